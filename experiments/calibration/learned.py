@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from experiments.studying import sized
-from segue.runs.recommendations import pick
+from segue.picking.places import at, pick
 from segue.simulation.listener import Crowd
-from segue.simulation.policies import Policy, Popular, Random, StickyArtist
+from segue.simulation.policies import Policy, Popular, Random, Recommended, StickyArtist
 from segue.simulation.traffic import Day, Plays, play
 from segue.simulation.world import World
 
@@ -96,7 +96,7 @@ class Learned(Policy):
             for played in crowd.tracks:
                 available &= lists != played[:, None]
         places = pick("weighted" if self.how == "weighted" else "uniform", available, self.rng.random(len(crowd)))
-        return lists[np.arange(len(crowd)), places].astype(np.int64)
+        return Recommended(at(lists, places, -1).astype(np.int64), np.full(len(crowd), np.nan))
 
     def _best(self, rows: Any, num: int) -> tuple[Any, Tensor]:
         """The best tracks of each query and their scores; of equal scores the track with more plays comes first."""

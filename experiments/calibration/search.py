@@ -21,7 +21,7 @@ from experiments.calibration.measures import measure, simulate
 from experiments.calibration.targets import CHOSEN_BY
 from experiments.studying import Study, sized
 from segue.simulation.listener import Crowd
-from segue.simulation.policies import Policy, Popular, Random, StickyArtist
+from segue.simulation.policies import Policy, Popular, Random, Recommended, StickyArtist
 from segue.simulation.world import Taste, World, generate
 
 STUDY = Study(__file__, __doc__)
@@ -60,7 +60,8 @@ class NearHits(Policy):
         """Recommend the next track of each session."""
         affinity = self.world.embeddings[crowd.current] @ self.world.embeddings[self._hits].T
         best = np.argpartition(-affinity, 50, axis=1)[:, :50]
-        return self._hits[best[np.arange(len(crowd)), self.rng.integers(50, size=len(crowd))]]
+        tracks = self._hits[best[np.arange(len(crowd)), self.rng.integers(50, size=len(crowd))]]
+        return Recommended(tracks, np.full(len(crowd), np.nan))
 
 
 def build_world(parameters: dict[str, Any], *, seed: int) -> World:

@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, append_rows, sized, train
 from segue.errors import InputError
 from segue.offpolicy.behaviours import LogFolder
+from segue.offpolicy.candidate import Candidate
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimates import EstimateSettings, OffPolicyLog
 from segue.reports.markdown import table
@@ -132,7 +133,7 @@ def truth(models: Path) -> pd.DataFrame:
         users = rng.integers(len(world.listeners), size=num)
         crowd = start(world, users, rng.random(num), rng.random(num))
         policy.begin(crowd, rng)
-        shares = listen(world, crowd, policy.recommend(crowd), rng.random(num)).shares[-1]
+        shares = listen(world, crowd, policy.recommend(crowd).tracks, rng.random(num)).shares[-1]
         with tempfile.TemporaryDirectory() as folder:
             record = simulate(world, {"C": policy}, Path(folder), num, 999, write_logs=False)
         metrics = json.loads((lists_of(models, model).with_name("metrics.json")).read_text()) if pick else {}
@@ -170,7 +171,7 @@ def estimate(models: Path, sessions: int, log: int, served: bool) -> list[dict[s
     for model, pick in CANDIDATES:
         row: dict[str, Any] = {"sessions": sessions, "log": log, "model": model, "pick": pick, "refused": ""}
         file = lists_of(models, model) if pick else None
-        candidate = folder.candidate(WORDS.get(model, model), pick=pick or "uniform", artist_gap=0, file=file)
+        candidate = folder.candidate(Candidate(name=WORDS.get(model, model), pick=pick or "uniform", file=file))
         try:
             found = known.estimate(candidate, replace(SETTINGS, max_without_support=0.01) if served else SETTINGS)
         except InputError as error:

@@ -28,7 +28,7 @@ from experiments.studying import Study, sized
 from segue.catalog import Vocabulary
 from segue.datamodules.pair_datamodule import BatchSampler, PairDataset
 from segue.histories import Histories
-from segue.models.context import heard_before
+from segue.models.context.repeats import heard_before
 from segue.models.contracts import Queries
 from segue.models.pair_ranker import PairRanker
 

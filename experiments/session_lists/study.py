@@ -21,10 +21,13 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, available, sized, train
+from segue.picking.places import at, pick
+from segue.picking.session_query import SessionQuery
+from segue.picking.session_search import SessionSearch, best, union
 from segue.reports.markdown import table
 from segue.runs.atomic import write_whole
-from segue.runs.recommendations import Recommendations, pick
-from segue.runs.session_vectors import FILE, SessionVectors, union
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.listening import ListeningTest, Recommend
 from segue.simulation.mixed_logs import world_of
@@ -59,13 +62,13 @@ def of_queries(data: Any, vectors: SessionVectors, lists: Int32[np.ndarray, "N K
     chosen = np.random.default_rng(0).permutation(len(pairs.following)) < NUM_QUERIES
     following, histories = pairs.following[chosen][:, None], data.histories(pairs).where(chosen)
     rows, shares = histories.newest(max(vectors.max_length, max(NUM_LISTS)))
-    queries, k = vectors.query(rows, shares), lists.shape[1]
+    queries, k = SessionQuery(vectors).of(rows, shares), lists.shape[1]
     full = np.concatenate([best_of_all(vectors, queries[b], rows[b], k) for b in blocks(len(rows))])
     for num in NUM_LISTS:
         parts = []
         for block in blocks(len(rows)):
             candidates, heard = union(lists, rows[block, :num]), rows[block].astype(np.int32)
-            parts.append(vectors.best(queries[block], candidates, heard, may_repeat=False, k=k))
+            parts.append(best(vectors, queries[block], candidates, heard, may_repeat=False, k=k))
         found = np.concatenate(parts)
         yield {
             "num_lists": num,
@@ -96,11 +99,11 @@ def recommends(vectors: SessionVectors, lists: Any, num: int | None, how: str) -
         if num is None:
             rows = crowd.tracks[::-1].T.astype(np.int64)
             shares = crowd.shares[::-1].T.astype(np.float32) / np.float32(WHOLE)
-            found = best_of_all(vectors, vectors.query(rows, shares), rows, lists.shape[1])
+            found = best_of_all(vectors, SessionQuery(vectors).of(rows, shares), rows, lists.shape[1])
         else:
-            found = session_candidates(vectors, lists, crowd, num_lists=num, may_repeat=False, k=lists.shape[1])
-        places = pick(how, found >= 0, draws)
-        return np.where(places < 0, -1, found[np.arange(len(crowd)), places]).astype(np.int64)
+            search = SessionSearch(vectors, lists, num_lists=num, may_repeat=False)
+            found = session_candidates(search, crowd, k=lists.shape[1])
+        return at(found, pick(how, found >= 0, draws), -1).astype(np.int64)
 
     return recommend
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError, check_number
-from segue.models.context import heard_before
+from segue.models.context.repeats import heard_before
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.heads import Biases
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.context import as_number
+from segue.models.context.repeats import as_number
 from segue.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.retrieval.approximate import approximate_lists

@@ -3,23 +3,50 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.choices import KINDS, Behaviour
+from segue.offpolicy.candidate import Candidate
+from segue.picking.picker import LISTS, NUM_POPULAR, POLICIES, ArtistTracks, Choices, Picker, new_rows
 from segue.runs.catalog_files import read_catalog, read_top_tracks
-from segue.runs.recommendations import Recommendations, file_digest, new_rows
+from segue.runs.recommendations import Recommendations, file_digest, lists_of
 
-_NUM_POPULAR = 100
-"""Most played tracks among which `popular` chooses."""
 
-_SERVICE: dict[str, Any] = {"fallbacks": ("artist", "popular"), "draws": 20}
-_SIMULATOR: dict[str, Any] = {"fallbacks": (), "draws": 21}
-"""What replaces a list without a track left, and how often a track is drawn until it is not played."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Behaviour:
+    """How a recommender picks the next track.
+
+    S decisions, T tracks that the session of each has played, Q lists of K tracks.
+
+    Args:
+        picker: its rules.
+        lists: rows of the list of each track, or of each of `users`; -1 fills up; no columns for other policies.
+        users: raw ids of the users of the lists, ascending; for `user_lists`.
+    """
+
+    picker: Picker
+    lists: Int32[np.ndarray, "Q K"]
+    users: Int64[np.ndarray, "Q"] | None = None
+
+    def choices(self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"]) -> Choices:
+        """Compute the probabilities at some decisions.
+
+        Args:
+            users: raw id of the user of each decision.
+            played: rows of the tracks that each session has played, the last one last.
+        """
+        candidates = np.empty((len(users), 0), np.int32)
+        if self.users is not None:
+            candidates = lists_of(users, self.users, self.lists)
+        elif self.picker.has_lists:
+            candidates = self.lists[played[:, -1]]
+        return self.picker.choices(candidates, played[:, ::-1])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,62 +111,45 @@ class LogFolder:
         contents = _json(path)
         arm = _parsed(experiments).get(str(contents.get("experiment")))
         given = contents["arms"].get(arm)
-        if given is None or given.get("policy") not in KINDS or given.get("context") == "session":
+        if given is None or given.get("policy") not in POLICIES or given.get("context") == "session":
             return None
         if "world" in contents:
             return self._simulated(given)
         return self._served(path.parent, str(arm), given)
 
-    def candidate(
-        self,
-        name: str,
-        *,
-        pick: str,
-        artist_gap: int,
-        file: Path | None,
-        exploration: int | float = 0.0,
-        exploration_plays: int = 1,
-    ) -> Behaviour:
+    def candidate(self, given: Candidate) -> Behaviour:
         """The recommender that is estimated. If its list has no track left, it does what the writer of the logs does:
         a service uses its fallbacks, and the simulator draws any track.
 
         Args:
-            name: `random`, `popular`, `sticky_artist`, or any other name of a recommender with lists.
-            pick: how it picks from its lists.
-            artist_gap: number of previous tracks whose artists it avoids.
-            file: its lists; None without.
-            exploration: share of its picks from lists that are among new tracks.
-            exploration_plays: tracks with fewer plays in training are new.
+            given: what is estimated.
 
         Raises:
             InputError: the lists cannot be read, are for another catalogue, or do not say what is new; or the most
                 played tracks are not known.
         """
-        if name == "popular" and file is None and not len(self.popular):
+        if given.name == "popular" and given.file is None and not len(self.popular):
             raise InputError(
                 f"candidate=popular: logs={self.logs} have no top_tracks.json beside the catalogue; copy it there, or "
                 "name a catalogue that has one: tracks=<path>/tracks.json"
             )
-        fallbacks = _SERVICE if self.is_served else _SIMULATOR
-        if file is None:
-            return self._make({"policy": name, "pick": "uniform", "artist_gap": 0}, None, **fallbacks)
-        given = Recommendations.read(file, self.catalog)
-        policy = "lists" if given.users is None else "user_lists"
-        how = {"policy": policy, "pick": pick, "artist_gap": artist_gap, "exploration": exploration}
-        new = new_rows(given.plays, exploration_plays, str(file)) if exploration else None
-        return self._make(how, given, new=new, **fallbacks)
+        if given.file is None:
+            return self._make({"policy": given.name}, None)
+        lists = Recommendations.read(given.file, self.catalog)
+        how = {"pick": given.pick, "artist_gap": given.artist_gap, "exploration": given.exploration}
+        how["policy"] = LISTS[lists.users is not None]
+        new = new_rows(lists.plays, given.exploration_plays, str(given.file)) if given.exploration else None
+        return self._make(how, lists, new=new, with_fallbacks=self.is_served)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
-        if given["policy"] == "popular":
-            return self._make(given, None, num_popular=given["num_tracks"], **_SIMULATOR)
         if "lists" not in given:
-            return self._make(given, None, **_SIMULATOR)
+            return self._make(given, None, num_popular=given.get("num_tracks", NUM_POPULAR))
         file = Path(given["file"])
         if not file.is_file() or file_digest(file) != given["lists"]:
             return None
         lists = Recommendations.read(file, self.catalog)
         new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
-        return self._make(given, lists, new=new, **_SIMULATOR)
+        return self._make(given, lists, new=new)
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
         rows, known = _rows_of(folder, self.catalog), None
@@ -154,33 +164,35 @@ class LogFolder:
             known = Recommendations(rows=known, scores=np.full(known.shape, np.nan, np.float32), users=users)
         new = folder / f"new_{arm}.npy"
         explored = np.sort(rows[np.load(new, allow_pickle=False)]) if new.is_file() else None
-        return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), new=explored, **_SERVICE)
+        return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), new=explored, with_fallbacks=True)
 
     def _make(
         self,
         given: Mapping[str, Any],
         lists: Recommendations | None,
         *,
-        fallbacks: tuple[str, ...],
-        draws: int,
+        with_fallbacks: bool = False,
         popular: np.ndarray | None = None,
         new: np.ndarray | None = None,
-        num_popular: int = _NUM_POPULAR,
+        num_popular: int = NUM_POPULAR,
     ) -> Behaviour:
-        top = self.popular if popular is None else popular
-        return Behaviour(
+        picker = Picker(
             policy=str(given["policy"]),
-            artist_of=np.asarray(self.catalog.artist_of, np.int64),
+            artists=self._artists,
             pick=str(given.get("pick", "uniform")),
             artist_gap=int(given.get("artist_gap", 0)),
-            lists=np.empty((0, 0), np.int32) if lists is None else lists.rows.astype(np.int32),
-            users=np.empty(0, np.int64) if lists is None or lists.users is None else np.asarray(lists.users),
-            popular=top[:num_popular],
-            fallbacks=tuple(source for source in fallbacks if lists is not None),
-            draws=draws,
             exploration=float(given.get("exploration", 0.0)),
             new=np.empty(0, np.int64) if new is None else np.asarray(new, np.int64),
+            popular=(self.popular if popular is None else popular)[:num_popular],
+            with_fallbacks=with_fallbacks,
         )
+        if lists is None:
+            return Behaviour(picker=picker, lists=np.empty((0, 0), np.int32))
+        return Behaviour(picker=picker, lists=lists.rows.astype(np.int32), users=lists.users)
+
+    @cached_property
+    def _artists(self) -> ArtistTracks:
+        return ArtistTracks.of(self.catalog.artist_of)
 
 
 def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:

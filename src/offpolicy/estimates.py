@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from segue.errors import InputError, check_number
-from segue.offpolicy.behaviours import LogFolder
+from segue.offpolicy.behaviours import Behaviour, LogFolder
 from segue.offpolicy.decisions import Decisions, left_out_text
 from segue.offpolicy.estimators import Estimate, RewardModel, doubly_robust, per_decision, snips
-from segue.picking.choices import Behaviour, Choices
+from segue.picking.picker import Choices
 from segue.statistics.intervals import LEVEL
 
 _SAME = 1e-6
@@ -298,7 +298,7 @@ class OffPolicyLog:
         if choices.rest.any():  # a pick of any track has the support of arms that pick any track
             covered = np.zeros(len(some))
             for rows, setting, share in self._parts(some):
-                covered[rows] += share * (self._known[setting].policy == "random")
+                covered[rows] += share * (self._known[setting].picker.policy == "random")
             missing += choices.rest * (covered == 0)
             square += choices.rest**2 / np.where(covered > 0, covered, np.inf)
         return missing, square

@@ -1,15 +1,17 @@
 """How much listeners would play of a run's recommendations, estimated from its test logs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.offpolicy.behaviours import LogFolder
+from segue.offpolicy.candidate import Candidate
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimate_report import FEW, MANY_LEFT_OUT
 from segue.offpolicy.estimates import EstimateSettings, OffPolicy, OffPolicyLog
 from segue.reports.numbers import interval
-from segue.runs.recommendations import PICKS
 
 
 class OffPolicyEstimates:
@@ -29,11 +31,10 @@ class OffPolicyEstimates:
     def __init__(
         self, *, split: str, session_gap_minutes: int | float, pick: str, artist_gap: int, settings: EstimateSettings
     ) -> None:
-        if pick not in PICKS:
-            raise InputError(f"callbacks.off_policy.pick must be one of {', '.join(PICKS)}, got {pick!r}")
-        check_number("callbacks.off_policy.artist_gap", artist_gap, whole=True, least=0, most=1000)
-        self._split, self._gap_minutes = split, session_gap_minutes
-        self._pick, self._artist_gap, self._settings = pick, artist_gap, settings
+        how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap, "where": "callbacks.off_policy."}
+        self._candidate = partial(Candidate, name="lists", **how)
+        self._candidate()  # refuses a setting out of range before the run
+        self._split, self._gap_minutes, self._settings = split, session_gap_minutes, settings
 
     def __call__(
         self, source: Path, recommendations: Path, *, is_session: bool, seen_until_ms: Callable[[], int]
@@ -72,7 +73,7 @@ class OffPolicyEstimates:
                 "set, the latest tenth of all; write the latest logs with propensities"
             )
         earlier, later = sessions.where(~is_test), sessions.where(is_test)
-        candidate = folder.candidate("lists", pick=self._pick, artist_gap=self._artist_gap, file=recommendations)
+        candidate = folder.candidate(self._candidate(file=recommendations))
         found = OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
         return found.metrics(), summary(found)
 

@@ -19,7 +19,8 @@ from segue.room.previews import Previews
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import Recommendations
 from segue.runs.recommender_names import parse_name
-from segue.runs.session_vectors import FILE, SessionVectors, parts_of
+from segue.runs.session_vectors import FILE, SessionVectors
+from segue.serving.explanation import parts_of, track_products
 from segue.serving.release import Arm, Release
 
 MAX_SHOWN = 50
@@ -168,7 +169,7 @@ class ReleaseView:
         if player.policy == "popular":
             rows = [found for found in dict.fromkeys(self.release.top_tracks.tolist()) if found != row][:num]
         elif player.policy == "sticky_artist":
-            own = self.release.artist_tracks(row)
+            own = self.release.artists.by(int(self.release.artist_of[row]))
             rows = sorted(own[own != row].tolist(), key=lambda other: -(self.plays_of(other) or 0))[:num]
         else:
             rows = []
@@ -187,7 +188,7 @@ class ReleaseView:
         vectors = self.players[key].vectors
         if vectors is None:
             return None
-        _, products, rest = vectors.products(np.array([row]), np.array([np.nan], np.float32), candidate)
+        _, products, rest = track_products(vectors, row, candidate)
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
         found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
@@ -196,7 +197,7 @@ class ReleaseView:
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> tuple[list[int], list[float | None]]:
         vectors = player.vectors
         assert vectors is not None
-        weights, _, _ = vectors.products(np.array([row]), np.array([np.nan], np.float32), row)
+        weights, _, _ = track_products(vectors, row, row)
         factors = np.ones(vectors.queries.shape[1])
         factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * player.shares(alpha), np.diff(vectors.ends, prepend=0))
         query = vectors.queries[row] * factors
@@ -289,7 +290,7 @@ class ReleaseView:
 
 def _catalog_of(release: Release) -> Catalog:
     """The catalogue of a release, in its order."""
-    titles, artists = np.empty(len(release), object), np.full(len(release.artist_ends), "", object)
+    titles, artists = np.empty(len(release), object), np.full(len(release.artists.ends), "", object)
     for row, artist in enumerate(release.artist_of.tolist()):
         record = release.track(row)
         titles[row], artists[artist] = record["title"], record["artist"] or ""

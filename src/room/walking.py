@@ -78,7 +78,7 @@ def step(
         played: the session so far.
     """
     row = view.release.row_of(played.tracks[-1])
-    following, fallback, propensity = recommender.follow(arm, user, row, played.tracks, played.shares)
+    following, fallback, propensity = recommender.follow(arm, user, row, played)
     return why(view, recommender, listener, arm, played, int(view.release.track_ids[following]), propensity, fallback)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Int64
+from jaxtyping import Float32, Int, Int64
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
@@ -38,179 +38,6 @@ def check_k(k: int, num_tracks: int) -> None:
     """
     hint = f"a list of a catalogue of {num_tracks} tracks cannot be longer; set callbacks.export.k"
     check_number("k", k, whole=True, least=1, most=num_tracks - 1, hint=hint)
-
-
-PICKS = ("uniform", "ranked", "weighted")
-"""The ways to pick a track from a list; see `pick`."""
-
-
-def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-    """Pick the next recommendation of each session from its list. The service and the simulator both use it.
-
-    Args:
-        how: `uniform` picks one of the open places at random, all with the same probability (as botify does); `ranked`
-            picks the best open place; `weighted` picks at random with probabilities in proportion to 1 / rank.
-        open_places: True for each place of each list that may be picked.
-        draws: one random number for each session, uniform in [0, 1). `ranked` ignores it.
-
-    Returns:
-        The picked place in the list of each session, in 0..K-1; -1 where no place is open.
-    """
-    num_kept = open_places.shape[1]
-    if how == "ranked":
-        return np.where(open_places.any(1), open_places.argmax(1), -1)
-    reached = _weights(how, open_places).cumsum(1)
-    places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
-    return np.where(open_places.any(1), np.minimum(places, num_kept - 1), -1)
-
-
-def pick_probabilities(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
-    """Compute the probability with which `pick` picks each place of each list.
-
-    Args:
-        how: as for `pick`.
-        open_places: as for `pick`.
-
-    Returns:
-        In [0, 1]; 0 for places that are not open. A list with an open place adds up to 1.
-    """
-    weights = _weights(how, open_places)
-    return np.asarray(weights / np.maximum(weights.sum(1), _TINY)[:, None])
-
-
-def pick_probability(
-    how: str, open_places: Bool[np.ndarray, "S K"], places: Int64[np.ndarray, "S"]
-) -> Float64[np.ndarray, "S"]:
-    """Compute the probability with which `pick` picks one place of each list: the propensity of an event log.
-
-    Args:
-        how: as for `pick`.
-        open_places: as for `pick`.
-        places: a place of each list; -1 for none.
-
-    Returns:
-        In [0, 1]; 0 for a place that is not open, and for none.
-    """
-    weights = _weights(how, open_places)
-    chosen = weights[np.arange(len(places)), places] * (places >= 0)
-    return np.asarray(chosen / np.maximum(weights.sum(1), _TINY))
-
-
-_TINY = np.finfo(np.float64).tiny
-"""A divisor for the weights of a list without an open place."""
-
-
-def _weights(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
-    if how == "ranked":
-        return np.asarray(open_places & (open_places.cumsum(1) == 1), np.float64)
-    return open_places / np.arange(1, open_places.shape[1] + 1) if how == "weighted" else open_places.astype(np.float64)
-
-
-def check_exploration(exploration: object, exploration_plays: object, *, prefix: str = "") -> None:
-    """Refuse settings of exploration that are out of range.
-
-    Args:
-        exploration: share of the picks that are among new tracks.
-        exploration_plays: tracks with fewer plays in training are new.
-        prefix: of their names in messages.
-
-    Raises:
-        InputError: one is out of range.
-    """
-    check_number(f"{prefix}exploration", exploration, least=0, most=0.5, hint="0 switches it off, 0.05 is usual")
-    check_number(f"{prefix}exploration_plays", exploration_plays, whole=True, least=1, hint="1 for tracks never played")
-
-
-def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where: str) -> Int64[np.ndarray, "M"]:
-    """The tracks that exploration picks from.
-
-    Args:
-        plays: number of plays of each track in training; None where the lists do not say.
-        exploration_plays: tracks with fewer are new.
-        where: names the lists in the message.
-
-    Returns:
-        Their rows, ascending.
-
-    Raises:
-        InputError: the plays are not known.
-    """
-    if plays is None:
-        raise InputError(
-            f"{where}: exploration needs to know which tracks are new, and its lines have no plays, as those of older "
-            "versions and lists of users; train again, or leave exploration= out"
-        )
-    return np.flatnonzero(plays < exploration_plays)
-
-
-def split_draws(
-    draws: Float64[np.ndarray, "S"], exploration: float
-) -> tuple[Bool[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-    """Decide which picks explore. The service and the simulator both use it.
-
-    Args:
-        draws: one random number for each session, uniform in [0, 1).
-        exploration: share of the picks that explore, in (0, 1).
-
-    Returns:
-        Whether each does, and a number for its pick: uniform in [0, 1), and independent of it.
-    """
-    explores = draws < exploration
-    rest = np.where(explores, draws / exploration, (draws - exploration) / (1 - exploration))
-    return explores, np.minimum(rest, _BELOW_ONE)
-
-
-_BELOW_ONE = np.nextafter(1.0, 0.0)
-
-
-def open_new(
-    new: Int64[np.ndarray, "M"],
-    avoided: Int64[np.ndarray, "S T"],
-    artist_of: Int[np.ndarray, "N"],
-    recent_artists: Int[np.ndarray, "S G"],
-) -> Bool[np.ndarray, "S M"]:
-    """Which new tracks may be picked where a list has none. The service and the simulator both use it.
-
-    Args:
-        new: rows of the new tracks, ascending.
-        avoided: rows that a session must not get: those it has played, or its last one; -1 for none.
-        artist_of: row of the artist of each track.
-        recent_artists: artists that are avoided as long as there are others.
-
-    Returns:
-        True for each new track of each session that may be picked.
-    """
-    found = np.zeros((len(avoided), len(new) + 1), bool)
-    places = new.searchsorted(avoided).clip(max=max(len(new) - 1, 0))
-    is_new = (new[places] == avoided) if len(new) else np.zeros(avoided.shape, bool)
-    np.put_along_axis(found, np.where(is_new, places, len(new)), True, axis=1)
-    is_open = ~found[:, :-1]
-    spaced = is_open.copy()
-    for artists in recent_artists.T:
-        spaced &= artist_of[new] != artists[:, None]
-    return np.where(spaced.any(1, keepdims=True), spaced, is_open)
-
-
-def redraw_probability(
-    num_tracks: int,
-    num_heard: Int64[np.ndarray, "S"],
-    is_heard: Bool[np.ndarray, "S"],
-    draws: int,
-) -> Float64[np.ndarray, "S"]:
-    """Compute the probability of a track that is drawn uniformly, and redrawn as long as the session has played it.
-
-    Args:
-        num_tracks: number of tracks in the catalogue.
-        num_heard: how many of them the session has played.
-        is_heard: whether it has played the track in question.
-        draws: largest number of draws; the last one counts even if its track was played.
-
-    Returns:
-        In (0, 1].
-    """
-    share = num_heard / num_tracks
-    unheard = (1 - share**draws) / np.maximum(num_tracks - num_heard, 1)
-    return np.asarray(np.where(is_heard, share ** (draws - 1) / num_tracks, unheard))
 
 
 FORMATS = {"botify": "track", "botify_2026": "item_id"}
@@ -243,8 +70,7 @@ class Recommendations:
             Rows of the candidates of each user; -1 for a user who has no list.
         """
         assert self.users is not None
-        places = self.users.searchsorted(users).clip(max=len(self.users) - 1)
-        return np.where((self.users[places] == users)[:, None], self.rows[places], -1)
+        return lists_of(users, self.users, self.rows)
 
     def write(self, path: Path, catalog: Catalog, *, format: str) -> None:
         """Write JSON lines; see `write_lists`. They must be lists of tracks.
@@ -321,6 +147,23 @@ class Recommendations:
         rows, scores = _padded(lines, catalog, path, np.zeros(len(lines.keys), np.int64))
         order = np.argsort(lines.keys)
         return cls(rows=rows[order], scores=scores[order], users=lines.keys[order])
+
+
+def lists_of(
+    asked: Int64[np.ndarray, "*U"] | int, users: Int64[np.ndarray, "Q"], rows: Int[np.ndarray, "Q K"]
+) -> Int[np.ndarray, "*U K"]:
+    """The lists of some users.
+
+    Args:
+        asked: raw ids.
+        users: raw id of the user of each list, ascending.
+        rows: the lists.
+
+    Returns:
+        Rows of the candidates of each user; -1 for a user who has no list.
+    """
+    places = users.searchsorted(asked).clip(max=len(users) - 1)
+    return np.where(np.expand_dims(users[places] == asked, -1), rows[places], -1)
 
 
 def key_of_lines(path: Path) -> str:

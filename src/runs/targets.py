@@ -20,6 +20,11 @@ _NAMES = ("src", "segue")
 """What this package has been called; the last one is its name today."""
 _GONE = {"fixed_alpha"}
 """Settings that older versions wrote and that said nothing that others did not say."""
+_MOVED = {
+    "models.context.LastTrack": "models.context.last_track.LastTrack",
+    "models.context.Session": "models.context.session.Session",
+}
+"""What has another name in this package than in runs of before."""
 _TARGET = "_target_"
 _BY_NAME = tuple(f"hydra.utils.{name}" for name in ("get_class", "get_method", "get_object", "get_static_method"))
 """Functions that return what their argument names."""
@@ -59,7 +64,7 @@ def _renamed(node: Any) -> Any:
 
 def _today(target: Any) -> Any:
     root, dot, rest = str(target).partition(".")
-    return f"{_NAMES[-1]}.{rest}" if dot and root in _NAMES else target
+    return f"{_NAMES[-1]}.{_MOVED.get(rest, rest)}" if dot and root in _NAMES else target
 
 
 def check_targets(config: Any, *, trust: Any, of: str, group: str = "") -> None:

@@ -20,7 +20,7 @@ from segue.serving.limits import RateLimit
 from segue.serving.log_writer import LogUnavailableError, now_ms
 from segue.serving.pages import INTERNAL_ERROR, make_pages, refusals, unknown_track
 from segue.serving.prometheus_metrics import Metrics
-from segue.serving.session_memory import Noted, Played
+from segue.serving.session_memory import Noted
 from segue.serving.state import State
 
 Message = MutableMapping[str, Any]
@@ -32,7 +32,6 @@ _log = logging.getLogger("segue.serving")
 _EVENT_PATHS = ("/next/", "/last/")
 _MAX_DIGITS = 18
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
-_NOTHING = Played([], [])
 _JSON = (b"content-type", b"application/json")
 
 
@@ -206,19 +205,16 @@ class ServiceApp:
         )
         fallback, extra = None, ""
         if call == "next":
-            session = _NOTHING
             if recommender.remembers(arm):
                 session = await state.sessions.play(user, played.track, played.time, now)
-            is_of_session = recommender.release.arms[arm].is_of_session
-            if is_of_session:
-                found = await recommender.ask(arm, row, session)
+                found = await recommender.ask(arm, user, row, session)
             else:
-                found = recommender.follow(arm, user, row, session.tracks)
+                found = recommender.follow(arm, user, row)
             following, fallback, propensity = found
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             track = int(recommender.release.track_ids[following])
-            if is_of_session:
+            if recommender.release.arms[arm].is_of_session:
                 noted = Noted(track, propensity, fallback is not None, recommender.release.version)
                 await state.sessions.note(user, noted)
             recommendation, answer = str(track), b'{"user": %d, "track": %d}' % (user, track)

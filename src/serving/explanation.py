@@ -1,13 +1,16 @@
 """Why the last answer: the weights of the tracks of the session, and the parts of the score of what was recommended.
 
-n tracks of a session.
+n tracks of a session, P parts of a vector.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
-from segue.runs.session_vectors import parts_of
+from segue.picking.session_query import SessionQuery
+from segue.runs.session_vectors import SessionVectors
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Noted, Played
 
@@ -57,7 +60,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
     best = recommender.candidates(arm, sessions, num_candidates)[0]
     candidates = best[best >= 0]
     rank = np.flatnonzero(candidates == row)
-    weights, products, rest = vectors.products(rows, shares, row)
+    weights, products, rest = SessionQuery(vectors).products(rows, shares, row)
     added = weights * products
     found |= {
         "candidates": len(candidates),
@@ -79,3 +82,26 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
         ],
     }
     return found
+
+
+def track_products(
+    vectors: SessionVectors, row: int, item: int
+) -> tuple[Float32[np.ndarray, "P 1"], Float32[np.ndarray, "P 1"], float]:
+    """Explain a score after one track, whose share is unknown; see `SessionQuery.products`.
+
+    Args:
+        vectors: of all tracks.
+        row: row of the track.
+        item: row of the candidate.
+    """
+    return SessionQuery(vectors).products(np.array([row]), np.array([np.nan], np.float32), item)
+
+
+def parts_of(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """Numbers of each part by its name, rounded for people.
+
+    Args:
+        names: of the parts.
+        values: one for each.
+    """
+    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}

@@ -11,11 +11,12 @@ from jaxtyping import Int64
 from segue.assignment import check_arms
 from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.picking.picker import LISTS, POLICIES, check_picking, new_rows
 from segue.runs.catalog_files import read_catalog, read_top_tracks
-from segue.runs.recommendations import Recommendations, check_exploration, has_lists_of_users, new_rows
+from segue.runs.recommendations import Recommendations, has_lists_of_users
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
-from segue.serving.release import LISTS, POLICIES, Arm, write_release
+from segue.serving.release import Arm, write_release
 
 _WORDS = sorted(set(POLICIES) - set(LISTS))
 
@@ -165,7 +166,7 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     settings = {**defaults, **own}
     how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
     explores = {key: settings[key] for key in ("exploration", "exploration_plays")}
-    check_exploration(**explores, prefix=f"{where}: " if explores.keys() & own.keys() else "")
+    check_picking(**explores, prefix=f"{where}: " if explores.keys() & own.keys() else "")
     named = parse_name(name)
     if named.kind == "word":
         if name not in _WORDS:

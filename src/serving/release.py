@@ -13,23 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, UInt8
+from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
 from segue.catalog import Catalog
 from segue.errors import InputError, check_number
-from segue.runs.recommendations import PICKS, Recommendations, check_exploration, new_rows
-from segue.runs.session_vectors import CONTEXTS, SessionVectors, import_faiss
+from segue.picking.inner_products import import_faiss
+from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
+from segue.picking.session_search import MOST_LISTS
+from segue.runs.recommendations import Recommendations, lists_of
+from segue.runs.session_vectors import CONTEXTS, SessionVectors
 
 HEAD = "release.json"
-
-_NO_LIST = np.array([-1], np.int32)
-LISTS = ("lists", "user_lists")
-"""The policies that recommend from lists: from that of the last track, or from that of the user."""
-
-POLICIES = (*LISTS, "random", "popular", "sticky_artist")
-
-MOST_LISTS = 20
-"""Largest number of last tracks whose lists are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +56,11 @@ class Arm:
     exploration_plays: int = 1
 
     def __post_init__(self) -> None:
-        if self.pick not in PICKS:
-            raise InputError(f"pick must be one of {', '.join(PICKS)}, got {self.pick!r}")
-        hint = "0 lets an artist follow itself"
-        check_number("artist_gap", self.artist_gap, whole=True, least=0, most=1000, hint=hint)
+        explores = {"exploration": self.exploration, "exploration_plays": self.exploration_plays}
+        check_picking(pick=self.pick, artist_gap=self.artist_gap, **explores)
         if self.context not in CONTEXTS:
             raise InputError(f"context must be one of {', '.join(CONTEXTS)}, got {self.context!r}")
         check_number("num_lists", self.num_lists, whole=True, least=1, most=MOST_LISTS)
-        check_exploration(self.exploration, self.exploration_plays)
 
     @property
     def has_lists(self) -> bool:
@@ -121,8 +112,8 @@ def write_release(
         **_texts("titles", catalog.titles[order].tolist()),
         **_texts("artists", catalog.artists.tolist()),
     }
-    arrays["by_artist"] = np.argsort(arrays["artist_of"], kind="stable").astype(np.int32)
-    arrays["artist_ends"] = np.bincount(arrays["artist_of"], minlength=catalog.num_artists).cumsum()
+    artists = ArtistTracks.of(arrays["artist_of"], catalog.num_artists)
+    arrays["by_artist"], arrays["artist_ends"] = artists.by_artist.astype(np.int32), artists.ends
     for arm, recommendations in lists.items():
         if recommendations.users is not None:
             arrays[f"users_{arm}"], arrays[f"lists_{arm}"] = recommendations.users, row_of[recommendations.rows]
@@ -238,11 +229,10 @@ class Release:
             arrays = {name: _mapped(folder / f"{name}.npy", given) for name, given in head["arrays"].items()}
             self.track_ids: Int64[np.ndarray, N] = arrays["track_ids"]
             self.artist_of: Int32[np.ndarray, N] = arrays["artist_of"]
-            self.by_artist: Int32[np.ndarray, N] = arrays["by_artist"]
-            self.artist_ends: Int64[np.ndarray, A] = arrays["artist_ends"]
+            self.artists = ArtistTracks(self.artist_of, arrays["by_artist"], arrays["artist_ends"])
             self.top_tracks: Int32[np.ndarray, P] = arrays["top_tracks"]
             self._titles = _Texts(arrays["titles_text"], arrays["titles_ends"])
-            self._artists = _Texts(arrays["artists_text"], arrays["artists_ends"])
+            self._artist_names = _Texts(arrays["artists_text"], arrays["artists_ends"])
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
                 arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
             }
@@ -277,31 +267,25 @@ class Release:
 
     def track(self, row: int) -> dict[str, Any]:
         """The record of a track: `artist`, `title`, `track`."""
-        artist = self._artists[int(self.artist_of[row])]
+        artist = self._artist_names[int(self.artist_of[row])]
         return {"artist": artist or None, "title": self._titles[row], "track": int(self.track_ids[row])}
 
-    def artist_tracks(self, row: int) -> Int32[np.ndarray, "n"]:
-        """Rows of all tracks by the artist of a track, with the track itself."""
-        artist = self.artist_of[row]
-        first = int(self.artist_ends[artist - 1]) if artist else 0
-        return self.by_artist[first : int(self.artist_ends[artist])]
-
-    def candidates(self, arm: str, user: int, row: int) -> Int32[np.ndarray, "K"]:
-        """The list of an arm that has lists, best first: that of the user, or that of the last track.
+    def candidates(
+        self, arm: str, users: Int64[np.ndarray, "*S"] | int, rows: Int[np.ndarray, "*S"] | int
+    ) -> Int32[np.ndarray, "*S K"]:
+        """The lists of an arm that has lists, best first: those of the users, or those of the last tracks.
 
         Args:
             arm: name of the arm.
-            user: raw id of the user.
-            row: row of the last track.
+            users: raw id of each user.
+            rows: row of the last track of each.
 
         Returns:
             Rows of the candidates; -1 in places of the list that are empty.
         """
         if arm in self.lists:
-            return np.asarray(self.lists[arm][row])
-        users, lists = self._user_lists[arm]
-        place = int(users.searchsorted(user))
-        return np.asarray(lists[place]) if place < len(users) and users[place] == user else _NO_LIST
+            return np.asarray(self.lists[arm][rows])
+        return lists_of(users, *self._user_lists[arm]).astype(np.int32)
 
     def recommended_ids(self, row: int) -> list[int]:
         """Raw ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""

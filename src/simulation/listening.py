@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int, Int64
 
 from segue.assignment import treatments
 from segue.errors import InputError, check_number
+from segue.picking.places import at, pick
 from segue.simulation.listener import WHOLE, Crowd, listen, start
 from segue.simulation.neighbours import nearest
 from segue.simulation.world import World
@@ -140,20 +141,27 @@ class ListeningTest:
         return self._rng(1 + step).random((3, self._num_sessions))[:, numbers]
 
 
+def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommend:
+    """One of the candidates, as `pick=uniform` does: for the listening test.
+
+    Args:
+        candidates: those of each session; -1 fills up.
+    """
+
+    def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        rows = candidates(crowd)
+        return at(rows, pick("uniform", rows >= 0, draws), -1).astype(np.int64)
+
+    return recommend
+
+
 def from_lists(lists: Int64[np.ndarray, "N K"]) -> Recommend:
-    """A track of the list of the last track, uniformly, as `pick=uniform` does.
+    """A track of the list of the last track, uniformly.
 
     Args:
         lists: rows of tracks for each track of the world; -1 where a list has ended.
     """
-    lengths = (lists >= 0).sum(1)
-
-    def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        length = lengths[crowd.current]
-        places = np.minimum((draws * length).astype(np.int64), length - 1)
-        return np.asarray(np.where(length > 0, lists[crowd.current, places], -1))
-
-    return recommend
+    return uniformly(lambda crowd: lists[crowd.current])
 
 
 def check_neighbours(neighbours: int) -> None:

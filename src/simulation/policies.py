@@ -6,29 +6,19 @@ S sessions, T tracks played so far, N tracks in the catalogue, K tracks of a lis
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 from scipy.special import expit
 
 from segue.errors import InputError, check_number
-from segue.runs.recommendations import (
-    PICKS,
-    Recommendations,
-    check_exploration,
-    file_digest,
-    new_rows,
-    open_new,
-    pick,
-    pick_probability,
-    redraw_probability,
-    split_draws,
-)
+from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
+from segue.runs.recommendations import Recommendations, file_digest
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import nearest
 from segue.simulation.world import World
@@ -38,8 +28,17 @@ _Result = TypeVar("_Result")
 _BLOCK = 16
 """Tracks whose neighbours are computed together."""
 
-_MAX_DRAWS = 20
-"""Random draws to find a track that a session has not played, if its list has none left."""
+
+class Recommended(NamedTuple):
+    """The recommendations to some sessions.
+
+    Attributes:
+        tracks: row of one track for each session.
+        propensities: the probability of each, in (0, 1]; NaN where it is not known.
+    """
+
+    tracks: Int64[np.ndarray, "S"]
+    propensities: Float64[np.ndarray, "S"]
 
 
 class Policy(ABC):
@@ -76,27 +75,12 @@ class Policy(ABC):
         """
 
     @abstractmethod
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
+    def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session.
 
         Args:
             crowd: the sessions.
-
-        Returns:
-            Row of one track for each session, shape `[S]`.
         """
-
-    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002
-        """Compute the probability with which `recommend` recommends given tracks.
-
-        Args:
-            crowd: the sessions, as `recommend` got them.
-            tracks: row of one track for each session, shape `[S]`.
-
-        Returns:
-            In [0, 1]; NaN where it is not known.
-        """
-        return np.full(len(crowd), np.nan)
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations, besides the world: `policy` and its settings, as JSON."""
@@ -112,68 +96,56 @@ class Policy(ABC):
     def close(self) -> None:  # noqa: B027 - most policies hold no resource
         """Release resources; the policy is not used any more."""
 
-    def _any_track(self, num: int) -> Int64[np.ndarray, "num"]:
-        return self.rng.integers(len(self.world.catalog), size=num)
+
+class Picks(Policy):
+    """Recommends what a picker picks.
+
+    Args:
+        world: the world whose tracks are recommended.
+        policy: that of the picker.
+        settings: other settings of the picker.
+    """
+
+    is_stateless = True
+
+    def __init__(self, *, world: World, policy: str, settings: Mapping[str, Any]) -> None:
+        super().__init__(world=world)
+        self.picker = Picker(policy=policy, artists=ArtistTracks.of(world.catalog.artist_of), **settings)
+
+    def recommend(self, crowd: Crowd) -> Recommended:
+        """Recommend the next track of each session."""
+        picked = self.picker.pick_next(self.candidates(crowd), crowd.tracks[::-1].T, self.rng)
+        self.fallbacks += int((picked.sources > 0).sum())
+        return Recommended(picked.rows, picked.propensities)
+
+    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        """The list of each session, best first; of no columns where there are none.
+
+        Args:
+            crowd: the sessions.
+        """
+        return np.empty((len(crowd), 0), np.int32)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the recommendations."""
+        return {"policy": self.picker.policy}
 
 
-class Random(Policy):
+class Random(Picks):
     """Recommends a random track of the catalogue, uniformly."""
 
-    is_stateless = True
-
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Recommend the next track of each session."""
-        return self._any_track(len(crowd))
-
-    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002 - all are equal
-        """Compute the probability of given tracks."""
-        return np.full(len(crowd), 1 / len(self.world.catalog))
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations."""
-        return {"policy": "random"}
+    def __init__(self, *, world: World) -> None:
+        super().__init__(world=world, policy="random", settings={})
 
 
-class StickyArtist(Policy):
+class StickyArtist(Picks):
     """Recommends another track of the same artist, uniformly; a random track if the artist has no other."""
 
-    is_stateless = True
-
     def __init__(self, *, world: World) -> None:
-        super().__init__(world=world)
-        artist_of = world.catalog.artist_of
-        self._by_artist = np.argsort(artist_of, kind="stable")
-        self._place = np.empty_like(self._by_artist)
-        self._place[self._by_artist] = np.arange(len(artist_of))
-        self._size = np.bincount(artist_of)
-        self._first = self._size.cumsum() - self._size
-
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Recommend the next track of each session."""
-        artists = crowd.artists[-1]
-        first, size = self._first[artists], self._size[artists]
-        others = np.maximum(size - 1, 1)
-        step = 1 + (self.rng.random(len(crowd)) * others).astype(np.int64)
-        tracks = self._by_artist[first + (self._place[crowd.current] - first + step) % size]
-        alone = np.flatnonzero(size == 1)
-        tracks[alone] = self._any_track(len(alone))
-        self.fallbacks += len(alone)
-        return np.asarray(tracks)
-
-    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
-        """Compute the probability of given tracks."""
-        artists = crowd.artists[-1]
-        num_others = self._size[artists] - 1
-        is_other = (self.world.catalog.artist_of[tracks] == artists) & (tracks != crowd.current)
-        others = is_other / np.maximum(num_others, 1)
-        return np.where(num_others > 0, others, 1 / len(self.world.catalog))
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations."""
-        return {"policy": "sticky_artist"}
+        super().__init__(world=world, policy="sticky_artist", settings={})
 
 
-class Popular(Policy):
+class Popular(Picks):
     """Recommends one of the most played tracks, uniformly.
 
     Args:
@@ -184,29 +156,17 @@ class Popular(Policy):
         InputError: `num_tracks` is out of range.
     """
 
-    is_stateless = True
-
     def __init__(self, *, num_tracks: int, world: World) -> None:
-        super().__init__(world=world)
         check_number("popular.num_tracks", num_tracks, whole=True, least=1)
+        super().__init__(world=world, policy="popular", settings={"popular": world.top_tracks[:num_tracks]})
         self._num_tracks = num_tracks
-
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Recommend the next track of each session."""
-        top = self.world.top_tracks[: self._num_tracks]
-        return np.asarray(top[self.rng.integers(len(top), size=len(crowd))])
-
-    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002 - the same for all
-        """Compute the probability of given tracks."""
-        top = self.world.top_tracks[: self._num_tracks]
-        return np.asarray(np.bincount(top, minlength=len(self.world.catalog))[tracks] / len(top))
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations."""
-        return {"policy": "popular", "num_tracks": self._num_tracks}
+        return {**super().describe(), "num_tracks": self._num_tracks}
 
 
-class Lists(Policy):
+class Lists(Picks):
     """Recommends a track of the list of the last track, or of the list of the listener, from a recommendations file.
 
     Args:
@@ -214,16 +174,13 @@ class Lists(Policy):
         pick: `uniform` among the K tracks, as in the service of 2023; `ranked` (best first) or `weighted` (by 1 / rank)
             never repeat a track within a session.
         artist_gap: artists of this many last tracks are skipped if the list has tracks of others, 0 to 1000.
-        exploration: share of the picks that are among new tracks, in [0, 0.5]: those of the list, or, where it has none
-            that may be picked, all new tracks, uniformly.
+        exploration: share of the picks that are among new tracks, in [0, 0.5]; see `Picker`.
         exploration_plays: tracks with fewer plays in training are new, at least 1.
         world: the world whose tracks are recommended; the file must be of its catalogue.
 
     Raises:
         InputError: the file cannot be read, is for another catalogue or other listeners, or a setting is out of range.
     """
-
-    is_stateless = True
 
     def __init__(
         self,
@@ -235,131 +192,37 @@ class Lists(Policy):
         exploration_plays: int = 1,
         world: World,
     ) -> None:
-        super().__init__(world=world)
-        hint = "0 switches it off"
-        check_number("recommendations.artist_gap", artist_gap, whole=True, least=0, most=1000, hint=hint)
-        if pick not in PICKS:
-            raise InputError(f"pick must be one of {', '.join(PICKS)}, got {pick!r}")
-        self.how, self._artist_gap, self._file = pick, artist_gap, str(Path(path).absolute())
+        how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap, "exploration": exploration}
+        check_picking(**how, exploration_plays=exploration_plays, prefix="recommendations.")
+        self._file, self._exploration_plays = str(Path(path).absolute()), exploration_plays
         given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
         if given.users is not None and not np.isin(users, given.users).any():
             raise InputError(
                 f"{path} has lists of other users, for example {given.users[0]}, and of none of the {len(users)} "
                 "listeners of this world; use lists of its users"
             )
-        check_exploration(exploration, exploration_plays, prefix="recommendations.")
-        self.exploration, self._exploration_plays = exploration, exploration_plays
-        self._new = new_rows(given.plays, exploration_plays, path) if exploration else np.empty(0, np.int64)
-        self._is_new = np.zeros(len(world.catalog) + 1, bool)  # the last one is for -1
-        self._is_new[self._new] = True
-        self._digest = file_digest(Path(path))
+        if exploration:
+            how["new"] = new_rows(given.plays, exploration_plays, path)
         self.is_of_users = given.users is not None
+        super().__init__(world=world, policy=LISTS[self.is_of_users], settings=how)
+        self._digest = file_digest(Path(path))
         self.lists = (given.of_users(users) if self.is_of_users else given.rows).astype(np.int32)
 
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
-        """Recommend the next track of each session."""
-        tracks = self.choose(crowd, self.rng.random(len(crowd)))
-        without_track = np.flatnonzero(tracks < 0)
-        tracks[without_track] = self._any_track(len(without_track))
-        if self.how != "uniform":
-            for _ in range(_MAX_DRAWS):
-                repeated = without_track[(crowd.tracks[:, without_track] == tracks[without_track]).any(0)]
-                if not len(repeated):
-                    break
-                tracks[repeated] = self._any_track(len(repeated))
-        self.fallbacks += len(without_track)
-        return tracks
-
-    def choose(self, crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        """Choose a track of the list of each session.
+    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        """The list of each session, best first.
 
         Args:
             crowd: the sessions.
-            draws: uniform in [0, 1), shape `[S]`.
-
-        Returns:
-            Row of one track for each session, shape `[S]`; -1 where the list has none left.
         """
-        candidates, available = self._open(crowd)
-        if not self.exploration:
-            places = pick(self.how, available, draws)
-            return np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
-        explores, draws = split_draws(draws, self.exploration)
-        is_new = available & self._is_new[candidates]
-        has_new = is_new.any(1)
-        places = pick(self.how, np.where((explores & has_new)[:, None], is_new, available), draws)
-        tracks = np.where(places < 0, -1, candidates[np.arange(len(crowd)), places]).astype(np.int64)
-        elsewhere = np.flatnonzero(explores & ~has_new & (places >= 0))
-        found = pick("uniform", self._open_new(crowd, elsewhere), draws[elsewhere])
-        tracks[elsewhere[found >= 0]] = self._new[found[found >= 0]]
-        return tracks
-
-    def _open_new(self, crowd: Crowd, which: Int64[np.ndarray, "s"]) -> Bool[np.ndarray, "s M"]:
-        """Which of all new tracks some sessions may get."""
-        played = crowd.tracks[-1:, which] if self.how == "uniform" else crowd.tracks[:, which]
-        recent = crowd.artists[len(crowd.artists) - min(self._artist_gap, len(crowd.artists)) :, which]
-        return open_new(self._new, played.T.astype(np.int64), self.world.catalog.artist_of, recent.T.astype(np.int64))
-
-    def _open(self, crowd: Crowd) -> tuple[Int32[np.ndarray, "S K"], Bool[np.ndarray, "S K"]]:
-        """The candidates of each session, and which of their places may be picked."""
-        candidates = self._candidates(crowd)
-        available = candidates >= 0
-        if self.how != "uniform":
-            for played in crowd.tracks:
-                available &= candidates != played[:, None]
-        if self._artist_gap:
-            artists = self.world.catalog.artist_of[candidates]
-            spaced = available.copy()
-            for recent in crowd.artists[-self._artist_gap :]:
-                spaced &= artists != recent[:, None]
-            available = np.where(spaced.any(1, keepdims=True), spaced, available)
-        return candidates, available
-
-    def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The list of each session, best first."""
         return np.asarray(self.lists[crowd.users if self.is_of_users else crowd.current])
-
-    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
-        """Compute the probability of given tracks."""
-        candidates, available = self._open(crowd)
-        is_chosen = available & (candidates == tracks[:, None])
-        probability = pick_probability(self.how, available, np.where(is_chosen.any(1), is_chosen.argmax(1), -1))
-        if len(empty := np.flatnonzero(~available.any(1))):
-            num_tracks, played = len(self.world.catalog), np.sort(crowd.tracks[:, empty], axis=0)
-            num_heard = 1 + (np.diff(played, axis=0) != 0).sum(0)
-            is_heard = (played == tracks[empty]).any(0)
-            redrawn = redraw_probability(num_tracks, num_heard, is_heard, _MAX_DRAWS + 1)
-            probability[empty] = 1 / num_tracks if self.how == "uniform" else redrawn
-        if self.exploration:
-            explored = self._explored(crowd, candidates, available, tracks, probability)
-            probability = (1 - self.exploration) * probability + self.exploration * explored
-        return probability
-
-    def _explored(
-        self,
-        crowd: Crowd,
-        candidates: Int32[np.ndarray, "S K"],
-        available: Bool[np.ndarray, "S K"],
-        tracks: Int64[np.ndarray, "S"],
-        otherwise: Float64[np.ndarray, "S"],
-    ) -> Float64[np.ndarray, "S"]:
-        """The probability of given tracks where the pick explores; `otherwise` where no new track may be picked."""
-        is_new = available & self._is_new[candidates]
-        is_chosen = is_new & (candidates == tracks[:, None])
-        explored = pick_probability(self.how, is_new, np.where(is_chosen.any(1), is_chosen.argmax(1), -1))
-        elsewhere = np.flatnonzero(available.any(1) & ~is_new.any(1))
-        is_open = self._open_new(crowd, elsewhere)
-        of_all = (is_open & (self._new == tracks[elsewhere, None])).any(1) / np.maximum(is_open.sum(1), 1)
-        explored[elsewhere] = np.where(is_open.any(1), of_all, otherwise[elsewhere])
-        return np.where(available.any(1), explored, otherwise)
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `file` is where the lists were, `lists` is a digest of that file."""
-        policy = "user_lists" if self.is_of_users else "lists"
-        how: dict[str, Any] = {"pick": self.how, "artist_gap": self._artist_gap}
-        if self.exploration:
-            how |= {"exploration": self.exploration, "exploration_plays": self._exploration_plays}
-        return {"policy": policy, **how, "file": self._file, "lists": self._digest}
+        picker = self.picker
+        how: dict[str, Any] = {"pick": picker.pick, "artist_gap": picker.artist_gap}
+        if picker.exploration:
+            how |= {"exploration": picker.exploration, "exploration_plays": self._exploration_plays}
+        return {**super().describe(), **how, "file": self._file, "lists": self._digest}
 
 
 class TrueNeighbours(Policy):
@@ -385,7 +248,7 @@ class TrueNeighbours(Policy):
         self._num_tracks = num_tracks
         self._lists: Int64[np.ndarray, "N K"] | None = None
 
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
+    def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
         num_tracks = len(self.world.catalog)
         num_kept = min(self._num_tracks, num_tracks - 1)
@@ -396,13 +259,7 @@ class TrueNeighbours(Policy):
             rows = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, num_tracks))
             self._lists[rows] = nearest(self.world.embeddings, rows, num_kept, exclude_self=True)
         picked = self._lists[crowd.current, self.rng.integers(num_kept, size=len(crowd))]
-        return np.asarray(picked, np.int64)
-
-    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:
-        """Compute the probability of given tracks."""
-        assert self._lists is not None, "propensity() before recommend()"
-        lists = self._lists[crowd.current]
-        return np.asarray((lists == tracks[:, None]).any(1) / lists.shape[1])
+        return Recommended(np.asarray(picked, np.int64), np.full(len(crowd), 1 / num_kept))
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations."""
@@ -458,7 +315,7 @@ class Oracle(Policy):
         self._artists[place] = self.world.catalog.artist_of[best]
         self._outside[place] = rest.max(initial=-1)
 
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
+    def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
         tracks = np.empty(len(crowd), np.int64)
         played, artists = crowd.current, crowd.artists[-1]
@@ -472,11 +329,7 @@ class Oracle(Policy):
                 self._choose(crowd, session)
                 best = int(value.argmax())
             tracks[session] = candidates[best]
-        return tracks
-
-    def propensity(self, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "S"]:  # noqa: ARG002 - of its own tracks
-        """Compute the probability of given tracks."""
-        return np.ones(len(crowd))
+        return Recommended(tracks, np.ones(len(crowd)))
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations."""
@@ -513,7 +366,7 @@ class RemoteService(Policy):
         self._loop: asyncio.AbstractEventLoop | None = None  # created where it is used, which may be another process
         self._session: aiohttp.ClientSession | None = None
 
-    def recommend(self, crowd: Crowd) -> Int64[np.ndarray, "S"]:
+    def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
         answers = self._run(self._post_all("next", crowd))
         ids = np.array([self._track_of(answer) for answer in answers], np.int64)
@@ -524,7 +377,7 @@ class RemoteService(Policy):
                 f"{self._url} recommends track {track}, which is not one of the {len(self.world.catalog)} tracks of "
                 "this world; start the service with recommendations for this world"
             )
-        return rows
+        return Recommended(rows, np.full(len(rows), np.nan))
 
     def describe(self) -> dict[str, Any]:
         """The service, which alone knows what it recommends, and writes propensities to its own log."""

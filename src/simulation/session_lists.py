@@ -1,7 +1,6 @@
 """Lists with the session as the query: of the lists of the last tracks, the tracks that are best for the session.
 
-S sessions, T tracks played so far, N tracks in the catalogue, C candidates, K tracks that may be picked. The rules are
-those of the service (`serving/recommender.py`); a test walks the same sessions through both.
+S sessions, N tracks in the catalogue, L tracks of a list, K tracks that may be picked.
 """
 
 from collections.abc import Mapping
@@ -9,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Int32, Int64
 
 from segue.errors import InputError, check_number
-from segue.runs.recommendations import file_digest, pick
-from segue.runs.session_vectors import FILE, SessionVectors, context_of, num_kept, union
+from segue.picking.session_search import MOST_LISTS, SessionSearch
+from segue.runs.recommendations import file_digest
+from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from segue.simulation.listener import WHOLE, Crowd
-from segue.simulation.listening import Recommend
+from segue.simulation.listening import Recommend, uniformly
 from segue.simulation.policies import Lists, Policy
 from segue.simulation.world import World
-
-MOST_LISTS = 20
-"""Largest number of last tracks whose lists are searched, as in the service."""
-
 
 _BLOCK = 256
 """Sessions whose candidates are searched together: enough for fast arrays, few enough for the cache."""
@@ -107,17 +103,14 @@ class SessionLists(Lists):
         if self.is_of_users:
             raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
         file = Path(path).with_name(FILE)
-        self._vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
+        vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
+        self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=pick == "uniform")
         self._vectors_digest = file_digest(file)
-        self.hint = self._vectors.gap_hint(pick=pick, artist_gap=artist_gap)
-        """What is wrong with `pick`; see `SessionVectors.gap_hint`."""
-        self._num_kept = num_kept(
-            pick=pick,
-            artist_gap=artist_gap,
-            exploration=exploration,
-            num_lists=num_lists,
-            length=self.lists.shape[1],
-        )
+        self.hint: str | None = None
+        """What is wrong with `pick`, and the remedy: where shares are known, a session is mostly about its artists."""
+        if pick == "ranked" and not artist_gap and vectors.skipped != 1:
+            self.hint = "pick=ranked recommends the artists of the session again and again; artist_gap=100 skips them"
+        self._num_kept = self._search.num_kept(pick=pick, artist_gap=artist_gap, exploration=exploration)
         self._known = np.empty((0, self._num_kept), np.int32)
         self._known_at = np.empty((0, 2), np.int64)
 
@@ -129,7 +122,7 @@ class SessionLists(Lists):
             rng: draws the recommendations.
         """
         super().begin(crowd, rng)
-        # what `look` has found, for `recommend` and `propensity`: candidates, number of tracks, last track
+        # what `look` has found, for `recommend`: candidates, number of tracks, last track
         self._known = np.empty((len(crowd), self._num_kept), np.int32)
         self._known_at = np.full((len(crowd), 2), -1)
 
@@ -139,21 +132,20 @@ class SessionLists(Lists):
         Args:
             crowd: all sessions of a step.
         """
-        found = self._search(crowd)
+        found = session_candidates(self._search, crowd, k=self._num_kept)
         self._known[crowd.place] = -1  # at the first tracks of a session fewer lists are searched
         self._known[crowd.place, : found.shape[1]], self._known_at[crowd.place] = found, _at(crowd)
 
-    def _candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        """The best tracks for each session.
+
+        Args:
+            crowd: the sessions.
+        """
         is_there = len(self._known) > crowd.place.max(initial=-1)
         if is_there and (self._known_at[crowd.place] == _at(crowd)).all():
             return self._known.take(crowd.place, axis=0)
-        return self._search(crowd)
-
-    def _search(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        may_repeat = self.how == "uniform"
-        return session_candidates(
-            self._vectors, self.lists, crowd, num_lists=self._num_lists, may_repeat=may_repeat, k=self._num_kept
-        )
+        return session_candidates(self._search, crowd, k=self._num_kept)
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `lists` and `vectors` are digests of the files."""
@@ -176,39 +168,25 @@ def _at(crowd: Crowd) -> Int64[np.ndarray, "S 2"]:
     return np.stack([np.full(len(crowd), len(crowd.tracks)), crowd.current.astype(np.int64)], 1)
 
 
-def session_candidates(
-    vectors: SessionVectors,
-    lists: Int32[np.ndarray, "N L"],
-    crowd: Crowd,
-    *,
-    num_lists: int,
-    may_repeat: bool,
-    k: int,
-) -> Int32[np.ndarray, "S K"]:
+def session_candidates(search: SessionSearch, crowd: Crowd, *, k: int) -> Int32[np.ndarray, "S K"]:
     """The best tracks of the lists of the last tracks of each session.
 
     Args:
-        vectors: of all tracks.
-        lists: rows of the list of each track; -1 fills up.
+        search: finds them.
         crowd: the sessions.
-        num_lists: number of last tracks whose lists are searched.
-        may_repeat: whether tracks already heard may be proposed, where the rule of the training run lets them.
         k: how many are kept (K).
 
     Returns:
         Rows, best first; -1 fills up.
     """
-    length, found = max(vectors.max_length, num_lists), np.empty((len(crowd), 0), np.int32)
-    tracks, shares = crowd.tracks[::-1], crowd.shares[: -length - 1 : -1]
+    found = np.empty((len(crowd), 0), np.int32)
+    tracks, shares = crowd.tracks[::-1], crowd.shares[: -search.length - 1 : -1]
     # lists with the same largest row are similar: of sessions one after another most vectors are in the cache already
-    order = lists.take(crowd.current, axis=0).max(axis=1, initial=-1).argsort(kind="stable")
+    order = search.lists.take(crowd.current, axis=0).max(axis=1, initial=-1).argsort(kind="stable")
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]
-        heard = tracks.take(some, axis=1).T
-        rows = heard[:, :length].astype(np.int64)
-        queries = vectors.query(rows, shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE))
-        candidates = union(lists, rows[:, :num_lists])
-        best = vectors.best(queries, candidates, heard, may_repeat=may_repeat, k=k)
+        played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
+        best = search.best(tracks.take(some, axis=1).T, played, k)
         if not first:
             found = np.empty((len(crowd), best.shape[1]), np.int32)
         found[some] = best
@@ -216,17 +194,12 @@ def session_candidates(
 
 
 def from_session(vectors: SessionVectors, lists: Int32[np.ndarray, "N L"], *, num_lists: int) -> Recommend:
-    """One of the best tracks for the session, uniformly, as `pick=uniform` does: for the listening test.
+    """One of the best tracks for the session, uniformly.
 
     Args:
         vectors: of all tracks of the world.
         lists: rows of tracks for each track of the world; -1 where a list has ended.
         num_lists: number of last tracks whose lists are searched.
     """
-
-    def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        found = session_candidates(vectors, lists, crowd, num_lists=num_lists, may_repeat=True, k=lists.shape[1])
-        places = pick("uniform", found >= 0, draws)
-        return np.where(places < 0, -1, found[np.arange(len(crowd)), places]).astype(np.int64)
-
-    return recommend
+    search = SessionSearch(vectors, lists, num_lists=num_lists, may_repeat=True)
+    return uniformly(lambda crowd: session_candidates(search, crowd, k=lists.shape[1]))

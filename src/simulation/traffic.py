@@ -165,7 +165,7 @@ def play(
         policy: the recommender; more than one task requires that it `is_stateless`.
         tasks: the tasks.
         keep_events: whether the single tracks are kept.
-        with_propensity: whether the probability of each recommendation is computed.
+        with_propensity: whether the probability of each recommendation is kept.
 
     Yields:
         Sessions that have ended, step by step.
@@ -188,17 +188,17 @@ def play(
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
         while len(crowd):
             bounds = np.searchsorted(crowd.place, firsts).tolist()
-            tracks, boredom_draws = np.empty(len(crowd), np.int64), np.empty(len(crowd))
+            tracks, (chances, boredom_draws) = np.empty(len(crowd), np.int64), np.empty((2, len(crowd)))
             policy.look(crowd)
             for (first, end), listener_rng, policy.rng in zip(
                 pairwise(bounds), listener_rngs, policy_rngs, strict=True
             ):
                 if first < end:
-                    tracks[first:end] = policy.recommend(crowd.part(first, end))
+                    tracks[first:end], chances[first:end] = policy.recommend(crowd.part(first, end))
                     listener_rng.random(out=boredom_draws[first:end])
             if with_propensity:
                 propensities.append(np.empty(num_sessions))
-                propensities[-1][crowd.place] = policy.propensity(crowd, tracks)
+                propensities[-1][crowd.place] = chances
             crowd = listen(world, crowd, tracks, boredom_draws)
             if (has_ended := crowd.budget <= 0).any():
                 ended = crowd.where(has_ended)

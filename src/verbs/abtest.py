@@ -107,11 +107,11 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
 def _estimate(config: DictConfig, run_dir: Path) -> None:
     """Estimate a recommender that never ran from the logs of others; write and print the result."""
     from segue.offpolicy.behaviours import LogFolder
+    from segue.offpolicy.candidate import candidate_of
     from segue.offpolicy.decisions import read_decisions
     from segue.offpolicy.estimate_report import estimate_table, remarks, write_estimate
     from segue.offpolicy.estimates import OffPolicyLog
     from segue.tracking.recommenders import attach_estimate, locate_recommendations
-    from segue.verdicts.sources import candidate_of
 
     refuse_used_folder(run_dir, "estimate.json")
     given = plain(config.candidate)
@@ -137,15 +137,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         decisions = read_decisions(folder.logs, folder.catalog, **reading)
         log = OffPolicyLog(decisions, folder)
     with console.status("estimating"):
-        behaviour = folder.candidate(
-            candidate.name,
-            pick=candidate.pick,
-            artist_gap=candidate.artist_gap,
-            file=candidate.file,
-            exploration=candidate.exploration,
-            exploration_plays=candidate.exploration_plays,
-        )
-        found = log.estimate(behaviour, settings)
+        found = log.estimate(folder.candidate(candidate), settings)
         table = estimate_table(found, log, candidate.name)
         write_estimate(found, table, run_dir, given, provenance())
     console.print(table, "")

@@ -23,6 +23,7 @@ from segue.models.export import Export, Exported
 from segue.models.retrieval.approximate import approximate_lists
 from segue.models.retrieval.exact import exact_lists, top_k
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
+from segue.picking.inner_products import inner_products
 from segue.reports.training_tables import example_tracks
 from segue.runs.phases import PhaseClock
 from segue.runs.recommendations import Recommendations
@@ -308,7 +309,7 @@ def test_the_vectors_of_a_head_are_written_beside_the_lists(
     if with_vectors:
         vectors = SessionVectors.read(tmp_path / FILE, ring.catalog)
         lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
-        scores = vectors.scores(vectors.queries, lists.rows.astype(np.int32))
+        scores = inner_products(vectors.items, vectors.queries, lists.rows.astype(np.int32))
         np.testing.assert_allclose(scores, lists.scores, atol=1e-5)
 
 

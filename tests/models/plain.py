@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 from segue.catalog import example_vocabulary
-from segue.models.context import LastTrack, Session
+from segue.models.context.last_track import LastTrack
+from segue.models.context.session import Session
 from segue.models.heads import CosineMix, TwoTableDot
 
 _BARE: dict[str, Any] = {"init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from segue.catalog import Listens, example_vocabulary
 from segue.errors import InputError
-from segue.models.context import LastTrack, Repeats, Session, heard_before, seldom_repeated, share_of_repeats
+from segue.models.context.last_track import LastTrack
+from segue.models.context.repeats import Repeats, heard_before, seldom_repeated, share_of_repeats
+from segue.models.context.session import Session
 from segue.models.contracts import PairBatch
 from segue.models.heads import CosineMix, TwoTableDot
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss

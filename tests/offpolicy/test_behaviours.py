@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
-from segue.offpolicy.behaviours import LogFolder
-from segue.picking.choices import Behaviour
+from segue.offpolicy.behaviours import Behaviour, LogFolder
+from segue.offpolicy.candidate import Candidate
 from segue.runs.catalog_files import write_catalog
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
 from segue.serving.recommender import Recommender
+from segue.serving.session_memory import Played
 from segue.simulation.policies import Lists, Oracle, Popular, Random, StickyArtist
 from segue.simulation.session_lists import SessionLists
 from segue.simulation.world import World
@@ -40,13 +41,14 @@ def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: P
     folder = LogFolder.open(tmp_path / "run" / "logs")
     [release] = folder.releases
     found = {name: folder.behaviour(text(name), release) for name in arms}
-    assert [behaviour and behaviour.policy for behaviour in found.values()] == [
+    assert [behaviour and behaviour.picker.policy for behaviour in found.values()] == [
         "random", "sticky_artist", "popular", "lists", None,
     ]  # fmt: skip
     assert found["T2"] is not None
-    assert found["T2"].popular.tolist() == world.top_tracks[:9].tolist()
+    assert found["T2"].picker.popular.tolist() == world.top_tracks[:9].tolist()
     assert found["T3"] is not None
-    assert (found["T3"].pick, found["T3"].artist_gap, found["T3"].fallbacks) == ("weighted", 2, ())
+    assert (found["T3"].picker.pick, found["T3"].picker.artist_gap) == ("weighted", 2)
+    assert found["T3"].picker.sources == ("list", "random")
     assert (found["T3"].lists == Recommendations.read(file, world.catalog).rows).all()
     assert folder.behaviour(text("C"), "") is None
     assert folder.behaviour(text("C", "OTHER"), release) is None
@@ -69,10 +71,10 @@ def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path
     [release] = folder.releases
     simulated = folder.behaviour(text("C"), release)
     served = folder_of(tmp_path / "served", world, given, how)
-    candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=tmp_path / "r.jsonl", **how)
+    candidate = folder.candidate(Candidate(name="lists", file=tmp_path / "r.jsonl", **how))
     for found in (simulated, served, candidate):
         assert found is not None
-        assert (found.exploration, found.new.tolist()) == (0.2, np.flatnonzero(plays == 1).tolist())
+        assert (found.picker.exploration, found.picker.new.tolist()) == (0.2, np.flatnonzero(plays == 1).tolist())
         choices = found.choices(np.zeros(3, np.int64), np.array([[0], [3], [9]]))
         asked = choices.of(np.tile(np.arange(len(world.catalog)), (3, 1)))
         assert asked.sum(1) == pytest.approx(1)
@@ -85,7 +87,7 @@ def test_a_candidate_that_explores_needs_to_know_what_is_new(world: World, tmp_p
     simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=40)
     folder = LogFolder.open(tmp_path / "run" / "logs")
     with pytest.raises(InputError, match="exploration needs to know which tracks are new"):
-        folder.candidate("lists", pick="uniform", artist_gap=0, file=file, exploration=0.1)
+        folder.candidate(Candidate(name="lists", file=file, exploration=0.1))
 
 
 def folder_of(folder: Path, world: World, lists: Recommendations, how: dict[str, Any]) -> Behaviour | None:
@@ -115,7 +117,9 @@ def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World,
     simulate(world, tmp_path / "one", {"C": Random(world=world)}, sessions=20)
     simulate(world, tmp_path / "two", {"C": StickyArtist(world=world)}, sessions=20, after=tmp_path / "one")
     folder = LogFolder.open(tmp_path / "two" / "logs")
-    found = {behaviour.policy for version in folder.releases if (behaviour := folder.behaviour(text("C"), version))}
+    found = {
+        behaviour.picker.policy for version in folder.releases if (behaviour := folder.behaviour(text("C"), version))
+    }
     assert found == {"random", "sticky_artist"}
 
 
@@ -147,7 +151,7 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
         for user, row in ((5, 0), (8, 3), (7, 2)):
             choices = behaviour.choices(np.array([user]), np.array([[row]]))
             for _ in range(20):
-                answer = ours.follow(name, user, row, [100 + row])
+                answer = ours.follow(name, user, row, Played([100 + row], []))
                 assert choices.of(np.array([[answer.row]]))[0, 0] == pytest.approx(answer.propensity)
     assert folder.behaviour(text("T4"), release.version) is None, "it answers from the session"
     assert folder.behaviour(text("T9"), release.version) is None
@@ -158,8 +162,8 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
     Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
         of_tracks_file, folder.catalog, format="botify"
     )
-    candidate = folder.candidate("lists", pick="ranked", artist_gap=0, file=of_tracks_file)
-    assert (candidate.fallbacks, candidate.draws) == (("artist", "popular"), 20), "as in the service"
+    candidate = folder.candidate(Candidate(name="lists", pick="ranked", file=of_tracks_file))
+    assert candidate.picker.with_fallbacks, "as in the service"
 
 
 def test_popular_is_no_candidate_without_the_most_played_tracks(world: World, tmp_path: Path) -> None:
@@ -168,8 +172,8 @@ def test_popular_is_no_candidate_without_the_most_played_tracks(world: World, tm
     (tmp_path / "run" / "top_tracks.json").unlink()
     folder = LogFolder.open(tmp_path / "run" / "logs")
     with pytest.raises(InputError, match=r"candidate=popular: logs=.* have no top_tracks.json beside the catalogue"):
-        folder.candidate("popular", pick="uniform", artist_gap=0, file=None)
-    assert folder.candidate("random", pick="uniform", artist_gap=0, file=None).fallbacks == ()
+        folder.candidate(Candidate(name="popular"))
+    assert folder.candidate(Candidate(name="random")).picker.sources == ("random",)
 
 
 def test_logs_without_a_catalogue_are_refused(world: World, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from scipy.stats import chisquare
 
 from segue.errors import InputError
 from segue.offpolicy.behaviours import LogFolder
+from segue.offpolicy.candidate import Candidate
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimate_report import arm_names, estimate_table, remarks, write_estimate
 from segue.offpolicy.estimates import LEVEL, OffPolicyLog
@@ -88,7 +89,7 @@ def test_estimates_are_those_of_slow_loops(world: World, mixed: Path, tmp_path: 
     weights = [slow_weights(world, session, shares) for session in sessions]
     first, users = np.array([w[0] for w in weights]), np.array([s[0]["user"] for s in sessions])
     wide = neighbours(world, tmp_path / "wide.jsonl", num=150)
-    candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=wide)
+    candidate = folder.candidate(Candidate(name="lists", file=wide))
     found = log.estimate(candidate, settings(min_session_weight=0.0))
     begins = world.catalog.rows_of(np.array([session[0]["track"] for session in sessions])).tolist()
     squares = {row: slow_square(world, row, shares) for row in set(begins)}
@@ -145,14 +146,14 @@ def test_the_truth_is_in_the_interval(world: World, mixed: Path, name: str) -> N
     }
     if (policy := words.get(name)) is None:
         policy = lists(world, file, name, 1)
-        candidate = folder.candidate("lists", pick=name, artist_gap=1, file=file)
+        candidate = folder.candidate(Candidate(name="lists", pick=name, artist_gap=1, file=file))
     else:
-        candidate = folder.candidate(name, pick="uniform", artist_gap=0, file=None)
+        candidate = folder.candidate(Candidate(name=name))
     found = log.estimate(candidate, settings())
     rng = np.random.default_rng(0)
     crowd = start(world, rng.integers(len(world.listeners), size=20_000), rng.random(20_000), rng.random(20_000))
     policy.begin(crowd, rng)
-    truth = listen(world, crowd, policy.recommend(crowd), rng.random(20_000)).shares[-1].mean() / 100
+    truth = listen(world, crowd, policy.recommend(crowd).tracks, rng.random(20_000)).shares[-1].mean() / 100
     for estimate in (found.first_step_snips, found.first_step_dr):
         assert estimate.lower < truth < estimate.upper
         assert estimate.upper - estimate.lower < 0.5
@@ -183,7 +184,7 @@ def test_a_broken_propensity_is_noticed(mixed: Path, tmp_path: Path) -> None:
     folder, log = opened(one)
     assert log.different == 1
     assert len(log.decisions) == len(opened(mixed)[1].decisions) - 1
-    found = log.estimate(folder.candidate("random", pick="uniform", artist_gap=0, file=None), settings())
+    found = log.estimate(folder.candidate(Candidate(name="random")), settings())
     assert "Left out, because a propensity is not that of its release: 1 sessions." in remarks(found)
     everything = copy(mixed, tmp_path / "all", lambda _, line: doubled(line))
     message = r"1500 of 1500 sessions have another propensity than their release, such as .* instead of .* of user \d+"
@@ -195,20 +196,18 @@ def test_a_candidate_without_support_is_refused(world: World, tmp_path: Path) ->
     simulate(world, tmp_path / "run", {"C": StickyArtist(world=world), "T1": Popular(num_tracks=10, world=world)})
     file = neighbours(world, tmp_path / "far.jsonl", step=37)
     folder, log = opened(tmp_path / "run")
-    far = folder.candidate("lists", pick="uniform", artist_gap=0, file=file)
+    far = folder.candidate(Candidate(name="lists", file=file))
     with pytest.raises(InputError, match=r"no support for 8\d\.\d% of the candidate's picks, more than estimate.max_w"):
         log.estimate(far, settings())
     with pytest.raises(InputError, match=r"no support for 100.0% of the candidate's picks"):
-        log.estimate(folder.candidate("random", pick="uniform", artist_gap=0, file=None), settings())
-    popular = log.estimate(
-        folder.candidate("popular", pick="uniform", artist_gap=0, file=None), settings(max_without_support=1)
-    )
+        log.estimate(folder.candidate(Candidate(name="random")), settings())
+    popular = log.estimate(folder.candidate(Candidate(name="popular")), settings(max_without_support=1))
     assert 0.7 < popular.share_without_support < 0.9, "only 10 of its 100 tracks, and those of the artist"
 
 
 def test_a_log_that_is_worth_too_little_is_refused(mixed: Path) -> None:
     folder, log = opened(mixed)
-    candidate = folder.candidate("lists", pick="ranked", artist_gap=0, file=mixed / "candidate.jsonl")
+    candidate = folder.candidate(Candidate(name="lists", pick="ranked", file=mixed / "candidate.jsonl"))
     with pytest.raises(
         InputError, match=r"worth [\d.]+ sessions of the candidate \(effective sample size\), less than"
     ):
@@ -220,7 +219,7 @@ def test_arms_that_are_not_known_are_left_out_or_trusted_if_none_is(world: World
         world, tmp_path / "some", {"C": Random(world=world), "T1": Oracle(num_candidates=50, world=world)}, sessions=300
     )
     folder, log = opened(tmp_path / "some")
-    random = folder.candidate("random", pick="uniform", artist_gap=0, file=None)
+    random = folder.candidate(Candidate(name="random"))
     found = log.estimate(random, settings())
     assert found.is_mixture
     assert found.arms_left_out == ['{"TEST":"T1"}']
@@ -252,7 +251,7 @@ def test_the_reward_model_can_be_fitted_on_other_sessions(mixed: Path) -> None:
     folder, log = opened(mixed)
     sessions, number = log.decisions, np.arange(len(log.decisions))
     later = OffPolicyLog(sessions.where(number >= 1000), folder, sessions.where(number < 1000))
-    candidate = folder.candidate("sticky_artist", pick="uniform", artist_gap=0, file=None)
+    candidate = folder.candidate(Candidate(name="sticky_artist"))
     found, whole = later.estimate(candidate, settings()), log.estimate(candidate, settings())
     assert found.num_sessions == 500
     assert found.first_step_dr.value == pytest.approx(whole.first_step_dr.value, abs=0.1)
@@ -260,7 +259,7 @@ def test_the_reward_model_can_be_fitted_on_other_sessions(mixed: Path) -> None:
 
 def test_the_report_has_the_candidate_and_the_arms_of_the_log(mixed: Path, tmp_path: Path) -> None:
     folder, log = opened(mixed)
-    found = log.estimate(folder.candidate("popular", pick="uniform", artist_gap=0, file=None), settings())
+    found = log.estimate(folder.candidate(Candidate(name="popular")), settings())
     table = estimate_table(found, log, "popular")
     rows = table.rows
     assert [row[:2] for row in rows[:2]] == [("popular", "robust"), ("popular", "SNIPS")]
@@ -287,7 +286,7 @@ def test_the_report_says_what_was_left_out(mixed: Path, tmp_path: Path) -> None:
     path.write_text("\n".join([*(line for n, line in enumerate(lines) if n % 100), "x"]) + "\n", encoding="utf-8")
     folder = LogFolder.open(tmp_path / "run" / "logs")
     log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, max_rejected=0.01, session_gap_minutes=30), folder)
-    found = log.estimate(folder.candidate("popular", pick="uniform", artist_gap=0, file=None), settings())
+    found = log.estimate(folder.candidate(Candidate(name="popular")), settings())
     assert found.share_left_out == pytest.approx(1 - found.num_sessions / found.num_read)
     assert found.share_left_out > 0.03
     *others, share, num_lines = remarks(found)

@@ -10,6 +10,7 @@ import pytest
 
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
+from segue.offpolicy.candidate import Candidate
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimates import OffPolicyLog
 from segue.offpolicy.log_estimate import OffPolicyEstimates
@@ -68,7 +69,7 @@ def test_the_latest_tenth_of_the_sessions_is_estimated(run: Path, datamodule_of:
     )
     assert (np.diff(sessions.started_ms[2698:2702]) > 0).all(), "no other session starts when the first one does"
     log = OffPolicyLog(sessions.where(number >= 2700), folder, sessions.where(number < 2700))
-    candidate = folder.candidate("lists", pick="uniform", artist_gap=0, file=run / "recommendations.jsonl")
+    candidate = folder.candidate(Candidate(name="lists", file=run / "recommendations.jsonl"))
     assert metrics == log.estimate(candidate, settings()).metrics()
     assert {"offline/first_step_snips", "offline/first_step_dr_lower", "offline/share_without_support"} <= set(metrics)
 

@@ -1,6 +1,5 @@
 import json
 import tracemalloc
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,9 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.recommendations import (
     FORMATS,
-    PICKS,
     Recommendations,
     check_k,
     has_lists_of_users,
-    pick,
-    pick_probability,
-    redraw_probability,
 )
 from tests.conftest import make_catalog
 
@@ -235,33 +230,3 @@ def test_ids_that_are_no_numbers_are_written_beside_the_number(tmp_path: Path) -
     ]
     again, _ = Recommendations.read_with_catalog(path)
     assert again.rows.tolist() == [[1], [0]]
-
-
-@given(
-    is_open=st.lists(st.booleans(), min_size=1, max_size=6),
-    how=st.sampled_from(PICKS),
-)
-def test_the_probabilities_of_all_places_are_those_of_the_picks(is_open: list[bool], how: str) -> None:
-    """Draws at the middle of 840 equal parts of [0, 1): the share of each place is its probability, up to 1 / 840."""
-    num = 840
-    places = np.asarray([is_open] * num)
-    picked = pick(how, places, (np.arange(num) + 0.5) / num)
-    every = np.arange(len(is_open))
-    probabilities = pick_probability(how, places[: len(is_open)], every)
-    assert pick_probability(how, places[:1], np.array([-1])).tolist() == [0.0]
-    if not any(is_open):
-        assert probabilities.tolist() == [0.0] * len(is_open)
-        return
-    assert probabilities.sum() == pytest.approx(1)
-    assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(probabilities, abs=1.01 / num)
-
-
-@pytest.mark.parametrize("draws", [1, 2, 4])
-@pytest.mark.parametrize("num_heard", [1, 2, 3, 4])
-def test_the_probability_of_a_redrawn_track_is_that_of_all_sequences_of_draws(num_heard: int, draws: int) -> None:
-    """Four tracks, of which the first ones were heard; the first draw that is not heard counts, or the last one."""
-    shares = np.zeros(4)
-    for sequence in product(range(4), repeat=draws):
-        shares[next((row for row in sequence if row >= num_heard), sequence[-1])] += 0.25**draws
-    found = redraw_probability(4, np.full(4, num_heard), np.arange(4) < num_heard, draws)
-    assert found.tolist() == pytest.approx(shares.tolist())

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.picking.session_query import SessionQuery
 from segue.serving import log_writer
 from segue.serving.app import Message, ServiceApp
 from segue.serving.limits import RateLimit
@@ -556,7 +557,7 @@ def test_the_last_answer_is_explained(tmp_path: Path) -> None:
             found = (await service.ask("GET", f"/explain/{user}")).json()
         row, previous = answered - 100, first - 100
         vectors = release.vectors["C"]
-        query = vectors.query(np.array([[previous, 0]]), np.array([[0.25, 0.5]], np.float32))[0]
+        query = SessionQuery(vectors).of(np.array([[previous, 0]]), np.array([[0.25, 0.5]], np.float32))[0]
         scores = {other: float(query @ vectors.items[other]) for other in range(5) if other not in (0, previous)}
         assert (found["user"], found["arm"], found["pick"]) == (user, "C", "weighted")
         assert (found["context"], found["num_lists"], found["artist_gap"]) == ("session", 2, 0)

@@ -205,7 +205,7 @@ def test_lists_of_users_take_the_catalogue_of_another_arm_or_of_tracks(
     prepared.write(tmp_path / "release", provenance={})
     release = Release(tmp_path / "release")
     assert release.candidates("C", 9, 0).tolist() == [2, 0]
-    assert release.candidates("C", 8, 0).tolist() == [-1]
+    assert release.candidates("C", 8, 0).tolist() == [-1, -1]
     assert release.recommended("C", 0) == [], "a page about a track has no list of a user"
     assert release.recommended_ids(0) == [101, 102], "those of the first arm with lists of tracks"
 
@@ -250,7 +250,7 @@ def test_lists_of_users_alone_need_a_catalogue(of_users: str) -> None:
         ({"C": {"recommender": "x.jsonl", "pick": None}}, "pick must be one of uniform, ranked, weighted, got 'None'"),
         (
             {"C": {"recommender": "x.jsonl", "artist_gap": -1}},
-            "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 lets an artist follow",
+            "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 switches it off",
         ),
         (
             {"C": {"recommender": "random", "artist_gap": 3}},

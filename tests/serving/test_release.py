@@ -87,7 +87,9 @@ def test_what_is_written_is_read_back(drawn: dict[str, Any], num_at_once: int) -
             artist = catalog.artists[catalog.artist_of[old]]
             assert release.track(row) == {"artist": artist or None, "title": catalog.titles[old], "track": track}
             same = catalog.track_ids[catalog.artist_of == catalog.artist_of[old]]
-            assert sorted(release.track_ids[release.artist_tracks(row)].tolist()) == sorted(same.tolist())
+            assert sorted(release.track_ids[release.artists.by(int(release.artist_of[row]))].tolist()) == sorted(
+                same.tolist()
+            )
             for name in release.arms:
                 recommendations: Recommendations | None = given["lists"].get(name)
                 entries = release.recommended(name, row)
@@ -297,7 +299,7 @@ def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
 
 
 def test_a_gap_below_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 lets an artist"):
+    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 switches it off"):
         Arm(recommender="r.jsonl", policy="lists", pick="ranked", artist_gap=-1)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.simulation.listener import Crowd, affinity, listen, start
-from segue.simulation.policies import Policy, Popular, Random, StickyArtist
+from segue.simulation.policies import Policy, Popular, Random, Recommended, StickyArtist
 from segue.simulation.traffic import Plays, Task, play
 from segue.simulation.world import World
 
@@ -24,7 +24,8 @@ class Deterministic(Policy):
 
     def recommend(self, crowd: Crowd) -> Any:
         # few tracks of few artists: repeats and discounts are frequent
-        return (crowd.users * 7 + len(crowd.tracks) * len(crowd.tracks)) % 40 + crowd.place % 2
+        tracks = (crowd.users * 7 + len(crowd.tracks) * len(crowd.tracks)) % 40 + crowd.place % 2
+        return Recommended(tracks, np.full(len(crowd), np.nan))
 
 
 def slow_sessions(world: World, users: list[int], rng: np.random.Generator) -> dict[int, list[tuple[int, float]]]:
@@ -167,4 +168,4 @@ def test_popular_recommends_the_most_played_tracks(world: World) -> None:
     crowd, rng = started_crowd(world, 2, num=500)
     policy = Popular(num_tracks=5, world=world)
     policy.begin(crowd, rng)
-    assert set(policy.recommend(crowd).tolist()) == set(world.top_tracks[:5].tolist())
+    assert set(policy.recommend(crowd).tracks.tolist()) == set(world.top_tracks[:5].tolist())

@@ -113,7 +113,9 @@ def test_the_digest_covers_exactly_the_modules_that_decide_the_logs(
     program = f"import sys, {', '.join(sorted(entries))}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert deciding >= set(done.stdout.split()) & names_in(ROOT / "src")
-    assert {f"segue.{name}" for name in ("assignment", "catalog", "runs.recommendations", "errors")} <= deciding
+    assert {
+        f"segue.{name}" for name in ("assignment", "catalog", "runs.recommendations", "picking.picker", "errors")
+    } <= deciding
     assert {
         f"segue.simulation.{name}" for name in ("experiment", "policies", "listener", "traffic", "world")
     } <= deciding

@@ -1,4 +1,4 @@
-"""Lists with the session as the query: the policy and its settings. `tests/serving` compares it with the service."""
+"""Lists with the session as the query: the policy and its settings."""
 
 from functools import partial
 from pathlib import Path
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
+from segue.picking.session_query import SessionQuery
 from segue.runs.session_vectors import FILE
 from segue.simulation import session_lists
 from segue.simulation.arm_policies import make_policies
-from segue.simulation.listener import listen, start
+from segue.simulation.listener import Crowd, listen, start
 from segue.simulation.policies import Lists
 from segue.simulation.session_lists import SessionLists, hints, recommended
 from segue.simulation.world import World
@@ -88,23 +89,31 @@ def test_vectors_of_another_catalogue_are_refused(world: World, folder: Path) ->
 
 
 @pytest.mark.parametrize(("pick", "artist_gap"), [("ranked", 0), ("ranked", 100), ("weighted", 0), ("uniform", 0)])
-def test_propensities_are_those_of_a_policy_that_did_not_recommend(
+def test_what_all_sessions_of_a_step_are_searched_for_is_what_each_part_finds(
     world: World, folder: Path, pick: str, artist_gap: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `look` has found is what is found without it, also for parts of a crowd and in several blocks."""
+    """With and without `look`, in several blocks, and after some sessions have ended."""
     monkeypatch.setattr(session_lists, "_BLOCK", 25)
     crowd, rng = crowd_of(world, 60)
-    played, fresh = (policy(world, folder, pick=pick, artist_gap=artist_gap) for _ in range(2))
-    played.begin(crowd, rng)
+    looks, fresh = (policy(world, folder, pick=pick, artist_gap=artist_gap) for _ in range(2))
+    looks.begin(crowd, rng)
     for step in range(4):
         if step % 2 == 0:
-            played.look(crowd)
-        half = len(crowd) // 2
-        tracks = np.concatenate([played.recommend(crowd.part(0, half)), played.recommend(crowd.part(half, len(crowd)))])
-        assert (played.propensity(crowd, tracks) == fresh.propensity(crowd, tracks)).all()
-        assert (played.propensity(crowd, tracks) > 0).all()
+            looks.look(crowd)
+        parts = crowd.part(0, len(crowd) // 2), crowd.part(len(crowd) // 2, len(crowd))
+        candidates = np.concatenate([looks.candidates(part) for part in parts])
+        expected = fresh.candidates(crowd)
+        assert (candidates[:, : expected.shape[1]] == expected).all()
+        assert (candidates[:, expected.shape[1] :] == -1).all()
+        tracks, propensities = looks.recommend(crowd)
+        assert (propensities > 0).all()
         crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
         crowd = crowd.where(np.arange(len(crowd)) % 9 != 1)  # some sessions have ended
+
+
+def chosen(policy: Lists, crowd: Crowd, draws: Any) -> Any:
+    """A track of the list of each session; -1 where there is none."""
+    return policy.picker.pick_from_lists(policy.candidates(crowd), crowd.tracks[::-1].T, draws)[0].astype(np.int64)
 
 
 def test_the_choice_depends_on_the_session_and_not_on_the_others(world: World, folder: Path) -> None:
@@ -112,8 +121,8 @@ def test_the_choice_depends_on_the_session_and_not_on_the_others(world: World, f
     crowd = start(world, rng.integers(60, size=50), rng.random(50), rng.random(50))
     one = policy(world, folder, pick="ranked")
     for _ in range(3):
-        together = one.choose(crowd, rng.random(50))
-        alone = [one.choose(crowd.part(place, place + 1), rng.random(1))[0] for place in range(50)]
+        together = chosen(one, crowd, rng.random(50))
+        alone = [chosen(one, crowd.part(place, place + 1), rng.random(1))[0] for place in range(50)]
         assert together.tolist() == alone
         crowd = listen(world, crowd, np.maximum(together, 0), np.ones(50))
 
@@ -121,12 +130,13 @@ def test_the_choice_depends_on_the_session_and_not_on_the_others(world: World, f
 def test_a_gap_chooses_among_all_candidates(world: World, folder: Path) -> None:
     """The best track by an artist that the session has not heard is recommended, wherever it is among them."""
     artist_of, vectors = world.catalog.artist_of, make_vectors(len(world.catalog))
+    query_of = SessionQuery(vectors).of
     lists = lists_file(world, folder / "r.jsonl", num_kept=6)
     gaps = policy(world, folder, pick="ranked", artist_gap=100)
     crowd, num_beyond = start(world, np.arange(40), *np.random.default_rng(0).random((2, 40))), 0
     for _ in range(4):
-        tracks = gaps.choose(crowd, np.zeros(len(crowd)))
-        queries = vectors.query(crowd.tracks[::-1].T.astype(np.int64), crowd.shares[::-1].T / np.float32(100))
+        tracks = chosen(gaps, crowd, np.zeros(len(crowd)))
+        queries = query_of(crowd.tracks[::-1].T.astype(np.int64), crowd.shares[::-1].T / np.float32(100))
         for session, (heard, query) in enumerate(zip(crowd.tracks.T.tolist(), queries, strict=True)):
             found = {row for track in heard[-3:] for row in lists[track].tolist() if row >= 0 and row not in heard}
             best = sorted(found, key=lambda row: float(query @ vectors.items[row]), reverse=True)

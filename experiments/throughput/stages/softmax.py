@@ -119,7 +119,7 @@ def _each_batch(folder: Path, loss: "Callable[[Scorer, PairBatch], Tensor]") -> 
 def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
     """`SoftmaxLoss`, forward and backward."""
     from segue.catalog import example_vocabulary
-    from segue.models.context import LastTrack
+    from segue.models.context.last_track import LastTrack
     from segue.models.losses import SoftmaxLoss
 
     vocabulary = example_vocabulary()

@@ -1,0 +1,1 @@
+"""Context: which query vector a history gives, and how tracks already heard are ranked."""

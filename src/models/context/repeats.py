@@ -1,0 +1,188 @@
+"""Repeats: how tracks already heard are ranked.
+
+B pairs, H tracks of a history.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from segue.catalog import Listens, Vocabulary
+from segue.errors import InputError, check_number
+from segue.runs.session_vectors import MAX_LENGTH
+
+REPEATS = ("never", "always", "penalty", "auto")
+"""Whether tracks already heard are recommended again; see `Repeats`."""
+SELDOM, _FEW = 0.01, 1000
+"""A track is repeated seldom where fewer than this share of training targets do it; fewer targets cannot tell."""
+
+
+class Repeats(nn.Module):
+    """One rule for tracks already heard: in the softmax, in ranks, and where a track is picked.
+
+    Args:
+        rule: `always` (they are candidates like all others), `never` (they come after all others, and are no negatives
+            in training), `penalty` (a learned number is subtracted from their scores), or `auto`.
+        vocabulary: the training sessions.
+        most: with `auto`, `never` is chosen up to this share of repeats among the training targets, in [0, 1], and
+            above it `penalty`.
+        within: the rule is for tracks among this many newest ones, at least 1, or `auto`: where `rule` is `auto` and
+            chooses `never`, those of `seldom_repeated`, otherwise all. Tracks heard before them are candidates like all
+            others. In training it is for those of a batch's history alone.
+        length: largest number of newest tracks, of which `auto` chooses.
+        learns: whether a penalty can be learned. Baselines cannot: above the share they get `always`.
+
+    Raises:
+        InputError: the rule is unknown, or needs what is missing.
+    """
+
+    def __init__(
+        self, rule: str, vocabulary: Vocabulary, *, most: int | float, within: int | str, length: int, learns: bool
+    ) -> None:
+        super().__init__()
+        if rule not in REPEATS:
+            raise InputError(f"context.repeats must be one of {', '.join(REPEATS)}, got {rule!r}")
+        check_number("context.repeats_up_to", most, least=0, most=1, hint="it is a share of the training targets")
+        if within != "auto":
+            hint = "it is a number of newest tracks, or auto"
+            check_number("context.repeats_within", within, whole=True, least=1, most=MAX_LENGTH, hint=hint)
+            if rule == "always":
+                raise InputError(
+                    f"context.repeats_within={within} has no effect with context.repeats=always; leave it out, or use "
+                    "context.repeats=never"
+                )
+        if rule == "penalty" and not learns:
+            raise InputError(
+                "context.repeats=penalty is learned by gradient descent, and this model has none; use never or always"
+            )
+        self.share = None
+        if rule == "auto":
+            self.share = share_of_repeats(vocabulary.listens)
+            rule = "never" if self.share <= most else "penalty" if learns else "always"
+        self._length = length
+        self.within = min(length, int(within)) if within != "auto" else length
+        if within == "auto" and self.share is not None and rule == "never":
+            self.within = seldom_repeated(vocabulary.listens, length)
+            rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
+        self.rule = rule
+        self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
+
+    def penalty(self) -> Float[Tensor, ""] | float:
+        """Return what is subtracted from the score of a track already heard.
+
+        Returns:
+            0 for `always`, infinity for `never`, and the learned penalty otherwise.
+        """
+        if self.log_penalty is not None:
+            return F.softplus(self.log_penalty)
+        return math.inf if self.rule == "never" else 0.0
+
+    def without_penalty(self) -> None:
+        """Give up a penalty, because the loss compares no candidates and cannot learn it: `auto` is then `always`.
+
+        Raises:
+            InputError: the penalty was asked for.
+        """
+        if self.rule == "penalty" and self.share is None:
+            raise InputError("context.repeats=penalty is learned by loss=softmax alone; use it, or never or always")
+        if self.rule == "penalty":
+            self.rule, self.log_penalty = "always", None
+
+    def describe(self) -> str | None:
+        """One line about what `auto` chose; None if nothing was chosen.
+
+        Returns:
+            The line.
+        """
+        if self.share is None:
+            return None
+        within = f", of the newest {self.within} tracks" if self.within < self._length and self.rule != "always" else ""
+        found = f"{self.share:.1%} of training targets were heard before in their session"
+        return f"repeats      {found}: {self.rule}{within}"
+
+    def logged(self) -> Mapping[str, float]:
+        """Report the share of repeats and the penalty, where there are such numbers.
+
+        Returns:
+            Values by name.
+        """
+        values = {} if self.share is None else {"repeats_share": self.share}
+        if self.rule != "always":
+            values["repeats_within"] = float(self.within)
+        if self.log_penalty is not None:
+            values["heard_penalty"] = as_number(self.penalty())
+        return values
+
+
+def share_of_repeats(listens: Listens) -> float:
+    """Share of the events after the first of a session that repeat a track of it, other than the track directly before.
+
+    Args:
+        listens: the events.
+
+    Returns:
+        The share, in [0, 1].
+    """
+    session, track = listens.session, listens.track
+    is_target = np.append(False, session[1:] == session[:-1])[: len(session)]
+    is_next = is_target & (np.append(-1, track[:-1])[: len(track)] != track)
+    order = np.lexsort((np.arange(len(track)), track, session))
+    is_again = np.zeros(len(track), bool)
+    same = (session[order][1:] == session[order][:-1]) & (track[order][1:] == track[order][:-1])
+    is_again[order[1:][same]] = True
+    return float((is_again & is_next).sum() / max(1, is_next.sum()))
+
+
+def seldom_repeated(listens: Listens, length: int) -> int:
+    """How many of the newest tracks of a session are seldom played next: each in fewer than 1 % of the targets.
+
+    Radio plays a hit again after an hour, and not after three songs. The places are read from the second newest track
+    on, until one of them is repeated more often, or fewer than 1,000 training targets have so many tracks before them.
+
+    Args:
+        listens: the events of the training sessions.
+        length: the largest number.
+
+    Returns:
+        The number, in [1, length]; `length` if no place is repeated more often.
+    """
+    session, track = listens.session, listens.track
+    targets = 1 + np.flatnonzero((session[1:] == session[:-1]) & (track[1:] != track[:-1]))
+    for age in range(2, length + 1):
+        targets = targets[targets >= age]
+        targets = targets[session[targets - age] == session[targets]]  # those that have so many tracks before them
+        if len(targets) < _FEW:
+            break
+        if (track[targets - age] == track[targets]).mean() >= SELDOM:
+            return age - 1
+    return length
+
+
+def heard_before(history: Int64[Tensor, "B H"], following: Int64[Tensor, "B"]) -> Bool[Tensor, "B"]:
+    """Whether the next track of each pair is in its history.
+
+    Args:
+        history: rows of the tracks heard; -1 where there is none.
+        following: row of the next track of each pair.
+
+    Returns:
+        True for each pair whose next track was heard before.
+    """
+    return (history == following[:, None]).any(1)
+
+
+def as_number(value: Float[Tensor, ""] | float) -> float:
+    """The value of a tensor or a number.
+
+    Args:
+        value: a number that may be learned.
+
+    Returns:
+        Its value.
+    """
+    return value if isinstance(value, float) else value.item()

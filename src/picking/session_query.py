@@ -1,0 +1,131 @@
+"""The query vector of a session: a weighted sum of the query vectors of its tracks, each part with weights of its own.
+
+`q = Σ_k age_weight_k · share_weight_k · query(track_k)`, k = 0 the newest track. A part with a length is then divided
+by (its length / the length for one track)^power. The three formulas run on arrays of numpy and on tensors of torch, in
+training; what they need of a library is in both under the same name, `xp`.
+
+S sessions, h tracks of a session, N tracks in the catalogue, V width of a vector, W of all parts together, P parts.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from segue.runs.session_vectors import SessionVectors
+
+_TINY = 1e-6
+
+
+def age_weight(age: Any, decay: Any, earlier: Any, xp: Any = np) -> Any:
+    """The weight of a track by its age: 1 for the newest one, `earlier · decay^age` further back.
+
+    Args:
+        age: how many tracks each is back, 0 for the newest.
+        decay: factor for each track further back, in [0, 1].
+        earlier: factor for all tracks but the newest, at least 0.
+        xp: numpy or torch.
+    """
+    return decay**age * xp.where(age == 0, 1.0, earlier)
+
+
+def share_weight(share: Any, skipped: Any, xp: Any = np) -> Any:
+    """The weight of a track by its share, `skipped + (1 − skipped)·share`, and 1 where that is unknown.
+
+    Args:
+        share: share of each that was played; NaN where unknown.
+        skipped: weight of a track of which nothing was played, in [-1, 1].
+        xp: numpy or torch.
+    """
+    return xp.where(xp.isnan(share), 1.0, skipped + (1 - skipped) * share)
+
+
+def length_factor(squared: Any, power: Any) -> Any:
+    """What a part of the sum is multiplied by, (length + a little)^−power. Tracks that cancel do not divide by 0.
+
+    Args:
+        squared: square of the length of each sum, relative to that of one track.
+        power: power of the length, in [0, 1].
+    """
+    return (squared + _TINY) ** (-power / 2)
+
+
+class SessionQuery:
+    """The query vectors of sessions, from the vectors of a run, without torch.
+
+    Args:
+        vectors: of all tracks, and the numbers of the context.
+    """
+
+    def __init__(self, vectors: SessionVectors) -> None:
+        self._vectors = vectors
+        ends, lengths, powers = vectors.ends, vectors.lengths, vectors.powers
+        part_of = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        self._part_of, self._starts, self._width = part_of, np.append(0, ends[:-1]), len(part_of)
+        self._weights = vectors.age_weights[part_of].T.copy()
+        is_divided = (powers > 0) & (lengths > 0)  # not where the length is NaN
+        self._by_square = np.where(is_divided, 1 / np.where(is_divided, lengths, 1) ** 2, 0).astype(np.float32)
+        self._powers = np.where(is_divided, powers, 0).astype(np.float32) if is_divided.any() else None
+        self._skipped = np.float32(vectors.skipped)
+
+    def of(self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]) -> Float32[np.ndarray, "S V"]:
+        """Compute the query vector of each session.
+
+        Args:
+            rows: rows of the tracks, newest first, of which there is at least one; -1 where there is none.
+            shares: share of each that was played; NaN where unknown.
+
+        Returns:
+            One vector for each session.
+        """
+        length = self._vectors.max_length
+        made, factors = self._sums(rows[:, :length], shares[:, :length])
+        if factors is not None:
+            made[:, : self._width] *= factors.take(self._part_of, axis=1)
+        return made
+
+    def _by_share(
+        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
+    ) -> Float32[np.ndarray, "S h"]:
+        """Weights by the shares; 0 where there is no track."""
+        return np.where(rows < 0, np.float32(0), share_weight(shares, self._skipped))
+
+    def _sums(
+        self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
+    ) -> tuple[Float32[np.ndarray, "S V"], Float32[np.ndarray, "S P"] | None]:
+        """The weighted sums, and what each part is multiplied by; None where nothing is divided."""
+        vectors = self._vectors.queries.take(rows, axis=0, mode="clip")
+        made = vectors[:, 0].copy()  # columns after the last part are those of the newest track
+        weighted = vectors[:, :, : self._width] * self._weights[: rows.shape[1]]
+        # unlike a matrix product, the same to the last digit where tracks are missing at the end
+        sums = np.einsum("sh,shw->sw", self._by_share(rows, shares), weighted)
+        made[:, : self._width] = sums
+        if self._powers is None:
+            return made, None
+        squared = np.add.reduceat(sums * sums, self._starts, axis=1) * self._by_square
+        return made, length_factor(squared, self._powers)
+
+    def products(
+        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
+    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
+        """Explain a score: what each track of a session adds to each part of it.
+
+        Args:
+            rows: rows of the tracks, newest first.
+            shares: share of each that was played; NaN where unknown.
+            item: row of the candidate.
+
+        Returns:
+            The weight of each track in each part, after the division by the length; the products of the query vector of
+            each track and the item vector in each part; and what the columns after the last part add. The score is the
+            sum of weights · products, and of the last number.
+        """
+        given = self._vectors
+        rows, shares = rows[: given.max_length], shares[: given.max_length]
+        weights = given.age_weights[:, : len(rows)] * self._by_share(rows[None], shares[None])
+        if (factors := self._sums(rows[None], shares[None])[1]) is not None:
+            weights = weights * factors.T
+        both, starts = given.queries.take(rows, axis=0, mode="clip") * given.items[item], [0, *given.ends.tolist()]
+        products = np.stack([both[:, first:end].sum(1) for first, end in pairwise(starts)])
+        return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())

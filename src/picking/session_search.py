@@ -1,0 +1,188 @@
+"""The best tracks for a session, among the lists of its last tracks.
+
+S sessions, H tracks of a session, C candidates, N tracks in the catalogue, L tracks of a list, V width of a vector, K
+tracks that are kept.
+"""
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32
+
+from segue.picking.inner_products import inner_products
+from segue.picking.places import are_in
+from segue.picking.session_query import SessionQuery
+from segue.runs.session_vectors import SessionVectors
+
+MOST_LISTS = 20
+"""Largest number of last tracks whose lists are searched."""
+
+_INFINITY = 0x7F800000  # ∞ as an integer
+
+
+class SessionSearch:
+    """Finds the best tracks for sessions.
+
+    Args:
+        vectors: of all tracks.
+        lists: rows of the list of each track; -1 fills up.
+        num_lists: number of last tracks whose lists are searched.
+        may_repeat: whether tracks already heard may be proposed, where the rule of the training run lets them.
+    """
+
+    def __init__(
+        self, vectors: SessionVectors, lists: Int32[np.ndarray, "N L"], *, num_lists: int, may_repeat: bool
+    ) -> None:
+        self.vectors, self.lists, self._num_lists, self._may_repeat = vectors, lists, num_lists, may_repeat
+        self._query = SessionQuery(vectors)
+
+    @property
+    def length(self) -> int:
+        """Number of last tracks that are looked at."""
+        return max(self.vectors.max_length, self._num_lists)
+
+    def best(
+        self, rows: Int[np.ndarray, "S H"], shares: Float32[np.ndarray, "S h"], k: int
+    ) -> Int32[np.ndarray, "S K"]:
+        """The best tracks of the lists of the last tracks, for each session.
+
+        Args:
+            rows: rows of all tracks that each session has heard, newest first; -1 for tracks that are not in the
+                catalogue, and after the oldest one.
+            shares: share of each that was played, NaN where it is unknown; at least of those that the query looks at.
+            k: how many are kept (K).
+
+        Returns:
+            Rows, best first; -1 fills up.
+        """
+        recent = rows[:, : shares.shape[1]].astype(np.int64)
+        candidates = union(self.lists, rows[:, : self._num_lists])
+        heard = rows.astype(np.int32)
+        return best(self.vectors, self._query.of(recent, shares), candidates, heard, may_repeat=self._may_repeat, k=k)
+
+    def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
+        """How many of the candidates a picking needs.
+
+        Where the best one is always picked it suffices; among artists that are kept apart the best may be any of them.
+        Otherwise they are as many as a list has.
+
+        Args:
+            pick: `uniform`, `ranked` or `weighted`.
+            artist_gap: artists of this many last tracks are skipped.
+            exploration: share of the picks that are among new tracks.
+        """
+        length = self.lists.shape[1]
+        if pick != "ranked" or exploration:
+            return length
+        return self._num_lists * length if artist_gap else 1
+
+
+def union(lists: Int32[np.ndarray, "N K"], recent: Int[np.ndarray, "S n"]) -> Int32[np.ndarray, "S C"]:
+    """The lists of the last tracks, one after another.
+
+    Args:
+        lists: rows of the list of each track; -1 fills up.
+        recent: rows of the last tracks of each session, newest first; -1 for none.
+
+    Returns:
+        Rows of the candidates; -1 for none.
+    """
+    found = lists.take(recent, axis=0, mode="clip")
+    found[recent < 0] = -1
+    return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
+
+
+def best(
+    vectors: SessionVectors,
+    queries: Float32[np.ndarray, "S V"],
+    candidates: Int32[np.ndarray, "S C"],
+    heard: Int32[np.ndarray, "S H"],
+    *,
+    may_repeat: bool,
+    k: int,
+) -> Int32[np.ndarray, "S K"]:
+    """Find the K best candidates of each session.
+
+    Of equal scores the earlier candidate comes first, and a row that occurs several times counts once.
+
+    Args:
+        vectors: of all tracks.
+        queries: the query of each session.
+        candidates: rows, such as the lists of the last tracks one after another; -1 for none.
+        heard: rows of the tracks that each session has heard, newest first; -1 for none. The newest is never
+            proposed.
+        may_repeat: whether other tracks that were heard may be proposed, where the rule of the context lets them.
+        k: how many are kept (K); all candidates, if there are fewer.
+
+    Returns:
+        Rows, best first; -1 fills up.
+    """
+    rows, k = candidates, min(k, candidates.shape[1])
+    if k > 1:  # in the order of rows, in which those that occur again follow one another
+        rows, places = _in_order(candidates, len(vectors.items))
+    scores = inner_products(vectors.items, queries, rows)
+    is_out = rows < 0
+    recent = heard[:, : max(1, vectors.heard_within)] if may_repeat else heard
+    if may_repeat and math.isfinite(vectors.penalty):
+        is_out |= rows == heard[:, :1]
+        if vectors.penalty:
+            scores -= np.float32(vectors.penalty) * are_in(rows, recent)
+    else:
+        is_out |= are_in(rows, recent)
+    np.putmask(scores, is_out, -np.inf)
+    return _first_of(scores, candidates) if k == 1 else _largest(scores, places, candidates, k)
+
+
+@cache
+def _places(width: int, kind: type[np.integer[Any]]) -> tuple[int, Int[np.ndarray, "1 C"]]:
+    """How many bits the places of a line need, and these places."""
+    return max(1, (width - 1).bit_length()), np.arange(width, dtype=kind)[None]
+
+
+def _in_order(rows: Int32[np.ndarray, "S C"], num_tracks: int) -> tuple[Int[np.ndarray, "S C"], Int[np.ndarray, "S C"]]:
+    """Each line in ascending order, -1 for a row that occurs again; and the place that each row had, the first one."""
+    bits, places = _places(rows.shape[1], np.int32)
+    if num_tracks << bits >= 2**31:
+        bits, places = _places(rows.shape[1], np.int64)
+    keys = rows.astype(places.dtype)
+    keys <<= bits
+    keys |= places
+    keys.sort(axis=1)
+    ordered = keys >> bits
+    np.putmask(ordered[:, 1:], ordered[:, 1:] == ordered[:, :-1], -1)
+    keys &= (1 << bits) - 1
+    return ordered, keys
+
+
+def _first_of(scores: Float32[np.ndarray, "S C"], rows: Int32[np.ndarray, "S C"]) -> Int32[np.ndarray, "S 1"]:
+    """The row with the largest score, of equal ones the first one; -1 where all are −∞."""
+    flat = scores.argmax(1) + np.arange(0, scores.size, scores.shape[1])
+    first = rows.ravel().take(flat)
+    np.putmask(first, scores.ravel().take(flat) == -np.inf, -1)
+    return np.asarray(first[:, None])
+
+
+def _largest(
+    scores: Float32[np.ndarray, "S C"], places: Int[np.ndarray, "S C"], rows: Int32[np.ndarray, "S C"], k: int
+) -> Int32[np.ndarray, "S K"]:
+    """The rows with the largest scores, largest first; of equal ones the first place first; -1 for −∞.
+
+    Args:
+        scores: in any order.
+        places: place of the row of each score.
+        rows: in the order of places.
+        k: how many are kept (K).
+    """
+    bits, _ = _places(scores.shape[1], np.int32)
+    whole = (np.float32(0) - scores).view(np.int32)  # without −0; as integers, positive numbers have the same order
+    whole ^= (whole >> 31) & np.int32(0x7FFFFFFF)  # and now negative ones too
+    keys = whole.astype(np.int64)
+    keys <<= bits
+    keys |= places
+    keys.sort(axis=1)
+    keys = keys[:, :k]
+    largest = rows.ravel().take((keys & ((1 << bits) - 1)) + np.arange(0, rows.size, rows.shape[1])[:, None])
+    np.putmask(largest, keys >= _INFINITY << bits, -1)
+    return largest

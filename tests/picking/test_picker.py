@@ -1,0 +1,283 @@
+"""How tracks are picked and with which probability, compared with loops written from the rules."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from segue.picking import picker as picker_module
+from segue.picking.picker import NUM_POPULAR, TRIES, ArtistTracks, Picked, Picker
+
+SURE = 1e-4
+"""Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
+
+
+class Situation(NamedTuple):
+    """A session, and the lists and settings by which its next track is picked.
+
+    `listed` is its list, `heard` what it has heard, the last track first and -1 for tracks that are gone, and `new` the
+    new tracks.
+    """
+
+    artist_of: list[int]
+    listed: list[int]
+    popular: list[int]
+    pick: str
+    artist_gap: int
+    heard: list[int]
+    new: list[int]
+
+    def picker(self, **changes: Any) -> Picker:
+        """With the fallbacks of the service, without exploration."""
+        of_situation: dict[str, Any] = {
+            "policy": "lists",
+            "artists": ArtistTracks.of(np.array(self.artist_of)),
+            "pick": self.pick,
+            "artist_gap": self.artist_gap,
+            "popular": np.array(self.popular, np.int64),
+            "with_fallbacks": True,
+        }
+        return Picker(**{**of_situation, **changes})
+
+    def arrays(self, num: int = 1) -> tuple[Any, Any]:
+        """Candidates and heard tracks of so many equal sessions."""
+        return np.tile(np.array([self.listed], np.int32), (num, 1)), np.tile(np.array([self.heard]), (num, 1))
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Situation:
+    num = draw(st.integers(2, 7))
+    rows, row = st.integers(0, num - 1), draw(st.integers(0, num - 1))
+    listed = draw(st.permutations([c for c in range(num) if c != row]))[: draw(st.integers(0, num - 1))]
+    return Situation(
+        artist_of=draw(st.lists(st.integers(0, 2), min_size=num, max_size=num)),
+        listed=[*listed, *[-1] * draw(st.integers(0, 2))],
+        popular=draw(st.lists(rows, unique=True, max_size=3)),
+        pick=draw(st.sampled_from(["uniform", "ranked", "weighted"])),
+        artist_gap=draw(st.integers(0, 3)),
+        heard=[row, *draw(st.lists(st.integers(-1, num - 1), max_size=num))],
+        new=sorted(draw(st.sets(rows, max_size=4))),
+    )
+
+
+def slow_choices(given: Situation) -> tuple[dict[int, float], str]:
+    """The probability of every possible next row without exploration, and their source, written from the rules."""
+    heard = set(given.heard) if given.pick != "uniform" else set()
+    chances = {c: 1 / rank for rank, c in enumerate(given.listed, start=1) if c >= 0 and c not in heard}
+    tired_of = {given.artist_of[row] for row in given.heard[: given.artist_gap] if row >= 0}
+    if spaced := {c: chance for c, chance in chances.items() if given.artist_of[c] not in tired_of}:
+        chances = spaced
+    if given.pick == "uniform":
+        chances = dict.fromkeys(chances, 1.0)
+    elif given.pick == "ranked":
+        chances = dict(list(chances.items())[:1])
+    if chances:
+        return {c: chance / sum(chances.values()) for c, chance in chances.items()}, "list"
+    num, last = len(given.artist_of), given.heard[0]
+    others = [row for row in range(num) if given.artist_of[row] == given.artist_of[last] and row != last]
+    for source, rows in (("artist", others), ("popular", given.popular)):
+        if found := [row for row in rows if row not in heard]:
+            return dict.fromkeys(found, 1 / len(found)), source
+    return slow_draws(num, heard, TRIES), "random"
+
+
+def slow_draws(num: int, heard: set[int], tries: int) -> dict[int, float]:
+    """The probability of every track where any is drawn up to some times, until it is none that was heard."""
+    unheard = [row for row in range(num) if row not in heard]
+    chances, rest = dict.fromkeys(range(num), 0.0), 1.0
+    for attempt in range(tries):
+        for row in range(num) if attempt == tries - 1 else unheard:
+            chances[row] += rest / num
+        rest *= 1 - len(unheard) / num
+    return chances
+
+
+def slow_exploring(given: Situation, exploration: float) -> dict[int, float]:
+    """The probability of every row with exploration, written from the rules."""
+    usual, source = slow_choices(given)
+    if source != "list":
+        return usual
+    heard = set(given.heard) if given.pick != "uniform" else {given.heard[0]}
+    tired_of = {given.artist_of[row] for row in given.heard[: given.artist_gap] if row >= 0}
+    left = [c for c in given.listed if c >= 0 and (given.pick == "uniform" or c not in heard)]
+    left = [c for c in left if given.artist_of[c] not in tired_of] or left
+    if in_list := [c for c in left if c in given.new]:
+        weight = {c: 1 / (1 + given.listed.index(c)) if given.pick == "weighted" else 1.0 for c in in_list}
+        weight = dict(list(weight.items())[:1]) if given.pick == "ranked" else weight
+    else:
+        others = [c for c in given.new if c not in heard]
+        weight = dict.fromkeys([c for c in others if given.artist_of[c] not in tired_of] or others, 1.0)
+    if not weight:
+        return usual
+    total = sum(weight.values())
+    return {
+        c: (1 - exploration) * usual.get(c, 0.0) + exploration * weight.get(c, 0.0) / total for c in {*usual, *weight}
+    }
+
+
+def all_chances(picker: Picker, candidates: Any, heard: Any) -> Any:
+    """The probability of every track of the catalogue, for each session."""
+    num = len(picker.artists.artist_of)
+    return picker.choices(candidates, heard).of(np.tile(np.arange(num), (len(heard), 1)))
+
+
+@settings(max_examples=40)
+@given(situation=situations(), exploration=st.sampled_from([0.0, 0.25]))
+def test_probabilities_are_those_of_the_rules(situation: Situation, exploration: float) -> None:
+    picker = situation.picker(exploration=exploration, new=np.array(situation.new, np.int64))
+    expected = slow_exploring(situation, exploration) if exploration else slow_choices(situation)[0]
+    assert sum(expected.values()) == pytest.approx(1)
+    found = all_chances(picker, *situation.arrays())[0]
+    assert found.tolist() == pytest.approx([expected.get(row, 0.0) for row in range(len(found))])
+    assert picker.choices(*situation.arrays()).of(np.array([[-1]])).tolist() == [[0.0]]
+
+
+@settings(max_examples=40)
+@given(
+    session=situations(), others=st.lists(situations(), max_size=3), exploration=st.sampled_from([0.0, 0.25]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_pick_has_the_probability_of_the_rules_and_its_source(
+    session: Situation, others: list[Situation], exploration: float, seed: int
+) -> None:
+    """Of sessions side by side, by the settings of the first; all lists and histories are filled up with -1."""
+    num = len(session.artist_of)
+    picker = session.picker(exploration=exploration, new=np.array(session.new, np.int64))
+    sessions = [session]
+    for other in others:
+        own = [row for row in other.heard if row < num], [row for row in other.listed if row < num]
+        sessions.append(session._replace(heard=own[0] if own[0][:1] == other.heard[:1] else [0], listed=own[1]))
+    candidates, heard = (
+        np.array([line + [-1] * (max(map(len, lines)) - len(line)) for line in lines], np.int32)
+        for lines in ([one.listed for one in sessions], [one.heard for one in sessions])
+    )
+    picked = picker.pick_next(candidates, heard, np.random.default_rng(seed))
+    for one, row, propensity, source in zip(sessions, *map(np.ndarray.tolist, picked), strict=True):
+        usual, name = slow_choices(one)
+        expected = slow_exploring(one, exploration) if exploration else usual
+        assert propensity == pytest.approx(expected[row], rel=1e-9)
+        assert propensity > 0
+        assert picker.sources[source] == name
+
+
+@pytest.mark.parametrize("policy", ["lists", "random", "popular", "sticky_artist"])
+@settings(max_examples=20)
+@given(situation=situations(), seed=st.integers(0, 99))
+def test_one_session_is_answered_as_several(policy: str, situation: Situation, seed: int) -> None:
+    """`pick_one` from the same random numbers as `pick_next`; where neither the session nor exploration matters."""
+    picker = situation.picker(policy=policy, pick="uniform", artist_gap=0)
+    assert not picker.needs_session
+    candidates, heard = situation.arrays()
+    rng, others = np.random.default_rng(seed), np.random.default_rng(seed)
+    for _ in range(4):
+        one = picker.pick_one(candidates[0], situation.heard[0], rng)
+        several = picker.pick_next(candidates, heard[:, :1], others)
+        assert one == tuple(column[0] for column in several)
+
+
+def p_value_of_propensities(picker: Picker, situation: Situation, num: int = 2000) -> float:
+    """Of a chi-square test of how often each row was picked against the propensities of the picks."""
+    picked: Picked = picker.pick_next(*situation.arrays(num), np.random.default_rng(3))
+    answers = Counter(zip(picked.rows.tolist(), picked.propensities.tolist(), strict=True))
+    assert len({row for row, _ in answers}) == len(answers), "one propensity for each row"
+    expected = [propensity * num for _, propensity in answers]
+    assert sum(expected) < num * (1 + 1e-9), "the propensities add up to more than 1"
+    if len(answers) == 1:
+        return float(expected[0] == num)
+    return float(chisquare(list(answers.values()), np.array(expected) * num / sum(expected)).pvalue)
+
+
+SESSION = Situation(
+    artist_of=[0, 1, 2, 3, 4, 5, 0, 0], listed=[3, 1, 5, 4, 2], popular=[1, 2, 3], pick="", artist_gap=0, heard=[0],
+    new=[5, 7],
+)  # fmt: skip
+HEARD = {
+    "one track": [0],
+    "the best": [0, 3],
+    "some of an artist": [2, 3, 1],
+    "all of the list": [0, 1, 3, 5, 4, 2],
+    "everything": [0, *range(1, 8)],
+}
+
+
+@pytest.mark.parametrize("heard", HEARD.values(), ids=HEARD)
+@pytest.mark.parametrize("how", ["uniform", "ranked", "weighted", "random", "popular", "sticky_artist"])
+@pytest.mark.parametrize(("exploration", "artist_gap"), [(0.0, 0), (0.4, 2)])
+def test_propensities_are_the_frequencies_of_the_picks(
+    how: str, heard: list[int], exploration: float, artist_gap: int
+) -> None:
+    situation = SESSION._replace(heard=heard, pick=how, artist_gap=artist_gap)
+    picker = situation.picker(exploration=exploration, new=np.array(situation.new))
+    if how not in ("uniform", "ranked", "weighted"):
+        picker = situation.picker(policy=how, pick="uniform")
+    assert p_value_of_propensities(picker, situation) > SURE
+
+
+def test_a_wrong_propensity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`weighted` that reports the propensities of `uniform`."""
+    situation = SESSION._replace(pick="weighted")
+    assert p_value_of_propensities(situation.picker(), situation) > SURE
+    monkeypatch.setattr(picker_module, "pick_probabilities", lambda _, is_open: is_open / is_open.sum(1)[:, None])
+    assert p_value_of_propensities(situation.picker(), situation) < SURE
+
+
+def test_exploration_gives_new_tracks_its_share_of_the_picks() -> None:
+    situation = SESSION._replace(pick="uniform")
+    picker = situation.picker(exploration=0.2, new=np.array([5, 7]))
+    found = all_chances(picker, *situation.arrays())[0]
+    assert found.tolist() == pytest.approx([0, 0.16, 0.16, 0.16, 0.16, 0.36, 0, 0])
+
+
+def test_exploration_without_new_tracks_takes_nothing_from_the_lists() -> None:
+    situation = SESSION._replace(pick="weighted")
+    usual, explores = (situation.picker(exploration=share) for share in (0.0, 0.4))
+    assert all_chances(usual, *situation.arrays()).tolist() == all_chances(explores, *situation.arrays()).tolist()
+
+
+@pytest.mark.parametrize("heard", [[2], [0, 1, 2], [3, 1, 3], [1, 1, 1, 1], [3, 1, 0, 2], [2, -1, 2]])
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_a_track_that_was_heard_is_drawn_where_all_draws_are_of_such_tracks(
+    heard: list[int], tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sequences of draws from four tracks: the first one that is not heard counts, or the last one."""
+    monkeypatch.setattr(picker_module, "TRIES", tries)
+    shares = np.zeros(4)
+    for sequence in product(range(4), repeat=tries):
+        shares[next((row for row in sequence if row not in heard), sequence[-1])] += 0.25**tries
+    situation = SESSION._replace(artist_of=[0, 1, 2, 3], listed=[-1], pick="ranked", heard=heard, popular=[])
+    picker = situation.picker(with_fallbacks=False)
+    assert all_chances(picker, *situation.arrays())[0].tolist() == pytest.approx(shares.tolist())
+    picked = picker.pick_next(*situation.arrays(8000), np.random.default_rng(0))
+    assert picked.propensities.tolist() == pytest.approx(shares[picked.rows].tolist())
+    found = np.bincount(picked.rows, minlength=4)
+    assert found[shares == 0].sum() == 0
+    assert (shares > 0).sum() == 1 or chisquare(found[shares > 0], 8000 * shares[shares > 0]).pvalue > SURE
+
+
+@settings(max_examples=30)
+@given(artist_of=st.lists(st.integers(0, 3), min_size=1, max_size=9), data=st.data())
+def test_the_tracks_after_a_track_are_the_others_of_its_artist_in_turn(
+    artist_of: list[int], data: st.DataObject
+) -> None:
+    row = data.draw(st.integers(0, len(artist_of) - 1))
+    own = [other for other in range(len(artist_of)) if artist_of[other] == artist_of[row]]
+    place = own.index(row)
+    expected = own[place + 1 :] + own[:place]
+    artists = ArtistTracks.of(np.array(artist_of))
+    assert artists.num_others(np.array([row])).tolist() == [len(expected)]
+    found = artists.after(np.array([row]), np.arange(1, 12)[None])[0].tolist()
+    assert found == expected + [-1] * (11 - len(expected))
+
+
+def test_only_lists_have_fallbacks_and_a_policy_is_none_of_its_own() -> None:
+    sources = {policy: SESSION.picker(policy=policy).sources for policy in ("lists", "user_lists", "popular", "random")}
+    assert sources["lists"] == sources["user_lists"] == ("list", "artist", "popular", "random")
+    assert (sources["popular"], sources["random"]) == (("popular", "random"), ("random",))
+    assert replace(SESSION.picker(), with_fallbacks=False).sources == ("list", "random")
+    assert (TRIES, NUM_POPULAR) == (20, 100)

@@ -1,0 +1,140 @@
+"""The query vector of a session: against loops and against torch."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from segue.callbacks.export import session_vectors
+from segue.models.retrieval.heard import demote
+
+from segue.errors import InputError
+from segue.models.contracts import Scorer
+from segue.picking.inner_products import inner_products
+from segue.picking.session_query import SessionQuery
+from segue.picking.session_search import best
+from segue.runs.session_vectors import FILE, SessionVectors, context_of
+from tests.conftest import make_catalog, make_vectors, make_vocabulary
+from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
+
+NUM = 9
+TINY = 1e-6
+"""Added to a squared length, so that the query of a session that was skipped throughout is defined."""
+CATALOG = make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
+VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 2, 3, 3, 3])
+
+
+def made(seed: int = 0, **changes: Any) -> SessionVectors:
+    return make_vectors(NUM, seed, **changes)
+
+
+def slow_query(vectors: SessionVectors, rows: list[int], shares: list[float]) -> list[float]:
+    """The formula, number by number."""
+    line: list[float] = []
+    first = 0
+    for part, end in enumerate(vectors.ends.tolist()):
+        summed = []
+        for column in range(first, end):
+            total = 0.0
+            for age, (row, share) in enumerate(zip(rows, shares, strict=True)):
+                if row >= 0 and age < vectors.max_length:
+                    gained = 1.0 if math.isnan(share) else vectors.skipped + (1 - vectors.skipped) * share
+                    total += float(vectors.age_weights[part, age]) * gained * float(vectors.queries[row, column])
+            summed.append(total)
+        length, power = float(vectors.lengths[part]), float(vectors.powers[part])
+        size = math.sqrt(sum(number**2 for number in summed) / length**2 + TINY)
+        line += summed if math.isnan(length) else [number / size**power for number in summed]
+        first = end
+    constant: list[float] = vectors.queries[rows[0], first:].tolist()
+    return line + constant
+
+
+histories = st.lists(
+    st.tuples(st.integers(0, NUM - 1), st.sampled_from([0.0, 0.4, 1.0, math.nan])), min_size=1, max_size=5
+)
+
+
+@settings(max_examples=60)
+@example(sessions=[[(0, 0.4), (0, 0.0), (0, 0.0)]], seed=0)  # the weights of its tracks nearly cancel
+@given(sessions=st.lists(histories, min_size=1, max_size=4), seed=st.integers(0, 5))
+def test_a_query_is_that_of_slow_loops(sessions: list[list[tuple[int, float]]], seed: int) -> None:
+    vectors, width = made(seed), max(map(len, sessions))
+    rows = np.full((len(sessions), width), -1)
+    shares = np.full(rows.shape, np.nan, np.float32)
+    for line, session in enumerate(sessions):
+        rows[line, : len(session)], shares[line, : len(session)] = zip(*session, strict=True)
+    queries = SessionQuery(vectors).of(rows, shares)
+    expected = [slow_query(vectors, *map(list, zip(*session, strict=True))) for session in sessions]
+    np.testing.assert_allclose(queries, expected, atol=2e-5, rtol=1e-4)
+
+
+def scorers() -> dict[str, Callable[[], Scorer]]:
+    return {
+        "convex": lambda: COSINES(VOCABULARY, alpha="learned", dim=5, item_bias=True),
+        "contextual": lambda: DOT(VOCABULARY, dim=5),
+    }
+
+
+@pytest.mark.parametrize("head", ["convex", "contextual"])
+@pytest.mark.parametrize("repeats", ["always", "never", "penalty"])
+def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    scorer = scorers()[head]()
+    parts = list(scorer.query_parts())
+    decays = dict(zip(parts, (0.9, 0.4), strict=False))
+    context = SESSION(
+        VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=repeats
+    )
+    session_vectors(scorer, context).write(tmp_path / FILE, CATALOG)
+    vectors = SessionVectors.read(tmp_path / FILE, CATALOG)
+    history = torch.tensor([[2, 5, 1, -1], [0, -1, -1, -1], [3, 3, 0, 7], [6, 1, -1, -1]])
+    share = torch.tensor([[0.5, torch.nan, 0.0, torch.nan], [0.25] + [torch.nan] * 3, [1.0, 0, 0.5, 0.1], [0, 1, 0, 0]])
+    with torch.inference_mode():
+        queries = context.queries(scorer, history[:, 0], history, share)
+        scores = demote((queries.vectors @ scorer.item_vectors().T)[queries.of_pair], history, float(vectors.penalty))
+    rows, shares = history.numpy(), share.numpy()
+    ours = SessionQuery(vectors).of(rows, shares)
+    np.testing.assert_allclose(ours, queries.vectors.numpy(), atol=1e-5)
+    everything = np.tile(np.arange(NUM, dtype=np.int32), (len(rows), 1))
+    ordered = best(vectors, ours, everything, rows.astype(np.int32), may_repeat=True, k=NUM)
+    for line, found in enumerate(ordered.tolist()):
+        order = [row for row in scores[line].argsort(descending=True).tolist() if row != rows[line, 0]]
+        if repeats == "never":
+            order = [row for row in order if row not in rows[line]]
+        assert [row for row in found if row >= 0] == order
+
+
+def test_tracks_that_are_missing_at_the_end_do_not_change_a_query() -> None:
+    vectors = made()
+    rows, shares = np.array([[3, 5, -1]]), np.array([[0.2, np.nan, np.nan]], np.float32)
+    assert (SessionQuery(vectors).of(rows, shares) == SessionQuery(vectors).of(rows[:, :2], shares[:, :2])).all()
+
+
+def test_the_products_add_up_to_the_score() -> None:
+    vectors = made()
+    rows, shares = np.array([3, -1, 5, 6]), np.array([0.2, np.nan, 0.7, 1.0], np.float32)
+    score = inner_products(
+        vectors.items, SessionQuery(vectors).of(rows[None], shares[None]), np.array([[4]], np.int32)
+    )[0, 0]
+    weights, products, rest = SessionQuery(vectors).products(rows, shares, 4)
+    assert float((weights * products).sum()) + rest == pytest.approx(float(score), abs=1e-5)
+    assert weights.shape == products.shape == (2, 3), "the oldest track does not count"
+
+
+def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    scorer = scorers()["convex"]()
+    vectors = session_vectors(scorer, LAST_TRACK(VOCABULARY, list(scorer.query_parts()), learns=True))
+    assert (vectors.context, vectors.max_length, vectors.penalty) == ("last", 1, 0)
+    rows = np.array([[4, 1], [0, -1]])
+    ours = SessionQuery(vectors).of(rows, np.array([[0.1, 0.3], [0.0, np.nan]], np.float32))
+    np.testing.assert_array_equal(ours, vectors.queries[[4, 0]])
+    vectors.write(tmp_path / FILE, CATALOG)
+    assert context_of("arms.C", None, tmp_path / "r.jsonl") == "last"
+    with pytest.raises(InputError, match=r"arms.C: context=session, and the run of .* was trained with context=last"):
+        context_of("arms.C", "session", tmp_path / "r.jsonl")

@@ -1,0 +1,111 @@
+"""The best tracks for a session, against slow loops."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.picking.inner_products import inner_products
+from segue.picking.session_search import best, union
+from segue.runs.session_vectors import SessionVectors
+from tests.conftest import make_catalog, make_vectors, make_vocabulary
+
+NUM = 9
+TINY = 1e-6
+"""Added to a squared length, so that the query of a session that was skipped throughout is defined."""
+CATALOG = make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
+VOCABULARY = make_vocabulary([0, 0, 1, 1, 2, 2, 3, 3, 3])
+
+
+def made(seed: int = 0, **changes: Any) -> SessionVectors:
+    return make_vectors(NUM, seed, **changes)
+
+
+def slow_best(
+    vectors: SessionVectors,
+    query: Any,
+    candidates: list[int],
+    heard: set[int],
+    newest: int,
+    may_repeat: bool,
+) -> list[int]:
+    scores: dict[int, float] = {}
+    for row in candidates:
+        if row < 0 or row == newest or (row in heard and (not may_repeat or math.isinf(vectors.penalty))):
+            continue
+        score = np.float32(np.vecdot(vectors.items[row], query))
+        if row in heard and vectors.penalty:
+            score -= np.float32(vectors.penalty)
+        scores.setdefault(row, float(score))
+    return [row for row, _ in sorted(scores.items(), key=lambda item: -item[1])]
+
+
+@settings(max_examples=80)
+@given(
+    candidates=st.lists(st.integers(-1, NUM - 1), min_size=1, max_size=14),
+    heard=st.lists(st.integers(0, NUM - 1), min_size=1, max_size=4),
+    penalty=st.sampled_from([0.0, 0.5, math.inf]),
+    within=st.integers(1, 4),
+    may_repeat=st.booleans(),
+    k=st.integers(1, 16),
+    same=st.booleans(),
+)
+def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
+    candidates: list[int], heard: list[int], penalty: float, within: int, may_repeat: bool, k: int, same: bool
+) -> None:
+    vectors = made(penalty=penalty, heard_within=within)
+    if same:  # tracks of which nothing is known have the same vector
+        vectors.items[:] = vectors.items[np.arange(NUM) // 4]
+    queries = vectors.queries[[5, 2]]
+    lines = np.array([candidates, candidates[::-1]], np.int32)
+    newest_first = np.array([heard[::-1], heard[::-1]], np.int32)
+    found = best(vectors, queries, lines, newest_first, may_repeat=may_repeat, k=k)
+    assert found.shape[1] == min(k, len(candidates))
+    recent = set(heard[-within:] if may_repeat else heard)
+    for line in (0, 1):
+        expected = slow_best(vectors, queries[line], lines[line].tolist(), recent, heard[-1], may_repeat)
+        rows = found[line].tolist()
+        assert [row for row in rows if row >= 0] == expected[:k]
+        assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))
+
+
+@pytest.mark.parametrize("with_faiss", [True, False])
+def test_a_score_is_an_inner_product_whatever_is_scored_beside_it(
+    monkeypatch: pytest.MonkeyPatch, with_faiss: bool
+) -> None:
+    if not with_faiss:
+        monkeypatch.setattr("segue.picking.inner_products.import_faiss", lambda: None)
+    vectors, candidates = made(), np.array([[8, -1, 0, 5], [3, 3, NUM + 7, -1]], np.int32)
+    queries = np.asfortranarray(vectors.queries[[5, 2]])
+    found, is_row = inner_products(vectors.items, queries, candidates), (candidates >= 0) & (candidates < NUM)
+    expected = np.einsum("sv,scv->sc", queries, vectors.items[candidates.clip(0, NUM - 1)])
+    assert found.dtype == np.float32
+    assert found[is_row] == pytest.approx(expected[is_row], abs=1e-6)
+    alone = [
+        [inner_products(vectors.items, queries[s : s + 1], candidates[s : s + 1, c : c + 1]) for c in range(4)]
+        for s in (0, 1)
+    ]
+    assert (np.block(alone)[is_row] == found[is_row]).all()
+    arrays = {**vectors.arrays(), "items": np.asfortranarray(vectors.items)}
+    arrays["items"].flags.writeable = False  # as those of a release are
+    stored = SessionVectors.of_arrays(arrays, num_tracks=NUM, where="a release")
+    assert (inner_products(stored.items, queries, candidates)[is_row] == found[is_row]).all()
+
+
+def test_scores_leave_the_number_of_threads_of_torch_alone() -> None:
+    vectors, before = made(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        inner_products(vectors.items, vectors.queries[:1], np.array([[1, 2]], np.int32))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_lists_of_the_last_tracks_follow_one_another() -> None:
+    lists = np.array([[1, 2], [2, -1], [0, 1]], np.int32)
+    assert union(lists, np.array([[1, 0], [2, -1]])).tolist() == [[2, -1, 1, 2], [0, 1, -1, -1]]
