@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.batch_share import BatchShare
-from segue.datamodules.new_tracks import check_cold_settings, hidden_tracks
 from segue.datamodules.order import epoch_order, in_batches
 from segue.datamodules.pairs.left_out import Policies
 from segue.datamodules.pairs.pair_rules import PairRules
-from segue.datamodules.pairs.pairs import Pairs, known_shares, make_pairs, slices
+from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
+from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, training_plays
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
-from segue.datamodules.reading.longest_plays import longest_plays, shares_of_longest
+from segue.datamodules.pairs.training_tracks import track_facts
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import Reading, SourceEvents, read_table
-from segue.datamodules.reading.table_settings import check_choice, table_settings
+from segue.datamodules.reading.table_settings import table_settings
 from segue.datamodules.remarks import remarks_on
-from segue.datamodules.splits import SPLITS, split_pairs, split_sessions
+from segue.datamodules.splits import SPLITS, split
 from segue.errors import InputError, check_flag, check_number
 from segue.histories import Histories
 from segue.models.contracts import PairBatch
@@ -171,10 +171,9 @@ class PairDataModule(LightningDataModule):
         attributes: what else is known of the tracks: a kind, or settings, for each name; see `AttributeSettings`.
         attribute_defaults: value of each setting that an attribute does not give.
         policies: which events are left out; see `Policies`.
-        pairing: `consecutive`, `first` or `window`; see `make_pairs`.
+        pairing: `consecutive`, `first` or `window`; see `PairRules` for this and the next two.
         window: largest distance for `pairing=window`, at least 1.
-        split: `time`, `session` or `pair`; see `split_sessions` and `split_pairs`. `auto`: `time` for a source with a
-            clock, otherwise `session`.
+        split: `time`, `session`, `pair` or `auto`.
         history: largest number of tracks of the session that a batch has for each pair, at least 0. `context=` sets it.
         split_seed: seed of `split=session|pair`, in [0, 2³²). It is separate from `seed`, therefore runs with different
             seeds have the same test set.
@@ -206,8 +205,7 @@ class PairDataModule(LightningDataModule):
     pairs: dict[str, Pairs]
     new_tracks: Bool[np.ndarray, "N"]
     batch_size: int
-    _by_pair: bool
-    _part_of_session: Int8[np.ndarray, "S"]
+    _part_of_session: Int8[np.ndarray, "S"] | None  # None where single pairs are split
     _shards: Sequence[int] = ()
     _shuffled_together: int | None = None  # all
 
@@ -249,12 +247,9 @@ class PairDataModule(LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        check_choice("datamodule.split", split, ("auto", "time", "session", "pair"))
         check_number("batch_size", batch_size, whole=True, least=1)
         check_number("datamodule.history", history, whole=True, least=0, hint="0 for one previous track")
         check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
-        check_number("split_seed", split_seed, whole=True, least=0, most=2**32 - 1)
-        check_cold_settings(cold_share=cold_share, cold_seed=cold_seed, split=split)
         check_flag("datamodule.rejected_text", rejected_text)
         self.path, self.prepared_by, self._prepare = str(path), prepare, prepare
         self._settings = table_settings(
@@ -274,13 +269,19 @@ class PairDataModule(LightningDataModule):
             attributes=attributes,
             attribute_defaults=attribute_defaults,
         )
-        self._policies = Policies.from_config(policies)
+        self.rules = PairRules(
+            policies=Policies.from_config(policies),
+            pairing=pairing,
+            window=window,
+            split=split,
+            split_seed=split_seed,
+            cold_share=cold_share,
+            cold_seed=cold_seed,
+            session_gap_minutes=session_gap_minutes,
+        )
         self._max_rejected = max_rejected
         self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text)
-        self._pairing, self._window, self._session_gap_minutes = pairing, window, session_gap_minutes
         self._history = history
-        self._split, self._split_seed = split, split_seed
-        self._cold_share, self._cold_seed = cold_share, cold_seed
         self.batch_size, self._seed = batch_size, seed
         self._summary: pd.DataFrame | None = None
         self._digest: str | None = None
@@ -307,7 +308,7 @@ class PairDataModule(LightningDataModule):
             return
         with self.source() as source:
             self.reading, self.catalog = source.reading, source.catalog
-            sessions = cut_sessions(source, session_gap_minutes=self._session_gap_minutes, policies=self._policies)
+            sessions = cut_sessions(source, self.rules)
         self._assign(sessions)
 
     def source(self) -> AbstractContextManager[SourceEvents]:
@@ -319,23 +320,9 @@ class PairDataModule(LightningDataModule):
         return read_table(
             self.path,
             self._settings,
-            min_seconds=self._policies.min_seconds,
+            min_seconds=self.rules.policies.min_seconds,
             max_rejected=self._max_rejected,
             rejections=self._rejections,
-        )
-
-    @property
-    def rules(self) -> PairRules:
-        """Which pairs the events make, and in which splits."""
-        return PairRules(
-            policies=self._policies,
-            pairing=self._pairing,
-            window=self._window,
-            split=self._split,
-            split_seed=self._split_seed,
-            cold_share=self._cold_share,
-            cold_seed=self._cold_seed,
-            session_gap_minutes=self._session_gap_minutes,
         )
 
     @property
@@ -344,56 +331,36 @@ class PairDataModule(LightningDataModule):
 
         In milliseconds since 1970.
         """
+        assert self._part_of_session is not None, "sessions are split"
         starts = self.sessions.timestamp[self.sessions.place == 0]
         return int(starts[self._part_of_session != SPLITS.index("test")].max())
 
     def _assign(self, sessions: Sessions) -> None:
         """Split the sessions, or the pairs, and apply what is computed from training data alone."""
-        num_tracks, is_longest = len(self.catalog), self.reading.share == "longest"
-        split = self._split
-        if split == "auto":
-            split = "time" if sessions.has_clock else "session"
-        hidden = np.zeros(num_tracks, bool)
-        self._by_pair = split == "pair"
-        if self._by_pair:
-            pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
-            part_of_pair = split_pairs(len(pairs), seed=self._split_seed)
-            train = pairs.where(part_of_pair == 0)
-            plays = np.bincount(train.following, minlength=num_tracks)
-            if is_longest:
-                longest = longest_plays(train.following, train.played_ratio, num_tracks)
-                pairs = replace(pairs, played_ratio=shares_of_longest(pairs.following, pairs.played_ratio, longest))
-                sessions = _with_shares(sessions, longest)
-            rare = plays < self._policies.min_count if self._policies.min_count > 1 else np.zeros(num_tracks, bool)
-            kept = ~(rare[pairs.previous] | rare[pairs.following])
-            self._dropped = {"min_count": int((~kept).sum())}
-        else:
-            self._part_of_session = split_sessions(sessions, split=split, seed=self._split_seed)
-            sessions, self._part_of_session = self._after_split(sessions, self._part_of_session)
-            if self._cold_share:
-                hidden = self._to_hide(sessions, self._part_of_session)
-                sessions, self._part_of_session = self._without(sessions, self._part_of_session, hidden)
-            pairs = make_pairs(sessions, pairing=self._pairing, window=self._window)
-            part_of_pair = self._part_of_session[pairs.session]
-            kept = np.ones(len(pairs), bool)
-            self._dropped = {}
-        if self._policies.self_pairs == "drop":
-            is_self = kept & (pairs.previous == pairs.following)
-            self._dropped["self_pairs"] = int(is_self.sum())
-            kept &= ~is_self
-        self.sessions = sessions
-        self.pairs = {name: pairs.where(kept & (part_of_pair == part)) for part, name in enumerate(SPLITS)}
+        rules, num_tracks, is_longest = self.rules, len(self.catalog), self.reading.share == "longest"
+        kind, num_pairs = (
+            rules.split_of(has_clock=sessions.has_clock),
+            int(np.minimum(sessions.place, rules.reach).sum()),
+        )
+        parts = split(kind, rules.split_seed, len(sessions), num_pairs, lambda: sessions.key)
+        plays = partial(training_plays, sessions, parts, rules, num_tracks)
+        facts = track_facts(lambda: [plays()], self.catalog, rules, is_longest=is_longest)
+        found = pairs_in_splits(sessions, parts, rules, facts)
+        self.sessions, self._part_of_session, self._dropped = found.sessions, found.part, found.dropped
+        self.pairs = {
+            name: found.pairs.where(found.is_kept & (found.part_of_pair == part)) for part, name in enumerate(SPLITS)
+        }
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
-            if not len(pairs):
+            if not len(found.pairs):
                 raise InputError(
-                    f"no pairs: none of {len(sessions):,} sessions in {self.path} has two tracks; check "
+                    f"no pairs: none of {len(found.sessions):,} sessions in {self.path} has two tracks; check "
                     "datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp"
                 )
             raise InputError(
-                f"no pairs left for {' and '.join(empty)}: {len(sessions)} sessions with {len(pairs)} pairs in "
-                f"{self.path} are too few for split={split}; {self._remedy_of_few()}"
+                f"no pairs left for {' and '.join(empty)}: {len(found.sessions)} sessions with {len(found.pairs)} "
+                f"pairs in {self.path} are too few for split={kind}; {self._remedy_of_few()}"
             )
-        self.describe_pairs(hidden)
+        self.describe_pairs(facts.hidden)
 
     def describe_pairs(self, hidden: Bool[np.ndarray, "N"]) -> None:
         """Set what follows from catalogue, sessions and pairs: `vocabulary`, `new_tracks` and the summary.
@@ -416,37 +383,6 @@ class PairDataModule(LightningDataModule):
             f"{' and '.join(f'datamodule.columns.{role}=<column>' for role in missing)}, or add more logs"
         )
 
-    def _after_split(
-        self, sessions: Sessions, part: Int8[np.ndarray, "S"]
-    ) -> tuple[Sessions, Int8[np.ndarray, "S_kept"]]:
-        """The sessions with shares of the longest play in training, and without tracks that are rare in training."""
-        listens, num_tracks = sessions.listens, len(self.catalog)
-        in_training = part[listens.session] == 0
-        if self.reading.share == "longest":
-            longest = longest_plays(listens.track[in_training], listens.played_ratio[in_training], num_tracks)
-            sessions = _with_shares(sessions, longest)
-        if self._policies.min_count > 1:
-            rare = np.bincount(listens.track[in_training], minlength=num_tracks) < self._policies.min_count
-            left_out = rare[listens.track]
-            part = part[np.unique(listens.session[~left_out])]
-            sessions = sessions.without(left_out, "min_count")
-        return sessions, part
-
-    def _to_hide(self, sessions: Sessions, part: Int8[np.ndarray, "S"]) -> Bool[np.ndarray, "N"]:
-        """Which tracks are hidden from training."""
-        played = sessions.listens.track[part[sessions.listens.session] == 0]
-        plays = np.bincount(played, minlength=len(self.catalog))
-        return hidden_tracks(self.catalog, plays, cold_share=self._cold_share, cold_seed=self._cold_seed)
-
-    @staticmethod
-    def _without(
-        sessions: Sessions, part: Int8[np.ndarray, "S"], hidden: Bool[np.ndarray, "N"]
-    ) -> tuple[Sessions, Int8[np.ndarray, "S_kept"]]:
-        """The sessions without the training plays of some tracks, as if these had not been released yet."""
-        listens = sessions.listens
-        left_out = hidden[listens.track] & (part[listens.session] == 0)
-        return sessions.without(left_out, "cold_share"), part[np.unique(listens.session[~left_out])]
-
     def _new_tracks(self, hidden: Bool[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
         """The tracks that are played or hidden, and that training does not know."""
         words = self.vocabulary
@@ -457,7 +393,7 @@ class PairDataModule(LightningDataModule):
     def _vocabulary(self) -> Vocabulary:
         train, num_tracks = self.pairs["train"], len(self.catalog)
         listens = self._training_listens(train)
-        played = train.following if self._by_pair else listens.track
+        played = train.following if self._part_of_session is None else listens.track
         listener_counts, mean = known_shares(train, int(self.sessions.listener.max(initial=-1)) + 1)
         return Vocabulary(
             catalog=self.catalog,
@@ -470,12 +406,15 @@ class PairDataModule(LightningDataModule):
         )
 
     def _training_listens(self, train: Pairs) -> Listens:
-        if self._by_pair:  # a session may have pairs of every split
+        if self._part_of_session is None:  # a session may have pairs of every split
             return train.as_listens()
         return self.sessions.listens.where(self._part_of_session[self.sessions.listens.session] == 0)
 
     def _summarise(self) -> pd.DataFrame:
-        num_tracks, plays_of = len(self.catalog), None if self._by_pair else self._plays_by_part()
+        num_tracks, plays_of = (
+            len(self.catalog),
+            None if self._part_of_session is None else self._plays_by_part(self._part_of_session),
+        )
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
             if plays_of is None:
@@ -495,12 +434,12 @@ class PairDataModule(LightningDataModule):
         columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
 
-    def _plays_by_part(self) -> Int64[np.ndarray, "splits N"]:
+    def _plays_by_part(self, part_of_session: Int8[np.ndarray, "S"]) -> Int64[np.ndarray, "splits N"]:
         """Number of plays of each track in each split."""
         listens, num_tracks = self.sessions.listens, len(self.catalog)
         plays = np.zeros(len(SPLITS) * num_tracks, np.int64)
         for part in slices(len(listens.track)):
-            place = self._part_of_session[listens.session[part]].astype(np.int64) * num_tracks + listens.track[part]
+            place = part_of_session[listens.session[part]].astype(np.int64) * num_tracks + listens.track[part]
             plays += np.bincount(place, minlength=len(plays))
         return plays.reshape(len(SPLITS), num_tracks)
 
@@ -546,7 +485,7 @@ class PairDataModule(LightningDataModule):
             self.pairs,
             self.catalog,
             dropped=self.dropped,
-            interleaved=self._policies.interleaved,
+            interleaved=self.rules.policies.interleaved,
             now_ms=time.time() * 1000,
         )
 
@@ -611,12 +550,6 @@ class PairDataModule(LightningDataModule):
             ),
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def _with_shares(sessions: Sessions, longest: np.ndarray) -> Sessions:
-    """The sessions with shares of the longest play of each track in place of milliseconds."""
-    ratio = shares_of_longest(sessions.listens.track, sessions.listens.played_ratio, longest)
-    return replace(sessions, listens=replace(sessions.listens, played_ratio=ratio))
 
 
 def _identity(batch: Any) -> Any:

@@ -89,7 +89,7 @@ class ShardDataModule(PairDataModule):
         self.catalog, hidden = read_vocabulary(folder)
         columns = map_columns(folder, manifest, Path(self._cache) if self._cache else folder / "columns")
         self.sessions, self.pairs, self._shards = columns.sessions, dict(columns.pairs), columns.shards
-        self._part_of_session, self._train, self._by_pair = columns.part, columns.train, manifest.by_pair
+        self._part_of_session, self._train = None if manifest.by_pair else columns.part, columns.train
         self.reading, self._dropped = manifest.reading, dict(manifest.dropped)
         self._manifest = manifest
         self.describe_pairs(hidden)
