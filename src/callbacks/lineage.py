@@ -9,8 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.run_context import RunContext
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.files import is_address
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.describing.joining import material_of
 from segue.describing.measures import measure
 from segue.runs.atomic import write_whole
@@ -104,7 +104,7 @@ class Lineage(Callback):
             self._stop_watching = None
 
 
-def _description(datamodule: PairDataModule) -> dict[str, Any]:
+def _description(datamodule: SplitDataModule) -> dict[str, Any]:
     """What `describe.py` measures, under the name `description`; no play of anybody; nothing for very large data."""
     if len(datamodule.sessions.listens.track) > _MAX_PLAYS:
         return {}

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from segue.callbacks.export import session_vectors
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.catalog import Catalog
-from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.runs.atomic import write_record, write_whole
@@ -163,7 +163,7 @@ class Listening(Callback):
         write_whole(self._path, lambda partial: frame.to_parquet(partial, index=False))
 
 
-def world_of(datamodule: PairDataModule) -> World | None:
+def world_of(datamodule: SplitDataModule) -> World | None:
     """The world whose simulated logs a datamodule reads; None for other logs."""
     prepared_by = datamodule.prepared_by
     return prepared_by.world if isinstance(prepared_by, MixedLogs) else None

@@ -12,8 +12,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.sparse import csr_array
 
 from segue.callbacks.run_context import RankedQueries, RunContext, ranker_of
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError, check_number
 from segue.evaluation import ranking
 from segue.evaluation.online import VAL_TIME
@@ -201,7 +201,7 @@ class RankingMetrics(Callback):
         write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
 
 
-def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) -> None:
+def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool) -> None:
     """Refuse a metric that cannot choose the best epoch, before anything is trained.
 
     Args:

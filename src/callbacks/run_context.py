@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from pytorch_lightning import LightningModule
 from typing_extensions import get_protocol_members
 
-from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker
 from segue.reports.training_tables import ExampleTrack
 from segue.runs.history import RunHistory
@@ -51,7 +51,7 @@ class RunContext:
         is_pruned: whether the search has pruned the run.
     """
 
-    datamodule: PairDataModule
+    datamodule: SplitDataModule
     clock: PhaseClock = field(default_factory=PhaseClock)
     history: RunHistory = field(default_factory=RunHistory)
     test_queries: RankedQueries | None = None

@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.describing.material import Material, Splits
 
 _REMARKS = ("encoding", "interleaved", "share played", "users")
 """Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 
 
-def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Material:
+def material_of(datamodule: SplitDataModule, *, refusal: str | None = None) -> Material:
     """What a datamodule has read.
 
     Args:

@@ -25,6 +25,7 @@ from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import MANIFEST, Manifest, sha256
 from segue.datamodules.shards.row_maker import RowMaker, ShardTask
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.pair_ranker import PairRanker
 from tests.conftest import build_datamodule
@@ -466,7 +467,7 @@ class Fitted(NamedTuple):
 
 
 def fitted(
-    datamodule: PairDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False, **shared: Any
+    datamodule: SplitDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False, **shared: Any
 ) -> Fitted:
     """Train a small head for two epochs, or until a step, with a checkpoint after every batch."""
     from pytorch_lightning import Callback, Trainer

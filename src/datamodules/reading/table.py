@@ -163,7 +163,8 @@ def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnecti
         database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
         database.execute(f"SET TimeZone = '{settings.zone}'")
         # DuckDB makes a join of a long IN list, and threads then insert the rows of a file out of order
-        database.execute("SET disabled_optimizers = 'in_clause'")
+        # it also underestimates the events, and would hash these instead of the catalogue that they are joined with
+        database.execute("SET disabled_optimizers = 'in_clause, build_side_probe_side'")
         try:
             yield database, Path(folder)
         except RuntimeError as error:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int8, Int64
+from jaxtyping import Bool, Int8, Int64, Shaped
 
 from segue.catalog import Catalog
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.sessions import session_keys
-from segue.datamodules.pairs.training_tracks import TrackFacts, track_facts
+from segue.datamodules.pairs.training_tracks import track_facts
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.shards.engines import Engine
 from segue.datamodules.shards.row_maker import RowMaker, SessionRange, ShardTask
@@ -31,7 +31,7 @@ class PreparedRows:
         maker: makes them.
         catalog: the tracks.
         reading: what was read.
-        facts: what training says of the tracks.
+        hidden: True for each track that is hidden from training.
         numbers: of rows and events, and of pairs by their split.
         remaining: numbers of the sessions that are left, among all of `maker` (S).
         num_listeners: number of listeners.
@@ -46,7 +46,7 @@ class PreparedRows:
     maker: RowMaker
     catalog: Catalog
     reading: Reading
-    facts: TrackFacts
+    hidden: Bool[np.ndarray, "N"]
     numbers: Mapping[str, int]
     remaining: Int64[np.ndarray, "S"]
     num_listeners: int
@@ -66,9 +66,8 @@ class PreparedRows:
         """
         tasks = []
         for first, end in _edges(len(self.remaining), self.numbers["rows"], rows_at_once):
-            whole = _range(
-                self.maker, self.parts, self.pairs_before, self.remaining[first], self.remaining[end - 1] + 1
-            )
+            low, last = self.remaining[[first, end - 1]].tolist()
+            whole = _range(self.maker, self.parts, self.pairs_before, low, last + 1)
             tasks.append(ShardTask(folder / f"pairs-{len(tasks):05d}.parquet", whole, first))
         return tasks
 
@@ -96,24 +95,28 @@ def prepare_rows(datamodule: PairDataModule, engine: Engine, folder: Path, rows_
     sessions = files.number([part.num_listeners for part in cut])
     pairs_before = np.append(0, sessions.num_pairs.cumsum())
     num_sessions, num_pairs = len(sessions.user), int(pairs_before[-1])
-    users = sessions.user if names is None else names[sessions.user]
-    parts = split(kind, rules.split_seed, num_sessions, num_pairs, lambda: session_keys(users, sessions.number))
+
+    def keys() -> Shaped[np.ndarray, "S"]:
+        return session_keys(sessions.user if names is None else names[sessions.user], sessions.number)
+
+    parts = split(kind, rules.split_seed, num_sessions, num_pairs, keys)
     maker = RowMaker(files=files, rules=rules, num_tracks=len(catalog))
     edges = _edges(num_sessions, num_sessions + num_pairs, rows_at_once)  # rows: first events, and pairs
     ranges = [_range(maker, parts, pairs_before, first, end) for first, end in edges]
-    facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=reading.share == "longest")
+    is_longest = reading.share == "longest"
+    facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=is_longest)
     maker = replace(maker, facts=facts)
     counts = list(engine.map(maker.count, ranges))
     numbers, dropped = Counter[str](), Counter[str]()
-    for some in counts:
-        numbers.update(some.numbers)
-    for rules_of_some in (*cut, *counts):
-        dropped.update(rules_of_some.dropped)
+    for range_counts in counts:
+        numbers.update(range_counts.numbers)
+    for part_counts in (*cut, *counts):
+        dropped.update(part_counts.dropped)
     return PreparedRows(
         maker=maker,
         catalog=catalog,
         reading=reading,
-        facts=facts,
+        hidden=facts.hidden,
         numbers=numbers,
         remaining=np.concatenate([np.empty(0, np.int64), *(some.remaining for some in counts)]),
         num_listeners=max((some.num_listeners for some in counts), default=0),
@@ -136,4 +139,4 @@ def _range(
     maker: RowMaker, parts: Int8[np.ndarray, "_"], pairs_before: Int64[np.ndarray, "_"], first: int, end: int
 ) -> SessionRange:
     edges = pairs_before[[first, end]] if maker.rules.split == "pair" else (first, end)
-    return SessionRange(int(first), int(end), parts[slice(*edges)])
+    return SessionRange(first, end, parts[slice(*edges)])

@@ -62,6 +62,7 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
             shards of another source.
         OSError: the disk is full, or must not be written to.
     """
+    folder = folder.resolve()  # for other machines
     staging = folder / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
     remove_partial_files(folder)
@@ -76,7 +77,7 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
             "rows": rows.digests,
         }
         shards, num_kept = _write_shards(engine, rows, what.shard_rows, folder, state)
-        vocabulary = write_vocabulary(rows.catalog, rows.facts.hidden, folder)
+        vocabulary = write_vocabulary(rows.catalog, rows.hidden, folder)
         manifest = Manifest(
             version=VERSION,
             digest=Manifest.digest_of(shards, vocabulary),
