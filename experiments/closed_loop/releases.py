@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.closed_loop.study import unseen
 from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of
 from experiments.studying import SMALL_WORLD, Study, read_rows, sized
-from segue.datamodules.pair_datamodule import BatchSampler, PairDataModule
+from segue.datamodules.batches import BatchSampler
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.pair_ranker import PairRanker
 from segue.reports.markdown import table
 from segue.runs.catalog_files import write_catalog

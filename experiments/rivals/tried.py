@@ -26,7 +26,7 @@ from experiments.rivals.fitting import composed, means, the_data
 from experiments.rivals.spaces import DATA, MODELS
 from experiments.studying import Study, sized
 from segue.catalog import Vocabulary
-from segue.datamodules.pair_datamodule import BatchSampler, PairDataset
+from segue.datamodules.batches import BatchSampler, PairDataset
 from segue.histories import Histories
 from segue.models.context.repeats import heard_before
 from segue.models.contracts import Queries

@@ -96,7 +96,7 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     from pytorch_lightning import Trainer, seed_everything
 
     from segue.callbacks.run_context import ranker_of
-    from segue.datamodules.pairs.engines import DuckDBEngine
+    from segue.datamodules.shards.engines import DuckDBEngine
     from segue.datamodules.shards.shard_writer import Preparation, write_shards
     from segue.evaluation import ranking
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from segue.callbacks.ranking_metrics import RankedQueries
-from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.evaluation import ranking
 from segue.models.contracts import Ranker, Scorer
 from segue.models.pair_scores import mean_of_tracks, score_pairs
@@ -40,7 +40,7 @@ class Pictures:
         self,
         ranker: Ranker,
         device: torch.device,
-        data: PairDataModule,
+        data: SplitDataModule,
         epochs: Sequence[Mapping[str, float]],
         queries: RankedQueries | None,
     ) -> list[Path]:
@@ -72,7 +72,7 @@ class Pictures:
             advance(1)
         return drawn
 
-    def _draw_scores(self, ranker: Ranker, scorer: Scorer, device: torch.device, data: PairDataModule) -> list[Path]:
+    def _draw_scores(self, ranker: Ranker, scorer: Scorer, device: torch.device, data: SplitDataModule) -> list[Path]:
         rng, pairs, drawn = np.random.default_rng(self._seed), data.pairs["test"], []
         if len(pairs) > MAX_PAIRS:
             chosen = np.zeros(len(pairs), bool)
@@ -100,12 +100,12 @@ class Pictures:
         )
         return drawn
 
-    def _draw_popularity(self, data: PairDataModule, queries: RankedQueries) -> Path:
+    def _draw_popularity(self, data: SplitDataModule, queries: RankedQueries) -> Path:
         path, plays = self._folder / "popularity.png", data.vocabulary.plays
         plots.draw_popularity(plays=plays[queries.following], ranks=queries.rank, num_tracks=len(plays), path=path)
         return path
 
-    def _draw_artists(self, scorer: Scorer, data: PairDataModule) -> list[Path]:
+    def _draw_artists(self, scorer: Scorer, data: SplitDataModule) -> list[Path]:
         catalog, path = data.catalog, self._folder / "artists.png"
         own = scorer.artist_vectors()
         shown = mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own

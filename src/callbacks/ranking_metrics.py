@@ -11,8 +11,8 @@ from jaxtyping import Float64, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs, slices
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError, check_number
 from segue.evaluation import ranking
 from segue.evaluation.online import VAL_TIME
@@ -182,7 +182,7 @@ class RankingMetrics(Callback):
         write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
 
 
-def check_monitor(monitor: str, datamodule: PairDataModule, *, is_ranked: bool) -> None:
+def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool) -> None:
     """Refuse a metric that cannot choose the best epoch, before anything is trained.
 
     Args:

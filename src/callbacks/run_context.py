@@ -7,7 +7,7 @@ from typing import Any, cast
 from pytorch_lightning import LightningModule
 from typing_extensions import get_protocol_members
 
-from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker
 from segue.runs.history import RunHistory
 
@@ -22,9 +22,9 @@ class RunContext:
         describe: measures the data, for MLflow.
     """
 
-    datamodule: PairDataModule
+    datamodule: SplitDataModule
     history: RunHistory = field(default_factory=RunHistory)
-    describe: Callable[[PairDataModule], Mapping[str, Any]] = lambda _: {}
+    describe: Callable[[SplitDataModule], Mapping[str, Any]] = lambda _: {}
 
 
 def ranker_of(pl_module: LightningModule) -> Ranker:

@@ -5,22 +5,20 @@ S sessions.
 
 from pathlib import Path
 
-from pytorch_lightning import LightningDataModule
-
 from segue.catalog import Listens
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.shards.manifest import Manifest
 from segue.datamodules.shards.shard_columns import map_columns
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError, check_number
 
 _OF_EVERY_SOURCE = "counting"
 """The recipe of baselines, which no source names."""
 
 
-class ShardDataModule(PairDataModule):
-    """Pairs from shards. All but reading them is what `PairDataModule` does.
+class ShardDataModule(SplitDataModule):
+    """Pairs from shards.
 
     Args:
         path: run folder of `prepare.py`.
@@ -50,20 +48,13 @@ class ShardDataModule(PairDataModule):
         seed: int,
         prepare: None,
     ) -> None:
-        LightningDataModule.__init__(self)  # the settings of a source are in the manifest
+        super().__init__(path=path, prepared_by=prepare, history=history, seed=seed)
         if batch_size is not None:
             check_number("batch_size", batch_size, whole=True, least=1, hint="null: as the source has it")
         check_number("datamodule.window", window, whole=True, least=1, hint="pairs that are shuffled together")
-        check_number("datamodule.history", history, whole=True, least=0, hint="0 for one previous track")
-        check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
-        self.path, self.prepared_by = str(path), prepare
         self._cache, self._recipe, self._shuffled_together = cache, recipe, window
-        self._history, self._given_batch_size, self._seed = history, batch_size, seed
-        self._summary = self._digest = None
+        self._given_batch_size = batch_size
         self._train: Listens | None = None
-
-    def prepare_data(self) -> None:
-        """Do nothing: the shards are there."""
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Check the shards and map their columns. Later calls do nothing.
@@ -89,7 +80,7 @@ class ShardDataModule(PairDataModule):
         self.catalog, hidden = read_vocabulary(folder)
         columns = map_columns(folder, manifest, Path(self._cache) if self._cache else folder / "columns")
         self.sessions, self.pairs, self._shards = columns.sessions, dict(columns.pairs), columns.shards
-        self._part_of_session, self._train, self._by_pair = columns.part, columns.train, manifest.by_pair
+        self._part_of_session, self._train = None if manifest.by_pair else columns.part, columns.train
         self.reading, self._dropped = manifest.reading, dict(manifest.dropped)
         self._manifest = manifest
         self.describe_pairs(hidden)

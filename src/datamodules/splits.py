@@ -3,12 +3,11 @@
 S sessions, P pairs.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Int8
-
-from segue.datamodules.pairs.sessions import Sessions
-from segue.errors import InputError
+from jaxtyping import Int8, Shaped
 
 SPLITS = ("train", "val", "test")
 """Names of the splits."""
@@ -16,44 +15,31 @@ SHARES = (0.8, 0.1, 0.1)
 """Share of the sessions (of the pairs with `split=pair`) in each of SPLITS."""
 
 
-def split_sessions(sessions: Sessions, *, split: str, seed: int) -> Int8[np.ndarray, "S"]:
-    """Assign each session to a split.
+def split(
+    kind: str, seed: int, num_sessions: int, num_pairs: int, keys: Callable[[], Shaped[np.ndarray, "S"]]
+) -> Int8[np.ndarray, "_"]:
+    """Assign each session to a split or, with `split=pair`, each pair.
+
+    `split=pair` puts pairs of one session into different splits: test data leaks. It exists to repeat the published
+    recipe.
 
     Args:
-        sessions: the sessions, sorted by time.
-        split: `time` (the earliest sessions train, the latest test) or `session` (at random).
-        seed: seed of `split=session`; it enters a hash of the key of each session.
+        kind: `time` (the earliest sessions train, the latest test), `session` or `pair` (at random).
+        seed: of what is random; with `split=session` it enters a hash of the key of each session.
+        num_sessions: number of sessions (S), which are sorted by time.
+        num_pairs: number of their pairs (P).
+        keys: gives the key of each session; it is called for `split=session`.
 
     Returns:
-        Place of the split of each session in SPLITS.
-
-    Raises:
-        InputError: `split=time` for a source without a clock.
+        Place in SPLITS of each of the S sessions, or of the P pairs.
     """
-    if split == "time" and not sessions.has_clock:
-        raise InputError("split=time needs timestamps, and this source has none; use datamodule.split=session")
-    order = np.arange(len(sessions))
-    if split == "session":
-        hashes = pd.util.hash_array(sessions.key, hash_key=f"{seed:016d}", categorize=False)
-        order = np.argsort(hashes, kind="stable")
-    parts = np.empty(len(sessions), np.int8)
-    parts[order] = in_shares(len(sessions))
+    if kind == "pair":
+        return np.random.default_rng(seed).permutation(in_shares(num_pairs))
+    parts = in_shares(num_sessions)
+    if kind == "session":
+        hashes = pd.util.hash_array(keys(), hash_key=f"{seed:016d}", categorize=False)
+        parts[np.argsort(hashes, kind="stable")] = parts.copy()
     return parts
-
-
-def split_pairs(num_pairs: int, *, seed: int) -> Int8[np.ndarray, "P"]:
-    """Assign each pair to a split at random. Pairs of one session get into different splits: test data leaks.
-
-    It exists to repeat the published recipe.
-
-    Args:
-        num_pairs: number of pairs (P).
-        seed: seed of the random numbers.
-
-    Returns:
-        Place of the split of each pair in SPLITS.
-    """
-    return np.random.default_rng(seed).permutation(in_shares(num_pairs))
 
 
 def in_shares(count: int) -> Int8[np.ndarray, "count"]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.describing.material import Material, Splits
 from segue.describing.measures import measure
 
@@ -20,7 +20,7 @@ _REMARKS = ("encoding", "interleaved", "share played", "users")
 """Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 
 
-def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Material:
+def material_of(datamodule: SplitDataModule, *, refusal: str | None = None) -> Material:
     """What a datamodule has read.
 
     Args:
@@ -46,7 +46,7 @@ def material_of(datamodule: PairDataModule, *, refusal: str | None = None) -> Ma
     )
 
 
-def profile_of(datamodule: PairDataModule) -> dict[str, Any]:
+def profile_of(datamodule: SplitDataModule) -> dict[str, Any]:
     """What `describe.py` measures, under the name `description`; no play of anybody; nothing for very large data."""
     if len(datamodule.sessions.listens.track) > _MAX_PLAYS:
         return {}

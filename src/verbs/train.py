@@ -33,7 +33,7 @@ from segue.tracking.previous_runs import folder_of, join_sweep, same_runs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from segue.datamodules.pair_datamodule import PairDataModule
+    from segue.datamodules.split_datamodule import SplitDataModule
     from segue.models.contracts import Loss
     from segue.parallel.processes import Processes
     from segue.runs.resume import PreviousRun
@@ -214,11 +214,11 @@ def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | Non
         )
 
 
-def _data(config: DictConfig, processes: "Processes") -> "PairDataModule":
+def _data(config: DictConfig, processes: "Processes") -> "SplitDataModule":
     folder = Path(str(config.datamodule.path))
     already_there = set(folder.glob("*")) if folder.is_dir() else set()
     with console.status("preparing"):
-        datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
+        datamodule: SplitDataModule = instantiate(config.datamodule, _convert_="all")
     processes.once_per_machine("files", datamodule.prepare_data)
     if config.datamodule.prepare is not None and Path(datamodule.path) != folder:
         done = "read from" if Path(datamodule.path) in already_there else "written to"
@@ -230,7 +230,7 @@ def _data(config: DictConfig, processes: "Processes") -> "PairDataModule":
 
 def _run(
     config: DictConfig,
-    datamodule: "PairDataModule",
+    datamodule: "SplitDataModule",
     previous: "PreviousRun | None",
     setup: str,
     clock: PhaseClock,

@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.engines import ORDER, ROW, DuckDBEngine, Engine
-from segue.datamodules.pairs.row_steps import Rows, make_rows
+from segue.datamodules.shards.engines import Engine
+from segue.datamodules.shards.manifest import ROW
+from segue.datamodules.shards.prepared_rows import PreparedRows, prepare_rows
 from segue.datamodules.splits import SPLITS
 from tests.conftest import event, write_lines, write_tracks
 
@@ -48,21 +49,19 @@ def write_quirks(folder: Path) -> Path:
     return folder
 
 
-def rows_of(datamodule: PairDataModule, engine: Engine, folder: Path) -> tuple[Rows, pd.DataFrame]:
-    """The rows that an engine makes, and counts of them."""
-    with datamodule.source() as source:
-        rows = make_rows(engine, source, datamodule.rules, folder)
-        if isinstance(engine, DuckDBEngine):
-            return rows, source.database.execute(f"SELECT * FROM rows ORDER BY {ORDER}").to_arrow_table().to_pandas()
-        [path] = engine.write({folder / "rows.parquet": (0, rows.num_sessions)})
-        return rows, pd.read_parquet(path)
+def rows_of(datamodule: PairDataModule, engine: Engine, folder: Path) -> tuple[PreparedRows, pd.DataFrame]:
+    """The rows that an engine makes, in several shards, and counts of them."""
+    rows = prepare_rows(datamodule, engine, folder / "parts", 300)
+    for _ in engine.map(rows.maker.write, rows.shards(folder, 300)):
+        pass
+    return rows, pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))], ignore_index=True)
 
 
-def check_equal(datamodule: PairDataModule, rows: Rows, frame: pd.DataFrame) -> None:
+def check_equal(datamodule: PairDataModule, rows: PreparedRows, frame: pd.DataFrame) -> None:
     """Compare rows with the sessions and pairs of a datamodule after `setup`."""
     sessions, listens = datamodule.sessions, datamodule.sessions.listens
     events = frame[~frame.duplicated(["session", "position"])]
-    assert (rows.num_sessions, rows.num_events) == (len(sessions), len(listens.track))
+    assert (len(rows.remaining), rows.numbers["events"]) == (len(sessions), len(listens.track))
     for ours, theirs in (
         (events.session, listens.session),
         (events.position, sessions.place),
@@ -82,7 +81,6 @@ def check_equal(datamodule: PairDataModule, rows: Rows, frame: pd.DataFrame) -> 
     assert {**datamodule.reading.dropped, **rows.dropped} == datamodule.dropped
     assert (rows.num_interleaved, rows.num_tied) == (sessions.num_interleaved, sessions.num_tied)
     assert rows.num_listeners == sessions.listener.max() + 1
-    assert rows.has_clock == sessions.has_clock
 
 
 def _is_near(frame: pd.DataFrame) -> bool:

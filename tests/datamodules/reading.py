@@ -9,6 +9,7 @@ from typing import Any
 
 from segue.catalog import Catalog
 from segue.datamodules.pairs.left_out import Policies
+from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.source_config import settings_of, source_config
 from segue.datamodules.reading.table import Reading, SourceEvents, read_table
@@ -38,8 +39,19 @@ class Read:
     heard: list[list[tuple[int, float | None]]]
 
 
-KEEP_ALL = Policies.from_config(dict(source_config("default").policies))
-"""Policies that leave out nothing."""
+def rules_of(**changes: Any) -> PairRules:
+    """Rules that leave out nothing, unless told otherwise."""
+    given: dict[str, Any] = {
+        "policies": Policies.from_config(dict(source_config("default").policies)),
+        "pairing": "consecutive",
+        "window": 3,
+        "split": "auto",
+        "split_seed": 0,
+        "cold_share": 0,
+        "cold_seed": 0,
+        "session_gap_minutes": 30.0,
+    }
+    return PairRules(**given | changes)
 
 
 def opened(

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.engines import DuckDBEngine
 from segue.datamodules.shard_datamodule import ShardDataModule
+from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import Manifest
 from segue.datamodules.shards.shard_writer import Preparation, write_shards
 

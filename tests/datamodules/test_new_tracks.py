@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segue.datamodules.new_tracks import hidden_tracks
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs.training_tracks import hidden_tracks
 from segue.errors import InputError
 from tests.conftest import NUM_RING_TRACKS, event, make_catalog, write_lines, write_tracks
 

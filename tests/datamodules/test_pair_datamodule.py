@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from segue.datamodules.pair_datamodule import BatchSampler, PairDataModule
+from segue.datamodules.batches import BatchSampler
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.interleaved import POLICIES
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError

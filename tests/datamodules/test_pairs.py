@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.datamodules.pairs.pairs import PAIRINGS, Pairs, make_pairs
+from segue.datamodules.pairs.pair_rules import PAIRINGS
+from segue.datamodules.pairs.pairs import Pairs, make_pairs
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.errors import InputError
-from tests.conftest import ROOT, event, write_lines, write_tracks
-from tests.datamodules.reading import KEEP_ALL, opened
+from tests.conftest import event, write_lines, write_tracks
+from tests.datamodules.reading import opened, rules_of
 
 Pair = tuple[int, int, int, float]
 
@@ -60,9 +60,9 @@ def our_pairs(
     folder: Path, pairing: str, window: int = 3, gap_minutes: float = 30.0
 ) -> tuple[Sessions, list[tuple[int, int, float]]]:
     with opened("botify", folder) as source:
-        sessions = cut_sessions(source, session_gap_minutes=gap_minutes, policies=KEEP_ALL)
+        sessions = cut_sessions(source, rules_of(session_gap_minutes=gap_minutes))
         ids = source.catalog.track_ids
-    pairs = make_pairs(sessions, pairing=pairing, window=window)
+    pairs = make_pairs(sessions, rules_of(pairing=pairing, window=window))
     columns = ids[pairs.previous].tolist(), ids[pairs.following].tolist(), pairs.played_ratio.tolist()
     return sessions, list(zip(*columns, strict=True))
 
@@ -114,13 +114,6 @@ def test_pairs_of_any_log_are_those_of_the_loops(
     assert sorted(ours) == sorted(pair[1:] for pair in loop_pairs(sheet, pairing, window))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "src" / "datamodules" / "sql").glob("*.sql")), ids=lambda p: p.stem)
-def test_duckdb_and_spark_read_the_sql_alike(path: Path) -> None:
-    # They put NULLs at different ends of an ORDER BY; the columns ordered by here are never partly NULL.
-    duckdb, spark = (sqlglot.parse_one(path.read_text(), read=name).sql(name) for name in ("duckdb", "spark"))
-    assert duckdb.replace(" AS REAL)", " AS FLOAT)") == spark  # two names of four bytes
-
-
 @settings(max_examples=15)
 @given(lines=small_logs(), pairing=st.sampled_from(PAIRINGS), window=st.integers(1, 4))
 def test_the_history_of_a_pair_is_what_the_session_has_before_it(
@@ -130,7 +123,7 @@ def test_the_history_of_a_pair_is_what_the_session_has_before_it(
     write_tracks(folder, range(5))
     write_lines(folder / "logs" / "data.json", lines)
     sessions, _ = our_pairs(folder, pairing, window)
-    pairs, listens = make_pairs(sessions, pairing=pairing, window=window), sessions.listens
+    pairs, listens = make_pairs(sessions, rules_of(pairing=pairing, window=window)), sessions.listens
     of_session = [np.flatnonzero(listens.session == session) for session in range(len(sessions))]
     expected = []  # events of the history, oldest first, and the next track
     for events in of_session:
@@ -172,8 +165,6 @@ def test_chosen_pairs_keep_their_columns_together() -> None:
         ({"window": 0}, "window must be a whole number of at least 1, got 0"),
     ],
 )
-def test_impossible_pairings_are_refused(ring_logs: Path, change: dict[str, Any], message: str) -> None:
-    with opened("botify", ring_logs) as source:
-        sessions = cut_sessions(source, session_gap_minutes=30.0, policies=KEEP_ALL)
+def test_impossible_pairings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make_pairs(sessions, **{"pairing": "consecutive", "window": 3, **change})
+        rules_of(**change)

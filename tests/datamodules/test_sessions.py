@@ -1,4 +1,4 @@
-"""Where sessions are cut; `test_pairs.py` holds whole logs to slow loops and to the SQL."""
+"""Where sessions are cut; `test_pairs.py` holds whole logs to slow loops."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
-from tests.datamodules.reading import KEEP_ALL, opened
+from tests.datamodules.reading import opened, rules_of
 
 GAP_MS = 30 * 60_000
 
@@ -17,7 +17,7 @@ def sessions_of(folder: Path, events: list[dict[str, Any]], gap_minutes: float =
     write_tracks(folder, range(4))
     write_lines(folder / "logs" / "data.json", events)
     with opened("botify", folder) as source:
-        return cut_sessions(source, session_gap_minutes=gap_minutes, policies=KEEP_ALL)
+        return cut_sessions(source, rules_of(session_gap_minutes=gap_minutes))
 
 
 def test_a_pause_of_exactly_the_gap_does_not_end_a_session(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import itertools
 import json
 import os
 import shutil
@@ -22,9 +21,11 @@ from segue.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeChec
 from segue.catalog import Listens
 from segue.datamodules.batch_share import BatchShare
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.engines import DuckDBEngine, sha256
 from segue.datamodules.shard_datamodule import ShardDataModule
-from segue.datamodules.shards.manifest import MANIFEST, Manifest
+from segue.datamodules.shards.engines import DuckDBEngine
+from segue.datamodules.shards.manifest import MANIFEST, Manifest, sha256
+from segue.datamodules.shards.row_maker import RowMaker, ShardTask
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.pair_ranker import PairRanker
 from tests.conftest import build_datamodule
@@ -121,19 +122,18 @@ class Killed(Exception):  # noqa: N818
 def test_a_run_that_was_killed_keeps_its_whole_shards(
     ring_logs: Path, datamodule_of: Make, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, write = tmp_path / "killed", DuckDBEngine.write
+    folder, write = tmp_path / "killed", RowMaker.write
 
-    def killed(self: DuckDBEngine, missing: Any) -> Any:
-        for number, path in enumerate(write(self, missing)):
-            if number == 4:
-                path.rename(path.with_name(f".7.partial.{path.name}"))  # half-written
-                raise Killed
-            yield path
+    def killed(self: RowMaker, task: ShardTask) -> Any:
+        if (shard := write(self, task)).file == "pairs-00004.parquet":
+            task.path.rename(task.path.with_name(f".7.partial.{task.path.name}"))  # half-written
+            raise Killed
+        return shard
 
-    monkeypatch.setattr(DuckDBEngine, "write", killed)
+    monkeypatch.setattr(RowMaker, "write", killed)
     with pytest.raises(Killed):
         shards_of(datamodule_of(ring_logs), folder)
-    monkeypatch.setattr(DuckDBEngine, "write", write)
+    monkeypatch.setattr(RowMaker, "write", write)
     with pytest.raises(InputError, match=r"has no manifest.json, which prepare.py writes last"):
         read_shards(folder).setup()
     torn = folder / "pairs-00001.parquet"
@@ -152,16 +152,17 @@ def test_a_run_that_was_killed_keeps_its_whole_shards(
 def test_shards_are_not_kept_where_only_the_shares_of_the_source_have_changed(
     ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs, write = Path(shutil.copytree(ring_logs, tmp_path / "logs")), DuckDBEngine.write
+    logs, write = Path(shutil.copytree(ring_logs, tmp_path / "logs")), RowMaker.write
 
-    def killed(self: DuckDBEngine, missing: Any) -> Any:
-        yield from itertools.islice(write(self, missing), 3)
-        raise Killed
+    def killed(self: RowMaker, task: ShardTask) -> Any:
+        if task.path.name == "pairs-00003.parquet":
+            raise Killed
+        return write(self, task)
 
-    monkeypatch.setattr(DuckDBEngine, "write", killed)
+    monkeypatch.setattr(RowMaker, "write", killed)
     with pytest.raises(Killed):
         shards_of(datamodule_of(logs), tmp_path / "shards")
-    monkeypatch.setattr(DuckDBEngine, "write", write)
+    monkeypatch.setattr(RowMaker, "write", write)
     assert len(json.loads((tmp_path / "shards" / "progress.json").read_text())["shards"]) == 3
     data = logs / "logs" / "a" / "data.json"
     data.write_text(data.read_text().replace('"time": 0.1', '"time": 0.2', 1))
@@ -174,7 +175,7 @@ def test_shards_of_other_settings_are_not_kept(ring_logs: Path, datamodule_of: M
     _, num_kept = shards_of(datamodule_of(ring_logs), tmp_path)
     record = json.loads((tmp_path / MANIFEST).read_text())
     (tmp_path / MANIFEST).unlink()
-    progress = {"version": 1, "settings": "another", "rows": [], "sum": [], "shards": record["shards"]}
+    progress = {"version": 1, "settings": "another", "rows": [], "shards": record["shards"]}
     (tmp_path / "progress.json").write_text(json.dumps(progress))
     _, again = shards_of(datamodule_of(ring_logs), tmp_path)
     assert num_kept == again == 0
@@ -385,11 +386,11 @@ def test_a_baseline_may_have_its_own_recipe(shards: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_nothing(
     ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: DuckDBEngine, __: str, path: Path) -> None:
+    def full(_: Any, path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(DuckDBEngine, "_copy", full)
+    monkeypatch.setattr("segue.datamodules.shards.row_maker._write_parquet", full)
     with pytest.raises(OSError, match="No space left on device"):
         shards_of(datamodule_of(ring_logs), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"progress.json"}
@@ -425,29 +426,25 @@ def test_a_checkpoint_for_which_there_is_no_space_leaves_the_one_before(
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("error", ["java.io.IOException: No space left on device", "failed to offload data block"])
-def test_the_error_of_a_full_disk_in_java_is_one_of_the_disk(
-    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("java.io.IOException: No space left on device"),
+        RuntimeError("failed to offload data block"),
+        duckdb.IOException("IO Error: Could not write file: No space left on device"),
+    ],
+)
+def test_the_error_of_a_full_disk_in_java_or_duckdb_is_one_of_the_disk(
+    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def full(*_: Any) -> None:
-        raise RuntimeError(error)
+        raise error
 
-    monkeypatch.setattr(DuckDBEngine, "table", full)
-    with pytest.raises(OSError, match=r"No space left on device|failed to offload"):
+    monkeypatch.setattr(DuckDBEngine, "map", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
         shards_of(datamodule_of(ring_logs), tmp_path)
+    assert raised.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_error_of_a_full_disk_in_duckdb_is_one_of_the_disk(
-    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: DuckDBEngine, __: str, ___: str) -> None:
-        raise duckdb.IOException("IO Error: Could not write file: No space left on device")
-
-    monkeypatch.setattr(DuckDBEngine, "table", full)
-    with pytest.raises(OSError, match="No space left on device") as error:
-        shards_of(datamodule_of(ring_logs), tmp_path)
-    assert error.value.errno == errno.ENOSPC
 
 
 def test_a_source_with_too_few_sessions_is_refused(tmp_path: Path) -> None:
@@ -470,7 +467,7 @@ class Fitted(NamedTuple):
 
 
 def fitted(
-    datamodule: PairDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False, **shared: Any
+    datamodule: SplitDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False, **shared: Any
 ) -> Fitted:
     """Train a small head for two epochs, or until a step, with a checkpoint after every batch."""
     from pytorch_lightning import Callback, Trainer

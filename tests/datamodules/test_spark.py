@@ -1,4 +1,4 @@
-"""Spark gives the rows that arrays give. Skipped where pyspark or Java is missing; `make spark` installs pyspark."""
+"""Spark gives the rows that one process gives. Skipped without pyspark or Java; `make spark` installs pyspark."""
 
 import socket
 import sys
@@ -7,16 +7,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import jaxtyping
 import pyarrow.parquet as pq
 import pytest
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.spark_engine import SparkEngine, check_spark
 from segue.datamodules.shards.manifest import Manifest
 from segue.datamodules.shards.shard_writer import Preparation, write_shards
+from segue.datamodules.shards.spark_engine import SparkEngine, check_spark
 from segue.errors import InputError
-from tests.conftest import build_datamodule
 from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, schema, write_quirks
 from tests.datamodules.sharding import read_shards, shards_of
 
@@ -26,7 +24,7 @@ GIVEN: dict[str, Any] = {
     "driver_memory": "1g",
     "executor_memory": "1g",
     "partitions": 2,
-    "conf": {"spark.ui.enabled": "false", "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false"},
+    "conf": {"spark.ui.enabled": "false"},
 }
 
 
@@ -39,31 +37,14 @@ def engine() -> SparkEngine:
     return SparkEngine(**GIVEN)
 
 
-@pytest.mark.parametrize("name", ["usual", "window", "at random", "by pair", "new tracks"])
-def test_the_rows_of_a_log_with_every_quirk_are_those_of_arrays(
+@pytest.mark.parametrize("name", ["window", "by pair", "new tracks"])
+def test_the_rows_of_a_log_with_every_quirk_are_those_of_the_whole(
     engine: SparkEngine,
     datamodule_of: Make,
     tmp_path: Path,
     name: str,
 ) -> None:
     datamodule = datamodule_of(write_quirks(tmp_path / "logs"), **SETTINGS[name])
-    datamodule.setup()
-    check_equal(datamodule, *rows_of(datamodule, engine, tmp_path / "rows"))
-
-
-@pytest.mark.parametrize(
-    ("source", "name", "changes"),
-    [
-        ("botify", "botify-2023", {"pairing": "first"}),
-        ("situnes", "situnes", {}),
-        ("yes", "yes-small", {"split": "auto"}),
-        ("polimi", "polimi-2018", {"split": "auto", "pairing": "window"}),
-    ],
-)
-def test_the_rows_of_the_real_sets_are_those_of_arrays(
-    engine: SparkEngine, real_data: Path, tmp_path: Path, source: str, name: str, changes: dict[str, Any]
-) -> None:
-    datamodule = build_datamodule(real_data / name, tmp_path, source=source, **changes)
     datamodule.setup()
     check_equal(datamodule, *rows_of(datamodule, engine, tmp_path / "rows"))
 
@@ -108,7 +89,7 @@ def test_without_pyspark_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("others", ["", "127.0.0.1:7077x,", "localhost,"])
 def test_a_cluster_that_nobody_answers_for_is_refused_at_once(others: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.datamodules.pairs.spark_engine.check_spark", lambda: None)
+    monkeypatch.setattr("segue.datamodules.shards.spark_engine.check_spark", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         SparkEngine(**{**GIVEN, "master": f"spark://{others}127.0.0.1:{port}"})
@@ -116,7 +97,7 @@ def test_a_cluster_that_nobody_answers_for_is_refused_at_once(others: str, monke
         SparkEngine(**{**GIVEN, "master": f"spark://{others}127.0.0.1:{port}"})
 
 
-def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(monkeypatch: pytest.MonkeyPatch) -> None:
     class Builder:
         def __getattr__(self, _: str) -> Callable[..., "Builder"]:
             return lambda *_: self
@@ -130,10 +111,8 @@ def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(tmp_path: Path, m
     session = SimpleNamespace(builder=Builder())
     monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
     monkeypatch.setitem(sys.modules, "pyspark.sql", SimpleNamespace(SparkSession=session))
-    monkeypatch.setattr("segue.datamodules.pairs.spark_engine.check_spark", lambda: None)
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    source: Any = None  # it is not read
+    monkeypatch.setattr("segue.datamodules.shards.spark_engine.check_spark", lambda: None)
     message = r"spark.master=local\[2\] cannot be used: java.lang.IllegalArgumentException: System memory 67108864 must"
     with pytest.raises(InputError, match=message) as refused:
-        SparkEngine(**GIVEN).begin(source, tmp_path)
+        SparkEngine(**GIVEN).begin()
     assert "\n" not in str(refused.value)

@@ -27,19 +27,29 @@ def make(folder: Path, small: bool) -> None:
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
     from segue.datamodules.pairs.left_out import Policies
+    from segue.datamodules.pairs.pair_rules import PairRules
     from segue.datamodules.pairs.pairs import make_pairs
     from segue.datamodules.pairs.sessions import cut_sessions
     from segue.datamodules.reading.rejected_rows import Rejections
     from segue.datamodules.reading.source_config import settings_of, source_config
     from segue.datamodules.reading.table import read_table
 
-    policies = Policies.from_config(dict(source_config("botify").policies))
+    rules = PairRules(
+        policies=Policies.from_config(dict(source_config("botify").policies)),
+        pairing="consecutive",
+        window=3,
+        split="auto",
+        split_seed=0,
+        cold_share=0,
+        cold_seed=0,
+        session_gap_minutes=30.0,
+    )
     rejections = Rejections(path=folder / "rejected.jsonl", with_text=False)
 
     def work() -> float:
         with read_table(str(folder), settings_of("botify"), rejections=rejections) as source:
-            sessions = cut_sessions(source, session_gap_minutes=30.0, policies=policies)
-        make_pairs(sessions, pairing="consecutive", window=3)
+            sessions = cut_sessions(source, rules)
+        make_pairs(sessions, rules)
         return float(source.reading.num_events)
 
     return work

@@ -96,8 +96,3 @@ def repeats(session: Int64[np.ndarray, "E"], track: Int64[np.ndarray, "E"]) -> B
     of, what = session[order], track[order]
     again[order[1:]] = (of[1:] == of[:-1]) & (what[1:] == what[:-1])  # lexsort is stable: the first one comes first
     return again
-
-
-def of_rare_users(listener: Int64[np.ndarray, "S"], least: int) -> Bool[np.ndarray, "S"]:
-    """Whether each session is of a listener with fewer sessions than `least`."""
-    return np.asarray(np.bincount(listener)[listener] < least)

@@ -1,7 +1,6 @@
 """Pairs: which tracks of a session are paired.
 
-P pairs, S sessions, E events, L listeners. The same rules are in `sql/pairs_*.sql` for logs that are too large for one
-machine. Tests check that both give the same pairs.
+P pairs, S sessions, E events, L listeners.
 """
 
 from collections.abc import Iterator
@@ -11,11 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from segue.catalog import Listens
+from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.pairs.sessions import Sessions
-from segue.errors import InputError, check_number
-
-PAIRINGS = ("consecutive", "first", "window")
-"""The ways to pair the tracks of a session; see `make_pairs`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -115,28 +111,20 @@ def known_shares(pairs: Pairs, num_listeners: int) -> tuple[Int64[np.ndarray, "L
     return counts, total / num if num else None
 
 
-def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
+def make_pairs(sessions: Sessions, rules: PairRules) -> Pairs:
     """Pair the tracks of each session.
 
     Args:
         sessions: the sessions.
-        pairing: `consecutive` (each track with the track before it), `first` (the first track of a session with every
-            later track), or `window` (each track with every track at most `window` places before it).
-        window: largest distance for `pairing=window`, at least 1.
+        rules: `pairing` and `window`.
 
     Returns:
         The pairs.
-
-    Raises:
-        InputError: `pairing` is unknown, or `window` is out of range.
     """
-    if pairing not in PAIRINGS:
-        raise InputError(f"pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
-    check_number("window", window, whole=True, least=1, hint="pairing=consecutive is a window of 1")
     listens = sessions.listens
-    previous, following = _paired_events(sessions.place, pairing, window)
+    previous, following = paired_events(sessions.place, rules)
     session = listens.session[following]
-    last = previous if pairing == "window" else following - 1
+    last = previous if rules.pairing == "window" else following - 1
     return Pairs(
         session=session,
         listener=sessions.listener[session],
@@ -148,13 +136,18 @@ def make_pairs(sessions: Sessions, *, pairing: str, window: int) -> Pairs:
     )
 
 
-def _paired_events(
-    place: Int64[np.ndarray, "E"], pairing: str, window: int
+def paired_events(
+    place: Int64[np.ndarray, "E"], rules: PairRules
 ) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
-    """Numbers of the previous and of the next event of each pair, from the place 0, 1, … of events in their session."""
-    if pairing != "window":
+    """Numbers of the previous and of the next event of each pair.
+
+    Args:
+        place: place 0, 1, … of each event in its session.
+        rules: `pairing` and `window`.
+    """
+    if rules.pairing != "window":
         following = np.flatnonzero(place)
-        return following - (place[following] if pairing == "first" else 1), following
-    num = np.minimum(place, window)
+        return following - (place[following] if rules.pairing == "first" else 1), following
+    num = np.minimum(place, rules.reach)
     following = np.repeat(np.arange(len(place)), num)
     return following - np.repeat(num.cumsum(), num) + np.arange(len(following)), following

@@ -1,23 +1,23 @@
-"""Sessions: how the events of a listener are cut into sessions.
+"""Sessions: how the events of listeners are cut into sessions.
 
-S sessions, E events, L listeners. The same rules, without the policies, are in `sql/sessions.sql` for logs that are too
-large for one machine. Tests check that both give the same sessions.
+S sessions, E events, L listeners. The rules need all events of a listener, but not those of others: `cut_sessions` cuts
+a whole source, and `prepare.py` calls `cut_events` with some of the listeners at a time.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.interleaved import separate
-from segue.datamodules.pairs.left_out import Policies, duplicates, of_rare_users, repeats
-from segue.errors import check_number
+from segue.datamodules.pairs.left_out import Policies, duplicates, repeats
+from segue.datamodules.pairs.pair_rules import PairRules
 
 if TYPE_CHECKING:
-    from segue.datamodules.reading.table import SourceEvents
+    from segue.datamodules.reading.table import Reading, SourceEvents
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,104 +54,179 @@ class Sessions:
     @property
     def key(self) -> Shaped[np.ndarray, "S"]:
         """Key of each session, `<user>/<number>`. It does not change while the log grows."""
-        pairs = zip(self.user.tolist(), self.number.tolist(), strict=True)
-        return np.array([f"{user}/{number}" for user, number in pairs], object)
+        return session_keys(self.user, self.number)
 
-    def without(self, left_out: Bool[np.ndarray, "E"], policy: str) -> "Sessions":
+    def without(self, left_out: Mapping[str, Bool[np.ndarray, "E"]]) -> tuple["Sessions", Int64[np.ndarray, "S_left"]]:
         """Leave out events. Sessions that have no event any more are left out too.
 
         Args:
-            left_out: True for each event to leave out.
-            policy: its name, for `dropped`.
+            left_out: True for each event to leave out, by the name of the policy; no event has two.
 
         Returns:
-            The other events, in the same order.
+            The other events, in the same order, and the numbers that the remaining sessions had.
         """
-        kept = ~left_out
+        kept = ~np.logical_or.reduce([np.zeros(len(self.place), bool), *left_out.values()])
         session = self.listens.session[kept]
-        is_first = _changes(session)
-        remaining = session[is_first]
-        number = is_first.cumsum() - 1
-        start = np.flatnonzero(is_first)
-        return replace(
+        remaining = session[_changes(session)]
+        number, place, _ = gather(np.zeros(len(remaining), np.int64), np.bincount(session)[remaining])
+        sessions = replace(
             self,
             user=self.user[remaining],
             number=self.number[remaining],
             listener=self.listener[remaining],
             listens=replace(self.listens.where(kept), session=number),
             timestamp=self.timestamp[kept],
-            place=np.arange(len(number)) - start[number],
-            dropped={**self.dropped, policy: self.dropped.get(policy, 0) + int(left_out.sum())},
+            place=place,
+            dropped={**self.dropped, **{policy: int(events.sum()) for policy, events in left_out.items()}},
         )
+        return sessions, remaining
 
 
-def cut_sessions(source: "SourceEvents", *, session_gap_minutes: float, policies: Policies) -> Sessions:
-    """Cut the events of a source into sessions.
+class CutEvents(NamedTuple):
+    """Sessions of some listeners.
+
+    Attributes:
+        sessions: the sessions. Their users and listeners are numbers: those of `user_id`, and 0..L-1.
+        position: place of the first event of each session among the rows of the source.
+        num_listeners: number of listeners, with those who have no session left (L).
+    """
+
+    sessions: Sessions
+    position: Int64[np.ndarray, "S"]
+    num_listeners: int
+
+
+def session_keys(user: Shaped[np.ndarray, "S"], number: Int64[np.ndarray, "S"]) -> Shaped[np.ndarray, "S"]:
+    """Keys of sessions, `<user>/<number>`.
+
+    Args:
+        user: id of the listener of each session.
+        number: number of the session among those of its user.
+    """
+    return np.array([f"{user}/{nth}" for user, nth in zip(user.tolist(), number.tolist(), strict=True)], object)
+
+
+def cut_sessions(source: "SourceEvents", rules: PairRules) -> Sessions:
+    """Cut all events of a source into sessions.
+
+    Args:
+        source: the events.
+        rules: the gap, and which events are left out.
+
+    Returns:
+        The sessions. With `share=longest`, the shares of `listens` are milliseconds.
+    """
+    columns = source.database.execute(source.query).fetchnumpy()
+    sessions = cut_events(
+        {name: np.asarray(column) for name, column in columns.items()}, source.reading, rules
+    ).sessions
+    return sessions if source.user_names is None else replace(sessions, user=source.user_names[sessions.user])
+
+
+def cut_events(events: Mapping[str, np.ndarray], reading: "Reading", rules: PairRules) -> CutEvents:
+    """Cut events into sessions.
 
     A session ends after an event marked as last, before a pause longer than the gap, or where the source reports
     another session. Where the source has recommendations, they separate the sessions of a user that ran at the same
     time.
 
     Args:
-        source: the events.
-        session_gap_minutes: a longer pause ends a session, in minutes, above 0.
-        policies: which events are left out.
+        events: the columns of `SourceEvents.query`: all events of some listeners, in any order.
+        reading: which columns the source has.
+        rules: the gap, and which events are left out.
 
     Returns:
-        The sessions. With `share=longest`, the shares of `listens` are milliseconds; see `shares_of_longest`.
-
-    Raises:
-        InputError: `session_gap_minutes` is out of range.
+        The sessions.
     """
-    check_number("session_gap_minutes", session_gap_minutes, above=0, most=1e9, hint="30 is usual")
-    events, dropped = _sorted_events(source), {"duplicates": 0}
-    has_clock = "timestamp" in source.reading.columns
+    policies, has_clock = rules.policies, "timestamp" in reading.columns
+    events, dropped = _sorted(events, has_clock=has_clock), {"duplicates": 0}
     if has_clock and policies.duplicates == "drop" and (again := duplicates(events)).any():
         dropped["duplicates"] = int(again.sum())
-        events = {name: column[~again] for name, column in events.items()}
-    gap_ms = round(session_gap_minutes * 60_000)
-    starts_user = _changes(events["user_id"])
-    is_tied = ~starts_user[1:] & (np.diff(events["timestamp"]) == 0)
+        events = _where(events, ~again)
+    starts_user, pause = _changes(events["user_id"]), np.diff(events["timestamp"])
+    num_tied = int((~starts_user[1:] & (pause == 0)).sum()) if has_clock else 0
     begins = starts_user.copy()
     if "is_last" in events:
         begins |= np.roll(events["is_last"], 1)
     if "source_session" in events:
         begins |= _changes(events["source_session"])
-    begins[1:] |= np.diff(events["timestamp"]) > gap_ms
+    begins[1:] |= pause > rules.session_gap_ms
     num_interleaved, num_before = 0, len(begins)
     if "recommendation" in events:
-        events, begins, num_interleaved = separate(events, begins, policy=policies.interleaved, gap_ms=gap_ms)
+        separated = separate(events, begins, policy=policies.interleaved, gap_ms=rules.session_gap_ms)
+        events, begins, num_interleaved = separated
         dropped["interleaved"] = num_before - len(begins)
-    if source.reading.share == "gap":
+    if reading.share == "gap":
         events["share"] = _shares_of_gaps(events, begins)
-    sessions = _in_order_of_start(source, events, begins)
-    sessions = replace(
-        sessions,
+    start, session, is_first = np.flatnonzero(begins), begins.cumsum() - 1, _changes(events["user_id"])[begins]
+    nth, listener = np.arange(len(start)), is_first.cumsum() - 1
+    number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
+    kept = _kept(policies, session, events["track"], listener, dropped)
+    if not kept.all():
+        events, session = _where(events, kept), session[kept]
+    length = np.bincount(session, minlength=len(start))
+    start, some = length.cumsum() - length, np.flatnonzero(length)
+    started, position = events["timestamp"][start[some]], events["position"][start[some]]
+    by_start = in_order_of_start(started, position)
+    some, position = some[by_start], position[by_start]
+    session, place, event = gather(start[some], length[some])
+    sessions = Sessions(
+        user=events["user_id"][start[some]],
+        number=number[some],
+        listener=listener[some],
         has_clock=has_clock,
+        listens=Listens(
+            session=session,
+            track=events["track"][event].astype(np.int64),
+            played_ratio=events["share"][event],
+        ),
+        timestamp=events["timestamp"][event],
+        place=place,
         num_interleaved=num_interleaved,
-        num_tied=int(is_tied.sum()) if has_clock else 0,
+        num_tied=num_tied,
         dropped=dropped,
     )
-    return _apply(policies, sessions)
+    return CutEvents(sessions, position, int(is_first.sum()))
 
 
-def _sorted_events(source: "SourceEvents") -> dict[str, np.ndarray]:
-    """The columns that the events have, sorted by user and time; a session of the source stays together."""
-    roles = source.reading.columns
-    optional = {
-        "source_session": "COALESCE(source_session, 0) AS source_session" if "session" in roles else "",
-        "is_last": "is_last" if "last" in roles else "",
-        "recommendation": "COALESCE(recommendation, -1) AS recommendation" if "recommendation" in roles else "",
-    }
-    more = "".join(f", {text}" for text in optional.values() if text)
-    columns = source.database.execute(f"""
-        SELECT user_id, COALESCE(timestamp, 0) AS timestamp, position, track,
-               COALESCE(played_ratio, 'nan'::FLOAT) AS share {more}
-        FROM events ORDER BY user_id, timestamp, position""").fetchnumpy()
-    events = {name: np.asarray(column) for name, column in columns.items()}
-    if "source_session" in events and "timestamp" in roles:
-        events = _together(events)
-    return events
+def in_order_of_start(started: Int64[np.ndarray, "S"], position: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+    """The order of sessions: by their start, then by the place of their first event among the rows.
+
+    Args:
+        started: time of the first event.
+        position: its place.
+
+    Returns:
+        Places of the sessions, the first one first.
+    """
+    return np.lexsort((position, started))
+
+
+def gather(
+    start: Int64[np.ndarray, "S"], length: Int64[np.ndarray, "S"]
+) -> tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"], Int64[np.ndarray, "E"]]:
+    """The events of sessions, session by session.
+
+    Args:
+        start: number of the first event of each session; its others follow.
+        length: number of events of each session.
+
+    Returns:
+        Of each event: the place of its session in the arguments, its place 0, 1, … in the session, and its number.
+    """
+    session = np.repeat(np.arange(len(length)), length)
+    place = np.arange(len(session)) - np.repeat(length.cumsum() - length, length)
+    return session, place, np.repeat(start, length) + place
+
+
+def _where(events: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: column[chosen] for name, column in events.items()}
+
+
+def _sorted(events: Mapping[str, np.ndarray], *, has_clock: bool) -> dict[str, np.ndarray]:
+    """The events by user, time and row; a session of the source stays together."""
+    events = _where(events, np.lexsort((events["position"], events["timestamp"], events["user_id"])))
+    return _together(events) if has_clock and "source_session" in events else events
 
 
 def _together(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -164,7 +239,7 @@ def _together(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if (np.diff(first) >= 0).all():
         return events
     order = np.lexsort((np.arange(len(user)), first))
-    return {name: column[order] for name, column in events.items()}
+    return _where(events, order)
 
 
 def _shares_of_gaps(events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "E"]) -> Float32[np.ndarray, "E"]:
@@ -174,50 +249,29 @@ def _shares_of_gaps(events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "
     return np.asarray(np.minimum(gap / events["share"], 1.0), np.float32)
 
 
-def _in_order_of_start(
-    source: "SourceEvents", events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "E"]
-) -> Sessions:
-    user, timestamp = events["user_id"], events["timestamp"]
-    start = np.flatnonzero(begins)
-    nth = np.arange(len(start))
-    is_first = _changes(user)[start]
-    number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
-    length = np.diff(start, append=len(user))
-    by_time = np.lexsort((events["position"][start], timestamp[start]))
-    listener = (is_first.cumsum() - 1)[by_time]
-    start, number, length = start[by_time], number[by_time], length[by_time]
-    place = np.arange(len(user)) - np.repeat(length.cumsum() - length, length)
-    event = np.repeat(start, length) + place
-    return Sessions(
-        user=user[start] if source.user_names is None else source.user_names[user[start]],
-        number=number,
-        listener=listener,
-        has_clock=False,
-        listens=Listens(
-            session=np.repeat(nth, length),
-            track=events["track"][event].astype(np.int64),
-            played_ratio=events["share"][event],
-        ),
-        timestamp=timestamp[event],
-        place=place,
-        num_interleaved=0,
-        num_tied=0,
-        dropped={},
-    )
+def _kept(
+    policies: Policies,
+    session: Int64[np.ndarray, "E"],
+    track: Int64[np.ndarray, "E"],
+    listener: Int64[np.ndarray, "S"],
+    dropped: dict[str, int],
+) -> Bool[np.ndarray, "E"]:
+    """Which events repeats, long sessions and rare users leave, in this order; the others are counted in `dropped`."""
+    kept = np.ones(len(session), bool)
 
+    def leave_out(policy: str, events: Bool[np.ndarray, "E"]) -> None:
+        dropped[policy] = int((kept & events).sum())
+        np.logical_and(kept, ~events, out=kept)
 
-def _apply(policies: Policies, sessions: Sessions) -> Sessions:
-    """Leave out repeats, long sessions and rare users, in this order."""
     if policies.repeats == "drop":
-        again = repeats(sessions.listens.session, sessions.listens.track)
-        sessions = sessions.without(again, "repeats")
+        leave_out("repeats", repeats(session, track))
     if policies.longest_session is not None:
-        is_long = np.bincount(sessions.listens.session, minlength=len(sessions)) > policies.longest_session
-        sessions = sessions.without(is_long[sessions.listens.session], "longest_session")
+        is_long = np.bincount(session[kept], minlength=len(listener)) > policies.longest_session
+        leave_out("longest_session", is_long[session])
     if policies.min_sessions > 1:
-        is_rare = of_rare_users(sessions.listener, policies.min_sessions)
-        sessions = sessions.without(is_rare[sessions.listens.session], "min_sessions")
-    return sessions
+        is_left = np.bincount(session[kept], minlength=len(listener)) > 0
+        leave_out("min_sessions", (np.bincount(listener, is_left) < policies.min_sessions)[listener][session])
+    return kept
 
 
 def _changes(column: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:

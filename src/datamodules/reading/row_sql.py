@@ -145,7 +145,7 @@ def artist_of(path: str | None, cells: Cells, settings: TableSettings) -> str:
         return "CAST(NULL AS VARCHAR)"
     text = cells.text(path)
     if cells.rows.is_json:
-        is_list = f"json_valid({text}) AND {text} LIKE '[%'"
+        is_list = f"{text} LIKE '[%' AND json_valid({text})"
         text = f"CASE WHEN {is_list} THEN json_extract_string({text}, '$[0]') ELSE {text} END"
     if settings.artist_separator is not None:
         text = f"trim(string_split({text}, '{_sql(settings.artist_separator)}')[1])"

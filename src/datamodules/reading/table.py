@@ -92,6 +92,20 @@ class SourceEvents:
     user_names: np.ndarray | None
     reading: Reading
 
+    @property
+    def query(self) -> str:
+        """SQL of the events without NULL, with `share` for `played_ratio`; what the source lacks is no column."""
+        optional = {
+            "session": ", COALESCE(source_session, 0) AS source_session",
+            "last": ", is_last",
+            "recommendation": ", COALESCE(recommendation, -1) AS recommendation",
+        }
+        more = "".join(text for role, text in optional.items() if role in self.reading.columns)
+        return f"""
+            SELECT user_id, COALESCE(timestamp, 0) AS timestamp, position, track,
+                   COALESCE(played_ratio, 'nan'::FLOAT) AS share {more}
+            FROM events"""
+
 
 @contextmanager
 def read_table(
@@ -149,7 +163,8 @@ def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnecti
         database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
         database.execute(f"SET TimeZone = '{settings.zone}'")
         # DuckDB makes a join of a long IN list, and threads then insert the rows of a file out of order
-        database.execute("SET disabled_optimizers = 'in_clause'")
+        # it also underestimates the events, and would hash these instead of the catalogue that they are joined with
+        database.execute("SET disabled_optimizers = 'in_clause, build_side_probe_side'")
         try:
             yield database, Path(folder)
         except RuntimeError as error:

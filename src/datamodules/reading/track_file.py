@@ -54,14 +54,13 @@ class Tracks:
         Raises:
             InputError: there is no track, or an id occurs twice.
         """
-        rows = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchall()
-        tracks, *names = zip(*rows, strict=True) if rows else ((), (), ())
+        columns = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
+        tracks, *names = (columns[name].tolist() for name in ("track", "title", "artist"))  # NULL is None
         source = self.shown or "the events"
         if self.ids == "whole":
             return Catalog.from_columns(list(map(int, tracks)), *names, source=source)
-        numbers = list(range(len(tracks)))
-        source_ids = list(tracks) if self.ids == "text" else None
-        return Catalog.from_columns(numbers, *names, source=source, source_ids=source_ids)
+        source_ids = tracks if self.ids == "text" else None
+        return Catalog.from_columns(range(len(tracks)), *names, source=source, source_ids=source_ids)
 
 
 def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings, folder: Path) -> Tracks | None:
@@ -112,7 +111,9 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
         values = [str(value) for (value,) in run(database, sample, rows.parameters, files=files).fetchall() if value]
         unit = unit_of_duration(values, unit, column=mapping["duration"], key=f"{key}.units.duration")
         duration = f"{cells.typed(mapping['duration'], 'DOUBLE')} * {MS_OF[unit]:g}"
-    number, text = whole(mapping["track"], cells), cells.shown(mapping["track"])
+    number, text = whole(mapping["track"], cells), "NULL"
+    if settings.ids != "whole":  # in JSON a text is looked up once more
+        text = cells.shown(mapping["track"])
     query = f"""CREATE OR REPLACE TABLE track_file AS
         SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
                {artist_of(mapping.get("artist"), cells, settings)} AS artist, {duration} AS duration_ms,

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from segue.datamodules.pairs.engines import sha256
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
@@ -17,6 +16,26 @@ MANIFEST = "manifest.json"
 """Its name; it is written last, therefore a folder that has it is whole."""
 VERSION = 1
 """Of the columns of a shard and the keys of the manifest."""
+
+ROW = {
+    "session": "int64",
+    "listener": "int64",
+    "position": "int32",
+    "timestamp": "int64",
+    "following": "int64",
+    "played_ratio": "float",
+    "previous_position": "int32",
+    "previous": "int64",
+    "split": "int8",
+}
+"""The columns of a shard with their Arrow types.
+
+`session` is the number of the session in the order of starts, `position` the place 0, 1, … of the event in it,
+`timestamp` when it was played (ms since 1970; 0 without a clock), `following` the row of its track, `played_ratio` the
+share played (NULL where unknown), `previous` the row of the track it is paired with, at `previous_position` in the
+session (NULL without a pair), and `split` the place in `SPLITS` (with split=pair, -1 where there is no pair). The rows
+of a session are together, by position and then by previous position, NULL first; all events of a session have a row.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +196,12 @@ class Manifest:
                 raise InputError(f"{folder / name} is missing; {_REMEDY}")
             if sha256(folder / name) != digest:
                 raise InputError(f"{folder / name} has another digest than the manifest says; {_REMEDY}")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _COUNTS = ("rows", "events", "sessions", "listeners", "tracks", "artists")

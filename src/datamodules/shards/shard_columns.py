@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,10 +17,10 @@ from filelock import FileLock
 from jaxtyping import Int8
 
 from segue.catalog import Listens
-from segue.datamodules.pairs.engines import ROW
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.pairs.sessions import Sessions
-from segue.datamodules.shards.manifest import Manifest, Shard
+from segue.datamodules.shards.column_files import column_file, kind_of, map_column
+from segue.datamodules.shards.manifest import ROW, Manifest, Shard
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole_folder
@@ -27,8 +28,6 @@ from segue.runs.atomic import write_record, write_whole_folder
 _AT_ONCE = 1 << 18
 """Rows that are in memory at once."""
 _RECORD = "columns.json"
-_KINDS: Mapping[str, type[np.generic]] = {"played_ratio": np.float32, "part": np.int8}
-"""Types of columns; the others are int64."""
 _EVENT = ("session", "track", "played_ratio", "timestamp", "place")
 _SESSION = ("listener", "part")
 _TRAIN = ("session", "track", "played_ratio")
@@ -79,25 +78,21 @@ def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
     """
     manifest.check_files(folder)
     stamp = _stamp(folder, manifest)
-    if (sizes := _sizes_of(cache, stamp)) is None:
+    if not _are_whole(cache, stamp):
         try:
             _refuse_other_files(cache)
             cache.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=cache.parent).close()  # where no file can be, the lock would be waited for
             with FileLock(cache.with_name(f".{cache.name}.lock")):
-                if (sizes := _sizes_of(cache, stamp)) is None:
-                    sizes = _write(folder, manifest, cache, stamp)
+                if not _are_whole(cache, stamp):
+                    _write(folder, manifest, cache, stamp)
         except OSError as error:
             raise InputError(
                 f"the columns of the shards, {_num_bytes(manifest) / 1e6:,.1f} MB, cannot be written into {cache}: "
                 f"{error.strerror}; choose another folder with datamodule.cache=<folder>"
             ) from None
 
-    def mapped(table: str, column: str) -> Any:
-        if not sizes[table]:
-            return np.empty(0, _kind(column))
-        return np.memmap(_file(cache, table, column), _kind(column), "c", shape=(sizes[table],)).view(np.ndarray)
-
+    mapped = partial(map_column, cache)
     listener = mapped("session", "listener")
     sessions = Sessions(
         user=listener,
@@ -124,7 +119,7 @@ def _num_bytes(manifest: Manifest) -> int:
     """Size of all columns, at most: an event may not be one of training."""
 
     def of_row(columns: tuple[str, ...]) -> int:
-        return sum(_kind(name).itemsize for name in columns)
+        return sum(kind_of(name).itemsize for name in columns)
 
     counts = manifest.counts
     of_events = counts["events"] * (of_row(_EVENT) + of_row(_TRAIN))
@@ -137,16 +132,15 @@ def _stamp(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {"digest": manifest.digest, "times": times}
 
 
-def _sizes_of(cache: Path, stamp: Mapping[str, Any]) -> dict[str, int] | None:
-    """Rows of each table, if the folder has all columns of these shards; None otherwise."""
+def _are_whole(cache: Path, stamp: Mapping[str, Any]) -> bool:
+    """Whether the folder has all columns of these shards."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads((cache / _RECORD).read_text(encoding="utf-8"))
         sizes: dict[str, int] = record["sizes"]
-        files = [(_file(cache, table, name), table, name) for table, names in _TABLES.items() for name in names]
-        is_whole = all(path.stat().st_size == sizes[table] * _kind(name).itemsize for path, table, name in files)
-        if is_whole and {name: record[name] for name in stamp} == stamp:
-            return sizes
-    return None
+        files = [(column_file(cache, table, name), table, name) for table, names in _TABLES.items() for name in names]
+        is_whole = all(path.stat().st_size == sizes[table] * kind_of(name).itemsize for path, table, name in files)
+        return is_whole and {name: record[name] for name in stamp} == stamp
+    return False
 
 
 def _refuse_other_files(cache: Path) -> None:
@@ -157,17 +151,8 @@ def _refuse_other_files(cache: Path) -> None:
         )
 
 
-def _file(cache: Path, table: str, column: str) -> Path:
-    return cache / f"{table}-{column}.bin"
-
-
-def _kind(column: str) -> np.dtype[Any]:
-    return np.dtype(_KINDS.get(column, np.int64))
-
-
-def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any]) -> dict[str, int]:
-    """Write the columns of all shards into a folder; rows of each table."""
-    sizes: dict[str, int] = {}
+def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any]) -> None:
+    """Write the columns of all shards into a folder."""
 
     def write(partial: Path) -> None:
         with contextlib.ExitStack() as stack:
@@ -177,11 +162,9 @@ def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, An
                 for rows in _batches(folder / shard.file, shard):
                     writer.add(rows)
         writer.check()
-        sizes.update(writer.sizes)
-        write_record({**stamp, "sizes": sizes}, partial / _RECORD)
+        write_record({**stamp, "sizes": writer.sizes}, partial / _RECORD)
 
     write_whole_folder(cache, write)
-    return sizes
 
 
 def _batches(path: Path, shard: Shard) -> Iterator[dict[str, np.ndarray]]:
@@ -220,7 +203,7 @@ class _Writer:
     def __init__(self, folder: Path, stack: contextlib.ExitStack, manifest: Manifest) -> None:
         self._manifest = manifest
         self._files: dict[tuple[str, str], BinaryIO] = {
-            (table, name): stack.enter_context(_file(folder, table, name).open("wb"))
+            (table, name): stack.enter_context(column_file(folder, table, name).open("wb"))
             for table, names in _TABLES.items()
             for name in names
         }
@@ -259,7 +242,7 @@ class _Writer:
         self.sizes[table] += int(chosen.sum())
         for (of, name), file in self._files.items():
             if of == table:
-                file.write(np.ascontiguousarray(columns[name][chosen], _kind(name)).data)
+                file.write(np.ascontiguousarray(columns[name][chosen], kind_of(name)).data)
 
     def check(self) -> None:
         """Refuse rows whose numbers are not those of the manifest.

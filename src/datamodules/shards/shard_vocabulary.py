@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog
-from segue.datamodules.pairs.engines import sha256
+from segue.datamodules.shards.manifest import sha256
 from segue.runs.atomic import write_whole
 
 VOCABULARY = "vocabulary.json"

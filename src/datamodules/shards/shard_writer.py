@@ -1,6 +1,7 @@
 """From a source to Parquet shards with a manifest: what `prepare.py` does."""
 
 import contextlib
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -8,12 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.engines import Engine, disk_error, sha256
-from segue.datamodules.pairs.row_steps import Rows, make_rows
-from segue.datamodules.shards.manifest import VERSION, Manifest, Shard
+from segue.datamodules.shards.engines import Engine
+from segue.datamodules.shards.manifest import VERSION, Manifest, Shard, sha256
+from segue.datamodules.shards.prepared_rows import PreparedRows, prepare_rows
 from segue.datamodules.shards.shard_vocabulary import write_vocabulary
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
@@ -24,7 +23,7 @@ from segue.runs.provenance import provenance
 _PROGRESS = "progress.json"
 """The finished shards of a run that has not ended."""
 _STAGING = ".staging"
-"""Files that an engine needs until the end."""
+"""Files that are needed until the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,56 +62,56 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
             shards of another source.
         OSError: the disk is full, or must not be written to.
     """
+    folder = folder.resolve()  # for other machines
     staging = folder / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
     remove_partial_files(folder)
     try:
-        with datamodule.source() as source:
-            rows = make_rows(engine, source, datamodule.rules, staging)
-            pairs = _pairs_of(engine)
-            _check_pairs(pairs, rows, str(datamodule.path), datamodule.rules.split)
-            state = {
-                "version": VERSION,
-                "settings": digest({"source": dict(what.source), "recipe": what.recipe, "rows": what.shard_rows}),
-                "rows": [rows.num_rows, rows.num_events, rows.num_sessions, *pairs.values()],
-                "sum": _sum_of(engine),
-            }
-            shards, num_kept = _write_shards(engine, rows, what.shard_rows, folder, state)
-            vocabulary = write_vocabulary(source.catalog, rows.hidden, folder)
-            manifest = Manifest(
-                version=VERSION,
-                digest=Manifest.digest_of(shards, vocabulary),
-                recipe=what.recipe,
-                batch_size=what.batch_size,
-                context=what.context,
-                engine=engine.name,
-                source=what.source,
-                counts={
-                    "rows": rows.num_rows,
-                    "events": rows.num_events,
-                    "sessions": rows.num_sessions,
-                    "listeners": rows.num_listeners,
-                    "tracks": len(source.catalog),
-                    "artists": source.catalog.num_artists,
-                },
-                pairs=pairs,
-                pairing=datamodule.rules.pairing,
-                by_pair=rows.by_pair,
-                has_clock=rows.has_clock,
-                num_interleaved=rows.num_interleaved,
-                num_tied=rows.num_tied,
-                dropped=rows.dropped,
-                reading=source.reading,
-                vocabulary=vocabulary,
-                shards=shards,
-                provenance=provenance(),
-            )
-            engine.end()
+        rows = prepare_rows(datamodule, engine, staging, what.shard_rows)
+        pairs = {name: rows.numbers[name] for name in SPLITS}
+        num_sessions = len(rows.remaining)
+        _check_pairs(pairs, num_sessions, str(datamodule.path), datamodule.rules.split)
+        state = {
+            "version": VERSION,
+            "settings": digest({"source": dict(what.source), "recipe": what.recipe, "rows": what.shard_rows}),
+            "rows": rows.digests,
+        }
+        shards, num_kept = _write_shards(engine, rows, what.shard_rows, folder, state)
+        vocabulary = write_vocabulary(rows.catalog, rows.hidden, folder)
+        manifest = Manifest(
+            version=VERSION,
+            digest=Manifest.digest_of(shards, vocabulary),
+            recipe=what.recipe,
+            batch_size=what.batch_size,
+            context=what.context,
+            engine=engine.name,
+            source=what.source,
+            counts={
+                "rows": rows.numbers["rows"],
+                "events": rows.numbers["events"],
+                "sessions": num_sessions,
+                "listeners": rows.num_listeners,
+                "tracks": len(rows.catalog),
+                "artists": rows.catalog.num_artists,
+            },
+            pairs=pairs,
+            pairing=datamodule.rules.pairing,
+            by_pair=datamodule.rules.split == "pair",
+            has_clock="timestamp" in rows.reading.columns,
+            num_interleaved=rows.num_interleaved,
+            num_tied=rows.num_tied,
+            dropped=rows.dropped,
+            reading=rows.reading,
+            vocabulary=vocabulary,
+            shards=shards,
+            provenance=provenance(),
+        )
+        engine.end()
     except (OSError, InputError):
         raise
     except Exception as error:  # DuckDB and Java have errors of their own
         if "No space left" in str(error) or "failed to offload" in str(error):
-            raise disk_error(error, folder) from None
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from None
         raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -137,51 +136,26 @@ def source_settings(config: Any) -> dict[str, Any]:
 _OF_THE_RUN = ("rejected_path", "rejected_text", "max_rejected", "batch_size", "history", "seed")
 
 
-def _pairs_of(engine: Engine) -> dict[str, int]:
-    found = engine.fetch("SELECT split, COUNT(*) AS num FROM rows WHERE previous IS NOT NULL GROUP BY split")
-    counts = dict(zip(found["split"].tolist(), found["num"].tolist(), strict=True))
-    return {name: int(counts.get(part, 0)) for part, name in enumerate(SPLITS)}
-
-
-def _sum_of(engine: Engine) -> list[int]:
-    """Sums over all columns that show whether the rows are those of an earlier run."""
-    found = engine.fetch("""
-        SELECT COALESCE(SUM(CAST(MOD(following * 31 + position * 17 + session, 1000003) AS BIGINT)), 0) AS tracks,
-               COALESCE(SUM(MOD(timestamp + listener * 31, 1000003)), 0) AS times,
-               COALESCE(SUM(MOD((CAST(ROUND(COALESCE(played_ratio, -1) * 1000000) AS BIGINT) + 2000000)
-                                * (MOD(session, 1009) + position + 1), 1000003)), 0) AS shares,
-               COALESCE(SUM(MOD((COALESCE(previous, -1) + 2) * 31 + (COALESCE(previous_position, -1) + 2) * 17
-                                + (split + 2) * (MOD(session, 1009) + 1), 1000003)), 0) AS pairs FROM rows""")
-    return [int(found[name][0]) for name in ("tracks", "times", "shares", "pairs")]
-
-
-def _check_pairs(pairs: Mapping[str, int], rows: Rows, path: str, split: str) -> None:
+def _check_pairs(pairs: Mapping[str, int], num_sessions: int, path: str, split: str) -> None:
     if empty := [name for name, num in pairs.items() if not num]:
         raise InputError(
-            f"no pairs left for {' and '.join(empty)}: {rows.num_sessions} sessions with {sum(pairs.values())} pairs "
+            f"no pairs left for {' and '.join(empty)}: {num_sessions} sessions with {sum(pairs.values())} pairs "
             f"in {path} are too few for split={split}; see python describe.py, or add more logs"
         )
 
 
 def _write_shards(
-    engine: Engine, rows: Rows, shard_rows: int, folder: Path, state: Mapping[str, Any]
+    engine: Engine, rows: PreparedRows, shard_rows: int, folder: Path, state: Mapping[str, Any]
 ) -> tuple[list[Shard], int]:
-    num = max(1, -(-rows.num_rows // shard_rows))
-    per_shard = -(-rows.num_sessions // num)
-    ranges = {
-        folder / f"pairs-{number:05d}.parquet": (first, min(first + per_shard, rows.num_sessions))
-        for number, first in enumerate(range(0, rows.num_sessions, per_shard))
-    }
-    kept = _finished(folder, state)
+    tasks, kept = rows.shards(folder, shard_rows), _finished(folder, state)
     for stale in set(folder.glob("*.parquet")) - {folder / name for name in kept}:
         stale.unlink()
-    missing = {path: between for path, between in ranges.items() if path.name not in kept}
     done = dict(kept)
     write_record({**state, "shards": [asdict(shard) for shard in done.values()]}, folder / _PROGRESS)
-    for path in engine.write(missing):
-        done[path.name] = _described(path)
+    for shard in engine.map(rows.maker.write, [task for task in tasks if task.path.name not in kept]):
+        done[shard.file] = shard
         write_record({**state, "shards": [asdict(shard) for shard in done.values()]}, folder / _PROGRESS)
-    return [done[path.name] for path in ranges], len(kept)
+    return [done[task.path.name] for task in tasks], len(kept)
 
 
 def _finished(folder: Path, state: Mapping[str, Any]) -> dict[str, Shard]:
@@ -196,20 +170,3 @@ def _finished(folder: Path, state: Mapping[str, Any]) -> dict[str, Shard]:
 
 def _is_whole(path: Path, shard: Shard) -> bool:
     return path.is_file() and path.stat().st_size == shard.bytes and sha256(path) == shard.sha256
-
-
-def _described(path: Path) -> Shard:
-    """What the manifest says of a shard that was written."""
-    with duckdb.connect() as database:
-        quoted = str(path).replace("'", "''")
-        found = database.execute(
-            f"SELECT split, COUNT(*), COUNT(previous) FROM read_parquet('{quoted}') GROUP BY split"
-        ).fetchall()
-    pairs = {split: num for split, _, num in found}
-    return Shard(
-        file=path.name,
-        rows=sum(num for _, num, _ in found),
-        bytes=path.stat().st_size,
-        sha256=sha256(path),
-        pairs={name: int(pairs.get(part, 0)) for part, name in enumerate(SPLITS)},
-    )

@@ -1,36 +1,33 @@
-"""The engine that runs the SQL of shards on Spark: on the cores of this machine, or on a cluster.
+"""The engine that runs the tasks of a preparation on Spark: on the cores of this machine, or on a cluster.
 
-DuckDB reads the files of the source, whatever they are, and hands the events over as Parquet. All that needs events of
-more than one row, sessions, pairs and splits, is Spark's. The run folder must be one that all machines see.
+DuckDB reads the files of the source, whatever they are, and divides the events by listeners. What follows, sessions,
+pairs and shards, is Spark's. All machines must see the run folder, and have Python with Segue installed.
 """
 
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
-from functools import partial
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from segue.datamodules.pairs.engines import ROW, events_query
-from segue.datamodules.reading.table import SourceEvents
+from segue.datamodules.shards.engines import Result, Task
 from segue.errors import InputError, check_number
-from segue.runs.atomic import write_whole
+from segue.runs.provenance import ROOT
 
 _ANSWER_S = 10
 """Seconds within which the master of a cluster must accept a connection."""
 
 
 class SparkEngine:
-    """Spark SQL. Tables are Parquet files in the run folder until the end.
+    """Tasks as Python functions on Spark.
 
     Args:
         master: `local[*]`, `spark://<host>:<port>`, `yarn` or `k8s://<address>`.
         driver_memory: memory of this process for Spark, such as `4g`.
-        executor_memory: memory of each executor of a cluster.
-        partitions: number of parts of a shuffle, at least 1.
+        executor_memory: memory of the Python processes of each executor of a cluster.
+        partitions: number of parts into which the listeners are divided, at least 1.
         conf: other settings of Spark, by their names.
 
     Raises:
@@ -51,30 +48,27 @@ class SparkEngine:
         check_number("spark.partitions", partitions, whole=True, least=1)
         check_spark()
         _refuse_nobody(master)
-        self._master = master
+        self._master, self._partitions = master, partitions
         self._conf = {
             "spark.driver.memory": driver_memory,
-            "spark.executor.memory": executor_memory,
-            "spark.sql.shuffle.partitions": partitions,
+            "spark.executor.memoryOverhead": executor_memory,  # the memory that is not Java's
+            "spark.executorEnv.PYTHONPATH": str(ROOT),
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            "spark.sql.parquet.compression.codec": "zstd",
             **conf,
         }
-        self._num_tables = 0
         self._session: Any = None
-        self._folder = Path()
 
-    def begin(self, source: SourceEvents, folder: Path) -> None:
-        """Start Spark, and hand the events over.
+    def begin(self) -> None:
+        """Start Spark.
 
         Raises:
             InputError: Spark does not start.
         """
         from pyspark.sql import SparkSession
 
-        self._folder = folder.resolve()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._master.startswith("local"):
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.master(self._master).appName("segue prepare")
         for name, value in self._conf.items():
             builder = builder.config(name, str(value))
@@ -83,61 +77,15 @@ class SparkEngine:
         except Exception as error:  # Java's errors have no class of their own
             raise InputError(f"spark.master={self._master} cannot be used: {_cause(error)}") from None
         self._session.sparkContext.setLogLevel("ERROR")
-        events = str(self._folder / "events").replace("'", "''")
-        query = f"COPY ({events_query(source)}) TO '{events}' (FORMAT parquet, PER_THREAD_OUTPUT)"
-        source.database.execute(query)
-        self._read("events", self._folder / "events")
 
-    def _read(self, name: str, path: Path) -> None:
-        self._session.read.parquet(str(path)).createOrReplaceTempView(name)
+    def num_parts(self, num_events: int) -> int:  # noqa: ARG002 - the user knows the cluster
+        """As the settings say."""
+        return self._partitions
 
-    def _next(self, name: str) -> Path:
-        self._num_tables += 1
-        return self._folder / f"{name}-{self._num_tables}"
-
-    def view(self, name: str, query: str) -> None:
-        """Give a query a name."""
-        self._session.sql(query).createOrReplaceTempView(name)
-
-    def table(self, name: str, query: str) -> None:
-        """Compute a query and keep its result."""
-        path = self._next(name)
-        self._session.sql(query).write.parquet(str(path))
-        self._read(name, path)
-
-    def upload(self, name: str, columns: Mapping[str, np.ndarray]) -> None:
-        """Make a table of arrays."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = self._next(name)
-        path.mkdir()
-        pq.write_table(pa.table(dict(columns)), path / "uploaded.parquet")
-        self._read(name, path)
-
-    def fetch(self, query: str) -> dict[str, np.ndarray]:
-        """Compute a query; its result comes into this process."""
-        found = self._session.sql(query).toArrow()
-        return {name: found[name].to_numpy() for name in found.column_names}
-
-    def write(self, shards: Mapping[Path, tuple[int, int]]) -> Iterator[Path]:
-        """Write all shards side by side, then give them their names."""
-        if not shards:
-            return
-        first, end = np.array(list(shards.values()), np.int64).T
-        self.upload("shards", {"shard": np.arange(len(shards)), "first_session": first, "end_session": end})
-        rows = self._session.sql(f"""
-            SELECT {", ".join(ROW)}, shard FROM rows
-            INNER JOIN shards ON session >= first_session AND session < end_session""")
-        ordered = rows.repartition(len(shards), "shard").sortWithinPartitions(
-            "shard", "session", "position", rows.previous_position.asc_nulls_first()
-        )
-        path = self._next("written")
-        ordered.write.partitionBy("shard").parquet(str(path))
-        for number, shard in enumerate(shards):
-            [file] = (path / f"shard={number}").glob("part-*")
-            write_whole(shard, partial(shutil.move, file))
-            yield shard
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """Call a function for all tasks, side by side."""
+        results = self._session.sparkContext.parallelize(tasks, max(1, len(tasks))).map(function).collect()
+        return iter(results)
 
     def end(self) -> None:
         """Stop Spark."""

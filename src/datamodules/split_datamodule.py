@@ -1,0 +1,251 @@
+"""The `LightningDataModule` of pairs that are in splits already, wherever they come from.
+
+B pairs in a batch, P pairs in a split, S sessions, E events, N tracks.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int8, Int64
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from segue.catalog import Catalog, Listens, Vocabulary
+from segue.datamodules.batch_share import BatchShare
+from segue.datamodules.batches import BatchSampler, PairDataset, PairLoader
+from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
+from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.reading.table import Reading
+from segue.datamodules.splits import SPLITS
+from segue.errors import check_number
+from segue.histories import Histories
+from segue.models.contracts import PairBatch
+
+
+class SplitDataModule(LightningDataModule):
+    """Pairs in splits: their batches, counts and histories. What it reads from is a matter of `setup`.
+
+    Args:
+        path: of what it reads.
+        prepared_by: what has created the files; None if they were there.
+        history: largest number of tracks of the session that a batch has for each pair, at least 0.
+        seed: seed of the order of the training pairs, in [0, 2³²).
+
+    Raises:
+        InputError: an argument is out of range.
+
+    `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
+    `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
+    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
+    of a training batch this process has, where several train together.
+    """
+
+    reading: Reading
+    catalog: Catalog
+    sessions: Sessions
+    vocabulary: Vocabulary
+    pairs: dict[str, Pairs]
+    new_tracks: Bool[np.ndarray, "N"]
+    batch_size: int
+    _part_of_session: Int8[np.ndarray, "S"] | None  # None where single pairs are split
+    _shards: Sequence[int] = ()
+    _shuffled_together: int | None = None  # all
+    batch_share: BatchShare | None = None
+    _dropped: Mapping[str, int]
+    _summary: pd.DataFrame | None = None
+    _digest: str | None = None
+
+    def __init__(self, *, path: str, prepared_by: Any, history: int, seed: int) -> None:
+        super().__init__()
+        check_number("datamodule.history", history, whole=True, least=0, hint="0 for one previous track")
+        check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
+        self.path, self.prepared_by = str(path), prepared_by
+        self._history, self._seed = history, seed
+
+    def remarks(self) -> list[str]:
+        """What to print below the summary. Call it after `setup`."""
+        return []
+
+    @property
+    def seen_until_ms(self) -> int:
+        """Latest start of a session that is not in the test set; for `split=time`, whose test sessions start later.
+
+        In milliseconds since 1970.
+        """
+        assert self._part_of_session is not None, "sessions are split"
+        starts = self.sessions.timestamp[self.sessions.place == 0]
+        return int(starts[self._part_of_session != SPLITS.index("test")].max())
+
+    def describe_pairs(self, hidden: Bool[np.ndarray, "N"]) -> None:
+        """Set what follows from catalogue, sessions and pairs: `vocabulary`, `new_tracks` and the summary.
+
+        Args:
+            hidden: True for each track that is hidden from training.
+        """
+        self.vocabulary = self._vocabulary()
+        self.new_tracks = self._new_tracks(hidden)
+        self._summary = self._summarise()
+
+    def _new_tracks(self, hidden: Bool[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+        """The tracks that are played or hidden, and that training does not know."""
+        words = self.vocabulary
+        known = words.plays + words.previous_counts + words.next_counts > 0
+        is_played: Bool[np.ndarray, N] = np.bincount(self.sessions.listens.track, minlength=len(known)) > 0
+        return np.asarray((hidden | is_played) & ~known)
+
+    def _vocabulary(self) -> Vocabulary:
+        train, num_tracks = self.pairs["train"], len(self.catalog)
+        listens = self._training_listens(train)
+        played = train.following if self._part_of_session is None else listens.track
+        listener_counts, mean = known_shares(train, int(self.sessions.listener.max(initial=-1)) + 1)
+        return Vocabulary(
+            catalog=self.catalog,
+            previous_counts=np.bincount(train.previous, minlength=num_tracks),
+            next_counts=np.bincount(train.following, minlength=num_tracks),
+            plays=np.bincount(played, minlength=num_tracks),
+            listener_counts=listener_counts,
+            listens=listens,
+            mean_played_ratio=mean,
+        )
+
+    def _training_listens(self, train: Pairs) -> Listens:
+        if self._part_of_session is None:  # a session may have pairs of every split
+            return train.as_listens()
+        return self.sessions.listens.where(self._part_of_session[self.sessions.listens.session] == 0)
+
+    def _summarise(self) -> pd.DataFrame:
+        num_tracks, plays_of = (
+            len(self.catalog),
+            None if self._part_of_session is None else self._plays_by_part(self._part_of_session),
+        )
+        rows: dict[str, tuple[int | None, ...]] = {}
+        for part, (name, pairs) in enumerate(self.pairs.items()):
+            if plays_of is None:
+                num_plays = np.bincount(pairs.previous, minlength=num_tracks)
+                num_plays += np.bincount(pairs.following, minlength=num_tracks)
+                num_events, num_sessions = None, len(np.unique(pairs.session))
+            else:
+                num_plays, num_events = plays_of[part], int(plays_of[part].sum())
+                num_sessions = int((self._part_of_session == part).sum())
+            tracks = np.flatnonzero(num_plays)
+            num_artists = len(np.unique(self.catalog.artist_of[tracks]))
+            rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
+        num_pairs = sum(map(len, self.pairs.values()))
+        size = (len(self.catalog), self.catalog.num_artists)
+        num_events = len(self.sessions.listens.track)
+        rows["all"] = (num_events, len(self.sessions), num_pairs, *size, self.reading.num_rejected)
+        columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
+
+    def _plays_by_part(self, part_of_session: Int8[np.ndarray, "S"]) -> Int64[np.ndarray, "splits N"]:
+        """Number of plays of each track in each split."""
+        listens, num_tracks = self.sessions.listens, len(self.catalog)
+        plays = np.zeros(len(SPLITS) * num_tracks, np.int64)
+        for part in slices(len(listens.track)):
+            place = part_of_session[listens.session[part]].astype(np.int64) * num_tracks + listens.track[part]
+            plays += np.bincount(place, minlength=len(plays))
+        return plays.reshape(len(SPLITS), num_tracks)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Number of events (with `self_pairs`, and with `split=pair`, of pairs) that each rule left out."""
+        return {**self.reading.dropped, **self.sessions.dropped, **self._dropped}
+
+    def summary(self) -> pd.DataFrame:
+        """Count the content of each split. Call it after `setup`.
+
+        Returns:
+            One line for each split and a line `all`; the columns are events, sessions, pairs, distinct tracks, distinct
+                artists and rejected rows. The line `all` counts the tracks and artists of the
+                catalogue. With `split=pair` the events of a split are not counted.
+        """
+        assert self._summary is not None, "summary() before setup()"
+        return self._summary
+
+    def histories(self, pairs: Pairs) -> Histories:
+        """Look up what was heard before the next track of each pair. Call it after `setup`.
+
+        Args:
+            pairs: pairs of this source.
+
+        Returns:
+            The histories; their events are those of all sessions and are not copied.
+        """
+        listens = self.sessions.listens
+        return Histories(
+            tracks=listens.track,
+            played_ratio=listens.played_ratio,
+            last=pairs.last,
+            length=pairs.length,
+            previous=pairs.previous,
+        )
+
+    def digest(self) -> str:
+        """Compute a digest of the data. Call it after `setup`.
+
+        Returns:
+            Sixteen hexadecimal digits. They change if a pair, its listener, its split or the catalogue changes.
+        """
+        if self._digest is None:
+            self._digest = self._hash()
+        return self._digest
+
+    def _hash(self) -> str:
+        sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
+        if self.catalog.source_ids is not None:
+            sha.update("\n".join(self.catalog.source_ids.tolist()).encode())
+        for pairs in self.pairs.values():
+            for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
+                sha.update(len(column).to_bytes(8, "little"))
+                sha.update(np.ascontiguousarray(column).data)
+        return sha.hexdigest()[:16]
+
+    def train_dataloader(self) -> DataLoader[PairBatch]:
+        """Build the loader of the training pairs.
+
+        Returns:
+            Batches in an order that depends on the seed and the epoch.
+        """
+        return self._loader("train", self._seed, self.batch_share)
+
+    def val_dataloader(self) -> DataLoader[PairBatch]:
+        """Build the loader of the validation pairs.
+
+        Returns:
+            Batches in the order of the pairs.
+        """
+        return self._loader("val", None)
+
+    def test_dataloader(self) -> DataLoader[PairBatch]:
+        """Build the loader of the test pairs.
+
+        Returns:
+            Batches in the order of the pairs.
+        """
+        return self._loader("test", None)
+
+    def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:
+        pairs = self.pairs[name]
+        kind = DataLoader if seed is None else PairLoader
+        return kind(
+            PairDataset(pairs, self.histories(pairs), self._history),
+            batch_size=None,  # the sampler yields complete batches
+            collate_fn=_identity,
+            sampler=BatchSampler(
+                num_pairs=len(pairs),
+                batch_size=self.batch_size,
+                seed=seed,
+                shards=self._shards,
+                window=self._shuffled_together,
+                share=share,
+            ),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _identity(batch: Any) -> Any:
+    return batch
