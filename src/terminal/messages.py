@@ -125,7 +125,9 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
     """The line for words of the command line that the config has no place for."""
     said = str(error)
     if unknown := re.search(r"Could not find '(.+)/(.*)'\s+Available options in '.+':((?:\n\t.+)*)", said):
-        group, name, choices = unknown[1].replace("hydra/sweeper", "search"), unknown[2], unknown[3].split()
+        group, name, choices = unknown[1], unknown[2], unknown[3].split()
+        if group == "hydra/sweeper":  # which is typed as search=
+            group, choices = "search", [choice for choice in choices if choice not in ("basic", "jobs")]
         return f"there is no {group}={name};{_close(name, choices)} choose one of {', '.join(choices)}"
     if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
         group = useless[2]

@@ -215,7 +215,7 @@ def test_a_search_is_a_sweeper() -> None:
             ["search=optuna", "search.batch=2", "seed=2"],
             "search=optuna starts many runs and needs -m: python train.py -m search=optuna search.batch=2 seed=2",
         ),
-        (["-m", "search=nonsense"], "there is no search=nonsense; choose one of jobs, optuna"),
+        (["-m", "search=nonsense"], "there is no search=nonsense; choose one of optuna"),
     ],
 )
 def test_a_search_needs_a_multirun_and_a_known_name(words: list[str], line: str, tmp_path: Path) -> None:
