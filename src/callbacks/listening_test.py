@@ -20,7 +20,18 @@ from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, V
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import SessionVectors
-from segue.simulation.listening import Heard, ListeningTest, Recommend, check_neighbours, from_lists, references
+from segue.settings import settings
+from segue.simulation.listening import (
+    Heard,
+    ListeningTest,
+    NumHits,
+    NumNearest,
+    NumSessions,
+    Recommend,
+    Seed,
+    from_lists,
+    references,
+)
 from segue.simulation.mixed_logs import MixedLogs, code_digest, keep_interest_neighbours
 from segue.simulation.session_lists import from_session
 from segue.simulation.world import World
@@ -33,6 +44,7 @@ LEVEL = 0.95
 _KINDS = {"random": "floor", "popular": "floor", "true_neighbours": "reference"}
 
 
+@settings("callbacks.listening")
 class Listening(Callback):
     """Logs `online/…` after the test, and after each epoch if `monitor=online`; does nothing without a world.
 
@@ -42,12 +54,8 @@ class Listening(Callback):
     Args:
         context: of the run; the lists that `Export` made are played.
         world: the world that the logs came from; None for that of `datamodule=simulated`, and none of other logs.
-        sessions: number of sessions, half of them of listeners kept for validation.
-        seed: of the sessions; not the seed of the run.
         k: length of the lists where `Export` made none.
         num_lists: number of last tracks whose lists are searched with `context=session`.
-        hits: number of the most played tracks of the world that `popular` plays, and that count as hits.
-        neighbours: number of tracks from which `true_neighbours` recommends.
         path: where the mean time of each listener is written (Parquet).
         monitor: the metric that chooses the best epoch.
 
@@ -60,12 +68,12 @@ class Listening(Callback):
         context: RunContext,
         *,
         world: World | None,
-        sessions: int,
-        seed: int,
+        sessions: NumSessions,
+        seed: Seed,
         k: int,
         num_lists: int,
-        hits: int,
-        neighbours: int,
+        hits: NumHits,
+        neighbours: NumNearest,
         path: str,
         monitor: str,
     ) -> None:
@@ -77,7 +85,6 @@ class Listening(Callback):
             check_k(k, len(context.datamodule.catalog))
             self._rows = _rows_in(world, context.datamodule.catalog)
             self._test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
-            check_neighbours(neighbours)
             if world_of(context.datamodule) is world:
                 keep_interest_neighbours(world, Path(context.datamodule.path).parent)
 
