@@ -113,7 +113,7 @@ def _warnings(warnings: Iterable[DataWarning]) -> Table:
         table.add_row(Text("warning     ", style="bold yellow"), Text(warning.says + _threshold(warning)))
         table.add_row("", Text(f"→ {warning.remedy}"))
     if not table.rows:
-        table.add_row("warnings    ", "none: nothing reaches its threshold (conf/describe.yaml)")
+        table.add_row("warnings    ", "none: nothing reaches its threshold (docs/describing.md)")
     return table
 
 
