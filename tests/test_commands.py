@@ -28,6 +28,7 @@ import compare
 import serve
 from segue.datamodules.recipe_choice import choose_recipe
 from segue.errors import InputError
+from segue.settings import with_defaults
 from segue.sweeps.search_words import search_as_sweeper
 from segue.terminal.words import experiment_as_name
 from tests.conftest import ROOT
@@ -150,7 +151,10 @@ def _conf_files() -> list[tuple[str, object]]:
     """What each file sets, and of what: the folder of a choice, or nothing for the whole config."""
     files = [(file, file.read_text(encoding="utf-8")) for file in sorted((ROOT / "conf").rglob("*.yaml"))]
     return [
-        ("" if "@package _global_" in text or file.parent.name == "conf" else file.parent.name, yaml.safe_load(text))
+        (
+            "" if "@package _global_" in text or file.parent.name == "conf" else file.parent.name,
+            with_defaults(yaml.safe_load(text)),
+        )
         for file, text in files
     ]
 
