@@ -30,6 +30,7 @@ class Setting:
         most: largest number.
         choices: of a text.
         hint: a remedy, at the end of the message.
+        key: its name on the command line, where that is not what `settings` says.
     """
 
     meaning: str
@@ -38,13 +39,14 @@ class Setting:
     most: int | float | None = None
     choices: Sequence[str] = ()
     hint: str = ""
+    key: str = ""
 
 
-def settings(key: str) -> Callable[[_Made], _Made]:
+def settings(group: str = "") -> Callable[[_Made], _Made]:
     """Check the settings of a class or a function when it is called.
 
     Args:
-        key: what comes before their names on the command line, such as `model`.
+        group: what comes before their names on the command line, such as `model`.
 
     Returns:
         A decorator. A value that breaks a rule is an `InputError` of one line.
@@ -57,15 +59,20 @@ def settings(key: str) -> Callable[[_Made], _Made]:
         def checked(*args: Any, **given: Any) -> Any:
             for name, (kind, setting) in _settings(function).items():
                 if name in given:
-                    given[name] = _checked(f"{key}.{name}", given[name], kind, setting)
+                    given[name] = _checked(_key(group, name, setting), given[name], kind, setting)
             return function(*args, **given)
 
+        vars(checked)["group"] = group
         if not inspect.isclass(made):
             return checked  # type: ignore[return-value]  # of the same signature
         type.__setattr__(made, "__init__", checked)
         return made
 
     return decorate
+
+
+def _key(group: str, name: str, setting: Setting) -> str:
+    return setting.key or f"{group}.{name}".removeprefix(".")
 
 
 def with_defaults(config: Any) -> Any:
@@ -119,19 +126,18 @@ def _value(default: ast.expr | None) -> Any:
     return ast.literal_eval(default)
 
 
-def described(made: Callable[..., Any]) -> dict[str, tuple[str, str, Any]]:
+def described(made: Callable[..., Any]) -> dict[str, tuple[str, str, str]]:
     """The settings of a class or a function, for a page.
 
     Args:
         made: the class or the function.
 
     Returns:
-        Rule, meaning and default (`inspect.Parameter.empty` without one) of each, by name.
+        Name on the command line, rule, and meaning with the hint of each, by the name of the parameter.
     """
-    function = _function_of(made)
-    parameters = inspect.signature(function).parameters
+    function: Any = _function_of(made)
     return {
-        name: (_rule(kind, setting), setting.meaning, parameters[name].default)
+        name: (_key(function.group, name, setting), _rule(kind, setting), setting.meaning + _hint(setting))
         for name, (kind, setting) in _settings(function).items()
     }
 
@@ -161,9 +167,12 @@ def _checked(name: str, value: Any, kind: Any, setting: Setting) -> Any:
     except ValidationError:
         made = _NOTHING
     if made is _NOTHING or not all(_is_allowed(one, setting) for one in _leaves(made)):
-        hint = f"; {setting.hint}" if setting.hint else ""
-        raise InputError(f"{name} must be {_rule(kind, setting)}, got {value!r}{hint}")
+        raise InputError(f"{name} must be {_rule(kind, setting)}, got {value!r}{_hint(setting)}")
     return made
+
+
+def _hint(setting: Setting) -> str:
+    return f"; {setting.hint}" if setting.hint else ""
 
 
 _NOTHING = object()

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segue.errors import InputError
+from segue.settings import with_defaults
 from segue.terminal.words import renamed
 from segue.verbs import compare, serve, simulate, train
 from tests.conftest import ROOT
@@ -147,7 +148,10 @@ def _conf_files() -> list[tuple[str, object]]:
     """What each file sets, and of what: the folder of a choice, or nothing for the whole config."""
     files = [(file, file.read_text(encoding="utf-8")) for file in sorted((ROOT / "conf").rglob("*.yaml"))]
     return [
-        ("" if "@package _global_" in text or file.parent.name == "conf" else file.parent.name, yaml.safe_load(text))
+        (
+            "" if "@package _global_" in text or file.parent.name == "conf" else file.parent.name,
+            with_defaults(yaml.safe_load(text)),
+        )
         for file, text in files
     ]
 

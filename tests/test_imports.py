@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verdicts": NOUNS | {"runs", "statistics", "datamodules", "reports"},
     "comparison": NOUNS | {"runs", "statistics", "evaluation", "tracking", "reports"},
     "describing": NOUNS | {"evaluation", "models", "datamodules", "reports"},
-    "sweeps": {"errors", "runs", "terminal", "tracking", "reports"},
+    "sweeps": {"errors", "settings", "runs", "terminal", "tracking", "reports"},
     "offpolicy": NOUNS | {"runs", "picking", "statistics", "datamodules", "reports", "verdicts"},
     "room": NOUNS | {"runs", "statistics", "simulation", "serving", "tracking", "verdicts"},
     "parallel": {"errors", "terminal"},

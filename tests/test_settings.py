@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,15 @@ class Made:
         other: int = 3,
     ) -> None:
         self.made = first, dim, share, weights, is_on, rule, other
+
+
+@settings()
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Settings of a verb: no group is before their names, and one has another name."""
+
+    days: Annotated[int, Setting("number of days", least=1)] = 1
+    logged: Annotated[bool, Setting("whether there are logs", key="log.all")]
 
 
 def test_settings_within_their_range_arrive() -> None:
@@ -64,9 +74,23 @@ def test_a_setting_out_of_range_is_one_line(change: dict[str, Any], message: str
         Made("x", **{"dim": 1, **change})
 
 
-def test_a_page_shows_rule_meaning_and_default() -> None:
-    assert described(Made)["share"] == ("a number above 0 or learned", "share", 0.5)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"days": 0}, "^days must be a whole number of at least 1, got 0"),
+        ({"logged": 1}, "^log.all must be true or false, got 1"),
+    ],
+)
+def test_the_message_has_the_name_on_the_command_line(change: dict[str, Any], message: str) -> None:
+    assert Traffic(logged=True).days == 1
+    with pytest.raises(InputError, match=message):
+        Traffic(**{"logged": True, **change})
+
+
+def test_a_page_shows_name_rule_and_meaning() -> None:
+    assert described(Made)["share"] == ("model.share", "a number above 0 or learned", "share; 0.2 is usual")
     assert "other" not in described(Made)
+    assert described(Traffic)["logged"] == ("log.all", "true or false", "whether there are logs")
 
 
 def test_a_config_gets_the_defaults_that_it_leaves_out_in_any_depth() -> None:

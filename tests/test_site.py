@@ -59,7 +59,22 @@ def test_every_page_is_in_the_navigation_but_the_tables_of_studies() -> None:
     navigation = read(ROOT / "mkdocs.yml").partition("\nnav:\n")[2].partition("\ntheme:\n")[0]
     listed = set(re.findall(r"\S+\.md", navigation))
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "experiments").glob("**/README.md")]
-    assert listed == {str(page.relative_to(ROOT)) for page in pages}
+    assert listed == {"docs/settings.md", *(str(page.relative_to(ROOT)) for page in pages)}
+
+
+def test_the_page_of_settings_has_those_of_each_file(site: Path) -> None:
+    page = re.sub(r"<[^>]*>", " ", read(site / "docs/settings.html"))
+    for words in (
+        "model=rules",
+        r"model\.window\s+10\s+a whole number of at least 1\s+largest distance in a session",
+        r"model\.artist_weight\s+1\.0\s+a number of at least 0",  # of model=sticky
+        r"world\.taste\.length\s+4\.3\s",  # of taste=small, which varies another
+        r"warnings\.plays_a_day\s+10000\s",
+        r"log\.with_propensity\s+\$\{log\.with_propensity\}\s+true or false",
+        r"search\.num_trials\s+20\s",
+        r"model\.shrinkage\s.*√\(\|v\|² \+ h²\)",
+    ):
+        assert re.search(words, page), words
 
 
 def test_markdown_is_read_as_in_the_repository(site: Path) -> None:

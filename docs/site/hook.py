@@ -1,13 +1,19 @@
 """MkDocs sees the pages where they are in the repository, so a link works both there and on the site.
 
 `README.md` is the first page; `CONTRIBUTING.md` and every Markdown file in `docs/` and `experiments/` are the others.
-Other files are on the site only if a page links to them.
+Other files are on the site only if a page links to them. The page of all settings is written from the code.
 """
 
+import html
+import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
@@ -19,6 +25,59 @@ ITEM = re.compile(r"[-*] |\d+\. ")
 LIST_AFTER_PARAGRAPH = re.compile(r"^((?![-*#|>] |\d+\. |\s).+\n)(?=[-*] |1\. )", re.MULTILINE)
 OF_SITE = ("docs/site/site.css", "docs/site/iframe-worker.js")
 """What the pages load. The script lets the search work on a page that a browser opens from the disk."""
+
+SETTINGS = "docs/settings.md"
+"""The page of all settings, which is no file: it is written when the site is built."""
+SWEEPERS = {"Sweep": "segue.sweeps.jobs.Sweep", "Search": "segue.sweeps.search.Search"}
+"""Where the sweepers are, which Hydra knows by names of its own."""
+
+
+def settings_page(root: Path) -> str:
+    """What the files of `conf/` build, with each setting: its value there, which values it may have, its meaning."""
+    lines = [
+        "# Settings",
+        "",
+        "What can be set on the command line, by the file of `conf/` that is chosen: `model.dim=64`, or",
+        "`-m model.dim=32,64` in a sweep. A value `${…}` comes from another setting.",
+    ]
+    for path in sorted((root / "conf").rglob("*.yaml")):
+        if rows := list(_rows(_config(path))):
+            group = path.parent.relative_to(root / "conf").as_posix()
+            about = re.match(r"(?:# .*\n)*", path.read_text(encoding="utf-8"))
+            lines += ["", f"## {'' if group == '.' else f'{group}='}{path.stem}", ""]
+            lines += [html.escape(re.sub(r"^# ", "", about[0], flags=re.MULTILINE), quote=False)] if about else []
+            lines += ["| setting | value | must be | meaning |", "|---|---|---|---|", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def _config(path: Path) -> Any:
+    """A file of `conf/` with the defaults of what it builds and, where it is a variant, with what it varies."""
+    from segue.settings import with_defaults
+
+    config: dict[str, Any] = with_defaults(yaml.safe_load(path.read_text(encoding="utf-8"))) or {}
+    for base in config.get("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            config = {**_config(path.with_name(f"{base}.yaml")), **config}
+    return config
+
+
+def _rows(node: Any) -> Iterator[str]:
+    """A row of the table for each setting of what a node and the nodes in it build."""
+    from segue.settings import described
+
+    children = node if isinstance(node, list) else []
+    if isinstance(node, dict):
+        package, _, name = str(node.get("_target_", "")).rpartition(".")
+        target = SWEEPERS[name] if package == "hydra_plugins.segue" else f"{package}.{name}"
+        made: Any = locate(target) if target.startswith("segue.") else None
+        for name, cells in (described(made) if made is not None else {}).items():
+            value = node.get(name, "")
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            key, *words = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)
+            yield " | ".join([f"| `{key}`", shown and f"`{shown}`", *words]) + " |"
+        children = [*node.values()]
+    for child in children:
+        yield from _rows(child)
 
 
 def pages(root: Path) -> list[Path]:
@@ -40,6 +99,7 @@ def linked(page: Path, root: Path) -> set[Path]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Replace the files of `docs_dir` by those of the repository, named by their path in it."""
     root = Path(config.docs_dir).resolve().parent
+    sys.path.insert(0, str(root))
     of_theme = [file for file in files if file.src_dir != config.docs_dir]
     markdown = pages(root)
     paths = {*markdown, *(root / name for name in OF_SITE)}.union(*(linked(page, root) for page in markdown))
@@ -47,7 +107,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         File(path.relative_to(root).as_posix(), str(root), config.site_dir, config.use_directory_urls)
         for path in sorted(paths)
     ]
-    return Files([*of_theme, *of_repository])
+    return Files([*of_theme, *of_repository, File.generated(config, SETTINGS, content=settings_page(root))])
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:

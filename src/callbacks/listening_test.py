@@ -14,7 +14,8 @@ from segue.models.export import Exported, session_vectors
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import SessionVectors
-from segue.simulation.listening import ListeningTest
+from segue.settings import settings
+from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSessions, Seed
 from segue.simulation.mixed_logs import keep_interest_neighbours, world_of
 from segue.simulation.run_listening import RunListening
 from segue.simulation.world import World
@@ -24,6 +25,7 @@ from segue.terminal.progress import progress
 _KINDS = {"random": "floor", "popular": "floor", "true_neighbours": "reference"}
 
 
+@settings("callbacks.listening")
 class Listening(Callback):
     """Logs `online/…` after the test, and after each epoch if `monitor=online`; does nothing without a world.
 
@@ -33,12 +35,8 @@ class Listening(Callback):
     Args:
         context: of the run.
         world: the world that the logs came from; None for that of `datamodule=simulated`, and none of other logs.
-        sessions: number of sessions, half of them of listeners kept for validation.
-        seed: of the sessions; not the seed of the run.
         k: length of the lists where there was no export.
         num_lists: number of last tracks whose lists are searched with `context=session`.
-        hits: number of the most played tracks of the world that `popular` plays, and that count as hits.
-        neighbours: number of tracks from which `true_neighbours` recommends.
         path: where the mean time of each listener is written (Parquet).
         monitor: the metric that chooses the best epoch.
 
@@ -51,12 +49,12 @@ class Listening(Callback):
         context: RunContext,
         *,
         world: World | None,
-        sessions: int,
-        seed: int,
+        sessions: NumSessions,
+        seed: Seed,
         k: int,
         num_lists: int,
-        hits: int,
-        neighbours: int,
+        hits: NumHits,
+        neighbours: NumNearest,
         path: str,
         monitor: str,
     ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import inf
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,11 @@ from jaxtyping import Float64, Int64
 
 from segue.comparison.paired_listening import is_paired, listening_scores
 from segue.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.evaluation.direction import direction
 from segue.evaluation.online import TIME, VAL_TIME
 from segue.evaluation.ranking import BY_NEWNESS
+from segue.settings import Setting, settings
 from segue.statistics.holm import holm
 from segue.statistics.intervals import MeanInterval
 from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
@@ -271,17 +272,23 @@ class Comparison:
         }
 
 
-def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[str], level: int | float) -> Comparison:
+@settings()
+def compare(
+    runs: Sequence[Run],
+    *,
+    select: str,
+    mode: Annotated[Literal["max", "min"], Setting("which mean of select is best")],
+    metrics: Sequence[str],
+    level: Annotated[float, Setting("confidence level of the intervals", least=0.5, most=0.9999, hint="0.95 is usual")],
+) -> Comparison:
     """Sort the set-ups by validation, and test each against the best.
 
     Args:
         runs: runs of all set-ups, in any order.
         select: the validation metric that chooses the best set-up.
-        mode: `max` or `min`: which mean of `select` is best.
         metrics: metrics to show. Those of TESTED and BY_NEWNESS, named `test/<name>`, are also tested. Effects of A/B
             tests (`ab/…_effect_percent`) and estimates from other logs (ESTIMATES) are always shown where a run has
             them.
-        level: confidence level of the intervals, in [0.5, 0.9999].
 
     Returns:
         Set-ups, best first, with the tested differences.
@@ -290,7 +297,7 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
         InputError: no run has `select`, or it is a test metric, or `mode` contradicts it; runs were tested on
             different queries; `level` is out of range.
     """
-    _check(runs, select, mode, level)
+    _check(runs, select, mode)
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
     effects = sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name))
     requested = list(dict.fromkeys([select, *metrics, *effects, *(name for name in ESTIMATES if name in known)]))
@@ -334,10 +341,7 @@ def compare(runs: Sequence[Run], *, select: str, mode: str, metrics: Sequence[st
     )
 
 
-def _check(runs: Sequence[Run], select: str, mode: str, level: int | float) -> None:
-    check_number("level", level, least=0.5, most=0.9999, hint="0.95 is usual")
-    if mode not in ("max", "min"):
-        raise InputError(f"mode must be max or min, got {mode!r}")
+def _check(runs: Sequence[Run], select: str, mode: str) -> None:
     if select.startswith("test/"):
         raise InputError(
             f"select={select} is a test metric; only validation chooses the best set-up; use select=val/<metric>"

@@ -119,7 +119,7 @@ def _warnings(warnings: Iterable[DataWarning]) -> Grid:
         table.add_row(Text("warning     ", style="bold yellow"), Text(warning.says + _threshold(warning)))
         table.add_row("", Text(f"→ {warning.remedy}"))
     if not table.rows:
-        table.add_row("warnings    ", "none: nothing reaches its threshold (conf/describe.yaml)")
+        table.add_row("warnings    ", "none: nothing reaches its threshold (docs/describing.md)")
     return table
 
 

@@ -1,68 +1,67 @@
 """What in a description should make a person look at the data again: each warning has a threshold and a remedy.
 
-The thresholds are in `conf/describe.yaml`, under `warnings`; null switches a warning off.
+The thresholds are the settings `warnings.…`; null switches a warning off.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from typing import Annotated, Any
 
 from segue.datamodules.pairs.left_out import Policies
 from segue.describing.clock import DAY_MS, Clock
 from segue.describing.material import Material
 from segue.describing.measures import Facts
-from segue.errors import check_number
 from segue.reports.numbers import duration
+from segue.settings import Setting, settings
+
+_OF_COUNT: dict[str, Any] = {"least": 1, "hint": "null switches the warning off"}
+_OF_SHARE: dict[str, Any] = {"least": 0, "most": 1, "hint": "null switches the warning off"}
 
 
+@settings("warnings")
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
     """From which value on something is worth a warning; None for never.
-
-    Args:
-        plays_a_day: plays of one listener on one day (UTC).
-        track_share: share of the plays that one track has.
-        duplicate_share: share of the plays that repeat listener, time and track of another.
-        single_play_users: share of the users who have exactly one play.
-        single_session_users: share of the users who have exactly one session, where there is a clock.
-        silence_share: longest time without any play, as a share of the whole time; of at least one day.
-        tie_share: share of the plays that have the same time as an earlier one of the same listener.
-        same_share: share of the known shares played that have one value.
-        earliest_year: times before it, or in the future, look like times in another unit.
-        rejected_share: share of the rows that were rejected.
-        dropped_share: share of the rows that one rule left out, other than the policy for duplicates.
-        cold_share: share of the test pairs with a track that training sessions do not have.
-        nameless_share: share of the tracks that have no artist.
 
     Raises:
         InputError: a threshold is out of range.
     """
 
-    plays_a_day: int | None
-    track_share: int | float | None
-    duplicate_share: int | float | None
-    single_play_users: int | float | None
-    single_session_users: int | float | None
-    silence_share: int | float | None
-    tie_share: int | float | None
-    same_share: int | float | None
-    earliest_year: int | None
-    rejected_share: int | float | None
-    dropped_share: int | float | None
-    cold_share: int | float | None
-    nameless_share: int | float | None
-
-    def __post_init__(self) -> None:
-        """Check the thresholds."""
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            hint = "null switches the warning off"
-            if name in ("plays_a_day", "earliest_year"):
-                check_number(f"warnings.{name}", value, whole=True, least=1, hint=hint)
-            else:
-                check_number(f"warnings.{name}", value, least=0, most=1, hint=hint)
+    plays_a_day: Annotated[int | None, Setting("plays of one listener on one day (UTC)", **_OF_COUNT)] = 10_000
+    track_share: Annotated[float | None, Setting("share of the plays that one track has", **_OF_SHARE)] = 0.3
+    duplicate_share: Annotated[
+        float | None, Setting("share of the plays that repeat listener, time and track of another", **_OF_SHARE)
+    ] = 0.01
+    single_play_users: Annotated[float | None, Setting("share of the users who have exactly one play", **_OF_SHARE)] = (
+        0.9
+    )
+    single_session_users: Annotated[
+        float | None, Setting("share of the users who have exactly one session, where there is a clock", **_OF_SHARE)
+    ] = 1.0
+    silence_share: Annotated[
+        float | None,
+        Setting("longest time without any play, at least one day, as a share of the whole time", **_OF_SHARE),
+    ] = 0.3
+    tie_share: Annotated[
+        float | None,
+        Setting("share of the plays with the same time as an earlier one of the same listener", **_OF_SHARE),
+    ] = 0.05
+    same_share: Annotated[
+        float | None, Setting("share of the known shares played that have one value", **_OF_SHARE)
+    ] = 0.99
+    earliest_year: Annotated[
+        int | None, Setting("times before it, or in the future, look like times in another unit", **_OF_COUNT)
+    ] = 1995
+    rejected_share: Annotated[float | None, Setting("share of the rows that were rejected", **_OF_SHARE)] = 0.01
+    dropped_share: Annotated[
+        float | None,
+        Setting("share of the rows that one rule left out, other than the policy for duplicates", **_OF_SHARE),
+    ] = 0.2
+    cold_share: Annotated[
+        float | None, Setting("share of the test pairs with a track that training sessions do not have", **_OF_SHARE)
+    ] = 0.5
+    nameless_share: Annotated[float | None, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class DataWarning:
     """One warning.
 
     Args:
-        name: of its threshold in `conf/describe.yaml`; `splits` for data that cannot be split.
+        name: of its threshold, a setting `warnings.…`; `splits` for data that cannot be split.
         says: what was found, in words and numbers.
         remedy: what to do about it.
         threshold: the value from which on it is given.

@@ -7,7 +7,7 @@ history, M masked pairs of a query and a candidate. The contract of a loss is in
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from segue.catalog import Vocabulary
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.models.context.repeats import heard_before
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.heads import Biases
+from segue.settings import Setting, settings
 
 
 def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
@@ -70,36 +71,42 @@ class MSELoss(nn.Module):
         """Does nothing: the score is the predicted share."""
 
 
+@settings("loss")
 class BCELoss(nn.Module):
     """Cross entropy of `sigmoid(scale·score + bias + bias of the listener)` against the share played.
 
     Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever the tracks.
     A bias for each listener keeps this effect out of the embeddings. It is used in training only: it shifts all scores
-    of a listener by the same amount, therefore it does not change a ranking.
+    of a listener by the same amount, therefore it does not change a ranking. The bias of a listener with few training
+    pairs stays near 0, that of a listener with none is 0.
 
     Args:
         vocabulary: counts and means of the training pairs. The initial bias is such that for an unknown listener a
             score of 0 predicts the mean share.
-        scale: initial scale, above 0. The learned scale stays above 0.
-        listener_spread: prior standard deviation of the listeners' biases, in logits; at least 0. The bias of a
-            listener with few training pairs stays near 0, that of a listener with none is 0. 0: no such biases.
 
     Raises:
-        InputError: the training pairs have no shares, or an argument is out of range.
+        InputError: the training pairs have no shares, or a setting is out of range.
     """
 
     compares_candidates = False
     pull: Tensor
     shrink: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, *, scale: int | float, listener_spread: int | float) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        scale: Annotated[float, Setting("initial scale; the learned one stays above 0", above=0)] = 1.0,
+        listener_spread: Annotated[
+            float,
+            Setting("prior standard deviation of biases, in logits", least=0, hint="0 for listeners who are all alike"),
+        ] = 2.0,
+    ) -> None:
         super().__init__()
         _needs_shares(vocabulary, "bce")
-        check_number("scale", scale, above=0)
-        check_number("listener_spread", listener_spread, least=0, hint="0 for listeners who are all alike")
         mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
-        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
-        self.bias = nn.Parameter(torch.tensor(mean).logit() / _shrunk(torch.tensor(float(listener_spread**2))))
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.bias = nn.Parameter(torch.tensor(mean).logit() / _shrunk(torch.tensor(listener_spread**2)))
         self.listener_bias = None
         if listener_spread:
             counts = torch.from_numpy(vocabulary.listener_counts)
@@ -157,6 +164,7 @@ def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
     return (1 + torch.pi / 8 * variance).rsqrt()
 
 
+@settings("loss")
 class SoftmaxLoss(nn.Module):
     """Softmax over next tracks of the batch: the track that followed a pair's query against the others.
 
@@ -175,12 +183,9 @@ class SoftmaxLoss(nn.Module):
 
     Args:
         vocabulary: counts and means of the training pairs.
-        temperature: divides the scores, above 0.
-        logq: strength of the correction, from 0 (none) to 1 (full).
-        candidates: most pairs that are held against one another, at least 2; None for all pairs of a batch.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
 
     Source:
         Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
@@ -192,12 +197,20 @@ class SoftmaxLoss(nn.Module):
     slope: Tensor
     centre: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, *, temperature: float, logq: float, candidates: int | None) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        temperature: Annotated[float, Setting("divides the scores", above=0, hint="0.1 is usual for cosines")],
+        logq: Annotated[
+            float, Setting("correction for popular tracks", least=0, most=1, hint="0 is no correction, 1 the full one")
+        ] = 1.0,
+        candidates: Annotated[
+            int | None,
+            Setting("most pairs that are held against one another", least=2, hint="null for all pairs of a batch"),
+        ] = None,
+    ) -> None:
         super().__init__()
-        check_number("temperature", temperature, above=0, hint="0.1 is usual for cosines")
-        check_number("logq", logq, least=0, most=1, hint="0 is no correction, 1 the full one")
-        if candidates is not None:
-            check_number("candidates", candidates, whole=True, least=2, hint="null for all pairs of a batch")
         self.temperature, self._candidates = temperature, candidates
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
         self.register_buffer("log_q", (logq * (counts / counts.sum()).log()).float())

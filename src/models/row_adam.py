@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from segue.errors import check_number
+from segue.settings import Setting, settings
 
 _CHUNK_SIZE = 2**17
 """Numbers that are updated at once on a CPU. The rows and all intermediate results then fit into its cache, which
 halves the time."""
 
 
+@settings("optimizer")
 class RowAdam(Optimizer):
     """Adam without momentum (β₁ = 0). A step updates only those rows of a table that occur in the batch.
 
@@ -25,14 +26,9 @@ class RowAdam(Optimizer):
 
     Args:
         params: parameters, or parameter groups.
-        lr: learning rate, at least 0.
-        beta2: decay of the mean square of the gradients in one step, in [0, 1).
-        eps: added to the root of the mean square, above 0.
-        weight_decay: this times the weights is added to the gradient, at least 0. Unlike in Adam, rows that do not
-            occur in the batch do not decay.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
 
     Source:
         Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 1 with β₁ = 0.
@@ -41,11 +37,19 @@ class RowAdam(Optimizer):
     uses_sparse_gradients = True
     """A model gives its embedding tables sparse gradients if its optimizer has this attribute."""
 
-    def __init__(self, params: Any, *, lr: float, beta2: float, eps: float, weight_decay: float) -> None:
-        check_number("optimizer.lr", lr, least=0)
-        check_number("optimizer.beta2", beta2, least=0, most=1 - 1e-9)
-        check_number("optimizer.eps", eps, above=0)
-        check_number("optimizer.weight_decay", weight_decay, least=0)
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: Annotated[float, Setting("learning rate", least=0)] = 1e-2,
+        beta2: Annotated[
+            float, Setting("decay of the mean square of the gradients in one step", least=0, most=1 - 1e-9)
+        ] = 0.999,
+        eps: Annotated[float, Setting("added to the root of the mean square", above=0)] = 1e-8,
+        weight_decay: Annotated[
+            float, Setting("this times the weights is added to the gradient, of embeddings in the batch alone", least=0)
+        ] = 0.0,
+    ) -> None:
         super().__init__(params, {"lr": lr, "beta2": beta2, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()

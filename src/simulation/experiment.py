@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from segue.assignment import check_arms
-from segue.errors import InputError, check_flag, check_number
+from segue.errors import InputError, check_number
 from segue.runs.atomic import write_record, write_whole
+from segue.settings import Setting, settings
 from segue.simulation.event_lines import DAY_MS, Events, write_events
 from segue.simulation.listener import WHOLE
 from segue.simulation.policies import Policy
@@ -25,6 +26,9 @@ from segue.simulation.traffic import Day, Players, Plays, TaskOutcome, delayed_i
 from segue.simulation.world import World
 from segue.simulation.world_files import WORLD_FILES, write_world
 from segue.statistics.intervals import LEVEL, MeanInterval
+
+NumSessions = Annotated[int, Setting("number of sessions per day, over all arms", least=1, most=100_000_000)]
+TrackSeconds = Annotated[float, Setting("duration of a track, in seconds", above=0, most=86_400)]
 
 RELEASE = "release.json"
 """The file beside the log of a day that describes what was recommended."""
@@ -134,20 +138,26 @@ class PreviousTraffic:
         return cls(day=day, midnight=midnight, logs=sorted(path.parent for path in folder.glob("logs/*/data.json")))
 
 
+@settings()
 def run_experiment(
     *,
     world: World,
     policies: Mapping[str, Policy],
     experiment: str,
-    sessions: int,
-    days: int,
-    workers: int,
-    seed: int,
+    sessions: NumSessions,
+    days: Annotated[int, Setting("number of days", least=1, most=1000)],
+    workers: Annotated[int, Setting("number of processes; does not change the result", least=1, most=256)],
+    seed: Annotated[int, Setting("of the traffic; the world has its own, world.seed", least=0)],
     first_day: str,
-    track_seconds: int | float,
+    track_seconds: TrackSeconds,
     folder: Path,
-    write_logs: bool,
-    with_propensity: bool,
+    write_logs: Annotated[bool, Setting("false: only simulation.json is written")],
+    with_propensity: Annotated[
+        bool,
+        Setting(
+            "whether next lines have the probability of the recommendation, and the release", key="log.with_propensity"
+        ),
+    ],
     after: Path | None,
     provenance: Mapping[str, str],
     progress: ArmProgress,
@@ -161,15 +171,8 @@ def run_experiment(
         world: the world of the listeners.
         policies: the policy of each arm, by its name.
         experiment: name of the experiment, in the log and for the assignment.
-        sessions: sessions per day over all arms, at least 1.
-        days: number of days, 1 to 1000.
-        workers: number of processes, 1 to 256; they do not change the result.
-        seed: of all random numbers, at least 0.
         first_day: date of the first day, such as 2026-01-05.
-        track_seconds: duration of a track, in seconds, above 0.
         folder: the run folder; created if missing.
-        write_logs: whether the event logs are written.
-        with_propensity: whether `next` lines have the probability of the recommendation, and the release.
         after: run folder of a previous run to continue; its logs are linked into `folder`.
         provenance: command, commit and versions, by name.
         progress: shows the progress.
@@ -181,13 +184,6 @@ def run_experiment(
         InputError: a setting is out of range, the folder is used, or a policy fails.
     """
     arms = check_arms(policies)
-    check_number("sessions", sessions, whole=True, least=1, most=100_000_000)
-    check_number("days", days, whole=True, least=1, most=1000)
-    check_number("workers", workers, whole=True, least=1, most=256)
-    check_number("seed", seed, whole=True, least=0)
-    check_number("track_seconds", track_seconds, above=0, most=86_400)
-    check_flag("write_logs", write_logs)
-    check_flag("log.with_propensity", with_propensity)
     if not experiment:
         raise InputError(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
@@ -212,11 +208,7 @@ def run_experiment(
     }
     release = describe_release(world, experiment, {arm: policies[arm] for arm in arms})
     players = Players(
-        world,
-        [policies[arm] for arm in arms],
-        workers=workers,
-        keep_events=write_logs,
-        with_propensity=with_propensity,
+        world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs, with_propensity=with_propensity
     )
     started_s = time.perf_counter()
     with players, progress(planned) as report:

@@ -5,12 +5,13 @@ N tracks, D width of the true embeddings, S dimensions of the style, G genres.
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
 
 NAMES = ("genre", "audio", "released")
 """Keys of `tracks.json` that a world may have beside `artist`, `title` and `track`."""
@@ -25,6 +26,7 @@ _OLDEST_DAYS = 3650
 """Tracks that are older than the first day were released in this many days before it."""
 
 
+@settings("world.attributes")
 @dataclass(frozen=True, kw_only=True)
 class TrackAttributes:
     """What the catalogue of a generated world says of its tracks: a part of the true embeddings, with noise.
@@ -33,34 +35,28 @@ class TrackAttributes:
     `softmax(SHARPNESS · cos(style + noise, genre))`; `genre` in `tracks.json` has the names of those with a share of at
     least LEAST_SHARE, largest first. An *audio vector* is a random projection of the direction of the true embedding,
     scaled to standard deviation 1, plus noise. The noise is drawn for each track; tracks of one artist therefore differ
-    in both. The share of the variance that is no noise is `1 / (1 + noise²)`.
+    in both. The share of the variance that is no noise is `1 / (1 + noise²)`. Tracks that are not released on one of
+    the days of `releases` were released in the ten years before the first day.
 
     Args:
-        genres: number of genres (G), 0 to 1000; 0: tracks have no genre.
-        audio: numbers of an audio vector, 0 to 1000; 0: tracks have none.
-        noise: standard deviation of the noise, in those of what it is added to, 0 to 100.
-        releases: number of random tracks that are released on each of `release_days` days, at least 0; 0: tracks have
-            no release date. The other tracks were released in the ten years before the first day.
-        release_days: number of these days, from the second day on, 1 to 1000.
         first_day: date of the first day, such as 2026-01-05; needed for releases only.
 
     Raises:
-        InputError: a number is out of range, or a date is none.
+        InputError: a setting is out of range, or a date is none.
     """
 
-    genres: int
-    audio: int
-    noise: int | float
-    releases: int
-    release_days: int
+    genres: Annotated[int, Setting("number of genres (G); 0: tracks have none", least=0, most=1000)] = 0
+    audio: Annotated[int, Setting("numbers of an audio vector; 0: tracks have none", least=0, most=1000)] = 0
+    noise: Annotated[float, Setting("in both: at 1 half of the variance is noise, at 0 nothing", least=0, most=100)] = (
+        1.0
+    )
+    releases: Annotated[
+        int, Setting("tracks released on each of some days; 0: there are no dates", least=0, most=5_000_000)
+    ] = 0
+    release_days: Annotated[int, Setting("number of these days, from the second day on", least=1, most=1000)] = 7
     first_day: str | None
 
     def __post_init__(self) -> None:
-        for name in ("genres", "audio"):
-            check_number(f"world.attributes.{name}", getattr(self, name), whole=True, least=0, most=1000)
-        check_number("world.attributes.noise", self.noise, least=0, most=100)
-        check_number("world.attributes.releases", self.releases, whole=True, least=0, most=5_000_000)
-        check_number("world.attributes.release_days", self.release_days, whole=True, least=1, most=1000)
         if self.releases:
             try:
                 date.fromisoformat(str(self.first_day))

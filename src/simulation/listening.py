@@ -8,13 +8,15 @@ of their means. S sessions, N tracks, K tracks of a list, u listeners who were p
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64, Int, Int64
 
 from segue.assignment import treatments
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.picking.places import at, pick
+from segue.settings import Setting, settings
 from segue.simulation.listener import WHOLE, Crowd, listen, start
 from segue.simulation.neighbours import nearest
 from segue.simulation.world import World
@@ -25,6 +27,15 @@ PARTS = ("val", "test")
 
 Recommend = Callable[[Crowd, Float64[np.ndarray, "S"]], Int64[np.ndarray, "S"]]
 """The next track of each session, from a random number in [0, 1) for each; -1 where there is none to recommend."""
+
+NumSessions = Annotated[int, Setting("number of sessions, half of them for validation", least=1, most=100_000_000)]
+Seed = Annotated[int, Setting("of the sessions; not the seed of the run, nor that of traffic", least=0)]
+NumHits = Annotated[
+    int, Setting("number of the most played tracks: popular recommends them, and they count as hits", least=1)
+]
+NumNearest = Annotated[
+    int, Setting("number of nearest tracks from which true_neighbours recommends", least=1, most=10_000)
+]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,23 +66,18 @@ class Heard:
         return MeanInterval.of(self.time, LEVEL)
 
 
+@settings("callbacks.listening")
 class ListeningTest:
     """Sessions that are the same for every recommender. Listeners have equally many, or one more.
 
     Args:
         world: the world of the listeners.
-        sessions: number of sessions over both parts.
-        seed: of all random numbers, at least 0; they are others than those of traffic with the same seed.
-        hits: number of the most played tracks that count as hits, at least 1.
 
     Raises:
         InputError: a setting is out of range, or a part has fewer than two listeners.
     """
 
-    def __init__(self, world: World, *, sessions: int, seed: int, hits: int) -> None:
-        check_number("callbacks.listening.sessions", sessions, whole=True, least=1, most=100_000_000)
-        check_number("callbacks.listening.seed", seed, whole=True, least=0)
-        check_number("callbacks.listening.hits", hits, whole=True, least=1)
+    def __init__(self, world: World, *, sessions: NumSessions, seed: Seed, hits: NumHits) -> None:
         self.world, self.hits, self._seed, self._num_sessions = world, hits, seed, sessions
         people = world.listeners
         self._users = np.resize(self._rng(0).permutation(len(people)), sessions)
@@ -164,31 +170,17 @@ def from_lists(lists: Int64[np.ndarray, "N K"]) -> Recommend:
     return uniformly(lambda crowd: lists[crowd.current])
 
 
-def check_neighbours(neighbours: int) -> None:
-    """Refuse a number of tracks from which `true_neighbours` cannot recommend.
-
-    Args:
-        neighbours: the number.
-
-    Raises:
-        InputError: it is out of range.
-    """
-    check_number("callbacks.listening.neighbours", neighbours, whole=True, least=1, most=10_000)
-
-
-def references(world: World, *, hits: int, neighbours: int) -> Mapping[str, Recommend]:
+@settings("callbacks.listening")
+def references(world: World, *, hits: NumHits, neighbours: NumNearest) -> Mapping[str, Recommend]:
     """What a recommender is compared with: `random` and `popular` as floors, `true_neighbours`, which knows
     the true affinity of every two tracks but is no upper bound.
 
     Args:
         world: the world of the listeners.
-        hits: number of the most played tracks from which `popular` recommends.
-        neighbours: number of nearest tracks, by true embeddings, from which `true_neighbours` recommends.
 
     Raises:
-        InputError: `neighbours` is out of range.
+        InputError: a setting is out of range.
     """
-    check_neighbours(neighbours)
     num_tracks = len(world.catalog)
     top, num_kept = world.top_tracks[:hits], min(neighbours, num_tracks - 1)
     nearest_to = np.full((num_tracks, max(num_kept, 1)), -1, np.int64)

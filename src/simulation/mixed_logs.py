@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from filelock import FileLock
 
-from segue.errors import InputError, check_flag, check_number
+from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.recommender_names import recommender_name
+from segue.settings import Setting, settings
 from segue.simulation.arm_policies import make_policies, template_name
-from segue.simulation.experiment import ArmReport, run_experiment
+from segue.simulation.experiment import ArmReport, NumSessions, TrackSeconds, run_experiment
 from segue.simulation.world import World
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -26,6 +27,7 @@ ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]
 """Opens a progress bar, given its label and total; what it returns takes the number of steps done."""
 
 
+@settings("datamodule.prepare")
 class MixedLogs:
     """Logs of traffic with several recommenders. Call it with a parent folder to get the folder of the logs.
 
@@ -33,18 +35,14 @@ class MixedLogs:
         world: the world of the listeners.
         arms: a recommender for each part of the traffic.
         templates: factory of each kind of recommender.
-        sessions: number of sessions over all arms, at least 1.
-        seed: of the traffic; the world has its own seed.
         first_day: date of the sessions, such as 2026-01-05.
-        track_seconds: duration of a track, in seconds.
-        log: `with_propensity`: whether `next` lines have the probability of the recommendation, and the release.
         progress: shows a progress bar during the simulation.
 
     Attributes:
         world: the world of the listeners.
 
     Raises:
-        InputError: an arm is invalid, or `sessions` is out of range.
+        InputError: an arm is invalid, or a setting is out of range.
     """
 
     def __init__(
@@ -53,15 +51,16 @@ class MixedLogs:
         world: World,
         arms: Mapping[str, Any],
         templates: Mapping[str, partial[Any]],
-        sessions: int,
-        seed: int,
+        sessions: NumSessions = 20_000,
+        seed: Annotated[int, Setting("not the seed of the run: runs of all seeds share the logs", least=0)] = 1,
         first_day: str,
-        track_seconds: int | float,
-        log: Mapping[str, bool],
+        track_seconds: TrackSeconds,
+        log: Annotated[
+            Mapping[Literal["with_propensity"], bool],
+            Setting("whether next lines have the probability of the recommendation, and the release"),
+        ] = {"with_propensity": True},
         progress: ProgressBar,
     ) -> None:
-        check_flag("datamodule.prepare.log.with_propensity", log["with_propensity"])
-        check_number("datamodule.prepare.sessions", sessions, whole=True, least=1, most=100_000_000)
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
         used = {template_name(str(recommender_name(given))) for given in arms.values()}

@@ -16,7 +16,7 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.atomic import write_record
 from segue.runs.session_vectors import SessionVectors
-from segue.simulation.listening import Heard, ListeningTest, Recommend, check_neighbours, from_lists, references
+from segue.simulation.listening import Heard, ListeningTest, Recommend, from_lists, references
 from segue.simulation.mixed_logs import code_digest
 from segue.simulation.session_lists import from_session
 from segue.simulation.world import World
@@ -33,13 +33,12 @@ class RunListening:
         kept: file where the means of the references are kept for later runs; None for none.
 
     Raises:
-        InputError: `neighbours` is out of range, or the catalogue has tracks that the world does not have.
+        InputError: the catalogue has tracks that the world does not have.
     """
 
     def __init__(
         self, test: ListeningTest, catalog: Catalog, *, neighbours: int, num_lists: int, kept: Path | None
     ) -> None:
-        check_neighbours(neighbours)
         self._test, self._rows = test, _rows_in(test.world, catalog)
         self._neighbours, self._num_lists, self._kept = neighbours, num_lists, kept
 

@@ -9,17 +9,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int32, Int64
 
 from segue.catalog import Catalog
-from segue.errors import InputError, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
 from segue.simulation.generated_attributes import TrackAttributes
 from segue.simulation.names import artist_names, track_titles
 from segue.simulation.neighbours import nearest
+
+_OF_SHARE: dict[str, Any] = {"least": 0, "most": 1}
+_OF_WIDTH: dict[str, Any] = {"least": 1, "most": 10_000}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,6 +116,7 @@ class World:
         return number_of, nearest(self.embeddings, interests, int(self.listeners.num_neighbours.max()))
 
 
+@settings("world.taste")
 @dataclass(frozen=True, kw_only=True)
 class Taste:
     """Parameters of the generated true embeddings; the affinity of two tracks is the inner product of theirs.
@@ -121,52 +126,43 @@ class Taste:
     have similar styles: the mean of the first number of a style grows with the fame of the artist. They have longer
     embeddings too, therefore their tracks are loved or refused more decidedly. Fame is the standardised logarithm of
     popularity. In order of fame, artists come in pairs with opposite styles: the few most popular ones have in common
-    what `mainstream` gives them, and not what a seed happens to draw.
-
-    Args:
-        length: length of the embeddings of an artist of average fame, at least 0.
-        length_by_fame: increase of the logarithm of the length for one standard deviation of fame, 0 to 1.
-        length_spread: standard deviation of the rest of the logarithm of the length of artists, 0 to 1.
-        style: share of the style in the square of the length, in [0, 1].
-        track: share of the vector of the track, in (0, 1]; the rest is the vector of the artist. Tracks of one artist
-            have a mean cosine of 1 - track.
-        mainstream: shift of the style for one standard deviation of fame, in standard deviations of styles, at least 0.
-        style_dim: dimensions of the style, 1 to 10,000.
-        own_dim: dimensions of the vectors of artists and tracks, 1 to 10,000.
+    what `mainstream` gives them, and not what a seed happens to draw. Tracks of one artist have a mean cosine of
+    `1 - track`.
 
     Raises:
-        InputError: a parameter is out of range.
+        InputError: a setting is out of range.
     """
 
-    length: int | float
-    length_by_fame: int | float
-    length_spread: int | float
-    style: int | float
-    track: int | float
-    mainstream: int | float
-    style_dim: int
-    own_dim: int
+    length: Annotated[
+        float,
+        Setting("of embeddings of artists of average fame; squared, the affinity with themselves", least=0, most=1000),
+    ]
+    length_by_fame: Annotated[
+        float, Setting("increase of the logarithm of the length for one standard deviation of fame", **_OF_SHARE)
+    ]
+    length_spread: Annotated[
+        float, Setting("standard deviation of the rest of the logarithm of the length of artists", **_OF_SHARE)
+    ]
+    style: Annotated[float, Setting("share of the style in the square of the length", **_OF_SHARE)]
+    track: Annotated[
+        float,
+        Setting("share of the own vector of the track; the rest is that of the vector of the artist", above=0, most=1),
+    ]
+    mainstream: Annotated[
+        float, Setting("shift of the style for one standard deviation of fame, in those of styles", least=0, most=1000)
+    ]
+    style_dim: Annotated[int, Setting("dimensions of the style", **_OF_WIDTH)]
+    own_dim: Annotated[int, Setting("dimensions of the vectors of artists and tracks", **_OF_WIDTH)]
 
     def __post_init__(self) -> None:
-        check_number("world.taste.length", self.length, least=0, most=1000)
-        for name in ("length_by_fame", "length_spread", "style"):
-            check_number(f"world.taste.{name}", getattr(self, name), least=0, most=1)
-        check_number("world.taste.track", self.track, above=0, most=1)
         if self.style + self.track > 1:
             raise InputError(
                 f"world.taste.style={self.style} and world.taste.track={self.track} are shares of one whole; their sum "
                 "must be at most 1, make one of them smaller"
             )
-        check_number("world.taste.mainstream", self.mainstream, least=0, most=1000)
-        check_number("world.taste.style_dim", self.style_dim, whole=True, least=1, most=10_000)
-        check_number("world.taste.own_dim", self.own_dim, whole=True, least=1, most=10_000)
 
     def embed(
-        self,
-        artist_of: Int64[np.ndarray, "N"],
-        *,
-        artist_fame: Float64[np.ndarray, "A"],
-        rng: np.random.Generator,
+        self, artist_of: Int64[np.ndarray, "N"], *, artist_fame: Float64[np.ndarray, "A"], rng: np.random.Generator
     ) -> Float32[np.ndarray, "N D"]:
         """Generate the true embeddings of a catalogue.
 
@@ -209,38 +205,31 @@ def standardised(values: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
     return np.asarray(centred / (float(values.std()) or 1.0))
 
 
+@settings("world")
 def generate(
     *,
-    seed: int,
-    num_tracks: int,
-    num_listeners: int,
-    num_interests: int,
-    artist_popularity: int | float,
-    track_popularity: int | float,
+    seed: Annotated[int, Setting("of the random numbers; the same seed gives the same world", least=0)] = 0,
+    num_tracks: Annotated[int, Setting("number of tracks (N)", least=100, most=5_000_000)],
+    num_listeners: Annotated[int, Setting("number of listeners (U)", least=1, most=5_000_000)],
+    num_interests: Annotated[int, Setting("number of interests of each listener (I)", least=1, most=100)] = 3,
+    artist_popularity: Annotated[
+        float, Setting("standard deviation of the logarithm of the popularity of artists", least=0, most=10)
+    ] = 0.95,
+    track_popularity: Annotated[
+        float, Setting("standard deviation of the part that a track adds to it", least=0, most=10)
+    ] = 0.9,
     taste: Taste,
     attributes: TrackAttributes | None = None,
 ) -> World:
     """Generate a world. Its distributions are those of the catalogue and the listeners of botify (2023).
 
     Args:
-        seed: of the random numbers, at least 0; the same seed gives the same world.
-        num_tracks: number of tracks (N), 100 to 5,000,000.
-        num_listeners: number of listeners (U), 1 to 5,000,000.
-        num_interests: number of interests of each listener (I), 1 to 100.
-        artist_popularity: standard deviation of the logarithm of the popularity of artists, 0 to 10.
-        track_popularity: standard deviation of the part that a track adds to it, 0 to 10.
         taste: parameters of the true embeddings.
         attributes: what is known of the tracks. They have random numbers of their own and change nothing else.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a setting is out of range.
     """
-    check_number("world.seed", seed, whole=True, least=0)
-    check_number("world.num_tracks", num_tracks, whole=True, least=100, most=5_000_000)
-    check_number("world.num_listeners", num_listeners, whole=True, least=1, most=5_000_000)
-    check_number("world.num_interests", num_interests, whole=True, least=1, most=100)
-    check_number("world.artist_popularity", artist_popularity, least=0, most=10)
-    check_number("world.track_popularity", track_popularity, least=0, most=10)
     *seeds, attributes_seed = np.random.SeedSequence(seed).spawn(6)
     sizes_rng, names_rng, popularity_rng, taste_rng, listeners_rng = map(np.random.default_rng, seeds)
     artist_of = tracks_of_artists(num_tracks, sizes_rng)

@@ -5,7 +5,7 @@ N tracks, D width of the true embeddings.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from segue.runs.catalog_files import (
     write_lines,
     write_top_tracks,
 )
+from segue.settings import Setting, settings
 from segue.simulation.generated_attributes import NAMES
 from segue.simulation.world import (
     ARTIST_DISCOUNT,
@@ -68,7 +69,13 @@ def _records(listeners: Listeners, catalog: Catalog) -> Iterator[dict[str, Any]]
         }
 
 
-def read_world(*, path: str, seed: int, taste: Taste | None) -> World:
+@settings("world")
+def read_world(
+    *,
+    path: Annotated[str, Setting("folder of tracks.json and users.json; tracks.npy and top_tracks.json are optional")],
+    seed: Annotated[int, Setting("of the generated embeddings, if there is no tracks.npy", least=0)] = 0,
+    taste: Taste | None,
+) -> World:
     """Read a world from files.
 
     Tracks are sorted by id: row r of `tracks.npy` is the embedding of the r-th smallest id. Without `tracks.npy`,
@@ -76,8 +83,6 @@ def read_world(*, path: str, seed: int, taste: Taste | None) -> World:
     `tracks.json` may have the attributes of a generated world; see `TrackAttributes`.
 
     Args:
-        path: folder of the files.
-        seed: of the generated embeddings, at least 0.
         taste: parameters of the generated embeddings; None: `tracks.npy` must be there.
 
     Returns:
@@ -87,7 +92,6 @@ def read_world(*, path: str, seed: int, taste: Taste | None) -> World:
         InputError: a file is missing or damaged, or the files do not fit together.
     """
     folder = Path(path)
-    check_number("world.seed", seed, whole=True, least=0)
     catalog = read_catalog(folder / "tracks.json")
     listeners = _read_listeners(folder / "users.json", catalog)
     loved = np.bincount(listeners.interests[listeners.interests >= 0], minlength=len(catalog))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Annotated, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,9 +23,10 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from segue.errors import InputError, JobFailed, JobsFailed, check_number
+from segue.errors import InputError, JobFailed, JobsFailed
 from segue.runs.folder import remove_if_empty, short_run_name
 from segue.runs.provenance import ROOT, command_line, provenance, running
+from segue.settings import Setting, settings
 from segue.terminal.console import console, errors
 from segue.terminal.hydra_parts import VerbSweeper
 from segue.terminal.messages import is_interrupt, message, show_error
@@ -44,6 +45,7 @@ VerbTask = Callable[[DictConfig], Any]
 """The function of a verb."""
 
 
+@settings("hydra.sweeper")
 class Sweep(VerbSweeper):
     """Hydra's basic sweeper with three additions.
 
@@ -52,16 +54,17 @@ class Sweep(VerbSweeper):
     2. A failed job does not stop the others. Failed jobs are listed at the end, and the exit code is 2.
     3. It prints the next command.
 
-    Args:
-        max_batch_size: number of jobs that the launcher gets at once, at least 1; None for all.
-
     Raises:
-        InputError: `max_batch_size` is out of range.
+        InputError: a setting is out of range.
     """
 
-    def __init__(self, max_batch_size: int | None = None) -> None:
-        if max_batch_size is not None:
-            check_number("hydra.sweeper.max_batch_size", max_batch_size, whole=True, least=1)
+    def __init__(
+        self,
+        *,
+        max_batch_size: Annotated[
+            int | None, Setting("number of jobs that the launcher gets at once; null: all", least=1)
+        ] = None,
+    ) -> None:
         self._max_batch_size = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: VerbTask, config: DictConfig) -> None:

@@ -2,16 +2,28 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
 from segue.sweeps.jobs import Sweep, failure
 from segue.sweeps.search_space import Space
-from segue.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
+from segue.sweeps.search_study import (
+    PRUNED,
+    WHY,
+    NumComplete,
+    NumEpochs,
+    NumRandom,
+    SearchSettings,
+    best_so_far,
+    finished,
+    open_study,
+    record_result,
+)
 from segue.terminal.console import console
 
 if TYPE_CHECKING:
@@ -25,6 +37,7 @@ _NOT_IN_SETUP = ("resume=", "run_name=", "logger", "trainer.accelerator=")
 """Overrides in which comparable trials may differ."""
 
 
+@settings("search")
 class Search(Sweep):
     """Asks Optuna for trials, runs them with the launcher, and reports the results to Optuna, in batches.
 
@@ -32,37 +45,31 @@ class Search(Sweep):
     file, therefore `resume=true` can continue a stopped search.
 
     Args:
-        num_trials: number of trials, including those of a resumed search; at least 1.
-        batch: number of trials at once, at least 1; None for as many as the launcher runs in parallel.
         storage: URL of the database that keeps studies.
         study: name of the study; None for a new one, or with `resume=true` for the latest with the same settings.
-        random_trials: see `SearchSettings`.
-        prune_after_trials: see `SearchSettings`.
-        prune_after_epochs: see `SearchSettings`.
         space: the searched values of each key, in Hydra's sweep grammar.
         only_with: conditions under which a key is searched, by key.
 
     Raises:
-        InputError: `num_trials` or `batch` is out of range.
+        InputError: a setting is out of range.
     """
 
     def __init__(
         self,
         *,
-        num_trials: int,
-        batch: int | None,
+        num_trials: Annotated[int, Setting("number of trials, including those of a resumed search", least=1)],
+        batch: Annotated[
+            int | None, Setting("number of trials at once; null: as many as the launcher runs in parallel", least=1)
+        ],
         storage: str,
         study: str | None,
-        random_trials: int,
-        prune_after_trials: int,
-        prune_after_epochs: int,
+        random_trials: NumRandom,
+        prune_after_trials: NumComplete,
+        prune_after_epochs: NumEpochs,
         space: Mapping[str, str],
         only_with: Mapping[str, str | list[str]],
     ) -> None:
         super().__init__()
-        check_number("search.num_trials", num_trials, whole=True, least=1)
-        if batch is not None:
-            check_number("search.batch", batch, whole=True, least=1)
         self._num_trials, self._batch, self._storage, self._study_name = num_trials, batch, storage, study
         self._settings = {
             "random_trials": random_trials,

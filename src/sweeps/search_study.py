@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -24,34 +25,25 @@ DIGEST, PRUNED, WHY = "segue.digest", "segue.pruned", "segue.why"
 """User attributes of a study or trial: the digest of the settings, the epoch in which the trial was pruned, the reason
 why it failed. A failed trial without a reason was lost because its process died."""
 
+NumRandom = Annotated[int, Setting("random trials before the sampler (TPE) learns from them", least=0)]
+NumComplete = Annotated[int, Setting("complete trials before any trial is pruned", least=0)]
+NumEpochs = Annotated[int, Setting("epochs in which no trial is pruned", least=0)]
 
+
+@settings("search")
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
     """How trials are chosen and pruned.
-
-    Args:
-        mode: `max` or `min`: which value of the objective is best.
-        seed: seed of the sampler, at least 0.
-        random_trials: number of random trials before the sampler (TPE) learns from them, at least 0.
-        prune_after_trials: number of complete trials before any trial is pruned, at least 0.
-        prune_after_epochs: number of epochs in which no trial is pruned, at least 0.
 
     Raises:
         InputError: a setting is out of range.
     """
 
-    mode: str
-    seed: int
-    random_trials: int
-    prune_after_trials: int
-    prune_after_epochs: int
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("max", "min"):
-            raise InputError(f"monitor.mode must be max or min, got {self.mode!r}")
-        for name in ("random_trials", "prune_after_trials", "prune_after_epochs"):
-            check_number(f"search.{name}", getattr(self, name), whole=True, least=0)
-        check_number("seed", self.seed, whole=True, least=0)
+    mode: Annotated[Literal["max", "min"], Setting("which value of the objective is best", key="monitor.mode")]
+    seed: Annotated[int, Setting("of the sampler", least=0, key="seed")]
+    random_trials: NumRandom
+    prune_after_trials: NumComplete
+    prune_after_epochs: NumEpochs
 
 
 def make_pruner(*, after_trials: int, after_epochs: int) -> "BasePruner":

@@ -12,7 +12,6 @@ from segue.describing.material import Material
 from segue.describing.measures import Facts, measure
 from segue.describing.warnings import DataWarning, Thresholds, find_warnings
 from tests.conftest import make_catalog, make_listens
-from tests.contracts.building import CONF
 
 START = 1_700_000_000_000
 """14 November 2023, in ms."""
@@ -89,12 +88,8 @@ def facts_of(material: Material) -> Facts:
 
 
 def thresholds(**changes: Any) -> Thresholds:
-    """Those of `conf/describe.yaml`."""
-    import yaml
-
-    given = yaml.safe_load((CONF / "describe.yaml").read_text(encoding="utf-8"))["warnings"]
-    del given["_target_"]
-    return Thresholds(**{**given, **changes})
+    """The usual ones, but for some."""
+    return Thresholds(**changes)
 
 
 def warnings_of(material: Material, **changes: Any) -> list[DataWarning]:

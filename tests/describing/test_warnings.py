@@ -180,8 +180,12 @@ def test_data_that_cannot_be_split_are_the_first_warning() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
-        ("track_share", 1.5, "warnings.track_share must be a number of at least 0 and at most 1, got 1.5; null"),
-        ("plays_a_day", 0, "warnings.plays_a_day must be a whole number of at least 1, got 0; null switches"),
+        (
+            "track_share",
+            1.5,
+            "warnings.track_share must be a number of at least 0 and at most 1 or null, got 1.5; null",
+        ),
+        ("plays_a_day", 0, "warnings.plays_a_day must be a whole number of at least 1 or null, got 0; null switches"),
     ],
 )
 def test_a_threshold_out_of_range_is_refused(name: str, value: int | float, line: str) -> None:

@@ -49,7 +49,7 @@ def test_a_used_folder_and_a_wrong_threshold_are_refused_in_one_line(described: 
     words = "datamodule=botify", "datamodule.path=x", f"hydra.run.dir={folder}"
     assert "holds a run already" in run_verb("describe.py", folder.parent, *words, code=2).stderr
     done = run_verb("describe.py", folder.parent, "warnings.tie_share=7", code=2)
-    assert "warnings.tie_share must be a number of at least 0 and at most 1, got 7" in done.stderr
+    assert "warnings.tie_share must be a number of at least 0 and at most 1 or null, got 7" in done.stderr
     done = run_verb("describe.py", folder.parent, "datamodule.path=x", code=2)
     assert "does not say what the files are" in done.stderr
 

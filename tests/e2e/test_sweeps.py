@@ -59,7 +59,7 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
     done = sweep(tmp_path, ring_logs, "model.dim=8,0,16", *launcher, spy, "trainer.max_epochs=1", code=2)
     summary = done.stderr.splitlines()[-2:]
     assert summary[0] == "error: 1 of 3 jobs failed:"
-    assert summary[1].startswith("  1 model.dim=0: dim must be a whole number of at least 1, got 0")
+    assert summary[1].startswith("  1 model.dim=0: model.dim must be a whole number of at least 1, got 0")
     parent, below = runs(tmp_path)
     assert [run.info.status for run in below] == ["FINISHED", "FINISHED"]
     assert parent.info.status == "FAILED"
@@ -70,7 +70,7 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
     assert [(job["torch"], job["duckdb"]) for job in seen] == [(threads, threads)] * 2
     if launcher == JOBLIB:
         errors = [line for line in done.stderr.splitlines() if "dim must be" in line]
-        assert errors[0].startswith("[1] error: dim must be")
+        assert errors[0].startswith("[1] error: model.dim must be")
         assert "[0] epoch 1/1" in done.stdout
         assert "[2] epoch 1/1" in done.stdout
     else:

@@ -323,7 +323,7 @@ BAD_INPUT = [
     ),
     (["model.alpha=1.5"], r"alpha must lie in \[0, 1\] or be learned, got 1.5"),
     (["model=track", "model.alpha=0.3"], "alpha=0.3 contradicts .* use model=convex model.alpha=0.3"),
-    (["model=contextual", "model.alpha=0.3"], "no artist embeddings; use model=convex model.alpha=0.3"),
+    (["model=contextual", "model.alpha=0.3"], "model.alpha must be null, got 0.3; use model=convex"),
     (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha"),
     (
         ["model=popular", "model.alpha=0.9"],
@@ -342,7 +342,10 @@ BAD_INPUT = [
     (["monitor.mode=best"], "monitor.mode must be max or min, got best"),
     (["monitor.metric=val/ndcg_at_10"], "monitor.mode=min would keep the worst epoch: .* use monitor.mode=max"),
     (["model=rules", "+optimizer.lr=1"], "optimizer cannot be used with model=rules, which has no gradients; leave it"),
-    (["model.alpha=7", "datamodule.path=/nowhere"], r"alpha must lie in \[0, 1\]"),  # before data are read
+    (
+        ["model.alpha=7", "datamodule.path=/nowhere"],
+        "alpha must be a number of at least 0 and at most 1 or learned or null, got 7",
+    ),  # before data are read
     (["datamodule.path=/nowhere"], "cannot read /nowhere: no such file or folder; give datamodule.path="),
     (["datamodule.batch_size=0"], "batch_size must be a whole number of at least 1, got 0"),
     (["datamodule.pairing=skip"], "pairing must be one of consecutive, first, window, got 'skip'"),
@@ -364,7 +367,7 @@ BAD_INPUT = [
     (["model.dim=wide"], "dim must be a whole number of at least 1, got 'wide'"),
     (
         ["model.track_dropout=1"],
-        "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0 switches it off",
+        "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0.2 is usual, 0 switches it off",
     ),
     (["loss.logq=0"], "loss.logq=0: loss has no logq; it has "),
     (["recipe=playlist"], "there is no recipe=playlist; did you mean playlists\\? choose one of counting"),

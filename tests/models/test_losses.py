@@ -385,7 +385,10 @@ def test_a_spread_or_scale_that_cannot_be_is_refused(change: dict[str, float], m
     [
         ({"temperature": 0.0}, "temperature must be a number above 0, got 0"),
         ({"logq": 1.5}, "logq must be a number of at least 0 and at most 1, got 1.5"),
-        ({"candidates": 1}, "candidates must be a whole number of at least 2, got 1; null for all pairs of a batch"),
+        (
+            {"candidates": 1},
+            "candidates must be a whole number of at least 2 or null, got 1; null for all pairs of a batch",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], message: str) -> None:

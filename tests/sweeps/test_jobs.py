@@ -184,7 +184,9 @@ def test_the_jobs_of_a_sweep_are_those_of_hydras_own_sweeper(words: list[str]) -
 
 
 def test_a_batch_has_at_least_one_job() -> None:
-    with pytest.raises(InputError, match=r"hydra.sweeper.max_batch_size must be a whole number of at least 1, got 0"):
+    with pytest.raises(
+        InputError, match=r"hydra.sweeper.max_batch_size must be a whole number of at least 1 or null, got 0"
+    ):
         Sweep(max_batch_size=0)
 
 

@@ -5,6 +5,7 @@ played, or 1 where the share is unknown.
 """
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -12,36 +13,44 @@ from scipy.sparse import csr_array
 
 from segue.attributes import Values
 from segue.catalog import Listens, Vocabulary
-from segue.errors import InputError, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
+
+NumNeighbours = Annotated[int, Setting("number of best candidates that are kept for each track", least=1)]
+ArtistWeight = Annotated[
+    float, Setting("added to the score of every track by the artist of the query", least=0, hint="0 ignores artists")
+]
+LeastPlayed = Annotated[float, Setting("events with a smaller share played are dropped", least=0, most=1)]
 
 _MAX_SCORES = 2**25
 """Number of scores in memory while the best candidates are selected."""
 
 
+@settings("model")
 class Popular:
     """Popularity: no track has a score, therefore all tracks are ranked by their plays.
 
-    Plays are counted and shares played are not. Plays also decide between equal scores of every other model.
+    Plays are counted and shares played are not. Plays also decide between equal scores of every other model. With an
+    `artist_weight` above 0, the tracks of the artist of the query come first. For `half_life` sessions are in the order
+    in which they began, or in the order of the file where the source has no clock.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        half_life: number of sessions after which a play counts half, above 0; None if plays never lose weight. Sessions
-            are in the order in which they began, or in the order of the file where the source has no clock.
-        artist_weight: score of every track by the artist of the query, at least 0. Above 0, the tracks of this artist
-            come first.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, half_life: int | float | None, artist_weight: int | float) -> None:
-        if half_life is not None:
-            check_number(
-                "half_life",
-                half_life,
-                above=0,
-                hint="it is a number of sessions; null switches it off",
-            )
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        half_life: Annotated[
+            float | None,
+            Setting("a play counts half after it", above=0, hint="it is a number of sessions; null switches it off"),
+        ] = None,
+        artist_weight: ArtistWeight = 0.0,
+    ) -> None:
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays if half_life is None else _recent(vocabulary, half_life)
 
@@ -57,21 +66,21 @@ class Popular:
         return no_scores(self.num_tracks)
 
 
+@settings("model")
 class ArtistPopular:
     """Popularity of the artist: tracks in the order of the plays of all tracks of their artist, then of their own.
 
-    A new track of a popular artist comes before the tracks of less popular ones, whatever the query.
+    A new track of a popular artist comes before the tracks of less popular ones, whatever the query. With an
+    `artist_weight` above 0, the tracks of the artist of the query come first.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        artist_weight: score of every track by the artist of the query, at least 0. Above 0, the tracks of this artist
-            come first.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, artist_weight: int | float) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         plays, artist_of = vocabulary.plays, vocabulary.catalog.artist_of
         of_artist = np.bincount(artist_of, plays)[artist_of]
@@ -89,6 +98,7 @@ class ArtistPopular:
         return no_scores(self.num_tracks)
 
 
+@settings("model")
 class AttributeNeighbours:
     """The tracks with the most similar values of an attribute, such as tags, whatever was played together.
 
@@ -97,18 +107,21 @@ class AttributeNeighbours:
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        attribute: name of an attribute of the catalogue that has values.
-        num_neighbours: number of best candidates that are kept for each track, at least 1.
-        artist_weight: added to the score of every track by the artist of the query, at least 0.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, *, attribute: str, num_neighbours: int, artist_weight: int | float
+        self,
+        vocabulary: Vocabulary,
+        *,
+        attribute: Annotated[
+            str, Setting("name of an attribute of datamodule.attributes, of kind value or values")
+        ] = "tags",
+        num_neighbours: NumNeighbours = 500,
+        artist_weight: ArtistWeight = 0.0,
     ) -> None:
-        check_number("num_neighbours", num_neighbours, whole=True, least=1)
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._num_neighbours, self._attribute = num_neighbours, attribute
@@ -143,6 +156,7 @@ class AttributeNeighbours:
         return best_candidates(lambda rows: csr_array(table[rows] @ by_value), self._num_neighbours, order=self.order)
 
 
+@settings("model")
 class Rules:
     """Sequential rules: how often `following` came after `previous` within a few places of a session.
 
@@ -151,14 +165,9 @@ class Rules:
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        window: largest distance in a session, at least 1.
-        decay: factor of a distance d: `inverse` for 1/d, or a number r in (0, 1] for r^(d-1).
-        reverse_weight: weight of `a, b` for the rule b → a, relative to the rule a → b, in [0, 1]. 1 makes the rules
-            symmetric.
-        artist_weight: added to the score of every track by the artist of the query, in occurrences; at least 0.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
 
     Source:
         Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.1 (SR);
@@ -170,15 +179,20 @@ class Rules:
         self,
         vocabulary: Vocabulary,
         *,
-        window: int,
-        decay: str | int | float,
-        reverse_weight: int | float,
-        artist_weight: int | float,
+        window: Annotated[
+            int, Setting("largest distance in a session", least=1, hint="1 is a first-order Markov chain")
+        ] = 10,
+        decay: Annotated[
+            float | Literal["inverse"],
+            Setting(
+                "weight of a distance", above=0, most=1, hint="it is inverse for 1/distance, or r for r^(distance-1)"
+            ),
+        ] = "inverse",
+        reverse_weight: Annotated[
+            float, Setting('weight of "a, b" for the rule b → a', least=0, most=1, hint="1 makes rules symmetric")
+        ] = 0.0,
+        artist_weight: ArtistWeight = 0.0,
     ) -> None:
-        check_number("window", window, whole=True, least=1, hint="1 is a first-order Markov chain")
-        if decay != "inverse":
-            check_number("decay", decay, above=0, most=1, hint="it is inverse for 1/distance, or r for r^(distance-1)")
-        check_number("reverse_weight", reverse_weight, least=0, most=1, hint="1 makes rules symmetric")
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._window, self._decay, self._reverse_weight = window, decay, reverse_weight
@@ -206,9 +220,10 @@ class Rules:
         return total.astype(np.float32)
 
     def _of_distance(self, distance: int) -> float:
-        return 1 / distance if self._decay == "inverse" else float(self._decay) ** (distance - 1)
+        return 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
 
 
+@settings("model")
 class Neighbours:
     """Item-based nearest neighbours: how many sessions two tracks share, at any place in the session.
 
@@ -223,14 +238,9 @@ class Neighbours:
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        num_neighbours: number of best candidates that are kept for each track, at least 1.
-        shrinkage: reduces cosines that few sessions support, at least 0.
-        norm_power: how much the popularity of both tracks lowers the score, in [0, 1].
-        length_power: how much the length of a session lowers its weight, in [0, 1].
-        artist_weight: added to the score of every track by the artist of the query, at least 0.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
 
     Source:
         Sarwar et al., Item-based collaborative filtering, WWW 2001;
@@ -241,16 +251,20 @@ class Neighbours:
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: int,
-        shrinkage: int | float,
-        norm_power: int | float,
-        length_power: int | float,
-        artist_weight: int | float,
+        num_neighbours: NumNeighbours = 500,
+        shrinkage: Annotated[
+            float, Setting("reduces cosines that few sessions support", least=0, hint="0 is the bare cosine")
+        ] = 20.0,
+        norm_power: Annotated[
+            float,
+            Setting("how popularity lowers the score", least=0, most=1, hint="1 is the cosine, 0 bare co-occurrence"),
+        ] = 1.0,
+        length_power: Annotated[
+            float,
+            Setting("how length lowers the weight of a session", least=0, most=1, hint="0 gives all the same weight"),
+        ] = 0.0,
+        artist_weight: ArtistWeight = 0.0,
     ) -> None:
-        check_number("num_neighbours", num_neighbours, whole=True, least=1)
-        check_number("shrinkage", shrinkage, least=0, hint="0 is the bare cosine")
-        check_number("norm_power", norm_power, least=0, most=1, hint="1 is the cosine, 0 bare co-occurrence")
-        check_number("length_power", length_power, least=0, most=1, hint="0 gives all sessions the same weight")
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._num_neighbours, self._shrinkage = num_neighbours, shrinkage
@@ -298,7 +312,7 @@ def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
     return np.nan_to_num(listens.played_ratio.astype(np.float64), nan=1.0)
 
 
-def _recent(vocabulary: Vocabulary, half_life: int | float) -> Int64[np.ndarray, "N"]:
+def _recent(vocabulary: Vocabulary, half_life: float) -> Int64[np.ndarray, "N"]:
     """Place of each track in the order of its plays with half-life; plays without it decide ties. Higher is better."""
     sessions, session = np.unique(vocabulary.listens.session, return_inverse=True)
     weights = np.exp2((session - len(sessions) + 1) / half_life)

@@ -3,36 +3,24 @@
 N tracks in the catalogue, B queries in a block, H tracks of a history, A artists.
 """
 
+from typing import Annotated, Any
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
-from segue.errors import InputError, check_number
+from segue.settings import Setting
 
-Decay = str | int | float | None
+Decay = str | float | None
 """`linear` for 1 − age/length, `inverse` for 1/(1 + age), a number λ for exp(−age/λ), None for 1."""
+
+OF_DECAY: dict[str, Any] = {"above": 0, "hint": "null switches it off"}
+ArtistsWeight = Annotated[
+    float, Setting("added for each track by an artist of the session, times the decay of the artist's tracks", least=0)
+]
 
 SMALLEST_WEIGHT = 1e-6
 """Smaller weights of the places of a session are left out, so that memory does not grow with its squared length."""
-
-
-def check_decay(name: str, decay: Decay, *, words: tuple[str, ...] = ()) -> None:
-    """Refuse a decay that is no number above 0, none of the words, and not None.
-
-    Args:
-        name: of the setting.
-        decay: its value.
-        words: that are allowed, such as `linear`.
-
-    Raises:
-        InputError: it is out of range.
-    """
-    if decay is None or decay in words:
-        return
-    if isinstance(decay, str):
-        choice = "".join(f"{word}, " for word in words)
-        raise InputError(f"{name} must be {choice}null or a number λ above 0 for exp(-age/λ), got {decay!r}")
-    check_number(name, decay, above=0, hint="null switches it off")
 
 
 def decayed(age: Int64[np.ndarray, "*n"], length: Int64[np.ndarray, "*n"], decay: Decay) -> Float64[np.ndarray, "*n"]:
@@ -58,7 +46,7 @@ def decayed(age: Int64[np.ndarray, "*n"], length: Int64[np.ndarray, "*n"], decay
     return weights
 
 
-def largest_distance(decay: Decay, most: int) -> int:
+def largest_distance(decay: float | None, most: int) -> int:
     """Find the largest distance whose weight exp(−distance/decay) is at least SMALLEST_WEIGHT.
 
     Args:
@@ -68,7 +56,7 @@ def largest_distance(decay: Decay, most: int) -> int:
     Returns:
         The distance.
     """
-    return most if decay is None else min(most, int(-float(decay) * np.log(SMALLEST_WEIGHT)))
+    return most if decay is None else min(most, int(-decay * np.log(SMALLEST_WEIGHT)))
 
 
 def played_rows(
@@ -113,7 +101,7 @@ def query_matrix(
     return csr_array((weight, (line, track)), shape=(len(rows), num_tracks))
 
 
-def artist_scores(queries: csr_array, artist_of: Int64[np.ndarray, "N"], artist_weight: int | float) -> csr_array:
+def artist_scores(queries: csr_array, artist_of: Int64[np.ndarray, "N"], artist_weight: float) -> csr_array:
     """Score all tracks by the artists of a history.
 
     Args:

@@ -4,6 +4,8 @@ N tracks in the catalogue, M of them in the model, S training sessions, R rows (
 a block.
 """
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
@@ -12,20 +14,22 @@ from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_array, diags_array
 
 from segue.catalog import Listens, Vocabulary
-from segue.errors import InputError, check_flag, check_number
-from segue.models.baselines.counting import no_scores
+from segue.errors import InputError
+from segue.models.baselines.counting import LeastPlayed, no_scores
 from segue.models.baselines.history_weights import (
-    Decay,
+    OF_DECAY,
+    ArtistsWeight,
     artist_scores,
-    check_decay,
     decayed,
     largest_distance,
     played_rows,
     query_matrix,
 )
 from segue.models.retrieval.sparse import largest_positive
+from segue.settings import Setting, settings
 
 
+@settings("model")
 class Slist:
     """A matrix of weights between tracks that reconstructs sessions (SLIS) and predicts their rest (SLIT).
 
@@ -38,28 +42,16 @@ class Slist:
     where a row counts exp(−age/recency), and the diagonal of W is at most `self_weight`. The solution is
     `W = P·(share·XᵀX + (1 − share)·YᵀZ − diag(γ))` with `P = (share·XᵀX + (1 − share)·YᵀY + regularization·I)⁻¹`. Here
     γ is 0 where the diagonal is below the bound without it, and otherwise what puts it there. EASE is `share=1
-    self_weight=0` without decays.
+    self_weight=0` without decays. The code of the paper has no bound for share < 1.
 
     The score of a track is the sum of its weights over the tracks of the session so far, each times
     exp(−age/query_decay).
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        num_neighbours: number of largest positive weights that are kept for each track, at least 1.
-        share: of the first term, in [0, 1].
-        self_weight: bound of the diagonal, in [0, 1]; None if there is none, as in the code of the paper for share < 1.
-        regularization: above 0.
-        normalise: whether each row of X, Y and Z has the sum 1.
-        place_decay: of the tracks before and after a cut, in places; None if all have the weight 1.
-        recency: of sessions, in sessions; None if old sessions count as much as new ones.
-        query_decay: of the tracks of the session so far, in places; None if all have the weight 1.
-        min_plays: tracks with fewer plays in training are not in the model, at least 1.
-        max_tracks: largest number of tracks in the model, because memory grows with its square.
-        least_played: events with a smaller share played are dropped, in [0, 1].
-        artist_weight: added for each track by an artist of the session, times `query_decay`, at least 0.
 
     Raises:
-        InputError: an argument is out of range, or too many tracks have `min_plays`.
+        InputError: a setting is out of range, or too many tracks have `min_plays`.
 
     Source:
         Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019 (EASE);
@@ -71,30 +63,40 @@ class Slist:
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: int,
-        share: int | float,
-        self_weight: int | float | None,
-        regularization: int | float,
-        normalise: bool,
-        place_decay: Decay,
-        recency: Decay,
-        query_decay: Decay,
-        min_plays: int,
-        max_tracks: int,
-        least_played: int | float,
-        artist_weight: int | float,
+        num_neighbours: Annotated[
+            int, Setting("number of largest positive weights that are kept for each track", least=1)
+        ] = 500,
+        share: Annotated[
+            float,
+            Setting(
+                "of reconstructing sessions; the rest is predicting their end",
+                least=0,
+                most=1,
+                hint="1 is SLIS, 0 is SLIT",
+            ),
+        ] = 1.0,
+        self_weight: Annotated[
+            float | None,
+            Setting("bound of the weight of a track with itself", least=0, most=1, hint="0 is EASE, null is no bound"),
+        ] = 0.0,
+        regularization: Annotated[float, Setting("of the squares of the weights", above=0)] = 100.0,
+        normalise: Annotated[bool, Setting("whether the weights of a session have the sum 1")] = False,
+        place_decay: Annotated[
+            float | None, Setting("λ in places, of the tracks before and after a cut; null: off", **OF_DECAY)
+        ] = None,
+        recency: Annotated[
+            float | None, Setting("λ in sessions: older sessions count less; null: off", **OF_DECAY)
+        ] = None,
+        query_decay: Annotated[
+            float | None, Setting("λ in places, of the tracks of the session so far; null: off", **OF_DECAY)
+        ] = None,
+        min_plays: Annotated[int, Setting("tracks with fewer plays in training are not in the model", least=1)] = 1,
+        max_tracks: Annotated[
+            int, Setting("most tracks in the model: the dense inverse takes 12 bytes × the square of this", least=1)
+        ] = 20000,
+        least_played: LeastPlayed = 0.5,
+        artist_weight: ArtistsWeight = 0.0,
     ) -> None:
-        for name, value in {"num_neighbours": num_neighbours, "min_plays": min_plays, "max_tracks": max_tracks}.items():
-            check_number(name, value, whole=True, least=1)
-        check_number("share", share, least=0, most=1, hint="1 is SLIS, 0 is SLIT")
-        if self_weight is not None:
-            check_number("self_weight", self_weight, least=0, most=1, hint="0 is EASE, null is no bound")
-        check_number("regularization", regularization, above=0)
-        check_decay("place_decay", place_decay)
-        check_decay("recency", recency)
-        check_decay("query_decay", query_decay)
-        check_number("least_played", least_played, least=0, most=1)
-        check_flag("normalise", normalise)
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._artist_of = vocabulary.catalog.artist_of
@@ -122,19 +124,19 @@ class Slist:
         column = np.searchsorted(tracks, played.track)
         weights = np.ones(len(length))
         if self._recency is not None:
-            weights = np.exp((np.arange(len(length)) - len(length) + 1) / float(self._recency))
+            weights = np.exp((np.arange(len(length)) - len(length) + 1) / self._recency)
         shape = len(length), len(tracks)
         gram: np.ndarray = np.zeros((len(tracks), len(tracks)), np.float32)
         wanted = gram
         if self._share:
             whole = _rows(session, column, np.ones(len(column)), shape, self._normalise, once=True)
-            gram += float(self._share) * _product(whole, whole, weights)
+            gram += self._share * _product(whole, whole, weights)
             wanted = gram.copy() if self._share < 1 else gram
         if self._share < 1:
             before, after = self._cut(session, column, length, len(tracks))
             of_row = weights[np.repeat(np.arange(len(length)), length - 1)]
-            wanted = wanted + (1 - float(self._share)) * _product(before, after, of_row)
-            gram += (1 - float(self._share)) * _product(before, before, of_row)
+            wanted = wanted + (1 - self._share) * _product(before, after, of_row)
+            gram += (1 - self._share) * _product(before, before, of_row)
         gram[np.diag_indices(len(gram))] += self._regularization
         factor, _ = spotrf(gram, lower=1, overwrite_a=1)
         inverse = _inverted(factor) if self._share == 1 or self._self_weight is not None else None
@@ -161,7 +163,7 @@ class Slist:
         ] + place  # of the cut after this event, if it is not the last
         parts: dict[str, list[tuple[np.ndarray, ...]]] = {"before": [], "after": []}
         for distance in range(largest_distance(self._place_decay, int(length.max())) + 1):
-            weight = 1.0 if self._place_decay is None else float(np.exp(-distance / float(self._place_decay)))
+            weight = 1.0 if self._place_decay is None else float(np.exp(-distance / self._place_decay))
             [first] = (place + distance < length[session] - 1).nonzero()  # the cut is `distance` events later
             if not len(first):
                 break

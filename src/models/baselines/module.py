@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from segue.catalog import Listens, Vocabulary
-from segue.errors import InputError, build, check_number
+from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import no_scores
 from segue.models.contracts import Context, OnBlock
@@ -38,7 +38,7 @@ class Counter(Protocol):
             model defines another order.
     """
 
-    artist_weight: int | float
+    artist_weight: float
     order: Int64[np.ndarray, "N"]
 
     def count(self, listens: Listens) -> csr_array:
@@ -105,7 +105,6 @@ class Baseline(LightningModule):
                 f"the model is a {type(self._model).__name__}, which counts nothing; remove recipe=counting, then the "
                 "source chooses the recipe"
             )
-        check_number("artist_weight", self._model.artist_weight, least=0, hint="0 ignores artists")
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use monitor=ndcg")
         self._vocabulary, self._counts = vocabulary, no_scores(len(vocabulary.catalog))

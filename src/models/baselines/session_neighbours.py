@@ -3,26 +3,30 @@
 N tracks in the catalogue, S training sessions, P places (a track in a session), B queries in a block.
 """
 
+from typing import Annotated, Literal
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
 from segue.catalog import Listens, Vocabulary
-from segue.errors import check_number
+from segue.models.baselines.counting import LeastPlayed
 from segue.models.baselines.history_weights import (
-    Decay,
+    OF_DECAY,
+    ArtistsWeight,
     artist_scores,
-    check_decay,
     decayed,
     largest_distance,
     played_rows,
     query_matrix,
 )
+from segue.settings import Setting, settings
 
 _LONGEST = 1000
 """Places of a session that are used, the newest ones. A place is an exponent of 2 below; it must stay below 1,023."""
 
 
+@settings("model")
 class SessionNeighbours:
     """Nearest training sessions of the session so far. With the settings of `conf/model/`: VSKNN, STAN, VSTAN.
 
@@ -43,19 +47,9 @@ class SessionNeighbours:
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        num_neighbours: number of sessions that vote, at least 1.
-        sample_size: number of newest sessions that can become neighbours, at least 1.
-        position_decay: w1, `linear` or λ1 for exp(−a/λ1); None for equal weights.
-        length_power: how much the number of tracks of a session lowers its similarity, in [0, 1].
-        recency: λ2, in sessions; None if old sessions count as much as new ones.
-        place_decay: λ3, in places of the neighbour; None if all its tracks get the same vote.
-        match_decay: w2, `linear`, `inverse` or λ for exp(−a/λ); None for 1.
-        idf: extra weight of rare tracks, at least 0.
-        least_played: events with a smaller share played are dropped, in [0, 1], because these methods have no weights.
-        artist_weight: added for each track by an artist of the session, times w1 of the artist's tracks, at least 0.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
 
     Source:
         Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.2 (VSKNN);
@@ -68,26 +62,32 @@ class SessionNeighbours:
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: int,
-        sample_size: int,
-        position_decay: Decay,
-        length_power: int | float,
-        recency: Decay,
-        place_decay: Decay,
-        match_decay: Decay,
-        idf: int | float,
-        least_played: int | float,
-        artist_weight: int | float,
+        num_neighbours: Annotated[int, Setting("number of sessions that vote", least=1)] = 500,
+        sample_size: Annotated[
+            int, Setting("newest sessions with a track of the session so far; they can become neighbours", least=1)
+        ] = 2500,
+        position_decay: Annotated[
+            float | Literal["linear"] | None,
+            Setting("w1, of the tracks of the session so far: linear, or λ in places for exp(-age/λ)", **OF_DECAY),
+        ] = None,
+        length_power: Annotated[
+            float, Setting("how length lowers similarity", least=0, most=1, hint="0.5 is the cosine, 0 the bare sum")
+        ] = 0.0,
+        recency: Annotated[
+            float | None, Setting("λ in sessions: older sessions are less similar; null: off", **OF_DECAY)
+        ] = None,
+        place_decay: Annotated[
+            float | None,
+            Setting("λ in places: tracks of a neighbour far from the common one get less; null: off", **OF_DECAY),
+        ] = None,
+        match_decay: Annotated[
+            float | Literal["linear", "inverse"] | None,
+            Setting("w2, by the age of the newest common track: linear, inverse, or λ for exp(-age/λ)", **OF_DECAY),
+        ] = None,
+        idf: Annotated[float, Setting("extra weight of rare tracks", least=0, hint="0 switches it off")] = 0.0,
+        least_played: LeastPlayed = 0.5,
+        artist_weight: ArtistsWeight = 0.0,
     ) -> None:
-        for name, value in {"num_neighbours": num_neighbours, "sample_size": sample_size}.items():
-            check_number(name, value, whole=True, least=1)
-        check_decay("position_decay", position_decay, words=("linear",))
-        check_decay("match_decay", match_decay, words=("linear", "inverse"))
-        check_decay("recency", recency)
-        check_decay("place_decay", place_decay)
-        check_number("length_power", length_power, least=0, most=1, hint="0.5 is the cosine, 0 the bare sum")
-        check_number("idf", idf, least=0, hint="0 switches it off")
-        check_number("least_played", least_played, least=0, most=1)
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._artist_of = vocabulary.catalog.artist_of
@@ -155,7 +155,7 @@ class SessionNeighbours:
         line, session = np.repeat(np.arange(len(rows)), np.diff(similar.indptr)), similar.indices.astype(np.int64)
         value = similar.data * sessions.sizes[session] ** -float(self._length_power)
         if self._recency is not None:
-            value = value * np.exp((session - len(sessions.sizes) + 1) / float(self._recency))
+            value = value * np.exp((session - len(sessions.sizes) + 1) / self._recency)
         from_newest = similar.indptr[1:][line] - 1 - np.arange(len(line))  # sessions of a line ascend
         [chosen] = (from_newest < self._sample_size).nonzero()
         best = chosen[np.lexsort((-session[chosen], -value[chosen].astype(np.float32), line[chosen]))]
@@ -184,7 +184,7 @@ class _Sessions:
         votes: what a track gets from a session, S × N; with `place_decay` from a place of it, P × N.
     """
 
-    def __init__(self, counts: csr_array, place_decay: Decay) -> None:
+    def __init__(self, counts: csr_array, place_decay: float | None) -> None:
         self.counts = counts
         num_sessions, num_tracks = counts.shape
         session, track = np.repeat(np.arange(num_sessions), np.diff(counts.indptr)), counts.indices.astype(np.int64)
@@ -212,7 +212,7 @@ def _votes(
     track: Int64[np.ndarray, "P"],
     place: Int64[np.ndarray, "P"],
     num_tracks: int,
-    decay: str | int | float,
+    decay: float,
 ) -> csr_array:
     """exp(−|distance|/decay) from each place to each place of its session, as P × N. Places ascend in a session."""
     at = np.arange(len(session))
@@ -221,7 +221,7 @@ def _votes(
         [first] = (session[step:] == session[:-step]).nonzero()
         if not len(first):
             break
-        value = np.exp((place[first] - place[first + step]) / float(decay))
+        value = np.exp((place[first] - place[first + step]) / decay)
         parts += [(at[first], track[first + step], value), (at[first + step], track[first], value)]
     row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
     return csr_array((value, (row, column)), shape=(len(session), num_tracks))

@@ -3,17 +3,19 @@
 N tracks in the catalogue, B queries in a block.
 """
 
+from typing import Annotated, Literal
+
 import numpy as np
 from jaxtyping import Int64
 from scipy.sparse import csr_array
 
 from segue.catalog import Listens, Vocabulary
-from segue.errors import InputError, check_number
-from segue.models.baselines.counting import best_candidates
+from segue.errors import InputError
+from segue.models.baselines.counting import ArtistWeight, NumNeighbours, best_candidates
+from segue.settings import Setting, settings
 
-LEVELS = ("track", "artist")
 
-
+@settings("model")
 class ShareMeans:
     """Mean share played of a candidate after a query, minus the mean of all pairs, shrunk where there are few events.
 
@@ -25,31 +27,28 @@ class ShareMeans:
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        level: `track` or `artist`.
-        window: largest distance in a session, at least 1.
-        shrinkage: number of events with the mean share that are added to each sum, above 0.
-        num_neighbours: number of best candidates that are kept for each track, at least 1.
-        artist_weight: added to the score of every track by the artist of the query, at least 0.
 
     Raises:
-        InputError: an argument is out of range, or the source does not report shares.
+        InputError: a setting is out of range, or the source does not report shares.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         *,
-        level: str,
-        window: int,
-        shrinkage: int | float,
-        num_neighbours: int,
-        artist_weight: int | float,
+        level: Annotated[
+            Literal["track", "artist"], Setting("whether pairs of tracks have means, or pairs of artists")
+        ] = "track",
+        window: Annotated[int, Setting("largest distance in a session", least=1)] = 10,
+        shrinkage: Annotated[
+            float,
+            Setting(
+                "events with the mean share added to each pair", above=0, hint="near 0 a track heard once ranks first"
+            ),
+        ] = 20.0,
+        num_neighbours: NumNeighbours = 500,
+        artist_weight: ArtistWeight = 0.0,
     ) -> None:
-        if level not in LEVELS:
-            raise InputError(f"level must be {' or '.join(LEVELS)}, got {level!r}")
-        check_number("window", window, whole=True, least=1)
-        check_number("shrinkage", shrinkage, above=0, hint="near 0 a track heard once ranks first")
-        check_number("num_neighbours", num_neighbours, whole=True, least=1)
         if vocabulary.mean_played_ratio is None:
             raise InputError("model=share_means compares shares played, but this source has none; use model=rules")
         catalog = vocabulary.catalog

@@ -4,7 +4,7 @@ N tracks in the catalogue, M of them with a vector (R with those of artists), D 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -13,34 +13,31 @@ from scipy.sparse import csr_array, csr_matrix
 from torch.nn.functional import normalize
 
 from segue.catalog import Listens, Vocabulary
-from segue.errors import InputError, check_flag, check_number
-from segue.models.baselines.counting import session_weights
+from segue.errors import InputError
+from segue.models.baselines.counting import ArtistWeight, LeastPlayed, NumNeighbours, session_weights
 from segue.models.retrieval.sparse import largest_positive
+from segue.settings import Setting, settings
 
-_SIMILARITIES = ("cosine", "inner")
+Dim = Annotated[int, Setting("width of a vector, without a bias", least=1)]
+Regularization = Annotated[float, Setting("L2 regularization of the vectors", least=0)]
+Similarity = Annotated[
+    Literal["cosine", "inner"], Setting("inner: the inner product, which favours long vectors and thus popular tracks")
+]
+Seed = Annotated[int, Setting("decides the initial vectors and the samples", least=0, most=2**32 - 1)]
 
 
+@settings("model")
 class Item2Vec:
     """Skip-gram with negative sampling: sessions are sentences and tracks are words. Neighbours by cosine.
 
+    With a `negative_exponent` below 0, rare tracks are drawn more often as negatives. Words have no weights, therefore
+    events with a small share played are dropped.
+
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        num_neighbours: number of best candidates that are kept for each track, at least 1.
-        dim: width of a vector, at least 1.
-        window: largest distance in a session, at least 1.
-        negatives: number of negative samples for each positive one, at least 1.
-        negative_exponent: negatives are sampled in proportion to plays^exponent, in [-2, 2]. Below 0, rare tracks are
-            sampled more often.
-        subsample: tracks with a larger share of all events are randomly downsampled, in [0, 1]; 0 switches it off.
-        epochs: number of passes over the sessions, at least 1.
-        lr: initial learning rate, above 0.
-        least_played: events with a smaller share played are dropped, in [0, 1], because words have no weights.
-        artist_mean: whether a track without a vector gets the mean of the unit vectors of its artist's tracks.
-        artist_weight: added to the score of every track by the artist of the query, at least 0.
-        seed: decides the initial vectors and the samples, in [0, 2³²).
 
     Raises:
-        InputError: gensim is not installed, or an argument is out of range.
+        InputError: gensim is not installed, or a setting is out of range.
 
     Source:
         Barkan and Koenigstein, Item2vec, MLSP 2016;
@@ -52,28 +49,29 @@ class Item2Vec:
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: int,
-        dim: int,
-        window: int,
-        negatives: int,
-        negative_exponent: int | float,
-        subsample: int | float,
-        epochs: int,
-        lr: int | float,
-        least_played: int | float,
-        artist_mean: bool,
-        artist_weight: int | float,
-        seed: int,
+        num_neighbours: NumNeighbours = 500,
+        dim: Dim = 50,
+        window: Annotated[int, Setting("largest distance in a session", least=1)] = 3,
+        negatives: Annotated[int, Setting("number of negative samples for each positive one", least=1)] = 5,
+        negative_exponent: Annotated[
+            float,
+            Setting("negatives are drawn by plays^exponent", least=-2, most=2, hint="-0.5 suits music, 0.75 words"),
+        ] = -0.5,
+        subsample: Annotated[
+            float,
+            Setting(
+                "tracks with a larger share of all events are drawn less", least=0, most=1, hint="0 switches it off"
+            ),
+        ] = 1e-5,
+        epochs: Annotated[int, Setting("number of passes over the sessions", least=1)] = 110,
+        lr: Annotated[float, Setting("initial learning rate", above=0, hint="0.025 is usual")] = 0.025,
+        least_played: LeastPlayed = 0.5,
+        artist_mean: Annotated[
+            bool, Setting("whether a track without plays gets the mean of the unit vectors of its artist's tracks")
+        ] = False,
+        artist_weight: ArtistWeight = 0.0,
+        seed: Seed,
     ) -> None:
-        whole = {"num_neighbours": num_neighbours, "dim": dim, "window": window, "negatives": negatives}
-        for name, value in {**whole, "epochs": epochs}.items():
-            check_number(name, value, whole=True, least=1)
-        _check_seed(seed)
-        check_number("negative_exponent", negative_exponent, least=-2, most=2, hint="-0.5 suits music, 0.75 words")
-        check_number("subsample", subsample, least=0, most=1, hint="0 switches it off")
-        check_number("lr", lr, above=0, hint="0.025 is usual")
-        check_number("least_played", least_played, least=0, most=1)
-        check_flag("artist_mean", artist_mean)
         try:
             from gensim.models import Word2Vec
         except ModuleNotFoundError:
@@ -118,23 +116,15 @@ class Item2Vec:
         return _nearest(rows, units, self.num_tracks, self._num_neighbours)
 
 
+@settings("model")
 class Als:
     """Alternating least squares on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        num_neighbours: number of best candidates that are kept for each track, at least 1.
-        dim: width of a vector, at least 1.
-        regularization: L2 regularization of the vectors, at least 0.
-        confidence: weight of an event, above 0. It is multiplied by the share played. A track that was not played has
-            the weight 1.
-        epochs: number of alternating steps, at least 1.
-        similarity: `cosine`, or `inner` for the inner product, which favours long vectors and thus popular tracks.
-        artist_weight: added to the score of every track by the artist of the query, at least 0.
-        seed: decides the initial vectors, in [0, 2³²).
 
     Raises:
-        InputError: implicit is not installed, or an argument is out of range.
+        InputError: implicit is not installed, or a setting is out of range.
 
     Source:
         Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
@@ -144,24 +134,27 @@ class Als:
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: int,
-        dim: int,
-        regularization: int | float,
-        confidence: int | float,
-        epochs: int,
-        similarity: str,
-        artist_weight: int | float,
-        seed: int,
+        num_neighbours: NumNeighbours = 500,
+        dim: Dim = 100,
+        regularization: Regularization = 0.01,
+        confidence: Annotated[
+            float,
+            Setting(
+                "of an event, times the share played", above=0, hint="the weight of a track that was not played is 1"
+            ),
+        ] = 1.0,
+        epochs: Annotated[int, Setting("number of alternating steps", least=1)] = 15,
+        similarity: Similarity = "cosine",
+        artist_weight: ArtistWeight = 0.0,
+        seed: Seed,
     ) -> None:
-        _check(num_neighbours=num_neighbours, dim=dim, epochs=epochs, regularization=regularization, seed=seed)
-        check_number("confidence", confidence, above=0, hint="the weight of a track that was not played is 1")
         try:
             from implicit.cpu.als import AlternatingLeastSquares
         except ModuleNotFoundError:
             raise InputError("model=als needs implicit; install it with: pip install -e '.[rivals]'") from None
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
-        self._num_neighbours, self._normalise = num_neighbours, _is_cosine(similarity)
+        self._num_neighbours, self._normalise = num_neighbours, similarity == "cosine"
         self._build: Callable[[], Any] = lambda: AlternatingLeastSquares(
             factors=dim,
             regularization=regularization,
@@ -184,6 +177,7 @@ class Als:
         return _factorised(self._build, played, self._normalise, self._num_neighbours)
 
 
+@settings("model")
 class Bpr:
     """Bayesian personalised ranking on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
@@ -191,18 +185,9 @@ class Bpr:
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        num_neighbours: number of best candidates that are kept for each track, at least 1.
-        dim: width of a vector without its bias, at least 1.
-        regularization: L2 regularization of the vectors, at least 0.
-        epochs: number of epochs, at least 1. One epoch draws as many events as there are.
-        lr: learning rate, above 0.
-        least_played: events with a smaller share played are dropped, in [0, 1], because the method has no weights.
-        similarity: `cosine`, or `inner` for the inner product, which favours long vectors and thus popular tracks.
-        artist_weight: added to the score of every track by the artist of the query, at least 0.
-        seed: decides the initial vectors and the samples, in [0, 2³²).
 
     Raises:
-        InputError: implicit is not installed, or an argument is out of range.
+        InputError: implicit is not installed, or a setting is out of range.
 
     Source:
         Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
@@ -212,19 +197,16 @@ class Bpr:
         self,
         vocabulary: Vocabulary,
         *,
-        num_neighbours: int,
-        dim: int,
-        regularization: int | float,
-        epochs: int,
-        lr: int | float,
-        least_played: int | float,
-        similarity: str,
-        artist_weight: int | float,
-        seed: int,
+        num_neighbours: NumNeighbours = 500,
+        dim: Dim = 100,
+        regularization: Regularization = 0.01,
+        epochs: Annotated[int, Setting("number of times that as many events are drawn as there are", least=1)] = 100,
+        lr: Annotated[float, Setting("learning rate", above=0, hint="0.01 is usual")] = 0.01,
+        least_played: LeastPlayed = 0.5,
+        similarity: Similarity = "cosine",
+        artist_weight: ArtistWeight = 0.0,
+        seed: Seed,
     ) -> None:
-        _check(num_neighbours=num_neighbours, dim=dim, epochs=epochs, regularization=regularization, seed=seed)
-        check_number("lr", lr, above=0, hint="0.01 is usual")
-        check_number("least_played", least_played, least=0, most=1)
         try:
             from implicit.cpu.bpr import BayesianPersonalizedRanking
         except ModuleNotFoundError:
@@ -232,7 +214,7 @@ class Bpr:
         self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
         self.order = vocabulary.plays
         self._num_neighbours, self._least_played = num_neighbours, least_played
-        self._normalise = _is_cosine(similarity)
+        self._normalise = similarity == "cosine"
         self._build: Callable[[], Any] = lambda: BayesianPersonalizedRanking(
             factors=dim,
             learning_rate=lr,
@@ -253,23 +235,6 @@ class Bpr:
         """
         played = session_weights(listens.where(~(listens.played_ratio < self._least_played)), self.num_tracks)
         return _factorised(self._build, played, self._normalise, self._num_neighbours)
-
-
-def _check(*, num_neighbours: int, dim: int, epochs: int, regularization: int | float, seed: int) -> None:
-    for name, value in {"num_neighbours": num_neighbours, "dim": dim, "epochs": epochs}.items():
-        check_number(name, value, whole=True, least=1)
-    check_number("regularization", regularization, least=0)
-    _check_seed(seed)
-
-
-def _check_seed(seed: int) -> None:
-    check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
-
-
-def _is_cosine(similarity: str) -> bool:
-    if similarity not in _SIMILARITIES:
-        raise InputError(f"similarity must be {' or '.join(_SIMILARITIES)}, got {similarity!r}")
-    return similarity == "cosine"
 
 
 def _factorised(build: Callable[[], Any], played: csr_array, normalised: bool, num_kept: int) -> csr_array:

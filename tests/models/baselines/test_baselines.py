@@ -400,7 +400,7 @@ def test_skipped_tracks_are_not_words_and_without_words_there_are_no_vectors() -
         (partial(Rules, **{**MARKOV, "window": 0}), "window must be a whole number of at least 1, got 0; 1 is a first"),
         (
             partial(Rules, **{**MARKOV, "decay": "linear"}),
-            "decay must be .* got 'linear'; it is inverse for",
+            "decay must be a number above 0 and at most 1 or inverse, got 'linear'; it is inverse for",
         ),
         (partial(Rules, **{**MARKOV, "reverse_weight": 2}), "reverse_weight must be a number .* at most 1, got 2"),
         (partial(Neighbours, **{**COSINE, "num_neighbours": 0}), "num_neighbours must be a whole number .* got 0"),
@@ -417,7 +417,7 @@ def test_skipped_tracks_are_not_words_and_without_words_there_are_no_vectors() -
         (partial(Item2Vec, **{**SKIP_GRAM, "least_played": 2}), "least_played must be .* at most 1, got 2"),
         (
             partial(Popular, half_life=0, artist_weight=0),
-            "half_life must be .* got 0; it is a number of sessions",
+            "half_life must be a number above 0 or null, got 0; it is a number of sessions",
         ),
         (partial(Als, **{**LEAST_SQUARES, "dim": 0}), "dim must be a whole number of at least 1, got 0"),
         (partial(Als, **{**LEAST_SQUARES, "regularization": -1}), "regularization must be .* at least 0, got -1"),

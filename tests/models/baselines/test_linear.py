@@ -187,11 +187,14 @@ def test_too_many_tracks_are_refused_with_a_setting_that_fits() -> None:
     ("changed", "message"),
     [
         ({"share": 2}, "share must be .* got 2; 1 is SLIS, 0 is SLIT"),
-        ({"self_weight": -1}, "self_weight must be .* got -1; 0 is EASE, null is no bound"),
+        (
+            {"self_weight": -1},
+            "self_weight must be a number of at least 0 and at most 1 or null, got -1; 0 is EASE, null is no bound",
+        ),
         ({"regularization": 0}, "regularization must be a number above 0, got 0"),
         ({"num_neighbours": 0}, "num_neighbours must be a whole number of at least 1, got 0"),
-        ({"place_decay": "linear"}, "place_decay must be null or a number λ above 0 .* got 'linear'"),
-        ({"query_decay": -1}, "query_decay must be a number above 0, got -1; null switches it off"),
+        ({"place_decay": "linear"}, "place_decay must be a number above 0 or null, got 'linear'; null switches it off"),
+        ({"query_decay": -1}, "query_decay must be a number above 0 or null, got -1; null switches it off"),
     ],
 )
 def test_impossible_settings_are_refused(changed: dict[str, Any], message: str) -> None:

@@ -219,10 +219,13 @@ def test_the_votes_of_a_long_session_do_not_overflow() -> None:
     [
         ({"num_neighbours": 0}, "num_neighbours must be a whole number of at least 1, got 0"),
         ({"sample_size": 0}, "sample_size must be a whole number of at least 1, got 0"),
-        ({"position_decay": "cubic"}, "position_decay must be linear, null or a number λ above 0 .* got 'cubic'"),
-        ({"match_decay": 0}, "match_decay must be a number above 0, got 0; null switches it off"),
-        ({"place_decay": "linear"}, "place_decay must be null or a number λ above 0 .* got 'linear'"),
-        ({"recency": -1}, "recency must be a number above 0, got -1"),
+        ({"position_decay": "cubic"}, "position_decay must be a number above 0 or linear or null, got 'cubic'"),
+        (
+            {"match_decay": 0},
+            "match_decay must be a number above 0 or linear or inverse or null, got 0; null switches it off",
+        ),
+        ({"place_decay": "linear"}, "place_decay must be a number above 0 or null, got 'linear'"),
+        ({"recency": -1}, "recency must be a number above 0 or null, got -1"),
         ({"length_power": 2}, "length_power must be .* got 2; 0.5 is the cosine"),
         ({"idf": -1}, "idf must be a number of at least 0, got -1"),
         ({"least_played": 2}, "least_played must be .* got 2"),
