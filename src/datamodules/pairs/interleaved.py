@@ -8,7 +8,7 @@ the track of the next line of its session. E events, n of which are of users wit
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Shaped
 
 from segue.errors import InputError
 
@@ -70,7 +70,7 @@ def separate(events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap
     is_other = ~begins[1:] & is_expecting[:-1] & (events["recommendation"][:-1] != events["track"][1:])
     if not is_other.any():  # as in almost every log
         return Separated(events, begins, 0)
-    nth_user = _changes(events["user_id"]).cumsum() - 1
+    nth_user = changes(events["user_id"]).cumsum() - 1
     chosen = np.flatnonzero(np.isin(nth_user, nth_user[1:][is_other]))
     part = {name: events[name][chosen] for name in ("timestamp", "track", "recommendation")}
     part |= {"user": nth_user[chosen], "begins": begins[chosen], "is_expecting": is_expecting[chosen]}
@@ -78,7 +78,7 @@ def separate(events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap
     first[chosen] = np.where((own := _first_of_chains(part, gap_ms)) < 0, first[chosen], chosen[own])
 
     order = np.argsort(first, kind="stable")
-    start = np.flatnonzero(_changes(first[order]))
+    start = np.flatnonzero(changes(first[order]))
     length = np.diff(start, append=len(order))
     is_interleaved = _overlaps(order[start], order[start + length - 1])
     num_sessions = int(is_interleaved.sum())
@@ -86,7 +86,7 @@ def separate(events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap
         return Separated(events, begins, num_sessions)
     if policy == "drop":
         order = order[np.repeat(~is_interleaved, length)]
-    return Separated({name: column[order] for name, column in events.items()}, _changes(first[order]), num_sessions)
+    return Separated({name: column[order] for name, column in events.items()}, changes(first[order]), num_sessions)
 
 
 def _first_of_chains(part: Columns, gap_ms: int | float) -> Int64[np.ndarray, "n"]:
@@ -120,7 +120,7 @@ def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:
     moment = np.concatenate([2 * event, 2 * asked + 1])  # an event plays before it recommends
     order = np.lexsort((moment, about, part["user"][of]))
     of, step = of[order], np.where(order < num, -1, 1)
-    begins_group = _changes(part["user"][of]) | _changes(about[order])
+    begins_group = changes(part["user"][of]) | changes(about[order])
     group = begins_group.cumsum() - 1
     height = step.cumsum()
     height -= (height - step)[begins_group][group]
@@ -142,6 +142,10 @@ def _overlaps(first: Int64[np.ndarray, "S"], last: Int64[np.ndarray, "S"]) -> Bo
     return np.asarray(after | np.concatenate([after[1:], [False]]))
 
 
-def _changes(column: np.ndarray) -> Bool[np.ndarray, "E"]:
-    """Whether each event differs from the event before it; the first one does."""
+def changes(column: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
+    """Whether each event differs from the event before it; the first one does.
+
+    Args:
+        column: a value for each event.
+    """
     return np.asarray(np.concatenate([[True], column[1:] != column[:-1]])[: len(column)])

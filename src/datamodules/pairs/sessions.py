@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.catalog import Listens
-from segue.datamodules.pairs.interleaved import separate
+from segue.datamodules.pairs.interleaved import changes, separate
 from segue.datamodules.pairs.left_out import Policies, duplicates, repeats
 from segue.datamodules.pairs.pair_rules import PairRules
 
@@ -67,7 +67,7 @@ class Sessions:
         """
         kept = ~np.logical_or.reduce([np.zeros(len(self.place), bool), *left_out.values()])
         session = self.listens.session[kept]
-        remaining = session[_changes(session)]
+        remaining = session[changes(session)]
         number, place, _ = gather(np.zeros(len(remaining), np.int64), np.bincount(session)[remaining])
         sessions = replace(
             self,
@@ -116,14 +116,13 @@ def cut_sessions(source: "SourceEvents", rules: PairRules) -> Sessions:
     Returns:
         The sessions. With `share=longest`, the shares of `listens` are milliseconds.
     """
-    columns = source.database.execute(source.query).fetchnumpy()
-    sessions = cut_events(
-        {name: np.asarray(column) for name, column in columns.items()}, source.reading, rules
-    ).sessions
+    found = source.database.execute(source.query).fetchnumpy()
+    events = {name: np.asarray(found.pop(name)) for name in tuple(found)}
+    sessions = cut_events(events, source.reading, rules).sessions
     return sessions if source.user_names is None else replace(sessions, user=source.user_names[sessions.user])
 
 
-def cut_events(events: Mapping[str, np.ndarray], reading: "Reading", rules: PairRules) -> CutEvents:
+def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRules) -> CutEvents:
     """Cut events into sessions.
 
     A session ends after an event marked as last, before a pause longer than the gap, or where the source reports
@@ -131,7 +130,8 @@ def cut_events(events: Mapping[str, np.ndarray], reading: "Reading", rules: Pair
     time.
 
     Args:
-        events: the columns of `SourceEvents.query`: all events of some listeners, in any order.
+        events: the columns of `SourceEvents.query`: all events of some listeners, in any order. They are taken out of
+            it one by one, because memory for a second copy of all may be missing.
         reading: which columns the source has.
         rules: the gap, and which events are left out.
 
@@ -143,13 +143,13 @@ def cut_events(events: Mapping[str, np.ndarray], reading: "Reading", rules: Pair
     if has_clock and policies.duplicates == "drop" and (again := duplicates(events)).any():
         dropped["duplicates"] = int(again.sum())
         events = _where(events, ~again)
-    starts_user, pause = _changes(events["user_id"]), np.diff(events["timestamp"])
+    starts_user, pause = changes(events["user_id"]), np.diff(events["timestamp"])
     num_tied = int((~starts_user[1:] & (pause == 0)).sum()) if has_clock else 0
     begins = starts_user.copy()
     if "is_last" in events:
         begins |= np.roll(events["is_last"], 1)
     if "source_session" in events:
-        begins |= _changes(events["source_session"])
+        begins |= changes(events["source_session"])
     begins[1:] |= pause > rules.session_gap_ms
     num_interleaved, num_before = 0, len(begins)
     if "recommendation" in events:
@@ -158,7 +158,7 @@ def cut_events(events: Mapping[str, np.ndarray], reading: "Reading", rules: Pair
         dropped["interleaved"] = num_before - len(begins)
     if reading.share == "gap":
         events["share"] = _shares_of_gaps(events, begins)
-    start, session, is_first = np.flatnonzero(begins), begins.cumsum() - 1, _changes(events["user_id"])[begins]
+    start, session, is_first = np.flatnonzero(begins), begins.cumsum() - 1, changes(events["user_id"])[begins]
     nth, listener = np.arange(len(start)), is_first.cumsum() - 1
     number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
     kept = _kept(policies, session, events["track"], listener, dropped)
@@ -223,17 +223,18 @@ def _where(events: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np
     return {name: column[chosen] for name, column in events.items()}
 
 
-def _sorted(events: Mapping[str, np.ndarray], *, has_clock: bool) -> dict[str, np.ndarray]:
+def _sorted(events: dict[str, np.ndarray], *, has_clock: bool) -> dict[str, np.ndarray]:
     """The events by user, time and row; a session of the source stays together."""
-    events = _where(events, np.lexsort((events["position"], events["timestamp"], events["user_id"])))
-    return _together(events) if has_clock and "source_session" in events else events
+    order = np.lexsort((events["position"], events["timestamp"], events["user_id"]))
+    ordered = {name: events.pop(name)[order] for name in tuple(events)}
+    return _together(ordered) if has_clock and "source_session" in ordered else ordered
 
 
 def _together(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Move the events of each session of the source to its first event, if other sessions lie between them."""
     user, session = events["user_id"], events["source_session"]
     order = np.lexsort((np.arange(len(user)), session, user))
-    begins = _changes(user[order]) | _changes(session[order])
+    begins = changes(user[order]) | changes(session[order])
     first = np.empty(len(user), np.int64)
     first[order] = order[np.flatnonzero(begins)][begins.cumsum() - 1]
     if (np.diff(first) >= 0).all():
@@ -272,8 +273,3 @@ def _kept(
         is_left = np.bincount(session[kept], minlength=len(listener)) > 0
         leave_out("min_sessions", (np.bincount(listener, is_left) < policies.min_sessions)[listener][session])
     return kept
-
-
-def _changes(column: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
-    """True for each event that differs from the event before it, and for the first event."""
-    return np.concatenate([[True], column[1:] != column[:-1]])[: len(column)]

@@ -313,7 +313,7 @@ def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
 
 def _make_view(database: duckdb.DuckDBPyConnection, *, has_recommendations: bool, has_names: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
-    user, join = ("u.number", "JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
+    user, join = ("u.number", "LEFT JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
     recommendation = ""
     if has_recommendations:
         recommendation = ", r.row AS recommendation"

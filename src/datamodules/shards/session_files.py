@@ -58,7 +58,7 @@ def write_events(source: SourceEvents, folder: Path, num_parts: int) -> None:
     quoted = str(folder / _EVENTS).replace("'", "''")
     before = "SUM(COUNT(*)) OVER (ORDER BY user_id) - 1"
     source.database.execute(f"""
-        COPY (SELECT events.*, part FROM ({source.query}) AS events INNER JOIN (
+        COPY (SELECT events.*, part FROM ({source.query}) AS events LEFT JOIN (
                   SELECT user_id, CAST(({before}) * {num_parts} // SUM(COUNT(*)) OVER () AS INTEGER) AS part
                   FROM events GROUP BY user_id) AS parts USING (user_id))
         TO '{quoted}' (FORMAT parquet, PARTITION_BY (part))""")
