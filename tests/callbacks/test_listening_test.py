@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pytorch_lightning import Trainer
 
-from segue.callbacks import listening
+from segue.callbacks import listening_test
 from segue.callbacks.assembly import build_callbacks
 from segue.callbacks.listening_test import Listening
 from segue.callbacks.run_context import RunContext
@@ -125,7 +125,7 @@ def test_floors_are_played_once_for_all_runs_of_the_same_logs(
     path = Path(simulated.path) / "listening_references.json"
     assert before[f"{TIME}_random_floor"] in [means["random"] for means in json.loads(path.read_text()).values()]
     with monkeypatch.context() as patched:
-        patched.setattr(listening, "references", lambda *_, **__: pytest.fail("played again"))
+        patched.setattr(listening_test, "references", lambda *_, **__: pytest.fail("played again"))
         assert after_test(simulated, tmp_path).history.metrics() == before
     path.write_text("{")
     assert after_test(simulated, tmp_path).history.metrics() == before
