@@ -72,7 +72,7 @@ def test_the_page_of_settings_has_those_of_each_file(site: Path) -> None:
         r"warnings\.plays_a_day\s+10000\s",
         r"log\.with_propensity\s+\$\{log\.with_propensity\}\s+true or false",
         r"search\.num_trials\s+20\s",
-        r"model\.shrinkage\s.*√\(\|v\|² \+ h²\)",
+        r"an embedding v is divided by √\(\|v\|² \+ h²\)",
     ):
         assert re.search(words, page), words
 

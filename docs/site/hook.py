@@ -56,8 +56,8 @@ def _config(path: Path) -> Any:
 
     config: dict[str, Any] = with_defaults(yaml.safe_load(path.read_text(encoding="utf-8"))) or {}
     for base in config.get("defaults", []):
-        if isinstance(base, str) and base != "_self_":
-            config = {**_config(path.with_name(f"{base}.yaml")), **config}
+        if isinstance(base, str) and (file := path.with_name(f"{base}.yaml")).is_file():
+            config = {**_config(file), **config}
     return config
 
 

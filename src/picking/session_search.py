@@ -79,6 +79,21 @@ class SessionSearch:
         return self._num_lists * length if artist_gap else 1
 
 
+def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:
+    """What is wrong with a picking that repeats the artists of the session, and the remedy; None otherwise.
+
+    Where shares are known, the sum of a session is mostly about its artists.
+
+    Args:
+        vectors: of the run.
+        pick: `uniform`, `ranked` or `weighted`.
+        artist_gap: artists of this many last tracks are skipped.
+    """
+    if pick != "ranked" or artist_gap or vectors.skipped == 1:
+        return None
+    return "pick=ranked recommends the artists of the session again and again; artist_gap=100 skips them"
+
+
 def union(lists: Int32[np.ndarray, "N K"], recent: Int[np.ndarray, "S n"]) -> Int32[np.ndarray, "S C"]:
     """The lists of the last tracks, one after another.
 

@@ -48,7 +48,7 @@ class Table:
 
     def __rich__(self) -> RenderableType:
         table = RichTable(box=SIMPLE_HEAD if self.look == "open" else HEAVY_HEAD, show_lines=self.look == "lines")
-        ratios = self.ratios or [None] * len(self.columns)
+        ratios: Sequence[int | None] = self.ratios or [None] * len(self.columns)
         for name, letter, ratio in zip(self.columns, self.align, ratios, strict=True):
             side: Literal["left", "right"] = "left" if letter in "lL" else "right"
             table.add_column(escape(name), justify=side, no_wrap=letter.isupper(), ratio=ratio)

@@ -70,7 +70,7 @@ class MixedLogs:
             "seed": seed,
             "first_day": first_day,
             "track_seconds": track_seconds,
-            **log,
+            **dict(log),
         }
         self._inputs = {
             **self._settings,

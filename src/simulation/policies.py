@@ -216,6 +216,19 @@ class Lists(Picks):
         """
         return np.asarray(self.lists[crowd.users if self.is_of_users else crowd.current])
 
+    def choose(self, crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        """Choose a track of the list of each session, as a listening test asks for it.
+
+        Args:
+            crowd: the sessions.
+            draws: uniform in [0, 1), shape `[S]`.
+
+        Returns:
+            Row of one track for each session, shape `[S]`; -1 where the list has none left.
+        """
+        rows, _ = self.picker.pick_from_lists(self.candidates(crowd), crowd.tracks[::-1].T, draws)
+        return rows.astype(np.int64)
+
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations; `file` is where the lists were, `lists` is a digest of that file."""
         picker = self.picker

@@ -106,10 +106,8 @@ class SessionLists(Lists):
         vectors, self._num_lists = SessionVectors.read(file, world.catalog), num_lists
         self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=pick == "uniform")
         self._vectors_digest = file_digest(file)
-        self.hint: str | None = None
-        """What is wrong with `pick`, and the remedy: where shares are known, a session is mostly about its artists."""
-        if pick == "ranked" and not artist_gap and vectors.skipped != 1:
-            self.hint = "pick=ranked recommends the artists of the session again and again; artist_gap=100 skips them"
+        self.hint = gap_hint(vectors, pick=pick, artist_gap=artist_gap)
+        """What is wrong with `pick`; see `gap_hint`."""
         self._num_kept = self._search.num_kept(pick=pick, artist_gap=artist_gap, exploration=exploration)
         self._known = np.empty((0, self._num_kept), np.int32)
         self._known_at = np.empty((0, 2), np.int64)

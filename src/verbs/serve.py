@@ -42,6 +42,7 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
+    from segue.picking.session_search import gap_hint
     from segue.room.proxy import open_room
     from segue.serving.server import run
     from segue.serving.starting import prepared_service
@@ -59,7 +60,7 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
             how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
             show(f"arm {name:<8} {arm.recommender}, {how}")
             vectors = release.vectors.get(name)
-            if vectors and (hint := vectors.gap_hint(pick=arm.pick, artist_gap=arm.artist_gap)):
+            if vectors and (hint := gap_hint(vectors, pick=arm.pick, artist_gap=arm.artist_gap)):
                 warn(f"arm {name}: {hint}")
         show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
         show(f"run folder   {settings.run_dir}")

@@ -20,7 +20,7 @@ def test_a_step_is_that_of_the_service(view: ReleaseView, recommender: Recommend
     tracks, shares = [100, 103], [1.0, 0.1]
     played = walking.checked_session(view, tracks, shares)
     twin = Recommender(view.release, np.random.default_rng(0))
-    row, fallback, propensity = twin.follow(arm, 1, view.release.row_of(103), tracks, shares)
+    row, fallback, propensity = twin.follow(arm, 1, view.release.row_of(103), played)
     found = walking.step(view, recommender, None, arm, 1, played)
     assert found["track"] == int(view.release.track_ids[row])
     assert (found["propensity"], found["fallback"]) == (propensity, fallback)

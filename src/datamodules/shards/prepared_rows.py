@@ -64,7 +64,7 @@ class PreparedRows:
             folder: where they will be written.
             rows_at_once: number of rows of a shard, about.
         """
-        tasks = []
+        tasks: list[ShardTask] = []
         for first, end in _edges(len(self.remaining), self.numbers["rows"], rows_at_once):
             low, last = self.remaining[[first, end - 1]].tolist()
             whole = _range(self.maker, self.parts, self.pairs_before, low, last + 1)

@@ -140,7 +140,9 @@ class Als:
         confidence: Annotated[
             float,
             Setting(
-                "of an event, times the share played", above=0, hint="the weight of a track that was not played is 1"
+                "weight of an event, times its share played",
+                above=0,
+                hint="the weight of a track that was not played is 1",
             ),
         ] = 1.0,
         epochs: Annotated[int, Setting("number of alternating steps", least=1)] = 15,
