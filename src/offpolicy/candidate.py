@@ -42,8 +42,13 @@ class Candidate:
     where: InitVar[str] = "candidate: "
 
     def __post_init__(self, where: str) -> None:
-        explores = {"exploration": self.exploration, "exploration_plays": self.exploration_plays}
-        check_picking(pick=self.pick, artist_gap=self.artist_gap, **explores, prefix=where)
+        check_picking(
+            pick=self.pick,
+            artist_gap=self.artist_gap,
+            exploration=self.exploration,
+            exploration_plays=self.exploration_plays,
+            prefix=where,
+        )
 
 
 def candidate_of(

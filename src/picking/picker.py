@@ -455,7 +455,8 @@ class Picker:
         usual = pick_probabilities(self.pick, is_open)
         if not self.exploration:
             return usual
-        return (1 - share)[:, None] * usual + share[:, None] * pick_probabilities(self.pick, is_new)
+        explored = pick_probabilities(self.pick, is_new)
+        return np.asarray((1 - share)[:, None] * usual + share[:, None] * explored)
 
     @cached_property
     def _place_of_new(self) -> Int64[np.ndarray, "N_1"]:

@@ -76,7 +76,7 @@ class SessionSearch:
         length = self.lists.shape[1]
         if pick != "ranked" or exploration:
             return length
-        return self._num_lists * length if artist_gap else 1
+        return int(self._num_lists * length) if artist_gap else 1
 
 
 def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:

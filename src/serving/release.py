@@ -56,8 +56,12 @@ class Arm:
     exploration_plays: int = 1
 
     def __post_init__(self) -> None:
-        explores = {"exploration": self.exploration, "exploration_plays": self.exploration_plays}
-        check_picking(pick=self.pick, artist_gap=self.artist_gap, **explores)
+        check_picking(
+            pick=self.pick,
+            artist_gap=self.artist_gap,
+            exploration=self.exploration,
+            exploration_plays=self.exploration_plays,
+        )
         if self.context not in CONTEXTS:
             raise InputError(f"context must be one of {', '.join(CONTEXTS)}, got {self.context!r}")
         check_number("num_lists", self.num_lists, whole=True, least=1, most=MOST_LISTS)

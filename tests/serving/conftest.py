@@ -20,9 +20,10 @@ atexit.register(shutil.rmtree, _metrics, ignore_errors=True)
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _metrics)
 
 from segue.catalog import Catalog  # noqa: E402
+from segue.picking.picker import LISTS  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
-from segue.serving.release import LISTS, Arm, Release, write_release  # noqa: E402
+from segue.serving.release import Arm, Release, write_release  # noqa: E402
 from tests.conftest import make_catalog  # noqa: E402
 
 START_MS = 1_700_000_000_000
