@@ -118,19 +118,17 @@ class SplitDataModule(LightningDataModule):
         return self.sessions.listens.where(self._part_of_session[self.sessions.listens.session] == 0)
 
     def _summarise(self) -> pd.DataFrame:
-        num_tracks, plays_of = (
-            len(self.catalog),
-            None if self._part_of_session is None else self._plays_by_part(self._part_of_session),
-        )
+        num_tracks, part_of = len(self.catalog), self._part_of_session
+        plays_of = None if part_of is None else self._plays_by_part(part_of)
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
-            if plays_of is None:
+            if part_of is None or plays_of is None:
                 num_plays = np.bincount(pairs.previous, minlength=num_tracks)
                 num_plays += np.bincount(pairs.following, minlength=num_tracks)
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
                 num_plays, num_events = plays_of[part], int(plays_of[part].sum())
-                num_sessions = int((self._part_of_session == part).sum())
+                num_sessions = int(np.count_nonzero(part_of == part))
             tracks = np.flatnonzero(num_plays)
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)

@@ -73,7 +73,7 @@ class SessionSearch:
             artist_gap: artists of this many last tracks are skipped.
             exploration: share of the picks that are among new tracks.
         """
-        length = self.lists.shape[1]
+        length = int(self.lists.shape[1])
         if pick != "ranked" or exploration:
             return length
         return int(self._num_lists * length) if artist_gap else 1

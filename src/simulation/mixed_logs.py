@@ -70,7 +70,7 @@ class MixedLogs:
             "seed": seed,
             "first_day": first_day,
             "track_seconds": track_seconds,
-            **dict(log),
+            **{str(name): value for name, value in log.items()},
         }
         self._inputs = {
             **self._settings,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from segue.errors import InputError, check_number
-from segue.picking.session_search import MOST_LISTS, SessionSearch
+from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
 from segue.runs.recommendations import file_digest
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from segue.simulation.listener import WHOLE, Crowd

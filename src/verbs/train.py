@@ -224,7 +224,7 @@ def _data(config: DictConfig, processes: "Processes") -> "SplitDataModule":
         done = "read from" if Path(datamodule.path) in already_there else "written to"
         console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
     with console.status("reading events"):
-        datamodule.setup()
+        datamodule.setup("fit")
     return datamodule
 
 

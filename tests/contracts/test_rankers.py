@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
@@ -54,7 +55,7 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
 
 
 @pytest.fixture(scope="module")
-def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
+def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> SplitDataModule:
     folder = tmp_path_factory.mktemp("shards")
     shards_of(ring, folder)
     datamodule = read_shards(folder, batch_size=512, history=4)

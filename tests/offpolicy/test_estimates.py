@@ -18,11 +18,12 @@ from segue.offpolicy.behaviours import LogFolder
 from segue.offpolicy.candidate import Candidate
 from segue.offpolicy.decisions import read_decisions
 from segue.offpolicy.estimate_report import arm_names, estimate_table, remarks, write_estimate
-from segue.offpolicy.estimates import LEVEL, OffPolicyLog
+from segue.offpolicy.estimates import OffPolicyLog
 from segue.offpolicy.estimators import snips
 from segue.simulation.listener import listen, start
 from segue.simulation.policies import Oracle, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
+from segue.statistics.intervals import LEVEL
 from tests.verdicts.played import edit, lists, neighbours, opened, settings, simulate
 
 MIXED = ("C", "T1", "T2", "T3")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from segue.callbacks.export import session_vectors
-from segue.models.retrieval.heard import demote
 
 from segue.errors import InputError
 from segue.models.contracts import Scorer
+from segue.models.export import session_vectors
+from segue.models.retrieval.ranks import demote
 from segue.picking.inner_products import inner_products
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import best

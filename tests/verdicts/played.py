@@ -1,6 +1,6 @@
 """Logs with propensities in a small world, for the tests of off-policy estimates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from segue.simulation.policies import Lists, Policy
 from segue.simulation.world import World
 
 
-def simulate(world: World, folder: Path, policies: dict[str, Policy], **changes: Any) -> dict[str, Any]:
+def simulate(world: World, folder: Path, policies: Mapping[str, Policy], **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "experiment": "TEST",
         "sessions": 1500,

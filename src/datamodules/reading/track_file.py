@@ -7,6 +7,7 @@ N tracks. Both create the table `catalogue` (`row` in 0..N-1, `track` as in pars
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -55,7 +56,8 @@ class Tracks:
             InputError: there is no track, or an id occurs twice.
         """
         columns = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
-        tracks, *names = (columns[name].tolist() for name in ("track", "title", "artist"))  # NULL is None
+        lists: list[list[Any]] = [columns[name].tolist() for name in ("track", "title", "artist")]  # NULL is None
+        tracks, *names = lists
         source = self.shown or "the events"
         if self.ids == "whole":
             return Catalog.from_columns(list(map(int, tracks)), *names, source=source)

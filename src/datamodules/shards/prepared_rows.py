@@ -110,8 +110,8 @@ def prepare_rows(datamodule: PairDataModule, engine: Engine, folder: Path, rows_
     numbers, dropped = Counter[str](), Counter[str]()
     for range_counts in counts:
         numbers.update(range_counts.numbers)
-    for part_counts in (*cut, *counts):
-        dropped.update(part_counts.dropped)
+    for part_counts in (*(part.dropped for part in cut), *(part.dropped for part in counts)):
+        dropped.update(part_counts)
     return PreparedRows(
         maker=maker,
         catalog=catalog,

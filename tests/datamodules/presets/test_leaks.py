@@ -73,6 +73,6 @@ def test_a_track_is_rare_if_it_is_in_training(tmp_path: Path) -> None:
     [first] = [row for row, text in enumerate(kept.catalog.source_ids) if text.endswith("P00")]
     assert first in kept.pairs["test"].previous
     assert kept.vocabulary.plays[first] == 0
-    module = datamodule("music4all_onion", tmp_path, policies={**kept._policies.__dict__, "min_count": 2})
+    module = datamodule("music4all_onion", tmp_path, policies={**kept.rules.policies.__dict__, "min_count": 2})
     module.setup()
     assert first not in module.pairs["test"].previous

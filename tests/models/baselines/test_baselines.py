@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -68,7 +68,9 @@ def dense(scores: dict[tuple[int, int], float]) -> np.ndarray:
 
 
 @given(sessions_drawn, st.integers(1, 4), st.sampled_from(["inverse", 0.5, 1]), st.floats(0, 1))
-def test_rules_are_those_of_the_loops(sessions: Sessions, window: int, decay: str | float, back: float) -> None:
+def test_rules_are_those_of_the_loops(
+    sessions: Sessions, window: int, decay: float | Literal["inverse"], back: float
+) -> None:
     expected: dict[tuple[int, int], float] = defaultdict(float)
     for session in sessions:
         for place, (previous, share) in enumerate(session):
