@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verbs": NOUNS
     | {
         "runs",
+        "picking",
         "evaluation",
         "models",
         "datamodules",

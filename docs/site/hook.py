@@ -1,6 +1,6 @@
 """MkDocs sees the pages where they are in the repository, so a link works both there and on the site.
 
-`README.md` is the first page; `CONTRIBUTING.md` and every Markdown file in `docs/` and `experiments/` are the others.
+`README.md` is the first page; `CONTRIBUTING.md`, `CHANGELOG.md` and every Markdown file in `docs/` and `experiments/` are the others.
 Other files are on the site only if a page links to them. The page of all settings is written from the code.
 """
 
@@ -85,6 +85,7 @@ def pages(root: Path) -> list[Path]:
     return [
         root / "README.md",
         root / "CONTRIBUTING.md",
+        root / "CHANGELOG.md",
         *sorted((root / "docs").rglob("*.md")),
         *sorted((root / "experiments").rglob("*.md")),
     ]

@@ -160,7 +160,7 @@ class PairDataModule(SplitDataModule):
         Raises:
             InputError: the files cannot be read (see `read_table`), or a split has no pairs.
         """
-        if self._summary is not None:
+        if self.sizes is not None:
             return
         with self.source() as source:
             self.reading, self.catalog = source.reading, source.catalog

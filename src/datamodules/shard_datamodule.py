@@ -66,7 +66,7 @@ class ShardDataModule(SplitDataModule):
             InputError: the folder has no shards, a file was changed, or they were prepared for another recipe; or the
                 columns cannot be written.
         """
-        if self._summary is not None:
+        if self.sizes is not None:
             return
         folder = Path(self.path)
         manifest = Manifest.read(folder)

@@ -56,7 +56,7 @@ class SplitDataModule(LightningDataModule):
     _shuffled_together: int | None = None  # all
     batch_share: BatchShare | None = None
     _dropped: Mapping[str, int]
-    _summary: pd.DataFrame | None = None
+    sizes: pd.DataFrame | None = None
     _digest: str | None = None
 
     def __init__(self, *, path: str, prepared_by: Any, history: int, seed: int) -> None:
@@ -88,7 +88,7 @@ class SplitDataModule(LightningDataModule):
         """
         self.vocabulary = self._vocabulary()
         self.new_tracks = self._new_tracks(hidden)
-        self._summary = self._summarise()
+        self.sizes = self._summarise()
 
     def _new_tracks(self, hidden: Bool[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
         """The tracks that are played or hidden, and that training does not know."""
@@ -161,8 +161,8 @@ class SplitDataModule(LightningDataModule):
                 artists and rejected rows. The line `all` counts the tracks and artists of the
                 catalogue. With `split=pair` the events of a split are not counted.
         """
-        assert self._summary is not None, "summary() before setup()"
-        return self._summary
+        assert self.sizes is not None, "summary() before setup()"
+        return self.sizes
 
     def histories(self, pairs: Pairs) -> Histories:
         """Look up what was heard before the next track of each pair. Call it after `setup`.

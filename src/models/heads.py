@@ -395,8 +395,7 @@ class CosineMix(Head):
 
 def _with_names_of_today(head: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Rename what older versions saved: `track.`, `artist.` and `others.<n>.`, now `parts.<name>.`."""
-    assert isinstance(head, CosineMix)
-    others = [name for name in head.parts if name not in ("track", "artist")]
+    others = [name for name in cast("nn.ModuleDict", head.parts) if name not in ("track", "artist")]
     old = {"track": "track", "artist": "artist", **{f"others.{n}": name for n, name in enumerate(others)}}
     for key in list(state):
         for before, name in old.items():

@@ -263,7 +263,9 @@ def setup_name(
         swept: the keys that a sweep gives several values.
     """
     mix = f"α={short(alpha)}" if alpha is not None else ""
-    if isinstance(parts, Mapping):
+    if isinstance(parts, Mapping) and set(parts) <= {"track", "artist"}:
+        mix = f"α={short(parts.get('track', 0))}"
+    elif isinstance(parts, Mapping):
         mix = " ".join(f"{part}={short(weight)}" for part, weight in parts.items())
     elif parts is not None:
         mix = "+".join(map(str, parts))

@@ -13,7 +13,7 @@ from typing import Any
 from hydra import version
 from hydra._internal import hydra as parts
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydrasSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
@@ -130,8 +130,11 @@ def register(sweepers: Sequence[type[VerbSweeper]], *, full_errors: bool) -> Non
         Plugins.instance().class_name_to_class[f"{PLUGINS}.{sweeper.__name__}"] = sweeper
 
 
-class _WithDefaults(FileConfigSource):
-    """Yaml files in which a `_target_` of ours has the settings that the file leaves out."""
+class FileConfigSource(HydrasSource):
+    """Yaml files in which a `_target_` of ours has the settings that the file leaves out.
+
+    It is called as the source of Hydra, which then leaves it in its place where a job begins in another process.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file."""
@@ -143,7 +146,7 @@ class _WithDefaults(FileConfigSource):
 def know_defaults() -> None:
     """Let Hydra take the defaults of settings from the code that has them, see `segue.settings`."""
     Plugins.instance()  # it registers its own sources first
-    SourcesRegistry.instance().types["file"] = _WithDefaults
+    SourcesRegistry.instance().types["file"] = FileConfigSource
 
 
 def hand_errors_over() -> None:

@@ -128,7 +128,10 @@ def test_a_part_that_the_data_lack_and_a_contradiction_are_one_line(tmp_path: Pa
     for words, message in (
         (("model.parts=[track,genre]",), "model.parts: the data have no attribute 'genre' beside track and artist"),
         (("model.parts={track: 0.6, tags: 0.3}",), "the weights of model.parts must sum to 1, got 0.9"),
-        (("model=track", "model.parts=[track,tags]"), "model.parts contradicts this model, which is alpha=1.0"),
+        (
+            ("model=track", "model.parts=[track,tags]"),
+            "model.parts has keys of its own with model=track, which no other value replaces",
+        ),
     ):
         done = run_verb("train.py", radio, *WORDS, *words, code=2)
         [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error:")]

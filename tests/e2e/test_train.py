@@ -205,7 +205,13 @@ def test_a_multirun_trains_all_five_models(ring_logs: Path, tmp_path: Path) -> N
     )
     runs = [tmp_path / "sweep" / str(job) for job in range(len(MODELS))]
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
-    assert [config["model"]["alpha"] for config in configs] == [1.0, 0.0, 0.5, "learned", None]
+    assert [config["model"].get("parts") or config["model"]["alpha"] for config in configs] == [
+        {"track": 1.0},
+        {"artist": 1.0},
+        {"track": 0.5, "artist": 0.5},
+        "learned",
+        None,
+    ]
     assert len({metrics_of(run)["mlflow_run_id"] for run in runs}) == len(MODELS)
 
 
@@ -321,7 +327,7 @@ BAD_INPUT = [
         ["model=convexx"],
         "there is no model=convexx; did you mean convex\\? choose one of als, artist, .*, bpr, contextual",
     ),
-    (["model.alpha=1.5"], r"alpha must lie in \[0, 1\] or be learned, got 1.5"),
+    (["model.alpha=1.5"], "model.alpha must be a number of at least 0 and at most 1 or learned or null, got 1.5"),
     (["model=track", "model.alpha=0.3"], "alpha=0.3 contradicts .* use model=convex model.alpha=0.3"),
     (["model=contextual", "model.alpha=0.3"], "model.alpha must be null, got 0.3; use model=convex"),
     (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha"),
