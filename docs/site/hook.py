@@ -1,6 +1,7 @@
 """MkDocs sees the pages where they are in the repository, so a link works both there and on the site.
 
-`README.md` is the first page; `CONTRIBUTING.md`, `CHANGELOG.md` and every Markdown file in `docs/` and `experiments/` are the others.
+`README.md` is the first page; `CONTRIBUTING.md`, `CHANGELOG.md` and every Markdown file in `docs/` and `experiments/`
+are the others.
 Other files are on the site only if a page links to them. The page of all settings is written from the code.
 """
 
