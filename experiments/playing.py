@@ -25,6 +25,7 @@ from segue.simulation.listening import Heard, ListeningTest
 from segue.simulation.policies import Lists
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
+from segue.terminal.hydra_parts import know_defaults
 from segue.terminal.progress import progress
 
 QUICK = (
@@ -92,6 +93,7 @@ def world_words(seed: int) -> tuple[str, ...]:
 @cache
 def the_world(seed: int) -> World:
     """A world of published size."""
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         world: World = instantiate(compose("simulate", list(world_words(seed))).world, _convert_="all")
     return world

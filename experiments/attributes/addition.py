@@ -17,6 +17,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from segue.terminal.hydra_parts import know_defaults
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.studying import SMALL_WORLD, Study, sized
@@ -36,6 +38,7 @@ NUM_NEW, NUM_NEW_ARTISTS, LENGTH = *sized((1_000, 100), (50, 5)), 50
 
 def finished_run(folder: Path) -> Catalog:
     """Write the files of a run of the world of published size, and return its catalogue."""
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config: Any = compose("train", [*sized(("world=published",), SMALL_WORLD), "model=convex", f"run_dir={folder}"])
     catalog: Catalog = instantiate(config.world, _convert_="all").catalog

@@ -23,6 +23,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from segue.terminal.hydra_parts import know_defaults
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.attributes import tables
@@ -137,6 +139,7 @@ class ByVectors:
 @cache
 def config(*words: str) -> Any:
     """The config of `python train.py <words>`."""
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return compose("train", overrides=[*DATA, *words, "run_dir=x"])
 

@@ -23,6 +23,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.special import expit
 
+from segue.terminal.hydra_parts import know_defaults
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.closed_loop.study import unseen
 from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of
@@ -82,6 +84,7 @@ def pieces() -> Iterator[Piece]:
 @cache
 def whole_world(seed: int) -> World:
     """A small world with the tracks of all days."""
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("simulate", [*WORLD_WORDS, f"world.seed={seed}", f"first_day={FIRST_DAY}"])
         world: World = instantiate(config.world, _convert_="all")
@@ -134,6 +137,7 @@ def week(study: Study, piece: Piece) -> list[dict[str, Any]]:
 def learn(piece: Piece, world: World, folder: Path) -> Path:
     """Train on the logs of a folder, and write the lists of all tracks of a world."""
     write_catalog(world.catalog, folder / "tracks.json", world.attributes)
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         words = (*TRAINING, *piece.words, f"datamodule.path={folder}", f"seed={piece.seed}", f"run_dir={folder}")
         config = compose("train", [*words])

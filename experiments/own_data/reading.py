@@ -9,12 +9,15 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from segue.terminal.hydra_parts import know_defaults
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import memory_gb
 from segue.runs.provenance import ROOT
 
 if __name__ == "__main__":
     began = time.monotonic()
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", sys.argv[1:])
     data = instantiate(config.datamodule, _convert_="all")

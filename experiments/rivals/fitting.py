@@ -32,6 +32,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs
 from segue.evaluation.ranking import accuracy
 from segue.runs.provenance import ROOT
+from segue.terminal.hydra_parts import know_defaults
 
 OUTPUTS = ROOT / "outputs" / "rivals"
 QUIET = (
@@ -97,6 +98,7 @@ def queries_table(data: str) -> pd.DataFrame:
 
 def composed(words: Sequence[str], run_dir: Path) -> Any:
     """The config of `python train.py <words>`."""
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return compose("train", overrides=[*words, f"run_dir={run_dir}"])
 

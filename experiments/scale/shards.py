@@ -99,7 +99,9 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     from segue.datamodules.shards.engines import DuckDBEngine
     from segue.datamodules.shards.shard_writer import Preparation, write_shards
     from segue.evaluation import ranking
+    from segue.terminal.hydra_parts import know_defaults
 
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         words = [f"datamodule.prepare.sessions={sessions}", f"run_dir={folder}", f"datamodule.path={folder / 'logs'}"]
         config = compose("train", words)

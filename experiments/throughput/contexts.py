@@ -18,6 +18,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from segue.terminal.hydra_parts import know_defaults
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import segue.terminal.entry  # its resolvers are used in conf/
 from experiments.studying import SMALL_WORLD, Study, available, sized
@@ -38,6 +40,7 @@ def trainer_of(data: str, context: str, folder: Path) -> Callable[[], float]:
     """Trains some steps at a call, and returns pairs per second of processor time."""
     words = [f"datamodule={data}", "model=convex", f"context={context}", f"run_dir={folder}", "seed=1"]
     words += sized((), (*SMALL_WORLD, "datamodule.prepare.sessions=500"))
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose("train", overrides=words)
     datamodule = instantiate(config.datamodule, _convert_="all")

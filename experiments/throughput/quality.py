@@ -104,6 +104,9 @@ def composed(words: Sequence[str], run_dir: Path) -> Any:
     """The config of `python train.py <words>`."""
     from hydra import compose, initialize_config_dir
 
+    from segue.terminal.hydra_parts import know_defaults
+
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return compose("train", overrides=[*words, f"run_dir={run_dir}"])
 

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from segue.catalog import Vocabulary
 from segue.models.contracts import Loss, Ranker, Scorer
+from segue.terminal.hydra_parts import know_defaults
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -20,6 +21,7 @@ SMALL = {"dim": 8, "num_neighbours": 20, "epochs": 2}
 @cache
 def composed(*overrides: str) -> Any:
     """The config of `python train.py <overrides>`."""
+    know_defaults()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", ["run_dir=x", "run_name=x", *overrides], return_hydra_config=True)
 

@@ -23,7 +23,9 @@ def make_world(*overrides: str) -> "World":
     from hydra.utils import instantiate
 
     from segue.runs.provenance import ROOT
+    from segue.terminal.hydra_parts import know_defaults
 
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("simulate", list(overrides)).world
     world: World = instantiate(config, _convert_="all")

@@ -82,6 +82,7 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
     from segue.datamodules.pairs.pairs import Pairs
     from segue.runs.provenance import ROOT
     from segue.terminal.console import console
+    from segue.terminal.hydra_parts import know_defaults
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
@@ -109,6 +110,7 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
         mean_played_ratio=float(played_ratio.mean()),
     )
 
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose(
             "train",

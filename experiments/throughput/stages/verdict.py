@@ -21,9 +21,11 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from hydra.utils import instantiate
 
     from segue.runs.provenance import ROOT
+    from segue.terminal.hydra_parts import know_defaults
     from segue.verdicts.analysis import analyse
     from segue.verdicts.log import read_users
 
+    know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("abtest")
     settings = instantiate(config.analysis, _convert_="all")
