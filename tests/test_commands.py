@@ -27,7 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from segue.errors import InputError
 from segue.settings import with_defaults
 from segue.terminal.words import renamed
-from segue.verbs import compare, serve, simulate, train
+from segue.training import train
+from segue.verbs import compare, serve, simulate
 from tests.conftest import ROOT
 from tests.e2e.forks import run_forked
 from tests.pages import PAGES, Line, lines_of, words_of

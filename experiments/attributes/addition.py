@@ -22,7 +22,6 @@ from segue.terminal.hydra_parts import know_defaults
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.studying import SMALL_WORLD, Study, sized
-from segue.additions.adding import add_tracks
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.models.export import session_vectors
 from segue.models.retrieval.exact import top_k
@@ -31,6 +30,7 @@ from segue.runs.folder import as_dict
 from segue.runs.provenance import ROOT
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
+from segue.training.additions.adding import add_tracks
 
 STUDY = Study(__file__, __doc__)
 NUM_NEW, NUM_NEW_ARTISTS, LENGTH = *sized((1_000, 100), (50, 5)), 50

@@ -23,6 +23,7 @@ _GONE = {"fixed_alpha"}
 _MOVED = {
     "models.context.LastTrack": "models.context.last_track.LastTrack",
     "models.context.Session": "models.context.session.Session",
+    "parallel.strategy.ExchangedGradients": "training.strategy.ExchangedGradients",
 }
 """What has another name in this package than in runs of before."""
 _TARGET = "_target_"

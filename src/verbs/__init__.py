@@ -1,1 +1,1 @@
-"""The seven commands: each reads its config, builds objects, calls them and prints."""
+"""The other commands: each reads its config, builds objects, calls them and prints."""

@@ -17,16 +17,16 @@ from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 
 if TYPE_CHECKING:
+    from segue.datamodules.describing.material import Material
     from segue.datamodules.pair_datamodule import PairDataModule
-    from segue.describing.material import Material
 
 
 @verb("describe", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
 def describe(config: DictConfig) -> None:
     """Read a source as a training would, measure it, warn, write and print."""
-    from segue.describing.measures import measure
-    from segue.describing.report import next_command, printed, write_report
-    from segue.describing.warnings import find_warnings
+    from segue.datamodules.describing.measures import measure
+    from segue.datamodules.describing.report import next_command, printed, write_report
+    from segue.datamodules.describing.warnings import find_warnings
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
     refuse_used_folder(run_dir, "describe.json")
@@ -64,7 +64,7 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
     Raises:
         InputError: nothing can be read.
     """
-    from segue.describing.joining import material_of
+    from segue.datamodules.describing.joining import material_of
 
     refusal = None
     with console.status("reading events"):

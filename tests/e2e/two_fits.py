@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segue.parallel.strategy import ExchangedGradients
+from segue.training.strategy import ExchangedGradients
 from tests.datamodules.test_shards import Fitted, check_equal, fitted, windowed
 
 

@@ -18,7 +18,7 @@ from segue.errors import InputError, JobFailed, JobsFailed
 from segue.runs.provenance import command
 from segue.sweeps.jobs import Job, Sweep, _environment_of, _Prefixed, every_combination, failure
 from segue.terminal.console import console, errors
-from segue.verbs import train
+from segue.training import train
 from tests.e2e.running import run_verb
 
 

@@ -14,7 +14,7 @@ import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's stubs leave it out
 
 from segue.errors import InputError
-from segue.parallel.processes import Processes, processes_of
+from segue.training.processes import Processes, processes_of
 from tests.e2e.running import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.timing

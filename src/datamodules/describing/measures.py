@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.catalog import Catalog
-from segue.describing.attribute_measures import AttributeFacts, measure_attributes
-from segue.describing.clock import Clock, measure_clock
-from segue.describing.examples import ExampleSession, first_sessions, title_of
-from segue.describing.floors import HeldOut, measure_test
-from segue.describing.material import Material, Splits
+from segue.datamodules.describing.attribute_measures import AttributeFacts, measure_attributes
+from segue.datamodules.describing.clock import Clock, measure_clock
+from segue.datamodules.describing.examples import ExampleSession, first_sessions, title_of
+from segue.datamodules.describing.floors import HeldOut, measure_test
+from segue.datamodules.describing.material import Material, Splits
 
 NUM_BINS = 20
 """Number of bins of the histogram of shares."""

@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segue.describing import warnings
-from segue.describing.floors import HeldOut
-from segue.describing.material import Material
-from segue.describing.measures import Facts
+from segue.datamodules.describing import warnings
+from segue.datamodules.describing.floors import HeldOut
+from segue.datamodules.describing.material import Material
+from segue.datamodules.describing.measures import Facts
 from segue.errors import InputError
-from tests.describing.building import (
+from tests.datamodules.describing.building import (
     DAY,
     MINUTE,
     START,

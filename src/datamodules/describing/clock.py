@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from segue.datamodules.describing.examples import utc
 from segue.datamodules.pairs.sessions import Sessions
-from segue.describing.examples import utc
 
 DAY_MS = 86_400_000
 NUM_BINS = 60

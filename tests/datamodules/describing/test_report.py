@@ -16,15 +16,15 @@ from PIL import Image
 from rich.console import Console
 
 from segue.attributes import Values, Vectors
+from segue.datamodules.describing.joining import material_of
+from segue.datamodules.describing.material import Material
+from segue.datamodules.describing.measures import measure
+from segue.datamodules.describing.report import next_command, printed, write_report
+from segue.datamodules.describing.warnings import DataWarning
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.describing.joining import material_of
-from segue.describing.material import Material
-from segue.describing.measures import measure
-from segue.describing.report import next_command, printed, write_report
-from segue.describing.warnings import DataWarning
 from segue.errors import InputError
 from tests.contracts.building import CONF, composed
-from tests.describing.building import (
+from tests.datamodules.describing.building import (
     START,
     Play,
     facts_of,

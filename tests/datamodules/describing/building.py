@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segue.catalog import Catalog
+from segue.datamodules.describing.material import Material
+from segue.datamodules.describing.measures import Facts, measure
+from segue.datamodules.describing.warnings import DataWarning, Thresholds, find_warnings
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading
-from segue.describing.material import Material
-from segue.describing.measures import Facts, measure
-from segue.describing.warnings import DataWarning, Thresholds, find_warnings
 from tests.conftest import make_catalog, make_listens
 
 START = 1_700_000_000_000

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segue.additions.catalogue import extended_catalogue
 from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.training.additions.catalogue import extended_catalogue
 
 OLD = Catalog.from_columns([7, 3, 5], ["A", None, "C"], ["Ann", None, "Bob"], source="run")
 Line = tuple[int | str, str | None, str | None]

@@ -11,13 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from segue.datamodules.describing.clock import Clock
+from segue.datamodules.describing.examples import ExampleSession
+from segue.datamodules.describing.material import Material
+from segue.datamodules.describing.measures import Facts, Spread
+from segue.datamodules.describing.picture import draw
+from segue.datamodules.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
 from segue.datamodules.reading.table import Reading
-from segue.describing.clock import Clock
-from segue.describing.examples import ExampleSession
-from segue.describing.material import Material
-from segue.describing.measures import Facts, Spread
-from segue.describing.picture import draw
-from segue.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
 from segue.reports import writing
 from segue.reports.numbers import duration, plain
 from segue.reports.result_table import Cell, Table

@@ -11,7 +11,6 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segue.additions.adding import add_tracks
 from segue.attributes import Values
 from segue.catalog import Catalog
 from segue.errors import InputError
@@ -22,6 +21,7 @@ from segue.runs.catalog_files import read_catalog, write_catalog, write_top_trac
 from segue.runs.folder import as_dict
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
+from segue.training.additions.adding import add_tracks
 from tests.conftest import make_vocabulary, write_lines
 from tests.contracts.building import composed
 from tests.contracts.test_heads import HEADS

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from segue.datamodules.describing.clock import DAY_MS, Clock
+from segue.datamodules.describing.material import Material
+from segue.datamodules.describing.measures import Facts
 from segue.datamodules.pairs.left_out import Policies
-from segue.describing.clock import DAY_MS, Clock
-from segue.describing.material import Material
-from segue.describing.measures import Facts
 from segue.reports.numbers import duration
 from segue.settings import Setting, settings
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from segue.datamodules.split_datamodule import SplitDataModule
     from segue.models.contracts import Loss
-    from segue.parallel.processes import Processes
     from segue.runs.resume import PreviousRun
+    from segue.training.processes import Processes
 
 _SEARCH = {"search=": "hydra/sweeper=", "search.": "hydra.sweeper."}
 
@@ -60,14 +60,14 @@ def train(config: DictConfig) -> float:
     if config.add is not None or config.catalogue is not None:
         return _add(config)
     check_resumed_targets(config)
-    from segue.parallel.processes import processes_of
+    from segue.training.processes import processes_of
 
     clock = PhaseClock() if _is_job() else PhaseClock.of_process()
     silence_libraries()
     _check_devices(config)
     devices, num_machines = config.trainer.devices, config.trainer.get("num_nodes", 1)
     is_shared = config.trainer.get("strategy") is not None
-    again = [sys.executable, "-m", "segue.verbs", "train", *command_line()[1:]]
+    again = [sys.executable, "-m", "segue.training", *command_line()[1:]]
     with processes_of(devices=devices, num_machines=num_machines, is_shared=is_shared, again=again) as processes:
         if not processes.is_first:
             config.merge_with({"run_dir": processes.new_folder(), "resume": None, "logger": None})
@@ -125,7 +125,7 @@ def _add(config: DictConfig) -> float:
         raise InputError("add= adds tracks to one run; leave out -m")
     silence_libraries()
     with console.status("adding tracks"), quick_imports():
-        from segue.additions.adding import add_tracks
+        from segue.training.additions.adding import add_tracks
 
         added = add_tracks(config, HydraConfig.get().overrides.task)
     show_added(asdict(added), config.run_dir)
@@ -242,7 +242,7 @@ def _run(
     from segue.callbacks.assembly import build_callbacks
     from segue.callbacks.run_context import RunContext
     from segue.datamodules.batch_share import BatchShare
-    from segue.describing.joining import profile_of
+    from segue.datamodules.describing.joining import profile_of
     from segue.evaluation.online import TIME
     from segue.runs.beginning import record_beginning
     from segue.runs.history import RunHistory

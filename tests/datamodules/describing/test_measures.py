@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.datamodules.describing import examples, floors, measures
+from segue.datamodules.describing.clock import DAY_MS
+from segue.datamodules.describing.examples import utc
+from segue.datamodules.describing.floors import measure_test
+from segue.datamodules.describing.material import Splits
 from segue.datamodules.pairs.pairs import Pairs
-from segue.describing import examples, floors, measures
-from segue.describing.clock import DAY_MS
-from segue.describing.examples import utc
-from segue.describing.floors import measure_test
-from segue.describing.material import Splits
 from tests.conftest import make_vocabulary
-from tests.describing.building import START, Play, facts_of, material_of_plays, sessions_of, usual_plays
+from tests.datamodules.describing.building import START, Play, facts_of, material_of_plays, sessions_of, usual_plays
 
 few_plays = st.lists(
     st.builds(

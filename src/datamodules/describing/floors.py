@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+from segue.datamodules.describing.material import Splits
 from segue.datamodules.pairs.pairs import Pairs
-from segue.describing.material import Splits
 from segue.evaluation import ranking
 from segue.models.retrieval.ranks import ranks_by_plays
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from segue.describing.clock import Clock
-from segue.describing.measures import Facts, Shares, Spread
-from segue.describing.warnings import DataWarning, percent
+from segue.datamodules.describing.clock import Clock
+from segue.datamodules.describing.measures import Facts, Shares, Spread
+from segue.datamodules.describing.warnings import DataWarning, percent
 from segue.reports.axes import plain, tidy
 from segue.reports.numbers import count, duration
 from segue.reports.palette import BLUE, FAINT, GREY, INK, ORANGE, RED

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segue.datamodules.describing.material import Material, Splits
+from segue.datamodules.describing.measures import measure
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.split_datamodule import SplitDataModule
-from segue.describing.material import Material, Splits
-from segue.describing.measures import measure
 
 _MAX_QUERIES = 50_000
 """Test queries that are ranked by plays for the profile of a run."""

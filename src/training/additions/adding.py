@@ -12,9 +12,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from segue.additions.added_lists import with_new_tracks
-from segue.additions.catalogue import extended_catalogue
-from segue.additions.head import extended_scorer, read_checkpoint
 from segue.attributes import Attribute
 from segue.catalog import Catalog
 from segue.datamodules.reading.attribute_files import attributes_of_catalogue
@@ -30,6 +27,9 @@ from segue.runs.session_vectors import FILE, SessionVectors
 from segue.runs.targets import check_targets, read_config
 from segue.tracking.named_runs import find_run
 from segue.tracking.store import existing_store, fetch
+from segue.training.additions.added_lists import with_new_tracks
+from segue.training.additions.catalogue import extended_catalogue
+from segue.training.additions.head import extended_scorer, read_checkpoint
 
 RECORD = "additions.json"
 """What was added: the file that says that a run folder was not trained."""

@@ -1,1 +1,0 @@
-"""Training one run in several processes, on one machine or on several."""
