@@ -25,6 +25,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from segue.errors import InputError
 from segue.settings import with_defaults
 
 PLUGINS = "hydra_plugins.segue"
@@ -95,7 +96,9 @@ def run(
     parser = get_args_parser()
     given = parser.parse_args(list(words))
     if given.experimental_rerun:
-        parser.error("--experimental-rerun reads a pickle; resume=<run> continues a run")
+        raise InputError("--experimental-rerun reads a pickle; resume=<run> continues a run")
+    if given.multirun and (given.cfg or given.info):
+        raise InputError("a multirun (-m) has many configs; leave out -m to print one")
     if given.cfg == "job":  # with the values that a run would use, in place of references to other values
         given.resolve = True
         given.overrides.append("hydra.runtime.output_dir=${hydra:run.dir}")  # otherwise it is known only to a run

@@ -1,10 +1,11 @@
 """From event logs or playlists to a tracked MLflow run: checkpoint, metrics, `recommendations.jsonl`."""
 
+import inspect
 import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -22,6 +23,7 @@ from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line
 from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
+from segue.settings import Setting, settings
 from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
 from segue.sweeps.search import Search
 from segue.terminal.console import console
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from segue.runs.resume import PreviousRun
     from segue.training.processes import Processes
 
+_Part = Annotated[
+    float,
+    Setting("batches of an epoch: their number or share", above=0, hint="a run is trained, validated and tested"),
+]
 _SEARCH = {"search=": "hydra/sweeper=", "search.": "hydra.sweeper."}
 
 
@@ -86,15 +92,32 @@ def _check_search() -> None:
 
 def _check_devices(config: DictConfig) -> None:
     trainer = config.trainer
-    if trainer.get("strategy") is None:
-        hint = "trainer=ddp trains in several processes"
-        check_number("trainer.devices", trainer.devices, whole=True, least=1, most=1, hint=hint)
-    elif _is_job():
+    known = {name: trainer[name] for name in inspect.signature(check_trainer).parameters if name in trainer}
+    check_trainer(**known)
+    is_shared = trainer.get("strategy") is not None
+    if is_shared and _is_job():
         raise InputError(IN_A_MULTIRUN)
-    else:
-        check_number("trainer.num_nodes", trainer.num_nodes, whole=True, least=1)
-        least, hint = 2 if trainer.num_nodes == 1 else 1, "leave out trainer=ddp for one process"
-        check_number("trainer.devices", trainer.devices, whole=True, least=least, hint=hint)
+    if is_shared == (_num_processes(config) < 2):
+        remedy = "leave out trainer=ddp for one process" if is_shared else "trainer=ddp trains in several processes"
+        least = "at least 2 with trainer=ddp" if is_shared else "1 without trainer=ddp"
+        raise InputError(f"trainer.devices must be {least}, got {trainer.devices}; {remedy}")
+
+
+@settings("trainer")
+def check_trainer(
+    *,
+    devices: Annotated[int, Setting("processes on each machine", least=1)],
+    num_nodes: Annotated[int, Setting("machines; more than one needs torchrun on each", least=1)] = 1,
+    max_epochs: Annotated[int, Setting("epochs, at most", least=1)],
+    limit_train_batches: _Part = 1.0,
+    limit_val_batches: _Part = 1.0,
+    limit_test_batches: _Part = 1.0,
+) -> None:
+    """Refuse settings of Lightning's trainer with which it would do nothing, or run without end.
+
+    Raises:
+        InputError: one is out of range.
+    """
 
 
 def _train(
@@ -171,22 +194,16 @@ def _check_settings(config: DictConfig) -> None:
     from segue.datamodules.shards.shard_vocabulary import names_of_attributes
     from segue.evaluation.direction import check_monitor_mode
 
-    trainer = config.trainer
-    check_number("trainer.max_epochs", trainer.max_epochs, whole=True, least=1)
-    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
-        if name in trainer:
-            hint = "a run is trained, validated and tested"
-            check_number(f"trainer.{name}", trainer[name], above=0, hint=hint)
     ranker = instantiate(config.ranker, _convert_="all")(
         vocabulary=example_vocabulary(names_of_attributes(config.datamodule))
     )
-    if trainer.get("strategy") is not None:
+    if config.trainer.get("strategy") is not None:
         _check_shared(config, ranker.loss, config.datamodule.batch_size)
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
 def _num_processes(config: DictConfig) -> int:
-    return int(config.trainer.devices * config.trainer.num_nodes)
+    return int(config.trainer.devices * config.trainer.get("num_nodes", 1))
 
 
 def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int], int]":

@@ -163,8 +163,11 @@ def _serve(listening: socket.socket) -> None:
                 return
             if descriptor == listening.fileno():
                 connection, _ = listening.accept()
-                child = _fork(connection)
-                connection.sendall(f"{child}\n".encode())
+                if (child := _fork(connection)) is None:
+                    connection.close()
+                    continue
+                with contextlib.suppress(BrokenPipeError):  # of a client that has gone, which is noticed below
+                    connection.sendall(f"{child}\n".encode())
                 for one in (os.pidfd_open(child), connection.fileno()):
                     children[one] = child, connection
                     waiting.register(one, select.POLLIN)
@@ -186,17 +189,17 @@ def _answer(connection: socket.socket, code: int) -> None:
         connection.sendall(f"{code}\n".encode())
 
 
-def _fork(connection: socket.socket) -> int:
+def _fork(connection: socket.socket) -> int | None:
+    """The number of the new process; None where the client has gone before it said what it wants."""
     length, descriptors, *_ = socket.recv_fds(connection, 4, 100)
-    with connection.makefile("rb", buffering=0) as file:
-        text = b""
-        while len(text) < int.from_bytes(length):
-            text += file.read(int.from_bytes(length) - len(text))
-    if (child := os.fork()) == 0:
+    with connection.makefile("rb") as file:
+        text = file.read(int.from_bytes(length))
+    is_whole = bool(length) and len(text) == int.from_bytes(length)
+    if is_whole and (child := os.fork()) == 0:
         _become(json.loads(text), descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
-    return child
+    return child if is_whole else None
 
 
 def _become(asked: dict[str, Any], descriptors: list[int]) -> None:

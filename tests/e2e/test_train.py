@@ -361,8 +361,8 @@ BAD_INPUT = [
     (["datamodule.session_gap_minutes=null"], "session_gap_minutes must be a number above 0 .*got None"),
     (["monitor.metric=val/foo"], "monitor.metric must be one of val/loss, .*got val/foo"),
     (["logger=null"], "a config group cannot be null; name one of its choices, such as logger=none"),
-    (["trainer.devices=2"], "trainer.devices must be a whole number of at least 1 and at most 1, got 2; trainer=ddp"),
-    (["trainer=ddp", "trainer.devices=1"], "trainer.devices must be a whole number of at least 2, got 1; leave out"),
+    (["trainer.devices=2"], "trainer.devices must be 1 without trainer=ddp, got 2; trainer=ddp trains in several"),
+    (["trainer=ddp", "trainer.devices=1"], "trainer.devices must be at least 2 with trainer=ddp, got 1; leave out"),
     (["trainer=ddp", "recipe=playlists", "datamodule.path=/nowhere"], "cannot read /nowhere"),  # the batch is divided
     (
         ["trainer=ddp", "recipe=playlists", "loss.candidates=256", "datamodule.batch_size=256"],

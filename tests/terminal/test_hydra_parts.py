@@ -64,6 +64,17 @@ def test_an_error_is_handed_over_and_not_printed() -> None:
     assert len(done.stderr.splitlines()) == 1, gone("its errors to who sets HYDRA_FULL_ERROR=1")
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["-m", "metrics=a,b", "--cfg", "job"], "a multirun (-m) has many configs; leave out -m to print one"),
+        (["--experimental-rerun", "job.pickle"], "--experimental-rerun reads a pickle; resume=<run> continues a run"),
+    ],
+)
+def test_what_a_verb_does_not_take_of_hydra_is_one_line(words: list[str], why: str) -> None:
+    assert run("compare.py", *words, code=2).stderr == f"error: {why}\n"
+
+
 def test_the_command_line_may_be_rewritten() -> None:
     done = run("compare.py", "experiment=A", "filter=params.seed = '1'", "--cfg", "job")
     assert "experiment_name: A" in done.stdout, gone("an entry for words that are not those of the process")
