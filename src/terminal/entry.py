@@ -71,15 +71,12 @@ def verb(
         @functools.wraps(task)
         def main(words: Sequence[str] | None = None) -> None:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
-            hydra_parts.hand_errors_over()
             with running(command_line() if words is None else [f"{config_name}.py", *words]) as line:
                 try:
                     refuse_placeholders(line[1:])
                     line[1:] = rewrite(line[1:])
                     refuse_path_alone(line[1:], option_of)
                     hydra_parts.register(sweepers, full_errors=wants_traceback)
-                    hydra_parts.share_config_store()
-                    hydra_parts.know_defaults()
                     hydra_parts.run(job, line[1:], conf=ROOT / "conf", config_name=config_name, choose=choose)
                 except (KeyboardInterrupt, SystemExit) as stopped:
                     if not is_interrupt(stopped):

@@ -92,6 +92,9 @@ def run(
         config_name: the one that is composed.
         choose: the overrides that the data add.
     """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    share_config_store()
+    know_defaults()
     version.setbase("1.3")
     parser = get_args_parser()
     given = parser.parse_args(list(words))
@@ -150,11 +153,6 @@ def know_defaults() -> None:
     """Let Hydra take the defaults of settings from the code that has them, see `segue.settings`."""
     Plugins.instance()  # it registers its own sources first
     SourcesRegistry.instance().types["file"] = FileConfigSource
-
-
-def hand_errors_over() -> None:
-    """Let Hydra raise its errors instead of printing them."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
 def share_config_store() -> None:

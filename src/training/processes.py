@@ -8,11 +8,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from hydra.core.utils import env_override
 
 from segue.errors import InputError
 from segue.terminal.console import console, errors
@@ -26,6 +29,7 @@ _OF_THE_FIRST = ("resume=", "hydra.run.dir=")
 """Words of the command line that only the first process gets."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Processes:
     """The processes that train a run together, seen from one of them.
 
@@ -42,20 +46,15 @@ class Processes:
         folder: where these write what they print.
     """
 
-    def __init__(
-        self,
-        *,
-        index: int,
-        count: int,
-        index_here: int,
-        machine: int,
-        store: Any,
-        children: Sequence["subprocess.Popen[bytes]"] = (),
-        folder: Path | None = None,
-    ) -> None:
-        self.index, self.count, self._index_here, self._machine = index, count, index_here, machine
-        self._store, self._children, self._folder = store, children, folder
-        self._set_up, self._is_over = ExitStack(), threading.Event()
+    index: int = 0
+    count: int = 1
+    index_here: int = 0
+    machine: int = 0
+    store: Any = None
+    children: Sequence["subprocess.Popen[bytes]"] = ()
+    folder: Path | None = None
+    _set_up: ExitStack = field(default_factory=ExitStack)
+    _is_over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def is_first(self) -> bool:
@@ -84,9 +83,9 @@ class Processes:
         if self.is_first:
             value = decision()
             self._check_children()
-            self._store.set(what, json.dumps(value))
+            self.store.set(what, json.dumps(value))
             return value
-        return json.loads(self._store.get(what))
+        return json.loads(self.store.get(what))
 
     def once_per_machine(self, what: str, action: Callable[[], None]) -> None:
         """Call `action` in one process of each machine before it is called in the others.
@@ -95,12 +94,12 @@ class Processes:
             what: names it.
             action: creates files, or finds that they exist.
         """
-        key = f"{what}/{self._machine}"
-        if self.count > 1 and self._index_here > 0:
-            self._store.wait([key])
+        key = f"{what}/{self.machine}"
+        if self.count > 1 and self.index_here > 0:
+            self.store.wait([key])
         action()
-        if self.count > 1 and self._index_here == 0:
-            self._store.set(key, "")
+        if self.count > 1 and self.index_here == 0:
+            self.store.set(key, "")
 
     def wait_for_all(self) -> None:
         """Wait until every process has come here.
@@ -110,10 +109,10 @@ class Processes:
         """
         if self.count == 1:
             return
-        self._store.set(f"here/{self.index}", "")
+        self.store.set(f"here/{self.index}", "")
         if not self.is_first:
             return
-        while not self._store.check([f"here/{index}" for index in range(self.count)]):
+        while not self.store.check([f"here/{index}" for index in range(self.count)]):
             self._check_children()
             time.sleep(_POLL_S)
 
@@ -147,22 +146,22 @@ class Processes:
 
     def _watch(self) -> None:
         """End this process where it waits for a dead one in a call that cannot be interrupted."""
-        while not any(child.poll() for child in self._children):
+        while not any(child.poll() for child in self.children):
             if self._is_over.wait(_POLL_S):
                 return
         if not self._is_over.wait(_PATIENCE_S):
             show_error(self._line_of_dead(wait_s=0.0))
-            _end(self._children)
+            _end(self.children)
             os._exit(2)
 
     def _check_children(self) -> None:
-        if any(child.poll() for child in self._children):
+        if any(child.poll() for child in self.children):
             raise InputError(self._line_of_dead(wait_s=0.0))
 
     def _line_of_dead(self, *, wait_s: float) -> str:
         """Which process died, and why."""
         deadline = time.monotonic() + wait_s
-        while not (dead := [n for n, child in enumerate(self._children, 1) if child.poll()]) and self._children:
+        while not (dead := [n for n, child in enumerate(self.children, 1) if child.poll()]) and self.children:
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_S)
@@ -172,7 +171,7 @@ class Processes:
                 f"process {self.index} of {self.count} lost the connection to another one, which died or cannot be "
                 f"reached; what that one printed says why; {remedy}"
             )
-        code = self._children[dead[0] - 1].returncode
+        code = self.children[dead[0] - 1].returncode
         why = f"exit code {code}"
         if code < 0:
             name = signal.Signals(-code).name
@@ -185,8 +184,8 @@ class Processes:
         return f"process {dead[0]} of {self.count} died ({why}), and the others were stopped; {remedy}"
 
     def _printed_by(self, index: int) -> list[str]:
-        assert self._folder is not None
-        return _log(self._folder, index).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        assert self.folder is not None
+        return _log(self.folder, index).read_text(encoding="utf-8", errors="replace").strip().splitlines()
 
 
 @contextmanager
@@ -219,7 +218,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
             f"--nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=<first machine>:29500 train.py …"
         )
     if count == 1:
-        yield Processes(index=0, count=1, index_here=0, machine=0, store=None)
+        yield Processes()
         return
     processes = _started_by_others(count) if external else _started_here(count, again)
     with processes._set_up:
@@ -273,14 +272,11 @@ def _started_here(count: int, again: Sequence[str]) -> Processes:
         folder = Path(set_up.enter_context(tempfile.TemporaryDirectory(prefix="segue-processes-")))
         set_up.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(int(num_threads))
-        set_up.enter_context(_environment({**environment, "RANK": "0", "LOCAL_RANK": "0"}))
+        set_up.enter_context(env_override({**environment, "RANK": "0", "LOCAL_RANK": "0"}))
         set_up.callback(_end, children)
         for index in range(1, count):
             children.append(_start(again, index, folder))
-        processes = Processes(
-            index=0, count=count, index_here=0, machine=0, store=store, children=children, folder=folder
-        )
-        processes._set_up = set_up.pop_all()
+        processes = Processes(count=count, store=store, children=children, folder=folder, _set_up=set_up.pop_all())
     threading.Thread(target=processes._watch, daemon=True).start()
     return processes
 
@@ -309,18 +305,6 @@ def _end(children: Sequence["subprocess.Popen[bytes]"]) -> None:
         child.kill()
     for child in children:
         child.wait()
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, and restore the old ones at the end."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _is_broken_connection(error: Exception) -> bool:

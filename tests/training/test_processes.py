@@ -144,8 +144,8 @@ def test_the_others_are_stopped_and_the_process_is_as_before(monkeypatch: pytest
     again = [sys.executable, str(script), "resume=x", "trainer=ddp"]
     before, threads = dict(os.environ), torch.get_num_threads()
     with processes_of(**{**ALONE, "devices": 2, "is_shared": True, "again": again}) as first:
-        [child] = first._children
-        folder = first._folder
+        [child] = first.children
+        folder = first.folder
         assert isinstance(child.args, list)
         assert [word for word in child.args[2:] if not str(word).startswith("hydra.run.dir=")] == ["trainer=ddp"]
         wait_until(lambda: (tmp_path / "rank").read_text(), "the other process")
