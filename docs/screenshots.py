@@ -23,8 +23,8 @@ import aiohttp
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from segue.comparison.runs import find  # noqa: E402
 from segue.errors import InputError  # noqa: E402
+from segue.verdicts.comparison.runs import find  # noqa: E402
 
 UI, DEVTOOLS = 5599, 5598
 SETTLED_S = 12

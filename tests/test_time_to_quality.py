@@ -13,7 +13,7 @@ from experiments.throughput.quality import CONTENDERS, DATA, OURS, composed, dra
 from experiments.throughput.quality_clock import LIMIT_S, Clock
 from experiments.throughput.quality_contenders import Point, Trial, is_finished
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.evaluation.ranking import ndcg_at
+from segue.statistics.ranking import ndcg_at
 
 CURVES: dict[str, dict[str, list[Point]]] = {
     "yes": {

@@ -29,10 +29,10 @@ from segue.statistics.design import minimal_detectable_effect, sample_ratio
 from segue.statistics.holm import holm
 from segue.statistics.intervals import GroupSummary, always_valid, non_inferiority, welch
 from segue.terminal.progress import progress
-from segue.verdicts.analysis import analyse
-from segue.verdicts.log import read_users
-from segue.verdicts.settings import AnalysisSettings
-from segue.verdicts.users import Sessions, Users, sums_of_users
+from segue.verdicts.abtest.analysis import analyse
+from segue.verdicts.abtest.log import read_users
+from segue.verdicts.abtest.settings import AnalysisSettings
+from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 STUDY = Study(__file__, __doc__)
 PIECES = STUDY.folder / "pieces.csv"

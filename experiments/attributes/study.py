@@ -32,12 +32,12 @@ from experiments.rivals.environments import python_of
 from experiments.studying import SkippedError, Study, append_rows, available, sized, skip
 from segue.attributes import Values
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.evaluation.ranking import NEWNESS, by_newness
 from segue.histories import Histories
 from segue.models.contracts import OnBlock, PairBatch
 from segue.models.retrieval.ranks import ranks_of_tracks
 from segue.runs.atomic import write_whole
 from segue.runs.provenance import ROOT
+from segue.statistics.ranking import NEWNESS, by_newness
 from segue.terminal.quiet import silence_libraries
 
 STUDY = Study(__file__, __doc__)

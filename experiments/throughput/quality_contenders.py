@@ -93,7 +93,7 @@ class Trial:
 
     def add(self, seconds: float, ranks: np.ndarray) -> None:
         """Append a point to the curve."""
-        from segue.evaluation.ranking import ndcg_at
+        from segue.statistics.ranking import ndcg_at
 
         self.points.append((seconds, float(ndcg_at(ranks, 10).mean())))
 

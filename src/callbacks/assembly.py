@@ -11,8 +11,8 @@ from segue.callbacks.ranking_metrics import check_monitor
 from segue.callbacks.recording import KeepHistory
 from segue.callbacks.run_context import RunContext
 from segue.errors import InputError
-from segue.evaluation.online import VAL_TIME
 from segue.runs.phases import PhaseClock
+from segue.statistics.online import VAL_TIME
 
 _ONLY_AFTER_TEST = ("export", "off_policy", "plots")
 """Names of conf that are steps of `AfterTest` and no callbacks."""

@@ -8,7 +8,6 @@ from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.evaluation.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.models.contracts import Ranker
 from segue.models.export import Exported, session_vectors
 from segue.runs.atomic import write_whole
@@ -19,6 +18,7 @@ from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSe
 from segue.simulation.mixed_logs import keep_interest_neighbours, world_of
 from segue.simulation.run_listening import RunListening
 from segue.simulation.world import World
+from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.terminal.console import console
 from segue.terminal.progress import progress
 

@@ -9,11 +9,11 @@ from jaxtyping import Float32, Int64
 
 from segue.callbacks.ranking_metrics import RankedQueries
 from segue.datamodules.split_datamodule import SplitDataModule
-from segue.evaluation import ranking
 from segue.models.contracts import Ranker, Scorer
 from segue.models.pair_scores import mean_of_tracks, score_pairs
 from segue.reports import artist_map
 from segue.reports import training_pictures as plots
+from segue.statistics import ranking
 from segue.terminal.progress import progress
 
 MAX_PAIRS = 200_000

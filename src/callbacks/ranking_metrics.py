@@ -14,13 +14,13 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError, check_number
-from segue.evaluation import ranking
-from segue.evaluation.online import VAL_TIME
 from segue.models.contracts import OnBlock
 from segue.models.exchange import by_parts
 from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
+from segue.statistics import ranking
+from segue.statistics.online import VAL_TIME
 from segue.terminal.progress import progress
 
 

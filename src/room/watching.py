@@ -16,14 +16,14 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.statistics.design import sample_ratio
 from segue.statistics.intervals import GroupSummary, always_valid
-from segue.verdicts.analysis import analyse
-from segue.verdicts.doubts import split_sentence, users_table
-from segue.verdicts.log import read_users
-from segue.verdicts.metrics import IN_POINTS, difference, metric_values
-from segue.verdicts.result import Analysis
-from segue.verdicts.settings import AnalysisSettings
-from segue.verdicts.slices import LEAST_USERS
-from segue.verdicts.users import Users
+from segue.verdicts.abtest.analysis import analyse
+from segue.verdicts.abtest.doubts import split_sentence, users_table
+from segue.verdicts.abtest.log import read_users
+from segue.verdicts.abtest.metrics import IN_POINTS, difference, metric_values
+from segue.verdicts.abtest.result import Analysis
+from segue.verdicts.abtest.settings import AnalysisSettings
+from segue.verdicts.abtest.slices import LEAST_USERS
+from segue.verdicts.abtest.users import Users
 
 NUM_POINTS = 40
 """Times at which the interval of the primary metric is computed."""

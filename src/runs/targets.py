@@ -24,6 +24,9 @@ _MOVED = {
     "models.context.LastTrack": "models.context.last_track.LastTrack",
     "models.context.Session": "models.context.session.Session",
     "parallel.strategy.ExchangedGradients": "training.strategy.ExchangedGradients",
+    "offpolicy.estimates.EstimateSettings": "verdicts.offpolicy.estimates.EstimateSettings",
+    "offpolicy.log_estimate.OffPolicyEstimates": "verdicts.offpolicy.log_estimate.OffPolicyEstimates",
+    "verdicts.settings.AnalysisSettings": "verdicts.abtest.settings.AnalysisSettings",
 }
 """What has another name in this package than in runs of before."""
 _TARGET = "_target_"

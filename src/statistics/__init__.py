@@ -1,1 +1,1 @@
-"""Statistics: intervals and tests of every mean and difference that Segue reports; intervals are in `intervals.py`."""
+"""Statistics: ranking metrics, and intervals and tests of every mean and difference that Segue reports."""

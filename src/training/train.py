@@ -192,7 +192,7 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 def _check_settings(config: DictConfig) -> None:
     from segue.catalog import example_vocabulary
     from segue.datamodules.shards.shard_vocabulary import names_of_attributes
-    from segue.evaluation.direction import check_monitor_mode
+    from segue.statistics.direction import check_monitor_mode
 
     ranker = instantiate(config.ranker, _convert_="all")(
         vocabulary=example_vocabulary(names_of_attributes(config.datamodule))
@@ -260,9 +260,9 @@ def _run(
     from segue.callbacks.run_context import RunContext
     from segue.datamodules.batch_share import BatchShare
     from segue.datamodules.describing.joining import profile_of
-    from segue.evaluation.online import TIME
     from segue.runs.beginning import record_beginning
     from segue.runs.history import RunHistory
+    from segue.statistics.online import TIME
     from segue.tracking.store import runs_page
     from segue.tracking.training_run import build_logger, end_pruned, run_logger, start_run
 

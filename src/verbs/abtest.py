@@ -24,11 +24,11 @@ def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from segue.runs.recommender_names import parse_name, recommender_name
     from segue.tracking.recommenders import attach_abtest
-    from segue.verdicts.analysis import analyse
-    from segue.verdicts.doubts import doubts, split_sentence, users_table
-    from segue.verdicts.log import check_arms, read_users
-    from segue.verdicts.report import FILES, details, effects_table, explain_columns, methods_table, write_report
-    from segue.verdicts.sources import arms_to_play, check_effect
+    from segue.verdicts.abtest.analysis import analyse
+    from segue.verdicts.abtest.doubts import doubts, split_sentence, users_table
+    from segue.verdicts.abtest.log import check_arms, read_users
+    from segue.verdicts.abtest.report import FILES, details, effects_table, explain_columns, methods_table, write_report
+    from segue.verdicts.abtest.sources import arms_to_play, check_effect
 
     run_dir = Path(config.run_dir)
     check_flag("plan", config.plan)
@@ -88,9 +88,9 @@ def _reading(config: DictConfig) -> dict[str, Any]:
 
 def _plan(config: DictConfig, run_dir: Path) -> None:
     """Read a log of the past; write and print how many users and days a test needs."""
-    from segue.verdicts.log import read_users
-    from segue.verdicts.plan import explain, make_plan, plan_table, sentence, write_plan
-    from segue.verdicts.sources import check_plan
+    from segue.verdicts.abtest.log import read_users
+    from segue.verdicts.abtest.plan import explain, make_plan, plan_table, sentence, write_plan
+    from segue.verdicts.abtest.sources import check_plan
 
     refuse_used_folder(run_dir, "plan.json")
     check_plan(config.logs, {role: config[role] for role in ("control", "treatment")}, config.arms)
@@ -106,12 +106,12 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:
     """Estimate a recommender that never ran from the logs of others; write and print the result."""
-    from segue.offpolicy.behaviours import LogFolder
-    from segue.offpolicy.candidate import candidate_of
-    from segue.offpolicy.decisions import read_decisions
-    from segue.offpolicy.estimate_report import estimate_table, remarks, write_estimate
-    from segue.offpolicy.estimates import OffPolicyLog
     from segue.tracking.recommenders import attach_estimate, locate_recommendations
+    from segue.verdicts.offpolicy.behaviours import LogFolder
+    from segue.verdicts.offpolicy.candidate import candidate_of
+    from segue.verdicts.offpolicy.decisions import read_decisions
+    from segue.verdicts.offpolicy.estimate_report import estimate_table, remarks, write_estimate
+    from segue.verdicts.offpolicy.estimates import OffPolicyLog
 
     refuse_used_folder(run_dir, "estimate.json")
     given = plain(config.candidate)

@@ -20,11 +20,17 @@ def _words(words: list[str]) -> list[str]:
 @verb("compare", option_of="parent={}".format, rewrite=_words, sweepers=[Sweep])
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
-    from segue.comparison import analysis as comparison
-    from segue.comparison.paired_listening import choose_metric
-    from segue.comparison.report import comparison_table, listener_test, sentences, why_listener_test, write_report
-    from segue.comparison.runs import attach, find, read, register, run_to_register, winner
     from segue.tracking.store import existing_store
+    from segue.verdicts.comparison import analysis as comparison
+    from segue.verdicts.comparison.paired_listening import choose_metric
+    from segue.verdicts.comparison.report import (
+        comparison_table,
+        listener_test,
+        sentences,
+        why_listener_test,
+        write_report,
+    )
+    from segue.verdicts.comparison.runs import attach, find, read, register, run_to_register, winner
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "comparison.json")

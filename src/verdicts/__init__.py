@@ -1,1 +1,1 @@
-"""Verdicts: from event logs to the verdict on each treatment, its report and its picture."""
+"""What runs, logs and experiments say of recommenders."""

@@ -18,7 +18,6 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.catalog import Catalog
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
-from segue.evaluation import ranking
 from segue.models.export import Export, Exported
 from segue.models.retrieval.approximate import approximate_lists
 from segue.models.retrieval.exact import exact_lists, top_k
@@ -28,6 +27,7 @@ from segue.reports.training_tables import example_tracks
 from segue.runs.phases import PhaseClock
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
+from segue.statistics import ranking
 from segue.statistics.intervals import MeanInterval
 from tests.callbacks.test_pictures import baseline, ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks

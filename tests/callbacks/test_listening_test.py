@@ -17,7 +17,6 @@ from segue.callbacks.listening_test import Listening
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
-from segue.evaluation.online import TIME, VAL_TIME
 from segue.runs.phases import PhaseClock
 from segue.runs.recommendations import Recommendations
 from segue.simulation import run_listening
@@ -25,6 +24,7 @@ from segue.simulation.listening import ListeningTest, from_lists
 from segue.simulation.session_lists import SessionLists, recommended
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
+from segue.statistics.online import TIME, VAL_TIME
 from tests.callbacks.test_callbacks import export_of
 from tests.callbacks.test_pictures import MONITOR, ranker
 from tests.conftest import ROOT, build_datamodule

@@ -118,7 +118,12 @@ _IMPORTED = (
     "segue.tracking.logger",
     *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
     *("pytest", "hypothesis", "alembic.command", "mlflow.system_metrics.system_metrics_monitor"),
-    *("segue.callbacks.assembly", "segue.comparison.report", "segue.verdicts.report", "segue.simulation.arm_policies"),
+    *(
+        "segue.callbacks.assembly",
+        "segue.verdicts.comparison.report",
+        "segue.verdicts.abtest.report",
+        "segue.simulation.arm_policies",
+    ),
 )
 """In this order: the first says how MLflow is to behave. MLflow imports its store of sqlite at the first call, which
 takes longer than the rest of a small training."""

@@ -10,8 +10,8 @@ import mlflow
 import pandas as pd
 import pytest
 
-from segue.comparison.analysis import QUERY, TESTED
 from segue.tracking.store import open_store
+from segue.verdicts.comparison.analysis import QUERY, TESTED
 from tests.conftest import ROOT, new_store
 from tests.e2e.forks import run_forked
 

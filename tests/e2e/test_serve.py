@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.verdicts.log import read_users
+from segue.verdicts.abtest.log import read_users
 from tests.conftest import ROOT, write_lines
 from tests.e2e.running import (
     PATIENCE_S,

@@ -18,8 +18,8 @@ import torch
 import yaml
 
 from segue.catalog import Catalog
-from segue.evaluation import ranking
 from segue.runs.recommendations import Recommendations
+from segue.statistics import ranking
 from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store, write_lines, write_tracks
 from tests.e2e.forks import fork_command, run_forked
 from tests.e2e.running import PATIENCE_S, started

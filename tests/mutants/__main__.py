@@ -1,7 +1,7 @@
 """Puts faults into the code, one at a time, and looks whether a test fails.
 
     make mutants                                            300 mutants; the next call continues where this one ended
-    make mutants ARGS="--seed 2 --count 50 src/evaluation"  others, of one room
+    make mutants ARGS="--seed 2 --count 50 src/statistics"  others, of one room
 
 `mutants.toml` says which code gets faults, which tests must catch them, and which faults change nothing. A mutant is
 tested in a copy of the repository, by a process that is forked from one that has imported the libraries: their import

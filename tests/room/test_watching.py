@@ -8,11 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from segue.room.watching import NUM_POINTS, watch
-from segue.verdicts.analysis import analyse
-from segue.verdicts.log import read_users
-from segue.verdicts.settings import AnalysisSettings
+from segue.verdicts.abtest.analysis import analyse
+from segue.verdicts.abtest.log import read_users
+from segue.verdicts.abtest.settings import AnalysisSettings
 from tests.conftest import ROOT, write_lines
-from tests.verdicts.test_log import session
+from tests.verdicts.abtest.test_log import session
 
 ARMS = {"C": "popular", "T1": "run:1"}
 DAY = 86_400_000

@@ -11,9 +11,9 @@ import tea_tasting
 from segue.statistics.design import sample_ratio
 from segue.statistics.holm import holm
 from segue.statistics.intervals import GroupSummary, welch
-from segue.verdicts.analysis import analyse
-from segue.verdicts.result import Analysis
-from tests.verdicts.users import pre_period, settings, users_of
+from segue.verdicts.abtest.analysis import analyse
+from segue.verdicts.abtest.result import Analysis
+from tests.verdicts.abtest.users import pre_period, settings, users_of
 
 NUM = 4000
 METRIC = "time"

@@ -28,8 +28,8 @@ def data(folder: Path) -> tuple[Any, Any, Any]:
 def ours(vectors: Any, previous: Any, following: Any) -> Any:
     import torch
 
-    from segue.evaluation import ranking
     from segue.models.retrieval.ranks import ranks_of_tracks
+    from segue.statistics import ranking
 
     table = torch.from_numpy(vectors)
     ranks = ranks_of_tracks(queries=table, items=table, previous=previous, following=following)

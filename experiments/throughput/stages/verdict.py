@@ -22,8 +22,8 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
 
     from segue.runs.provenance import ROOT
     from segue.terminal.hydra_parts import know_defaults
-    from segue.verdicts.analysis import analyse
-    from segue.verdicts.log import read_users
+    from segue.verdicts.abtest.analysis import analyse
+    from segue.verdicts.abtest.log import read_users
 
     know_defaults()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

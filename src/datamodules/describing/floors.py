@@ -10,8 +10,8 @@ from jaxtyping import Float32
 
 from segue.datamodules.describing.material import Splits
 from segue.datamodules.pairs.pairs import Pairs
-from segue.evaluation import ranking
 from segue.models.retrieval.ranks import ranks_by_plays
+from segue.statistics import ranking
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from torch import Tensor
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall, retrieval_reciprocal_rank
 
 from segue.errors import InputError
-from segue.evaluation import ranking
 from segue.models.retrieval import ranks as ranking_of_tracks
 from segue.models.retrieval.approximate import approximate_lists, approximate_top_k
 from segue.models.retrieval.exact import top_k
 from segue.models.retrieval.ranks import ranks_of_tracks
+from segue.statistics import ranking
 
 
 @st.composite

@@ -1,1 +1,0 @@
-"""Evaluation: ranking metrics, the direction of each metric, and estimates from the log of other recommenders."""

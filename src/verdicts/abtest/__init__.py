@@ -1,0 +1,1 @@
+"""The A/B test: from logs to the verdict."""

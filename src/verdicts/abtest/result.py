@@ -1,0 +1,237 @@
+"""The result of an A/B analysis: the effects, and the content of `abtest.json`."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from segue.statistics.intervals import PercentDifference
+from segue.verdicts.abtest.metrics import is_better
+from segue.verdicts.abtest.settings import AnalysisSettings
+from segue.verdicts.abtest.slices import Slice
+from segue.verdicts.abtest.unfinished import Unfinished, count_unfinished
+from segue.verdicts.abtest.users import Users
+
+SRM_ALPHA = 0.001
+"""If the p-value of the sample-ratio test is below this level, the verdict is withheld."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """One metric of one treatment, compared with the control.
+
+    Each name that ends in `_percent` is in percent of the control mean; for `fallback_percent`, which is in percent
+    itself, it is a difference in percentage points. A number that was not computed is NaN.
+
+    Args:
+        treatment: name of the arm.
+        metric: name of the metric.
+        family: `primary`, `secondary` or `guardrail`; the tests of a family are corrected together.
+        margin: how much worse a guardrail may become, in the unit of the effect; NaN for other metrics.
+        unit: of the effect: `%`, or `points` for a metric that is in percent itself.
+        decision: `better`, `worse`, `not significant` or `not tested`; of a guardrail `holds` (the interval is
+            better than the margin), `broken` (it is worse) or `not shown`; `no test` if no value varies.
+        control_users: number of users in the control arm.
+        treatment_users: number of users in the treatment arm.
+        control_mean: mean over the users of the control arm.
+        treatment_mean: mean over the users of the treatment arm.
+        effect_percent: difference of the means.
+        lower_percent: lower bound of Welch's interval.
+        upper_percent: upper bound of Welch's interval.
+        p_value: of Welch's t test, in [0, 1].
+        significant: whether `p_value` is below alpha, without correction for the number of tests.
+        level: of the intervals other than Welch's. It is the level of the test, which Holm's correction decides: an
+            interval excludes 0 exactly if the effect is significant.
+        relative_lower_percent: lower bound of Fieller's interval, which the verdict uses; NaN if the control mean could
+            be 0.
+        relative_upper_percent: upper bound of Fieller's interval.
+        tested: whether there was a test. A secondary metric is not tested if the primary effect is not significant.
+        holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test. The test of a
+            guardrail is that of non-inferiority; its p-value is twice the one-sided one.
+        holm_significant: whether `holm_p_value` is below alpha; None without the correction.
+        minimal_detectable_percent: effect that is detected with the power of the settings.
+        users_needed: users needed in both arms together, by the effect to detect in percent.
+        always_valid_lower_percent: lower bound of the interval for continuous monitoring.
+        always_valid_upper_percent: upper bound of the interval for continuous monitoring.
+        bootstrap_lower_percent: lower bound of the bootstrap interval.
+        bootstrap_upper_percent: upper bound of the bootstrap interval.
+        ratio_effect_percent: effect on the ratio of sums, such as all time over all sessions of an arm; NaN for metrics
+            that are no ratio.
+        ratio_lower_percent: lower bound of its Fieller interval (delta method).
+        ratio_upper_percent: upper bound of its Fieller interval.
+        ratio_p_value: its p-value, not corrected.
+        cuped_effect_percent: effect with CUPED.
+        cuped_lower_percent: lower bound of its Fieller interval.
+        cuped_upper_percent: upper bound of its Fieller interval.
+        cuped_p_value: its p-value.
+        cuped_variance_saved_percent: share of the variance that CUPED removes, in percent.
+
+    Source: `effect_percent`, `lower_percent`, `upper_percent`, `p_value` and `significant` follow the published A/B
+    spreadsheet of 2023.
+    """
+
+    treatment: str
+    metric: str
+    family: str
+    margin: float
+    unit: str
+    decision: str
+    control_users: int
+    treatment_users: int
+    control_mean: float
+    treatment_mean: float
+    effect_percent: float
+    lower_percent: float
+    upper_percent: float
+    p_value: float
+    significant: bool
+    level: float
+    relative_lower_percent: float
+    relative_upper_percent: float
+    tested: bool
+    holm_p_value: float = float("nan")
+    holm_significant: bool | None = None
+    minimal_detectable_percent: float = float("nan")
+    users_needed: dict[str, int] | None = None
+    always_valid_lower_percent: float = float("nan")
+    always_valid_upper_percent: float = float("nan")
+    bootstrap_lower_percent: float = float("nan")
+    bootstrap_upper_percent: float = float("nan")
+    ratio_effect_percent: float = float("nan")
+    ratio_lower_percent: float = float("nan")
+    ratio_upper_percent: float = float("nan")
+    ratio_p_value: float = float("nan")
+    cuped_effect_percent: float = float("nan")
+    cuped_lower_percent: float = float("nan")
+    cuped_upper_percent: float = float("nan")
+    cuped_p_value: float = float("nan")
+    cuped_variance_saved_percent: float = float("nan")
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the treatment mean is the better one, significantly or not."""
+        return is_better(self.metric, self.control_mean, self.treatment_mean)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the decision is for the treatment: it is better, or a guardrail holds."""
+        return self.decision in ("better", "holds")
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the decision is against the treatment: it is worse, or a guardrail is broken."""
+        return self.decision in ("worse", "broken")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The effect on the primary metric by one method, in percent of the control mean.
+
+    Args:
+        method: name of the method.
+        effect_percent: the effect.
+        lower_percent: lower bound of its interval.
+        upper_percent: upper bound of its interval.
+        p_value: two-sided, in [0, 1]; NaN if the method has none.
+        meaning: what the method does, in one sentence.
+    """
+
+    method: str
+    effect_percent: float
+    lower_percent: float
+    upper_percent: float
+    p_value: float = float("nan")
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """The result of an A/B test.
+
+    Args:
+        users: what each user did.
+        settings: what was computed.
+        effects: one for each metric and treatment.
+        sample_ratio_p_value: of the chi-square test of the users that are compared against the planned split, in
+            [0, 1].
+        exposure_p_value: of the same test of all users in the log, before anything is left out.
+        unfinished: the sessions without a `last` of each treatment, compared with those of the control, by its name.
+        slices: the effect on the primary metric in parts of the log.
+        changes: that effect in the second half of the days less that in the first half, in percentage points, by the
+            name of the treatment; empty for a log of one day.
+        verdicts: one sentence for each treatment, by its name.
+        methods: the effect on the primary metric by every method, by the name of the treatment.
+        recommenders: what each arm is, by its name; empty for a log, which does not say it.
+    """
+
+    users: Users
+    settings: AnalysisSettings
+    effects: list[Effect]
+    sample_ratio_p_value: float
+    exposure_p_value: float
+    unfinished: dict[str, Unfinished]
+    slices: list[Slice]
+    changes: dict[str, PercentDifference]
+    verdicts: dict[str, str]
+    methods: dict[str, list[Method]]
+    recommenders: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether the split of the users differs so much from the plan that no result is valid.
+
+        Both splits count: of all users in the log, and of those that are left after the exclusions.
+        """
+        return self.settings.sample_ratio and min(self.sample_ratio_p_value, self.exposure_p_value) < SRM_ALPHA
+
+    def depends_on_unfinished(self, treatment: str) -> bool:
+        """Whether the arms differ in their share of unfinished sessions, and these could change the verdict.
+
+        Args:
+            treatment: name of the arm.
+        """
+        one, effect = self.unfinished[treatment], self.effect(treatment, self.settings.primary)
+        if not one.p_value < SRM_ALPHA:
+            return False
+        worst = one.lower_percent if effect.effect_percent > 0 else -one.upper_percent
+        return not (effect.decision in ("better", "worse") and worst > 0)
+
+    def withholds(self, treatment: str) -> bool:
+        """Whether the verdict on a treatment is withheld.
+
+        Args:
+            treatment: name of the arm.
+        """
+        return self.is_withheld or self.depends_on_unfinished(treatment)
+
+    def effect(self, treatment: str, metric: str) -> Effect:
+        """The effect of one treatment on one metric.
+
+        Args:
+            treatment: name of the arm.
+            metric: name of the metric.
+        """
+        return next(one for one in self.effects if (one.treatment, one.metric) == (treatment, metric))
+
+    def record(self) -> dict[str, Any]:
+        """The result as plain values, as in `abtest.json`."""
+        users = self.users
+        return {
+            "experiment": users.experiment,
+            "recommenders": self.recommenders,
+            "primary": self.settings.primary,
+            "verdicts": self.verdicts,
+            "withheld": any(self.withholds(arm) for arm in users.arms[1:]),
+            "users": {arm: int((users.arm_of == number).sum()) for number, arm in enumerate(users.arms)},
+            "sessions": {arm: int(users.sessions[users.arm_of == n].sum()) for n, arm in enumerate(users.arms)},
+            "events": users.num_events,
+            "sample_ratio_p_value": self.sample_ratio_p_value,
+            "exposed": dict(zip(users.arms, users.exposed.tolist(), strict=True)),
+            "exposure_p_value": self.exposure_p_value,
+            "unfinished_sessions": count_unfinished(users),
+            "unfinished": {arm: asdict(one) for arm, one in self.unfinished.items()},
+            "guards": users.guards,
+            "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
+            "slices": [asdict(one) for one in self.slices],
+            "changes": {arm: asdict(one) for arm, one in self.changes.items()},
+            "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},
+            "settings": asdict(self.settings),
+        }

@@ -1,0 +1,180 @@
+"""The effect on the primary metric in parts of the log: by day, in first and later sessions, and by activity."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from segue.statistics.change import change_of_effect
+from segue.statistics.holm import holm, holm_alphas
+from segue.statistics.intervals import GroupSummary, PercentDifference, ratio_p_value
+from segue.verdicts.abtest.metrics import IN_POINTS, difference, metric_values
+from segue.verdicts.abtest.users import Sessions, Users
+
+DAY_MS = 86_400_000
+
+LEAST_USERS = 30
+"""A part with fewer users in an arm is left out."""
+
+Mask = Bool[np.ndarray, "S"]
+"""Whether each session of a log belongs to a slice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """The effect in a part of the sessions.
+
+    Args:
+        treatment: name of the arm.
+        split: what the log is split by: `day`, `session` or `activity`.
+        part: name of the part.
+        control_users: users of the control in this part.
+        treatment_users: users of the treatment in this part.
+        effect_percent: difference of the user means, in percent of the control mean.
+        lower_percent: lower bound of Fieller's interval, at the level that Holm's correction gives the test.
+        upper_percent: upper bound of the interval.
+        holm_p_value: p-value with Holm's correction over the parts and arms of the split.
+        significant: whether it is below alpha.
+    """
+
+    treatment: str
+    split: str
+    part: str
+    control_users: int
+    treatment_users: int
+    effect_percent: float
+    lower_percent: float
+    upper_percent: float
+    holm_p_value: float
+    significant: bool
+
+
+def slices(users: Users, metric: str, alpha: float, pre_period: Users | None) -> list[Slice]:
+    """The effects in the parts of each split.
+
+    Args:
+        users: the users of the experiment.
+        metric: name of the primary metric.
+        alpha: of each split; its tests are a family of their own.
+        pre_period: what each user did before the experiment; None if it is not known.
+
+    Returns:
+        A row for each split, part and treatment with at least LEAST_USERS users in both arms; none for a split with one
+        such part.
+    """
+    sessions = users.counted
+    splits = {
+        "day": _days(users, sessions),
+        "session": _first_sessions(sessions),
+        "activity": _activity(users, sessions, pre_period),
+    }
+    found = []
+    for split, parts in splits.items():
+        held = {part: mask for part, mask in parts.items() if mask.any()}
+        if len(held) > 1:
+            rows = _compare(users, metric, alpha, split, held)
+            found += rows if len({row.part for row in rows}) > 1 else []  # one part alone is no split
+    return found
+
+
+def changes(users: Users, metric: str, alpha: float) -> dict[str, PercentDifference]:
+    """The effect in the second half of the days less that in the first half, in percentage points.
+
+    Args:
+        users: the users of the experiment.
+        metric: name of the primary metric.
+        alpha: intervals have level 1 − alpha.
+
+    Returns:
+        For each treatment; empty if the log has less than two days, a half has too few users, or the metric is in
+        points.
+    """
+    sessions = users.counted
+    day = _day_of(users, sessions)
+    if not len(day) or day.max() < 1 or metric in IN_POINTS:
+        return {}
+    values = np.full((2, len(users)), np.nan)
+    for half in (0, 1):
+        own = users.of(sessions.where((day > day.max() / 2) == bool(half)))
+        values[half, np.searchsorted(users.user_ids, own.user_ids)] = metric_values(own, metric)
+    found = {}
+    for number, arm in enumerate(users.arms[1:], start=1):
+        compared = np.isin(users.arm_of, (0, number))
+        halves, is_treated = values[:, compared], users.arm_of[compared] == number
+        num_users = [int((~np.isnan(half) & group).sum()) for half in halves for group in (is_treated, ~is_treated)]
+        if min(num_users) >= LEAST_USERS and all(np.nanmean(half[~is_treated]) for half in halves):
+            found[arm] = change_of_effect(halves, is_treated, alpha)
+    return found
+
+
+def _day_of(users: Users, sessions: Sessions) -> Int64[np.ndarray, "S"]:
+    """Day of each session, counted from the first event of the log."""
+    return (sessions.started_ms - users.first_ms) // DAY_MS
+
+
+def _days(users: Users, sessions: Sessions) -> Mapping[str, Mask]:
+    day = _day_of(users, sessions)
+    return {str(number + 1): day == number for number in np.unique(day).tolist()}  # a wrong clock gives days far away
+
+
+def _first_sessions(sessions: Sessions) -> Mapping[str, Mask]:
+    is_first = np.append(True, sessions.user_ids[1:] != sessions.user_ids[:-1])[: len(sessions)]
+    return {"first of a user": is_first, "later": ~is_first}
+
+
+def _activity(users: Users, sessions: Sessions, pre_period: Users | None) -> Mapping[str, Mask]:
+    """Light and heavy users, by their sessions before the experiment; without these by those in the experiment.
+
+    In the experiment the arm can change how many sessions a user has. If the arms differ in it, there is no such split.
+    """
+    if pre_period is None:
+        counts, where = users.sessions, "in the experiment"
+        summaries = [GroupSummary.of(counts[users.arm_of == arm].astype(float)) for arm in range(len(users.arms))]
+        if any(ratio_p_value(summaries[0], one, 1.0) < 0.05 for one in summaries[1:]):
+            return {}
+    else:
+        place = np.searchsorted(pre_period.user_ids, users.user_ids).clip(max=len(pre_period) - 1)
+        known = pre_period.user_ids[place] == users.user_ids
+        counts, where = np.where(known, pre_period.sessions[place], 0), "before"
+    middle = int(np.median(counts[counts > 0]))
+    of_session = counts[np.searchsorted(users.user_ids, sessions.user_ids)]
+    return {
+        f"no session {where}": of_session == 0,
+        f"1 to {middle} sessions {where}": (of_session > 0) & (of_session <= middle),
+        f"more than {middle} sessions {where}": of_session > middle,
+    }
+
+
+def _compare(users: Users, metric: str, alpha: float, split: str, parts: Mapping[str, Mask]) -> list[Slice]:
+    rows, groups = [], []
+    for part, mask in parts.items():
+        own = users.of(users.counted.where(mask))
+        values = metric_values(own, metric)
+        for number, arm in enumerate(users.arms[1:], start=1):
+            of_control, of_treatment = values[own.arm_of == 0], values[own.arm_of == number]
+            if min(len(of_control), len(of_treatment)) < LEAST_USERS:
+                continue
+            groups.append((GroupSummary.of(of_control), GroupSummary.of(of_treatment)))
+            rows.append((arm, part))
+    p_values = [ratio_p_value(control, treatment, 1.0) for control, treatment in groups]
+    found = []
+    for (arm, part), (control, treatment), p_value, level in zip(
+        rows, groups, holm(p_values), holm_alphas(p_values, alpha), strict=True
+    ):
+        effect = difference(metric, control, treatment, level)
+        found.append(
+            Slice(
+                treatment=arm,
+                split=split,
+                part=part,
+                control_users=control.num,
+                treatment_users=treatment.num,
+                effect_percent=effect.effect_percent,
+                lower_percent=effect.lower_percent,
+                upper_percent=effect.upper_percent,
+                holm_p_value=p_value,
+                significant=bool(p_value < alpha),
+            )
+        )
+    return found

@@ -1,0 +1,320 @@
+"""From runs in MLflow to a comparison: which runs, their set-ups, their test queries and their learning curves."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segue.errors import InputError
+from segue.runs.folder import short
+from segue.statistics.online import LISTENERS_FILE, TIME
+from segue.statistics.ranking import BY_NEWNESS
+from segue.tracking.named_runs import find_run
+from segue.tracking.store import INTERRUPTED, KIND, PRUNED, client_of, describe, fetch, find_runs, log_to_run
+from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
+
+_CURVES = ("train/loss", "val/loss")
+_MAX_DIFFERENCES = 3
+"""Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
+four digits of the set-up's digest are added."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatchingRuns:
+    """Runs that can be compared.
+
+    Args:
+        runs: MLflow runs, newest first.
+        parent: the parent run of their sweep; None if they do not come from one sweep.
+        notes: one sentence for each group of runs that was left out or needs a remark.
+    """
+
+    runs: list[Any]
+    parent: Any | None
+    notes: list[str]
+
+
+def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_string: str) -> MatchingRuns:
+    """The finished runs of a sweep, or of an experiment, that were trained on the same data as the newest one.
+
+    Args:
+        tracking_uri: URI of the MLflow store.
+        experiment: name of the experiment.
+        parent: run id or folder of a sweep. None takes the last sweep; with a filter, or if there is no sweep, all
+            runs of the experiment.
+        filter_string: filter in MLflow's language; empty for none.
+
+    Returns:
+        The runs, their parent, and notes on what was left out.
+
+    Raises:
+        InputError: there is no such sweep, or no finished run, or the store cannot be used.
+    """
+    above = _sweep(tracking_uri, experiment, parent) if parent or not filter_string else None
+    runs = find_runs(tracking_uri, experiment, filter_string)
+    if above is not None:
+        runs = [run for run in runs if _is_below(run, above.info.run_id)]
+    runs = [run for run in runs if KIND not in run.data.tags]
+    finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
+    where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
+    if not finished and filter_string:
+        num_runs = len([run for run in find_runs(tracking_uri, experiment) if KIND not in run.data.tags])
+        raise InputError(
+            f"no finished run in {where} of {tracking_uri} fits filter={filter_string}; of its {num_runs} runs "
+            f"{len(runs)} do; change the filter, or leave it out (a page of the MLflow UI shows what a run has)"
+        )
+    if not finished:
+        raise InputError(
+            f"no finished runs in {where} of {tracking_uri}; train first: "
+            "python train.py -m model=track,artist,mean,convex,contextual seed=1,2,3"
+        )
+    notes = []
+    if len(finished) < len(runs):
+        notes.append(f"left out: {len(runs) - len(finished)} runs that are not finished or were pruned")
+    if num_interrupted := sum(INTERRUPTED in run.data.tags for run in finished):
+        notes.append(f"interrupted with Ctrl-C, compared as they are: {num_interrupted} runs")
+    digest = finished[0].data.tags.get("data_digest")
+    same = [run for run in finished if run.data.tags.get("data_digest") == digest]
+    if len(same) < len(finished):
+        notes.append(
+            f"left out: {len(finished) - len(same)} runs trained on other data than the newest run (data {digest}); "
+            "parent= or filter= choose other runs"
+        )
+    return MatchingRuns(runs=same, parent=above, notes=notes)
+
+
+def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None:
+    sweeps = find_runs(tracking_uri, experiment, f"tags.`{KIND}` = 'sweep'")
+    if parent is None:
+        return sweeps[0] if sweeps else None
+    try:
+        named = find_run(parent, tracking_uri).run_id
+    except InputError as error:
+        raise InputError(f"parent={parent}: {error}") from None
+    for run in sweeps:
+        if run.info.run_id == named:
+            return run
+    raise InputError(
+        f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; use run:<id> or the folder of a "
+        "sweep, or leave out parent= for the last sweep"
+    )
+
+
+def _is_below(run: Any, parent_id: str) -> bool:
+    tags = run.data.tags
+    return tags.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in tags
+
+
+def setup_names(runs: Sequence[Any]) -> dict[str, str]:
+    """The name of the set-up of each run. Set-ups with the same name get the parameters in which they differ.
+
+    Args:
+        runs: MLflow runs.
+
+    Returns:
+        Name of the set-up by run id.
+    """
+    of = {run.info.run_id: run.data.tags.get("setup_digest", run.info.run_id) for run in runs}
+    first = {of[run.info.run_id]: run for run in reversed(runs)}
+    named: dict[str, list[str]] = {}
+    for digest, run in first.items():
+        named.setdefault(run.data.tags.get("setup", run.info.run_name), []).append(digest)
+    names = {}
+    for name, digests in named.items():
+        params = [_params(first[digest]) for digest in digests]
+        keys = sorted({key for one in params for key in one if len({other.get(key) for other in params}) > 1})
+        for digest, own in zip(digests, params, strict=True):
+            differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
+            names[digest] = " ".join([name, *differing[:_MAX_DIFFERENCES]]) if len(digests) > 1 else name
+    counts = Counter(names.values())
+    return {
+        run_id: names[digest] if counts[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
+        for run_id, digest in of.items()
+    }
+
+
+def _params(run: Any) -> dict[str, str]:
+    """The parameters of its set-up: of a class only the name, because modules move; none of callbacks."""
+    return {
+        key: value.rpartition(".")[2] if key.endswith("_target_") else value
+        for key, value in run.data.params.items()
+        if key != "seed" and not key.startswith(("callbacks.", "trainer.plugins"))
+    }
+
+
+def read(
+    runs: Sequence[Any], tracking_uri: str, *, curves: Sequence[str], on_run: Callable[[int], None] = lambda _: None
+) -> list[Run]:
+    """Fetch metrics, test queries and learning curves of each run from the store.
+
+    Args:
+        runs: MLflow runs.
+        tracking_uri: URI of the MLflow store.
+        curves: metrics whose learning curves are fetched in addition to the losses.
+        on_run: called with 1 after each run.
+
+    Returns:
+        One run for each of `runs`, in the same order.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    names, fetched = setup_names(runs), []
+    for run in runs:
+        metrics: Mapping[str, float] = run.data.metrics
+        fetched.append(
+            Run(
+                run_id=run.info.run_id,
+                setup=names[run.info.run_id],
+                seed=int(run.data.params.get("seed", 0)),
+                metrics=dict(metrics),
+                queries=_queries(run, tracking_uri),
+                listening=_listening(run, tracking_uri),
+                history={
+                    name: curve
+                    for name in (*_CURVES, *curves)
+                    if name in metrics and (curve := _curve(run, tracking_uri, name))
+                },
+                alpha=metrics.get("alpha"),
+                world=_world(run),
+            )
+        )
+        on_run(1)
+    return fetched
+
+
+def _world(run: Any) -> tuple[str, ...] | None:
+    """The overrides of its command that choose the world; None if it did not learn from simulated logs."""
+    if not run.data.params.get("datamodule.prepare._target_", "").endswith(".MixedLogs"):
+        return None
+    words = shlex.split(run.data.tags.get("command", ""))
+    return tuple(word for word in words if re.match(r"(world|taste)\b", word))
+
+
+def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
+    try:
+        queries = pd.read_parquet(fetch(tracking_uri, run.info.run_id, "test_queries.parquet"))
+        return queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
+    except InputError:
+        return None
+
+
+def _listening(run: Any, tracking_uri: str) -> pd.DataFrame | None:
+    if TIME not in run.data.metrics:
+        return None
+    try:
+        return pd.read_parquet(fetch(tracking_uri, run.info.run_id, LISTENERS_FILE))
+    except InputError:
+        return None
+
+
+def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
+    """The values by epoch, counted from 0. The last logged value repeats that of the best epoch and is dropped."""
+    with client_of(tracking_uri) as client:
+        values = {one.step: one.value for one in client.get_metric_history(run.info.run_id, metric)}
+        end = max((one.step for one in client.get_metric_history(run.info.run_id, "fit_seconds")), default=None)
+    return [(step, value) for step, value in sorted(values.items()) if end is None or step < end]
+
+
+def winner(comparison: Comparison) -> str:
+    """Id of the run with the best validation metric among the runs of the best set-up."""
+    return comparison.best_run(comparison.best).run_id
+
+
+def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
+    """Log the files of a comparison to the parent run of a sweep; `comparison.md` becomes its description.
+
+    Args:
+        folder: folder with the files of the comparison.
+        parent: the parent run in MLflow.
+        tracking_uri: URI of the MLflow store.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    files = [folder / f"comparison.{ending}" for ending in ("png", "md", "csv", "json")]
+    log_to_run(tracking_uri, parent.info.run_id, files)
+    describe(tracking_uri, parent.info.run_id, (folder / "comparison.md").read_text(encoding="utf-8"))
+
+
+def run_to_register(
+    requested: str | None, matching: MatchingRuns, comparison: Comparison, tracking_uri: str
+) -> Any | None:
+    """The run whose model is to be registered.
+
+    Args:
+        requested: `best`, the name of a run (see `find_run`), or None.
+        matching: the runs that were compared.
+        comparison: their comparison.
+        tracking_uri: the store.
+
+    Returns:
+        The MLflow run; None if `requested` is None.
+
+    Raises:
+        InputError: there is no such run, or it is not among those compared.
+    """
+    if requested is None:
+        return None
+    try:
+        run_id = winner(comparison) if requested == "best" else find_run(requested, tracking_uri).run_id
+    except InputError as error:
+        raise InputError(f"register={requested}: {error}") from None
+    for run in matching.runs:
+        if run.info.run_id == run_id:
+            return run
+    raise InputError(
+        f"register={requested} is not among the {len(matching.runs)} compared runs; "
+        "use register=best or run:<id> of one of them"
+    )
+
+
+def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
+    """Register the model of a run under a name, and move an alias to it.
+
+    Args:
+        run: the MLflow run.
+        tracking_uri: URI of the MLflow store.
+        name: name of the registered model.
+        alias: alias, such as `champion`; the version that had it before loses it.
+
+    Returns:
+        The version of the registered model.
+
+    Raises:
+        InputError: the run has no model, or the store cannot be used.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(tracking_uri)  # the registry looks for models there, whichever store its client uses
+    with client_of(tracking_uri) as client:
+        run = client.get_run(run.info.run_id)
+        models = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
+        if not models:
+            raise InputError(
+                f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
+            )
+        model_id = max(models, key=lambda one: int(one.creation_timestamp)).model_id  # a resumed run logs another one
+        with ExitStack() as undo:  # a name or an alias that MLflow refuses leaves nothing behind
+            with suppress(MlflowException):  # it exists already; if it cannot be created, the version's error says why
+                client.create_registered_model(name)
+                undo.callback(_remove_if_empty, client, name)
+            source = f"models:/{model_id}"
+            version = client.create_model_version(name, source, run.info.run_id, model_id=model_id).version
+            undo.callback(client.delete_model_version, name, version)
+            client.set_registered_model_alias(name, alias, version)
+            undo.pop_all()
+    return str(version)
+
+
+def _remove_if_empty(client: Any, name: str) -> None:
+    """Remove a registered model, unless it has got a version in the meantime."""
+    if not client.get_registered_model(name).latest_versions:
+        client.delete_registered_model(name)

@@ -1,0 +1,221 @@
+"""What the arms of a log recommended, from the releases beside it, and the candidate of an estimate."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.picking.picker import LISTS, NUM_POPULAR, POLICIES, ArtistTracks, Choices, Picker, new_rows
+from segue.runs.catalog_files import read_catalog, read_top_tracks
+from segue.runs.recommendations import Recommendations, file_digest, lists_of
+from segue.verdicts.offpolicy.candidate import Candidate
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Behaviour:
+    """How a recommender picks the next track.
+
+    S decisions, T tracks that the session of each has played, Q lists of K tracks.
+
+    Args:
+        picker: its rules.
+        lists: rows of the list of each track, or of each of `users`; -1 fills up; no columns for other policies.
+        users: raw ids of the users of the lists, ascending; for `user_lists`.
+    """
+
+    picker: Picker
+    lists: Int32[np.ndarray, "Q K"]
+    users: Int64[np.ndarray, "Q"] | None = None
+
+    def choices(self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"]) -> Choices:
+        """Compute the probabilities at some decisions.
+
+        Args:
+            users: raw id of the user of each decision.
+            played: rows of the tracks that each session has played, the last one last.
+        """
+        candidates = np.empty((len(users), 0), np.int32)
+        if self.users is not None:
+            candidates = lists_of(users, self.users, self.lists)
+        elif self.picker.has_lists:
+            candidates = self.lists[played[:, -1]]
+        return self.picker.choices(candidates, played[:, ::-1])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LogFolder:
+    """A folder with logs, and what is beside them.
+
+    Args:
+        logs: the folder.
+        catalog: the catalogue of the tracks.
+        popular: distinct rows of the most played tracks; may be empty.
+        releases: file `release.json` of each release, by its version.
+        is_served: whether a service wrote the logs; its fallbacks are others than those of the simulator.
+    """
+
+    logs: Path
+    catalog: Catalog
+    popular: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    releases: Mapping[str, Path]
+    is_served: bool = False
+
+    @classmethod
+    def open(cls, logs: Path, tracks: Path | None = None) -> "LogFolder":
+        """Find the catalogue and the releases of logs: in the folder, or in the run folder that it is part of.
+
+        Args:
+            logs: folder with event logs.
+            tracks: file of the catalogue; None to look for `tracks.json`.
+
+        Raises:
+            InputError: there is no catalogue, or it cannot be read.
+        """
+        if not logs.is_dir():
+            raise InputError(f"logs={logs}: no such folder; name a folder with data.json files in it or below it")
+        beside = (logs, *logs.absolute().parents[:2])
+        if tracks is None:
+            tracks = next((path for folder in beside if (path := folder / "tracks.json").is_file()), None)
+        if tracks is None:
+            raise InputError(f"logs={logs}: no tracks.json in it or beside it; name the catalogue, tracks=<file>")
+        catalog, top_file = read_catalog(tracks), tracks.with_name("top_tracks.json")
+        popular = read_top_tracks(top_file, catalog) if top_file.is_file() else np.empty(0, np.int64)
+        simulated = list(logs.rglob("release.json"))
+        served = sorted(path for folder in beside for path in folder.glob("store/*/release.json"))
+        if not len(popular) and served:
+            popular = _popular_of(served[-1].parent, _rows_of(served[-1].parent, catalog))
+        return cls(
+            logs=logs,
+            catalog=catalog,
+            popular=_distinct(popular),
+            releases={str(version): path for path in (*simulated, *served) if (version := _json(path).get("version"))},
+            is_served=bool(served),
+        )
+
+    def behaviour(self, experiments: str, release: str) -> Behaviour | None:
+        """What the arm of a line recommended; None if it is not known.
+
+        Args:
+            experiments: text of the key `experiments` of the line.
+            release: its key `release`.
+        """
+        if (path := self.releases.get(release)) is None:
+            return None
+        contents = _json(path)
+        arm = _parsed(experiments).get(str(contents.get("experiment")))
+        given = contents["arms"].get(arm)
+        if given is None or given.get("policy") not in POLICIES or given.get("context") == "session":
+            return None
+        if "world" in contents:
+            return self._simulated(given)
+        return self._served(path.parent, str(arm), given)
+
+    def candidate(self, given: Candidate) -> Behaviour:
+        """The recommender that is estimated. If its list has no track left, it does what the writer of the logs does:
+        a service uses its fallbacks, and the simulator draws any track.
+
+        Args:
+            given: what is estimated.
+
+        Raises:
+            InputError: the lists cannot be read, are for another catalogue, or do not say what is new; or the most
+                played tracks are not known.
+        """
+        if given.name == "popular" and given.file is None and not len(self.popular):
+            raise InputError(
+                f"candidate=popular: logs={self.logs} have no top_tracks.json beside the catalogue; copy it there, or "
+                "name a catalogue that has one: tracks=<path>/tracks.json"
+            )
+        if given.file is None:
+            return self._make({"policy": given.name}, None)
+        lists = Recommendations.read(given.file, self.catalog)
+        how = {"pick": given.pick, "artist_gap": given.artist_gap, "exploration": given.exploration}
+        how["policy"] = LISTS[lists.users is not None]
+        new = new_rows(lists.plays, given.exploration_plays, str(given.file)) if given.exploration else None
+        return self._make(how, lists, new=new, with_fallbacks=self.is_served)
+
+    def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
+        if "lists" not in given:
+            return self._make(given, None, num_popular=given.get("num_tracks", NUM_POPULAR))
+        file = Path(given["file"])
+        if not file.is_file() or file_digest(file) != given["lists"]:
+            return None
+        lists = Recommendations.read(file, self.catalog)
+        new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
+        return self._make(given, lists, new=new)
+
+    def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
+        rows, known = _rows_of(folder, self.catalog), None
+        if (file := folder / f"lists_{arm}.npy").is_file():
+            known, users = rows[np.load(file, allow_pickle=False)], None
+            if (of_users := folder / f"users_{arm}.npy").is_file():
+                users = np.load(of_users, allow_pickle=False)
+            else:
+                by_row = np.full((len(self.catalog), known.shape[1]), -1, np.int64)
+                by_row[rows[:-1]] = known
+                known = by_row
+            known = Recommendations(rows=known, scores=np.full(known.shape, np.nan, np.float32), users=users)
+        new = folder / f"new_{arm}.npy"
+        explored = np.sort(rows[np.load(new, allow_pickle=False)]) if new.is_file() else None
+        return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), new=explored, with_fallbacks=True)
+
+    def _make(
+        self,
+        given: Mapping[str, Any],
+        lists: Recommendations | None,
+        *,
+        with_fallbacks: bool = False,
+        popular: np.ndarray | None = None,
+        new: np.ndarray | None = None,
+        num_popular: int = NUM_POPULAR,
+    ) -> Behaviour:
+        picker = Picker(
+            policy=str(given["policy"]),
+            artists=self._artists,
+            pick=str(given.get("pick", "uniform")),
+            artist_gap=int(given.get("artist_gap", 0)),
+            exploration=float(given.get("exploration", 0.0)),
+            new=np.empty(0, np.int64) if new is None else np.asarray(new, np.int64),
+            popular=(self.popular if popular is None else popular)[:num_popular],
+            with_fallbacks=with_fallbacks,
+        )
+        if lists is None:
+            return Behaviour(picker=picker, lists=np.empty((0, 0), np.int32))
+        return Behaviour(picker=picker, lists=lists.rows.astype(np.int32), users=lists.users)
+
+    @cached_property
+    def _artists(self) -> ArtistTracks:
+        return ArtistTracks.of(self.catalog.artist_of)
+
+
+def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:
+    """Row in a catalogue of each track of a release of the service, and −1 for its −1."""
+    return np.append(catalog.rows_of(np.load(release / "track_ids.npy", allow_pickle=False)), -1)
+
+
+def _popular_of(release: Path, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows[np.load(release / "top_tracks.npy", allow_pickle=False)])
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    """Each row once, in the order of the first; −1, a track that the catalogue does not have, is left out."""
+    return np.array([row for row in dict.fromkeys(rows.tolist()) if row >= 0], np.int64)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

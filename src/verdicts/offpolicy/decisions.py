@@ -1,0 +1,198 @@
+"""From event logs with propensities to the decisions of complete sessions, the input of off-policy estimates.
+
+V sessions, E tracks played in them.
+"""
+
+import glob
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from segue.assignment import GUESTS
+from segue.catalog import Catalog
+from segue.datamodules.pairs.interleaved import separate
+from segue.errors import InputError, check_number
+from segue.runs.cores import duckdb_settings
+from segue.verdicts.abtest.events import READ, read_events
+from segue.verdicts.abtest.log import check_session_gap, event_files
+
+LEFT_OUT = {
+    "guests": "sessions of guests, who try the service out in the listening room",
+    "without_end": "sessions without a `last` event",
+    "without_recommendation": "sessions without a recommendation",
+    "ignored_recommendations": "sessions in which another track than the recommended one was played",
+    "unknown_tracks": "sessions with a track that is not in the catalogue",
+    "bad_shares": "sessions with a share below 0 or above 1",
+    "without_propensity": "sessions with a recommendation without a propensity",
+    "several_releases": "sessions in several arms or releases",
+}
+"""Why a session is left out, by name, in the order in which the reasons are looked for."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decisions:
+    """Complete sessions whose every recommendation has a propensity, in the order of their starts.
+
+    Args:
+        users: raw id of the user of each session.
+        started_ms: time of the first event of each session, in milliseconds since 1970.
+        setting: for each session, the place in `settings` of its arm and release.
+        settings: text of `experiments` and of `release` of the lines of an arm.
+        first: place of the first track of each session.
+        lengths: number of tracks of each session, at least 2.
+        tracks: row of each track.
+        shares: share played of each track, in [0, 1].
+        propensities: probability with which each track was recommended; NaN for the first track of a session.
+        left_out: number of sessions that were left out for each reason of LEFT_OUT.
+        num_sessions: number of sessions of the log, with those that were left out.
+        lines_rejected: number of lines that are not events.
+    """
+
+    users: Int64[np.ndarray, "V"]
+    started_ms: Int64[np.ndarray, "V"]
+    setting: Int64[np.ndarray, "V"]
+    settings: list[tuple[str, str]]
+    first: Int64[np.ndarray, "V"]
+    lengths: Int64[np.ndarray, "V"]
+    tracks: Int64[np.ndarray, "E"]
+    shares: Float64[np.ndarray, "E"]
+    propensities: Float64[np.ndarray, "E"]
+    left_out: dict[str, int]
+    num_sessions: int
+    lines_rejected: int
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def where(self, chosen: Bool[np.ndarray, "V"] | Int64[np.ndarray, "v"]) -> "Decisions":
+        """Select sessions; the columns of tracks are shared.
+
+        Args:
+            chosen: True for each session to keep, or the numbers of these sessions.
+        """
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        of_sessions = ("users", "started_ms", "setting", "first", "lengths")
+        return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
+
+
+def read_decisions(
+    folder: Path, catalog: Catalog, *, max_rejected: int | float, session_gap_minutes: int | float
+) -> Decisions:
+    """Read every `data.json*` in a folder and below it.
+
+    Args:
+        folder: the folder.
+        catalog: the catalogue that the track ids belong to.
+        max_rejected: accepted share of lines that are not events, in [0, 1]. A session with such a line is left out,
+            and long sessions are more likely to have one; the sessions that are left are too short.
+        session_gap_minutes: longest pause in a session, in minutes; a longer one before a `next` ends it.
+
+    Returns:
+        The sessions that can be used.
+
+    Raises:
+        InputError: there are no logs, they cannot be read, too many lines are not events, or no line has a propensity.
+    """
+    check_number("max_rejected", max_rejected, least=0, most=1)
+    check_session_gap(session_gap_minutes)
+    where = f"logs={folder}"
+    files = event_files(folder, where)
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
+        database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
+        try:
+            names = [glob.escape(str(file)) for file in files]
+            known = database.execute(_ANY_PROPENSITY, {"files": names}).fetchone()
+            if known == (0,):
+                raise InputError(
+                    f"{where}: no line has a propensity; an estimate needs logs that were written with "
+                    "log.with_propensity=true (datamodule.prepare.log.with_propensity=true)"
+                )
+        except duckdb.Error as error:
+            raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
+        found = read_events(database, files, where, columns=_COLUMNS, max_rejected=max_rejected)
+        lines = database.execute(_SORTED).fetchnumpy()
+    columns = {name: np.asarray(column) for name, column in lines.items()}
+    return _sessions(columns, catalog, found.num_rejected, gap_ms=session_gap_minutes * 60_000)
+
+
+_COLUMNS = (
+    "is_last", "timestamp", "user_id", "track", "time", "recommendation", "any_experiments", "propensity", "release",
+)  # fmt: skip
+
+_ANY_PROPENSITY = f"SELECT count(*) FROM (SELECT 1 FROM {READ} WHERE propensity IS NOT NULL LIMIT 1)"
+"""Reads no further than to the first propensity."""
+
+_SORTED = """
+    SELECT user_id, timestamp, is_last, track, time,
+        CASE WHEN is_last THEN -1 ELSE recommendation END AS recommendation,
+        any_experiments AS experiments, propensity, release
+    FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
+
+
+def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: int, *, gap_ms: int | float) -> Decisions:
+    """Cut the lines of each user after each `last` and at long pauses, and leave out sessions by LEFT_OUT."""
+    user, is_late = lines["user_id"], (np.diff(lines["timestamp"]) > gap_ms) & ~lines["is_last"][1:]
+    begins = np.concatenate([[True], (user[1:] != user[:-1]) | lines["is_last"][:-1] | is_late])
+    texts = np.char.add(np.char.add(lines["experiments"].astype(str), "\n"), lines["release"].astype(str))
+    settings, lines["setting"] = np.unique(texts, return_inverse=True)
+    del lines["experiments"], lines["release"]
+    lines, begins, _ = separate(lines, begins, policy="separate", gap_ms=gap_ms)
+    first = np.flatnonzero(begins)
+    lengths = np.diff(first, append=len(begins))
+    is_first, is_end = begins, np.append(begins[1:], True)
+    rows, is_next = catalog.rows_of(lines["track"]), ~lines["is_last"]
+    ignored = np.append(lines["recommendation"][:-1] != lines["track"][1:], False) & is_next & ~is_end
+    other = np.append(lines["setting"][:-1] != lines["setting"][1:], False) & ~is_end & np.append(is_next[1:], False)
+    propensities = np.where(is_first, np.nan, np.roll(np.where(is_next, lines["propensity"], np.nan), 1))
+    faults = {
+        "guests": (lines["user_id"][first] >= GUESTS.start) & (lines["user_id"][first] < GUESTS.stop),
+        "without_end": ~np.logical_or.reduceat(lines["is_last"], first),
+        "without_recommendation": lengths < 2,
+        "ignored_recommendations": np.logical_or.reduceat(ignored, first),
+        "unknown_tracks": np.logical_or.reduceat(rows < 0, first),
+        "bad_shares": np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), first),
+        "without_propensity": np.logical_or.reduceat(~is_first & ~(propensities > 0), first),
+        "several_releases": np.logical_or.reduceat(other, first),
+    }
+    kept, left_out = np.ones(len(first), bool), dict[str, int]()
+    for name, fault in faults.items():
+        left_out[name] = int((kept & fault).sum())
+        kept &= ~fault
+    chosen = np.flatnonzero(kept)[np.argsort(lines["timestamp"][first[kept]], kind="stable")]
+    return Decisions(
+        users=lines["user_id"][first[chosen]],
+        started_ms=lines["timestamp"][first[chosen]],
+        setting=lines["setting"][first[chosen]],
+        settings=[_split(text) for text in settings.tolist()],
+        first=first[chosen],
+        lengths=lengths[chosen],
+        tracks=rows,
+        shares=lines["time"].astype(np.float64),
+        propensities=propensities,
+        left_out=left_out,
+        num_sessions=len(first),
+        lines_rejected=lines_rejected,
+    )
+
+
+def _split(text: Any) -> tuple[str, str]:
+    experiments, _, release = str(text).rpartition("\n")
+    return experiments, release
+
+
+def left_out_text(left_out: Mapping[str, int]) -> str:
+    """Say which sessions were left out and why.
+
+    Args:
+        left_out: number of sessions for each reason of LEFT_OUT.
+
+    Returns:
+        Empty if none was.
+    """
+    return "; ".join(f"{num:,} {LEFT_OUT[name]}" for name, num in left_out.items() if num)

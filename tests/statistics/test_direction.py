@@ -1,0 +1,55 @@
+"""Which way a metric is better."""
+
+import doctest
+
+import pytest
+
+from segue.errors import InputError
+from segue.statistics import direction as module
+from segue.statistics.direction import check_monitor_mode, direction
+
+
+@pytest.mark.parametrize(
+    ("metric", "better"),
+    [
+        ("test/recall_at_50", "max"),
+        ("val/mrr", "max"),
+        ("test/ndcg_at_20", "max"),
+        ("test/mse", "min"),
+        ("val/loss", "min"),
+        ("fit_seconds", "min"),
+        ("test/warm_ndcg_at_10", "max"),
+        ("test/cold_previous_recall_at_100", "max"),
+        ("test/cold_among_recall_at_10_half_width", None),
+        ("test/num_cold_next_queries", None),
+        ("test/mse_mean_floor", None),
+        ("test/recall_at_10_popular_floor", None),
+        ("test/coverage_at_10", None),
+        ("test/same_artist_at_10", None),
+        ("test/popularity_rank_at_10", None),
+        ("test/num_queries", None),
+        ("ab/mean_time_per_session_effect_percent", None),
+    ],
+)
+def test_a_metric_is_better_when_it_is_higher_or_lower_or_neither(metric: str, better: str | None) -> None:
+    assert direction(metric) == better
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "line"),
+    [
+        ("val/loss", "best", "monitor.mode must be max or min, got best"),
+        ("val/loss", "max", "would keep the worst epoch: the lowest val/loss is the best; use monitor.mode=min"),
+        ("val/mrr", "min", "would keep the worst epoch: the highest val/mrr is the best; use monitor.mode=max"),
+    ],
+)
+def test_a_mode_that_keeps_the_worst_epoch_is_refused(metric: str, mode: str, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        check_monitor_mode(metric, mode)
+    check_monitor_mode("val/loss", "min")
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    result = doctest.testmod(module)
+    assert result.attempted >= 1
+    assert result.failed == 0

@@ -1,0 +1,180 @@
+"""Which runs are compared, and under which names; the runs of the store were not trained."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import LoggedModelOutput
+
+from segue.errors import InputError
+from segue.tracking.store import end_parent, open_store, start_parent
+from segue.verdicts.comparison.runs import find, read, register, setup_names
+from tests.conftest import new_store
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = new_store(tmp_path_factory.mktemp("store"))
+    open_store(uri, "segue")
+    return uri
+
+
+def client_of(uri: str) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(uri)
+
+
+def make(uri: str, experiment: str, *, status: str = "FINISHED", params: Any = None, **tags: Any) -> str:
+    client = client_of(uri)
+    named = {"setup": "convex", "setup_digest": "c0", "data_digest": "d0", **tags}
+    run = client.create_run(open_store(uri, experiment), tags=named).info.run_id
+    for name, value in (params or {}).items():
+        client.log_param(run, name, value)
+    client.set_terminated(run, status)
+    return str(run)
+
+
+def ids(runs: list[Any]) -> set[str]:
+    return {run.info.run_id for run in runs}
+
+
+def test_the_last_sweep_is_taken_and_another_one_by_its_folder_or_id(uri: str, tmp_path: Path) -> None:
+    parents, children = [], []
+    for name in ("one", "two"):
+        parent = start_parent(uri, "sweeps", name, tmp_path / name, resume=False, tags={})
+        children.append(make(uri, "sweeps", **{"mlflow.parentRunId": parent}))
+        end_parent(uri, parent, failed=False)
+        parents.append(parent)
+    alone = make(uri, "sweeps")
+    linked = make(uri, "sweeps", **{f"sweep.{parents[0]}": "true"})
+    assert ids(find(uri, "sweeps", parent=None, filter_string="").runs) == {children[1]}
+    for given in (parents[0], f"run:{parents[0][:8]}", str(tmp_path / "one")):
+        matching = find(uri, "sweeps", parent=given, filter_string="")
+        assert ids(matching.runs) == {children[0], linked}  # `linked` was skipped by resume=true
+        assert matching.parent is not None
+    everything = find(uri, "sweeps", parent=None, filter_string="attributes.status = 'FINISHED'")
+    assert ids(everything.runs) == {*children, alone, linked}
+    assert everything.parent is None
+
+
+def test_a_filter_that_no_run_fits_is_named_with_what_there_is(uri: str) -> None:
+    make(uri, "filtered", params={"seed": 1})
+    make(uri, "filtered", params={"seed": 2}, status="FAILED")
+    for seed, fitting in ((3, 0), (2, 1)):
+        given = f"params.seed = '{seed}'"
+        with pytest.raises(InputError, match=rf"'filtered' .* fits filter={given}; of its 2 runs {fitting} do"):
+            find(uri, "filtered", parent=None, filter_string=given)
+
+
+def test_runs_that_cannot_be_compared_are_left_out_and_counted(uri: str) -> None:
+    make(uri, "mixed", data_digest="d1")
+    make(uri, "mixed", status="FAILED")
+    make(uri, "mixed", pruned="true")
+    newest = make(uri, "mixed", interrupted="true")
+    matching = find(uri, "mixed", parent=None, filter_string="")
+    assert ids(matching.runs) == {newest}
+    assert matching.notes == [
+        "left out: 2 runs that are not finished or were pruned",
+        "interrupted with Ctrl-C, compared as they are: 1 runs",
+        "left out: 1 runs trained on other data than the newest run (data d0); parent= or filter= choose other runs",
+    ]
+
+
+def test_set_ups_with_one_name_get_the_parameters_in_which_they_differ(uri: str) -> None:
+    first = make(uri, "names", setup_digest="a0", params={"optimizer.lr": 0.001, "seed": 1, "x.y": 3})
+    again = make(uri, "names", setup_digest="a0", params={"optimizer.lr": 0.001, "seed": 2, "x.y": 3})
+    other = make(uri, "names", setup_digest="b0", params={"optimizer.lr": 0.01, "seed": 1, "x.y": 3})
+    alone = make(uri, "names", setup_digest="c0", setup="track")
+    names = setup_names(find(uri, "names", parent=None, filter_string="").runs)
+    assert names == {first: "convex lr=0.001", again: "convex lr=0.001", other: "convex lr=0.01", alone: "track"}
+
+
+def test_set_ups_that_differ_in_many_parameters_have_different_names(uri: str) -> None:
+    keys = "pqrst"
+    one = make(uri, "many", setup_digest="aaaa1", params=dict.fromkeys(keys, 1.00001))
+    two = make(uri, "many", setup_digest="bbbb1", params={**dict.fromkeys(keys, 1.00001), "q": 1.00002})
+    three = make(uri, "many", setup_digest="cccc1", setup="convex q=1")
+    names = setup_names(find(uri, "many", parent=None, filter_string="").runs)
+    assert names == {one: "convex q=1 aaaa", two: "convex q=1 bbbb", three: "convex q=1 cccc"}
+
+
+def test_a_curve_ends_before_the_repeated_value_of_the_best_epoch(uri: str) -> None:
+    client, run = client_of(uri), make(uri, "curves", params={"seed": 7})
+    for step, value in enumerate([3.0, 1.0, 2.0]):
+        client.log_metric(run, "val/loss", value, step=step)
+    client.log_metric(run, "val/loss", 3.0, step=0)  # logged twice, as after a kill
+    client.log_metric(run, "val/loss", 1.0, step=3)
+    client.log_metric(run, "fit_seconds", 9.0, step=3)
+    [fetched] = read(find(uri, "curves", parent=None, filter_string="").runs, uri, curves=["val/loss"])
+    assert fetched.history == {"val/loss": [(0, 3.0), (1, 1.0), (2, 2.0)]}
+    assert fetched.metrics["val/loss"] == 1.0
+    assert fetched.seed == 7
+    assert fetched.queries is None
+
+
+@pytest.mark.parametrize(
+    ("target", "command", "world"),
+    [
+        ("segue.simulation.mixed_logs.MixedLogs", "python train.py -m seed=1,2 model=track", ()),
+        (
+            "segue.simulation.mixed_logs.MixedLogs",
+            "python train.py world=published world.seed=2 'run_name=new world'",
+            ("world=published", "world.seed=2"),
+        ),
+        (None, "python train.py datamodule=yes world=published", None),
+    ],
+    ids=["default world", "another world", "no simulated logs"],
+)
+def test_a_run_on_simulated_logs_knows_its_world(
+    uri: str, target: str | None, command: str, world: tuple[str, ...] | None
+) -> None:
+    params = {} if target is None else {"datamodule.prepare._target_": target}
+    run_id = make(uri, "worlds", params=params, command=command)
+    [fetched] = read([client_of(uri).get_run(run_id)], uri, curves=["val/loss"])
+    assert fetched.world == world
+
+
+def test_the_newest_model_of_a_run_is_registered(uri: str) -> None:
+    client, run_id = client_of(uri), make(uri, "models")
+    experiment = client.get_run(run_id).info.experiment_id
+    models = []
+    for _ in range(4):
+        models.append(client.create_logged_model(experiment, name="model", source_run_id=run_id).model_id)
+        client.log_outputs(run_id, [LoggedModelOutput(models[-1], 0)])
+        time.sleep(0.002)
+    [run] = find(uri, "models", parent=None, filter_string="").runs
+    version = register(run, uri, name="newest", alias="champion")
+    assert client.get_model_version("newest", version).source == f"models:/{models[-1]}"
+    with pytest.raises(InputError, match=r"refuses: .*alias"):
+        register(run, uri, name="newest", alias="latest")
+    assert len(client.search_model_versions("name = 'newest'")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "alias", "message"),
+    [
+        ("fresh", "latest", r"refuses: .*'latest' alias name .* is reserved"),
+        ("fresh", "v1", r"refuses: .*'v1' is reserved"),
+        ("fresh", "no spaces", r"refuses: Invalid alias name: 'no spaces'"),
+        ("fresh", "", r"refuses: Registered model alias name cannot be empty"),
+        ("a/b", "champion", r"refuses: Invalid model name 'a/b'"),
+    ],
+)
+def test_a_name_or_alias_that_is_refused_leaves_nothing_behind(uri: str, name: str, alias: str, message: str) -> None:
+    client, run_id = client_of(uri), make(uri, "refused")
+    model = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="model", source_run_id=run_id)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    before = [one.name for one in client.search_registered_models()]
+    with pytest.raises(InputError, match=message):
+        register(client.get_run(run_id), uri, name=name, alias=alias)
+    assert [one.name for one in client.search_registered_models()] == before
+    assert not client.search_model_versions("name = 'fresh'")
+
+
+def test_a_run_without_a_model_cannot_be_registered(uri: str) -> None:
+    make(uri, "bare")
+    [run] = find(uri, "bare", parent=None, filter_string="").runs
+    with pytest.raises(InputError, match=r"has no model to register; train it with callbacks.lineage.model=true"):
+        register(run, uri, name="segue", alias="champion")

@@ -1,0 +1,188 @@
+"""What the arms of a log recommended, read from its releases."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segue.errors import InputError
+from segue.runs.catalog_files import write_catalog
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE
+from segue.serving.recommender import Recommender
+from segue.serving.session_memory import Played
+from segue.simulation.policies import Lists, Oracle, Popular, Random, StickyArtist
+from segue.simulation.session_lists import SessionLists
+from segue.simulation.world import World
+from segue.verdicts.offpolicy.behaviours import Behaviour, LogFolder
+from segue.verdicts.offpolicy.candidate import Candidate
+from tests.conftest import make_catalog, make_vectors
+from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
+from tests.verdicts.offpolicy.played import lists, neighbours, simulate
+
+
+def text(arm: str, experiment: str = "TEST") -> str:
+    return json.dumps({experiment: arm})
+
+
+def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: Path) -> None:
+    file = neighbours(world, tmp_path / "r.jsonl")
+    arms = {
+        "C": Random(world=world),
+        "T1": StickyArtist(world=world),
+        "T2": Popular(num_tracks=9, world=world),
+        "T3": lists(world, file, "weighted", 2),
+        "T4": Oracle(num_candidates=50, world=world),
+    }
+    simulate(world, tmp_path / "run", arms, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    [release] = folder.releases
+    found = {name: folder.behaviour(text(name), release) for name in arms}
+    assert [behaviour and behaviour.picker.policy for behaviour in found.values()] == [
+        "random", "sticky_artist", "popular", "lists", None,
+    ]  # fmt: skip
+    assert found["T2"] is not None
+    assert found["T2"].picker.popular.tolist() == world.top_tracks[:9].tolist()
+    assert found["T3"] is not None
+    assert (found["T3"].picker.pick, found["T3"].picker.artist_gap) == ("weighted", 2)
+    assert found["T3"].picker.sources == ("list", "random")
+    assert (found["T3"].lists == Recommendations.read(file, world.catalog).rows).all()
+    assert folder.behaviour(text("C"), "") is None
+    assert folder.behaviour(text("C", "OTHER"), release) is None
+    neighbours(world, file, step=3)
+    assert folder.behaviour(text("T3"), release) is None, "the file is another one now"
+    file.unlink()
+    assert folder.behaviour(text("T3"), release) is None
+
+
+def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path) -> None:
+    """In the log of the simulator and in a release of the service: the same new tracks, and the same probabilities."""
+    rows = (np.arange(len(world.catalog))[:, None] + np.arange(1, 5)) % len(world.catalog)
+    plays = np.where(np.arange(len(world.catalog)) % 7 == 2, 1, 8)
+    given = Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32), plays=plays)
+    given.write(tmp_path / "r.jsonl", world.catalog, format="botify")
+    how: dict[str, Any] = {"exploration": 0.2, "exploration_plays": 2}
+    policy = Lists(path=str(tmp_path / "r.jsonl"), pick="uniform", artist_gap=0, **how, world=world)
+    simulate(world, tmp_path / "run", {"C": policy}, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    [release] = folder.releases
+    simulated = folder.behaviour(text("C"), release)
+    served = folder_of(tmp_path / "served", world, given, how)
+    candidate = folder.candidate(Candidate(name="lists", file=tmp_path / "r.jsonl", **how))
+    for found in (simulated, served, candidate):
+        assert found is not None
+        assert (found.picker.exploration, found.picker.new.tolist()) == (0.2, np.flatnonzero(plays == 1).tolist())
+        choices = found.choices(np.zeros(3, np.int64), np.array([[0], [3], [9]]))
+        asked = choices.of(np.tile(np.arange(len(world.catalog)), (3, 1)))
+        assert asked.sum(1) == pytest.approx(1)
+        assert asked[0, 2] == pytest.approx(0.8 / 4 + 0.2)  # the only new one of the list 1, 2, 3, 4
+        assert asked[1, 2] == pytest.approx(0.2 / (plays == 1).sum())  # 4, 5, 6, 7 are not new: any new track
+
+
+def test_a_candidate_that_explores_needs_to_know_what_is_new(world: World, tmp_path: Path) -> None:
+    file = neighbours(world, tmp_path / "recommendations.jsonl")
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    with pytest.raises(InputError, match="exploration needs to know which tracks are new"):
+        folder.candidate(Candidate(name="lists", file=file, exploration=0.1))
+
+
+def folder_of(folder: Path, world: World, lists: Recommendations, how: dict[str, Any]) -> Behaviour | None:
+    """What a release of the service says of its arm."""
+    store = folder / "store" / "one"
+    store.mkdir(parents=True)
+    make_release(store, catalog=world.catalog, arms={"C": arm("lists", **how)}, lists={"C": lists})
+    write_catalog(world.catalog, folder / "tracks.json")
+    (folder / "logs").mkdir()
+    found = LogFolder.open(folder / "logs")
+    [release] = found.releases
+    return found.behaviour(text("C"), release)
+
+
+def test_what_the_session_answers_is_not_known_from_a_log(world: World, tmp_path: Path) -> None:
+    file = neighbours(world, tmp_path / "recommendations.jsonl")
+    make_vectors(len(world.catalog)).write(tmp_path / FILE, world.catalog)
+    session = SessionLists(path=str(file), pick="ranked", artist_gap=0, num_lists=2, world=world)
+    simulate(world, tmp_path / "run", {"C": session, "T1": lists(world, file)}, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    [release] = folder.releases
+    assert folder.behaviour(text("C"), release) is None
+    assert folder.behaviour(text("T1"), release) is not None
+
+
+def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World, tmp_path: Path) -> None:
+    simulate(world, tmp_path / "one", {"C": Random(world=world)}, sessions=20)
+    simulate(world, tmp_path / "two", {"C": StickyArtist(world=world)}, sessions=20, after=tmp_path / "one")
+    folder = LogFolder.open(tmp_path / "two" / "logs")
+    found = {
+        behaviour.picker.policy for version in folder.releases if (behaviour := folder.behaviour(text("C"), version))
+    }
+    assert found == {"random", "sticky_artist"}
+
+
+def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
+    """Tracks of the store are sorted by id, those of the file are not."""
+    catalog = make_catalog([0, 1, 0, 2, 1, 0])
+    of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
+    arms = {"C": arm("lists", "weighted", 1), "T1": arm("user_lists"), "T2": arm("popular"), "T3": arm("sticky_artist")}
+    session = {"T4": arm("lists", context="session", num_lists=2)}
+    store = tmp_path / "run" / "store"
+    release = make_release(
+        store / "new",
+        catalog=catalog,
+        arms=arms | session,
+        lists={"C": of_tracks, "T1": of_users, "T4": of_tracks},
+        vectors={"T4": make_vectors(6)},
+        top_tracks=[2, 2, 4],
+    )
+    (store / "new").rename(store / release.version)
+    (tmp_path / "run" / "logs").mkdir()
+    write_catalog(catalog, tmp_path / "sorted.json")
+    shuffled = (tmp_path / "sorted.json").read_text(encoding="utf-8").splitlines()[::-1]
+    (tmp_path / "run" / "tracks.json").write_text("\n".join(shuffled) + "\n", encoding="utf-8")
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    ours = Recommender(release, np.random.default_rng(0))
+    for name in arms:
+        behaviour = folder.behaviour(text(name), release.version)
+        assert behaviour is not None
+        for user, row in ((5, 0), (8, 3), (7, 2)):
+            choices = behaviour.choices(np.array([user]), np.array([[row]]))
+            for _ in range(20):
+                answer = ours.follow(name, user, row, Played([100 + row], []))
+                assert choices.of(np.array([[answer.row]]))[0, 0] == pytest.approx(answer.propensity)
+    assert folder.behaviour(text("T4"), release.version) is None, "it answers from the session"
+    assert folder.behaviour(text("T9"), release.version) is None
+    assert folder.popular.tolist() == folder.catalog.rows_of(np.array([102, 104])).tolist()
+    of_tracks_file = tmp_path / "recommendations.jsonl"
+    rows = np.full((6, 3), -1, np.int64)
+    rows[0] = 1, 2, -1
+    Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
+        of_tracks_file, folder.catalog, format="botify"
+    )
+    candidate = folder.candidate(Candidate(name="lists", pick="ranked", file=of_tracks_file))
+    assert candidate.picker.with_fallbacks, "as in the service"
+
+
+def test_popular_is_no_candidate_without_the_most_played_tracks(world: World, tmp_path: Path) -> None:
+    """It would be `random` under another name."""
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=20)
+    (tmp_path / "run" / "top_tracks.json").unlink()
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    with pytest.raises(InputError, match=r"candidate=popular: logs=.* have no top_tracks.json beside the catalogue"):
+        folder.candidate(Candidate(name="popular"))
+    assert folder.candidate(Candidate(name="random")).picker.sources == ("random",)
+
+
+def test_logs_without_a_catalogue_are_refused(world: World, tmp_path: Path) -> None:
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=20)
+    shutil.move(tmp_path / "run" / "logs", tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"no tracks.json in it or beside it; name the catalogue, tracks=<file>"):
+        LogFolder.open(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"logs=.*: no such folder; name a folder with data.json files"):
+        LogFolder.open(tmp_path / "nowhere")
+    found = LogFolder.open(tmp_path / "elsewhere", tmp_path / "run" / "tracks.json")
+    assert len(found.catalog) == len(world.catalog)
+    assert found.popular.tolist() == world.top_tracks.tolist()

@@ -1,0 +1,63 @@
+"""The recommender that is estimated from a log."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segue.errors import InputError
+from segue.verdicts.offpolicy.candidate import Candidate, candidate_of
+from tests.conftest import make_catalog, make_vectors
+
+NOTHING: dict[str, Any] = {"control": None, "treatment": None, "pre": None}
+
+
+def candidate(given: Any, logs: str | None = "logs", **others: Any) -> Candidate:
+    return candidate_of(given, logs=logs, others=NOTHING | others, locate=lambda name: Path("found", name))
+
+
+def test_a_candidate_is_named_as_the_arms_of_the_simulator() -> None:
+    assert candidate("popular") == Candidate(name="popular", pick="uniform", artist_gap=0, file=None)
+    assert candidate("run:1234").file == Path("found/run:1234")
+    assert candidate("1234abcd").file == Path("found/run:1234abcd")
+    given = {"recommender": "a/recommendations.jsonl", "pick": "ranked", "artist_gap": 3}
+    file = Path("a/recommendations.jsonl")
+    expected = Candidate(name="a/recommendations.jsonl", pick="ranked", artist_gap=3, file=file)
+    assert candidate(given) == expected
+    assert candidate(given | {"exploration": 0.1}) == replace(expected, exploration=0.1)
+    explores = {"exploration": 0.1, "exploration_plays": 4}
+    assert candidate(given | explores) == replace(expected, exploration=0.1, exploration_plays=4)
+
+
+def test_a_candidate_that_answers_from_the_session_is_refused(tmp_path: Path) -> None:
+    name = str(tmp_path / "recommendations.jsonl")
+    make_vectors(3).write(tmp_path / "vectors.npz", make_catalog([0, 1, 2]))
+    for given in (name, {"recommender": name, "context": "session"}):
+        with pytest.raises(InputError, match=r"answers from the session \(context=session\), which is not esti"):
+            candidate(given)
+    assert candidate({"recommender": name, "context": "last"}).file == Path(name)
+    with pytest.raises(InputError, match="candidate: context must be one of last, session, got 'all'"):
+        candidate({"recommender": name, "context": "all"})
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "message"),
+    [
+        ("popular", {"logs": None}, "candidate=popular needs the logs of other recommenders: logs=<folder>"),
+        ("popular", {"plan": True}, "candidate=popular is estimated from logs= alone; leave out plan="),
+        ("popular", {"pre": "x"}, "candidate=popular is estimated from logs= alone; leave out pre="),
+        (7, {}, "candidate must name a recommender, got 7"),
+        ("oracle", {}, "candidate: 'oracle' is not a recommender; choose one of popular, random, sticky_artist"),
+        ("http://localhost:5001", {}, "candidate: 'http://localhost:5001' is not a recommender"),
+        ({"recommender": "popular", "pick": "ranked"}, {}, "candidate: pick applies to lists, and popular has none"),
+        ({"recommender": "run:1", "depth": 3}, {}, "candidate: 'depth' is not a setting of a candidate; its settings"),
+        ({"recommender": "run:1", "pick": "best"}, {}, "candidate: pick must be one of uniform, ranked, weighted"),
+        ({"recommender": "run:1", "exploration": 0.6}, {}, "candidate: exploration must be a number of at least 0 and"),
+        ({"recommender": "popular", "exploration": 0.1}, {}, "candidate: exploration applies to lists, and popular"),
+        ({"recommender": "run:1", "artist_gap": -1}, {}, "candidate: artist_gap must be a whole number"),
+    ],
+)
+def test_what_is_no_candidate_is_refused(given: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        candidate(given, **changes)
