@@ -10,8 +10,8 @@ from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.terminal.console import console
+from segue.tracking.logger import run_logger
 from segue.tracking.store import INTERRUPTED
-from segue.tracking.training_run import run_logger
 
 
 class Interrupt(Callback):

@@ -3,18 +3,20 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.reading.files import is_address
-from segue.runs.atomic import write_whole
+from segue.runs.atomic import write_text
 from segue.runs.beginning import UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
 from segue.runs.recommendations import key_of_lines
+from segue.settings import Setting, settings
+from segue.tracking.logger import run_logger
 from segue.tracking.mlflow_parts import watch_machine
-from segue.tracking.training_run import run_logger
 
 _MAX_DIFF = 1_000_000
 """Characters of uncommitted changes that are kept."""
@@ -22,18 +24,26 @@ NUM_RECOMMENDED = 10
 """Default number of recommendations of the MLflow model."""
 
 
+@settings("callbacks.lineage")
 class Lineage(Callback):
     """Logs provenance, data, files and the model to MLflow, and keeps uncommitted changes in the run folder.
 
     Args:
         context: of the run.
         run_dir: the run folder, with the resolved `config.yaml` in it.
-        system_metrics_s: seconds between two samples of processor, memory, disk, network and GPU, which MLflow logs as
-            `system/…`; None for none.
-        model: whether the recommendations are logged as an MLflow model too, where they were exported.
     """
 
-    def __init__(self, context: RunContext, *, run_dir: str, system_metrics_s: float | None, model: bool) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        *,
+        run_dir: str,
+        system_metrics_s: Annotated[
+            float | None,
+            Setting("seconds between two samples of processor, memory, disk, network and GPU, system/…", above=0),
+        ],
+        model: Annotated[bool, Setting("whether the recommendations are logged as an MLflow model too")],
+    ) -> None:
         self._context, self._run_dir = context, Path(run_dir)
         self._system_metrics_s, self._with_model = system_metrics_s, model
         self._stop_watching: Callable[[], None] | None = None
@@ -41,8 +51,7 @@ class Lineage(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log provenance and data."""
         if diff := git_diff()[:_MAX_DIFF]:
-            path = self._run_dir / UNCOMMITTED
-            write_whole(path, lambda partial: partial.write_text(diff + "\n", encoding="utf-8"))
+            write_text(diff + "\n", self._run_dir / UNCOMMITTED)
         if (logger := run_logger(trainer)) is None:
             return
         logger.log_tags(provenance())

@@ -67,7 +67,7 @@ class TrainingProgress(Callback):
         """Show the metric of the epoch."""
         self._show(trainer.current_epoch, self._num_batches)
         shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
-        if scores := self._history.values(self._monitor):
+        if scores := [epoch[self._monitor] for epoch in self._history.epochs if self._monitor in epoch]:
             shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
         elapsed = self._bar.tasks[self._task].elapsed or 1e-9
         self._bar.update(self._task, description=shown, speed=f"{self._pairs / elapsed:,.0f} pairs/s")

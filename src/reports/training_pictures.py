@@ -4,18 +4,16 @@ The numbers of a picture come from a separate function, which tests check. P pai
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu, rankdata
 
 from segue.reports.axes import tidy
 from segue.reports.numbers import count
 from segue.reports.palette import BLUE, FAINT, GREY, INK, ORANGE
-from segue.runs.atomic import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,15 +40,16 @@ def best_epoch(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str
     return int(ranked.argmin())
 
 
-def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str, path: Path) -> None:
+def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str) -> "Figure":
     """Draw training loss, validation loss and the metric that chose the best epoch; epochs are counted from 1.
 
     Args:
         epochs: metrics of each epoch by name, and its number `epoch`, counted from 0; at least one epoch.
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
-        path: PNG file to write.
     """
+    from matplotlib.ticker import MaxNLocator
+
     best = best_epoch(epochs, monitor=monitor, mode=mode)
     number = _column(epochs, "epoch") + 1
     subtitle = f"No epoch has a {monitor}."
@@ -77,12 +76,10 @@ def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, 
             if monitor in names:
                 axis.plot(number[best], epochs[best][monitor], "o", ms=9, mfc="none", mec=INK, mew=1.4)
         tidy(axis, legend=len(names) > 1, ylabel="loss" if len(names) > 1 else monitor)
-    from matplotlib.ticker import MaxNLocator
-
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
     axes[-1].set_xlim(number.min() - 0.3, number.max() + 0.3)
     axes[-1].set_xlabel("epoch", fontsize=9)
-    save(figure, path)
+    return figure
 
 
 def _column(epochs: Iterable[Mapping[str, float]], name: str) -> Float[np.ndarray, "E"]:
@@ -113,17 +110,17 @@ def calibration_deciles(predicted: Float[np.ndarray, "P"], real: Float[np.ndarra
     ).reset_index(drop=True)
 
 
-def draw_calibration(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"], path: Path) -> None:
+def draw_calibration(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"]) -> "Figure":
     """Draw the predicted share against the share played, and below it a histogram of predictions.
 
     Args:
         predicted: predicted share of each pair.
         real: share played of each pair, in [0, 1]; at least one pair.
-        path: PNG file to write.
     """
     deciles = calibration_deciles(predicted, real)
-    error = np.average((deciles["predicted"] - deciles["real"]).abs(), weights=deciles["num_pairs"])
-    means, bars = deciles[["predicted", "real"]].to_numpy(), 1.96 * deciles["standard_error"].fillna(0).to_numpy()
+    means, shares = deciles["predicted"].to_numpy(), deciles["real"].to_numpy()
+    bars = 1.96 * deciles["standard_error"].fillna(0).to_numpy()
+    error = np.average(np.abs(means - shares), weights=deciles["num_pairs"])
     figure = blank(
         "Calibration: predicted share against share played",
         f"{len(real):,} test pairs in deciles of the prediction (ties stay together). Mean absolute error of a decile: "
@@ -131,18 +128,15 @@ def draw_calibration(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, 
         height=6.2,
     )
     above, below = _with_strip(figure)
-    low, high = _with_room([*means[:, 0], *np.quantile(predicted, [0.002, 0.998])])
+    low, high = _with_room([*means, *np.quantile(predicted, [0.002, 0.998])])
     above.axline((0, 0), slope=1, color=INK, lw=0.9, ls=":", label="perfect calibration")
-    above.errorbar(
-        means[:, 0], means[:, 1], bars, color=BLUE, marker="o", ms=6, lw=1.2, elinewidth=1.6, label="test pairs"
-    )
-    above.set(xlim=(low, high), ylim=_with_room([*means.ravel(), *(means[:, 1] - bars), *(means[:, 1] + bars)]))
+    above.errorbar(means, shares, bars, color=BLUE, marker="o", ms=6, lw=1.2, elinewidth=1.6, label="test pairs")
+    above.set(xlim=(low, high), ylim=_with_room([*means, *(shares - bars), *(shares + bars)]))
     tidy(above, legend=True, ylabel="share played, mean")
     below.hist(predicted.clip(low, high), bins=np.linspace(low, high, 61).tolist(), color=BLUE, alpha=0.55)
     below.set_yticks([])
-    tidy(below, xlabel="predicted share", ylabel="pairs")
-    below.spines["left"].set_visible(False)
-    save(figure, path)
+    tidy(below, hide=("top", "right", "left"), xlabel="predicted share", ylabel="pairs")
+    return figure
 
 
 def _with_room(values: Sequence[float]) -> tuple[float, float]:
@@ -166,9 +160,7 @@ def probability_above(scores: Float[np.ndarray, "P"], others: Float[np.ndarray, 
     """
     if not len(scores) or not len(others):
         return float("nan")
-    order = np.sort(others)
-    below, up_to = np.searchsorted(order, scores, side="left"), np.searchsorted(order, scores, side="right")
-    return float((below + up_to).mean() / (2 * len(others)))
+    return float(mannwhitneyu(scores, others, method="asymptotic").statistic / (len(scores) * len(others)))
 
 
 def draw_scores(
@@ -176,15 +168,13 @@ def draw_scores(
     liked: Float[np.ndarray, "L"],
     skipped: Float[np.ndarray, "S"],
     random: Float[np.ndarray, "R"],
-    path: Path,
-) -> None:
+) -> "Figure":
     """Draw histograms of the scores of liked, skipped and random pairs.
 
     Args:
         liked: scores of test pairs whose next track was liked; all test pairs if the source has no shares.
         skipped: scores of the other test pairs.
         random: scores of test queries with random candidates.
-        path: PNG file to write.
     """
     groups = [
         ("random pairs", random, GREY),
@@ -214,7 +204,7 @@ def draw_scores(
     axis.set_xlim(low, high)
     tidy(axis, legend=True, xlabel="score", ylabel="% of pairs")
     _cut_spikes(axis, np.max(heights, axis=0), edges)
-    save(figure, path)
+    return figure
 
 
 def _cut_spikes(axis: "Axes", heights: Float[np.ndarray, "bins"], edges: Float[np.ndarray, "edges"]) -> None:
@@ -256,29 +246,22 @@ def popularity_bins(plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"]
         and `upper` of the rank. Bins without queries are left out.
     """
     nth = np.frexp(plays.astype(np.float64))[1]  # 0 of 0, else 1 + ⌊log2⌋
-    quartiles = pd.Series(ranks, dtype=np.float64).groupby(nth).quantile(np.array([0.25, 0.5, 0.75])).unstack()
-    bins = quartiles.index.to_numpy(np.int64)
-    columns = {"lower": 0.25, "median": 0.5, "upper": 0.75}
-    return pd.DataFrame(
-        {
-            "least": np.where(bins > 0, 2.0 ** (bins - 1), 0).astype(np.int64),
-            "most": (2.0**bins - 1).astype(np.int64),
-            "num_queries": np.bincount(nth)[bins] if len(bins) else bins,
-            **{name: quartiles[quantile].to_numpy() for name, quantile in columns.items() if len(bins)},
-        }
-    )
+    groups = pd.Series(ranks, dtype=np.float64).groupby(nth)
+    bins = pd.DataFrame({"num_queries": groups.size()})
+    for name, quantile in {"lower": 0.25, "median": 0.5, "upper": 0.75}.items():
+        bins[name] = groups.quantile(quantile)
+    power = bins.index.to_numpy(np.int64)
+    bins["least"], bins["most"] = np.where(power > 0, 2 ** (power - 1).clip(0), 0), 2**power - 1
+    return bins.reset_index(drop=True)
 
 
-def draw_popularity(
-    *, plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"], num_tracks: int, path: Path
-) -> None:
+def draw_popularity(*, plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "Q"], num_tracks: int) -> "Figure":
     """Draw the rank of the track that followed, by how often it was played in training.
 
     Args:
         plays: training plays of the track that followed each query; at least one query.
         ranks: its rank among the `num_tracks - 1` candidates, 1 is best.
         num_tracks: size of the catalogue.
-        path: PNG file to write.
     """
     bins = popularity_bins(plays, ranks)
     places = np.arange(len(bins))
@@ -308,7 +291,7 @@ def draw_popularity(
     below.set_xticks(places, spans(bins["least"].tolist(), bins["most"].tolist()))
     below.set_xlim(-0.7, max(len(bins), 4) - 0.3)
     tidy(below, xlabel="plays in training of the track that followed", ylabel="% of queries")
-    save(figure, path)
+    return figure
 
 
 def spans(least: list[int], most: list[int]) -> list[str]:
@@ -361,13 +344,3 @@ def _with_strip(figure: "Figure") -> "tuple[Axes, Axes]":
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.tick_params(bottom=False)
     return above, below
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a picture atomically.
-
-    Args:
-        figure: the picture.
-        path: PNG file to write.
-    """
-    write_whole(path, lambda partial: figure.savefig(partial, dpi=_DPI))

@@ -1,11 +1,13 @@
-"""What a run leaves in its folder before it trains."""
+"""What is refused before a run begins, and what it leaves in its folder before it trains."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
+from segue.errors import InputError
 from segue.runs.folder import LOCK, RECORD, RunRecord, as_dict, write_config
 
 UNCOMMITTED = "uncommitted.diff"
@@ -13,6 +15,29 @@ UNCOMMITTED = "uncommitted.diff"
 
 _OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
 _OF_ALL_RUNS = {LOCK, "rejected.jsonl"}
+
+
+def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
+    """Refuse a recipe whose values the model cannot take, before any data are read.
+
+    Args:
+        config: all of it.
+        model: its name in `conf/model/`.
+        recipe: its name in `conf/recipe/`.
+
+    Raises:
+        InputError: the recipe has no values for the model, or a baseline gets settings of gradient training.
+    """
+    try:
+        OmegaConf.to_container(config.model, resolve=True)
+    except InterpolationKeyError:
+        raise InputError(
+            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
+            "that datamodule= names it"
+        ) from None
+    given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
+    if "loss" not in config.ranker and given:
+        raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
 
 
 def record_beginning(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_whole
+from segue.runs.atomic import write_record, write_text
 from segue.runs.provenance import provenance
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -64,12 +64,12 @@ class RunRecord:
         Raises:
             InputError: no run was started in the folder, its record is damaged, or it has another layout.
         """
+        from pydantic import TypeAdapter
+
         path = run_dir / RECORD
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            known = cls(**{name: record[name] for name in cls.__dataclass_fields__})
-            if not isinstance(known.overrides, list) or not all(isinstance(word, str) for word in known.overrides):
-                raise TypeError
+            known = TypeAdapter(cls).validate_python(record)
         except FileNotFoundError:
             raise InputError(
                 f"resume={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
@@ -159,17 +159,11 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
 
 def remove_if_empty(folder: Path) -> None:
     """Remove an empty run folder, and empty folders above it that were created for it."""
-    try:
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        return
-    for parent in folder.parents[:2]:
-        if not parent.is_relative_to(Path.cwd() / "outputs"):  # other folders may have been there before
-            return
-        try:
-            parent.rmdir()
-        except OSError:
-            return
+        for parent in folder.parents[:2]:
+            if parent.is_relative_to(Path.cwd() / "outputs"):  # other folders may have been there before
+                parent.rmdir()
 
 
 def write_config(config: Any, path: Path, *, is_resumed: bool = False) -> None:
@@ -188,7 +182,7 @@ def write_config(config: Any, path: Path, *, is_resumed: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {name}: {value}\n" for name, value in provenance().items())
     text = head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(text, path)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,13 +213,11 @@ def parameters(config: DictConfig) -> dict[str, Any]:
     `recipe.name`. What a source does not have (`datamodule.columns.skipped=null`) and its SQL are left out too.
     """
     values = flatten(as_dict(config))
-    decided = [
-        name for name, value in flatten(as_dict(config, resolve=False)).items() if not _ELSEWHERE.search(str(value))
-    ]
     return {
         name: values[name]
-        for name in decided
-        if name.partition(".")[0] not in _OF_THE_RUN
+        for name, text in flatten(as_dict(config, resolve=False)).items()
+        if not _ELSEWHERE.search(str(text))
+        and name.partition(".")[0] not in _OF_THE_RUN
         and (not name.startswith("recipe.") or name == "recipe.name")
         and not (name.startswith("datamodule.") and values[name] in (None, {}, [], "auto"))
         and not name.startswith(("datamodule.sql.", "datamodule.catalogue.sql.", "datamodule.attribute_defaults."))
@@ -246,7 +238,7 @@ def setup_name(
     model: str,
     alpha: float | str | None,
     parts: Mapping[str, float] | Sequence[str] | None = None,
-    recipe: str | None,
+    recipe: str,
     context: str,
     overrides: Sequence[str],
     swept: Sequence[str],
@@ -257,7 +249,7 @@ def setup_name(
         model: name of the model.
         alpha: its alpha, where it has one.
         parts: its parts, where they are named: they are shown instead of alpha.
-        recipe: name of the recipe, if it is not the one that the source names.
+        recipe: name of the recipe; it is shown if the command line chose it.
         context: name of the context; it is not shown if it is `last`.
         overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
@@ -269,24 +261,18 @@ def setup_name(
         mix = " ".join(f"{part}={short(weight)}" for part, weight in parts.items())
     elif parts is not None:
         mix = "+".join(map(str, parts))
-    words = [model, mix, recipe or "", "" if context == "last" else f"context={context}"]
-    for word in overrides:
-        key, _, value = word.partition("=")
-        key = key.lstrip("+~")
-        if key in swept and key not in (
-            "model",
-            "model.alpha",
-            "model.parts",
-            "experiment",
-            "recipe",
-            "context",
-            "seed",
-        ):
-            words.append(f"{key.rpartition('.')[2]}={short(value)}")
+    is_chosen = any(word.startswith(("recipe=", "experiment=")) for word in overrides)
+    words = [model, mix, recipe if is_chosen else "", "" if context == "last" else f"context={context}"]
+    pairs = (word.lstrip("+~").partition("=") for word in overrides)
+    words += [
+        f"{key.rpartition('.')[2]}={short(value)}" for key, _, value in pairs if key in swept and key not in _SHOWN
+    ]
     name = " ".join(filter(None, words))
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
+_SHOWN = ("model", "model.alpha", "model.parts", "experiment", "recipe", "context", "seed")
+"""Keys that are in the name already, or in none."""
 _LONGEST_NAME = 100
 
 

@@ -137,12 +137,14 @@ def named_run(config: DictConfig) -> PreviousRun | None:
     Raises:
         InputError: it was another run than this config makes, or a new run would be written over another.
     """
-    if config.resume is True and not config.get("logger"):
-        raise InputError("resume=true looks for the run in MLflow, and logger=none has none; give resume=<run folder>")
-    if config.resume is True:  # the run may be the one in this very folder
-        return None
     if config.resume in (None, False):
         refuse_used_folder(Path(config.run_dir))
+        return None
+    if config.resume is True:  # the run may be the one in this very folder
+        if not config.get("logger"):
+            raise InputError(
+                "resume=true looks for the run in MLflow, and logger=none has none; give resume=<run folder>"
+            )
         return None
     folder = Path(str(config.resume))
     _refuse_another(folder, config)

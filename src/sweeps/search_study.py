@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,45 +16,12 @@ from segue.settings import Setting, settings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 DIGEST, PRUNED, WHY = "segue.digest", "segue.pruned", "segue.why"
 """User attributes of a study or trial: the digest of the settings, the epoch in which the trial was pruned, the reason
 why it failed. A failed trial without a reason was lost because its process died."""
-
-NumRandom = Annotated[int, Setting("random trials before the sampler (TPE) learns from them", least=0)]
-NumComplete = Annotated[int, Setting("complete trials before any trial is pruned", least=0)]
-NumEpochs = Annotated[int, Setting("epochs in which no trial is pruned", least=0)]
-
-
-@settings("search")
-@dataclass(frozen=True, kw_only=True)
-class SearchSettings:
-    """How trials are chosen and pruned.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
-
-    mode: Annotated[Literal["max", "min"], Setting("which value of the objective is best", key="monitor.mode")]
-    seed: Annotated[int, Setting("of the sampler", least=0, key="seed")]
-    random_trials: NumRandom
-    prune_after_trials: NumComplete
-    prune_after_epochs: NumEpochs
-
-
-def make_pruner(*, after_trials: int, after_epochs: int) -> "BasePruner":
-    """A pruner of trials whose best value so far is worse than the median of the others at the same epoch.
-
-    Args:
-        after_trials: number of complete trials before any trial is pruned.
-        after_epochs: number of epochs in which no trial is pruned.
-    """
-    import optuna
-
-    return optuna.pruners.MedianPruner(n_startup_trials=after_trials, n_warmup_steps=after_epochs + 1)  # from 1
 
 
 def open_storage(url: str) -> "BaseStorage":
@@ -83,24 +49,30 @@ def _unusable(url: str, error: Exception) -> InputError:
     return InputError(f"cannot open search.storage={url}: {first}; the default is sqlite:///optuna.db")
 
 
+@settings("search")
 @contextmanager
 def open_study(
-    *, url: str, name: str | None, setup: Mapping[str, Any], resume: bool, settings: SearchSettings
+    *,
+    url: str,
+    setup: Mapping[str, Any],
+    resume: bool,
+    mode: Annotated[Literal["max", "min"], Setting("which value of the objective is best", key="monitor.mode")],
+    seed: Annotated[int, Setting("of the sampler", least=0, key="seed")],
+    random_trials: int,
 ) -> Iterator["Study"]:
     """Open a study for this process alone. Unfinished trials of a killed process are queued again.
 
     Args:
         url: URL of the database of studies.
-        name: name of the study; None for a new one, or with `resume` for the latest with the same settings.
         setup: all settings that must be equal for trials to be comparable.
-        resume: continue an existing study.
-        settings: how trials are chosen.
+        resume: continue the latest study with the same settings, if there is one.
+        random_trials: number of random trials before the sampler learns from them.
 
     Yields:
         The study.
 
     Raises:
-        InputError: the study cannot be opened, has other settings, exists already, or is in use by another process.
+        InputError: the study cannot be opened, or is in use by another process.
     """
     import numpy as np
     import optuna
@@ -108,29 +80,19 @@ def open_study(
     digest = hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:8]
     with _lock(url, "storage", wait=True):
         storage = open_storage(url)
-        known = {study.study_name: study for study in storage.get_all_studies()}
-        if name is None and resume:
-            same = [s for s in known.values() if s.user_attrs.get(DIGEST) == digest]
-            name = max((s.study_name for s in same), default=None)  # the names of these end in the date
-        name = name or f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
-        if name in known and not resume:
-            raise InputError(
-                f"search.study={name!r} exists already in {url}; add resume=true, or choose another search.study"
-            )
-        if name in known and known[name].user_attrs.get(DIGEST) != digest:
-            raise InputError(
-                f"search.study={name!r} in {url} searches another space or has other settings; repeat its command, "
-                "or choose another search.study"
-            )
-        direction: Any = {"max": "maximize", "min": "minimize"}[settings.mode]
-        study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+        same = [one.study_name for one in storage.get_all_studies() if one.user_attrs.get(DIGEST) == digest]
+        name = f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
+        if resume and same:
+            name = max(same)  # their names end in the date
+        study = optuna.create_study(study_name=name, storage=storage, direction=f"{mode}imize", load_if_exists=True)
         study.set_user_attr(DIGEST, digest)
     with _lock(url, name, wait=False):
-        _requeue_lost_trials(study)
-        seed = int(np.random.SeedSequence([settings.seed, len(study.trials)]).generate_state(1)[0])
-        study.sampler = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=settings.random_trials, constant_liar=True
-        )
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):  # their process died
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            if trial.params:
+                study.enqueue_trial(trial.params)
+        own_seed = int(np.random.SeedSequence([seed, len(study.trials)]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=own_seed, n_startup_trials=random_trials, constant_liar=True)
         yield study
 
 
@@ -148,7 +110,7 @@ def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise InputError(
-            f"search.study={what!r} is in use by another process; wait for it, or leave out resume=true"
+            f"study {what!r} is in use by another process; wait for it, or leave out resume=true"
         ) from None
     except OSError as error:
         raise _unusable(url, error) from error
@@ -158,16 +120,6 @@ def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
         if not wait:  # a process that waits for a lock must not lose its file
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-
-
-def _requeue_lost_trials(study: "Study") -> None:
-    """Queue the trials that were running when their process died."""
-    from optuna.trial import TrialState
-
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params)
 
 
 def finished(study: "Study") -> list["FrozenTrial"]:
@@ -185,13 +137,13 @@ def finished(study: "Study") -> list["FrozenTrial"]:
     return [trial for trial in ended if trial.state != TrialState.FAIL or WHY in trial.user_attrs]
 
 
-def record_result(study: "Study", trial: "Trial", *, value: float | None, why: str | None = None) -> "FrozenTrial":
+def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None = None) -> "FrozenTrial":
     """Record the result of a trial. The process that ran the trial has recorded whether it was pruned.
 
     Args:
         study: the study.
         trial: a trial of this study.
-        value: value of the objective; None or not finite if there is none.
+        value: what the trial returned, its value of the objective.
         why: why it failed; None if it did not fail.
 
     Returns:
@@ -201,7 +153,7 @@ def record_result(study: "Study", trial: "Trial", *, value: float | None, why: s
 
     if why is None and PRUNED in study.get_trials(deepcopy=False)[trial.number].user_attrs:
         return study.tell(trial, state=TrialState.PRUNED)
-    if why is None and (value is None or not math.isfinite(value)):
+    if why is None and not (isinstance(value, int | float) and math.isfinite(value)):
         why = f"the objective is {value}"
     if why is not None:
         trial.set_user_attr(WHY, why)

@@ -1,4 +1,7 @@
-"""The Lightning logger: it writes to MLflow in order, and repeats later what an unreachable store did not get."""
+"""The Lightning logger: it writes to MLflow in order, and repeats later what an unreachable store did not get.
+
+It also starts the run of a training, with all by which it is found again.
+"""
 
 import json
 import re
@@ -9,12 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import MLFlowLogger
 
+from segue.runs.folder import parameters
 from segue.runs.provenance import ROOT
+from segue.runs.resume import config_digest, setup_digest
 from segue.terminal.console import console
 from segue.tracking.mlflow_parts import requirements_unchecked
-from segue.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of
+from segue.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of, open_store, run_colour
 
 _PAUSE_S = 10.0
 """Seconds before a store that could not be reached is tried again, so that training does not wait for it."""
@@ -264,3 +272,54 @@ def _is_unreachable(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in passing
     return isinstance(error, RequestException | OperationalError | ConnectionError)
+
+
+def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
+    """The logger that the config chose, with its store open; None where it chose none.
+
+    Args:
+        config: all of it.
+        run_id: the run to resume; None for a new one.
+
+    Raises:
+        InputError: the store cannot be opened.
+    """
+    if not config.get("logger"):
+        return None
+    open_store(config.logger.tracking_uri, config.logger.experiment_name)
+    tags = {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
+    logger: RunLogger = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
+    return logger
+
+
+def run_logger(trainer: Trainer) -> RunLogger | None:
+    """The logger of a trainer; None where it has none, as in a `fast_dev_run`."""
+    return trainer.logger if isinstance(trainer.logger, RunLogger) else None
+
+
+def start_run(logger: RunLogger, config: DictConfig, *, setup: str, source: str, data_digest: str) -> None:
+    """Start or resume the run, and log its parameters, its set-up and the digests by which it is found again.
+
+    Args:
+        logger: of the run.
+        config: all of it.
+        setup: name of the set-up.
+        source: name of the source in `conf/datamodule/`.
+        data_digest: digest of its data.
+
+    Raises:
+        InputError: the store cannot be reached, or has no such run.
+    """
+    logger.start()
+    logger.log_hyperparams(parameters(config))
+    logger.log_tags(
+        {
+            "setup": setup,
+            "source": source,
+            "mlflow.runColor": run_colour(setup),
+            "run_dir": str(Path(config.run_dir)),
+            "setup_digest": setup_digest(config),
+            "config_digest": config_digest(config),
+            "data_digest": data_digest,
+        }
+    )

@@ -1,4 +1,4 @@
-"""Which run a name means: the one place that decides it, for every verb.
+"""Which run a name means, and which runs `resume=true` may choose: the one place that decides it, for every verb.
 
 A run is named by `run:<id>`, by `run:<first characters of the id>`, or by the path of its folder or of its
 recommendations. `run:` may be left out where only a run can be meant, as in `resume=` and `parent=`.
@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from segue.errors import InputError
-from segue.runs.folder import short_run_name
-from segue.tracking.store import client_of, existing_store
+from segue.runs.folder import is_resumable, short_run_name
+from segue.runs.resume import PreviousRun, config_digest
+from segue.tracking.store import INTERRUPTED, PRUNED, add_to_run, client_of, existing_store, find_runs, open_store
 
 _ID_LENGTH = 32
 _MOST_LISTED = 5
@@ -87,3 +90,51 @@ def _run_of_id(start: str, tracking_uri: str) -> Any:
         more = ", and more" if len(matches) > _MOST_LISTED else ""
         raise InputError(f"the ids of several runs begin with {start}: {', '.join(listed)}{more}; give more of the id")
     return matches[0]
+
+
+def folder_of(name: str, tracking_uri: str | None) -> Path:
+    """The folder of the run that `resume=` names.
+
+    Raises:
+        InputError: there is no such run, or its folder is not on this machine.
+    """
+    try:
+        folder = find_run(name, tracking_uri).folder
+    except InputError as error:
+        raise InputError(f"resume={name}: {error}") from None
+    if folder is None:
+        raise InputError(f"resume={name}: MLflow does not know its run folder; give the path of the folder")
+    if not folder.is_dir():
+        raise InputError(f"resume={name}: its run folder {folder} is not on this machine; resume it where it ran")
+    return folder
+
+
+def same_runs(config: DictConfig, data_digest: str) -> list[PreviousRun]:
+    """Runs of the same config on the same data, newest first: finished ones, and those that can be resumed.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    uri, experiment = config.logger.tracking_uri, config.logger.experiment_name
+    open_store(uri, experiment)
+    same = {"config_digest": config_digest(config), "data_digest": data_digest}
+    runs = find_runs(uri, experiment, " AND ".join(f"tags.{name} = '{value}'" for name, value in same.items()))
+    found = []
+    for run in runs:
+        folder, run_id = Path(run.data.tags.get("run_dir", "")), run.info.run_id
+        if run.info.status == "FINISHED" and not {INTERRUPTED, PRUNED} & run.data.tags.keys():
+            value = run.data.metrics.get(config.monitor.metric, float("nan"))
+            found.append(PreviousRun(run_dir=folder, run_id=run_id, value=value))
+        elif is_resumable(folder):
+            found.append(PreviousRun(run_dir=folder, run_id=run_id))
+    return found
+
+
+def join_sweep(config: DictConfig, previous: PreviousRun) -> None:
+    """Let a run that is resumed, or done already, count among those of the sweep that asked for it.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    if config.parent_run_id and previous.run_id:
+        add_to_run(config.logger.tracking_uri, previous.run_id, tags={f"sweep.{config.parent_run_id}": "true"})

@@ -1,7 +1,6 @@
 """Recommenders that are runs or registered models: their files, and attaching what they were found to do to them."""
 
 import contextlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from segue.errors import InputError
 from segue.runs.recommender_names import parse_name
 from segue.terminal.console import console
 from segue.tracking.named_runs import find_run
-from segue.tracking.store import client_of, existing_store, fetch
+from segue.tracking.store import add_to_run, client_of, existing_store, fetch
 
 BESIDE = ("vectors.npz", "top_tracks.json", "plays.npz")
 """What `serve.py`, its page and `simulate.py` look for beside the recommendations of a run."""
@@ -60,12 +59,14 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
         roles: name of the recommender in each role; those that name a run or its folder are runs.
     """
     for role, name in roles.items():
-        if name is None or (run_id := _run_id_of(name)) is None:
-            continue
-        try:
-            _attach(record, folder, role, run_id)
-        except InputError as error:
-            console.print(f"the result is not attached to {name}: {error}", soft_wrap=True, markup=False)
+        metrics: dict[str, float] = {}
+        for effect in record["effects"]:
+            metrics[f"ab/{effect['metric']}_{role}_mean"] = effect[f"{role}_mean"]
+            if role == "treatment":
+                metrics |= {f"ab/{effect['metric']}_{end}": effect[key] for end, key in _EFFECT.items()}
+        tags = {"ab_role": role, "ab_verdict": "; ".join(record["verdicts"].values())}
+        files = [folder / f"abtest.{ending}" for ending in ("json", "md", "html", "png")]
+        _attach("result", name, metrics=metrics, tags=tags, files=files, folder="abtest")
 
 
 def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, logs: Path, pick: str) -> bool:
@@ -83,19 +84,24 @@ def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, lo
     Returns:
         Whether the candidate is a run that has them now.
     """
+    return _attach(
+        "estimate",
+        name,
+        metrics={metric.replace("offline/", "estimate/", 1): value for metric, value in metrics.items()},
+        tags={"estimate_logs": str(logs.absolute()), "estimate_pick": pick},
+        files=[folder / "estimate.json", folder / "estimate.md"],
+        folder="estimate",
+    )
+
+
+def _attach(what: str, name: str | None, **added: Any) -> bool:
+    """Add to the run of a recommender; False where it is none, or its store cannot be used."""
     try:
-        if (run_id := _run_id_of(name)) is None:
+        if name is None or (run_id := _run_id_of(name)) is None:
             return False
-        with client_of(existing_store()) as client:
-            for metric, value in metrics.items():
-                if math.isfinite(value):
-                    client.log_metric(run_id, metric.replace("offline/", "estimate/", 1), value)
-            client.set_tag(run_id, "estimate_logs", str(logs.absolute()))
-            client.set_tag(run_id, "estimate_pick", pick)
-            for file in ("estimate.json", "estimate.md"):
-                client.log_artifact(run_id, str(folder / file), "estimate")
+        add_to_run(existing_store(), run_id, **added)
     except InputError as error:
-        console.print(f"the estimate is not attached to {name}: {error}", soft_wrap=True, markup=False)
+        console.print(f"the {what} is not attached to {name}: {error}", soft_wrap=True, markup=False)
         return False
     return True
 
@@ -106,16 +112,3 @@ def _run_id_of(name: str) -> str | None:
     if named.kind == "path" or named.name.startswith("run:"):
         return find_run(name).run_id
     return None
-
-
-def _attach(record: Mapping[str, Any], folder: Path, role: str, run_id: str) -> None:
-    with client_of(existing_store()) as client:
-        for effect in record["effects"]:
-            for name, key in _EFFECT.items():
-                if role == "treatment" and math.isfinite(effect[key]):
-                    client.log_metric(run_id, f"ab/{effect['metric']}_{name}", effect[key])
-            client.log_metric(run_id, f"ab/{effect['metric']}_{role}_mean", effect[f"{role}_mean"])
-        client.set_tag(run_id, "ab_role", role)
-        client.set_tag(run_id, "ab_verdict", "; ".join(record["verdicts"].values()))
-        for file in ("abtest.json", "abtest.md", "abtest.html", "abtest.png"):
-            client.log_artifact(run_id, str(folder / file), "abtest")

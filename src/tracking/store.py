@@ -3,9 +3,10 @@
 import colorsys
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,12 +79,10 @@ def open_store(tracking_uri: str, experiment: str) -> str:
         InputError: the store cannot be opened.
     """
     file = _file_of(tracking_uri)
-    if file is None:
-        with client_of(tracking_uri) as client:
-            return _ensure_experiment(client, experiment)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(file.parent / f".{file.name}.lock").acquire()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        held = nullcontext() if file is None else FileLock(file.parent / f".{file.name}.lock").acquire()
     except OSError as error:
         raise InputError(
             f"cannot use the MLflow store {tracking_uri}: {error.strerror}; set logger.tracking_uri"
@@ -168,20 +167,20 @@ def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> li
     Raises:
         InputError: the store cannot be used, or does not understand the filter.
     """
-    order = ["attributes.start_time DESC"]
     with client_of(tracking_uri) as client:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        if (found := client.get_experiment_by_name(experiment)) is None:
             return []
-        runs: list[Any] = []
-        token = None
-        while True:
+        runs, token = list[Any](), ""
+        while token is not None:
             page = client.search_runs(
-                [found.experiment_id], filter_string, order_by=order, max_results=1000, page_token=token
+                [found.experiment_id],
+                filter_string,
+                order_by=["attributes.start_time DESC"],
+                max_results=1000,
+                page_token=token,
             )
-            runs += page
-            if not (token := page.token):
-                return runs
+            runs, token = [*runs, *page], page.token or None
+        return runs
 
 
 _HOW = (
@@ -232,11 +231,9 @@ def start_parent(
 
 def run_colour(setup: str) -> str:
     """The colour of a set-up in MLflow's charts: fixed for the five models, otherwise derived from its name."""
-    if setup in _COLOURS:
-        return _COLOURS[setup]
     hue = int(hashlib.sha256(setup.encode()).hexdigest()[:8], 16) / 2**32
     red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.45, 0.6))
-    return f"#{red:02x}{green:02x}{blue:02x}"
+    return _COLOURS.get(setup, f"#{red:02x}{green:02x}{blue:02x}")
 
 
 _COLOURS = {
@@ -262,35 +259,36 @@ def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:
         client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
 
-def log_to_run(tracking_uri: str, run_id: str, files: Sequence[Path], folder: str | None = None) -> None:
-    """Log files to a run, under `folder` among its artifacts.
+def add_to_run(
+    tracking_uri: str,
+    run_id: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    files: Sequence[Path] = (),
+    folder: str | None = None,
+) -> None:
+    """Add to a run what was found out after it.
+
+    Args:
+        tracking_uri: the store.
+        run_id: the run.
+        metrics: by name; those that are no finite numbers are left out.
+        tags: by name; what is too long for MLflow is cut off.
+        files: logged as its artifacts.
+        folder: of these files among its artifacts.
 
     Raises:
         InputError: the store cannot be used.
     """
     with client_of(tracking_uri) as client:
+        for name, value in (metrics or {}).items():
+            if math.isfinite(value):
+                client.log_metric(run_id, name, value)
+        for name, text in (tags or {}).items():
+            client.set_tag(run_id, name, text[:MAX_TAG])
         for file in files:
             client.log_artifact(run_id, str(file), folder)
-
-
-def describe(tracking_uri: str, run_id: str, markdown: str) -> None:
-    """Set the description that MLflow's UI shows on the page of a run; what is too long for MLflow is cut off.
-
-    Raises:
-        InputError: the store cannot be used.
-    """
-    with client_of(tracking_uri) as client:
-        client.set_tag(run_id, "mlflow.note.content", markdown[:MAX_TAG])
-
-
-def mark(tracking_uri: str, run_id: str, tag: str) -> None:
-    """Set a tag whose presence is all that counts.
-
-    Raises:
-        InputError: the store cannot be used.
-    """
-    with client_of(tracking_uri) as client:
-        client.set_tag(run_id, tag, "true")
 
 
 def fetch(tracking_uri: str, run_id: str, path: str, *, into: Path | None = None) -> Path:

@@ -1,12 +1,13 @@
-"""What a run leaves in its folder if it fails before it has learned anything."""
+"""What is refused before a run begins, and what it leaves in its folder if it fails before it has learned."""
 
 from pathlib import Path
 
 import pytest
 
 from segue.errors import InputError
-from segue.runs.beginning import freed_if_nothing_was_learned
+from segue.runs.beginning import check_recipe, freed_if_nothing_was_learned
 from segue.runs.folder import refuse_used_folder
+from tests.contracts.building import composed
 
 BEGINNING = ["config.yaml", "run.json", "uncommitted.diff", ".lock", "rejected.jsonl"]
 
@@ -33,3 +34,24 @@ def test_a_run_that_failed_later_keeps_its_folder_for_resuming(tmp_path: Path, l
 
 def test_a_run_that_was_interrupted_keeps_its_folder(tmp_path: Path) -> None:
     assert fail(tmp_path, KeyboardInterrupt, *BEGINNING) == {*BEGINNING}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("model=convex", "recipe=counting"), "takes values from its recipe, and recipe=counting has none for it"),
+        (("model=rules", "+optimizer.lr=1"), "optimizer cannot be used with model=rules, which has no gradients"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(words: tuple[str, ...], line: str) -> None:
+    config = composed(*words)
+    choices = config.hydra.runtime.choices
+    with pytest.raises(InputError, match=line):
+        check_recipe(config, model=choices.model, recipe=choices.recipe)
+
+
+@pytest.mark.parametrize("words", [("model=convex",), ("model=rules",), ("datamodule=yes", "model=contextual")])
+def test_a_recipe_that_fits_is_not(words: tuple[str, ...]) -> None:
+    config = composed(*words)
+    choices = config.hydra.runtime.choices
+    check_recipe(config, model=choices.model, recipe=choices.recipe)

@@ -22,22 +22,22 @@ from segue.runs.provenance import provenance
 @pytest.mark.parametrize(
     ("name", "model", "alpha", "recipe", "overrides", "swept"),
     [
-        ("convex α=0.9", "convex", 0.9, None, ["model=convex", "model.alpha=0.9", "seed=1"], []),
-        ("contextual", "contextual", None, None, ["loss=bce"], []),
-        ("track α=1 published", "track", 1.0, "published", ["model=track", "experiment=published"], ["model"]),
+        ("convex α=0.9", "convex", 0.9, "shares", ["model=convex", "model.alpha=0.9", "seed=1"], []),
+        ("contextual", "contextual", None, "shares", ["loss=bce"], []),
+        ("track α=1 published", "track", 1.0, "published", ["experiment=published"], ["model"]),
         (
             "convex α=0.3333 loss=bce lr=0.001",
             "convex",
             1 / 3,
-            None,
+            "shares",
             ["model.alpha=0.33333333", "loss=bce", "optimizer.lr=1e-3", "trainer.max_epochs=3", "seed=2"],
             ["model.alpha", "loss", "optimizer.lr", "seed"],
         ),
-        ("mean α=learned decay=0.1", "mean", "learned", None, ["+optimizer.decay=0.1"], ["optimizer.decay"]),
+        ("mean α=learned decay=0.1", "mean", "learned", "shares", ["+optimizer.decay=0.1"], ["optimizer.decay"]),
     ],
 )
 def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
-    name: str, model: str, alpha: float | str | None, recipe: str | None, overrides: list[str], swept: list[str]
+    name: str, model: str, alpha: float | str | None, recipe: str, overrides: list[str], swept: list[str]
 ) -> None:
     setup = {"model": model, "alpha": alpha, "recipe": recipe, "overrides": overrides, "swept": swept}
     assert setup_name(**setup, context="last") == name  # type: ignore[arg-type]  # parameters of the test
@@ -47,7 +47,7 @@ def test_parts_are_named_in_place_of_alpha() -> None:
     setup: dict[str, Any] = {
         "model": "convex",
         "alpha": "learned",
-        "recipe": None,
+        "recipe": "shares",
         "overrides": [],
         "swept": [],
         "context": "last",
@@ -59,14 +59,14 @@ def test_parts_are_named_in_place_of_alpha() -> None:
 
 def test_the_context_is_named_where_it_is_not_one_previous_track() -> None:
     words, swept = ["context=session", "context.decay=0.5"], ["context", "context.decay"]
-    name = setup_name(model="rules", alpha=None, recipe=None, context="session", overrides=words, swept=swept)
+    name = setup_name(model="rules", alpha=None, recipe="shares", context="session", overrides=words, swept=swept)
     assert name == "rules context=session decay=0.5"
 
 
 def test_a_name_ends_somewhere() -> None:
     words = [f"a.{letter}={'x' * 30}" for letter in "abcdef"]
     keys = [word.partition("=")[0] for word in words]
-    name = setup_name(model="convex", alpha=0.9, recipe=None, context="last", overrides=words, swept=keys)
+    name = setup_name(model="convex", alpha=0.9, recipe="shares", context="last", overrides=words, swept=keys)
     assert len(name) == 100
     assert name.endswith("…")
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from segue.errors import InputError
 from segue.runs.folder import RunRecord, digest
 from segue.runs.resume import config_digest
-from segue.tracking.previous_runs import folder_of, join_sweep, same_runs
+from segue.tracking.named_runs import folder_of, join_sweep, same_runs
 from segue.tracking.store import client_of, open_store
 from tests.conftest import new_store
 

@@ -7,8 +7,7 @@ import mlflow
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from segue.tracking.logger import RunLogger
-from segue.tracking.training_run import build_logger, end_pruned, run_logger, start_run
+from segue.tracking.logger import RunLogger, build_logger, run_logger, start_run
 
 
 def config_of(folder: Path, **changes: object) -> DictConfig:
@@ -28,14 +27,12 @@ def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
     logger = build_logger(config, run_id=None)
     assert logger is not None
     start_run(logger, config, setup="track", source="yes", data_digest="of the data")
-    end_pruned(logger)
     run = mlflow.MlflowClient(config.logger.tracking_uri).get_run(logger.run_id)
     tags = run.data.tags
     assert tags["mlflow.parentRunId"] == "above"
     assert (tags["setup"], tags["data_digest"], tags["run_dir"]) == ("track", "of the data", config.run_dir)
     assert len(tags["config_digest"]) == len(tags["setup_digest"]) == 16
     assert run.data.params == {"seed": "3"}
-    assert (run.info.status, tags["pruned"]) == ("FINISHED", "true")
 
 
 def test_where_no_logger_is_chosen_there_is_none(tmp_path: Path) -> None:
