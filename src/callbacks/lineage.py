@@ -1,7 +1,8 @@
 """Lineage of a run in MLflow: provenance, data, files and model."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.reading.files import is_address
 from segue.runs.atomic import write_text
-from segue.runs.beginning import UNCOMMITTED
+from segue.runs.folder import UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
 from segue.runs.recommendations import key_of_lines
 from segue.settings import Setting, settings
@@ -46,7 +47,7 @@ class Lineage(Callback):
     ) -> None:
         self._context, self._run_dir = context, Path(run_dir)
         self._system_metrics_s, self._with_model = system_metrics_s, model
-        self._stop_watching: Callable[[], None] | None = None
+        self._watching = ExitStack()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log provenance and data."""
@@ -65,9 +66,10 @@ class Lineage(Callback):
         )
         logger.log_file(self._run_dir / "config.yaml")
         if self._system_metrics_s is not None and logger.run_id is not None:
-            self._stop_watching = watch_machine(
+            end = watch_machine(
                 run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s
             )
+            self._watching.callback(end)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log the epochs of a resumed run that MLflow does not have."""
@@ -85,7 +87,7 @@ class Lineage(Callback):
         """
         if (logger := run_logger(trainer)) is None:
             return
-        history = self._context.history
+        history, checkpoint = self._context.history, trainer.checkpoint_callback
         best = {name: value for name, value in history.tested_epoch.items() if name.startswith("val/")}
         # the last value of a metric is the one that MLflow's UI compares
         logger.log_metrics({**best, "fit_seconds": history.fit_seconds, "epoch": len(history.epochs)})
@@ -94,7 +96,6 @@ class Lineage(Callback):
                 logger.log_file(file)
         for picture in sorted(pictures):
             logger.log_file(picture, "plots")
-        checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             logger.log_file(Path(checkpoint.best_model_path), "checkpoints")
         if self._with_model and recommendations is not None:
@@ -103,6 +104,4 @@ class Lineage(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Stop logging system metrics."""
-        if self._stop_watching is not None and stage == "fit":
-            self._stop_watching()
-            self._stop_watching = None
+        self._watching.close()

@@ -129,12 +129,12 @@ def draw_artists(
     figure.subplots_adjust(left=0.05)
     axis = figure.subplots()
     area = 8 + 260 * plays[most_played] / max(plays.max(), 1)
-    _set_equal_limits(axis, coordinates)
-    is_named = np.zeros(len(area), bool)
-    is_named[_draw_names(axis, coordinates, np.sqrt(area) / 2, drawn_names, fonts)] = True
-    for chosen, colour in ((~is_named, GREY), (is_named, BLUE)):
-        across, up = coordinates[chosen].T
-        axis.scatter(across, up, s=area[chosen], color=colour, alpha=0.45, ec="white", lw=0.4)
+    dots = axis.scatter(*coordinates.T, s=area, alpha=0.45, ec="white", lw=0.4)
+    axis.margins(0.06)
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.apply_aspect()
+    named = _draw_names(axis, coordinates, np.sqrt(area) / 2, drawn_names, fonts)
+    dots.set_facecolor([BLUE if artist in named else GREY for artist in range(len(area))])
     axis.set(xticks=[], yticks=[])
     xlabel, ylabel = (
         f"{name} principal component, {100 * share:.0f} % of the variance"
@@ -142,16 +142,6 @@ def draw_artists(
     )
     tidy(axis, xlabel=xlabel, ylabel=ylabel)
     return figure
-
-
-def _set_equal_limits(axis: "Axes", coordinates: Float[np.ndarray, "A 2"]) -> None:
-    """Set limits around the points with the same scale on both axes."""
-    low, high = coordinates.min(0), coordinates.max(0)
-    box = axis.get_window_extent()
-    unit = max(*((high - low) / (box.width, box.height)), 1e-9) * 1.12
-    half = unit * np.array((box.width, box.height)) / 2
-    (left, bottom), (right, top) = (low + high) / 2 - half, (low + high) / 2 + half
-    axis.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _draw_names(

@@ -129,11 +129,8 @@ def why_below_popular(run: FinishedRun) -> list[RenderableType]:
         "predicted. The aim is a high mean time per session."
     )
     if "online/mean_time_per_session" in run.metrics:
-        return [Text(f"{why} The listening test above measures it."), *change]
-    if run.examples is None:
-        return [Text(why), *change]
-    measure = f"{'':13}{_store(run)}python abtest.py control=popular treatment={_name(run)} {_world(run)}"
-    return [Text(f"{why} This command measures it:"), measure, *change]
+        why += " The listening test above measures it."
+    return [Text(why), *change]
 
 
 def _better_at_recall(run: FinishedRun) -> tuple[str, str]:

@@ -34,10 +34,10 @@ def best_epoch(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str
         Index into `epochs`; None if no epoch has a finite value.
     """
     values = _column(epochs, monitor)
-    if not np.isfinite(values).any():
+    values[~np.isfinite(values)] = np.nan
+    if np.isnan(values).all():
         return None
-    ranked = np.where(np.isfinite(values), values if mode == "min" else -values, np.inf)
-    return int(ranked.argmin())
+    return int(np.nanargmin(values) if mode == "min" else np.nanargmax(values))
 
 
 def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str) -> "Figure":
@@ -50,12 +50,10 @@ def draw_learning_curve(epochs: Sequence[Mapping[str, float]], *, monitor: str, 
     """
     from matplotlib.ticker import MaxNLocator
 
-    best = best_epoch(epochs, monitor=monitor, mode=mode)
-    number = _column(epochs, "epoch") + 1
+    best, number = best_epoch(epochs, monitor=monitor, mode=mode), _column(epochs, "epoch") + 1
     subtitle = f"No epoch has a {monitor}."
     if best is not None:
-        last = f"{number[-1]:.0f}"
-        subtitle = f"{monitor} is best in epoch {number[best]:.0f} of {last}: {epochs[best][monitor]:.4g}."
+        subtitle = f"{monitor} is best in epoch {number[best]:.0f} of {number[-1]:.0f}: {epochs[best][monitor]:.4g}."
     figure = blank("Learning curve", subtitle, height=5.5)
     panels = [["train/loss", "val/loss"]] + [[monitor]] * (monitor not in ("train/loss", "val/loss"))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -176,17 +174,12 @@ def draw_scores(
         skipped: scores of the other test pairs.
         random: scores of test queries with random candidates.
     """
-    groups = [
-        ("random pairs", random, GREY),
-        ("skipped", skipped, ORANGE),
-        ("liked" if len(skipped) else "real pairs", liked, BLUE),
-    ]
-    groups = [group for group in groups if len(group[1])]
-    everything = np.concatenate([scores for _, scores, _ in groups])
-    low, high = np.quantile(everything, [0.0005, 0.9995])
+    real = "liked" if len(skipped) else "real"
+    named = [("random pairs", random, GREY), ("skipped", skipped, ORANGE), (f"{real} pairs", liked, BLUE)]
+    groups = [group for group in named if len(group[1])]
+    low, high = np.quantile(np.concatenate([scores for _, scores, _ in groups]), [0.0005, 0.9995])
     if not high > low:
         low, high = low - 0.5, high + 0.5
-    real = "liked" if len(skipped) else "real"
     comparisons = [
         f"{what} {100 * probability_above(liked, others):.0f} times"
         for what, others in (("a random one", random), ("a skipped one", skipped))
@@ -194,8 +187,7 @@ def draw_scores(
     ]
     subtitle = f"Of 100 comparisons, a {real} pair outscores {', and '.join(comparisons)}." if comparisons else ""
     figure = blank("Scores of test pairs", subtitle, height=4.6)
-    axis = figure.subplots()
-    edges = np.linspace(low, high, 61)
+    axis, edges = figure.subplots(), np.linspace(low, high, 61)
     heights = [100 * np.histogram(scores.clip(low, high), edges)[0] / len(scores) for _, scores, _ in groups]
     for (name, scores, colour), height in zip(groups, heights, strict=True):
         if colour != ORANGE:

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
+from segue.runs.atomic import write_text, write_whole
 
 PLAYS = "plays.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`: the plays of each track."""
@@ -29,9 +29,8 @@ def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[A
         path: the file to write.
         columns: further keys of the objects, each with a JSON value for each track.
     """
-    artists = [artist or None for artist in catalog.artists[catalog.artist_of].tolist()]
     names: dict[str, Sequence[Any]] = {
-        "artist": artists,
+        "artist": [artist or None for artist in catalog.artists[catalog.artist_of].tolist()],
         "title": catalog.titles.tolist(),
         "track": catalog.track_ids.tolist(),
         **(columns or {}),
@@ -91,8 +90,7 @@ def write_top_tracks(track_ids: Int64[np.ndarray, "P"], path: Path) -> None:
         track_ids: raw ids of the most played tracks, most plays first.
         path: the file to write.
     """
-    text = json.dumps(track_ids.tolist())
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(json.dumps(track_ids.tolist()), path)
 
 
 def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:

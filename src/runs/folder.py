@@ -1,4 +1,7 @@
-"""The folder of a run: it has one run, is written by one process at a time, and has what resuming needs."""
+"""The folder of a run: what it has from the beginning, who may write into it, and how its config is named.
+
+It has one run, is written by one process at a time, and has what resuming needs.
+"""
 
 import hashlib
 import json
@@ -12,6 +15,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_text
@@ -28,6 +32,12 @@ RECORD = "run.json"
 
 LOCK = ".lock"
 """The file that a process locks while it writes into a run folder."""
+
+UNCOMMITTED = "uncommitted.diff"
+"""What a run folder has of the changes that were not committed."""
+
+_OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
+_OF_ALL_RUNS = {LOCK, "rejected.jsonl"}
 
 _OF_THE_RUN = (
     "run_dir", "run_name", "resume", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
@@ -92,19 +102,16 @@ def short_run_name(run_id: str) -> str:
 
 def is_resumable(run_dir: Path) -> bool:
     """Whether a run was started there whose record this version can use."""
-    try:
-        RunRecord.read(run_dir)
-    except InputError:
-        return False
-    return True
+    with suppress(InputError):
+        return bool(RunRecord.read(run_dir))
+    return False
 
 
 def _commit_of(run_dir: Path) -> str:
     """The commit in the head of `config.yaml`; `unknown` where there is none."""
-    try:
+    found = None
+    with suppress(OSError, ValueError):
         found = re.search(r"^# git_commit: (\S+)", (run_dir / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    except (OSError, ValueError):
-        return "unknown"
     return found[1] if found else "unknown"
 
 
@@ -166,23 +173,75 @@ def remove_if_empty(folder: Path) -> None:
                 parent.rmdir()
 
 
-def write_config(config: Any, path: Path, *, is_resumed: bool = False) -> None:
-    """Write the resolved config (plain dicts, lists and values), headed by its provenance.
+def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
+    """Refuse a recipe whose values the model cannot take, before any data are read.
 
     Args:
-        config: the config.
-        path: where.
+        config: all of it.
+        model: its name in `conf/model/`.
+        recipe: its name in `conf/recipe/`.
+
+    Raises:
+        InputError: the recipe has no values for the model, or a baseline gets settings of gradient training.
+    """
+    try:
+        OmegaConf.to_container(config.model, resolve=True)
+    except InterpolationKeyError:
+        raise InputError(
+            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
+            "that datamodule= names it"
+        ) from None
+    given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
+    if "loss" not in config.ranker and given:
+        raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
+
+
+def record_beginning(
+    config: DictConfig, *, words: Sequence[str], data_digest: str, mlflow_run_id: str | None, is_resumed: bool
+) -> None:
+    """Write `config.yaml`, resolved and headed by its provenance, and `run.json`.
+
+    Args:
+        config: all of it.
+        words: the overrides of the command line.
+        data_digest: of the data that the run learns from.
+        mlflow_run_id: of MLflow, if it has one.
         is_resumed: whether the folder has this run already.
 
     Raises:
-        InputError: the folder holds a run already.
+        InputError: the folder holds another run.
     """
+    run_dir = Path(config.run_dir)
     if not is_resumed:
-        refuse_used_folder(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_used_folder(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {name}: {value}\n" for name, value in provenance().items())
-    text = head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    write_text(text, path)
+    write_text(head + yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True), run_dir / "config.yaml")
+    RunRecord(
+        overrides=[word for word in words if not word.startswith(("resume=", "trust="))],
+        mlflow_run_id=mlflow_run_id,
+        data_digest=data_digest,
+        began_in=str(Path.cwd()),
+        run_dir=str(run_dir.resolve()),
+    ).write(run_dir)
+
+
+@contextmanager
+def freed_if_nothing_was_learned(run_dir: Path) -> Iterator[None]:
+    """Free the folder of a run that fails before it has written anything of its own, so that it can take another run.
+
+    A failed run whose folder has more, such as a checkpoint, keeps its folder, where it can be resumed.
+
+    Args:
+        run_dir: the folder.
+    """
+    try:
+        yield
+    except Exception:
+        if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | _OF_ALL_RUNS:
+            for name in _OF_THE_BEGINNING:
+                (run_dir / name).unlink(missing_ok=True)
+        raise
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

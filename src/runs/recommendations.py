@@ -9,6 +9,7 @@ import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -320,11 +321,10 @@ _LINES: dict[str, Any] = {
 
 def _key_of(bare: bytes) -> str | None:
     """What the list of a line is about; None where it has the keys of none."""
-    try:
+    with suppress(ValueError, RecursionError):
         line = json.loads(bare)
-    except (ValueError, RecursionError):
-        return None
-    return next((key for key in _LISTS if key in line), None) if isinstance(line, Mapping) else None
+        return next((key for key in _LISTS if key in line), None) if isinstance(line, Mapping) else None
+    return None
 
 
 def _bare_lines(path: Path) -> Iterator[bytes]:

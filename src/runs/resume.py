@@ -41,11 +41,6 @@ class PreviousRun:
     value: float | None = None
 
     @property
-    def record(self) -> RunRecord:
-        """Its record, written when it started."""
-        return RunRecord.read(self.run_dir)
-
-    @property
     def checkpoint(self) -> Path | None:
         """The checkpoint to continue from; None where no epoch was finished."""
         path = self.run_dir / CHECKPOINT
@@ -166,7 +161,7 @@ def run_to_resume(
     Raises:
         InputError: the data has changed since.
     """
-    if named and named.record.data_digest != data_digest:
+    if named and RunRecord.read(named.run_dir).data_digest != data_digest:
         raise InputError(f"resume={named.run_dir}: {data} has other data than it began with; start a new run")
     finished = [run for run in same if run.value is not None]
     return named or next(iter([*finished, *same]), None)

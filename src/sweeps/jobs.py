@@ -7,9 +7,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
@@ -149,15 +149,14 @@ class Sweep(VerbSweeper):
                 "fewer jobs at once, and add resume=true to run only the missing jobs"
             ) from error
 
-    @contextmanager
-    def parent(self, name: str) -> Iterator[str | None]:
+    def parent(self, name: str) -> AbstractContextManager[str | None]:
         """Write `multirun.yaml`, as Hydra's own sweeper does; start a parent run in MLflow, and end it after the jobs.
 
         Args:
             name: name of the parent run, if the config has none.
 
-        Yields:
-            Id of the parent run; None if nothing is logged.
+        Returns:
+            Yields the id of the parent run; None if nothing is logged.
 
         Raises:
             InputError: the store cannot be used.
@@ -166,11 +165,10 @@ class Sweep(VerbSweeper):
         OmegaConf.save(self.cfg, self.folder / "multirun.yaml")
         logger = self.cfg.get("logger")
         if not logger or self.cfg.trainer.fast_dev_run:
-            yield None
-            return
-        from segue.tracking.store import end_parent, start_parent
+            return nullcontext()
+        from segue.tracking.store import parent_run
 
-        run_id = start_parent(
+        return parent_run(
             logger.tracking_uri,
             logger.experiment_name,
             self.cfg.get("run_name") or name or "multirun",
@@ -178,15 +176,6 @@ class Sweep(VerbSweeper):
             resume=bool(self.cfg.get("resume")),
             tags=provenance(),
         )
-        failed = True
-        try:
-            yield run_id
-            failed = False
-        finally:
-            try:
-                end_parent(logger.tracking_uri, run_id, failed=failed)
-            except InputError as error:  # it must not hide an earlier error
-                show_error(str(error))
 
     def _conclude(self, results: Sequence[JobReturn], parent: str | None, swept: Sequence[str]) -> None:
         """Print the folder, the next command and the failed jobs.

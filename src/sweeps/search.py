@@ -15,7 +15,16 @@ from segue.errors import InputError
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import Sweep, outcome
 from segue.sweeps.search_space import Space
-from segue.sweeps.search_study import PRUNED, WHY, best_so_far, finished, open_study, record_result
+from segue.sweeps.search_study import (
+    PRUNED,
+    WHY,
+    best_so_far,
+    draw,
+    finished,
+    open_study,
+    record_result,
+    write_table,
+)
 from segue.terminal.console import console
 
 if TYPE_CHECKING:
@@ -175,8 +184,6 @@ class Search(Sweep):
         Raises:
             InputError: no trial was completed.
         """
-        from segue.sweeps.search_report import draw, write_table
-
         table, pictures = (
             write_table(study, self.folder / "search.csv"),
             draw(study, self.folder, self.cfg.monitor.metric),

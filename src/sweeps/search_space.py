@@ -179,34 +179,32 @@ def _dimension(override: Override) -> Dimension:
         raise InputError(
             f"{line} would search for the most favourable seed; fix the seed, and train the result with -m seed=1,2,3"
         )
-    common: dict[str, Any] = {"key": override.get_key_element(), "text": line.partition("=")[2]}
     if isinstance(sweep, ChoiceSweep | RangeSweep):
         sweep.shuffle = False  # the order has no meaning here, and must not change
     tags: set[str] = sweep.tags if isinstance(sweep, Sweep) else set()
     if tags - {"log"}:
         raise InputError(f"{line}: the only tag of a search is log, got {', '.join(sorted(tags))}; leave it out")
-    log = "log" in tags
-    if isinstance(sweep, IntervalSweep):
-        ends = [float(end) if isinstance(end, int | float) else math.nan for end in (sweep.start, sweep.end)]
-        if not (all(map(math.isfinite, ends)) and ends[0] <= ends[1]):
-            raise InputError(f"{line}: an interval needs two numbers, the smaller one first")
-        whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)  # int(interval(1, 10))
-        return _in_scale(Dimension(**common, low=ends[0], high=ends[1], step=1 if whole else None, log=log), line)
+    key, text, log = override.get_key_element(), line.partition("=")[2], "log" in tags
     steps = sweep.range() if isinstance(sweep, RangeSweep) else None
-    if isinstance(steps, range) and steps.step > 0 and steps:
-        if log and steps.step > 1:
+    low, high, step = math.nan, math.nan, None
+    if isinstance(sweep, IntervalSweep):
+        low, high = (float(end) if isinstance(end, int | float) else math.nan for end in (sweep.start, sweep.end))
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise InputError(f"{line}: an interval needs two numbers, the smaller one first")
+        if isinstance(sweep.start, int) and isinstance(sweep.end, int):  # int(interval(1, 10))
+            step = 1
+    elif isinstance(steps, range) and steps.step > 0 and steps:
+        low, high, step = steps[0], steps[-1], steps.step
+        if log and step > 1:
             raise InputError(f"{line}: a range with a step has no logarithmic scale; leave out the step or the tag")
-        return _in_scale(Dimension(**common, low=steps[0], high=steps[-1], step=steps.step, log=log), line)
-    if not override.is_discrete_sweep():
-        raise InputError(f"{line} is a single value and cannot be searched; use choice(…), range(…) or interval(…)")
-    if log:
-        raise InputError(f"{line}: choices have no logarithmic scale; use tag(log, interval(…))")
-    if not (choices := tuple(dict.fromkeys(override.sweep_string_iterator()))):
-        raise InputError(f"{line} has no values; a range needs a start below its end")
-    return Dimension(**common, choices=choices)
-
-
-def _in_scale(dimension: Dimension, line: str) -> Dimension:
-    if dimension.log and dimension.low <= 0:
+    else:
+        if not override.is_discrete_sweep():
+            raise InputError(f"{line} is a single value and cannot be searched; use choice(…), range(…) or interval(…)")
+        if log:
+            raise InputError(f"{line}: choices have no logarithmic scale; use tag(log, interval(…))")
+        if not (choices := tuple(dict.fromkeys(override.sweep_string_iterator()))):
+            raise InputError(f"{line} has no values; a range needs a start below its end")
+        return Dimension(key=key, text=text, choices=choices)
+    if log and low <= 0:
         raise InputError(f"{line}: a logarithmic scale needs an interval above 0; use another start, or no tag")
-    return dimension
+    return Dimension(key=key, text=text, low=low, high=high, step=step, log=log)

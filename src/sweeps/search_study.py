@@ -1,18 +1,22 @@
-"""The study of a search: kept by Optuna in a database, so that a stopped search can be resumed."""
+"""The study of a search: kept by Optuna in a database, so that a stopped search can be resumed, and how it is shown."""
 
 import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
 
 from segue.errors import InputError
+from segue.runs.atomic import write_whole
 from segue.settings import Setting, settings
+from segue.sweeps.search_space import as_typed
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -163,7 +167,69 @@ def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None
 
 def best_so_far(study: "Study") -> "FrozenTrial | None":
     """The best complete trial; None if no trial is complete."""
-    try:
+    with suppress(ValueError):
         return study.best_trial
-    except ValueError:
-        return None
+    return None
+
+
+def write_table(study: "Study", path: Path) -> Path:
+    """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial.
+
+    Args:
+        study: the study.
+        path: file to write.
+
+    Returns:
+        `path`.
+    """
+    import pandas as pd
+
+    trials = finished(study)
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "value": "" if trial.value is None else repr(trial.value),
+            "pruned_in_epoch": trial.user_attrs.get(PRUNED, ""),
+            **{name: as_typed(value) for name, value in trial.params.items()},
+            "why": trial.user_attrs.get(WHY, ""),
+        }
+        for trial in trials
+    ]
+    names = sorted({name for trial in trials for name in trial.params})
+    frame = pd.DataFrame(rows, columns=["trial", "state", "value", "pruned_in_epoch", *names, "why"])
+    write_whole(path, lambda partial: frame.to_csv(partial, index=False))
+    return path
+
+
+def draw(study: "Study", folder: Path, monitor: str) -> list[Path]:
+    """Draw, with Optuna, the history of a search, each parameter against the objective, and their importance.
+
+    Args:
+        study: the study.
+        folder: where `search_<name>.png` are written.
+        monitor: name of the objective.
+
+    Returns:
+        The files. The importance of parameters (fANOVA) is left out where there are too few trials for it.
+    """
+    import matplotlib as mpl
+    from matplotlib import pyplot
+    from optuna.importance import FanovaImportanceEvaluator
+    from optuna.visualization import matplotlib as pictures
+
+    mpl.use("agg")
+    kinds: dict[str, Callable[[], Any]] = {
+        "history": lambda: pictures.plot_optimization_history(study, target_name=monitor),
+        "parameters": lambda: pictures.plot_slice(study, target_name=monitor),
+        "importance": lambda: pictures.plot_param_importances(study, FanovaImportanceEvaluator(seed=0)),
+    }
+    paths = []
+    for kind, plot in kinds.items():
+        with mpl.rc_context(), warnings.catch_warnings(action="ignore"), suppress(ValueError, RuntimeError):
+            plot()
+            path = folder / f"search_{kind}.png"
+            write_whole(path, partial(pyplot.savefig, dpi=120, bbox_inches="tight"))
+            paths.append(path)
+        pyplot.close("all")
+    return paths

@@ -60,11 +60,10 @@ class RunLogger(MLFlowLogger):
             run_id=run_id,
             tags=dict(tags or {}),
         )
-        self._store, self._continued, self._patience_s = tracking_uri, run_id, patience_s
+        self.tracking_uri, self._continued, self._patience_s = tracking_uri, run_id, patience_s
         self._waiting: deque[tuple[str, Callable[[], Any]]] = deque()
         self._refused: list[str] = []
         self._retry_at = 0.0
-        self._failed = False
 
     def start(self) -> None:
         """Start the run, or resume it.
@@ -78,11 +77,6 @@ class RunLogger(MLFlowLogger):
                 for tag in {INTERRUPTED, PRUNED} & client.get_run(self._continued).data.tags.keys():
                     client.delete_tag(self._continued, tag)
             _ = self.experiment  # starts it
-
-    @property
-    def tracking_uri(self) -> str:
-        """The store."""
-        return self._store
 
     def send(self, what: str, call: Callable[[], Any]) -> None:
         """Call the store now, or later where it cannot be reached.
@@ -237,8 +231,7 @@ class RunLogger(MLFlowLogger):
 
     def finalize(self, status: str = "success") -> None:
         """Called by Lightning after fit, after test and when one of them fails; only a failure ends the run here."""
-        if status == "failed" and not self._failed:
-            self._failed = True
+        if status == "failed":
             self.finish("FAILED")
 
     def finish(self, status: str = "FINISHED") -> bool:
@@ -253,8 +246,7 @@ class RunLogger(MLFlowLogger):
                 deadline = time.monotonic() + self._patience_s
                 while not self._drain() and time.monotonic() < deadline:
                     time.sleep(1)
-        lost = self._refused + [what for what, _ in self._waiting]
-        if lost:
+        if lost := [*self._refused, *(what for what, _ in self._waiting)]:
             console.print(
                 f"[bold red]MLflow did not get:[/] {', '.join(dict.fromkeys(lost))}; the run folder has it all",
                 soft_wrap=True,

@@ -17,6 +17,7 @@ from filelock import FileLock
 from segue.errors import InputError
 from segue.runs.atomic import write_record
 from segue.runs.provenance import command_line
+from segue.terminal.messages import show_error
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -168,21 +169,13 @@ def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> li
         InputError: the store cannot be used, or does not understand the filter.
     """
     with client_of(tracking_uri) as client:
-        if (found := client.get_experiment_by_name(experiment)) is None:
-            return []
-        runs, token = list[Any](), ""
-        while token is not None:
-            page = client.search_runs(
-                [found.experiment_id],
-                filter_string,
-                order_by=["attributes.start_time DESC"],
-                max_results=1000,
-                page_token=token,
-            )
-            runs, token = [*runs, *page], page.token or None
-        return runs
+        found = client.get_experiment_by_name(experiment)
+        order, ids = ["attributes.start_time DESC"], [] if found is None else [found.experiment_id]
+        return client.search_runs(ids, filter_string, order_by=order, max_results=_MOST_RUNS) if ids else []
 
 
+_MOST_RUNS = 50_000
+"""Runs that MLflow returns at most."""
 _HOW = (
     "resume=",
     "hydra.sweep.dir=",
@@ -194,10 +187,11 @@ _HOW = (
 """Overrides that do not change what a sweep consists of, but how it is run."""
 
 
-def start_parent(
+@contextmanager
+def parent_run(
     tracking_uri: str, experiment_name: str, run_name: str, run_dir: Path, *, resume: bool, tags: Mapping[str, str]
-) -> str:
-    """The parent run of the jobs of a multirun.
+) -> Iterator[str]:
+    """Start the parent run of the jobs of a multirun, and end it, and jobs that are still marked as running.
 
     Args:
         tracking_uri: the store.
@@ -207,11 +201,11 @@ def start_parent(
         resume: take the newest parent of the same command, if there is one.
         tags: further tags of it.
 
-    Returns:
+    Yields:
         Its id.
 
     Raises:
-        InputError: the store cannot be used.
+        InputError: the store cannot be used. At the end this is printed, because it must not hide an earlier error.
     """
     experiment_id = open_store(tracking_uri, experiment_name)
     asked = sorted(word for word in command_line()[1:] if not word.startswith(_HOW))
@@ -219,14 +213,24 @@ def start_parent(
     before = find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'") if resume else []
     named = {"mlflow.runName": run_name, KIND: "sweep", "sweep_digest": same, "run_dir": str(run_dir)}
     with client_of(tracking_uri) as client:
-        if before:
-            run_id = str(before[0].info.run_id)
-            client.update_run(run_id, status="RUNNING")
-        else:
-            run_id = str(client.create_run(experiment_id, tags={**tags, **named}).info.run_id)
+        run = before[0] if before else client.create_run(experiment_id, tags={**tags, **named})
+        run_id = str(run.info.run_id)
+        client.update_run(run_id, status="RUNNING")
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_record({"mlflow_run_id": run_id}, run_dir / _PARENT)
-    return run_id
+    write_record({"mlflow_run_id": run_id}, run_dir / "sweep.json")
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    finally:
+        try:
+            with client_of(tracking_uri) as client:
+                for child in client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"):
+                    if child.info.status == "RUNNING":
+                        client.set_terminated(child.info.run_id, "KILLED")
+                client.set_terminated(run_id, status)
+        except InputError as error:
+            show_error(str(error))
 
 
 def run_colour(setup: str) -> str:
@@ -240,23 +244,6 @@ _COLOURS = {
     "track α=1": "#1f77b4", "artist α=0": "#ff7f0e", "mean α=0.5": "#2ca02c", "convex α=learned": "#d62728",
     "contextual": "#7f7f7f",
 }  # fmt: skip
-
-
-_PARENT = "sweep.json"
-
-
-def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:
-    """End the parent run of a multirun; child runs that are still marked as running are ended too.
-
-    Raises:
-        InputError: the store cannot be used.
-    """
-    with client_of(tracking_uri) as client:
-        experiment = client.get_run(run_id).info.experiment_id
-        for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'"):
-            if run.info.status == "RUNNING":
-                client.set_terminated(run.info.run_id, "KILLED")
-        client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
 
 def add_to_run(

@@ -23,7 +23,7 @@ _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from segue.runs.recommender_names import parse_name, recommender_name
-    from segue.tracking.recommenders import attach_abtest
+    from segue.tracking.named_runs import attach_abtest
     from segue.verdicts.analysis import analyse
     from segue.verdicts.doubts import doubts, split_sentence, users_table
     from segue.verdicts.log import check_arms, read_users
@@ -111,7 +111,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from segue.offpolicy.decisions import read_decisions
     from segue.offpolicy.estimate_report import estimate_table, remarks, write_estimate
     from segue.offpolicy.estimates import OffPolicyLog
-    from segue.tracking.recommenders import attach_estimate, locate_recommendations
+    from segue.tracking.named_runs import attach_estimate, locate_recommendations
 
     refuse_used_folder(run_dir, "estimate.json")
     given = plain(config.candidate)

@@ -99,7 +99,7 @@ def _check_devices(config: DictConfig) -> None:
 def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
-    from segue.runs.beginning import freed_if_nothing_was_learned
+    from segue.runs.folder import freed_if_nothing_was_learned
 
     datamodule = _data(config, processes)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
@@ -141,7 +141,7 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
             range, or a run cannot be resumed.
     """
-    from segue.runs.beginning import check_recipe
+    from segue.runs.folder import check_recipe
 
     hydra = HydraConfig.get()
     model, recipe, context = (hydra.runtime.choices[group] for group in ("model", "recipe", "context"))
@@ -242,7 +242,7 @@ def _run(
     from segue.callbacks.run_context import RunContext, RunHistory
     from segue.datamodules.batch_share import BatchShare
     from segue.describing.joining import profile_of
-    from segue.runs.beginning import record_beginning
+    from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import PRUNED, runs_page
 
@@ -264,7 +264,7 @@ def _run(
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
     clock.end("data")
-    run_id, checkpoint = (previous.record.mlflow_run_id, previous.checkpoint) if previous else (None, None)
+    run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
     if processes.count > 1:
         _check_shared(config, model.loss, datamodule.batch_size)

@@ -109,15 +109,13 @@ def test_a_model_that_is_above_popular_needs_no_reason() -> None:
 
 
 def test_a_model_below_popular_in_a_simulated_world_gets_its_reason_and_a_command() -> None:
-    why, command, *change = reasons(finished(metrics=below("recall_at_10", "recall_at_50")))
+    why, *change = reasons(finished(metrics=below("recall_at_10", "recall_at_50")))
     assert why.startswith("The model is below popular in recall_at_10, recall_at_50. ")
     assert "The recommenders of these logs were random, popular;" in why
-    assert command == f"{'':13}python abtest.py control=popular treatment=run:3fa2c1d0 world=small"
     assert change == [
         "To learn which track came next, and not how much of it was played:",
         f"{'':13}python train.py recipe=playlists",
     ]
-    assert reasons(finished(metrics=below("recall_at_10"), examples=None))[1:] == change
 
 
 def test_a_model_that_was_played_to_listeners_needs_no_command_for_it() -> None:

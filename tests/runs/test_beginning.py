@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from segue.errors import InputError
-from segue.runs.beginning import check_recipe, freed_if_nothing_was_learned
-from segue.runs.folder import refuse_used_folder
+from segue.runs.folder import check_recipe, freed_if_nothing_was_learned, refuse_used_folder
 from tests.contracts.building import composed
 
 BEGINNING = ["config.yaml", "run.json", "uncommitted.diff", ".lock", "rejected.jsonl"]

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from segue.runs.folder import (
     is_resumable,
     lock_folder,
     parameters,
+    record_beginning,
     setup_name,
-    write_config,
 )
 from segue.runs.provenance import provenance
 
@@ -155,13 +156,14 @@ def test_nested_names_are_joined_by_dots() -> None:
 
 
 def test_a_config_carries_where_it_came_from_and_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "config.yaml"
-    config = {"seed": 3, "name": "α"}
-    write_config(config, path)
-    text = path.read_text()
+    config = OmegaConf.create({"run_dir": str(tmp_path / "run"), "seed": 3, "name": "α"})
+    begin = partial(record_beginning, words=["resume=x", "seed=3"], data_digest="d0", mlflow_run_id=None)
+    begin(config, is_resumed=False)
+    text = (tmp_path / "run" / "config.yaml").read_text()
     assert yaml.safe_load(text) == config
     for name in provenance():
         assert f"# {name}: " in text
-    with pytest.raises(InputError, match=r"holds a run already; choose another folder with hydra.run.dir"):
-        write_config({"seed": 4}, path)
-    assert path.read_text() == text
+    assert RunRecord.read(tmp_path / "run").overrides == ["seed=3"]
+    with pytest.raises(InputError, match=r"holds a run already; .* choose another folder with hydra.run.dir"):
+        begin(config, is_resumed=False)
+    begin(config, is_resumed=True)

@@ -17,11 +17,10 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
 from segue.errors import InputError, JobFailed
-from segue.sweeps import search_report as report
 from segue.sweeps.pruning import Pruning
 from segue.sweeps.search import Search
 from segue.sweeps.search_space import Space
-from segue.sweeps.search_study import PRUNED, WHY, best_so_far, finished, open_study, record_result
+from segue.sweeps.search_study import PRUNED, WHY, best_so_far, draw, finished, open_study, record_result, write_table
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
@@ -206,7 +205,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         objective: Objective, *words: str, arguments: Sequence[str] = (), drawn: bool = False
     ) -> tuple[Search, FakeLauncher]:
         if not drawn:
-            monkeypatch.setattr(report, "draw", lambda *_: [])
+            monkeypatch.setattr("segue.sweeps.search.draw", lambda *_: [])
         config = compose(
             "train",
             [*SEARCHED, f"hydra.sweep.dir={tmp_path}", *arguments, *BATCH, *words],
@@ -459,8 +458,8 @@ def test_a_report_is_drawn_for_few_and_for_equal_trials(tmp_path: Path, num_tria
                 record_result(study, trial, value=None, why='a, "quoted" reason')
             else:
                 record_result(study, trial, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
-        report.write_table(study, tmp_path / "search.csv")
-        drawn = report.draw(study, tmp_path, "val/x")
+        write_table(study, tmp_path / "search.csv")
+        drawn = draw(study, tmp_path, "val/x")
     assert len(table(tmp_path)) == num_trials
     assert {path.name for path in drawn} >= {"search_history.png", "search_parameters.png"}
     assert all(path.stat().st_size > 10_000 for path in drawn)
