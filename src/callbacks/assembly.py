@@ -19,9 +19,6 @@ from segue.reports.tables import examples_table
 from segue.terminal.console import console
 from segue.terminal.progress import progress
 
-LogEstimate = Callable[..., tuple[Mapping[str, float], str] | None]
-"""`OffPolicyEstimates` of `offpolicy/log_estimate.py`."""
-
 
 class AfterTest(Callback):
     """Recommendations, listening test, off-policy estimate, pictures, MLflow: each step gets what earlier ones made.
@@ -34,7 +31,7 @@ class AfterTest(Callback):
         export: writes the recommendations. This and the following are None where they are left out.
         ranking: has the ranks of the test queries.
         listening: plays the recommendations to simulated listeners.
-        off_policy: estimates them from the test logs.
+        off_policy: estimates them from the test logs; see `offpolicy/log_estimate.py`.
         plots: draws.
         lineage: logs the files to MLflow.
 
@@ -50,7 +47,7 @@ class AfterTest(Callback):
         export: Export | None,
         ranking: RankingMetrics | None,
         listening: Listening | None,
-        off_policy: LogEstimate | None,
+        off_policy: Callable[..., tuple[Mapping[str, float], str] | None] | None,
         plots: Pictures | None,
         lineage: Lineage | None,
     ) -> None:
@@ -72,7 +69,7 @@ class AfterTest(Callback):
             if self.exported.note is not None:
                 console.print(self.exported.note, soft_wrap=True)
             history.clock.end("lists")
-        if self._listening is not None and self._listening.has_world:
+        if self._listening is not None and self._listening.test is not None:
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
         if self._off_policy is not None and self.exported is not None:
@@ -106,10 +103,6 @@ class AfterTest(Callback):
             logger.log_metrics({**metrics, **more})
 
 
-_ONLY_AFTER_TEST = ("export", "off_policy", "plots")
-"""Names of conf that are steps of `AfterTest` and no callbacks."""
-
-
 def build_callbacks(
     chosen: Mapping[str, Any], context: RunContext, *, monitor: str
 ) -> tuple[list[Callback], AfterTest]:
@@ -131,10 +124,10 @@ def build_callbacks(
     made: dict[str, Any] = {
         name: choice if isinstance(choice, Callback) else choice(context)
         for name, choice in chosen.items()
-        if choice is not None and name not in _ONLY_AFTER_TEST
+        if choice is not None and name not in ("export", "off_policy", "plots")  # steps of `AfterTest` alone
     }
     listening = made.get("listening")
-    if monitor == VAL_TIME and not (isinstance(listening, Listening) and listening.has_world):
+    if monitor == VAL_TIME and not (isinstance(listening, Listening) and listening.test is not None):
         raise InputError(
             f"monitor.metric={monitor} cannot be computed: it needs callbacks.listening, and logs of a simulated world "
             "(datamodule=simulated); use monitor.metric=val/loss monitor.mode=min"

@@ -19,11 +19,6 @@ from segue.settings import Setting, settings
 from segue.tracking.logger import run_logger
 from segue.tracking.mlflow_parts import watch_machine
 
-_MAX_DIFF = 1_000_000
-"""Characters of uncommitted changes that are kept."""
-NUM_RECOMMENDED = 10
-"""Default number of recommendations of the MLflow model."""
-
 
 @settings("callbacks.lineage")
 class Lineage(Callback):
@@ -51,7 +46,7 @@ class Lineage(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log provenance and data."""
-        if diff := git_diff()[:_MAX_DIFF]:
+        if diff := git_diff()[:1_000_000]:
             write_text(diff + "\n", self._run_dir / UNCOMMITTED)
         if (logger := run_logger(trainer)) is None:
             return
@@ -70,12 +65,6 @@ class Lineage(Callback):
                 run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s
             )
             self._watching.callback(end)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log the epochs of a resumed run that MLflow does not have."""
-        epochs = self._context.history.epochs
-        if (logger := run_logger(trainer)) is not None and epochs:
-            logger.log_missing(epochs)
 
     def log_results(self, trainer: Trainer, recommendations: Path | None, pictures: Sequence[Path]) -> None:
         """Log the run folder and the model, when every file exists.
@@ -100,7 +89,7 @@ class Lineage(Callback):
             logger.log_file(Path(checkpoint.best_model_path), "checkpoints")
         if self._with_model and recommendations is not None:
             tracks = self._context.datamodule.catalog.track_ids[:2].tolist()
-            logger.log_model(recommendations, tracks, NUM_RECOMMENDED, key=key_of_lines(recommendations))
+            logger.log_model(recommendations, tracks, key=key_of_lines(recommendations))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Stop logging system metrics."""

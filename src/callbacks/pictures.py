@@ -13,7 +13,6 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.evaluation import ranking
 from segue.models.contracts import Ranker, Scorer
 from segue.models.pair_scores import mean_of_tracks, score_pairs
-from segue.reports import artist_map
 from segue.reports import training_pictures as plots
 from segue.runs.atomic import write_whole
 from segue.terminal.console import console
@@ -115,4 +114,4 @@ def _draw_artists(scorer: Scorer, data: SplitDataModule) -> dict[str, "Figure"]:
         return {}
     what = "Mean track embeddings" if own is None else "Embeddings"
     names = catalog.artists[seen]
-    return {"artists": artist_map.draw_artists(vectors=vectors[seen], plays=plays[seen], names=names, what=what)}
+    return {"artists": plots.draw_artists(vectors=vectors[seen], plays=plays[seen], names=names, what=what)}

@@ -1,6 +1,5 @@
 """What the callbacks of one run read: the data, and what was measured so far."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from typing_extensions import get_protocol_members
 
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker
@@ -27,7 +25,6 @@ class RunHistory(Callback):
     Attributes:
         clock: the clock.
         epochs: for each epoch its number, from 0, under `epoch`, and its metrics by name.
-        fit_seconds: how long training took.
         tested_epoch: the entry of `epochs` whose weights were tested; empty before the test.
         test: the test metrics by name.
     """
@@ -35,19 +32,19 @@ class RunHistory(Callback):
     def __init__(self, clock: PhaseClock | None = None) -> None:
         self.clock = clock or PhaseClock()
         self.epochs: list[dict[str, float]] = []
-        self.fit_seconds = 0.0
+        self._seconds_before = 0.0
         self.tested_epoch: Mapping[str, float] = {}
         self.test: dict[str, float] = {}
-        self._started = time.monotonic()
 
     @property
     def state_key(self) -> str:
         """Its name in checkpoints, which those of older versions have too."""
         return "KeepHistory"
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Start the clock, from the time that a resumed run had taken before."""
-        self._started = time.monotonic() - self.fit_seconds
+    @property
+    def fit_seconds(self) -> float:
+        """How long training took, with what it had taken before it was resumed."""
+        return self._seconds_before + sum(self.clock.seconds.get(phase, 0.0) for phase in ("training", "validation"))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Count what came before as training."""
@@ -60,11 +57,9 @@ class RunHistory(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Keep the metrics of the epoch. The checkpoint is written later and has them."""
         self.epochs.append({"epoch": float(trainer.current_epoch), **_now(trainer)})
-        self.fit_seconds = time.monotonic() - self._started
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Stop the clock."""
-        self.fit_seconds = time.monotonic() - self._started
         self.clock.end("training")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -87,7 +82,7 @@ class RunHistory(Callback):
         """
         if len(state_dict["epochs"]) > len(self.epochs):
             self.epochs = [dict(epoch) for epoch in state_dict["epochs"]]
-            self.fit_seconds = state_dict["fit_seconds"]
+            self._seconds_before = state_dict["fit_seconds"]
 
     def metrics(self) -> dict[str, int | float]:
         """Validation metrics of the epoch whose weights were tested, test metrics, and how long training took."""
@@ -126,11 +121,5 @@ class RunContext:
 
 
 def ranker_of(pl_module: LightningModule) -> Ranker:
-    """The module as the ranker that it is.
-
-    Raises:
-        TypeError: it is none, a bug of ours.
-    """
-    if missing := sorted(name for name in get_protocol_members(Ranker) if not hasattr(pl_module, name)):
-        raise TypeError(f"{type(pl_module).__name__} is no Ranker (src/models/contracts.py): no {', '.join(missing)}")
+    """The module as the ranker that it is."""
     return cast(Ranker, pl_module)

@@ -14,10 +14,6 @@ from segue.reports.result_table import Table
 from segue.reports.tables import listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
 
-_STORE = "sqlite:///mlflow.db"
-"""Where runs are looked for, unless `MLFLOW_TRACKING_URI` names another store."""
-_UI = "http://127.0.0.1:5000"
-"""Where `mlflow ui` answers."""
 _CHANGES_OF_WORLD = ("world.", "taste@")
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
 """Overrides that decide which data a run learns from."""
@@ -91,12 +87,19 @@ def next_steps(run: FinishedRun) -> str:
         if store.startswith("http"):
             lines.append(("MLflow UI", f"{store}/{run.runs_page}"))
         else:
-            lines += [("MLflow UI", f"mlflow ui --backend-store-uri {store}"), ("", f"{_UI}/{run.runs_page}")]
+            lines += [
+                ("MLflow UI", f"mlflow ui --backend-store-uri {store}"),
+                ("", f"http://127.0.0.1:5000/{run.runs_page}"),
+            ]
     if not run.is_job:
         lines.append(("next", _command("-m model=track,artist,mean,convex,contextual", *_typed(run, _SOURCE))))
         if _is_simulated(run) and run.examples is not None:
-            arms = shlex.quote(f'arms={{C: popular, T1: "{_name(run)}"}}')
-            lines.append(("", f"{_store(run)}python simulate.py {arms} {_world(run)}"))
+            name = short_run_name(run.run_id) if run.run_id else config.run_dir
+            arms = shlex.quote(f'arms={{C: popular, T1: "{name}"}}')
+            is_found = not run.run_id or config.logger.tracking_uri == "sqlite:///mlflow.db"  # as without a variable
+            store = "" if is_found else f"MLFLOW_TRACKING_URI={shlex.quote(config.logger.tracking_uri)} "
+            world = " ".join([f"world={run.choices['world']}", *_typed(run, _CHANGES_OF_WORLD)])
+            lines.append(("", f"{store}python simulate.py {arms} {world}"))
     return "\n".join(f"{name:12} {line}" for name, line in lines)
 
 
@@ -150,23 +153,6 @@ def _command(*words: str) -> str:
 
 def _is_simulated(run: FinishedRun) -> bool:
     return run.choices["datamodule"] == "simulated"
-
-
-def _name(run: FinishedRun) -> str:
-    """The name of the run for other verbs: `run:<short id>`, or the run folder where MLflow does not have it."""
-    return short_run_name(run.run_id) if run.run_id else str(run.config.run_dir)
-
-
-def _store(run: FinishedRun) -> str:
-    """What comes before a command, so that it finds the run in a store other than the usual one."""
-    if run.run_id is None or run.config.logger.tracking_uri == _STORE:
-        return ""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(run.config.logger.tracking_uri)} "
-
-
-def _world(run: FinishedRun) -> str:
-    """The world, and what was typed of it, which another verb needs too."""
-    return " ".join([f"world={run.choices['world']}", *_typed(run, _CHANGES_OF_WORLD)])
 
 
 def _typed(run: FinishedRun, keys: tuple[str, ...]) -> list[str]:

@@ -37,7 +37,6 @@ UNCOMMITTED = "uncommitted.diff"
 """What a run folder has of the changes that were not committed."""
 
 _OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
-_OF_ALL_RUNS = {LOCK, "rejected.jsonl"}
 
 _OF_THE_RUN = (
     "run_dir", "run_name", "resume", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
@@ -139,6 +138,9 @@ def refuse_used_folder(
 def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
     """Let no other process write into a run folder.
 
+    A run that fails before it has written anything of its own frees its folder for another run. One whose folder has
+    more, such as a checkpoint, keeps it, where it can be resumed.
+
     Args:
         run_dir: the folder; created where it is missing.
         is_resumed: whether the folder has the run that this process resumes.
@@ -159,6 +161,11 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
         raise InputError(f"{run_dir} holds a run already, which another process is writing; {remedy}") from None
     try:
         yield
+    except Exception:
+        if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | {LOCK, "rejected.jsonl"}:
+            for name in _OF_THE_BEGINNING:
+                (run_dir / name).unlink(missing_ok=True)
+        raise
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
@@ -224,24 +231,6 @@ def record_beginning(
         began_in=str(Path.cwd()),
         run_dir=str(run_dir.resolve()),
     ).write(run_dir)
-
-
-@contextmanager
-def freed_if_nothing_was_learned(run_dir: Path) -> Iterator[None]:
-    """Free the folder of a run that fails before it has written anything of its own, so that it can take another run.
-
-    A failed run whose folder has more, such as a checkpoint, keeps its folder, where it can be resumed.
-
-    Args:
-        run_dir: the folder.
-    """
-    try:
-        yield
-    except Exception:
-        if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | _OF_ALL_RUNS:
-            for name in _OF_THE_BEGINNING:
-                (run_dir / name).unlink(missing_ok=True)
-        raise
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -327,12 +316,11 @@ def setup_name(
         f"{key.rpartition('.')[2]}={short(value)}" for key, _, value in pairs if key in swept and key not in _SHOWN
     ]
     name = " ".join(filter(None, words))
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return name if len(name) <= 100 else f"{name[:99]}…"
 
 
 _SHOWN = ("model", "model.alpha", "model.parts", "experiment", "recipe", "context", "seed")
 """Keys that are in the name already, or in none."""
-_LONGEST_NAME = 100
 
 
 def short(value: object) -> str:

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from segue.catalog import Catalog
 from segue.errors import InputError, check_number
-from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import write_lines
 
 SCORE_DECIMALS = 6
 """Scores are compared, ranked and written with this many decimals."""
@@ -184,29 +184,25 @@ def write_lists(
     """
     ids, artists = np.append(catalog.track_ids, -1), catalog.artists[catalog.artist_of]
 
-    def write(partial: Path) -> None:
+    def lines() -> Iterator[dict[str, Any]]:
         row = 0
-        with partial.open("w", encoding="utf-8") as file:
-            for rows, scores in blocks:
-                lengths = (rows >= 0).sum(1).tolist()
-                for candidates, of_list, length in zip(ids[rows].tolist(), scores, lengths, strict=True):
-                    line = {
-                        "artist": artists[row],
-                        "title": catalog.titles[row],
-                        FORMATS[format]: int(catalog.track_ids[row]),
-                    }
-                    if catalog.source_ids is not None:
-                        line["id"] = catalog.source_ids[row]
-                    line["recommendations"] = candidates[:length]
-                    own = of_list[:length].astype(np.float64)
-                    if not np.isnan(own).any():
-                        line["scores"] = own.round(SCORE_DECIMALS).tolist()
-                    if plays is not None:
-                        line["plays"] = int(plays[row])
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    row += 1
+        for rows, scores in blocks:
+            lengths = (rows >= 0).sum(1).tolist()
+            for candidates, of_list, length in zip(ids[rows].tolist(), scores, lengths, strict=True):
+                track = int(catalog.track_ids[row])
+                line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: track}
+                if catalog.source_ids is not None:
+                    line["id"] = catalog.source_ids[row]
+                line["recommendations"] = candidates[:length]
+                own = of_list[:length].astype(np.float64)
+                if not np.isnan(own).any():
+                    line["scores"] = own.round(SCORE_DECIMALS).tolist()
+                if plays is not None:
+                    line["plays"] = int(plays[row])
+                yield line
+                row += 1
 
-    write_whole(path, write)
+    write_lines(path, lines())
 
 
 def file_digest(path: Path) -> str:
@@ -373,16 +369,12 @@ def _parse(bare: bytes, key: str, where: str) -> Any:
     try:
         line = _LINES[key].model_validate_json(bare)
     except ValidationError as error:
-        first, found = error.errors(include_url=False)[0], _key_of(bare)
+        first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
             raise InputError(f"{where} is damaged: not JSON ({first['msg']})") from None
-        if found is None:
+        if _key_of(bare) is None:
             rule = _expected('track", "item_id" or "user', "key")
             raise InputError(f"{where} is damaged: {rule}") from None
-        if found != key:
-            raise InputError(
-                f'{where} has the key "{found}", and line 1 has "{key}"; give all lines the same keys'
-            ) from None
         raise InputError(f"{where} is damaged: {_expected(key, str(first['loc'][0]))}") from None
     is_of_user = key == "user"
     if len(set(line.candidates)) < len(line.candidates) or (not is_of_user and line.key in line.candidates):

@@ -180,8 +180,7 @@ def setup_digest(config: DictConfig) -> str:
 def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     """The config, resolved, as if its run folder were the current one."""
     copy = config.copy()
-    for name, value in {"run_dir": ".", "run_name": "", **changes}.items():
-        copy[name] = value
+    copy.merge_with({"run_dir": ".", "run_name": "", **changes})
     return as_dict(copy)
 
 

@@ -10,7 +10,7 @@ import warnings
 import optuna
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from segue.sweeps.search_study import PRUNED, open_storage
+from segue.sweeps.search import PRUNED, open_storage
 from segue.terminal.console import console
 
 

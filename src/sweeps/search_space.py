@@ -116,20 +116,20 @@ class Space:
                 "nothing is left to search: the command line fixes all keys; leave out an override, or search="
             )
 
-    def suggest(self, trial: "Trial") -> list[str]:
-        """Overrides of a trial.
+    def words(self, trial: "Trial | None" = None) -> list[str]:
+        """Overrides of a trial: the fixed ones, and one for each searched key that it has.
 
         Args:
-            trial: trial of the study, which is asked for values.
-
-        Returns:
-            The fixed overrides, and one override for each searched key that the trial has.
+            trial: trial of the study, which is asked for values; None for a possible one.
         """
-        return self._words(lambda dimension: dimension.suggest(trial))
-
-    def example(self) -> list[str]:
-        """Overrides of a possible trial."""
-        return self._words(Dimension.example)
+        chosen: dict[str, str] = {}
+        words = list(self.fixed)
+        for dimension in self.dimensions:
+            if self._is_there(dimension, chosen):
+                value = dimension.example() if trial is None else dimension.suggest(trial)
+                chosen[dimension.name] = _bare(value)
+                words.append(f"{dimension.key}={value}")
+        return words
 
     def command(self, values: Mapping[str, Any]) -> list[str]:
         """Overrides that repeat a finished trial.
@@ -142,20 +142,6 @@ class Space:
         """
         searched = {dimension.name: dimension.key for dimension in self.dimensions}
         return [*self.fixed, *(f"{searched.get(name, name)}={as_typed(value)}" for name, value in values.items())]
-
-    def describe(self) -> dict[str, Any]:
-        """The space in plain values; two spaces are equal if their descriptions are."""
-        return {"fixed": sorted(self.fixed), "space": {one.name: one.text for one in self.dimensions}}
-
-    def _words(self, pick: Callable[[Dimension], str]) -> list[str]:
-        chosen: dict[str, str] = {}
-        words = list(self.fixed)
-        for dimension in self.dimensions:
-            if self._is_there(dimension, chosen):
-                value = pick(dimension)
-                chosen[dimension.name] = _bare(value)
-                words.append(f"{dimension.key}={value}")
-        return words
 
     def _is_there(self, dimension: Dimension, chosen: Mapping[str, str]) -> bool:
         """Whether a trial with these choices of groups has a dimension."""

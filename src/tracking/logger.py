@@ -8,7 +8,7 @@ import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,28 +117,6 @@ class RunLogger(MLFlowLogger):
         step = int(values.pop("epoch", step or 0))
         self.send(f"metrics of epoch {step}", lambda: MLFlowLogger.log_metrics(self, values, step))
 
-    def log_missing(self, epochs: Sequence[Mapping[str, float]]) -> None:
-        """Log those metrics of past epochs that the run in MLflow does not have.
-
-        Args:
-            epochs: for each its number under `epoch`, and its metrics.
-        """
-        from mlflow.entities import Metric
-
-        def send() -> None:
-            now, missing = int(time.time() * 1000), []
-            for name in {name for epoch in epochs for name in epoch if name != "epoch"}:
-                known = {point.step for point in self.experiment.get_metric_history(self.run_id, name)}
-                missing += [
-                    Metric(name, epoch[name], now, int(epoch["epoch"]))
-                    for epoch in epochs
-                    if name in epoch and epoch["epoch"] not in known
-                ]
-            for start in range(0, len(missing), 500):
-                self.experiment.log_batch(self.run_id, metrics=missing[start : start + 500])
-
-        self.send("metrics of past epochs", send)
-
     def log_hyperparams(self, params: Any) -> None:
         """Log the parameters that the run does not have: MLflow accepts each only once, and no quotes in a name."""
         from mlflow.entities import Param
@@ -188,13 +166,12 @@ class RunLogger(MLFlowLogger):
         dataset_input = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
         self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[dataset_input]))
 
-    def log_model(self, recommendations: Path, tracks: list[int], k: int, *, key: str) -> None:
-        """Log recommendations as a model with signature and input example; see `src/tracking/model.py`.
+    def log_model(self, recommendations: Path, tracks: list[int], *, key: str) -> None:
+        """Log recommendations as a model, which recommends 10 tracks by default; see `src/tracking/model.py`.
 
         Args:
             recommendations: a `recommendations.jsonl`.
             tracks: for the example.
-            k: default number of recommendations for a track.
             key: that its lines have for their track.
         """
 
@@ -210,7 +187,7 @@ class RunLogger(MLFlowLogger):
             signature = ModelSignature(
                 inputs=Schema([track]),
                 outputs=Schema([track, ColSpec(Array(DataType.long), "recommendations")]),
-                params=ParamSchema([ParamSpec("k", DataType.long, k)]),
+                params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
             )
             with warnings.catch_warnings(action="ignore"), requirements_unchecked():
                 Model.log(

@@ -2,7 +2,6 @@
 
 import colorsys
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,43 +110,17 @@ def _ensure_experiment(client: Any, name: str) -> str:
         raise InputError(
             f"the experiment {name!r} was deleted; restore it in MLflow, or set another logger.experiment_name"
         )
-    _set_view(client, experiment)
+    if "mlflow.experimentKind" not in experiment.tags:  # without one the UI guesses; one that somebody chose is kept
+        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", "custom_model_development")
     return str(experiment.experiment_id)
 
 
 def runs_page(experiment_id: str) -> str:
-    """Where MLflow's UI shows the runs of an experiment in our view: what follows the address of the UI."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
+    """Where MLflow's UI shows the runs of an experiment: what follows the address of the UI.
 
-
-def _set_view(client: Any, experiment: Any) -> None:
-    """Let MLflow's UI treat an experiment as model training, and know our view of its runs.
-
-    Without a kind the UI guesses one. MLflow 3.17 nevertheless opens an experiment in its view of language models,
-    except by an address such as that of `runs_page`. A kind that somebody chose is kept.
+    MLflow 3.17 would open an experiment in its view of language models, whatever its kind.
     """
-    tags = {_KIND_OF_EXPERIMENT: "custom_model_development", f"mlflow.sharedViewState.{_VIEW}": json.dumps(_COLUMNS)}
-    for name, value in tags.items():
-        kept = name == _KIND_OF_EXPERIMENT and name in experiment.tags
-        if not kept and experiment.tags.get(name) != value:
-            client.set_experiment_tag(experiment.experiment_id, name, value)
-
-
-_KIND_OF_EXPERIMENT = "mlflow.experimentKind"
-_VIEW = "segue"
-"""Name of our view, which is kept as the button "Share" of MLflow's UI keeps one."""
-_COLUMNS = {
-    "orderByKey": "attributes.start_time",
-    "orderByAsc": False,
-    "selectedColumns": [
-        "attributes.`Duration`",
-        "metrics.`test/recall_at_10`",
-        "metrics.`test/ndcg_at_10`",
-        "metrics.`test/mse`",
-        "metrics.`test/coverage_at_10`",
-        "metrics.`ab/mean_time_per_session_effect_percent`",
-    ],
-}
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def existing_store(tracking_uri: str | None = None) -> str:
@@ -163,7 +136,9 @@ def existing_store(tracking_uri: str | None = None) -> str:
 
 
 def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> list[Any]:
-    """All runs of an experiment that fit MLflow's filter, newest first; none where there is no such experiment.
+    """Runs of an experiment that fit MLflow's filter, newest first; none where there is no such experiment.
+
+    There are at most 50,000, which is all that MLflow returns at once.
 
     Raises:
         InputError: the store cannot be used, or does not understand the filter.
@@ -171,11 +146,9 @@ def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> li
     with client_of(tracking_uri) as client:
         found = client.get_experiment_by_name(experiment)
         order, ids = ["attributes.start_time DESC"], [] if found is None else [found.experiment_id]
-        return client.search_runs(ids, filter_string, order_by=order, max_results=_MOST_RUNS) if ids else []
+        return client.search_runs(ids, filter_string, order_by=order, max_results=50_000) if ids else []
 
 
-_MOST_RUNS = 50_000
-"""Runs that MLflow returns at most."""
 _HOW = (
     "resume=",
     "hydra.sweep.dir=",

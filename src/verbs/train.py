@@ -99,8 +99,6 @@ def _check_devices(config: DictConfig) -> None:
 def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
-    from segue.runs.folder import freed_if_nothing_was_learned
-
     datamodule = _data(config, processes)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
@@ -114,7 +112,7 @@ def _train(
     else:
         refuse_used_folder(Path(config.run_dir))
     run_dir = Path(config.run_dir)
-    with lock_folder(run_dir, is_resumed=previous is not None), freed_if_nothing_was_learned(run_dir):
+    with lock_folder(run_dir, is_resumed=previous is not None):
         return _run(config, datamodule, previous, setup, clock, processes)
 
 

@@ -191,11 +191,6 @@ def test_a_ranking_monitor_without_the_callback_that_ranks_is_refused_before_tra
         check_monitor("val/mrr", ring, is_ranked=False)
 
 
-def test_a_module_that_is_no_ranker_is_a_bug_in_plain_words() -> None:
-    with pytest.raises(TypeError, match=r"LightningModule is no Ranker .*: no lists, lists_digest, ranks, top"):
-        ranker_of(LightningModule())
-
-
 def test_a_checkpoint_without_what_exact_resuming_needs_is_refused() -> None:
     with pytest.raises(InputError, match=r"was trained with callbacks.resume=null, .*add callbacks.resume=null"):
         ExactResume(seed=1).on_load_checkpoint(create_autospec(Trainer, instance=True), LightningModule(), {})
@@ -411,7 +406,7 @@ def history_of(
         history.on_train_epoch_end(trainer, LightningModule())
     trainer.callback_metrics = {name: torch.tensor(value, dtype=torch.float64) for name, value in test.items()}
     history.on_test_end(trainer, LightningModule())
-    history.fit_seconds = 1.23456
+    history.clock.seconds = {"training": 1.0, "validation": 0.23456, "test": 7.0}
     return history
 
 
@@ -425,13 +420,13 @@ def test_metrics_are_of_the_epoch_whose_weights_were_tested() -> None:
 
 
 def test_a_checkpoint_that_knows_of_fewer_epochs_changes_nothing() -> None:
-    history, short = history_of(0.3, 0.2, 0.4), history_of(0.3)
-    short.fit_seconds = 12.0
-    history.load_state_dict(short.state_dict())
+    history, resumed = history_of(0.3, 0.2, 0.4), RunHistory()
+    history.load_state_dict(history_of(0.3).state_dict())
     assert (len(history.epochs), history.fit_seconds) == (3, 1.23456)
-    short.load_state_dict(history.state_dict())
-    assert (short.epochs, short.fit_seconds) == (history.epochs, 1.23456)
-    assert short.state_key == "KeepHistory"  # in checkpoints of older versions
+    resumed.load_state_dict(history.state_dict())
+    resumed.clock.seconds = {"training": 10.0}
+    assert (resumed.epochs, resumed.fit_seconds) == (history.epochs, 11.23456)
+    assert resumed.state_key == "KeepHistory"  # in checkpoints of older versions
 
 
 def test_the_file_has_the_metrics_and_the_run(tmp_path: Path) -> None:

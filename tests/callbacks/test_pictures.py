@@ -25,7 +25,6 @@ from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
 from segue.models.pair_scores import mean_of_tracks
-from segue.reports import artist_map
 from segue.reports import training_pictures as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT, LAST_TRACK
@@ -307,7 +306,7 @@ def test_artists_are_drawn_by_their_own_vectors_where_the_head_has_them(
     ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scorer: str
 ) -> None:
     told: dict[str, Any] = {}
-    monkeypatch.setattr(artist_map, "draw_artists", lambda **given: kept(told.update(given)))
+    monkeypatch.setattr(drawing, "draw_artists", lambda **given: kept(told.update(given)))
     model = ranker(ring, scorer)
     assert model.scorer is not None
     own = model.scorer.artist_vectors()

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.decomposition import PCA  # type: ignore[import-untyped]
 
-from segue.reports import artist_map
 from segue.reports import training_pictures as plots
 
 rng = np.random.default_rng(0)
@@ -36,10 +35,9 @@ def no_warning() -> Any:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    for module in (plots, artist_map):
-        result = doctest.testmod(module, extraglobs={"np": np})
-        assert result.attempted >= 1
-        assert result.failed == 0
+    result = doctest.testmod(plots, extraglobs={"np": np})
+    assert result.attempted >= 2
+    assert result.failed == 0
 
 
 def test_deciles_are_ten_equal_groups_where_nothing_ties() -> None:
@@ -187,7 +185,7 @@ def test_popularity_is_drawn(plays: np.ndarray, ranks: np.ndarray, num_tracks: i
 )
 def test_pca_is_that_of_scikit_learn(size: tuple[int, int], seed: int) -> None:
     vectors = np.random.default_rng(seed).normal(size=size).astype(np.float32)
-    coordinates, shares = artist_map.pca(vectors)
+    coordinates, shares = plots.pca(vectors)
     theirs = PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
     np.testing.assert_allclose(shares, theirs.explained_variance_ratio_, atol=1e-6)
     np.testing.assert_allclose(np.abs(coordinates), np.abs(theirs.transform(vectors.astype(np.float64))), atol=1e-5)
@@ -196,12 +194,12 @@ def test_pca_is_that_of_scikit_learn(size: tuple[int, int], seed: int) -> None:
 def test_pca_does_not_depend_on_the_order_of_the_artists() -> None:
     vectors = rng.normal(size=(20, 5))
     order = rng.permutation(20)
-    np.testing.assert_allclose(artist_map.pca(vectors[order])[0], artist_map.pca(vectors)[0][order], atol=1e-9)
+    np.testing.assert_allclose(plots.pca(vectors[order])[0], plots.pca(vectors)[0][order], atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(1, 5), (2, 5), (6, 1), (1, 1)])
 def test_pca_pads_vectors_with_fewer_than_two_dimensions(size: tuple[int, int]) -> None:
-    coordinates, shares = artist_map.pca(rng.normal(size=size))
+    coordinates, shares = plots.pca(rng.normal(size=size))
     assert coordinates.shape == (size[0], 2)
     assert np.isfinite(coordinates).all()
     assert coordinates[:, 1] == pytest.approx(0)
@@ -219,45 +217,45 @@ AWKWARD = [
 def test_artists_are_drawn_whatever_their_names(num_artists: int) -> None:
     names = np.array((AWKWARD * (num_artists // len(AWKWARD) + 1))[:num_artists], object)
     vectors = rng.normal(size=(num_artists, 6)).astype(np.float32)
-    check(artist_map.draw_artists(vectors=vectors, plays=rng.integers(0, 99, num_artists), names=names, what="Vectors"))
+    check(plots.draw_artists(vectors=vectors, plays=rng.integers(0, 99, num_artists), names=names, what="Vectors"))
 
 
 @pytest.mark.parametrize("plays", [0, 5])
 def test_artists_with_equal_vectors_are_drawn(plays: int) -> None:
     names = np.array([f"Artist {nth}" for nth in range(40)], object)
     everyone = np.full(40, plays)
-    check(artist_map.draw_artists(vectors=np.ones((40, 3)), plays=everyone, names=names, what="Vectors"))
+    check(plots.draw_artists(vectors=np.ones((40, 3)), plays=everyone, names=names, what="Vectors"))
 
 
 def test_letters_that_only_another_font_has_are_drawn_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_there = sorted(artist_map.letters(["DejaVu Serif"]) - artist_map.letters(["DejaVu Sans"]))
+    only_there = sorted(plots.letters(["DejaVu Serif"]) - plots.letters(["DejaVu Sans"]))
     only_there = [letter for letter in only_there if letter.isalpha()][:4]
     assert only_there
-    assert artist_map.legible("".join(only_there), artist_map.letters(artist_map.families())) is None
-    monkeypatch.setattr(artist_map, "FALLBACK_FONTS", ("No such font", "DejaVu Serif"))
-    assert artist_map.families() == ["DejaVu Sans", "DejaVu Serif"]
+    assert plots.legible("".join(only_there), plots.letters(plots.families())) is None
+    monkeypatch.setattr(plots, "FALLBACK_FONTS", ("No such font", "DejaVu Serif"))
+    assert plots.families() == ["DejaVu Sans", "DejaVu Serif"]
     name = "".join(only_there)
-    assert artist_map.legible(name, artist_map.letters(artist_map.families())) == name
+    assert plots.legible(name, plots.letters(plots.families())) == name
     names = np.array([name], object)
-    check(artist_map.draw_artists(vectors=np.ones((1, 3)), plays=np.ones(1, np.int64), names=names, what="Vectors"))
+    check(plots.draw_artists(vectors=np.ones((1, 3)), plays=np.ones(1, np.int64), names=names, what="Vectors"))
 
 
 @given(name=st.text(max_size=80))
 def test_a_name_is_drawn_on_one_short_line_or_not_at_all(name: str) -> None:
-    known = artist_map.letters(["DejaVu Sans"])
-    shown = artist_map.legible(name, known)
+    known = plots.letters(["DejaVu Sans"])
+    shown = plots.legible(name, known)
     if shown is not None:
-        assert len(shown) <= artist_map.LONGEST
+        assert len(shown) <= plots.LONGEST
         assert set(shown) <= known
         assert "\n" not in shown
 
 
 def test_names_cover_neither_their_dots_nor_each_other() -> None:
     plays, names = np.arange(60)[::-1], np.array([f"Artist {nth}" for nth in range(60)], object)
-    figure = artist_map.draw_artists(vectors=rng.normal(size=(60, 3)), plays=plays, names=names, what="Vectors")
+    figure = plots.draw_artists(vectors=rng.normal(size=(60, 3)), plays=plays, names=names, what="Vectors")
     [axis] = figure.axes
     boxes = [text.get_window_extent() for text in axis.texts]
-    assert 10 < len(boxes) <= artist_map.NUM_NAMES
+    assert 10 < len(boxes) <= plots.NUM_NAMES
     assert [box.count_overlaps(boxes) for box in boxes] == [1] * len(boxes)  # itself
     assert all(axis.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
 

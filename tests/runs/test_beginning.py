@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from segue.errors import InputError
-from segue.runs.folder import check_recipe, freed_if_nothing_was_learned, refuse_used_folder
+from segue.runs.folder import check_recipe, lock_folder, refuse_used_folder
 from tests.contracts.building import composed
 
-BEGINNING = ["config.yaml", "run.json", "uncommitted.diff", ".lock", "rejected.jsonl"]
+BEGINNING = ["config.yaml", "run.json", "uncommitted.diff", "rejected.jsonl"]
 
 
 def fail(folder: Path, error: type[BaseException], *written: str) -> set[str]:
@@ -16,13 +16,13 @@ def fail(folder: Path, error: type[BaseException], *written: str) -> set[str]:
     for name in written:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    with pytest.raises(error), freed_if_nothing_was_learned(folder):
+    with pytest.raises(error), lock_folder(folder):
         raise error
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_that_failed_before_it_learned_anything_leaves_its_folder_to_another(tmp_path: Path) -> None:
-    assert fail(tmp_path, InputError, *BEGINNING) == {".lock", "rejected.jsonl"}
+    assert fail(tmp_path, InputError, *BEGINNING) == {"rejected.jsonl"}
     refuse_used_folder(tmp_path)
 
 

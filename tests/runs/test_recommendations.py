@@ -179,11 +179,11 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
         ),
         (
             GOOD + '\n{"item_id": 101, "recommendations": [100]}',
-            'line 2 has the key "item_id", and line 1 has "track"; give all lines the same keys',
+            'line 2 is damaged: expected an object with a whole number under "track"$',
         ),
         (
             '{"item_id": 101, "recommendations": [100]}\n{"user": 7, "tracks": [100]}',
-            'line 2 has the key "user", and line 1 has "item_id"; give all lines the same keys',
+            'line 2 is damaged: expected an object with a whole number under "item_id"$',
         ),
         (b"\xff\xfe", "line 1 is damaged"),
     ],

@@ -18,9 +18,18 @@ from pytorch_lightning import LightningModule, Trainer
 
 from segue.errors import InputError, JobFailed
 from segue.sweeps.pruning import Pruning
-from segue.sweeps.search import Search
+from segue.sweeps.search import (
+    PRUNED,
+    WHY,
+    Search,
+    best_so_far,
+    draw,
+    finished,
+    open_study,
+    record_result,
+    write_table,
+)
 from segue.sweeps.search_space import Space
-from segue.sweeps.search_study import PRUNED, WHY, best_so_far, draw, finished, open_study, record_result, write_table
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
@@ -108,7 +117,7 @@ def test_each_trial_has_a_key_only_if_its_condition_is_met() -> None:
     space, seen = make_space("model=convex,track", "loss=bce,softmax"), set()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
-        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        words = dict(word.split("=") for word in space.words(study.ask()))
         assert (TEMPERATURE in words) == (words["loss"] == "softmax")
         assert ("model.alpha" in words) == (words["model"] == "convex")
         assert 1e-4 <= float(words["optimizer.lr"]) <= 3e-2
@@ -137,7 +146,7 @@ def test_a_trial_leaves_out_keys_that_its_config_does_not_have() -> None:
 
     space, study = make_space("model=rules,track", loss="softmax"), optuna.create_study()
     for _ in range(10):
-        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        words = dict(word.split("=") for word in space.words(study.ask()))
         assert ({TEMPERATURE, "optimizer.lr", "model.dim"} <= words.keys()) == (words["model"] == "track")
 
 
@@ -453,7 +462,7 @@ def test_a_report_is_drawn_for_few_and_for_equal_trials(tmp_path: Path, num_tria
     with open_study(url=url, resume=False, **SETTINGS) as study:
         for number in range(num_trials):
             trial = study.ask()
-            words = dict(word.split("=") for word in space.suggest(trial))
+            words = dict(word.split("=") for word in space.words(trial))
             if number % 7 == 3:
                 record_result(study, trial, value=None, why='a, "quoted" reason')
             else:
