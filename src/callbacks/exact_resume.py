@@ -159,7 +159,7 @@ class EpochCheckpoint(Callback):
         *,
         path: str,
         every_s: Annotated[
-            float, Setting("seconds between two of them", above=0, hint="epoch_checkpoint=null leaves the callback out")
+            float, Setting("seconds between two of them", above=0, hint="callbacks.epoch_checkpoint=null leaves it out")
         ],
     ) -> None:
         self._path, self._every_s = path, every_s

@@ -116,7 +116,7 @@ def why_below_popular(run: FinishedRun) -> list[RenderableType]:
     if not below:
         return []
     what, command = _better_at_recall(run)
-    change = [Text(f"{what}:"), f"{'':13}{command}"]
+    change: list[RenderableType] = [Text(f"{what}:"), f"{'':13}{command}"]
     why = f"The model is below popular in {', '.join(below)}."
     if not _is_simulated(run):
         why += (

@@ -197,7 +197,11 @@ def draw_scores(
         random: scores of test queries with random candidates.
     """
     real = "liked" if len(skipped) else "real"
-    named = [("random pairs", random, GREY), ("skipped", skipped, ORANGE), (f"{real} pairs", liked, BLUE)]
+    named = [
+        ("random pairs", random, GREY),
+        ("skipped", skipped, ORANGE),
+        ("liked" if len(skipped) else "real pairs", liked, BLUE),
+    ]
     groups = [group for group in named if len(group[1])]
     low, high = np.quantile(np.concatenate([scores for _, scores, _ in groups]), [0.0005, 0.9995])
     if not high > low:
@@ -445,7 +449,7 @@ def draw_artists(
     figure.subplots_adjust(left=0.05)
     axis = figure.subplots()
     area = 8 + 260 * plays[most_played] / max(plays.max(), 1)
-    dots = axis.scatter(*coordinates.T, s=area, alpha=0.45, ec="white", lw=0.4)
+    dots = axis.scatter(coordinates[:, 0], coordinates[:, 1], s=area, alpha=0.45, ec="white", lw=0.4)
     axis.margins(0.06)
     axis.set_aspect("equal", adjustable="datalim")
     axis.apply_aspect()
@@ -493,7 +497,7 @@ def _draw_names(
             away = (radii[dot] + 2) * (1 if "center" in (across, up) else 0.75)
             offset = away * _TOWARDS[across], away * _TOWARDS[up]
             text = axis.annotate(
-                names[dot], coordinates[dot], offset, textcoords="offset points", ha=across, va=up, **style
+                str(names[dot]), coordinates[dot], offset, textcoords="offset points", ha=across, va=up, **style
             )
             box = text.get_window_extent()
             is_inside = axis.bbox.count_contains([box.min, box.max]) == 2

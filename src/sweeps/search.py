@@ -302,7 +302,8 @@ def open_study(
         name = f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
         if resume and same:
             name = max(same)  # their names end in the date
-        study = optuna.create_study(study_name=name, storage=storage, direction=f"{mode}imize", load_if_exists=True)
+        direction: Any = f"{mode}imize"
+        study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
         study.set_user_attr(DIGEST, digest)
     with _lock(url, name, wait=False):
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):  # their process died

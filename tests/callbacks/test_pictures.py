@@ -115,7 +115,7 @@ def drawn(run: Path) -> set[str]:
     return {file.name for file in files}
 
 
-def kept(_: None) -> Figure:
+def kept(_: object) -> Figure:
     """What a function draws whose arguments were kept."""
     return Figure()
 
@@ -242,7 +242,12 @@ def test_of_very_many_pairs_a_seeded_part_is_scored(
     ring: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[dict[str, np.ndarray]] = []
-    monkeypatch.setattr(drawing, "draw_scores", lambda **scores: kept(scored.append(scores)))
+
+    def keep(**scores: np.ndarray) -> Figure:
+        scored.append(scores)
+        return Figure()
+
+    monkeypatch.setattr(drawing, "draw_scores", keep)
     monkeypatch.setattr(module, "MAX_PAIRS", 30)
     monkeypatch.setattr(pair_scores, "_BLOCK", 7)
     for _ in range(2):

@@ -124,7 +124,7 @@ def test_a_model_that_was_played_to_listeners_needs_no_command_for_it() -> None:
 
 
 def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:
-    why, *_ = why_below_popular(
+    why, *_ = reasons(
         finished(metrics=below("recall_at_50"), choices={"datamodule": "botify", "world": "small", "recipe": "shares"})
     )
     assert "the most played tracks follow more often" in why

@@ -1,3 +1,5 @@
+"""The folder of a run: its record, its name, who may write into it, and what is refused before it."""
+
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,18 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.runs.folder import (
     RunRecord,
+    check_recipe,
     digest,
     flatten,
     is_resumable,
     lock_folder,
     parameters,
     record_beginning,
+    refuse_used_folder,
     setup_name,
 )
 from segue.runs.provenance import provenance
+from tests.contracts.building import composed
 
 
 @pytest.mark.parametrize(
@@ -167,3 +172,51 @@ def test_a_config_carries_where_it_came_from_and_is_never_overwritten(tmp_path: 
     with pytest.raises(InputError, match=r"holds a run already; .* choose another folder with hydra.run.dir"):
         begin(config, is_resumed=False)
     begin(config, is_resumed=True)
+
+
+BEGINNING = ["config.yaml", "run.json", "uncommitted.diff", "rejected.jsonl"]
+
+
+def fail(folder: Path, error: type[BaseException], *written: str) -> set[str]:
+    """What is in the folder of a run that fails after it has written these files."""
+    for name in written:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    with pytest.raises(error), lock_folder(folder):
+        raise error
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_failed_before_it_learned_anything_leaves_its_folder_to_another(tmp_path: Path) -> None:
+    assert fail(tmp_path, InputError, *BEGINNING) == {"rejected.jsonl"}
+    refuse_used_folder(tmp_path)
+
+
+@pytest.mark.parametrize("learned", ["checkpoints/last.ckpt", "lists/part-0.npz"])
+def test_a_run_that_failed_later_keeps_its_folder_for_resuming(tmp_path: Path, learned: str) -> None:
+    assert fail(tmp_path, InputError, *BEGINNING, learned) == {*BEGINNING, learned}
+
+
+def test_a_run_that_was_interrupted_keeps_its_folder(tmp_path: Path) -> None:
+    assert fail(tmp_path, KeyboardInterrupt, *BEGINNING) == {*BEGINNING}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("model=convex", "recipe=counting"), "takes values from its recipe, and recipe=counting has none for it"),
+        (("model=rules", "+optimizer.lr=1"), "optimizer cannot be used with model=rules, which has no gradients"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(words: tuple[str, ...], line: str) -> None:
+    config = composed(*words)
+    choices = config.hydra.runtime.choices
+    with pytest.raises(InputError, match=line):
+        check_recipe(config, model=choices.model, recipe=choices.recipe)
+
+
+@pytest.mark.parametrize("words", [("model=convex",), ("model=rules",), ("datamodule=yes", "model=contextual")])
+def test_a_recipe_that_fits_is_not(words: tuple[str, ...]) -> None:
+    config = composed(*words)
+    choices = config.hydra.runtime.choices
+    check_recipe(config, model=choices.model, recipe=choices.recipe)

@@ -162,13 +162,6 @@ def test_a_comparison_is_proposed_only_where_a_job_succeeded(
         assert ("python compare.py parent=run:01234567" in capsys.readouterr().out) is is_proposed
 
 
-def test_a_batch_has_at_least_one_job() -> None:
-    with pytest.raises(
-        InputError, match=r"hydra.sweeper.max_batch_size must be a whole number of at least 1 or null, got 0"
-    ):
-        Sweep(max_batch_size=0)
-
-
 def test_reading_the_error_of_a_job_prints_nothing_of_hydra(capsys: pytest.CaptureFixture[str]) -> None:
     failed = JobReturn(overrides=["seed=1"], status=JobStatus.FAILED)
     failed.return_value = JobFailed("no such seed")

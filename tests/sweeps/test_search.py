@@ -361,8 +361,6 @@ def test_a_misspelt_key_is_refused_before_any_trial(search: Any, tmp_path: Path)
     ("word", "line"),
     [
         ("hydra.sweeper.num_trials=0", "search.num_trials must be a whole number of at least 1, got 0"),
-        ("hydra.sweeper.batch=0", "search.batch must be a whole number of at least 1 or null, got 0"),
-        ("hydra.sweeper.random_trials=-1", "search.random_trials must be a whole number of at least 0"),
         ("monitor.mode=most", "monitor.mode must be max or min, got 'most'"),
     ],
 )
