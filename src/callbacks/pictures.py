@@ -82,9 +82,7 @@ class Pictures:
     ) -> dict[str, "Figure"]:
         rng, pairs, drawn = np.random.default_rng(self._seed), data.pairs["test"], {}
         if len(pairs) > MAX_PAIRS:
-            chosen = np.zeros(len(pairs), bool)
-            chosen[rng.permutation(len(pairs))[:MAX_PAIRS]] = True
-            pairs = pairs.where(chosen)
+            pairs = pairs.where(np.sort(rng.permutation(len(pairs))[:MAX_PAIRS]))
         histories = data.histories(pairs)
 
         def score(following: Int64[np.ndarray, "P"]) -> Float32[torch.Tensor, "P"]:

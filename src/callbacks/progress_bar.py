@@ -66,8 +66,12 @@ class TrainingProgress(Callback):
         if scores := [epoch[self._monitor] for epoch in self._history.epochs if self._monitor in epoch]:
             shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
         speed = f"{self._pairs / (self._bar.tasks[self._task].elapsed or 1e-9):,.0f} pairs/s"
-        done = (trainer.current_epoch + 1) * self._num_batches
-        self._bar.update(self._task, completed=done, description=shown, speed=speed)
+        self._bar.update(
+            self._task,
+            completed=(trainer.current_epoch + 1) * self._num_batches,
+            description=shown,
+            speed=speed,
+        )
         if not console.is_terminal:
             console.print(shown)
 

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
 from segue.catalog import Catalog
 from segue.errors import InputError, check_number
@@ -299,20 +300,26 @@ def _check_names(lines: _Lines, catalog: Catalog) -> None:
 _LISTS = {"track": "recommendations", "item_id": "recommendations", "user": "tracks"}
 """The keys that all lines of a file have: of what the list is about, and of the list."""
 _Id = Annotated[int, Field(gt=-(2**63), lt=2**63)]
-_LINES: dict[str, Any] = {
-    key: create_model(
-        "Line",
-        __config__=ConfigDict(strict=True),
-        key=(_Id, Field(alias=key)),
-        candidates=(list[_Id], Field(alias=of_list)),
-        scores=(list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None, None),
-        plays=(Annotated[int, Field(ge=0, lt=2**63)], -1),
-        title=(Any, None),
-        artist=(Any, None),
-    )
+_TYPED: Any = TypedDict  # of keys that a type checker need not know
+_LINES = {
+    key: TypeAdapter(
+        with_config(ConfigDict(strict=True))(
+            _TYPED(
+                "Line",
+                {
+                    key: _Id,
+                    of_list: list[_Id],
+                    "scores": NotRequired[list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None],
+                    "plays": NotRequired[Annotated[int, Field(ge=0, lt=2**63)]],
+                    "title": NotRequired[Any],
+                    "artist": NotRequired[Any],
+                },
+            )
+        )
+    ).validate_json
     for key, of_list in _LISTS.items()
 }
-"""What a line has, by its first key."""
+"""Parses and checks a line, by its first key."""
 
 
 def _key_of(bare: bytes) -> str | None:
@@ -343,13 +350,14 @@ def _read_lines(path: Path) -> _Lines:
     for number, bare in enumerate(_bare_lines(path), start=1):
         key = key or _key_of(bare) or "track"
         line = _parse(bare, key, f"{path}, line {number}")
-        keys.append(line.key)
-        lengths.append(len(line.candidates))
-        ids.fromlist(line.candidates)
-        scores.fromlist([math.nan] * len(line.candidates) if line.scores is None else line.scores)
-        plays.append(line.plays)
-        titles.append(line.title)
-        artists.append(known.setdefault(line.artist, line.artist) if isinstance(line.artist, str) else line.artist)
+        candidates, of_list, artist = line[_LISTS[key]], line.get("scores"), line.get("artist")
+        keys.append(line[key])
+        lengths.append(len(candidates))
+        ids.fromlist(candidates)
+        scores.fromlist([math.nan] * len(candidates) if of_list is None else of_list)
+        plays.append(line.get("plays", -1))
+        titles.append(line.get("title"))
+        artists.append(known.setdefault(artist, artist) if isinstance(artist, str) else artist)
     if key is None:
         raise InputError(f"{path} is empty: expected one line for each track of the catalogue")
     numbers = {"keys": keys, "lengths": lengths, "ids": ids, "plays": plays}
@@ -364,10 +372,10 @@ def _read_lines(path: Path) -> _Lines:
     return _Lines(path=path, key=key, **columns)
 
 
-def _parse(bare: bytes, key: str, where: str) -> Any:
+def _parse(bare: bytes, key: str, where: str) -> dict[str, Any]:
     """Parse and check one line of a recommendations file; every error message starts with `where`."""
     try:
-        line = _LINES[key].model_validate_json(bare)
+        line: dict[str, Any] = _LINES[key](bare)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
@@ -376,11 +384,11 @@ def _parse(bare: bytes, key: str, where: str) -> Any:
             rule = _expected('track", "item_id" or "user', "key")
             raise InputError(f"{where} is damaged: {rule}") from None
         raise InputError(f"{where} is damaged: {_expected(key, str(first['loc'][0]))}") from None
-    is_of_user = key == "user"
-    if len(set(line.candidates)) < len(line.candidates) or (not is_of_user and line.key in line.candidates):
-        others = "" if is_of_user else f" other than {line.key} itself"
+    candidates, scores, is_of_user = line[_LISTS[key]], line.get("scores"), key == "user"
+    if len(set(candidates)) < len(candidates) or (not is_of_user and line[key] in candidates):
+        others = "" if is_of_user else f" other than {line[key]} itself"
         raise InputError(f"{where} is damaged: the list must name distinct tracks{others}")
-    if line.scores is not None and len(line.scores) != len(line.candidates):
+    if scores is not None and len(scores) != len(candidates):
         raise InputError(f"{where} is damaged: {_expected(key, 'scores')}")
     return line
 

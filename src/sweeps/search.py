@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 DIGEST, PRUNED, WHY = "segue.digest", "segue.pruned", "segue.why"
 """User attributes of a study or trial: the digest of the settings, the epoch in which the trial was pruned, the reason
 why it failed. A failed trial without a reason was lost because its process died."""
-_ABSENT = object()
 _MAX_FAILED = 6
 """A search stops if its first six trials all fail. If half of the space fails, this happens in 1 search of 64."""
 _NOT_IN_SETUP = ("resume=", "run_name=", "logger", "trainer.accelerator=")
@@ -148,8 +147,8 @@ class Search(Sweep):
             config = composed(*sorted(f"{group}={choice}" for group, choice in chosen.items() if group in choices))
             if config is None:
                 return None
-            value = config.hydra.runtime.choices.get(key, OmegaConf.select(config, key, default=_ABSENT))
-            return None if value is _ABSENT else str(value)
+            value = config.hydra.runtime.choices.get(key, OmegaConf.select(config, key))
+            return None if value is None else str(value)
 
         return Space(given=self.parsed(arguments), usual=usual, unused=self._unused, settled=settled)
 
@@ -231,15 +230,16 @@ def _num_parallel(launcher: DictConfig) -> int:
         InputError: it is not known for this launcher.
     """
     kind = str(launcher._target_).rpartition(".")[2]
-    if kind == "BasicLauncher":
-        return 1
     if kind == "JoblibLauncher":
         from joblib import effective_n_jobs
 
         return int(effective_n_jobs(launcher.n_jobs))
-    raise InputError(
-        f"search.batch=null: {kind} does not report how many jobs it runs at once; set a number, such as search.batch=4"
-    )
+    if kind != "BasicLauncher":
+        raise InputError(
+            f"search.batch=null: {kind} does not report how many jobs it runs at once; set a number, such as "
+            "search.batch=4"
+        )
+    return 1
 
 
 def open_storage(url: str) -> "BaseStorage":
@@ -302,8 +302,12 @@ def open_study(
         name = f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
         if resume and same:
             name = max(same)  # their names end in the date
-        direction: Any = f"{mode}imize"
-        study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            direction="maximize" if mode == "max" else "minimize",
+            load_if_exists=True,
+        )
         study.set_user_attr(DIGEST, digest)
     with _lock(url, name, wait=False):
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):  # their process died

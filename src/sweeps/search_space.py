@@ -79,7 +79,7 @@ class Space:
         usual: the default dimensions, for trials whose config has the key.
         unused: models whose config has a key that does not change them, by key, such as `{"model.alpha": ["track"]}`.
         settled: gives the value of a key or group in the config of a trial, for the choices of groups that the trial
-            has; None if there is no such key.
+            has; None if there is no such key, or its value is null.
 
     Attributes:
         fixed: the fixed overrides.
