@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 PARTS = {
     "hydra-core": "src/terminal/hydra_parts.py",
     "mlflow": "src/tracking/mlflow_parts.py",
-    "optuna": "src/sweeps/optuna_parts.py",
+    "optuna": "src/sweeps/pruning.py",
     "prometheus-client": "src/serving/prometheus_parts.py",
 }
 """The one module where what a library keeps to itself may be used."""
@@ -27,8 +27,6 @@ UNDOCUMENTED = {
     "mlflow.utils",
     "get_study_id_from_name",
     "get_trial_id_from_study_id_trial_number",
-    "set_trial_intermediate_value",
-    "set_trial_user_attr",
     "class_name_to_class",
 }
 """Modules and attributes that a library keeps to itself although their names do not say so."""
@@ -38,6 +36,10 @@ NEEDED = {
         ("hydra._internal.utils:_run_hydra", ("args", "args_parser", "task_function", "config_path", "config_name")),
         ("hydra._internal.utils:get_args_parser", ()),
         ("hydra._internal.hydra:ConfigLoaderImpl", ("config_search_path",)),
+        (
+            "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments",
+            ("overrides", "max_batch_size"),
+        ),
         (
             "hydra._internal.hydra:ConfigLoaderImpl.load_configuration",
             ("config_name", "overrides", "run_mode", "from_shell", "validate_sweep_overrides"),
@@ -54,10 +56,7 @@ NEEDED = {
     "optuna": [
         ("optuna.storages:RDBStorage.get_study_id_from_name", ("study_name",)),
         ("optuna.storages:RDBStorage.get_trial_id_from_study_id_trial_number", ("study_id", "trial_number")),
-        ("optuna.storages:RDBStorage.get_trial", ("trial_id",)),
-        ("optuna.storages:RDBStorage.set_trial_intermediate_value", ("trial_id", "step", "intermediate_value")),
-        ("optuna.storages:RDBStorage.set_trial_user_attr", ("trial_id", "key", "value")),
-        ("optuna.pruners:MedianPruner.prune", ("study", "trial")),
+        ("optuna:Trial", ("study", "trial_id")),
     ],
     "prometheus-client": [
         ("prometheus_client.values:ValueClass", ()),

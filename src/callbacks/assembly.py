@@ -1,25 +1,110 @@
-"""The callbacks of one run: those that conf chose, and those that are always there."""
+"""The callbacks of one run: those that conf chose, and what follows the test, in its order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, LightningModule, Trainer
 
-from segue.callbacks.after_test import AfterTest
+from segue.callbacks.lineage import Lineage
 from segue.callbacks.listening_test import Listening
-from segue.callbacks.ranking_metrics import check_monitor
-from segue.callbacks.recording import KeepHistory
-from segue.callbacks.run_context import RunContext
+from segue.callbacks.pictures import Pictures
+from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
+from segue.callbacks.run_context import RunContext, ranker_of
 from segue.errors import InputError
-from segue.runs.phases import PhaseClock
+from segue.models.export import Export, Exported
+from segue.reports.result_table import Table
+from segue.reports.tables import examples_table
 from segue.statistics.online import VAL_TIME
+from segue.terminal.console import console
+from segue.terminal.progress import progress
 
-_ONLY_AFTER_TEST = ("export", "off_policy", "plots")
-"""Names of conf that are steps of `AfterTest` and no callbacks."""
+
+class AfterTest(Callback):
+    """Recommendations, listening test, off-policy estimate, pictures, MLflow: each step gets what earlier ones made.
+
+    It is a callback because Lightning keeps the weights under test on their device, and the module in evaluation mode,
+    only until the test has ended, and marks the run as failed in MLflow if a step fails.
+
+    Args:
+        context: of the run.
+        export: writes the recommendations. This and the following are None where they are left out.
+        ranking: has the ranks of the test queries.
+        listening: plays the recommendations to simulated listeners.
+        off_policy: estimates them from the test logs; see `offpolicy/log_estimate.py`.
+        plots: draws.
+        lineage: logs the files to MLflow.
+
+    Attributes:
+        exported: what was written; None without `export`.
+        examples: some tracks and their best recommendations, for people; None without `export`.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        *,
+        export: Export | None,
+        ranking: RankingMetrics | None,
+        listening: Listening | None,
+        off_policy: Callable[..., tuple[Mapping[str, float], str] | None] | None,
+        plots: Pictures | None,
+        lineage: Lineage | None,
+    ) -> None:
+        self._context, self._export, self._ranking = context, export, ranking
+        self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
+        self.exported: Exported | None = None
+        self.examples: Table | None = None
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run the steps."""
+        data, history, ranker = self._context.datamodule, self._context.history, ranker_of(pl_module)
+        pictures: list[Path] = []
+        if self._export is not None:
+            with progress("exporting recommendations", len(data.catalog)) as advance:
+                self.exported = self._export.write(ranker, data.vocabulary, advance)
+            lists = self.exported.parts
+            self.examples = examples_table(data.vocabulary, lambda rows: lists.of(rows)[0])
+            self._keep(trainer, self.exported.metrics)
+            if self.exported.note is not None:
+                console.print(self.exported.note, soft_wrap=True)
+            history.clock.end("lists")
+        if self._listening is not None and self._listening.test is not None:
+            self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
+            history.clock.end("listening")
+        if self._off_policy is not None and self.exported is not None:
+            vectors = self.exported.vectors
+            is_session = vectors is not None and vectors.context == "session"
+            try:
+                estimated = self._off_policy(
+                    Path(data.path),
+                    self.exported.path,
+                    is_session=is_session,
+                    seen_until_ms=lambda: data.seen_until_ms,
+                )
+            except InputError as error:
+                estimated = {}, f"not estimated: {error}"
+            if estimated is not None:
+                self._keep(trainer, estimated[0])
+                console.print(f"off-policy   {estimated[1]}", soft_wrap=True, markup=False)
+                history.clock.end("estimates")
+        if self._plots is not None:
+            pictures = self._plots.draw(ranker, pl_module.device, data, history.epochs, self._ranking)
+            history.clock.end("pictures")
+        if self._lineage is not None:
+            self._lineage.log_results(trainer, None if self.exported is None else self.exported.path, pictures)
+        if self.exported is not None:
+            self.exported.parts.remove()
+
+    def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
+        """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""
+        self._context.history.test.update(metrics)
+        for logger in trainer.loggers if metrics else []:
+            logger.log_metrics({**metrics, **more})
 
 
 def build_callbacks(
-    chosen: Mapping[str, Any], context: RunContext, clock: PhaseClock, *, monitor: str
+    chosen: Mapping[str, Any], context: RunContext, *, monitor: str
 ) -> tuple[list[Callback], AfterTest]:
     """All callbacks. Their order has no meaning, except that the first keeps what others read.
 
@@ -27,7 +112,6 @@ def build_callbacks(
         chosen: those of `conf/callbacks`, by name: a callback, what makes one from the context of the run, a step after
             the test, or None where it is left out.
         context: of the run.
-        clock: counts the time of each phase.
         monitor: the metric that decides between epochs.
 
     Returns:
@@ -40,10 +124,10 @@ def build_callbacks(
     made: dict[str, Any] = {
         name: choice if isinstance(choice, Callback) else choice(context)
         for name, choice in chosen.items()
-        if choice is not None and name not in _ONLY_AFTER_TEST
+        if choice is not None and name not in ("export", "off_policy", "plots")  # steps of `AfterTest` alone
     }
     listening = made.get("listening")
-    if monitor == VAL_TIME and not (isinstance(listening, Listening) and listening.has_world):
+    if monitor == VAL_TIME and not (isinstance(listening, Listening) and listening.test is not None):
         raise InputError(
             f"monitor.metric={monitor} cannot be computed: it needs callbacks.listening, and logs of a simulated world "
             "(datamodule=simulated); use monitor.metric=val/loss monitor.mode=min"
@@ -51,10 +135,9 @@ def build_callbacks(
     export = chosen.get("export")
     after_test = AfterTest(
         context,
-        clock,
         export=None if export is None else export(len(context.datamodule.catalog)),
         off_policy=chosen.get("off_policy"),
         plots=chosen.get("plots"),
         **{name: made.get(name) for name in ("ranking", "listening", "lineage")},
     )
-    return [KeepHistory(context.history, clock), *made.values(), after_test], after_test
+    return [context.history, *made.values(), after_test], after_test

@@ -4,7 +4,7 @@ import time
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.runs.atomic import write_whole
+from segue.settings import Setting, settings
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -85,13 +86,13 @@ class ExactResume(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Add the metrics that schedulers watch."""
-        metrics = trainer.callback_metrics
-        watched = [plan.monitor for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau]
-        checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched if name in metrics}}
-        if not trainer.is_last_batch:
-            checkpoint["segue"] = {"watched": {}, "random": torch.get_rng_state()}
-            if torch.cuda.is_available():
-                checkpoint["segue"]["random_cuda"] = torch.cuda.get_rng_state_all()
+        if trainer.is_last_batch:
+            metrics = trainer.callback_metrics
+            watched = {str(plan.monitor) for plan in trainer.lr_scheduler_configs if plan.reduce_on_plateau}
+            checkpoint["segue"] = {"watched": {name: float(metrics[name]) for name in watched & metrics.keys()}}
+        else:
+            of_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+            checkpoint["segue"] = {"watched": {}, "random": torch.get_rng_state(), "random_cuda": of_cuda}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         """Keep them until training starts.
@@ -140,6 +141,7 @@ def _seed(entropy: list[int]) -> None:
     torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
+@settings("callbacks.epoch_checkpoint")
 class EpochCheckpoint(Callback):
     """Writes `last.ckpt` also in the middle of long epochs, so that a run that was stopped there does not repeat them.
 
@@ -147,14 +149,19 @@ class EpochCheckpoint(Callback):
 
     Args:
         path: where.
-        every_s: time between two of them, in seconds, above 0.
 
     Raises:
         InputError: the time is out of range.
     """
 
-    def __init__(self, *, path: str, every_s: int | float) -> None:
-        check_number("callbacks.epoch_checkpoint.every_s", every_s, above=0, hint="null leaves the callback out")
+    def __init__(
+        self,
+        *,
+        path: str,
+        every_s: Annotated[
+            float, Setting("seconds between two of them", above=0, hint="callbacks.epoch_checkpoint=null leaves it out")
+        ],
+    ) -> None:
         self._path, self._every_s = path, every_s
         self._written = time.monotonic()
 

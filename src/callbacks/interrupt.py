@@ -2,16 +2,16 @@
 
 import signal
 import threading
+from contextlib import ExitStack
 from types import FrameType
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.terminal.console import console
+from segue.tracking.logger import run_logger
 from segue.tracking.store import INTERRUPTED
-from segue.tracking.training_run import run_logger
 
 
 class Interrupt(Callback):
@@ -22,7 +22,7 @@ class Interrupt(Callback):
     """
 
     def __init__(self) -> None:
-        self._before: Any = None
+        self._restore = ExitStack()
         self._stopped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -39,7 +39,7 @@ class Interrupt(Callback):
             signal.signal(signal.SIGINT, signal.default_int_handler)
             console.print("\nCtrl-C: training ends here; testing and exporting follow. A second Ctrl-C stops at once.")
 
-        self._before = signal.signal(signal.SIGINT, stop)
+        self._restore.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, stop))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Mark the run as interrupted in MLflow."""
@@ -48,6 +48,4 @@ class Interrupt(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Restore the handler of SIGINT."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        self._restore.close()

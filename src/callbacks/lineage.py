@@ -1,48 +1,53 @@
 """Lineage of a run in MLflow: provenance, data, files and model."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.reading.files import is_address
-from segue.runs.atomic import write_whole
-from segue.runs.beginning import UNCOMMITTED
+from segue.runs.atomic import write_text
+from segue.runs.folder import UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
 from segue.runs.recommendations import key_of_lines
+from segue.settings import Setting, settings
+from segue.tracking.logger import run_logger
 from segue.tracking.mlflow_parts import watch_machine
-from segue.tracking.training_run import run_logger
-
-_MAX_DIFF = 1_000_000
-"""Characters of uncommitted changes that are kept."""
-NUM_RECOMMENDED = 10
-"""Default number of recommendations of the MLflow model."""
 
 
+@settings("callbacks.lineage")
 class Lineage(Callback):
     """Logs provenance, data, files and the model to MLflow, and keeps uncommitted changes in the run folder.
 
     Args:
         context: of the run.
         run_dir: the run folder, with the resolved `config.yaml` in it.
-        system_metrics_s: seconds between two samples of processor, memory, disk, network and GPU, which MLflow logs as
-            `system/…`; None for none.
-        model: whether the recommendations are logged as an MLflow model too, where they were exported.
     """
 
-    def __init__(self, context: RunContext, *, run_dir: str, system_metrics_s: float | None, model: bool) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        *,
+        run_dir: str,
+        system_metrics_s: Annotated[
+            float | None,
+            Setting("seconds between two samples of processor, memory, disk, network and GPU, system/…", above=0),
+        ],
+        model: Annotated[bool, Setting("whether the recommendations are logged as an MLflow model too")],
+    ) -> None:
         self._context, self._run_dir = context, Path(run_dir)
         self._system_metrics_s, self._with_model = system_metrics_s, model
-        self._stop_watching: Callable[[], None] | None = None
+        self._watching = ExitStack()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log provenance and data."""
-        if diff := git_diff()[:_MAX_DIFF]:
-            path = self._run_dir / UNCOMMITTED
-            write_whole(path, lambda partial: partial.write_text(diff + "\n", encoding="utf-8"))
+        if diff := git_diff()[:1_000_000]:
+            write_text(diff + "\n", self._run_dir / UNCOMMITTED)
         if (logger := run_logger(trainer)) is None:
             return
         logger.log_tags(provenance())
@@ -56,15 +61,10 @@ class Lineage(Callback):
         )
         logger.log_file(self._run_dir / "config.yaml")
         if self._system_metrics_s is not None and logger.run_id is not None:
-            self._stop_watching = watch_machine(
+            end = watch_machine(
                 run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s
             )
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log the epochs of a resumed run that MLflow does not have."""
-        epochs = self._context.history.epochs
-        if (logger := run_logger(trainer)) is not None and epochs:
-            logger.log_missing(epochs)
+            self._watching.callback(end)
 
     def log_results(self, trainer: Trainer, recommendations: Path | None, pictures: Sequence[Path]) -> None:
         """Log the run folder and the model, when every file exists.
@@ -76,7 +76,7 @@ class Lineage(Callback):
         """
         if (logger := run_logger(trainer)) is None:
             return
-        history = self._context.history
+        history, checkpoint = self._context.history, trainer.checkpoint_callback
         best = {name: value for name, value in history.tested_epoch.items() if name.startswith("val/")}
         # the last value of a metric is the one that MLflow's UI compares
         logger.log_metrics({**best, "fit_seconds": history.fit_seconds, "epoch": len(history.epochs)})
@@ -85,15 +85,12 @@ class Lineage(Callback):
                 logger.log_file(file)
         for picture in sorted(pictures):
             logger.log_file(picture, "plots")
-        checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             logger.log_file(Path(checkpoint.best_model_path), "checkpoints")
         if self._with_model and recommendations is not None:
             tracks = self._context.datamodule.catalog.track_ids[:2].tolist()
-            logger.log_model(recommendations, tracks, NUM_RECOMMENDED, key=key_of_lines(recommendations))
+            logger.log_model(recommendations, tracks, key=key_of_lines(recommendations))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Stop logging system metrics."""
-        if self._stop_watching is not None and stage == "fit":
-            self._stop_watching()
-            self._stop_watching = None
+        self._watching.close()

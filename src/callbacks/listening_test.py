@@ -40,6 +40,9 @@ class Listening(Callback):
         path: where the mean time of each listener is written (Parquet).
         monitor: the metric that chooses the best epoch.
 
+    Attributes:
+        test: plays to listeners; None where there is no world.
+
     Raises:
         InputError: a setting is out of range, or the logs have tracks that the world does not have.
     """
@@ -61,26 +64,21 @@ class Listening(Callback):
         data = context.datamodule
         self._num_tracks, self._k, self._path = len(data.catalog), k, Path(path)
         self._is_monitored = monitor == VAL_TIME
-        self._test: RunListening | None = None
+        self.test: RunListening | None = None
         of_logs = world_of(data.prepared_by)
         if (world := world or of_logs) is not None:
             check_k(k, self._num_tracks)
             kept = Path(data.path) / "listening_references.json" if world is of_logs else None
             test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
-            self._test = RunListening(test, data.catalog, neighbours=neighbours, num_lists=num_lists, kept=kept)
+            self.test = RunListening(test, data.catalog, neighbours=neighbours, num_lists=num_lists, kept=kept)
             if world is of_logs:
                 keep_interest_neighbours(world, Path(data.path).parent)
 
-    @property
-    def has_world(self) -> bool:
-        """Whether there is a world whose listeners can be played to."""
-        return self._test is not None
-
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log VAL_TIME of the epoch if it chooses the best one."""
-        if self._test is not None and self._is_monitored:
+        if self.test is not None and self._is_monitored:
             ranker = ranker_of(pl_module)
-            heard = self._test.play("val", self._top(ranker), _vectors_of_session(ranker))
+            heard = self.test.play("val", self._top(ranker), _vectors_of_session(ranker))
             pl_module.log(VAL_TIME, float(heard.time.mean()), batch_size=1)
 
     def play(self, ranker: Ranker, exported: Exported | None) -> dict[str, float]:
@@ -93,13 +91,13 @@ class Listening(Callback):
         Returns:
             The metrics `online/…`.
         """
-        assert self._test is not None
+        assert self.test is not None
         with console.status("playing to simulated listeners"):
             rows = self._top(ranker) if exported is None else exported.parts.rows()
             vectors = _vectors_of_session(ranker)
-            heard = {part: self._test.play(part, rows, vectors) for part in ("val", "test")}
-            means = self._test.references()
-        frame, reported = self._test.frame(heard), heard["test"]
+            heard = {part: self.test.play(part, rows, vectors) for part in ("val", "test")}
+            means = self.test.references()
+        frame, reported = self.test.frame(heard), heard["test"]
         write_whole(self._path, lambda partial: frame.to_parquet(partial, index=False))
         if num_random := sum(one.fallbacks for one in heard.values()):
             line = f"listening test: {num_random:,} recommendations were random tracks, because a list was empty"

@@ -27,27 +27,24 @@ class TrainingProgress(Callback):
         self._num_batches = len(context.datamodule.train_dataloader())
         self._monitor, self._better = monitor, max if mode == "max" else min
         self._pairs, self._shown_at = 0, 0.0
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
         self._bar = Progress(
-            *columns,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[speed]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Start the bar; its end is the last epoch, which early stopping may never reach."""
-        self._bar.start()
-        self._task = self._bar.add_task("training", total=self._max_epochs * self._num_batches, speed="")
+        self._task = self._bar.add_task("training", start=False, total=max_epochs * self._num_batches, speed="")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Start at the epoch of a resumed run."""
-        self._show(trainer.current_epoch, 0)
-
-    def _show(self, epoch: int, num_batches: int) -> None:
-        self._bar.update(self._task, completed=epoch * self._num_batches + num_batches)
+        """Start the bar, at the epoch of a resumed run; its end is the last epoch, which may never be reached."""
+        self._bar.start()
+        self._bar.start_task(self._task)
+        self._bar.update(self._task, completed=trainer.current_epoch * self._num_batches)
 
     def on_train_batch_end(
         self,
@@ -60,17 +57,21 @@ class TrainingProgress(Callback):
         """Advance, at most twenty times a second."""
         self._pairs += len(batch[0])
         if time.monotonic() - self._shown_at > _UPDATE_INTERVAL_S:
-            self._show(trainer.current_epoch, batch_idx + 1)
+            self._bar.update(self._task, completed=trainer.current_epoch * self._num_batches + batch_idx + 1)
             self._shown_at = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Show the metric of the epoch."""
-        self._show(trainer.current_epoch, self._num_batches)
         shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
-        if scores := self._history.values(self._monitor):
+        if scores := [epoch[self._monitor] for epoch in self._history.epochs if self._monitor in epoch]:
             shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
-        elapsed = self._bar.tasks[self._task].elapsed or 1e-9
-        self._bar.update(self._task, description=shown, speed=f"{self._pairs / elapsed:,.0f} pairs/s")
+        speed = f"{self._pairs / (self._bar.tasks[self._task].elapsed or 1e-9):,.0f} pairs/s"
+        self._bar.update(
+            self._task,
+            completed=(trainer.current_epoch + 1) * self._num_batches,
+            description=shown,
+            speed=speed,
+        )
         if not console.is_terminal:
             console.print(shown)
 

@@ -1,8 +1,8 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -13,65 +13,54 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.datamodules.split_datamodule import SplitDataModule
-from segue.errors import InputError, check_number
-from segue.models.contracts import OnBlock
+from segue.errors import InputError
 from segue.models.exchange import by_parts
 from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
+from segue.settings import Setting, settings
 from segue.statistics import ranking
 from segue.statistics.online import VAL_TIME
 from segue.terminal.progress import progress
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class RankedQueries:
-    """The test queries and their ranks, Q of them.
-
-    Args:
-        following: row of the track that followed.
-        rank: its rank among all candidates, from 1.
-    """
-
-    following: Int64[np.ndarray, "Q"]
-    rank: Float64[np.ndarray, "Q"]
-
-
+@settings("callbacks.ranking")
 class RankingMetrics(Callback):
     """Logs accuracy metrics in validation, and in test also their floors and what lies beyond accuracy.
 
     Args:
         context: of the run.
-        max_val_queries: validate on this many queries, the first in a seeded order, or on all where there are fewer.
-        max_test_queries: test on a sample of sessions with at most this many queries, the same for every model and
-            seed; None for all sessions.
         list_length: length of the lists that coverage, same artist and popularity are taken from.
         queries_path: where the test queries are written, a line each with its rank and every metric (Parquet).
-        seed: decides which validation queries are taken.
 
     Raises:
         InputError: `list_length` is more than the catalogue can fill, or an argument is out of range.
 
     Attributes:
         queries: those that are ranked, for `val` and `test`.
-        ranked: the ranks of the test queries; None before the test, and without queries.
+        ranks: rank of the track that followed each test query, from 1; None before the test, and without queries.
     """
 
     def __init__(
         self,
         context: RunContext,
         *,
-        max_val_queries: int,
-        max_test_queries: int | None,
+        max_val_queries: Annotated[
+            int, Setting("validate on this many queries, the first in a seeded order, or on all there are", least=1)
+        ],
+        max_test_queries: Annotated[
+            int | None,
+            Setting(
+                "test on a sample of sessions with at most this many queries, the same for every model and seed",
+                least=1,
+                hint="null ranks all",
+            ),
+        ],
         list_length: int,
         queries_path: str,
-        seed: int,
+        seed: Annotated[int, Setting("decides which validation queries are taken")],
     ) -> None:
         self._context, datamodule = context, context.datamodule
-        check_number("max_val_queries", max_val_queries, whole=True, least=1)
-        if max_test_queries is not None:
-            hint = "null ranks all"
-            check_number("callbacks.ranking.max_test_queries", max_test_queries, whole=True, least=1, hint=hint)
         check_k(list_length, len(datamodule.catalog))
         self._list_length, self._queries_path = list_length, Path(queries_path)
         self._vocabulary, self._train = datamodule.vocabulary, datamodule.pairs["train"]
@@ -82,61 +71,66 @@ class RankingMetrics(Callback):
         self._num_all_queries = len(of_test)
         if max_test_queries is not None:
             of_test = of_test[ranking.sample_sessions(test.session[of_test], max_test_queries)]
-        self.ranked: RankedQueries | None = None
+        self.ranks: np.ndarray | None = None
         self.queries = {"val": val.where(of_val), "test": test.where(of_test)}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
-        queries = self.queries["val"]
-        if len(queries):
-            ranks, metrics = self._rank(pl_module, queries, "val")
-            means = pd.concat([metrics, self._by_newness(pl_module, queries, ranks)], axis=1).mean().dropna()
+        if len(queries := self.queries["val"]):
+            ranks = self._ranks(pl_module, queries, "val")
+            metrics = [ranking.accuracy(ranks), self._by_newness(pl_module, queries, ranks)]
+            means = pd.concat(metrics, axis=1).mean().dropna()
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""
-        queries = self.queries["test"]
-        num_sessions = len(np.unique(queries.session))
-        sizes = {"queries": len(queries), "sessions": num_sessions, "all_queries": self._num_all_queries}
+        queries, known, train = self.queries["test"], self._vocabulary, self._train
+        sizes = {"queries": len(queries), "sessions": len(np.unique(queries.session))}
+        sizes["all_queries"] = self._num_all_queries
         pl_module.log_dict({f"test/num_{name}": float(size) for name, size in sizes.items()})
         if not len(queries):
             return
-        ranks, metrics = self._rank(pl_module, queries, "test")
+        self.ranks = self._ranks(pl_module, queries, "test")
+        metrics = ranking.accuracy(self.ranks)
         beyond, covered = self._beyond_accuracy(pl_module, queries)
-        by_newness = self._by_newness(pl_module, queries, ranks)
+        by_newness = self._by_newness(pl_module, queries, self.ranks)
         per_query = pd.concat([metrics, by_newness, beyond], axis=1)
         means = {str(name): float(mean) for name, mean in per_query.mean().dropna().items()}
         means |= ranking.half_widths(per_query[[*metrics, *by_newness]], queries.session)
-        means |= self._sizes_of_groups(by_newness)
         means |= ranking.by_position(metrics, queries.length)
         means[f"coverage_at_{self._list_length}"] = covered
-        known = self._vocabulary
+        if not by_newness.empty:
+            means["num_new_tracks"] = float(self._context.datamodule.new_tracks.sum())
+            for group in ranking.NEWNESS:
+                means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
+
+        def train_pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            return ((train.previous[part], train.following[part]) for part in slices(len(train)))
+
         floors = {
             "popular": ranks_by_plays(known.plays, queries.previous, queries.following),
-            "counts": ranks_by_counts(known.previous_counts, self._train_pairs, queries.previous, queries.following),
+            "counts": ranks_by_counts(known.previous_counts, train_pairs, queries.previous, queries.following),
         }
         for floor, floor_ranks in floors.items():
             floor_means = ranking.accuracy(floor_ranks).mean()
             means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}
         pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
-        self._write(queries, ranks, per_query)
-        self.ranked = RankedQueries(following=queries.following, rank=ranks)
-
-    def _rank(self, pl_module: LightningModule, queries: Pairs, stage: str) -> tuple[np.ndarray, pd.DataFrame]:
-        with torch.inference_mode(), progress(f"ranking {stage} queries", len(queries)) as advance:
-            ranks = self._ranks(pl_module, queries, advance)
-        return ranks, ranking.accuracy(ranks)
+        ids = known.catalog.track_ids
+        head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
+        frame = pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": self.ranks}), per_query], axis=1)
+        write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
 
     def _ranks(
-        self, pl_module: LightningModule, queries: Pairs, on_block: OnBlock, among: np.ndarray | None = None
-    ) -> np.ndarray:
+        self, pl_module: LightningModule, queries: Pairs, label: str, among: np.ndarray | None = None
+    ) -> Float64[np.ndarray, "Q"]:
         """Rank the queries; processes that train together rank some each."""
         ranker, histories = ranker_of(pl_module), self._context.datamodule.histories(queries)
+        with torch.inference_mode(), progress(f"ranking {label} queries", len(queries)) as advance:
 
-        def ranks_of(first: int, end: int) -> np.ndarray:
-            return ranker.ranks(histories.part(first, end), queries.following[first:end], on_block, among=among)
+            def ranks_of(first: int, end: int) -> np.ndarray:
+                return ranker.ranks(histories.part(first, end), queries.following[first:end], advance, among=among)
 
-        return by_parts(ranks_of, len(queries))
+            return by_parts(ranks_of, len(queries))
 
     def _by_newness(self, pl_module: LightningModule, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
         """The metrics of queries with and without new tracks; no columns where no query has a new track."""
@@ -144,23 +138,8 @@ class RankingMetrics(Callback):
         previous_is_new, next_is_new = is_new[queries.previous], is_new[queries.following]
         if not (previous_is_new | next_is_new).any():
             return pd.DataFrame(index=range(len(queries)))
-        of_new = queries.where(next_is_new)
-        with torch.inference_mode():
-            among = self._ranks(pl_module, of_new, lambda _: None, among=is_new)
+        among = self._ranks(pl_module, queries.where(next_is_new), "new", among=is_new)
         return ranking.by_newness(ranks, among, previous_is_new=previous_is_new, next_is_new=next_is_new)
-
-    def _sizes_of_groups(self, by_newness: pd.DataFrame) -> dict[str, float]:
-        """How many tracks are new, and how many queries are in each group."""
-        if by_newness.empty:
-            return {}
-        is_new = self._context.datamodule.new_tracks
-        sizes = {"new_tracks": is_new.sum()}
-        sizes |= {f"{group}_queries": by_newness[f"{group}_recall_at_10"].notna().sum() for group in ranking.NEWNESS}
-        return {f"num_{name}": float(size) for name, size in sizes.items()}
-
-    def _train_pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        train = self._train
-        return ((train.previous[part], train.following[part]) for part in slices(len(train)))
 
     def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
@@ -173,13 +152,6 @@ class RankingMetrics(Callback):
         }
         frame = pd.DataFrame({name: values[place] for name, values in per_query.items()})
         return frame, ranking.coverage(lists, len(catalog))
-
-    def _write(self, queries: Pairs, ranks: np.ndarray, per_query: pd.DataFrame) -> None:
-        ids = self._vocabulary.catalog.track_ids
-        head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
-        head["position"] = queries.length
-        frame = pd.concat([pd.DataFrame({**head, "rank": ranks}), per_query], axis=1)
-        write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
 
 
 def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool) -> None:

@@ -2,14 +2,107 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
-from pytorch_lightning import LightningModule
-from typing_extensions import get_protocol_members
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker
-from segue.runs.history import RunHistory
+from segue.runs.atomic import write_record
+from segue.runs.phases import PhaseClock
+
+
+class RunHistory(Callback):
+    """Metrics of the epochs so far, and of the test once there was one.
+
+    It is the first callback, so that the others find the epoch or the test in it. The steps after the test add to it.
+
+    Args:
+        clock: of the run; training, validation and test are counted.
+
+    Attributes:
+        clock: the clock.
+        epochs: for each epoch its number, from 0, under `epoch`, and its metrics by name.
+        tested_epoch: the entry of `epochs` whose weights were tested; empty before the test.
+        test: the test metrics by name.
+    """
+
+    def __init__(self, clock: PhaseClock | None = None) -> None:
+        self.clock = clock or PhaseClock()
+        self.epochs: list[dict[str, float]] = []
+        self._seconds_before = 0.0
+        self.tested_epoch: Mapping[str, float] = {}
+        self.test: dict[str, float] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Its name in checkpoints, which those of older versions have too."""
+        return "KeepHistory"
+
+    @property
+    def fit_seconds(self) -> float:
+        """How long training took, with what it had taken before it was resumed."""
+        return self._seconds_before + sum(self.clock.seconds.get(phase, 0.0) for phase in ("training", "validation"))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Count what came before as training."""
+        self.clock.end("training")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Count the validation."""
+        self.clock.end("validation")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Keep the metrics of the epoch. The checkpoint is written later and has them."""
+        self.epochs.append({"epoch": float(trainer.current_epoch), **_now(trainer)})
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Stop the clock."""
+        self.clock.end("training")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Keep the test metrics, and which epoch they are of: the best one by the checkpoint, or the last one."""
+        self.clock.end("test")
+        self.test, self.tested_epoch = _now(trainer), self.epochs[-1] if self.epochs else {}
+        kept = trainer.checkpoint_callback
+        if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
+            best = (epoch for epoch in self.epochs if epoch.get(str(kept.monitor)) == float(kept.best_model_score))
+            self.tested_epoch = next(best, self.tested_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs so far, and how long they took."""
+        return {"epochs": self.epochs, "fit_seconds": self.fit_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the epochs of a checkpoint, unless it has fewer than there were.
+
+        The test loads the checkpoint of the best epoch, which has no later epochs.
+        """
+        if len(state_dict["epochs"]) > len(self.epochs):
+            self.epochs = [dict(epoch) for epoch in state_dict["epochs"]]
+            self._seconds_before = state_dict["fit_seconds"]
+
+    def metrics(self) -> dict[str, int | float]:
+        """Validation metrics of the epoch whose weights were tested, test metrics, and how long training took."""
+        tested = {name: int(value) if name == "epoch" else value for name, value in self.tested_epoch.items()}
+        timing = {"epochs": len(self.epochs), "fit_seconds": round(self.fit_seconds, 3)}
+        return dict(sorted({**tested, **self.test, **timing}.items()))
+
+    def write(self, run_dir: Path, mlflow_run_id: str | None) -> Path:
+        """Write `metrics.json`: flat, the metrics and the id of the MLflow run, null where there is none.
+
+        Returns:
+            Its path.
+        """
+        path = run_dir / "metrics.json"
+        write_record(dict(sorted({**self.metrics(), "mlflow_run_id": mlflow_run_id}.items())), path)
+        return path
+
+
+def _now(trainer: Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -18,7 +111,7 @@ class RunContext:
 
     Args:
         datamodule: the data, set up.
-        history: what was measured; `KeepHistory` and `AfterTest` fill it.
+        history: what was measured.
         describe: measures the data, for MLflow.
     """
 
@@ -28,11 +121,5 @@ class RunContext:
 
 
 def ranker_of(pl_module: LightningModule) -> Ranker:
-    """The module as the ranker that it is.
-
-    Raises:
-        TypeError: it is none, a bug of ours.
-    """
-    if missing := sorted(name for name in get_protocol_members(Ranker) if not hasattr(pl_module, name)):
-        raise TypeError(f"{type(pl_module).__name__} is no Ranker (src/models/contracts.py): no {', '.join(missing)}")
+    """The module as the ranker that it is."""
     return cast(Ranker, pl_module)

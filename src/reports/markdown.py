@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-_RULES = {"l": "---", "r": "--:"}
-
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> list[str]:
     """The lines of a table.
@@ -13,12 +11,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> lis
         rows: cells of each row.
         align: a letter for each column: l for left, r for right; numbers go right.
     """
-    lines = [_line(head), f"|{'|'.join(_RULES[letter] for letter in align)}|"]
-    return [*lines, *(_line(row) for row in rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    rule = "|".join({"l": "---", "r": "--:"}[letter] for letter in align)
+    return [f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def escape(text: str) -> str:

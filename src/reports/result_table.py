@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -33,7 +33,7 @@ class Table:
         look: in the terminal: in a box, with lines between the rows too, or open.
         is_apart: whether title and notes may be wider than the table.
         ratios: widths of the columns to each other, of a table of a given width; empty: as wide as the cells are.
-        width: columns of the terminal; None: as wide as the cells are.
+        width: columns of the terminal that it fills at most; None: as wide as the cells are.
     """
 
     columns: Sequence[str]
@@ -46,7 +46,7 @@ class Table:
     ratios: Sequence[int] = ()
     width: int | None = None
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = RichTable(box=SIMPLE_HEAD if self.look == "open" else HEAVY_HEAD, show_lines=self.look == "lines")
         ratios: Sequence[int | None] = self.ratios or [None] * len(self.columns)
         for name, letter, ratio in zip(self.columns, self.align, ratios, strict=True):
@@ -54,12 +54,13 @@ class Table:
             table.add_column(escape(name), justify=side, no_wrap=letter.isupper(), ratio=ratio)
         for row in self.rows:
             table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-        table.width = self.width
-        if self.is_apart:
-            return Group(Text(self.title, "bold"), table, *(Text(note, "italic") for note in self.notes))
-        table.title, table.caption = escape(self.title) or None, escape("\n".join(self.notes)) or None
-        table.title_justify = table.caption_justify = "left"
-        return table
+        table.width = self.width and min(self.width, options.max_width)
+        if not self.is_apart:
+            table.title, table.caption = escape(self.title) or None, escape("\n".join(self.notes)) or None
+            table.title_justify = table.caption_justify = "left"
+        yield from [Text(self.title, "bold")] * self.is_apart
+        yield table
+        yield from (Text(note, "italic") for note in self.notes if self.is_apart)
 
     def markdown(self) -> str:
         """The table in Markdown, without its title and its notes."""

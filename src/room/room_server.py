@@ -477,7 +477,7 @@ def main(run_dir: Path, socket: Path, parent: int) -> None:
 
 
 def _locate(name: str) -> Path:
-    from segue.tracking.recommenders import locate_recommendations  # imports MLflow, which takes seconds
+    from segue.tracking.named_runs import locate_recommendations  # imports MLflow, which takes seconds
 
     return locate_recommendations(name)
 

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
+from segue.runs.atomic import write_text, write_whole
 
 PLAYS = "plays.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`: the plays of each track."""
@@ -29,9 +29,8 @@ def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[A
         path: the file to write.
         columns: further keys of the objects, each with a JSON value for each track.
     """
-    artists = [artist or None for artist in catalog.artists[catalog.artist_of].tolist()]
     names: dict[str, Sequence[Any]] = {
-        "artist": artists,
+        "artist": [artist or None for artist in catalog.artists[catalog.artist_of].tolist()],
         "title": catalog.titles.tolist(),
         "track": catalog.track_ids.tolist(),
         **(columns or {}),
@@ -75,13 +74,10 @@ def read_columns(path: Path, names: Iterable[str], catalog: Catalog) -> dict[str
     Returns:
         For each key that an object has, the JSON values in the order of the catalogue; None where there is none.
     """
-    found: dict[str, list[Any]] = {}
-    wanted = set(names)
-    for _, record in read_lines(path):
-        for name in wanted & record.keys():
-            column = found.setdefault(name, [None] * len(catalog))
-            column[int(catalog.rows_of(np.array(record["track"])))] = record[name]
-    return {name: found[name] for name in names if name in found}
+    lines = {record["track"]: record for _, record in read_lines(path)}
+    records = [lines[track] for track in catalog.track_ids.tolist()]
+    there = {name for record in records for name in record}
+    return {name: [record.get(name) for record in records] for name in names if name in there}
 
 
 def write_top_tracks(track_ids: Int64[np.ndarray, "P"], path: Path) -> None:
@@ -91,8 +87,7 @@ def write_top_tracks(track_ids: Int64[np.ndarray, "P"], path: Path) -> None:
         track_ids: raw ids of the most played tracks, most plays first.
         path: the file to write.
     """
-    text = json.dumps(track_ids.tolist())
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(json.dumps(track_ids.tolist()), path)
 
 
 def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
@@ -167,21 +162,22 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: the file cannot be read, or a line is not a JSON object.
     """
     try:
-        file = path.open("rb")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield (where := f"{path}, line {number}"), _object(line, where)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; a world has tracks.json and users.json") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{where} is damaged: not JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise InputError(f"{where} is damaged: expected a JSON object, got {type(record).__name__}")
-            yield where, record
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is damaged: not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{where} is damaged: expected a JSON object, got {type(record).__name__}")
+    return record
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:

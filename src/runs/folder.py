@@ -1,10 +1,13 @@
-"""The folder of a run: it has one run, is written by one process at a time, and has what resuming needs."""
+"""The folder of a run: what it has from the beginning, who may write into it, and how its config is named.
+
+It has one run, is written by one process at a time, and has what resuming needs.
+"""
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,10 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_whole
+from segue.runs.atomic import write_record, write_text
 from segue.runs.provenance import provenance
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -28,6 +32,11 @@ RECORD = "run.json"
 
 LOCK = ".lock"
 """The file that a process locks while it writes into a run folder."""
+
+UNCOMMITTED = "uncommitted.diff"
+"""What a run folder has of the changes that were not committed."""
+
+_OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
 
 _OF_THE_RUN = (
     "run_dir", "run_name", "resume", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
@@ -64,12 +73,12 @@ class RunRecord:
         Raises:
             InputError: no run was started in the folder, its record is damaged, or it has another layout.
         """
+        from pydantic import TypeAdapter
+
         path = run_dir / RECORD
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            known = cls(**{name: record[name] for name in cls.__dataclass_fields__})
-            if not isinstance(known.overrides, list) or not all(isinstance(word, str) for word in known.overrides):
-                raise TypeError
+            known = TypeAdapter(cls).validate_python(record)
         except FileNotFoundError:
             raise InputError(
                 f"resume={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
@@ -92,19 +101,16 @@ def short_run_name(run_id: str) -> str:
 
 def is_resumable(run_dir: Path) -> bool:
     """Whether a run was started there whose record this version can use."""
-    try:
-        RunRecord.read(run_dir)
-    except InputError:
-        return False
-    return True
+    with suppress(InputError):
+        return bool(RunRecord.read(run_dir))
+    return False
 
 
 def _commit_of(run_dir: Path) -> str:
     """The commit in the head of `config.yaml`; `unknown` where there is none."""
-    try:
+    found = None
+    with suppress(OSError, ValueError):
         found = re.search(r"^# git_commit: (\S+)", (run_dir / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    except (OSError, ValueError):
-        return "unknown"
     return found[1] if found else "unknown"
 
 
@@ -132,6 +138,9 @@ def refuse_used_folder(
 def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
     """Let no other process write into a run folder.
 
+    A run that fails before it has written anything of its own frees its folder for another run. One whose folder has
+    more, such as a checkpoint, keeps it, where it can be resumed.
+
     Args:
         run_dir: the folder; created where it is missing.
         is_resumed: whether the folder has the run that this process resumes.
@@ -152,6 +161,11 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
         raise InputError(f"{run_dir} holds a run already, which another process is writing; {remedy}") from None
     try:
         yield
+    except Exception:
+        if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | {LOCK, "rejected.jsonl"}:
+            for name in _OF_THE_BEGINNING:
+                (run_dir / name).unlink(missing_ok=True)
+        raise
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
@@ -159,36 +173,64 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
 
 def remove_if_empty(folder: Path) -> None:
     """Remove an empty run folder, and empty folders above it that were created for it."""
-    try:
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        return
-    for parent in folder.parents[:2]:
-        if not parent.is_relative_to(Path.cwd() / "outputs"):  # other folders may have been there before
-            return
-        try:
-            parent.rmdir()
-        except OSError:
-            return
+        for parent in folder.parents[:2]:
+            if parent.is_relative_to(Path.cwd() / "outputs"):  # other folders may have been there before
+                parent.rmdir()
 
 
-def write_config(config: Any, path: Path, *, is_resumed: bool = False) -> None:
-    """Write the resolved config (plain dicts, lists and values), headed by its provenance.
+def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
+    """Refuse a recipe whose values the model cannot take, before any data are read.
 
     Args:
-        config: the config.
-        path: where.
+        config: all of it.
+        model: its name in `conf/model/`.
+        recipe: its name in `conf/recipe/`.
+
+    Raises:
+        InputError: the recipe has no values for the model, or a baseline gets settings of gradient training.
+    """
+    try:
+        OmegaConf.to_container(config.model, resolve=True)
+    except InterpolationKeyError:
+        raise InputError(
+            f"model={model} takes values from its recipe, and recipe={recipe} has none for it; leave out recipe=, so "
+            "that datamodule= names it"
+        ) from None
+    given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
+    if "loss" not in config.ranker and given:
+        raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
+
+
+def record_beginning(
+    config: DictConfig, *, words: Sequence[str], data_digest: str, mlflow_run_id: str | None, is_resumed: bool
+) -> None:
+    """Write `config.yaml`, resolved and headed by its provenance, and `run.json`.
+
+    Args:
+        config: all of it.
+        words: the overrides of the command line.
+        data_digest: of the data that the run learns from.
+        mlflow_run_id: of MLflow, if it has one.
         is_resumed: whether the folder has this run already.
 
     Raises:
-        InputError: the folder holds a run already.
+        InputError: the folder holds another run.
     """
+    run_dir = Path(config.run_dir)
     if not is_resumed:
-        refuse_used_folder(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_used_folder(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
     head = "".join(f"# {name}: {value}\n" for name, value in provenance().items())
-    text = head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(head + yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True), run_dir / "config.yaml")
+    RunRecord(
+        overrides=[word for word in words if not word.startswith(("resume=", "trust="))],
+        mlflow_run_id=mlflow_run_id,
+        data_digest=data_digest,
+        began_in=str(Path.cwd()),
+        run_dir=str(run_dir.resolve()),
+    ).write(run_dir)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,13 +261,11 @@ def parameters(config: DictConfig) -> dict[str, Any]:
     `recipe.name`. What a source does not have (`datamodule.columns.skipped=null`) and its SQL are left out too.
     """
     values = flatten(as_dict(config))
-    decided = [
-        name for name, value in flatten(as_dict(config, resolve=False)).items() if not _ELSEWHERE.search(str(value))
-    ]
     return {
         name: values[name]
-        for name in decided
-        if name.partition(".")[0] not in _OF_THE_RUN
+        for name, text in flatten(as_dict(config, resolve=False)).items()
+        if not _ELSEWHERE.search(str(text))
+        and name.partition(".")[0] not in _OF_THE_RUN
         and (not name.startswith("recipe.") or name == "recipe.name")
         and not (name.startswith("datamodule.") and values[name] in (None, {}, [], "auto"))
         and not name.startswith(("datamodule.sql.", "datamodule.catalogue.sql.", "datamodule.attribute_defaults."))
@@ -246,7 +286,7 @@ def setup_name(
     model: str,
     alpha: float | str | None,
     parts: Mapping[str, float] | Sequence[str] | None = None,
-    recipe: str | None,
+    recipe: str,
     context: str,
     overrides: Sequence[str],
     swept: Sequence[str],
@@ -257,7 +297,7 @@ def setup_name(
         model: name of the model.
         alpha: its alpha, where it has one.
         parts: its parts, where they are named: they are shown instead of alpha.
-        recipe: name of the recipe, if it is not the one that the source names.
+        recipe: name of the recipe; it is shown if the command line chose it.
         context: name of the context; it is not shown if it is `last`.
         overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
@@ -269,25 +309,18 @@ def setup_name(
         mix = " ".join(f"{part}={short(weight)}" for part, weight in parts.items())
     elif parts is not None:
         mix = "+".join(map(str, parts))
-    words = [model, mix, recipe or "", "" if context == "last" else f"context={context}"]
-    for word in overrides:
-        key, _, value = word.partition("=")
-        key = key.lstrip("+~")
-        if key in swept and key not in (
-            "model",
-            "model.alpha",
-            "model.parts",
-            "experiment",
-            "recipe",
-            "context",
-            "seed",
-        ):
-            words.append(f"{key.rpartition('.')[2]}={short(value)}")
+    is_chosen = any(word.startswith(("recipe=", "experiment=")) for word in overrides)
+    words = [model, mix, recipe if is_chosen else "", "" if context == "last" else f"context={context}"]
+    pairs = (word.lstrip("+~").partition("=") for word in overrides)
+    words += [
+        f"{key.rpartition('.')[2]}={short(value)}" for key, _, value in pairs if key in swept and key not in _SHOWN
+    ]
     name = " ".join(filter(None, words))
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return name if len(name) <= 100 else f"{name[:99]}…"
 
 
-_LONGEST_NAME = 100
+_SHOWN = ("model", "model.alpha", "model.parts", "experiment", "recipe", "context", "seed")
+"""Keys that are in the name already, or in none."""
 
 
 def short(value: object) -> str:

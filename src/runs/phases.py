@@ -7,22 +7,18 @@ _STARTED = time.perf_counter() - time.process_time()
 
 
 class PhaseClock:
-    """Counts time by phase, from now on: every moment belongs to one phase.
+    """Counts time by phase: every moment belongs to one phase.
+
+    Args:
+        of_process: whether it counts since the process started, and not from now on.
 
     Attributes:
         seconds: wall-clock time of each phase by name, in the order in which they first ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_process: bool = False) -> None:
         self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    @classmethod
-    def of_process(cls) -> "PhaseClock":
-        """A clock that counts since the process started."""
-        clock = cls()
-        clock._since = _STARTED
-        return clock
+        self._since = _STARTED if of_process else time.perf_counter()
 
     def end(self, phase: str) -> None:
         """Count the time since the end of the last phase."""

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -87,12 +87,10 @@ def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:
     text = Path(str(installed.locate_file("torch/version.py"))).read_text(encoding="utf-8")
     build = dict(re.findall(r"^(__version__|git_version) = '(.+)'", text, re.MULTILINE))
     found = {"torch_build": f"{build.get('__version__')}, commit {build.get('git_version')}"}
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads((environment / "torch.json").read_text(encoding="utf-8"))
         if record["version"] == installed.version:  # another one may have been installed since
             found["torch_archive"] = f"{record['archive']}, sha256 {record['sha256']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return found
 
 

@@ -8,7 +8,8 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic n
 
 from segue.catalog import Catalog
 from segue.errors import InputError, check_number
-from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import write_lines
 
 SCORE_DECIMALS = 6
 """Scores are compared, ranked and written with this many decimals."""
@@ -60,18 +61,6 @@ class Recommendations:
     users: Int64[np.ndarray, "Q"] | None = None
     plays: Int64[np.ndarray, "N"] | None = None
 
-    def of_users(self, users: Int64[np.ndarray, "U"]) -> Int64[np.ndarray, "U K"]:
-        """The lists of some users. They must be lists of users.
-
-        Args:
-            users: raw ids.
-
-        Returns:
-            Rows of the candidates of each user; -1 for a user who has no list.
-        """
-        assert self.users is not None
-        return lists_of(users, self.users, self.rows)
-
     def write(self, path: Path, catalog: Catalog, *, format: str) -> None:
         """Write JSON lines; see `write_lists`. They must be lists of tracks.
 
@@ -97,11 +86,13 @@ class Recommendations:
         Raises:
             InputError: the file is missing or damaged, or belongs to another catalogue. The message names the line.
         """
-        form, lines = _read_lines(path)
-        if form is _OF_USERS:
-            return cls._of_users(lines, catalog, path)
-        recommendations = cls._of_tracks(lines, catalog, path)
-        _check_names(lines, catalog, path)
+        lines = _read_lines(path)
+        if lines.key == "user":
+            rows, scores = _padded(lines, catalog, np.zeros(len(lines.keys), np.int64))
+            order = np.argsort(lines.keys)
+            return cls(rows=rows[order], scores=scores[order], users=lines.keys[order])
+        recommendations = cls._of_tracks(lines, catalog)
+        _check_names(lines, catalog)
         return recommendations
 
     @classmethod
@@ -118,35 +109,27 @@ class Recommendations:
             InputError: the file is missing or damaged, has lists of users, or recommends a track that has no line. The
                 message names the line.
         """
-        form, lines = _read_lines(path)
-        if form is _OF_USERS:
+        lines = _read_lines(path)
+        if lines.key == "user":
             raise InputError(
                 f"{path} has lists of users and therefore no catalogue; name the catalogue: tracks=<path>/tracks.json"
             )
         titles, artists = ([_name(name) for name in names] for names in (lines.titles, lines.artists))
         catalog = Catalog.from_columns(lines.keys.tolist(), titles, artists, source=str(path))
-        return cls._of_tracks(lines, catalog, path), catalog
+        return cls._of_tracks(lines, catalog), catalog
 
     @classmethod
-    def _of_tracks(cls, lines: "_Lines", catalog: Catalog, path: Path) -> "Recommendations":
-        query_rows = catalog.rows_of(lines.keys)
-        rows, scores = _padded(lines, catalog, path, query_rows)
-        is_whole, plays = len(query_rows) == len(catalog), None
-        if is_whole and (lines.plays >= 0).all():
-            plays = np.empty(len(catalog), np.int64)
-            plays[query_rows] = lines.plays
-        if is_whole and (query_rows == np.arange(len(catalog))).all():
-            return cls(rows=rows, scores=scores, plays=plays)
-        all_rows = np.full((len(catalog), rows.shape[1]), -1, np.int64)
-        all_scores = np.full(all_rows.shape, np.nan, np.float32)
-        all_rows[query_rows], all_scores[query_rows] = rows, scores
-        return cls(rows=all_rows, scores=all_scores, plays=plays)
-
-    @classmethod
-    def _of_users(cls, lines: "_Lines", catalog: Catalog, path: Path) -> "Recommendations":
-        rows, scores = _padded(lines, catalog, path, np.zeros(len(lines.keys), np.int64))
-        order = np.argsort(lines.keys)
-        return cls(rows=rows[order], scores=scores[order], users=lines.keys[order])
+    def _of_tracks(cls, lines: "_Lines", catalog: Catalog) -> "Recommendations":
+        query_rows, plays = catalog.rows_of(lines.keys), None
+        rows, scores = _padded(lines, catalog, query_rows)
+        if len(query_rows) == len(catalog) and (lines.plays >= 0).all():
+            plays = lines.plays[np.argsort(query_rows)]
+        if not np.array_equal(query_rows, np.arange(len(catalog))):
+            shape = len(catalog), rows.shape[1]
+            (all_rows := np.full(shape, -1, np.int64))[query_rows] = rows
+            (all_scores := np.full(shape, np.nan, np.float32))[query_rows] = scores
+            rows, scores = all_rows, all_scores
+        return cls(rows=rows, scores=scores, plays=plays)
 
 
 def lists_of(
@@ -175,7 +158,7 @@ def key_of_lines(path: Path) -> str:
     Raises:
         InputError: it cannot be read.
     """
-    return (_form_of(next(_bare_lines(path), b"")) or _OF_TRACKS).key
+    return _key_of(next(_bare_lines(path), b"")) or "track"
 
 
 def write_lists(
@@ -202,29 +185,25 @@ def write_lists(
     """
     ids, artists = np.append(catalog.track_ids, -1), catalog.artists[catalog.artist_of]
 
-    def write(partial: Path) -> None:
+    def lines() -> Iterator[dict[str, Any]]:
         row = 0
-        with partial.open("w", encoding="utf-8") as file:
-            for rows, scores in blocks:
-                lengths = (rows >= 0).sum(1).tolist()
-                for candidates, of_list, length in zip(ids[rows].tolist(), scores, lengths, strict=True):
-                    line = {
-                        "artist": artists[row],
-                        "title": catalog.titles[row],
-                        FORMATS[format]: int(catalog.track_ids[row]),
-                    }
-                    if catalog.source_ids is not None:
-                        line["id"] = catalog.source_ids[row]
-                    line["recommendations"] = candidates[:length]
-                    own = of_list[:length].astype(np.float64)
-                    if not np.isnan(own).any():
-                        line["scores"] = own.round(SCORE_DECIMALS).tolist()
-                    if plays is not None:
-                        line["plays"] = int(plays[row])
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    row += 1
+        for rows, scores in blocks:
+            lengths = (rows >= 0).sum(1).tolist()
+            for candidates, of_list, length in zip(ids[rows].tolist(), scores, lengths, strict=True):
+                track = int(catalog.track_ids[row])
+                line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: track}
+                if catalog.source_ids is not None:
+                    line["id"] = catalog.source_ids[row]
+                line["recommendations"] = candidates[:length]
+                own = of_list[:length].astype(np.float64)
+                if not np.isnan(own).any():
+                    line["scores"] = own.round(SCORE_DECIMALS).tolist()
+                if plays is not None:
+                    line["plays"] = int(plays[row])
+                yield line
+                row += 1
 
-    write_whole(path, write)
+    write_lines(path, lines())
 
 
 def file_digest(path: Path) -> str:
@@ -240,23 +219,13 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
 
 
-def has_lists_of_users(path: Path) -> bool:
-    """Whether the lists of a file are those of users; its first line decides.
-
-    Args:
-        path: the file.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    return _form_of(next(_bare_lines(path), b"")) is _OF_USERS
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Lines:
     """The lines of a file as columns, which need much less memory than objects: n lines with E candidates in all.
 
     Args:
+        path: the file.
+        key: the key that its lines have for what they are about, of `_LISTS`.
         keys: the track or the user that each line is about; all differ.
         lengths: number of its candidates.
         ids: raw ids of the candidates of all lines.
@@ -266,6 +235,8 @@ class _Lines:
         plays: plays in each line; -1 without any.
     """
 
+    path: Path
+    key: str
     keys: Int64[np.ndarray, "n"]
     lengths: Int64[np.ndarray, "n"]
     ids: Int64[np.ndarray, "E"]
@@ -280,7 +251,7 @@ _NUM_AT_ONCE = 2**20
 
 
 def _padded(
-    lines: _Lines, catalog: Catalog, path: Path, query_rows: Int64[np.ndarray, "n"]
+    lines: _Lines, catalog: Catalog, query_rows: Int64[np.ndarray, "n"]
 ) -> tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]:
     """Candidates and scores of each line; `query_rows` is negative where the track of a line is unknown."""
     rows, ends = lines.ids, lines.lengths.cumsum()  # rows replace the ids, of which there may be hundreds of millions
@@ -296,7 +267,7 @@ def _padded(
     if bad_lines:
         number, unknown = min(bad_lines)
         raise InputError(
-            f"{path}, line {number + 1}: track {unknown} is not in the catalogue of {len(catalog)} tracks; "
+            f"{lines.path}, line {number + 1}: track {unknown} is not in the catalogue of {len(catalog)} tracks; "
             "use the catalogue that these recommendations were made for"
         )
     shape = len(ends), max(int(lines.lengths.max()), 1)
@@ -312,7 +283,7 @@ def _name(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _check_names(lines: _Lines, catalog: Catalog, path: Path) -> None:
+def _check_names(lines: _Lines, catalog: Catalog) -> None:
     """Refuse a file in which a track has another title or artist than in the catalogue."""
     rows = catalog.rows_of(lines.keys)
     titles, artists = catalog.titles[rows], catalog.artists[catalog.artist_of[rows]]
@@ -320,76 +291,43 @@ def _check_names(lines: _Lines, catalog: Catalog, path: Path) -> None:
         in_catalog = (titles[number], artists[number])
         if any(_name(name) and name != known for name, known in zip(in_file, in_catalog, strict=True)):
             raise InputError(
-                f"{path}, line {number + 1}: track {lines.keys[number]} is {in_file[0]!r} by {in_file[1]!r} in this "
-                f"file and {in_catalog[0]!r} by {in_catalog[1]!r} in the catalogue; use the catalogue that these "
+                f"{lines.path}, line {number + 1}: track {lines.keys[number]} is {in_file[0]!r} by {in_file[1]!r} in "
+                f"this file and {in_catalog[0]!r} by {in_catalog[1]!r} in the catalogue; use the catalogue that these "
                 "recommendations were made for"
             )
 
 
+_LISTS = {"track": "recommendations", "item_id": "recommendations", "user": "tracks"}
+"""The keys that all lines of a file have: of what the list is about, and of the list."""
 _Id = Annotated[int, Field(gt=-(2**63), lt=2**63)]
-_STRICT = ConfigDict(strict=True)
+_TYPED: Any = TypedDict  # of keys that a type checker need not know
+_LINES = {
+    key: TypeAdapter(
+        with_config(ConfigDict(strict=True))(
+            _TYPED(
+                "Line",
+                {
+                    key: _Id,
+                    of_list: list[_Id],
+                    "scores": NotRequired[list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None],
+                    "plays": NotRequired[Annotated[int, Field(ge=0, lt=2**63)]],
+                    "title": NotRequired[Any],
+                    "artist": NotRequired[Any],
+                },
+            )
+        )
+    ).validate_json
+    for key, of_list in _LISTS.items()
+}
+"""Parses and checks a line, by its first key."""
 
 
-class _Rest(TypedDict):
-    scores: NotRequired[list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None]
-    title: NotRequired[Any]
-    artist: NotRequired[Any]
-    plays: NotRequired[Annotated[int, Field(ge=0, lt=2**63)]]
-
-
-class _Line(_Rest):
-    key: int
-    candidates: list[int]
-
-
-@with_config(_STRICT)
-class _TrackLine(_Rest):
-    key: Annotated[_Id, Field(alias="track")]
-    candidates: Annotated[list[_Id], Field(alias="recommendations")]
-
-
-@with_config(_STRICT)
-class _ItemLine(_Rest):
-    key: Annotated[_Id, Field(alias="item_id")]
-    candidates: Annotated[list[_Id], Field(alias="recommendations")]
-
-
-@with_config(_STRICT)
-class _UserLine(_Rest):
-    key: Annotated[_Id, Field(alias="user")]
-    candidates: Annotated[list[_Id], Field(alias="tracks")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Form:
-    """The keys that all lines of a file have: of what the list is about, and of the list."""
-
-    key: str
-    candidates: str
-    parse: Callable[[bytes], Any]
-
-    def expected(self, key: str) -> str:
-        """What a line must have under a key."""
-        return {
-            self.candidates: f'"{self.candidates}" must be a list of track ids',
-            "scores": '"scores" must be one finite number for each recommendation',
-            "plays": '"plays" must be a whole number of at least 0',
-        }.get(key, f'expected an object with a whole number under "{self.key}"')
-
-
-_OF_TRACKS = _Form(key="track", candidates="recommendations", parse=TypeAdapter(_TrackLine).validate_json)
-_OF_ITEMS = _Form(key="item_id", candidates="recommendations", parse=TypeAdapter(_ItemLine).validate_json)
-_OF_USERS = _Form(key="user", candidates="tracks", parse=TypeAdapter(_UserLine).validate_json)
-_FORMS = (_OF_TRACKS, _OF_ITEMS, _OF_USERS)
-
-
-def _form_of(bare: bytes) -> _Form | None:
-    """The form of a line; None where it has the keys of none."""
-    try:
+def _key_of(bare: bytes) -> str | None:
+    """What the list of a line is about; None where it has the keys of none."""
+    with suppress(ValueError, RecursionError):
         line = json.loads(bare)
-    except (ValueError, RecursionError):
-        return None
-    return next((form for form in _FORMS if form.key in line), None) if isinstance(line, Mapping) else None
+        return next((key for key in _LISTS if key in line), None) if isinstance(line, Mapping) else None
+    return None
 
 
 def _bare_lines(path: Path) -> Iterator[bytes]:
@@ -403,64 +341,63 @@ def _bare_lines(path: Path) -> Iterator[bytes]:
         ) from None
 
 
-def _read_lines(path: Path) -> tuple[_Form, _Lines]:
-    form: _Form | None = None
+def _read_lines(path: Path) -> _Lines:
+    key: str | None = None
     keys, lengths, ids, plays, scores = array("q"), array("q"), array("q"), array("q"), array("f")
     titles: list[Any] = []
     artists: list[Any] = []
     known: dict[str, str] = {}  # an artist has many tracks
     for number, bare in enumerate(_bare_lines(path), start=1):
-        form = form or _form_of(bare) or _OF_TRACKS
-        line = _parse(bare, form, f"{path}, line {number}")
-        keys.append(line["key"])
-        lengths.append(len(line["candidates"]))
-        ids.fromlist(line["candidates"])
-        of_line, artist = line.get("scores"), line.get("artist")
-        scores.fromlist([math.nan] * len(line["candidates"]) if of_line is None else of_line)
+        key = key or _key_of(bare) or "track"
+        line = _parse(bare, key, f"{path}, line {number}")
+        candidates, of_list, artist = line[_LISTS[key]], line.get("scores"), line.get("artist")
+        keys.append(line[key])
+        lengths.append(len(candidates))
+        ids.fromlist(candidates)
+        scores.fromlist([math.nan] * len(candidates) if of_list is None else of_list)
         plays.append(line.get("plays", -1))
         titles.append(line.get("title"))
         artists.append(known.setdefault(artist, artist) if isinstance(artist, str) else artist)
-    if form is None:
+    if key is None:
         raise InputError(f"{path} is empty: expected one line for each track of the catalogue")
-    lines = _Lines(
-        keys=np.frombuffer(keys, np.int64),
-        lengths=np.frombuffer(lengths, np.int64),
-        ids=np.frombuffer(ids, np.int64),
-        scores=np.frombuffer(scores, np.float32),
-        titles=titles,
-        artists=artists,
-        plays=np.frombuffer(plays, np.int64),
-    )
-    order = np.argsort(lines.keys, kind="stable")
-    is_repeated = lines.keys[order][1:] == lines.keys[order][:-1]
+    numbers = {"keys": keys, "lengths": lengths, "ids": ids, "plays": plays}
+    columns: dict[str, Any] = {name: np.frombuffer(column, np.int64) for name, column in numbers.items()}
+    columns |= {"scores": np.frombuffer(scores, np.float32), "titles": titles, "artists": artists}
+    order = np.argsort(columns["keys"], kind="stable")
+    is_repeated = np.diff(columns["keys"][order]) == 0
     if is_repeated.any():
         number = int(order[1:][is_repeated].min())
-        name = f"{form.key.removesuffix('_id')} {lines.keys[number]}"
+        name = f"{key.removesuffix('_id')} {keys[number]}"
         raise InputError(f"{path}, line {number + 1}: {name} has two lines; give it one list")
-    return form, lines
+    return _Lines(path=path, key=key, **columns)
 
 
-def _parse(bare: bytes, form: _Form, where: str) -> _Line:
+def _parse(bare: bytes, key: str, where: str) -> dict[str, Any]:
     """Parse and check one line of a recommendations file; every error message starts with `where`."""
     try:
-        line: _Line = form.parse(bare)
+        line: dict[str, Any] = _LINES[key](bare)
     except ValidationError as error:
-        first, found = error.errors(include_url=False)[0], _form_of(bare)
+        first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
             raise InputError(f"{where} is damaged: not JSON ({first['msg']})") from None
-        if found is None:
-            keys = ", ".join(f'"{one.key}"' for one in _FORMS[:-1])
-            keys += f' or "{_FORMS[-1].key}"'
-            raise InputError(f"{where} is damaged: expected an object with a whole number under {keys}") from None
-        if found is not form:
-            raise InputError(
-                f'{where} has the key "{found.key}", and line 1 has "{form.key}"; give all lines the same keys'
-            ) from None
-        raise InputError(f"{where} is damaged: {form.expected(str(first['loc'][0]))}") from None
-    key, candidates, scores = line["key"], line["candidates"], line.get("scores")
-    if len(set(candidates)) < len(candidates) or (form is not _OF_USERS and key in candidates):
-        others = "" if form is _OF_USERS else f" other than {key} itself"
+        if _key_of(bare) is None:
+            rule = _expected('track", "item_id" or "user', "key")
+            raise InputError(f"{where} is damaged: {rule}") from None
+        raise InputError(f"{where} is damaged: {_expected(key, str(first['loc'][0]))}") from None
+    candidates, scores, is_of_user = line[_LISTS[key]], line.get("scores"), key == "user"
+    if len(set(candidates)) < len(candidates) or (not is_of_user and line[key] in candidates):
+        others = "" if is_of_user else f" other than {line[key]} itself"
         raise InputError(f"{where} is damaged: the list must name distinct tracks{others}")
     if scores is not None and len(scores) != len(candidates):
-        raise InputError(f"{where} is damaged: {form.expected('scores')}")
+        raise InputError(f"{where} is damaged: {_expected(key, 'scores')}")
     return line
+
+
+def _expected(key: str, wrong: str) -> str:
+    """What a line must have under the key that is wrong."""
+    if wrong in _LISTS.values():
+        return f'"{wrong}" must be a list of track ids'
+    return {
+        "scores": '"scores" must be one finite number for each recommendation',
+        "plays": '"plays" must be a whole number of at least 0',
+    }.get(wrong, f'expected an object with a whole number under "{key}"')

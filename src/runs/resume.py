@@ -41,11 +41,6 @@ class PreviousRun:
     value: float | None = None
 
     @property
-    def record(self) -> RunRecord:
-        """Its record, written when it started."""
-        return RunRecord.read(self.run_dir)
-
-    @property
     def checkpoint(self) -> Path | None:
         """The checkpoint to continue from; None where no epoch was finished."""
         path = self.run_dir / CHECKPOINT
@@ -137,12 +132,14 @@ def named_run(config: DictConfig) -> PreviousRun | None:
     Raises:
         InputError: it was another run than this config makes, or a new run would be written over another.
     """
-    if config.resume is True and not config.get("logger"):
-        raise InputError("resume=true looks for the run in MLflow, and logger=none has none; give resume=<run folder>")
-    if config.resume is True:  # the run may be the one in this very folder
-        return None
     if config.resume in (None, False):
         refuse_used_folder(Path(config.run_dir))
+        return None
+    if config.resume is True:  # the run may be the one in this very folder
+        if not config.get("logger"):
+            raise InputError(
+                "resume=true looks for the run in MLflow, and logger=none has none; give resume=<run folder>"
+            )
         return None
     folder = Path(str(config.resume))
     _refuse_another(folder, config)
@@ -164,7 +161,7 @@ def run_to_resume(
     Raises:
         InputError: the data has changed since.
     """
-    if named and named.record.data_digest != data_digest:
+    if named and RunRecord.read(named.run_dir).data_digest != data_digest:
         raise InputError(f"resume={named.run_dir}: {data} has other data than it began with; start a new run")
     finished = [run for run in same if run.value is not None]
     return named or next(iter([*finished, *same]), None)
@@ -183,8 +180,7 @@ def setup_digest(config: DictConfig) -> str:
 def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     """The config, resolved, as if its run folder were the current one."""
     copy = config.copy()
-    for name, value in {"run_dir": ".", "run_name": "", **changes}.items():
-        copy[name] = value
+    copy.merge_with({"run_dir": ".", "run_name": "", **changes})
     return as_dict(copy)
 
 

@@ -26,21 +26,21 @@ MAX_LENGTH = 1000
 
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
-_KINDS: dict[str, tuple[str, int]] = {
-    "queries": ("float32", 2),
-    "items": ("float32", 2),
-    "part_names": ("str", 1),
-    "part_ends": ("int64", 1),
-    "part_lengths": ("float32", 1),
-    "part_shares": ("float32", 1),
-    "part_powers": ("float32", 1),
-    "age_weights": ("float32", 2),
-    "skipped": ("float32", 0),
-    "heard_penalty": ("float32", 0),
-    "heard_within": ("int64", 0),
-    "context": ("str", 0),
+_ARRAYS: dict[str, tuple[str, str, int]] = {
+    "queries": ("queries", "float32", 2),
+    "items": ("items", "float32", 2),
+    "parts": ("part_names", "str", 1),
+    "ends": ("part_ends", "int64", 1),
+    "lengths": ("part_lengths", "float32", 1),
+    "shares": ("part_shares", "float32", 1),
+    "powers": ("part_powers", "float32", 1),
+    "age_weights": ("age_weights", "float32", 2),
+    "skipped": ("skipped", "float32", 0),
+    "penalty": ("heard_penalty", "float32", 0),
+    "heard_within": ("heard_within", "int64", 0),
+    "context": ("context", "str", 0),
 }
-"""The arrays of a file with their kinds and numbers of dimensions; it has `track_ids` too."""
+"""For each field its array in the file, with its kind and number of dimensions; the file has `track_ids` too."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,20 +91,7 @@ class SessionVectors:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""
-        return {
-            "queries": self.queries,
-            "items": self.items,
-            "part_names": np.array(self.parts, np.str_),
-            "part_ends": self.ends,
-            "part_lengths": self.lengths,
-            "part_shares": self.shares,
-            "part_powers": self.powers,
-            "age_weights": self.age_weights,
-            "skipped": np.array(self.skipped, np.float32),
-            "heard_penalty": np.array(self.penalty, np.float32),
-            "heard_within": np.array(self.heard_within, np.int64),
-            "context": np.array(self.context, np.str_),
-        }
+        return {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, where: str) -> "SessionVectors":
@@ -121,64 +108,44 @@ class SessionVectors:
         if (lengths := arrays.get("part_lengths")) is not None and lengths.dtype == np.float32:
             arrays = {"part_shares": lengths**2, **arrays}  # older versions wrote no shares
         arrays = {"heard_within": np.array(MAX_LENGTH, np.int64), **arrays}  # in older versions the whole session
-        for name, (kind, dimensions) in _KINDS.items():
+        values: dict[str, Any] = {}
+        for field, (name, kind, dimensions) in _ARRAYS.items():
             array = arrays.get(name)
             if array is None or array.ndim != dimensions or not array.dtype.name.startswith(kind):
                 found = "is missing" if array is None else f"is {array.dtype} with {array.ndim} dimensions"
                 raise _damaged(where, f"{name} must be {kind} with {dimensions} dimensions, and {found}")
-        queries, items, ends = arrays["queries"], arrays["items"], arrays["part_ends"]
-        num_parts = len(ends)
-        for name, shape in {
-            "items": queries.shape,
-            "part_names": (num_parts,),
-            "part_lengths": (num_parts,),
-            "part_shares": (num_parts,),
-            "part_powers": (num_parts,),
-            "age_weights": (num_parts, arrays["age_weights"].shape[1]),
-        }.items():
+            values[field] = array if dimensions else array.item()
+        num_parts, width = len(values["ends"]), values["queries"].shape[1]
+        shapes = {"items": values["queries"].shape, "age_weights": (num_parts, values["age_weights"].shape[1])}
+        shapes |= dict.fromkeys(("part_names", "part_lengths", "part_shares", "part_powers"), (num_parts,))
+        for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 raise _damaged(where, f"{name} must have the shape {shape}, and has {arrays[name].shape}")
-        if len(queries) != num_tracks:
+        if len(values["queries"]) != num_tracks:
             raise InputError(
-                f"{where} has vectors of {len(queries)} tracks, and the catalogue has {num_tracks}; use the vectors "
-                "and the catalogue of one run"
+                f"{where} has vectors of {len(values['queries'])} tracks, and the catalogue has {num_tracks}; use the "
+                "vectors and the catalogue of one run"
             )
-        width, length = queries.shape[1], arrays["age_weights"].shape[1]
-        skipped, penalty, context = float(arrays["skipped"]), float(arrays["heard_penalty"]), str(arrays["context"])
-        heard_within = int(arrays["heard_within"])
+        values["parts"] = tuple(values["parts"].tolist())
+        made = cls(**{**values, "items": np.ascontiguousarray(values["items"])})  # as faiss needs it
+        ends, ages = made.ends, made.age_weights
         is_right = {
-            f"part_ends must increase up to at most {width}": bool(
-                1 <= num_parts <= _MAX_PARTS and (np.diff(ends, prepend=0) > 0).all() and ends[-1] <= width
-            ),
+            f"part_ends must increase up to at most {width}": 1 <= num_parts <= _MAX_PARTS
+            and (np.diff(ends, prepend=0) > 0).all()
+            and ends[-1] <= width,
             f"vectors must be at most {_MAX_WIDTH} wide": 1 <= width <= _MAX_WIDTH,
-            f"age_weights must be finite and of 1 to {MAX_LENGTH} ages": bool(
-                1 <= length <= MAX_LENGTH and np.isfinite(arrays["age_weights"]).all()
-            ),
-            "part_powers must be in [0, 1]": bool(((arrays["part_powers"] >= 0) & (arrays["part_powers"] <= 1)).all()),
-            "part_shares must be in [0, 1], or NaN": not (
-                (arrays["part_shares"] < 0) | (arrays["part_shares"] > 1 + 1e-6)
-            ).any(),
-            "skipped must be in [-1, 1]": -1 <= skipped <= 1,
-            "heard_penalty must be at least 0": penalty >= 0,
-            f"heard_within must be 0 to {MAX_LENGTH}": 0 <= heard_within <= MAX_LENGTH,
-            f"context must be one of {', '.join(CONTEXTS)}": context in CONTEXTS,
+            f"age_weights must be finite and of 1 to {MAX_LENGTH} ages": 1 <= made.max_length <= MAX_LENGTH
+            and np.isfinite(ages).all(),
+            "part_powers must be in [0, 1]": ((made.powers >= 0) & (made.powers <= 1)).all(),
+            "part_shares must be in [0, 1], or NaN": not ((made.shares < 0) | (made.shares > 1 + 1e-6)).any(),
+            "skipped must be in [-1, 1]": -1 <= made.skipped <= 1,
+            "heard_penalty must be at least 0": made.penalty >= 0,
+            f"heard_within must be 0 to {MAX_LENGTH}": 0 <= made.heard_within <= MAX_LENGTH,
+            f"context must be one of {', '.join(CONTEXTS)}": made.context in CONTEXTS,
         }
         if wrong := [rule for rule, holds in is_right.items() if not holds]:
             raise _damaged(where, wrong[0])
-        return cls(
-            queries=queries,
-            items=np.ascontiguousarray(items, np.float32),  # as faiss needs it
-            parts=tuple(arrays["part_names"].tolist()),
-            ends=ends,
-            lengths=arrays["part_lengths"],
-            shares=arrays["part_shares"],
-            powers=arrays["part_powers"],
-            age_weights=arrays["age_weights"],
-            skipped=skipped,
-            penalty=penalty,
-            heard_within=heard_within,
-            context=context,
-        )
+        return made
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.
@@ -207,12 +174,12 @@ class SessionVectors:
             if size > (most := 8 * len(catalog) * (_MAX_WIDTH + 1) + 2**24):
                 raise _damaged(str(path), f"it has {size} bytes, more than the {most} that {len(catalog)} tracks need")
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("track_ids", *_KINDS) if name in file}
+                arrays = {name: file[name] for name in file.files}
+        except InputError:
+            raise
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from None
         except _UNREADABLE as error:
-            if isinstance(error, InputError):
-                raise
             raise _damaged(str(path), str(error)) from None
         ids = arrays.pop("track_ids", np.empty(0, np.int64))
         vectors = cls.of_arrays(arrays, num_tracks=len(catalog), where=str(path))

@@ -13,7 +13,7 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.picker import LISTS, POLICIES, check_picking, new_rows
 from segue.runs.catalog_files import read_catalog, read_top_tracks
-from segue.runs.recommendations import Recommendations, has_lists_of_users
+from segue.runs.recommendations import Recommendations, key_of_lines
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from segue.serving.release import Arm, write_release
@@ -200,7 +200,7 @@ def _catalogue(
     if tracks is not None:
         catalog, source = read_catalog(tracks), tracks
     elif files:
-        of_tracks = ((arm, file) for arm, file in files.items() if not has_lists_of_users(file))
+        of_tracks = ((arm, file) for arm, file in files.items() if key_of_lines(file) != "user")
         arm, source = next(of_tracks, next(iter(files.items())))
         lists[arm], catalog = Recommendations.read_with_catalog(source)
     else:

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from segue.errors import InputError, check_number
 from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
-from segue.runs.recommendations import Recommendations, file_digest
+from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import nearest
 from segue.simulation.world import World
@@ -206,7 +206,7 @@ class Lists(Picks):
         self.is_of_users = given.users is not None
         super().__init__(world=world, policy=LISTS[self.is_of_users], settings=how)
         self._digest = file_digest(Path(path))
-        self.lists = (given.of_users(users) if self.is_of_users else given.rows).astype(np.int32)
+        self.lists = (given.rows if given.users is None else lists_of(users, given.users, given.rows)).astype(np.int32)
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The list of each session, best first.

@@ -3,14 +3,13 @@
 import importlib
 import inspect
 import io
-import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
@@ -18,9 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, env_override
-from hydra.errors import ConfigCompositionException
-from hydra.types import HydraContext, RunMode
+from hydra.core.utils import JobReturn, env_override
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError, JobFailed, JobsFailed
@@ -31,18 +29,11 @@ from segue.terminal.console import console, errors
 from segue.terminal.hydra_parts import VerbSweeper
 from segue.terminal.messages import is_interrupt, message, show_error
 
-Jobs = list[list[str]]
-"""Overrides of each job."""
-
 IN_A_MULTIRUN = (
     "trainer=ddp trains one run in several processes, which a multirun (-m) cannot; leave out -m, or leave out "
     "trainer=ddp and run several jobs at once with hydra/launcher=joblib"
 )
-
 """Why `trainer=ddp` is refused."""
-
-VerbTask = Callable[[DictConfig], Any]
-"""The function of a verb."""
 
 
 @settings("hydra.sweeper")
@@ -67,7 +58,7 @@ class Sweep(VerbSweeper):
     ) -> None:
         self._max_batch_size = max_batch_size
 
-    def setup(self, *, hydra_context: HydraContext, task_function: VerbTask, config: DictConfig) -> None:
+    def setup(self, *, hydra_context: HydraContext, task_function: Callable[..., Any], config: DictConfig) -> None:
         """Take what Hydra gives before `sweep`.
 
         Args:
@@ -81,22 +72,11 @@ class Sweep(VerbSweeper):
         if OmegaConf.select(config, "trainer.strategy") is not None:
             raise InputError(IN_A_MULTIRUN)
         self.hydra_context, self.config = hydra_context, config
+        self.cfg, self.folder = config, Path(str(config.hydra.sweep.dir))
+        job = Job(inspect.unwrap(task_function), self.full_errors)
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context,
-            task_function=Job(inspect.unwrap(task_function), self.full_errors),
-            config=config,
+            hydra_context=hydra_context, task_function=job, config=config
         )
-
-    @property
-    def cfg(self) -> DictConfig:
-        """The config of the command line, without the swept values."""
-        assert self.config is not None
-        return self.config
-
-    @property
-    def folder(self) -> Path:
-        """The folder that has the run folders of the jobs."""
-        return Path(str(self.cfg.hydra.sweep.dir))
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run every combination of the swept values.
@@ -116,50 +96,27 @@ class Sweep(VerbSweeper):
             raise InputError(
                 f"{intervals[0]} is an interval, and a sweep needs a list of values; name values, or add search=optuna"
             )
-        jobs = every_combination(overrides)
-        size = self._max_batch_size or max(len(jobs), 1)
-        batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+        batches = [batch for batch in self.split_arguments(overrides, self._max_batch_size) if batch]
         for batch in batches:
             self.validate_batch_is_legal(batch)
-        self.save_config()
         results: list[JobReturn] = []
-        swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
-        with self.parent(" ".join(str(o.input_line) for o in overrides if o.is_sweep_override())) as parent:
+        swept = [override for override in overrides if override.is_sweep_override()]
+        keys = [override.key_or_group for override in swept]
+        with self.parent(" ".join(str(override.input_line) for override in swept)) as parent:
             for batch in batches:
-                results += self.launch(batch, len(results), parent, swept)
-            self._conclude(results, parent, swept)
+                results += self.launch(batch, len(results), parent, keys)
+            self._conclude(results, parent, keys)
         return results
 
     def parsed(self, arguments: Sequence[str]) -> list[Override]:
         """Parse overrides of the command line."""
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed: list[Override] = parser.parse_overrides(list(arguments))
-        return parsed
+        return list(parser.parse_overrides(list(arguments)))
 
-    def composed(self, words: Sequence[str]) -> DictConfig | None:
-        """Compose a config.
-
-        Args:
-            words: overrides of the command line.
-
-        Returns:
-            The config; None if the overrides contradict each other.
-        """
-        assert self.hydra_context is not None
-        try:
-            return self.hydra_context.config_loader.load_configuration(
-                config_name=self.cfg.hydra.job.config_name, overrides=list(words), run_mode=RunMode.MULTIRUN
-            )
-        except ConfigCompositionException:
-            return None
-
-    def save_config(self) -> None:
-        """Write `multirun.yaml`, as Hydra's own sweeper does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.cfg, self.folder / "multirun.yaml")
-
-    def launch(self, jobs: Jobs, first: int, parent: str | None, swept: Sequence[str]) -> Sequence[JobReturn]:
+    def launch(
+        self, jobs: Sequence[Sequence[str]], first: int, parent: str | None, swept: Sequence[str]
+    ) -> Sequence[JobReturn]:
         """Run jobs with the launcher.
 
         Args:
@@ -177,41 +134,41 @@ class Sweep(VerbSweeper):
         common = [] if parent is None else [f"parent_run_id='{parent}'"]  # quoted, since an id can look like a number
         common += [f"swept=[{','.join(swept)}]"] if "swept" in self.cfg else []
         assert self.launcher is not None
-        with _environment_of(self.launcher, len(jobs)):
-            try:
+        try:
+            with env_override(environment_of(self.launcher, len(jobs))):
                 return self.launcher.launch([[*job, *common] for job in jobs], initial_job_idx=first)
-            except Exception as error:
-                of_launcher = type(error).__module__.startswith(("submitit.", "ray."))
-                if not of_launcher and not isinstance(error, BrokenProcessPool):
-                    raise
-                signal = re.search(r"SIG[A-Z]+", str(error))
-                why = signal[0] if signal else next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-                others = "the jobs beside it may still run" if of_launcher else "the jobs beside it were stopped"
-                raise InputError(
-                    f"the process of a job died ({why}), and {others}; a possible cause is too little memory; run "
-                    "fewer jobs at once, and add resume=true to run only the missing jobs"
-                ) from error
+        except Exception as error:
+            of_launcher = type(error).__module__.startswith(("submitit.", "ray."))
+            if not of_launcher and not isinstance(error, BrokenProcessPool):
+                raise
+            signal = re.search(r"SIG[A-Z]+", str(error))
+            why = signal[0] if signal else (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            others = "the jobs beside it may still run" if of_launcher else "the jobs beside it were stopped"
+            raise InputError(
+                f"the process of a job died ({why}), and {others}; a possible cause is too little memory; run "
+                "fewer jobs at once, and add resume=true to run only the missing jobs"
+            ) from error
 
-    @contextmanager
-    def parent(self, name: str) -> Iterator[str | None]:
-        """Start a parent run in MLflow, and end it after the jobs.
+    def parent(self, name: str) -> AbstractContextManager[str | None]:
+        """Write `multirun.yaml`, as Hydra's own sweeper does; start a parent run in MLflow, and end it after the jobs.
 
         Args:
             name: name of the parent run, if the config has none.
 
-        Yields:
-            Id of the parent run; None if nothing is logged.
+        Returns:
+            Yields the id of the parent run; None if nothing is logged.
 
         Raises:
             InputError: the store cannot be used.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.cfg, self.folder / "multirun.yaml")
         logger = self.cfg.get("logger")
         if not logger or self.cfg.trainer.fast_dev_run:
-            yield None
-            return
-        from segue.tracking.store import end_parent, start_parent
+            return nullcontext()
+        from segue.tracking.store import parent_run
 
-        run_id = start_parent(
+        return parent_run(
             logger.tracking_uri,
             logger.experiment_name,
             self.cfg.get("run_name") or name or "multirun",
@@ -219,15 +176,6 @@ class Sweep(VerbSweeper):
             resume=bool(self.cfg.get("resume")),
             tags=provenance(),
         )
-        failed = True
-        try:
-            yield run_id
-            failed = False
-        finally:
-            try:
-                end_parent(logger.tracking_uri, run_id, failed=failed)
-            except InputError as error:  # it must not hide an earlier error
-                show_error(str(error))
 
     def _conclude(self, results: Sequence[JobReturn], parent: str | None, swept: Sequence[str]) -> None:
         """Print the folder, the next command and the failed jobs.
@@ -236,47 +184,26 @@ class Sweep(VerbSweeper):
             JobsFailed: some jobs failed.
         """
         console.print(f"{len(results)} jobs in {self.folder}", soft_wrap=True, markup=False)
-        failed = {number: why for number, result in enumerate(results) if (why := failure(result)) is not None}
+        failed = {number: why for number, result in enumerate(results) if (why := outcome(result)[1]) is not None}
         if parent and len(failed) < len(results):  # otherwise there is nothing to compare
             command = f"python compare.py parent={short_run_name(parent)}"
             console.print(f"next         {command}", soft_wrap=True, markup=False)
+        lines = [f"{len(failed)} of {len(results)} jobs failed:"]
+        for number, why in failed.items():
+            words = results[number].overrides or ()
+            settings = " ".join(word for word in words if word.partition("=")[0].lstrip("+") in swept)
+            lines.append(f"  {number} {settings}: {why}")
         if failed:
-            lines = [f"{len(failed)} of {len(results)} jobs failed:"]
-            for number, why in failed.items():
-                words = results[number].overrides or ()
-                settings = " ".join(word for word in words if word.partition("=")[0].lstrip("+") in swept)
-                lines.append(f"  {number} {settings}: {why}")
             raise JobsFailed("\n".join(lines))
 
 
-def every_combination(overrides: Sequence[Override]) -> Jobs:
-    """The jobs of a sweep. The last key varies fastest; if a key is given twice, the last override counts.
-
-    Args:
-        overrides: overrides of the command line.
-
-    Returns:
-        Overrides of each job.
-    """
-    words: dict[str, list[str]] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        swept = override.is_sweep_override()
-        values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
-        words[key] = [f"{key}={value}" for value in values]
-    return [list(job) for job in itertools.product(*words.values())]
-
-
-def failure(result: JobReturn) -> str | None:
-    """The error message of a failed job; None for a job that did not fail."""
-    if result.status != JobStatus.FAILED:
-        return None
-    with redirect_stderr(io.StringIO()):  # Hydra prints the failure, which the job has printed already
+def outcome(result: JobReturn) -> tuple[Any, str | None]:
+    """What a job returned, and the error message of one that failed."""
+    with redirect_stderr(io.StringIO()):  # Hydra prints a failure, which the job has printed already
         try:
-            _ = result.return_value
+            return result.return_value, None
         except Exception as error:
-            return str(error)
-    raise AssertionError("Hydra returned a value for a failed job")
+            return None, str(error)
 
 
 class Job:
@@ -291,7 +218,7 @@ class Job:
         line: in another process, the command line that started the job; a run records it.
     """
 
-    def __init__(self, task: VerbTask, full_errors: bool, line: Sequence[str] = ()) -> None:
+    def __init__(self, task: Callable[[DictConfig], Any], full_errors: bool, line: Sequence[str] = ()) -> None:
         self._task, self._full_errors, self._line = task, full_errors, line
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -349,18 +276,13 @@ class _Prefixed:
     def flush(self) -> None:
         self._stream.flush()
 
-    def isatty(self) -> bool:
-        return False
 
-
-@contextmanager
-def _environment_of(launcher: Any, num_jobs: int) -> Iterator[None]:
-    """Set the environment variables that the processes of a launcher need.
+def environment_of(launcher: Any, num_jobs: int) -> dict[str, str]:
+    """The environment variables that the processes of a launcher need.
 
     The processes find `segue`. If all jobs run at once on this machine, they share its cores. joblib does both itself.
     """
     variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     if type(launcher).__name__ == "LocalLauncher" and "OMP_NUM_THREADS" not in os.environ:
         variables["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_jobs))
-    with env_override(variables):
-        yield
+    return variables

@@ -1,36 +1,42 @@
-"""A search for the best settings, as a multirun: `python train.py -m search=optuna`."""
+"""A search for the best settings, as a multirun: `python train.py -m search=optuna`.
 
+Its study is kept by Optuna in a database, so that a stopped search can be resumed.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import math
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
+from segue.runs.atomic import write_whole
 from segue.settings import Setting, settings
-from segue.sweeps.jobs import Sweep, failure
-from segue.sweeps.search_space import Space
-from segue.sweeps.search_study import (
-    PRUNED,
-    WHY,
-    NumComplete,
-    NumEpochs,
-    NumRandom,
-    SearchSettings,
-    best_so_far,
-    finished,
-    open_study,
-    record_result,
-)
+from segue.sweeps.jobs import Sweep, outcome
+from segue.sweeps.search_space import Space, as_typed
 from segue.terminal.console import console
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from optuna import Study, Trial
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-_ABSENT = object()
+DIGEST, PRUNED, WHY = "segue.digest", "segue.pruned", "segue.why"
+"""User attributes of a study or trial: the digest of the settings, the epoch in which the trial was pruned, the reason
+why it failed. A failed trial without a reason was lost because its process died."""
 _MAX_FAILED = 6
 """A search stops if its first six trials all fail. If half of the space fails, this happens in 1 search of 64."""
 _NOT_IN_SETUP = ("resume=", "run_name=", "logger", "trainer.accelerator=")
@@ -44,12 +50,6 @@ class Search(Sweep):
     A trial is a job; its value is what the verb returns, the best value of `monitor.metric`. The study is kept in a
     file, therefore `resume=true` can continue a stopped search.
 
-    Args:
-        storage: URL of the database that keeps studies.
-        study: name of the study; None for a new one, or with `resume=true` for the latest with the same settings.
-        space: the searched values of each key, in Hydra's sweep grammar.
-        only_with: conditions under which a key is searched, by key.
-
     Raises:
         InputError: a setting is out of range.
     """
@@ -61,22 +61,19 @@ class Search(Sweep):
         batch: Annotated[
             int | None, Setting("number of trials at once; null: as many as the launcher runs in parallel", least=1)
         ],
-        storage: str,
-        study: str | None,
-        random_trials: NumRandom,
-        prune_after_trials: NumComplete,
-        prune_after_epochs: NumEpochs,
-        space: Mapping[str, str],
-        only_with: Mapping[str, str | list[str]],
+        storage: Annotated[str, Setting("URL of the database that keeps studies")],
+        random_trials: Annotated[int, Setting("random trials before the sampler (TPE) learns from them", least=0)],
+        prune_after_trials: Annotated[int, Setting("complete trials before any trial is pruned", least=0)],
+        prune_after_epochs: Annotated[int, Setting("epochs in which no trial is pruned", least=0)],
+        space: Annotated[Mapping[str, str], Setting("the searched values of each key, in Hydra's sweep grammar")],
+        unused: Annotated[
+            Mapping[str, Sequence[str]], Setting("models that have a key which does not change them, by key")
+        ],
     ) -> None:
         super().__init__()
-        self._num_trials, self._batch, self._storage, self._study_name = num_trials, batch, storage, study
-        self._settings = {
-            "random_trials": random_trials,
-            "prune_after_trials": prune_after_trials,
-            "prune_after_epochs": prune_after_epochs,
-        }
-        self._space, self._only_with = space, only_with
+        self._num_trials, self._batch, self._storage = num_trials, batch, storage
+        self._random_trials, self._space, self._unused = random_trials, space, unused
+        self._pruning = {"prune_after_trials": prune_after_trials, "prune_after_epochs": prune_after_epochs}
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the search.
@@ -94,21 +91,26 @@ class Search(Sweep):
         with console.status("composing the search space"):
             space = self._make_space(arguments)
         for dimension in space.dimensions:
-            if self._monitor() == "val/loss" and dimension.name.partition(".")[0] == "loss":
+            if self.cfg.monitor.metric == "val/loss" and dimension.name.partition(".")[0] == "loss":
                 raise InputError(
                     f"{dimension.name} is searched with monitor.metric=val/loss, but values of different losses cannot "
                     "be compared; add monitor.metric=val/ndcg_at_10 monitor.mode=max"
                 )
-        self.validate_batch_is_legal([space.example()])
-        settings = SearchSettings(mode=self.cfg.monitor.mode, seed=self.cfg.seed, **self._settings)
+        self.validate_batch_is_legal([space.words()])
         batch = self._batch or _num_parallel(self.cfg.hydra.launcher)
-        setup = {**space.describe(), "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)]}
-        setup["fixed"] = [word for word in setup["fixed"] if not word.startswith(_NOT_IN_SETUP)]
-        resume = bool(self.cfg.get("resume"))
+        setup = {
+            "fixed": sorted(word for word in space.fixed if not word.startswith(_NOT_IN_SETUP)),
+            "space": {dimension.name: dimension.text for dimension in space.dimensions},
+            "monitor": [str(self.cfg.monitor.metric), str(self.cfg.monitor.mode)],
+        }
         with open_study(
-            url=self._storage, name=self._study_name, setup=setup, resume=resume, settings=settings
+            url=self._storage,
+            setup=setup,
+            resume=bool(self.cfg.get("resume")),
+            mode=self.cfg.monitor.mode,
+            seed=self.cfg.seed,
+            random_trials=self._random_trials,
         ) as study:
-            self.save_config()
             num_finished = len(finished(study))
             console.print(f"study        {study.study_name}", soft_wrap=True, markup=False)
             if num_finished:
@@ -118,42 +120,47 @@ class Search(Sweep):
                 try:
                     results = self._search(study, space, batch, parent)
                 except KeyboardInterrupt:
-                    _print_how_to_resume(study)
+                    done = f"{len(finished(study))} trials are finished; the same command with resume=true continues"
+                    console.print(f"{done} study {study.study_name}", soft_wrap=True, markup=False)
                     raise
                 self._report(study, space, parent)
         return results
 
     def _make_space(self, arguments: Sequence[str]) -> Space:
         # val/loss cannot compare settings of the loss: each defines another val/loss
-        excluded = "loss." if self._monitor() == "val/loss" else ()
+        excluded = "loss." if self.cfg.monitor.metric == "val/loss" else ()
         usual = self.parsed([f"{key}={text}" for key, text in self._space.items() if not key.startswith(excluded)])
         fixed = [str(o.input_line) for o in self.parsed(arguments) if not o.is_sweep_override()]
-        groups = self.cfg.hydra.runtime.choices
-        composed: dict[tuple[str, ...], DictConfig | None] = {(): self.cfg}
+        assert self.hydra_context is not None
+        compose, choices = self.hydra_context.config_loader.load_configuration, self.cfg.hydra.runtime.choices
+
+        @cache
+        def composed(*words: str) -> DictConfig | None:
+            try:
+                return (
+                    compose(self.cfg.hydra.job.config_name, [*fixed, *words], RunMode.MULTIRUN) if words else self.cfg
+                )
+            except ConfigCompositionException:  # they contradict each other
+                return None
 
         def settled(key: str, chosen: Mapping[str, str]) -> str | None:
-            words = tuple(sorted(f"{group}={choice}" for group, choice in chosen.items() if group in groups))
-            if words not in composed:
-                composed[words] = self.composed([*fixed, *words])
-            config = composed[words]
+            config = composed(*sorted(f"{group}={choice}" for group, choice in chosen.items() if group in choices))
             if config is None:
                 return None
-            value = config.hydra.runtime.choices.get(key, OmegaConf.select(config, key, default=_ABSENT))
-            return None if value is _ABSENT else str(value)
+            value = config.hydra.runtime.choices.get(key, OmegaConf.select(config, key))
+            return None if value is None else str(value)
 
-        return Space(given=self.parsed(arguments), usual=usual, only_with=self._only_with, settled=settled)
+        return Space(given=self.parsed(arguments), usual=usual, unused=self._unused, settled=settled)
 
     def _search(self, study: "Study", space: Space, batch: int, parent: str | None) -> list[JobReturn]:
         results: list[JobReturn] = []
         while (left := self._num_trials - len(finished(study))) > 0:
             trials = [study.ask() for _ in range(min(batch, left))]
-            jobs = [[*space.suggest(trial), self._trial_word(study, trial.number)] for trial in trials]
-            batch_results = self.launch(
-                jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions]
-            )
-            results += batch_results
-            for trial, result in zip(trials, batch_results, strict=True):
-                self._print_trial(study, record_result(study, trial, value=_value(result), why=failure(result)))
+            jobs = [[*space.words(trial), self._trial_word(study, trial.number)] for trial in trials]
+            results += self.launch(jobs, trials[0].number, parent, [dimension.name for dimension in space.dimensions])
+            for trial, result in zip(trials, results[-len(trials) :], strict=True):
+                value, why = outcome(result)
+                self._print_trial(study, record_result(study, trial, value=value, why=why))
             failed = finished(study)
             if len(failed) >= _MAX_FAILED and all(WHY in trial.user_attrs for trial in failed):
                 raise InputError(f"the first {len(failed)} trials all failed: {failed[0].user_attrs[WHY]}")
@@ -163,8 +170,7 @@ class Search(Sweep):
         """The override with which a job reports to the study and can be pruned."""
         texts = {"storage": self._storage, "study": study.study_name}
         words = [f"{name}: {QuotedString(text, Quote.single).with_quotes()}" for name, text in texts.items()]
-        words.append(f"number: {number}")
-        words += [f"{name}: {self._settings[name]}" for name in ("prune_after_trials", "prune_after_epochs")]
+        words += [f"{name}: {value}" for name, value in {"number": number, **self._pruning}.items()]
         return f"trial={{{', '.join(words)}}}"
 
     def _print_trial(self, study: "Study", trial: "FrozenTrial") -> None:
@@ -174,7 +180,7 @@ class Search(Sweep):
         elif PRUNED in trial.user_attrs:
             outcome = f"pruned in epoch {trial.user_attrs[PRUNED]}"
         else:
-            outcome = f"{self._monitor()} {trial.value:.4f}"
+            outcome = f"{self.cfg.monitor.metric} {trial.value:.4f}"
         if best := best_so_far(study):
             outcome += f"; best {best.value:.4f} in trial {best.number}"
         done = len(finished(study))
@@ -186,13 +192,14 @@ class Search(Sweep):
         Raises:
             InputError: no trial was completed.
         """
-        from segue.sweeps.search_report import draw, write_table
-
-        files = write_table(study, self.folder / "search.csv"), draw(study, self.folder / "search.png", self._monitor())
+        table, pictures = (
+            write_table(study, self.folder / "search.csv"),
+            draw(study, self.folder, self.cfg.monitor.metric),
+        )
         if parent:
-            from segue.tracking.store import log_to_run
+            from segue.tracking.store import add_to_run
 
-            log_to_run(self.cfg.logger.tracking_uri, parent, files)
+            add_to_run(self.cfg.logger.tracking_uri, parent, files=[table, *pictures])
         trials = finished(study)
         failed = [trial.user_attrs[WHY] for trial in trials if WHY in trial.user_attrs]
         if (best := best_so_far(study)) is None:
@@ -204,9 +211,9 @@ class Search(Sweep):
         lines = {
             "trials": f"{len(trials)}: {len(trials) - pruned - len(failed)} complete, {pruned} pruned, "
             f"{len(failed)} failed" + (f" (the first: {failed[0]})" if failed else ""),
-            "best": f"{self._monitor()} {best.value:.4f} in trial {best.number}",
+            "best": f"{self.cfg.monitor.metric} {best.value:.4f} in trial {best.number}",
             "study": f"{study.study_name} in {self._storage}",
-            "picture": f"{files[1]}, as a table {files[0]}",
+            "pictures": f"{self.folder}/search_*.png, as a table {table}",
         }
         if parent:
             lines["compare"] = f"python compare.py parent={parent}"
@@ -214,14 +221,6 @@ class Search(Sweep):
         lines["next"] = shlex.join(["python", "train.py", *words])
         for name, text in lines.items():
             console.print(f"{name:<12} {text}", soft_wrap=True, markup=False)
-
-    def _monitor(self) -> str:
-        return str(self.cfg.monitor.metric)
-
-
-def _value(result: JobReturn) -> float | None:
-    value = result.return_value if result.status == JobStatus.COMPLETED else None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _num_parallel(launcher: DictConfig) -> int:
@@ -231,21 +230,225 @@ def _num_parallel(launcher: DictConfig) -> int:
         InputError: it is not known for this launcher.
     """
     kind = str(launcher._target_).rpartition(".")[2]
-    if kind == "BasicLauncher":
-        return 1
     if kind == "JoblibLauncher":
         from joblib import effective_n_jobs
 
         return int(effective_n_jobs(launcher.n_jobs))
-    raise InputError(
-        f"search.batch=null: {kind} does not report how many jobs it runs at once; set a number, such as search.batch=4"
-    )
+    if kind != "BasicLauncher":
+        raise InputError(
+            f"search.batch=null: {kind} does not report how many jobs it runs at once; set a number, such as "
+            "search.batch=4"
+        )
+    return 1
 
 
-def _print_how_to_resume(study: "Study") -> None:
-    console.print(
-        f"{len(finished(study))} trials are finished; the same command with resume=true continues study "
-        f"{study.study_name}",
-        soft_wrap=True,
-        markup=False,
-    )
+def open_storage(url: str) -> "BaseStorage":
+    """Open the database of studies.
+
+    Args:
+        url: its URL, such as `sqlite:///optuna.db`.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    import optuna
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}  # parallel jobs write to it
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=patience)
+    except (SQLAlchemyError, ArgumentError, RuntimeError, ImportError, OSError, ValueError) as error:
+        raise _unusable(url, error) from error
+
+
+def _unusable(url: str, error: Exception) -> InputError:
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+    return InputError(f"cannot open search.storage={url}: {first}; the default is sqlite:///optuna.db")
+
+
+@settings("search")
+@contextmanager
+def open_study(
+    *,
+    url: str,
+    setup: Mapping[str, Any],
+    resume: bool,
+    mode: Annotated[Literal["max", "min"], Setting("which value of the objective is best", key="monitor.mode")],
+    seed: Annotated[int, Setting("of the sampler", least=0, key="seed")],
+    random_trials: int,
+) -> Iterator["Study"]:
+    """Open a study for this process alone. Unfinished trials of a killed process are queued again.
+
+    Args:
+        url: URL of the database of studies.
+        setup: all settings that must be equal for trials to be comparable.
+        resume: continue the latest study with the same settings, if there is one.
+        random_trials: number of random trials before the sampler learns from them.
+
+    Yields:
+        The study.
+
+    Raises:
+        InputError: the study cannot be opened, or is in use by another process.
+    """
+    import numpy as np
+    import optuna
+
+    digest = hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:8]
+    with _lock(url, "storage", wait=True):
+        storage = open_storage(url)
+        same = [one.study_name for one in storage.get_all_studies() if one.user_attrs.get(DIGEST) == digest]
+        name = f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
+        if resume and same:
+            name = max(same)  # their names end in the date
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            direction="maximize" if mode == "max" else "minimize",
+            load_if_exists=True,
+        )
+        study.set_user_attr(DIGEST, digest)
+    with _lock(url, name, wait=False):
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):  # their process died
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            if trial.params:
+                study.enqueue_trial(trial.params)
+        own_seed = int(np.random.SeedSequence([seed, len(study.trials)]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=own_seed, n_startup_trials=random_trials, constant_liar=True)
+        yield study
+
+
+@contextmanager
+def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
+    """Lock an sqlite file of studies, or one study in it. Other databases lock by themselves."""
+    if not url.startswith("sqlite:///") or ":memory:" in url:
+        yield
+        return
+    file = Path(url.removeprefix("sqlite:///"))
+    mark = hashlib.sha256(what.encode()).hexdigest()[:8]
+    lock = FileLock(file.parent / f".{file.name}.{mark}.lock", timeout=-1 if wait else 0)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"study {what!r} is in use by another process; wait for it, or leave out resume=true"
+        ) from None
+    except OSError as error:
+        raise _unusable(url, error) from error
+    try:
+        yield
+    finally:
+        if not wait:  # a process that waits for a lock must not lose its file
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def finished(study: "Study") -> list["FrozenTrial"]:
+    """Finished trials: complete, pruned, or failed with an error.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The trials; those lost with their process are left out.
+    """
+    from optuna.trial import TrialState
+
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return [trial for trial in ended if trial.state != TrialState.FAIL or WHY in trial.user_attrs]
+
+
+def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None = None) -> "FrozenTrial":
+    """Record the result of a trial. The process that ran the trial has recorded whether it was pruned.
+
+    Args:
+        study: the study.
+        trial: a trial of this study.
+        value: what the trial returned, its value of the objective.
+        why: why it failed; None if it did not fail.
+
+    Returns:
+        The finished trial.
+    """
+    from optuna.trial import TrialState
+
+    if why is None and PRUNED in study.get_trials(deepcopy=False)[trial.number].user_attrs:
+        return study.tell(trial, state=TrialState.PRUNED)
+    if why is None and not (isinstance(value, int | float) and math.isfinite(value)):
+        why = f"the objective is {value}"
+    if why is not None:
+        trial.set_user_attr(WHY, why)
+        return study.tell(trial, state=TrialState.FAIL)
+    return study.tell(trial, value)
+
+
+def best_so_far(study: "Study") -> "FrozenTrial | None":
+    """The best complete trial; None if no trial is complete."""
+    with suppress(ValueError):
+        return study.best_trial
+    return None
+
+
+def write_table(study: "Study", path: Path) -> Path:
+    """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial.
+
+    Args:
+        study: the study.
+        path: file to write.
+
+    Returns:
+        `path`.
+    """
+    import pandas as pd
+
+    trials = finished(study)
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "value": "" if trial.value is None else repr(trial.value),
+            "pruned_in_epoch": trial.user_attrs.get(PRUNED, ""),
+            **{name: as_typed(value) for name, value in trial.params.items()},
+            "why": trial.user_attrs.get(WHY, ""),
+        }
+        for trial in trials
+    ]
+    names = sorted({name for trial in trials for name in trial.params})
+    frame = pd.DataFrame(rows, columns=["trial", "state", "value", "pruned_in_epoch", *names, "why"])
+    write_whole(path, lambda partial: frame.to_csv(partial, index=False))
+    return path
+
+
+def draw(study: "Study", folder: Path, monitor: str) -> list[Path]:
+    """Draw, with Optuna, the history of a search, each parameter against the objective, and their importance.
+
+    Args:
+        study: the study.
+        folder: where `search_<name>.png` are written.
+        monitor: name of the objective.
+
+    Returns:
+        The files. The importance of parameters (fANOVA) is left out where there are too few trials for it.
+    """
+    import matplotlib as mpl
+    from matplotlib import pyplot
+    from optuna.importance import FanovaImportanceEvaluator
+    from optuna.visualization import matplotlib as pictures
+
+    mpl.use("agg")
+    kinds: dict[str, Callable[[], Any]] = {
+        "history": lambda: pictures.plot_optimization_history(study, target_name=monitor),
+        "parameters": lambda: pictures.plot_slice(study, target_name=monitor),
+        "importance": lambda: pictures.plot_param_importances(study, FanovaImportanceEvaluator(seed=0)),
+    }
+    paths = []
+    for kind, plot in kinds.items():
+        with mpl.rc_context(), warnings.catch_warnings(action="ignore"), suppress(ValueError, RuntimeError):
+            plot()
+            path = folder / f"search_{kind}.png"
+            write_whole(path, partial(pyplot.savefig, dpi=120, bbox_inches="tight"))
+            paths.append(path)
+        pyplot.close("all")
+    return paths

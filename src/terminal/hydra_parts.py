@@ -13,6 +13,7 @@ from typing import Any
 from hydra import version
 from hydra._internal import hydra as parts
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydrasSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -40,6 +41,9 @@ Choose = Callable[[Sequence[str], Compose], list[str]]
 
 class VerbSweeper(Sweeper):
     """A sweeper that a verb can have."""
+
+    split_arguments = staticmethod(BasicSweeper.split_arguments)
+    """From overrides to the jobs of each batch. Hydra's own sweeper cannot be inherited from: it is loaded twice."""
 
     full_errors = False
     """Whether jobs show a traceback for whatever fails, not only for our bugs (HYDRA_FULL_ERROR=1)."""

@@ -1,20 +1,28 @@
-"""The Lightning logger: it writes to MLflow in order, and repeats later what an unreachable store did not get."""
+"""The Lightning logger: it writes to MLflow in order, and repeats later what an unreachable store did not get.
+
+It also starts the run of a training, with all by which it is found again.
+"""
 
 import json
 import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import MLFlowLogger
 
+from segue.runs.folder import parameters
 from segue.runs.provenance import ROOT
+from segue.runs.resume import config_digest, setup_digest
 from segue.terminal.console import console
 from segue.tracking.mlflow_parts import requirements_unchecked
-from segue.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of
+from segue.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of, open_store, run_colour
 
 _PAUSE_S = 10.0
 """Seconds before a store that could not be reached is tried again, so that training does not wait for it."""
@@ -52,11 +60,10 @@ class RunLogger(MLFlowLogger):
             run_id=run_id,
             tags=dict(tags or {}),
         )
-        self._store, self._continued, self._patience_s = tracking_uri, run_id, patience_s
+        self.tracking_uri, self._continued, self._patience_s = tracking_uri, run_id, patience_s
         self._waiting: deque[tuple[str, Callable[[], Any]]] = deque()
         self._refused: list[str] = []
         self._retry_at = 0.0
-        self._failed = False
 
     def start(self) -> None:
         """Start the run, or resume it.
@@ -70,11 +77,6 @@ class RunLogger(MLFlowLogger):
                 for tag in {INTERRUPTED, PRUNED} & client.get_run(self._continued).data.tags.keys():
                     client.delete_tag(self._continued, tag)
             _ = self.experiment  # starts it
-
-    @property
-    def tracking_uri(self) -> str:
-        """The store."""
-        return self._store
 
     def send(self, what: str, call: Callable[[], Any]) -> None:
         """Call the store now, or later where it cannot be reached.
@@ -114,28 +116,6 @@ class RunLogger(MLFlowLogger):
         values = dict(metrics)
         step = int(values.pop("epoch", step or 0))
         self.send(f"metrics of epoch {step}", lambda: MLFlowLogger.log_metrics(self, values, step))
-
-    def log_missing(self, epochs: Sequence[Mapping[str, float]]) -> None:
-        """Log those metrics of past epochs that the run in MLflow does not have.
-
-        Args:
-            epochs: for each its number under `epoch`, and its metrics.
-        """
-        from mlflow.entities import Metric
-
-        def send() -> None:
-            now, missing = int(time.time() * 1000), []
-            for name in {name for epoch in epochs for name in epoch if name != "epoch"}:
-                known = {point.step for point in self.experiment.get_metric_history(self.run_id, name)}
-                missing += [
-                    Metric(name, epoch[name], now, int(epoch["epoch"]))
-                    for epoch in epochs
-                    if name in epoch and epoch["epoch"] not in known
-                ]
-            for start in range(0, len(missing), 500):
-                self.experiment.log_batch(self.run_id, metrics=missing[start : start + 500])
-
-        self.send("metrics of past epochs", send)
 
     def log_hyperparams(self, params: Any) -> None:
         """Log the parameters that the run does not have: MLflow accepts each only once, and no quotes in a name."""
@@ -186,13 +166,12 @@ class RunLogger(MLFlowLogger):
         dataset_input = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
         self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[dataset_input]))
 
-    def log_model(self, recommendations: Path, tracks: list[int], k: int, *, key: str) -> None:
-        """Log recommendations as a model with signature and input example; see `src/tracking/model.py`.
+    def log_model(self, recommendations: Path, tracks: list[int], *, key: str) -> None:
+        """Log recommendations as a model, which recommends 10 tracks by default; see `src/tracking/model.py`.
 
         Args:
             recommendations: a `recommendations.jsonl`.
             tracks: for the example.
-            k: default number of recommendations for a track.
             key: that its lines have for their track.
         """
 
@@ -208,7 +187,7 @@ class RunLogger(MLFlowLogger):
             signature = ModelSignature(
                 inputs=Schema([track]),
                 outputs=Schema([track, ColSpec(Array(DataType.long), "recommendations")]),
-                params=ParamSchema([ParamSpec("k", DataType.long, k)]),
+                params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
             )
             with warnings.catch_warnings(action="ignore"), requirements_unchecked():
                 Model.log(
@@ -229,8 +208,7 @@ class RunLogger(MLFlowLogger):
 
     def finalize(self, status: str = "success") -> None:
         """Called by Lightning after fit, after test and when one of them fails; only a failure ends the run here."""
-        if status == "failed" and not self._failed:
-            self._failed = True
+        if status == "failed":
             self.finish("FAILED")
 
     def finish(self, status: str = "FINISHED") -> bool:
@@ -245,8 +223,7 @@ class RunLogger(MLFlowLogger):
                 deadline = time.monotonic() + self._patience_s
                 while not self._drain() and time.monotonic() < deadline:
                     time.sleep(1)
-        lost = self._refused + [what for what, _ in self._waiting]
-        if lost:
+        if lost := [*self._refused, *(what for what, _ in self._waiting)]:
             console.print(
                 f"[bold red]MLflow did not get:[/] {', '.join(dict.fromkeys(lost))}; the run folder has it all",
                 soft_wrap=True,
@@ -264,3 +241,54 @@ def _is_unreachable(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in passing
     return isinstance(error, RequestException | OperationalError | ConnectionError)
+
+
+def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
+    """The logger that the config chose, with its store open; None where it chose none.
+
+    Args:
+        config: all of it.
+        run_id: the run to resume; None for a new one.
+
+    Raises:
+        InputError: the store cannot be opened.
+    """
+    if not config.get("logger"):
+        return None
+    open_store(config.logger.tracking_uri, config.logger.experiment_name)
+    tags = {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
+    logger: RunLogger = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
+    return logger
+
+
+def run_logger(trainer: Trainer) -> RunLogger | None:
+    """The logger of a trainer; None where it has none, as in a `fast_dev_run`."""
+    return trainer.logger if isinstance(trainer.logger, RunLogger) else None
+
+
+def start_run(logger: RunLogger, config: DictConfig, *, setup: str, source: str, data_digest: str) -> None:
+    """Start or resume the run, and log its parameters, its set-up and the digests by which it is found again.
+
+    Args:
+        logger: of the run.
+        config: all of it.
+        setup: name of the set-up.
+        source: name of the source in `conf/datamodule/`.
+        data_digest: digest of its data.
+
+    Raises:
+        InputError: the store cannot be reached, or has no such run.
+    """
+    logger.start()
+    logger.log_hyperparams(parameters(config))
+    logger.log_tags(
+        {
+            "setup": setup,
+            "source": source,
+            "mlflow.runColor": run_colour(setup),
+            "run_dir": str(Path(config.run_dir)),
+            "setup_digest": setup_digest(config),
+            "config_digest": config_digest(config),
+            "data_digest": data_digest,
+        }
+    )

@@ -4,8 +4,10 @@ MLflow documents how system metrics of its own active run are logged. A run of S
 written through a client, which may have to wait for its store. Tried on MLflow 3.17.2.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
 
 
 def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Callable[[], None]:
@@ -27,18 +29,10 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
     return end
 
 
-@contextmanager
-def requirements_unchecked() -> Iterator[None]:
+def requirements_unchecked() -> AbstractContextManager[Any]:
     """Let MLflow log a model without comparing its requirements with what is installed.
 
     The comparison only warns, and it looks through the files of all installed packages: half a second of every run. We
     name the requirements ourselves.
     """
-    from mlflow.utils import requirements_utils
-
-    check = requirements_utils._check_requirement_satisfied
-    requirements_utils._check_requirement_satisfied = lambda _: None
-    try:
-        yield
-    finally:
-        requirements_utils._check_requirement_satisfied = check
+    return patch("mlflow.utils.requirements_utils._check_requirement_satisfied", lambda _: None)

@@ -1,4 +1,6 @@
-"""Which run a name means: the one place that decides it, for every verb.
+"""Which run a name means, and which runs `resume=true` may choose: the one place that decides it, for every verb.
+
+Also the files of the recommendations of a run, and what was found out about it afterwards.
 
 A run is named by `run:<id>`, by `run:<first characters of the id>`, or by the path of its folder or of its
 recommendations. `run:` may be left out where only a run can be meant, as in `resume=` and `parent=`.
@@ -6,16 +8,42 @@ recommendations. `run:` may be left out where only a run can be meant, as in `re
 
 import json
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from segue.errors import InputError
-from segue.runs.folder import short_run_name
-from segue.tracking.store import client_of, existing_store
+from segue.runs.folder import is_resumable, short_run_name
+from segue.runs.recommender_names import parse_name
+from segue.runs.resume import PreviousRun, config_digest
+from segue.terminal.console import console
+from segue.tracking.store import (
+    INTERRUPTED,
+    PRUNED,
+    add_to_run,
+    client_of,
+    existing_store,
+    fetch,
+    find_runs,
+    open_store,
+)
 
 _ID_LENGTH = 32
 _MOST_LISTED = 5
+
+BESIDE = ("vectors.npz", "top_tracks.json", "plays.npz")
+"""What `serve.py`, its page and `simulate.py` look for beside the recommendations of a run."""
+
+_EFFECT = {
+    "effect_percent": "effect_percent",
+    "lower_percent": "relative_lower_percent",
+    "upper_percent": "relative_upper_percent",
+}
+"""Keys of an effect in `abtest.json`, by their name in MLflow: the interval is the one of the verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +87,9 @@ def find_run(name: str, tracking_uri: str | None = None) -> NamedRun:
 def _id_in(folder: Path) -> str | None:
     """The id that a run or a sweep left in its folder."""
     for file in ("run.json", "sweep.json", "metrics.json"):  # runs of old versions have the last one alone
-        try:
-            run_id = json.loads((folder / file).read_text(encoding="utf-8"))["mlflow_run_id"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if run_id:
-            return str(run_id)
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if run_id := json.loads((folder / file).read_text(encoding="utf-8"))["mlflow_run_id"]:
+                return str(run_id)
     return None
 
 
@@ -87,3 +112,143 @@ def _run_of_id(start: str, tracking_uri: str) -> Any:
         more = ", and more" if len(matches) > _MOST_LISTED else ""
         raise InputError(f"the ids of several runs begin with {start}: {', '.join(listed)}{more}; give more of the id")
     return matches[0]
+
+
+def folder_of(name: str, tracking_uri: str | None) -> Path:
+    """The folder of the run that `resume=` names.
+
+    Raises:
+        InputError: there is no such run, or its folder is not on this machine.
+    """
+    try:
+        folder = find_run(name, tracking_uri).folder
+    except InputError as error:
+        raise InputError(f"resume={name}: {error}") from None
+    if folder is None:
+        raise InputError(f"resume={name}: MLflow does not know its run folder; give the path of the folder")
+    if not folder.is_dir():
+        raise InputError(f"resume={name}: its run folder {folder} is not on this machine; resume it where it ran")
+    return folder
+
+
+def same_runs(config: DictConfig, data_digest: str) -> list[PreviousRun]:
+    """Runs of the same config on the same data, newest first: finished ones, and those that can be resumed.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    uri, experiment = config.logger.tracking_uri, config.logger.experiment_name
+    open_store(uri, experiment)
+    same = {"config_digest": config_digest(config), "data_digest": data_digest}
+    runs = find_runs(uri, experiment, " AND ".join(f"tags.{name} = '{value}'" for name, value in same.items()))
+    found = []
+    for run in runs:
+        folder, run_id = Path(run.data.tags.get("run_dir", "")), run.info.run_id
+        if run.info.status == "FINISHED" and not {INTERRUPTED, PRUNED} & run.data.tags.keys():
+            value = run.data.metrics.get(config.monitor.metric, float("nan"))
+            found.append(PreviousRun(run_dir=folder, run_id=run_id, value=value))
+        elif is_resumable(folder):
+            found.append(PreviousRun(run_dir=folder, run_id=run_id))
+    return found
+
+
+def join_sweep(config: DictConfig, previous: PreviousRun) -> None:
+    """Let a run that is resumed, or done already, count among those of the sweep that asked for it.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    if config.parent_run_id and previous.run_id:
+        add_to_run(config.logger.tracking_uri, previous.run_id, tags={f"sweep.{config.parent_run_id}": "true"})
+
+
+def locate_recommendations(name: str) -> Path:
+    """The `recommendations.jsonl` of `run:<start of a run id>` or `model:<name>@<alias>`, with what is beside it.
+
+    The store is the one that MLflow's own `MLFLOW_TRACKING_URI` names, by default the one of this folder.
+
+    Raises:
+        InputError: there is no such run or model, or it has no recommendations.
+    """
+    try:
+        uri = existing_store()
+        if name.startswith("model:"):
+            model, _, alias = name.removeprefix("model:").partition("@")
+            with client_of(uri) as client:
+                run_id = str(client.get_model_version_by_alias(model, alias).run_id)
+        else:
+            run_id = str(find_run(name, uri).run_id)
+        lists = fetch(uri, run_id, "recommendations.jsonl")
+        for beside in BESIDE:  # a run may lack them; where files are on this machine, they are in the same folder
+            if not lists.with_name(beside).exists():
+                with suppress(InputError, OSError):
+                    fetch(uri, run_id, beside, into=lists.parent)
+        return lists
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, str | None]) -> None:
+    """Give an A/B test's result to the MLflow runs that took part: the report and `ab/<metric>_<role>_mean`.
+
+    The treatment has `ab/<metric>_effect_percent` and its bounds too.
+
+    Args:
+        record: of the test.
+        folder: of its report.
+        roles: name of the recommender in each role; those that name a run or its folder are runs.
+    """
+    for role, name in roles.items():
+        metrics: dict[str, float] = {}
+        for effect in record["effects"]:
+            metrics[f"ab/{effect['metric']}_{role}_mean"] = effect[f"{role}_mean"]
+            if role == "treatment":
+                metrics |= {f"ab/{effect['metric']}_{end}": effect[key] for end, key in _EFFECT.items()}
+        tags = {"ab_role": role, "ab_verdict": "; ".join(record["verdicts"].values())}
+        files = [folder / f"abtest.{ending}" for ending in ("json", "md", "html", "png")]
+        _attach("result", name, metrics=metrics, tags=tags, files=files, folder="abtest")
+
+
+def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, logs: Path, pick: str) -> bool:
+    """Give an off-policy estimate to the MLflow run that was its candidate: the report and `estimate/<metric>`.
+
+    They are not `offline/<metric>`, which `train.py` estimated from the test logs of the run.
+
+    Args:
+        metrics: the estimates, named `offline/<metric>`.
+        folder: of the report.
+        name: of the candidate; one that names a run or its folder is a run.
+        logs: that the estimates are from.
+        pick: how the candidate picks from its lists.
+
+    Returns:
+        Whether the candidate is a run that has them now.
+    """
+    return _attach(
+        "estimate",
+        name,
+        metrics={metric.replace("offline/", "estimate/", 1): value for metric, value in metrics.items()},
+        tags={"estimate_logs": str(logs.absolute()), "estimate_pick": pick},
+        files=[folder / "estimate.json", folder / "estimate.md"],
+        folder="estimate",
+    )
+
+
+def _attach(what: str, name: str | None, **added: Any) -> bool:
+    """Add to the run of a recommender; False where it is none, or its store cannot be used."""
+    try:
+        if name is None or (run_id := _run_id_of(name)) is None:
+            return False
+        add_to_run(existing_store(), run_id, **added)
+    except InputError as error:
+        console.print(f"the {what} is not attached to {name}: {error}", soft_wrap=True, markup=False)
+        return False
+    return True
+
+
+def _run_id_of(name: str) -> str | None:
+    """The id of the run that a recommender's name means; None where it is no run, or one without MLflow."""
+    named = parse_name(name)
+    if named.kind == "path" or named.name.startswith("run:"):
+        return find_run(name).run_id
+    return None

@@ -2,10 +2,10 @@
 
 import colorsys
 import hashlib
-import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from filelock import FileLock
 from segue.errors import InputError
 from segue.runs.atomic import write_record
 from segue.runs.provenance import command_line
+from segue.terminal.messages import show_error
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -78,12 +79,10 @@ def open_store(tracking_uri: str, experiment: str) -> str:
         InputError: the store cannot be opened.
     """
     file = _file_of(tracking_uri)
-    if file is None:
-        with client_of(tracking_uri) as client:
-            return _ensure_experiment(client, experiment)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(file.parent / f".{file.name}.lock").acquire()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        held = nullcontext() if file is None else FileLock(file.parent / f".{file.name}.lock").acquire()
     except OSError as error:
         raise InputError(
             f"cannot use the MLflow store {tracking_uri}: {error.strerror}; set logger.tracking_uri"
@@ -111,43 +110,17 @@ def _ensure_experiment(client: Any, name: str) -> str:
         raise InputError(
             f"the experiment {name!r} was deleted; restore it in MLflow, or set another logger.experiment_name"
         )
-    _set_view(client, experiment)
+    if "mlflow.experimentKind" not in experiment.tags:  # without one the UI guesses; one that somebody chose is kept
+        client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", "custom_model_development")
     return str(experiment.experiment_id)
 
 
 def runs_page(experiment_id: str) -> str:
-    """Where MLflow's UI shows the runs of an experiment in our view: what follows the address of the UI."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
+    """Where MLflow's UI shows the runs of an experiment: what follows the address of the UI.
 
-
-def _set_view(client: Any, experiment: Any) -> None:
-    """Let MLflow's UI treat an experiment as model training, and know our view of its runs.
-
-    Without a kind the UI guesses one. MLflow 3.17 nevertheless opens an experiment in its view of language models,
-    except by an address such as that of `runs_page`. A kind that somebody chose is kept.
+    MLflow 3.17 would open an experiment in its view of language models, whatever its kind.
     """
-    tags = {_KIND_OF_EXPERIMENT: "custom_model_development", f"mlflow.sharedViewState.{_VIEW}": json.dumps(_COLUMNS)}
-    for name, value in tags.items():
-        kept = name == _KIND_OF_EXPERIMENT and name in experiment.tags
-        if not kept and experiment.tags.get(name) != value:
-            client.set_experiment_tag(experiment.experiment_id, name, value)
-
-
-_KIND_OF_EXPERIMENT = "mlflow.experimentKind"
-_VIEW = "segue"
-"""Name of our view, which is kept as the button "Share" of MLflow's UI keeps one."""
-_COLUMNS = {
-    "orderByKey": "attributes.start_time",
-    "orderByAsc": False,
-    "selectedColumns": [
-        "attributes.`Duration`",
-        "metrics.`test/recall_at_10`",
-        "metrics.`test/ndcg_at_10`",
-        "metrics.`test/mse`",
-        "metrics.`test/coverage_at_10`",
-        "metrics.`ab/mean_time_per_session_effect_percent`",
-    ],
-}
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def existing_store(tracking_uri: str | None = None) -> str:
@@ -163,25 +136,17 @@ def existing_store(tracking_uri: str | None = None) -> str:
 
 
 def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> list[Any]:
-    """All runs of an experiment that fit MLflow's filter, newest first; none where there is no such experiment.
+    """Runs of an experiment that fit MLflow's filter, newest first; none where there is no such experiment.
+
+    There are at most 50,000, which is all that MLflow returns at once.
 
     Raises:
         InputError: the store cannot be used, or does not understand the filter.
     """
-    order = ["attributes.start_time DESC"]
     with client_of(tracking_uri) as client:
         found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return []
-        runs: list[Any] = []
-        token = None
-        while True:
-            page = client.search_runs(
-                [found.experiment_id], filter_string, order_by=order, max_results=1000, page_token=token
-            )
-            runs += page
-            if not (token := page.token):
-                return runs
+        order, ids = ["attributes.start_time DESC"], [] if found is None else [found.experiment_id]
+        return client.search_runs(ids, filter_string, order_by=order, max_results=50_000) if ids else []
 
 
 _HOW = (
@@ -195,10 +160,11 @@ _HOW = (
 """Overrides that do not change what a sweep consists of, but how it is run."""
 
 
-def start_parent(
+@contextmanager
+def parent_run(
     tracking_uri: str, experiment_name: str, run_name: str, run_dir: Path, *, resume: bool, tags: Mapping[str, str]
-) -> str:
-    """The parent run of the jobs of a multirun.
+) -> Iterator[str]:
+    """Start the parent run of the jobs of a multirun, and end it, and jobs that are still marked as running.
 
     Args:
         tracking_uri: the store.
@@ -208,11 +174,11 @@ def start_parent(
         resume: take the newest parent of the same command, if there is one.
         tags: further tags of it.
 
-    Returns:
+    Yields:
         Its id.
 
     Raises:
-        InputError: the store cannot be used.
+        InputError: the store cannot be used. At the end this is printed, because it must not hide an earlier error.
     """
     experiment_id = open_store(tracking_uri, experiment_name)
     asked = sorted(word for word in command_line()[1:] if not word.startswith(_HOW))
@@ -220,23 +186,31 @@ def start_parent(
     before = find_runs(tracking_uri, experiment_name, f"tags.sweep_digest = '{same}'") if resume else []
     named = {"mlflow.runName": run_name, KIND: "sweep", "sweep_digest": same, "run_dir": str(run_dir)}
     with client_of(tracking_uri) as client:
-        if before:
-            run_id = str(before[0].info.run_id)
-            client.update_run(run_id, status="RUNNING")
-        else:
-            run_id = str(client.create_run(experiment_id, tags={**tags, **named}).info.run_id)
+        run = before[0] if before else client.create_run(experiment_id, tags={**tags, **named})
+        run_id = str(run.info.run_id)
+        client.update_run(run_id, status="RUNNING")
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_record({"mlflow_run_id": run_id}, run_dir / _PARENT)
-    return run_id
+    write_record({"mlflow_run_id": run_id}, run_dir / "sweep.json")
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    finally:
+        try:
+            with client_of(tracking_uri) as client:
+                for child in client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"):
+                    if child.info.status == "RUNNING":
+                        client.set_terminated(child.info.run_id, "KILLED")
+                client.set_terminated(run_id, status)
+        except InputError as error:
+            show_error(str(error))
 
 
 def run_colour(setup: str) -> str:
     """The colour of a set-up in MLflow's charts: fixed for the five models, otherwise derived from its name."""
-    if setup in _COLOURS:
-        return _COLOURS[setup]
     hue = int(hashlib.sha256(setup.encode()).hexdigest()[:8], 16) / 2**32
     red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.45, 0.6))
-    return f"#{red:02x}{green:02x}{blue:02x}"
+    return _COLOURS.get(setup, f"#{red:02x}{green:02x}{blue:02x}")
 
 
 _COLOURS = {
@@ -245,52 +219,36 @@ _COLOURS = {
 }  # fmt: skip
 
 
-_PARENT = "sweep.json"
+def add_to_run(
+    tracking_uri: str,
+    run_id: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    files: Sequence[Path] = (),
+    folder: str | None = None,
+) -> None:
+    """Add to a run what was found out after it.
 
-
-def end_parent(tracking_uri: str, run_id: str, *, failed: bool) -> None:
-    """End the parent run of a multirun; child runs that are still marked as running are ended too.
+    Args:
+        tracking_uri: the store.
+        run_id: the run.
+        metrics: by name; those that are no finite numbers are left out.
+        tags: by name; what is too long for MLflow is cut off.
+        files: logged as its artifacts.
+        folder: of these files among its artifacts.
 
     Raises:
         InputError: the store cannot be used.
     """
     with client_of(tracking_uri) as client:
-        experiment = client.get_run(run_id).info.experiment_id
-        for run in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'"):
-            if run.info.status == "RUNNING":
-                client.set_terminated(run.info.run_id, "KILLED")
-        client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
-
-
-def log_to_run(tracking_uri: str, run_id: str, files: Sequence[Path], folder: str | None = None) -> None:
-    """Log files to a run, under `folder` among its artifacts.
-
-    Raises:
-        InputError: the store cannot be used.
-    """
-    with client_of(tracking_uri) as client:
+        for name, value in (metrics or {}).items():
+            if math.isfinite(value):
+                client.log_metric(run_id, name, value)
+        for name, text in (tags or {}).items():
+            client.set_tag(run_id, name, text[:MAX_TAG])
         for file in files:
             client.log_artifact(run_id, str(file), folder)
-
-
-def describe(tracking_uri: str, run_id: str, markdown: str) -> None:
-    """Set the description that MLflow's UI shows on the page of a run; what is too long for MLflow is cut off.
-
-    Raises:
-        InputError: the store cannot be used.
-    """
-    with client_of(tracking_uri) as client:
-        client.set_tag(run_id, "mlflow.note.content", markdown[:MAX_TAG])
-
-
-def mark(tracking_uri: str, run_id: str, tag: str) -> None:
-    """Set a tag whose presence is all that counts.
-
-    Raises:
-        InputError: the store cannot be used.
-    """
-    with client_of(tracking_uri) as client:
-        client.set_tag(run_id, tag, "true")
 
 
 def fetch(tracking_uri: str, run_id: str, path: str, *, into: Path | None = None) -> Path:

@@ -15,9 +15,8 @@ from omegaconf import DictConfig
 from segue.datamodules.recipe_choice import choose_recipe
 from segue.datamodules.source_choice import check_source_choice, option_of
 from segue.errors import InputError, check_number
-from segue.reports.next_steps import FinishedRun, show_added, show_training
+from segue.reports.next_steps import FinishedRun, added_report, training_report
 from segue.reports.tables import frame_table
-from segue.reports.training_tables import below_popular
 from segue.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
@@ -26,11 +25,11 @@ from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, w
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
 from segue.sweeps.search import Search
-from segue.terminal.console import console
+from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 from segue.terminal.quiet import silence_libraries
 from segue.terminal.words import renamed
-from segue.tracking.previous_runs import folder_of, join_sweep, same_runs
+from segue.tracking.named_runs import folder_of, join_sweep, same_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +67,7 @@ def train(config: DictConfig) -> float:
     check_resumed_targets(config)
     from segue.training.processes import processes_of
 
-    clock = PhaseClock() if _is_job() else PhaseClock.of_process()
+    clock = PhaseClock(of_process=not _is_job())
     silence_libraries()
     _check_devices(config)
     devices, num_machines = config.trainer.devices, config.trainer.get("num_nodes", 1)
@@ -123,8 +122,6 @@ def check_trainer(
 def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
-    from segue.runs.beginning import freed_if_nothing_was_learned
-
     datamodule = _data(config, processes)
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
@@ -138,7 +135,7 @@ def _train(
     else:
         refuse_used_folder(Path(config.run_dir))
     run_dir = Path(config.run_dir)
-    with lock_folder(run_dir, is_resumed=previous is not None), freed_if_nothing_was_learned(run_dir):
+    with lock_folder(run_dir, is_resumed=previous is not None):
         return _run(config, datamodule, previous, setup, clock, processes)
 
 
@@ -151,7 +148,7 @@ def _add(config: DictConfig) -> float:
         from segue.training.additions.adding import add_tracks
 
         added = add_tracks(config, HydraConfig.get().overrides.task)
-    show_added(asdict(added), config.run_dir)
+    show_lines(added_report(asdict(added), config.run_dir).items())
     return float("nan")
 
 
@@ -165,14 +162,14 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
             range, or a run cannot be resumed.
     """
-    from segue.runs.recipe import check_recipe, named_recipe
+    from segue.runs.folder import check_recipe
 
     hydra = HydraConfig.get()
     model, recipe, context = (hydra.runtime.choices[group] for group in ("model", "recipe", "context"))
     check_recipe(config, model=model, recipe=recipe)
     setup = setup_name(
         model=model,
-        recipe=named_recipe(hydra.overrides.task, recipe),
+        recipe=recipe,
         alpha=config.model.get("alpha"),
         parts=config.model.get("parts"),
         context=context,
@@ -257,14 +254,12 @@ def _run(
     from pytorch_lightning.callbacks import Checkpoint
 
     from segue.callbacks.assembly import build_callbacks
-    from segue.callbacks.run_context import RunContext
+    from segue.callbacks.run_context import RunContext, RunHistory
     from segue.datamodules.batch_share import BatchShare
     from segue.datamodules.describing.joining import profile_of
-    from segue.runs.beginning import record_beginning
-    from segue.runs.history import RunHistory
-    from segue.statistics.online import TIME
-    from segue.tracking.store import runs_page
-    from segue.tracking.training_run import build_logger, end_pruned, run_logger, start_run
+    from segue.runs.folder import record_beginning
+    from segue.tracking.logger import build_logger, run_logger, start_run
+    from segue.tracking.store import PRUNED, runs_page
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -274,9 +269,9 @@ def _run(
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     if line := model.context.repeats.describe():
         console.print(line, soft_wrap=True, markup=False)
-    history, chosen = RunHistory(), instantiate(config.callbacks, _convert_="all")
+    history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
-    callbacks, after_test = build_callbacks(chosen, context, clock, monitor=config.monitor.metric)
+    callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
     pruning = None
     if config.trial:
         from segue.sweeps.pruning import Pruning
@@ -284,7 +279,7 @@ def _run(
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
     clock.end("data")
-    run_id, checkpoint = (previous.record.mlflow_run_id, previous.checkpoint) if previous else (None, None)
+    run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
     if processes.count > 1:
         _check_shared(config, model.loss, datamodule.batch_size)
@@ -320,7 +315,8 @@ def _run(
         trainer = instantiate(config.trainer, **parts, devices=1, num_nodes=1, strategy="auto", _convert_="all")
     if pruning is not None and pruning.pruned:  # its test and its recommendations are not needed
         if logger:
-            end_pruned(logger)
+            logger.log_tags({PRUNED: "true"})
+            logger.finish()
         return float("nan")
     best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
@@ -339,10 +335,11 @@ def _run(
         overrides=hydra.overrides.task,
         run_id=logger.run_id if logger else None,
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
-        has_recommendations=after_test.exported is not None,
-        is_played=TIME in metrics,
-        below_popular=below_popular(metrics),
+        metrics=metrics,
+        examples=after_test.examples,
+        seconds=clock.seconds,
         is_job=_is_job(),
     )
-    show_training(finished, metrics, after_test.examples, clock.seconds)
+    for block in training_report(finished):
+        console.print(block, soft_wrap=isinstance(block, str), markup=False)
     return metrics[config.monitor.metric]

@@ -23,7 +23,7 @@ _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
     from segue.runs.recommender_names import parse_name, recommender_name
-    from segue.tracking.recommenders import attach_abtest
+    from segue.tracking.named_runs import attach_abtest
     from segue.verdicts.abtest.analysis import analyse
     from segue.verdicts.abtest.doubts import doubts, split_sentence, users_table
     from segue.verdicts.abtest.log import check_arms, read_users
@@ -106,7 +106,7 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:
     """Estimate a recommender that never ran from the logs of others; write and print the result."""
-    from segue.tracking.recommenders import attach_estimate, locate_recommendations
+    from segue.tracking.named_runs import attach_estimate, locate_recommendations
     from segue.verdicts.offpolicy.behaviours import LogFolder
     from segue.verdicts.offpolicy.candidate import candidate_of
     from segue.verdicts.offpolicy.decisions import read_decisions

@@ -96,6 +96,6 @@ def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
 
 
 def _locate(name: str) -> Path:
-    from segue.tracking.recommenders import locate_recommendations  # here, in the process that loads
+    from segue.tracking.named_runs import locate_recommendations  # here, in the process that loads
 
     return locate_recommendations(name)

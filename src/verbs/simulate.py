@@ -71,7 +71,7 @@ def play(
     """
     from segue.simulation.arm_policies import make_policies
     from segue.simulation.session_lists import hints
-    from segue.tracking.recommenders import locate_recommendations
+    from segue.tracking.named_runs import locate_recommendations
 
     with console.status("preparing the world"):
         world = instantiate(config.world, _convert_="all")

@@ -1,7 +1,9 @@
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import MagicMock, create_autospec
 
@@ -10,11 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.assembly import build_callbacks
 from segue.callbacks.exact_resume import ExactResume
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
-from segue.callbacks.run_context import RunContext, ranker_of
+from segue.callbacks.run_context import RunContext, RunHistory, ranker_of
 from segue.catalog import Catalog
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
@@ -23,8 +26,7 @@ from segue.models.retrieval.approximate import approximate_lists
 from segue.models.retrieval.exact import exact_lists, top_k
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.picking.inner_products import inner_products
-from segue.reports.training_tables import example_tracks
-from segue.runs.phases import PhaseClock
+from segue.reports.tables import examples_table
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.statistics import ranking
@@ -113,8 +115,8 @@ def test_sums_are_over_all_test_pairs_and_ranks_over_the_sample(ring: PairDataMo
         written.append(pd.read_parquet(tmp_path / "queries.parquet"))
         queries, num_queries = written[-1], of_run["test/num_queries"]
         [ranking_metrics] = [one for one in vars(trainer)["callbacks"] if isinstance(one, RankingMetrics)]
-        assert ranking_metrics.ranked is not None
-        assert num_queries == len(queries) == len(ranking_metrics.ranked.rank)
+        assert ranking_metrics.ranks is not None
+        assert num_queries == len(queries) == len(ranking_metrics.ranks)
         assert of_run["test/num_sessions"] == queries["session"].nunique()
         interval = MeanInterval.of_clusters(queries["mrr"].to_numpy(), queries["session"].to_numpy(), 0.95)
         assert of_run["test/mrr_half_width"] == pytest.approx(interval.upper - interval.mean)
@@ -175,13 +177,6 @@ def test_a_log_without_new_tracks_has_no_metrics_of_them(ring: PairDataModule, t
     assert not pd.read_parquet(tmp_path / "queries.parquet").columns.intersection(list(ranking.BY_NEWNESS)).size
 
 
-@pytest.mark.parametrize("wrong", [0, -50_000])
-def test_a_number_of_test_queries_below_one_is_refused(ring: PairDataModule, tmp_path: Path, wrong: int) -> None:
-    line = f"callbacks.ranking.max_test_queries must be a whole number of at least 1, got {wrong}; null ranks all"
-    with pytest.raises(InputError, match=line):
-        ranking_of(ring, tmp_path, max_test_queries=wrong)
-
-
 def test_a_ranking_monitor_without_queries_is_refused_before_training(disliked: PairDataModule, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"monitor.metric=val/mrr cannot be computed.*use monitor.metric=val/loss"):
         check_monitor("val/mrr", disliked, is_ranked=True)
@@ -194,11 +189,6 @@ def test_a_ranking_monitor_without_the_callback_that_ranks_is_refused_before_tra
     check_monitor("val/loss", ring, is_ranked=False)
     with pytest.raises(InputError, match=r"val/mrr cannot be computed: callbacks.ranking, which does it, is left out"):
         check_monitor("val/mrr", ring, is_ranked=False)
-
-
-def test_a_module_that_is_no_ranker_is_a_bug_in_plain_words() -> None:
-    with pytest.raises(TypeError, match=r"LightningModule is no Ranker .*: no lists, lists_digest, ranks, top"):
-        ranker_of(LightningModule())
 
 
 def test_a_checkpoint_without_what_exact_resuming_needs_is_refused() -> None:
@@ -249,13 +239,14 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     context = RunContext(datamodule=ring)
     trainer = create_autospec(Trainer, instance=True, loggers=[MagicMock()])
     chosen = {"export": lambda _: export_of(ring, tmp_path, **changes)}
-    _, after_test = build_callbacks(chosen, context, PhaseClock(), monitor="val/loss")
+    _, after_test = build_callbacks(chosen, context, monitor="val/loss")
     after_test.on_test_end(trainer, model)
     lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
     assert (lists.rows >= 0).all()
     assert after_test.exported is not None
     assert after_test.exported.path == tmp_path / "r.jsonl"
-    assert len(after_test.examples) == 10
+    assert after_test.examples is not None
+    assert len(after_test.examples.rows) == 10
     assert not (tmp_path / "lists").exists()
     assert ("recommendations are approximate" in capsys.readouterr().out) == approximate
     assert list(context.history.test) == ["export/recall_at_5"] * approximate
@@ -336,25 +327,26 @@ def test_the_tracks_that_people_see_are_at_doubling_places_by_plays() -> None:
     vocabulary = make_vocabulary(range(num_tracks), previous_counts=range(num_tracks))  # the last one is played most
     rows = np.tile(np.arange(7), (num_tracks, 1))
     rows[num_tracks - 2, 3:] = -1
-    examples = example_tracks(vocabulary, rows.__getitem__)
-    assert [example.place for example in examples] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-    assert [example.name for example in examples[:3]] == [
-        (f"Title {row}", f"Artist {row}") for row in (num_tracks - 1, num_tracks - 2, num_tracks - 4)
-    ]
-    assert examples[0].following == [(f"Title {row}", f"Artist {row}") for row in range(5)]
-    assert len(examples[1].following) == 3
+    table = examples_table(vocabulary, rows.__getitem__)
+    assert table.notes[0].startswith("tracks at places 1, 2, 4, 8, 16, 32, 64, 128, 256, 512 by plays")
+    after, following = zip(*[map(str, row) for row in table.rows], strict=True)
+    assert after[:3] == tuple(
+        f"Title {row}\nby Artist {row}" for row in (num_tracks - 1, num_tracks - 2, num_tracks - 4)
+    )
+    assert following[0].splitlines() == [f"{row + 1} Title {row} by Artist {row}" for row in range(5)]
+    assert len(following[1].splitlines()) == 3
 
 
 def test_in_a_small_catalogue_the_tracks_that_people_see_are_the_most_played() -> None:
-    examples = example_tracks(make_vocabulary(range(8)), np.zeros((8, 1), np.int64).__getitem__)
-    assert [example.place for example in examples] == list(range(1, 9))
+    table = examples_table(make_vocabulary(range(8)), np.zeros((8, 1), np.int64).__getitem__)
+    assert len(table.rows) == 8
 
 
 def test_a_track_without_a_title_is_shown_by_its_id() -> None:
     catalog = Catalog.from_columns([7, 8], [None, "Two"], [None, None], source="tracks.json")
     vocabulary = replace(make_vocabulary(range(2)), catalog=catalog)
-    [first, second] = example_tracks(vocabulary, np.array([[1], [0]]).__getitem__)
-    assert (first.name, first.following, second.name) == (("7", ""), [("Two", "")], ("Two", ""))
+    table = examples_table(vocabulary, np.array([[1], [0]]).__getitem__)
+    assert [list(map(str, row)) for row in table.rows] == [["7", "1 Two"], ["Two", "1 7"]]
 
 
 class FixedVectors(LightningModule):
@@ -395,3 +387,51 @@ class FixedVectors(LightningModule):
 
     def lists_digest(self) -> str:
         return digest_of_arrays(self._settings["queries"].numpy())
+
+
+# What was measured
+
+
+def history_of(
+    *losses: float, best: float | None = None, test: Mapping[str, float] = MappingProxyType({})
+) -> RunHistory:
+    """Of epochs with these losses and, where one is the best, of a test of its weights."""
+    history = RunHistory()
+    checkpoint = None if best is None else create_autospec(ModelCheckpoint, instance=True)
+    if checkpoint is not None:
+        checkpoint.monitor, checkpoint.best_model_score = "val/loss", torch.tensor(best, dtype=torch.float64)
+    trainer = create_autospec(Trainer, instance=True, checkpoint_callback=checkpoint)
+    for trainer.current_epoch, loss in enumerate(losses):
+        trainer.callback_metrics = {"val/loss": torch.tensor(loss, dtype=torch.float64)}
+        history.on_train_epoch_end(trainer, LightningModule())
+    trainer.callback_metrics = {name: torch.tensor(value, dtype=torch.float64) for name, value in test.items()}
+    history.on_test_end(trainer, LightningModule())
+    history.clock.seconds = {"training": 1.0, "validation": 0.23456, "test": 7.0}
+    return history
+
+
+def test_metrics_are_of_the_epoch_whose_weights_were_tested() -> None:
+    metrics = history_of(0.3, 0.2, 0.2, 0.4, best=0.2, test={"test/loss": 0.25}).metrics()
+    assert metrics == {"epoch": 1, "epochs": 4, "fit_seconds": 1.235, "test/loss": 0.25, "val/loss": 0.2}
+    assert list(metrics) == sorted(metrics)
+    assert history_of(0.3, 0.2, 0.4).metrics()["val/loss"] == 0.4  # nothing chose the weights: of the last epoch
+    untrained = history_of(test={"test/loss": 0.5}).metrics()
+    assert untrained == {"epochs": 0, "fit_seconds": 1.235, "test/loss": 0.5}
+
+
+def test_a_checkpoint_that_knows_of_fewer_epochs_changes_nothing() -> None:
+    history, resumed = history_of(0.3, 0.2, 0.4), RunHistory()
+    history.load_state_dict(history_of(0.3).state_dict())
+    assert (len(history.epochs), history.fit_seconds) == (3, 1.23456)
+    resumed.load_state_dict(history.state_dict())
+    resumed.clock.seconds = {"training": 10.0}
+    assert (resumed.epochs, resumed.fit_seconds) == (history.epochs, 11.23456)
+    assert resumed.state_key == "KeepHistory"  # in checkpoints of older versions
+
+
+def test_the_file_has_the_metrics_and_the_run(tmp_path: Path) -> None:
+    history = history_of(0.3, test={"test/mrr": math.nan})
+    record = json.loads(history.write(tmp_path, mlflow_run_id="abc").read_text())
+    assert record == {**history.metrics(), "test/mrr": None, "mlflow_run_id": "abc"}
+    assert list(record) == sorted(record)
+    assert '"epoch": 0,' in (tmp_path / "metrics.json").read_text()

@@ -106,7 +106,7 @@ def test_a_search_that_is_killed_goes_on_with_the_trial_it_was_at(ring_logs: Pat
     parent, below = runs(tmp_path)
     assert parent.info.status == "FINISHED"
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"search.csv", "search.png"}
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"search.csv", "search_history.png"}
     values = {run.data.params["optimizer.lr"]: run.data.metrics["val/loss"] for run in below}
     assert values[first["optimizer.lr"]] == pytest.approx(float(first["value"]), rel=1e-6)
     [following] = [line for line in done.stdout.splitlines() if line.startswith("next")]

@@ -1,3 +1,6 @@
+"""The folder of a run: its record, its name, who may write into it, and what is refused before it."""
+
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,36 +11,39 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.runs.folder import (
     RunRecord,
+    check_recipe,
     digest,
     flatten,
     is_resumable,
     lock_folder,
     parameters,
+    record_beginning,
+    refuse_used_folder,
     setup_name,
-    write_config,
 )
 from segue.runs.provenance import provenance
+from tests.contracts.building import composed
 
 
 @pytest.mark.parametrize(
     ("name", "model", "alpha", "recipe", "overrides", "swept"),
     [
-        ("convex α=0.9", "convex", 0.9, None, ["model=convex", "model.alpha=0.9", "seed=1"], []),
-        ("contextual", "contextual", None, None, ["loss=bce"], []),
-        ("track α=1 published", "track", 1.0, "published", ["model=track", "experiment=published"], ["model"]),
+        ("convex α=0.9", "convex", 0.9, "shares", ["model=convex", "model.alpha=0.9", "seed=1"], []),
+        ("contextual", "contextual", None, "shares", ["loss=bce"], []),
+        ("track α=1 published", "track", 1.0, "published", ["experiment=published"], ["model"]),
         (
             "convex α=0.3333 loss=bce lr=0.001",
             "convex",
             1 / 3,
-            None,
+            "shares",
             ["model.alpha=0.33333333", "loss=bce", "optimizer.lr=1e-3", "trainer.max_epochs=3", "seed=2"],
             ["model.alpha", "loss", "optimizer.lr", "seed"],
         ),
-        ("mean α=learned decay=0.1", "mean", "learned", None, ["+optimizer.decay=0.1"], ["optimizer.decay"]),
+        ("mean α=learned decay=0.1", "mean", "learned", "shares", ["+optimizer.decay=0.1"], ["optimizer.decay"]),
     ],
 )
 def test_a_set_up_is_named_by_what_tells_it_apart_in_its_sweep(
-    name: str, model: str, alpha: float | str | None, recipe: str | None, overrides: list[str], swept: list[str]
+    name: str, model: str, alpha: float | str | None, recipe: str, overrides: list[str], swept: list[str]
 ) -> None:
     setup = {"model": model, "alpha": alpha, "recipe": recipe, "overrides": overrides, "swept": swept}
     assert setup_name(**setup, context="last") == name  # type: ignore[arg-type]  # parameters of the test
@@ -47,7 +53,7 @@ def test_parts_are_named_in_place_of_alpha() -> None:
     setup: dict[str, Any] = {
         "model": "convex",
         "alpha": "learned",
-        "recipe": None,
+        "recipe": "shares",
         "overrides": [],
         "swept": [],
         "context": "last",
@@ -59,14 +65,14 @@ def test_parts_are_named_in_place_of_alpha() -> None:
 
 def test_the_context_is_named_where_it_is_not_one_previous_track() -> None:
     words, swept = ["context=session", "context.decay=0.5"], ["context", "context.decay"]
-    name = setup_name(model="rules", alpha=None, recipe=None, context="session", overrides=words, swept=swept)
+    name = setup_name(model="rules", alpha=None, recipe="shares", context="session", overrides=words, swept=swept)
     assert name == "rules context=session decay=0.5"
 
 
 def test_a_name_ends_somewhere() -> None:
     words = [f"a.{letter}={'x' * 30}" for letter in "abcdef"]
     keys = [word.partition("=")[0] for word in words]
-    name = setup_name(model="convex", alpha=0.9, recipe=None, context="last", overrides=words, swept=keys)
+    name = setup_name(model="convex", alpha=0.9, recipe="shares", context="last", overrides=words, swept=keys)
     assert len(name) == 100
     assert name.endswith("…")
 
@@ -155,13 +161,62 @@ def test_nested_names_are_joined_by_dots() -> None:
 
 
 def test_a_config_carries_where_it_came_from_and_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "config.yaml"
-    config = {"seed": 3, "name": "α"}
-    write_config(config, path)
-    text = path.read_text()
+    config = OmegaConf.create({"run_dir": str(tmp_path / "run"), "seed": 3, "name": "α"})
+    begin = partial(record_beginning, words=["resume=x", "seed=3"], data_digest="d0", mlflow_run_id=None)
+    begin(config, is_resumed=False)
+    text = (tmp_path / "run" / "config.yaml").read_text()
     assert yaml.safe_load(text) == config
     for name in provenance():
         assert f"# {name}: " in text
-    with pytest.raises(InputError, match=r"holds a run already; choose another folder with hydra.run.dir"):
-        write_config({"seed": 4}, path)
-    assert path.read_text() == text
+    assert RunRecord.read(tmp_path / "run").overrides == ["seed=3"]
+    with pytest.raises(InputError, match=r"holds a run already; .* choose another folder with hydra.run.dir"):
+        begin(config, is_resumed=False)
+    begin(config, is_resumed=True)
+
+
+BEGINNING = ["config.yaml", "run.json", "uncommitted.diff", "rejected.jsonl"]
+
+
+def fail(folder: Path, error: type[BaseException], *written: str) -> set[str]:
+    """What is in the folder of a run that fails after it has written these files."""
+    for name in written:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    with pytest.raises(error), lock_folder(folder):
+        raise error
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_failed_before_it_learned_anything_leaves_its_folder_to_another(tmp_path: Path) -> None:
+    assert fail(tmp_path, InputError, *BEGINNING) == {"rejected.jsonl"}
+    refuse_used_folder(tmp_path)
+
+
+@pytest.mark.parametrize("learned", ["checkpoints/last.ckpt", "lists/part-0.npz"])
+def test_a_run_that_failed_later_keeps_its_folder_for_resuming(tmp_path: Path, learned: str) -> None:
+    assert fail(tmp_path, InputError, *BEGINNING, learned) == {*BEGINNING, learned}
+
+
+def test_a_run_that_was_interrupted_keeps_its_folder(tmp_path: Path) -> None:
+    assert fail(tmp_path, KeyboardInterrupt, *BEGINNING) == {*BEGINNING}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("model=convex", "recipe=counting"), "takes values from its recipe, and recipe=counting has none for it"),
+        (("model=rules", "+optimizer.lr=1"), "optimizer cannot be used with model=rules, which has no gradients"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(words: tuple[str, ...], line: str) -> None:
+    config = composed(*words)
+    choices = config.hydra.runtime.choices
+    with pytest.raises(InputError, match=line):
+        check_recipe(config, model=choices.model, recipe=choices.recipe)
+
+
+@pytest.mark.parametrize("words", [("model=convex",), ("model=rules",), ("datamodule=yes", "model=contextual")])
+def test_a_recipe_that_fits_is_not(words: tuple[str, ...]) -> None:
+    config = composed(*words)
+    choices = config.hydra.runtime.choices
+    check_recipe(config, model=choices.model, recipe=choices.recipe)

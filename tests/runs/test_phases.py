@@ -41,7 +41,7 @@ def test_a_run_that_is_no_job_starts_with_its_process() -> None:
         "import time; deadline = time.process_time() + 0.3\n"
         "while time.process_time() < deadline: pass\n"
         "from segue.runs.phases import PhaseClock\n"
-        "clock = PhaseClock.of_process(); clock.end('start'); print(clock.seconds['start'])"
+        "clock = PhaseClock(of_process=True); clock.end('start'); print(clock.seconds['start'])"
     )
     before = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

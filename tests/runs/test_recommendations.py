@@ -13,7 +13,8 @@ from segue.runs.recommendations import (
     FORMATS,
     Recommendations,
     check_k,
-    has_lists_of_users,
+    key_of_lines,
+    lists_of,
 )
 from tests.conftest import make_catalog
 
@@ -104,11 +105,11 @@ def test_lists_of_users_are_those_of_the_lines_and_others_have_none(
     lists = {user: order[: order[0]] for user, order in users.items()}  # 0 to 4 tracks
     lines = ({"user": user, "tracks": [100 + row for row in rows]} for user, rows in lists.items())
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert has_lists_of_users(path)
+    assert key_of_lines(path) == "user"
     read = Recommendations.read(path, make_catalog([0] * 5))
     assert read.users is not None
     assert read.users.tolist() == sorted(users)
-    found = read.of_users(np.array(asked, np.int64)).tolist()
+    found = lists_of(np.array(asked, np.int64), read.users, read.rows).tolist()
     assert [[row for row in rows if row >= 0] for rows in found] == [lists.get(user, []) for user in asked]
 
 
@@ -178,11 +179,11 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
         ),
         (
             GOOD + '\n{"item_id": 101, "recommendations": [100]}',
-            'line 2 has the key "item_id", and line 1 has "track"; give all lines the same keys',
+            'line 2 is damaged: expected an object with a whole number under "track"$',
         ),
         (
             '{"item_id": 101, "recommendations": [100]}\n{"user": 7, "tracks": [100]}',
-            'line 2 has the key "user", and line 1 has "item_id"; give all lines the same keys',
+            'line 2 is damaged: expected an object with a whole number under "item_id"$',
         ),
         (b"\xff\xfe", "line 1 is damaged"),
     ],

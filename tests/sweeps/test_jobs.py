@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError, JobFailed, JobsFailed
 from segue.runs.provenance import command
-from segue.sweeps.jobs import Job, Sweep, _environment_of, _Prefixed, every_combination, failure
+from segue.sweeps.jobs import Job, Sweep, _Prefixed, environment_of, outcome
 from segue.terminal.console import console, errors
 from segue.training import train
 from tests.e2e.running import run_verb
@@ -32,8 +31,8 @@ def test_a_failed_job_is_pickled_as_its_message() -> None:
     assert parts == ("alpha must lie in [0, 1]",)
     rebuilt = build(*parts)
     assert str(rebuilt) == "alpha must lie in [0, 1]"
-    assert failure(JobReturn(status=JobStatus.FAILED, _return_value=rebuilt)) == "alpha must lie in [0, 1]"
-    assert failure(JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)) is None
+    assert outcome(JobReturn(status=JobStatus.FAILED, _return_value=rebuilt)) == (None, "alpha must lie in [0, 1]")
+    assert outcome(JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)) == (0.5, None)
 
 
 def test_a_job_is_pickled_as_the_name_of_its_verb(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +75,6 @@ def test_lines_of_parallel_jobs_begin_with_their_number() -> None:
     prefixed.write("one\ntwo\n")
     prefixed.write("\nthree\n")
     assert stream.getvalue() == "[3] one\n[3] two\n[3] \n[3] three\n"
-    assert not prefixed.isatty()
 
 
 class LocalLauncher:
@@ -91,12 +89,9 @@ def test_jobs_that_start_all_at_once_share_the_cores(
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with _environment_of(LocalLauncher(), num_jobs):
-        assert os.environ["OMP_NUM_THREADS"] == threads
-    assert "OMP_NUM_THREADS" not in os.environ
+    assert environment_of(LocalLauncher(), num_jobs)["OMP_NUM_THREADS"] == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with _environment_of(LocalLauncher(), num_jobs):
-        assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "OMP_NUM_THREADS" not in environment_of(LocalLauncher(), num_jobs)
 
 
 def test_duckdb_takes_as_many_threads_as_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +126,8 @@ def make_sweep(folder: Path, *, batch: int | None = None, fails: Sequence[str] =
         def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> None: ...
 
     sweep, launcher = Sweep(max_batch_size=batch), FakeLauncher(fails)
-    sweep.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}, "seed": 1})
+    sweep.config = sweep.cfg = OmegaConf.create({"seed": 1})
+    sweep.folder = folder
     context: Any = type("Context", (), {"config_loader": Loader()})()
     sweep.hydra_context, sweep.launcher = context, launcher  # type: ignore[assignment]
     return sweep, launcher
@@ -166,34 +162,10 @@ def test_a_comparison_is_proposed_only_where_a_job_succeeded(
         assert ("python compare.py parent=run:01234567" in capsys.readouterr().out) is is_proposed
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["seed=1,2", "days=3", "world=a,b"],
-        ["seed=range(1,4)", "+x='a b',c", "~y", "seed=5"],
-        ["model.dim=choice(8,16)", "lr=1e-3,1e-2", "k={a: 1}", "l=[1,2]"],
-        ["seed=1"],
-        [],
-    ],
-)
-def test_the_jobs_of_a_sweep_are_those_of_hydras_own_sweeper(words: list[str]) -> None:
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    overrides = OverridesParser.create().parse_overrides(words)
-    assert [every_combination(overrides)] == BasicSweeper.split_arguments(overrides, None)
-
-
-def test_a_batch_has_at_least_one_job() -> None:
-    with pytest.raises(
-        InputError, match=r"hydra.sweeper.max_batch_size must be a whole number of at least 1 or null, got 0"
-    ):
-        Sweep(max_batch_size=0)
-
-
 def test_reading_the_error_of_a_job_prints_nothing_of_hydra(capsys: pytest.CaptureFixture[str]) -> None:
     failed = JobReturn(overrides=["seed=1"], status=JobStatus.FAILED)
     failed.return_value = JobFailed("no such seed")
-    assert failure(failed) == "no such seed"
+    assert outcome(failed) == (None, "no such seed")
     assert capsys.readouterr().err == ""
 
 

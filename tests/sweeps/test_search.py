@@ -17,11 +17,19 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
 from segue.errors import InputError, JobFailed
-from segue.sweeps import search_report as report
 from segue.sweeps.pruning import Pruning
-from segue.sweeps.search import Search
+from segue.sweeps.search import (
+    PRUNED,
+    WHY,
+    Search,
+    best_so_far,
+    draw,
+    finished,
+    open_study,
+    record_result,
+    write_table,
+)
 from segue.sweeps.search_space import Space
-from segue.sweeps.search_study import PRUNED, WHY, SearchSettings, best_so_far, finished, open_study, record_result
 from tests.conftest import ROOT
 
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
@@ -45,12 +53,14 @@ def make_space(*given: str, **chosen: str) -> Space:
         if have["model"] in COUNTING:
             absent |= {f"optimizer.{name}": True for name in ("lr", "weight_decay")} | {TEMPERATURE: True, "loss": True}
             absent |= {f"model.{name}": True for name in ("alpha", "dropout", "track_dropout")}
+        if have["model"] == "contextual":
+            absent |= {"model.alpha": True, "model.track_dropout": True}
         return None if absent.get(key) else have.get(key, "usual")
 
     return Space(
         given=parsed(*given),
         usual=parsed(*(f"{key}={text}" for key, text in USUAL.space.items())),
-        only_with=OmegaConf.to_container(USUAL.only_with),  # type: ignore[arg-type]
+        unused=OmegaConf.to_container(USUAL.unused),  # type: ignore[arg-type]
         settled=settled,
     )
 
@@ -92,23 +102,6 @@ def test_the_temperature_is_searched_if_the_loss_has_one() -> None:
     assert names(make_space("loss=mse", loss="mse")) == ALL
 
 
-def test_the_choices_of_a_trial_decide_which_keys_it_has() -> None:
-    import optuna
-
-    space = Space(
-        given=parsed("datamodule=yes,botify"),
-        usual=parsed(f"{TEMPERATURE}=interval(0.1,1)"),
-        only_with={TEMPERATURE: "loss=softmax"},
-        settled=lambda key, chosen: {"yes": "softmax", "botify": "bce"}[chosen["datamodule"]] if key == "loss" else "1",
-    )
-    study, seen = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), set()
-    for _ in range(20):
-        words = dict(word.split("=") for word in space.suggest(study.ask()))
-        assert (TEMPERATURE in words) == (words["datamodule"] == "yes")
-        seen.add(words["datamodule"])
-    assert seen == {"yes", "botify"}
-
-
 def test_a_sweep_replaces_or_adds_a_dimension() -> None:
     space = make_space("model.dim=8,16", "loss.logq=interval(0,1)", "+model.extra=range(1,9,2)")
     dimensions = {dimension.name: dimension for dimension in space.dimensions}
@@ -124,7 +117,7 @@ def test_each_trial_has_a_key_only_if_its_condition_is_met() -> None:
     space, seen = make_space("model=convex,track", "loss=bce,softmax"), set()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(40):
-        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        words = dict(word.split("=") for word in space.words(study.ask()))
         assert (TEMPERATURE in words) == (words["loss"] == "softmax")
         assert ("model.alpha" in words) == (words["model"] == "convex")
         assert 1e-4 <= float(words["optimizer.lr"]) <= 3e-2
@@ -140,7 +133,9 @@ def test_a_baseline_is_searched_over_its_own_keys() -> None:
 
 
 def test_a_key_that_no_trial_would_have_is_refused() -> None:
-    with pytest.raises(InputError, match=r"only with model!=artist,.*track, but model=track; leave it out"):
+    with pytest.raises(
+        InputError, match=r"^model.alpha=interval\(0,1\) would never be used with model=track; leave it out"
+    ):
         make_space("model=track", "model.alpha=interval(0,1)", model="track")
 
 
@@ -151,18 +146,8 @@ def test_a_trial_leaves_out_keys_that_its_config_does_not_have() -> None:
 
     space, study = make_space("model=rules,track", loss="softmax"), optuna.create_study()
     for _ in range(10):
-        words = dict(word.split("=") for word in space.suggest(study.ask()))
+        words = dict(word.split("=") for word in space.words(study.ask()))
         assert ({TEMPERATURE, "optimizer.lr", "model.dim"} <= words.keys()) == (words["model"] == "track")
-
-
-def test_all_conditions_of_a_list_must_be_met() -> None:
-    both = {"model.x": ["model=track", "loss=mse"]}
-
-    def settled(key: str, _: Mapping[str, str]) -> str:
-        return {"model": "track", "loss": "bce"}.get(key, "1")
-
-    with pytest.raises(InputError, match="only with loss=mse, but loss=bce"):
-        Space(given=parsed("model.x=1,2"), usual=[], only_with=both, settled=settled)
 
 
 BAD = [
@@ -173,7 +158,7 @@ BAD = [
     (["model.dim=tag(log,range(1,9,2))"], "a range with a step has no logarithmic scale"),
     (["model.dim=tag(wide,choice(1,2))"], "the only tag of a search is log, got wide"),
     (["model.dim=range(5,1)"], "has no values"),
-    (["model.alpha=interval(0,1)", "model=track,artist"], "only with model!=artist,.*, but model=track,artist"),
+    (["model.alpha=interval(0,1)", "model=track,artist"], "never be used with model=artist, track"),
 ]
 
 
@@ -186,11 +171,6 @@ def test_a_key_that_cannot_be_searched_is_refused(given: list[str], line: str) -
 def test_a_space_that_is_all_fixed_is_refused() -> None:
     with pytest.raises(InputError, match="nothing is left to search"):
         make_space(*(f"{key}=1" for key in ALL))
-
-
-def test_a_cycle_of_conditions_is_refused() -> None:
-    with pytest.raises(InputError, match=r"only_with has a cycle: .*; remove one of these conditions"):
-        Space(given=[], usual=parsed("a=1,2", "b=1,2"), only_with={"a": "b=1", "b": "a=1"}, settled=lambda key, _: key)
 
 
 # The loop
@@ -234,7 +214,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         objective: Objective, *words: str, arguments: Sequence[str] = (), drawn: bool = False
     ) -> tuple[Search, FakeLauncher]:
         if not drawn:
-            monkeypatch.setattr(report, "draw", lambda _study, path, _monitor: path)
+            monkeypatch.setattr("segue.sweeps.search.draw", lambda *_: [])
         config = compose(
             "train",
             [*SEARCHED, f"hydra.sweep.dir={tmp_path}", *arguments, *BATCH, *words],
@@ -245,7 +225,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         settings["storage"] = f"sqlite:///{tmp_path}/optuna.db"
         sweeper, launcher = Search(**settings), FakeLauncher(objective)
         loader = GlobalHydra.instance().config_loader()
-        sweeper.config, sweeper.launcher = config, launcher  # type: ignore[assignment]  # the launcher is a stand-in
+        sweeper.config, sweeper.cfg, sweeper.folder, sweeper.launcher = config, config, tmp_path, launcher  # type: ignore[assignment]  # the launcher is a stand-in
         sweeper.hydra_context = HydraContext(loader, callbacks=None)  # type: ignore[arg-type]  # a search calls none
         return sweeper, launcher
 
@@ -271,7 +251,9 @@ def test_a_search_finds_better_trials_than_its_random_ones(
     assert all(words["trainer.max_epochs"] == "3" for words in launcher.jobs)
     lines = table(tmp_path)
     assert [float(line["value"]) for line in lines] == values
-    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+    pictures = [tmp_path / f"search_{kind}.png" for kind in ("history", "importance", "parameters")]
+    assert sorted(tmp_path.glob("search*.png")) == pictures
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
     printed = capsys.readouterr().out
     best = launcher.jobs[values.index(max(values))]
     assert f"best         val/ndcg_at_10 {max(values):.4f} in trial {values.index(max(values))}" in printed
@@ -354,13 +336,6 @@ def test_another_command_does_not_resume_this_study(search: Any) -> None:
     other, launcher = search(bowl, "hydra.sweeper.num_trials=2", arguments=["resume=true"])
     other.sweep(["resume=true", "trainer.max_epochs=3"])
     assert len(launcher.jobs) == 2
-    named, _ = search(bowl, "hydra.sweeper.num_trials=2", "hydra.sweeper.study=mine")
-    named.sweep([])
-    with pytest.raises(InputError, match=r"search.study='mine' exists already in .*add resume=true"):
-        search(bowl, "hydra.sweeper.study=mine")[0].sweep([])
-    resumed, _ = search(bowl, "hydra.sweeper.study=mine", arguments=["resume=true"])
-    with pytest.raises(InputError, match=r"search.study='mine' in .* searches another space"):
-        resumed.sweep(["resume=true", "trainer.max_epochs=3"])
 
 
 def test_losses_are_not_searched_with_val_loss(search: Any) -> None:
@@ -386,8 +361,6 @@ def test_a_misspelt_key_is_refused_before_any_trial(search: Any, tmp_path: Path)
     ("word", "line"),
     [
         ("hydra.sweeper.num_trials=0", "search.num_trials must be a whole number of at least 1, got 0"),
-        ("hydra.sweeper.batch=0", "search.batch must be a whole number of at least 1 or null, got 0"),
-        ("hydra.sweeper.random_trials=-1", "search.random_trials must be a whole number of at least 0"),
         ("monitor.mode=most", "monitor.mode must be max or min, got 'most'"),
     ],
 )
@@ -405,15 +378,15 @@ def test_an_unknown_launcher_needs_a_batch_size(search: Any) -> None:
 # The study
 
 
-SETTINGS = SearchSettings(mode="max", seed=0, random_trials=2, prune_after_trials=1, prune_after_epochs=1)
+SETTINGS: dict[str, Any] = {"setup": {}, "mode": "max", "seed": 0, "random_trials": 2}
 
 
 def test_two_processes_do_not_search_one_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     with (
-        open_study(url=url, name="one", setup={}, resume=False, settings=SETTINGS),
-        pytest.raises(InputError, match=r"search\.study='one' is in use by another process"),
-        open_study(url=url, name="one", setup={}, resume=True, settings=SETTINGS),
+        open_study(url=url, resume=False, **SETTINGS),
+        pytest.raises(InputError, match=r"study 'search .*' is in use by another process"),
+        open_study(url=url, resume=True, **SETTINGS),
     ):
         pass
 
@@ -422,7 +395,7 @@ def test_a_storage_that_cannot_be_opened_is_refused_in_one_line() -> None:
     for url in ("sqlite:////dev/null/optuna.db", "nonsense"):
         with (
             pytest.raises(InputError, match=r"cannot open search.storage=.*the default is sqlite:///optuna.db"),
-            open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS),
+            open_study(url=url, resume=False, **SETTINGS),
         ):
             pass
 
@@ -432,7 +405,12 @@ def test_a_trial_worse_than_the_others_is_pruned_and_recorded_in_the_study(tmp_p
 
     def train(number: int, values: Sequence[float]) -> Pruning:
         callback = Pruning(
-            storage=url, study="s", number=number, prune_after_trials=1, prune_after_epochs=1, monitor="val/x"
+            storage=url,
+            study=study.study_name,
+            number=number,
+            prune_after_trials=1,
+            prune_after_epochs=1,
+            monitor="val/x",
         )
         trainer, module = Mock(spec=Trainer), Mock(spec=LightningModule)
         trainer.sanity_checking = trainer.should_stop = False
@@ -444,7 +422,7 @@ def test_a_trial_worse_than_the_others_is_pruned_and_recorded_in_the_study(tmp_p
         assert trainer.should_stop == callback.pruned
         return callback
 
-    with open_study(url=url, name="s", setup={}, resume=False, settings=SETTINGS) as study:
+    with open_study(url=url, resume=False, **SETTINGS) as study:
         trials = [study.ask() for _ in range(3)]
         for trial in trials:
             trial.suggest_float("x", 0, 1)
@@ -462,9 +440,9 @@ def test_a_trial_worse_than_the_others_is_pruned_and_recorded_in_the_study(tmp_p
 
 def test_a_trial_that_was_running_when_its_process_died_is_repeated_and_not_counted(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
-    with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
+    with open_study(url=url, resume=False, **SETTINGS) as study:
         lost = study.ask().suggest_float("x", 0, 1)
-    with open_study(url=url, name=None, setup={}, resume=True, settings=SETTINGS) as resumed:
+    with open_study(url=url, resume=True, **SETTINGS) as resumed:
         assert resumed.study_name == study.study_name
         assert finished(resumed) == []
         assert resumed.get_trials()[0].state.name == "FAIL"
@@ -479,35 +457,16 @@ def test_a_trial_that_was_running_when_its_process_died_is_repeated_and_not_coun
 @pytest.mark.parametrize("same", [True, False])
 def test_a_report_is_drawn_for_few_and_for_equal_trials(tmp_path: Path, num_trials: int, same: bool) -> None:
     space, url = make_space(), f"sqlite:///{tmp_path}/optuna.db"
-    with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
+    with open_study(url=url, resume=False, **SETTINGS) as study:
         for number in range(num_trials):
             trial = study.ask()
-            words = dict(word.split("=") for word in space.suggest(trial))
+            words = dict(word.split("=") for word in space.words(trial))
             if number % 7 == 3:
                 record_result(study, trial, value=None, why='a, "quoted" reason')
             else:
                 record_result(study, trial, value=0.5 if same else bowl({"model.alpha": "0.5", **words}))
-        report.write_table(study, tmp_path / "search.csv")
-        report.draw(study, tmp_path / "search.png", "val/x")
-        shares = report.importance(study)
+        write_table(study, tmp_path / "search.csv")
+        drawn = draw(study, tmp_path, "val/x")
     assert len(table(tmp_path)) == num_trials
-    assert (tmp_path / "search.png").stat().st_size > 10_000
-    assert bool(shares) == (num_trials == 14 and not same)
-    if shares:
-        assert sum(shares.values()) == pytest.approx(1)
-        assert "loss.temperature" not in shares  # not every trial has it
-
-
-def test_a_parameter_without_effect_has_no_importance(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    with open_study(url=url, name=None, setup={}, resume=False, settings=SETTINGS) as study:
-        import optuna
-
-        study.sampler = optuna.samplers.RandomSampler(seed=0)
-        for _ in range(30):
-            trial = study.ask()
-            x, _ = trial.suggest_float("x", 0, 1), trial.suggest_float("idle", 0, 1)
-            record_result(study, trial, value=x)
-        shares = report.importance(study)
-    assert list(shares) == ["x", "idle"]
-    assert shares["x"] > 0.9
+    assert {path.name for path in drawn} >= {"search_history.png", "search_parameters.png"}
+    assert all(path.stat().st_size > 10_000 for path in drawn)

@@ -23,7 +23,7 @@ from segue.datamodules.shards.column_files import column_file, kind_of, map_colu
 from segue.datamodules.shards.manifest import ROW, Manifest, Shard
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
-from segue.runs.atomic import write_record, write_whole_folder
+from segue.runs.atomic import write_record, write_whole
 
 _AT_ONCE = 1 << 18
 """Rows that are in memory at once."""
@@ -164,7 +164,7 @@ def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, An
         writer.check()
         write_record({**stamp, "sizes": writer.sizes}, partial / _RECORD)
 
-    write_whole_folder(cache, write)
+    write_whole(cache, write, is_folder=True)
 
 
 def _batches(path: Path, shard: Shard) -> Iterator[dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from segue.runs.folder import short
 from segue.statistics.online import LISTENERS_FILE, TIME
 from segue.statistics.ranking import BY_NEWNESS
 from segue.tracking.named_runs import find_run
-from segue.tracking.store import INTERRUPTED, KIND, PRUNED, client_of, describe, fetch, find_runs, log_to_run
+from segue.tracking.store import INTERRUPTED, KIND, PRUNED, add_to_run, client_of, fetch, find_runs
 from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
 
 _CURVES = ("train/loss", "val/loss")
@@ -239,8 +239,8 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
         InputError: the store cannot be used.
     """
     files = [folder / f"comparison.{ending}" for ending in ("png", "md", "csv", "json")]
-    log_to_run(tracking_uri, parent.info.run_id, files)
-    describe(tracking_uri, parent.info.run_id, (folder / "comparison.md").read_text(encoding="utf-8"))
+    shown = {"mlflow.note.content": (folder / "comparison.md").read_text(encoding="utf-8")}  # on the page of the run
+    add_to_run(tracking_uri, parent.info.run_id, files=files, tags=shown)
 
 
 def run_to_register(

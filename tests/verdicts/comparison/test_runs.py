@@ -8,7 +8,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 
 from segue.errors import InputError
-from segue.tracking.store import end_parent, open_store, start_parent
+from segue.tracking.store import open_store, parent_run
 from segue.verdicts.comparison.runs import find, read, register, setup_names
 from tests.conftest import new_store
 
@@ -43,9 +43,8 @@ def ids(runs: list[Any]) -> set[str]:
 def test_the_last_sweep_is_taken_and_another_one_by_its_folder_or_id(uri: str, tmp_path: Path) -> None:
     parents, children = [], []
     for name in ("one", "two"):
-        parent = start_parent(uri, "sweeps", name, tmp_path / name, resume=False, tags={})
-        children.append(make(uri, "sweeps", **{"mlflow.parentRunId": parent}))
-        end_parent(uri, parent, failed=False)
+        with parent_run(uri, "sweeps", name, tmp_path / name, resume=False, tags={}) as parent:
+            children.append(make(uri, "sweeps", **{"mlflow.parentRunId": parent}))
         parents.append(parent)
     alone = make(uri, "sweeps")
     linked = make(uri, "sweeps", **{f"sweep.{parents[0]}": "true"})

@@ -2,18 +2,18 @@
 
 import io
 
+import pytest
 from rich.console import Console, RenderableType
 
-from segue.reports.training_tables import (
+from segue.reports.tables import (
     WIDEST,
-    ExampleTrack,
-    below_popular,
     examples_table,
     listening_table,
     metrics_tables,
     newness_table,
     phases_table,
 )
+from tests.conftest import make_vocabulary
 
 METRICS = {
     "test/num_queries": 1734.0,
@@ -69,22 +69,11 @@ def test_every_floor_that_is_shown_is_explained_in_a_line_and_no_other() -> None
     assert "mean: " not in text
 
 
-def test_a_model_is_below_popular_in_the_recalls_in_which_it_is() -> None:
-    recalls = {"test/recall_at_10": 0.3, "test/recall_at_10_popular_floor": 0.3, "test/recall_at_1": 0.1}
-    assert below_popular({**METRICS, **recalls, "test/mrr": 0.0, "test/mrr_popular_floor": 1.0}) == ["recall_at_50"]
-
-
-def test_tracks_are_shown_by_title_and_artist_or_else_by_id_and_fit() -> None:
-    first = ExampleTrack(place=1, name=("One [x]", "Ann"), following=[("Two", "Bob & the Band")] * 5)
-    second = ExampleTrack(place=2, name=("107", ""), following=[("108", "")])
-    for width in (60, 80, 200):
-        lines = text_of(examples_table([first, second], width), width=width)
-        assert max(map(len, lines)) <= min(width, WIDEST)
-        text = " ".join(" ".join(lines).split())
-        assert "One [x] 1 Two by Bob & the Band" in text
-        assert "5 Two by" in text
-        assert "1 108" in text
-        assert "tracks at places 1, 2 by plays in training" in text
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_tracks_and_their_recommendations_fit(width: int) -> None:
+    lines = text_of(examples_table(make_vocabulary(range(8)), lambda rows: rows[:, None]), width=width)
+    assert max(map(len, lines)) <= min(width, WIDEST)
+    assert "tracks at places 1, 2, 3" in " ".join(lines)
 
 
 def test_the_seconds_of_each_phase_are_shown_with_their_sum() -> None:
