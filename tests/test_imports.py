@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "describing": NOUNS | {"evaluation", "models", "datamodules", "reports"},
     "sweeps": {"errors", "settings", "runs", "terminal", "tracking", "reports"},
     "offpolicy": NOUNS | {"runs", "picking", "statistics", "datamodules", "reports", "verdicts"},
-    "room": NOUNS | {"runs", "statistics", "simulation", "serving", "tracking", "verdicts"},
+    "room": NOUNS | {"runs", "statistics", "serving", "tracking", "verdicts"},
     "parallel": {"errors", "terminal"},
     "additions": NOUNS | {"runs", "models", "datamodules", "tracking"},
     "callbacks": NOUNS
@@ -70,7 +70,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "offpolicy",
         "additions",
         "parallel",
-        "room",
         "callbacks",
     },
 }

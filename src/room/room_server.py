@@ -6,7 +6,6 @@ It has a lower priority than the workers, and ends when nobody has asked for a w
 import asyncio
 import contextlib
 import fcntl
-import functools
 import gc
 import json
 import logging
@@ -14,12 +13,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,16 +26,13 @@ from segue.assignment import GUESTS
 from segue.errors import InputError
 from segue.room import sweeps, track_map, walking
 from segue.room.previews import Previews
-from segue.room.proxy import is_private, not_private
+from segue.room.proxy import RoomServerError, check_private
 from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
 from segue.room.title_search import TitleIndex, build_index
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
 from segue.serving.settings import SETTINGS
-
-if TYPE_CHECKING:
-    from segue.room.simulated_listener import SimulatedListener
 
 IDLE_S = 900
 """Seconds without a question after which the room server ends."""
@@ -50,6 +46,10 @@ _MAX_LISTED = 200
 _JSON = "application/json"
 
 _log = logging.getLogger("segue.room")
+
+_QUESTIONS = ("state", "search", "compare", "tracks", "row", "listener", "step", "why", "audio", "map")
+_QUESTIONS += ("experiment", "runs", "picture", "serve")
+"""Each has a method of that name."""
 
 Answer = tuple[str, bytes]
 """Media type and body."""
@@ -65,10 +65,8 @@ class ReadyRelease:
 
     view: ReleaseView
     recommender: Recommender
-    listener: "SimulatedListener | None"
     problems: list[str]
-    index: TitleIndex | None = None
-    indexing: asyncio.Task[None] | None = None
+    indexing: asyncio.Task[TitleIndex] | None = None
     map: asyncio.Task[bytes] | None = None
 
 
@@ -82,7 +80,7 @@ class RoomServer:
 
     def __init__(self, run_dir: Path, locate: Callable[[str], Path]) -> None:
         settings = json.loads((run_dir / SETTINGS).read_bytes())
-        self._run_dir, self._locate = run_dir, locate
+        self._run_dir, self._folder, self._locate = run_dir, run_dir / "room", locate
         self._settings: dict[str, Any] = settings["room"]
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
         self._kind, self._with_fallback = settings["store"]["kind"], settings["log"]["with_fallback"]
@@ -90,32 +88,15 @@ class RoomServer:
         self._pool: ProcessPoolExecutor | None = None
         self._watched: tuple[float, float, dict[str, Any]] | None = None
         self._watching = asyncio.Lock()
-        self._asked_s = time.monotonic()
-        self._pages: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
-            "state": self._state,
-            "search": self._search,
-            "compare": self._compare,
-            "tracks": self._tracks,
-            "row": self._row,
-            "listener": self._listener,
-            "step": self._step,
-            "why": self._why,
-            "audio": self._audio,
-            "map": self._map,
-            "experiment": self._experiment,
-            "runs": self._runs,
-            "picture": self._picture,
-            "serve": self._serve_run,
-        }
+        self.asked_s = time.monotonic()
 
     async def answer(self, question: dict[str, Any]) -> tuple[int, str, bytes]:
         """Answer one question: HTTP status, media type and body."""
-        self._asked_s = time.monotonic()
-        page = self._pages.get(question["path"])
+        self.asked_s = time.monotonic()
         try:
-            if page is None:
+            if question["path"] not in _QUESTIONS:
                 raise UnknownError(f"the room has no question {question['path']!r}")
-            found = await page(question)
+            found = await getattr(self, f"_{question['path']}")(question)
             kind, body = found if isinstance(found, tuple) else (_JSON, _json(found))
             return 200, kind, body
         except InputError as error:
@@ -124,18 +105,13 @@ class RoomServer:
             _log.exception("internal error: %s", question["path"])
             return 500, _JSON, _json({"reason": "internal error; the log of the service has the details"})
 
-    @property
-    def idle_s(self) -> float:
-        """Seconds since the last question."""
-        return time.monotonic() - self._asked_s
-
     def begin(self) -> None:
         """Begin to read the release."""
         self._reading = asyncio.ensure_future(self._read())
 
     async def follow(self) -> None:
         """Change to the release that is served, after a load or a rollback."""
-        if self._reading is None or not self._reading.done() or self._reading.exception() is not None:
+        if self._reading is None or not self._reading.done() or _has_failed(self._reading):
             return
         with contextlib.suppress(InputError, OSError):
             if self._store.index().current != self._reading.result().view.release.version:
@@ -151,14 +127,13 @@ class RoomServer:
             gc.collect()  # removes its semaphores, which nothing else does before `os._exit`
 
     async def _read(self) -> ReadyRelease:
-        loop = asyncio.get_running_loop()
-        release, _ = await loop.run_in_executor(None, self._store.open_whole)
-        ready = await loop.run_in_executor(None, self._open, release)
-        ready.indexing = asyncio.ensure_future(self._make_index(ready))
+        release, _ = await asyncio.to_thread(self._store.open_whole)
+        ready = await asyncio.to_thread(self._open, release)
+        ready.indexing = asyncio.ensure_future(asyncio.to_thread(self._make_index, ready.view))
         return ready
 
     def _open(self, release: Release) -> ReadyRelease:
-        given, previews, listener = self._settings, None, None
+        given, previews = self._settings, None
         problems: list[str] = []  # they do not close the room
         if given["audio"] is not None:
             try:
@@ -167,33 +142,24 @@ class RoomServer:
                     problems.append(f"{previews.num_refused:,} previews are missing or not in room.audio_from")
             except InputError as error:
                 problems.append(str(error))
-        if given["world"] is not None:
-            from segue.room.simulated_listener import SimulatedListener  # imports pandas, which takes a while
-
-            try:
-                listener = SimulatedListener(Path(given["world"]), release.track_ids)
-            except InputError as error:
-                problems.append(str(error))
         view = ReleaseView(release, given["recommenders"], self._locate, previews)
-        return ReadyRelease(view, Recommender(release, np.random.default_rng()), listener, problems)
+        return ReadyRelease(view, Recommender(release, np.random.default_rng()), problems)
 
-    async def _make_index(self, ready: ReadyRelease) -> None:
-        view, path = ready.view, self._folder / f"titles-{ready.view.release.version}.sqlite"
+    def _make_index(self, view: ReleaseView) -> TitleIndex:
+        def text_of(row: int) -> str:
+            record = view.release.track(row)
+            return f"{record['title']} {record['artist'] or ''}"
+
+        path = self._folder / f"titles-{view.release.version}.sqlite"
         if not path.exists():
-            texts = (view.text_of(int(row)) for row in view.by_plays)
-            build = functools.partial(build_index, path, texts, view.by_plays)
-            await asyncio.get_running_loop().run_in_executor(None, build)
+            build_index(path, map(text_of, view.by_plays.tolist()), view.by_plays)
             for old in self._folder.glob("titles-*.sqlite"):
                 if old != path:
                     old.unlink(missing_ok=True)
-        ready.index = TitleIndex(path, view.text_of)
-
-    @property
-    def _folder(self) -> Path:
-        return self._run_dir / "room"
+        return TitleIndex(path, text_of)
 
     async def _ready(self) -> ReadyRelease:
-        if self._reading is None or (self._reading.done() and self._reading.exception() is not None):
+        if self._reading is None or _has_failed(self._reading):
             self.begin()
         assert self._reading is not None
         return await asyncio.shield(self._reading)
@@ -213,24 +179,21 @@ class RoomServer:
             "experiment": release.experiment,
             "version": release.version,
             "tracks": len(view),
-            "knows_plays": view.knows_plays,
+            "knows_plays": view.plays is not None,
             "has_token": question["has_token"],
             "mlflow": self._settings["mlflow"],
             "problems": ready.problems,
             "examples": [track for track in popular if by_artist[track["artist"]] is track][:6],
             "players": [
-                {
-                    "key": player.key,
-                    "label": player.label,
-                    "recommender": player.recommender,
-                    "policy": player.policy,
-                    "pick": player.arm.pick if player.arm and player.arm.has_lists else None,
-                    "artist_gap": player.arm.artist_gap if player.arm and player.arm.has_lists else None,
-                    "context": player.arm.context if player.arm and player.arm.has_lists else None,
+                {name: getattr(player, name) for name in ("key", "label", "recommender", "policy", "problem")}
+                | {
+                    name: getattr(player.arm, name) if player.arm and player.arm.has_lists else None
+                    for name in ("pick", "artist_gap", "context")
+                }
+                | {
                     "is_arm": player.arm is not None,
                     "has_lists": player.lists is not None,
                     "alpha": None if player.alpha is None else round(player.alpha, 6),
-                    "problem": player.problem,
                 }
                 for player in view.players.values()
             ],
@@ -239,12 +202,9 @@ class RoomServer:
     async def _search(self, question: dict[str, Any]) -> dict[str, Any]:
         ready, typed = await self._ready(), str(question["query"].get("q", ""))[:200]
         assert ready.indexing is not None
-        if ready.index is None:
-            if not ready.indexing.done():
-                return {"query": typed, "is_building": True, "found": []}
-            ready.indexing.result()
-        assert ready.index is not None
-        rows = ready.index.find(typed, _MOST_FOUND)
+        if not ready.indexing.done():
+            return {"query": typed, "is_building": True, "found": []}
+        rows = ready.indexing.result().find(typed, _MOST_FOUND)
         if typed.strip().isdecimal() and len(typed) < 19 and (row := ready.view.release.row_of(int(typed))) >= 0:
             rows = [row, *(other for other in rows if other != row)][:_MOST_FOUND]
         return {"query": typed, "is_building": False, "found": [ready.view.record(row) for row in rows]}
@@ -261,20 +221,15 @@ class RoomServer:
         columns = []
         for key in keys:
             shown = view.following(key, row, num=num, alpha=alphas.get(key))
-            columns.append(
+            items = [
                 {
-                    "key": key,
-                    "is_reranked": shown.is_reranked,
-                    "items": [
-                        {
-                            **view.record(found),
-                            "score": None if score is None else round(float(score), 6),
-                            "parts": view.parts(key, row, found),
-                        }
-                        for found, score in zip(shown.rows, shown.scores, strict=True)
-                    ],
+                    **view.record(found),
+                    "score": None if score is None else round(float(score), 6),
+                    "parts": view.parts(key, row, found),
                 }
-            )
+                for found, score in zip(shown.rows, shown.scores, strict=True)
+            ]
+            columns.append({"key": key, "is_reranked": shown.is_reranked, "items": items})
         return {"track": view.record(row), "columns": columns}
 
     async def _tracks(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -297,14 +252,14 @@ class RoomServer:
         ready, given = await self._ready(), _body(question)
         played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
         arm = _arm(ready, given.get("arm"))
-        return walking.step(ready.view, ready.recommender, ready.listener, arm, GUESTS.start, played)
+        return walking.step(ready.view, ready.recommender, arm, GUESTS.start, played)
 
     async def _why(self, question: dict[str, Any]) -> dict[str, Any]:
         ready, given = await self._ready(), _body(question)
         played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
         following = walking.checked_session(ready.view, [given.get("track")], [0]).tracks[0]
         arm = _arm(ready, given.get("arm"))
-        return walking.why(ready.view, ready.recommender, ready.listener, arm, played, following, None, None)
+        return walking.why(ready.view, ready.recommender, arm, played, following)
 
     async def _audio(self, question: dict[str, Any]) -> Answer:
         view = (await self._ready()).view
@@ -316,7 +271,7 @@ class RoomServer:
 
     async def _map(self, _: dict[str, Any]) -> Answer:
         ready = await self._ready()
-        if ready.map is None or (ready.map.done() and ready.map.exception() is not None):
+        if ready.map is None or _has_failed(ready.map):
             ready.map = asyncio.ensure_future(self._make_map(ready))
         return "application/octet-stream", await asyncio.shield(ready.map)
 
@@ -335,7 +290,9 @@ class RoomServer:
             vectors = None if player.vectors is None else np.asarray(player.vectors.items)
             lists = None if player.lists is None else np.asarray(player.lists)
             await self._apart(track_map.write_layout, path, {"lists": lists, "vectors": vectors})
-        columns = [np.load(path).T, view.release.artist_of[None], view.popularity[None] ** 3]
+        popularity = np.empty((1, len(view)))
+        popularity[0, view.by_plays] = np.linspace(1, 0, len(view))  # 1 for the most played
+        columns = [np.load(path).T, view.release.artist_of[None], popularity**3]
         counts = [] if view.plays is None else [view.plays]
         every = [one.lists for one in view.players.values() if one.lists is not None]
         counts += [np.bincount(lists[lists >= 0], minlength=len(view)) for lists in every]
@@ -360,14 +317,16 @@ class RoomServer:
     async def _runs(self, question: dict[str, Any]) -> dict[str, Any]:
         folder = sweeps.last_comparison()
         served = {arm.recommender for arm in (await self._ready()).view.release.arms.values()}
-        may_serve = question["has_token"] and self._kind == "embedded"
-        return {"comparison": None if folder is None else sweeps.side_by_side(folder), "served": sorted(served)} | {
-            "may_serve": may_serve,
-            "why_not": ""
-            if may_serve
-            else "start the service with a token (SEGUE_TOKEN) to serve a run from here"
-            if not question["has_token"]
-            else "this service follows a shared store; use serve.py load store=redis",
+        why_not = (
+            "" if self._kind == "embedded" else "this service follows a shared store; use serve.py load store=redis"
+        )
+        if not question["has_token"]:
+            why_not = "start the service with a token (SEGUE_TOKEN) to serve a run from here"
+        return {
+            "comparison": None if folder is None else sweeps.side_by_side(folder),
+            "served": sorted(served),
+            "may_serve": not why_not,
+            "why_not": why_not,
         }
 
     async def _picture(self, _: dict[str, Any]) -> Answer:
@@ -377,13 +336,17 @@ class RoomServer:
             raise UnknownError("there is no picture of a comparison; run python compare.py")
         return "image/png", path.read_bytes()
 
-    async def _serve_run(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def _serve(self, question: dict[str, Any]) -> dict[str, Any]:
         if not question["has_token"] or self._kind != "embedded" or question["method"] != "POST":
             raise InputError("a run can be served from here only if the service has a token and a store of its own")
         ready, given = await self._ready(), _body(question)
         arms = sweeps.arms_with(ready.view.release, _arm(ready, given.get("arm")), str(given.get("run", "")))
-        load = functools.partial(sweeps.load, arms, self._store.folder, ready.view.release.experiment)
-        return {"said": await asyncio.get_running_loop().run_in_executor(None, load)}
+        experiment = ready.view.release.experiment
+        return {"said": await asyncio.to_thread(sweeps.load, arms, self._store.folder, experiment)}
+
+
+def _has_failed(task: asyncio.Future[Any]) -> bool:
+    return task.done() and task.exception() is not None
 
 
 def _json(found: Any) -> bytes:
@@ -443,7 +406,7 @@ async def serve(room: RoomServer, socket: Path, parent: int) -> None:
     socket.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(talk, str(socket), limit=2**20)
     room.begin()
-    while not stopped.is_set() and os.getppid() == parent and room.idle_s < IDLE_S:
+    while not stopped.is_set() and os.getppid() == parent and time.monotonic() - room.asked_s < IDLE_S:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _TICK_S)
         await room.follow()
@@ -463,8 +426,10 @@ def main(run_dir: Path, socket: Path, parent: int) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s room: %(message)s", level=logging.WARNING)
     with contextlib.suppress(FileExistsError):
         socket.parent.mkdir(mode=0o700)
-    if not is_private(socket.parent):
-        _log.error(not_private(socket.parent))
+    try:
+        check_private(socket.parent)
+    except RoomServerError as error:
+        _log.error(error)
         sys.exit(2)
     with (socket.parent / "lock").open("w") as lock:
         try:

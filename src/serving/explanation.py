@@ -51,11 +51,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
         "propensity": answer.propensity,
     }
     if given.exploration:
-        found |= {
-            "exploration": given.exploration,
-            "exploration_plays": given.exploration_plays,
-            "is_new": bool((release.new[arm] == row).any()),
-        }
+        found |= {**given.explores(), "is_new": bool((release.new[arm] == row).any())}
     num_candidates = given.num_lists * release.lists[arm].shape[1]
     best = recommender.candidates(arm, sessions, num_candidates)[0]
     candidates = best[best >= 0]

@@ -13,8 +13,8 @@ from typing import Any
 
 from segue.errors import InputError
 from segue.serving.release_store import FolderStore, Index, StoreUnreachableError
-from segue.serving.settings import ServiceSettings
-from segue.serving.stores import Stores, make_stores
+from segue.serving.settings import RedisSettings, ServiceSettings
+from segue.serving.stores import Store, make_store
 
 Warn = Callable[[str], None]
 """Prints a warning."""
@@ -26,35 +26,15 @@ class ReleaseRequest:
 
     Args:
         recommendations: recommender of the only arm.
-        arms: or a recommender for each arm; `prepare_release` describes this and the following ones.
-        experiment: name of the experiment.
-        pick: how arms without a `pick` of their own pick from their lists.
-        artist_gap: gap of arms without one of their own.
-        exploration: share of the picks among new tracks, of arms without one of their own.
-        exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
-        context: `last` or `session` for arms without one of their own; None for that of their training run.
-        num_lists: number of last tracks whose lists are searched with `session`.
-        max_tracks: number of tracks of a session that are remembered.
-        tracks: a `tracks.json`.
-        world: builds the embedded world.
-        locate: finds the `recommendations.jsonl` of a run or a model.
+        arms: or a recommender for each arm.
+        settings: the other arguments of `prepare_release`.
         provenance: command, commit and versions that the release records.
     """
 
     recommendations: Any
     arms: Any
-    experiment: str
-    pick: str
-    artist_gap: int
-    context: str | None
-    num_lists: int
-    max_tracks: int
-    tracks: Path | None
-    world: Callable[[], Any]
-    locate: Callable[[str], Path]
+    settings: Mapping[str, Any]
     provenance: Callable[[], Mapping[str, str]]
-    exploration: float = 0.0
-    exploration_plays: int = 1
 
     @classmethod
     def of(
@@ -65,22 +45,25 @@ class ReleaseRequest:
         locate: Callable[[str], Path],
         provenance: Callable[[], Mapping[str, str]],
     ) -> "ReleaseRequest":
-        """From the composed config."""
+        """From the composed config.
+
+        Args:
+            given: the config.
+            world: builds the embedded world.
+            locate: finds the `recommendations.jsonl` of a run or a model.
+            provenance: command, commit and versions that the release records.
+        """
+        alike = ("pick", "artist_gap", "exploration", "exploration_plays", "num_lists")
+        settings = {name: given[name] for name in alike} | {
+            "experiment": "" if given["experiment_name"] is None else str(given["experiment_name"]),
+            "context": given["arm_context"],
+            "max_tracks": given["sessions"]["max_tracks"],
+            "tracks": None if given["tracks"] is None else Path(str(given["tracks"])),
+            "world": world,
+            "locate": locate,
+        }
         return cls(
-            recommendations=given["recommendations"],
-            arms=given["arms"],
-            experiment="" if given["experiment_name"] is None else str(given["experiment_name"]),
-            pick=given["pick"],
-            artist_gap=given["artist_gap"],
-            exploration=given["exploration"],
-            exploration_plays=given["exploration_plays"],
-            context=given["arm_context"],
-            num_lists=given["num_lists"],
-            max_tracks=given["sessions"]["max_tracks"],
-            tracks=None if given["tracks"] is None else Path(str(given["tracks"])),
-            world=world,
-            locate=locate,
-            provenance=provenance,
+            recommendations=given["recommendations"], arms=given["arms"], settings=settings, provenance=provenance
         )
 
     @property
@@ -98,20 +81,8 @@ class ReleaseRequest:
 
         if self.arms is not None and self.recommendations is not None:
             raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")
-        prepared = prepare_release(
-            self.arms if self.arms is not None else {"C": self.recommendations},
-            experiment=self.experiment,
-            pick=self.pick,
-            artist_gap=self.artist_gap,
-            exploration=self.exploration,
-            exploration_plays=self.exploration_plays,
-            context=self.context,
-            num_lists=self.num_lists,
-            max_tracks=self.max_tracks,
-            tracks=self.tracks,
-            world=self.world,
-            locate=self.locate,
-        )
+        arms = self.arms if self.arms is not None else {"C": self.recommendations}
+        prepared = prepare_release(arms, **self.settings)
         try:
             return store.load(partial(prepared.write, provenance=self.provenance()))
         except OSError as error:
@@ -130,27 +101,25 @@ def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn
     Raises:
         InputError: there is no release, the one that was named cannot be served, or Redis does not answer.
     """
-    store, shared = make_stores(settings)
-    if shared is None and not request.is_named and store.index().current is None:
+    store = make_store(settings)
+    is_shared = isinstance(settings.store, RedisSettings)
+    if not is_shared and not request.is_named and store.index().current is None:
         raise InputError("nothing to serve: name a recommender, recommendations=<recommender> or arms={C: …, T1: …}")
-    version = request.load_into(store) if request.is_named else None
-    if shared is None:
-        return
+    version = request.load_into(store.local) if request.is_named else None
     try:
-        if version is not None and shared.index().current is None:
-            shared.publish(version)
-        served = shared.fetch()
-        if version not in (None, served):
+        if version is not None and store.index().current is None:
+            store.publish(version)
+        if version not in (None, served := store.fetch()):
             warn(
-                f"{shared.where} holds version {served}, which is served instead of the recommender named here; "
+                f"{store.where} holds version {served}, which is served instead of the recommender named here; "
                 "use serve.py load to change it for all replicas"
             )
     except StoreUnreachableError as error:
-        if settings.store["on_failure"] == "error":
+        if isinstance(settings.store, RedisSettings) and settings.store.on_failure == "error":
             raise InputError(f"{error}; start it, or serve without it: store.on_failure=embedded") from None
-        if store.index().current is None:
+        if store.local.index().current is None:
             raise InputError(f"{error}; there is nothing to serve without it: name a recommender as well") from None
-        warn(f"{error}; serving from {store.folder} until it does")
+        warn(f"{error}; serving from {store.local.folder} until it does")
 
 
 def load(request: ReleaseRequest, given: Mapping[str, Any]) -> tuple[str, str]:
@@ -162,11 +131,8 @@ def load(request: ReleaseRequest, given: Mapping[str, Any]) -> tuple[str, str]:
     if not request.is_named:
         raise InputError("load needs recommendations=<recommender> or arms={C: …, T1: …}")
     with tempfile.TemporaryDirectory() as staging:
-        stores = _stores_of(given, Path(staging))
-        version = request.load_into(stores.local)
-        if stores.shared is not None:
-            version = stores.shared.publish(version)
-    return version, stores.source.where
+        store = _store_of(given, staging)
+        return store.publish(request.load_into(store.local)), store.where
 
 
 def rollback(given: Mapping[str, Any]) -> tuple[str, str]:
@@ -175,7 +141,7 @@ def rollback(given: Mapping[str, Any]) -> tuple[str, str]:
     Raises:
         InputError: there is no earlier version, it is damaged, or there is no such store.
     """
-    store = _stores_of(given, Path(given["run_dir"])).source
+    store = _store_of(given, given["run_dir"])
     return store.rollback(), store.where
 
 
@@ -185,19 +151,17 @@ def versions(given: Mapping[str, Any]) -> tuple[Index, str]:
     Raises:
         InputError: there is no such store, or its index is damaged.
     """
-    store = _stores_of(given, Path(given["run_dir"])).source
+    store = _store_of(given, given["run_dir"])
     return store.index(), store.where
 
 
-def _stores_of(given: Mapping[str, Any], staging: Path) -> Stores:
-    """The stores of a running service; with Redis, releases are prepared in the folder `staging`."""
-    settings = ServiceSettings.of(given, port=0)
-    folder = Path(settings.store["folder"])
-    if settings.store["kind"] == "redis":
-        settings.store["folder"] = str(staging)
-    elif not folder.is_dir():
+def _store_of(given: Mapping[str, Any], staging: str) -> Store:
+    """The store of a running service; with Redis, releases are prepared in the folder `staging`."""
+    if given["store"]["kind"] == "redis":
+        given = {**given, "store": {**given["store"], "folder": staging}}
+    elif not Path(given["store"]["folder"]).is_dir():
         raise InputError(
-            f"{given['do']}: there is no store {folder}; name that of a service with store.folder="
-            "<its run folder>/store, or store=redis store.url=<address>"
+            f"{given['do']}: there is no store {Path(given['store']['folder']).absolute()}; name that of a service "
+            "with store.folder=<its run folder>/store, or store=redis store.url=<address>"
         )
-    return make_stores(settings)
+    return make_store(ServiceSettings.of(given))

@@ -1,10 +1,8 @@
 """From settings to running workers."""
 
 import asyncio
-import contextlib
 import functools
 import gc
-import itertools
 import logging
 import os
 import signal
@@ -25,7 +23,7 @@ from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.settings import TOKEN, ServiceSettings
-from segue.serving.stores import make_sessions, make_stores
+from segue.serving.stores import make_sessions, make_store
 from segue.serving.supervisor import Supervisor
 from segue.serving.worker_table import WorkerTable, worker_name
 
@@ -33,12 +31,9 @@ if TYPE_CHECKING:
     import segue.serving.app
     import segue.serving.prometheus_metrics  # both are imported by `import_service`, once the metrics have their folder
 
-    OpenRoom = Callable[[ServiceSettings], segue.serving.app.Room | None]
+    OpenRoom = Callable[[ServiceSettings], segue.serving.app.Room]
 
 _metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
-
-_REPORT_S = 60
-"""Seconds between two lines about fallbacks in the service's own log."""
 
 _STOP_S = 4
 """Seconds after which a worker that does not stop is killed."""
@@ -61,13 +56,13 @@ def import_service() -> None:
 
 
 def make_service(
-    settings: ServiceSettings, open_room: "OpenRoom", *, worker: int, workers: WorkerTable, supervisor: int
+    settings: ServiceSettings, open_room: "OpenRoom | None", *, worker: int, workers: WorkerTable, supervisor: int
 ) -> "segue.serving.app.ServiceApp":
     """Build the application of one worker, in the process of that worker.
 
     Args:
         settings: how to serve.
-        open_room: opens the listening room in this worker.
+        open_room: opens the listening room in this worker, if there is one.
         worker: number of the worker, from 0.
         workers: the state of all workers; this one is set ready when it starts to answer.
         supervisor: process id of the supervisor; the worker stops when that process has ended.
@@ -80,86 +75,78 @@ def make_service(
     from segue.serving.recommender import Recommender
     from segue.serving.state import State, follow_store
 
-    run_dir, limits = Path(settings.run_dir), settings.limits
     rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
-    store, shared = make_stores(settings)
-    sessions, close_sessions = make_sessions(settings)
-    metrics = Metrics()
-    log = EventLogWriter(
-        run_dir / "logs" / worker_name(worker), **settings.log_settings(), on_write=metrics.count_events
-    )
-    release, problem = store.open_whole()
+    store, sessions, metrics = make_store(settings), make_sessions(settings), Metrics()
+    log = EventLogWriter(Path(settings.run_dir, "logs", worker_name(worker)), settings.log, metrics.count_events)
+    release, problem = store.local.open_whole()
     state = State(
         recommender=Recommender(release, rng), sessions=sessions, log=log, workers=workers, store_problem=problem
     )
 
     async def observe() -> None:
         workers.set_ready(worker, time.monotonic())
-        for second in itertools.count():
+        while os.getppid() == supervisor:
             metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
-            if second % _REPORT_S == _REPORT_S - 1:
-                metrics.report_fallbacks()
-            if os.getppid() != supervisor:  # it was killed and cannot stop this worker
-                signal.raise_signal(signal.SIGTERM)
             await asyncio.sleep(1)
+        signal.raise_signal(signal.SIGTERM)  # it was killed and cannot stop this worker
 
     gc.collect()
     gc.freeze()  # what exists now stays; without this each full collection delays the answers by 30 ms
-    fetch = None if shared is None else shared.fetch
-    follow = functools.partial(follow_store, state, store, fetch, poll_s=settings.poll_s, rng=rng)
-    room = open_room(settings)
+    room = None if open_room is None else open_room(settings)
     return ServiceApp(
         state=state,
         metrics=metrics,
-        upkeep=[log.run, observe, follow],
-        closing=[log.close, *close_sessions, *([] if room is None else [room.close])],
-        max_body_bytes=limits["max_body_bytes"],
-        body_timeout_s=limits["body_timeout_s"],
+        upkeep=[log.run, observe, functools.partial(follow_store, state, store, poll_s=settings.store.poll_s, rng=rng)],
+        closing=[log.close, *(one.close for one in (sessions, room) if hasattr(one, "close"))],
+        limits=settings.limits,
+        logged=settings.log,
         token=os.environ.get(TOKEN) or None,
-        rate_limit=settings.rate_limit(),
-        with_fallback=settings.log["with_fallback"],
-        with_propensity=settings.log["with_propensity"],
         room=room,
     )
 
 
-def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "OpenRoom") -> None:
+def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "OpenRoom | None") -> None:
     """Run the workers until SIGTERM or Ctrl-C, then stop them and print what the service has done.
 
     Args:
         settings: how to serve; `prepared_service` holds the port.
         show: prints a line: the address when the service is ready, and counts when it has stopped.
-        open_room: opens the listening room in a worker; returns None where it is switched off.
+        open_room: opens the listening room in a worker, if there is one.
 
     Raises:
         InputError: no worker could start.
     """
-    from segue.serving.prometheus_metrics import forget_gauges, totals
+    from prometheus_client.multiprocess import mark_process_dead
+
+    from segue.serving.prometheus_metrics import totals
 
     sys.stdout.flush()  # before the workers are forked, because each would write it again
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     make_sessions(settings)  # before several workers map it at the same time
     started_s = time.monotonic()
-    workers = WorkerTable(settings.workers, reset_after_s=settings.restart["reset_after_s"])
+    workers = WorkerTable(settings.workers, reset_after_s=settings.restart.reset_after_s)
     supervisor = Supervisor(
         functools.partial(_run_worker, settings, workers, open_room, os.getpid()),
         workers,
-        max_pause_s=settings.restart["max_pause_s"],
+        max_pause_s=settings.restart.max_pause_s,
         stop_s=_STOP_S,
-        on_death=lambda worker: forget_gauges(worker_name(worker)),
+        on_death=lambda worker: mark_process_dead(worker_name(worker)),  # its gauges go, and its counters stay
     )
     catalogue = get_context("fork").Process(target=_write_catalogue, args=(settings,), daemon=True)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # where this machine reaches it
+    where = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
     def announce() -> bool:
-        address = _local_address(settings)
-        if catalogue.exitcode is None or not _listens(address):
+        if catalogue.exitcode is None:
             return False
-        where = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
-        num_ready = workers.num_ready
-        of = "" if num_ready == len(workers) else f" of {len(workers)}"
+        try:
+            socket.create_connection((host, settings.port), timeout=1).close()
+        except OSError:
+            return False
+        of = "" if workers.num_ready == len(workers) else f" of {len(workers)}"
         noun = "worker" if len(workers) == 1 else "workers"
-        show(f"serving      {where} ({num_ready}{of} {noun}), documentation: {where}/docs")
-        if settings.room["enabled"]:
+        show(f"serving      {where} ({workers.num_ready}{of} {noun}), documentation: {where}/docs")
+        if open_room is not None:
             show(f"room         {where}/room")
         show(f"event logs   {settings.run_dir}/logs")
         show("stop         Ctrl-C, or SIGTERM")
@@ -172,9 +159,9 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
 
 
 def _run_worker(
-    settings: ServiceSettings, workers: WorkerTable, open_room: "OpenRoom", supervisor: int, worker: int
+    settings: ServiceSettings, workers: WorkerTable, open_room: "OpenRoom | None", supervisor: int, worker: int
 ) -> None:
-    from segue.serving.prometheus_parts import count_as
+    from segue.serving.prometheus_metrics import count_as
 
     count_as(worker_name(worker))
     try:
@@ -202,9 +189,9 @@ async def _answer(service: "segue.serving.app.ServiceApp", settings: ServiceSett
         http=HTTPModes.http1,  # without waiting for an HTTP/2 preface, during which idle clients would not time out
         websockets=False,
         backlog=1024,
-        backpressure=limits["connections"],
+        backpressure=limits.connections,
         http1_settings=HTTP1Settings(
-            header_read_timeout=int(limits["header_timeout_s"] * 1000), max_buffer_size=limits["header_bytes"]
+            header_read_timeout=int(limits.header_timeout_s * 1000), max_buffer_size=limits.header_bytes
         ),
         log_level=LogLevels.error,
     )
@@ -227,23 +214,12 @@ async def _answer(service: "segue.serving.app.ServiceApp", settings: ServiceSett
 def _write_catalogue(settings: ServiceSettings) -> None:
     """Write the catalogue into the run folder, because training the next model needs logs and catalogue."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which ends it with the service
-    release = make_stores(settings).local.open()
+    release = make_store(settings).local.open()
     path = Path(settings.run_dir, "tracks.json")
     try:
         write_lines(path, map(release.track, range(len(release))))
     except OSError as error:
         _log.warning("cannot write %s: %s; the service runs without it", path, error.strerror)
-
-
-def _local_address(settings: ServiceSettings) -> tuple[str, int]:
-    """Where this machine reaches the service."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host), settings.port
-
-
-def _listens(address: tuple[str, int]) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
-        return True
-    return False
 
 
 def closing_line(totals: "segue.serving.prometheus_metrics.Totals", num_restarts: int, uptime_s: float) -> str:

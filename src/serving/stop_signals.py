@@ -38,11 +38,6 @@ def interruptible() -> Iterator[None]:
         _raises = False
 
 
-def received_signals() -> list[int]:
-    """The signals that were recorded."""
-    return list(_received)
-
-
 def _record(number: int, _: object) -> None:
     global _raises
     _received.append(number)

@@ -2,6 +2,7 @@
 
 import shlex
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,12 @@ def serve(config: DictConfig) -> None:
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     from segue.picking.session_search import gap_hint
-    from segue.room.proxy import open_room
     from segue.serving.server import run
     from segue.serving.starting import prepared_service
 
     remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
+    open_room = _room(given["room"])
     busy = partial(console.status, "loading recommendations")
     with prepared_service(given, request, warn=warn, busy=busy) as (settings, release):
         show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
@@ -62,9 +63,24 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
             vectors = release.vectors.get(name)
             if vectors and (hint := gap_hint(vectors, pick=arm.pick, artist_gap=arm.artist_gap)):
                 warn(f"arm {name}: {hint}")
-        show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
+        show(f"release      {release.version}, {len(release):,} tracks, in {settings.store.folder}")
         show(f"run folder   {settings.run_dir}")
         run(settings, show, open_room)
+
+
+def _room(given: dict[str, Any]) -> Any:
+    """What opens the listening room in a worker; None where it is switched off, or is no part of this installation."""
+    module, _, name = given["_target_"].rpartition(".")
+    if not given["enabled"]:
+        return None
+    try:
+        made = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if not module.startswith(str(error.name)):
+            raise
+        warn(f"there is no page at /room, because {error.name} is not installed; room.enabled=false hides this line")
+        return None
+    return made(**{key: value for key, value in given.items() if key != "_target_"}).open
 
 
 def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
@@ -89,10 +105,8 @@ def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
     from segue.serving.loading import versions
 
     index, where = versions(given)
-    for version in index.versions:
-        console.print(f"{version}{'  current' if version == index.current else ''}")
-    if not index.versions:
-        console.print(f"no version in {where}", soft_wrap=True)
+    lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
+    console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
 
 
 def _locate(name: str) -> Path:

@@ -32,7 +32,7 @@ def run_folder(release: Release, folder: Path) -> Path:
     store.load(write)
     settings: dict[str, Any] = {
         "store": {"folder": str(folder / "store"), "keep": 2, "kind": "embedded"},
-        "room": {"enabled": True, "recommenders": [], "mlflow": None, "world": None, "audio": None, "audio_from": []},
+        "room": {"enabled": True, "recommenders": [], "mlflow": None, "audio": None, "audio_from": []},
         "log": {"with_fallback": False},
     }
     (folder / "serve.json").write_text(json.dumps(settings))
@@ -45,22 +45,18 @@ async def ask(server: RoomServer, path: str, *, body: Any = None, method: str = 
     return status, json.loads(answer) if kind == "application/json" else answer
 
 
-def test_a_world_and_previews_that_cannot_be_used_are_named_and_do_not_close_the_room(
-    release: Release, tmp_path: Path
-) -> None:
+def test_previews_that_cannot_be_used_are_named_and_do_not_close_the_room(release: Release, tmp_path: Path) -> None:
     folder = run_folder(release, tmp_path)
     (tmp_path / "tracks.json").write_text('{"track": 101, "audio": "https://other.example/1.mp3"}')
     settings = json.loads((folder / "serve.json").read_text())
     settings["room"] |= {"audio": str(tmp_path / "tracks.json"), "audio_from": ["https://a.example"]}
-    settings["room"]["world"] = str(tmp_path)
     (folder / "serve.json").write_text(json.dumps(settings))
 
     async def work() -> None:
         status, state = await ask(RoomServer(folder, locate), "state")
         assert status == 200
-        audio, world = state["problems"]
-        assert "none of 1 previews is in room.audio_from=['https://a.example']" in audio
-        assert "has no tracks.npy; name the folder of a run of simulate.py" in world
+        (problem,) = state["problems"]
+        assert "none of 1 previews is in room.audio_from=['https://a.example']" in problem
 
     asyncio.run(work())
 
