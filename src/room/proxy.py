@@ -117,7 +117,7 @@ class RoomSettings:
             service: settings of the service.
         """
         run_dir, hosts = Path(service.run_dir), [one for one in self.audio_from if is_host(one)]
-        return RoomProxy(socket_of(run_dir), run_dir, has_token=bool(os.environ.get(TOKEN)), hosts=hosts)
+        return RoomProxy(socket_of(run_dir), run_dir, hosts)
 
 
 class RoomProxy:
@@ -126,13 +126,12 @@ class RoomProxy:
     Args:
         socket: where the room server listens.
         run_dir: run folder of the service, which names everything else to the room server.
-        has_token: whether the service requires a token.
         hosts: from which previews may be played.
     """
 
-    def __init__(self, socket: Path, run_dir: Path, *, has_token: bool, hosts: Sequence[str] = ()) -> None:
+    def __init__(self, socket: Path, run_dir: Path, hosts: Sequence[str] = ()) -> None:
         self._headers = {"content-security-policy": " ".join([POLICY, *hosts]), **_HEADERS}
-        self._socket, self._run_dir, self._has_token = socket, run_dir, has_token
+        self._socket, self._run_dir = socket, run_dir
         files = {f"{PAGE}/{path.relative_to(_STATIC)}": path for path in _STATIC.rglob("*") if path.is_file()}
         files[PAGE] = files[f"{PAGE}/"] = files.pop(f"{PAGE}/index.html")
         self._files = {name: (_KINDS.get(path.suffix, _TEXT), path.read_bytes()) for name, path in files.items()}
@@ -186,8 +185,8 @@ class RoomProxy:
     async def _hand_on(self, name: str, scope: "Message", body: bytes, send: "Send") -> None:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         try:
-            question = {"path": name, "method": scope["method"], "query": query, "has_token": self._has_token}
-            line = json.dumps(question | {"body": json.loads(body) if body else None}).encode() + b"\n"
+            question = {"path": name, "query": query, "body": json.loads(body) if body else None}
+            line = json.dumps(question).encode() + b"\n"
         except (ValueError, RecursionError):
             await self._refuse(send, 400, "the body must be JSON")
             return

@@ -48,7 +48,7 @@ _JSON = "application/json"
 _log = logging.getLogger("segue.room")
 
 _QUESTIONS = ("state", "search", "compare", "tracks", "row", "listener", "step", "why", "audio", "map")
-_QUESTIONS += ("experiment", "runs", "picture", "serve")
+_QUESTIONS += ("experiment", "runs", "picture")
 """Each has a method of that name."""
 
 Answer = tuple[str, bytes]
@@ -83,7 +83,7 @@ class RoomServer:
         self._run_dir, self._folder, self._locate = run_dir, run_dir / "room", locate
         self._settings: dict[str, Any] = settings["room"]
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
-        self._kind, self._with_fallback = settings["store"]["kind"], settings["log"]["with_fallback"]
+        self._with_fallback = settings["log"]["with_fallback"]
         self._reading: asyncio.Future[ReadyRelease] | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._watched: tuple[float, float, dict[str, Any]] | None = None
@@ -152,11 +152,11 @@ class RoomServer:
 
         path = self._folder / f"titles-{view.release.version}.sqlite"
         if not path.exists():
-            build_index(path, map(text_of, view.by_plays.tolist()), view.by_plays)
+            build_index(path, map(text_of, view.by_plays.tolist()))
             for old in self._folder.glob("titles-*.sqlite"):
                 if old != path:
                     old.unlink(missing_ok=True)
-        return TitleIndex(path, text_of)
+        return TitleIndex(path, text_of, view.by_plays)
 
     async def _ready(self) -> ReadyRelease:
         if self._reading is None or _has_failed(self._reading):
@@ -170,7 +170,7 @@ class RoomServer:
             self._pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
 
-    async def _state(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def _state(self, _: dict[str, Any]) -> dict[str, Any]:
         ready = await self._ready()
         view, release = ready.view, ready.view.release
         popular = [view.record(int(row)) for row in view.by_plays[:300] if release.track(int(row))["title"]]
@@ -180,7 +180,6 @@ class RoomServer:
             "version": release.version,
             "tracks": len(view),
             "knows_plays": view.plays is not None,
-            "has_token": question["has_token"],
             "mlflow": self._settings["mlflow"],
             "problems": ready.problems,
             "examples": [track for track in popular if by_artist[track["artist"]] is track][:6],
@@ -280,21 +279,17 @@ class RoomServer:
         and how many lists of each recommender have it. The last two are logarithms: 0 for none, 1 for the most.
         """
         view = ready.view
-        drawn = [one for one in view.players.values() if one.lists is not None or one.vectors is not None]
-        drawn.sort(key=lambda one: (one.alpha is None, one.vectors is None))  # at best tracks and artists have a place
-        if not drawn:
-            raise UnknownError("no recommender here has lists or vectors, therefore there is no map; serve a run")
-        player, path = drawn[0], self._folder / f"map-{view.release.version}.npy"
+        every = [one.lists for one in view.players.values() if one.lists is not None]
+        if not every:
+            raise UnknownError("no recommender here has lists, therefore there is no map; serve a run")
+        path = self._folder / f"map-{view.release.version}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            vectors = None if player.vectors is None else np.asarray(player.vectors.items)
-            lists = None if player.lists is None else np.asarray(player.lists)
-            await self._apart(track_map.write_layout, path, {"lists": lists, "vectors": vectors})
+            await self._apart(track_map.write_layout, path, np.asarray(every[0]))
         popularity = np.empty((1, len(view)))
         popularity[0, view.by_plays] = np.linspace(1, 0, len(view))  # 1 for the most played
         columns = [np.load(path).T, view.release.artist_of[None], popularity**3]
         counts = [] if view.plays is None else [view.plays]
-        every = [one.lists for one in view.players.values() if one.lists is not None]
         counts += [np.bincount(lists[lists >= 0], minlength=len(view)) for lists in every]
         columns += [np.log1p(count)[None] / np.log1p(count.max(initial=1)) for count in counts]
         return np.concatenate(columns).astype("<f4").tobytes()
@@ -314,19 +309,11 @@ class RoomServer:
         found = found | {"with_fallback": self._with_fallback}
         return found | {"computed_ms": round(1000 * at_s), "again_s": max(1.0, round(until_s - time.monotonic(), 1))}
 
-    async def _runs(self, question: dict[str, Any]) -> dict[str, Any]:
-        folder = sweeps.last_comparison()
-        served = {arm.recommender for arm in (await self._ready()).view.release.arms.values()}
-        why_not = (
-            "" if self._kind == "embedded" else "this service follows a shared store; use serve.py load store=redis"
-        )
-        if not question["has_token"]:
-            why_not = "start the service with a token (SEGUE_TOKEN) to serve a run from here"
+    async def _runs(self, _: dict[str, Any]) -> dict[str, Any]:
+        folder, ready = sweeps.last_comparison(), await self._ready()
         return {
             "comparison": None if folder is None else sweeps.side_by_side(folder),
-            "served": sorted(served),
-            "may_serve": not why_not,
-            "why_not": why_not,
+            "served": sorted({arm.recommender for arm in ready.view.release.arms.values()}),
         }
 
     async def _picture(self, _: dict[str, Any]) -> Answer:
@@ -335,14 +322,6 @@ class RoomServer:
         if path is None or not path.is_file():
             raise UnknownError("there is no picture of a comparison; run python compare.py")
         return "image/png", path.read_bytes()
-
-    async def _serve(self, question: dict[str, Any]) -> dict[str, Any]:
-        if not question["has_token"] or self._kind != "embedded" or question["method"] != "POST":
-            raise InputError("a run can be served from here only if the service has a token and a store of its own")
-        ready, given = await self._ready(), _body(question)
-        arms = sweeps.arms_with(ready.view.release, _arm(ready, given.get("arm")), str(given.get("run", "")))
-        experiment = ready.view.release.experiment
-        return {"said": await asyncio.to_thread(sweeps.load, arms, self._store.folder, experiment)}
 
 
 def _has_failed(task: asyncio.Future[Any]) -> bool:

@@ -64,8 +64,6 @@ class ServiceApp:
     Args:
         state: what the worker answers from.
         metrics: counts requests and fallbacks.
-        upkeep: coroutines that run beside the requests until they are cancelled.
-        closing: coroutines that are awaited at the end, when no more requests are answered.
         limits: of requests.
         logged: says which keys a line of the event log has.
         token: the token that a request must send, if any.
@@ -74,20 +72,15 @@ class ServiceApp:
 
     def __init__(
         self,
-        *,
         state: State,
         metrics: Metrics,
-        upkeep: Iterable[Callable[[], Awaitable[None]]],
-        closing: Iterable[Callable[[], Awaitable[None]]],
+        *,
         limits: LimitSettings,
         logged: LogSettings,
         token: str | None,
         room: Room | None = None,
     ) -> None:
         self.state, self._metrics = state, metrics
-        self._upkeep, self._closing = list(upkeep), list(closing)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ending: asyncio.Task[None] | None = None
         self._limits, self._token = limits, None if token is None else token.encode()
         rate = limits.requests_per_second
         self._rate_limit = None if rate is None else RateLimit(per_second=rate, burst=limits.burst)
@@ -96,13 +89,7 @@ class ServiceApp:
         self._pages, self._room = make_pages(state), room
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or run the startup and shutdown of a worker."""
-        if scope["type"] == "lifespan":
-            await self._run_lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1003})
-            return
+        """Answer one HTTP request; the server sends nothing else."""
         started = time.perf_counter()
         path: str = scope["path"]
         label = path[1:5] if path.startswith(_EVENT_PATHS) else "page"
@@ -249,34 +236,6 @@ class ServiceApp:
                 raise
             _log.exception("internal error: %s page", scope["method"])  # Starlette raises it again after its answer
         return status
-
-    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self._tasks = [asyncio.ensure_future(work()) for work in self._upkeep]
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.close()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def close(self) -> None:
-        """End the upkeep, then close the log and what else is open; all calls wait for the first one.
-
-        The server asks for it once all connections are closed. Who cannot wait for that calls it; requests that are
-        still in progress get no line in the log.
-        """
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end())
-        await asyncio.shield(self._ending)
-
-    async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for close in self._closing:
-            await close()
 
 
 async def _send(send: Send, status: int, body: bytes, headers: MutableMapping[str, str] | None = None) -> None:

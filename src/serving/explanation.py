@@ -35,7 +35,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
     release = recommender.release
     given, vectors = release.arms[arm], release.vectors[arm]
     sessions = recommender.newest_first([played])
-    rows, shares = sessions.rows[0], sessions.shares[0]
+    rows, shares = sessions[0][0], sessions[1][0]
     row = release.row_of(answer.track)
     found: dict[str, Any] = {
         "user": user,
@@ -53,7 +53,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
     if given.exploration:
         found |= {**given.explores(), "is_new": bool((release.new[arm] == row).any())}
     num_candidates = given.num_lists * release.lists[arm].shape[1]
-    best = recommender.candidates(arm, sessions, num_candidates)[0]
+    best = recommender.searches[arm].best(*sessions, num_candidates)[0]
     candidates = best[best >= 0]
     rank = np.flatnonzero(candidates == row)
     weights, products, rest = SessionQuery(vectors).products(rows, shares, row)

@@ -244,8 +244,8 @@ class Release:
             self.artist_of: Int32[np.ndarray, N] = arrays["artist_of"]
             self.artists = ArtistTracks(self.artist_of, arrays["by_artist"], arrays["artist_ends"])
             self.top_tracks: Int32[np.ndarray, P] = arrays["top_tracks"]
-            self._titles = _Texts(arrays["titles_text"], arrays["titles_ends"])
-            self._artist_names = _Texts(arrays["artists_text"], arrays["artists_ends"])
+            self._titles = arrays["titles_text"], arrays["titles_ends"]
+            self._artist_names = arrays["artists_text"], arrays["artists_ends"]
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
                 arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
             }
@@ -284,8 +284,8 @@ class Release:
 
     def track(self, row: int) -> dict[str, Any]:
         """The record of a track: `artist`, `title`, `track`."""
-        artist = self._artist_names[int(self.artist_of[row])]
-        return {"artist": artist or None, "title": self._titles[row], "track": int(self.track_ids[row])}
+        artist, title = _text(*self._artist_names, int(self.artist_of[row])), _text(*self._titles, row)
+        return {"artist": artist or None, "title": title, "track": int(self.track_ids[row])}
 
     def candidates(
         self, arm: str, users: Int64[np.ndarray, "*S"] | int, rows: Int[np.ndarray, "*S"] | int
@@ -321,24 +321,18 @@ class Release:
         return entries
 
 
-class _Texts:
-    def __init__(self, text: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"]) -> None:
-        self._text, self._ends = text, ends
-
-    def __getitem__(self, place: int) -> str:
-        start = int(self._ends[place - 1]) if place else 0
-        return self._text[start : int(self._ends[place])].tobytes().decode()
+def _text(texts: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], place: int) -> str:
+    start = int(ends[place - 1]) if place else 0
+    return texts[start : int(ends[place])].tobytes().decode()
 
 
 def _mapped(path: Path, expected_digest: str) -> np.ndarray:
     try:
-        if digest(path) != expected_digest:
-            raise InputError(f"{path} is damaged: it has changed since it was written; load the release again")
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(array.base, mmap.mmap):
-            array.base.madvise(mmap.MADV_RANDOM)  # otherwise each list that is not in memory is read with 30 others
-        return array.view(np.ndarray)  # slices of np.memmap are slower
+        array = None if digest(path) != expected_digest else np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is damaged ({error}); load the release again") from None
+    if array is None:
+        raise InputError(f"{path} is damaged: it has changed since it was written; load the release again")
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_RANDOM)  # otherwise each list that is not in memory is read with 30 others
+    return array.view(np.ndarray)  # slices of np.memmap are slower

@@ -2,18 +2,19 @@
 
 Each worker is a process that is forked from this one and listens at the same port by itself (`SO_REUSEPORT`).
 Therefore the others continue to answer while one is down.
+
+SIGTERM and SIGINT (Ctrl-C) stop it. Before it runs they interrupt the start, or wait for it.
 """
 
 import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import connection, get_context
 from multiprocessing.context import ForkProcess
 
 from segue.errors import InputError
-from segue.serving.stop_signals import STOP_SIGNALS, interruptible, stop_signals_recorded
 from segue.serving.worker_table import WorkerTable, exit_cause, worker_name
 
 START_ATTEMPTS = 4
@@ -27,6 +28,46 @@ _IDLE_S = 1.0
 """Seconds between two looks at workers that run; a death or a signal ends the wait at once."""
 
 _log = logging.getLogger("segue.serving")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_received: list[int] = []
+_raises = False
+
+
+@contextlib.contextmanager
+def stop_signals_recorded() -> Iterator[None]:
+    """Record these signals instead of acting on them, here and in processes that are forked meanwhile."""
+    before = {number: signal.signal(number, _record) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _received.clear()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first signal raise KeyboardInterrupt; one that was recorded before raises it at once.
+
+    Later signals are recorded, therefore they do not interrupt what cleans up.
+    """
+    global _raises
+    try:
+        _raises = True
+        if _received:
+            raise KeyboardInterrupt
+        yield
+    finally:
+        _raises = False
+
+
+def _record(number: int, _: object) -> None:
+    global _raises
+    _received.append(number)
+    if _raises:
+        _raises = False
+        raise KeyboardInterrupt
 
 
 def pause_s(num_deaths: int, *, max_pause_s: int | float) -> float:

@@ -9,21 +9,12 @@ from multiprocessing.sharedctypes import RawArray
 class Worker(Structure):
     """The state of one worker. Times are those of `time.monotonic()`, which all processes of a machine share."""
 
-    is_ready: bool
-    ready_since_s: float
-    num_restarts: int
-    num_deaths: int
-    """In a row: without `reset_after_s` of health between two of them."""
-    exit_code: int
-    """Of the last death, as `multiprocessing` gives it: -9 for SIGKILL."""
-    restart_at_s: float
-
     _fields_ = (
         ("is_ready", c_bool),
         ("ready_since_s", c_double),
         ("num_restarts", c_int64),
-        ("num_deaths", c_int64),
-        ("exit_code", c_int64),
+        ("num_deaths", c_int64),  # in a row: without `reset_after_s` of health between two of them
+        ("exit_code", c_int64),  # of the last death, as `multiprocessing` gives it: -9 for SIGKILL
         ("restart_at_s", c_double),
     )
 
@@ -55,7 +46,7 @@ class WorkerTable:
         row = self.rows[worker]
         row.num_deaths = 1 if self._is_settled(row, now_s) else row.num_deaths + 1
         row.is_ready, row.exit_code = False, exit_code
-        return row.num_deaths
+        return int(row.num_deaths)
 
     @property
     def num_ready(self) -> int:
@@ -87,7 +78,7 @@ class WorkerTable:
         return lines
 
     def _is_settled(self, row: Worker, now_s: int | float) -> bool:
-        return row.is_ready and now_s - row.ready_since_s >= self._reset_after_s
+        return bool(row.is_ready and now_s - row.ready_since_s >= self._reset_after_s)
 
 
 def worker_name(worker: int) -> str:

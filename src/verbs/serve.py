@@ -20,11 +20,12 @@ from segue.terminal.words import EXPERIMENT, commands_of, renamed
 if TYPE_CHECKING:
     from segue.serving.loading import ReleaseRequest
 
+_COMMANDS = ("serve", "load", "rollback", "versions")
 _WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
 
 
 def _words(words: list[str]) -> list[str]:
-    words = commands_of(words, "do", ("load", "rollback", "versions"))
+    words = commands_of(words, "do", _COMMANDS[1:])
     return renamed(words, {**EXPERIMENT, "context=": "arm_context="})
 
 
@@ -34,18 +35,16 @@ def serve(config: DictConfig) -> None:
     from segue.serving.loading import ReleaseRequest
 
     given: Any = OmegaConf.to_container(config, resolve=True)
-    todo = {"serve": _serve, "load": _load, "rollback": _rollback, "versions": _versions}
-    if given["do"] not in todo:
-        raise InputError(f"do must be one of {', '.join(todo)}, got {given['do']!r}")
+    if given["do"] not in _COMMANDS:
+        raise InputError(f"do must be one of {', '.join(_COMMANDS)}, got {given['do']!r}")
     world = partial(instantiate, config.world, _convert_="all")
     request = ReleaseRequest.of(given, world=world, locate=_locate, provenance=provenance)
-    todo[given["do"]](given, request)
+    (_serve if given["do"] == "serve" else _manage)(given, request)
 
 
 def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
     from segue.picking.session_search import gap_hint
-    from segue.serving.server import run
-    from segue.serving.starting import prepared_service
+    from segue.serving.server import prepared_service, run
 
     remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
@@ -83,30 +82,23 @@ def _room(given: dict[str, Any]) -> Any:
     return made(**{key: value for key, value in given.items() if key != "_target_"}).open
 
 
-def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
-    from segue.serving.loading import load
+def _manage(given: dict[str, Any], request: "ReleaseRequest") -> None:
+    from segue.serving.loading import load, rollback, versions
 
-    with console.status("loading recommendations"):
-        version, where = load(request, given)
-    undo = shlex.join(
-        ["python", "serve.py", "rollback", *(word for word in command_line()[1:] if word.startswith("store"))]
-    )
-    console.print(f"version {version} is current in {where}; to undo: {undo}", soft_wrap=True, markup=False)
-
-
-def _rollback(given: dict[str, Any], _: "ReleaseRequest") -> None:
-    from segue.serving.loading import rollback
-
-    version, where = rollback(given)
-    console.print(f"version {version} is current in {where}", soft_wrap=True)
-
-
-def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
-    from segue.serving.loading import versions
-
-    index, where = versions(given)
-    lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
-    console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
+    if given["do"] == "versions":
+        index, where = versions(given)
+        lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
+        console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
+        return
+    undo = ""
+    if given["do"] == "load":
+        words = [word for word in command_line()[1:] if word.startswith("store")]
+        undo = f"; to undo: {shlex.join(['python', 'serve.py', 'rollback', *words])}"
+        with console.status("loading recommendations"):
+            version, where = load(request, given)
+    else:
+        version, where = rollback(given)
+    console.print(f"version {version} is current in {where}{undo}", soft_wrap=True, markup=False)
 
 
 def _locate(name: str) -> Path:

@@ -39,8 +39,8 @@ def run_folder(release: Release, folder: Path) -> Path:
     return folder
 
 
-async def ask(server: RoomServer, path: str, *, body: Any = None, method: str = "GET", **query: str) -> tuple[int, Any]:
-    question = {"path": path, "method": method, "query": query, "body": body, "has_token": False}
+async def ask(server: RoomServer, path: str, *, body: Any = None, **query: str) -> tuple[int, Any]:
+    question = {"path": path, "query": query, "body": body}
     status, kind, answer = await server.answer(question)
     return status, json.loads(answer) if kind == "application/json" else answer
 
@@ -100,9 +100,7 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         assert points[3].argmax() == 1
         assert (await ask(server, "tracks", body=[3, 1, 99]))[1]["found"][0]["track"] == 101
         assert (await ask(server, "experiment"))[1]["state"] == "quiet"
-        runs = (await ask(server, "runs"))[1]
-        assert (runs["comparison"], runs["may_serve"]) == (None, False)
-        assert (await ask(server, "serve", body={"run": "abcdef12"}, method="POST"))[0] == 400
+        assert (await ask(server, "runs"))[1]["comparison"] is None
         assert (await ask(server, "picture"))[0] == 404
         assert (await ask(server, "audio", track="101"))[0] == 404
         assert (await ask(server, "nothing"))[0] == 404
@@ -142,7 +140,7 @@ def is_right(name: str, body: Any) -> bool:
     return bool(keys) and isinstance(body, dict) and all(repr(body.get(key)) == repr(RIGHT[key]) for key in keys)
 
 
-@pytest.mark.parametrize("name", ["tracks", "step", "why", "serve"])
+@pytest.mark.parametrize("name", ["tracks", "step", "why"])
 def test_a_body_with_wrong_values_is_refused(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -151,8 +149,7 @@ def test_a_body_with_wrong_values_is_refused(
 
     async def work() -> None:
         for body in WRONG + [RIGHT | {key: value} for key in RIGHT for value in WRONG]:
-            question = {"path": name, "method": "POST", "query": {}, "body": body, "has_token": True}
-            status, _, answer = await server.answer(question)
+            status, _, answer = await server.answer({"path": name, "query": {}, "body": body})
             assert status == 200 if is_right(name, body) else status in (400, 404), body
             assert status == 200 or json.loads(answer).keys() == {"reason"}
 

@@ -1,6 +1,7 @@
 """The ASGI application: answers and lines as the predecessor's, and every refusal."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -9,7 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ class Running:
 
     service: ServiceApp
     folder: Path
-    closed: list[str] = field(default_factory=list)
 
     async def ask(self, method: str, path: str, body: Any = b"", **more: Any) -> Answer:
         return await ask(self.service, method, path, body, **more)
@@ -69,29 +69,18 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
     limits = {key: changes.pop(key) for key in LIMITS if key in changes}
     recommender, workers = Recommender(release, np.random.default_rng(0)), WorkerTable(2, reset_after_s=30)
     state = State(recommender=recommender, sessions=sessions, log=log, workers=workers)
-    closed: list[str] = []
-
-    async def note_closing() -> None:
-        closed.append("last")
-
     given: dict[str, Any] = {
-        "upkeep": [log.run],
-        "closing": [log.close, note_closing],
         "limits": LimitSettings(**{"body_timeout_s": PATIENCE_S} | limits),
         "logged": logged,
         "token": None,
     }
-    service = ServiceApp(state=state, metrics=Metrics(), **(given | changes))
-    to_app, from_app = asyncio.Queue[Message](), asyncio.Queue[Message]()
-    life = asyncio.ensure_future(service({"type": "lifespan"}, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    assert await asyncio.wait_for(from_app.get(), PATIENCE_S) == {"type": "lifespan.startup.complete"}
+    upkeep = asyncio.ensure_future(log.run())
     try:
-        yield Running(service, folder, closed)
+        yield Running(ServiceApp(state, Metrics(), **(given | changes)), folder)
     finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        assert await asyncio.wait_for(from_app.get(), PATIENCE_S) == {"type": "lifespan.shutdown.complete"}
-        await life
+        upkeep.cancel()
+        with contextlib.suppress(OSError):  # a test has closed it
+            await log.close()
 
 
 def drive(release: Release, folder: Path, work: Callable[[Running], Awaitable[None]], **changes: Any) -> Running:
@@ -796,44 +785,6 @@ def test_no_answer_redirects_to_a_host_of_the_request(ring: Release, tmp_path: P
     drive(ring, tmp_path, work)
 
 
-def test_a_websocket_is_closed(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "websocket.connect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await service.service({"type": "websocket", "path": "/next/1", "headers": []}, receive, send)
-        assert sent == [{"type": "websocket.close", "code": 1003}]
-
-    drive(ring, tmp_path, work)
-
-
-def test_shutdown_stops_upkeep_and_every_answered_request_is_logged(ring: Release, tmp_path: Path) -> None:
-    ended: list[str] = []
-
-    async def upkeep() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("upkeep")
-
-    async def broken() -> None:
-        raise ZeroDivisionError
-
-    async def work(service: Running) -> None:
-        await asyncio.gather(*(service.ask("POST", f"/next/{user}", BODY) for user in range(100)))
-        assert ended == []
-
-    service = drive(ring, tmp_path, work, upkeep=[upkeep, broken])
-    assert ended == ["upkeep"]
-    assert service.closed == ["last"]
-    assert sorted(json.loads(line)["user"] for line in service.lines()) == list(range(100))
-
-
 SEGMENT = st.one_of(
     st.sampled_from(["next", "last", "track", "recommendations", "health", "1", "100", "-1", "..", "%00", "docs", ""]),
     st.integers().map(str),
@@ -912,7 +863,7 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
     first = store.load(writer("one"))
 
     async def run() -> None:
-        async with running(Release(store.path(first)), tmp_path, upkeep=[]) as service:
+        async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
             following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
             assert (await service.ask("GET", "/experiments")).json()["version"] == first
@@ -967,7 +918,7 @@ def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
     first = store.load(writer("one"))
 
     async def run() -> None:
-        async with running(Release(store.path(first)), tmp_path, upkeep=[]) as service:
+        async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
             following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
             await until(lambda: state.release.experiment == "elsewhere")
@@ -995,7 +946,7 @@ def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path)
     first = store.load(writer("one"))
 
     async def run() -> None:
-        async with running(Release(store.path(first)), tmp_path, upkeep=[]) as service:
+        async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
             following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
             await until(lambda: state.store_problem is not None or following.done())
@@ -1149,8 +1100,8 @@ def test_a_log_is_closed_and_synced_while_a_body_is_unfinished(
         unfinished = asyncio.create_task(service.service(scope, rest.get, send))
         await rest.put({"type": "http.request", "body": BODY[:5], "more_body": True})
         monkeypatch.setattr(os, "fsync", sync)
-        await asyncio.gather(service.service.close(), service.service.close())
-        assert (synced, service.closed) == (["data.json"], ["last"])
+        await service.service.state.log.close()
+        assert synced == ["data.json"]
         await rest.put({"type": "http.request", "body": BODY[5:], "more_body": False})
         await asyncio.wait_for(unfinished, PATIENCE_S)
         assert sent[0]["status"] == 503

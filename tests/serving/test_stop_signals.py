@@ -7,11 +7,10 @@ from multiprocessing import get_context
 
 import pytest
 
-from segue.serving import starting
+from segue.serving import server
 from segue.serving.loading import ReleaseRequest
 from segue.serving.settings import ServiceSettings
-from segue.serving.stop_signals import STOP_SIGNALS, interruptible, stop_signals_recorded
-from segue.serving.supervisor import Supervisor
+from segue.serving.supervisor import STOP_SIGNALS, Supervisor, interruptible, stop_signals_recorded
 from segue.serving.worker_table import WorkerTable
 from tests.e2e.running import PATIENCE_S
 
@@ -59,10 +58,10 @@ def test_the_imports_of_a_service_are_complete_before_a_signal_interrupts_its_st
         signal.raise_signal(signal.SIGTERM)
         reached.append("the end of the imports")
 
-    monkeypatch.setattr(starting, "import_service", import_service)
-    monkeypatch.setattr(starting, "_load_elsewhere", never_loads)
+    monkeypatch.setattr(server, "import_service", import_service)
+    monkeypatch.setattr(server, "_load_elsewhere", never_loads)
     with stop_signals_recorded(), pytest.raises(KeyboardInterrupt):
-        starting._load_and_import(
+        server._load_and_import(
             object.__new__(ReleaseRequest), object.__new__(ServiceSettings), warn=print, busy=nullcontext
         )
     assert reached == ["the end of the imports"]
