@@ -63,11 +63,9 @@ _KINDS = {
 _STATIC = Path(__file__).parent / "static"
 _ROOT = Path(__file__).parents[2]
 
-_START_S = 60.0
-"""Seconds within which the room server must listen after its start."""
+_START_S = 60.0  # seconds within which the room server must listen after its start
 
-_ANSWER_S = 60.0
-"""Seconds within which the room server must answer."""
+_ANSWER_S = 60.0  # seconds within which the room server must answer
 
 
 class RoomServerError(Exception):

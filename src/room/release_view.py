@@ -100,7 +100,7 @@ class ReleaseView:
         self.catalog = _catalog_of(release)
         self._locate = locate
         self.plays: Int64[np.ndarray, N] | None = None  # of each track in training, if a run on this machine says it
-        names = {key: (arm.recommender, arm) for key, arm in release.arms.items()}
+        names: dict[str, tuple[str, Arm | None]] = {key: (arm.recommender, arm) for key, arm in release.arms.items()}
         names |= {f"R{place}": (name, None) for place, name in enumerate(recommenders, start=1)}
         players = [self._player(key, name, arm) for key, (name, arm) in names.items()]
         labels = without_common_words([player.label for player in players])

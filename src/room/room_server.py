@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
@@ -24,7 +24,7 @@ import numpy as np
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
-from segue.room import sweeps, track_map, walking
+from segue.room import track_map, walking
 from segue.room.previews import Previews
 from segue.room.proxy import RoomServerError, check_private
 from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
@@ -32,7 +32,11 @@ from segue.room.title_search import TitleIndex, build_index
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
+from segue.serving.session_memory import Played
 from segue.serving.settings import SETTINGS
+
+COMPARISONS = Path("outputs/compare")
+"""Where `compare.py` writes, from the folder in which the service was started."""
 
 IDLE_S = 900
 """Seconds without a question after which the room server ends."""
@@ -47,9 +51,11 @@ _JSON = "application/json"
 
 _log = logging.getLogger("segue.room")
 
-_QUESTIONS = ("state", "search", "compare", "tracks", "row", "listener", "step", "why", "audio", "map")
-_QUESTIONS += ("experiment", "runs", "picture")
-"""Each has a method of that name."""
+# Each has a method of that name.
+_QUESTIONS = (
+    *("state", "search", "compare", "tracks", "row", "listener", "step", "why"),
+    *("audio", "map", "experiment", "runs", "picture"),
+)
 
 Answer = tuple[str, bytes]
 """Media type and body."""
@@ -96,7 +102,8 @@ class RoomServer:
         try:
             if question["path"] not in _QUESTIONS:
                 raise UnknownError(f"the room has no question {question['path']!r}")
-            found = await getattr(self, f"_{question['path']}")(question)
+            found = getattr(self, f"_{question['path']}")(await self._ready(), question["query"], question["body"])
+            found = await found if isinstance(found, Awaitable) else found
             kind, body = found if isinstance(found, tuple) else (_JSON, _json(found))
             return 200, kind, body
         except InputError as error:
@@ -170,8 +177,7 @@ class RoomServer:
             self._pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
 
-    async def _state(self, _: dict[str, Any]) -> dict[str, Any]:
-        ready = await self._ready()
+    def _state(self, ready: ReadyRelease, *_: Any) -> dict[str, Any]:
         view, release = ready.view, ready.view.release
         popular = [view.record(int(row)) for row in view.by_plays[:300] if release.track(int(row))["title"]]
         by_artist = {track["artist"]: track for track in reversed(popular)}  # the most played one of each artist
@@ -198,8 +204,8 @@ class RoomServer:
             ],
         }
 
-    async def _search(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready, typed = await self._ready(), str(question["query"].get("q", ""))[:200]
+    def _search(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        typed = query.get("q", "")[:200]
         assert ready.indexing is not None
         if not ready.indexing.done():
             return {"query": typed, "is_building": True, "found": []}
@@ -208,9 +214,8 @@ class RoomServer:
             rows = [row, *(other for other in rows if other != row)][:_MOST_FOUND]
         return {"query": typed, "is_building": False, "found": [ready.view.record(row) for row in rows]}
 
-    async def _compare(self, question: dict[str, Any]) -> dict[str, Any]:
-        view, query = (await self._ready()).view, question["query"]
-        row = _row(view, query.get("track"))
+    def _compare(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        view, row = ready.view, _row(ready.view, query.get("track"))
         keys = [key for key in query.get("players", "").split(",") if key]
         if unknown := [key for key in keys if key not in view.players]:
             raise InputError(f"there is no recommender {unknown[0]!r}; there are {', '.join(view.players)}")
@@ -231,54 +236,45 @@ class RoomServer:
             columns.append({"key": key, "is_reranked": shown.is_reranked, "items": items})
         return {"track": view.record(row), "columns": columns}
 
-    async def _tracks(self, question: dict[str, Any]) -> dict[str, Any]:
-        view = (await self._ready()).view
-        given = question["body"]
+    def _tracks(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
+        view = ready.view
         if not isinstance(given, list) or len(given) > _MAX_LISTED or not all(type(one) is int for one in given):
             raise InputError(f"the body must be a list of at most {_MAX_LISTED} rows of the map")
         rows = [row for row in given if 0 <= row < len(view)]
         rows.sort(key=lambda row: (-(view.plays_of(row) or 0), row))
         return {"found": [view.record(row) for row in rows]}
 
-    async def _row(self, question: dict[str, Any]) -> dict[str, Any]:
-        return {"row": _row((await self._ready()).view, question["query"].get("track"))}
+    def _row(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        return {"row": _row(ready.view, query.get("track"))}
 
-    async def _listener(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready = await self._ready()
-        return {"user": str(walking.new_listener(ready.recommender, _arm(ready, question["query"].get("arm"))))}
+    def _listener(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        return {"user": str(walking.new_listener(ready.recommender, _arm(ready, query.get("arm"))))}
 
-    async def _step(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready, given = await self._ready(), _body(question)
-        played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
-        arm = _arm(ready, given.get("arm"))
+    def _step(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
+        arm, played = _walked(ready, given)
         return walking.step(ready.view, ready.recommender, arm, GUESTS.start, played)
 
-    async def _why(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready, given = await self._ready(), _body(question)
-        played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
+    def _why(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
+        arm, played = _walked(ready, given)
         following = walking.checked_session(ready.view, [given.get("track")], [0]).tracks[0]
-        arm = _arm(ready, given.get("arm"))
         return walking.why(ready.view, ready.recommender, arm, played, following)
 
-    async def _audio(self, question: dict[str, Any]) -> Answer:
-        view = (await self._ready()).view
-        track = int(view.release.track_ids[_row(view, question["query"].get("track"))])
-        found = None if view.previews is None else view.previews.read(track)
+    def _audio(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> Answer:
+        track = int(ready.view.release.track_ids[_row(ready.view, query.get("track"))])
+        found = None if ready.view.previews is None else ready.view.previews.read(track)
         if found is None:
             raise UnknownError(f"track {track} has no preview on this machine")
         return found
 
-    async def _map(self, _: dict[str, Any]) -> Answer:
-        ready = await self._ready()
+    async def _map(self, ready: ReadyRelease, *_: Any) -> Answer:
         if ready.map is None or _has_failed(ready.map):
-            ready.map = asyncio.ensure_future(self._make_map(ready))
+            ready.map = asyncio.ensure_future(self._make_map(ready.view))
         return "application/octet-stream", await asyncio.shield(ready.map)
 
-    async def _make_map(self, ready: ReadyRelease) -> bytes:
+    async def _make_map(self, view: ReleaseView) -> bytes:
         """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known,
         and how many lists of each recommender have it. The last two are logarithms: 0 for none, 1 for the most.
         """
-        view = ready.view
         every = [one.lists for one in view.players.values() if one.lists is not None]
         if not every:
             raise UnknownError("no recommender here has lists, therefore there is no map; serve a run")
@@ -294,13 +290,13 @@ class RoomServer:
         columns += [np.log1p(count)[None] / np.log1p(count.max(initial=1)) for count in counts]
         return np.concatenate(columns).astype("<f4").tobytes()
 
-    async def _experiment(self, _: dict[str, Any]) -> dict[str, Any]:
+    async def _experiment(self, ready: ReadyRelease, *_: Any) -> dict[str, Any]:
         from segue.room.watching import watch
 
         async with self._watching:
             now_s = time.monotonic()
             if self._watched is None or now_s >= self._watched[0]:
-                release = (await self._ready()).view.release
+                release = ready.view.release
                 arms = {name: arm.recommender for name, arm in release.arms.items()}
                 found = await self._apart(watch, self._run_dir / "logs", release.experiment, arms)
                 took_s = time.monotonic() - now_s
@@ -309,19 +305,57 @@ class RoomServer:
         found = found | {"with_fallback": self._with_fallback}
         return found | {"computed_ms": round(1000 * at_s), "again_s": max(1.0, round(until_s - time.monotonic(), 1))}
 
-    async def _runs(self, _: dict[str, Any]) -> dict[str, Any]:
-        folder, ready = sweeps.last_comparison(), await self._ready()
+    def _runs(self, ready: ReadyRelease, *_: Any) -> dict[str, Any]:
+        folder = last_comparison()
         return {
-            "comparison": None if folder is None else sweeps.side_by_side(folder),
+            "comparison": None if folder is None else side_by_side(folder),
             "served": sorted({arm.recommender for arm in ready.view.release.arms.values()}),
         }
 
-    async def _picture(self, _: dict[str, Any]) -> Answer:
-        folder = sweeps.last_comparison()
-        path = None if folder is None else folder / "comparison.png"
-        if path is None or not path.is_file():
+    def _picture(self, *_: Any) -> Answer:
+        path = (last_comparison() or Path()) / "comparison.png"
+        if not path.is_file():
             raise UnknownError("there is no picture of a comparison; run python compare.py")
         return "image/png", path.read_bytes()
+
+
+def last_comparison(folder: Path = COMPARISONS) -> Path | None:
+    """Folder of the newest comparison; None where there is none.
+
+    Args:
+        folder: where comparisons are.
+    """
+    found = [path.parent for path in folder.glob("*/comparison.json")]
+    return max(found, key=lambda path: (path / "comparison.json").stat().st_mtime, default=None)
+
+
+def side_by_side(folder: Path) -> dict[str, Any]:
+    """A comparison as the page shows it.
+
+    Args:
+        folder: of the comparison.
+
+    Raises:
+        InputError: its file is damaged.
+    """
+    path = folder / "comparison.json"
+    try:
+        record = json.loads(path.read_bytes())
+        metrics = [name for name in record["metrics"] if any(name in one["metrics"] for one in record["setups"])]
+        setups = [
+            {
+                "setup": one["setup"],
+                "num_runs": len(one["run_ids"]),
+                "run": one["run_ids"][0],
+                "metrics": {name: one["metrics"].get(name) for name in metrics},
+            }
+            for one in record["setups"]
+        ]
+        alike = {name: record[name] for name in ("verdict", "disagreement", "select", "better")}
+        has_picture = (folder / "comparison.png").is_file()
+        return {**alike, "folder": str(folder), "metrics": metrics, "has_picture": has_picture, "setups": setups}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run python compare.py again") from None
 
 
 def _has_failed(task: asyncio.Future[Any]) -> bool:
@@ -354,10 +388,11 @@ def _arm(ready: ReadyRelease, given: Any) -> str:
     return given
 
 
-def _body(question: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(question["body"], dict):
+def _walked(ready: ReadyRelease, given: Any) -> tuple[str, Played]:
+    """The arm and the session of a walk."""
+    if not isinstance(given, dict):
         raise InputError("the body must be a JSON object")
-    return question["body"]
+    return _arm(ready, given.get("arm")), walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
 
 
 async def serve(room: RoomServer, socket: Path, parent: int) -> None:

@@ -103,11 +103,11 @@ class ServiceApp:
                 await _send(send, status, body)
         except Refusal as refusal:
             status = refusal.status
-            await _send(send, status, _reason(refusal.reason), refusal.headers)
+            await _refuse(send, status, refusal.reason, refusal.headers)
         except Exception:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             _log.exception("internal error: %s %s", scope["method"], label)
-            await _send(send, status, _reason(INTERNAL_ERROR))
+            await _refuse(send, status, INTERNAL_ERROR)
         self._metrics.answered(label, status, time.perf_counter() - started)
 
     def _admit(self, scope: Message, path: str) -> None:
@@ -238,10 +238,14 @@ class ServiceApp:
         return status
 
 
-async def _send(send: Send, status: int, body: bytes, headers: MutableMapping[str, str] | None = None) -> None:
-    more = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+async def _refuse(send: Send, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+    body = json.dumps({"reason": reason}, ensure_ascii=False).encode("utf-8", "replace")
+    await _send(send, status, body, [(name.encode(), value.encode()) for name, value in (headers or {}).items()])
+
+
+async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length, *more]})
+    await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -253,7 +257,3 @@ def _is_of_own_page(headers: Mapping[bytes, bytes]) -> bool:
     if (site := headers.get(b"sec-fetch-site")) is not None:
         return site in (b"same-origin", b"none")
     return headers[b"origin"].partition(b"://")[2] == headers.get(b"host")
-
-
-def _reason(text: str) -> bytes:
-    return json.dumps({"reason": text}, ensure_ascii=False).encode("utf-8", "replace")

@@ -6,7 +6,6 @@ Libraries that read recommendations (pandas, MLflow) are imported only when a re
 import errno
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,82 +19,64 @@ Warn = Callable[[str], None]
 """Prints a warning."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReleaseRequest:
-    """The release that the command line names, if any.
+Request = Callable[[FolderStore], str]
+"""Writes the release that the command line names into a folder and makes it current there; returns its version."""
+
+
+def requested(
+    given: Mapping[str, Any],
+    *,
+    world: Callable[[], Any],
+    locate: Callable[[str], Path],
+    provenance: Callable[[], Mapping[str, str]],
+) -> Request | None:
+    """The release that the composed config names; None where it names none.
 
     Args:
-        recommendations: recommender of the only arm.
-        arms: or a recommender for each arm.
-        settings: the other arguments of `prepare_release`.
+        given: the config.
+        world: builds the embedded world.
+        locate: finds the `recommendations.jsonl` of a run or a model.
         provenance: command, commit and versions that the release records.
+
+    Raises:
+        InputError: it is named in two ways.
     """
-
-    recommendations: Any
-    arms: Any
-    settings: Mapping[str, Any]
-    provenance: Callable[[], Mapping[str, str]]
-
-    @classmethod
-    def of(
-        cls,
-        given: Mapping[str, Any],
-        *,
-        world: Callable[[], Any],
-        locate: Callable[[str], Path],
-        provenance: Callable[[], Mapping[str, str]],
-    ) -> "ReleaseRequest":
-        """From the composed config.
-
-        Args:
-            given: the config.
-            world: builds the embedded world.
-            locate: finds the `recommendations.jsonl` of a run or a model.
-            provenance: command, commit and versions that the release records.
-        """
-        alike = ("pick", "artist_gap", "exploration", "exploration_plays", "num_lists")
-        settings = {name: given[name] for name in alike} | {
-            "experiment": "" if given["experiment_name"] is None else str(given["experiment_name"]),
-            "context": given["arm_context"],
-            "max_tracks": given["sessions"]["max_tracks"],
-            "tracks": None if given["tracks"] is None else Path(str(given["tracks"])),
-            "world": world,
-            "locate": locate,
-        }
-        return cls(
-            recommendations=given["recommendations"], arms=given["arms"], settings=settings, provenance=provenance
-        )
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the command line names a release."""
-        return self.arms is not None or self.recommendations is not None
-
-    def load_into(self, store: FolderStore) -> str:
-        """Write the release into a folder and make it current there; returns its version.
-
-        Raises:
-            InputError: it cannot be served, or the disk is full.
-        """
-        from segue.serving.prepared_release import prepare_release
-
-        if self.arms is not None and self.recommendations is not None:
-            raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")
-        arms = self.arms if self.arms is not None else {"C": self.recommendations}
-        prepared = prepare_release(arms, **self.settings)
-        try:
-            return store.load(partial(prepared.write, provenance=self.provenance()))
-        except OSError as error:
-            is_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # numpy gives no number for half an array
-            why = "No space left on device" if is_full else error.strerror
-            remedy = "make space there" if is_full else "make it writable"
-            raise InputError(
-                f"cannot write the release into the store {store.folder}: {why}; {remedy}, then type the command "
-                "again; nothing in the store has changed"
-            ) from None
+    arms, only = given["arms"], given["recommendations"]
+    if arms is None and only is None:
+        return None
+    if arms is not None and only is not None:
+        raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")
+    alike = ("pick", "artist_gap", "exploration", "exploration_plays", "num_lists")
+    settings = {name: given[name] for name in alike} | {
+        "experiment": "" if given["experiment_name"] is None else str(given["experiment_name"]),
+        "context": given["arm_context"],
+        "max_tracks": given["sessions"]["max_tracks"],
+        "tracks": None if given["tracks"] is None else Path(str(given["tracks"])),
+        "world": world,
+        "locate": locate,
+    }
+    return partial(_load_into, {"C": only} if arms is None else arms, settings, provenance)
 
 
-def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn) -> None:
+def _load_into(
+    arms: Any, settings: Mapping[str, Any], provenance: Callable[[], Mapping[str, str]], store: FolderStore
+) -> str:
+    from segue.serving.prepared_release import prepare_release
+
+    prepared = prepare_release(arms, **settings)
+    try:
+        return store.load(partial(prepared.write, provenance=provenance()))
+    except OSError as error:
+        is_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # numpy gives no number for half an array
+        why = "No space left on device" if is_full else error.strerror
+        remedy = "make space there" if is_full else "make it writable"
+        raise InputError(
+            f"cannot write the release into the store {store.folder}: {why}; {remedy}, then type the command "
+            "again; nothing in the store has changed"
+        ) from None
+
+
+def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Warn) -> None:
     """Make sure that the folder which is served from has a current release.
 
     Raises:
@@ -103,9 +84,9 @@ def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn
     """
     store = make_store(settings)
     is_shared = isinstance(settings.store, RedisSettings)
-    if not is_shared and not request.is_named and store.index().current is None:
+    if not is_shared and request is None and store.index().current is None:
         raise InputError("nothing to serve: name a recommender, recommendations=<recommender> or arms={C: …, T1: …}")
-    version = request.load_into(store.local) if request.is_named else None
+    version = request(store.local) if request is not None else None
     try:
         if version is not None and store.index().current is None:
             store.publish(version)
@@ -122,17 +103,17 @@ def load_to_serve(request: ReleaseRequest, settings: ServiceSettings, warn: Warn
         warn(f"{error}; serving from {store.local.folder} until it does")
 
 
-def load(request: ReleaseRequest, given: Mapping[str, Any]) -> tuple[str, str]:
+def load(request: Request | None, given: Mapping[str, Any]) -> tuple[str, str]:
     """Load a release into the store of a running service; returns its version and the store.
 
     Raises:
         InputError: no recommender is named, it cannot be served, or there is no such store.
     """
-    if not request.is_named:
+    if request is None:
         raise InputError("load needs recommendations=<recommender> or arms={C: …, T1: …}")
     with tempfile.TemporaryDirectory() as staging:
         store = _store_of(given, staging)
-        return store.publish(request.load_into(store.local)), store.where
+        return store.publish(request(store.local)), store.where
 
 
 def rollback(given: Mapping[str, Any]) -> tuple[str, str]:

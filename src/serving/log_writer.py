@@ -26,8 +26,7 @@ from segue.serving.settings import LogSettings
 FILE_MODE = 0o640
 """Of the files that say what a user has played: the owner writes, the group reads. The umask can take away more."""
 
-_PROBE_BYTES = 64 * 1024
-"""Free bytes that a full disk must have before lines are written again."""
+_PROBE_BYTES = 64 * 1024  # free bytes that a full disk must have before lines are written again
 
 _PROBE_S = 1.0
 
@@ -91,7 +90,7 @@ class EventLogWriter:
         last_sync = loop.time()
         while True:
             await asyncio.sleep(min(_PROBE_S, interval_s))
-            if self.problem and await asyncio.to_thread(self._has_room):
+            if self.problem is not None and await asyncio.to_thread(self._has_room):
                 _log.warning("event log %s can be written again", self.path)
                 self.problem = None
             if self._settings.fsync == "interval" and self._is_dirty and loop.time() - last_sync >= interval_s:

@@ -36,8 +36,7 @@ _REASONS = {
     500: "an internal error; the terminal of the service shows the details",
     503: "the event log cannot be written",
 }
-_OPEN = ("/health", "/health/live")
-"""Paths without token and rate limit."""
+_OPEN = ("/health", "/health/live")  # paths without token and rate limit
 
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
@@ -45,8 +44,8 @@ _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
 MAX_DIGITS = 18
 """Of the id of a user."""
 
+# The page at `/docs`: all endpoints, to read and to try. It loads nothing else but `/openapi.json`.
 _DOCS = Path(__file__).with_name("docs.html").read_text(encoding="utf-8")
-"""The page at `/docs`: all endpoints, to read and to try. It loads nothing else but `/openapi.json`."""
 
 Id = Annotated[int, InPath(gt=-(2**63), lt=2**63)]
 User = Annotated[int, InPath(ge=0, lt=10**MAX_DIGITS)]
@@ -86,11 +85,11 @@ def _hash_of(element: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
+# Content security policy of that page.
 _POLICY = (
     f"default-src 'none'; script-src {_hash_of('script')}; style-src {_hash_of('style')}; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Content security policy of that page."""
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -95,7 +95,12 @@ def prepare_release(
         if checked[arm].exploration:
             new_rows(lists[arm].plays, checked[arm].exploration_plays, f"{where}: {file}")
         if checked[arm].is_of_session:
-            vectors[arm] = _vectors(where, file.with_name(FILE), catalog, checked[arm], max_tracks)
+            vectors[arm] = SessionVectors.read(file.with_name(FILE), catalog)
+            if (needed := max(vectors[arm].max_length, checked[arm].num_lists)) > max_tracks:
+                raise InputError(
+                    f"{where}: context=session of this run looks at the last {needed} tracks, and {max_tracks} are "
+                    "remembered; set sessions.max_tracks of the service at least as high, or use context=last"
+                )
     return ReleaseContents(
         experiment=experiment,
         arms=checked,
@@ -114,16 +119,6 @@ def _where(arm: str, arms: Mapping[Any, Any]) -> str:
 
 def _settings(given: Any) -> dict[Any, Any]:
     return {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
-
-
-def _vectors(where: str, path: Path, catalog: Catalog, arm: Arm, max_tracks: int) -> SessionVectors:
-    vectors = SessionVectors.read(path, catalog)
-    if (needed := max(vectors.max_length, arm.num_lists)) > max_tracks:
-        raise InputError(
-            f"{where}: context=session of this run looks at the last {needed} tracks, and {max_tracks} are remembered; "
-            "set sessions.max_tracks of the service at least as high, or use context=last"
-        )
-    return vectors
 
 
 def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:

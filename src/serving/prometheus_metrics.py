@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client import Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -127,6 +127,4 @@ class _AllMetrics(Collector):
 
 def exposition(workers: WorkerTable) -> bytes:
     """The metrics of all workers, in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_AllMetrics(workers))
-    return generate_latest(registry)
+    return generate_latest(_AllMetrics(workers))

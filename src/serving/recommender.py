@@ -93,7 +93,7 @@ class Recommender:
         if self.remembers(arm) or picker.exploration:
             return self._together(arm, [user], [row], [played])[0]
         candidates = self.release.candidates(arm, user, row) if picker.has_lists else _NO_LIST
-        return self._next(picker, *picker.pick_one(candidates, row, self._rng))
+        return _next(picker, *picker.pick_one(candidates, row, self._rng))
 
     def ask(self, arm: str, user: int, row: int, played: Played) -> asyncio.Future[Next]:
         """As `follow`, for the requests of one turn of the event loop together, which costs each of them less.
@@ -141,11 +141,7 @@ class Recommender:
             candidates = self.release.candidates(arm, np.array(users), last)
         picked = picker.pick_next(candidates, heard, self._rng)
         columns = picked.rows.tolist(), picked.propensities.tolist(), picked.sources.tolist()
-        return [self._next(picker, *one) for one in zip(*columns, strict=True)]
-
-    @staticmethod
-    def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
-        return Next(row, picker.sources[source] if source else None, propensity)
+        return [_next(picker, *one) for one in zip(*columns, strict=True)]
 
     def newest_first(self, played: Sequence[Played]) -> tuple[Int64[np.ndarray, "S T"], Float32[np.ndarray, "S T"]]:
         """Sessions in the order that session vectors need.
@@ -170,3 +166,7 @@ class Recommender:
         flat = at.repeat(lengths) - np.arange(num)
         rows.ravel()[flat], shares.ravel()[flat] = found, np.fromiter(known, np.float32)
         return rows, shares
+
+
+def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
+    return Next(row, picker.sources[source] if source else None, propensity)

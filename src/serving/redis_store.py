@@ -5,7 +5,6 @@ last. A replica copies a version into its folder once and answers from there; re
 """
 
 import json
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,13 +34,12 @@ _MOST_CONNECTIONS = 64
 # are not retried: a Redis that hangs would delay a request twice.
 _PROTOCOL = 2
 _LOST = (redis.ConnectionError,)
+# Exceptions when a connection is lost; uvloop raises RuntimeError for one that was reset while idle.
 _LOST_BY_UVLOOP: Any = (*_LOST, RuntimeError)
-"""Exceptions when a connection is lost; uvloop raises RuntimeError for one that was reset while idle."""
 
-_UNREACHABLE = (redis.RedisError, OSError)
-"""Exceptions of redis-py when Redis does not answer."""
+_UNREACHABLE = (redis.RedisError, OSError)  # exceptions of redis-py when Redis does not answer
+# The same in an event loop of uvloop: a new connection, too, may be reset before its first command.
 _UNSHARED = (*_UNREACHABLE, RuntimeError)
-"""The same in an event loop of uvloop: a new connection, too, may be reset before its first command."""
 
 
 class RedisStore:
@@ -152,7 +150,7 @@ class RedisStore:
     def _change(self, change: Callable[[Index], tuple[Index, list[str]]]) -> list[str]:
         """Replace the index; if another process changed it in the meantime, apply the change to the new one."""
 
-        def work(pipe: Any) -> list[str]:
+        def work(pipe: Any) -> Any:
             index, removed = change(Index.parse(pipe.get(self._key("index")), self.where))
             pipe.multi()
             pipe.set(self._key("index"), json.dumps(asdict(index)))
@@ -272,10 +270,6 @@ class RedisSessions:
         return answers
 
 
-_PLAY = re.compile(rb"(-?[0-9]{1,19})(?: (nan|[0-9.e-]{1,32}))?")
-
-
 def _played(entries: list[bytes]) -> Played:
-    """The entries of a session; those of older versions have a track and no share."""
-    found = [match.groups() for entry in entries if (match := _PLAY.fullmatch(entry))]
-    return Played([int(track) for track, _ in found], [float(share or b"nan") for _, share in found])
+    plays = [entry.split() for entry in entries]
+    return Played([int(track) for track, _ in plays], [float(share) for _, share in plays])

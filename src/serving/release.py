@@ -156,8 +156,7 @@ class ReleaseContents:
         return _version(contents)
 
 
-_NUM_AT_ONCE = 65_536
-"""Lists whose rows are renumbered at once."""
+_NUM_AT_ONCE = 65_536  # lists whose rows are renumbered at once
 
 
 def _renumbered(
@@ -328,11 +327,11 @@ def _text(texts: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], pla
 
 def _mapped(path: Path, expected_digest: str) -> np.ndarray:
     try:
-        array = None if digest(path) != expected_digest else np.load(path, mmap_mode="r", allow_pickle=False)
+        if digest(path) != expected_digest:
+            raise ValueError("it has changed since it was written")
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); load the release again") from None
-    if array is None:
-        raise InputError(f"{path} is damaged: it has changed since it was written; load the release again")
+        raise InputError(f"{path} is damaged: {error}; load the release again") from None
     if isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_RANDOM)  # otherwise each list that is not in memory is read with 30 others
     return array.view(np.ndarray)  # slices of np.memmap are slower

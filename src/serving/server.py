@@ -26,7 +26,7 @@ import uvloop
 
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
-from segue.serving.loading import ReleaseRequest, Warn, load_to_serve
+from segue.serving.loading import Request, Warn, load_to_serve
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.release import Release
 from segue.serving.settings import TOKEN, ServiceSettings, check_token
@@ -42,18 +42,17 @@ if TYPE_CHECKING:
 
 _metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
 
-_STOP_S = 4
-"""Seconds after which a worker that does not stop is killed."""
+_STOP_S = 4  # seconds after which a worker that does not stop is killed
 
+# Seconds that a worker that stops waits for requests whose rest has not arrived, before it closes the connections.
 _GRACE_S = 2
-"""Seconds that a worker that stops waits for requests whose rest has not arrived, before it closes the connections."""
 
 _log = logging.getLogger("segue.serving")
 
 
 @contextlib.contextmanager
 def prepared_service(
-    given: Mapping[str, Any], request: ReleaseRequest, *, warn: Warn, busy: Callable[[], AbstractContextManager[object]]
+    given: Mapping[str, Any], request: Request | None, *, warn: Warn, busy: Callable[[], AbstractContextManager[object]]
 ) -> Iterator[tuple[ServiceSettings, Release]]:
     """Check the settings, load the release, and write `serve.json`; if this fails, a store that it created is removed.
 
@@ -133,7 +132,7 @@ def hold_port(host: str, port: int) -> socket.socket:
 
 
 def _load_and_import(
-    request: ReleaseRequest,
+    request: Request | None,
     settings: ServiceSettings,
     *,
     warn: Warn,
@@ -158,7 +157,7 @@ def _load_and_import(
             raise
 
 
-def _load_elsewhere(request: ReleaseRequest, settings: ServiceSettings, warn: Warn) -> None:
+def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Warn) -> None:
     try:
         with interruptible():
             load_to_serve(request, settings, warn)
@@ -318,8 +317,9 @@ async def _answer(
     for task in upkeep:
         task.cancel()
     await asyncio.gather(*upkeep, return_exceptions=True)
-    for close in [log.close, *(one.close for one in (sessions, room) if hasattr(one, "close"))]:
-        await close()  # requests that are still in progress get no line in the log
+    for one in (log, sessions, room):  # requests that are still in progress get no line in the log
+        if (close := getattr(one, "close", None)) is not None:
+            await close()
     if not serving.done():
         os._exit(0)  # which closes them; the server would log a traceback for each
     await serving

@@ -20,13 +20,13 @@ from segue.serving.settings import SessionSettings
 _WAYS = 8
 _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative hash)
 _WORD = 8
+# What a session has, by the first of its words of eight bytes; the shares, of four bytes, follow the tracks.
 _USER, _TOUCHED_MS, _NUM_TRACKS, _HAS_ANSWER, _NOTED, _TRACKS = 0, 1, 2, 3, 4, 15
-"""What a session has, by the first of its words of eight bytes; the shares, of four bytes, follow the tracks."""
 _ANSWER = struct.Struct("=qd?64s")
 
 _HEAD_BYTES = 4096
+# Name of the layout of the file. A file of another layout is replaced, and its sessions are forgotten.
 _LAYOUT = "segue sessions 2"
-"""Name of the layout of the file. A file of another layout is replaced, and its sessions are forgotten."""
 
 
 class Played(NamedTuple):

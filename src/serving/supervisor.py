@@ -21,11 +21,9 @@ START_ATTEMPTS = 4
 """How often each worker may fail to start before the service gives up, where none was ever ready."""
 
 _FIRST_PAUSE_S = 0.5
-_TICK_S = 0.05
-"""Seconds between two looks at workers that start."""
+_TICK_S = 0.05  # seconds between two looks at workers that start
 
-_IDLE_S = 1.0
-"""Seconds between two looks at workers that run; a death or a signal ends the wait at once."""
+_IDLE_S = 1.0  # seconds between two looks at workers that run; a death or a signal ends the wait at once
 
 _log = logging.getLogger("segue.serving")
 
@@ -124,11 +122,17 @@ class Supervisor:
                     self._start_at_s = dict.fromkeys(range(len(self._table)), time.monotonic())
                     while True:
                         self._start_due()
-                        self._wait(_IDLE_S if is_announced else _TICK_S)
+                        due_s = [at_s - time.monotonic() for at_s in self._start_at_s.values()]
+                        timeout_s = max(0.0, min([_IDLE_S if is_announced else _TICK_S, *due_s]))
+                        connection.wait([process.sentinel for process in self._processes.values()], timeout_s)
                         self._collect_dead()
                         was_ready = was_ready or self._table.num_ready > 0
-                        if not was_ready:
-                            self._check_start()
+                        num_deaths = min(row.num_deaths for row in self._table.rows)
+                        if not was_ready and num_deaths >= START_ATTEMPTS:
+                            raise InputError(
+                                f"no worker could start: each of {len(self._table)} died {num_deaths} times before any "
+                                "was ready; the lines above say why"
+                            )
                         is_announced = is_announced or (self._table.has_started and announce())
             finally:
                 self._stop()
@@ -149,12 +153,6 @@ class Supervisor:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._table.rows[worker].num_restarts += self._table.rows[worker].num_deaths > 0
 
-    def _wait(self, at_most_s: float) -> None:
-        """Wait until a worker ends or is due."""
-        now_s = time.monotonic()
-        timeout_s = min([at_most_s, *(at_s - now_s for at_s in self._start_at_s.values())])
-        connection.wait([process.sentinel for process in self._processes.values()], max(0.0, timeout_s))
-
     def _collect_dead(self) -> None:
         for worker, process in list(self._processes.items()):
             exit_code = process.exitcode
@@ -170,14 +168,6 @@ class Supervisor:
             row = f", {num_deaths} times in a row" if num_deaths > 1 else ""
             when = f"in {wait_s:g} s" if wait_s else "now"
             _log.warning("%s died by %s%s; it restarts %s", worker_name(worker), exit_cause(exit_code), row, when)
-
-    def _check_start(self) -> None:
-        num_deaths = min(row.num_deaths for row in self._table.rows)
-        if num_deaths >= START_ATTEMPTS:
-            raise InputError(
-                f"no worker could start: each of {len(self._table)} died {num_deaths} times before any was ready; "
-                "the lines above say why"
-            )
 
     def _stop(self) -> None:
         """Stop all workers. Each answers the requests it has received; one that takes too long is killed."""

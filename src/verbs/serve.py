@@ -18,7 +18,7 @@ from segue.terminal.entry import verb
 from segue.terminal.words import EXPERIMENT, commands_of, renamed
 
 if TYPE_CHECKING:
-    from segue.serving.loading import ReleaseRequest
+    from segue.serving.loading import Request
 
 _COMMANDS = ("serve", "load", "rollback", "versions")
 _WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
@@ -32,17 +32,17 @@ def _words(words: list[str]) -> list[str]:
 @verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
     """Run the command `do`: serve, load, rollback or versions."""
-    from segue.serving.loading import ReleaseRequest
+    from segue.serving.loading import requested
 
     given: Any = OmegaConf.to_container(config, resolve=True)
     if given["do"] not in _COMMANDS:
         raise InputError(f"do must be one of {', '.join(_COMMANDS)}, got {given['do']!r}")
     world = partial(instantiate, config.world, _convert_="all")
-    request = ReleaseRequest.of(given, world=world, locate=_locate, provenance=provenance)
+    request = requested(given, world=world, locate=_locate, provenance=provenance)
     (_serve if given["do"] == "serve" else _manage)(given, request)
 
 
-def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
+def _serve(given: dict[str, Any], request: "Request | None") -> None:
     from segue.picking.session_search import gap_hint
     from segue.serving.server import prepared_service, run
 
@@ -82,7 +82,7 @@ def _room(given: dict[str, Any]) -> Any:
     return made(**{key: value for key, value in given.items() if key != "_target_"}).open
 
 
-def _manage(given: dict[str, Any], request: "ReleaseRequest") -> None:
+def _manage(given: dict[str, Any], request: "Request | None") -> None:
     from segue.serving.loading import load, rollback, versions
 
     if given["do"] == "versions":

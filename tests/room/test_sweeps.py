@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segue.errors import InputError
-from segue.room.sweeps import last_comparison, side_by_side
+from segue.room.room_server import last_comparison, side_by_side
 
 
 def comparison(folder: Path, **changes: Any) -> Path:

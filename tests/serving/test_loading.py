@@ -11,7 +11,7 @@ import pytest
 
 from segue.errors import InputError
 from segue.serving import loading
-from segue.serving.loading import ReleaseRequest, load, load_to_serve, rollback, versions
+from segue.serving.loading import Request, load, load_to_serve, requested, rollback, versions
 from segue.serving.release_store import FolderStore, Index, StoreUnreachableError
 from segue.serving.settings import REDIS, ServiceSettings
 from segue.serving.stores import make_store
@@ -46,22 +46,11 @@ class Shared:
         return str(self._current)
 
 
-def request(**named: Any) -> ReleaseRequest:
-    return ReleaseRequest(
-        **{"recommendations": None, "arms": None} | named,
-        settings={
-            "experiment": "TEST",
-            "pick": "uniform",
-            "artist_gap": 0,
-            "context": None,
-            "num_lists": 4,
-            "max_tracks": 128,
-            "tracks": None,
-            "world": SmallWorld,
-            "locate": Path,
-        },
-        provenance=dict,
-    )
+def request(**named: Any) -> Request | None:
+    usual = {"pick": "uniform", "artist_gap": 0, "exploration": 0.0, "exploration_plays": 1, "num_lists": 4}
+    more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
+    given = usual | more | {"sessions": {"max_tracks": 128}} | named
+    return requested(given, world=SmallWorld, locate=Path, provenance=dict)
 
 
 @pytest.fixture
@@ -101,7 +90,7 @@ def share(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shared]:
     return put
 
 
-def serve(asked: ReleaseRequest, given: Mapping[str, Any]) -> list[str]:
+def serve(asked: Request | None, given: Mapping[str, Any]) -> list[str]:
     """Warnings of a service that starts."""
     warnings: list[str] = []
     load_to_serve(asked, ServiceSettings.of(given), warnings.append)

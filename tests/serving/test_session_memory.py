@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.serving.redis_store import _played
 from segue.serving.session_memory import MappedSessions, Noted, Played
 from segue.serving.settings import SessionSettings
 from tests.serving.conftest import START_MS
@@ -164,13 +163,6 @@ def test_a_file_of_another_layout_is_replaced_although_it_has_the_same_size(tmp_
     path.write_bytes(b"")
     assert play(make(tmp_path), 1, 501) == [501]
     assert play(make(tmp_path), 1, 502) == [501, 502]
-
-
-def test_entries_of_redis_with_and_without_a_share() -> None:
-    played = _played([b"500", b"-7 0.25", b"501 nan", b"502 1e-05", b"503 ", b"x 1", b"9" * 20])
-    assert played.tracks == [500, -7, 501, 502]
-    assert [played.shares[1], played.shares[3]] == [0.25, 1e-05]
-    assert np.isnan([played.shares[0], played.shares[2]]).all()
 
 
 def test_a_file_with_other_limits_is_replaced(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from multiprocessing import get_context
 import pytest
 
 from segue.serving import server
-from segue.serving.loading import ReleaseRequest
 from segue.serving.settings import ServiceSettings
 from segue.serving.supervisor import STOP_SIGNALS, Supervisor, interruptible, stop_signals_recorded
 from segue.serving.worker_table import WorkerTable
@@ -61,9 +60,7 @@ def test_the_imports_of_a_service_are_complete_before_a_signal_interrupts_its_st
     monkeypatch.setattr(server, "import_service", import_service)
     monkeypatch.setattr(server, "_load_elsewhere", never_loads)
     with stop_signals_recorded(), pytest.raises(KeyboardInterrupt):
-        server._load_and_import(
-            object.__new__(ReleaseRequest), object.__new__(ServiceSettings), warn=print, busy=nullcontext
-        )
+        server._load_and_import(None, object.__new__(ServiceSettings), warn=print, busy=nullcontext)
     assert reached == ["the end of the imports"]
 
 
