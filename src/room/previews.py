@@ -18,8 +18,7 @@ _HOST = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 LOCAL = "local"
 """Instead of an address, for a preview that the room sends itself."""
 
-MAX_BYTES = 20_000_000
-"""Largest preview that the room sends, in bytes."""
+_MAX_BYTES = 20_000_000  # of the largest preview that the room sends
 
 
 def is_host(given: str) -> bool:
@@ -55,9 +54,6 @@ class Previews:
             raise InputError(f"room.audio={file}: {how if num_given else none}")
         self.num_refused = num_given - len(self._of)
 
-    def __len__(self) -> int:
-        return len(self._of)
-
     def of(self, track: int) -> str | None:
         """Address of the preview of a track, or `LOCAL`; None where it has none.
 
@@ -74,7 +70,7 @@ class Previews:
             track: raw id.
         """
         found = self._of.get(track)
-        if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > MAX_BYTES:
+        if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > _MAX_BYTES:
             return None
         return _kind(found) or "", found.read_bytes()
 

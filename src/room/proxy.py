@@ -32,19 +32,14 @@ from segue.settings import Setting, settings
 if TYPE_CHECKING:
     from segue.serving.app import Message, Send
 
-PAGE = "/room"
-"""Where the page is."""
-
-QUESTIONS = f"{PAGE}/api/"
-"""Where the questions to the room server are."""
-
-POLICY = (
+_PAGE = "/room"
+_QUESTIONS = f"{_PAGE}/api/"  # where the questions to the room server are
+# Content security policy: only files of this service, no inline script or style, no code from strings. A preview is
+# fetched with the token and played as a blob; hosts of previews follow at its end.
+_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; media-src 'self' blob:"
 )
-"""Content security policy: only files of this service, no inline script or style, no code from strings. A preview is
-fetched with the token and played as a blob; hosts of previews follow at its end."""
-
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -128,33 +123,26 @@ class RoomProxy:
     """
 
     def __init__(self, socket: Path, run_dir: Path, hosts: Sequence[str] = ()) -> None:
-        self._headers = {"content-security-policy": " ".join([POLICY, *hosts]), **_HEADERS}
+        self._headers = {"content-security-policy": " ".join([_POLICY, *hosts]), **_HEADERS}
         self._socket, self._run_dir = socket, run_dir
-        files = {f"{PAGE}/{path.relative_to(_STATIC)}": path for path in _STATIC.rglob("*") if path.is_file()}
-        files[PAGE] = files[f"{PAGE}/"] = files.pop(f"{PAGE}/index.html")
+        files = {f"{_PAGE}/{path.relative_to(_STATIC)}": path for path in _STATIC.rglob("*") if path.is_file()}
+        files[_PAGE] = files[f"{_PAGE}/"] = files.pop(f"{_PAGE}/index.html")
+        # a browser cannot send a token when it opens a page; the page asks for it and sends it with each question
+        self.open_paths = files.keys()
         self._files = {name: (_KINDS.get(path.suffix, _TEXT), path.read_bytes()) for name, path in files.items()}
         self._server: subprocess.Popen[bytes] | None = None
-        self._starting = asyncio.Lock()
-
-    def is_open(self, path: str) -> bool:
-        """Whether a path needs no token: the files of the page, which hold nothing of this service.
-
-        A browser cannot send a header when it opens a page. The page asks for the token and sends it with each
-        question.
-        """
-        return path in self._files
 
     async def __call__(self, scope: "Message", body: bytes, send: "Send") -> None:
         """Answer one request whose body has arrived."""
         path: str = scope["path"]
-        if path.startswith(QUESTIONS):
-            await self._hand_on(path.removeprefix(QUESTIONS), scope, body, send)
+        if path.startswith(_QUESTIONS):
+            await self._hand_on(path.removeprefix(_QUESTIONS), scope, body, send)
         elif path not in self._files:
             await self._refuse(send, 404, "the room has no such page; it begins at /room")
         elif scope["method"] != "GET":
             await self._refuse(send, 405, "this page accepts GET only", {"allow": "GET, HEAD"})
         else:
-            if path in (PAGE, f"{PAGE}/"):  # the room server starts while the browser fetches the rest of the page
+            if path in (_PAGE, f"{_PAGE}/"):  # the room server starts while the browser fetches the rest of the page
                 self._spawn()
             kind, content = self._files[path]
             etag = f'"{hashlib.blake2b(content, digest_size=8).hexdigest()}"'
@@ -211,27 +199,19 @@ class RoomProxy:
             writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the room server, which is started if there is none."""
-        if (found := await self._connected()) is not None:
-            return found
-        async with self._starting:
-            self._spawn()
-            deadline_s = time.monotonic() + _START_S
-            while time.monotonic() < deadline_s:
-                if (found := await self._connected()) is not None:
-                    return found
-                if self._server is not None and self._server.poll():  # it ends with 0 where another worker has one
-                    raise RoomServerError("the room's process could not start; the log of the service says why")
-                await asyncio.sleep(0.05)
+        """Connect to the room server, which is started if nobody listens."""
+        deadline_s, is_started = time.monotonic() + _START_S, False
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(OSError):
+                check_private(self._socket.parent)
+                return await asyncio.open_unix_connection(str(self._socket))
+            if not is_started:
+                self._spawn()
+                is_started = True
+            elif self._server is not None and self._server.poll():  # it ends with 0 where another worker has one
+                raise RoomServerError("the room's process could not start; the log of the service says why")
+            await asyncio.sleep(0.05)
         raise RoomServerError("the room's process did not start in time; try again")
-
-    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A connection to the room server; None if nobody listens."""
-        try:
-            check_private(self._socket.parent)
-            return await asyncio.open_unix_connection(str(self._socket))
-        except OSError:
-            return None
 
     def _spawn(self) -> None:
         if self._server is not None and self._server.poll() is None:

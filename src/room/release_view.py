@@ -199,7 +199,9 @@ class ReleaseView:
                     is_of_users = given.users is not None
                     lists, scores = (None, None) if is_of_users else (given.rows.astype(np.int32), given.scores)
                 if vectors is None and not is_of_users:
-                    vectors = self._vectors(file)
+                    if not file.with_name(FILE).is_file():
+                        raise InputError("its run has no vectors, therefore no cosines and no α")
+                    vectors = SessionVectors.read(file.with_name(FILE), self.catalog)
         except InputError as error:
             problem = str(error)
         if is_of_users:
@@ -224,11 +226,6 @@ class ReleaseView:
         if not file.is_file():
             raise InputError(f"{name} is not on this machine any more")
         return file
-
-    def _vectors(self, file: Path) -> SessionVectors:
-        if not file.with_name(FILE).is_file():
-            raise InputError("its run has no vectors, therefore no cosines and no α")
-        return SessionVectors.read(file.with_name(FILE), self.catalog)
 
     def _popular_first(self) -> Int64[np.ndarray, "N"]:
         if self.plays is not None:

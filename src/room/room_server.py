@@ -30,19 +30,14 @@ from segue.room.proxy import RoomServerError, check_private
 from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
 from segue.room.title_search import TitleIndex, build_index
 from segue.serving.recommender import Recommender
-from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import Played
 from segue.serving.settings import SETTINGS
 
-COMPARISONS = Path("outputs/compare")
-"""Where `compare.py` writes, from the folder in which the service was started."""
-
-IDLE_S = 900
-"""Seconds without a question after which the room server ends."""
+_COMPARISONS = Path("outputs/compare")  # where `compare.py` writes, from the folder in which the service was started
+_IDLE_S = 900  # seconds without a question after which the room server ends
 
 _TICK_S = 1.0
-_NICER = 10
 _MOST_FOUND = 20
 _REST = 10  # an analysis that took s seconds is not repeated for this many times s
 _LEAST_REST_S = 3.0
@@ -56,9 +51,6 @@ _QUESTIONS = (
     *("state", "search", "compare", "tracks", "row", "listener", "step", "why"),
     *("audio", "map", "experiment", "runs", "picture"),
 )
-
-Answer = tuple[str, bytes]
-"""Media type and body."""
 
 
 class UnknownError(InputError):
@@ -134,12 +126,12 @@ class RoomServer:
             gc.collect()  # removes its semaphores, which nothing else does before `os._exit`
 
     async def _read(self) -> ReadyRelease:
-        release, _ = await asyncio.to_thread(self._store.open_whole)
-        ready = await asyncio.to_thread(self._open, release)
+        ready = await asyncio.to_thread(self._open)
         ready.indexing = asyncio.ensure_future(asyncio.to_thread(self._make_index, ready.view))
         return ready
 
-    def _open(self, release: Release) -> ReadyRelease:
+    def _open(self) -> ReadyRelease:
+        release, _ = self._store.open_whole()
         given, previews = self._settings, None
         problems: list[str] = []  # they do not close the room
         if given["audio"] is not None:
@@ -221,10 +213,12 @@ class RoomServer:
             raise InputError(f"there is no recommender {unknown[0]!r}; there are {', '.join(view.players)}")
         if len(keys) > 4:
             raise InputError(f"at most four recommenders are shown side by side, got {len(keys)}")
-        num, alphas = _whole(query.get("num", "15"), 1, MAX_SHOWN), alphas_of(query.get("alpha", ""))
+        num, alphas = query.get("num", "15"), alphas_of(query.get("alpha", ""))
+        if not num.isdecimal() or len(num) > 2 or not 1 <= int(num) <= MAX_SHOWN:
+            raise InputError(f"num must be a whole number from 1 to {MAX_SHOWN}, got {num!r}")
         columns = []
         for key in keys:
-            shown = view.following(key, row, num=num, alpha=alphas.get(key))
+            shown = view.following(key, row, num=int(num), alpha=alphas.get(key))
             items = [
                 {
                     **view.record(found),
@@ -259,14 +253,14 @@ class RoomServer:
         following = walking.checked_session(ready.view, [given.get("track")], [0]).tracks[0]
         return walking.why(ready.view, ready.recommender, arm, played, following)
 
-    def _audio(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> Answer:
+    def _audio(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> tuple[str, bytes]:
         track = int(ready.view.release.track_ids[_row(ready.view, query.get("track"))])
         found = None if ready.view.previews is None else ready.view.previews.read(track)
         if found is None:
             raise UnknownError(f"track {track} has no preview on this machine")
         return found
 
-    async def _map(self, ready: ReadyRelease, *_: Any) -> Answer:
+    async def _map(self, ready: ReadyRelease, *_: Any) -> tuple[str, bytes]:
         if ready.map is None or _has_failed(ready.map):
             ready.map = asyncio.ensure_future(self._make_map(ready.view))
         return "application/octet-stream", await asyncio.shield(ready.map)
@@ -312,14 +306,14 @@ class RoomServer:
             "served": sorted({arm.recommender for arm in ready.view.release.arms.values()}),
         }
 
-    def _picture(self, *_: Any) -> Answer:
+    def _picture(self, *_: Any) -> tuple[str, bytes]:
         path = (last_comparison() or Path()) / "comparison.png"
         if not path.is_file():
             raise UnknownError("there is no picture of a comparison; run python compare.py")
         return "image/png", path.read_bytes()
 
 
-def last_comparison(folder: Path = COMPARISONS) -> Path | None:
+def last_comparison(folder: Path = _COMPARISONS) -> Path | None:
     """Folder of the newest comparison; None where there is none.
 
     Args:
@@ -376,12 +370,6 @@ def _row(view: ReleaseView, given: Any) -> int:
     return row
 
 
-def _whole(given: str, least: int, most: int) -> int:
-    if not given.isdecimal() or len(given) > len(str(most)) or not least <= int(given) <= most:
-        raise InputError(f"num must be a whole number from {least} to {most}, got {given!r}")
-    return int(given)
-
-
 def _arm(ready: ReadyRelease, given: Any) -> str:
     if not isinstance(given, str) or given not in ready.view.release.arms:
         raise InputError(f"there is no arm {given!r}; there are {', '.join(ready.view.release.arms)}")
@@ -420,7 +408,7 @@ async def serve(room: RoomServer, socket: Path, parent: int) -> None:
     socket.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(talk, str(socket), limit=2**20)
     room.begin()
-    while not stopped.is_set() and os.getppid() == parent and time.monotonic() - room.asked_s < IDLE_S:
+    while not stopped.is_set() and os.getppid() == parent and time.monotonic() - room.asked_s < _IDLE_S:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _TICK_S)
         await room.follow()
@@ -450,7 +438,7 @@ def main(run_dir: Path, socket: Path, parent: int) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        os.nice(_NICER)
+        os.nice(10)
         asyncio.run(serve(RoomServer(run_dir, _locate), socket, parent))
     os._exit(0)  # threads that still compute must not keep this process
 
@@ -462,5 +450,4 @@ def _locate(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    _, *given = sys.argv
-    main(Path(given[0]), Path(given[1]), int(given[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -29,10 +29,7 @@ _ALONE = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U000
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _APOSTROPHES = re.compile("['\u2019\u2018`\u00b4]")
 
-MAX_WORDS = 8
-"""Words of a query that count."""
-
-_MAX_LETTERS = 32
+_MAX_WORDS, _MAX_LETTERS = 8, 32  # of a query that count, and of each of them
 _NUM_EXACT, _NUM_SIMILAR = 60, 200  # candidates whose texts are compared, of each step
 _LEAST_SIMILAR = 0.6
 _NUM_KEPT = 20_000  # tracks whose words are remembered, because somebody who types asks for them again
@@ -89,7 +86,7 @@ class TitleIndex:
         Returns:
             Rows of tracks, the best match first; of equal ones the most played first.
         """
-        words = [word[:_MAX_LETTERS] for word in words_of(query)[:MAX_WORDS]]
+        words = [word[:_MAX_LETTERS] for word in words_of(query)[:_MAX_WORDS]]
         found = self._judged(words, self._with_all(words), 1.0)
         found = found or self._judged(words, self._with_some(words), _LEAST_SIMILAR)
         return [int(self._by_plays[place]) for place in found[:num]]
@@ -99,7 +96,7 @@ class TitleIndex:
         terms = dict.fromkeys(term for word in words for term in trigrams_of(word))
         if not terms or not terms.keys() <= self._num_with.keys():
             return []
-        query = " AND ".join(map(_quoted, sorted(terms, key=self._num_with.__getitem__)))
+        query = " AND ".join(f'"{term}"' for term in sorted(terms, key=self._num_with.__getitem__))
         found = self._database.execute("SELECT rowid FROM texts WHERE texts MATCH ? LIMIT ?", (query, _NUM_EXACT))
         return [place for (place,) in found]
 
@@ -113,7 +110,7 @@ class TitleIndex:
             spent += self._num_with[term]
             if parts and spent > most:
                 break
-            (text,) = self._database.execute(_PLACES_WITH, (_quoted(term), most)).fetchone()
+            (text,) = self._database.execute(_PLACES_WITH, (f'"{term}"', most)).fetchone()
             found = np.fromstring(text, np.int64, sep=",")
             parts.append(found[self._shared[found] == 0])
             self._shared[found] += np.log(1 + len(self._by_plays) / self._num_with[term])
@@ -159,18 +156,14 @@ def build_index(path: Path, texts: Iterable[str]) -> None:
 
 def _write_index(path: Path, texts: Iterable[str]) -> None:
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute(
-            "CREATE VIRTUAL TABLE texts USING fts5"
-            "(text, content = '', detail = none, columnsize = 0, tokenize = 'trigram case_sensitive 1')"
+        database.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; CREATE VIRTUAL TABLE texts USING fts5"
+            "(text, content = '', detail = none, columnsize = 0, tokenize = 'trigram case_sensitive 1'); BEGIN"
         )
         rows = ((place, "  ".join(["", *words_of(text)])) for place, text in enumerate(texts))
         database.executemany("INSERT INTO texts(rowid, text) VALUES (?, ?)", rows)
-        database.execute("CREATE VIRTUAL TABLE terms USING fts5vocab(texts, row)")
-        database.execute("CREATE TABLE frequent AS SELECT term, doc FROM terms")
+        database.executescript(
+            "CREATE VIRTUAL TABLE terms USING fts5vocab(texts, row);"
+            "CREATE TABLE frequent AS SELECT term, doc FROM terms"
+        )
     database.close()
-
-
-def _quoted(term: str) -> str:
-    return '"' + term.replace('"', '""') + '"'

@@ -15,12 +15,8 @@ from jaxtyping import Float, Float32, Int32, Int64
 
 from segue.runs.atomic import write_whole
 
-NUM_NEIGHBOURS = 8
-"""Tracks of each list that attract."""
-
-NUM_ROUNDS = 60
-"""Rounds of attraction and repulsion."""
-
+_NUM_NEIGHBOURS = 8  # tracks of each list that attract
+_NUM_ROUNDS = 60  # of attraction and repulsion
 _NUM_ITERATIONS = 60
 _NUM_REPELLED = 4
 _SPREAD = 15.0  # standard deviation of the first places, in units of the distance at which a pair attracts most
@@ -38,7 +34,7 @@ def layout(lists: Int32[np.ndarray, "N K"], *, seed: int = 0) -> Float32[np.ndar
     num, rng = len(lists), np.random.default_rng(seed)
     if num < 3:
         return np.linspace(-0.5, 0.5, 2 * num, dtype=np.float32).reshape(num, 2)
-    near = lists[:, :NUM_NEIGHBOURS].astype(np.int64)
+    near = lists[:, :_NUM_NEIGHBOURS].astype(np.int64)
     pairs = np.stack([np.repeat(np.arange(num), near.shape[1]), near.reshape(-1)])
     pairs = pairs[:, pairs[1] >= 0]
     points = _directions_of_graph(pairs, num, rng) * np.float32(_SPREAD)
@@ -66,20 +62,20 @@ def _settled(
 ) -> Float32[np.ndarray, "N 2"]:
     num = len(points)
     degree = np.maximum(np.bincount(pairs.reshape(-1), minlength=num), 1)[:, None].astype(np.float32)
-    for round_ in range(NUM_ROUNDS):
-        rate = np.float32(1 - round_ / NUM_ROUNDS)
+    for round_ in range(_NUM_ROUNDS):
+        rate = np.float32(1 - round_ / _NUM_ROUNDS)
         away = points[pairs[0]] - points[pairs[1]]
         squared = (away**2).sum(1, keepdims=True)
         pull = -away / (1 + squared)
         moved = _summed(pairs[0], pull, num) - _summed(pairs[1], pull, num)
-        moved *= np.minimum(degree, NUM_NEIGHBOURS) / degree  # a track in many lists moves no faster than the others
+        moved *= np.minimum(degree, _NUM_NEIGHBOURS) / degree  # a track in many lists moves no faster than the others
         for _ in range(_NUM_REPELLED):
             other = rng.integers(0, num, num)
             away = points - points[other]
             squared = (away**2).sum(1, keepdims=True)
             push = 2 * away / ((0.01 + squared) * (1 + squared))
-            moved += np.clip(push, -_MAX_STEP, _MAX_STEP) * np.float32(_REPULSION * NUM_NEIGHBOURS / _NUM_REPELLED)
-        points = points + rate * np.clip(moved / NUM_NEIGHBOURS, -_MAX_STEP, _MAX_STEP)
+            moved += np.clip(push, -_MAX_STEP, _MAX_STEP) * np.float32(_REPULSION * _NUM_NEIGHBOURS / _NUM_REPELLED)
+        points = points + rate * np.clip(moved / _NUM_NEIGHBOURS, -_MAX_STEP, _MAX_STEP)
     return np.asarray(points, np.float32)
 
 

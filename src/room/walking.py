@@ -10,10 +10,7 @@ from segue.serving.explanation import explain
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Noted, Played
 
-MAX_TRACKS = 128
-"""Tracks of a session that the room sends."""
-
-_ORDINALS = {1: "st", 2: "nd", 3: "rd"}
+_MAX_TRACKS = 128  # of a session that the room sends
 
 
 def new_listener(recommender: Recommender, arm: str) -> int:
@@ -43,12 +40,12 @@ def checked_session(view: ReleaseView, tracks: Any, shares: Any) -> Played:
     is_right = (
         isinstance(tracks, list)
         and isinstance(shares, list)
-        and 0 < len(tracks) == len(shares) <= MAX_TRACKS
+        and 0 < len(tracks) == len(shares) <= _MAX_TRACKS
         and all(type(track) is int for track in tracks)  # a bool is an int too
         and all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
     )
     if not is_right:
-        raise InputError(f"a walk has 1 to {MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")
+        raise InputError(f"a walk has 1 to {_MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")
     if unknown := [track for track in tracks if not -(2**63) <= track < 2**63 or view.release.row_of(track) < 0]:
         raise InputError(f"track {unknown[0]} is not in this catalogue; start a new walk")
     return Played(tracks, [float(share) for share in shares])
@@ -138,7 +135,7 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
             "sticky_artist": f"Another track by {last['artist'] or 'the same artist'}",
         }
         return f"{names[given.policy]}, each with the same probability."
-    place = f"{_ordinal(found['rank'])} of {found['candidates']}"
+    place = f"Number {found['rank']} of {found['candidates']}"
     head = f"{place} in the list after {after}"
     if given.is_of_session:
         query = "this track" if len(played.tracks) == 1 else f"the session of {len(played.tracks)} tracks"
@@ -156,8 +153,3 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
         "uniform": "each place is drawn with the same probability",
     }[given.pick]
     return f"{head}; {how}."
-
-
-def _ordinal(place: int) -> str:
-    ending = "th" if 10 <= place % 100 <= 20 else _ORDINALS.get(place % 10, "th")
-    return f"{place}{ending}"

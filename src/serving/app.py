@@ -9,7 +9,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,7 +29,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("segue.serving")
 
-_EVENT_PATHS = ("/next/", "/last/")
 _JSON = (b"content-type", b"application/json")
 
 
@@ -45,9 +44,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
 class Room(Protocol):
     """What answers the path `/room` and those below it: the listening room, an optional part."""
 
-    def is_open(self, path: str) -> bool:
-        """Whether a path needs no token."""
-        ...
+    open_paths: Collection[str]  # those that need no token
 
     async def close(self) -> None:
         """End what it has started."""
@@ -92,7 +89,7 @@ class ServiceApp:
         """Answer one HTTP request; the server sends nothing else."""
         started = time.perf_counter()
         path: str = scope["path"]
-        label = path[1:5] if path.startswith(_EVENT_PATHS) else "page"
+        label = path[1:5] if path.startswith(("/next/", "/last/")) else "page"
         try:
             self._admit(scope, path)
             if label == "page":
@@ -112,7 +109,7 @@ class ServiceApp:
 
     def _admit(self, scope: Message, path: str) -> None:
         """Check the token, the page that a browser sends the request from, and the rate limit."""
-        if path in ("/health", "/health/live") or (self._room is not None and self._room.is_open(path)):
+        if path in ("/health", "/health/live") or (self._room is not None and path in self._room.open_paths):
             return
         if self._token is not None:
             header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

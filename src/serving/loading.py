@@ -11,13 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from segue.errors import InputError
-from segue.serving.release_store import FolderStore, Index, StoreUnreachableError
+from segue.serving.release_store import FolderStore, StoreUnreachableError
 from segue.serving.settings import RedisSettings, ServiceSettings
 from segue.serving.stores import Store, make_store
-
-Warn = Callable[[str], None]
-"""Prints a warning."""
-
 
 Request = Callable[[FolderStore], str]
 """Writes the release that the command line names into a folder and makes it current there; returns its version."""
@@ -76,7 +72,7 @@ def _load_into(
         ) from None
 
 
-def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Warn) -> None:
+def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Callable[[str], None]) -> None:
     """Make sure that the folder which is served from has a current release.
 
     Raises:
@@ -112,32 +108,20 @@ def load(request: Request | None, given: Mapping[str, Any]) -> tuple[str, str]:
     if request is None:
         raise InputError("load needs recommendations=<recommender> or arms={C: …, T1: …}")
     with tempfile.TemporaryDirectory() as staging:
-        store = _store_of(given, staging)
+        store = store_of(given, staging)
         return store.publish(request(store.local)), store.where
 
 
-def rollback(given: Mapping[str, Any]) -> tuple[str, str]:
-    """Make the version before the current one current; returns that version and the store.
+def store_of(given: Mapping[str, Any], staging: str) -> Store:
+    """The store of a running service.
+
+    Args:
+        given: the composed config.
+        staging: with Redis, the folder in which releases are prepared.
 
     Raises:
-        InputError: there is no earlier version, it is damaged, or there is no such store.
+        InputError: there is no such store.
     """
-    store = _store_of(given, given["run_dir"])
-    return store.rollback(), store.where
-
-
-def versions(given: Mapping[str, Any]) -> tuple[Index, str]:
-    """The versions of a store, and its name.
-
-    Raises:
-        InputError: there is no such store, or its index is damaged.
-    """
-    store = _store_of(given, given["run_dir"])
-    return store.index(), store.where
-
-
-def _store_of(given: Mapping[str, Any], staging: str) -> Store:
-    """The store of a running service; with Redis, releases are prepared in the folder `staging`."""
     if given["store"]["kind"] == "redis":
         given = {**given, "store": {**given["store"], "folder": staging}}
     elif not Path(given["store"]["folder"]).is_dir():

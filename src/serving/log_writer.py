@@ -59,8 +59,7 @@ class EventLogWriter:
         self._is_dirty = False
         self.problem: str | None = None
         self.num_lines = 0
-        self.num_waiting = 0
-        """Lines that are not yet as safe as `fsync` promises."""
+        self.num_waiting = 0  # lines that are not yet as safe as `fsync` promises
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = _opened(self.path)
@@ -139,19 +138,16 @@ class EventLogWriter:
             except OSError as error:
                 self._fail(error, [written for _, written in batch])
                 return
-            self._written([written for _, written in batch[:num_lines]])
-            batch = batch[num_lines:]
-
-    def _written(self, futures: list[asyncio.Future[None]]) -> None:
-        self.num_lines += len(futures)
-        self._on_write(len(futures))
-        if self._settings.fsync != "always":
-            self._is_dirty = True
-            self._resolve(futures)
-            return
-        self._unsynced += futures
-        if self._syncing is None:
-            self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
+            self.num_lines += num_lines
+            self._on_write(num_lines)
+            futures, batch = [written for _, written in batch[:num_lines]], batch[num_lines:]
+            if self._settings.fsync != "always":
+                self._is_dirty = True
+                self._resolve(futures)
+                continue
+            self._unsynced += futures
+            if self._syncing is None:
+                self._syncing = asyncio.get_running_loop().create_task(self._sync_all())
 
     def _write(self, data: bytes) -> None:
         """Write all of the data or none of it."""

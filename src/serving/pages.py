@@ -124,7 +124,7 @@ def make_pages(state: State) -> FastAPI:
     app = _Pages(
         title="Segue",
         summary="Recommends the next track.",
-        version=state.release.version,
+        version=state.recommender.release.version,
         redirect_slashes=False,
         docs_url=None,  # those of FastAPI load their scripts from a public host
         redoc_url=None,
@@ -166,14 +166,14 @@ def make_pages(state: State) -> FastAPI:
     @app.get("/track/{track}")
     async def track_record(track: Id) -> dict[str, Any]:
         """The record of a track, with the ids that the first arm with lists of tracks has after it, best first."""
-        release = state.release
+        release = state.recommender.release
         row = _row(release, track)
         return {**release.track(row), "recommendations": release.recommended_ids(row)}
 
     @app.get("/recommendations/{track}")
     async def recommendations(track: Id) -> dict[str, Any]:
         """The list of each arm after a track, best first."""
-        release = state.release
+        release = state.recommender.release
         row = _row(release, track)
         return {
             **release.track(row),
@@ -184,7 +184,7 @@ def make_pages(state: State) -> FastAPI:
     @app.get("/experiments")
     async def experiments() -> dict[str, Any]:
         """The experiment and its arms."""
-        release = state.release
+        release = state.recommender.release
         arms = {
             name: {"recommender": arm.recommender, "policy": arm.policy}
             | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
@@ -217,7 +217,7 @@ def make_pages(state: State) -> FastAPI:
         is_ready, problems = state.log.problem is None, state.problems()
         status = "unready" if not is_ready else "degraded" if problems else "ok"
         body = {"status": status, "live": True, "ready": is_ready, "problems": problems}
-        body |= {"version": state.release.version}
+        body |= {"version": state.recommender.release.version}
         return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     @app.get("/health/live")

@@ -70,8 +70,8 @@ def prepare_release(
     files: dict[str, Path] = {}
     defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
     defaults |= {"exploration": exploration, "exploration_plays": exploration_plays}
-    for arm in check_arms(arms):
-        where = _where(arm, arms)
+    names = {arm: f"arms.{arm}" if len(arms) > 1 else "recommendations" for arm in check_arms(arms)}  # as typed
+    for arm, where in names.items():
         checked[arm], file = _arm(where, arms[arm], defaults, locate)
         if checked[arm].artist_gap > max_tracks:
             raise InputError(
@@ -85,7 +85,7 @@ def prepare_release(
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
     vectors = {}
     for arm, file in files.items():
-        where = _where(arm, arms)
+        where = names[arm]
         if arm not in lists:
             lists[arm] = Recommendations.read(file, catalog)
         if lists[arm].users is not None:
@@ -110,11 +110,6 @@ def prepare_release(
         vectors=vectors,
         files=files,
     )
-
-
-def _where(arm: str, arms: Mapping[Any, Any]) -> str:
-    """How an arm is named on the command line."""
-    return f"arms.{arm}" if len(arms) > 1 else "recommendations"
 
 
 def _settings(given: Any) -> dict[Any, Any]:

@@ -86,8 +86,7 @@ class FolderStore:
     def __init__(self, folder: Path, *, keep: int) -> None:
         self.folder, self.where, self._keep = folder, str(folder), keep
         self._lock = FileLock(folder / ".lock")
-        self.local = self
-        """The folder that is served from."""
+        self.local = self  # the folder that is served from
 
     def index(self) -> Index:
         """The versions in this store.

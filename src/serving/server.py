@@ -26,7 +26,7 @@ import uvloop
 
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
-from segue.serving.loading import Request, Warn, load_to_serve
+from segue.serving.loading import Request, load_to_serve
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.release import Release
 from segue.serving.settings import TOKEN, ServiceSettings, check_token
@@ -52,7 +52,11 @@ _log = logging.getLogger("segue.serving")
 
 @contextlib.contextmanager
 def prepared_service(
-    given: Mapping[str, Any], request: Request | None, *, warn: Warn, busy: Callable[[], AbstractContextManager[object]]
+    given: Mapping[str, Any],
+    request: Request | None,
+    *,
+    warn: Callable[[str], None],
+    busy: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[tuple[ServiceSettings, Release]]:
     """Check the settings, load the release, and write `serve.json`; if this fails, a store that it created is removed.
 
@@ -135,7 +139,7 @@ def _load_and_import(
     request: Request | None,
     settings: ServiceSettings,
     *,
-    warn: Warn,
+    warn: Callable[[str], None],
     busy: Callable[[], AbstractContextManager[object]],
 ) -> None:
     """Load in a separate process, whose libraries and memory the service does not keep; import the service meanwhile.
@@ -157,7 +161,7 @@ def _load_and_import(
             raise
 
 
-def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Warn) -> None:
+def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Callable[[str], None]) -> None:
     try:
         with interruptible():
             load_to_serve(request, settings, warn)

@@ -143,7 +143,8 @@ class ServiceSettings:
         Raises:
             InputError: a setting is out of range.
         """
-        groups = {name: _without(given[name], "_target_") for name in ("store", *_GROUPS, "room")}
+        names = ("store", *_GROUPS, "room")
+        groups = {name: {key: one for key, one in given[name].items() if key != "_target_"} for name in names}
         url, folder = groups["store"].pop("url"), Path(groups["store"]["folder"]).absolute()
         is_shared = groups["store"]["kind"] == "redis"
         made: dict[str, Any] = {name: kind(**groups[name]) for name, kind in _GROUPS.items()}
@@ -165,10 +166,6 @@ _GROUPS: dict[str, Any] = {
     "limits": LimitSettings,
     "restart": RestartSettings,
 }
-
-
-def _without(given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if key != name}
 
 
 def is_word(given: object) -> bool:

@@ -9,7 +9,6 @@ import numpy as np
 from segue.errors import InputError
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.recommender import Recommender
-from segue.serving.release import Release
 from segue.serving.stores import Sessions, Store
 from segue.serving.worker_table import WorkerTable
 
@@ -34,11 +33,6 @@ class State:
     workers: WorkerTable
     store_problem: str | None = None
 
-    @property
-    def release(self) -> Release:
-        """What is served."""
-        return self.recommender.release
-
     def problems(self) -> list[str]:
         """A line for each problem; requests are still answered unless the event log cannot be written."""
         lines = [self.log.problem, self.store_problem, getattr(self.sessions, "problem", None)]
@@ -57,12 +51,12 @@ async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.ran
     while True:
         await asyncio.sleep(poll_s)
         try:
-            if await asyncio.to_thread(store.fetch) != state.release.version:
+            if await asyncio.to_thread(store.fetch) != state.recommender.release.version:
                 release = await asyncio.to_thread(store.local.open)
                 state.recommender = Recommender(release, rng)
                 _log.warning("serving version %s", release.version)
             state.store_problem = None
         except (InputError, OSError) as error:  # a full disk, for instance
             if state.store_problem is None:
-                _log.warning("the store: %s; version %s stays in use", error, state.release.version)
+                _log.warning("the store: %s; version %s stays in use", error, state.recommender.release.version)
             state.store_problem = str(error)

@@ -11,11 +11,10 @@ from segue.serving.settings import REDIS, RedisSettings, ServiceSettings
 if TYPE_CHECKING:
     from segue.serving.redis_store import RedisSessions, RedisStore
 
+# The store that decides which version is current; `local` is its folder of this machine.
 Store = Union[FolderStore, "RedisStore"]
-"""The store that decides which version is current, and its folder of this machine, `local`."""
-
+# What remembers the tracks of the current session of each user, and the last answer where it is noted.
 Sessions = Union[MappedSessions, "RedisSessions"]
-"""What remembers the tracks of the current session of each user, and the last answer where it is noted."""
 
 
 def make_store(settings: ServiceSettings) -> Store:

@@ -83,13 +83,8 @@ def _room(given: dict[str, Any]) -> Any:
 
 
 def _manage(given: dict[str, Any], request: "Request | None") -> None:
-    from segue.serving.loading import load, rollback, versions
+    from segue.serving.loading import load, store_of
 
-    if given["do"] == "versions":
-        index, where = versions(given)
-        lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
-        console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
-        return
     undo = ""
     if given["do"] == "load":
         words = [word for word in command_line()[1:] if word.startswith("store")]
@@ -97,7 +92,14 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
         with console.status("loading recommendations"):
             version, where = load(request, given)
     else:
-        version, where = rollback(given)
+        store = store_of(given, given["run_dir"])
+        where = store.where
+        if given["do"] == "versions":
+            index = store.index()
+            lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
+            console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
+            return
+        version = store.rollback()
     console.print(f"version {version} is current in {where}{undo}", soft_wrap=True, markup=False)
 
 

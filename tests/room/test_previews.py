@@ -41,7 +41,7 @@ def test_only_what_the_operator_allows_is_heard(tmp_path: Path) -> None:
     )
     file = catalogue(tmp_path, [*allowed, *refused, None, "", 7])
     previews = Previews(file, [str(heard), "https://a.example"])
-    assert [previews.of(track) for track in range(len(previews) + len(refused) + 4)] == [
+    assert [previews.of(track) for track in range(len(allowed) + len(refused) + 4)] == [
         *allowed.values(),
         *[None] * (len(refused) + 4),
     ]

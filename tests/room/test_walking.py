@@ -41,7 +41,7 @@ def test_an_explanation_of_a_session_names_the_tracks_that_count_most(
 def test_a_list_is_explained_by_place_and_cosines(view: ReleaseView, recommender: Recommender) -> None:
     found = walking.step(view, recommender, "C", 1, walking.checked_session(view, [100], [1]))
     assert (found["rank"], found["candidates"], found["parts_are"]) == (1, 4, "cosines")
-    assert found["sentence"] == "1st of 4 in the list after “Title 0”; the best is taken."
+    assert found["sentence"] == "Number 1 of 4 in the list after “Title 0”; the best is taken."
 
 
 def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) -> None:

@@ -868,14 +868,14 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
             following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
             assert (await service.ask("GET", "/experiments")).json()["version"] == first
             second = store.load(writer("two"))
-            await until(lambda: state.release.version == second)
+            await until(lambda: state.recommender.release.version == second)
             experiments = (await service.ask("GET", "/experiments")).json()
             assert (experiments["experiment"], experiments["version"]) == ("two", second)
             assert (await service.ask("GET", "/health")).json()["version"] == second
             await service.ask("POST", "/next/1", BODY)
             assert json.loads(service.lines()[-1])["experiments"] == {"two": "C"}
             assert store.rollback() == first
-            await until(lambda: state.release.version == first)
+            await until(lambda: state.recommender.release.version == first)
 
             index = (store.folder / "index.json").read_bytes()
             (store.folder / "index.json").write_text("{")
@@ -892,9 +892,9 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
             (store.path(second) / "track_ids.npy").write_bytes(b"")
             store.switch(second)
             await until(lambda: "track_ids.npy is damaged" in (state.store_problem or ""))
-            assert state.release.version == first
+            assert state.recommender.release.version == first
             assert store.load(writer("two")) == second
-            await until(lambda: state.release.version == second and state.store_problem is None)
+            await until(lambda: state.recommender.release.version == second and state.store_problem is None)
             assert not following.done()
             following.cancel()
             await asyncio.wait([following])
@@ -921,10 +921,10 @@ def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
         async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
             following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
-            await until(lambda: state.release.experiment == "elsewhere")
+            await until(lambda: state.recommender.release.experiment == "elsewhere")
             following.cancel()
             await asyncio.wait([following])
-            assert state.release.version == fetched[0]
+            assert state.recommender.release.version == fetched[0]
 
     asyncio.run(run())
 

@@ -11,7 +11,7 @@ import pytest
 
 from segue.errors import InputError
 from segue.serving import loading
-from segue.serving.loading import Request, load, load_to_serve, requested, rollback, versions
+from segue.serving.loading import Request, load, load_to_serve, requested, store_of
 from segue.serving.release_store import FolderStore, Index, StoreUnreachableError
 from segue.serving.settings import REDIS, ServiceSettings
 from segue.serving.stores import make_store
@@ -166,9 +166,8 @@ def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None
     first = store.load(writer())
     second, where = load(request(recommendations="random"), given)
     assert where == str(store.folder)
-    assert versions(given) == (Index(second, [first, second]), where)
-    assert rollback(given) == (first, where)
-    assert versions(given)[0].current == first
+    of_given = store_of(given, given["run_dir"])
+    assert (of_given.index(), of_given.where) == (Index(second, [first, second]), where)
 
 
 @pytest.mark.parametrize(
@@ -196,11 +195,8 @@ def test_a_disk_that_is_full_is_named_with_the_store_and_changes_nothing(
 
 
 def test_a_missing_store_is_refused_with_the_name_of_the_command(given: dict[str, Any]) -> None:
-    for do, call in (("rollback", rollback), ("versions", versions)):
-        with pytest.raises(
-            InputError, match=f"{do}: there is no store .*store; name that of a service with store.folder="
-        ):
-            call({**given, "do": do})
+    with pytest.raises(InputError, match=r"rollback: there is no store .*; name that of a service with store.folder="):
+        store_of({**given, "do": "rollback"}, given["run_dir"])
     with pytest.raises(InputError, match="load: there is no store"):
         load(request(recommendations="random"), given)
     with pytest.raises(InputError, match=r"load needs recommendations=<recommender> or arms=\{C: …, T1: …\}"):
