@@ -1,4 +1,4 @@
-.PHONY: setup owned train test flaky bench studies spark mutants lint format docs lock ui vendor docs-screenshots
+.PHONY: setup owned train test flaky bench studies spark mutants lint format docs lock ui docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -131,9 +131,6 @@ RUNS_PAGE = http://$(UI_HOST):$(or $(call OPTION,--port|-p),5000)/\#/experiments
 
 ui: $(READY)      ## the MLflow UI on the runs of this folder: make ui ARGS="--port 5050"
 	@case "$(STORE)" in http*) echo "open $(STORE) in a browser";; *) echo "training runs: $(RUNS_PAGE), or as train.py printed it"; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri $(STORE) $(ARGS);; esac
-
-vendor: $(READY)   ## fetches the libraries of the page at /room from npm, with the versions of src/room/vendoring.py
-	$(BIN)/python -m segue.room.vendoring
 
 docs-screenshots: $(READY)   ## needs Chromium, and a sweep that compare.py has looked at
 	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datamodules": NOUNS | {"statistics", "runs", "models", "reports"},
     "verdicts": NOUNS | {"statistics", "runs", "picking", "tracking", "reports", "datamodules"},
     "sweeps": {"errors", "settings", "runs", "terminal", "tracking"},
-    "room": NOUNS | {"statistics", "runs", "simulation", "serving", "tracking", "verdicts"},
+    "room": NOUNS | {"statistics", "runs", "serving", "tracking", "verdicts"},
     "callbacks": NOUNS
     | {
         *("statistics", "runs", "models", "simulation", "terminal", "tracking"),
@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verbs": NOUNS
     | {
         *("runs", "picking", "simulation", "serving", "terminal", "tracking", "reports"),
-        *("datamodules", "verdicts", "sweeps", "room"),
+        *("datamodules", "verdicts", "sweeps"),
     },
 }
 OF_MODELS_FOR_DATA = {"segue.models.contracts", "segue.models.retrieval.ranks"}

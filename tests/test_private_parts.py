@@ -17,7 +17,7 @@ PARTS = {
     "hydra-core": "src/terminal/hydra_parts.py",
     "mlflow": "src/tracking/mlflow_parts.py",
     "optuna": "src/sweeps/pruning.py",
-    "prometheus-client": "src/serving/prometheus_parts.py",
+    "prometheus-client": "src/serving/prometheus_metrics.py",
 }
 """The one module where what a library keeps to itself may be used."""
 

@@ -66,9 +66,9 @@ def measure_search(num: int, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"titles-{num}.sqlite"
     began_s = time.process_time()
-    build_index(path, texts, np.arange(num))
+    build_index(path, texts)
     found = {"titles": num, "index_cpu_s": time.process_time() - began_s, "index_mb": path.stat().st_size / 1e6}
-    index = TitleIndex(path, texts.__getitem__)
+    index = TitleIndex(path, texts.__getitem__, np.arange(num))
     typed, wrong = [], []
     for _ in range(300):
         text = rng.choice(texts)

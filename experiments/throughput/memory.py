@@ -30,6 +30,7 @@ from limits.strategies import (
 from experiments.studying import Study, sized
 from segue.serving.limits import RateLimit
 from segue.serving.session_memory import MappedSessions
+from segue.serving.settings import SessionSettings
 
 STUDY = Study(__file__, __doc__)
 CAPACITY, MAX_TRACKS, IDLE_S = 32_768, 128, 1800
@@ -41,7 +42,9 @@ Take = Callable[[str], float]
 
 
 def mapped(folder: Path) -> Play:
-    memory = MappedSessions(folder / "sessions.bin", capacity=CAPACITY, max_tracks=MAX_TRACKS, idle_s=IDLE_S)
+    memory = MappedSessions(
+        folder / "sessions.bin", SessionSettings(capacity=CAPACITY, max_tracks=MAX_TRACKS, idle_s=IDLE_S)
+    )
 
     def play(user: int, track: int) -> list[int]:
         call = memory.play(user, track, 1.0, time.time_ns() // 1_000_000)

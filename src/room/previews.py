@@ -5,19 +5,25 @@ hosts that the operator allows is played.
 """
 
 import mimetypes
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from segue.errors import InputError
 from segue.runs.catalog_files import is_whole, read_lines
-from segue.serving.settings import is_host
+
+_HOST = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 LOCAL = "local"
 """Instead of an address, for a preview that the room sends itself."""
 
-MAX_BYTES = 20_000_000
-"""Largest preview that the room sends, in bytes."""
+_MAX_BYTES = 20_000_000  # of the largest preview that the room sends
+
+
+def is_host(given: str) -> bool:
+    """Whether a text is a scheme and a host, with or without a port, and nothing else."""
+    return _HOST.fullmatch(given) is not None
 
 
 class Previews:
@@ -43,18 +49,10 @@ class Previews:
                 if (found := self._allowed(audio, file.parent)) is not None:
                     self._of[track] = found
         if not self._of:
-            raise InputError(
-                f"room.audio={file}: "
-                + (
-                    f"none of {num_given:,} previews is in room.audio_from={list(allowed)}; allow a folder or a host"
-                    if num_given
-                    else 'no track has a preview; a line of it is {"track": 1, …, "audio": "1.mp3"}'
-                )
-            )
+            how = f"none of {num_given:,} previews is in room.audio_from={list(allowed)}; allow a folder or a host"
+            none = 'no track has a preview; a line of it is {"track": 1, …, "audio": "1.mp3"}'
+            raise InputError(f"room.audio={file}: {how if num_given else none}")
         self.num_refused = num_given - len(self._of)
-
-    def __len__(self) -> int:
-        return len(self._of)
 
     def of(self, track: int) -> str | None:
         """Address of the preview of a track, or `LOCAL`; None where it has none.
@@ -72,7 +70,7 @@ class Previews:
             track: raw id.
         """
         found = self._of.get(track)
-        if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > MAX_BYTES:
+        if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > _MAX_BYTES:
             return None
         return _kind(found) or "", found.read_bytes()
 

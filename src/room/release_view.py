@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
@@ -51,10 +51,10 @@ class Player:
     recommender: str
     policy: str
     arm: Arm | None
-    lists: Int32[np.ndarray, "N K"] | None
-    scores: np.ndarray | None
-    vectors: SessionVectors | None
-    problem: str
+    lists: Int32[np.ndarray, "N K"] | None = None
+    scores: np.ndarray | None = None
+    vectors: SessionVectors | None = None
+    problem: str = ""
 
     @property
     def alpha(self) -> float | None:
@@ -64,28 +64,19 @@ class Player:
         alpha = float(self.vectors.shares[0])
         return alpha if 0 < alpha < 1 else None  # not where it is NaN
 
-    def shares(self, alpha: float | None) -> Float64[np.ndarray, "P"]:
-        """What each part of a score is multiplied by at another alpha than that of the training run."""
-        assert self.vectors is not None
-        trained = self.alpha
-        if alpha is None or trained is None:
-            return np.ones(len(self.vectors.parts))
-        return np.array([alpha / trained, (1 - alpha) / (1 - trained)])
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Shown:
+class Shown(NamedTuple):
     """The next tracks of a recommender after a track.
 
-    Args:
+    Attributes:
         rows: rows of the tracks, best first.
         scores: score of each; None where there are none.
         is_reranked: whether the whole catalogue was ranked with another alpha.
     """
 
-    rows: Sequence[int]
-    scores: Sequence[float | None]
-    is_reranked: bool
+    rows: list[int]
+    scores: list[float | None]
+    is_reranked: bool = False
 
 
 class ReleaseView:
@@ -109,11 +100,11 @@ class ReleaseView:
         self.catalog = _catalog_of(release)
         self._locate = locate
         self.plays: Int64[np.ndarray, N] | None = None  # of each track in training, if a run on this machine says it
-        players = [self._player_of_arm(key, arm) for key, arm in release.arms.items()]
-        players += [self._player_of_name(f"R{place}", name) for place, name in enumerate(recommenders, start=1)]
+        names: dict[str, tuple[str, Arm | None]] = {key: (arm.recommender, arm) for key, arm in release.arms.items()}
+        names |= {f"R{place}": (name, None) for place, name in enumerate(recommenders, start=1)}
+        players = [self._player(key, name, arm) for key, (name, arm) in names.items()]
         labels = without_common_words([player.label for player in players])
-        players = [replace(player, label=label) for player, label in zip(players, labels, strict=True)]
-        self.players: dict[str, Player] = {player.key: player for player in players}
+        self.players = {player.key: replace(player, label=label) for player, label in zip(players, labels, strict=True)}
         self.by_plays = self._popular_first()
 
     def __len__(self) -> int:
@@ -123,28 +114,11 @@ class ReleaseView:
         """Plays of a track in training; None where no run on this machine says it."""
         return None if self.plays is None else int(self.plays[row])
 
-    @property
-    def popularity(self) -> Float64[np.ndarray, "N"]:
-        """Popularity of each track in [0, 1]: its place by plays, 1 for the most played."""
-        places = np.empty(len(self), np.float64)
-        places[self.by_plays] = np.linspace(1, 0, len(self))
-        return places
-
-    @property
-    def knows_plays(self) -> bool:
-        """Whether the plays of tracks are known."""
-        return self.plays is not None
-
     def record(self, row: int) -> dict[str, Any]:
         """A track as JSON: `track`, `title`, `artist`, `plays`, and `audio` where it has a preview."""
         found = {**self.release.track(row), "plays": self.plays_of(row)}
         audio = None if self.previews is None else self.previews.of(found["track"])
         return found | ({"audio": audio} if audio else {})
-
-    def text_of(self, row: int) -> str:
-        """Title and artist, for the search."""
-        record = self.release.track(row)
-        return f"{record['title']} {record['artist'] or ''}"
 
     def following(self, key: str, row: int, *, num: int, alpha: float | None) -> Shown:
         """The next tracks of a recommender after a track.
@@ -158,22 +132,21 @@ class ReleaseView:
             num: how many at most.
             alpha: share of the track cosine, in [0, 1]; only for recommenders that have one.
         """
-        player = self.players[key]
+        player, release = self.players[key], self.release
+        rows: list[int] = []
         if alpha is not None and player.alpha is not None:
-            rows, scores = self._ranked(player, row, num, alpha)
-            return Shown(rows=rows, scores=scores, is_reranked=True)
+            return self._ranked(player, row, num, alpha)
         if player.lists is not None:
             rows = [found for found in player.lists[row].tolist() if found >= 0][:num]
-            given = player.scores[row, : len(rows)].tolist() if player.scores is not None else [np.nan] * len(rows)
-            return Shown(rows=rows, scores=[None if np.isnan(one) else one for one in given], is_reranked=False)
-        if player.policy == "popular":
-            rows = [found for found in dict.fromkeys(self.release.top_tracks.tolist()) if found != row][:num]
+            if player.scores is not None:
+                scores = player.scores[row, : len(rows)].tolist()
+                return Shown(rows, [None if np.isnan(score) else score for score in scores])
+        elif player.policy == "popular":
+            rows = [found for found in dict.fromkeys(release.top_tracks.tolist()) if found != row][:num]
         elif player.policy == "sticky_artist":
-            own = self.release.artists.by(int(self.release.artist_of[row]))
+            own = release.artists.by(int(release.artist_of[row]))
             rows = sorted(own[own != row].tolist(), key=lambda other: -(self.plays_of(other) or 0))[:num]
-        else:
-            rows = []
-        return Shown(rows=rows, scores=[None] * len(rows), is_reranked=False)
+        return Shown(rows, [None] * len(rows))
 
     def parts(self, key: str, row: int, candidate: int) -> dict[str, float] | None:
         """The cosines behind a score, by part; None without vectors.
@@ -194,12 +167,14 @@ class ReleaseView:
         found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
         return found | ({"bias": round(rest, _DECIMALS)} if rest else {})
 
-    def _ranked(self, player: Player, row: int, num: int, alpha: float) -> tuple[list[int], list[float | None]]:
-        vectors = player.vectors
+    def _ranked(self, player: Player, row: int, num: int, alpha: float) -> Shown:
+        vectors, trained = player.vectors, player.alpha
         assert vectors is not None
+        assert trained is not None
         weights, _, _ = track_products(vectors, row, row)
+        shares = np.array([alpha / trained, (1 - alpha) / (1 - trained)])  # of what they were in training
         factors = np.ones(vectors.queries.shape[1])
-        factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * player.shares(alpha), np.diff(vectors.ends, prepend=0))
+        factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * shares, np.diff(vectors.ends, prepend=0))
         query = vectors.queries[row] * factors
         rough = vectors.items @ query.astype(np.float32)
         rough[row] = -np.inf
@@ -208,78 +183,49 @@ class ReleaseView:
         scores = (vectors.items[best].astype(np.float64) @ query).round(_DECIMALS)
         plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
         order = np.lexsort((best, -plays, -scores))[:num]
-        return best[order].tolist(), scores[order].tolist()
+        return Shown(best[order].tolist(), scores[order].tolist(), is_reranked=True)
 
-    def _player_of_arm(self, key: str, arm: Arm) -> Player:
-        file, problem = None, ""
-        if arm.policy == "lists":
-            recorded = Path(self.release.provenance.get(f"lists_{key}", ""))
-            file, problem = (recorded, "") if recorded.is_file() else self._found(arm.recommender)
-        elif arm.policy == "user_lists":
+    def _player(self, key: str, name: str, arm: Arm | None) -> Player:
+        """An arm, or a recommender that is shown beside the arms."""
+        release, policy, problem = self.release, "lists" if arm is None else arm.policy, ""
+        lists, scores, vectors = release.lists.get(key), release.scores.get(key), release.vectors.get(key)
+        is_of_users, file = policy == "user_lists", None
+        try:
+            if policy == "lists":
+                recorded = Path(release.provenance.get(f"lists_{key}", ""))
+                file = recorded if recorded.is_file() else self._found(name)
+                if arm is None:
+                    given = Recommendations.read(file, self.catalog)
+                    is_of_users = given.users is not None
+                    lists, scores = (None, None) if is_of_users else (given.rows.astype(np.int32), given.scores)
+                if vectors is None and not is_of_users:
+                    if not file.with_name(FILE).is_file():
+                        raise InputError("its run has no vectors, therefore no cosines and no α")
+                    vectors = SessionVectors.read(file.with_name(FILE), self.catalog)
+        except InputError as error:
+            problem = str(error)
+        if is_of_users:
             problem = "its lists belong to users; the room shows nothing of single users"
-        vectors = self.release.vectors.get(key)
-        if vectors is None and file is not None:
-            vectors, problem = self._vectors(file)
-        self._read_plays(file)
-        lists = self.release.lists.get(key)
-        return Player(
-            key=key,
-            label=label_of(arm.recommender, file),
-            recommender=arm.recommender,
-            policy=arm.policy,
-            arm=arm,
-            lists=lists,
-            scores=self.release.scores(key),
-            vectors=vectors,
-            problem=problem,
-        )
-
-    def _player_of_name(self, key: str, name: str) -> Player:
-        file, problem = self._found(name)
-        lists = scores = vectors = None
-        if file is not None:
-            try:
-                given = Recommendations.read(file, self.catalog)
-                if given.users is None:
-                    lists, scores = given.rows.astype(np.int32), given.scores
-                    vectors, problem = self._vectors(file)
-                else:
-                    problem = "its lists belong to users; the room shows nothing of single users"
-            except InputError as error:
-                problem = str(error)
-        self._read_plays(file)
+        if self.plays is None and file is not None and file.with_name(PLAYS).is_file():
+            self.plays = read_plays(file.with_name(PLAYS), self.catalog)
         return Player(
             key=key,
             label=label_of(name, file),
             recommender=name,
-            policy="lists",
-            arm=None,
+            policy=policy,
+            arm=arm,
             lists=lists,
             scores=scores,
             vectors=vectors,
             problem=problem,
         )
 
-    def _found(self, name: str) -> tuple[Path | None, str]:
+    def _found(self, name: str) -> Path:
         named = parse_name(name)
-        try:
-            file = self._locate(named.name) if named.kind == "stored" else Path(named.name)
-        except InputError as error:
-            return None, str(error)
-        return (file, "") if file.is_file() else (None, f"{name} is not on this machine any more")
-
-    def _vectors(self, file: Path) -> tuple[SessionVectors | None, str]:
-        path = file.with_name(FILE)
-        if not path.is_file():
-            return None, "its run has no vectors, therefore no cosines and no α"
-        try:
-            return SessionVectors.read(path, self.catalog), ""
-        except InputError as error:
-            return None, str(error)
-
-    def _read_plays(self, file: Path | None) -> None:
-        if self.plays is None and file is not None and file.with_name(PLAYS).is_file():
-            self.plays = read_plays(file.with_name(PLAYS), self.catalog)
+        file = self._locate(named.name) if named.kind == "stored" else Path(named.name)
+        if not file.is_file():
+            raise InputError(f"{name} is not on this machine any more")
+        return file
 
     def _popular_first(self) -> Int64[np.ndarray, "N"]:
         if self.plays is not None:
@@ -338,11 +284,9 @@ def alphas_of(given: str) -> Mapping[str, float]:
     found = {}
     for entry in filter(None, given.split(",")):
         key, _, value = entry.partition(":")
-        try:
-            alpha = float(value)
-        except ValueError:
-            alpha = -1.0
-        if not 0 <= alpha <= 1:
+        found[key] = -1.0
+        with contextlib.suppress(ValueError):
+            found[key] = float(value)
+        if not 0 <= found[key] <= 1:
             raise InputError(f"alpha of {key} must lie in [0, 1], got {value!r}; leave it out for that of the run")
-        found[key] = alpha
     return found

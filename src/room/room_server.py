@@ -6,7 +6,6 @@ It has a lower priority than the workers, and ends when nobody has asked for a w
 import asyncio
 import contextlib
 import fcntl
-import functools
 import gc
 import json
 import logging
@@ -19,30 +18,26 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
-from segue.room import sweeps, track_map, walking
+from segue.room import track_map, walking
 from segue.room.previews import Previews
-from segue.room.proxy import is_private, not_private
+from segue.room.proxy import RoomServerError, check_private
 from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
 from segue.room.title_search import TitleIndex, build_index
 from segue.serving.recommender import Recommender
-from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
+from segue.serving.session_memory import Played
 from segue.serving.settings import SETTINGS
 
-if TYPE_CHECKING:
-    from segue.room.simulated_listener import SimulatedListener
-
-IDLE_S = 900
-"""Seconds without a question after which the room server ends."""
+_COMPARISONS = Path("outputs/compare")  # where `compare.py` writes, from the folder in which the service was started
+_IDLE_S = 900  # seconds without a question after which the room server ends
 
 _TICK_S = 1.0
-_NICER = 10
 _MOST_FOUND = 20
 _REST = 10  # an analysis that took s seconds is not repeated for this many times s
 _LEAST_REST_S = 3.0
@@ -51,8 +46,11 @@ _JSON = "application/json"
 
 _log = logging.getLogger("segue.room")
 
-Answer = tuple[str, bytes]
-"""Media type and body."""
+# Each has a method of that name.
+_QUESTIONS = (
+    *("state", "search", "compare", "tracks", "row", "listener", "step", "why"),
+    *("audio", "map", "experiment", "runs", "picture"),
+)
 
 
 class UnknownError(InputError):
@@ -65,10 +63,8 @@ class ReadyRelease:
 
     view: ReleaseView
     recommender: Recommender
-    listener: "SimulatedListener | None"
     problems: list[str]
-    index: TitleIndex | None = None
-    indexing: asyncio.Task[None] | None = None
+    indexing: asyncio.Task[TitleIndex] | None = None
     map: asyncio.Task[bytes] | None = None
 
 
@@ -82,40 +78,24 @@ class RoomServer:
 
     def __init__(self, run_dir: Path, locate: Callable[[str], Path]) -> None:
         settings = json.loads((run_dir / SETTINGS).read_bytes())
-        self._run_dir, self._locate = run_dir, locate
+        self._run_dir, self._folder, self._locate = run_dir, run_dir / "room", locate
         self._settings: dict[str, Any] = settings["room"]
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
-        self._kind, self._with_fallback = settings["store"]["kind"], settings["log"]["with_fallback"]
+        self._with_fallback = settings["log"]["with_fallback"]
         self._reading: asyncio.Future[ReadyRelease] | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._watched: tuple[float, float, dict[str, Any]] | None = None
         self._watching = asyncio.Lock()
-        self._asked_s = time.monotonic()
-        self._pages: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
-            "state": self._state,
-            "search": self._search,
-            "compare": self._compare,
-            "tracks": self._tracks,
-            "row": self._row,
-            "listener": self._listener,
-            "step": self._step,
-            "why": self._why,
-            "audio": self._audio,
-            "map": self._map,
-            "experiment": self._experiment,
-            "runs": self._runs,
-            "picture": self._picture,
-            "serve": self._serve_run,
-        }
+        self.asked_s = time.monotonic()
 
     async def answer(self, question: dict[str, Any]) -> tuple[int, str, bytes]:
         """Answer one question: HTTP status, media type and body."""
-        self._asked_s = time.monotonic()
-        page = self._pages.get(question["path"])
+        self.asked_s = time.monotonic()
         try:
-            if page is None:
+            if question["path"] not in _QUESTIONS:
                 raise UnknownError(f"the room has no question {question['path']!r}")
-            found = await page(question)
+            found = getattr(self, f"_{question['path']}")(await self._ready(), question["query"], question["body"])
+            found = await found if isinstance(found, Awaitable) else found
             kind, body = found if isinstance(found, tuple) else (_JSON, _json(found))
             return 200, kind, body
         except InputError as error:
@@ -124,18 +104,13 @@ class RoomServer:
             _log.exception("internal error: %s", question["path"])
             return 500, _JSON, _json({"reason": "internal error; the log of the service has the details"})
 
-    @property
-    def idle_s(self) -> float:
-        """Seconds since the last question."""
-        return time.monotonic() - self._asked_s
-
     def begin(self) -> None:
         """Begin to read the release."""
         self._reading = asyncio.ensure_future(self._read())
 
     async def follow(self) -> None:
         """Change to the release that is served, after a load or a rollback."""
-        if self._reading is None or not self._reading.done() or self._reading.exception() is not None:
+        if self._reading is None or not self._reading.done() or _has_failed(self._reading):
             return
         with contextlib.suppress(InputError, OSError):
             if self._store.index().current != self._reading.result().view.release.version:
@@ -151,14 +126,13 @@ class RoomServer:
             gc.collect()  # removes its semaphores, which nothing else does before `os._exit`
 
     async def _read(self) -> ReadyRelease:
-        loop = asyncio.get_running_loop()
-        release, _ = await loop.run_in_executor(None, self._store.open_whole)
-        ready = await loop.run_in_executor(None, self._open, release)
-        ready.indexing = asyncio.ensure_future(self._make_index(ready))
+        ready = await asyncio.to_thread(self._open)
+        ready.indexing = asyncio.ensure_future(asyncio.to_thread(self._make_index, ready.view))
         return ready
 
-    def _open(self, release: Release) -> ReadyRelease:
-        given, previews, listener = self._settings, None, None
+    def _open(self) -> ReadyRelease:
+        release, _ = self._store.open_whole()
+        given, previews = self._settings, None
         problems: list[str] = []  # they do not close the room
         if given["audio"] is not None:
             try:
@@ -167,33 +141,24 @@ class RoomServer:
                     problems.append(f"{previews.num_refused:,} previews are missing or not in room.audio_from")
             except InputError as error:
                 problems.append(str(error))
-        if given["world"] is not None:
-            from segue.room.simulated_listener import SimulatedListener  # imports pandas, which takes a while
-
-            try:
-                listener = SimulatedListener(Path(given["world"]), release.track_ids)
-            except InputError as error:
-                problems.append(str(error))
         view = ReleaseView(release, given["recommenders"], self._locate, previews)
-        return ReadyRelease(view, Recommender(release, np.random.default_rng()), listener, problems)
+        return ReadyRelease(view, Recommender(release, np.random.default_rng()), problems)
 
-    async def _make_index(self, ready: ReadyRelease) -> None:
-        view, path = ready.view, self._folder / f"titles-{ready.view.release.version}.sqlite"
+    def _make_index(self, view: ReleaseView) -> TitleIndex:
+        def text_of(row: int) -> str:
+            record = view.release.track(row)
+            return f"{record['title']} {record['artist'] or ''}"
+
+        path = self._folder / f"titles-{view.release.version}.sqlite"
         if not path.exists():
-            texts = (view.text_of(int(row)) for row in view.by_plays)
-            build = functools.partial(build_index, path, texts, view.by_plays)
-            await asyncio.get_running_loop().run_in_executor(None, build)
+            build_index(path, map(text_of, view.by_plays.tolist()))
             for old in self._folder.glob("titles-*.sqlite"):
                 if old != path:
                     old.unlink(missing_ok=True)
-        ready.index = TitleIndex(path, view.text_of)
-
-    @property
-    def _folder(self) -> Path:
-        return self._run_dir / "room"
+        return TitleIndex(path, text_of, view.by_plays)
 
     async def _ready(self) -> ReadyRelease:
-        if self._reading is None or (self._reading.done() and self._reading.exception() is not None):
+        if self._reading is None or _has_failed(self._reading):
             self.begin()
         assert self._reading is not None
         return await asyncio.shield(self._reading)
@@ -204,8 +169,7 @@ class RoomServer:
             self._pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
 
-    async def _state(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready = await self._ready()
+    def _state(self, ready: ReadyRelease, *_: Any) -> dict[str, Any]:
         view, release = ready.view, ready.view.release
         popular = [view.record(int(row)) for row in view.by_plays[:300] if release.track(int(row))["title"]]
         by_artist = {track["artist"]: track for track in reversed(popular)}  # the most played one of each artist
@@ -213,142 +177,120 @@ class RoomServer:
             "experiment": release.experiment,
             "version": release.version,
             "tracks": len(view),
-            "knows_plays": view.knows_plays,
-            "has_token": question["has_token"],
+            "knows_plays": view.plays is not None,
             "mlflow": self._settings["mlflow"],
             "problems": ready.problems,
             "examples": [track for track in popular if by_artist[track["artist"]] is track][:6],
             "players": [
-                {
-                    "key": player.key,
-                    "label": player.label,
-                    "recommender": player.recommender,
-                    "policy": player.policy,
-                    "pick": player.arm.pick if player.arm and player.arm.has_lists else None,
-                    "artist_gap": player.arm.artist_gap if player.arm and player.arm.has_lists else None,
-                    "context": player.arm.context if player.arm and player.arm.has_lists else None,
+                {name: getattr(player, name) for name in ("key", "label", "recommender", "policy", "problem")}
+                | {
+                    name: getattr(player.arm, name) if player.arm and player.arm.has_lists else None
+                    for name in ("pick", "artist_gap", "context")
+                }
+                | {
                     "is_arm": player.arm is not None,
                     "has_lists": player.lists is not None,
                     "alpha": None if player.alpha is None else round(player.alpha, 6),
-                    "problem": player.problem,
                 }
                 for player in view.players.values()
             ],
         }
 
-    async def _search(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready, typed = await self._ready(), str(question["query"].get("q", ""))[:200]
+    def _search(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        typed = query.get("q", "")[:200]
         assert ready.indexing is not None
-        if ready.index is None:
-            if not ready.indexing.done():
-                return {"query": typed, "is_building": True, "found": []}
-            ready.indexing.result()
-        assert ready.index is not None
-        rows = ready.index.find(typed, _MOST_FOUND)
+        if not ready.indexing.done():
+            return {"query": typed, "is_building": True, "found": []}
+        rows = ready.indexing.result().find(typed, _MOST_FOUND)
         if typed.strip().isdecimal() and len(typed) < 19 and (row := ready.view.release.row_of(int(typed))) >= 0:
             rows = [row, *(other for other in rows if other != row)][:_MOST_FOUND]
         return {"query": typed, "is_building": False, "found": [ready.view.record(row) for row in rows]}
 
-    async def _compare(self, question: dict[str, Any]) -> dict[str, Any]:
-        view, query = (await self._ready()).view, question["query"]
-        row = _row(view, query.get("track"))
+    def _compare(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        view, row = ready.view, _row(ready.view, query.get("track"))
         keys = [key for key in query.get("players", "").split(",") if key]
         if unknown := [key for key in keys if key not in view.players]:
             raise InputError(f"there is no recommender {unknown[0]!r}; there are {', '.join(view.players)}")
         if len(keys) > 4:
             raise InputError(f"at most four recommenders are shown side by side, got {len(keys)}")
-        num, alphas = _whole(query.get("num", "15"), 1, MAX_SHOWN), alphas_of(query.get("alpha", ""))
+        num, alphas = query.get("num", "15"), alphas_of(query.get("alpha", ""))
+        if not num.isdecimal() or len(num) > 2 or not 1 <= int(num) <= MAX_SHOWN:
+            raise InputError(f"num must be a whole number from 1 to {MAX_SHOWN}, got {num!r}")
         columns = []
         for key in keys:
-            shown = view.following(key, row, num=num, alpha=alphas.get(key))
-            columns.append(
+            shown = view.following(key, row, num=int(num), alpha=alphas.get(key))
+            items = [
                 {
-                    "key": key,
-                    "is_reranked": shown.is_reranked,
-                    "items": [
-                        {
-                            **view.record(found),
-                            "score": None if score is None else round(float(score), 6),
-                            "parts": view.parts(key, row, found),
-                        }
-                        for found, score in zip(shown.rows, shown.scores, strict=True)
-                    ],
+                    **view.record(found),
+                    "score": None if score is None else round(float(score), 6),
+                    "parts": view.parts(key, row, found),
                 }
-            )
+                for found, score in zip(shown.rows, shown.scores, strict=True)
+            ]
+            columns.append({"key": key, "is_reranked": shown.is_reranked, "items": items})
         return {"track": view.record(row), "columns": columns}
 
-    async def _tracks(self, question: dict[str, Any]) -> dict[str, Any]:
-        view = (await self._ready()).view
-        given = question["body"]
+    def _tracks(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
+        view = ready.view
         if not isinstance(given, list) or len(given) > _MAX_LISTED or not all(type(one) is int for one in given):
             raise InputError(f"the body must be a list of at most {_MAX_LISTED} rows of the map")
         rows = [row for row in given if 0 <= row < len(view)]
         rows.sort(key=lambda row: (-(view.plays_of(row) or 0), row))
         return {"found": [view.record(row) for row in rows]}
 
-    async def _row(self, question: dict[str, Any]) -> dict[str, Any]:
-        return {"row": _row((await self._ready()).view, question["query"].get("track"))}
+    def _row(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        return {"row": _row(ready.view, query.get("track"))}
 
-    async def _listener(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready = await self._ready()
-        return {"user": str(walking.new_listener(ready.recommender, _arm(ready, question["query"].get("arm"))))}
+    def _listener(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
+        return {"user": str(walking.new_listener(ready.recommender, _arm(ready, query.get("arm"))))}
 
-    async def _step(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready, given = await self._ready(), _body(question)
-        played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
-        arm = _arm(ready, given.get("arm"))
-        return walking.step(ready.view, ready.recommender, ready.listener, arm, GUESTS.start, played)
+    def _step(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
+        arm, played = _walked(ready, given)
+        return walking.step(ready.view, ready.recommender, arm, GUESTS.start, played)
 
-    async def _why(self, question: dict[str, Any]) -> dict[str, Any]:
-        ready, given = await self._ready(), _body(question)
-        played = walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
+    def _why(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
+        arm, played = _walked(ready, given)
         following = walking.checked_session(ready.view, [given.get("track")], [0]).tracks[0]
-        arm = _arm(ready, given.get("arm"))
-        return walking.why(ready.view, ready.recommender, ready.listener, arm, played, following, None, None)
+        return walking.why(ready.view, ready.recommender, arm, played, following)
 
-    async def _audio(self, question: dict[str, Any]) -> Answer:
-        view = (await self._ready()).view
-        track = int(view.release.track_ids[_row(view, question["query"].get("track"))])
-        found = None if view.previews is None else view.previews.read(track)
+    def _audio(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> tuple[str, bytes]:
+        track = int(ready.view.release.track_ids[_row(ready.view, query.get("track"))])
+        found = None if ready.view.previews is None else ready.view.previews.read(track)
         if found is None:
             raise UnknownError(f"track {track} has no preview on this machine")
         return found
 
-    async def _map(self, _: dict[str, Any]) -> Answer:
-        ready = await self._ready()
-        if ready.map is None or (ready.map.done() and ready.map.exception() is not None):
-            ready.map = asyncio.ensure_future(self._make_map(ready))
+    async def _map(self, ready: ReadyRelease, *_: Any) -> tuple[str, bytes]:
+        if ready.map is None or _has_failed(ready.map):
+            ready.map = asyncio.ensure_future(self._make_map(ready.view))
         return "application/octet-stream", await asyncio.shield(ready.map)
 
-    async def _make_map(self, ready: ReadyRelease) -> bytes:
+    async def _make_map(self, view: ReleaseView) -> bytes:
         """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known,
         and how many lists of each recommender have it. The last two are logarithms: 0 for none, 1 for the most.
         """
-        view = ready.view
-        drawn = [one for one in view.players.values() if one.lists is not None or one.vectors is not None]
-        drawn.sort(key=lambda one: (one.alpha is None, one.vectors is None))  # at best tracks and artists have a place
-        if not drawn:
-            raise UnknownError("no recommender here has lists or vectors, therefore there is no map; serve a run")
-        player, path = drawn[0], self._folder / f"map-{view.release.version}.npy"
+        every = [one.lists for one in view.players.values() if one.lists is not None]
+        if not every:
+            raise UnknownError("no recommender here has lists, therefore there is no map; serve a run")
+        path = self._folder / f"map-{view.release.version}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            vectors = None if player.vectors is None else np.asarray(player.vectors.items)
-            lists = None if player.lists is None else np.asarray(player.lists)
-            await self._apart(track_map.write_layout, path, {"lists": lists, "vectors": vectors})
-        columns = [np.load(path).T, view.release.artist_of[None], view.popularity[None] ** 3]
+            await self._apart(track_map.write_layout, path, np.asarray(every[0]))
+        popularity = np.empty((1, len(view)))
+        popularity[0, view.by_plays] = np.linspace(1, 0, len(view))  # 1 for the most played
+        columns = [np.load(path).T, view.release.artist_of[None], popularity**3]
         counts = [] if view.plays is None else [view.plays]
-        every = [one.lists for one in view.players.values() if one.lists is not None]
         counts += [np.bincount(lists[lists >= 0], minlength=len(view)) for lists in every]
         columns += [np.log1p(count)[None] / np.log1p(count.max(initial=1)) for count in counts]
         return np.concatenate(columns).astype("<f4").tobytes()
 
-    async def _experiment(self, _: dict[str, Any]) -> dict[str, Any]:
+    async def _experiment(self, ready: ReadyRelease, *_: Any) -> dict[str, Any]:
         from segue.room.watching import watch
 
         async with self._watching:
             now_s = time.monotonic()
             if self._watched is None or now_s >= self._watched[0]:
-                release = (await self._ready()).view.release
+                release = ready.view.release
                 arms = {name: arm.recommender for name, arm in release.arms.items()}
                 found = await self._apart(watch, self._run_dir / "logs", release.experiment, arms)
                 took_s = time.monotonic() - now_s
@@ -357,33 +299,61 @@ class RoomServer:
         found = found | {"with_fallback": self._with_fallback}
         return found | {"computed_ms": round(1000 * at_s), "again_s": max(1.0, round(until_s - time.monotonic(), 1))}
 
-    async def _runs(self, question: dict[str, Any]) -> dict[str, Any]:
-        folder = sweeps.last_comparison()
-        served = {arm.recommender for arm in (await self._ready()).view.release.arms.values()}
-        may_serve = question["has_token"] and self._kind == "embedded"
-        return {"comparison": None if folder is None else sweeps.side_by_side(folder), "served": sorted(served)} | {
-            "may_serve": may_serve,
-            "why_not": ""
-            if may_serve
-            else "start the service with a token (SEGUE_TOKEN) to serve a run from here"
-            if not question["has_token"]
-            else "this service follows a shared store; use serve.py load store=redis",
+    def _runs(self, ready: ReadyRelease, *_: Any) -> dict[str, Any]:
+        folder = last_comparison()
+        return {
+            "comparison": None if folder is None else side_by_side(folder),
+            "served": sorted({arm.recommender for arm in ready.view.release.arms.values()}),
         }
 
-    async def _picture(self, _: dict[str, Any]) -> Answer:
-        folder = sweeps.last_comparison()
-        path = None if folder is None else folder / "comparison.png"
-        if path is None or not path.is_file():
+    def _picture(self, *_: Any) -> tuple[str, bytes]:
+        path = (last_comparison() or Path()) / "comparison.png"
+        if not path.is_file():
             raise UnknownError("there is no picture of a comparison; run python compare.py")
         return "image/png", path.read_bytes()
 
-    async def _serve_run(self, question: dict[str, Any]) -> dict[str, Any]:
-        if not question["has_token"] or self._kind != "embedded" or question["method"] != "POST":
-            raise InputError("a run can be served from here only if the service has a token and a store of its own")
-        ready, given = await self._ready(), _body(question)
-        arms = sweeps.arms_with(ready.view.release, _arm(ready, given.get("arm")), str(given.get("run", "")))
-        load = functools.partial(sweeps.load, arms, self._store.folder, ready.view.release.experiment)
-        return {"said": await asyncio.get_running_loop().run_in_executor(None, load)}
+
+def last_comparison(folder: Path = _COMPARISONS) -> Path | None:
+    """Folder of the newest comparison; None where there is none.
+
+    Args:
+        folder: where comparisons are.
+    """
+    found = [path.parent for path in folder.glob("*/comparison.json")]
+    return max(found, key=lambda path: (path / "comparison.json").stat().st_mtime, default=None)
+
+
+def side_by_side(folder: Path) -> dict[str, Any]:
+    """A comparison as the page shows it.
+
+    Args:
+        folder: of the comparison.
+
+    Raises:
+        InputError: its file is damaged.
+    """
+    path = folder / "comparison.json"
+    try:
+        record = json.loads(path.read_bytes())
+        metrics = [name for name in record["metrics"] if any(name in one["metrics"] for one in record["setups"])]
+        setups = [
+            {
+                "setup": one["setup"],
+                "num_runs": len(one["run_ids"]),
+                "run": one["run_ids"][0],
+                "metrics": {name: one["metrics"].get(name) for name in metrics},
+            }
+            for one in record["setups"]
+        ]
+        alike = {name: record[name] for name in ("verdict", "disagreement", "select", "better")}
+        has_picture = (folder / "comparison.png").is_file()
+        return {**alike, "folder": str(folder), "metrics": metrics, "has_picture": has_picture, "setups": setups}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run python compare.py again") from None
+
+
+def _has_failed(task: asyncio.Future[Any]) -> bool:
+    return task.done() and task.exception() is not None
 
 
 def _json(found: Any) -> bytes:
@@ -400,22 +370,17 @@ def _row(view: ReleaseView, given: Any) -> int:
     return row
 
 
-def _whole(given: str, least: int, most: int) -> int:
-    if not given.isdecimal() or len(given) > len(str(most)) or not least <= int(given) <= most:
-        raise InputError(f"num must be a whole number from {least} to {most}, got {given!r}")
-    return int(given)
-
-
 def _arm(ready: ReadyRelease, given: Any) -> str:
     if not isinstance(given, str) or given not in ready.view.release.arms:
         raise InputError(f"there is no arm {given!r}; there are {', '.join(ready.view.release.arms)}")
     return given
 
 
-def _body(question: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(question["body"], dict):
+def _walked(ready: ReadyRelease, given: Any) -> tuple[str, Played]:
+    """The arm and the session of a walk."""
+    if not isinstance(given, dict):
         raise InputError("the body must be a JSON object")
-    return question["body"]
+    return _arm(ready, given.get("arm")), walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))
 
 
 async def serve(room: RoomServer, socket: Path, parent: int) -> None:
@@ -443,7 +408,7 @@ async def serve(room: RoomServer, socket: Path, parent: int) -> None:
     socket.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(talk, str(socket), limit=2**20)
     room.begin()
-    while not stopped.is_set() and os.getppid() == parent and room.idle_s < IDLE_S:
+    while not stopped.is_set() and os.getppid() == parent and time.monotonic() - room.asked_s < _IDLE_S:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _TICK_S)
         await room.follow()
@@ -463,15 +428,17 @@ def main(run_dir: Path, socket: Path, parent: int) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s room: %(message)s", level=logging.WARNING)
     with contextlib.suppress(FileExistsError):
         socket.parent.mkdir(mode=0o700)
-    if not is_private(socket.parent):
-        _log.error(not_private(socket.parent))
+    try:
+        check_private(socket.parent)
+    except RoomServerError as error:
+        _log.error(error)
         sys.exit(2)
     with (socket.parent / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        os.nice(_NICER)
+        os.nice(10)
         asyncio.run(serve(RoomServer(run_dir, _locate), socket, parent))
     os._exit(0)  # threads that still compute must not keep this process
 
@@ -483,5 +450,4 @@ def _locate(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    _, *given = sys.argv
-    main(Path(given[0]), Path(given[1]), int(given[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

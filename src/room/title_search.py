@@ -29,15 +29,12 @@ _ALONE = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U000
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _APOSTROPHES = re.compile("['\u2019\u2018`\u00b4]")
 
-MAX_WORDS = 8
-"""Words of a query that count."""
-
-_MAX_LETTERS = 32
+_MAX_WORDS, _MAX_LETTERS = 8, 32  # of a query that count, and of each of them
 _NUM_EXACT, _NUM_SIMILAR = 60, 200  # candidates whose texts are compared, of each step
 _LEAST_SIMILAR = 0.6
 _NUM_KEPT = 20_000  # tracks whose words are remembered, because somebody who types asks for them again
+# As one text, which numpy reads three times as fast as Python makes a number of each row.
 _PLACES_WITH = "SELECT group_concat(rowid) FROM (SELECT rowid FROM texts WHERE texts MATCH ? LIMIT ?)"
-"""As one text, which numpy reads three times as fast as Python makes a number of each row."""
 
 
 def words_of(text: str) -> list[str]:
@@ -69,13 +66,13 @@ class TitleIndex:
     Args:
         path: a file that `build_index` wrote.
         text_of: title and artist of the track in a row.
+        by_plays: rows of all tracks, the most played first.
     """
 
-    def __init__(self, path: Path, text_of: Callable[[int], str]) -> None:
+    def __init__(self, path: Path, text_of: Callable[[int], str], by_plays: Int64[np.ndarray, "N"]) -> None:
         self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
         self._words_at = lru_cache(_NUM_KEPT)(lambda place: words_of(text_of(int(self._by_plays[place]))) or [""])
-        (rows,) = self._database.execute("SELECT rows FROM popular").fetchone()
-        self._by_plays: Int64[np.ndarray, N] = np.frombuffer(rows, np.int64)
+        self._by_plays = by_plays
         self._num_with = dict(self._database.execute("SELECT term, doc FROM frequent"))
         self._shared = np.zeros(len(self._by_plays))  # of the query at hand; 0 between queries
 
@@ -89,21 +86,17 @@ class TitleIndex:
         Returns:
             Rows of tracks, the best match first; of equal ones the most played first.
         """
-        words = [word[:_MAX_LETTERS] for word in words_of(query)[:MAX_WORDS]]
-        if not words:
-            return []
+        words = [word[:_MAX_LETTERS] for word in words_of(query)[:_MAX_WORDS]]
         found = self._judged(words, self._with_all(words), 1.0)
-        if not found:
-            found = self._judged(words, self._with_some(words), _LEAST_SIMILAR)
+        found = found or self._judged(words, self._with_some(words), _LEAST_SIMILAR)
         return [int(self._by_plays[place]) for place in found[:num]]
 
     def _with_all(self, words: list[str]) -> list[int]:
         """Places of tracks that have all trigrams of the words, the most played first."""
-        terms = list(dict.fromkeys(term for word in words for term in trigrams_of(word)))
-        if any(term not in self._num_with for term in terms):
+        terms = dict.fromkeys(term for word in words for term in trigrams_of(word))
+        if not terms or not terms.keys() <= self._num_with.keys():
             return []
-        terms = sorted(terms, key=self._num_with.__getitem__)
-        query = " AND ".join(map(_quoted, terms))
+        query = " AND ".join(f'"{term}"' for term in sorted(terms, key=self._num_with.__getitem__))
         found = self._database.execute("SELECT rowid FROM texts WHERE texts MATCH ? LIMIT ?", (query, _NUM_EXACT))
         return [place for (place,) in found]
 
@@ -117,7 +110,7 @@ class TitleIndex:
             spent += self._num_with[term]
             if parts and spent > most:
                 break
-            (text,) = self._database.execute(_PLACES_WITH, (_quoted(term), most)).fetchone()
+            (text,) = self._database.execute(_PLACES_WITH, (f'"{term}"', most)).fetchone()
             found = np.fromstring(text, np.int64, sep=",")
             parts.append(found[self._shared[found] == 0])
             self._shared[found] += np.log(1 + len(self._by_plays) / self._num_with[term])
@@ -131,9 +124,8 @@ class TitleIndex:
             places, shared = places[is_kept], shared[is_kept]
         return list(map(int, places[np.lexsort((places, -shared))[:_NUM_SIMILAR]]))
 
-    def _judged(self, words: list[str], places: Iterable[int], least: float) -> list[int]:
+    def _judged(self, words: list[str], places: list[int], least: float) -> list[int]:
         """The places whose texts are similar enough, the most similar first."""
-        places = list(places)
         if not places:
             return []
         texts = list(map(self._words_at, places))
@@ -151,34 +143,27 @@ class TitleIndex:
         return [places[place] for place in order.tolist() if similar[place] >= least - 1e-6]
 
 
-def build_index(path: Path, texts: Iterable[str], by_plays: Int64[np.ndarray, "N"]) -> None:
+def build_index(path: Path, texts: Iterable[str]) -> None:
     """Write the index of all tracks; the file appears under its name only when it is complete.
 
     Args:
         path: the file.
-        texts: title and artist of each track, in the order of `by_plays`.
-        by_plays: rows of all tracks, the most played first.
+        texts: title and artist of each track, the most played first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda partial: _write_index(partial, texts, by_plays))
+    write_whole(path, lambda partial: _write_index(partial, texts))
 
 
-def _write_index(path: Path, texts: Iterable[str], by_plays: Int64[np.ndarray, "N"]) -> None:
+def _write_index(path: Path, texts: Iterable[str]) -> None:
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute(
-            "CREATE VIRTUAL TABLE texts USING fts5"
-            "(text, content = '', detail = none, columnsize = 0, tokenize = 'trigram case_sensitive 1')"
+        database.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; CREATE VIRTUAL TABLE texts USING fts5"
+            "(text, content = '', detail = none, columnsize = 0, tokenize = 'trigram case_sensitive 1'); BEGIN"
         )
         rows = ((place, "  ".join(["", *words_of(text)])) for place, text in enumerate(texts))
         database.executemany("INSERT INTO texts(rowid, text) VALUES (?, ?)", rows)
-        database.execute("CREATE VIRTUAL TABLE terms USING fts5vocab(texts, row)")
-        database.execute("CREATE TABLE frequent AS SELECT term, doc FROM terms")
-        database.execute("CREATE TABLE popular (rows BLOB)")
-        database.execute("INSERT INTO popular VALUES (?)", (by_plays.astype(np.int64).tobytes(),))
+        database.executescript(
+            "CREATE VIRTUAL TABLE terms USING fts5vocab(texts, row);"
+            "CREATE TABLE frequent AS SELECT term, doc FROM terms"
+        )
     database.close()
-
-
-def _quoted(term: str) -> str:
-    return '"' + term.replace('"', '""') + '"'

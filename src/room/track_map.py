@@ -1,8 +1,8 @@
 """The map: every track as a point, near the tracks that follow it.
 
-N tracks, E pairs of a track and one that follows it, W width of a vector. The first arm with lists gives the pairs. The
-points start at the two main directions of the vectors, or, where there are none, at those of the graph of the pairs;
-then each pair attracts, and random pairs repel each other, as in UMAP.
+N tracks, K tracks of a list, E pairs of a track and one that follows it. The first arm with lists gives the pairs. The
+points start at two main directions of the graph of the pairs; then each pair attracts, and random pairs repel each
+other, as in UMAP.
 
 Source: McInnes, Healy and Melville, UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction, 2018,
 section 3.2 (attractive and repulsive forces, with a = b = 1).
@@ -15,69 +15,33 @@ from jaxtyping import Float, Float32, Int32, Int64
 
 from segue.runs.atomic import write_whole
 
-NUM_NEIGHBOURS = 8
-"""Tracks of each list that attract."""
-
-NUM_ROUNDS = 60
-"""Rounds of attraction and repulsion."""
-
+_NUM_NEIGHBOURS = 8  # tracks of each list that attract
+_NUM_ROUNDS = 60  # of attraction and repulsion
 _NUM_ITERATIONS = 60
 _NUM_REPELLED = 4
 _SPREAD = 15.0  # standard deviation of the first places, in units of the distance at which a pair attracts most
 _REPULSION = 4.0  # of random pairs, relative to UMAP: the points then cover the map, and clusters stay visible
 _MAX_STEP = 4.0
-_MAX_SAMPLE = 20_000  # vectors from which the main directions are computed
 
 
-def main_directions(vectors: Float32[np.ndarray, "N W"]) -> Float32[np.ndarray, "N 2"]:
-    """The two principal components of vectors, with a standard deviation of 1.
-
-    Args:
-        vectors: one for each track.
-    """
-    sample = vectors[:: max(1, len(vectors) // _MAX_SAMPLE)].astype(np.float64)
-    centre = sample.mean(0)
-    values, directions = np.linalg.eigh(np.cov(sample - centre, rowvar=False))
-    top = directions[:, np.argsort(-values)[:2]]
-    top *= np.where(top[np.abs(top).argmax(0), [0, 1]] < 0, -1, 1)  # the sign of a direction is arbitrary
-    points = (vectors - centre.astype(np.float32)) @ top.astype(np.float32)
-    spread = points.std(0)
-    return np.asarray(points / np.where(spread > 0, spread, 1), np.float32)
-
-
-def layout(
-    lists: Int32[np.ndarray, "N K"] | None, vectors: Float32[np.ndarray, "N W"] | None, *, seed: int = 0
-) -> Float32[np.ndarray, "N 2"]:
+def layout(lists: Int32[np.ndarray, "N K"], *, seed: int = 0) -> Float32[np.ndarray, "N 2"]:
     """A place in [-1, 1]² for each track.
 
     Args:
         lists: rows of the tracks that follow each track; -1 for none.
-        vectors: item vector of each track.
-        seed: of the first places without vectors, and of the repulsion.
+        seed: of the first places, and of the repulsion.
     """
-    assert lists is not None or vectors is not None
-    num = len(lists) if lists is not None else len(vectors) if vectors is not None else 0
-    rng = np.random.default_rng(seed)
+    num, rng = len(lists), np.random.default_rng(seed)
     if num < 3:
         return np.linspace(-0.5, 0.5, 2 * num, dtype=np.float32).reshape(num, 2)
-    if vectors is not None and vectors.shape[1] >= 2:
-        points = main_directions(vectors) * np.float32(_SPREAD)
-    else:
-        assert lists is not None
-        points = _directions_of_graph(_pairs(lists), num, rng) * np.float32(_SPREAD)
-    points += rng.normal(0, 0.01, points.shape).astype(np.float32)
-    if lists is not None:
-        points = _settled(points, _pairs(lists), rng)
+    near = lists[:, :_NUM_NEIGHBOURS].astype(np.int64)
+    pairs = np.stack([np.repeat(np.arange(num), near.shape[1]), near.reshape(-1)])
+    pairs = pairs[:, pairs[1] >= 0]
+    points = _directions_of_graph(pairs, num, rng) * np.float32(_SPREAD)
+    points = _settled(points + rng.normal(0, 0.01, points.shape).astype(np.float32), pairs, rng)
     low, high = np.quantile(points, [0.002, 0.998], axis=0)
     half = np.maximum((high - low) / 2, 1e-6)
     return np.asarray(np.clip((points - (low + high) / 2) / (1.02 * half), -1, 1), np.float32)
-
-
-def _pairs(lists: Int32[np.ndarray, "N K"]) -> Int64[np.ndarray, "2 E"]:
-    near = lists[:, :NUM_NEIGHBOURS]
-    first = np.repeat(np.arange(len(near)), near.shape[1])
-    pairs = np.stack([first, near.reshape(-1).astype(np.int64)])
-    return pairs[:, pairs[1] >= 0]
 
 
 def _directions_of_graph(
@@ -98,20 +62,20 @@ def _settled(
 ) -> Float32[np.ndarray, "N 2"]:
     num = len(points)
     degree = np.maximum(np.bincount(pairs.reshape(-1), minlength=num), 1)[:, None].astype(np.float32)
-    for round_ in range(NUM_ROUNDS):
-        rate = np.float32(1 - round_ / NUM_ROUNDS)
+    for round_ in range(_NUM_ROUNDS):
+        rate = np.float32(1 - round_ / _NUM_ROUNDS)
         away = points[pairs[0]] - points[pairs[1]]
         squared = (away**2).sum(1, keepdims=True)
         pull = -away / (1 + squared)
         moved = _summed(pairs[0], pull, num) - _summed(pairs[1], pull, num)
-        moved *= np.minimum(degree, NUM_NEIGHBOURS) / degree  # a track in many lists moves no faster than the others
+        moved *= np.minimum(degree, _NUM_NEIGHBOURS) / degree  # a track in many lists moves no faster than the others
         for _ in range(_NUM_REPELLED):
             other = rng.integers(0, num, num)
             away = points - points[other]
             squared = (away**2).sum(1, keepdims=True)
             push = 2 * away / ((0.01 + squared) * (1 + squared))
-            moved += np.clip(push, -_MAX_STEP, _MAX_STEP) * np.float32(_REPULSION * NUM_NEIGHBOURS / _NUM_REPELLED)
-        points = points + rate * np.clip(moved / NUM_NEIGHBOURS, -_MAX_STEP, _MAX_STEP)
+            moved += np.clip(push, -_MAX_STEP, _MAX_STEP) * np.float32(_REPULSION * _NUM_NEIGHBOURS / _NUM_REPELLED)
+        points = points + rate * np.clip(moved / _NUM_NEIGHBOURS, -_MAX_STEP, _MAX_STEP)
     return np.asarray(points, np.float32)
 
 
@@ -119,12 +83,12 @@ def _summed(rows: Int64[np.ndarray, "E"], steps: Float[np.ndarray, "E 2"], num: 
     return np.stack([np.bincount(rows, steps[:, axis], num) for axis in (0, 1)], 1).astype(np.float32)
 
 
-def write_layout(path: Path, arrays: dict[str, np.ndarray | None]) -> None:
+def write_layout(path: Path, lists: Int32[np.ndarray, "N K"]) -> None:
     """Compute a layout and write it; runs in a process of its own.
 
     Args:
         path: the file, a `.npy`.
-        arrays: the arguments of `layout`.
+        lists: the argument of `layout`.
     """
-    points = layout(arrays["lists"], arrays["vectors"])
+    points = layout(lists)
     write_whole(path, lambda partial: np.save(partial, points, allow_pickle=False))

@@ -1,9 +1,7 @@
 """A walk: what an arm would play next, with the session so far and its own policy, and why."""
 
 import secrets
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
@@ -12,13 +10,7 @@ from segue.serving.explanation import explain
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Noted, Played
 
-if TYPE_CHECKING:
-    from segue.room.simulated_listener import SimulatedListener
-
-MAX_TRACKS = 128
-"""Tracks of a session that the room sends."""
-
-_ORDINALS = {1: "st", 2: "nd", 3: "rd"}
+_MAX_TRACKS = 128  # of a session that the room sends
 
 
 def new_listener(recommender: Recommender, arm: str) -> int:
@@ -48,63 +40,53 @@ def checked_session(view: ReleaseView, tracks: Any, shares: Any) -> Played:
     is_right = (
         isinstance(tracks, list)
         and isinstance(shares, list)
-        and 0 < len(tracks) == len(shares) <= MAX_TRACKS
+        and 0 < len(tracks) == len(shares) <= _MAX_TRACKS
         and all(type(track) is int for track in tracks)  # a bool is an int too
         and all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
     )
     if not is_right:
-        raise InputError(f"a walk has 1 to {MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")
+        raise InputError(f"a walk has 1 to {_MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")
     if unknown := [track for track in tracks if not -(2**63) <= track < 2**63 or view.release.row_of(track) < 0]:
         raise InputError(f"track {unknown[0]} is not in this catalogue; start a new walk")
     return Played(tracks, [float(share) for share in shares])
 
 
-def step(
-    view: ReleaseView,
-    recommender: Recommender,
-    listener: "SimulatedListener | None",
-    arm: str,
-    user: int,
-    played: Played,
-) -> dict[str, Any]:
+def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, played: Played) -> dict[str, Any]:
     """The next track of a walk, drawn as `/next` would draw it, and why. Nothing of it is logged.
 
     Args:
         view: what the room knows of the release.
         recommender: answers from the release.
-        listener: the simulated listener, if there is one.
         arm: name of the arm.
         user: raw id of the listener.
         played: the session so far.
     """
     row = view.release.row_of(played.tracks[-1])
     following, fallback, propensity = recommender.follow(arm, user, row, played)
-    return why(view, recommender, listener, arm, played, int(view.release.track_ids[following]), propensity, fallback)
+    return why(view, recommender, arm, played, int(view.release.track_ids[following]), propensity, fallback)
 
 
 def why(
     view: ReleaseView,
     recommender: Recommender,
-    listener: "SimulatedListener | None",
     arm: str,
     played: Played,
     track: int,
-    propensity: float | None,
-    fallback: str | None,
+    propensity: float | None = None,
+    fallback: str | None = None,
 ) -> dict[str, Any]:
     """Why a track followed a session, as JSON.
 
     Args:
         view: what the room knows of the release.
         recommender: answers from the release.
-        listener: the simulated listener, if there is one.
         arm: name of the arm.
         played: the session before the track.
         track: raw id of the track.
         propensity: probability with which it was picked; None where it is not known.
         fallback: the source of a fallback, if it was one and that is known.
     """
-    release, given = view.release, view.release.arms[arm]
+    release = view.release
     row, last = release.row_of(track), release.row_of(played.tracks[-1])
     found: dict[str, Any] = {
         **view.record(row),
@@ -115,31 +97,21 @@ def why(
         "session": [],
         "rank": None,
         "candidates": None,
-        "listener": None,
     }
-    if listener is not None:
-        rows = [*map(release.row_of, played.tracks), row]
-        found["listener"] = listener.answer(np.array(rows))
-    if given.is_of_session:
+    if release.arms[arm].is_of_session:
         noted = Noted(track, propensity or 0.0, fallback is not None, release.version)
         whole = explain(recommender, arm, 0, played, noted)
-        heaviest = sorted(whole["session"], key=lambda one: -_pull(one))[:3]
-        found |= {
-            "rank": whole["rank"],
-            "candidates": whole["candidates"],
-            "score": whole["score"],
-            "parts": whole["parts"],
-            "parts_are": "sums",
-            "session": [
-                {**view.record(release.row_of(one["track"])), "pull": round(_pull(one), 4)}
-                for one in heaviest
-                if release.row_of(one["track"]) >= 0
-            ],
-        }
+        heaviest = sorted(whole["session"], key=_pull, reverse=True)[:3]
+        found |= {name: whole[name] for name in ("rank", "candidates", "score", "parts")} | {"parts_are": "sums"}
+        found["session"] = [
+            {**view.record(heard), "pull": round(_pull(one), 4)}
+            for one in heaviest
+            if (heard := release.row_of(one["track"])) >= 0
+        ]
     elif arm in release.lists:
-        rows = release.lists[arm][last]
-        place = np.flatnonzero(rows == row)
-        found |= {"rank": int(place[0]) + 1 if len(place) else None, "candidates": int((rows >= 0).sum())}
+        rows = release.lists[arm][last].tolist()
+        found["rank"] = rows.index(row) + 1 if row in rows else None
+        found["candidates"] = sum(one >= 0 for one in rows)
     return found | {"sentence": _sentence(view, arm, played, found)}
 
 
@@ -156,37 +128,28 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
         sources = {"artist": f"another track by {last['artist']}", "popular": "a popular track", "random": "any track"}
         source = sources.get(found["fallback"] or "", "another track")
         return f"The list after {after} had no track left that may be played, therefore a fallback: {source}."
-    if given.policy == "random":
-        return f"Any of {len(view):,} tracks, each with the same probability."
-    if given.policy == "popular":
-        return "One of the most played tracks, each with the same probability."
-    if given.policy == "sticky_artist":
-        return f"Another track by {last['artist'] or 'the same artist'}, each with the same probability."
-    place = f"{_ordinal(found['rank'])} of {found['candidates']}"
+    if not given.has_lists:
+        names = {
+            "random": f"Any of {len(view):,} tracks",
+            "popular": "One of the most played tracks",
+            "sticky_artist": f"Another track by {last['artist'] or 'the same artist'}",
+        }
+        return f"{names[given.policy]}, each with the same probability."
+    place = f"Number {found['rank']} of {found['candidates']}"
+    head = f"{place} in the list after {after}"
     if given.is_of_session:
         query = "this track" if len(played.tracks) == 1 else f"the session of {len(played.tracks)} tracks"
         head = f"{place} candidates for {query}"
-    else:
-        head = f"{place} in the list after {after}"
     if given.pick == "ranked" and found["rank"] > 1:
-        gap = (
-            (
-                ", or are by the artist of the last track"
-                if given.artist_gap == 1
-                else f", or are by an artist of the last {given.artist_gap} tracks"
-            )
-            if given.artist_gap
-            else ""
+        of = (
+            "the artist of the last track"
+            if given.artist_gap == 1
+            else f"an artist of the last {given.artist_gap} tracks"
         )
-        return f"{head}: those before it were heard{gap}."
+        return f"{head}: those before it were heard{f', or are by {of}' if given.artist_gap else ''}."
     how = {
         "ranked": "the best is taken",
         "weighted": "better places are drawn more often",
         "uniform": "each place is drawn with the same probability",
     }[given.pick]
     return f"{head}; {how}."
-
-
-def _ordinal(place: int) -> str:
-    ending = "th" if 10 <= place % 100 <= 20 else _ORDINALS.get(place % 10, "th")
-    return f"{place}{ending}"

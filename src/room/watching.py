@@ -30,9 +30,11 @@ NUM_POINTS = 40
 
 _CONF = Path(__file__).parents[2] / "conf" / "abtest.yaml"
 _READING = ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")
-_KEYS = ("treatment", "metric", "family", "unit", "decision", "control_mean", "treatment_mean", "effect_percent")
-_INTERVALS = ("relative_lower_percent", "relative_upper_percent", "always_valid_lower_percent")
-_REST = ("always_valid_upper_percent", "margin", "p_value", "holm_p_value", "level")
+_KEYS = (
+    *("treatment", "metric", "family", "unit", "decision", "control_mean", "treatment_mean", "effect_percent"),
+    *("relative_lower_percent", "relative_upper_percent", "always_valid_lower_percent", "always_valid_upper_percent"),
+    *("margin", "p_value", "holm_p_value", "level"),
+)
 
 
 def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
@@ -52,7 +54,8 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
     if len(arms) < 2:
         return found | {"state": "alone"}
     defaults: Any = OmegaConf.to_container(OmegaConf.load(_CONF), resolve=False)
-    settings = AnalysisSettings(**{**_settings(defaults), "seed": defaults["seed"]})
+    given = {name: value for name, value in defaults["analysis"].items() if name != "_target_"}
+    settings = AnalysisSettings(**{**given, "seed": defaults["seed"]})
     found["primary"] = settings.primary
     files = [path for path in logs.rglob("data.json*") if path.stat().st_size] if logs.is_dir() else []
     if not files:
@@ -84,7 +87,7 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
         "exposures": users_table(analysis).record(),
         "withheld": any(analysis.withholds(arm) for arm in users.arms[1:]),
         "verdicts": analysis.verdicts,
-        "effects": [_of_effect(effect) for effect in analysis.effects],
+        "effects": [{name: _number(getattr(effect, name)) for name in _KEYS} for effect in analysis.effects],
         "days": [
             {name: _number(value) for name, value in asdict(one).items()}
             for one in analysis.slices
@@ -107,40 +110,26 @@ def course(analysis: Analysis) -> dict[str, Any]:
         Times in milliseconds since 1970, and for each treatment the effect and the bounds in percent; None where there
         were too few users.
     """
-    users, settings = analysis.users, analysis.settings
+    users, counted = analysis.users, analysis.users.counted
     times = np.linspace(users.first_ms, users.last_ms + 1, NUM_POINTS + 1)[1:]
-    curves: dict[str, dict[str, list[float | None]]] = {
-        arm: {"effect": [], "lower": [], "upper": []} for arm in users.arms[1:]
-    }
-    counted = users.counted
-    for cut in times:
-        until = users if cut == times[-1] else users.of(counted.where(counted.started_ms < cut))
-        for number, arm in enumerate(users.arms[1:], start=1):
-            point = _point(until, analysis, number, arm)
-            for name, value in zip(("effect", "lower", "upper"), point, strict=True):
-                curves[arm][name].append(_number(value))
-    return {"times_ms": times.round().tolist(), "metric": settings.primary, "arms": curves}
+    until = [users.of(counted.where(counted.started_ms < cut)) for cut in times[:-1]] + [users]
+    curves = {}
+    for number, arm in enumerate(users.arms[1:], start=1):
+        points = zip(*(_point(one, analysis, number, arm) for one in until), strict=True)
+        curves[arm] = dict(zip(("effect", "lower", "upper"), ([*map(_number, of)] for of in points), strict=True))
+    return {"times_ms": times.round().tolist(), "metric": analysis.settings.primary, "arms": curves}
 
 
 def _point(users: Users, analysis: Analysis, number: int, arm: str) -> tuple[float, float, float]:
     settings, metric = analysis.settings, analysis.settings.primary
     values = metric_values(users, metric)
     own = values[users.arm_of == 0], values[users.arm_of == number]
-    none = (math.nan, math.nan, math.nan)
     if min(map(len, own)) < LEAST_USERS or metric in IN_POINTS or settings.always_valid_percent is None:
-        return none
+        return math.nan, math.nan, math.nan
     samples = GroupSummary.of(own[0]), GroupSummary.of(own[1])
     alpha = 1 - analysis.effect(arm, metric).level
     lower, upper = always_valid(*samples, alpha, float(settings.always_valid_percent))
     return difference(metric, *samples, alpha).effect_percent, lower, upper
-
-
-def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in defaults["analysis"].items() if name not in ("_target_", "seed")}
-
-
-def _of_effect(effect: Any) -> dict[str, Any]:
-    return {name: _number(getattr(effect, name)) for name in (*_KEYS, *_INTERVALS, *_REST)}
 
 
 def _number(value: Any) -> Any:

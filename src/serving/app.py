@@ -8,19 +8,19 @@ import asyncio
 import hmac
 import json
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from http import HTTPStatus
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from segue.serving.limits import RateLimit
 from segue.serving.log_writer import LogUnavailableError, now_ms
-from segue.serving.pages import INTERNAL_ERROR, make_pages, refusals, unknown_track
+from segue.serving.pages import INTERNAL_ERROR, MAX_DIGITS, PlayedTrack, make_pages, unknown_track
 from segue.serving.prometheus_metrics import Metrics
 from segue.serving.session_memory import Noted
+from segue.serving.settings import LimitSettings, LogSettings
 from segue.serving.state import State
 
 Message = MutableMapping[str, Any]
@@ -29,32 +29,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger("segue.serving")
 
-_EVENT_PATHS = ("/next/", "/last/")
-_MAX_DIGITS = 18
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
 _JSON = (b"content-type", b"application/json")
-
-
-class PlayedTrack(BaseModel):
-    """Body of `/next` and `/last`: the track that has just ended."""
-
-    model_config = ConfigDict(strict=True)
-
-    track: Annotated[int, Field(gt=-(2**63), lt=2**63, description="raw id of the track")]
-    time: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="share of it that was played")]
-
-
-def _as_whole(value: object) -> object:
-    """A whole number that came as text or as a float, as an integer; anything else as it is."""
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-class _PlayedTrackInOtherTypes(PlayedTrack):
-    """The same with an id as the predecessor accepts it: `"10"` and `10.0` are 10."""
-
-    track: Annotated[int, BeforeValidator(_as_whole), Field(gt=-(2**63), lt=2**63)]
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
@@ -67,15 +42,9 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
 
 @runtime_checkable
 class Room(Protocol):
-    """What answers the paths of the listening room; `src/room` has one."""
+    """What answers the path `/room` and those below it: the listening room, an optional part."""
 
-    def is_open(self, path: str) -> bool:
-        """Whether a path needs no token."""
-        ...
-
-    def answers(self, path: str) -> bool:
-        """Whether a path belongs to the room."""
-        ...
+    open_paths: Collection[str]  # those that need no token
 
     async def close(self) -> None:
         """End what it has started."""
@@ -92,54 +61,35 @@ class ServiceApp:
     Args:
         state: what the worker answers from.
         metrics: counts requests and fallbacks.
-        upkeep: coroutines that run beside the requests until they are cancelled.
-        closing: coroutines that are awaited at the end, when no more requests are answered.
-        max_body_bytes: largest body of a request.
-        body_timeout_s: seconds within which a body must arrive.
+        limits: of requests.
+        logged: says which keys a line of the event log has.
         token: the token that a request must send, if any.
-        rate_limit: limits the requests of a client, if given.
-        with_fallback: whether lines of the event log have the source of an answer that no list gave.
-        with_propensity: whether `next` lines have the probability of their recommendation, and the release.
         room: answers `/room`, if there is one.
     """
 
     def __init__(
         self,
-        *,
         state: State,
         metrics: Metrics,
-        upkeep: Iterable[Callable[[], Awaitable[None]]],
-        closing: Iterable[Callable[[], Awaitable[None]]],
-        max_body_bytes: int,
-        body_timeout_s: int | float,
+        *,
+        limits: LimitSettings,
+        logged: LogSettings,
         token: str | None,
-        rate_limit: RateLimit | None,
-        with_fallback: bool,
-        with_propensity: bool,
-        room: "Room | None" = None,
+        room: Room | None = None,
     ) -> None:
         self.state, self._metrics = state, metrics
-        self._upkeep, self._closing = list(upkeep), list(closing)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ending: asyncio.Task[None] | None = None
-        self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
-        self._token = None if token is None else token.encode()
-        self._rate_limit = rate_limit
-        self._with_fallback, self._with_propensity = with_fallback, with_propensity
-        self._strict, self._lenient = TypeAdapter(PlayedTrack), TypeAdapter(_PlayedTrackInOtherTypes)
-        self._pages, self._room = make_pages(state, event_paths=_event_paths()), room
+        self._limits, self._token = limits, None if token is None else token.encode()
+        rate = limits.requests_per_second
+        self._rate_limit = None if rate is None else RateLimit(per_second=rate, burst=limits.burst)
+        self._with_fallback, self._with_propensity = logged.with_fallback, logged.with_propensity
+        self._too_large = f"a body must not be larger than {limits.max_body_bytes} bytes"
+        self._pages, self._room = make_pages(state), room
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or run the startup and shutdown of a worker."""
-        if scope["type"] == "lifespan":
-            await self._run_lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1003})
-            return
+        """Answer one HTTP request; the server sends nothing else."""
         started = time.perf_counter()
         path: str = scope["path"]
-        label = path[1:5] if path.startswith(_EVENT_PATHS) else "page"
+        label = path[1:5] if path.startswith(("/next/", "/last/")) else "page"
         try:
             self._admit(scope, path)
             if label == "page":
@@ -150,16 +100,16 @@ class ServiceApp:
                 await _send(send, status, body)
         except Refusal as refusal:
             status = refusal.status
-            await _send(send, status, _reason(refusal.reason), refusal.headers)
+            await _refuse(send, status, refusal.reason, refusal.headers)
         except Exception:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             _log.exception("internal error: %s %s", scope["method"], label)
-            await _send(send, status, _reason(INTERNAL_ERROR))
+            await _refuse(send, status, INTERNAL_ERROR)
         self._metrics.answered(label, status, time.perf_counter() - started)
 
     def _admit(self, scope: Message, path: str) -> None:
         """Check the token, the page that a browser sends the request from, and the rate limit."""
-        if path in ("/health", "/health/live") or (self._room is not None and self._room.is_open(path)):
+        if path in ("/health", "/health/live") or (self._room is not None and path in self._room.open_paths):
             return
         if self._token is not None:
             header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
@@ -184,13 +134,19 @@ class ServiceApp:
         """`POST /next/<user>` and `POST /last/<user>`."""
         arrived = time.perf_counter()
         digits = path[6:]
-        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_DIGITS):
-            reason = f"/{call}/<user>: user must be a whole number of at most {_MAX_DIGITS} digits"
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS):
+            reason = f"/{call}/<user>: user must be a whole number of at most {MAX_DIGITS} digits"
             raise Refusal(HTTPStatus.NOT_FOUND, reason)
         if scope["method"] != "POST":
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"/{call} accepts POST only", [("allow", "POST")])
         user = int(digits)
-        played = self._parse(await self._read(scope, receive))
+        try:
+            played = PlayedTrack.model_validate_json(await self._read(scope, receive))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the body"
+            expected = 'expected {"track": whole number, "time": share played, from 0 to 1}'
+            raise Refusal(HTTPStatus.BAD_REQUEST, f"{where}: {first['msg']}; {expected}") from None
         state, now = self.state, now_ms()
         if state.log.problem:  # before the track is added to the session
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
@@ -199,18 +155,13 @@ class ServiceApp:
         if row < 0:
             raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, recommender.release))
         arm = recommender.arm_of(user)
-        head = (
-            f'{{"message": "{call}", "timestamp": {now}, "user": {user}, '
-            f'"track": {played.track}, "time": {played.time}, '
-        )
         fallback, extra = None, ""
         if call == "next":
             if recommender.remembers(arm):
                 session = await state.sessions.play(user, played.track, played.time, now)
-                found = await recommender.ask(arm, user, row, session)
+                following, fallback, propensity = await recommender.ask(arm, user, row, session)
             else:
-                found = recommender.follow(arm, user, row)
-            following, fallback, propensity = found
+                following, fallback, propensity = recommender.follow(arm, user, row)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             track = int(recommender.release.track_ids[following])
@@ -227,8 +178,9 @@ class ServiceApp:
         if self._with_fallback:
             extra += f', "fallback": {json.dumps(fallback)}'
         line = (
-            f'{head}"latency": {time.perf_counter() - arrived:.9f}, "recommendation": {recommendation}, '
-            f'"experiments": {recommender.experiments[arm]}{extra}}}\n'
+            f'{{"message": "{call}", "timestamp": {now}, "user": {user}, "track": {played.track}, '
+            f'"time": {played.time}, "latency": {time.perf_counter() - arrived:.9f}, '
+            f'"recommendation": {recommendation}, "experiments": {recommender.experiments[arm]}{extra}}}\n'
         )
         try:
             await state.log.append(line.encode())
@@ -236,41 +188,29 @@ class ServiceApp:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         return answer
 
-    def _parse(self, body: bytes) -> PlayedTrack:
-        try:
-            return self._strict.validate_json(body)
-        except ValidationError:  # rare: only then the slower check for ids of other types is made
-            try:
-                return self._lenient.validate_json(body)
-            except ValidationError as error:
-                raise Refusal(HTTPStatus.BAD_REQUEST, _describe(error)) from None
-
     async def _read(self, scope: Message, receive: Receive) -> bytes:
         """Read the body within the limits of size and time."""
+        most_bytes = self._limits.max_body_bytes
         for name, value in scope["headers"]:
             if name != b"content-length" or not value.isdigit():  # an invalid length cannot make the body longer
                 continue
-            if len(value) > _MAX_DIGITS or int(value) > self._max_body_bytes:
-                raise self._too_large()
+            if len(value) > MAX_DIGITS or int(value) > most_bytes:
+                raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large)
         body = bytearray()
         try:
-            async with asyncio.timeout(self._body_timeout_s):
+            async with asyncio.timeout(self._limits.body_timeout_s):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refusal(HTTPStatus.BAD_REQUEST, "the client closed the connection")
                     body += message.get("body", b"")
-                    if len(body) > self._max_body_bytes:
-                        raise self._too_large()
+                    if len(body) > most_bytes:
+                        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large)
                     if not message.get("more_body"):
                         return bytes(body)
         except TimeoutError:
-            reason = f"the body took longer than {self._body_timeout_s:g} s"
+            reason = f"the body took longer than {self._limits.body_timeout_s:g} s"
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, reason, [("connection", "close")]) from None
-
-    def _too_large(self) -> Refusal:
-        reason = f"a body must not be larger than {self._max_body_bytes} bytes"
-        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
 
     async def _page(self, scope: Message, receive: Receive, send: Send) -> int:
         status = 0
@@ -284,7 +224,7 @@ class ServiceApp:
             await send(message)
 
         try:
-            if self._room is not None and self._room.answers(scope["path"]):
+            if self._room is not None and f"{scope['path']}/".startswith("/room/"):
                 await self._room(scope, await self._read(scope, receive), send_and_note)
             else:
                 await self._pages(scope, receive, send_and_note)
@@ -294,39 +234,15 @@ class ServiceApp:
             _log.exception("internal error: %s page", scope["method"])  # Starlette raises it again after its answer
         return status
 
-    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self._tasks = [asyncio.ensure_future(work()) for work in self._upkeep]
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.close()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
 
-    async def close(self) -> None:
-        """End the upkeep, then close the log and what else is open; all calls wait for the first one.
-
-        The server asks for it once all connections are closed. Who cannot wait for that calls it; requests that are
-        still in progress get no line in the log.
-        """
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end())
-        await asyncio.shield(self._ending)
-
-    async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for close in self._closing:
-            await close()
+async def _refuse(send: Send, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+    body = json.dumps({"reason": reason}, ensure_ascii=False).encode("utf-8", "replace")
+    await _send(send, status, body, [(name.encode(), value.encode()) for name, value in (headers or {}).items()])
 
 
-async def _send(send: Send, status: int, body: bytes, headers: MutableMapping[str, str] | None = None) -> None:
-    more = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length, *more]})
+    await send({"type": "http.response.start", "status": int(status), "headers": [_JSON, length, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -338,40 +254,3 @@ def _is_of_own_page(headers: Mapping[bytes, bytes]) -> bool:
     if (site := headers.get(b"sec-fetch-site")) is not None:
         return site in (b"same-origin", b"none")
     return headers[b"origin"].partition(b"://")[2] == headers.get(b"host")
-
-
-def _reason(text: str) -> bytes:
-    return json.dumps({"reason": text}, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _describe(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"])) or "the body"
-    return f'{where}: {first["msg"]}; expected {{"track": whole number, "time": share played, from 0 to 1}}'
-
-
-def _event_paths() -> dict[str, Any]:
-    """OpenAPI description of `/next` and `/last`."""
-
-    def operation(summary: str, answer: dict[str, str]) -> dict[str, Any]:
-        properties = {name: {"type": kind} for name, kind in answer.items()}
-        schema = {"type": "object", "properties": properties, "required": list(properties)}
-        responses = {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}}
-        responses |= refusals(400, 401, 403, 404, 408, 413, 429, 500, 503)
-        user = {"type": "integer", "minimum": 0, "maximum": 10**_MAX_DIGITS - 1}
-        return {
-            "summary": summary,
-            "parameters": [{"name": "user", "in": "path", "required": True, "schema": user}],
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": PlayedTrack.model_json_schema()}},
-            },
-            "responses": responses,
-        }
-
-    return {
-        "/next/{user}": {
-            "post": operation("The next track after the one just played", {"user": "integer", "track": "integer"})
-        },
-        "/last/{user}": {"post": operation("The session has ended", {"user": "integer"})},
-    }

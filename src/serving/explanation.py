@@ -33,38 +33,24 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
         track is new; one that is not among the candidates, without a rank, was found by exploration.
     """
     release = recommender.release
-    given, vectors = release.arms[arm], release.vectors[arm]
+    given, vectors, row = release.arms[arm], release.vectors[arm], release.row_of(answer.track)
     sessions = recommender.newest_first([played])
-    rows, shares = sessions.rows[0], sessions.shares[0]
-    row = release.row_of(answer.track)
-    found: dict[str, Any] = {
+    rows, shares = sessions[0][0], sessions[1][0]
+    best = recommender.searches[arm].best(*sessions, given.num_lists * release.lists[arm].shape[1])[0].tolist()
+    weights, products, rest = SessionQuery(vectors).products(rows, shares, row)
+    added = weights * products
+    return {
         "user": user,
         "arm": arm,
-        "recommender": given.recommender,
-        "context": given.context,
-        "num_lists": given.num_lists,
-        "pick": given.pick,
-        "artist_gap": given.artist_gap,
+        **{name: getattr(given, name) for name in ("recommender", "context", "num_lists", "pick", "artist_gap")},
         "release": release.version,
         "recommended": release.track(row),
         "is_fallback": answer.is_fallback,
         "propensity": answer.propensity,
-    }
-    if given.exploration:
-        found |= {
-            "exploration": given.exploration,
-            "exploration_plays": given.exploration_plays,
-            "is_new": bool((release.new[arm] == row).any()),
-        }
-    num_candidates = given.num_lists * release.lists[arm].shape[1]
-    best = recommender.candidates(arm, sessions, num_candidates)[0]
-    candidates = best[best >= 0]
-    rank = np.flatnonzero(candidates == row)
-    weights, products, rest = SessionQuery(vectors).products(rows, shares, row)
-    added = weights * products
-    found |= {
-        "candidates": len(candidates),
-        "rank": int(rank[0]) + 1 if len(rank) else None,
+        **given.explores(),
+        **({"is_new": bool((release.new[arm] == row).any())} if given.exploration else {}),
+        "candidates": sum(one >= 0 for one in best),
+        "rank": best.index(row) + 1 if row in best else None,
         "score": round(float(added.sum()) + rest, 6),
         "parts": parts_of(vectors.parts, added.sum(1).tolist()),
         "rest": round(rest, 6),
@@ -81,7 +67,6 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
             )
         ],
     }
-    return found
 
 
 def track_products(

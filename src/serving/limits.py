@@ -2,8 +2,6 @@
 
 from collections import OrderedDict
 
-from segue.errors import check_number
-
 _MOST_CLIENTS = 10_000
 
 
@@ -13,14 +11,9 @@ class RateLimit:
     Args:
         per_second: requests per second that are admitted on average.
         burst: requests that are admitted at once.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(self, *, per_second: int | float, burst: int) -> None:
-        check_number("limits.requests_per_second", per_second, above=0)
-        check_number("limits.burst", burst, whole=True, least=1)
         self.per_second, self._burst = per_second, burst
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 

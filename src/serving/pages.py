@@ -1,16 +1,21 @@
-"""All pages of the service except `/next` and `/last`, which `/docs` describes as well."""
+"""All pages of the service except `/next` and `/last`, which are described here as well."""
 
-from collections.abc import Mapping
+import base64
+import hashlib
+import json
+import re
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Request
+from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from segue.serving.docs_page import DOCS, POLICY
 from segue.serving.explanation import explain
 from segue.serving.log_writer import now_ms
 from segue.serving.prometheus_metrics import exposition
@@ -31,54 +36,99 @@ _REASONS = {
     500: "an internal error; the terminal of the service shows the details",
     503: "the event log cannot be written",
 }
-_OPEN = ("/health", "/health/live")
-"""Paths without token and rate limit."""
+_OPEN = ("/health", "/health/live")  # paths without token and rate limit
 
 
-def refusals(*statuses: int) -> dict[str, Any]:
-    """OpenAPI description of the answers that have a reason.
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
 
-    Args:
-        statuses: their statuses.
-    """
+MAX_DIGITS = 18
+"""Of the id of a user."""
+
+# The page at `/docs`: all endpoints, to read and to try. It loads nothing else but `/openapi.json`.
+_DOCS = Path(__file__).with_name("docs.html").read_text(encoding="utf-8")
+
+Id = Annotated[int, InPath(gt=-(2**63), lt=2**63)]
+User = Annotated[int, InPath(ge=0, lt=10**MAX_DIGITS)]
+
+
+def _as_whole(value: object) -> object:
+    """A whole number that came as text or as a float, as the predecessor accepts it; anything else as it is."""
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class PlayedTrack(BaseModel):
+    """Body of `/next` and `/last`: the track that has just ended."""
+
+    model_config = ConfigDict(strict=True)
+
+    track: Annotated[int, BeforeValidator(_as_whole), Field(gt=-(2**63), lt=2**63, description="raw id of the track")]
+    time: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="share of it that was played")]
+
+
+class Ended(BaseModel):
+    """Answer of `/last`."""
+
+    user: int
+
+
+class NextTrack(Ended):
+    """Answer of `/next`."""
+
+    track: int
+
+
+def _hash_of(element: str) -> str:
+    """The hash by which a content security policy knows the one script or style of the page at `/docs`."""
+    (content,) = re.findall(f"<{element}>(.*?)</{element}>", _DOCS, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+# Content security policy of that page.
+_POLICY = (
+    f"default-src 'none'; script-src {_hash_of('script')}; style-src {_hash_of('style')}; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI description of the answers that have a reason."""
     reason = {"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]}
     content = {"application/json": {"schema": reason}}
     return {str(status): {"description": _REASONS[status], "content": content} for status in statuses}
 
 
 class _Pages(FastAPI):
-    event_paths: Mapping[str, Any]
-
     def openapi(self) -> dict[str, Any]:
-        """The description by FastAPI, with our refusals, and with `/next` and `/last` before the other pages."""
+        """The description by FastAPI, with our refusals, and in one piece."""
         if not self.openapi_schema:
             schema = super().openapi()
             for path, operations in schema["paths"].items():
                 for answers in (operation["responses"] for operation in operations.values()):
                     has_value = answers.pop("422", None) is not None  # `refuse_value` answers with 404, as Flask does
-                    answers |= refusals(*[404] * has_value, *[401, 429] * (path not in _OPEN), 500)
-            del schema["components"]  # the form of a 422
-            schema["paths"] = {**self.event_paths, **schema["paths"]}
-        return super().openapi()
+                    answers |= _refusals(*[404] * has_value, *[401, 429] * (path not in _OPEN), 500)
+            parts, text = schema.pop("components")["schemas"], json.dumps(schema)
+            for name, part in parts.items():
+                text = text.replace(json.dumps({"$ref": f"#/components/schemas/{name}"}), json.dumps(part))
+            self.openapi_schema = json.loads(text)
+        return self.openapi_schema
 
 
-def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
+def make_pages(state: State) -> FastAPI:
     """The pages of a service.
 
     Args:
         state: what the pages show.
-        event_paths: OpenAPI description of `/next` and `/last`.
     """
     app = _Pages(
         title="Segue",
         summary="Recommends the next track.",
-        version=state.release.version,
+        version=state.recommender.release.version,
         redirect_slashes=False,
         docs_url=None,  # those of FastAPI load their scripts from a public host
         redoc_url=None,
     )
-    app.event_paths = event_paths
-    Id = Annotated[int, Path(gt=-(2**63), lt=2**63)]  # noqa: N806 - a type
 
     @app.exception_handler(HTTPException)
     async def refuse(_: Request, error: HTTPException) -> Response:
@@ -95,6 +145,15 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         where = ".".join(map(str, first["loc"]))
         return JSONResponse({"reason": f"{where}: {first['msg']}"}, HTTPStatus.NOT_FOUND)
 
+    async def answer(user: User, played: PlayedTrack) -> None:  # noqa: ARG001 - ServiceApp answers before
+        raise AssertionError
+
+    for path, made, summary in (
+        ("/next/{user}", NextTrack, "The next track after the one just played"),
+        ("/last/{user}", Ended, "The session has ended"),
+    ):
+        app.post(path, response_model=made, summary=summary, responses=_refusals(400, 403, 408, 413, 503))(answer)
+
     @app.get("/")
     async def root() -> dict[str, str]:
         """The service is running."""
@@ -102,19 +161,19 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return HTMLResponse(DOCS, headers={"content-security-policy": POLICY})
+        return HTMLResponse(_DOCS, headers={"content-security-policy": _POLICY})
 
     @app.get("/track/{track}")
     async def track_record(track: Id) -> dict[str, Any]:
         """The record of a track, with the ids that the first arm with lists of tracks has after it, best first."""
-        release = state.release
+        release = state.recommender.release
         row = _row(release, track)
         return {**release.track(row), "recommendations": release.recommended_ids(row)}
 
     @app.get("/recommendations/{track}")
     async def recommendations(track: Id) -> dict[str, Any]:
         """The list of each arm after a track, best first."""
-        release = state.release
+        release = state.recommender.release
         row = _row(release, track)
         return {
             **release.track(row),
@@ -125,18 +184,19 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
     @app.get("/experiments")
     async def experiments() -> dict[str, Any]:
         """The experiment and its arms."""
-        release = state.release
+        release = state.recommender.release
         arms = {
             name: {"recommender": arm.recommender, "policy": arm.policy}
             | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
             | ({"context": arm.context, "num_lists": arm.num_lists} if arm.is_of_session else {})
-            | (_exploration(release, name) if arm.exploration else {})
+            | arm.explores()
+            | ({"new_tracks": len(release.new[name])} if arm.exploration else {})
             for name, arm in release.arms.items()
         }
         return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
 
     @app.get("/explain/{user}")
-    async def explain_last_answer(user: Annotated[int, Path(ge=0, lt=10**18)]) -> dict[str, Any]:
+    async def explain_last_answer(user: User) -> dict[str, Any]:
         """Why the last answer to a user: the session and its weights, and the score by parts. For `context=session`."""
         recommender = state.recommender
         arm = recommender.arm_of(user)
@@ -154,11 +214,10 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
     @app.get("/health", responses={503: {"description": "Requests are not answered"}})
     async def health() -> Response:
         """Whether requests are answered (200) or not (503), and the problems of this service."""
-        is_ready = state.log.problem is None
-        problems = state.problems()
+        is_ready, problems = state.log.problem is None, state.problems()
         status = "unready" if not is_ready else "degraded" if problems else "ok"
         body = {"status": status, "live": True, "ready": is_ready, "problems": problems}
-        body["version"] = state.release.version
+        body |= {"version": state.recommender.release.version}
         return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     @app.get("/health/live")
@@ -172,13 +231,6 @@ def make_pages(state: State, *, event_paths: Mapping[str, Any]) -> FastAPI:
         return PlainTextResponse(exposition(state.workers), media_type=CONTENT_TYPE_LATEST)
 
     return app
-
-
-def _exploration(release: Release, arm: str) -> dict[str, Any]:
-    """How an arm explores, and how many tracks are new."""
-    given = release.arms[arm]
-    num = {"exploration_plays": given.exploration_plays, "new_tracks": len(release.new[arm])}
-    return {"exploration": given.exploration, **num}
 
 
 def _row(release: Release, track: int) -> int:

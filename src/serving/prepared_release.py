@@ -1,7 +1,7 @@
-"""Reads what the arms of an experiment need, and prepares a release that can be written."""
+"""Reads what the arms of an experiment need for a release."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,9 @@ from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.recommendations import Recommendations, key_of_lines
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
-from segue.serving.release import Arm, write_release
+from segue.serving.release import Arm, ReleaseContents
 
 _WORDS = sorted(set(POLICIES) - set(LISTS))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PreparedRelease:
-    """The checked contents of a release; see `write_release`.
-
-    Args:
-        files: the file of each arm that has lists; the release records where it was, for the listening room.
-    """
-
-    experiment: str
-    arms: Mapping[str, Arm]
-    catalog: Catalog
-    top_tracks: Int64[np.ndarray, "P"]
-    lists: Mapping[str, Recommendations]
-    vectors: Mapping[str, SessionVectors]
-    files: Mapping[str, Path]
-
-    def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
-        """Write the release; returns its version."""
-        parts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "files"}
-        origins = {f"lists_{arm}": str(file.absolute()) for arm, file in self.files.items()}
-        return write_release(folder, **parts, provenance={**provenance, **origins})
 
 
 def prepare_release(
@@ -58,7 +35,7 @@ def prepare_release(
     tracks: Path | None,
     world: Callable[[], Any],
     locate: Callable[[str], Path],
-) -> PreparedRelease:
+) -> ReleaseContents:
     """Read what the arms of an experiment need.
 
     The catalogue comes from `tracks`, or from the first file with lists of tracks, or, where no arm has a file, from
@@ -93,8 +70,8 @@ def prepare_release(
     files: dict[str, Path] = {}
     defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
     defaults |= {"exploration": exploration, "exploration_plays": exploration_plays}
-    for arm in check_arms(arms):
-        where = _where(arm, arms)
+    names = {arm: f"arms.{arm}" if len(arms) > 1 else "recommendations" for arm in check_arms(arms)}  # as typed
+    for arm, where in names.items():
         checked[arm], file = _arm(where, arms[arm], defaults, locate)
         if checked[arm].artist_gap > max_tracks:
             raise InputError(
@@ -103,27 +80,28 @@ def prepare_release(
             )
         if file is not None:
             files[arm] = file
-    if not files and (setting := _pick_setting({**defaults, "num_lists": None, "exploration_plays": None})):
-        raise InputError(f"{setting} applies to lists, and no arm has any; leave it out, or give an arm {FILES}")
     catalog, top_tracks, lists = _catalogue(files, tracks, world)
     if not len(top_tracks) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
-    lists |= {arm: Recommendations.read(file, catalog) for arm, file in files.items() if arm not in lists}
-    for arm in (arm for arm in files if lists[arm].users is not None):
-        checked[arm] = replace(checked[arm], policy="user_lists", context="last")
-        if _settings(arms[arm]).get("context", context) == "session":
-            raise InputError(
-                f"{_where(arm, arms)}: context=session needs lists of tracks, and {files[arm]} has lists of users"
-            )
+    vectors = {}
     for arm, file in files.items():
+        where = names[arm]
+        if arm not in lists:
+            lists[arm] = Recommendations.read(file, catalog)
+        if lists[arm].users is not None:
+            checked[arm] = replace(checked[arm], policy="user_lists", context="last")
+            if _settings(arms[arm]).get("context", context) == "session":
+                raise InputError(f"{where}: context=session needs lists of tracks, and {file} has lists of users")
         if checked[arm].exploration:
-            new_rows(lists[arm].plays, checked[arm].exploration_plays, f"{_where(arm, arms)}: {file}")
-    vectors = {
-        arm: _vectors(_where(arm, arms), file.with_name(FILE), catalog, checked[arm], max_tracks)
-        for arm, file in files.items()
-        if checked[arm].is_of_session
-    }
-    return PreparedRelease(
+            new_rows(lists[arm].plays, checked[arm].exploration_plays, f"{where}: {file}")
+        if checked[arm].is_of_session:
+            vectors[arm] = SessionVectors.read(file.with_name(FILE), catalog)
+            if (needed := max(vectors[arm].max_length, checked[arm].num_lists)) > max_tracks:
+                raise InputError(
+                    f"{where}: context=session of this run looks at the last {needed} tracks, and {max_tracks} are "
+                    "remembered; set sessions.max_tracks of the service at least as high, or use context=last"
+                )
+    return ReleaseContents(
         experiment=experiment,
         arms=checked,
         catalog=catalog,
@@ -134,23 +112,8 @@ def prepare_release(
     )
 
 
-def _where(arm: str, arms: Mapping[Any, Any]) -> str:
-    """How an arm is named on the command line."""
-    return f"arms.{arm}" if len(arms) > 1 else "recommendations"
-
-
 def _settings(given: Any) -> dict[Any, Any]:
     return {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
-
-
-def _vectors(where: str, path: Path, catalog: Catalog, arm: Arm, max_tracks: int) -> SessionVectors:
-    vectors = SessionVectors.read(path, catalog)
-    if (needed := max(vectors.max_length, arm.num_lists)) > max_tracks:
-        raise InputError(
-            f"{where}: context=session of this run looks at the last {needed} tracks, and {max_tracks} are remembered; "
-            "set sessions.max_tracks of the service at least as high, or use context=last"
-        )
-    return vectors
 
 
 def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
@@ -171,25 +134,14 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     if named.kind == "word":
         if name not in _WORDS:
             raise InputError(unknown_recommender(where, name, _WORDS, FILES))
-        if setting := _pick_setting(own):
-            raise InputError(f"{where}: {setting} applies to lists, and {name} has none; leave it out")
         return Arm(recommender=name, policy=name, **how), None
     if named.kind == "url":
         raise InputError(f"{where}: {name!r} is another service; choose one of {', '.join(_WORDS)}, {FILES}")
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
     found = context_of(where, settings["context"], file)
-    if found == "last" and "num_lists" in own:
-        raise InputError(f"{where}: num_lists={own['num_lists']} applies to context=session alone; leave it out")
     how |= {"context": found, "num_lists": settings["num_lists"]} if found == "session" else {}
     how |= explores if explores["exploration"] else {}
     return Arm(recommender=name, policy="lists", **how), file
-
-
-def _pick_setting(settings: Mapping[str, Any]) -> str:
-    """The first setting of how to pick that is not the default, as it is typed; empty where there is none."""
-    defaults = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": None}
-    defaults |= {"exploration": 0, "exploration_plays": None}
-    return next((f"{key}={settings[key]}" for key in defaults if settings.get(key, defaults[key]) != defaults[key]), "")
 
 
 def _catalogue(

@@ -1,29 +1,32 @@
 """Metrics for Prometheus, added up over the workers of a machine.
 
-The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before this module is imported.
+The environment variable `PROMETHEUS_MULTIPROC_DIR` must name a folder before this module is imported. It uses
+prometheus_client beyond its documented interface, tried with prometheus_client 0.26: `tests/test_private_parts.py` says
+which part an upgrade has taken away.
 """
 
 import contextlib
-import logging
 import os
 from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from segue.serving.prometheus_parts import name_files_by_worker
 from segue.serving.worker_table import WorkerTable
-
-_log = logging.getLogger("segue.serving")
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
-name_files_by_worker()
+_name = "supervisor"
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # otherwise prometheus_client counts in memory
+    # files have the name of a worker: one that was restarted goes on counting in the files of the one before. With
+    # process ids each restart would leave two more files, which every request for the metrics reads
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _name)
 
 _requests = Counter("segue_requests", "Requests answered.", ["endpoint", "status"])
 _seconds = Histogram("segue_request_seconds", "Time until a request is answered.", ["endpoint"], buckets=_SECONDS)
@@ -34,13 +37,18 @@ _log_lines = Gauge("segue_log_lines", "Events written by the workers alive.", mu
 _problems = Gauge("segue_problems", "Number of problems that /health reports.", multiprocess_mode="livemax")
 
 
+def count_as(name: str) -> None:
+    """Count in the files of a worker from now on; no other process may count in them at the same time."""
+    global _name
+    _name = name
+
+
 class Metrics:
     """Counts what a worker does."""
 
     def __init__(self) -> None:
         self._by_answer: dict[tuple[str, int], Callable[[], None]] = {}
         self._by_endpoint: dict[str, Callable[[float], None]] = {}
-        self._recent_fallbacks: Counted[tuple[str, str]] = Counted()
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -58,15 +66,6 @@ class Metrics:
     def fell_back(self, arm: str, source: str) -> None:
         """No list gave an answer."""
         _fallbacks.labels(arm, source).inc()
-        self._recent_fallbacks[arm, source] += 1
-
-    def report_fallbacks(self) -> None:
-        """Put the fallbacks since the last call into the service's own log."""
-        if self._recent_fallbacks:
-            counts = sorted(self._recent_fallbacks.items())
-            text = ", ".join(f"{arm} {source} {number}" for (arm, source), number in counts)
-            _log.warning("recent answers that no list gave: %s", text)
-            self._recent_fallbacks.clear()
 
     def observe(self, num_waiting: int, num_lines: int, num_problems: int) -> None:
         """Record the present state of the log and of the service."""
@@ -75,11 +74,10 @@ class Metrics:
         _problems.set(num_problems)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """What all workers have counted since the service started.
+class Totals(NamedTuple):
+    """What all workers have counted since the service started, also those that died.
 
-    Args:
+    Attributes:
         requests: requests answered, by endpoint and status.
         num_events: events written to the event log.
         num_fallbacks: answers that no list gave.
@@ -91,44 +89,34 @@ class Totals:
 
 
 def totals() -> Totals:
-    """Add up the counters of all workers, those that died among them."""
+    """Add up the counters of all workers."""
     requests: Counted[tuple[str, str]] = Counted()
     sums: Counted[str] = Counted()
-    for metric in _WorkerFiles().collect():
-        for sample in metric.samples:
-            if sample.name == "segue_requests_total":
-                requests[sample.labels["endpoint"], sample.labels["status"]] += int(sample.value)
-            sums[sample.name] += int(sample.value)
-    return Totals(
-        requests=dict(requests),
-        num_events=sums["segue_events_logged_total"],
-        num_fallbacks=sums["segue_fallbacks_total"],
-    )
+    for sample in (sample for metric in _counted() for sample in metric.samples):
+        sums[sample.name] += int(sample.value)
+        if sample.name == "segue_requests_total":
+            requests[sample.labels["endpoint"], sample.labels["status"]] += int(sample.value)
+    return Totals(dict(requests), sums["segue_events_logged_total"], sums["segue_fallbacks_total"])
 
 
-class _WorkerFiles(Collector):
+def _counted() -> Iterable[Metric]:
     """What the workers have counted in their files."""
-
-    def collect(self) -> Iterable[Metric]:
+    filled = []
+    for path in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db"):
         # a worker that starts creates its files empty, and one that is killed in that moment leaves them so
-        files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db")
-        filled = sorted(str(path) for path in files if _is_filled(path))
-        metrics: Iterable[Metric] = MultiProcessCollector.merge(filled, accumulate=True)
-        return metrics
+        with contextlib.suppress(FileNotFoundError):  # the gauges of a worker that has just died
+            filled += [str(path)] if path.stat().st_size else []
+    metrics: Iterable[Metric] = MultiProcessCollector.merge(sorted(filled), accumulate=True)
+    return metrics
 
 
-def _is_filled(path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):  # the gauges of a worker that has just died
-        return path.stat().st_size > 0
-    return False
-
-
-class _WorkerMetrics(Collector):
+class _AllMetrics(Collector):
     def __init__(self, workers: WorkerTable) -> None:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         workers = self._workers
+        yield from _counted()
         yield GaugeMetricFamily("segue_workers_configured", "Workers that should run.", value=len(workers))
         yield GaugeMetricFamily("segue_workers_alive", "Workers that answer requests.", value=workers.num_ready)
         restarts = CounterMetricFamily("segue_worker_restarts", "Restarts after a worker died.", labels=["worker"])
@@ -137,14 +125,6 @@ class _WorkerMetrics(Collector):
         yield restarts
 
 
-def forget_gauges(worker: str) -> None:
-    """Remove the gauges of a worker that has died; its counters stay."""
-    mark_process_dead(worker)
-
-
 def exposition(workers: WorkerTable) -> bytes:
     """The metrics of all workers, in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_WorkerFiles())
-    registry.register(_WorkerMetrics(workers))
-    return generate_latest(registry)
+    return generate_latest(_AllMetrics(workers))

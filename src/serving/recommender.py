@@ -10,7 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Int64
 
 from segue.assignment import salt_of, treatment
 from segue.picking.picker import NUM_POPULAR, Picker
@@ -27,26 +27,6 @@ class Next(NamedTuple):
     row: int
     fallback: str | None
     propensity: float
-
-
-class Sessions(NamedTuple):
-    """Sessions as session vectors need them, newest track first.
-
-    Attributes:
-        rows: rows of the tracks; -1 for tracks that the release does not have, and after the oldest one.
-        shares: share of each that was played; NaN where it is unknown.
-    """
-
-    rows: Int64[np.ndarray, "S T"]
-    shares: Float32[np.ndarray, "S T"]
-
-
-class _Asked(NamedTuple):
-    arm: str
-    user: int
-    row: int
-    played: Played
-    answer: asyncio.Future[Next]
 
 
 class Recommender:
@@ -75,7 +55,7 @@ class Recommender:
             )
             for arm, given in release.arms.items()
         }
-        self._searches = {
+        self.searches = {
             arm: SessionSearch(
                 release.vectors[arm],
                 release.lists[arm],
@@ -85,7 +65,8 @@ class Recommender:
             for arm, given in release.arms.items()
             if given.is_of_session
         }
-        self._asked: list[_Asked] = []
+        """Of each arm with `context=session`: the best tracks of the lists of the last tracks of sessions."""
+        self._asked: dict[str, list[tuple[int, int, Played, asyncio.Future[Next]]]] = {}
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
         self.version = json.dumps(release.version)
@@ -97,7 +78,7 @@ class Recommender:
 
     def remembers(self, arm: str) -> bool:
         """Whether an arm needs the tracks that the session has played."""
-        return arm in self._searches or self._pickers[arm].needs_session
+        return arm in self.searches or self._pickers[arm].needs_session
 
     def follow(self, arm: str, user: int, row: int, played: Played = _NOTHING) -> Next:
         """The next track after a track.
@@ -112,7 +93,7 @@ class Recommender:
         if self.remembers(arm) or picker.exploration:
             return self._together(arm, [user], [row], [played])[0]
         candidates = self.release.candidates(arm, user, row) if picker.has_lists else _NO_LIST
-        return self._next(picker, *picker.pick_one(candidates, row, self._rng))
+        return _next(picker, *picker.pick_one(candidates, row, self._rng))
 
     def ask(self, arm: str, user: int, row: int, played: Played) -> asyncio.Future[Next]:
         """As `follow`, for the requests of one turn of the event loop together, which costs each of them less.
@@ -127,47 +108,50 @@ class Recommender:
         if not self._asked:
             loop.call_soon(self._answer)
         answer: asyncio.Future[Next] = loop.create_future()
-        self._asked.append(_Asked(arm, user, row, played, answer))
+        self._asked.setdefault(arm, []).append((user, row, played, answer))
         return answer
 
     def _answer(self) -> None:
-        asked, self._asked = self._asked, []
-        try:
-            for arm in dict.fromkeys(one.arm for one in asked):
-                _, users, rows, played, waiting = zip(*(one for one in asked if one.arm == arm), strict=True)
-                for future, answer in zip(waiting, self._together(arm, users, rows, played), strict=True):
-                    if not future.done():  # its request was cancelled
-                        future.set_result(answer)
-        except Exception as error:
-            for one in asked:
-                if not one.answer.done():
-                    one.answer.set_exception(error)
+        asked, self._asked = self._asked, {}
+        for arm, of_arm in asked.items():
+            users, rows, played, waiting = zip(*of_arm, strict=True)
+            answers: Sequence[Next | Exception]
+            try:
+                answers = self._together(arm, users, rows, played)
+            except Exception as error:
+                answers = [error] * len(waiting)
+            for future, answer in zip(waiting, answers, strict=True):
+                if future.done():  # its request was cancelled
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
 
     def _together(self, arm: str, users: Sequence[int], rows: Sequence[int], played: Sequence[Played]) -> list[Next]:
         picker, last = self._pickers[arm], np.array(rows)
         candidates, heard = np.empty((len(last), 0), np.int32), last[:, None]
         if self.remembers(arm):
-            sessions = self.newest_first(played)
-            heard = sessions.rows
-        if search := self._searches.get(arm):
+            heard, shares = self.newest_first(played)
+        if search := self.searches.get(arm):
             given = self.release.arms[arm]
             k = search.num_kept(pick=given.pick, artist_gap=given.artist_gap, exploration=given.exploration)
-            candidates = search.best(*sessions, k)
+            candidates = search.best(heard, shares, k)
         elif picker.has_lists:
             candidates = self.release.candidates(arm, np.array(users), last)
         picked = picker.pick_next(candidates, heard, self._rng)
         columns = picked.rows.tolist(), picked.propensities.tolist(), picked.sources.tolist()
-        return [self._next(picker, *one) for one in zip(*columns, strict=True)]
+        return [_next(picker, *one) for one in zip(*columns, strict=True)]
 
-    @staticmethod
-    def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
-        return Next(row, picker.sources[source] if source else None, propensity)
-
-    def newest_first(self, played: Sequence[Played]) -> Sessions:
+    def newest_first(self, played: Sequence[Played]) -> tuple[Int64[np.ndarray, "S T"], Float32[np.ndarray, "S T"]]:
         """Sessions in the order that session vectors need.
 
         Args:
             played: what each session has played, at least one track.
+
+        Returns:
+            Rows of the tracks; -1 for tracks that the release does not have, and after the oldest one. The share of
+            each that was played; NaN where it is unknown.
         """
         lengths = np.array([len(one.tracks) for one in played], np.int64)
         num = int(lengths.sum())
@@ -181,17 +165,8 @@ class Recommender:
         at = np.arange(0, rows.size, rows.shape[1]) + lengths.cumsum() - 1
         flat = at.repeat(lengths) - np.arange(num)
         rows.ravel()[flat], shares.ravel()[flat] = found, np.fromiter(known, np.float32)
-        return Sessions(rows, shares)
+        return rows, shares
 
-    def candidates(self, arm: str, sessions: Sessions, k: int) -> Int32[np.ndarray, "S K"]:
-        """The best tracks of the lists of the last tracks, for each session.
 
-        Args:
-            arm: name of an arm with `context=session`.
-            sessions: the sessions.
-            k: how many are kept (K).
-
-        Returns:
-            Rows of the candidates, best first; -1 fills up.
-        """
-        return self._searches[arm].best(*sessions, k)
+def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
+    return Next(row, picker.sources[source] if source else None, propensity)

@@ -5,11 +5,11 @@ last. A replica copies a version into its folder once and answers from there; re
 """
 
 import json
-import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +19,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from segue.errors import InputError, check_number
-from segue.serving.release import HEAD, Release, check_head, read_head
+from segue.errors import InputError
+from segue.serving.release import HEAD, Release, parse_head, read_head
 from segue.serving.release_store import FolderStore, Index, StoreUnreachableError, damaged
-from segue.serving.session_memory import Noted, Played, SessionMemory, check_limits
+from segue.serving.session_memory import MappedSessions, Noted, Played
+from segue.serving.settings import RedisSettings, SessionSettings
 
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
@@ -33,13 +34,12 @@ _MOST_CONNECTIONS = 64
 # are not retried: a Redis that hangs would delay a request twice.
 _PROTOCOL = 2
 _LOST = (redis.ConnectionError,)
+# Exceptions when a connection is lost; uvloop raises RuntimeError for one that was reset while idle.
 _LOST_BY_UVLOOP: Any = (*_LOST, RuntimeError)
-"""Exceptions when a connection is lost; uvloop raises RuntimeError for one that was reset while idle."""
 
-UNREACHABLE = (redis.RedisError, OSError)
-"""Exceptions of redis-py when Redis does not answer."""
-_UNSHARED = (*UNREACHABLE, RuntimeError)
-"""The same in an event loop of uvloop: a new connection, too, may be reset before its first command."""
+_UNREACHABLE = (redis.RedisError, OSError)  # exceptions of redis-py when Redis does not answer
+# The same in an event loop of uvloop: a new connection, too, may be reset before its first command.
+_UNSHARED = (*_UNREACHABLE, RuntimeError)
 
 
 class RedisStore:
@@ -47,24 +47,21 @@ class RedisStore:
 
     Args:
         url: `redis://host:port/db`, with user and password if Redis requires them.
-        name: prefix of every key, so that several services can share one Redis.
-        local: the folder of this replica.
-        keep: number of versions that are kept.
-        timeout_s: seconds to wait for an answer.
+        settings: of the store; its name is the prefix of every key, so that several services can share one Redis.
 
     Raises:
         InputError: the URL is invalid.
     """
 
-    def __init__(self, *, url: str, name: str, local: FolderStore, keep: int, timeout_s: int | float) -> None:
-        check_number("store.timeout_s", timeout_s, above=0)
-        self.where, self.local = _without_password(url), local
-        self._prefix, self._keep = f"{name}:", keep
+    def __init__(self, url: str, settings: RedisSettings) -> None:
+        head, at, tail = url.rpartition("@")
+        self.where = f"{head.split('://')[0]}://…@{tail}" if at else url  # without user and password
+        self.local, self._settings = FolderStore(Path(settings.folder), keep=settings.keep), settings
         try:
             self._redis = redis.Redis.from_url(
                 url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
+                socket_timeout=settings.timeout_s,
+                socket_connect_timeout=settings.timeout_s,
                 protocol=_PROTOCOL,
                 retry=Retry(NoBackoff(), 1, supported_errors=_LOST),
             )
@@ -81,7 +78,7 @@ class RedisStore:
             return Index.parse(self._get("index"), f"{self.where}, key {self._key('index')}")
 
     def publish(self, version: str) -> str:
-        """Copy a version from the local folder to Redis and make it current.
+        """Copy a version from the local folder to Redis, make it current, and return it.
 
         Raises:
             InputError: Redis does not answer, or has no memory left.
@@ -90,11 +87,13 @@ class RedisStore:
         head = read_head(folder)
         with self._errors_as_input():
             for name in head["arrays"]:
-                for number, piece in enumerate(_pieces(folder / f"{name}.npy")):
-                    self._redis.set(self._key(version, name, number), piece)
+                with (folder / f"{name}.npy").open("rb") as file:
+                    for number, piece in enumerate(iter(lambda: file.read(_PIECE_BYTES), b"")):
+                        self._redis.set(self._key(version, name, number), piece)
             self._redis.set(self._key(version, HEAD), json.dumps(head))
-            for old in self._change(lambda index: index.after_load(version, self._keep)):
-                self._delete(old)
+            for old in self._change(lambda index: index.after_load(version, self._settings.keep)):
+                for key in self._redis.scan_iter(match=self._key(old, "*"), count=1000):
+                    self._redis.unlink(key)
         return version
 
     def rollback(self) -> str:
@@ -103,16 +102,15 @@ class RedisStore:
         Raises:
             InputError: there is no earlier version, it is damaged, or Redis does not answer.
         """
-        with self._errors_as_input():
+        with self._errors_as_input(), tempfile.TemporaryDirectory() as folder:
             version = str(self.index().after_rollback(self.where).current)
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    self._copy(version, Path(folder))
-                    Release(Path(folder))
-                except StoreUnreachableError:
-                    raise
-                except InputError:
-                    raise InputError(damaged(version, self.where)) from None
+            try:
+                self._copy(version, Path(folder))
+                Release(Path(folder))
+            except StoreUnreachableError:
+                raise
+            except InputError:
+                raise InputError(damaged(version, self.where)) from None
             self._change(lambda index: (index.after_rollback(self.where), []))
             return str(self.index().current)
 
@@ -137,11 +135,7 @@ class RedisStore:
 
     def _copy(self, version: str, folder: Path) -> None:
         where = f"release {version} in {self.where}"
-        text = self._get(version, HEAD)
-        try:
-            head = check_head(json.loads(text or b"null"), where)
-        except (ValueError, RecursionError):
-            raise InputError(f"{where} is damaged; load it again") from None
+        head = parse_head(self._get(version, HEAD) or b"null", where)
         if head["version"] != version:
             raise InputError(f"{where} is damaged: its contents are of version {head['version']!r}; load it again")
         for name in head["arrays"]:
@@ -153,35 +147,28 @@ class RedisStore:
                     file.write(piece)
         (folder / HEAD).write_text(json.dumps(head), encoding="utf-8")
 
-    def _change(self, change: Any) -> list[str]:
+    def _change(self, change: Callable[[Index], tuple[Index, list[str]]]) -> list[str]:
         """Replace the index; if another process changed it in the meantime, apply the change to the new one."""
-        removed: list[str] = []
 
-        def work(pipe: Any) -> None:
-            nonlocal removed
+        def work(pipe: Any) -> Any:
             index, removed = change(Index.parse(pipe.get(self._key("index")), self.where))
             pipe.multi()
-            pipe.set(self._key("index"), json.dumps(index.json()))
+            pipe.set(self._key("index"), json.dumps(asdict(index)))
+            return removed
 
-        self._redis.transaction(work, self._key("index"))
-        return removed
-
-    def _delete(self, version: str) -> None:
-        pattern = self._key(version, "*")
-        for key in self._redis.scan_iter(match=pattern, count=1000):
-            self._redis.unlink(key)
+        return cast("list[str]", self._redis.transaction(work, self._key("index"), value_from_callable=True))
 
     def _get(self, *parts: object) -> bytes | None:
         return cast("bytes | None", self._redis.get(self._key(*parts)))  # bytes, as nothing is decoded
 
     def _key(self, *parts: object) -> str:
-        return self._prefix + ":".join(map(str, parts))
+        return ":".join(map(str, (self._settings.name, *parts)))
 
     @contextmanager
     def _errors_as_input(self) -> Iterator[None]:
         try:
             yield
-        except UNREACHABLE as error:
+        except _UNREACHABLE as error:
             raise StoreUnreachableError(f"Redis at {self.where} does not answer as it should: {error}") from None
 
 
@@ -190,39 +177,25 @@ class RedisSessions:
 
     Args:
         url: address of Redis.
-        name: prefix of every key.
+        settings: of the store. After a failure Redis is asked again when `timeout_s` seconds have passed.
+        limits: of the sessions; `capacity` is not used: `maxmemory` of Redis limits the number of sessions.
         local: is used while Redis does not answer.
-        capacity: is checked but not used: `maxmemory` of Redis limits the number of sessions.
-        max_tracks: number of tracks of a session that are remembered; older ones are forgotten.
-        idle_s: seconds without a request after which a session has ended.
-        timeout_s: seconds to wait for an answer, and to pause after a failure before Redis is asked again.
     """
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        name: str,
-        local: SessionMemory,
-        capacity: int,
-        max_tracks: int,
-        idle_s: int | float,
-        timeout_s: int | float,
-    ) -> None:
-        check_limits(capacity, max_tracks, idle_s)
+    def __init__(self, url: str, settings: RedisSettings, limits: SessionSettings, local: MappedSessions) -> None:
         # more requests than connections wait for a free one; a plain pool would raise an error instead
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=_MOST_CONNECTIONS,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
+            timeout=settings.timeout_s,
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
             protocol=_PROTOCOL,
             retry=AsyncRetry(NoBackoff(), 1, supported_errors=_LOST_BY_UVLOOP),
         )
         self._redis: Any = redis.asyncio.Redis.from_pool(pool)
-        self._prefix, self._answers, self._local = f"{name}:session:", f"{name}:answer:", local
-        self._max_tracks, self._idle_ms, self._pause_s = max_tracks, int(idle_s * 1000), timeout_s
+        self._name, self._pause_s, self._local = settings.name, settings.timeout_s, local
+        self._max_tracks, self._idle_ms = limits.max_tracks, int(limits.idle_s * 1000)
         self._problem: str | None = None
         self._paused_until_s = self._recent_until_s = 0.0
 
@@ -233,96 +206,70 @@ class RedisSessions:
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
         """Add a track to the session of a user; returns all of the session in order, this track last."""
-        key = f"{self._prefix}{user}"
-        if self._should_ask():
-            try:
-                async with self._redis.pipeline(transaction=True) as pipe:
-                    pipe.unlink(f"{self._answers}{user}")
-                    pipe.rpush(key, f"{track} {share}").ltrim(key, -self._max_tracks, -1).pexpire(key, self._idle_ms)
-                    answers = await pipe.lrange(key, 0, -1).execute()
-                self._mark_available()
-                return _played(answers[-1])
-            except _UNSHARED as error:
-                self._mark_unavailable(error)
-        return await self._local.play(user, track, share, now_ms)
+        session, answer = self._keys(user)
+        found = await self._ask(
+            lambda pipe: (
+                pipe.unlink(answer)
+                .rpush(session, f"{track} {share}")
+                .ltrim(session, -self._max_tracks, -1)
+                .pexpire(session, self._idle_ms)
+                .lrange(session, 0, -1)
+            )
+        )
+        return _played(found[-1]) if found else await self._local.play(user, track, share, now_ms)
 
     async def note(self, user: int, answer: Noted) -> None:
         """Keep the answer to the last track of a user's session, for `look`."""
-        if self._should_ask():
-            try:
-                await self._redis.set(f"{self._answers}{user}", json.dumps(answer), px=self._idle_ms)
-                self._mark_available()
-                return
-            except _UNSHARED as error:
-                self._mark_unavailable(error)
-        await self._local.note(user, answer)
+        _, key = self._keys(user)
+        if not await self._ask(lambda pipe: pipe.set(key, json.dumps(answer), px=self._idle_ms)):
+            await self._local.note(user, answer)
 
     async def look(self, user: int, now_ms: int) -> tuple[Played, Noted] | None:
         """What a user's session has played, and the answer noted since; None without a session or an answer."""
-        if self._should_ask():
-            try:
-                async with self._redis.pipeline(transaction=True) as pipe:
-                    pipe.lrange(f"{self._prefix}{user}", 0, -1)
-                    session, answer = await pipe.get(f"{self._answers}{user}").execute()
-                self._mark_available()
-                played = _played(session)
-                return (played, Noted(*json.loads(answer))) if played.tracks and answer else None
-            except _UNSHARED as error:
-                self._mark_unavailable(error)
-        return await self._local.look(user, now_ms)
+        session, answer = self._keys(user)
+        found = await self._ask(lambda pipe: pipe.lrange(session, 0, -1).get(answer))
+        if not found:
+            return await self._local.look(user, now_ms)
+        played = _played(found[0])
+        return (played, Noted(*json.loads(found[1]))) if played.tracks and found[1] else None
 
     async def end(self, user: int) -> None:
         """End the session of a user."""
         await self._local.end(user)
-        if self._should_ask():
-            try:
-                await self._redis.unlink(f"{self._prefix}{user}", f"{self._answers}{user}")
-                self._mark_available()
-            except _UNSHARED as error:
-                self._mark_unavailable(error)
+        await self._ask(lambda pipe: pipe.unlink(*self._keys(user)))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
 
-    def _should_ask(self) -> bool:
-        """Whether to ask Redis; while it does not answer, only one request in each pause tries, and no other waits."""
+    def _keys(self, user: int) -> tuple[str, str]:
+        """Of the session and of the last answer."""
+        return f"{self._name}:session:{user}", f"{self._name}:answer:{user}"
+
+    async def _ask(self, add: Callable[[Any], object]) -> list[Any]:
+        """The answers of Redis to some commands, which `add` adds to a transaction; none where it does not answer.
+
+        While it does not answer, only one request in each pause tries, and no other waits.
+        """
         now_s = time.monotonic()
         if now_s < self._paused_until_s:
-            return False
+            return []
         if self._problem is not None:
-            self._pause(now_s, is_recent=self.problem is not None)
-        return True
-
-    def _pause(self, now_s: float, *, is_recent: bool) -> None:
-        """Ask no more for a while; a recent problem remains one until the next request has an answer."""
-        self._paused_until_s = now_s + self._pause_s
-        if is_recent:
-            self._recent_until_s = self._paused_until_s + self._pause_s
-
-    def _mark_available(self) -> None:
+            self._paused_until_s = now_s + self._pause_s
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                add(pipe)
+                answers: list[Any] = await pipe.execute()
+        except _UNSHARED as error:
+            now_s = time.monotonic()
+            self._problem = f"sessions are not shared: Redis does not answer ({error})"
+            # the next request, too, may wait for the timeout
+            self._paused_until_s, self._recent_until_s = now_s + self._pause_s, now_s + 3 * self._pause_s
+            return []
         self._problem, self._paused_until_s = None, 0.0
-
-    def _mark_unavailable(self, error: Exception) -> None:
-        self._problem = f"sessions are not shared: Redis does not answer ({error})"
-        self._pause(time.monotonic(), is_recent=True)
-
-
-_PLAY = re.compile(rb"(-?[0-9]{1,19})(?: (nan|[0-9.e-]{1,32}))?")
+        return answers
 
 
 def _played(entries: list[bytes]) -> Played:
-    """The entries of a session; those of older versions have a track and no share."""
-    found = [match.groups() for entry in entries if (match := _PLAY.fullmatch(entry))]
-    return Played([int(track) for track, _ in found], [float(share or b"nan") for _, share in found])
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
-
-
-def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at else url
+    plays = [entry.split() for entry in entries]
+    return Played([int(track) for track, _ in plays], [float(share) for _, share in plays])

@@ -8,24 +8,27 @@ import hashlib
 import json
 import mmap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
 from segue.catalog import Catalog
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.picking.inner_products import import_faiss
 from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
 from segue.picking.session_search import MOST_LISTS
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import CONTEXTS, SessionVectors
+from segue.settings import Setting, settings
 
 HEAD = "release.json"
+_HEAD_KINDS = {"version": str, "experiment": str, "arms": dict, "arrays": dict}
 
 
+@settings()
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """How an arm of an experiment recommends.
@@ -50,8 +53,8 @@ class Arm:
     policy: str
     pick: str
     artist_gap: int = 0
-    context: str = "last"
-    num_lists: int = 1
+    context: Annotated[str, Setting("what the query is", choices=CONTEXTS)] = "last"
+    num_lists: Annotated[int, Setting("last tracks whose lists are searched", least=1, most=MOST_LISTS)] = 1
     exploration: float = 0.0
     exploration_plays: int = 1
 
@@ -62,9 +65,6 @@ class Arm:
             exploration=self.exploration,
             exploration_plays=self.exploration_plays,
         )
-        if self.context not in CONTEXTS:
-            raise InputError(f"context must be one of {', '.join(CONTEXTS)}, got {self.context!r}")
-        check_number("num_lists", self.num_lists, whole=True, least=1, most=MOST_LISTS)
 
     @property
     def has_lists(self) -> bool:
@@ -76,77 +76,87 @@ class Arm:
         """Whether the session so far is the query."""
         return self.context == "session"
 
+    def explores(self) -> dict[str, Any]:
+        """How it explores; empty where it does not."""
+        names = ("exploration", "exploration_plays")
+        return {name: getattr(self, name) for name in names} if self.exploration else {}
+
     def record(self) -> dict[str, Any]:
         """As JSON. What older versions do not know is there only where it is used, so that versions stay the same."""
         unused = set() if self.is_of_session else {"context", "num_lists"}
-        unused |= set() if self.exploration else {"exploration", "exploration_plays"}
+        unused |= {"exploration", "exploration_plays"} - self.explores().keys()
         return {key: value for key, value in asdict(self).items() if key not in unused}
 
 
-def write_release(
-    folder: Path,
-    *,
-    experiment: str,
-    arms: Mapping[str, Arm],
-    catalog: Catalog,
-    top_tracks: Int64[np.ndarray, "P"],
-    lists: Mapping[str, Recommendations],
-    vectors: Mapping[str, SessionVectors],
-    provenance: Mapping[str, str],
-) -> str:
-    """Write a release into an empty folder and return its version, a digest of its contents.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReleaseContents:
+    """What a release is written from.
 
     Args:
-        folder: an empty folder.
         experiment: name of the experiment; together with the user it decides the arm.
         arms: `C`, `T1`, … in this order.
         catalog: all tracks.
         top_tracks: rows of the most played tracks, best first; may be empty.
         lists: for each arm that has lists, its recommendations, in rows of `catalog`.
         vectors: for each arm with `context=session`, its vectors, in rows of `catalog`.
-        provenance: command, commit and versions that produced it.
+        files: the file of each arm that has lists; the release records where it was, for the listening room.
     """
-    order = np.argsort(catalog.track_ids)
-    row_of = np.empty(len(catalog) + 1, np.int32)  # a last one for -1
-    row_of[order], row_of[-1] = np.arange(len(catalog)), -1
-    arrays: dict[str, np.ndarray] = {
-        "track_ids": catalog.track_ids[order],
-        "artist_of": catalog.artist_of[order].astype(np.int32),
-        "top_tracks": row_of[top_tracks],
-        **_texts("titles", catalog.titles[order].tolist()),
-        **_texts("artists", catalog.artists.tolist()),
-    }
-    artists = ArtistTracks.of(arrays["artist_of"], catalog.num_artists)
-    arrays["by_artist"], arrays["artist_ends"] = artists.by_artist.astype(np.int32), artists.ends
-    for arm, recommendations in lists.items():
-        if recommendations.users is not None:
-            arrays[f"users_{arm}"], arrays[f"lists_{arm}"] = recommendations.users, row_of[recommendations.rows]
-            continue
-        arrays[f"lists_{arm}"] = _renumbered(recommendations.rows, row_of, order)
-        if not np.isnan(recommendations.scores).all():
-            arrays[f"scores_{arm}"] = recommendations.scores[order]
-        if arms[arm].exploration:
-            new = new_rows(recommendations.plays, arms[arm].exploration_plays, arms[arm].recommender)
-            arrays[f"new_{arm}"] = np.sort(row_of[new]).astype(np.int64)
-    for arm, of_arm in vectors.items():
-        arrays |= {f"{name}_{arm}": array for name, array in of_arm.in_order(order).arrays().items()}
-    digests = {}
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", np.asarray(array, order="C"), allow_pickle=False)
-        digests[name] = digest(folder / f"{name}.npy")
-    contents = {
-        "experiment": experiment,
-        "arms": {arm: given.record() for arm, given in arms.items()},
-        "arrays": digests,
-    }
-    version = _version(contents)
-    head = {"version": version, **contents, "provenance": dict(provenance)}
-    (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return version
+
+    experiment: str
+    arms: Mapping[str, Arm]
+    catalog: Catalog
+    top_tracks: Int64[np.ndarray, "P"]
+    lists: Mapping[str, Recommendations]
+    vectors: Mapping[str, SessionVectors]
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
+        """Write the release into an empty folder and return its version, a digest of its contents.
+
+        Args:
+            folder: an empty folder.
+            provenance: command, commit and versions that produced it.
+        """
+        catalog, order = self.catalog, np.argsort(self.catalog.track_ids)
+        row_of = np.empty(len(catalog) + 1, np.int32)  # a last one for -1
+        row_of[order], row_of[-1] = np.arange(len(catalog)), -1
+        arrays: dict[str, np.ndarray] = {
+            "track_ids": catalog.track_ids[order],
+            "artist_of": catalog.artist_of[order].astype(np.int32),
+            "top_tracks": row_of[self.top_tracks],
+            **_texts("titles", catalog.titles[order].tolist()),
+            **_texts("artists", catalog.artists.tolist()),
+        }
+        artists = ArtistTracks.of(arrays["artist_of"], catalog.num_artists)
+        arrays["by_artist"], arrays["artist_ends"] = artists.by_artist.astype(np.int32), artists.ends
+        for arm, lists in self.lists.items():
+            if lists.users is not None:
+                arrays[f"users_{arm}"], arrays[f"lists_{arm}"] = lists.users, row_of[lists.rows]
+                continue
+            arrays[f"lists_{arm}"] = _renumbered(lists.rows, row_of, order)
+            if not np.isnan(lists.scores).all():
+                arrays[f"scores_{arm}"] = lists.scores[order]
+            if self.arms[arm].exploration:
+                new = new_rows(lists.plays, self.arms[arm].exploration_plays, self.arms[arm].recommender)
+                arrays[f"new_{arm}"] = np.sort(row_of[new]).astype(np.int64)
+        for arm, of_arm in self.vectors.items():
+            arrays |= {f"{name}_{arm}": array for name, array in of_arm.in_order(order).arrays().items()}
+        digests = {}
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", np.asarray(array, order="C"), allow_pickle=False)
+            digests[name] = digest(folder / f"{name}.npy")
+        contents = {
+            "experiment": self.experiment,
+            "arms": {arm: given.record() for arm, given in self.arms.items()},
+            "arrays": digests,
+        }
+        origins = {f"lists_{arm}": str(file.absolute()) for arm, file in self.files.items()}
+        head = {"version": _version(contents), **contents, "provenance": {**provenance, **origins}}
+        (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return _version(contents)
 
 
-_NUM_AT_ONCE = 65_536
-"""Lists whose rows are renumbered at once."""
+_NUM_AT_ONCE = 65_536  # lists whose rows are renumbered at once
 
 
 def _renumbered(
@@ -184,26 +194,24 @@ def read_head(folder: Path) -> dict[str, Any]:
     """
     path = folder / HEAD
     try:
-        head = json.loads(path.read_bytes())
-        return check_head(head, str(path))
+        return parse_head(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}); load the release again") from None
 
 
-def check_head(head: Any, where: str) -> dict[str, Any]:
-    """Refuse what does not describe a release.
+def parse_head(text: bytes, where: str) -> dict[str, Any]:
+    """Read the description of a release from its JSON.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not describe a release.
     """
+    try:
+        head = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is damaged ({error}); load the release again") from None
     fits = (
         isinstance(head, dict)
-        and isinstance(head.get("version"), str)
-        and isinstance(head.get("experiment"), str)
-        and isinstance(head.get("arms"), dict)
-        and isinstance(head.get("arrays"), dict)
+        and all(isinstance(head.get(name), kind) for name, kind in _HEAD_KINDS.items())
         and all(name.isidentifier() and isinstance(given, str) for name, given in head["arrays"].items())
     )
     if not fits:
@@ -235,8 +243,8 @@ class Release:
             self.artist_of: Int32[np.ndarray, N] = arrays["artist_of"]
             self.artists = ArtistTracks(self.artist_of, arrays["by_artist"], arrays["artist_ends"])
             self.top_tracks: Int32[np.ndarray, P] = arrays["top_tracks"]
-            self._titles = _Texts(arrays["titles_text"], arrays["titles_ends"])
-            self._artist_names = _Texts(arrays["artists_text"], arrays["artists_ends"])
+            self._titles = arrays["titles_text"], arrays["titles_ends"]
+            self._artist_names = arrays["artists_text"], arrays["artists_ends"]
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
                 arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
             }
@@ -248,11 +256,15 @@ class Release:
             self.new: dict[str, Int64[np.ndarray, M]] = {
                 arm: arrays[f"new_{arm}"] for arm, given in self.arms.items() if given.exploration
             }
-            self._scores: dict[str, Float32[np.ndarray, "N K"]] = {
+            self.scores: dict[str, Float32[np.ndarray, "N K"]] = {  # NaN where a list has none
                 arm: arrays[f"scores_{arm}"] for arm in self.lists if f"scores_{arm}" in arrays
             }
             self.vectors: dict[str, SessionVectors] = {
-                arm: _vectors(arrays, arm, len(self.track_ids), str(folder))
+                arm: SessionVectors.of_arrays(
+                    {name.removesuffix(f"_{arm}"): array for name, array in arrays.items() if name.endswith(f"_{arm}")},
+                    num_tracks=len(self.track_ids),
+                    where=str(folder),
+                )
                 for arm, given in self.arms.items()
                 if given.is_of_session
             }
@@ -271,8 +283,8 @@ class Release:
 
     def track(self, row: int) -> dict[str, Any]:
         """The record of a track: `artist`, `title`, `track`."""
-        artist = self._artist_names[int(self.artist_of[row])]
-        return {"artist": artist or None, "title": self._titles[row], "track": int(self.track_ids[row])}
+        artist, title = _text(*self._artist_names, int(self.artist_of[row])), _text(*self._titles, row)
+        return {"artist": artist or None, "title": title, "track": int(self.track_ids[row])}
 
     def candidates(
         self, arm: str, users: Int64[np.ndarray, "*S"] | int, rows: Int[np.ndarray, "*S"] | int
@@ -296,49 +308,30 @@ class Release:
         lists = next(iter(self.lists.values()), None)
         return [] if lists is None else self.track_ids[lists[row][lists[row] >= 0]].tolist()
 
-    def scores(self, arm: str) -> Float32[np.ndarray, "N K"] | None:
-        """Scores of the lists of an arm, NaN where a list has none; None if the file has none, or lists of users."""
-        return self._scores.get(arm)
-
     def recommended(self, arm: str, row: int) -> list[dict[str, Any]]:
         """The list of an arm after a track, best first: records of tracks, with scores if the file has them."""
         if arm not in self.lists:
             return []
-        rows = self.lists[arm][row]
-        entries = [self.track(candidate) for candidate in rows[rows >= 0].tolist()]
-        if arm in self._scores:
-            scores = self._scores[arm][row, : len(entries)].astype(np.float64).round(6).tolist()
-            entries = [
-                entry if np.isnan(score) else {**entry, "score": score}
-                for entry, score in zip(entries, scores, strict=True)
-            ]
+        entries = [self.track(candidate) for candidate in self.lists[arm][row].tolist() if candidate >= 0]
+        if arm in self.scores:
+            scores = self.scores[arm][row].astype(np.float64).round(6).tolist()
+            for entry, score in zip(entries, scores, strict=False):
+                entry |= {} if np.isnan(score) else {"score": score}
         return entries
 
 
-def _vectors(arrays: Mapping[str, np.ndarray], arm: str, num_tracks: int, where: str) -> SessionVectors:
-    end = f"_{arm}"
-    own = {name.removesuffix(end): array for name, array in arrays.items() if name.endswith(end)}
-    return SessionVectors.of_arrays(own, num_tracks=num_tracks, where=where)
-
-
-class _Texts:
-    def __init__(self, text: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"]) -> None:
-        self._text, self._ends = text, ends
-
-    def __getitem__(self, place: int) -> str:
-        start = int(self._ends[place - 1]) if place else 0
-        return self._text[start : int(self._ends[place])].tobytes().decode()
+def _text(texts: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], place: int) -> str:
+    start = int(ends[place - 1]) if place else 0
+    return texts[start : int(ends[place])].tobytes().decode()
 
 
 def _mapped(path: Path, expected_digest: str) -> np.ndarray:
     try:
         if digest(path) != expected_digest:
-            raise InputError(f"{path} is damaged: it has changed since it was written; load the release again")
+            raise ValueError("it has changed since it was written")
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(array.base, mmap.mmap):
-            array.base.madvise(mmap.MADV_RANDOM)  # otherwise each list that is not in memory is read with 30 others
-        return array.view(np.ndarray)  # slices of np.memmap are slower
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged ({error}); load the release again") from None
+        raise InputError(f"{path} is damaged: {error}; load the release again") from None
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_RANDOM)  # otherwise each list that is not in memory is read with 30 others
+    return array.view(np.ndarray)  # slices of np.memmap are slower

@@ -1,4 +1,4 @@
-"""Stores of releases: a folder of versions, of which one is current."""
+"""The store of releases: a folder of versions, of which one is current; with Redis, what a replica copied."""
 
 import json
 import shutil
@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from filelock import FileLock
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.runs.atomic import write_record
 from segue.serving.release import Release
+from segue.serving.settings import is_word
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,9 @@ class Index:
             versions, current = given["versions"], given["current"]
         except (ValueError, TypeError, KeyError, RecursionError):
             versions, current = [], None
-        if not isinstance(versions, list) or not all(map(is_version, versions)) or current not in versions:
+        if not isinstance(versions, list) or not all(map(is_word, versions)) or current not in versions:
             raise InputError(f"{where} is damaged; load a release into an empty store")
         return cls(current, versions)
-
-    def json(self) -> dict[str, Any]:
-        """As JSON for `parse`."""
-        return asdict(self)
 
     def after_load(self, version: str, keep: int) -> tuple["Index", list[str]]:
         """The index after `version` was loaded, and the versions that are removed.
@@ -70,11 +66,6 @@ class Index:
         return Index(self.versions[place - 1], self.versions)
 
 
-def is_version(given: object) -> bool:
-    """Whether a value has the form of a version, and is therefore safe in a path or a key."""
-    return isinstance(given, str) and 0 < len(given) <= 64 and given.isascii() and given.isalnum()
-
-
 def damaged(version: str, where: str) -> str:
     """The message for a version that cannot be rolled back to."""
     return f"version {version} in {where} is damaged; nothing was changed; load it again"
@@ -84,52 +75,18 @@ class StoreUnreachableError(InputError):
     """The store that replicas share does not answer, or refuses a request."""
 
 
-@runtime_checkable
-class ReleaseStore(Protocol):
-    """Versions of releases, of which one is current."""
-
-    @property
-    def where(self) -> str:
-        """Name of the store for users: a folder or an address."""
-        ...
-
-    def index(self) -> Index:
-        """The versions in this store."""
-        ...
-
-    def rollback(self) -> str:
-        """Make the version before the current one current, and return it."""
-        ...
-
-
-@runtime_checkable
-class SharedStore(ReleaseStore, Protocol):
-    """A store that several replicas copy their releases from. Each call may raise `StoreUnreachableError`."""
-
-    def publish(self, version: str) -> str:
-        """Copy a version from the local folder and make it current."""
-        ...
-
-    def fetch(self) -> str:
-        """Copy the current version to the local folder, make it current there, and return it."""
-        ...
-
-
 class FolderStore:
     """Releases in a folder: `<version>/` for each, and `index.json`, which is replaced as a whole.
 
     Args:
         folder: the folder; it is created if it is missing.
-        keep: number of versions that are kept.
-
-    Raises:
-        InputError: `keep` is out of range.
+        keep: number of versions that are kept, at least the current one.
     """
 
     def __init__(self, folder: Path, *, keep: int) -> None:
-        check_number("store.keep", keep, whole=True, least=1, hint="the current version must be kept")
         self.folder, self.where, self._keep = folder, str(folder), keep
         self._lock = FileLock(folder / ".lock")
+        self.local = self  # the folder that is served from
 
     def index(self) -> Index:
         """The versions in this store.
@@ -139,12 +96,9 @@ class FolderStore:
         """
         path = self.folder / "index.json"
         try:
-            text: bytes | None = path.read_bytes()
-        except FileNotFoundError:
-            text = None
+            return Index.parse(path.read_bytes() if path.exists() else None, str(path))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from None
-        return Index.parse(text, str(path))
 
     def path(self, version: str) -> Path:
         """Folder of a version."""
@@ -166,7 +120,7 @@ class FolderStore:
                 if not self.is_whole(version):
                     shutil.rmtree(self.path(version), ignore_errors=True)
                     new.rename(self.path(version))
-                write_record(index.json(), self.folder / "index.json")
+                write_record(asdict(index), self.folder / "index.json")
                 for old in removed:
                     shutil.rmtree(self.path(old), ignore_errors=True)
         return version
@@ -189,15 +143,30 @@ class FolderStore:
             index = self.index().after_rollback(str(self.folder))
             if not self.is_whole(str(index.current)):
                 raise InputError(damaged(str(index.current), str(self.folder)))
-            write_record(index.json(), self.folder / "index.json")
+            write_record(asdict(index), self.folder / "index.json")
         return str(index.current)
+
+    def publish(self, version: str) -> str:
+        """Return a version: in this store it became current when it was loaded."""
+        return version
+
+    def fetch(self) -> str:
+        """The current version, of which nothing needs to be copied.
+
+        Raises:
+            InputError: there is none.
+        """
+        current = self.index().current
+        if current is None:
+            raise InputError(f"{self.folder} holds no release; load one with serve.py load recommendations=<name>")
+        return current
 
     def switch(self, version: str) -> None:
         """Make a version current that is already in this store."""
         with self._lock:
             index = self.index()
             if index.current != version:
-                write_record(index.after_load(version, self._keep)[0].json(), self.folder / "index.json")
+                write_record(asdict(index.after_load(version, self._keep)[0]), self.folder / "index.json")
 
     def open(self) -> Release:
         """The current release.
@@ -205,10 +174,7 @@ class FolderStore:
         Raises:
             InputError: there is no release, or it is damaged.
         """
-        current = self.index().current
-        if current is None:
-            raise InputError(f"{self.folder} holds no release; load one with serve.py load recommendations=<name>")
-        return Release(self.path(current))
+        return Release(self.path(self.fetch()))
 
     def open_whole(self) -> tuple[Release, str | None]:
         """The current release and None, or the latest undamaged one and why the current one cannot be served.

@@ -1,19 +1,22 @@
-"""From settings to running workers."""
+"""From the command line to running workers: loads the release in a separate process, then runs the service."""
 
 import asyncio
 import contextlib
 import functools
 import gc
-import itertools
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,30 +26,152 @@ import uvloop
 
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
+from segue.serving.loading import Request, load_to_serve
 from segue.serving.log_writer import EventLogWriter
-from segue.serving.settings import TOKEN, ServiceSettings
-from segue.serving.stores import make_sessions, make_stores
-from segue.serving.supervisor import Supervisor
+from segue.serving.release import Release
+from segue.serving.settings import TOKEN, ServiceSettings, check_token
+from segue.serving.stores import make_sessions, make_store
+from segue.serving.supervisor import Supervisor, interruptible, stop_signals_recorded
 from segue.serving.worker_table import WorkerTable, worker_name
 
 if TYPE_CHECKING:
     import segue.serving.app
     import segue.serving.prometheus_metrics  # both are imported by `import_service`, once the metrics have their folder
 
-    OpenRoom = Callable[[ServiceSettings], segue.serving.app.Room | None]
+    OpenRoom = Callable[[ServiceSettings], segue.serving.app.Room]
 
 _metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
 
-_REPORT_S = 60
-"""Seconds between two lines about fallbacks in the service's own log."""
+_STOP_S = 4  # seconds after which a worker that does not stop is killed
 
-_STOP_S = 4
-"""Seconds after which a worker that does not stop is killed."""
-
+# Seconds that a worker that stops waits for requests whose rest has not arrived, before it closes the connections.
 _GRACE_S = 2
-"""Seconds that a worker that stops waits for requests whose rest has not arrived, before it closes the connections."""
 
 _log = logging.getLogger("segue.serving")
+
+
+@contextlib.contextmanager
+def prepared_service(
+    given: Mapping[str, Any],
+    request: Request | None,
+    *,
+    warn: Callable[[str], None],
+    busy: Callable[[], AbstractContextManager[object]],
+) -> Iterator[tuple[ServiceSettings, Release]]:
+    """Check the settings, load the release, and write `serve.json`; if this fails, a store that it created is removed.
+
+    SIGTERM and SIGINT interrupt the loading. Within the block they wait for the supervisor, which then stops at once.
+
+    Args:
+        given: the composed config.
+        request: the release that the command line names, if any.
+        warn: prints a warning; it is called in another process and must therefore be a function of a module.
+        busy: shows that work is in progress.
+
+    Yields:
+        The settings, and the release that will be served.
+
+    Raises:
+        InputError: a setting is out of range, or there is nothing to serve.
+        KeyboardInterrupt: a signal arrived before everything was loaded.
+    """
+    check_token()
+    settings = ServiceSettings.of({**given, "host": address_of(given["host"])})
+    with hold_port(settings.host, settings.port) as held, stop_signals_recorded():
+        settings = replace(settings, port=held.getsockname()[1])
+        folder = make_store(settings).local.folder
+        had_store = folder.exists()
+        try:
+            _load_and_import(request, settings, warn=warn, busy=busy)
+        except BaseException:
+            if not had_store:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        settings.write()
+        yield settings, make_store(settings).local.open()
+
+
+def address_of(host: object) -> str:
+    """The IP address of a host; IPv4 if it has one.
+
+    Raises:
+        InputError: it has no address.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, UnicodeError):
+            if isinstance(host, str) and host:
+                return str(socket.getaddrinfo(host, None, family)[0][4][0])
+    raise InputError(f"host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0, got {host!r}")
+
+
+def hold_port(host: str, port: int) -> socket.socket:
+    """Reserve a port for the workers, which listen at it one by one, also while none of them does.
+
+    Args:
+        host: an address of this machine.
+        port: the port; 0 for a free one.
+
+    Returns:
+        A socket that is bound and does not listen. Only a socket of the same user that shares the port on purpose
+        (`SO_REUSEPORT`), as those of the workers do, can be bound to the port as well.
+
+    Raises:
+        InputError: another program listens at the port, or the host is not an address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen()
+    except OSError as error:
+        remedy = "choose another port=, or 0 for a free one"
+        raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; {remedy}") from None
+    held = socket.socket(family)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind((host, port))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # which would let any program bind it as well
+    return held
+
+
+def _load_and_import(
+    request: Request | None,
+    settings: ServiceSettings,
+    *,
+    warn: Callable[[str], None],
+    busy: Callable[[], AbstractContextManager[object]],
+) -> None:
+    """Load in a separate process, whose libraries and memory the service does not keep; import the service meanwhile.
+
+    A signal interrupts the loading, once the imports are complete: interrupted imports print errors of libraries. The
+    loading process has ended when this function ends.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as loader:
+        process = loader.submit(os.getpid).result()  # forked while signals are recorded: none ends it before its work
+        try:
+            with busy():
+                loading = loader.submit(_load_elsewhere, request, settings, warn)
+                import_service()
+                with interruptible():
+                    loading.result()
+        except KeyboardInterrupt:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGINT)  # as Ctrl-C reaches both processes
+            raise
+
+
+def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Callable[[str], None]) -> None:
+    try:
+        with interruptible():
+            load_to_serve(request, settings, warn)
+            release, path = make_store(settings).local.open(), Path(settings.run_dir, "tracks.json")
+            try:  # because training the next model needs logs and catalogue
+                write_lines(path, map(release.track, range(len(release))))
+            except OSError as error:
+                warn(f"cannot write {path}: {error.strerror}; the service runs without it")
+    except KeyboardInterrupt:  # the waiting process is interrupted as well and prints it
+        raise InputError("interrupted") from None
 
 
 def import_service() -> None:
@@ -60,190 +185,150 @@ def import_service() -> None:
     assert granian, (app, redis_store)
 
 
-def make_service(
-    settings: ServiceSettings, open_room: "OpenRoom", *, worker: int, workers: WorkerTable, supervisor: int
-) -> "segue.serving.app.ServiceApp":
-    """Build the application of one worker, in the process of that worker.
-
-    Args:
-        settings: how to serve.
-        open_room: opens the listening room in this worker.
-        worker: number of the worker, from 0.
-        workers: the state of all workers; this one is set ready when it starts to answer.
-        supervisor: process id of the supervisor; the worker stops when that process has ended.
-
-    Raises:
-        InputError: the event log cannot be written, or there is no release to serve.
-    """
-    from segue.serving.app import ServiceApp
-    from segue.serving.prometheus_metrics import Metrics
-    from segue.serving.recommender import Recommender
-    from segue.serving.state import State, follow_store
-
-    run_dir, limits = Path(settings.run_dir), settings.limits
-    rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
-    store, shared = make_stores(settings)
-    sessions, close_sessions = make_sessions(settings)
-    metrics = Metrics()
-    log = EventLogWriter(
-        run_dir / "logs" / worker_name(worker), **settings.log_settings(), on_write=metrics.count_events
-    )
-    release, problem = store.open_whole()
-    state = State(
-        recommender=Recommender(release, rng), sessions=sessions, log=log, workers=workers, store_problem=problem
-    )
-
-    async def observe() -> None:
-        workers.set_ready(worker, time.monotonic())
-        for second in itertools.count():
-            metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
-            if second % _REPORT_S == _REPORT_S - 1:
-                metrics.report_fallbacks()
-            if os.getppid() != supervisor:  # it was killed and cannot stop this worker
-                signal.raise_signal(signal.SIGTERM)
-            await asyncio.sleep(1)
-
-    gc.collect()
-    gc.freeze()  # what exists now stays; without this each full collection delays the answers by 30 ms
-    fetch = None if shared is None else shared.fetch
-    follow = functools.partial(follow_store, state, store, fetch, poll_s=settings.poll_s, rng=rng)
-    room = open_room(settings)
-    return ServiceApp(
-        state=state,
-        metrics=metrics,
-        upkeep=[log.run, observe, follow],
-        closing=[log.close, *close_sessions, *([] if room is None else [room.close])],
-        max_body_bytes=limits["max_body_bytes"],
-        body_timeout_s=limits["body_timeout_s"],
-        token=os.environ.get(TOKEN) or None,
-        rate_limit=settings.rate_limit(),
-        with_fallback=settings.log["with_fallback"],
-        with_propensity=settings.log["with_propensity"],
-        room=room,
-    )
-
-
-def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "OpenRoom") -> None:
+def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "OpenRoom | None") -> None:
     """Run the workers until SIGTERM or Ctrl-C, then stop them and print what the service has done.
 
     Args:
         settings: how to serve; `prepared_service` holds the port.
         show: prints a line: the address when the service is ready, and counts when it has stopped.
-        open_room: opens the listening room in a worker; returns None where it is switched off.
+        open_room: opens the listening room in a worker, if there is one.
 
     Raises:
         InputError: no worker could start.
     """
-    from segue.serving.prometheus_metrics import forget_gauges, totals
+    from prometheus_client.multiprocess import mark_process_dead
+
+    from segue.serving.prometheus_metrics import totals
 
     sys.stdout.flush()  # before the workers are forked, because each would write it again
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     make_sessions(settings)  # before several workers map it at the same time
     started_s = time.monotonic()
-    workers = WorkerTable(settings.workers, reset_after_s=settings.restart["reset_after_s"])
+    workers = WorkerTable(settings.workers, reset_after_s=settings.restart.reset_after_s)
     supervisor = Supervisor(
         functools.partial(_run_worker, settings, workers, open_room, os.getpid()),
         workers,
-        max_pause_s=settings.restart["max_pause_s"],
+        max_pause_s=settings.restart.max_pause_s,
         stop_s=_STOP_S,
-        on_death=lambda worker: forget_gauges(worker_name(worker)),
+        on_death=lambda worker: mark_process_dead(worker_name(worker)),  # its gauges go, and its counters stay
     )
-    catalogue = get_context("fork").Process(target=_write_catalogue, args=(settings,), daemon=True)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # where this machine reaches it
+    where = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
     def announce() -> bool:
-        address = _local_address(settings)
-        if catalogue.exitcode is None or not _listens(address):
+        try:
+            socket.create_connection((host, settings.port), timeout=1).close()
+        except OSError:
             return False
-        where = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
-        num_ready = workers.num_ready
-        of = "" if num_ready == len(workers) else f" of {len(workers)}"
+        of = "" if workers.num_ready == len(workers) else f" of {len(workers)}"
         noun = "worker" if len(workers) == 1 else "workers"
-        show(f"serving      {where} ({num_ready}{of} {noun}), documentation: {where}/docs")
-        if settings.room["enabled"]:
+        show(f"serving      {where} ({workers.num_ready}{of} {noun}), documentation: {where}/docs")
+        if open_room is not None:
             show(f"room         {where}/room")
         show(f"event logs   {settings.run_dir}/logs")
         show("stop         Ctrl-C, or SIGTERM")
         return True
 
-    catalogue.start()
     supervisor.run(announce)
     num_restarts = sum(workers.restarts().values())
     show(f"stopped      {closing_line(totals(), num_restarts, time.monotonic() - started_s)}")
 
 
 def _run_worker(
-    settings: ServiceSettings, workers: WorkerTable, open_room: "OpenRoom", supervisor: int, worker: int
+    settings: ServiceSettings, workers: WorkerTable, open_room: "OpenRoom | None", supervisor: int, worker: int
 ) -> None:
-    from segue.serving.prometheus_parts import count_as
+    from segue.serving.prometheus_metrics import count_as
 
     count_as(worker_name(worker))
     try:
-        service = make_service(settings, open_room, worker=worker, workers=workers, supervisor=supervisor)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_answer(settings, workers, open_room, supervisor, worker))
     except InputError as error:
         _log.error("%s cannot start: %s", worker_name(worker), error)
         sys.exit(2)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_answer(service, settings))
 
 
-async def _answer(service: "segue.serving.app.ServiceApp", settings: ServiceSettings) -> None:
-    """Answer requests until SIGTERM or SIGINT."""
+async def _answer(
+    settings: ServiceSettings, workers: WorkerTable, open_room: "OpenRoom | None", supervisor: int, worker: int
+) -> None:
+    """Answer requests until SIGTERM or SIGINT.
+
+    Args:
+        settings: how to serve.
+        workers: the state of all workers; this one is set ready when it starts to answer.
+        open_room: opens the listening room in this worker, if there is one.
+        supervisor: process id of the supervisor; the worker stops when that process has ended.
+        worker: number of the worker, from 0.
+
+    Raises:
+        InputError: the event log cannot be written, or there is no release to serve.
+    """
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server.embed import Server
 
+    from segue.serving.app import ServiceApp
+    from segue.serving.prometheus_metrics import Metrics
+    from segue.serving.recommender import Recommender
+    from segue.serving.state import State, follow_store
+
+    rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
+    store, sessions, metrics = make_store(settings), make_sessions(settings), Metrics()
+    log = EventLogWriter(Path(settings.run_dir, "logs", worker_name(worker)), settings.log, metrics.count_events)
+    release, problem = store.local.open_whole()
+    state = State(
+        recommender=Recommender(release, rng), sessions=sessions, log=log, workers=workers, store_problem=problem
+    )
+    room = None if open_room is None else open_room(settings)
+    token = os.environ.get(TOKEN) or None
+    service = ServiceApp(state, metrics, limits=settings.limits, logged=settings.log, token=token, room=room)
+    gc.collect()
+    gc.freeze()  # what exists now stays; without this each full collection delays the answers by 30 ms
+
+    async def observe() -> None:
+        workers.set_ready(worker, time.monotonic())
+        while os.getppid() == supervisor:
+            metrics.observe(log.num_waiting, log.num_lines, len(state.problems()))
+            await asyncio.sleep(1)
+        signal.raise_signal(signal.SIGTERM)  # it was killed and cannot stop this worker
+
+    follow = follow_store(state, store, poll_s=settings.store.poll_s, rng=rng)
     limits = settings.limits
     server: Any = Server(  # whose methods have no types
         service,
         address=settings.host,
         port=settings.port,
-        interface=Interfaces.ASGI,
+        interface=Interfaces.ASGINL,
         http=HTTPModes.http1,  # without waiting for an HTTP/2 preface, during which idle clients would not time out
         websockets=False,
         backlog=1024,
-        backpressure=limits["connections"],
+        backpressure=limits.connections,
         http1_settings=HTTP1Settings(
-            header_read_timeout=int(limits["header_timeout_s"] * 1000), max_buffer_size=limits["header_bytes"]
+            header_read_timeout=int(limits.header_timeout_s * 1000), max_buffer_size=limits.header_bytes
         ),
         log_level=LogLevels.error,
     )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    upkeep = [asyncio.ensure_future(work) for work in (log.run(), observe(), follow)]
     serving, stopped = asyncio.ensure_future(server.serve()), asyncio.ensure_future(stopping.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
     if stopping.is_set():
         server.stop()
         await asyncio.wait([serving], timeout=_GRACE_S)  # the server itself waits for every connection, without end
-    await service.close()
+    for task in upkeep:
+        task.cancel()
+    await asyncio.gather(*upkeep, return_exceptions=True)
+    for one in (log, sessions, room):  # requests that are still in progress get no line in the log
+        if (close := getattr(one, "close", None)) is not None:
+            await close()
     if not serving.done():
         os._exit(0)  # which closes them; the server would log a traceback for each
     await serving
     if not stopping.is_set():  # the server has logged why it ended
         sys.exit(1)
-
-
-def _write_catalogue(settings: ServiceSettings) -> None:
-    """Write the catalogue into the run folder, because training the next model needs logs and catalogue."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which ends it with the service
-    release = make_stores(settings).local.open()
-    path = Path(settings.run_dir, "tracks.json")
-    try:
-        write_lines(path, map(release.track, range(len(release))))
-    except OSError as error:
-        _log.warning("cannot write %s: %s; the service runs without it", path, error.strerror)
-
-
-def _local_address(settings: ServiceSettings) -> tuple[str, int]:
-    """Where this machine reaches the service."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host), settings.port
-
-
-def _listens(address: tuple[str, int]) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
-        return True
-    return False
 
 
 def closing_line(totals: "segue.serving.prometheus_metrics.Totals", num_restarts: int, uptime_s: float) -> str:

@@ -4,28 +4,29 @@ All workers map the file. Each user belongs to a bucket with eight places; a new
 without a request for the longest time. The file begins with a line that names its layout.
 """
 
-import errno
 import fcntl
 import mmap
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.serving.log_writer import FILE_MODE
+from segue.serving.settings import SessionSettings
 
 _WAYS = 8
-_ZEROS = bytes(1024 * 1024)
 _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative hash)
 _WORD = 8
+# What a session has, by the first of its words of eight bytes; the shares, of four bytes, follow the tracks.
 _USER, _TOUCHED_MS, _NUM_TRACKS, _HAS_ANSWER, _NOTED, _TRACKS = 0, 1, 2, 3, 4, 15
-"""What a session has, by the first of its words of eight bytes; the shares, of four bytes, follow the tracks."""
 _ANSWER = struct.Struct("=qd?64s")
 
 _HEAD_BYTES = 4096
+# Name of the layout of the file. A file of another layout is replaced, and its sessions are forgotten.
 _LAYOUT = "segue sessions 2"
-"""Name of the layout of the file. A file of another layout is replaced, and its sessions are forgotten."""
 
 
 class Played(NamedTuple):
@@ -56,52 +57,32 @@ class Noted(NamedTuple):
     release: str
 
 
-@runtime_checkable
-class SessionMemory(Protocol):
-    """Remembers the tracks of the current session of each user, and the last answer where it is noted."""
-
-    async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
-        """Add a track to the session of a user; returns all of the session in order, this track last."""
-        ...
-
-    async def note(self, user: int, answer: Noted) -> None:
-        """Keep the answer to the last track of a user's session, for `look`."""
-        ...
-
-    async def look(self, user: int, now_ms: int) -> tuple[Played, Noted] | None:
-        """What a user's session has played, and the answer noted since; None without a session or an answer."""
-        ...
-
-    async def end(self, user: int) -> None:
-        """End the session of a user."""
-        ...
-
-
 class MappedSessions:
     """Sessions in a file that the workers of one machine share.
 
     Args:
         path: the file; it is created if it is missing.
-        capacity: number of sessions that are remembered.
-        max_tracks: number of tracks of a session that are remembered; older ones are forgotten.
-        idle_s: seconds without a request after which a session has ended.
+        settings: its limits; older tracks of a session are forgotten.
 
     Raises:
-        InputError: a setting is out of range, or the disk has no room for the file.
+        InputError: the disk has no room for the file.
     """
 
-    def __init__(self, path: Path, *, capacity: int, max_tracks: int, idle_s: int | float) -> None:
-        check_limits(capacity, max_tracks, idle_s)
-        self._num_buckets = -(-capacity // _WAYS)
-        self._idle_ms = int(idle_s * 1000)
-        self._max_tracks = max_tracks
+    def __init__(self, path: Path, settings: SessionSettings) -> None:
+        max_tracks = self._max_tracks = settings.max_tracks
+        self._num_buckets, self._idle_ms = -(-settings.capacity // _WAYS), int(settings.idle_s * 1000)
         self._num_words = _TRACKS + max_tracks + -(-max_tracks // 2)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         size = _HEAD_BYTES + self._num_buckets * _WAYS * self._num_words * _WORD
         head = f"{_LAYOUT}, {self._num_buckets} buckets of {_WAYS}, {max_tracks} tracks\n".encode()
         if os.fstat(self._descriptor).st_size != size or os.pread(self._descriptor, len(head), 0) != head:
             os.ftruncate(self._descriptor, 0)
-            _fill(self._descriptor, size, path)
+            try:  # a hole would kill the process that writes to it while the disk is full
+                os.posix_fallocate(self._descriptor, 0, size)
+            except OSError as error:
+                os.ftruncate(self._descriptor, 0)
+                remedy = "free disk space, or set a smaller sessions.capacity or sessions.max_tracks"
+                raise InputError(f"{path} needs {size} bytes: {error.strerror}; {remedy}") from None
             os.pwrite(self._descriptor, head, 0)  # last: a file that was not filled is no file of this layout
         self._bytes = memoryview(mmap.mmap(self._descriptor, size))
         # single numbers are read and written in a tenth of the time that numpy needs
@@ -109,55 +90,45 @@ class MappedSessions:
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
         """Add a track to the session of a user; returns all of the session in order, this track last."""
-        bucket, words = self._bucket(user), self._words
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
-        try:
-            at = self._find(bucket, user, now_ms - self._idle_ms)
-            if at is None:
-                at = self._replace(bucket, user)
+        words = self._words
+        with self._places(user) as places:
+            at = self._find(places, user, now_ms - self._idle_ms)
+            if at is None:  # in place of an earlier one of this user, or of the one without a request for longest
+                at = min(
+                    places, key=lambda at: (not words[at + _TOUCHED_MS] or words[at] != user, words[at + _TOUCHED_MS])
+                )
+                words[at + _USER], words[at + _NUM_TRACKS] = user, 0
             count = words[at + _NUM_TRACKS]
             place = count % self._max_tracks
             words[at + _TRACKS + place] = track
             self._floats[2 * (at + _TRACKS + self._max_tracks) + place] = share
             words[at + _NUM_TRACKS], words[at + _HAS_ANSWER], words[at + _TOUCHED_MS] = count + 1, False, now_ms
             return self._played(at)
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
 
     async def note(self, user: int, answer: Noted) -> None:
         """Keep the answer to the last track of a user's session, for `look`."""
-        bucket = self._bucket(user)
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
-        try:
-            at = self._find(bucket, user, 0)
+        with self._places(user) as places:
+            at = self._find(places, user, 0)
             if at is not None:
                 track, propensity, is_fallback, release = answer
                 _ANSWER.pack_into(self._bytes, (at + _NOTED) * _WORD, track, propensity, is_fallback, release.encode())
                 self._words[at + _HAS_ANSWER] = True
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
 
     async def look(self, user: int, now_ms: int) -> tuple[Played, Noted] | None:
         """What a user's session has played, and the answer noted since; None without a session or an answer."""
-        bucket = self._bucket(user)
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
-        try:
-            at = self._find(bucket, user, now_ms - self._idle_ms)
+        with self._places(user) as places:
+            at = self._find(places, user, now_ms - self._idle_ms)
             if at is None or not self._words[at + _HAS_ANSWER]:
                 return None
             track, propensity, is_fallback, release = _ANSWER.unpack_from(self._bytes, (at + _NOTED) * _WORD)
             return self._played(at), Noted(track, propensity, is_fallback, release.rstrip(b"\0").decode())
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
 
     async def end(self, user: int) -> None:
         """End the session of a user."""
-        bucket = self._bucket(user)
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
-        try:
-            self._forget(bucket, user)
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
+        with self._places(user) as places:
+            at = self._find(places, user, 0)
+            if at is not None:
+                self._words[at + _TOUCHED_MS] = 0
 
     def _played(self, at: int) -> Played:
         words, count, most = self._words, self._words[at + _NUM_TRACKS], self._max_tracks
@@ -167,56 +138,21 @@ class MappedSessions:
         oldest = count % most if count > most else 0
         return Played(tracks[oldest:] + tracks[:oldest], shares[oldest:] + shares[:oldest])  # a full session is a ring
 
-    def _bucket(self, user: int) -> int:
-        return ((user * _MIX) % 2**64) * self._num_buckets >> 64
+    @contextmanager
+    def _places(self, user: int) -> Iterator[range]:
+        """Where the sessions of the bucket of a user begin, in words; no other process touches it meanwhile."""
+        bucket = ((user * _MIX) % 2**64) * self._num_buckets >> 64
+        first = _HEAD_BYTES // _WORD + bucket * _WAYS * self._num_words
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, bucket)
+        try:
+            yield range(first, first + _WAYS * self._num_words, self._num_words)
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, bucket)
 
-    def _places(self, bucket: int) -> range:
-        """Where the sessions of a bucket begin, in words."""
-        num = _WAYS * self._num_words
-        first = _HEAD_BYTES // _WORD + bucket * num
-        return range(first, first + num, self._num_words)
-
-    def _find(self, bucket: int, user: int, after_ms: int) -> int | None:
+    def _find(self, places: range, user: int, after_ms: int) -> int | None:
         """Where the session of a user begins that had a request after a time."""
         words = self._words
-        for at in self._places(bucket):
+        for at in places:
             if words[at] == user and words[at + _TOUCHED_MS] > after_ms:
                 return at
         return None
-
-    def _forget(self, bucket: int, user: int) -> None:
-        for at in self._places(bucket):
-            if self._words[at + _USER] == user:
-                self._words[at + _TOUCHED_MS] = 0
-
-    def _replace(self, bucket: int, user: int) -> int:
-        """Begin an empty session in place of the one without a request for the longest time."""
-        self._forget(bucket, user)  # an earlier session of the same user
-        words = self._words
-        at = min(self._places(bucket), key=lambda at: words[at + _TOUCHED_MS])
-        words[at + _USER], words[at + _NUM_TRACKS], words[at + _HAS_ANSWER] = user, 0, False
-        return at
-
-
-def _fill(descriptor: int, size: int, path: Path) -> None:
-    """Fill the file with zeros. A hole would kill the process that writes to it while the disk is full."""
-    try:
-        for start in range(0, size, len(_ZEROS)):
-            block = _ZEROS[: size - start]
-            if os.pwrite(descriptor, block, start) < len(block):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        os.ftruncate(descriptor, 0)
-        remedy = "free disk space, or set a smaller sessions.capacity or sessions.max_tracks"
-        raise InputError(f"{path} needs {size} bytes: {error.strerror}; {remedy}") from None
-
-
-def check_limits(capacity: int, max_tracks: int, idle_s: int | float) -> None:
-    """Refuse invalid limits.
-
-    Raises:
-        InputError: one is out of range.
-    """
-    check_number("sessions.capacity", capacity, whole=True, least=1, most=10_000_000)
-    check_number("sessions.max_tracks", max_tracks, whole=True, least=1, most=10_000)
-    check_number("sessions.idle_s", idle_s, above=0)

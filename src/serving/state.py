@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,7 @@ import numpy as np
 from segue.errors import InputError
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.recommender import Recommender
-from segue.serving.release import Release
-from segue.serving.release_store import FolderStore
-from segue.serving.session_memory import SessionMemory
+from segue.serving.stores import Sessions, Store
 from segue.serving.worker_table import WorkerTable
 
 _log = logging.getLogger("segue.serving")
@@ -31,15 +28,10 @@ class State:
     """
 
     recommender: Recommender
-    sessions: SessionMemory
+    sessions: Sessions
     log: EventLogWriter
     workers: WorkerTable
     store_problem: str | None = None
-
-    @property
-    def release(self) -> Release:
-        """What is served."""
-        return self.recommender.release
 
     def problems(self) -> list[str]:
         """A line for each problem; requests are still answered unless the event log cannot be written."""
@@ -47,31 +39,24 @@ class State:
         return [line for line in lines if line] + self.workers.problems()
 
 
-async def follow_store(
-    state: State, store: FolderStore, fetch: Callable[[], object] | None, *, poll_s: float, rng: np.random.Generator
-) -> None:
+async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.random.Generator) -> None:
     """Change to every new version without interrupting the service; a damaged one leaves the present one in use.
 
     Args:
         state: gets the new release.
-        store: where the versions are on this machine.
-        fetch: copies the current version there from a shared store, if there is one.
+        store: says which version is current.
         poll_s: seconds between two looks for a new version.
         rng: random numbers of the recommender.
     """
-    loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(poll_s)
         try:
-            if fetch is not None:
-                await loop.run_in_executor(None, fetch)
-            current = (await loop.run_in_executor(None, store.index)).current
-            if current != state.release.version:
-                release = await loop.run_in_executor(None, store.open)
+            if await asyncio.to_thread(store.fetch) != state.recommender.release.version:
+                release = await asyncio.to_thread(store.local.open)
                 state.recommender = Recommender(release, rng)
                 _log.warning("serving version %s", release.version)
             state.store_problem = None
         except (InputError, OSError) as error:  # a full disk, for instance
             if state.store_problem is None:
-                _log.warning("the store: %s; version %s stays in use", error, state.release.version)
+                _log.warning("the store: %s; version %s stays in use", error, state.recommender.release.version)
             state.store_problem = str(error)

@@ -1,48 +1,37 @@
-"""Builds the stores of the settings: a folder of this machine, and Redis if replicas share releases."""
+"""Builds the stores of the settings: in a folder of this machine, and in Redis if replicas share them."""
 
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Union
 
-from segue.serving.release_store import FolderStore, ReleaseStore, SharedStore
-from segue.serving.session_memory import MappedSessions, SessionMemory
-from segue.serving.settings import REDIS, ServiceSettings
+from segue.serving.release_store import FolderStore
+from segue.serving.session_memory import MappedSessions
+from segue.serving.settings import REDIS, RedisSettings, ServiceSettings
 
+if TYPE_CHECKING:
+    from segue.serving.redis_store import RedisSessions, RedisStore
 
-class Stores(NamedTuple):
-    """The stores of releases: a folder that is served from, and Redis if replicas share it."""
-
-    local: FolderStore
-    shared: SharedStore | None
-
-    @property
-    def source(self) -> ReleaseStore:
-        """The store that decides which version is current."""
-        return self.local if self.shared is None else self.shared
+# The store that decides which version is current; `local` is its folder of this machine.
+Store = Union[FolderStore, "RedisStore"]
+# What remembers the tracks of the current session of each user, and the last answer where it is noted.
+Sessions = Union[MappedSessions, "RedisSessions"]
 
 
-def make_stores(settings: ServiceSettings) -> Stores:
-    """The stores of releases."""
+def make_store(settings: ServiceSettings) -> Store:
+    """The store of releases."""
     given = settings.store
-    local = FolderStore(Path(given["folder"]), keep=given["keep"])
-    url = os.environ.get(REDIS)
-    if given["kind"] != "redis" or url is None:
-        return Stores(local, None)
+    if not isinstance(given, RedisSettings):
+        return FolderStore(Path(given.folder), keep=given.keep)
     from segue.serving.redis_store import RedisStore
 
-    timeout_s = given["timeout_s"]
-    return Stores(local, RedisStore(url=url, name=given["name"], local=local, keep=given["keep"], timeout_s=timeout_s))
+    return RedisStore(os.environ[REDIS], given)
 
 
-def make_sessions(settings: ServiceSettings) -> tuple[SessionMemory, list[Callable[[], Awaitable[None]]]]:
-    """The memory of sessions, and coroutines that close it."""
-    local = MappedSessions(Path(settings.run_dir, "sessions.bin"), **settings.sessions)
-    url = os.environ.get(REDIS)
-    if settings.store["kind"] != "redis" or url is None:
-        return local, []
+def make_sessions(settings: ServiceSettings) -> Sessions:
+    """The memory of sessions."""
+    local = MappedSessions(Path(settings.run_dir, "sessions.bin"), settings.sessions)
+    if not isinstance(settings.store, RedisSettings):
+        return local
     from segue.serving.redis_store import RedisSessions
 
-    given = settings.store
-    shared = RedisSessions(url=url, name=given["name"], local=local, timeout_s=given["timeout_s"], **settings.sessions)
-    return shared, [shared.close]
+    return RedisSessions(os.environ[REDIS], settings.store, settings.sessions, local)

@@ -2,35 +2,70 @@
 
 Each worker is a process that is forked from this one and listens at the same port by itself (`SO_REUSEPORT`).
 Therefore the others continue to answer while one is down.
+
+SIGTERM and SIGINT (Ctrl-C) stop it. Before it runs they interrupt the start, or wait for it.
 """
 
 import contextlib
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import connection, get_context
 from multiprocessing.context import ForkProcess
-from typing import NamedTuple
 
 from segue.errors import InputError
-from segue.serving.stop_signals import STOP_SIGNALS, received_signals
 from segue.serving.worker_table import WorkerTable, exit_cause, worker_name
 
 START_ATTEMPTS = 4
 """How often each worker may fail to start before the service gives up, where none was ever ready."""
 
 _FIRST_PAUSE_S = 0.5
-_TICK_S = 0.05
-"""Seconds between two looks at workers that start."""
+_TICK_S = 0.05  # seconds between two looks at workers that start
 
-_IDLE_S = 1.0
-"""Seconds between two looks at workers that run; a death or a signal ends the wait at once."""
-
-_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
+_IDLE_S = 1.0  # seconds between two looks at workers that run; a death or a signal ends the wait at once
 
 _log = logging.getLogger("segue.serving")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_received: list[int] = []
+_raises = False
+
+
+@contextlib.contextmanager
+def stop_signals_recorded() -> Iterator[None]:
+    """Record these signals instead of acting on them, here and in processes that are forked meanwhile."""
+    before = {number: signal.signal(number, _record) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _received.clear()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first signal raise KeyboardInterrupt; one that was recorded before raises it at once.
+
+    Later signals are recorded, therefore they do not interrupt what cleans up.
+    """
+    global _raises
+    try:
+        _raises = True
+        if _received:
+            raise KeyboardInterrupt
+        yield
+    finally:
+        _raises = False
+
+
+def _record(number: int, _: object) -> None:
+    global _raises
+    _received.append(number)
+    if _raises:
+        _raises = False
+        raise KeyboardInterrupt
 
 
 def pause_s(num_deaths: int, *, max_pause_s: int | float) -> float:
@@ -46,18 +81,8 @@ def pause_s(num_deaths: int, *, max_pause_s: int | float) -> float:
     return min(float(max_pause_s), _FIRST_PAUSE_S * 2.0**doublings)
 
 
-class _Renewal(NamedTuple):
-    """A worker that SIGHUP replaces: its process, and when that is killed if it has not stopped."""
-
-    worker: int
-    process: ForkProcess
-    deadline_s: float
-
-
 class Supervisor:
-    """Runs a fixed number of workers.
-
-    SIGTERM and SIGINT stop them and return; SIGHUP restarts them one after another.
+    """Runs a fixed number of workers, until SIGTERM or SIGINT stops them.
 
     Args:
         work: what a worker does, given its number from 0; it must end on SIGTERM.
@@ -80,10 +105,6 @@ class Supervisor:
         self._max_pause_s, self._stop_s = max_pause_s, stop_s
         self._processes: dict[int, ForkProcess] = {}
         self._start_at_s: dict[int, float] = {}
-        self._dead: set[int] = set()
-        self._received: list[int] = []
-        self._to_renew: list[int] = []
-        self._renewing: _Renewal | None = None
 
     def run(self, announce: Callable[[], bool]) -> None:
         """Run the workers until a signal stops them.
@@ -95,19 +116,24 @@ class Supervisor:
             InputError: no worker could start.
         """
         is_announced = was_ready = False
-        with self._signals() as wake:
-            self._start_at_s = dict.fromkeys(range(len(self._table)), time.monotonic())
+        with stop_signals_recorded(), contextlib.suppress(KeyboardInterrupt):
             try:
-                while not set(self._received) & set(STOP_SIGNALS):
-                    self._start_due()
-                    is_idle = is_announced and self._renewing is None
-                    self._wait(wake, _IDLE_S if is_idle else _TICK_S)
-                    self._collect_dead()
-                    was_ready = was_ready or self._table.num_ready > 0
-                    if not was_ready:
-                        self._check_start()
-                    self._renew()
-                    is_announced = is_announced or (self._table.has_started and announce())
+                with interruptible():
+                    self._start_at_s = dict.fromkeys(range(len(self._table)), time.monotonic())
+                    while True:
+                        self._start_due()
+                        due_s = [at_s - time.monotonic() for at_s in self._start_at_s.values()]
+                        timeout_s = max(0.0, min([_IDLE_S if is_announced else _TICK_S, *due_s]))
+                        connection.wait([process.sentinel for process in self._processes.values()], timeout_s)
+                        self._collect_dead()
+                        was_ready = was_ready or self._table.num_ready > 0
+                        num_deaths = min(row.num_deaths for row in self._table.rows)
+                        if not was_ready and num_deaths >= START_ATTEMPTS:
+                            raise InputError(
+                                f"no worker could start: each of {len(self._table)} died {num_deaths} times before any "
+                                "was ready; the lines above say why"
+                            )
+                        is_announced = is_announced or (self._table.has_started and announce())
             finally:
                 self._stop()
 
@@ -115,83 +141,33 @@ class Supervisor:
         now_s = time.monotonic()
         for worker in [worker for worker, at_s in self._start_at_s.items() if at_s <= now_s]:
             del self._start_at_s[worker]
-            self._processes[worker] = self._fork(worker)
-            if worker in self._dead:
-                self._dead.remove(worker)
-                self._table.add_restart(worker)
-
-    def _fork(self, worker: int) -> ForkProcess:
-        """Start a worker. Signals are blocked meanwhile, because it would handle them as the supervisor does."""
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            process = get_context("fork").Process(
-                target=_run_worker, args=(self._work, worker, mask), name=worker_name(worker), daemon=True
-            )
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return process
-
-    def _wait(self, wake: int, at_most_s: float) -> None:
-        """Wait until a worker ends, a signal arrives, or a worker is due."""
-        now_s = time.monotonic()
-        timeout_s = min([at_most_s, *(at_s - now_s for at_s in self._start_at_s.values())])
-        sentinels = [process.sentinel for process in self._processes.values()]
-        connection.wait([wake, *sentinels], max(0.0, timeout_s))
-        with contextlib.suppress(BlockingIOError):
-            while os.read(wake, 512):
-                pass
+            # signals are blocked meanwhile, because the worker would handle them as the supervisor does
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            try:
+                process = get_context("fork").Process(
+                    target=_run_worker, args=(self._work, worker, mask), name=worker_name(worker), daemon=True
+                )
+                process.start()
+                self._processes[worker] = process
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            self._table.rows[worker].num_restarts += self._table.rows[worker].num_deaths > 0
 
     def _collect_dead(self) -> None:
         for worker, process in list(self._processes.items()):
             exit_code = process.exitcode
             if exit_code is None:
                 continue
-            process.close()
             del self._processes[worker]
+            process.close()
             self._on_death(worker)
             now_s = time.monotonic()
-            if self._renewing is not None and self._renewing.process is process:
-                self._plan(worker, now_s)
-                continue
             num_deaths = self._table.add_death(worker, exit_code, now_s)
             wait_s = pause_s(num_deaths, max_pause_s=self._max_pause_s)
-            self._dead.add(worker)
-            self._plan(worker, now_s + wait_s)
+            self._start_at_s[worker] = self._table.rows[worker].restart_at_s = now_s + wait_s
             row = f", {num_deaths} times in a row" if num_deaths > 1 else ""
             when = f"in {wait_s:g} s" if wait_s else "now"
             _log.warning("%s died by %s%s; it restarts %s", worker_name(worker), exit_cause(exit_code), row, when)
-
-    def _plan(self, worker: int, at_s: float) -> None:
-        self._start_at_s[worker] = at_s
-        self._table.plan_restart(worker, at_s)
-
-    def _check_start(self) -> None:
-        num_deaths = min(map(self._table.num_deaths, range(len(self._table))))
-        if num_deaths >= START_ATTEMPTS:
-            raise InputError(
-                f"no worker could start: each of {len(self._table)} died {num_deaths} times before any was ready; "
-                "the lines above say why"
-            )
-
-    def _renew(self) -> None:
-        """Restart one worker at a time after SIGHUP, the next one when the new one is ready."""
-        if signal.SIGHUP in self._received:
-            self._received = [number for number in self._received if number != signal.SIGHUP]
-            self._to_renew = list(range(len(self._table)))
-        renewal = self._renewing
-        if renewal is not None:
-            process = self._processes.get(renewal.worker)
-            if process is renewal.process and time.monotonic() >= renewal.deadline_s:
-                process.kill()
-            elif process is not renewal.process and self._table.is_ready(renewal.worker):
-                self._renewing = None
-        if self._renewing is None and self._to_renew:
-            worker = self._to_renew.pop(0)
-            if worker in self._processes:  # otherwise it is down, and a new one is due anyway
-                process = self._processes[worker]
-                self._renewing = _Renewal(worker, process, time.monotonic() + self._stop_s)
-                process.terminate()
 
     def _stop(self) -> None:
         """Stop all workers. Each answers the requests it has received; one that takes too long is killed."""
@@ -205,31 +181,9 @@ class Supervisor:
                 process.kill()
                 process.join()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[int]:
-        """Record signals instead of acting on them; yields a descriptor that is readable after a signal has arrived."""
-        reader, writer = os.pipe()
-        for end in (reader, writer):
-            os.set_blocking(end, False)
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
-            signal.signal(number, lambda received, _: self._received.append(received))
-        self._received += received_signals()  # during the start
-        old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        try:
-            yield reader
-        finally:
-            signal.set_wakeup_fd(old)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            os.close(reader)
-            os.close(writer)
-
 
 def _run_worker(work: Callable[[int], None], worker: int, mask: set[signal.Signals]) -> None:
-    signal.set_wakeup_fd(-1)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor restarts the workers one after another
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     work(worker)

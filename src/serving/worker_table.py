@@ -1,21 +1,22 @@
 """The state of each worker, in memory that the supervisor and all workers share."""
 
-import mmap
 import signal
 import time
+from ctypes import Structure, c_bool, c_double, c_int64
+from multiprocessing.sharedctypes import RawArray
 
-import numpy as np
 
-_FIELDS = np.dtype(
-    [
-        ("is_ready", "<i8"),
-        ("ready_since_s", "<f8"),
-        ("num_restarts", "<i8"),
-        ("num_deaths", "<i8"),  # in a row: without `reset_after_s` of health between two of them
-        ("exit_code", "<i8"),  # of the last death, as `multiprocessing` gives it: -9 for SIGKILL
-        ("restart_at_s", "<f8"),
-    ]
-)
+class Worker(Structure):
+    """The state of one worker. Times are those of `time.monotonic()`, which all processes of a machine share."""
+
+    _fields_ = (
+        ("is_ready", c_bool),
+        ("ready_since_s", c_double),
+        ("num_restarts", c_int64),
+        ("num_deaths", c_int64),  # in a row: without `reset_after_s` of health between two of them
+        ("exit_code", c_int64),  # of the last death, as `multiprocessing` gives it: -9 for SIGKILL
+        ("restart_at_s", c_double),
+    )
 
 
 class WorkerTable:
@@ -23,7 +24,6 @@ class WorkerTable:
 
     It must be created before the workers are forked. The supervisor writes deaths and restarts; a worker writes that
     it is ready. Every worker reads all of it; therefore `/health` and `/metrics` of each worker report the same.
-    Times are those of `time.monotonic()`, which all processes of a machine share.
 
     Args:
         num_workers: number of workers that the service is configured with.
@@ -31,79 +31,54 @@ class WorkerTable:
     """
 
     def __init__(self, num_workers: int, *, reset_after_s: int | float) -> None:
-        self._memory = mmap.mmap(-1, num_workers * _FIELDS.itemsize)
-        self._rows = np.frombuffer(self._memory, _FIELDS)
+        self.rows = RawArray(Worker, num_workers)
         self._reset_after_s = reset_after_s
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def set_ready(self, worker: int, now_s: int | float) -> None:
         """Record that a worker answers requests."""
-        self._rows["ready_since_s"][worker] = now_s
-        self._rows["is_ready"][worker] = 1
+        self.rows[worker].ready_since_s, self.rows[worker].is_ready = now_s, True
 
     def add_death(self, worker: int, exit_code: int, now_s: int | float) -> int:
         """Record that a worker ended although nobody stopped it; returns how many times in a row it did."""
-        is_first = self._is_settled(worker, now_s)
-        self._rows["is_ready"][worker] = 0
-        self._rows["exit_code"][worker] = exit_code
-        num_deaths = 1 if is_first else int(self._rows["num_deaths"][worker]) + 1
-        self._rows["num_deaths"][worker] = num_deaths
-        return num_deaths
-
-    def plan_restart(self, worker: int, at_s: int | float) -> None:
-        """Record when a worker that is down will be started again."""
-        self._rows["is_ready"][worker] = 0
-        self._rows["restart_at_s"][worker] = at_s
-
-    def add_restart(self, worker: int) -> None:
-        """Record that a worker was started again."""
-        self._rows["num_restarts"][worker] += 1
+        row = self.rows[worker]
+        row.num_deaths = 1 if self._is_settled(row, now_s) else row.num_deaths + 1
+        row.is_ready, row.exit_code = False, exit_code
+        return int(row.num_deaths)
 
     @property
     def num_ready(self) -> int:
         """Number of workers that answer requests."""
-        return int(np.count_nonzero(self._rows["is_ready"]))
+        return sum(row.is_ready for row in self.rows)
 
     @property
     def has_started(self) -> bool:
         """Whether a worker answers requests and every other one does so too or has died at its start."""
-        return self.num_ready > 0 and bool(np.all((self._rows["is_ready"] == 1) | (self._rows["num_deaths"] > 0)))
-
-    def num_deaths(self, worker: int) -> int:
-        """How many times in a row a worker died."""
-        return int(self._rows["num_deaths"][worker])
-
-    def is_ready(self, worker: int) -> bool:
-        """Whether a worker answers requests."""
-        return bool(self._rows["is_ready"][worker])
+        return self.num_ready > 0 and all(row.is_ready or row.num_deaths for row in self.rows)
 
     def restarts(self) -> dict[str, int]:
         """Number of restarts of each worker, by its name."""
-        return {worker_name(worker): int(count) for worker, count in enumerate(self._rows["num_restarts"])}
+        return {worker_name(worker): row.num_restarts for worker, row in enumerate(self.rows)}
 
     def problems(self, now_s: int | float | None = None) -> list[str]:
         """A line for each worker that is down or that died several times in a row."""
         now_s = time.monotonic() if now_s is None else now_s
         lines = []
-        for worker, row in enumerate(self._rows):
-            num_deaths = int(row["num_deaths"])
-            if not num_deaths:
-                continue
-            deaths = f"died {num_deaths} times in a row, last" if num_deaths > 1 else "died"
-            cause = f"{deaths} by {exit_cause(int(row['exit_code']))}"
-            if not row["is_ready"]:
-                wait_s = float(row["restart_at_s"]) - now_s
+        for worker, row in enumerate(self.rows):
+            deaths = f"died {row.num_deaths} times in a row, last" if row.num_deaths > 1 else "died"
+            cause = f"{deaths} by {exit_cause(row.exit_code)}"
+            if row.num_deaths and not row.is_ready:
+                wait_s = row.restart_at_s - now_s
                 when = f"restarts in {wait_s:.1f} s" if wait_s > 0 else "is being restarted"
                 lines.append(f"{worker_name(worker)} is down: it {cause}; it {when}")
-            elif num_deaths > 1 and not self._is_settled(worker, now_s):
+            elif row.num_deaths > 1 and not self._is_settled(row, now_s):
                 lines.append(f"{worker_name(worker)} is restarted often: it {cause}")
         return lines
 
-    def _is_settled(self, worker: int, now_s: int | float) -> bool:
-        row = self._rows[worker]
-        return bool(row["is_ready"]) and now_s - float(row["ready_since_s"]) >= self._reset_after_s
+    def _is_settled(self, row: Worker, now_s: int | float) -> bool:
+        return bool(row.is_ready and now_s - row.ready_since_s >= self._reset_after_s)
 
 
 def worker_name(worker: int) -> str:

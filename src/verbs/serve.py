@@ -2,6 +2,7 @@
 
 import shlex
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,38 +18,37 @@ from segue.terminal.entry import verb
 from segue.terminal.words import EXPERIMENT, commands_of, renamed
 
 if TYPE_CHECKING:
-    from segue.serving.loading import ReleaseRequest
+    from segue.serving.loading import Request
 
+_COMMANDS = ("serve", "load", "rollback", "versions")
 _WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
 
 
 def _words(words: list[str]) -> list[str]:
-    words = commands_of(words, "do", ("load", "rollback", "versions"))
+    words = commands_of(words, "do", _COMMANDS[1:])
     return renamed(words, {**EXPERIMENT, "context=": "arm_context="})
 
 
 @verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
     """Run the command `do`: serve, load, rollback or versions."""
-    from segue.serving.loading import ReleaseRequest
+    from segue.serving.loading import requested
 
     given: Any = OmegaConf.to_container(config, resolve=True)
-    todo = {"serve": _serve, "load": _load, "rollback": _rollback, "versions": _versions}
-    if given["do"] not in todo:
-        raise InputError(f"do must be one of {', '.join(todo)}, got {given['do']!r}")
+    if given["do"] not in _COMMANDS:
+        raise InputError(f"do must be one of {', '.join(_COMMANDS)}, got {given['do']!r}")
     world = partial(instantiate, config.world, _convert_="all")
-    request = ReleaseRequest.of(given, world=world, locate=_locate, provenance=provenance)
-    todo[given["do"]](given, request)
+    request = requested(given, world=world, locate=_locate, provenance=provenance)
+    (_serve if given["do"] == "serve" else _manage)(given, request)
 
 
-def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
+def _serve(given: dict[str, Any], request: "Request | None") -> None:
     from segue.picking.session_search import gap_hint
-    from segue.room.proxy import open_room
-    from segue.serving.server import run
-    from segue.serving.starting import prepared_service
+    from segue.serving.server import prepared_service, run
 
     remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
+    open_room = _room(given["room"])
     busy = partial(console.status, "loading recommendations")
     with prepared_service(given, request, warn=warn, busy=busy) as (settings, release):
         show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
@@ -62,37 +62,45 @@ def _serve(given: dict[str, Any], request: "ReleaseRequest") -> None:
             vectors = release.vectors.get(name)
             if vectors and (hint := gap_hint(vectors, pick=arm.pick, artist_gap=arm.artist_gap)):
                 warn(f"arm {name}: {hint}")
-        show(f"release      {release.version}, {len(release):,} tracks, in {settings.store['folder']}")
+        show(f"release      {release.version}, {len(release):,} tracks, in {settings.store.folder}")
         show(f"run folder   {settings.run_dir}")
         run(settings, show, open_room)
 
 
-def _load(given: dict[str, Any], request: "ReleaseRequest") -> None:
-    from segue.serving.loading import load
-
-    with console.status("loading recommendations"):
-        version, where = load(request, given)
-    undo = shlex.join(
-        ["python", "serve.py", "rollback", *(word for word in command_line()[1:] if word.startswith("store"))]
-    )
-    console.print(f"version {version} is current in {where}; to undo: {undo}", soft_wrap=True, markup=False)
-
-
-def _rollback(given: dict[str, Any], _: "ReleaseRequest") -> None:
-    from segue.serving.loading import rollback
-
-    version, where = rollback(given)
-    console.print(f"version {version} is current in {where}", soft_wrap=True)
+def _room(given: dict[str, Any]) -> Any:
+    """What opens the listening room in a worker; None where it is switched off, or is no part of this installation."""
+    module, _, name = given["_target_"].rpartition(".")
+    if not given["enabled"]:
+        return None
+    try:
+        made = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if not module.startswith(str(error.name)):
+            raise
+        warn(f"there is no page at /room, because {error.name} is not installed; room.enabled=false hides this line")
+        return None
+    return made(**{key: value for key, value in given.items() if key != "_target_"}).open
 
 
-def _versions(given: dict[str, Any], _: "ReleaseRequest") -> None:
-    from segue.serving.loading import versions
+def _manage(given: dict[str, Any], request: "Request | None") -> None:
+    from segue.serving.loading import load, store_of
 
-    index, where = versions(given)
-    for version in index.versions:
-        console.print(f"{version}{'  current' if version == index.current else ''}")
-    if not index.versions:
-        console.print(f"no version in {where}", soft_wrap=True)
+    undo = ""
+    if given["do"] == "load":
+        words = [word for word in command_line()[1:] if word.startswith("store")]
+        undo = f"; to undo: {shlex.join(['python', 'serve.py', 'rollback', *words])}"
+        with console.status("loading recommendations"):
+            version, where = load(request, given)
+    else:
+        store = store_of(given, given["run_dir"])
+        where = store.where
+        if given["do"] == "versions":
+            index = store.index()
+            lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
+            console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
+            return
+        version = store.rollback()
+    console.print(f"version {version} is current in {where}{undo}", soft_wrap=True, markup=False)
 
 
 def _locate(name: str) -> Path:

@@ -21,7 +21,7 @@ pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make se
 
 from segue.assignment import GUESTS  # noqa: E402 - after the checks of what is installed
 from segue.catalog import Catalog  # noqa: E402
-from segue.runs.catalog_files import write_catalog, write_plays, write_top_tracks  # noqa: E402
+from segue.runs.catalog_files import write_plays, write_top_tracks  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
@@ -84,18 +84,8 @@ def write_run(folder: Path) -> tuple[Any, Any, Any]:
     plays = np.arange(NUM_TRACKS)[::-1].copy()
     write_plays(catalog, plays, folder / "plays.npz")
     write_top_tracks(catalog.track_ids[:50], folder / "top_tracks.json")
-    write_world(folder.parent / "world", catalog, tracks)
     write_previews(folder.parent)
     return tracks @ tracks.T, of_artist @ of_artist.T, bias
-
-
-def write_world(folder: Path, catalog: Catalog, tracks: Any) -> None:
-    """The world of the same tracks, with one listener, who loves the tracks that are like track 2."""
-    folder.mkdir()
-    write_catalog(catalog, folder / "tracks.json")
-    np.save(folder / "tracks.npy", (4 * tracks).astype(np.float32))
-    record = {"user": 5, "interests": [2], "consume_bias": 2.0, "consume_sharpness": 1.0, "interest_neighbours": 1}
-    (folder / "users.json").write_text(json.dumps(record | {"session_budget": 5, "artist_discount_gamma": 0.8}))
 
 
 def write_previews(folder: Path) -> None:
@@ -145,7 +135,6 @@ def test_a_person_uses_every_view(tmp_path: Path, browser: Any) -> None:
     arm = f'recommender: "{lists}", pick: ranked'
     arms = f"arms={{C: {{{arm}, context: last}}, T1: {{{arm}}}}}"
     room = (
-        f"room.world={tmp_path}/world",
         f"room.audio={tmp_path}/tracks.json",
         f"room.audio_from=[{tmp_path}/previews]",
     )
@@ -206,8 +195,6 @@ def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any
     page.get_by_text("Ten tracks.").wait_for()
     assert page.locator(".walk-step").count() == 11
     assert page.locator(".why").last.inner_text().endswith(".")
-    assert page.locator(".listener").count() == 9, "the simulated listener answers after the person did"
-    page.get_by_text("of the simulated world agree on").wait_for()
     num_events = len(service.lines())
     page.get_by_role("checkbox").check()
     page.get_by_role("button", name="Play", exact=True).click()

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import redis
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.verdicts.abtest.log import read_users
 from tests.conftest import ROOT, write_lines
+from tests.e2e import running as processes
 from tests.e2e.running import (
     PATIENCE_S,
     Crowd,
@@ -429,18 +431,22 @@ def test_a_service_whose_workers_cannot_start_ends_with_one_line(tmp_path: Path,
     assert len(reasons) == 8
 
 
-@pytest.mark.timing
-def test_sighup_restarts_the_workers_under_load(tmp_path: Path, lists: Lists) -> None:
-    with serving(tmp_path, f"recommendations={lists.a}", "workers=2") as running:
-        before = set(running.workers())
-        with crowd(running.port) as traffic:
-            traffic.wait_for(100)
-            running.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: len(running.workers()) == 2 and not before & set(running.workers()), "new workers")
-            traffic.wait_for(100)
-        assert traffic.statuses() == {}
-        traffic.check(running.lines())
-        assert running.health() == "ok"
+def test_a_service_runs_where_the_listening_room_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("room", "__pycache__"))
+    (copy / "serve.py").write_bytes((ROOT / "serve.py").read_bytes())
+    (copy / "segue").symlink_to("src")
+    monkeypatch.setattr(processes, "ROOT", copy)
+    for enabled in ("true", "false"):
+        words = "recommendations=random", "world.num_tracks=100", f"room.enabled={enabled}"
+        with serving(tmp_path, *words, run=f"is-{enabled}") as service:
+            assert (service.ask("GET", "/room").status, service.ask("GET", "/docs").status) == (404, 200)
+            said = [line for line in service.said().splitlines() if "room" in line]
+        line = "there is no page at /room, because segue.room is not installed; room.enabled=false hides this line"
+        assert [line in one for one in said] == [True] * (enabled == "true")
 
 
 @pytest.mark.timing

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from segue.errors import InputError
-from segue.room.previews import LOCAL, Previews
-from segue.serving.settings import check_audio, check_world, is_host
+from segue.room.previews import LOCAL, Previews, is_host
+from segue.room.proxy import RoomSettings
 
 
 def catalogue(folder: Path, audio: list[Any]) -> Path:
@@ -41,7 +41,7 @@ def test_only_what_the_operator_allows_is_heard(tmp_path: Path) -> None:
     )
     file = catalogue(tmp_path, [*allowed, *refused, None, "", 7])
     previews = Previews(file, [str(heard), "https://a.example"])
-    assert [previews.of(track) for track in range(len(previews) + len(refused) + 4)] == [
+    assert [previews.of(track) for track in range(len(allowed) + len(refused) + 4)] == [
         *allowed.values(),
         *[None] * (len(refused) + 4),
     ]
@@ -74,16 +74,16 @@ def test_what_is_a_host(host: str, expected: bool) -> None:
     assert is_host(host) == expected
 
 
-def test_settings_that_play_nothing_are_refused(tmp_path: Path) -> None:
-    check_audio(None, [])
-    check_world(None)
-    with pytest.raises(InputError, match=r"room.audio plays nothing without room.audio_from"):
-        check_audio(str(catalogue(tmp_path, [])), [])
-    with pytest.raises(InputError, match=r"there is no file gone.json"):
-        check_audio("gone.json", ["https://a.example"])
-    with pytest.raises(InputError, match=r"room.audio_from: 'https://\*' is neither a folder nor a host such as"):
-        check_audio(None, ["https://*"])
-    with pytest.raises(InputError, match=r"room.audio_from must be a list"):
-        check_audio(None, "https://a.example")
-    with pytest.raises(InputError, match=r"room.world must be the folder of a run of simulate.py"):
-        check_world(str(tmp_path))
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"audio": __file__}, "room.audio plays nothing without room.audio_from"),
+        ({"audio": "gone.json", "audio_from": ["https://a.example"]}, "there is no file gone.json"),
+        ({"audio_from": ["https://*"]}, r"room.audio_from: 'https://\*' is neither a folder nor a host such as"),
+        ({"audio_from": "https://a.example"}, "room.audio_from must be a list"),
+        ({"mlflow": "127.0.0.1:5000"}, "room.mlflow must be the address of an MLflow UI, such as"),
+    ],
+)
+def test_settings_that_play_or_link_nothing_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RoomSettings(**given)

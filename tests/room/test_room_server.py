@@ -32,35 +32,31 @@ def run_folder(release: Release, folder: Path) -> Path:
     store.load(write)
     settings: dict[str, Any] = {
         "store": {"folder": str(folder / "store"), "keep": 2, "kind": "embedded"},
-        "room": {"enabled": True, "recommenders": [], "mlflow": None, "world": None, "audio": None, "audio_from": []},
+        "room": {"enabled": True, "recommenders": [], "mlflow": None, "audio": None, "audio_from": []},
         "log": {"with_fallback": False},
     }
     (folder / "serve.json").write_text(json.dumps(settings))
     return folder
 
 
-async def ask(server: RoomServer, path: str, *, body: Any = None, method: str = "GET", **query: str) -> tuple[int, Any]:
-    question = {"path": path, "method": method, "query": query, "body": body, "has_token": False}
+async def ask(server: RoomServer, path: str, *, body: Any = None, **query: str) -> tuple[int, Any]:
+    question = {"path": path, "query": query, "body": body}
     status, kind, answer = await server.answer(question)
     return status, json.loads(answer) if kind == "application/json" else answer
 
 
-def test_a_world_and_previews_that_cannot_be_used_are_named_and_do_not_close_the_room(
-    release: Release, tmp_path: Path
-) -> None:
+def test_previews_that_cannot_be_used_are_named_and_do_not_close_the_room(release: Release, tmp_path: Path) -> None:
     folder = run_folder(release, tmp_path)
     (tmp_path / "tracks.json").write_text('{"track": 101, "audio": "https://other.example/1.mp3"}')
     settings = json.loads((folder / "serve.json").read_text())
     settings["room"] |= {"audio": str(tmp_path / "tracks.json"), "audio_from": ["https://a.example"]}
-    settings["room"]["world"] = str(tmp_path)
     (folder / "serve.json").write_text(json.dumps(settings))
 
     async def work() -> None:
         status, state = await ask(RoomServer(folder, locate), "state")
         assert status == 200
-        audio, world = state["problems"]
-        assert "none of 1 previews is in room.audio_from=['https://a.example']" in audio
-        assert "has no tracks.npy; name the folder of a run of simulate.py" in world
+        (problem,) = state["problems"]
+        assert "none of 1 previews is in room.audio_from=['https://a.example']" in problem
 
     asyncio.run(work())
 
@@ -104,9 +100,7 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         assert points[3].argmax() == 1
         assert (await ask(server, "tracks", body=[3, 1, 99]))[1]["found"][0]["track"] == 101
         assert (await ask(server, "experiment"))[1]["state"] == "quiet"
-        runs = (await ask(server, "runs"))[1]
-        assert (runs["comparison"], runs["may_serve"]) == (None, False)
-        assert (await ask(server, "serve", body={"run": "abcdef12"}, method="POST"))[0] == 400
+        assert (await ask(server, "runs"))[1]["comparison"] is None
         assert (await ask(server, "picture"))[0] == 404
         assert (await ask(server, "audio", track="101"))[0] == 404
         assert (await ask(server, "nothing"))[0] == 404
@@ -146,7 +140,7 @@ def is_right(name: str, body: Any) -> bool:
     return bool(keys) and isinstance(body, dict) and all(repr(body.get(key)) == repr(RIGHT[key]) for key in keys)
 
 
-@pytest.mark.parametrize("name", ["tracks", "step", "why", "serve"])
+@pytest.mark.parametrize("name", ["tracks", "step", "why"])
 def test_a_body_with_wrong_values_is_refused(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -155,8 +149,7 @@ def test_a_body_with_wrong_values_is_refused(
 
     async def work() -> None:
         for body in WRONG + [RIGHT | {key: value} for key in RIGHT for value in WRONG]:
-            question = {"path": name, "method": "POST", "query": {}, "body": body, "has_token": True}
-            status, _, answer = await server.answer(question)
+            status, _, answer = await server.answer({"path": name, "query": {}, "body": body})
             assert status == 200 if is_right(name, body) else status in (400, 404), body
             assert status == 200 or json.loads(answer).keys() == {"reason"}
 

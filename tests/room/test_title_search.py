@@ -26,8 +26,8 @@ BY_PLAYS = np.array([9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10])
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> TitleIndex:
     path = tmp_path_factory.mktemp("index") / "room" / "titles.sqlite"
-    build_index(path, (TEXTS[row] for row in BY_PLAYS), BY_PLAYS)
-    return TitleIndex(path, TEXTS.__getitem__)
+    build_index(path, (TEXTS[row] for row in BY_PLAYS))
+    return TitleIndex(path, TEXTS.__getitem__, BY_PLAYS)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_a_step_is_that_of_the_service(view: ReleaseView, recommender: Recommend
     played = walking.checked_session(view, tracks, shares)
     twin = Recommender(view.release, np.random.default_rng(0))
     row, fallback, propensity = twin.follow(arm, 1, view.release.row_of(103), played)
-    found = walking.step(view, recommender, None, arm, 1, played)
+    found = walking.step(view, recommender, arm, 1, played)
     assert found["track"] == int(view.release.track_ids[row])
     assert (found["propensity"], found["fallback"]) == (propensity, fallback)
     assert found["sentence"].endswith(".")
@@ -31,7 +31,7 @@ def test_an_explanation_of_a_session_names_the_tracks_that_count_most(
     view: ReleaseView, recommender: Recommender
 ) -> None:
     played = walking.checked_session(view, [100, 103, 107], [1, 1, 1])
-    found = walking.step(view, recommender, None, "T1", 1, played)
+    found = walking.step(view, recommender, "T1", 1, played)
     assert found["parts_are"] == "sums"
     assert {one["track"] for one in found["session"]} == {103, 107}  # its context has two tracks
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
@@ -39,9 +39,9 @@ def test_an_explanation_of_a_session_names_the_tracks_that_count_most(
 
 
 def test_a_list_is_explained_by_place_and_cosines(view: ReleaseView, recommender: Recommender) -> None:
-    found = walking.step(view, recommender, None, "C", 1, walking.checked_session(view, [100], [1]))
+    found = walking.step(view, recommender, "C", 1, walking.checked_session(view, [100], [1]))
     assert (found["rank"], found["candidates"], found["parts_are"]) == (1, 4, "cosines")
-    assert found["sentence"] == "1st of 4 in the list after “Title 0”; the best is taken."
+    assert found["sentence"] == "Number 1 of 4 in the list after “Title 0”; the best is taken."
 
 
 def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) -> None:

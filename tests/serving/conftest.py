@@ -23,7 +23,7 @@ from segue.catalog import Catalog  # noqa: E402
 from segue.picking.picker import LISTS  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
-from segue.serving.release import Arm, Release, write_release  # noqa: E402
+from segue.serving.release import Arm, Release, ReleaseContents  # noqa: E402
 from tests.conftest import make_catalog  # noqa: E402
 
 START_MS = 1_700_000_000_000
@@ -60,16 +60,15 @@ def make_release(
     experiment: str = "TEST",
 ) -> Release:
     folder.mkdir(parents=True, exist_ok=True)
-    write_release(
-        folder,
+    contents = ReleaseContents(
         experiment=experiment,
         arms=arms,
         catalog=catalog,
         top_tracks=np.array(list(top_tracks), np.int64),
         lists=lists or {},
         vectors=vectors or {},
-        provenance={},
     )
+    contents.write(folder, provenance={})
     return Release(folder)
 
 

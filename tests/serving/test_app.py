@@ -1,6 +1,7 @@
 """The ASGI application: answers and lines as the predecessor's, and every refusal."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -9,7 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,21 @@ from hypothesis import strategies as st
 from segue.picking.session_query import SessionQuery
 from segue.serving import log_writer
 from segue.serving.app import Message, ServiceApp
-from segue.serving.limits import RateLimit
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.prometheus_metrics import Metrics
 from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import MappedSessions, Noted
+from segue.serving.settings import LimitSettings, LogSettings, SessionSettings
 from segue.serving.state import State, follow_store
 from segue.serving.worker_table import WorkerTable
 from tests.conftest import make_catalog, make_vectors
 from tests.e2e.running import PATIENCE_S, until
 from tests.serving.conftest import Answer, arm, ask, lists_of, make_release, writer
 
+KEYS = ("with_fallback", "with_propensity")
+LIMITS = ("max_body_bytes", "body_timeout_s", "requests_per_second", "burst")
 BODY = b'{"track": 100, "time": 0.5}'
 
 
@@ -43,7 +46,6 @@ class Running:
 
     service: ServiceApp
     folder: Path
-    closed: list[str] = field(default_factory=list)
 
     async def ask(self, method: str, path: str, body: Any = b"", **more: Any) -> Answer:
         return await ask(self.service, method, path, body, **more)
@@ -59,36 +61,26 @@ class Running:
 @asynccontextmanager
 async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterator[Running]:
     """A service between its start and its stop."""
-    log = EventLogWriter(folder / "log", fsync="never", fsync_interval_s=0.01, max_bytes=10**8, backups=1)
-    sessions = MappedSessions(folder / "sessions.bin", capacity=64, max_tracks=8, idle_s=60)
+    logged = LogSettings(
+        fsync="never", fsync_interval_s=0.01, backups=1, **{key: changes.pop(key) for key in KEYS if key in changes}
+    )
+    log = EventLogWriter(folder / "log", logged)
+    sessions = MappedSessions(folder / "sessions.bin", SessionSettings(capacity=64, max_tracks=8, idle_s=60))
+    limits = {key: changes.pop(key) for key in LIMITS if key in changes}
     recommender, workers = Recommender(release, np.random.default_rng(0)), WorkerTable(2, reset_after_s=30)
     state = State(recommender=recommender, sessions=sessions, log=log, workers=workers)
-    closed: list[str] = []
-
-    async def note_closing() -> None:
-        closed.append("last")
-
     given: dict[str, Any] = {
-        "upkeep": [log.run],
-        "closing": [log.close, note_closing],
-        "max_body_bytes": 4096,
-        "body_timeout_s": PATIENCE_S,
+        "limits": LimitSettings(**{"body_timeout_s": PATIENCE_S} | limits),
+        "logged": logged,
         "token": None,
-        "rate_limit": None,
-        "with_fallback": False,
-        "with_propensity": True,
     }
-    service = ServiceApp(state=state, metrics=Metrics(), **(given | changes))
-    to_app, from_app = asyncio.Queue[Message](), asyncio.Queue[Message]()
-    life = asyncio.ensure_future(service({"type": "lifespan"}, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    assert await asyncio.wait_for(from_app.get(), PATIENCE_S) == {"type": "lifespan.startup.complete"}
+    upkeep = asyncio.ensure_future(log.run())
     try:
-        yield Running(service, folder, closed)
+        yield Running(ServiceApp(state, Metrics(), **(given | changes)), folder)
     finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        assert await asyncio.wait_for(from_app.get(), PATIENCE_S) == {"type": "lifespan.shutdown.complete"}
-        await life
+        upkeep.cancel()
+        with contextlib.suppress(OSError):  # a test has closed it
+            await log.close()
 
 
 def drive(release: Release, folder: Path, work: Callable[[Running], Awaitable[None]], **changes: Any) -> Running:
@@ -433,7 +425,7 @@ def test_a_client_above_the_rate_limit_gets_429_with_retry_after(ring: Release, 
         assert (await service.ask("POST", "/next/1", BODY, client=("10.0.0.2", 1))).status == 200
         assert (await service.ask("POST", "/next/1", BODY, client=None)).status == 200
 
-    assert len(drive(ring, tmp_path, work, rate_limit=RateLimit(per_second=0.01, burst=2)).lines()) == 4
+    assert len(drive(ring, tmp_path, work, requests_per_second=0.01, burst=2).lines()) == 4
 
 
 @pytest.mark.timing
@@ -683,7 +675,7 @@ def test_a_worker_that_is_down_is_a_problem_of_every_worker(ring: Release, tmp_p
         assert (await service.ask("GET", "/health")).json()["status"] == "ok"
         assert "segue_workers_alive 2.0" in await samples()
         workers.add_death(1, -9, time.monotonic())
-        workers.plan_restart(1, time.monotonic() + 60)
+        workers.rows[1].restart_at_s = time.monotonic() + 60
         health = await service.ask("GET", "/health")
         assert (health.status, health.json()["status"]) == (200, "degraded")
         (problem,) = health.json()["problems"]
@@ -692,7 +684,7 @@ def test_a_worker_that_is_down_is_a_problem_of_every_worker(ring: Release, tmp_p
         assert "segue_workers_configured 2.0" in text
         assert "segue_workers_alive 1.0" in text
         assert 'segue_worker_restarts_total{worker="worker-2"} 0.0' in text
-        workers.add_restart(1)
+        workers.rows[1].num_restarts += 1
         workers.set_ready(1, time.monotonic())
         assert (await service.ask("GET", "/health")).json()["status"] == "ok"
         assert 'segue_worker_restarts_total{worker="worker-2"} 1.0' in await samples()
@@ -734,17 +726,6 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
         assert "nowhere" not in str(after), "no label is made from a request"
 
     drive(ring, tmp_path, work)
-
-
-def test_recent_fallbacks_are_reported_once_in_the_service_log(caplog: pytest.LogCaptureFixture) -> None:
-    metrics = Metrics()
-    with caplog.at_level(logging.WARNING, "segue.serving"):
-        metrics.report_fallbacks()
-        for arm_name, source in [("T1", "random"), ("C", "artist"), ("T1", "random")]:
-            metrics.fell_back(arm_name, source)
-        metrics.report_fallbacks()
-        metrics.report_fallbacks()
-    assert caplog.messages == ["recent answers that no list gave: C artist 1, T1 random 2"]
 
 
 def test_openapi_lists_every_endpoint(ring: Release, tmp_path: Path) -> None:
@@ -802,44 +783,6 @@ def test_no_answer_redirects_to_a_host_of_the_request(ring: Release, tmp_path: P
         assert answer.status == 404
 
     drive(ring, tmp_path, work)
-
-
-def test_a_websocket_is_closed(ring: Release, tmp_path: Path) -> None:
-    async def work(service: Running) -> None:
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "websocket.connect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await service.service({"type": "websocket", "path": "/next/1", "headers": []}, receive, send)
-        assert sent == [{"type": "websocket.close", "code": 1003}]
-
-    drive(ring, tmp_path, work)
-
-
-def test_shutdown_stops_upkeep_and_every_answered_request_is_logged(ring: Release, tmp_path: Path) -> None:
-    ended: list[str] = []
-
-    async def upkeep() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("upkeep")
-
-    async def broken() -> None:
-        raise ZeroDivisionError
-
-    async def work(service: Running) -> None:
-        await asyncio.gather(*(service.ask("POST", f"/next/{user}", BODY) for user in range(100)))
-        assert ended == []
-
-    service = drive(ring, tmp_path, work, upkeep=[upkeep, broken])
-    assert ended == ["upkeep"]
-    assert service.closed == ["last"]
-    assert sorted(json.loads(line)["user"] for line in service.lines()) == list(range(100))
 
 
 SEGMENT = st.one_of(
@@ -908,30 +851,31 @@ def test_no_request_causes_an_internal_error(ring: Release, tmp_path: Path) -> N
 @pytest.mark.timing
 def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A damaged version is not served and is reported until it is replaced."""
-    store = FolderStore(tmp_path / "store", keep=3)
-    first = store.load(writer("one"))
     looks = 0
 
-    def count() -> None:
-        nonlocal looks
-        looks += 1
+    class Counting(FolderStore):
+        def fetch(self) -> str:
+            nonlocal looks
+            looks += 1
+            return super().fetch()
+
+    store = Counting(tmp_path / "store", keep=3)
+    first = store.load(writer("one"))
 
     async def run() -> None:
-        async with running(store.open(), tmp_path, upkeep=[]) as service:
+        async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
-            following = asyncio.ensure_future(
-                follow_store(state, store, count, poll_s=0.01, rng=np.random.default_rng(0))
-            )
+            following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
             assert (await service.ask("GET", "/experiments")).json()["version"] == first
             second = store.load(writer("two"))
-            await until(lambda: state.release.version == second)
+            await until(lambda: state.recommender.release.version == second)
             experiments = (await service.ask("GET", "/experiments")).json()
             assert (experiments["experiment"], experiments["version"]) == ("two", second)
             assert (await service.ask("GET", "/health")).json()["version"] == second
             await service.ask("POST", "/next/1", BODY)
             assert json.loads(service.lines()[-1])["experiments"] == {"two": "C"}
             assert store.rollback() == first
-            await until(lambda: state.release.version == first)
+            await until(lambda: state.recommender.release.version == first)
 
             index = (store.folder / "index.json").read_bytes()
             (store.folder / "index.json").write_text("{")
@@ -948,9 +892,9 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
             (store.path(second) / "track_ids.npy").write_bytes(b"")
             store.switch(second)
             await until(lambda: "track_ids.npy is damaged" in (state.store_problem or ""))
-            assert state.release.version == first
+            assert state.recommender.release.version == first
             assert store.load(writer("two")) == second
-            await until(lambda: state.release.version == second and state.store_problem is None)
+            await until(lambda: state.recommender.release.version == second and state.store_problem is None)
             assert not following.done()
             following.cancel()
             await asyncio.wait([following])
@@ -963,23 +907,24 @@ def test_a_worker_changes_to_a_new_version_while_it_answers(tmp_path: Path, capl
 
 @pytest.mark.timing
 def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path / "store", keep=3)
-    store.load(writer("one"))
     fetched: list[str] = []
 
-    def fetch() -> None:
-        fetched.append(store.load(writer("elsewhere")))
+    class Shared(FolderStore):
+        def fetch(self) -> str:
+            fetched.append(self.load(writer("elsewhere")))
+            return fetched[-1]
+
+    store = Shared(tmp_path / "store", keep=3)
+    first = store.load(writer("one"))
 
     async def run() -> None:
-        async with running(store.open(), tmp_path, upkeep=[]) as service:
+        async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
-            following = asyncio.ensure_future(
-                follow_store(state, store, fetch, poll_s=0.01, rng=np.random.default_rng(0))
-            )
-            await until(lambda: state.release.experiment == "elsewhere")
+            following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
+            await until(lambda: state.recommender.release.experiment == "elsewhere")
             following.cancel()
             await asyncio.wait([following])
-            assert state.release.version == fetched[0]
+            assert state.recommender.release.version == fetched[0]
 
     asyncio.run(run())
 
@@ -987,22 +932,23 @@ def test_a_version_of_a_shared_store_is_fetched_first(tmp_path: Path) -> None:
 @pytest.mark.timing
 def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path) -> None:
     """For example, a disk without room for the new version."""
-    store = FolderStore(tmp_path / "store", keep=3)
-    store.load(writer("one"))
     num_calls = 0
 
-    def fetch() -> None:
-        nonlocal num_calls
-        num_calls += 1
-        if num_calls < 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    class Full(FolderStore):
+        def fetch(self) -> str:
+            nonlocal num_calls
+            num_calls += 1
+            if num_calls < 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().fetch()
+
+    store = Full(tmp_path / "store", keep=3)
+    first = store.load(writer("one"))
 
     async def run() -> None:
-        async with running(store.open(), tmp_path, upkeep=[]) as service:
+        async with running(Release(store.path(first)), tmp_path) as service:
             state = service.service.state
-            following = asyncio.ensure_future(
-                follow_store(state, store, fetch, poll_s=0.01, rng=np.random.default_rng(0))
-            )
+            following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
             await until(lambda: state.store_problem is not None or following.done())
             await until(lambda: num_calls > 3 or following.done())
             assert not following.done()
@@ -1016,7 +962,7 @@ def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path)
 def test_the_files_that_say_what_users_played_can_be_read_by_the_group_alone(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         assert (await service.ask("POST", "/next/1", BODY)).status == 200
-        log = EventLogWriter(tmp_path / "log", fsync="never", fsync_interval_s=1, max_bytes=4096, backups=1)
+        log = EventLogWriter(tmp_path / "log", LogSettings(fsync="never", max_bytes=4096, backups=1))
         await log.append(b" " * 4000 + b"\n")  # after a rotation
         await log.close()
 
@@ -1130,7 +1076,7 @@ def test_every_refusal_of_a_client_is_one_that_openapi_describes(
         found = await walk(service)
         assert all(found[path] == {401} for path in found.keys() - HEALTH)
 
-    drive(ring, tmp_path, work, rate_limit=RateLimit(per_second=0.01, burst=1))
+    drive(ring, tmp_path, work, requests_per_second=0.01, burst=1)
 
 
 @pytest.mark.timing
@@ -1154,8 +1100,8 @@ def test_a_log_is_closed_and_synced_while_a_body_is_unfinished(
         unfinished = asyncio.create_task(service.service(scope, rest.get, send))
         await rest.put({"type": "http.request", "body": BODY[:5], "more_body": True})
         monkeypatch.setattr(os, "fsync", sync)
-        await asyncio.gather(service.service.close(), service.service.close())
-        assert (synced, service.closed) == (["data.json"], ["last"])
+        await service.service.state.log.close()
+        assert synced == ["data.json"]
         await rest.put({"type": "http.request", "body": BODY[5:], "more_body": False})
         await asyncio.wait_for(unfinished, PATIENCE_S)
         assert sent[0]["status"] == 503

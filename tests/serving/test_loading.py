@@ -11,10 +11,10 @@ import pytest
 
 from segue.errors import InputError
 from segue.serving import loading
-from segue.serving.loading import ReleaseRequest, load, load_to_serve, rollback, versions
-from segue.serving.release_store import FolderStore, Index, SharedStore, StoreUnreachableError
+from segue.serving.loading import Request, load, load_to_serve, requested, store_of
+from segue.serving.release_store import FolderStore, Index, StoreUnreachableError
 from segue.serving.settings import REDIS, ServiceSettings
-from segue.serving.stores import Stores, make_stores
+from segue.serving.stores import make_store
 from tests.conftest import make_catalog
 from tests.serving.conftest import writer
 
@@ -30,7 +30,7 @@ class Shared:
     where = "the shared store"
 
     def __init__(self, local: FolderStore, *, holds: str | None = None, is_away: bool = False) -> None:
-        self._local, self._current, self._is_away = local, holds, is_away
+        self.local, self._current, self._is_away = local, holds, is_away
 
     def index(self) -> Index:
         if self._is_away:
@@ -41,28 +41,16 @@ class Shared:
         self._current = version
         return version
 
-    def rollback(self) -> str:
-        return str(self._current)
-
     def fetch(self) -> str:
         self.index()
         return str(self._current)
 
 
-def request(**named: Any) -> ReleaseRequest:
-    return ReleaseRequest(
-        **{"recommendations": None, "arms": None} | named,
-        experiment="TEST",
-        pick="uniform",
-        artist_gap=0,
-        context=None,
-        num_lists=4,
-        max_tracks=128,
-        tracks=None,
-        world=SmallWorld,
-        locate=Path,
-        provenance=dict,
-    )
+def request(**named: Any) -> Request | None:
+    usual = {"pick": "uniform", "artist_gap": 0, "exploration": 0.0, "exploration_plays": 1, "num_lists": 4}
+    more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
+    given = usual | more | {"sessions": {"max_tracks": 128}} | named
+    return requested(given, world=SmallWorld, locate=Path, provenance=dict)
 
 
 @pytest.fixture
@@ -74,28 +62,14 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "store": {"kind": "embedded", "folder": str(tmp_path / "store"), "url": None, "keep": 5, "poll_s": 1.0},
         "run_dir": str(tmp_path),
         "host": "127.0.0.1",
+        "port": 1,
         "workers": 1,
         "seed": None,
-        "sessions": {"capacity": 64, "max_tracks": 8, "idle_s": 60},
-        "log": {
-            "fsync": "never",
-            "fsync_interval_s": 1.0,
-            "max_bytes": 10**6,
-            "backups": 1,
-            "with_fallback": False,
-            "with_propensity": True,
-        },
-        "limits": {
-            "max_body_bytes": 4096,
-            "body_timeout_s": 10.0,
-            "header_timeout_s": 20.0,
-            "header_bytes": 16384,
-            "connections": 10,
-            "requests_per_second": None,
-            "burst": 100,
-        },
-        "restart": {"max_pause_s": 5.0, "reset_after_s": 30.0},
-        "room": {"enabled": True, "recommenders": [], "mlflow": None, "world": None, "audio": None, "audio_from": []},
+        "sessions": {},
+        "log": {},
+        "limits": {},
+        "restart": {},
+        "room": {"enabled": True},
     }
 
 
@@ -110,21 +84,21 @@ def share(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shared]:
 
     def put(store: FolderStore, **how: Any) -> Shared:
         shared = Shared(store, **how)
-        monkeypatch.setattr(loading, "make_stores", lambda _: Stores(store, shared))
+        monkeypatch.setattr(loading, "make_store", lambda _: shared)
         return shared
 
     return put
 
 
-def serve(asked: ReleaseRequest, given: Mapping[str, Any]) -> list[str]:
+def serve(asked: Request | None, given: Mapping[str, Any]) -> list[str]:
     """Warnings of a service that starts."""
     warnings: list[str] = []
-    load_to_serve(asked, ServiceSettings.of(given, port=1), warnings.append)
+    load_to_serve(asked, ServiceSettings.of(given), warnings.append)
     return warnings
 
 
 def folder_of(given: Mapping[str, Any]) -> FolderStore:
-    return make_stores(ServiceSettings.of(given, port=1)).local
+    return make_store(ServiceSettings.of(given)).local
 
 
 def test_the_named_recommender_is_served(given: dict[str, Any]) -> None:
@@ -150,7 +124,6 @@ def test_nothing_to_serve_and_two_ways_to_name_it_are_refused(given: dict[str, A
 def test_the_first_replica_publishes_what_it_names(given: dict[str, Any], share: Callable[..., Shared]) -> None:
     store = folder_of(given)
     shared = share(store)
-    assert isinstance(shared, SharedStore)
     assert serve(request(recommendations="random"), on_redis(given)) == []
     assert shared.index().current == store.index().current is not None
 
@@ -193,9 +166,8 @@ def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None
     first = store.load(writer())
     second, where = load(request(recommendations="random"), given)
     assert where == str(store.folder)
-    assert versions(given) == (Index(second, [first, second]), where)
-    assert rollback(given) == (first, where)
-    assert versions(given)[0].current == first
+    of_given = store_of(given, given["run_dir"])
+    assert (of_given.index(), of_given.where) == (Index(second, [first, second]), where)
 
 
 @pytest.mark.parametrize(
@@ -223,11 +195,8 @@ def test_a_disk_that_is_full_is_named_with_the_store_and_changes_nothing(
 
 
 def test_a_missing_store_is_refused_with_the_name_of_the_command(given: dict[str, Any]) -> None:
-    for do, call in (("rollback", rollback), ("versions", versions)):
-        with pytest.raises(
-            InputError, match=f"{do}: there is no store .*store; name that of a service with store.folder="
-        ):
-            call({**given, "do": do})
+    with pytest.raises(InputError, match=r"rollback: there is no store .*; name that of a service with store.folder="):
+        store_of({**given, "do": "rollback"}, given["run_dir"])
     with pytest.raises(InputError, match="load: there is no store"):
         load(request(recommendations="random"), given)
     with pytest.raises(InputError, match=r"load needs recommendations=<recommender> or arms=\{C: …, T1: …\}"):
@@ -235,13 +204,13 @@ def test_a_missing_store_is_refused_with_the_name_of_the_command(given: dict[str
 
 
 def test_the_address_of_redis_is_in_the_environment_and_in_no_file(given: dict[str, Any]) -> None:
-    settings = ServiceSettings.of(on_redis(given), port=1)
+    settings = ServiceSettings.of(on_redis(given))
     settings.write()
     assert os.environ[REDIS] == "redis://:s3cret@nowhere/0"
     assert "s3cret" not in Path(given["run_dir"], "serve.json").read_text()
-    ServiceSettings.of(given, port=1)
+    ServiceSettings.of(given)
     assert REDIS not in os.environ, "nobody else's address is taken for ours"
     wrong = on_redis(given)
     wrong["store"]["name"] = "a:b"
     with pytest.raises(InputError, match=r"store.name must be a word of letters and digits, got 'a:b'"):
-        ServiceSettings.of(wrong, port=1)
+        ServiceSettings.of(wrong)

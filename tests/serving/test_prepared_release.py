@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.runs.catalog_files import write_top_tracks
 from segue.runs.session_vectors import FILE
-from segue.serving.prepared_release import PreparedRelease, prepare_release
-from segue.serving.release import Arm, Release, read_head
+from segue.serving.prepared_release import prepare_release
+from segue.serving.release import Arm, Release, ReleaseContents, read_head
 from tests.conftest import make_catalog, make_vectors, write_lines, write_tracks
 from tests.serving.conftest import lists_of
 
@@ -28,7 +28,7 @@ def small_world() -> Any:
     return SimpleNamespace(catalog=make_catalog([0, 1, 2, 3]), top_tracks=np.array([3, 1]))
 
 
-def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> PreparedRelease:
+def ready(arms: Any, *, pick: str = "uniform", experiment: str = "TEST", **changes: Any) -> ReleaseContents:
     usual = {"artist_gap": 0, "context": None, "num_lists": 4, "max_tracks": 128, "tracks": None, "world": no_world}
     settings = usual | {"locate": lambda name: Path(f"/nowhere/{name}")} | changes
     return prepare_release(arms, experiment=experiment, pick=pick, **settings)
@@ -109,7 +109,6 @@ def test_an_arm_is_served_with_the_session_if_its_run_was_trained_so(file: str) 
     ("arm", "changes", "message"),
     [
         ({"context": "all"}, {}, "recommendations: context must be one of last, session, got 'all'"),
-        ({"context": "last", "num_lists": 2}, {}, "recommendations: num_lists=2 applies to context=session alone"),
         ({"num_lists": 0}, {}, "num_lists must be a whole number of at least 1 and at most 20, got 0"),
         (
             {},
@@ -127,10 +126,9 @@ def test_a_session_that_cannot_be_served_is_refused(
 
 
 def test_words_and_lists_of_users_have_no_session(file: str) -> None:
-    with pytest.raises(InputError, match="context=session applies to lists, and random has none; leave it out"):
-        ready({"C": {"recommender": "random", "context": "session"}}, world=small_world)
-    with pytest.raises(InputError, match="context=session applies to lists, and no arm has any; leave it out"):
-        ready({"C": "random"}, world=small_world, context="session")
+    own = {"recommender": "random", "context": "session", "num_lists": 2, "exploration": 0.1}
+    (arm,) = ready({"C": own}, world=small_world, context="session").arms.values()
+    assert (arm.context, arm.exploration) == ("last", 0)
     make_vectors(3).write(Path(file).with_name(FILE), make_catalog(ARTISTS))
     users = Path(file).with_name("users.json")
     write_lines(users, [{"user": 7, "tracks": [100, 102]}])
@@ -252,10 +250,6 @@ def test_lists_of_users_alone_need_a_catalogue(of_users: str) -> None:
             {"C": {"recommender": "x.jsonl", "artist_gap": -1}},
             "artist_gap must be a whole number of at least 0 and at most 1000, got -1; 0 switches it off",
         ),
-        (
-            {"C": {"recommender": "random", "artist_gap": 3}},
-            "recommendations: artist_gap=3 applies to lists, and random has none; leave it out",
-        ),
         ({"C": {"recommender": "x.jsonl", "artist_gap": 1001}}, "artist_gap must be a whole number .*got 1001"),
         (
             {"C": "random", "T1": "http://localhost:5001"},
@@ -278,21 +272,6 @@ def test_popular_needs_top_tracks(file: str, tmp_path: Path) -> None:
     write_tracks(tmp_path, ARTISTS)
     with pytest.raises(InputError, match=message):
         ready({"C": "popular"}, tracks=tmp_path / "tracks.json")
-
-
-def test_an_unknown_pick_is_refused(file: str) -> None:
-    with pytest.raises(InputError, match="pick must be one of uniform, ranked, weighted, got 'best'"):
-        ready({"C": file}, pick="best")
-
-
-def test_an_invalid_artist_gap_is_refused(file: str) -> None:
-    with pytest.raises(InputError, match=r"artist_gap must be a whole number .*got -1"):
-        ready({"C": file}, artist_gap=-1)
-
-
-def test_pick_without_any_lists_is_refused() -> None:
-    with pytest.raises(InputError, match="pick=ranked applies to lists, and no arm has any; leave it out, or give"):
-        ready({"C": "random", "T1": "popular"}, pick="ranked", world=small_world)
 
 
 def test_an_experiment_without_a_name_is_refused() -> None:
@@ -374,9 +353,5 @@ def test_a_release_without_exploration_is_that_of_older_versions(file: str, tmp_
 def test_exploration_that_cannot_be_is_one_line(file: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ready({"C": file}, **settings)
-    with pytest.raises(InputError, match=r"exploration=0.1 applies to lists, and no arm has any"):
-        ready({"C": "random"}, exploration=0.1, world=small_world)
     with pytest.raises(InputError, match=r"arms.T1: exploration must be a number of at least 0 and at most 0.5, got 2"):
         ready({"C": "random", "T1": {"recommender": file, "exploration": 2}}, world=small_world)
-    with pytest.raises(InputError, match=r"arms.T1: exploration=0.1 applies to lists, and random has none"):
-        ready({"C": file, "T1": {"recommender": "random", "exploration": 0.1}})

@@ -5,8 +5,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from segue.serving.prometheus_metrics import Metrics, Totals, exposition, forget_gauges, totals
-from segue.serving.prometheus_parts import count_as
+from prometheus_client.multiprocess import mark_process_dead
+
+from segue.serving.prometheus_metrics import Metrics, Totals, count_as, exposition, totals
 from segue.serving.worker_table import WorkerTable
 
 
@@ -33,7 +34,7 @@ def test_the_gauges_of_a_worker_that_died_are_forgotten() -> None:
     Metrics().observe(0, 5, 0)
     run_as("worker-8", lambda metrics: metrics.observe(0, 7, 0))
     assert log_lines() == 12
-    forget_gauges("worker-8")
+    mark_process_dead("worker-8")
     assert log_lines() == 5
 
 
@@ -53,7 +54,7 @@ def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> Non
     run_as("worker-9", work)
     assert grown() == (1, 3, 1)
     files = set(folder.iterdir())
-    forget_gauges("worker-9")
+    mark_process_dead("worker-9")
     for _ in range(3):
         run_as("worker-9", work)
     assert grown() == (4, 12, 4)

@@ -11,13 +11,14 @@ import uvloop
 
 from segue.serving import redis_store
 from segue.serving.redis_store import RedisSessions, RedisStore
-from segue.serving.release_store import FolderStore, StoreUnreachableError
+from segue.serving.release_store import StoreUnreachableError
 from segue.serving.session_memory import MappedSessions, Noted
+from segue.serving.settings import RedisSettings, SessionSettings
 from tests.e2e.running import PATIENCE_S, Redis, redis_server, until
 
 pytestmark = pytest.mark.timing
 
-LIMITS: dict[str, Any] = {"capacity": 4096, "max_tracks": 16, "idle_s": 60}
+LIMITS = SessionSettings(capacity=4096, max_tracks=16, idle_s=60)
 
 
 @pytest.fixture
@@ -26,16 +27,18 @@ def server(tmp_path: Path) -> Iterator[Redis]:
         yield running
 
 
+def settings(folder: Path, timeout_s: float = PATIENCE_S) -> RedisSettings:
+    return RedisSettings(kind="redis", folder=str(folder / "store"), keep=2, name="test", timeout_s=timeout_s)
+
+
 def run(
     work: Callable[[RedisSessions], Awaitable[None]], folder: Path, port: int, *, timeout_s: float = PATIENCE_S
 ) -> None:
     """Do something with sessions, on the event loop that the service uses."""
 
     async def start() -> None:
-        local = MappedSessions(folder / "sessions.bin", **LIMITS)
-        sessions = RedisSessions(
-            url=f"redis://127.0.0.1:{port}", name="test", local=local, timeout_s=timeout_s, **LIMITS
-        )
+        local = MappedSessions(folder / "sessions.bin", LIMITS)
+        sessions = RedisSessions(f"redis://127.0.0.1:{port}", settings(folder, timeout_s=timeout_s), LIMITS, local)
         try:
             await work(sessions)
         finally:
@@ -145,7 +148,7 @@ def test_health_reports_a_redis_that_is_down_and_no_problem_once_it_answers(
         assert (await sessions.play(1, 2, 0.5, 0)).tracks == [2]
         assert "Redis does not answer" in str(sessions.problem)
         server.start()
-        clock.now_s += 2 * PATIENCE_S - 1
+        clock.now_s += 3 * PATIENCE_S - 1
         assert sessions.problem is not None
         clock.now_s += 1  # no request finds out
         assert sessions.problem is None
@@ -200,8 +203,7 @@ def test_a_redis_that_hangs_is_asked_once_and_reported_until_it_answers(
 
 
 def test_the_first_look_for_a_release_after_a_restart_of_redis_reaches_it(tmp_path: Path, server: Redis) -> None:
-    local = FolderStore(tmp_path / "store", keep=2)
-    store = RedisStore(url=f"redis://127.0.0.1:{server.port}", name="test", local=local, keep=2, timeout_s=PATIENCE_S)
+    store = RedisStore(f"redis://127.0.0.1:{server.port}", settings(tmp_path))
     assert store.index().versions == []
     server.stop()
     server.start()

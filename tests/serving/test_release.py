@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.serving.release import HEAD, Arm, Release, write_release
+from segue.serving.release import HEAD, Arm, Release, ReleaseContents
 from tests.conftest import make_catalog
 from tests.serving.conftest import arm, lists_of, make_release
 
@@ -50,7 +50,7 @@ def materials(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def built(drawn: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `write_release`; not in the strategy, where beartype must not draw its samples."""
+    """Arguments of `ReleaseContents`; not in the strategy, where beartype must not draw its samples."""
     arms, lists = {}, {}
     for name, (how, rows, has_scores) in drawn["arms"].items():
         arms[name] = arm("random" if rows is None else "lists", how)
@@ -75,7 +75,7 @@ def test_what_is_written_is_read_back(drawn: dict[str, Any], num_at_once: int) -
     catalog: Catalog = given["catalog"]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("segue.serving.release._NUM_AT_ONCE", num_at_once)
-        version = write_release(Path(folder), **given, provenance={"by": "a test"})
+        version = ReleaseContents(**given).write(Path(folder), provenance={"by": "a test"})
         release = Release(Path(folder))
         assert (release.version, release.experiment, release.arms) == (version, given["experiment"], given["arms"])
         assert list(release.arms) == list(given["arms"])
@@ -156,8 +156,8 @@ def test_the_contents_alone_decide_the_version(tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     for folder in (first, again):
         folder.mkdir()
-    version = write_release(first, **material(), provenance={"recommendations": "run:abc"})
-    assert write_release(again, **material(), provenance={"recommendations": "/elsewhere/r.jsonl"}) == version
+    version = ReleaseContents(**material()).write(first, provenance={"recommendations": "run:abc"})
+    assert ReleaseContents(**material()).write(again, provenance={"recommendations": "/elsewhere/r.jsonl"}) == version
     assert len(version) == 12
     assert version.isalnum()
 
@@ -186,15 +186,15 @@ def test_other_contents_are_another_version(tmp_path: Path, change: Callable[[di
     first, other = tmp_path / "first", tmp_path / "other"
     for folder in (first, other):
         folder.mkdir()
-    assert write_release(first, **material(), provenance={}) != write_release(
-        other, **change(material()), provenance={}
+    assert ReleaseContents(**material()).write(first, provenance={}) != ReleaseContents(**change(material())).write(
+        other, provenance={}
     )
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    write_release(folder, **material(), provenance={"recommendations": "r.jsonl"})
+    ReleaseContents(**material()).write(folder, provenance={"recommendations": "r.jsonl"})
     return folder
 
 
@@ -288,7 +288,7 @@ def test_a_head_that_describes_something_else_is_refused(
 
 
 def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
-    write_release(tmp_path, **material(), provenance={})
+    ReleaseContents(**material()).write(tmp_path, provenance={})
     head = json.loads((tmp_path / HEAD).read_text())
     for described in head["arms"].values():
         del described["artist_gap"]

@@ -6,8 +6,7 @@ import pytest
 
 from segue.errors import InputError
 from segue.serving.prometheus_metrics import Totals
-from segue.serving.server import closing_line
-from segue.serving.settings import hold_port
+from segue.serving.server import closing_line, hold_port
 
 
 def test_the_closing_line_adds_up_by_endpoint_and_by_status_class() -> None:

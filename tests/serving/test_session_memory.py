@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.errors import InputError
-from segue.serving.redis_store import _played
 from segue.serving.session_memory import MappedSessions, Noted, Played
+from segue.serving.settings import SessionSettings
 from tests.serving.conftest import START_MS
 
 IDLE_S = 10
@@ -21,7 +20,8 @@ MINUTE_MS = 60_000
 
 
 def make(folder: Path, *, capacity: int = 4096, max_tracks: int = 16, idle_s: float = IDLE_S) -> MappedSessions:
-    return MappedSessions(folder / "sessions.bin", capacity=capacity, max_tracks=max_tracks, idle_s=idle_s)
+    limits = SessionSettings(capacity=capacity, max_tracks=max_tracks, idle_s=idle_s)
+    return MappedSessions(folder / "sessions.bin", limits)
 
 
 def play(sessions: MappedSessions, user: int, track: int, now_ms: int = START_MS) -> list[int]:
@@ -165,13 +165,6 @@ def test_a_file_of_another_layout_is_replaced_although_it_has_the_same_size(tmp_
     assert play(make(tmp_path), 1, 502) == [501, 502]
 
 
-def test_entries_of_redis_with_and_without_a_share() -> None:
-    played = _played([b"500", b"-7 0.25", b"501 nan", b"502 1e-05", b"503 ", b"x 1", b"9" * 20])
-    assert played.tracks == [500, -7, 501, 502]
-    assert [played.shares[1], played.shares[3]] == [0.25, 1e-05]
-    assert np.isnan([played.shares[0], played.shares[2]]).all()
-
-
 def test_a_file_with_other_limits_is_replaced(tmp_path: Path) -> None:
     play(make(tmp_path), 1, 500)
     assert play(make(tmp_path), 1, 501) == [500, 501], "a worker that comes back finds what there was"
@@ -268,22 +261,6 @@ def test_a_worker_that_dies_blocks_no_other_one(tmp_path: Path) -> None:
     process.join()
     assert process.exitcode == 9
     assert play(sessions, 1, 501) == [500, 501]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"capacity": 0}, "sessions.capacity must be a whole number of at least 1 and at most 10000000, got 0"),
-        ({"max_tracks": 0}, "sessions.max_tracks must be a whole number of at least 1 and at most 10000, got 0"),
-        ({"max_tracks": True}, "sessions.max_tracks must be a whole number .*got True"),
-        ({"idle_s": 0}, "sessions.idle_s must be a number above 0, got 0"),
-        ({"idle_s": float("nan")}, "sessions.idle_s must be a number above 0, got nan"),
-        ({"idle_s": float("inf")}, "sessions.idle_s must be a number above 0, got inf"),
-    ],
-)
-def test_invalid_limits_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        make(tmp_path, **change)
 
 
 def test_a_file_of_zeros_is_an_empty_memory(tmp_path: Path) -> None:

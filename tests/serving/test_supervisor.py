@@ -1,4 +1,4 @@
-"""Workers are restarted with growing pauses while the others run; signals stop or renew them."""
+"""Workers are restarted with growing pauses while the others run; signals stop them."""
 
 import contextlib
 import os
@@ -71,7 +71,7 @@ class Service:
 
 @contextlib.contextmanager
 def handlers_are_kept() -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     yield
     assert [signal.getsignal(number) for number in numbers] == before
@@ -81,7 +81,7 @@ def test_a_worker_that_keeps_dying_is_restarted_and_the_other_one_is_left_alone(
     service = Service(tmp_path, 2)
 
     def wait_for_process(number: int) -> None:
-        wait_until(lambda: len(service.pids(1)) == number and service.table.is_ready(1), f"process {number}")
+        wait_until(lambda: len(service.pids(1)) == number and service.table.rows[1].is_ready, f"process {number}")
 
     def kill_often() -> None:
         for number in range(1, 6):
@@ -94,22 +94,6 @@ def test_a_worker_that_keeps_dying_is_restarted_and_the_other_one_is_left_alone(
     assert service.table.restarts() == {"worker-1": 0, "worker-2": 5}
     assert service.dead == [1] * 5
     assert all(not Path(f"/proc/{pid}").exists() for worker in (0, 1) for pid in service.pids(worker))
-
-
-def test_sighup_restarts_the_workers_one_after_another(tmp_path: Path) -> None:
-    service = Service(tmp_path, 2)
-    num_ready: list[int] = []
-
-    def renew() -> None:
-        os.kill(os.getpid(), signal.SIGHUP)
-        while not all(len(service.pids(worker)) == 2 for worker in (0, 1)):
-            num_ready.append(service.table.num_ready)
-            time.sleep(0.001)
-        wait_until(lambda: service.table.num_ready == 2, "both workers")
-
-    service.run(renew)
-    assert min(num_ready) >= 1, "one of them answers at any time"
-    assert service.table.restarts() == {"worker-1": 0, "worker-2": 0}, "nobody died"
 
 
 def test_the_service_ends_where_no_worker_can_start(tmp_path: Path) -> None:
@@ -134,7 +118,7 @@ def test_a_worker_that_cannot_start_beside_one_that_runs_does_not_end_the_servic
         service._work(worker)
 
     service = Service(tmp_path, 2, work=work)
-    service.run(lambda: wait_until(lambda: service.table.num_deaths(1) > START_ATTEMPTS + 2, "many deaths"))
+    service.run(lambda: wait_until(lambda: service.table.rows[1].num_deaths > START_ATTEMPTS + 2, "many deaths"))
     assert len(service.pids(0)) == 1
 
 

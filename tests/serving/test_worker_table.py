@@ -30,13 +30,13 @@ def test_problems_name_the_worker_the_cause_and_what_happens_next() -> None:
     table.set_ready(1, 0)
     assert table.problems(1) == []
     table.add_death(1, -9, 10)
-    table.plan_restart(1, 10)
+    table.rows[1].restart_at_s = 10
     down = "worker-2 is down: it died by SIGKILL; it is being restarted"
     assert table.problems(10) == [down]
     table.set_ready(1, 11)
     assert table.problems(11) == [], "one death that is over is no problem"
     table.add_death(1, 3, 12)
-    table.plan_restart(1, 14)
+    table.rows[1].restart_at_s = 14
     assert table.problems(12.5) == [
         "worker-2 is down: it died 2 times in a row, last by exit code 3; it restarts in 1.5 s"
     ]
@@ -52,7 +52,7 @@ def test_all_processes_see_the_same_table() -> None:
     process = multiprocessing.get_context("fork").Process(target=lambda: table.set_ready(1, 5))
     process.start()
     process.join()
-    assert (table.num_ready, table.is_ready(1), len(table)) == (1, True, 3)
+    assert (table.num_ready, table.rows[1].is_ready, len(table)) == (1, True, 3)
 
 
 def test_a_service_has_started_when_every_worker_is_ready_or_has_died() -> None:

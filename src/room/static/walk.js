@@ -4,7 +4,6 @@ import { describe } from "/room/compare.js";
 
 const STEPS = 10;
 const SHARES = { play: 1, skip: 0.1 };
-const likes = (share) => share >= 0.5;
 
 export function Walk({ given, room }) {
   const arms = room.players.filter((player) => player.is_arm);
@@ -69,8 +68,6 @@ export function Walk({ given, room }) {
   const change = (changes) => goTo("walk", { ...given, ...changes });
   const search = html`<${Search} label="Start from a track" knowsPlays=${room.knows_plays} autofocus=${!given.t} onChoose=${(track) => change({ t: track.track })} />`;
   const isDone = steps.length > STEPS;
-  const judged = steps.slice(1).filter((step) => step.listener && step.share !== null);
-  const agreed = judged.filter((step) => likes(step.share) === likes(step.listener.share)).length;
   return html`<section class="view view-narrow">
     ${given.t ? html`<h1 class="hidden">Walk</h1>` : html`<div class="hero hero-small"><h1>Let it play on</h1>
       <p>Start from a track. The arm chooses the next ones with its own rules and the session so far. Play or skip each, or let it play ten.</p></div>`}
@@ -97,9 +94,6 @@ export function Walk({ given, room }) {
           <div class="walk-body">
             <div class="two"><b>${nameOf(step)} <${Listen} key=${step.track} track=${step} /></b><span>${artistOf(step)}${plays(step, room.knows_plays) ? ` · ${plays(step, room.knows_plays)}` : ""}</span></div>
             ${place === 0 ? html`<p class="why">Your choice.</p>` : html`<p class="why">${step.sentence}</p>
-              ${step.listener && step.share !== null && html`<p class="listener">Simulated listener:
-                <meter min="0" max="1" value=${step.listener.share} aria-label="share that the simulated listener plays"></meter>
-                ${likes(step.listener.share) ? "plays" : "skips after"} ${Math.round(100 * step.listener.share)} %</p>`}
               <details class="more"><summary>Why this one?</summary>
                 <p class="faint">${step.parts_are === "sums" ? "What each part adds to its score, over the session:" : `Cosines with the track before:`}</p>
                 ${step.parts ? html`<${Bars} parts=${step.parts} />` : html`<p>No vectors are known of this recommender.</p>`}
@@ -115,7 +109,6 @@ export function Walk({ given, room }) {
         </li>`)}
       </ol>
       ${error && html`<${Trouble} error=${error} />`}
-      ${judged.length > 0 && html`<p class="faint" role="status">You and listener ${judged[0].listener.user} of the simulated world agree on ${agreed} of ${judged.length} tracks. The listener loves the first track, and skips what is less than half played.</p>`}
       <div class="walk-foot">
         ${steps.length > 0 && !isDone && html`<button class="button button-main" disabled=${isBusy} onClick=${() => go(SHARES.play, STEPS)}>${isBusy ? "Playing …" : `Play on, to ${STEPS} tracks`}</button>`}
         ${steps.length > 1 && html`<button class="button" onClick=${stop}>${user ? "End the session" : "Start again"}</button>`}
