@@ -17,13 +17,13 @@ from segue.catalog import Catalog
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_roles import is_private
 from segue.datamodules.reading.opened_table import OpenedTable, open_table
-from segue.datamodules.reading.queries import are_whole, count, run
-from segue.datamodules.reading.raw_rows import FILE, RawRows, check_rejects
+from segue.datamodules.reading.queries import are_whole, count, one_line, quoted_text
+from segue.datamodules.reading.raw_rows import FILE
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
 from segue.datamodules.reading.row_sql import Plan, capped, parse_select
 from segue.datamodules.reading.table_settings import TableSettings
-from segue.datamodules.reading.track_file import Tracks, tracks_of_events
-from segue.errors import InputError, check_number
+from segue.datamodules.reading.track_file import Tracks, add_unknown, tracks_of_events
+from segue.errors import InputError
 from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
@@ -128,17 +128,15 @@ def read_table(
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
     """
-    check_number("datamodule.policies.min_seconds", min_seconds, least=0)
-    check_number("datamodule.max_rejected", max_rejected, least=0, most=1, hint="0.01 allows one row in a hundred")
     with _database(settings) as (database, folder):
-        tracks, opened = open_table(database, path, settings, folder, min_seconds=min_seconds)
-        _parse(database, opened)
-        if _has_wrong_encoding(database, opened):
+        opened = open_table(database, path, settings, folder, min_seconds=min_seconds)
+        _parse(opened)
+        if _has_wrong_encoding(opened):
             latin = replace(settings, files=replace(settings.files, encoding="latin-1"))
-            tracks, opened = open_table(database, path, latin, folder, min_seconds=min_seconds)
-            _parse(database, opened)
-        check_rejects(database, opened.rows)
-        yield _events(database, path, opened, tracks, max_rejected=max_rejected, rejections=rejections)
+            opened = open_table(database, path, latin, folder, min_seconds=min_seconds)
+            _parse(opened)
+        opened.rows.check_rejects()
+        yield _events(path, opened, max_rejected=max_rejected, rejections=rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -152,7 +150,7 @@ def look_at(path: str, settings: TableSettings) -> Plan:
         InputError: files are missing or damaged, or a column is missing.
     """
     with _database(settings) as (database, folder):
-        return open_table(database, path, settings, folder, min_seconds=0)[1].plan
+        return open_table(database, path, settings, folder, min_seconds=0).plan
 
 
 @contextmanager
@@ -161,7 +159,13 @@ def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnecti
 
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
-        database.execute(f"SET TimeZone = '{settings.zone}'")
+        try:
+            database.execute(f"SET TimeZone = {quoted_text(settings.zone)}")
+        except duckdb.Error as error:
+            raise InputError(
+                f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {settings.zone!r}: "
+                f"{one_line(error)[:100]}"
+            ) from None
         # DuckDB makes a join of a long IN list, and threads then insert the rows of a file out of order
         # it also underestimates the events, and would hash these instead of the catalogue that they are joined with
         database.execute("SET disabled_optimizers = 'in_clause, build_side_probe_side'")
@@ -173,59 +177,48 @@ def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnecti
             raise
 
 
-def _parse(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> None:
+def _parse(opened: OpenedTable) -> None:
     """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
-    rows, has_items = opened.rows, opened.settings.sql.each is not None
-    select = parse_select(opened.plan, opened.cells, opened.settings)
-    if not opened.has_catalogue:
-        settings = opened.settings
-        select += attribute_columns(settings.attributes, rows, opened.cells, derived=settings.sql.columns)
-    blank = ["has_no_item"] if has_items else []
-    if rows.files.format in ("jsonl", "lines"):
-        blank.append("line IS NULL")
-    items = ", row, place" if has_items else ""
-    query = f"""CREATE OR REPLACE TABLE parsed AS
-        SELECT {FILE} AS file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select}
-        FROM ({opened.relation()})"""
+    rows, settings = opened.rows, opened.settings
+    has_items = settings.sql.each is not None
+    select = parse_select(opened.plan, rows, settings)
+    if opened.tracks is None:
+        select += attribute_columns(settings.attributes, rows)
+    blank = ["has_no_item"] * has_items + ["line IS NULL"] * rows.has_blank_lines or ["FALSE"]
     try:
-        run(database, query, rows.parameters, files=rows.files)
+        rows.run(f"""CREATE OR REPLACE TABLE parsed AS
+            SELECT {FILE} AS file, {" OR ".join(blank)} AS is_blank {", row, place" if has_items else ""}, {select}
+            FROM ({rows.relation()})""")
     except InputError as error:
-        if opened.settings.sql.texts and "datamodule" not in str(error):
+        if settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
         raise
-    number = "row, {}(row * 1048576 + place) AS position" if has_items else "rowid AS row, {}rowid AS position"
-    number = number.format("-" if opened.settings.files.newest_first else "")
-    database.execute(f"""CREATE OR REPLACE VIEW numbered AS
-        SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
+    sign = "-" if settings.files.newest_first else ""
+    number = f"rowid AS row, {sign}rowid AS position, *"
+    if has_items:
+        number = f"row, {sign}(row * 1048576 + place) AS position, * EXCLUDE (row, place)"
+    rows.database.execute(f"CREATE OR REPLACE VIEW numbered AS SELECT {number} FROM parsed WHERE NOT is_blank")
 
 
-def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> bool:
+def _has_wrong_encoding(opened: OpenedTable) -> bool:
     """Whether many lines are not UTF-8, and the settings leave the encoding open."""
     rows = opened.rows
     if rows.rejects is None or opened.settings.files.encoding != "auto" or rows.is_json:
         return False
-    num_bad = count(database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
-    return num_bad > _MANY_NOT_UTF_8 * count(database, "SELECT count(*) FROM parsed")
+    num_bad = count(rows.database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
+    return num_bad > _MANY_NOT_UTF_8 * count(rows.database, "SELECT count(*) FROM parsed")
 
 
-def _events(
-    database: duckdb.DuckDBPyConnection,
-    path: str,
-    opened: OpenedTable,
-    tracks: Tracks | None,
-    *,
-    max_rejected: int | float,
-    rejections: Rejections,
-) -> SourceEvents:
-    plan, rows, settings = opened.plan, opened.rows, opened.settings
+def _events(path: str, opened: OpenedTable, *, max_rejected: int | float, rejections: Rejections) -> SourceEvents:
+    plan, rows, settings, tracks = opened.plan, opened.rows, opened.settings, opened.tracks
+    database, has_items = rows.database, settings.sql.each is not None
     if tracks is None:
         tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
     elif settings.catalogue is not None and settings.catalogue.unknown == "add":
-        tracks = tracks.add_unknown(database)
-    _validate(database, opened, tracks)
-    found = find_rejected(database, rows, has_items=settings.sql.each is not None)
-    num_rows = count(database, "SELECT count(DISTINCT row) FROM numbered") if settings.sql.each else None
-    num_rows = (num_rows if num_rows is not None else count(database, "SELECT count(*) FROM numbered")) + found.num_lost
+        add_unknown(database)
+    _validate(opened, tracks)
+    found = find_rejected(rows, has_items=has_items)
+    num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.write(found, rows)
@@ -243,6 +236,10 @@ def _events(
     _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
     attributes = read_attributes(database, settings.attributes, opened.folder, source=tracks.shown or str(path))
+    used = {part for path in plan.mapping.values() for part in (path, path.split(".")[0])}
+    may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"
+    capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
+    unused = [name for name in rows.types if name not in used and not is_private(name)]
     return SourceEvents(
         database=database,
         catalog=replace(tracks.catalog(database), attributes=attributes),
@@ -250,7 +247,7 @@ def _events(
         reading=Reading(
             columns=plan.mapping,
             guessed=[role for role in plan.mapping if settings.columns.get(role) == "auto"],
-            unused=_unused(rows, plan) if "auto" in settings.columns.values() else [],
+            unused=unused if "auto" in settings.columns.values() else [],
             units=plan.units,
             share=plan.share,
             encoding=rows.encoding,
@@ -258,13 +255,13 @@ def _events(
             num_events=num_events,
             rejected=found.by_reason,
             examples=rejections.examples(found, rows),
-            num_capped=_count_capped(database, plan, settings),
+            num_capped=count(database, capped_events) if may_be_capped else 0,
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
         ),
     )
 
 
-def _validate(database: duckdb.DuckDBPyConnection, opened: OpenedTable, tracks: Tracks) -> None:
+def _validate(opened: OpenedTable, tracks: Tracks) -> None:
     """Create the view `validated`, which knows the row of each track, and the table `rejected` (row, reason)."""
     plan, share = opened.plan, "n.share"
     if plan.share == "played" and plan.catalogue_has_durations:
@@ -275,7 +272,7 @@ def _validate(database: duckdb.DuckDBPyConnection, opened: OpenedTable, tracks: 
     is_capped = opened.settings.shares_above_one == "cap"
     kept = capped(share) if is_above != "FALSE" else share
     unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
-    database.execute(f"""
+    opened.rows.database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
         SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
             {is_above} AS is_above_one,
@@ -285,18 +282,6 @@ def _validate(database: duckdb.DuckDBPyConnection, opened: OpenedTable, tracks: 
         FROM numbered n LEFT JOIN catalogue c ON n.track = c.track WHERE n.dropped IS NULL;
         CREATE OR REPLACE TABLE rejected AS
         SELECT row, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY row""")
-
-
-def _count_capped(database: duckdb.DuckDBPyConnection, plan: Plan, settings: TableSettings) -> int:
-    if plan.share not in ("ratio", "played") or settings.shares_above_one == "reject":
-        return 0
-    return count(database, "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL")
-
-
-def _unused(rows: RawRows, plan: Plan) -> list[str]:
-    """Columns that have no role; those that are never read are not named."""
-    used = {path.split(".")[0] for path in plan.mapping.values()} | set(plan.mapping.values())
-    return [name for name in rows.columns if name not in used and not is_private(name)]
 
 
 def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
