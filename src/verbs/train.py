@@ -242,7 +242,7 @@ def _run(
     from segue.callbacks.assembly import build_callbacks
     from segue.callbacks.run_context import RunContext
     from segue.datamodules.batch_share import BatchShare
-    from segue.describing.joining import profile_of
+    from segue.describing.measures import profile_of
     from segue.evaluation.online import TIME
     from segue.runs.beginning import record_beginning
     from segue.runs.history import RunHistory

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from segue.describing import warnings
-from segue.describing.floors import HeldOut
 from segue.describing.material import Material
-from segue.describing.measures import Facts
+from segue.describing.measures import Facts, HeldOut
 from segue.errors import InputError
 from tests.describing.building import (
     DAY,

@@ -13,7 +13,7 @@ import numpy as np
 
 from segue.attributes import Attribute, Values, Vectors
 from segue.datamodules.reading.files import find_files
-from segue.datamodules.reading.queries import count, quoted_name, quoted_text
+from segue.datamodules.reading.queries import Database, count, quoted_name, quoted_text
 from segue.datamodules.reading.raw_rows import RawRows, open_rows
 from segue.datamodules.reading.table_settings import AttributeSettings, FileFormat
 from segue.errors import InputError
@@ -55,7 +55,7 @@ def column_of(name: str) -> str:
 
 
 def read_attributes(
-    database: duckdb.DuckDBPyConnection, attributes: Sequence[AttributeSettings], folder: Path, *, source: str
+    database: Database, attributes: Sequence[AttributeSettings], folder: Path, *, source: str
 ) -> dict[str, Attribute]:
     """Read all attributes of the tracks of the table `catalogue`.
 
@@ -119,7 +119,7 @@ def attributes_of_catalogue(
         return read_attributes(database, [replace(one, most_shared=1.0) for one in attributes], path, source=str(path))
 
 
-def _from_file(database: duckdb.DuckDBPyConnection, one: AttributeSettings, path: Path) -> Attribute:
+def _from_file(database: Database, one: AttributeSettings, path: Path) -> Attribute:
     """An attribute from a file of text or Parquet."""
     if path.suffix == ".zip":
         raise InputError(f"{path} is an archive; unpack it and give {one.group}.file=<the file>")
@@ -137,7 +137,7 @@ def _from_file(database: duckdb.DuckDBPyConnection, one: AttributeSettings, path
     return _from_texts(database, one, "joined", "text", str(path), are_lists=are_lists)
 
 
-def _join(database: duckdb.DuckDBPyConnection, one: AttributeSettings, path: Path, *, has_ids: bool) -> None:
+def _join(database: Database, one: AttributeSettings, path: Path, *, has_ids: bool) -> None:
     """Create the table `joined`: all columns of the table `attribute` (`place`, `track`, …) for each row of a track.
 
     Raises:
@@ -168,7 +168,7 @@ def _join(database: duckdb.DuckDBPyConnection, one: AttributeSettings, path: Pat
 
 
 def _from_texts(
-    database: duckdb.DuckDBPyConnection,
+    database: Database,
     one: AttributeSettings,
     table: str,
     column: str,
@@ -219,7 +219,7 @@ def _names(split: str, nothing: str) -> str:
     return f"list_filter({trimmed}, lambda value: value IS NOT NULL AND value NOT IN ({nothing}))"
 
 
-def _vectors(database: duckdb.DuckDBPyConnection, one: AttributeSettings, shown: str) -> Vectors:
+def _vectors(database: Database, one: AttributeSettings, shown: str) -> Vectors:
     """Vectors from the lists of numbers of the table `texts`."""
     num_tracks, known = count(database, "SELECT count(*) FROM texts"), "FROM texts WHERE text IS NOT NULL ORDER BY row"
     rows = database.execute(f"SELECT row, len(value) AS width {known}").fetchnumpy()
@@ -237,7 +237,7 @@ def _vectors(database: duckdb.DuckDBPyConnection, one: AttributeSettings, shown:
     return Vectors(data=data.reshape(len(widths), width), places=places, is_scaled=False)
 
 
-def _from_npy(database: duckdb.DuckDBPyConnection, one: AttributeSettings, path: Path) -> Vectors:
+def _from_npy(database: Database, one: AttributeSettings, path: Path) -> Vectors:
     """Vectors from a memory-mapped file of numpy."""
     key = one.group
     try:

@@ -7,41 +7,24 @@ from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
 from segue.settings import refuse_unknown
 
-USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "user": ("user", "userid", "uid", "username", "listener", "listenerid", "msno", "account"),
-    "timestamp": (
-        *("timestamp", "ts", "listenedat", "playedat", "uts", "unixtime", "datetime", "utctime", "createdat", "date"),
-        *("starttime", "endtime", "time"),
-    ),
-    "track": (
-        *("trackid", "itemid", "songid", "spotifytrackuri", "trackuri", "recordingmbid", "trackmbid", "track", "item"),
-        "song",
-    ),
-    "title": (
-        *("title", "trackname", "songname", "tracktitle", "songtitle", "mastermetadatatrackname", "recordingname"),
-        *("trackmetadatatrackname", "song", "track", "name"),
-    ),
-    "artist": (
-        *("artist", "artistname", "artists", "artistnames", "mastermetadataalbumartistname", "artistcreditname"),
-        *("trackmetadataartistname", "performer", "artistid"),
-    ),
-    "played_ratio": (
-        *("playedratio", "playratio", "playedratiopct", "listenratio", "percentplayed", "completion", "share"),
-        "shareplayed",
-    ),
-    "played": (
-        *("msplayed", "playedms", "secondsplayed", "playedseconds", "played", "playtime", "listentime"),
-        *("secondslistened", "listened"),
-    ),
-    "duration": (
-        *("durationms", "duration", "trackduration", "tracklengthseconds", "tracklength", "durationsec", "length"),
-        *("dur", "trackmetadataadditionalinfodurationms", "songlength"),
-    ),
-    "skipped": ("skipped", "isskipped", "skip"),
-    "session": ("session", "sessionid", "playlistid", "pid", "playlist"),
-    "last": (),
-    "recommendation": (),
+_USUAL_NAMES = {
+    "user": "user userid uid username listener listenerid msno account",
+    "timestamp": "timestamp ts listenedat playedat uts unixtime datetime utctime createdat date starttime endtime time",
+    "track": "trackid itemid songid spotifytrackuri trackuri recordingmbid trackmbid track item song",
+    "title": "title trackname songname tracktitle songtitle mastermetadatatrackname recordingname "
+    "trackmetadatatrackname song track name",
+    "artist": "artist artistname artists artistnames mastermetadataalbumartistname artistcreditname "
+    "trackmetadataartistname performer artistid",
+    "played_ratio": "playedratio playratio playedratiopct listenratio percentplayed completion share shareplayed",
+    "played": "msplayed playedms secondsplayed playedseconds played playtime listentime secondslistened listened",
+    "duration": "durationms duration trackduration tracklengthseconds tracklength durationsec length dur "
+    "trackmetadataadditionalinfodurationms songlength",
+    "skipped": "skipped isskipped skip",
+    "session": "session sessionid playlistid pid playlist",
+    "last": "",
+    "recommendation": "",
 }
+USUAL_NAMES = {role: names.split() for role, names in _USUAL_NAMES.items()}
 """Usual names of the columns of each role, in lower case without punctuation; earlier ones come first."""
 
 ROLES = tuple(USUAL_NAMES)

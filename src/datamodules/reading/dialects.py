@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from segue.datamodules.reading.files import Files, is_utf_16, read_start
-from segue.datamodules.reading.queries import one_line, quoted_text
+from segue.datamodules.reading.queries import Database, one_line, quoted_text
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
@@ -89,7 +89,7 @@ def _is_utf_8(line: bytes) -> bool:
     return True
 
 
-def dialect_of(database: duckdb.DuckDBPyConnection, files: Files, settings: FileFormat, encoding: str) -> Dialect:
+def dialect_of(database: Database, files: Files, settings: FileFormat, encoding: str) -> Dialect:
     """How csv files are written: what the settings say, otherwise what DuckDB finds in the first file.
 
     Raises:
@@ -131,7 +131,7 @@ def dialect_of(database: duckdb.DuckDBPyConnection, files: Files, settings: File
     return Dialect(encoding=encoding, skip=skip, delimiter=delimiter, quote=quote, names=tuple(names))
 
 
-def _delimiter(database: duckdb.DuckDBPyConnection, files: Files, settings: FileFormat, encoding: str) -> str:
+def _delimiter(database: Database, files: Files, settings: FileFormat, encoding: str) -> str:
     """The delimiter of the first file, as DuckDB finds it in its first lines, without those above 64 KiB."""
     given = "" if settings.quote == "auto" else f", quote = {quoted_text(settings.quote)}"
     with tempfile.NamedTemporaryFile(prefix="segue-", suffix=".csv") as sample:

@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from segue.datamodules.reading.queries import one_line, plain_path
+from segue.datamodules.reading.queries import Database, one_line, plain_path
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
@@ -61,7 +61,7 @@ class Files:
         """The paths of files on this machine, without the escapes of a glob; none of an address."""
         return [Path(plain_path(path)) for path in self.paths if not is_address(path)]
 
-    def run(self, database: duckdb.DuckDBPyConnection, query: str, **parameters: object) -> duckdb.DuckDBPyConnection:
+    def run(self, database: Database, query: str, **parameters: object) -> Database:
         """Execute a query over the files, which are its parameter `$files`.
 
         Raises:

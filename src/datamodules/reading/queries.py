@@ -4,14 +4,17 @@ import re
 
 import duckdb
 
+Database = duckdb.DuckDBPyConnection
+"""A connection to a database."""
 
-def count(database: duckdb.DuckDBPyConnection, query: str) -> int:
+
+def count(database: Database, query: str) -> int:
     """The number that a query gives."""
     [(number,)] = database.execute(query).fetchall()
     return int(number)
 
 
-def are_whole(database: duckdb.DuckDBPyConnection, ids: str) -> bool:
+def are_whole(database: Database, ids: str) -> bool:
     """Whether all ids that a query gives as texts are whole numbers as one writes them: 7 and not 007 or 7.0."""
     is_whole = "COALESCE(CAST(TRY_CAST(id AS BIGINT) AS VARCHAR) = id, FALSE)"
     return bool(count(database, f"SELECT COALESCE(bool_and({is_whole}), FALSE) FROM ({ids})"))

@@ -13,7 +13,7 @@ import duckdb
 
 from segue.datamodules.reading.dialects import MOST_REJECTED, Dialect, dialect_of, encoding_of
 from segue.datamodules.reading.files import Files
-from segue.datamodules.reading.queries import one_line, quoted_name, quoted_text
+from segue.datamodules.reading.queries import Database, one_line, quoted_name, quoted_text
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
@@ -43,7 +43,7 @@ class RawRows:
     `derived` are the types of the columns that `define` adds.
     """
 
-    database: duckdb.DuckDBPyConnection
+    database: Database
     files: Files
     types: dict[str, str]
     dialect: Dialect | None
@@ -68,7 +68,7 @@ class RawRows:
         """Whether a row may be a blank line."""
         return self.files.format in ("jsonl", "lines")
 
-    def run(self, query: str, **parameters: object) -> duckdb.DuckDBPyConnection:
+    def run(self, query: str, **parameters: object) -> Database:
         """Execute a query over `relation`; see `Files.run`."""
         return self.files.run(self.database, query, **parameters)
 
@@ -282,9 +282,7 @@ class RawRows:
                 raise InputError(f"cannot read {what}: line {line}: {message}; correct it")
 
 
-def open_rows(
-    database: duckdb.DuckDBPyConnection, files: Files, settings: FileFormat, *, optional: Sequence[str] = ()
-) -> RawRows:
+def open_rows(database: Database, files: Files, settings: FileFormat, *, optional: Sequence[str] = ()) -> RawRows:
     """Find out which columns files have, and how DuckDB reads them.
 
     Args:
@@ -339,7 +337,7 @@ def open_rows(
     )  # fmt: skip
 
 
-def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
+def _load_httpfs(database: Database, address: str) -> None:
     """Load the extension with which DuckDB opens addresses; it downloads it on first use."""
     try:
         database.execute("INSTALL httpfs; LOAD httpfs")

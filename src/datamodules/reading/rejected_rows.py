@@ -54,12 +54,12 @@ class RejectedRows:
     """All rejected rows of a source.
 
     Attributes:
-        rows: the first of them, in the order of the files.
+        lines: the first of them: file, line (of Parquet and JSON arrays: row), reason, and the text if wanted.
         by_reason: their number for each reason, without the values.
         num_lost: how many of them DuckDB could not read.
     """
 
-    rows: list[RejectedRow]
+    lines: list[dict[str, str | int]]
     by_reason: Mapping[str, int]
     num_lost: int
 
@@ -69,12 +69,16 @@ class RejectedRows:
         return sum(self.by_reason.values())
 
 
-def find_rejected(rows: RawRows, *, has_items: bool) -> RejectedRows:
+def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> RejectedRows:
     """Collect the rejected rows of the table `rejected` and those lines that DuckDB could not read.
 
     Args:
         rows: the rows of the files; their database has the tables `parsed` and `rejected`.
         has_items: whether a row may have several events.
+        with_text: whether their text is kept.
+
+    Raises:
+        InputError: a quote is not closed, therefore the lines after it are lost.
     """
     number = "row" if has_items else "rowid"
     reason = "regexp_replace(reason, ', got .*$', '')"
@@ -90,7 +94,12 @@ def find_rejected(rows: RawRows, *, has_items: bool) -> RejectedRows:
         found = [RejectedRow(*row) for row in rows.database.execute(query).fetchall()]
     lost = _lost(rows) if rows.rejects is not None else []
     counts.update(row.reason.partition(", got ")[0] for row in lost)
-    return RejectedRows(rows=sorted([*found, *lost])[:_MOST_LISTED], by_reason=dict(counts), num_lost=len(lost))
+    lines = []
+    for row, unit, place, text in _located(sorted([*found, *lost])[:_MOST_LISTED], rows):
+        lines.append({"file": rows.files.shown[row.file], unit: place, "reason": row.reason})
+        if with_text and text is not None:
+            lines[-1]["text"] = text
+    return RejectedRows(lines=lines, by_reason=dict(counts), num_lost=len(lost))
 
 
 def _lost(rows: RawRows) -> list[RejectedRow]:
@@ -137,40 +146,28 @@ class Rejections:
     path: Path
     with_text: bool
 
-    def write(self, found: RejectedRows, rows: RawRows) -> None:
-        """Write one JSON object for each rejected row: file, line or row, reason, and the text if wanted."""
-        if not found.num:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for row, unit, number, text in _located(found.rows, rows):
-            more = {"text": text} if self.with_text and text is not None else {}
-            lines.append(json.dumps(_shown(row, unit, number, rows) | more, ensure_ascii=False) + "\n")
-        write_whole(self.path, lambda partial: partial.write_text("".join(lines), encoding="utf-8"))
+    def write(self, found: RejectedRows) -> None:
+        """Write one JSON object for each rejected row."""
+        if found.num:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
+            write_whole(self.path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
-    def examples(self, found: RejectedRows, rows: RawRows, num: int = 3) -> list[dict[str, str | int]]:
-        """The first rejected rows, as they are written, without text."""
-        return [_shown(row, unit, number, rows) for row, unit, number, _ in _located(found.rows[:num], rows)]
-
-    def too_many(self, found: RejectedRows, num_rows: int, path: str, max_rejected: float, rows: RawRows) -> str:
-        """The message for a source that has too many of them."""
+    def too_many(self, found: RejectedRows, num_rows: int, path: str, max_rejected: float) -> str:
+        """The message for a source that has too many of them, with the first one for each of three reasons."""
         listed = []
         for reason, num in sorted(found.by_reason.items(), key=lambda entry: -entry[1])[:3]:
-            more = f" ({num:,} times)" if num > 1 else ""
-            firsts = [row for row in found.rows if row.reason.startswith(reason)][:1]  # all are listed up to a limit
-            shown = [
-                f"{Path(rows.files.shown[row.file]).name} {unit} {number}: {row.reason}"
-                for row, unit, number, _ in _located(firsts, rows)
-            ]
-            listed.append((shown or [reason])[0] + more)
+            shown = reason
+            for line in found.lines:  # all are listed up to a limit
+                if str(line["reason"]).startswith(reason):
+                    unit = "line" if "line" in line else "row"
+                    shown = f"{Path(str(line['file'])).name} {unit} {line[unit]}: {line['reason']}"
+                    break
+            listed.append(shown + (f" ({num:,} times)" if num > 1 else ""))
         return (
             f"{found.num} of {num_rows} rows in {path} are invalid, more than max_rejected={max_rejected} allows "
             f"({'; '.join(listed)}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
         )
-
-
-def _shown(row: RejectedRow, unit: str, number: int, rows: RawRows) -> dict[str, str | int]:
-    return {"file": rows.files.shown[row.file], unit: number, "reason": row.reason}
 
 
 def _located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:

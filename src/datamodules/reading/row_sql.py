@@ -22,11 +22,13 @@ _NOTHING = "CAST(NULL AS VARCHAR)"
 _NAME_OF_UNIT = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
     """What is read, after all that was left open has been decided.
 
     Args:
+        rows: the rows of the files.
+        settings: of the table.
         mapping: the column of each role.
         units: unit of `timestamp`, `played`, `duration` and `played_ratio`, for the roles that have a column.
         share: `ratio`, `played`, `longest`, `gap`, `skipped` or `none`; with `longest` the share of a parsed row is the
@@ -36,6 +38,8 @@ class Plan:
         drop: conditions of rows that are left out, by name.
     """
 
+    rows: RawRows
+    settings: TableSettings
     mapping: Mapping[str, str]
     units: Mapping[str, str]
     share: str
@@ -44,22 +48,17 @@ class Plan:
     drop: Mapping[str, str | None]
 
 
-def parse_select(plan: Plan, rows: RawRows, settings: TableSettings) -> str:
+def parse_select(plan: Plan) -> str:
     """SQL SELECT list of a parsed row.
 
     Args:
         plan: what is read.
-        rows: the rows of the files.
-        settings: of the table.
-
-    Raises:
-        InputError: an expression needs a column that has no role.
     """
-    mapping = plan.mapping
+    rows, settings, mapping = plan.rows, plan.settings, plan.mapping
     user, user_reason = _id(mapping.get("user") or mapping.get("session"), rows, settings.ids)
-    track, track_reason = _track(plan, rows, settings)
-    timestamp, time_reason = _timestamp(plan, rows, settings)
-    share, share_reason = _share(plan, rows, settings)
+    track, track_reason = _track(plan)
+    timestamp, time_reason = _timestamp(plan)
+    share, share_reason = _share(plan)
     session, last = mapping.get("session"), mapping.get("last")
     reasons = ["WHEN fields IS NULL THEN 'not a JSON object'"] * rows.is_json
     reasons += [f"WHEN {condition} THEN {quoted_text(reason)}" for reason, condition in settings.sql.reject.items()]
@@ -70,7 +69,7 @@ def parse_select(plan: Plan, rows: RawRows, settings: TableSettings) -> str:
         {artist_of(mapping.get("artist"), rows, settings)} AS artist, {share} AS share,
         {f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else "CAST(NULL AS BIGINT)"} AS session,
         {f"COALESCE(lower({rows.text(last)}) IN {_YES}, FALSE)" if last else "FALSE"} AS is_last,
-        {_recommendation(mapping.get("recommendation"), plan, rows)} AS recommendation,
+        {_recommendation(plan)} AS recommendation,
         {_case(drops)} AS dropped,
         {_case([*reasons, *time_reason, *user_reason, *track_reason, *share_reason])} AS reason"""
 
@@ -111,25 +110,25 @@ def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, list[str]]:
     return value, [f"WHEN {value} IS NULL THEN {quoted_text(f'{path} {reason}')}"]
 
 
-def _track(plan: Plan, rows: RawRows, settings: TableSettings) -> tuple[str, list[str]]:
+def _track(plan: Plan) -> tuple[str, list[str]]:
     """SQL of the key of a track: its id, otherwise the hash of title and artist."""
     if path := plan.mapping.get("track"):
-        return _id(path, rows, plan.track_ids)
-    title = rows.text(plan.mapping["title"])
-    artist = artist_of(plan.mapping.get("artist"), rows, settings)
+        return _id(path, plan.rows, plan.track_ids)
+    title = plan.rows.text(plan.mapping["title"])
+    artist = artist_of(plan.mapping.get("artist"), plan.rows, plan.settings)
     key = f"CAST(hash({title}, {artist}) >> 1 AS BIGINT)"
     return key, [f"WHEN {title} IS NULL THEN {quoted_text(plan.mapping['title'] + ' is empty')}"]
 
 
-def _recommendation(path: str | None, plan: Plan, rows: RawRows) -> str:
+def _recommendation(plan: Plan) -> str:
     """SQL of the id of the recommended track. What is no id has no row in the catalogue, therefore a cast is enough."""
-    if path is None:
+    if (path := plan.mapping.get("recommendation")) is None:
         return "CAST(NULL AS BIGINT)"
-    return rows.typed(path, "BIGINT") if plan.track_ids == "whole" else _id(path, rows, plan.track_ids)[0]
+    return plan.rows.typed(path, "BIGINT") if plan.track_ids == "whole" else _id(path, plan.rows, plan.track_ids)[0]
 
 
-def _timestamp(plan: Plan, rows: RawRows, settings: TableSettings) -> tuple[str, list[str]]:
-    path = plan.mapping.get("timestamp")
+def _timestamp(plan: Plan) -> tuple[str, list[str]]:
+    path, rows = plan.mapping.get("timestamp"), plan.rows
     if path is None:
         return "CAST(NULL AS BIGINT)", []
     unit = plan.units["timestamp"]
@@ -154,37 +153,37 @@ def _timestamp(plan: Plan, rows: RawRows, settings: TableSettings) -> tuple[str,
         rule = f"a time of the format {unit}"
     is_wrong = f"COALESCE({time} NOT BETWEEN 0 AND {LATEST_MS - 1}, TRUE)"
     reasons = [_must_be(f"{rule}, from 1970 to 2099", is_wrong, path, rows)]
-    if settings.clock == "end" and "played" in plan.mapping:
-        time = f"{time} - COALESCE(TRY_CAST({_milliseconds('played', plan, rows)} AS BIGINT), 0)"
+    if plan.settings.clock == "end" and "played" in plan.mapping:
+        time = f"{time} - COALESCE(TRY_CAST({_milliseconds('played', plan)} AS BIGINT), 0)"
         too_long = quoted_text(f"{plan.mapping['played']} is longer than the time since 1970")
-        reasons += [_bad_time("played", plan, rows), f"WHEN {time} < 0 THEN {too_long}"]
+        reasons += [_bad_time("played", plan), f"WHEN {time} < 0 THEN {too_long}"]
     return time, reasons
 
 
-def _share(plan: Plan, rows: RawRows, settings: TableSettings) -> tuple[str, list[str]]:
+def _share(plan: Plan) -> tuple[str, list[str]]:
     if plan.share == "none":
         return "CAST(NULL AS FLOAT)", []
     if plan.share == "ratio":
-        return _ratio(plan, rows, settings)
+        return _ratio(plan)
     if plan.share == "skipped":
-        path = plan.mapping["skipped"]
+        path, rows = plan.mapping["skipped"], plan.rows
         text = f"lower({rows.text(path)})"
         share = f"CASE WHEN {text} IN {_YES} THEN 0.0 WHEN {text} IN {_NO} THEN 1.0 END"
         return share, [_must_be("true or false", f"{text} IS NOT NULL AND ({share}) IS NULL", path, rows)]
-    reasons = [_bad_time(role, plan, rows) for role in ("played", "duration") if role in plan.mapping]
+    reasons = [_bad_time(role, plan) for role in ("played", "duration") if role in plan.mapping]
     duration = "CAST(NULL AS DOUBLE)"
     if "duration" in plan.mapping:
-        duration = f"NULLIF({_milliseconds('duration', plan, rows)}, 0)"
+        duration = f"NULLIF({_milliseconds('duration', plan)}, 0)"
     if plan.share == "gap":
         return duration, reasons
-    played = _milliseconds("played", plan, rows)
+    played = _milliseconds("played", plan)
     if plan.share == "longest" or plan.catalogue_has_durations:
         return played, reasons
     return f"{played} / {duration}", reasons
 
 
-def _ratio(plan: Plan, rows: RawRows, settings: TableSettings) -> tuple[str, list[str]]:
-    path = plan.mapping["played_ratio"]
+def _ratio(plan: Plan) -> tuple[str, list[str]]:
+    path, rows, settings = plan.mapping["played_ratio"], plan.rows, plan.settings
     value = rows.typed(path, "DOUBLE")
     share = f"{value} / 100" if plan.units["played_ratio"] == "percent" else value
     text = rows.shown(path) if rows.is_json and rows.type_of(path) == "VARCHAR" else rows.text(path)
@@ -201,13 +200,13 @@ def capped(share: str) -> str:
     return f"CASE WHEN {share} > 1 THEN 1 ELSE {share} END"
 
 
-def _milliseconds(role: str, plan: Plan, rows: RawRows) -> str:
-    number = rows.typed(plan.mapping[role], "DOUBLE")
+def _milliseconds(role: str, plan: Plan) -> str:
+    number = plan.rows.typed(plan.mapping[role], "DOUBLE")
     return number if (factor := MS_OF[plan.units[role]]) == 1 else f"({number} * {factor:g})"
 
 
-def _bad_time(role: str, plan: Plan, rows: RawRows) -> str:
-    path = plan.mapping[role]
+def _bad_time(role: str, plan: Plan) -> str:
+    path, rows = plan.mapping[role], plan.rows
     value = rows.typed(path, "DOUBLE")
     no_number = f"({value} IS NULL AND NULLIF({rows.shown(path)}, '') IS NOT NULL)"
     rule = f"a number of {_NAME_OF_UNIT[plan.units[role]]}, at least 0"
@@ -220,15 +219,20 @@ def _must_be(rule: str, is_wrong: str, path: str, rows: RawRows) -> str:
     return f"WHEN {is_wrong} THEN {quoted_text(f'{path} must be {rule}')} || {got}"
 
 
-def min_seconds_rule(seconds: int | float, plan: Plan, rows: RawRows) -> str:
+def min_seconds_rule(seconds: int | float, plan: Plan) -> str:
     """SQL condition of a play that is too short.
 
     Raises:
-        InputError: no column says how long a track was played.
+        InputError: no column says how long a track was played, or the gap to the next play would be wrong.
     """
+    if plan.share == "gap":
+        raise InputError(
+            f"datamodule.policies.min_seconds={seconds:g} cannot be used with datamodule.share=gap: the gap would also "
+            "span the plays that are left out"
+        )
     if "played" not in plan.mapping:
         raise InputError(
             f"datamodule.policies.min_seconds={seconds:g} needs the time played; give "
             "datamodule.columns.played=<column>"
         )
-    return f"COALESCE({_milliseconds('played', plan, rows)} < {seconds * 1000:g}, FALSE)"
+    return f"COALESCE({_milliseconds('played', plan)} < {seconds * 1000:g}, FALSE)"

@@ -5,7 +5,7 @@ several), or is *dropped* by a rule of the settings, or is *rejected* as invalid
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +15,23 @@ import numpy as np
 
 from segue.catalog import Catalog
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
-from segue.datamodules.reading.column_roles import is_private
-from segue.datamodules.reading.opened_table import OpenedTable, open_table
-from segue.datamodules.reading.queries import are_whole, count, one_line, quoted_text
-from segue.datamodules.reading.raw_rows import FILE
+from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
+from segue.datamodules.reading.files import find_files
+from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
+from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.row_sql import Plan, capped, parse_select
+from segue.datamodules.reading.row_sql import Plan, capped, min_seconds_rule, parse_select
 from segue.datamodules.reading.table_settings import TableSettings
-from segue.datamodules.reading.track_file import Tracks, add_unknown, tracks_of_events
+from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
+from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
 from segue.errors import InputError
 from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
+
+_SAMPLE = 10_000
+"""Rows whose values decide the units that the settings leave open."""
 
 _MANY_NOT_UTF_8 = 0.01
 """Share of lines that are not UTF-8 above which a file is read as Latin-1."""
@@ -87,7 +91,7 @@ class SourceEvents:
         reading: counts and choices.
     """
 
-    database: duckdb.DuckDBPyConnection
+    database: Database
     catalog: Catalog
     user_names: np.ndarray | None
     reading: Reading
@@ -129,14 +133,14 @@ def read_table(
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
     """
     with _database(settings) as (database, folder):
-        opened = open_table(database, path, settings, folder, min_seconds=min_seconds)
-        _parse(opened)
-        if _has_wrong_encoding(opened):
-            latin = replace(settings, files=replace(settings.files, encoding="latin-1"))
-            opened = open_table(database, path, latin, folder, min_seconds=min_seconds)
-            _parse(opened)
-        opened.rows.check_rejects()
-        yield _events(path, opened, max_rejected=max_rejected, rejections=rejections)
+        for encoding in (settings.files.encoding, "latin-1"):
+            chosen = replace(settings, files=replace(settings.files, encoding=encoding))
+            plan, tracks, place = _open(database, path, chosen, folder, min_seconds)
+            _parse(plan, has_catalogue=tracks is not None)
+            if not _has_wrong_encoding(plan):
+                break
+        plan.rows.check_rejects()
+        yield _events(path, plan, tracks, place, max_rejected=max_rejected, rejections=rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -150,11 +154,11 @@ def look_at(path: str, settings: TableSettings) -> Plan:
         InputError: files are missing or damaged, or a column is missing.
     """
     with _database(settings) as (database, folder):
-        return open_table(database, path, settings, folder, min_seconds=0).plan
+        return _open(database, path, settings, folder, 0)[0]
 
 
 @contextmanager
-def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+def _database(settings: TableSettings) -> Iterator[tuple[Database, Path]]:
     import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
 
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
@@ -177,12 +181,106 @@ def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnecti
             raise
 
 
-def _parse(opened: OpenedTable) -> None:
+def _open(
+    database: Database, path: str, settings: TableSettings, folder: Path, min_seconds: int | float
+) -> tuple[Plan, Tracks | None, Path]:
+    """What is read, the catalogue if it is in a file, and the folder of the source.
+
+    Nothing is read but the catalogue and the first rows.
+    """
+    archive = folder / "unpacked"
+    files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=archive)
+    place = archive if archive.is_dir() else Path(path)
+    tracks = read_track_file(database, settings, place)
+    rows = open_rows(database, files, settings.files, optional=settings.optional)
+    columns = [*settings.columns.values(), *(one.path for one in settings.attributes if one.file is None)]
+    of_files = [str(path) for path in columns if path and path not in (*settings.sql.columns, *OF_ITEMS)]
+    rows.find_late_keys([*settings.optional, *of_files])
+    refuse_private(list(rows.types), settings.sql.texts)
+    rows.name_in_sql(settings.sql.texts)
+    rows.define(settings.sql.columns, key="datamodule.sql", each=settings.sql.each)
+
+    def values(path: str) -> list[str]:
+        """The first values of a column as texts, without empty ones."""
+        query = f"SELECT {rows.shown(path)} AS value FROM ({rows.relation(limit=_SAMPLE)})"
+        return [str(text) for (text,) in rows.run(f"FROM ({query}) WHERE value <> '' LIMIT {_SAMPLE}").fetchall()]
+
+    def is_filled(path: str) -> bool:
+        """Whether 99 % of the first rows have a value in a column."""
+        query = f"SELECT avg((COALESCE({rows.shown(path)}, '') <> '')::INT) FROM ({rows.relation(limit=_SAMPLE)})"
+        [(share,)] = rows.run(query).fetchall()
+        return bool((share or 0) >= 0.99)
+
+    def has_numbers(path: str) -> bool:
+        return bool(found := values(path)) and all(value.lstrip("-").isdecimal() for value in found)
+
+    mapping = map_columns(rows, settings.columns, has_numbers, is_filled)
+    has_durations = tracks is not None and tracks.has_durations
+    plan = Plan(
+        rows=rows,
+        settings=settings,
+        mapping=mapping,
+        units=_units(mapping, values, settings),
+        share=_share(mapping, settings, has_durations=has_durations),
+        track_ids=settings.ids if tracks is None else tracks.ids,
+        catalogue_has_durations=has_durations,
+        drop=settings.sql.drop,
+    )
+    if min_seconds:
+        plan = replace(plan, drop={**plan.drop, "min_seconds": min_seconds_rule(min_seconds, plan)})
+    return plan, tracks, place
+
+
+def _units(mapping: Mapping[str, str], values: Callable[[str], list[str]], settings: TableSettings) -> dict[str, str]:
+    """The unit of each role that has one and a column: the setting, or what the first values show."""
+    deciders = {
+        "timestamp": unit_of_time,
+        "played": unit_of_duration,
+        "duration": unit_of_duration,
+        "played_ratio": unit_of_ratio,
+    }
+    units = {role: getattr(settings.units, role) for role in deciders if role in mapping}
+    for role in [role for role, unit in units.items() if unit == "auto"]:
+        sample = values(mapping[role])
+        units[role] = deciders[role](sample, column=mapping[role])
+        if units[role] == "iso":
+            check_times(sample, column=mapping[role])
+    return units
+
+
+def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations: bool) -> str:
+    """What the share played is computed from; see `Plan.share`."""
+    has_duration = has_durations or "duration" in mapping
+    possible = {
+        "ratio": "ratio" if "played_ratio" in mapping else None,
+        "played": None if "played" not in mapping else "played" if has_duration else "longest",
+        "skipped": "skipped" if "skipped" in mapping else None,
+        "none": "none",
+    }
+    if settings.share == "auto":
+        return next(filter(None, possible.values()))
+    if settings.share == "gap":
+        if not has_duration or "timestamp" not in mapping:
+            raise InputError(
+                "datamodule.share=gap needs the columns timestamp and duration; give datamodule.columns.duration="
+            )
+        if settings.clock == "end":
+            raise InputError("datamodule.share=gap needs the start of each play; clock=end says that times are the end")
+        return "gap"
+    if (share := possible[settings.share]) is None:
+        role = {"ratio": "played_ratio"}.get(settings.share, settings.share)
+        raise InputError(
+            f"datamodule.share={settings.share} needs a column; give datamodule.columns.{role}=<column>, or share=auto"
+        )
+    return share
+
+
+def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
-    rows, settings = opened.rows, opened.settings
+    rows, settings = plan.rows, plan.settings
     has_items = settings.sql.each is not None
-    select = parse_select(opened.plan, rows, settings)
-    if opened.tracks is None:
+    select = parse_select(plan)
+    if not has_catalogue:
         select += attribute_columns(settings.attributes, rows)
     blank = ["has_no_item"] * has_items + ["line IS NULL"] * rows.has_blank_lines or ["FALSE"]
     try:
@@ -200,30 +298,32 @@ def _parse(opened: OpenedTable) -> None:
     rows.database.execute(f"CREATE OR REPLACE VIEW numbered AS SELECT {number} FROM parsed WHERE NOT is_blank")
 
 
-def _has_wrong_encoding(opened: OpenedTable) -> bool:
+def _has_wrong_encoding(plan: Plan) -> bool:
     """Whether many lines are not UTF-8, and the settings leave the encoding open."""
-    rows = opened.rows
-    if rows.rejects is None or opened.settings.files.encoding != "auto" or rows.is_json:
+    rows = plan.rows
+    if rows.rejects is None or plan.settings.files.encoding != "auto" or rows.is_json:
         return False
     num_bad = count(rows.database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
     return num_bad > _MANY_NOT_UTF_8 * count(rows.database, "SELECT count(*) FROM parsed")
 
 
-def _events(path: str, opened: OpenedTable, *, max_rejected: int | float, rejections: Rejections) -> SourceEvents:
-    plan, rows, settings, tracks = opened.plan, opened.rows, opened.settings, opened.tracks
+def _events(
+    path: str, plan: Plan, tracks: Tracks | None, folder: Path, *, max_rejected: int | float, rejections: Rejections
+) -> SourceEvents:
+    rows, settings = plan.rows, plan.settings
     database, has_items = rows.database, settings.sql.each is not None
     if tracks is None:
         tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
     elif settings.catalogue is not None and settings.catalogue.unknown == "add":
         add_unknown(database)
-    _validate(opened, tracks)
-    found = find_rejected(rows, has_items=has_items)
+    _validate(plan, tracks)
+    found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
     num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
-    rejections.write(found, rows)
+    rejections.write(found)
     if found.num > max_rejected * num_rows:
-        raise InputError(rejections.too_many(found, num_rows, path, max_rejected, rows))
+        raise InputError(rejections.too_many(found, num_rows, path, max_rejected))
     num_events = count(
         database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
     )
@@ -235,7 +335,7 @@ def _events(path: str, opened: OpenedTable, *, max_rejected: int | float, reject
     user_names = _name_users(database)
     _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
-    attributes = read_attributes(database, settings.attributes, opened.folder, source=tracks.shown or str(path))
+    attributes = read_attributes(database, settings.attributes, folder, source=tracks.shown or str(path))
     used = {part for path in plan.mapping.values() for part in (path, path.split(".")[0])}
     may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"
     capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
@@ -254,25 +354,25 @@ def _events(path: str, opened: OpenedTable, *, max_rejected: int | float, reject
             num_rows=num_rows,
             num_events=num_events,
             rejected=found.by_reason,
-            examples=rejections.examples(found, rows),
+            examples=[{key: line[key] for key in line if key != "text"} for line in found.lines[:3]],
             num_capped=count(database, capped_events) if may_be_capped else 0,
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
         ),
     )
 
 
-def _validate(opened: OpenedTable, tracks: Tracks) -> None:
+def _validate(plan: Plan, tracks: Tracks) -> None:
     """Create the view `validated`, which knows the row of each track, and the table `rejected` (row, reason)."""
-    plan, share = opened.plan, "n.share"
+    share = "n.share"
     if plan.share == "played" and plan.catalogue_has_durations:
         share = "n.share / NULLIF(c.duration_ms, 0)"
     elif plan.share == "gap" and "duration" not in plan.mapping:
         share = "NULLIF(c.duration_ms, 0)"
     is_above = f"COALESCE(({share}) > 1, FALSE)" if plan.share in ("ratio", "played") else "FALSE"
-    is_capped = opened.settings.shares_above_one == "cap"
+    is_capped = plan.settings.shares_above_one == "cap"
     kept = capped(share) if is_above != "FALSE" else share
     unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
-    opened.rows.database.execute(f"""
+    plan.rows.database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
         SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
             {is_above} AS is_above_one,
@@ -284,7 +384,7 @@ def _validate(opened: OpenedTable, tracks: Tracks) -> None:
         SELECT row, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY row""")
 
 
-def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
+def _name_users(database: Database) -> np.ndarray | None:
     """Number the users whose ids are text, in the order of the ids; None if all ids are whole numbers."""
     kind = dict(row[:2] for row in database.execute("DESCRIBE parsed").fetchall())["user"]
     if kind != "VARCHAR" or are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
@@ -296,7 +396,7 @@ def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
     return np.array([name for (name,) in names], object)
 
 
-def _make_view(database: duckdb.DuckDBPyConnection, *, has_recommendations: bool, has_names: bool) -> None:
+def _make_view(database: Database, *, has_recommendations: bool, has_names: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
     user, join = ("u.number", "LEFT JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
     recommendation = ""

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from segue.catalog import Catalog
 from segue.datamodules.reading.attribute_files import attribute_columns, column_of
 from segue.datamodules.reading.files import find_files, in_folder
-from segue.datamodules.reading.queries import are_whole, count
+from segue.datamodules.reading.queries import Database, are_whole, count
 from segue.datamodules.reading.raw_rows import open_rows
 from segue.datamodules.reading.row_sql import artist_of, whole
 from segue.datamodules.reading.table_settings import AttributeSettings, TableSettings
@@ -37,7 +35,7 @@ class Tracks:
     ids: str
     has_durations: bool
 
-    def catalog(self, database: duckdb.DuckDBPyConnection) -> Catalog:
+    def catalog(self, database: Database) -> Catalog:
         """Build the catalogue of all tracks.
 
         Raises:
@@ -53,7 +51,7 @@ class Tracks:
         return Catalog.from_columns(range(len(tracks)), *names, source=source, source_ids=source_ids)
 
 
-def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings, folder: Path) -> Tracks | None:
+def read_track_file(database: Database, settings: TableSettings, folder: Path) -> Tracks | None:
     """Read the file of tracks beside the events.
 
     Args:
@@ -139,13 +137,13 @@ def read_track_file(database: duckdb.DuckDBPyConnection, settings: TableSettings
     return Tracks(shown=Path(shown).name, ids=ids, has_durations="duration" in mapping)
 
 
-def _first_entry(database: duckdb.DuckDBPyConnection, condition: str) -> int | None:
+def _first_entry(database: Database, condition: str) -> int | None:
     """The number of the first entry of the file that meets a condition, from 1."""
     [(found,)] = database.execute(f"SELECT min(rowid) + 1 FROM track_file WHERE {condition}").fetchall()
     return None if found is None else int(found)
 
 
-def add_unknown(database: duckdb.DuckDBPyConnection) -> None:
+def add_unknown(database: Database) -> None:
     """Add the tracks of the events that the file does not have, in the order in which they first occur."""
     database.execute("""
         INSERT INTO catalogue BY NAME
@@ -156,9 +154,7 @@ def add_unknown(database: duckdb.DuckDBPyConnection) -> None:
         WHERE track NOT IN (SELECT track FROM catalogue)""")
 
 
-def tracks_of_events(
-    database: duckdb.DuckDBPyConnection, attributes: Sequence[AttributeSettings], *, has_ids: bool
-) -> Tracks:
+def tracks_of_events(database: Database, attributes: Sequence[AttributeSettings], *, has_ids: bool) -> Tracks:
     """Make the catalogue of the tracks that occur in the events, in the order in which they first occur.
 
     Title, artist and attributes are those of the first event that has them.
