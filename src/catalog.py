@@ -97,10 +97,9 @@ class Catalog:
         if len(ids) < len(track_ids):
             raise InputError(f"{source}: track {ids[counts > 1][0]} occurs twice; every id must be unique")
         names: dict[str, int] = {}
-        artist_of = [-1 if artist is None else names.setdefault(artist, len(names)) for artist in artists]
-        of = np.array(artist_of, np.int64)
-        of[of < 0] = len(names) + np.arange((of < 0).sum())
-        num_nameless = artist_of.count(-1)
+        of = np.array([-1 if artist is None else names.setdefault(artist, len(names)) for artist in artists], np.int64)
+        num_nameless = np.count_nonzero(of < 0)
+        of[of < 0] = len(names) + np.arange(num_nameless)
         return cls(
             track_ids=track_ids,
             titles=np.array([title or "" for title in titles], object),

@@ -3,7 +3,7 @@
 E events, Q queries, H tracks of a history.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -49,16 +49,17 @@ class Histories:
     def __len__(self) -> int:
         return len(self.last)
 
-    def where(self, chosen: Bool[np.ndarray, "Q"]) -> "Histories":
+    def where(self, chosen: Bool[np.ndarray, "Q"] | slice) -> "Histories":
         """Select queries.
 
         Args:
-            chosen: True for each query to keep.
+            chosen: True for each query to keep, or their places.
 
         Returns:
             Their histories in the same order.
         """
-        return self._select(chosen)
+        last, length, previous = (column[chosen] for column in (self.last, self.length, self.previous))
+        return replace(self, last=last, length=length, previous=previous)
 
     def part(self, first: int, end: int) -> "Histories":
         """Select neighbouring queries.
@@ -70,7 +71,7 @@ class Histories:
         Returns:
             Their histories.
         """
-        return self._select(slice(first, end))
+        return self.where(slice(first, end))
 
     def newest(self, max_length: int) -> tuple[Int64[np.ndarray, "Q H"], Float32[np.ndarray, "Q H"]]:
         """Look up the newest tracks of each history.
@@ -97,12 +98,3 @@ class Histories:
             Rows of the tracks, newest first; -1 where a history is shorter.
         """
         return self.newest(min(most, int(self.length.max(initial=0))))[0]
-
-    def _select(self, chosen: Bool[np.ndarray, "Q"] | slice) -> "Histories":
-        return Histories(
-            tracks=self.tracks,
-            played_ratio=self.played_ratio,
-            last=self.last[chosen],
-            length=self.length[chosen],
-            previous=self.previous[chosen],
-        )

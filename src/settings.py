@@ -9,6 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from segue.errors import InputError
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
+_Built = TypeVar("_Built")
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -69,6 +71,38 @@ def settings(group: str = "") -> Callable[[_Made], _Made]:
         return made
 
     return decorate
+
+
+def from_config(made: type[_Built], config: object, *, key: str, **others: Any) -> _Built:
+    """Build an object from a part of a config, which may have its settings and nothing else.
+
+    Args:
+        made: the class of the object.
+        config: value of some of its settings, by name.
+        key: name of this part on the command line, such as `datamodule.files`.
+        others: its arguments that are no settings.
+
+    Raises:
+        InputError: the part is no mapping, has an unknown key, or a value breaks a rule.
+    """
+    known: Any = _settings(_function_of(made))
+    if not isinstance(config, Mapping):
+        raise InputError(f"{key} must be a mapping with the keys {', '.join(known)}, got {config!r}")
+    refuse_unknown(config, list(known), key=key)
+    return made(**others, **{name: _checked(f"{key}.{name}", config[name], *known[name]) for name in config})
+
+
+def refuse_unknown(config: Mapping[str, Any], known: Sequence[str], *, key: str) -> None:
+    """Refuse a key that no setting has, and suggest the nearest one.
+
+    Raises:
+        InputError: a key is unknown.
+    """
+    for name in config:
+        if name not in known:
+            nearest = get_close_matches(str(name), known, 1)
+            remedy = f"did you mean {nearest[0]}?" if nearest else f"the keys are {', '.join(known)}"
+            raise InputError(f"{key} has no key {name!r}; {remedy}")
 
 
 def _key(group: str, name: str, setting: Setting) -> str:
@@ -206,7 +240,8 @@ def _rule(kind: Any, setting: Setting) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_rule(one, setting) for one in inner)
     if origin is Literal:
-        return " or ".join(map(str, inner)) if len(inner) < 3 else f"one of {', '.join(map(str, inner))}"
+        words = [str(word) or "''" for word in inner]
+        return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
     if kind in (int, float):
         bounds = [f"of at least {setting.least:.15g}"] if setting.least is not None else []
         bounds += [f"above {setting.above:g}"] if setting.above is not None else []

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.reading.source_config import source_config
+from segue.datamodules.reading.table_settings import source_config
 from segue.errors import InputError
 from segue.runs.session_vectors import SessionVectors
 from segue.simulation.world import Taste, World, generate

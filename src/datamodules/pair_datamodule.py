@@ -4,10 +4,11 @@ N tracks, S sessions, P pairs.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -22,9 +23,11 @@ from segue.datamodules.reading.table_settings import table_settings
 from segue.datamodules.remarks import remarks_on
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.datamodules.splits import SPLITS, split
-from segue.errors import InputError, check_flag, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
 
 
+@settings("datamodule")
 class PairDataModule(SplitDataModule):
     """Pairs of tracks from the listening logs or playlists of one source.
 
@@ -32,44 +35,19 @@ class PairDataModule(SplitDataModule):
         path: file or folder of the source; also a glob, or an address such as `s3://…`.
         prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
             the files must exist.
-        files: which files, and how they are written; see `FileSettings`.
-        columns: the column of each role; see `TableSettings` for this and the next eight.
-        units: units of times and shares.
-        zone: time zone of times that have none.
-        clock: whether a timestamp is the `start` or the `end` of a play.
-        ids: kind of the ids.
-        artist_separator: what separates several artists.
-        share: what the share played is computed from.
-        shares_above_one: whether shares above 1 are capped.
-        unknown_shares: whether rows without a ratio are kept.
-        optional: columns that files may lack.
-        catalogue: a file of tracks; see `CatalogueSettings`.
-        sql: SQL for special layouts; see `SqlSettings`.
-        attributes: what else is known of the tracks: a kind, or settings, for each name; see `AttributeSettings`.
-        attribute_defaults: value of each setting that an attribute does not give.
-        policies: which events are left out; see `Policies`.
-        pairing: `consecutive`, `first` or `window`; see `PairRules` for this and the next two.
-        window: largest distance for `pairing=window`, at least 1.
-        split: `time`, `session`, `pair` or `auto`.
-        history: largest number of tracks of the session that a batch has for each pair, at least 0. `context=` sets it.
-        split_seed: seed of `split=session|pair`, in [0, 2³²). It is separate from `seed`, therefore runs with different
-            seeds have the same test set.
-        cold_share: share of the tracks played in training that are hidden from it, in [0, 0.9]; 0 hides none. Their
-            events are left out of the training sessions, as in a log from before their release. Validation and test
-            keep them.
-        cold_seed: decides which tracks are hidden, in [0, 2³²). Runs with different seeds hide the same ones.
-        session_gap_minutes: a longer pause ends a session, in minutes, above 0.
-        max_rejected: largest share of rows that may be rejected, in [0, 1].
+        history: see `SplitDataModule` for this and the next.
+        seed: of the order of the training pairs.
+        batch_size: number of pairs in a batch.
+        max_rejected: the run stops if a larger share of the rows is rejected.
         rejected_path: file that rejected rows are written to.
         rejected_text: whether this file has the text of the rows, which may have ids of users.
-        batch_size: number of pairs in a batch, at least 1.
-        seed: seed of the order of the training pairs, in [0, 2³²).
+        groups: the settings of `PairRules`, and those of `TableSettings`, as the config has them.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
 
-    `rules` are the settings from `policies` to `session_gap_minutes`. `prepared_by` is `prepare`; `prepare_data` and
-    `setup` set `path`. What else `setup` sets is described in `SplitDataModule`.
+    `rules` are the `PairRules`. `prepared_by` is `prepare`; `prepare_data` and `setup` set `path`. What else `setup`
+    sets is described in `SplitDataModule`.
     """
 
     def __init__(
@@ -77,70 +55,23 @@ class PairDataModule(SplitDataModule):
         *,
         path: str,
         prepare: Callable[[Path], Path] | None,
-        files: Mapping[str, Any],
-        columns: Mapping[str, str | None],
-        units: Mapping[str, str],
-        zone: str,
-        clock: str,
-        ids: str,
-        artist_separator: str | None,
-        share: str,
-        shares_above_one: str,
-        unknown_shares: str,
-        optional: Sequence[str],
-        catalogue: Mapping[str, Any] | None,
-        sql: Mapping[str, Any],
-        attributes: Any,
-        attribute_defaults: Mapping[str, Any],
-        policies: Mapping[str, Any],
-        pairing: str,
-        window: int,
         history: int,
-        split: str,
-        split_seed: int,
-        cold_share: int | float,
-        cold_seed: int,
-        session_gap_minutes: float,
-        max_rejected: float,
-        rejected_path: str,
-        rejected_text: bool,
-        batch_size: int,
         seed: int,
+        batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
+        max_rejected: Annotated[
+            float,
+            Setting("largest share of rows that may be rejected", least=0, most=1, hint="0.01 allows one in a hundred"),
+        ],
+        rejected_path: str,
+        rejected_text: Annotated[bool, Setting("whether the file of rejected rows has their text, with ids of users")],
+        **groups: Any,
     ) -> None:
         super().__init__(path=path, prepared_by=prepare, history=history, seed=seed)
-        check_number("batch_size", batch_size, whole=True, least=1)
-        check_flag("datamodule.rejected_text", rejected_text)
-        self._prepare = prepare
-        self._settings = table_settings(
-            files=files,
-            columns=columns,
-            units=units,
-            zone=zone,
-            clock=clock,
-            ids=ids,
-            artist_separator=artist_separator,
-            share=share,
-            shares_above_one=shares_above_one,
-            unknown_shares=unknown_shares,
-            optional=optional,
-            catalogue=catalogue,
-            sql=sql,
-            attributes=attributes,
-            attribute_defaults=attribute_defaults,
-        )
-        self.rules = PairRules(
-            policies=Policies.from_config(policies),
-            pairing=pairing,
-            window=window,
-            split=split,
-            split_seed=split_seed,
-            cold_share=cold_share,
-            cold_seed=cold_seed,
-            session_gap_minutes=session_gap_minutes,
-        )
-        self._max_rejected = max_rejected
+        rules = {field.name: groups.pop(field.name) for field in fields(PairRules)}
+        self.rules = PairRules(**{**rules, "policies": Policies.from_config(rules["policies"])})
+        self._settings = table_settings(**groups)
+        self._prepare, self.batch_size, self._max_rejected = prepare, batch_size, max_rejected
         self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text)
-        self.batch_size = batch_size
 
     def prepare_data(self) -> None:
         """Create the files of the source if `prepare` was given. Later calls do nothing.
@@ -201,22 +132,14 @@ class PairDataModule(SplitDataModule):
                     f"no pairs: none of {len(found.sessions):,} sessions in {self.path} has two tracks; check "
                     "datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp"
                 )
+            missing = [role for role in ("user", "timestamp") if not {role, "session"} & set(self.reading.columns)]
+            options = " and ".join(f"datamodule.columns.{role}=<column>" for role in missing)
+            remedy = f"no column is the {' or the '.join(missing)}: give {options}, or " if missing else ""
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(found.sessions)} sessions with {len(found.pairs)} "
-                f"pairs in {self.path} are too few for split={kind}; {self._remedy_of_few()}"
+                f"pairs in {self.path} are too few for split={kind}; {remedy}add more logs"
             )
         self.describe_pairs(facts.hidden)
-
-    def _remedy_of_few(self) -> str:
-        """What to do about too few pairs: name columns that were not found, or add data."""
-        columns = self.reading.columns
-        if "session" in columns or {"user", "timestamp"} <= set(columns):
-            return "add more logs"
-        missing = [role for role in ("user", "timestamp") if role not in columns]
-        return (
-            f"no column is the {' or the '.join(missing)}: give "
-            f"{' and '.join(f'datamodule.columns.{role}=<column>' for role in missing)}, or add more logs"
-        )
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""

@@ -46,7 +46,7 @@ def _recipe_of_shards(datamodule: Any) -> str:
 
 
 def _recipe_of_table(datamodule: Any) -> str:
-    from segue.datamodules.reading.source_config import settings_in
     from segue.datamodules.reading.table import look_at
+    from segue.datamodules.reading.table_settings import settings_in
 
     return "playlists" if look_at(datamodule.path, settings_in(datamodule)).share == "none" else "shares"

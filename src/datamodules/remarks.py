@@ -45,23 +45,23 @@ def remarks_on(
         now_ms: the time now, in milliseconds since 1970.
     """
     lines = []
+    columns, num_events = reading.columns, len(sessions.listens.track)
     if reading.guessed:
-        found = " ".join(f"{role}={reading.columns[role]}" for role in reading.guessed)
+        found = " ".join(f"{role}={columns[role]}" for role in reading.guessed)
         lines.append(f"columns      {found}, by their names; datamodule.columns.<role>=<column> changes one")
-    if "user" not in reading.columns and "session" not in reading.columns and reading.guessed:
-        others = f"; columns that are not used: {', '.join(reading.unused[:20])}" if reading.unused else ""
-        lines.append(f"users        no column is the user: all plays are of one listener{others}")
+        if "user" not in columns and "session" not in columns:
+            others = f"; columns that are not used: {', '.join(reading.unused[:20])}" if reading.unused else ""
+            lines.append(f"users        no column is the user: all plays are of one listener{others}")
     if reading.encoding != "utf-8":
         lines.append(f"encoding     {reading.encoding}, because the text is not UTF-8 (datamodule.files.encoding)")
-    if left_out := {name: num for name, num in dropped.items() if num and name != "interleaved"}:
-        lines.append(f"left out     {', '.join(f'{num:,} by {name}' for name, num in left_out.items())}")
+    if left_out := [f"{num:,} by {name}" for name, num in dropped.items() if num and name != "interleaved"]:
+        lines.append(f"left out     {', '.join(left_out)}")
     if sessions.num_interleaved:
         done = {"separate": "separated", "keep": "kept as one", "drop": "left out"}[interleaved]
         lines.append(
             f"interleaved  {sessions.num_interleaved:,} sessions ran at the same time as another one of their user: "
             f"{done} (datamodule.policies.interleaved={interleaved})"
         )
-    num_events = len(sessions.listens.track)
     if num_events and sessions.num_tied > _MANY_TIES * num_events:
         lines.append(
             f"ties         {sessions.num_tied / num_events:.0%} of the events have the time of the event before them; "
@@ -82,7 +82,16 @@ def remarks_on(
         )
     if reading.share in _SOURCE_OF_SHARE:
         lines.append(f"share played {_SOURCE_OF_SHARE[reading.share]}")
-    return lines + _on_shares(reading, pairs["train"]) + _on_artists(reading, catalog) + _on_attributes(catalog)
+    lines += _on_shares(reading, pairs["train"])
+    if catalog.num_artists == len(catalog) > 1:
+        why = "no column has artists" if "artist" not in columns else "no artist has two tracks"
+        lines.append(
+            f"artists      {why}: every track has its own, therefore model=artist cannot learn more than model=track"
+        )
+    if catalog.attributes:
+        known = [f"{name} of {attribute.known.mean():.0%}" for name, attribute in catalog.attributes.items()]
+        lines.append(f"attributes   {', '.join(known)} of the tracks are known")
+    return lines
 
 
 def _on_shares(reading: Reading, train: Pairs) -> list[str]:
@@ -102,15 +111,3 @@ def _on_shares(reading: Reading, train: Pairs) -> list[str]:
     if (num := len(train.played_ratio) - len(known)) > 0:
         return [f"share played unknown for {num:,} of {len(train.played_ratio):,} training pairs"]
     return []
-
-
-def _on_attributes(catalog: Catalog) -> list[str]:
-    known = [f"{name} of {attribute.known.mean():.0%}" for name, attribute in catalog.attributes.items()]
-    return [f"attributes   {', '.join(known)} of the tracks are known"] if known else []
-
-
-def _on_artists(reading: Reading, catalog: Catalog) -> list[str]:
-    if catalog.num_artists < len(catalog) or len(catalog) < 2:
-        return []
-    why = "no column has artists" if "artist" not in reading.columns else "no artist has two tracks"
-    return [f"artists      {why}: every track has its own, therefore model=artist cannot learn more than model=track"]

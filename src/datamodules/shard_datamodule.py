@@ -4,6 +4,7 @@ S sessions.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.pairs import Pairs
@@ -11,12 +12,14 @@ from segue.datamodules.shards.manifest import Manifest
 from segue.datamodules.shards.shard_columns import map_columns
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary
 from segue.datamodules.split_datamodule import SplitDataModule
-from segue.errors import InputError, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
 
 _OF_EVERY_SOURCE = "counting"
 """The recipe of baselines, which no source names."""
 
 
+@settings("datamodule")
 class ShardDataModule(SplitDataModule):
     """Pairs from shards.
 
@@ -25,15 +28,15 @@ class ShardDataModule(SplitDataModule):
         cache: folder for the columns of the shards, which are written on first use and mapped into memory; None for
             `columns` in the folder of the shards.
         recipe: name of the recipe that the run has.
-        window: number of training pairs that are shuffled together, at least 1. Shards come in random order. A window
-            of all pairs is the shuffle of every other source.
-        history: largest number of tracks of the session that a batch has for each pair, at least 0.
-        batch_size: number of pairs in a batch, at least 1; None for that of the source.
-        seed: seed of the order of the training pairs, in [0, 2³²).
+        window: number of training pairs that are shuffled together. Shards come in random order. A window of all pairs
+            is the shuffle of every other source.
+        history: see `SplitDataModule` for this and the next.
+        seed: of the order of the training pairs.
+        batch_size: number of pairs in a batch; None for that of the source.
         prepare: None; shards are not made on the way.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -42,18 +45,15 @@ class ShardDataModule(SplitDataModule):
         path: str,
         cache: str | None,
         recipe: str,
-        window: int,
+        window: Annotated[int, Setting("training pairs that are shuffled together", least=1)],
         history: int,
-        batch_size: int | None,
         seed: int,
+        batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)],
         prepare: None,
     ) -> None:
         super().__init__(path=path, prepared_by=prepare, history=history, seed=seed)
-        if batch_size is not None:
-            check_number("batch_size", batch_size, whole=True, least=1, hint="null: as the source has it")
-        check_number("datamodule.window", window, whole=True, least=1, hint="pairs that are shuffled together")
-        self._cache, self._recipe, self._shuffled_together = cache, recipe, window
-        self._given_batch_size = batch_size
+        self._cache = Path(path, "columns") if cache is None else Path(cache)
+        self._recipe, self._shuffled_together, self._given_batch_size = recipe, window, batch_size
         self._train: Listens | None = None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
@@ -78,7 +78,7 @@ class ShardDataModule(SplitDataModule):
         self.batch_size = self._given_batch_size or manifest.batch_size
         manifest.check_vocabulary(folder)
         self.catalog, hidden = read_vocabulary(folder)
-        columns = map_columns(folder, manifest, Path(self._cache) if self._cache else folder / "columns")
+        columns = map_columns(folder, manifest, self._cache)
         self.sessions, self.pairs, self._shards = columns.sessions, dict(columns.pairs), columns.shards
         self._part_of_session, self._train = None if manifest.by_pair else columns.part, columns.train
         self.reading, self._dropped = manifest.reading, dict(manifest.dropped)
@@ -90,9 +90,9 @@ class ShardDataModule(SplitDataModule):
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        manifest = self._manifest
-        shown = f"{len(manifest.shards):,} of recipe={manifest.recipe}, made by {manifest.engine}"
-        window = self._shuffled_together
-        assert window is not None
-        how = "as a whole" if window >= len(self.pairs["train"]) else f"in windows of {window:,}"
-        return [f"shards       {shown}; training pairs are shuffled {how}"]
+        manifest, window, num_pairs = self._manifest, self._shuffled_together, len(self.pairs["train"])
+        how = "as a whole" if window is None or window >= num_pairs else f"in windows of {window:,}"
+        return [
+            f"shards       {len(manifest.shards):,} of recipe={manifest.recipe}, made by {manifest.engine}; "
+            f"training pairs are shuffled {how}"
+        ]

@@ -5,7 +5,7 @@ B pairs in a batch, P pairs in a split, S sessions, E events, N tracks.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -21,22 +21,23 @@ from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
-from segue.errors import check_number
 from segue.histories import Histories
 from segue.models.contracts import PairBatch
+from segue.settings import Setting, settings
 
 
+@settings("datamodule")
 class SplitDataModule(LightningDataModule):
     """Pairs in splits: their batches, counts and histories. What it reads from is a matter of `setup`.
 
     Args:
         path: of what it reads.
         prepared_by: what has created the files; None if they were there.
-        history: largest number of tracks of the session that a batch has for each pair, at least 0.
-        seed: seed of the order of the training pairs, in [0, 2³²).
+        history: largest number of tracks of the session that a batch has for each pair.
+        seed: seed of the order of the training pairs.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: a setting is out of range.
 
     `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
@@ -59,10 +60,18 @@ class SplitDataModule(LightningDataModule):
     sizes: pd.DataFrame | None = None
     _digest: str | None = None
 
-    def __init__(self, *, path: str, prepared_by: Any, history: int, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        prepared_by: Any,
+        history: Annotated[
+            int,
+            Setting("most tracks of the session that a pair of a batch has", least=0, hint="0 for one previous track"),
+        ],
+        seed: Annotated[int, Setting("of the order of the training pairs", least=0, most=2**32 - 1, key="seed")],
+    ) -> None:
         super().__init__()
-        check_number("datamodule.history", history, whole=True, least=0, hint="0 for one previous track")
-        check_number("seed", seed, whole=True, least=0, most=2**32 - 1)
         self.path, self.prepared_by = str(path), prepared_by
         self._history, self._seed = history, seed
 
@@ -86,16 +95,11 @@ class SplitDataModule(LightningDataModule):
         Args:
             hidden: True for each track that is hidden from training.
         """
-        self.vocabulary = self._vocabulary()
-        self.new_tracks = self._new_tracks(hidden)
-        self.sizes = self._summarise()
-
-    def _new_tracks(self, hidden: Bool[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
-        """The tracks that are played or hidden, and that training does not know."""
-        words = self.vocabulary
+        words = self.vocabulary = self._vocabulary()
         known = words.plays + words.previous_counts + words.next_counts > 0
-        is_played: Bool[np.ndarray, N] = np.bincount(self.sessions.listens.track, minlength=len(known)) > 0
-        return np.asarray((hidden | is_played) & ~known)
+        is_played = np.bincount(self.sessions.listens.track, minlength=len(known)) > 0
+        self.new_tracks = np.asarray((hidden | is_played) & ~known)
+        self.sizes = self._summarise()
 
     def _vocabulary(self) -> Vocabulary:
         train, num_tracks = self.pairs["train"], len(self.catalog)
@@ -123,8 +127,7 @@ class SplitDataModule(LightningDataModule):
         rows: dict[str, tuple[int | None, ...]] = {}
         for part, (name, pairs) in enumerate(self.pairs.items()):
             if part_of is None or plays_of is None:
-                num_plays = np.bincount(pairs.previous, minlength=num_tracks)
-                num_plays += np.bincount(pairs.following, minlength=num_tracks)
+                num_plays = np.bincount(np.concatenate([pairs.previous, pairs.following]), minlength=num_tracks)
                 num_events, num_sessions = None, len(np.unique(pairs.session))
             else:
                 num_plays, num_events = plays_of[part], int(plays_of[part].sum())
@@ -132,10 +135,8 @@ class SplitDataModule(LightningDataModule):
             tracks = np.flatnonzero(num_plays)
             num_artists = len(np.unique(self.catalog.artist_of[tracks]))
             rows[name] = (num_events, num_sessions, len(pairs), len(tracks), num_artists, None)
-        num_pairs = sum(map(len, self.pairs.values()))
-        size = (len(self.catalog), self.catalog.num_artists)
-        num_events = len(self.sessions.listens.track)
-        rows["all"] = (num_events, len(self.sessions), num_pairs, *size, self.reading.num_rejected)
+        sizes = (len(self.sessions.listens.track), len(self.sessions), sum(map(len, self.pairs.values())))
+        rows["all"] = (*sizes, num_tracks, self.catalog.num_artists, self.reading.num_rejected)
         columns = ["events", "sessions", "pairs", "tracks", "artists", "rejected"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
 
@@ -188,11 +189,8 @@ class SplitDataModule(LightningDataModule):
         Returns:
             Sixteen hexadecimal digits. They change if a pair, its listener, its split or the catalogue changes.
         """
-        if self._digest is None:
-            self._digest = self._hash()
-        return self._digest
-
-    def _hash(self) -> str:
+        if self._digest is not None:
+            return self._digest
         sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
         if self.catalog.source_ids is not None:
             sha.update("\n".join(self.catalog.source_ids.tolist()).encode())
@@ -200,7 +198,8 @@ class SplitDataModule(LightningDataModule):
             for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
                 sha.update(len(column).to_bytes(8, "little"))
                 sha.update(np.ascontiguousarray(column).data)
-        return sha.hexdigest()[:16]
+        self._digest = sha.hexdigest()[:16]
+        return self._digest
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Build the loader of the training pairs.

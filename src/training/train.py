@@ -256,7 +256,7 @@ def _run(
     from segue.callbacks.assembly import build_callbacks
     from segue.callbacks.run_context import RunContext, RunHistory
     from segue.datamodules.batch_share import BatchShare
-    from segue.datamodules.describing.joining import profile_of
+    from segue.datamodules.describing.measures import profile_of
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import PRUNED, runs_page

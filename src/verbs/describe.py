@@ -64,7 +64,7 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
     Raises:
         InputError: nothing can be read.
     """
-    from segue.datamodules.describing.joining import material_of
+    from segue.datamodules.describing.material import material_of
 
     refusal = None
     with console.status("reading events"):

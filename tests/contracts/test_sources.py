@@ -257,13 +257,6 @@ def test_a_log_without_one_good_line_is_refused(tmp_path: Path, reader: str, exa
         read(reader, tmp_path)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_max_rejected_is_a_share(tmp_path: Path, reader: str, example: Example, share: float) -> None:
-    example.write(tmp_path)
-    with pytest.raises(InputError, match=f"max_rejected must be a number of at least 0 and at most 1, got {share}"):
-        read(reader, tmp_path, max_rejected=share)
-
-
 @pytest.mark.parametrize("name", [name for name, example in EXAMPLES.items() if example.compressed])
 def test_a_compressed_file_is_read_whole_or_refused(tmp_path: Path, name: str) -> None:
     example = EXAMPLES[name]

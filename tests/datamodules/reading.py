@@ -11,8 +11,8 @@ from segue.catalog import Catalog
 from segue.datamodules.pairs.left_out import Policies
 from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.reading.rejected_rows import Rejections
-from segue.datamodules.reading.source_config import settings_of, source_config
 from segue.datamodules.reading.table import Reading, SourceEvents, read_table
+from segue.datamodules.reading.table_settings import settings_of, source_config
 
 Row = tuple[Any, ...]
 """Of an event: user, timestamp, row of the track, share played, whether it is the last of a session."""

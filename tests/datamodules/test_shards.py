@@ -370,7 +370,7 @@ def test_columns_that_are_there_are_read_where_nothing_can_be_written(
     [
         ({"recipe": "playlists"}, "recipe=playlists is not the recipe of these shards, shares: leave recipe= out"),
         ({"window": 0}, "datamodule.window must be a whole number of at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1 or null, got 0"),
         ({"path": "/nowhere"}, "datamodule.path=/nowhere has no manifest.json"),
     ],
 )

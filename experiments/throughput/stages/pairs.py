@@ -31,8 +31,8 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from segue.datamodules.pairs.pairs import make_pairs
     from segue.datamodules.pairs.sessions import cut_sessions
     from segue.datamodules.reading.rejected_rows import Rejections
-    from segue.datamodules.reading.source_config import settings_of, source_config
     from segue.datamodules.reading.table import read_table
+    from segue.datamodules.reading.table_settings import settings_of, source_config
 
     rules = PairRules(
         policies=Policies.from_config(dict(source_config("botify").policies)),

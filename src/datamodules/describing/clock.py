@@ -4,11 +4,11 @@ S sessions, E events, n values. Times are in milliseconds since 1970.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from segue.datamodules.describing.examples import utc
 from segue.datamodules.pairs.sessions import Sessions
 
 DAY_MS = 86_400_000
@@ -76,7 +76,10 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
     same_listener = of[1:] == of[:-1]
     pauses = np.diff(at)[same_listener]
     tied = np.concatenate([[False], same_listener & (at[1:] == at[:-1])])
-    busiest = _busiest(of, at // DAY_MS)
+    day = at // DAY_MS
+    begins = np.flatnonzero(np.concatenate([[True], (of[1:] != of[:-1]) | (day[1:] != day[:-1])]))
+    plays = np.diff(begins, append=len(day))
+    busiest = begins[plays.argmax()]
     times = np.sort(time)
     first, last = int(times[0]), int(times[-1])
     silence = int(np.diff(times).argmax()) if len(times) > 1 else 0
@@ -89,14 +92,14 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
         span_days=(last - first) / DAY_MS,
         ties=float(tied.sum() / len(time)),
         duplicates=_num_duplicates(tied, track[order]) / len(time),
-        busiest_listener=busiest[0] + 1,
-        busiest_day=utc(busiest[1] * DAY_MS).partition(" ")[0],
-        busiest_plays=busiest[2],
+        busiest_listener=int(of[busiest]) + 1,
+        busiest_day=utc(int(day[busiest]) * DAY_MS).partition(" ")[0],
+        busiest_plays=int(plays.max()),
         silence_days=(after - before) / DAY_MS,
         silence_from=utc(before),
         silence_to=utc(after),
         plays_before_silence=silence + 1,
-        gaps=_by_powers_of_two(pauses // 1000),
+        gaps=by_powers_of_two(pauses // 1000),
         median_gap_s=float(np.median(pauses) / 1000) if len(pauses) else None,
         plays_over_time=np.histogram(times, NUM_BINS, (first, max(last, first + 1)))[0].tolist(),
     )
@@ -122,15 +125,24 @@ def _num_duplicates(tied: Bool[np.ndarray, "E"], track: Int64[np.ndarray, "E"]) 
     return int(((group[1:] == group[:-1]) & (track[1:] == track[:-1])).sum())
 
 
-def _busiest(listener: Int64[np.ndarray, "E"], day: Int64[np.ndarray, "E"]) -> tuple[int, int, int]:
-    """The listener, the day and the number of plays of the fullest day; events are sorted by listener and time."""
-    begins = np.flatnonzero(np.concatenate([[True], (listener[1:] != listener[:-1]) | (day[1:] != day[:-1])]))
-    plays = np.diff(begins, append=len(day))
-    most = int(plays.argmax())
-    return int(listener[begins[most]]), int(day[begins[most]]), int(plays[most])
+def by_powers_of_two(values: Int64[np.ndarray, "n"]) -> list[int]:
+    """Number of values in [2^0, 2^1), [2^1, 2^2), and so on; values below 1 are in the first.
 
-
-def _by_powers_of_two(values: Int64[np.ndarray, "n"]) -> list[int]:
+    >>> by_powers_of_two(np.array([1, 1, 2, 8]))
+    [2, 1, 0, 1]
+    """
     exponents = np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1
     counts: list[int] = np.bincount(exponents).tolist()
     return counts
+
+
+def utc(milliseconds: int) -> str:
+    """A time in UTC, to the second; the milliseconds themselves where no calendar has them.
+
+    >>> utc(1_767_571_200_000), utc(10**18)
+    ('2026-01-05 00:00:00', '1000000000000000000 ms')
+    """
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms"

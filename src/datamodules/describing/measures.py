@@ -1,6 +1,6 @@
 """The numbers of a description: sizes, distributions, repeats, popularity, shares played.
 
-S sessions, E events, L listeners, N tracks, A artists, n values. No number is about one user by name: listeners are
+S sessions, E events, L listeners, N tracks, P pairs, n values. No number is about one user by name: listeners are
 numbered 1, 2, … in the order of their ids.
 """
 
@@ -8,19 +8,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Float32, Int64
 
+from segue.attributes import Attribute, Vectors
 from segue.catalog import Catalog
-from segue.datamodules.describing.attribute_measures import AttributeFacts, measure_attributes
-from segue.datamodules.describing.clock import Clock, measure_clock
-from segue.datamodules.describing.examples import ExampleSession, first_sessions, title_of
-from segue.datamodules.describing.floors import HeldOut, measure_test
-from segue.datamodules.describing.material import Material, Splits
+from segue.datamodules.describing.clock import Clock, by_powers_of_two, measure_clock, utc
+from segue.datamodules.describing.material import Material, material_of
+from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.split_datamodule import SplitDataModule
+from segue.models.retrieval.ranks import ranks_by_plays
+from segue.statistics import ranking
 
 NUM_BINS = 20
 """Number of bins of the histogram of shares."""
 NUM_POINTS = 60
 """Largest number of points of the popularity curve."""
+_MAX_QUERIES = 50_000
+"""Test queries that are ranked by plays for the profile of a run."""
+_MAX_PLAYS = 30_000_000
+"""Data with more plays have no profile: measuring them takes much memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,29 @@ class Shares:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The test set before training.
+
+    Args:
+        cold_tracks: share of its tracks that no training session plays.
+        cold_pairs: share of its pairs with such a track.
+        mean_mse: squared error of the mean share of training, for every pair; None where no share is known.
+        mean_bce: cross-entropy of the same, in nats; None where no share is known, or it is infinite.
+        popular_recall_at_10: recall@10 of the most played tracks; None without queries.
+        popular_ndcg_at_10: ndcg@10 of the same; None without queries.
+        num_queries: number of pairs that were ranked for this.
+    """
+
+    cold_tracks: float
+    cold_pairs: float
+    mean_mse: float | None
+    mean_bce: float | None
+    popular_recall_at_10: float | None
+    popular_ndcg_at_10: float | None
+    num_queries: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that is measured; `describe.json` has it under these names.
 
@@ -128,12 +158,12 @@ class Facts:
         pairs_of_track: training pairs of a track, over tracks that have any; None without splits.
         repeats: how often tracks are repeated.
         popularity: how unequal the plays of tracks are.
-        attributes: what else is known of the tracks of the catalogue.
+        attributes: what else is known of the tracks of the catalogue; see `measure_attribute`.
         shares: shares played; None where none is known.
         clock: times; None where the source has no clock.
         splits: the content of each split; None where there are too few pairs.
         test: the test set; None without splits.
-        first_sessions: the first sessions as they were read.
+        first_sessions: the first sessions as they were read; see `first_sessions`.
     """
 
     num_rows: int
@@ -157,20 +187,25 @@ class Facts:
     pairs_of_track: Spread | None
     repeats: Repeats
     popularity: Popularity
-    attributes: list[AttributeFacts]
+    attributes: list[dict[str, Any]]
     shares: Shares | None
     clock: Clock | None
     splits: dict[str, dict[str, int | None]] | None
     test: HeldOut | None
-    first_sessions: list[ExampleSession]
+    first_sessions: list[dict[str, Any]]
 
-    def profile(self) -> dict[str, Any]:
-        """The numbers alone, without any play of anybody: what MLflow gets of the data of a run.
 
-        Returns:
-            Nested dicts and lists.
-        """
-        return {name: value for name, value in asdict(self).items() if name != "first_sessions"}
+def profile_of(datamodule: SplitDataModule) -> dict[str, Any]:
+    """What MLflow gets of the data of a run: the facts, under the name `description`, without a play of anybody.
+
+    Args:
+        datamodule: after `setup`. Very large data have no description.
+    """
+    if len(datamodule.sessions.listens.track) > _MAX_PLAYS:
+        return {}
+    facts = asdict(measure(material_of(datamodule), max_test_queries=_MAX_QUERIES, num_sessions=0, num_plays=0))
+    del facts["first_sessions"]
+    return {"description": facts}
 
 
 def measure(material: Material, *, max_test_queries: int | None, num_sessions: int, num_plays: int) -> Facts:
@@ -185,8 +220,9 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
     Returns:
         Its numbers.
     """
-    sessions, catalog, splits = material.sessions, material.catalog, material.splits
+    sessions, catalog, vocabulary = material.sessions, material.catalog, material.vocabulary
     listens, listener = sessions.listens, sessions.listener[sessions.listens.session]
+    pairs = None if vocabulary is None else vocabulary.previous_counts + vocabulary.next_counts
     plays = np.bincount(listens.track, minlength=len(catalog))
     lengths = np.bincount(listens.session)
     by_user, sessions_by_user = _num_of_each(listener), _num_of_each(sessions.listener)
@@ -199,7 +235,7 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         num_tracks=len(catalog),
         num_played_tracks=int((plays > 0).sum()),
         num_artists=catalog.num_artists,
-        nameless_share=_share(catalog.artists[catalog.artist_of] == ""),
+        nameless_share=float((catalog.artists[catalog.artist_of] == "").mean()),
         are_playlists=not sessions.has_clock and len(by_user) == len(sessions),
         single_play_users=float((by_user == 1).mean()),
         single_play_sessions=float((lengths == 1).mean()),
@@ -209,14 +245,14 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         sessions_of_user=spread(sessions_by_user),
         plays_of_track=spread(plays[plays > 0]),
         tracks_of_artist=spread(np.bincount(catalog.artist_of)),
-        pairs_of_track=None if splits is None else _pairs_of_track(splits),
-        repeats=_repeats(listens.session, listener, listens.track, sessions.place > 0, num_tracks=len(catalog)),
+        pairs_of_track=None if pairs is None else spread(pairs[pairs > 0]),
+        repeats=_repeats(sessions, listener, len(catalog)),
         popularity=_popularity(plays, catalog),
-        attributes=measure_attributes(catalog.attributes),
+        attributes=[{"name": name, **measure_attribute(one)} for name, one in catalog.attributes.items()],
         shares=_shares(listens.played_ratio),
         clock=measure_clock(sessions, listener) if sessions.has_clock else None,
-        splits=None if splits is None else {name: dict(counts) for name, counts in splits.counts.items()},
-        test=None if splits is None else measure_test(splits, max_queries=max_test_queries),
+        splits=None if material.counts is None else {name: dict(of) for name, of in material.counts.items()},
+        test=None if vocabulary is None else measure_test(material, max_queries=max_test_queries),
         first_sessions=first_sessions(sessions, catalog, num_sessions=num_sessions, num_plays=num_plays),
     )
 
@@ -229,26 +265,16 @@ def spread(values: Int64[np.ndarray, "n"]) -> Spread:
 
     Returns:
         Their distribution; quantiles are values that occur.
-
-    >>> spread(np.array([1, 1, 2, 8])).counts
-    [2, 1, 0, 1]
     """
     median, high = np.quantile(values, (0.5, 0.95), method="inverted_cdf").tolist()
-    exponents = np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1
     return Spread(
         mean=float(values.mean()),
         least=float(values.min()),
         median=float(median),
         high=float(high),
         most=float(values.max()),
-        counts=np.bincount(exponents).tolist(),
+        counts=by_powers_of_two(values),
     )
-
-
-def name_of(row: int, catalog: Catalog) -> str:
-    """A track as a person reads it: title and artist, or its id."""
-    artist = str(catalog.artists[catalog.artist_of[row]])
-    return title_of(row, catalog) + f" by {artist}" * bool(artist)
 
 
 def _num_of_each(listener: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "L"]:
@@ -257,30 +283,18 @@ def _num_of_each(listener: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "L"]:
     return counts[counts > 0]
 
 
-def _pairs_of_track(splits: Splits) -> Spread:
-    pairs = splits.vocabulary.previous_counts + splits.vocabulary.next_counts
-    return spread(pairs[pairs > 0])
+def _repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tracks: int) -> Repeats:
+    track, follows = sessions.listens.track, sessions.place > 0
 
+    def share_of_repeats(group: Int64[np.ndarray, "E"]) -> float:
+        """Share of the plays that are not the first one of their track in their group."""
+        keys = np.sort(group * num_tracks + track)  # np.unique, which hashes, takes ten times as long
+        return 1 - (int(np.count_nonzero(np.diff(keys))) + 1) / len(track)
 
-def _num_distinct(group: Int64[np.ndarray, "E"], track: Int64[np.ndarray, "E"], num_tracks: int) -> int:
-    """Number of different tracks of each group, summed over the groups; at least one event."""
-    keys = np.sort(group * num_tracks + track)  # np.unique, which hashes, takes ten times as long
-    return int(np.count_nonzero(np.diff(keys))) + 1
-
-
-def _repeats(
-    session: Int64[np.ndarray, "E"],
-    listener: Int64[np.ndarray, "E"],
-    track: Int64[np.ndarray, "E"],
-    follows: Bool[np.ndarray, "E"],
-    *,
-    num_tracks: int,
-) -> Repeats:
-    num = len(track)
     same = follows[1:] & (track[1:] == track[:-1])
     return Repeats(
-        in_session=1 - _num_distinct(session, track, num_tracks) / num,
-        by_listener=1 - _num_distinct(listener, track, num_tracks) / num,
+        in_session=share_of_repeats(sessions.listens.session),
+        by_listener=share_of_repeats(listener),
         self_pairs=float(same.sum() / max(follows.sum(), 1)),
     )
 
@@ -290,8 +304,9 @@ def _popularity(plays: Int64[np.ndarray, "N"], catalog: Catalog) -> Popularity:
     cumulative = played.cumsum()
     ranks = np.unique(np.geomspace(1, len(played), NUM_POINTS).round().astype(int))
     top = int(plays.argmax())
+    artist = str(catalog.artists[catalog.artist_of[top]])
     return Popularity(
-        top_track=name_of(top, catalog),
+        top_track=_title_of(top, catalog) + f" by {artist}" * bool(artist),
         top_share=float(played[0] / cumulative[-1]),
         top_hundredth_share=float(cumulative[max(round(len(played) / 100), 1) - 1] / cumulative[-1]),
         half=int(np.searchsorted(cumulative, cumulative[-1] / 2)) + 1,
@@ -308,13 +323,116 @@ def _shares(played_ratio: Float32[np.ndarray, "E"]) -> Shares | None:
     return Shares(
         known=len(known) / len(played_ratio),
         mean=float(known.mean(dtype=np.float64)),
-        at_zero=_share(known == 0),
-        at_one=_share(known == 1),
+        at_zero=float((known == 0).mean()),
+        at_one=float((known == 1).mean()),
         commonest=float(values[commonest]),
         at_commonest=float(counts[commonest] / len(known)),
         histogram=np.histogram(known, NUM_BINS, (0, 1))[0].tolist(),
     )
 
 
-def _share(chosen: Shaped[np.ndarray, "n"]) -> float:
-    return float(chosen.mean())
+def measure_attribute(attribute: Attribute) -> dict[str, Any]:
+    """Measure an attribute of tracks.
+
+    Args:
+        attribute: its values or vectors.
+
+    Returns:
+        `kind` (`values`, `number` or `vector`); `num_values`, the number of values that occur, and `width`, the number
+            of columns, each None for the other kind; `coverage`, the share of the tracks that have something, and
+            `nothing`, the share of the others; for values `values_per_track`, the mean number of values of the tracks
+            that have some, and `commonest` and `commonest_share`, the value that most tracks have.
+    """
+    known = attribute.known
+    facts: dict[str, Any] = {"kind": "values", "num_values": None, "width": None, "coverage": float(known.mean())}
+    facts |= {"nothing": 1 - facts["coverage"], "values_per_track": None, "commonest": None, "commonest_share": None}
+    if isinstance(attribute, Vectors):
+        return facts | {"kind": "number" if attribute.is_scaled else "vector", "width": attribute.data.shape[1]}
+    tracks = attribute.tracks_of_values()
+    facts["num_values"] = int((tracks > 0).sum())
+    if known.any():
+        facts["values_per_track"] = float(attribute.counts[known].mean())
+    if len(tracks):
+        facts["commonest"] = str(attribute.names[tracks.argmax()])
+        facts["commonest_share"] = float(tracks.max() / len(known))
+    return facts
+
+
+def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, num_plays: int) -> list[dict[str, Any]]:
+    """The first sessions of a source as they were read.
+
+    Args:
+        sessions: all sessions, in the order in which they started.
+        catalog: their tracks.
+        num_sessions: number of sessions.
+        num_plays: largest number of plays of each.
+
+    Returns:
+        Of each `listener`, its number from 1 in the order of the ids; `num_plays`, the number of plays; and `plays`,
+            the first of them with `time` in UTC (None without a clock), `title` (or the id), `artist`, `share`.
+    """
+    listens, found = sessions.listens, []
+    for number in range(min(num_sessions, len(sessions))):
+        start, end = np.searchsorted(listens.session, (number, number + 1)).tolist()
+        plays = [
+            {
+                "time": utc(int(sessions.timestamp[event])) if sessions.has_clock else None,
+                "title": _title_of(int(listens.track[event]), catalog),
+                "artist": str(catalog.artists[catalog.artist_of[listens.track[event]]]),
+                "share": None if np.isnan(share := float(listens.played_ratio[event])) else round(share, 4),
+            }
+            for event in range(start, min(end, start + num_plays))
+        ]
+        found.append({"listener": int(sessions.listener[number]) + 1, "num_plays": end - start, "plays": plays})
+    return found
+
+
+def _title_of(row: int, catalog: Catalog) -> str:
+    """Title of a track; where it has none, its id in the source."""
+    ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
+    return str(catalog.titles[row]) or f"track {ids[row]}"
+
+
+def measure_test(material: Material, *, max_queries: int | None) -> HeldOut:
+    """Measure the test set: what is new in it, and the scores of rules without learning.
+
+    Args:
+        material: with pairs.
+        max_queries: rank a sample of sessions with at most this many queries, as a run does; None for all.
+    """
+    test, vocabulary = material.pairs["test"], material.vocabulary
+    assert vocabulary is not None
+    is_cold, mean = vocabulary.plays == 0, vocabulary.mean_played_ratio
+    tracks = np.unique(np.concatenate([test.previous, test.following]))
+    known = test.played_ratio[~np.isnan(test.played_ratio)]
+    has_shares = mean is not None and len(known) > 0
+    queries = test.where(ranking.is_query(test.previous, test.following, test.played_ratio))
+    if max_queries is not None and len(queries):
+        queries = queries.where(ranking.sample_sessions(queries.session, max_queries))
+    return HeldOut(
+        cold_tracks=float(is_cold[tracks].mean()),
+        cold_pairs=float((is_cold[test.previous] | is_cold[test.following]).mean()),
+        mean_mse=float(((known.astype(np.float64) - mean) ** 2).mean()) if has_shares else None,
+        mean_bce=constant_bce(mean, known) if has_shares and mean is not None else None,
+        **_popular(queries, vocabulary.plays),
+        num_queries=len(queries),
+    )
+
+
+def _popular(queries: Pairs, plays: Int64[np.ndarray, "N"]) -> dict[str, float | None]:
+    """Two metrics of a ranking by plays in training."""
+    if not len(queries):
+        return {"popular_recall_at_10": None, "popular_ndcg_at_10": None}
+    means = ranking.accuracy(ranks_by_plays(plays, queries.previous, queries.following)).mean()
+    return {f"popular_{name}": float(means[name]) for name in ("recall_at_10", "ndcg_at_10")}
+
+
+def constant_bce(predicted: float, shares: Float32[np.ndarray, "P"]) -> float | None:
+    """Cross-entropy of one prediction for all shares, in nats; None where it is infinite, since it excludes a share.
+
+    >>> round(constant_bce(0.5, np.array([0.0, 1.0], np.float32)), 4)
+    0.6931
+    """
+    mean = float(shares.mean(dtype=np.float64))
+    terms = [(weight, p) for weight, p in ((mean, predicted), (1 - mean, 1 - predicted)) if weight > 0]
+    return None if any(p == 0 for _, p in terms) else float(sum(-weight * np.log(p) for weight, p in terms))

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -60,9 +60,10 @@ def draw(facts: Facts, warnings: Sequence[DataWarning], gap_minutes: float, titl
 
 def _panels(facts: Facts, gap_minutes: float) -> "list[Callable[[Axes], None]]":
     """What is drawn, the most important first."""
-    panels: list[Callable[[Axes], None]] = []
-    panels.append(partial(_draw_spread, facts.session_length, "tracks of a session", "sessions"))
-    panels.append(partial(_draw_popularity, facts))
+    panels: list[Callable[[Axes], None]] = [
+        partial(_draw_spread, facts.session_length, "tracks of a session", "sessions"),
+        partial(_draw_popularity, facts),
+    ]
     if facts.shares is not None:
         panels.append(partial(_draw_shares, facts.shares))
     if facts.clock is not None:
@@ -89,8 +90,9 @@ def _lines_on_top(facts: Facts, warnings: Sequence[DataWarning], title: str) -> 
     return lines if warnings else [*lines, ("no warnings", GREY)]
 
 
-def _titled(axis: "Axes", title: str) -> None:
+def _label(axis: "Axes", title: str, xlabel: str, ylabel: str, grid: Literal["y"] | None = "y") -> None:
     axis.set_title(plain(title), fontsize=9.5, loc="left", color=INK)
+    tidy(axis, grid=grid, xlabel=xlabel, ylabel=ylabel)
 
 
 def _bins(number: int) -> list[str]:
@@ -104,8 +106,8 @@ def _draw_spread(spread: Spread, what: str, of: str, axis: "Axes") -> None:
     names, step = _bins(len(counts)), -(-len(counts) // 9)
     axis.set_xticks(range(0, len(counts), step), names[::step], rotation=30, ha="right")
     axis.set_xlim(-0.7, max(len(counts), 4) - 0.3)
-    _titled(axis, f"{what}: median {spread.median:,.0f}, mean {spread.mean:,.1f}, most {spread.most:,.0f}")
-    tidy(axis, grid="y", xlabel=what, ylabel=f"% of {of}")
+    title = f"{what}: median {spread.median:,.0f}, mean {spread.mean:,.1f}, most {spread.most:,.0f}"
+    _label(axis, title, what, f"% of {of}")
 
 
 def _draw_popularity(facts: Facts, axis: "Axes") -> None:
@@ -118,10 +120,9 @@ def _draw_popularity(facts: Facts, axis: "Axes") -> None:
         side.set_major_formatter(lambda value, _: count(round(value)) if value >= 1 else "")
     axis.minorticks_off()
     tracks = "1 track has" if popularity.half == 1 else f"{count(popularity.half)} tracks have"
-    text = f"{tracks}\nhalf of the plays"
-    axis.text(1, 1.05, text, fontsize=8.5, color=GREY, va="bottom")
-    _titled(axis, f"popularity: the first track has {percent(popularity.top_share)} of the plays")
-    tidy(axis, xlabel="rank of the track", ylabel="plays")
+    axis.text(1, 1.05, f"{tracks}\nhalf of the plays", fontsize=8.5, color=GREY, va="bottom")
+    title = f"popularity: the first track has {percent(popularity.top_share)} of the plays"
+    _label(axis, title, "rank of the track", "plays", grid=None)
 
 
 def _draw_shares(shares: Shares, axis: "Axes") -> None:
@@ -130,9 +131,8 @@ def _draw_shares(shares: Shares, axis: "Axes") -> None:
     axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=BLUE, alpha=0.75)
     axis.axvline(shares.mean, color=ORANGE, lw=1.5)
     axis.set_xlim(-0.02, 1.02)
-    _titled(axis, f"share played: 0 for {percent(shares.at_zero)}, 1 for {percent(shares.at_one)} of the plays")
-    label = f"share of the track that was played; line: mean, {shares.mean:.2f}"
-    tidy(axis, grid="y", xlabel=label, ylabel="% of plays")
+    title = f"share played: 0 for {percent(shares.at_zero)}, 1 for {percent(shares.at_one)} of the plays"
+    _label(axis, title, f"share of the track that was played; line: mean, {shares.mean:.2f}", "% of plays")
 
 
 _UNITS = ((86_400, "seconds"), (1440, "minutes"), (24, "hours"))
@@ -149,8 +149,7 @@ def _draw_times(clock: Clock, axis: "Axes") -> None:
     axis.xaxis.set_major_formatter(lambda value, _: count(round(value)) if value == round(value) else f"{value:g}")
     axis.locator_params(axis="x", nbins=6)
     days = dict.fromkeys((clock.first.partition(" ")[0], clock.last.partition(" ")[0]))
-    _titled(axis, f"plays over time: {' to '.join(days)}")
-    tidy(axis, grid="y", xlabel=f"{unit} since the first play", ylabel="plays")
+    _label(axis, f"plays over time: {' to '.join(days)}", f"{unit} since the first play", "plays")
 
 
 def _draw_gaps(clock: Clock, median_s: float, gap_minutes: float, axis: "Axes") -> None:
@@ -162,6 +161,5 @@ def _draw_gaps(clock: Clock, median_s: float, gap_minutes: float, axis: "Axes") 
     shown = {name: np.log2(seconds) for name, seconds in ticks.items() if np.log2(seconds) <= len(counts) + 1}
     axis.set_xticks(list(shown.values()), list(shown), rotation=30, ha="right")
     axis.set_xlim(-0.3, max(len(counts), np.log2(gap_minutes * 60)) + 0.6)
-    _titled(axis, f"pauses between two plays of a user: median {duration(median_s)}")
-    label = f"pause; line: what ends a session, {gap_minutes:g} min"
-    tidy(axis, grid="y", xlabel=label, ylabel="% of pauses")
+    title = f"pauses between two plays of a user: median {duration(median_s)}"
+    _label(axis, title, f"pause; line: what ends a session, {gap_minutes:g} min", "% of pauses")

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from segue.datamodules.describing.clock import Clock
-from segue.datamodules.describing.examples import ExampleSession
 from segue.datamodules.describing.material import Material
 from segue.datamodules.describing.measures import Facts, Spread
 from segue.datamodules.describing.picture import draw
@@ -72,16 +71,7 @@ def write_report(
 
 
 def record(facts: Facts, warnings: Sequence[DataWarning], material: Material) -> dict[str, Any]:
-    """The content of `describe.json`: plain values under the names of `Facts`, the warnings, and what was read.
-
-    Args:
-        facts: the numbers.
-        warnings: what should be looked at.
-        material: what was measured.
-
-    Returns:
-        Nested dicts and lists.
-    """
+    """The content of `describe.json`: plain values under the names of `Facts`, the warnings, and what was read."""
     return {
         "warnings": [asdict(warning) for warning in warnings],
         **asdict(facts),
@@ -102,29 +92,22 @@ def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, t
     Returns:
         Tables and lines.
     """
-    parts: list[RenderableType] = [*_reading(material), _numbers(facts, material.reading.share, title), _spreads(facts)]
-    parts += _attributes(facts)
-    parts += [_session(session, number) for number, session in enumerate(facts.first_sessions, start=1)]
-    parts += [Text(remark) for remark in material.remarks]
-    parts.append(_warnings(warnings))
-    return Group(*parts)
-
-
-def _warnings(warnings: Iterable[DataWarning]) -> Grid:
-    """Each warning: what was found, its threshold, and below it what to do."""
-    table = Grid.grid(padding=(0, 1))
-    for _ in range(2):
-        table.add_column()
+    reports = Grid.grid(padding=(0, 1))
     for warning in warnings:
-        table.add_row(Text("warning     ", style="bold yellow"), Text(warning.says + _threshold(warning)))
-        table.add_row("", Text(f"→ {warning.remedy}"))
-    if not table.rows:
-        table.add_row("warnings    ", "none: nothing reaches its threshold (docs/describing.md)")
-    return table
-
-
-def _threshold(warning: DataWarning) -> str:
-    return "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
+        threshold = "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
+        reports.add_row(Text("warning     ", style="bold yellow"), Text(warning.says + threshold))
+        reports.add_row("", Text(f"→ {warning.remedy}"))
+    if not warnings:
+        reports.add_row("warnings    ", "none: nothing reaches its threshold (docs/describing.md)")
+    return Group(
+        *_reading(material),
+        _numbers(facts, material.reading.share, title),
+        _spreads(facts),
+        *_attributes(facts),
+        *(_session(session, number) for number, session in enumerate(facts.first_sessions, start=1)),
+        *map(Text, material.remarks),
+        reports,
+    )
 
 
 def next_command(
@@ -164,11 +147,8 @@ def next_command(
 
 def _as_words(values: Mapping[str, str | None]) -> str:
     """A mapping in the language of Hydra."""
-    return (
-        "{"
-        + ", ".join(f"{name}: {'null' if value is None else _quoted(value)}" for name, value in values.items())
-        + "}"
-    )
+    words = (f"{name}: {'null' if value is None else _quoted(value)}" for name, value in values.items())
+    return f"{{{', '.join(words)}}}"
 
 
 def _quoted(text: str) -> str:
@@ -229,17 +209,14 @@ def _numbers(facts: Facts, source: str, title: str) -> Table:
 def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
     if clock is None:
         return [("time", "the source has no clock", "–")]
+    busiest = f"most plays of a user on a day: listener {clock.busiest_listener}, {clock.busiest_day}"
     rows = [
         ("time", "first play, UTC", clock.first),
         ("", "last play, UTC", clock.last),
         ("", "longest time without any play", duration(clock.silence_days * 86_400)),
         ("", "plays with the same time as an earlier one of the user", percent(clock.ties)),
         ("", "of these, with the same track too", percent(clock.duplicates)),
-        (
-            "",
-            f"most plays of a user on a day: listener {clock.busiest_listener}, {clock.busiest_day}",
-            f"{clock.busiest_plays:,}",
-        ),
+        ("", busiest, f"{clock.busiest_plays:,}"),
     ]
     if clock.median_gap_s is not None:
         rows.append(("", "median time between two plays of a user", duration(clock.median_gap_s)))
@@ -262,23 +239,23 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
     test, splits = facts.test, facts.splits
     if test is None or splits is None:
         return []
-    rows = [("", f"for {name}", f"{counts['pairs']:,}") for name, counts in splits.items()]
-    rows[0] = ("pairs", *rows[0][1:])
-    rows += [
+    names = ["pairs", *[""] * (len(splits) - 1)]
+    rows = [
+        (first, f"for {name}", f"{counts['pairs']:,}")
+        for first, (name, counts) in zip(names, splits.items(), strict=True)
+    ]
+    measured = [
+        ("constant", "test mse of the mean share of training", test.mean_mse),
+        ("", "test bce of the same", test.mean_bce),
+        ("popular", "test recall@10 of the most played tracks", test.popular_recall_at_10),
+        ("", "test ndcg@10 of the same", test.popular_ndcg_at_10),
+    ]
+    return [
+        *rows,
         ("cold in test", "tracks that no training session plays", percent(test.cold_tracks)),
         ("", "pairs with such a track", percent(test.cold_pairs)),
+        *((first, what, plain(value)) for first, what, value in measured if value is not None),
     ]
-    if test.mean_mse is not None and test.mean_bce is not None:
-        rows += [
-            ("constant", "test mse of the mean share of training", plain(test.mean_mse)),
-            ("", "test bce of the same", plain(test.mean_bce)),
-        ]
-    if test.popular_recall_at_10 is not None and test.popular_ndcg_at_10 is not None:
-        rows += [
-            ("popular", "test recall@10 of the most played tracks", plain(test.popular_recall_at_10)),
-            ("", "test ndcg@10 of the same", plain(test.popular_ndcg_at_10)),
-        ]
-    return rows
 
 
 def _spreads(facts: Facts) -> Table:
@@ -304,24 +281,23 @@ def _attributes(facts: Facts) -> list[RenderableType]:
     numbers = ["tracks with it", "with nothing", "values", "of a track", "numbers"]
     columns, rows = ["attribute", "kind", *numbers, "commonest value", "share of the catalogue"], []
     for one in facts.attributes:
-        values = (one.num_values, one.values_per_track, one.width)
+        values = (one["num_values"], one["values_per_track"], one["width"])
         shown = ("" if value is None else plain(float(value)) for value in values)
-        share = "" if one.commonest_share is None else percent(one.commonest_share)
-        covered = percent(one.coverage), percent(one.nothing)
-        rows.append([one.name, one.kind, *covered, *shown, one.commonest or "", share])
+        share = "" if one["commonest_share"] is None else percent(one["commonest_share"])
+        covered = percent(one["coverage"]), percent(one["nothing"])
+        rows.append([one["name"], one["kind"], *covered, *shown, one["commonest"] or "", share])
     return [_titled("attributes of the tracks", columns, rows, "llRRRRRlR")]
 
 
-def _session(session: ExampleSession, number: int) -> Table:
-    has_time, rows = any(play.time is not None for play in session.plays), list[list[Cell]]()
-    for play in session.plays:
-        times = [play.time or ""] * has_time
-        share = "–" if play.share is None else plain(play.share)
-        names = (Text(name, no_wrap=True, overflow="ellipsis") for name in (play.title, play.artist))
-        rows.append([*times, *names, share])
-    hidden = session.num_plays - len(session.plays)
+def _session(session: Mapping[str, Any], number: int) -> Table:
+    plays = session["plays"]
+    has_time, hidden, rows = any(play["time"] for play in plays), session["num_plays"] - len(plays), list[list[Cell]]()
+    for play in plays:
+        share = "–" if play["share"] is None else plain(play["share"])
+        names = (Text(play[key], no_wrap=True, overflow="ellipsis") for key in ("title", "artist"))
+        rows.append([*[play["time"] or ""] * has_time, *names, share])
     notes = [f"and {hidden:,} more"] * (hidden > 0)
-    title = f"session {number} as it was read: listener {session.listener}, {session.num_plays:,} plays"
+    title = f"session {number} as it was read: listener {session['listener']}, {session['num_plays']:,} plays"
     columns = [*["time, UTC"] * has_time, "title", "artist", "share"]
     return _titled(title, columns, rows, "L" * has_time + "llR", *notes)
 

@@ -3,6 +3,7 @@
 The thresholds are the settings `warnings.…`; null switches a warning off.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from segue.settings import Setting, settings
 
 _OF_COUNT: dict[str, Any] = {"least": 1, "hint": "null switches the warning off"}
 _OF_SHARE: dict[str, Any] = {"least": 0, "most": 1, "hint": "null switches the warning off"}
+_Count = int | None
+_Share = float | None
 
 
 @settings("warnings")
@@ -28,40 +31,33 @@ class Thresholds:
         InputError: a threshold is out of range.
     """
 
-    plays_a_day: Annotated[int | None, Setting("plays of one listener on one day (UTC)", **_OF_COUNT)] = 10_000
-    track_share: Annotated[float | None, Setting("share of the plays that one track has", **_OF_SHARE)] = 0.3
+    plays_a_day: Annotated[_Count, Setting("plays of one listener on one day (UTC)", **_OF_COUNT)] = 10_000
+    track_share: Annotated[_Share, Setting("share of the plays that one track has", **_OF_SHARE)] = 0.3
     duplicate_share: Annotated[
-        float | None, Setting("share of the plays that repeat listener, time and track of another", **_OF_SHARE)
+        _Share, Setting("share of the plays that repeat listener, time and track of another", **_OF_SHARE)
     ] = 0.01
-    single_play_users: Annotated[float | None, Setting("share of the users who have exactly one play", **_OF_SHARE)] = (
-        0.9
-    )
+    single_play_users: Annotated[_Share, Setting("share of the users who have exactly one play", **_OF_SHARE)] = 0.9
     single_session_users: Annotated[
-        float | None, Setting("share of the users who have exactly one session, where there is a clock", **_OF_SHARE)
+        _Share, Setting("share of the users who have exactly one session, where there is a clock", **_OF_SHARE)
     ] = 1.0
     silence_share: Annotated[
-        float | None,
-        Setting("longest time without any play, at least one day, as a share of the whole time", **_OF_SHARE),
+        _Share, Setting("longest time without any play, at least one day, as a share of the whole time", **_OF_SHARE)
     ] = 0.3
     tie_share: Annotated[
-        float | None,
-        Setting("share of the plays with the same time as an earlier one of the same listener", **_OF_SHARE),
+        _Share, Setting("share of the plays with the same time as an earlier one of the same listener", **_OF_SHARE)
     ] = 0.05
-    same_share: Annotated[
-        float | None, Setting("share of the known shares played that have one value", **_OF_SHARE)
-    ] = 0.99
+    same_share: Annotated[_Share, Setting("share of the known shares played that have one value", **_OF_SHARE)] = 0.99
     earliest_year: Annotated[
-        int | None, Setting("times before it, or in the future, look like times in another unit", **_OF_COUNT)
+        _Count, Setting("times before it, or in the future, look like times in another unit", **_OF_COUNT)
     ] = 1995
-    rejected_share: Annotated[float | None, Setting("share of the rows that were rejected", **_OF_SHARE)] = 0.01
+    rejected_share: Annotated[_Share, Setting("share of the rows that were rejected", **_OF_SHARE)] = 0.01
     dropped_share: Annotated[
-        float | None,
-        Setting("share of the rows that one rule left out, other than the policy for duplicates", **_OF_SHARE),
+        _Share, Setting("share of the rows that one rule left out, other than the policy for duplicates", **_OF_SHARE)
     ] = 0.2
     cold_share: Annotated[
-        float | None, Setting("share of the test pairs with a track that training sessions do not have", **_OF_SHARE)
+        _Share, Setting("share of the test pairs with a track that training sessions do not have", **_OF_SHARE)
     ] = 0.5
-    nameless_share: Annotated[float | None, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
+    nameless_share: Annotated[_Share, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +82,8 @@ class DataWarning:
 UNIT_OF_TIME = "datamodule.units.timestamp"
 """The setting for times that were read in a wrong unit."""
 _POLICIES = {field.name for field in fields(Policies)}
-_Found = Iterator[tuple[str, str, str]]
-"""Name of a threshold, what was found, and the remedy."""
+_Candidate = tuple[str, float, str, str]
+"""Name of a threshold, the value that may reach it, what was found, and the remedy."""
 
 
 def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> list[DataWarning]:
@@ -101,158 +97,150 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     Returns:
         The warnings.
     """
-    found = [
-        DataWarning(
-            name=name,
-            says=says,
-            remedy=remedy,
-            threshold=getattr(thresholds, name),
-            unit=remedy.removeprefix(f"{UNIT_OF_TIME}=") if remedy.startswith(f"{UNIT_OF_TIME}=") else None,
-        )
-        for part in (_of_rows, _of_times, _of_users, _of_tracks)
-        for name, says, remedy in part(facts, material, _Limits(thresholds))
-    ]
+    found = []
+    of_times, of_users = _of_times(facts, material, thresholds), _of_users(facts, thresholds)
+    for name, value, says, remedy in (*_of_rows(facts, material), *of_times, *of_users, *_of_tracks(facts)):
+        threshold = getattr(thresholds, name)
+        if threshold is not None and value >= threshold:
+            unit = remedy.partition(f"{UNIT_OF_TIME}=")[2] or None
+            found.append(DataWarning(name=name, says=says, remedy=remedy, threshold=threshold, unit=unit))
     if material.refusal is not None:
         remedy = "correct what is listed below, or add data" if found else "add data"
         found.insert(0, DataWarning(name="splits", says=material.refusal, remedy=remedy, threshold=None))
     return found
 
 
-class _Limits:
-    """Asks whether a value reaches its threshold; one that is switched off is never reached."""
-
-    def __init__(self, thresholds: Thresholds) -> None:
-        self._thresholds = thresholds
-
-    def reached(self, name: str, value: int | float) -> bool:
-        limit = getattr(self._thresholds, name)
-        return limit is not None and value >= limit
-
-    def year(self) -> int | None:
-        return self._thresholds.earliest_year
-
-
-def _of_rows(facts: Facts, material: Material, limits: _Limits) -> _Found:
-    reading, num_rows = material.reading, max(facts.num_rows, 1)
-    if facts.num_rejected and limits.reached("rejected_share", facts.num_rejected / num_rows):
-        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in most_common(reading.rejected)[:3])
+def _of_rows(facts: Facts, material: Material) -> Iterator[_Candidate]:
+    num_rows = max(facts.num_rows, 1)
+    if facts.num_rejected:
+        share = facts.num_rejected / num_rows
+        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in most_common(material.reading.rejected)[:3])
         yield (
             "rejected_share",
-            f"{percent(facts.num_rejected / num_rows)} of the rows were rejected: {reasons}",
+            share,
+            f"{percent(share)} of the rows were rejected: {reasons}",
             "correct them, they are listed in rejected.jsonl, or let train.py go on with "
-            f"datamodule.max_rejected={_above(facts.num_rejected / num_rows)}",
+            f"datamodule.max_rejected={_above(share)}",
         )
     for rule, count in material.dropped.items():
-        if count and rule != "duplicates" and limits.reached("dropped_share", count / num_rows):
+        if count and rule != "duplicates":
             setting = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"
             yield (
                 "dropped_share",
+                count / num_rows,
                 f"the rule {rule} left out {count:,} events, {percent(count / num_rows)} of the rows",
                 f"change datamodule.{setting} if that is not intended",
             )
 
 
-def _of_times(facts: Facts, material: Material, limits: _Limits) -> _Found:
-    clock = facts.clock
+def _of_times(facts: Facts, material: Material, thresholds: Thresholds) -> Iterator[_Candidate]:
+    clock, year = facts.clock, thresholds.earliest_year
     if clock is None:
         return
-    if (year := limits.year()) is not None and (unit := _unit(clock, year)):
-        name, option = unit
+    if year is not None and (unit := _unit(clock, year)):
         yield (
             "earliest_year",
-            f"the times look like {name} that were read as milliseconds: from {clock.first} to {clock.last}",
-            f"{UNIT_OF_TIME}={option}",
+            math.inf,
+            f"the times look like {unit[0]} that were read as milliseconds: from {clock.first} to {clock.last}",
+            f"{UNIT_OF_TIME}={unit[1]}",
         )
-    elif year is not None and clock.last_ms > _now_ms() + DAY_MS:
+    elif clock.last_ms > _now_ms() + DAY_MS:
         yield (
             "earliest_year",
+            math.inf,
             f"the last play is in the future: {clock.last}",
             "check the column and the unit of the timestamp (datamodule.units.timestamp)",
         )
-    silent = clock.silence_days / clock.span_days if clock.span_days else 0.0
-    if clock.silence_days >= 1 and limits.reached("silence_share", silent):
-        before = clock.plays_before_silence
+    if clock.silence_days >= 1:
+        before, share = clock.plays_before_silence, clock.silence_days / clock.span_days
         yield (
             "silence_share",
+            share,
             f"the clock jumps, or plays are missing: there is none for {clock.silence_days:,.0f} days, from "
-            f"{clock.silence_from} to {clock.silence_to}, which is {percent(silent)} of the whole time; {before:,} "
+            f"{clock.silence_from} to {clock.silence_to}, which is {percent(share)} of the whole time; {before:,} "
             f"plays are before and {facts.num_events - before:,} after",
             "check the times of the smaller part, they may come from a device with a wrong clock; leave these rows "
             "out, or use datamodule.split=session",
         )
-    if limits.reached("tie_share", clock.ties):
-        yield (
-            "tie_share",
-            f"{percent(clock.ties)} of the plays have the same time as an earlier play of their listener; the order of "
-            "the file decides which of them came first",
-            "make sure that the file is in the order of listening, or use a column with finer times",
-        )
-    if limits.reached("duplicate_share", clock.duplicates):
+    yield (
+        "tie_share",
+        clock.ties,
+        f"{percent(clock.ties)} of the plays have the same time as an earlier play of their listener; the order of "
+        "the file decides which of them came first",
+        "make sure that the file is in the order of listening, or use a column with finer times",
+    )
+    yield (
+        "duplicate_share",
+        clock.duplicates,
+        f"{percent(clock.duplicates)} of the plays have listener, time and track of another play",
+        "if the rows were exported twice, datamodule.policies.duplicates=drop",
+    )
+    if dropped := material.dropped.get("duplicates", 0) / max(facts.num_rows, 1):
         yield (
             "duplicate_share",
-            f"{percent(clock.duplicates)} of the plays have listener, time and track of another play",
-            "if the rows were exported twice, datamodule.policies.duplicates=drop",
-        )
-    dropped = material.dropped.get("duplicates", 0)
-    if dropped and limits.reached("duplicate_share", dropped / max(facts.num_rows, 1)):
-        yield (
-            "duplicate_share",
-            f"{percent(dropped / max(facts.num_rows, 1))} of the rows are duplicates of another row, and were left out",
+            dropped,
+            f"{percent(dropped)} of the rows are duplicates of another row, and were left out",
             "check whether a file is there twice, or whether the source writes a play in several rows; "
             "datamodule.policies.duplicates=keep keeps them",
         )
 
 
-def _of_users(facts: Facts, material: Material, limits: _Limits) -> _Found:  # noqa: ARG001 - the parts are alike
-    clock = facts.clock
-    if facts.num_users > 1 and limits.reached("single_play_users", facts.single_play_users):
+def _of_users(facts: Facts, thresholds: Thresholds) -> Iterator[_Candidate]:
+    clock, limit = facts.clock, thresholds.single_play_users
+    if facts.num_users > 1:
         yield (
             "single_play_users",
+            facts.single_play_users,
             f"{percent(facts.single_play_users)} of the {facts.num_users:,} users have one play only: their ids look "
             "like numbers of rows",
             "name the column of the listener with datamodule.columns.user",
         )
-    elif clock and facts.num_users > 1 and limits.reached("single_session_users", facts.single_session_users):
+    if clock and facts.num_users > 1 and (limit is None or facts.single_play_users < limit):
         yield (
             "single_session_users",
+            facts.single_session_users,
             f"{percent(facts.single_session_users)} of the {facts.num_users:,} users have one session only, although "
             f"the plays span {duration(clock.span_days * 86_400)}",
             "check the unit of the timestamp (datamodule.units.timestamp) and datamodule.session_gap_minutes",
         )
-    if clock and limits.reached("plays_a_day", clock.busiest_plays):
+    if clock:
         yield (
             "plays_a_day",
+            clock.busiest_plays,
             f"listener {clock.busiest_listener} has {clock.busiest_plays:,} plays on {clock.busiest_day}",
             "this may be a program or a shared account, or several users under one id; leave the user out if so",
         )
 
 
-def _of_tracks(facts: Facts, material: Material, limits: _Limits) -> _Found:  # noqa: ARG001 - the parts are alike
-    popularity, shares, test = facts.popularity, facts.shares, facts.test
-    if facts.num_played_tracks > 1 and limits.reached("track_share", popularity.top_share):
+def _of_tracks(facts: Facts) -> Iterator[_Candidate]:
+    popularity, shares = facts.popularity, facts.shares
+    if facts.num_played_tracks > 1:
         yield (
             "track_share",
+            popularity.top_share,
             f"{percent(popularity.top_share)} of the plays are of one track, {popularity.top_track}",
             "check whether it is a placeholder for unknown tracks or for advertisements; leave these rows out if so",
         )
-    if shares is not None and facts.num_events > 1 and limits.reached("same_share", shares.at_commonest):
+    if shares is not None and facts.num_events > 1:
         yield (
             "same_share",
+            shares.at_commonest,
             f"{percent(shares.at_commonest)} of the known shares played are {shares.commonest:g}: they say nothing "
             "about what listeners like",
             "datamodule.share=none recipe=playlists learns from the order of the tracks instead",
         )
-    if limits.reached("nameless_share", facts.nameless_share):
-        yield (
-            "nameless_share",
-            f"{percent(facts.nameless_share)} of the tracks have no artist: each of them counts as an artist of its "
-            "own, and the artist part of a model learns nothing from them",
-            "name the column with datamodule.columns.artist, or use model=track",
-        )
-    if test is not None and limits.reached("cold_share", test.cold_pairs):
+    yield (
+        "nameless_share",
+        facts.nameless_share,
+        f"{percent(facts.nameless_share)} of the tracks have no artist: each of them counts as an artist of its "
+        "own, and the artist part of a model learns nothing from them",
+        "name the column with datamodule.columns.artist, or use model=track",
+    )
+    if facts.test is not None:
         yield (
             "cold_share",
-            f"{percent(test.cold_pairs)} of the test pairs have a track that no training session plays",
+            facts.test.cold_pairs,
+            f"{percent(facts.test.cold_pairs)} of the test pairs have a track that no training session plays",
             "add data, or use datamodule.policies.min_count=5, which leaves rare tracks out",
         )
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from segue.datamodules.pairs.interleaved import check_policy
-from segue.datamodules.reading.files import refuse_unknown
 from segue.datamodules.reading.table_settings import check_choice
 from segue.errors import check_number
+from segue.settings import refuse_unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,45 +3,28 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from segue.datamodules.reading.files import refuse_unknown
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
+from segue.settings import refuse_unknown
 
-USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "user": ("user", "userid", "uid", "username", "listener", "listenerid", "msno", "account"),
-    "timestamp": (
-        *("timestamp", "ts", "listenedat", "playedat", "uts", "unixtime", "datetime", "utctime", "createdat", "date"),
-        *("starttime", "endtime", "time"),
-    ),
-    "track": (
-        *("trackid", "itemid", "songid", "spotifytrackuri", "trackuri", "recordingmbid", "trackmbid", "track", "item"),
-        "song",
-    ),
-    "title": (
-        *("title", "trackname", "songname", "tracktitle", "songtitle", "mastermetadatatrackname", "recordingname"),
-        *("trackmetadatatrackname", "song", "track", "name"),
-    ),
-    "artist": (
-        *("artist", "artistname", "artists", "artistnames", "mastermetadataalbumartistname", "artistcreditname"),
-        *("trackmetadataartistname", "performer", "artistid"),
-    ),
-    "played_ratio": (
-        *("playedratio", "playratio", "playedratiopct", "listenratio", "percentplayed", "completion", "share"),
-        "shareplayed",
-    ),
-    "played": (
-        *("msplayed", "playedms", "secondsplayed", "playedseconds", "played", "playtime", "listentime"),
-        *("secondslistened", "listened"),
-    ),
-    "duration": (
-        *("durationms", "duration", "trackduration", "tracklengthseconds", "tracklength", "durationsec", "length"),
-        *("dur", "trackmetadataadditionalinfodurationms", "songlength"),
-    ),
-    "skipped": ("skipped", "isskipped", "skip"),
-    "session": ("session", "sessionid", "playlistid", "pid", "playlist"),
-    "last": (),
-    "recommendation": (),
+_USUAL_NAMES = {
+    "user": "user userid uid username listener listenerid msno account",
+    "timestamp": "timestamp ts listenedat playedat uts unixtime datetime utctime createdat date starttime endtime time",
+    "track": "trackid itemid songid spotifytrackuri trackuri recordingmbid trackmbid track item song",
+    "title": "title trackname songname tracktitle songtitle mastermetadatatrackname recordingname "
+    "trackmetadatatrackname song track name",
+    "artist": "artist artistname artists artistnames mastermetadataalbumartistname artistcreditname "
+    "trackmetadataartistname performer artistid",
+    "played_ratio": "playedratio playratio playedratiopct listenratio percentplayed completion share shareplayed",
+    "played": "msplayed playedms secondsplayed playedseconds played playtime listentime secondslistened listened",
+    "duration": "durationms duration trackduration tracklengthseconds tracklength durationsec length dur "
+    "trackmetadataadditionalinfodurationms songlength",
+    "skipped": "skipped isskipped skip",
+    "session": "session sessionid playlistid pid playlist",
+    "last": "",
+    "recommendation": "",
 }
+USUAL_NAMES = {role: names.split() for role, names in _USUAL_NAMES.items()}
 """Usual names of the columns of each role, in lower case without punctuation; earlier ones come first."""
 
 ROLES = tuple(USUAL_NAMES)
@@ -59,7 +42,6 @@ _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_met
 def map_columns(
     rows: RawRows,
     given: Mapping[str, str | None],
-    derived: Sequence[str],
     has_numbers: Callable[[str], bool],
     is_filled: Callable[[str], bool],
 ) -> dict[str, str]:
@@ -68,7 +50,6 @@ def map_columns(
     Args:
         rows: the rows.
         given: for each role the path of a column, None for none, or `auto` for one that has a usual name.
-        derived: columns that `datamodule.sql` defines, in addition to those of the files.
         has_numbers: whether the first values of a column are numbers.
         is_filled: whether almost all of the first rows have a value in a column.
 
@@ -88,19 +69,14 @@ def map_columns(
                 f"datamodule.columns.{role}={path}: addresses and user agents are never read; name another column, "
                 "or null if there is none"
             )
-        found = str(path) if str(path) in derived else rows.find(str(path))
-        if found is None:
-            raise rows.missing(str(path), key=f"datamodule.columns.{role}")
-        if found not in rows.absent:
-            mapping[role] = found
-    open_roles = [role for role, path in given.items() if path == "auto"]
-    free = [name for name in (*rows.columns, *_nested_in(rows), *derived) if name not in mapping.values()]
-    free = [name for name in free if name not in rows.absent]
+        mapping[role] = rows.found(path, key=f"datamodule.columns.{role}")
+    mapping = {role: path for role, path in mapping.items() if path not in rows.absent}
+    nested = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
+    free = [name for name in (*rows.types, *nested, *rows.derived) if name not in (*mapping.values(), *rows.absent)]
     if "title" in mapping:  # a column `track` beside it is seldom an id
         free = [name for name in free if _plain(name) not in USUAL_NAMES["title"] or has_numbers(name)]
-    mapping |= guess_columns(
-        free, open_roles, has_artist="artist" in mapping, has_numbers=has_numbers, is_filled=is_filled
-    )
+    roles = [role for role, path in given.items() if path == "auto"]
+    mapping |= _guess(free, roles, has_artist="artist" in mapping, has_numbers=has_numbers, is_filled=is_filled)
     for role, path in mapping.items():
         if role not in ("user", "session") and path == mapping.get("user"):
             raise InputError(
@@ -108,15 +84,11 @@ def map_columns(
                 "another column, or give datamodule.columns.user=null"
             )
     if "track" not in mapping and "title" not in mapping:
-        is_whole_line = rows.files.format == "csv" and len(rows.columns) == 1
-        raise InputError(
-            f"{rows.files.shown[0]} has the column{'s' * (not is_whole_line)} {rows.listed}; give "
-            + (
-                "datamodule.files.delimiter=<what separates columns>, or datamodule.files.skip=<lines before the names>"
-                if is_whole_line
-                else "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
-            )
-        )
+        columns, remedy = "columns", "datamodule.columns.track= or datamodule.columns.title= the name of one of them"
+        if rows.files.format == "csv" and len(rows.types) == 1:
+            columns, remedy = "column", "datamodule.files.delimiter=<what separates columns>, or datamodule.files.skip="
+            remedy += "<lines before the names>"
+        raise InputError(f"{rows.files.shown[0]} has the {columns} {rows.listed}; give {remedy}")
     return {role: mapping[role] for role in ROLES if role in mapping}
 
 
@@ -146,7 +118,7 @@ def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
             raise InputError(f"datamodule.sql names the column {name}: addresses and user agents are never read")
 
 
-def guess_columns(
+def _guess(
     names: Sequence[str],
     roles: Sequence[str],
     *,
@@ -156,17 +128,8 @@ def guess_columns(
 ) -> dict[str, str]:
     """Propose a column for each role from the names of the columns.
 
-    A column named `track` or `song` has titles if it is text, an artist is known, and no other column has titles.
-
-    Args:
-        names: names of the columns.
-        roles: the roles that need a column.
-        has_artist: whether another column is known to be the artist.
-        has_numbers: whether the first values of a column are numbers.
-        is_filled: whether almost all of the first rows have a value in a column; only then it may be the id of tracks.
-
-    Returns:
-        The column of each role that has one.
+    A column named `track` or `song` has titles if it is text, an artist is known, and no other column has titles. Only
+    a column that is filled may have the ids of tracks.
     """
     by_plain = {_plain(name): name for name in reversed(names) if not is_private(name)}
     found: dict[str, str] = {}
@@ -183,10 +146,6 @@ def guess_columns(
     if is_ambiguous and "title" not in found and (has_artist or "artist" in found) and not has_numbers(found["track"]):
         found["title"] = found.pop("track")
     return found
-
-
-def _nested_in(rows: RawRows) -> list[str]:
-    return [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.columns]
 
 
 def _plain(name: str) -> str:

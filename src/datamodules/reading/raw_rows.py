@@ -5,21 +5,22 @@ A *path* names a column, or with dots a value inside one: `track_metadata.track_
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 
 import duckdb
 
-from segue.datamodules.reading.dialects import MOST_REJECTED, Dialect, csv_scan, dialect_of, encoding_of
-from segue.datamodules.reading.files import Files, FileSettings
-from segue.datamodules.reading.queries import plain_path, quoted_name, quoted_text, run
+from segue.datamodules.reading.dialects import MOST_REJECTED, Dialect, dialect_of, encoding_of
+from segue.datamodules.reading.files import Files
+from segue.datamodules.reading.queries import Database, one_line, quoted_name, quoted_text
+from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
 FILE = "place_of_file"
 """Column of `relation`: the place of the file of each row."""
-
+OF_ITEMS = ("item", "row", "place")
+"""Columns of events that are elements of a list."""
 _JSON_SAMPLE = 10_000
 """Rows that are looked at to learn the keys of JSON objects."""
 
@@ -29,6 +30,7 @@ class RawRows:
     """The rows of some files. Cells are asked for first, then `relation` is the SQL of rows that have them.
 
     Args:
+        database: a connection.
         files: the files.
         types: the type of each column in DuckDB; for JSON, `JSON` for each key that the first rows have.
         dialect: of text files, otherwise None.
@@ -37,8 +39,11 @@ class RawRows:
         rejects: name of the table of lines that DuckDB cannot read; None if the format has none.
         absent: optional columns that the files do not have.
         encoding: of text.
+
+    `derived` are the types of the columns that `define` adds.
     """
 
+    database: Database
     files: Files
     types: dict[str, str]
     dialect: Dialect | None
@@ -46,51 +51,52 @@ class RawRows:
     sample: str
     rejects: str | None
     absent: list[str]
-    encoding: str = "utf-8"
+    encoding: str
+    derived: dict[str, str] = field(default_factory=dict)
+    _each: str | None = None
+    _defined: dict[str, str] = field(default_factory=dict)
     _schema: dict[str, object] = field(default_factory=dict)
     _texts: dict[str, object] = field(default_factory=dict)
 
     @property
     def is_json(self) -> bool:
         """Whether a row is a JSON object."""
-        return self.files.format in ("json", "jsonl")
+        return "json" in self.files.format
 
     @property
-    def parameters(self) -> dict[str, object]:
-        """Parameters of a query over `relation`."""
-        return {"files": self.files.paths}
+    def has_blank_lines(self) -> bool:
+        """Whether a row may be a blank line."""
+        return self.files.format in ("jsonl", "lines")
 
-    @property
-    def plain_paths(self) -> list[str]:
-        """The paths without the escapes of a glob."""
-        return [plain_path(path) for path in self.files.paths]
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns, in the order of the files."""
-        return list(self.types)
+    def run(self, query: str, **parameters: object) -> Database:
+        """Execute a query over `relation`; see `Files.run`."""
+        return self.files.run(self.database, query, **parameters)
 
     def find(self, path: str) -> str | None:
         """The path as it is written in the files: names are compared exactly, then without case; None if missing."""
-        if path in self.types:
-            return path
         head, dot, _ = path.partition(".")
-        if dot and head in self.types and (self.is_json or self.types[head].startswith("STRUCT")):
+        is_inside = dot and head in self.types and (self.is_json or self.types[head].startswith("STRUCT"))
+        if path in self.derived or path in self.types or is_inside:
             return path
-        by_lower = {name.lower(): name for name in self.columns}
-        return by_lower.get(path.lower())
+        return {name.lower(): name for name in self.types}.get(path.lower())
 
-    def missing(self, path: str, *, key: str) -> InputError:
-        """The error for a column that no file has, with the nearest name."""
-        by_lower = {name.lower(): name for name in self.columns}
+    def found(self, path: str, *, key: str) -> str:
+        """The path as it is written in the files.
+
+        Raises:
+            InputError: no file has it; the message has the nearest name.
+        """
+        if (found := self.find(path)) is not None:
+            return found
+        by_lower = {name.lower(): name for name in self.types}
         near = get_close_matches(path.lower(), by_lower, 1, cutoff=0.5)
         hint = f"did you mean {by_lower[near[0]]}?" if near else "name one of them, or null if there is none"
-        return InputError(f"{key}={path}: {self.files.shown[0]} has no such column, it has {self.listed}; {hint}")
+        raise InputError(f"{key}={path}: {self.files.shown[0]} has no such column, it has {self.listed}; {hint}")
 
     @property
     def listed(self) -> str:
         """The first names of columns, for a message."""
-        names = [name if len(name) <= 40 else f"{name[:40]}…" for name in self.columns]
+        names = [name if len(name) <= 40 else f"{name[:40]}…" for name in self.types]
         return ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
 
     def cell(self, path: str, type_: str = "VARCHAR") -> tuple[str, str]:
@@ -100,13 +106,15 @@ class RawRows:
             path: as `find` returns it.
             type_: type that a JSON value is read as, unless an earlier call chose one; other formats have their own.
         """
-        parts = self.parts(path)
+        if path in self.derived:
+            return quoted_name(path), self.derived[path]
+        parts = self._parts(path)
         inner = ".".join(map(quoted_name, parts))
         if self.is_json:
             return f"fields.{inner}", self._require(parts, type_)
         return inner, self.types[path] if path in self.types else _inner_type(self.types[parts[0]], parts[1:])
 
-    def parts(self, path: str) -> list[str]:
+    def _parts(self, path: str) -> list[str]:
         """The keys of a path. A name with dots is a column if there is one of this name."""
         return [path] if path in self.types else path.split(".")
 
@@ -120,24 +128,99 @@ class RawRows:
             schema = inner
         return str(schema.setdefault(parts[-1], type_))
 
-    def use_in_sql(self, texts: Iterable[str]) -> None:
+    def _is_key(self, path: str) -> bool:
+        """Whether a path is a key of JSON objects."""
+        return self.is_json and path not in self.derived
+
+    def type_of(self, path: str) -> str:
+        """Type of a column; VARCHAR for what is text."""
+        return "VARCHAR" if self._is_key(path) else self.cell(path)[1]
+
+    def typed(self, path: str, type_: str) -> str:
+        """SQL of the value as another type, NULL where it is not one."""
+        return self.cell(path, type_)[0] if self._is_key(path) else f"TRY_CAST({self.cell(path)[0]} AS {type_})"
+
+    def reread(self, path: str, type_: str) -> str:
+        """SQL of the value as another type, also of a JSON value that `fields` has as some type; slow."""
+        if not self._is_key(path):
+            return self.typed(path, type_)
+        schema: object = type_
+        parts = self._parts(path)
+        for key in reversed(parts):
+            schema = {key: schema}
+        return f"TRY(json_transform(line, {quoted_text(json.dumps(schema))})).{'.'.join(map(quoted_name, parts))}"
+
+    def text(self, path: str) -> str:
+        """SQL of the value as text, NULL where it is empty."""
+        plain, type_ = self.cell(path)
+        if type_.endswith("[]"):
+            return f"CAST({plain}[1] AS VARCHAR)"
+        if type_ in ("FLOAT", "DOUBLE"):  # ids of pandas, where one was missing: 7.0
+            return f"regexp_replace(CAST({plain} AS VARCHAR), '[.]0$', '')"
+        return f"NULLIF({plain}, '')" if type_ == "VARCHAR" else f"CAST({plain} AS VARCHAR)"
+
+    def shown(self, path: str) -> str:
+        """SQL of the value as text for a message, also of a JSON value that is read as a number."""
+        if self._is_key(path):
+            keys = "".join(f'."{key}"' for key in self._parts(path))
+            return f"TRY(json_extract_string(line, {quoted_text('$' + keys)}))"
+        return f"CAST({self.cell(path)[0]} AS VARCHAR)"
+
+    def whole_text(self, path: str) -> str:
+        """SQL of the value as text, NULL where it is empty; a list is a JSON array."""
+        if self._is_key(path):
+            return self.shown(path)
+        plain, type_ = self.cell(path)
+        return f"CAST(to_json({plain}) AS VARCHAR)" if type_.endswith("]") else self.text(path)
+
+    def define(self, columns: Mapping[str, str | None], *, key: str, each: str | None = None) -> None:
+        """Add columns that SQL expressions define; in JSON, keys that they name are columns of text.
+
+        Args:
+            columns: expression of each column.
+            key: of the expressions on the command line.
+            each: expression of a list; a row becomes several, with the columns `item`, `row` and `place`.
+
+        Raises:
+            InputError: the expressions do not fit the rows.
+        """
+        self._each, self._defined = each, {name: str(text) for name, text in columns.items()}
+        names = [*(OF_ITEMS if each else ()), *columns]
+        if not names:
+            return
+        try:
+            described = self.database.execute(f"DESCRIBE {self.relation(limit=1)}", {"files": self.files.paths})
+        except duckdb.Error as error:
+            raise InputError(
+                f"{key} does not fit {self.files.shown[0]}: {one_line(error)[:300]}; its columns are {self.listed}"
+            ) from None
+        self.derived = {name: str(type_) for name, type_, *_ in described.fetchall() if name in names}
+
+    def name_in_sql(self, texts: Sequence[str]) -> None:
         """Make the keys of JSON objects that SQL expressions name into columns of `relation`, as text."""
         words = {word for text in texts for word in re.findall(r"\w+", text)}
-        self._texts = {name: "VARCHAR" for name in self.columns if self.is_json and name in words}
+        self._texts = {name: "VARCHAR" for name in self.types if self.is_json and name in words}
 
     def relation(self, *, limit: int | None = None) -> str:
-        """SQL SELECT of the rows: `place_of_file`, the columns; for JSON also `line` and `fields`.
+        """SQL SELECT of the rows: `place_of_file`, the columns, those of `define`; for JSON also `line` and `fields`.
 
         Args:
             limit: number of rows that are read; None for all.
         """
+        relation = self._of_files(limit)
+        if self._each is not None:
+            relation = f"""
+                SELECT *, unnest(items) AS item, unnest(range(len(items))) AS place FROM (
+                    SELECT * EXCLUDE items, COALESCE(len(items) = 0, FALSE) AS has_no_item,
+                           CASE WHEN items IS NULL OR len(items) = 0 THEN [NULL] ELSE items END AS items
+                    FROM (SELECT *, row_number() OVER () - 1 AS row, ({self._each}) AS items FROM ({relation})))"""
+        columns = "".join(f", ({text}) AS {quoted_name(name)}" for name, text in self._defined.items())
+        return f"SELECT *{columns} FROM ({relation})" if columns else relation
+
+    def _of_files(self, limit: int | None) -> str:
         scan = self.scan if limit is None else f"(FROM {self.sample} LIMIT {limit})"
         index = f"CAST(file_index AS INTEGER) AS {FILE}" if limit is None else f"0 AS {FILE}"
-        if self.files.format == "jsonl":
-            read = f"SELECT {index}, line FROM {scan}"
-        elif self.files.format == "json":
-            read = f"SELECT {index}, json AS line FROM {scan}"
-        else:
+        if not self.is_json:
             empty = "".join(f", CAST(NULL AS VARCHAR) AS {quoted_name(name)}" for name in self.absent)
             return f"SELECT {index}, * {empty} FROM {scan}"
         schema = {**self._texts, **self._schema}
@@ -150,70 +233,112 @@ class RawRows:
             f", {'texts' if name in others else 'fields'}.{quoted_name(name)} AS {quoted_name(name)}"
             for name in self._texts
         )
-        return f"SELECT {FILE}, line, fields{columns} FROM (SELECT *{parsed} FROM ({read}))"
+        line = "line" if self.files.format == "jsonl" else "json AS line"
+        return f"SELECT {FILE}, line, fields{columns} FROM (SELECT *{parsed} FROM (SELECT {index}, {line} FROM {scan}))"
+
+    def find_late_keys(self, wanted: Sequence[str]) -> None:
+        """Add those keys of JSON objects that only later rows have.
+
+        Args:
+            wanted: the keys, or paths that begin with them.
+        """
+        line = "line" if self.files.format == "jsonl" else "json"
+        for key in dict.fromkeys(path.split(".")[0] for path in wanted if path != "auto" and self.is_json):
+            query = f"""SELECT 1 FROM {self.sample} WHERE contains({line}::VARCHAR, $key)
+                AND json_exists(TRY_CAST({line} AS JSON), $path) LIMIT 1"""
+            is_unknown = key not in self.types or key in self.absent
+            if is_unknown and self.run(query, key=f'"{key}"', path=f'$."{key}"').fetchone():
+                self.types[key] = "JSON"
+                self.absent = [name for name in self.absent if name != key]
+
+    def check_rejects(self) -> None:
+        """Refuse files of which so many lines are rejected that not all are known.
+
+        Raises:
+            InputError: a file has a million of them.
+        """
+        if self.rejects is None:
+            return
+        query = f"SELECT file_id, count(*), min(error_message) FROM {self.rejects} GROUP BY ALL ORDER BY 2 DESC LIMIT 1"
+        for file, num, message in self.database.execute(query).fetchall():
+            if num >= MOST_REJECTED:
+                name = self.files.shown[file] if file < len(self.files.shown) else self.files.shown[0]
+                raise InputError(
+                    f"{name}: a million lines cannot be read ({message}); check delimiter, quote and encoding"
+                )
+
+    def refuse_rejects(self, what: str) -> None:
+        """Refuse files with a line that DuckDB cannot read.
+
+        Args:
+            what: the files, for the message.
+
+        Raises:
+            InputError: there is such a line.
+        """
+        if self.rejects is not None:
+            query = f"SELECT line, error_message FROM {self.rejects} ORDER BY 1 LIMIT 1"
+            for line, message in self.database.execute(query).fetchall():
+                raise InputError(f"cannot read {what}: line {line}: {message}; correct it")
 
 
-def open_rows(
-    database: duckdb.DuckDBPyConnection,
-    files: Files,
-    settings: FileSettings,
-    *,
-    key: str,
-    optional: Sequence[str] = (),
-) -> RawRows:
+def open_rows(database: Database, files: Files, settings: FileFormat, *, optional: Sequence[str] = ()) -> RawRows:
     """Find out which columns files have, and how DuckDB reads them.
 
     Args:
         database: a connection.
         files: the files, of one format.
         settings: how they are written, where this is not `auto`.
-        key: key of the settings on the command line.
         optional: columns that the files may lack.
 
     Raises:
         InputError: the files cannot be read, or have different columns.
     """
-    if not files.is_local:
+    if not files.local:
         _load_httpfs(database, files.shown[0])
+    key, format_ = settings.group, files.format
     encoding = encoding_of(files) if settings.encoding == "auto" else settings.encoding
-    rejects: str | None = f"rejects_{re.sub('[^a-z]', '_', key)}"
-    database.execute(f"DROP TABLE IF EXISTS {rejects}; DROP TABLE IF EXISTS scans_{rejects}")
+    rejects: str | None = None
     dialect = None
-    if files.format == "parquet":
+    if format_ == "parquet":
         scan = sample = "read_parquet($files)"
-        types, rejects = _described(database, files, scan), None
-    elif files.format == "json":
-        most = max([2**24, *(2 * Path(plain_path(path)).stat().st_size for path in files.paths if files.is_local)])
+    elif format_ == "json":
+        most = max([2**24, *(2 * path.stat().st_size for path in files.local)])
         scan = sample = f"read_json_objects($files, format = 'auto', maximum_object_size = {min(most, 2**31 - 1)})"
-        types, rejects = _json_keys(database, files, f"SELECT json AS line FROM {scan}"), None
     else:
-        dialect = (
-            dialect_of(database, files, settings, key=key, encoding=encoding)
-            if files.format == "csv"
-            else Dialect(delimiter="\x01", quote="", skip=settings.skip, names=["line"])
-        )
-        scan, sample = (csv_scan(dialect, encoding, table) for table in (rejects, None))
-        is_json = files.format == "jsonl"
-        types = _json_keys(database, files, f"FROM {sample}") if is_json else dict.fromkeys(dialect.names, "VARCHAR")
+        dialect = Dialect(encoding=encoding, skip=settings.skip)
+        if format_ == "csv":
+            dialect = dialect_of(database, files, settings, encoding)
+        rejects = f"rejects_{re.sub('[^a-z]', '_', key)}"
+        database.execute(f"DROP TABLE IF EXISTS {rejects}; DROP TABLE IF EXISTS scans_{rejects}")
+        scan, sample = dialect.scan(rejects), dialect.scan()
+    query = f"DESCRIBE SELECT * FROM {sample}"
+    if "json" in format_:
+        query = f"""
+            SELECT key, 'JSON' FROM (
+                SELECT unnest(json_keys(TRY_CAST(line AS JSON))) AS key, row
+                FROM (SELECT *, row_number() OVER () AS row FROM (
+                    SELECT {"line" if format_ == "jsonl" else "json AS line"} FROM {sample} LIMIT {_JSON_SAMPLE})))
+            GROUP BY key ORDER BY min(row), count(*) DESC, key"""
+    if dialect is not None and format_ != "jsonl":
+        types = dict.fromkeys(dialect.names, "VARCHAR")
+    else:
+        types = {str(name): str(type_) for name, type_, *_ in files.run(database, query).fetchall()}
     if not types:
-        rule = " with a JSON object" if "json" in files.format else ""
+        rule = " with a JSON object" if "json" in format_ else ""
         raise InputError(f"{files.shown[0]} has no row{rule}; download it again, or give {key}.format or {key}.skip")
-    if taken := [name for name in types if name.lower() in (FILE, "file_index") and files.format in ("csv", "parquet")]:
+    if taken := [name for name in types if name.lower() in (FILE, "file_index") and format_ in ("csv", "parquet")]:
         raise InputError(f"{files.shown[0]} has a column {taken[0]}, a name that DuckDB or Segue uses; rename it")
     absent = [name for name in optional if name not in types]
-    types |= dict.fromkeys(absent, "JSON" if files.format in ("json", "jsonl") else "VARCHAR")
+    types |= dict.fromkeys(absent, "JSON" if "json" in format_ else "VARCHAR")
     return RawRows(
-        files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects, absent=absent,
-        encoding=encoding,
+        database=database, files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects,
+        absent=absent, encoding=encoding,
     )  # fmt: skip
 
 
-def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
-    """Load the extension with which DuckDB opens addresses; it downloads it on first use.
-
-    Raises:
-        InputError: it cannot be downloaded.
-    """
+def _load_httpfs(database: Database, address: str) -> None:
+    """Load the extension with which DuckDB opens addresses; it downloads it on first use."""
     try:
         database.execute("INSTALL httpfs; LOAD httpfs")
     except duckdb.Error:
@@ -221,56 +346,6 @@ def _load_httpfs(database: duckdb.DuckDBPyConnection, address: str) -> None:
             f"cannot read {address}: DuckDB opens addresses with its extension httpfs and cannot download it; type "
             "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or get the file"
         ) from None
-
-
-def _described(database: duckdb.DuckDBPyConnection, files: Files, scan: str) -> dict[str, str]:
-    rows = run(database, f"DESCRIBE SELECT * FROM {scan}", {"files": files.paths}, files=files).fetchall()
-    return {str(name): str(type_) for name, type_, *_ in rows}
-
-
-def _json_keys(database: duckdb.DuckDBPyConnection, files: Files, read: str) -> dict[str, str]:
-    query = f"""
-        SELECT key FROM (SELECT unnest(json_keys(TRY_CAST(line AS JSON))) AS key, rowid AS row
-                         FROM (SELECT *, row_number() OVER () AS rowid FROM (FROM ({read}) LIMIT {_JSON_SAMPLE})))
-        GROUP BY key ORDER BY min(row), count(*) DESC, key"""
-    return {str(key): "JSON" for (key,) in run(database, query, {"files": files.paths}, files=files).fetchall()}
-
-
-def find_late_keys(database: duckdb.DuckDBPyConnection, rows: RawRows, wanted: Sequence[str]) -> None:
-    """Add those keys of JSON objects that only later rows have.
-
-    Args:
-        database: a connection.
-        rows: the rows; `types` and `absent` are changed.
-        wanted: the keys, or paths that begin with them.
-    """
-    if not rows.is_json:
-        return
-    line = "line" if rows.files.format == "jsonl" else "json"
-    for key in dict.fromkeys(path.split(".")[0] for path in wanted if path != "auto"):
-        if key in rows.types and key not in rows.absent:
-            continue
-        query = f"""SELECT 1 FROM {rows.sample} WHERE contains({line}::VARCHAR, $key)
-            AND json_exists(TRY_CAST({line} AS JSON), $path) LIMIT 1"""
-        parameters = {**rows.parameters, "key": f'"{key}"', "path": f'$."{key}"'}
-        if run(database, query, parameters, files=rows.files).fetchone():
-            rows.types[key] = "JSON"
-            rows.absent[:] = [name for name in rows.absent if name != key]
-
-
-def check_rejects(database: duckdb.DuckDBPyConnection, rows: RawRows) -> None:
-    """Refuse files of which so many lines are rejected that not all are known.
-
-    Raises:
-        InputError: a file has a million of them.
-    """
-    if rows.rejects is None:
-        return
-    query = f"SELECT file_id, count(*), min(error_message) FROM {rows.rejects} GROUP BY ALL ORDER BY 2 DESC LIMIT 1"
-    for file, num, message in database.execute(query).fetchall():
-        if num >= MOST_REJECTED:
-            name = rows.files.shown[file] if file < len(rows.files.shown) else rows.files.shown[0]
-            raise InputError(f"{name}: a million lines cannot be read ({message}); check delimiter, quote and encoding")
 
 
 def _inner_type(type_: str, parts: list[str]) -> str:

@@ -5,7 +5,7 @@ several), or is *dropped* by a rule of the settings, or is *rejected* as invalid
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +15,23 @@ import numpy as np
 
 from segue.catalog import Catalog
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
-from segue.datamodules.reading.column_roles import is_private
-from segue.datamodules.reading.opened_table import OpenedTable, open_table
-from segue.datamodules.reading.queries import are_whole, count, run
-from segue.datamodules.reading.raw_rows import FILE, RawRows, check_rejects
+from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
+from segue.datamodules.reading.files import find_files
+from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
+from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.row_sql import Plan, capped, parse_select
+from segue.datamodules.reading.row_sql import Plan, capped, min_seconds_rule, parse_select
 from segue.datamodules.reading.table_settings import TableSettings
-from segue.datamodules.reading.track_file import Tracks, tracks_of_events
-from segue.errors import InputError, check_number
+from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
+from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
+from segue.errors import InputError
 from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
+
+_SAMPLE = 10_000
+"""Rows whose values decide the units that the settings leave open."""
 
 _MANY_NOT_UTF_8 = 0.01
 """Share of lines that are not UTF-8 above which a file is read as Latin-1."""
@@ -87,7 +91,7 @@ class SourceEvents:
         reading: counts and choices.
     """
 
-    database: duckdb.DuckDBPyConnection
+    database: Database
     catalog: Catalog
     user_names: np.ndarray | None
     reading: Reading
@@ -128,17 +132,15 @@ def read_table(
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
     """
-    check_number("datamodule.policies.min_seconds", min_seconds, least=0)
-    check_number("datamodule.max_rejected", max_rejected, least=0, most=1, hint="0.01 allows one row in a hundred")
     with _database(settings) as (database, folder):
-        tracks, opened = open_table(database, path, settings, folder, min_seconds=min_seconds)
-        _parse(database, opened)
-        if _has_wrong_encoding(database, opened):
-            latin = replace(settings, files=replace(settings.files, encoding="latin-1"))
-            tracks, opened = open_table(database, path, latin, folder, min_seconds=min_seconds)
-            _parse(database, opened)
-        check_rejects(database, opened.rows)
-        yield _events(database, path, opened, tracks, max_rejected=max_rejected, rejections=rejections)
+        for encoding in (settings.files.encoding, "latin-1"):
+            chosen = replace(settings, files=replace(settings.files, encoding=encoding))
+            plan, tracks, place = _open(database, path, chosen, folder, min_seconds)
+            _parse(plan, has_catalogue=tracks is not None)
+            if not _has_wrong_encoding(plan):
+                break
+        plan.rows.check_rejects()
+        yield _events(path, plan, tracks, place, max_rejected=max_rejected, rejections=rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -152,16 +154,22 @@ def look_at(path: str, settings: TableSettings) -> Plan:
         InputError: files are missing or damaged, or a column is missing.
     """
     with _database(settings) as (database, folder):
-        return open_table(database, path, settings, folder, min_seconds=0)[1].plan
+        return _open(database, path, settings, folder, 0)[0]
 
 
 @contextmanager
-def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+def _database(settings: TableSettings) -> Iterator[tuple[Database, Path]]:
     import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
 
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
-        database.execute(f"SET TimeZone = '{settings.zone}'")
+        try:
+            database.execute(f"SET TimeZone = {quoted_text(settings.zone)}")
+        except duckdb.Error as error:
+            raise InputError(
+                f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {settings.zone!r}: "
+                f"{one_line(error)[:100]}"
+            ) from None
         # DuckDB makes a join of a long IN list, and threads then insert the rows of a file out of order
         # it also underestimates the events, and would hash these instead of the catalogue that they are joined with
         database.execute("SET disabled_optimizers = 'in_clause, build_side_probe_side'")
@@ -173,64 +181,149 @@ def _database(settings: TableSettings) -> Iterator[tuple[duckdb.DuckDBPyConnecti
             raise
 
 
-def _parse(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> None:
+def _open(
+    database: Database, path: str, settings: TableSettings, folder: Path, min_seconds: int | float
+) -> tuple[Plan, Tracks | None, Path]:
+    """What is read, the catalogue if it is in a file, and the folder of the source.
+
+    Nothing is read but the catalogue and the first rows.
+    """
+    archive = folder / "unpacked"
+    files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=archive)
+    place = archive if archive.is_dir() else Path(path)
+    tracks = read_track_file(database, settings, place)
+    rows = open_rows(database, files, settings.files, optional=settings.optional)
+    columns = [*settings.columns.values(), *(one.path for one in settings.attributes if one.file is None)]
+    of_files = [str(path) for path in columns if path and path not in (*settings.sql.columns, *OF_ITEMS)]
+    rows.find_late_keys([*settings.optional, *of_files])
+    refuse_private(list(rows.types), settings.sql.texts)
+    rows.name_in_sql(settings.sql.texts)
+    rows.define(settings.sql.columns, key="datamodule.sql", each=settings.sql.each)
+
+    def values(path: str) -> list[str]:
+        """The first values of a column as texts, without empty ones."""
+        query = f"SELECT {rows.shown(path)} AS value FROM ({rows.relation(limit=_SAMPLE)})"
+        return [str(text) for (text,) in rows.run(f"FROM ({query}) WHERE value <> '' LIMIT {_SAMPLE}").fetchall()]
+
+    def is_filled(path: str) -> bool:
+        """Whether 99 % of the first rows have a value in a column."""
+        query = f"SELECT avg((COALESCE({rows.shown(path)}, '') <> '')::INT) FROM ({rows.relation(limit=_SAMPLE)})"
+        [(share,)] = rows.run(query).fetchall()
+        return bool((share or 0) >= 0.99)
+
+    def has_numbers(path: str) -> bool:
+        return bool(found := values(path)) and all(value.lstrip("-").isdecimal() for value in found)
+
+    mapping = map_columns(rows, settings.columns, has_numbers, is_filled)
+    has_durations = tracks is not None and tracks.has_durations
+    plan = Plan(
+        rows=rows,
+        settings=settings,
+        mapping=mapping,
+        units=_units(mapping, values, settings),
+        share=_share(mapping, settings, has_durations=has_durations),
+        track_ids=settings.ids if tracks is None else tracks.ids,
+        catalogue_has_durations=has_durations,
+        drop=settings.sql.drop,
+    )
+    if min_seconds:
+        plan = replace(plan, drop={**plan.drop, "min_seconds": min_seconds_rule(min_seconds, plan)})
+    return plan, tracks, place
+
+
+def _units(mapping: Mapping[str, str], values: Callable[[str], list[str]], settings: TableSettings) -> dict[str, str]:
+    """The unit of each role that has one and a column: the setting, or what the first values show."""
+    deciders = {
+        "timestamp": unit_of_time,
+        "played": unit_of_duration,
+        "duration": unit_of_duration,
+        "played_ratio": unit_of_ratio,
+    }
+    units = {role: getattr(settings.units, role) for role in deciders if role in mapping}
+    for role in [role for role, unit in units.items() if unit == "auto"]:
+        sample = values(mapping[role])
+        units[role] = deciders[role](sample, column=mapping[role])
+        if units[role] == "iso":
+            check_times(sample, column=mapping[role])
+    return units
+
+
+def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations: bool) -> str:
+    """What the share played is computed from; see `Plan.share`."""
+    has_duration = has_durations or "duration" in mapping
+    possible = {
+        "ratio": "ratio" if "played_ratio" in mapping else None,
+        "played": None if "played" not in mapping else "played" if has_duration else "longest",
+        "skipped": "skipped" if "skipped" in mapping else None,
+        "none": "none",
+    }
+    if settings.share == "auto":
+        return next(filter(None, possible.values()))
+    if settings.share == "gap":
+        if not has_duration or "timestamp" not in mapping:
+            raise InputError(
+                "datamodule.share=gap needs the columns timestamp and duration; give datamodule.columns.duration="
+            )
+        if settings.clock == "end":
+            raise InputError("datamodule.share=gap needs the start of each play; clock=end says that times are the end")
+        return "gap"
+    if (share := possible[settings.share]) is None:
+        role = {"ratio": "played_ratio"}.get(settings.share, settings.share)
+        raise InputError(
+            f"datamodule.share={settings.share} needs a column; give datamodule.columns.{role}=<column>, or share=auto"
+        )
+    return share
+
+
+def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
-    rows, has_items = opened.rows, opened.settings.sql.each is not None
-    select = parse_select(opened.plan, opened.cells, opened.settings)
-    if not opened.has_catalogue:
-        settings = opened.settings
-        select += attribute_columns(settings.attributes, rows, opened.cells, derived=settings.sql.columns)
-    blank = ["has_no_item"] if has_items else []
-    if rows.files.format in ("jsonl", "lines"):
-        blank.append("line IS NULL")
-    items = ", row, place" if has_items else ""
-    query = f"""CREATE OR REPLACE TABLE parsed AS
-        SELECT {FILE} AS file, {" OR ".join(blank) or "FALSE"} AS is_blank {items}, {select}
-        FROM ({opened.relation()})"""
+    rows, settings = plan.rows, plan.settings
+    has_items = settings.sql.each is not None
+    select = parse_select(plan)
+    if not has_catalogue:
+        select += attribute_columns(settings.attributes, rows)
+    blank = ["has_no_item"] * has_items + ["line IS NULL"] * rows.has_blank_lines or ["FALSE"]
     try:
-        run(database, query, rows.parameters, files=rows.files)
+        rows.run(f"""CREATE OR REPLACE TABLE parsed AS
+            SELECT {FILE} AS file, {" OR ".join(blank)} AS is_blank {", row, place" if has_items else ""}, {select}
+            FROM ({rows.relation()})""")
     except InputError as error:
-        if opened.settings.sql.texts and "datamodule" not in str(error):
+        if settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
         raise
-    number = "row, {}(row * 1048576 + place) AS position" if has_items else "rowid AS row, {}rowid AS position"
-    number = number.format("-" if opened.settings.files.newest_first else "")
-    database.execute(f"""CREATE OR REPLACE VIEW numbered AS
-        SELECT {number}, * {"EXCLUDE (row, place)" if has_items else ""} FROM parsed WHERE NOT is_blank""")
+    sign = "-" if settings.files.newest_first else ""
+    number = f"rowid AS row, {sign}rowid AS position, *"
+    if has_items:
+        number = f"row, {sign}(row * 1048576 + place) AS position, * EXCLUDE (row, place)"
+    rows.database.execute(f"CREATE OR REPLACE VIEW numbered AS SELECT {number} FROM parsed WHERE NOT is_blank")
 
 
-def _has_wrong_encoding(database: duckdb.DuckDBPyConnection, opened: OpenedTable) -> bool:
+def _has_wrong_encoding(plan: Plan) -> bool:
     """Whether many lines are not UTF-8, and the settings leave the encoding open."""
-    rows = opened.rows
-    if rows.rejects is None or opened.settings.files.encoding != "auto" or rows.is_json:
+    rows = plan.rows
+    if rows.rejects is None or plan.settings.files.encoding != "auto" or rows.is_json:
         return False
-    num_bad = count(database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
-    return num_bad > _MANY_NOT_UTF_8 * count(database, "SELECT count(*) FROM parsed")
+    num_bad = count(rows.database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
+    return num_bad > _MANY_NOT_UTF_8 * count(rows.database, "SELECT count(*) FROM parsed")
 
 
 def _events(
-    database: duckdb.DuckDBPyConnection,
-    path: str,
-    opened: OpenedTable,
-    tracks: Tracks | None,
-    *,
-    max_rejected: int | float,
-    rejections: Rejections,
+    path: str, plan: Plan, tracks: Tracks | None, folder: Path, *, max_rejected: int | float, rejections: Rejections
 ) -> SourceEvents:
-    plan, rows, settings = opened.plan, opened.rows, opened.settings
+    rows, settings = plan.rows, plan.settings
+    database, has_items = rows.database, settings.sql.each is not None
     if tracks is None:
         tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
     elif settings.catalogue is not None and settings.catalogue.unknown == "add":
-        tracks = tracks.add_unknown(database)
-    _validate(database, opened, tracks)
-    found = find_rejected(database, rows, has_items=settings.sql.each is not None)
-    num_rows = count(database, "SELECT count(DISTINCT row) FROM numbered") if settings.sql.each else None
-    num_rows = (num_rows if num_rows is not None else count(database, "SELECT count(*) FROM numbered")) + found.num_lost
+        add_unknown(database)
+    _validate(plan, tracks)
+    found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
+    num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
-    rejections.write(found, rows)
+    rejections.write(found)
     if found.num > max_rejected * num_rows:
-        raise InputError(rejections.too_many(found, num_rows, path, max_rejected, rows))
+        raise InputError(rejections.too_many(found, num_rows, path, max_rejected))
     num_events = count(
         database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
     )
@@ -242,7 +335,11 @@ def _events(
     user_names = _name_users(database)
     _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
-    attributes = read_attributes(database, settings.attributes, opened.folder, source=tracks.shown or str(path))
+    attributes = read_attributes(database, settings.attributes, folder, source=tracks.shown or str(path))
+    used = {part for path in plan.mapping.values() for part in (path, path.split(".")[0])}
+    may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"
+    capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
+    unused = [name for name in rows.types if name not in used and not is_private(name)]
     return SourceEvents(
         database=database,
         catalog=replace(tracks.catalog(database), attributes=attributes),
@@ -250,32 +347,32 @@ def _events(
         reading=Reading(
             columns=plan.mapping,
             guessed=[role for role in plan.mapping if settings.columns.get(role) == "auto"],
-            unused=_unused(rows, plan) if "auto" in settings.columns.values() else [],
+            unused=unused if "auto" in settings.columns.values() else [],
             units=plan.units,
             share=plan.share,
             encoding=rows.encoding,
             num_rows=num_rows,
             num_events=num_events,
             rejected=found.by_reason,
-            examples=rejections.examples(found, rows),
-            num_capped=_count_capped(database, plan, settings),
+            examples=[{key: line[key] for key in line if key != "text"} for line in found.lines[:3]],
+            num_capped=count(database, capped_events) if may_be_capped else 0,
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
         ),
     )
 
 
-def _validate(database: duckdb.DuckDBPyConnection, opened: OpenedTable, tracks: Tracks) -> None:
+def _validate(plan: Plan, tracks: Tracks) -> None:
     """Create the view `validated`, which knows the row of each track, and the table `rejected` (row, reason)."""
-    plan, share = opened.plan, "n.share"
+    share = "n.share"
     if plan.share == "played" and plan.catalogue_has_durations:
         share = "n.share / NULLIF(c.duration_ms, 0)"
     elif plan.share == "gap" and "duration" not in plan.mapping:
         share = "NULLIF(c.duration_ms, 0)"
     is_above = f"COALESCE(({share}) > 1, FALSE)" if plan.share in ("ratio", "played") else "FALSE"
-    is_capped = opened.settings.shares_above_one == "cap"
+    is_capped = plan.settings.shares_above_one == "cap"
     kept = capped(share) if is_above != "FALSE" else share
     unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
-    database.execute(f"""
+    plan.rows.database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
         SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
             {is_above} AS is_above_one,
@@ -287,19 +384,7 @@ def _validate(database: duckdb.DuckDBPyConnection, opened: OpenedTable, tracks: 
         SELECT row, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY row""")
 
 
-def _count_capped(database: duckdb.DuckDBPyConnection, plan: Plan, settings: TableSettings) -> int:
-    if plan.share not in ("ratio", "played") or settings.shares_above_one == "reject":
-        return 0
-    return count(database, "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL")
-
-
-def _unused(rows: RawRows, plan: Plan) -> list[str]:
-    """Columns that have no role; those that are never read are not named."""
-    used = {path.split(".")[0] for path in plan.mapping.values()} | set(plan.mapping.values())
-    return [name for name in rows.columns if name not in used and not is_private(name)]
-
-
-def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
+def _name_users(database: Database) -> np.ndarray | None:
     """Number the users whose ids are text, in the order of the ids; None if all ids are whole numbers."""
     kind = dict(row[:2] for row in database.execute("DESCRIBE parsed").fetchall())["user"]
     if kind != "VARCHAR" or are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
@@ -311,7 +396,7 @@ def _name_users(database: duckdb.DuckDBPyConnection) -> np.ndarray | None:
     return np.array([name for (name,) in names], object)
 
 
-def _make_view(database: duckdb.DuckDBPyConnection, *, has_recommendations: bool, has_names: bool) -> None:
+def _make_view(database: Database, *, has_recommendations: bool, has_names: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
     user, join = ("u.number", "LEFT JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
     recommendation = ""

@@ -1,74 +1,217 @@
 """The settings of a source: the keys of `conf/datamodule/*.yaml` that say what its files contain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-from zoneinfo import available_timezones
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, TypeVar
 
 import duckdb
 
-from segue.datamodules.reading.attribute_settings import AttributeSettings, attribute_settings
-from segue.datamodules.reading.column_roles import ROLES
-from segue.datamodules.reading.files import FileSettings, refuse_unknown
 from segue.datamodules.reading.queries import one_line
-from segue.datamodules.reading.units import unit_of_duration, unit_of_ratio, unit_of_time
 from segue.errors import InputError
+from segue.runs.provenance import ROOT
+from segue.settings import Setting, from_config, settings
 
-SHARES = ("auto", "ratio", "played", "skipped", "gap", "none")
-"""What the share played is computed from; see `TableSettings.share`."""
+RESERVED = ("track", "artist")
+"""Names of what every catalogue has, which no attribute may have."""
+_TIMES = ("auto", "s", "ms", "us", "ns", "iso")
+_OF_TIME = "since 1970: s, ms, us or ns; iso: a date and time; or a format of strptime such as '%d %b %Y, %H:%M'"
+_Duration = Annotated[Literal["auto", "s", "ms", "us"], Setting("of a time")]
+_Part = TypeVar("_Part")
+_Expressions = Mapping[str, str | None]
 
-UNITS = ("timestamp", "played", "duration", "played_ratio")
-"""Roles that have a unit; the keys of `datamodule.units`."""
 
-_FILE_KEYS = ("format", "delimiter", "quote", "header", "names", "skip", "encoding")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CatalogueSettings:
-    """A file of tracks beside the events; the keys of `datamodule.catalogue`.
+@dataclass(kw_only=True)
+class FileFormat:
+    """How files are written.
 
     Args:
-        files: the file, and how it is written.
-        columns: the column of each of `track`, `title`, `artist` and `duration`.
-        duration_unit: unit of the duration.
-        required: whether the file must exist; without it, titles and artists come from the events, if they have them.
-        unknown: `reject` events of tracks that it does not have, or `add` these tracks.
-        repeated: `refuse` a track that it has twice, or take the `first`.
-        sql: expressions that roles can name like columns; their values are texts.
+        group: what comes before the names of these settings on the command line.
     """
 
-    files: FileSettings
-    columns: Mapping[str, str | None]
-    duration_unit: str
-    required: bool
-    unknown: str
-    repeated: str
-    sql: Mapping[str, str]
+    group: str
+    format: Annotated[
+        Literal["auto", "csv", "jsonl", "json", "parquet", "lines"],
+        Setting("text with columns, a JSON object in each line, an array of JSON objects, Parquet, plain lines"),
+    ] = "auto"
+    delimiter: Annotated[str, Setting("what separates the columns of csv; auto: what most rows agree on")] = "auto"
+    quote: Annotated[
+        Literal["auto", "", '"', "'"], Setting("what encloses a text of csv; empty if quotes are a part of texts")
+    ] = "auto"
+    header: Annotated[
+        Literal["auto"] | bool, Setting("whether csv begins with the names of its columns; auto: unless one is a value")
+    ] = "auto"
+    names: Annotated[Sequence[str | int] | None, Setting("names of the columns of csv without a header")] = None
+    skip: Annotated[int, Setting("number of lines before the header, or before the first row", least=0)] = 0
+    encoding: Annotated[
+        Literal["auto", "utf-8", "latin-1", "utf-16"],
+        Setting("of text; auto: UTF-8, or Latin-1 where too many lines are not UTF-8"),
+    ] = "auto"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
+class FileSettings(FileFormat):
+    """The files of the events; the keys of `datamodule.files`."""
+
+    pattern: Annotated[
+        str | Sequence[str], Setting("glob of files in the folder; of several, the first that matches a file")
+    ]
+    newest_first: Annotated[bool, Setting("whether of two events with one time the later row was the first")] = False
+
+
+@dataclass(kw_only=True)
 class SqlSettings:
-    """What columns alone cannot describe, as SQL of DuckDB; the keys of `datamodule.sql`.
+    """What columns alone cannot describe, as SQL of DuckDB; the keys of `datamodule.sql`. What is null is left out.
 
     Args:
-        each: a list; each of its elements, named `item`, is an event. `row` is the number of its row, and `place`
-            is its place in the list.
-        columns: expressions that roles can name like columns.
-        drop: conditions of rows that are left out, by the name under which they are counted.
-        reject: conditions of rows that are rejected, by the reason.
+        group: what comes before the names of these settings on the command line.
+
+    Raises:
+        InputError: a text is not one expression.
     """
 
-    each: str | None
-    columns: Mapping[str, str]
-    drop: Mapping[str, str]
-    reject: Mapping[str, str]
+    group: str
+    each: Annotated[str | None, Setting("a list; each element, named item, is an event at a place of a row")] = None
+    columns: Annotated[_Expressions, Setting("expressions that roles can name like columns")]
+    drop: Annotated[_Expressions, Setting("conditions of rows that are left out, by the name under which they count")]
+    reject: Annotated[_Expressions, Setting("conditions of rows that are rejected, by the reason")]
+
+    def __post_init__(self) -> None:
+        _checked({"each": self.each}, self.group)
+        self.columns = _checked(self.columns, f"{self.group}.columns")
+        self.drop = _checked(self.drop, f"{self.group}.drop")
+        self.reject = _checked(self.reject, f"{self.group}.reject")
 
     @property
     def texts(self) -> list[str]:
         """All expressions."""
-        return [*filter(None, [self.each]), *self.columns.values(), *self.drop.values(), *self.reject.values()]
+        return [*filter(None, [self.each, *self.columns.values(), *self.drop.values(), *self.reject.values()])]
 
 
+def _checked(expressions: _Expressions, key: str) -> dict[str, str | None]:
+    """Expressions by name without those that are null. A text that ends its query could begin another one."""
+    given = {name: text for name, text in expressions.items() if text is not None}
+    for name, text in given.items():
+        try:
+            duckdb.SQLExpression(text)
+        except duckdb.Error as error:
+            raise InputError(
+                f"{key}.{name} must be one SQL expression of DuckDB, got {text!r}: {one_line(error)[:200]}"
+            ) from None
+    return {**given}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """The keys of `datamodule.units`; `auto`: what most rows show. See `units.py`.
+
+    Raises:
+        InputError: a time has no such unit, and DuckDB knows no such format.
+    """
+
+    timestamp: Annotated[str, Setting(_OF_TIME)]
+    played: _Duration
+    duration: _Duration
+    played_ratio: Annotated[Literal["auto", "fraction", "percent"], Setting("of a share played")]
+
+    def __post_init__(self) -> None:
+        if self.timestamp in _TIMES:
+            return
+        try:
+            duckdb.execute("SELECT try_strptime('', ?)", [self.timestamp])
+            reason = "" if "%" in self.timestamp else "it has no part such as %d"
+        except duckdb.Error as error:
+            reason = one_line(error)
+        if reason:
+            raise InputError(
+                f"datamodule.units.timestamp must be one of {', '.join(_TIMES)}, or a format of strptime such as "
+                f"'%d %b %Y, %H:%M', got {self.timestamp!r}: {reason}"
+            )
+
+
+@dataclass(kw_only=True)
+class CatalogueSettings(FileFormat):
+    """A file of tracks beside the events; the keys of `datamodule.catalogue`."""
+
+    file: Annotated[str | Sequence[str], Setting("glob of the file in the folder of the events")]
+    columns: Annotated[
+        Mapping[str, str | int | None],
+        Setting("the columns of track, title, artist and duration; null for none"),
+    ]
+    units: Annotated[Mapping[str, Literal["auto", "s", "ms", "us"]], Setting("unit of the duration")]
+    required: Annotated[bool, Setting("whether it must exist; without it, the events have titles and artists")]
+    unknown: Annotated[Literal["reject", "add"], Setting("events of tracks that it lacks: reject them, or add these")]
+    repeated: Annotated[Literal["refuse", "first"], Setting("a track that it has twice: refuse it, or take the first")]
+    sql: Annotated[_Expressions, Setting("expressions that roles can name like columns")]
+
+    def __post_init__(self) -> None:
+        self.sql = _checked(self.sql, f"{self.group}.sql")
+
+
+@dataclass(kw_only=True)
+class AttributeSettings(FileFormat):
+    """Where an attribute of the tracks is read from; the keys of `datamodule.attributes.<name>`.
+
+    Raises:
+        InputError: settings of a file are given without it, or do not fit a `.npy` file.
+    """
+
+    name: str
+    kind: Annotated[
+        Literal["value", "values", "number", "vector"],
+        Setting("one value of many, several, a number, or a list of numbers"),
+    ]
+    column: Annotated[str | None, Setting("the column of its file, or of the tracks; null: that of its name")] = None
+    file: Annotated[str | None, Setting("its file in the folder of the events; .npy is memory-mapped")] = None
+    track: Annotated[str | None, Setting("column of the ids in its file; null: entry n is that of track n")] = None
+    ids: Annotated[str | None, Setting("file with an id in a line for each row of a .npy file")] = None
+    separator: Annotated[str | None, Setting("between several values in a text; a JSON array needs none")] = None
+    unknown: Annotated[Sequence[str], Setting("texts that mean nothing, such as #")] = ()
+    required: Annotated[bool, Setting("whether the file must exist, or without a file the column")] = True
+    most_shared: Annotated[
+        float, Setting("largest share of the catalogue that may have one value", above=0, most=1)
+    ] = 0.5
+
+    def __post_init__(self) -> None:
+        is_numpy = self.file is not None and self.file.endswith(".npy")
+        if self.track is not None and self.file is None:
+            raise InputError(f"{self.group}.track belongs to {self.group}.file, which is not given; give it too")
+        if self.ids is not None and not is_numpy:
+            raise InputError(f"{self.group}.ids belongs to a .npy file; give {self.group}.track=<column of the ids>")
+        if is_numpy and self.kind not in ("number", "vector"):
+            raise InputError(f"{self.group}.kind={self.kind}: a .npy file has numbers; give {self.group}.kind=vector")
+
+    @property
+    def path(self) -> str:
+        """The column that has it."""
+        return self.column or self.name
+
+
+def attribute_settings(config: Any) -> list[AttributeSettings]:
+    """Check the settings of all attributes.
+
+    Args:
+        config: by the name of the attribute, its kind, or its settings; those that are null are left out.
+
+    Raises:
+        InputError: a name cannot be used, a key is unknown, or a value is not allowed.
+    """
+    if not isinstance(config or {}, Mapping):
+        raise InputError(f"datamodule.attributes must be a kind for each name, as in {{year: number}}, got {config!r}")
+    found = []
+    for name, given in (config or {}).items():
+        key = f"datamodule.attributes.{name}"
+        if name in RESERVED or not str(name).isidentifier():
+            raise InputError(
+                f"{key}: an attribute needs a name of letters, digits and underscores other than "
+                f"{' and '.join(RESERVED)}; datamodule.columns and datamodule.catalogue.columns say where those are"
+            )
+        if given is not None:
+            values = {"kind": given} if isinstance(given, str) else {"kind": None, **given}
+            found.append(from_config(AttributeSettings, values, key=key, group=key, name=str(name)))
+    return found
+
+
+@settings("datamodule")
 @dataclass(frozen=True, kw_only=True)
 class TableSettings:
     """How the files of a source become events.
@@ -76,104 +219,34 @@ class TableSettings:
     Args:
         files: the files of the events.
         columns: the column of each role; None for none, `auto` for one that has a usual name.
-        units: unit of each of `UNITS`; see `units.py`.
-        zone: time zone of times that have none, such as Europe/Berlin.
-        clock: whether a timestamp is the `start` or the `end` of a play.
-        ids: `whole` numbers, `text`, or `auto`: whole numbers if all ids are.
-        artist_separator: what separates several artists in a text, of whom the first counts; None for nothing.
-        share: what the share played is computed from: a `ratio`, the time `played` and the duration (of the longest
-            play in training, if no column has it), whether the track was `skipped`, the `gap` to the next start and the
-            duration, or `none`; `auto`: the first of these for which there are columns, except the gap.
-        shares_above_one: `cap` them at 1, or `reject` the row.
-        unknown_shares: `keep` rows without a ratio, or `reject` them.
-        optional: columns that files may lack; they are empty then.
+        units: unit of times and shares.
         catalogue: a file of tracks; None if the events have all that is known of them.
         sql: expressions for special layouts.
-        attributes: what else is known of the tracks, by name.
+        attributes: what else is known of the tracks.
+
+    Raises:
+        InputError: a value is not allowed.
     """
 
     files: FileSettings
     columns: Mapping[str, str | None]
-    units: Mapping[str, str]
-    zone: str
-    clock: str
-    ids: str
-    artist_separator: str | None
-    share: str
-    shares_above_one: str
-    unknown_shares: str
-    optional: Sequence[str]
+    units: Units
     catalogue: CatalogueSettings | None
     sql: SqlSettings
-    attributes: Mapping[str, AttributeSettings]
-
-    def __post_init__(self) -> None:
-        refuse_unknown(self.columns, ROLES, key="datamodule.columns")
-        refuse_unknown(self.units, UNITS, key="datamodule.units")
-        for name, allowed in (
-            ("clock", ("start", "end")),
-            ("ids", ("auto", "whole", "text")),
-            ("share", SHARES),
-            ("shares_above_one", ("cap", "reject")),
-            ("unknown_shares", ("keep", "reject")),
-        ):
-            check_choice(f"datamodule.{name}", getattr(self, name), allowed)
-        unit_of_time([], self.units["timestamp"], column="")
-        unit_of_ratio([], self.units["played_ratio"], column="")
-        for role in ("played", "duration"):
-            unit_of_duration([], self.units[role], column="", key=f"datamodule.units.{role}")
-
-
-def table_settings(
-    *,
-    files: Mapping[str, Any],
-    catalogue: Mapping[str, Any] | None,
-    sql: Mapping[str, Any],
-    attributes: Any,
-    attribute_defaults: Mapping[str, Any],
-    **settings: Any,
-) -> TableSettings:
-    """Check all settings of a source.
-
-    Args:
-        files: see `FileSettings`.
-        catalogue: see `CatalogueSettings`.
-        sql: see `SqlSettings`.
-        attributes: see `attribute_settings`, like the next.
-        attribute_defaults: value of each setting that an attribute does not give.
-        settings: the other arguments of `TableSettings`.
-
-    Raises:
-        InputError: a key is unknown, or a value is not allowed.
-    """
-    names = ("columns", "zone", "artist_separator", "optional")
-    settings |= _checked(**{name: settings[name] for name in names})
-    return TableSettings(
-        files=FileSettings.from_config(files, key="datamodule.files"),
-        catalogue=catalogue_settings(catalogue),
-        sql=sql_settings(sql),
-        attributes=attribute_settings(attributes, attribute_defaults),
-        **settings,
-    )
-
-
-def _checked(*, columns: Mapping[str, Any], zone: Any, artist_separator: Any, optional: Any) -> dict[str, Any]:
-    """The settings whose type may be wrong; names of columns as texts."""
-    for role, column in columns.items():
-        if column is not None and (not isinstance(column, str | int) or column in ("", True, False)):
-            raise InputError(f"datamodule.columns.{role} must be the name of a column, or null, got {column!r}")
-    if zone not in available_timezones():
-        raise InputError(f"datamodule.zone must be a time zone such as UTC or Europe/Berlin, got {zone!r}")
-    if artist_separator is not None and (not isinstance(artist_separator, str) or not artist_separator):
-        raise InputError(f"datamodule.artist_separator must be a text such as ';', or null, got {artist_separator!r}")
-    if isinstance(optional, str) or not isinstance(optional, Sequence):
-        raise InputError(f"datamodule.optional must be a list of columns, got {optional!r}")
-    return {
-        "columns": {role: None if column is None else str(column) for role, column in columns.items()},
-        "zone": zone,
-        "artist_separator": artist_separator,
-        "optional": optional,
-    }
+    attributes: Sequence[AttributeSettings]
+    zone: Annotated[str, Setting("time zone of times that have none, such as Europe/Berlin")]
+    clock: Annotated[Literal["start", "end"], Setting("which moment of a play its timestamp is")]
+    ids: Annotated[Literal["auto", "whole", "text"], Setting("auto: whole numbers if all ids are")]
+    artist_separator: Annotated[
+        str | None, Setting("between several artists in a text, of whom the first counts; null for none")
+    ]
+    share: Annotated[
+        Literal["auto", "ratio", "played", "skipped", "gap", "none"],
+        Setting("what the share played is computed from; auto: the first for which there are columns, except the gap"),
+    ]
+    shares_above_one: Annotated[Literal["cap", "reject"], Setting("cap shares at 1, or reject the row")]
+    unknown_shares: Annotated[Literal["keep", "reject"], Setting("keep rows without a ratio, or reject them")]
+    optional: Annotated[Sequence[str], Setting("columns that files may lack; they are empty then")]
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -186,61 +259,78 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def catalogue_settings(config: Mapping[str, Any] | None) -> CatalogueSettings | None:
-    """Check the settings of a file of tracks.
+def _part(made: type[_Part], config: Any, key: str) -> _Part:
+    return from_config(made, config, key=key, group=key)
+
+
+def table_settings(
+    *, files: Any, columns: Mapping[str, Any], units: Any, catalogue: Any, sql: Any, attributes: Any, **others: Any
+) -> TableSettings:
+    """Check all settings of a source.
+
+    Args:
+        files: see `FileSettings`.
+        columns: the column of each role.
+        units: see `Units`.
+        catalogue: see `CatalogueSettings`; None, or without a `file`, for none.
+        sql: see `SqlSettings`.
+        attributes: see `attribute_settings`.
+        others: the other arguments of `TableSettings`.
 
     Raises:
         InputError: a key is unknown, or a value is not allowed.
     """
-    if config is None or config.get("file") is None:
-        return None
-    key = "datamodule.catalogue"
-    refuse_unknown(config, ["file", "columns", "units", "required", "unknown", "repeated", "sql", *_FILE_KEYS], key=key)
-    columns = config["columns"]
-    refuse_unknown(columns, ["track", "title", "artist", "duration"], key=f"{key}.columns")
-    if columns.get("track") is None:
-        raise InputError(f"{key}.columns.track must name the column of the ids of tracks")
-    check_choice(f"{key}.unknown", config["unknown"], ("reject", "add"))
-    check_choice(f"{key}.repeated", config["repeated"], ("refuse", "first"))
-    files = {"pattern": config["file"], **{name: config[name] for name in _FILE_KEYS}}
-    return CatalogueSettings(
-        files=FileSettings.from_config(files, key=key),
-        columns=columns,
-        duration_unit=config["units"]["duration"],
-        required=bool(config["required"]),
-        unknown=config["unknown"],
-        repeated=config["repeated"],
-        sql=_expressions(config["sql"], f"{key}.sql"),
+    has_catalogue = catalogue is not None and catalogue.get("file") is not None
+    return TableSettings(
+        files=_part(FileSettings, files, "datamodule.files"),
+        columns={role: None if column is None else str(column) for role, column in columns.items()},
+        units=from_config(Units, units, key="datamodule.units"),
+        catalogue=_part(CatalogueSettings, catalogue, "datamodule.catalogue") if has_catalogue else None,
+        sql=_part(SqlSettings, sql, "datamodule.sql"),
+        attributes=attribute_settings(attributes),
+        **others,
     )
 
 
-def sql_settings(config: Mapping[str, Any]) -> SqlSettings:
-    """Check the expressions of special layouts; those that are null are left out.
+def source_config(name: str) -> Any:
+    """The settings of a source, as OmegaConf has them: its file on top of the file that its defaults name first.
+
+    Args:
+        name: name of its file in `conf/datamodule/`.
+    """
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.load(ROOT / "conf" / "datamodule" / f"{name}.yaml")
+    first = next((base for base in config.get("defaults", []) if isinstance(base, str)), None)
+    return config if first is None else OmegaConf.merge(source_config(first), config)
+
+
+def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSettings:
+    """What the files of a source contain.
+
+    Args:
+        name: name of its file in `conf/datamodule/`.
+        changes: other values of some keys, such as `{"units": {"timestamp": "s"}}`.
 
     Raises:
-        InputError: a key is unknown, or a value is not one expression.
+        InputError: a key is unknown, or a value is not allowed.
     """
-    if not isinstance(config, Mapping):
-        raise InputError(f"datamodule.sql must have the keys each, columns, drop and reject, got {config!r}")
-    refuse_unknown(config, ["each", "columns", "drop", "reject"], key="datamodule.sql")
-    for name in ("columns", "drop", "reject"):
-        if not isinstance(config.get(name) or {}, Mapping):
-            raise InputError(f"datamodule.sql.{name} must be expressions by name, got {config[name]!r}")
-    parts = {
-        name: _expressions(config.get(name) or {}, f"datamodule.sql.{name}") for name in ("columns", "drop", "reject")
-    }
-    each = _expressions({"each": config.get("each")}, "datamodule.sql").get("each")
-    return SqlSettings(each=each, **parts)
+    from omegaconf import OmegaConf
+
+    return settings_in(OmegaConf.merge(source_config(name), dict(changes or {})))
 
 
-def _expressions(config: Mapping[str, Any], key: str) -> dict[str, str]:
-    """Expressions by name without those that are null. A text that ends its query could begin another one."""
-    given = {str(name): str(text) for name, text in config.items() if text is not None}
-    for name, text in given.items():
-        try:
-            duckdb.SQLExpression(text)
-        except duckdb.Error as error:
-            raise InputError(
-                f"{key}.{name} must be one SQL expression of DuckDB, got {text!r}: {one_line(error)[:200]}"
-            ) from None
-    return given
+def settings_in(config: Any) -> TableSettings:
+    """What the files of a source contain, without the rest of a run.
+
+    Args:
+        config: of the datamodule, as OmegaConf has it.
+
+    Raises:
+        InputError: a key is unknown, or a value is not allowed.
+    """
+    from omegaconf import OmegaConf
+
+    keys = [field.name for field in fields(TableSettings)]
+    chosen: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
+    return table_settings(**chosen)

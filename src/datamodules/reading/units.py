@@ -8,17 +8,9 @@ from collections.abc import Sequence
 
 import duckdb
 import numpy as np
+import pandas as pd
 
 from segue.errors import InputError
-
-TIMES = ("s", "ms", "us", "ns", "iso")
-"""Units of a timestamp: since 1970, or a date and time as text (ISO 8601). A format of strptime is allowed too."""
-
-DURATIONS = ("s", "ms", "us")
-"""Units of a duration."""
-
-RATIOS = ("fraction", "percent")
-"""Units of a share played."""
 
 MS_OF = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 """Milliseconds in each unit."""
@@ -30,26 +22,16 @@ USUAL_FORMATS = ("%d %b %Y, %H:%M", "%d %b %Y %H:%M", "%Y-%m-%d %H:%M", "%Y%m%d%
 """Formats of times that are tried beside ISO 8601; the first two are those of exports of Last.fm."""
 
 
-def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
-    """The unit of timestamps.
+def unit_of_time(values: Sequence[str], *, column: str) -> str:
+    """The unit of timestamps: `s`, `ms`, `us`, `ns`, or `iso` for texts.
 
     Args:
         values: texts of the first rows.
-        given: `auto`, one of `TIMES`, or a format of strptime.
         column: its name, for messages.
 
     Raises:
-        InputError: the unit is unknown, or cannot be seen from the values.
+        InputError: it cannot be seen from the values.
     """
-    if given != "auto":
-        if given not in TIMES and "%" not in given:
-            raise InputError(
-                f"datamodule.units.timestamp must be auto, {', '.join(TIMES)}, or a format such as '%d %b %Y, %H:%M', "
-                f"got {given!r}"
-            )
-        if given not in TIMES:
-            _check_format(given)
-        return given
     numbers = _numbers(values)
     if len(numbers) <= len(values) / 2:
         return "iso"
@@ -66,14 +48,8 @@ def unit_of_time(values: Sequence[str], given: str, *, column: str) -> str:
 
 _OTHER_FORMATS = (
     *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y, %H:%M", "%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p"),
-    *(
-        "%m/%d/%Y %H:%M",
-        "%d/%m/%Y %H:%M",
-        "%m/%d/%Y %H:%M:%S",
-        "%d/%m/%Y %H:%M:%S",
-        "%d-%m-%Y %H:%M:%S",
-        "%d-%m-%Y %H:%M",
-    ),
+    *("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d-%m-%Y %H:%M:%S"),
+    "%d-%m-%Y %H:%M",
     *("%a, %d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y", "%Y.%m.%d %H:%M:%S", "%Y%m%d"),
 )
 """Formats that are proposed, and not used by themselves: some mean another day in another country."""
@@ -106,67 +82,36 @@ def check_times(values: Sequence[str], *, column: str) -> None:
     )
 
 
-def _check_format(given: str) -> None:
-    """Refuse a format that DuckDB does not know."""
-    try:
-        duckdb.execute("SELECT try_strptime('', ?)", [given])
-    except duckdb.Error as error:
-        reason = " ".join(str(error).split()).partition("Error: ")[2]
-        raise InputError(f"datamodule.units.timestamp={given} is no format of strptime: {reason}") from None
-
-
-def unit_of_duration(values: Sequence[str], given: str, *, column: str, key: str) -> str:
+def unit_of_duration(values: Sequence[str], *, column: str) -> str:
     """The unit of durations: what the name of the column says, otherwise milliseconds if most are above 5,000.
 
     Args:
         values: texts of the first rows.
-        given: `auto` or one of `DURATIONS`.
         column: its name.
-        key: key of the setting, for messages.
-
-    Raises:
-        InputError: the unit is unknown.
     """
-    if given != "auto":
-        return _one_of(given, DURATIONS, key)
     if match := re.search(r"(?:^|[_. ])(ms|millis|sec|secs|seconds|s)(?:$|[_. ])|(ms)(?=Played)", column):
         return "ms" if (match[1] or match[2]).startswith("m") else "s"
-    numbers = _numbers(values)
-    return "ms" if len(numbers) and float(np.quantile(numbers, 0.75)) > 5000 else "s"
+    return "ms" if _upper_quartile(values) > 5000 else "s"
 
 
-def unit_of_ratio(values: Sequence[str], given: str, *, column: str) -> str:
+def unit_of_ratio(values: Sequence[str], *, column: str) -> str:
     """The unit of shares played: `percent` if the name says so, or if a quarter of them is above 2.
 
     Args:
         values: texts of the first rows.
-        given: `auto` or one of `RATIOS`.
         column: its name.
-
-    Raises:
-        InputError: the unit is unknown.
     """
-    if given != "auto":
-        return _one_of(given, RATIOS, "datamodule.units.played_ratio")
-    if re.search(r"pct|percent|%", column.lower()):
-        return "percent"
+    is_percent = re.search(r"pct|percent|%", column.lower()) or _upper_quartile(values) > 2
+    return "percent" if is_percent else "fraction"
+
+
+def _upper_quartile(values: Sequence[str]) -> float:
+    """A quarter of the numbers is above it; 0 without numbers."""
     numbers = _numbers(values)
-    return "percent" if len(numbers) and float(np.quantile(numbers, 0.75)) > 2 else "fraction"
-
-
-def _one_of(given: str, allowed: Sequence[str], key: str) -> str:
-    if given not in allowed:
-        raise InputError(f"{key} must be auto, {' or '.join(allowed)}, got {given!r}")
-    return given
+    return float(np.quantile(numbers, 0.75)) if len(numbers) else 0.0
 
 
 def _numbers(values: Sequence[str]) -> np.ndarray:
     """Those values that are finite numbers."""
-    found = []
-    for value in values:
-        try:
-            found.append(float(value))
-        except ValueError:
-            continue
-    numbers = np.array(found, float)
+    numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(float)
     return np.asarray(numbers[np.isfinite(numbers)])

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from segue.attributes import Attribute
 from segue.catalog import Catalog
 from segue.datamodules.reading.attribute_files import attributes_of_catalogue
-from segue.datamodules.reading.attribute_settings import RESERVED, attribute_settings
+from segue.datamodules.reading.table_settings import RESERVED, attribute_settings
 from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.runs.atomic import write_record
@@ -212,9 +212,8 @@ def _attributes(given: Mapping[str, Any], catalog: Catalog, path: Path) -> Mappi
         )
     source = given["datamodule"]
     of_run = {name: source["attributes"][name] for name in names}
-    settings = attribute_settings(of_run, source["attribute_defaults"])
     ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
-    return attributes_of_catalogue(path, ids.tolist(), settings)
+    return attributes_of_catalogue(path, ids.tolist(), attribute_settings(of_run))
 
 
 def _vectors(

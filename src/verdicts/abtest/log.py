@@ -13,7 +13,7 @@ import pandas as pd
 
 from segue.assignment import GUESTS
 from segue.datamodules.pairs.interleaved import check_policy, separate
-from segue.datamodules.reading.compressed import check_whole
+from segue.datamodules.reading.files import check_whole
 from segue.errors import InputError, check_number
 from segue.runs.cores import duckdb_settings
 from segue.verdicts.abtest.events import EventLines, read_events

@@ -61,7 +61,6 @@ def material_of_plays(plays: Sequence[Play], *, has_clock: bool = True, **change
         "sessions": sessions_of(plays, has_clock=has_clock),
         "reading": reading_of(len(plays)),
         "dropped": {},
-        "splits": None,
     }
     return Material(**{**given, **changes})
 

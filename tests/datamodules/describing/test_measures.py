@@ -1,5 +1,6 @@
 import doctest
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.describing import examples, floors, measures
-from segue.datamodules.describing.clock import DAY_MS
-from segue.datamodules.describing.examples import utc
-from segue.datamodules.describing.floors import measure_test
-from segue.datamodules.describing.material import Splits
+from segue.datamodules.describing import clock, measures
+from segue.datamodules.describing.clock import DAY_MS, utc
+from segue.datamodules.describing.material import Material
+from segue.datamodules.describing.measures import measure_test
 from segue.datamodules.pairs.pairs import Pairs
 from tests.conftest import make_vocabulary
 from tests.datamodules.describing.building import START, Play, facts_of, material_of_plays, sessions_of, usual_plays
@@ -36,7 +36,7 @@ def numbered(plays: list[Play]) -> list[Play]:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    for module in (measures, examples, floors):
+    for module in (measures, clock):
         result = doctest.testmod(module, extraglobs={"np": np})
         assert result.attempted >= 1
         assert result.failed == 0
@@ -61,24 +61,24 @@ def test_sizes_and_repeats_are_those_of_a_slow_count(plays: list[Play]) -> None:
 
 @given(plays=few_plays.map(numbered))
 def test_times_are_those_of_a_slow_count(plays: list[Play]) -> None:
-    clock = facts_of(material_of_plays(plays)).clock
-    assert clock is not None
+    found = facts_of(material_of_plays(plays)).clock
+    assert found is not None
     together = Counter((p.listener, p.time) for p in plays)
-    assert clock.ties == pytest.approx(sum(n - 1 for n in together.values()) / len(plays))
+    assert found.ties == pytest.approx(sum(n - 1 for n in together.values()) / len(plays))
     same = Counter((p.listener, p.time, p.track) for p in plays)
-    assert clock.duplicates == pytest.approx(sum(n - 1 for n in same.values()) / len(plays))
+    assert found.duplicates == pytest.approx(sum(n - 1 for n in same.values()) / len(plays))
     days = Counter((p.listener + 1, p.time // DAY_MS) for p in plays)
-    assert clock.busiest_plays == max(days.values())
-    assert (clock.busiest_plays, clock.busiest_day) in {
-        (num, utc(day * DAY_MS)[:10]) for (listener, day), num in days.items() if listener == clock.busiest_listener
+    assert found.busiest_plays == max(days.values())
+    assert (found.busiest_plays, found.busiest_day) in {
+        (num, utc(day * DAY_MS)[:10]) for (listener, day), num in days.items() if listener == found.busiest_listener
     }
     times = sorted(p.time for p in plays)
     silences = [later - earlier for earlier, later in pairwise(times)] or [0]
-    assert clock.silence_days == max(silences) / DAY_MS
-    assert clock.plays_before_silence == silences.index(max(silences)) + 1
-    assert sum(clock.plays_over_time) == len(plays)
-    assert sum(clock.gaps) == len(plays) - len({p.listener for p in plays})
-    assert clock.span_days == (times[-1] - times[0]) / DAY_MS
+    assert found.silence_days == max(silences) / DAY_MS
+    assert found.plays_before_silence == silences.index(max(silences)) + 1
+    assert sum(found.plays_over_time) == len(plays)
+    assert sum(found.gaps) == len(plays) - len({p.listener for p in plays})
+    assert found.span_days == (times[-1] - times[0]) / DAY_MS
 
 
 @given(plays=few_plays.map(numbered))
@@ -110,7 +110,7 @@ def test_a_source_without_a_clock_has_no_times_and_its_sessions_may_be_playlists
     assert facts.clock is None
     assert facts.are_playlists
     assert not facts_of(material_of_plays(usual_plays())).are_playlists
-    assert all(play.time is None for session in facts.first_sessions for play in session.plays)
+    assert all(play["time"] is None for session in facts.first_sessions for play in session["plays"])
 
 
 def test_the_first_sessions_are_shown_as_they_were_read() -> None:
@@ -118,9 +118,9 @@ def test_the_first_sessions_are_shown_as_they_were_read() -> None:
     sessions = facts_of(material).first_sessions
     assert len(sessions) == 3
     first = sessions[0]
-    assert (first.listener, first.num_plays, len(first.plays)) == (5, 6, 4)  # listeners are counted from 1
-    assert (first.plays[0].time, first.plays[0].share) == ("2023-11-14 22:13:19", None)
-    assert (first.plays[0].title, first.plays[0].artist) == ("Title 7", "Artist 3")
+    assert (first["listener"], first["num_plays"], len(first["plays"])) == (5, 6, 4)  # listeners are counted from 1
+    play = {"time": "2023-11-14 22:13:19", "title": "Title 7", "artist": "Artist 3", "share": None}
+    assert first["plays"][0] == play
 
 
 def test_a_time_that_no_calendar_has_is_shown_as_it_is() -> None:
@@ -136,10 +136,10 @@ def pairs_of(previous: list[int], following: list[int], shares: list[float]) -> 
     return Pairs(session=some, listener=some, played_ratio=shares_played, last=some, length=some, **pair)
 
 
-def splits_of(test: Pairs, plays: list[int], mean: float | None) -> Splits:
+def splits_of(test: Pairs, plays: list[int], mean: float | None) -> Material:
     vocabulary = make_vocabulary(range(len(plays)), previous_counts=plays, next_counts=[0] * len(plays))
-    known = {**vars(vocabulary), "mean_played_ratio": mean}
-    return Splits(pairs={"test": test}, vocabulary=type(vocabulary)(**known), counts={})
+    vocabulary = replace(vocabulary, mean_played_ratio=mean)
+    return material_of_plays(usual_plays(), pairs={"test": test}, vocabulary=vocabulary)
 
 
 def test_what_a_constant_scores_is_the_mean_of_its_errors() -> None:

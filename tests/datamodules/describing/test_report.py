@@ -16,9 +16,8 @@ from PIL import Image
 from rich.console import Console
 
 from segue.attributes import Values, Vectors
-from segue.datamodules.describing.joining import material_of
-from segue.datamodules.describing.material import Material
-from segue.datamodules.describing.measures import measure
+from segue.datamodules.describing.material import Material, material_of
+from segue.datamodules.describing.measures import measure, profile_of
 from segue.datamodules.describing.report import next_command, printed, write_report
 from segue.datamodules.describing.warnings import DataWarning
 from segue.datamodules.pair_datamodule import PairDataModule
@@ -138,10 +137,13 @@ def test_no_user_id_is_printed_or_written(tmp_path: Path) -> None:
     assert "listener 3" in text
 
 
-def test_the_profile_for_mlflow_has_no_play_of_anybody() -> None:
-    facts = facts_of(material_of_plays(USUAL))
-    assert "first_sessions" not in facts.profile()
-    assert "Title" not in json.dumps(replace(facts, popularity=replace(facts.popularity, top_track="")).profile())
+def test_the_profile_for_mlflow_has_no_play_of_anybody(ring_logs: Path) -> None:
+    datamodule = datamodule_of(ring_logs)
+    datamodule.setup()
+    facts = profile_of(datamodule)["description"]
+    assert "first_sessions" not in facts
+    facts["popularity"]["top_track"] = ""
+    assert "Title" not in json.dumps(facts)
 
 
 LONG = [Play(0, START + 1000 * n, n % 3, 0.5) for n in range(3000)]

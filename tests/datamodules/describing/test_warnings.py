@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from segue.datamodules.describing import warnings
-from segue.datamodules.describing.floors import HeldOut
 from segue.datamodules.describing.material import Material
-from segue.datamodules.describing.measures import Facts
+from segue.datamodules.describing.measures import Facts, HeldOut
 from segue.errors import InputError
 from tests.datamodules.describing.building import (
     DAY,

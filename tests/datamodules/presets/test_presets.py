@@ -224,5 +224,5 @@ def test_the_gap_to_the_next_listen_is_a_share_where_a_duration_is_known(
 def test_settings_that_presets_introduced_are_checked(written: dict[str, tuple[Path, Expected]]) -> None:
     with pytest.raises(InstantiationException, match=r"files.newest_first must be true or false, got 'maybe'"):
         variant("lastfm_1k", written["lastfm_1k"][0], "datamodule.files.newest_first=maybe")
-    with pytest.raises(InputError, match=r"cannot read the catalogue .*tracks.idomaar: .*nonsense"):
+    with pytest.raises(InputError, match=r"datamodule.catalogue.sql does not fit .*tracks.idomaar: .*nonsense"):
         variant("thirty_music", written["thirty_music"][0], "datamodule.catalogue.sql.title='nonsense(line)'")
