@@ -18,8 +18,8 @@ from segue.runs.provenance import ROOT
 
 _NAMES = ("src", "segue")
 """What this package has been called; the last one is its name today."""
-_GONE = {"fixed_alpha"}
-"""Settings that older versions wrote and that said nothing that others did not say."""
+_GONE = {"fixed_alpha", "num_candidates"}
+"""Settings that older versions wrote, and that changed no result or said what others say."""
 _MOVED = {
     "models.context.LastTrack": "models.context.last_track.LastTrack",
     "models.context.Session": "models.context.session.Session",

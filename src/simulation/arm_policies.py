@@ -14,6 +14,9 @@ from segue.simulation.world import World
 _BY_ADDRESS = {"recommendations": "path", "service": "url"}
 """Policies that are named by the file or service they read, and the setting that takes that name."""
 
+_TEMPLATES = {"url": "service", "stored": "recommendations", "path": "recommendations"}
+"""The template of a name that is not itself one, by its kind."""
+
 Locate = Callable[[str], Path]
 """Finds the `recommendations.jsonl` of the name of a run or a registered model."""
 
@@ -40,10 +43,7 @@ def make_policies(
         raise InputError(
             f"arms must be a mapping from arms to recommenders, such as arms={{C: random, T1: popular}}, got {arms!r}"
         )
-    return {
-        arm: _policy(f"arms.{arm}", arms[arm], templates=templates, world=world, locate=locate)
-        for arm in check_arms(arms)
-    }
+    return {arm: _policy(f"arms.{arm}", arms[arm], templates, world, locate) for arm in check_arms(arms)}
 
 
 def template_name(name: str) -> str:
@@ -55,28 +55,23 @@ def template_name(name: str) -> str:
     Returns:
         Name of the template that creates its policy.
     """
-    kinds = {"url": "service", "stored": "recommendations", "path": "recommendations", "word": name}
-    return kinds[parse_name(name).kind]
+    return _TEMPLATES.get(parse_name(name).kind, name)
 
 
-def _policy(where: str, given: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
-    settings = (
-        {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
-    )
+def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
     name = recommender_name(given)
     if name is None:
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
+    settings = {key: given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
     named, kind = parse_name(name), template_name(name)
-    if named.kind == "stored":
-        settings["path"] = str(locate(named.name))
-    elif kind not in templates or name in _BY_ADDRESS:
+    if kind not in templates or name in _BY_ADDRESS:
         others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
         raise InputError(unknown_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
-    elif named.kind != "word":
-        settings[_BY_ADDRESS[kind]] = named.name
-    allowed = set(templates[kind].keywords) | {_BY_ADDRESS.get(kind, "")}
-    if unknown := sorted(map(str, set(settings) - allowed)):
-        known = ", ".join(sorted(set(templates[kind].keywords))) or "none"
-        raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {known}")
+    if named.kind != "word":
+        settings[_BY_ADDRESS[kind]] = str(locate(named.name)) if named.kind == "stored" else named.name
+    known = set(templates[kind].keywords)
+    if unknown := sorted(map(str, set(settings) - known - {_BY_ADDRESS.get(kind)})):
+        listed = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
     policy: Policy = templates[kind](**settings, world=world)
     return policy

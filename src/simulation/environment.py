@@ -1,10 +1,9 @@
 """Simulated listeners as Gymnasium environments, for reinforcement learning.
 
 An episode is a session, an action is the row of the recommended track, the reward is the share of it that is played.
-B environments in parallel.
+B environments in parallel; `gym.make_vec("segue/Listener-v0", num_envs=B, world=world)` creates them.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -21,77 +20,6 @@ Observation = dict[str, Any]
 """`user`: row of the listener; `track`: row of the last track; `played_ratio`: share of it played, in [0, 1]."""
 
 
-def _observation_space(world: World) -> Any:  # spaces.Dict; beartype warns about its base classes
-    return spaces.Dict(
-        {
-            "user": spaces.Discrete(len(world.listeners)),
-            "track": spaces.Discrete(len(world.catalog)),
-            "played_ratio": spaces.Box(0.0, 1.0, (1,), np.float32),
-        }
-    )
-
-
-def _start_sessions(world: World, num_sessions: int, rng: np.random.Generator) -> Crowd:
-    users = rng.integers(len(world.listeners), size=num_sessions)
-    return start(world, users, rng.random(num_sessions), rng.random(num_sessions))
-
-
-def _observe(crowd: Crowd) -> Observation:
-    return {
-        "user": crowd.users,
-        "track": crowd.current.astype(np.int64),
-        "played_ratio": (crowd.shares[-1] / WHOLE).astype(np.float32)[:, None],
-    }
-
-
-class ListenerEnv(gym.Env[Observation, np.int64]):
-    """One session at a time.
-
-    Args:
-        world: the world of the listeners.
-    """
-
-    metadata = {"render_modes": []}  # noqa: RUF012 - as in the base class
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.observation_space = _observation_space(world)
-        self.action_space = spaces.Discrete(len(world.catalog))
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Start the session of a listener drawn uniformly; its first track has been played.
-
-        Args:
-            seed: of the random numbers; None continues the previous ones.
-            options: not used.
-
-        Returns:
-            The observation and an empty dictionary.
-        """
-        super().reset(seed=seed, options=options)
-        self._crowd = _start_sessions(self._world, 1, self.np_random)
-        return self._observation(), {}
-
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Play one more track.
-
-        Args:
-            action: row of the recommended track.
-
-        Returns:
-            The observation, the reward in [0, 1], whether the session has ended, False (an episode is never
-            truncated), and an empty dictionary.
-        """
-        self._crowd = listen(self._world, self._crowd, np.array([action], np.int64), self.np_random.random(1))
-        observation = self._observation()
-        return observation, float(observation["played_ratio"][0]), bool(self._crowd.budget[0] <= 0), False, {}
-
-    def _observation(self) -> Observation:
-        return {name: column[0] for name, column in _observe(self._crowd).items()}
-
-
 class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[np.ndarray, "B"]]):
     """Many sessions in parallel, as arrays; after a session has ended, the next step starts another one.
 
@@ -104,7 +32,13 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
 
     def __init__(self, num_envs: int, world: World) -> None:
         self.num_envs, self._world = num_envs, world
-        self.single_observation_space = _observation_space(world)
+        self.single_observation_space = spaces.Dict(
+            {
+                "user": spaces.Discrete(len(world.listeners)),
+                "track": spaces.Discrete(len(world.catalog)),
+                "played_ratio": spaces.Box(0.0, 1.0, (1,), np.float32),
+            }
+        )
         self.single_action_space = spaces.Discrete(len(world.catalog))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -122,8 +56,8 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
             The observations, and an empty dictionary.
         """
         super().reset(seed=seed, options=options)
-        self._crowd = _start_sessions(self._world, self.num_envs, self.np_random)
-        return _observe(self._crowd), {}
+        self._crowd = self._start(self.num_envs)
+        return self._observe(), {}
 
     def step(
         self, actions: Int64[np.ndarray, "B"]
@@ -138,27 +72,35 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
             truncated (none), and an empty dictionary.
         """
         has_ended = self._crowd.budget <= 0
-        played = listen(self._world, self._crowd, np.asarray(actions, np.int64), self.np_random.random(self.num_envs))
-        self._crowd = self._replace_sessions(played, np.flatnonzero(has_ended)) if has_ended.any() else played
+        self._crowd = listen(
+            self._world, self._crowd, np.asarray(actions, np.int64), self.np_random.random(self.num_envs)
+        )
+        if has_ended.any():
+            self._restart(np.flatnonzero(has_ended))
         rewards = np.where(has_ended, 0.0, self._crowd.shares[-1] / WHOLE)
-        return _observe(self._crowd), rewards, self._crowd.budget <= 0, np.zeros(self.num_envs, bool), {}
+        return self._observe(), rewards, self._crowd.budget <= 0, np.zeros(self.num_envs, bool), {}
 
-    def _replace_sessions(self, crowd: Crowd, places: Int64[np.ndarray, "b"]) -> Crowd:
+    def _start(self, num_sessions: int) -> Crowd:
+        users = self.np_random.integers(len(self._world.listeners), size=num_sessions)
+        return start(self._world, users, self.np_random.random(num_sessions), self.np_random.random(num_sessions))
+
+    def _restart(self, places: Int64[np.ndarray, "b"]) -> None:
         """Put new sessions in some places, without the history of the previous ones."""
-        started = _start_sessions(self._world, len(places), self.np_random)
-        columns = {name: getattr(crowd, name).copy() for name in Crowd.__dataclass_fields__}
-        for name, column in columns.items():
+        started = self._start(len(places))
+        columns = {name: column.copy() for name, column in vars(self._crowd).items()}
+        for name in columns.keys() - {"place"}:
             if name in HISTORY:
-                column[:-1, places] = HISTORY[name]
-                column[-1, places] = getattr(started, name)[-1]
-            elif name != "place":
-                column[places] = getattr(started, name)
+                columns[name][:, places] = HISTORY[name]
+            columns[name][(-1, places) if name in HISTORY else places] = getattr(started, name)
         oldest = int((columns["tracks"] >= 0).any(1).argmax())
-        return replace(crowd, **columns | {name: columns[name][oldest:] for name in HISTORY})
+        self._crowd = Crowd(**columns | {name: columns[name][oldest:] for name in HISTORY})
+
+    def _observe(self) -> Observation:
+        return {
+            "user": self._crowd.users,
+            "track": self._crowd.current.astype(np.int64),
+            "played_ratio": (self._crowd.shares[-1] / WHOLE).astype(np.float32)[:, None],
+        }
 
 
-gym.register(
-    "segue/Listener-v0",
-    entry_point=f"{__name__}:{ListenerEnv.__name__}",
-    vector_entry_point=f"{__name__}:{ListenerVectorEnv.__name__}",
-)
+gym.register("segue/Listener-v0", vector_entry_point=f"{__name__}:{ListenerVectorEnv.__name__}")

@@ -18,7 +18,7 @@ from segue.errors import InputError
 from segue.picking.places import at, pick
 from segue.settings import Setting, settings
 from segue.simulation.listener import WHOLE, Crowd, listen, start
-from segue.simulation.neighbours import nearest
+from segue.simulation.neighbours import NearestTracks
 from segue.simulation.world import World
 from segue.statistics.intervals import LEVEL, MeanInterval
 
@@ -181,18 +181,9 @@ def references(world: World, *, hits: NumHits, neighbours: NumNearest) -> Mappin
     Raises:
         InputError: a setting is out of range.
     """
-    num_tracks = len(world.catalog)
-    top, num_kept = world.top_tracks[:hits], min(neighbours, num_tracks - 1)
-    nearest_to = np.full((num_tracks, max(num_kept, 1)), -1, np.int64)
-
-    def true_neighbours(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        new = np.unique(crowd.current[nearest_to[crowd.current, 0] < 0]).astype(np.int64)
-        if num_kept:  # only the lists that are needed: all lists of a large world take a minute
-            nearest_to[new] = nearest(world.embeddings, new, num_kept, exclude_self=True)
-        return np.asarray(nearest_to[crowd.current, (draws * nearest_to.shape[1]).astype(np.int64)])
-
+    num_tracks, top, near = len(world.catalog), world.top_tracks[:hits], NearestTracks(world.embeddings, neighbours)
     return {
         "random": lambda crowd, draws: (draws * num_tracks).astype(np.int64),  # noqa: ARG005
         "popular": lambda crowd, draws: np.asarray(top[(draws * len(top)).astype(np.int64)]),  # noqa: ARG005
-        "true_neighbours": true_neighbours,
+        "true_neighbours": uniformly(lambda crowd: near.of(crowd.current)),
     }

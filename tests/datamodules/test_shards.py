@@ -24,7 +24,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import MANIFEST, Manifest, sha256
-from segue.datamodules.shards.row_maker import RowMaker, ShardTask
+from segue.datamodules.shards.row_maker import RowMaker, SessionRange
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.pair_ranker import PairRanker
@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_keeps_its_whole_shards(
 ) -> None:
     folder, write = tmp_path / "killed", RowMaker.write
 
-    def killed(self: RowMaker, task: ShardTask) -> Any:
+    def killed(self: RowMaker, task: SessionRange) -> Any:
         if (shard := write(self, task)).file == "pairs-00004.parquet":
             task.path.rename(task.path.with_name(f".7.partial.{task.path.name}"))  # half-written
             raise Killed
@@ -154,7 +154,7 @@ def test_shards_are_not_kept_where_only_the_shares_of_the_source_have_changed(
 ) -> None:
     logs, write = Path(shutil.copytree(ring_logs, tmp_path / "logs")), RowMaker.write
 
-    def killed(self: RowMaker, task: ShardTask) -> Any:
+    def killed(self: RowMaker, task: SessionRange) -> Any:
         if task.path.name == "pairs-00003.parquet":
             raise Killed
         return write(self, task)
@@ -393,7 +393,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     monkeypatch.setattr("segue.datamodules.shards.row_maker._write_parquet", full)
     with pytest.raises(OSError, match="No space left on device"):
         shards_of(datamodule_of(ring_logs), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"progress.json"}
+    assert not list(tmp_path.iterdir())
 
 
 def test_columns_for_which_there_is_no_space_are_said_in_a_line_and_leave_nothing(
@@ -402,10 +402,8 @@ def test_columns_for_which_there_is_no_space_are_said_in_a_line_and_leave_nothin
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segue.datamodules.shards.shard_columns._Writer.add", full)
-    message = (
-        r"the columns of the shards, 0\.3 MB, cannot be written into .*: No space left on device; .*datamodule.cache="
-    )
+    monkeypatch.setattr("segue.datamodules.shards.shard_columns._tables_of", full)
+    message = r"the columns of the shards cannot be written into .*: No space left on device; .*datamodule.cache="
     with pytest.raises(InputError, match=message):
         read_shards(copied).setup()
     assert not (copied / "columns").exists()

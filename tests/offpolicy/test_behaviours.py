@@ -35,7 +35,7 @@ def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: P
         "T1": StickyArtist(world=world),
         "T2": Popular(num_tracks=9, world=world),
         "T3": lists(world, file, "weighted", 2),
-        "T4": Oracle(num_candidates=50, world=world),
+        "T4": Oracle(world=world),
     }
     simulate(world, tmp_path / "run", arms, sessions=40)
     folder = LogFolder.open(tmp_path / "run" / "logs")

@@ -1,45 +1,43 @@
 """Policies: which valid events and pairs are left out, and why. Each is a setting, and is counted.
 
-S sessions, E events, P pairs, N tracks, L listeners. Their order: `min_seconds`, `duplicates`, `interleaved`,
-`repeats`, `longest_session`, `min_sessions`, then the split, then `min_count`, then `self_pairs`.
+E events. Their order: `min_seconds`, `duplicates`, `interleaved`, `repeats`, `longest_session`, `min_sessions`, then
+the split, then `min_count`, then `self_pairs`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Int64
 
-from segue.datamodules.pairs.interleaved import check_policy
+from segue.datamodules.pairs.interleaved import POLICIES
 from segue.datamodules.reading.files import refuse_unknown
-from segue.datamodules.reading.table_settings import check_choice
-from segue.errors import check_number
+from segue.settings import Setting, settings
+
+_DROP_OR_KEEP = ("drop", "keep")
 
 
+@settings("datamodule.policies")
 @dataclass(frozen=True, kw_only=True)
 class Policies:
-    """The keys of `datamodule.policies`.
+    """The keys of `datamodule.policies`."""
 
-    Args:
-        duplicates: `drop` or `keep` events that repeat an event: same user, timestamp, track and share.
-        min_seconds: plays that are shorter are left out, in seconds; 0 for none.
-        repeats: `drop` or `keep` later plays of a track in a session.
-        self_pairs: `drop` or `keep` pairs of a track with itself.
-        longest_session: sessions with more tracks are left out; None for no limit.
-        min_count: events of tracks with fewer plays in training are left out; 1 for none.
-        min_sessions: users with fewer sessions are left out; 1 for none.
-        interleaved: sessions of one user at the same time: `separate`, `keep` or `drop`; see `separate`.
-    """
-
-    duplicates: str
-    min_seconds: int | float
-    repeats: str
-    self_pairs: str
-    longest_session: int | None
-    min_count: int
-    min_sessions: int
-    interleaved: str
+    duplicates: Annotated[
+        str, Setting("events that repeat an event: same user, timestamp, track and share", choices=_DROP_OR_KEEP)
+    ]
+    min_seconds: Annotated[float, Setting("plays that are shorter are left out, in seconds; 0 for none", least=0)]
+    repeats: Annotated[str, Setting("later plays of a track in a session", choices=_DROP_OR_KEEP)]
+    self_pairs: Annotated[str, Setting("pairs of a track with itself", choices=_DROP_OR_KEEP)]
+    longest_session: Annotated[
+        int | None, Setting("sessions with more tracks are left out", least=2, hint="null for no limit")
+    ]
+    min_count: Annotated[int, Setting("events of tracks with fewer plays in training are left out", least=1)]
+    min_sessions: Annotated[int, Setting("users with fewer sessions are left out", least=1)]
+    interleaved: Annotated[
+        str, Setting("sessions of one user at the same time; see the function `separate`", choices=POLICIES)
+    ]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Policies":
@@ -52,16 +50,7 @@ class Policies:
             InputError: a key is unknown, or a value is not allowed.
         """
         refuse_unknown(config, [field.name for field in fields(cls)], key="datamodule.policies")
-        policies = cls(**config)
-        for name in ("duplicates", "repeats", "self_pairs"):
-            check_choice(f"datamodule.policies.{name}", getattr(policies, name), ("drop", "keep"))
-        check_policy("datamodule.policies.interleaved", policies.interleaved)
-        check_number("datamodule.policies.min_seconds", policies.min_seconds, least=0)
-        for name in ("min_count", "min_sessions"):
-            check_number(f"datamodule.policies.{name}", getattr(policies, name), whole=True, least=1)
-        if (longest := policies.longest_session) is not None:
-            check_number("datamodule.policies.longest_session", longest, whole=True, least=2, hint="null for no limit")
-        return policies
+        return cls(**config)
 
 
 def duplicates(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "E"]:
@@ -71,16 +60,10 @@ def duplicates(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "E"]:
         columns: the columns `user_id`, `timestamp`, `track` and `share` of events, sorted by user and timestamp.
     """
     user, time = columns["user_id"], columns["timestamp"]
-    ties = np.concatenate([[False], (user[1:] == user[:-1]) & (time[1:] == time[:-1])])[: len(user)]
-    result = np.zeros(len(user), bool)
-    if not ties.any():
-        return result
-    tied = np.flatnonzero(ties | np.concatenate([ties[1:], [False]]))
-    share = np.nan_to_num(columns["share"][tied], nan=-1.0)
-    order = np.lexsort((tied, share, columns["track"][tied], time[tied], user[tied]))
-    keys = [column[order] for column in (share, columns["track"][tied], time[tied], user[tied])]
-    same = np.concatenate([[False], np.logical_and.reduce([key[1:] == key[:-1] for key in keys])])
-    result[tied[order]] = same
+    ties = np.flatnonzero((user[1:] == user[:-1]) & (time[1:] == time[:-1]))
+    tied, result = np.union1d(ties, ties + 1), np.zeros(len(user), bool)
+    keys = {name: columns[name][tied] for name in ("user_id", "timestamp", "track", "share")}
+    result[tied] = pd.DataFrame(keys).duplicated()
     return result
 
 
@@ -88,11 +71,7 @@ def repeats(session: Int64[np.ndarray, "E"], track: Int64[np.ndarray, "E"]) -> B
     """Whether each event plays a track that its session has played before.
 
     Args:
-        session: number of the session of each event, ascending.
+        session: number of the session of each event.
         track: row of the track of each event.
     """
-    order = np.lexsort((track, session))
-    again = np.zeros(len(track), bool)
-    of, what = session[order], track[order]
-    again[order[1:]] = (of[1:] == of[:-1]) & (what[1:] == what[:-1])  # lexsort is stable: the first one comes first
-    return again
+    return np.asarray(pd.DataFrame({"session": session, "track": track}).duplicated())

@@ -1,6 +1,6 @@
 """From sessions to pairs, each in its split, for all sessions or for some of them at a time.
 
-S sessions, P pairs, N tracks. *Parts* are places in `SPLITS`: one for each session or, with `split=pair`, each pair.
+S sessions, E events, P pairs. *Parts* are places in `SPLITS`: one for each session or, with `split=pair`, each pair.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int8, Int64
 from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.pairs.pairs import Pairs, make_pairs
 from segue.datamodules.pairs.sessions import Sessions
-from segue.datamodules.pairs.training_tracks import Plays, TrackFacts, count_plays
+from segue.datamodules.pairs.training_tracks import TrackFacts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,22 +38,6 @@ class SplitPairs:
     dropped: Mapping[str, int]
 
 
-def training_plays(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, num_tracks: int) -> Plays:
-    """Count the training plays of each track.
-
-    Args:
-        sessions: some sessions.
-        parts: of them, or of their pairs.
-        rules: which pairs they make.
-        num_tracks: number of tracks (N).
-    """
-    if rules.split == "pair":
-        train = make_pairs(sessions, rules).where(parts == 0)
-        return count_plays(train.following, train.played_ratio, num_tracks)
-    train_events = sessions.listens.where(parts[sessions.listens.session] == 0)
-    return count_plays(train_events.track, train_events.played_ratio, num_tracks)
-
-
 def pairs_in_splits(
     sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, facts: TrackFacts
 ) -> SplitPairs:
@@ -65,21 +49,19 @@ def pairs_in_splits(
         rules: which pairs they make.
         facts: of the tracks.
     """
-    listens, dropped = sessions.listens, {}
+    listens, is_by_pair, dropped = sessions.listens, rules.split == "pair", {}
     listens = replace(listens, played_ratio=facts.shares(listens.track, listens.played_ratio))
-    sessions, remaining, part = replace(sessions, listens=listens), np.arange(len(sessions)), None
-    if rules.split != "pair":
-        left_out = {}
-        if rules.policies.min_count > 1:
-            left_out["min_count"] = facts.rare[listens.track]
-        if rules.cold_share:  # as if these tracks had not been released yet
-            left_out["cold_share"] = facts.hidden[listens.track] & (parts[listens.session] == 0)
-        if left_out:
-            sessions, remaining = sessions.without(left_out)
-        part = parts[remaining]
+    sessions, remaining = replace(sessions, listens=listens), np.arange(len(sessions))
+    left_out: dict[str, Bool[np.ndarray, E]] = {}
+    if rules.policies.min_count > 1 and not is_by_pair:
+        left_out["min_count"] = facts.rare[listens.track]
+    if rules.cold_share:  # as if these tracks had not been released yet
+        left_out["cold_share"] = facts.hidden[listens.track] & (parts[listens.session] == 0)
+    if left_out:
+        sessions, remaining = sessions.without(left_out)
     pairs = make_pairs(sessions, rules)
     is_kept = np.ones(len(pairs), bool)
-    if part is None:
+    if is_by_pair:
         is_kept = ~(facts.rare[pairs.previous] | facts.rare[pairs.following])
         dropped["min_count"] = int((~is_kept).sum())
     if rules.policies.self_pairs == "drop":
@@ -89,9 +71,9 @@ def pairs_in_splits(
     return SplitPairs(
         sessions=sessions,
         remaining=remaining,
-        part=part,
+        part=None if is_by_pair else parts[remaining],
         pairs=pairs,
-        part_of_pair=parts if part is None else part[pairs.session],
+        part_of_pair=parts if is_by_pair else parts[remaining][pairs.session],
         is_kept=is_kept,
         dropped=dropped,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.catalog import Listens
@@ -143,9 +144,8 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
     if has_clock and policies.duplicates == "drop" and (again := duplicates(events)).any():
         dropped["duplicates"] = int(again.sum())
         events = _where(events, ~again)
-    starts_user, pause = changes(events["user_id"]), np.diff(events["timestamp"])
-    num_tied = int((~starts_user[1:] & (pause == 0)).sum()) if has_clock else 0
-    begins = starts_user.copy()
+    begins, pause = changes(events["user_id"]), np.diff(events["timestamp"])
+    num_tied = int((~begins[1:] & (pause == 0)).sum()) if has_clock else 0
     if "is_last" in events:
         begins |= np.roll(events["is_last"], 1)
     if "source_session" in events:
@@ -153,22 +153,20 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
     begins[1:] |= pause > rules.session_gap_ms
     num_interleaved, num_before = 0, len(begins)
     if "recommendation" in events:
-        separated = separate(events, begins, policy=policies.interleaved, gap_ms=rules.session_gap_ms)
-        events, begins, num_interleaved = separated
+        policy, gap_ms = policies.interleaved, rules.session_gap_ms
+        events, begins, num_interleaved = separate(events, begins, policy=policy, gap_ms=gap_ms)
         dropped["interleaved"] = num_before - len(begins)
     if reading.share == "gap":
         events["share"] = _shares_of_gaps(events, begins)
-    start, session, is_first = np.flatnonzero(begins), begins.cumsum() - 1, changes(events["user_id"])[begins]
-    nth, listener = np.arange(len(start)), is_first.cumsum() - 1
+    session, is_first = begins.cumsum() - 1, changes(events["user_id"])[begins]
+    nth, listener = np.arange(len(is_first)), is_first.cumsum() - 1
     number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
     kept = _kept(policies, session, events["track"], listener, dropped)
     if not kept.all():
         events, session = _where(events, kept), session[kept]
-    length = np.bincount(session, minlength=len(start))
+    length = np.bincount(session, minlength=len(nth))
     start, some = length.cumsum() - length, np.flatnonzero(length)
-    started, position = events["timestamp"][start[some]], events["position"][start[some]]
-    by_start = in_order_of_start(started, position)
-    some, position = some[by_start], position[by_start]
+    some = some[in_order_of_start(events["timestamp"][start[some]], events["position"][start[some]])]
     session, place, event = gather(start[some], length[some])
     sessions = Sessions(
         user=events["user_id"][start[some]],
@@ -186,7 +184,7 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
         num_tied=num_tied,
         dropped=dropped,
     )
-    return CutEvents(sessions, position, int(is_first.sum()))
+    return CutEvents(sessions, events["position"][start[some]], int(is_first.sum()))
 
 
 def in_order_of_start(started: Int64[np.ndarray, "S"], position: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
@@ -224,23 +222,16 @@ def _where(events: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np
 
 
 def _sorted(events: dict[str, np.ndarray], *, has_clock: bool) -> dict[str, np.ndarray]:
-    """The events by user, time and row; a session of the source stays together."""
-    order = np.lexsort((events["position"], events["timestamp"], events["user_id"]))
-    ordered = {name: events.pop(name)[order] for name in tuple(events)}
-    return _together(ordered) if has_clock and "source_session" in ordered else ordered
-
-
-def _together(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Move the events of each session of the source to its first event, if other sessions lie between them."""
-    user, session = events["user_id"], events["source_session"]
-    order = np.lexsort((np.arange(len(user)), session, user))
-    begins = changes(user[order]) | changes(session[order])
-    first = np.empty(len(user), np.int64)
-    first[order] = order[np.flatnonzero(begins)][begins.cumsum() - 1]
-    if (np.diff(first) >= 0).all():
-        return events
-    order = np.lexsort((np.arange(len(user)), first))
-    return _where(events, order)
+    """The events by user, time and row; a session of the source stays together, where its first event is."""
+    users = (events["user_id"] - events["user_id"].min(initial=0)).astype("<i8").view("<u2").reshape(-1, 4)
+    order = np.lexsort((events["position"], events["timestamp"], *users.T))  # numpy sorts short numbers by their digits
+    events = {name: events.pop(name).take(order) for name in tuple(events)}
+    if has_clock and "source_session" in events:
+        sessions = pd.DataFrame({name: events[name] for name in ("user_id", "source_session")})
+        number = sessions.groupby(["user_id", "source_session"], sort=False).ngroup().to_numpy()
+        if (np.diff(number) < 0).any():
+            return _where(events, np.argsort(number, kind="stable"))
+    return events
 
 
 def _shares_of_gaps(events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "E"]) -> Float32[np.ndarray, "E"]:

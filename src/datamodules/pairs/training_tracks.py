@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int8, Int64
 
 from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules
+from segue.datamodules.pairs.pairs import make_pairs
+from segue.datamodules.pairs.sessions import Sessions
 from segue.errors import InputError
 
 Plays = tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N"]]
@@ -45,14 +47,21 @@ class TrackFacts:
         return np.asarray(np.minimum(played_ratio / self.longest[track], np.float32(1.0)))
 
 
-def count_plays(track: Int64[np.ndarray, "E"], played_ms: Float32[np.ndarray, "E"], num_tracks: int) -> Plays:
-    """Count some training events.
+def training_plays(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: PairRules, num_tracks: int) -> Plays:
+    """Count the training plays of each track.
 
     Args:
-        track: row of the track of each event.
-        played_ms: how long it was played, in milliseconds; NaN where this is unknown.
+        sessions: some sessions.
+        parts: place in `SPLITS` of each of them or, with `split=pair`, of each of their pairs.
+        rules: which pairs they make.
         num_tracks: number of tracks (N).
     """
+    if rules.split == "pair":
+        train = make_pairs(sessions, rules).where(parts == 0)
+        track, played_ms = train.following, train.played_ratio
+    else:
+        events = sessions.listens.where(parts[sessions.listens.session] == 0)
+        track, played_ms = events.track, events.played_ratio
     longest = np.zeros(num_tracks, np.float32)
     np.maximum.at(longest, track, np.nan_to_num(played_ms, nan=0.0))
     return np.bincount(track, minlength=num_tracks), longest

@@ -17,8 +17,8 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.sessions import session_keys
 from segue.datamodules.pairs.training_tracks import track_facts
 from segue.datamodules.reading.table import Reading
-from segue.datamodules.shards.engines import Engine
-from segue.datamodules.shards.row_maker import RowMaker, SessionRange, ShardTask
+from segue.datamodules.shards.engines import DuckDBEngine
+from segue.datamodules.shards.row_maker import RowMaker, SessionRange
 from segue.datamodules.shards.session_files import SessionFiles, write_events
 from segue.datamodules.splits import split
 
@@ -32,11 +32,10 @@ class PreparedRows:
         catalog: the tracks.
         reading: what was read.
         hidden: True for each track that is hidden from training.
-        numbers: of rows and events, and of pairs by their split.
+        numbers: of `rows` and `events`, of pairs by their split, of sessions that ran at the same time as another one
+            of their user (`interleaved`), and of events with the timestamp of the event before them (`tied`).
         remaining: numbers of the sessions that are left, among all of `maker` (S).
         num_listeners: number of listeners.
-        num_interleaved: number of sessions that ran at the same time as another one of their user.
-        num_tied: number of events with the timestamp of the event before them.
         dropped: number of events (of pairs) that each rule left out.
         digests: of the rows of each range.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.
@@ -50,29 +49,27 @@ class PreparedRows:
     numbers: Mapping[str, int]
     remaining: Int64[np.ndarray, "S"]
     num_listeners: int
-    num_interleaved: int
-    num_tied: int
     dropped: Mapping[str, int]
     digests: list[str]
     parts: Int8[np.ndarray, "_"]
     pairs_before: Int64[np.ndarray, "_"]
 
-    def shards(self, folder: Path, rows_at_once: int) -> list[ShardTask]:
+    def shards(self, folder: Path, rows_at_once: int) -> list[SessionRange]:
         """The shards in their order.
 
         Args:
             folder: where they will be written.
             rows_at_once: number of rows of a shard, about.
         """
-        tasks: list[ShardTask] = []
+        tasks: list[SessionRange] = []
         for first, end in _edges(len(self.remaining), self.numbers["rows"], rows_at_once):
             low, last = self.remaining[[first, end - 1]].tolist()
-            whole = _range(self.maker, self.parts, self.pairs_before, low, last + 1)
-            tasks.append(ShardTask(folder / f"pairs-{len(tasks):05d}.parquet", whole, first))
+            parts = _parts_of(self.maker, self.parts, self.pairs_before, low, last + 1)
+            tasks.append(SessionRange(low, last + 1, parts, first, folder / f"pairs-{len(tasks):05d}.parquet"))
         return tasks
 
 
-def prepare_rows(datamodule: PairDataModule, engine: Engine, folder: Path, rows_at_once: int) -> PreparedRows:
+def prepare_rows(datamodule: PairDataModule, engine: DuckDBEngine, folder: Path, rows_at_once: int) -> PreparedRows:
     """Read a source, cut and split its sessions, and count the rows.
 
     Args:
@@ -92,26 +89,27 @@ def prepare_rows(datamodule: PairDataModule, engine: Engine, folder: Path, rows_
         write_events(source, folder, engine.num_parts(reading.num_events))
     files = SessionFiles(folder=folder, reading=reading, rules=rules)
     cut = list(engine.map(files.cut, files.parts))
-    sessions = files.number([part.num_listeners for part in cut])
-    pairs_before = np.append(0, sessions.num_pairs.cumsum())
-    num_sessions, num_pairs = len(sessions.user), int(pairs_before[-1])
+    user, number, num_pairs = files.number([num_listeners for num_listeners, *_ in cut]).values()
+    pairs_before = np.append(0, num_pairs.cumsum())
 
     def keys() -> Shaped[np.ndarray, "S"]:
-        return session_keys(sessions.user if names is None else names[sessions.user], sessions.number)
+        return session_keys(user if names is None else names[user], number)
 
-    parts = split(kind, rules.split_seed, num_sessions, num_pairs, keys)
+    parts = split(kind, rules.split_seed, len(user), int(pairs_before[-1]), keys)
     maker = RowMaker(files=files, rules=rules, num_tracks=len(catalog))
-    edges = _edges(num_sessions, num_sessions + num_pairs, rows_at_once)  # rows: first events, and pairs
-    ranges = [_range(maker, parts, pairs_before, first, end) for first, end in edges]
+    edges = _edges(len(user), len(user) + int(pairs_before[-1]), rows_at_once)  # rows: first events, and pairs
+    ranges = [
+        SessionRange(first, end, _parts_of(maker, parts, pairs_before, first, end), first, folder)
+        for first, end in edges
+    ]
     is_longest = reading.share == "longest"
     facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=is_longest)
     maker = replace(maker, facts=facts)
     counts = list(engine.map(maker.count, ranges))
     numbers, dropped = Counter[str](), Counter[str]()
-    for range_counts in counts:
-        numbers.update(range_counts.numbers)
-    for part_counts in (*(part.dropped for part in cut), *(part.dropped for part in counts)):
-        dropped.update(part_counts)
+    for counted in (*(of_part[1:] for of_part in cut), *((some.numbers, some.dropped) for some in counts)):
+        numbers.update(counted[0])
+        dropped.update(counted[1])
     return PreparedRows(
         maker=maker,
         catalog=catalog,
@@ -120,8 +118,6 @@ def prepare_rows(datamodule: PairDataModule, engine: Engine, folder: Path, rows_
         numbers=numbers,
         remaining=np.concatenate([np.empty(0, np.int64), *(some.remaining for some in counts)]),
         num_listeners=max((some.num_listeners for some in counts), default=0),
-        num_interleaved=sum(part.num_interleaved for part in cut),
-        num_tied=sum(part.num_tied for part in cut),
         dropped=dict(dropped),
         digests=[some.digest for some in counts],
         parts=parts,
@@ -135,8 +131,8 @@ def _edges(num_sessions: int, num_rows: int, rows_at_once: int) -> Iterator[tupl
     return ((first, min(first + at_once, num_sessions)) for first in range(0, num_sessions, at_once))
 
 
-def _range(
+def _parts_of(
     maker: RowMaker, parts: Int8[np.ndarray, "_"], pairs_before: Int64[np.ndarray, "_"], first: int, end: int
-) -> SessionRange:
-    edges = pairs_before[[first, end]] if maker.rules.split == "pair" else (first, end)
-    return SessionRange(first, end, parts[slice(*edges)])
+) -> Int8[np.ndarray, "_"]:
+    """The parts of a range of sessions, or of their pairs."""
+    return parts[pairs_before[first] : pairs_before[end]] if maker.rules.split == "pair" else parts[first:end]

@@ -8,19 +8,23 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int8, Int64
 
 from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.pairs.pairs import paired_events
-from segue.datamodules.pairs.pairs_in_splits import SplitPairs, pairs_in_splits, training_plays
-from segue.datamodules.pairs.training_tracks import Plays, TrackFacts
+from segue.datamodules.pairs.pairs_in_splits import SplitPairs, pairs_in_splits
+from segue.datamodules.pairs.training_tracks import Plays, TrackFacts, training_plays
 from segue.datamodules.shards.manifest import ROW, Shard, sha256
 from segue.datamodules.shards.session_files import SessionFiles
 from segue.datamodules.splits import SPLITS
 from segue.runs.atomic import write_whole
+
+_RISING = dict.fromkeys(("session", "timestamp"), "DELTA_BINARY_PACKED")
+"""Columns whose values hardly repeat, with their encoding in Parquet: dictionaries would make files half as large
+again."""
 
 
 class SessionRange(NamedTuple):
@@ -30,11 +34,15 @@ class SessionRange(NamedTuple):
         first: number of the first one, among all sessions that `SessionFiles` has.
         end: the number after that of the last one.
         parts: place in `SPLITS` of each session, or of each of their pairs.
+        number: the number of the first session in the shards.
+        path: of the shard.
     """
 
     first: int
     end: int
     parts: Int8[np.ndarray, "_"]
+    number: int
+    path: Path
 
 
 class RangeCounts(NamedTuple):
@@ -55,20 +63,6 @@ class RangeCounts(NamedTuple):
     digest: str
 
 
-class ShardTask(NamedTuple):
-    """A shard that is to be written.
-
-    Attributes:
-        path: of its file.
-        sessions: its sessions, and those between them that are left out.
-        first: the number of its first session in the shards.
-    """
-
-    path: Path
-    sessions: SessionRange
-    first: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class RowMaker:
     """Makes rows from ranges of sessions; what it returns can be computed on another machine.
@@ -87,43 +81,38 @@ class RowMaker:
 
     def plays(self, sessions: SessionRange) -> Plays:
         """Count the training plays of each track."""
-        return training_plays(
-            self.files.load(sessions.first, sessions.end), sessions.parts, self.rules, self.num_tracks
-        )
+        loaded = self.files.load(sessions.first, sessions.end)
+        return training_plays(loaded, sessions.parts, self.rules, self.num_tracks)
 
     def count(self, sessions: SessionRange) -> RangeCounts:
         """Count rows."""
-        found, rows = self._rows(sessions, sessions.first)
+        found, rows, pairs = self._rows(sessions)
         sha = hashlib.sha256()
         for column in rows.values():
             sha.update(np.ascontiguousarray(column).data)
-        pairs = np.bincount(found.part_of_pair[found.is_kept], minlength=len(SPLITS))
-        numbers = {"rows": len(rows["session"]), "events": len(found.sessions.place)}
         return RangeCounts(
             remaining=sessions.first + found.remaining,
-            numbers=Counter({**numbers, **dict(zip(SPLITS, pairs.tolist(), strict=True))}),
+            numbers=Counter({"rows": len(rows["session"]), "events": len(found.sessions.place), **pairs}),
             num_listeners=int(rows["listener"].max(initial=-1)) + 1,
             dropped=Counter({**found.sessions.dropped, **found.dropped}),
             digest=sha.hexdigest(),
         )
 
-    def write(self, shard: ShardTask) -> Shard:
+    def write(self, shard: SessionRange) -> Shard:
         """Write a shard. Its file appears when it is whole."""
-        found, rows = self._rows(shard.sessions, shard.first)
+        _, rows, pairs = self._rows(shard)
         write_whole(shard.path, lambda partial: _write_parquet(rows, partial))
-        pairs = np.bincount(found.part_of_pair[found.is_kept], minlength=len(SPLITS))
+        size = shard.path.stat().st_size
         return Shard(
-            file=shard.path.name,
-            rows=len(rows["session"]),
-            bytes=shard.path.stat().st_size,
-            sha256=sha256(shard.path),
-            pairs=dict(zip(SPLITS, pairs.tolist(), strict=True)),
+            file=shard.path.name, rows=len(rows["session"]), bytes=size, sha256=sha256(shard.path), pairs=pairs
         )
 
-    def _rows(self, sessions: SessionRange, first: int) -> tuple[SplitPairs, dict[str, np.ndarray]]:
+    def _rows(self, sessions: SessionRange) -> tuple[SplitPairs, dict[str, np.ndarray], dict[str, int]]:
+        """Pairs of sessions, their rows, and number of pairs of each split."""
         assert self.facts is not None, "rows need to know the tracks"
         found = pairs_in_splits(self.files.load(sessions.first, sessions.end), sessions.parts, self.rules, self.facts)
-        return found, rows_of(found, self.rules, first)
+        pairs = np.bincount(found.part_of_pair[found.is_kept], minlength=len(SPLITS)).tolist()
+        return found, rows_of(found, self.rules, sessions.number), dict(zip(SPLITS, pairs, strict=True))
 
 
 def rows_of(found: SplitPairs, rules: PairRules, first: int) -> dict[str, np.ndarray]:
@@ -163,10 +152,8 @@ def _write_parquet(rows: Mapping[str, np.ndarray], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {}
-    for name, kind in ROW.items():
-        column = rows[name]
-        is_null = np.isnan(column) if name == "played_ratio" else column < 0
-        mask = is_null if name in ("played_ratio", "previous_position", "previous") else None
-        columns[name] = pa.array(column, pa.type_for_alias(kind), mask=mask)
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    null = {"played_ratio": np.isnan(rows["played_ratio"])}
+    null |= {name: rows[name] < 0 for name in ("previous_position", "previous")}
+    columns = {name: pa.array(rows[name], pa.type_for_alias(kind), mask=null.get(name)) for name, kind in ROW.items()}
+    others = [name for name in ROW if name not in _RISING]
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=others, column_encoding=_RISING)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.shards.engines import Engine
+from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import VERSION, Manifest, Shard, sha256
 from segue.datamodules.shards.prepared_rows import PreparedRows, prepare_rows
 from segue.datamodules.shards.shard_vocabulary import write_vocabulary
@@ -45,7 +45,9 @@ class Preparation:
     shard_rows: int
 
 
-def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, folder: Path) -> tuple[Manifest, int]:
+def write_shards(
+    datamodule: PairDataModule, engine: DuckDBEngine, what: Preparation, folder: Path
+) -> tuple[Manifest, int]:
     """Write the shards of a source. Finished shards of a run that was killed are kept.
 
     Args:
@@ -70,12 +72,14 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
         rows = prepare_rows(datamodule, engine, staging, what.shard_rows)
         pairs = {name: rows.numbers[name] for name in SPLITS}
         num_sessions = len(rows.remaining)
-        _check_pairs(pairs, num_sessions, str(datamodule.path), datamodule.rules.split)
-        state = {
-            "version": VERSION,
-            "settings": digest({"source": dict(what.source), "recipe": what.recipe, "rows": what.shard_rows}),
-            "rows": rows.digests,
-        }
+        if empty := [name for name, num in pairs.items() if not num]:
+            raise InputError(
+                f"no pairs left for {' and '.join(empty)}: {num_sessions} sessions with {sum(pairs.values())} pairs in "
+                f"{datamodule.path} are too few for split={datamodule.rules.split}; see python describe.py, or add "
+                "more logs"
+            )
+        settings = {"source": dict(what.source), "recipe": what.recipe, "rows": what.shard_rows}
+        state = {"version": VERSION, "settings": digest(settings), "rows": rows.digests}
         shards, num_kept = _write_shards(engine, rows, what.shard_rows, folder, state)
         vocabulary = write_vocabulary(rows.catalog, rows.hidden, folder)
         manifest = Manifest(
@@ -87,8 +91,7 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
             engine=engine.name,
             source=what.source,
             counts={
-                "rows": rows.numbers["rows"],
-                "events": rows.numbers["events"],
+                **{name: rows.numbers[name] for name in ("rows", "events")},
                 "sessions": num_sessions,
                 "listeners": rows.num_listeners,
                 "tracks": len(rows.catalog),
@@ -98,8 +101,8 @@ def write_shards(datamodule: PairDataModule, engine: Engine, what: Preparation, 
             pairing=datamodule.rules.pairing,
             by_pair=datamodule.rules.split == "pair",
             has_clock="timestamp" in rows.reading.columns,
-            num_interleaved=rows.num_interleaved,
-            num_tied=rows.num_tied,
+            num_interleaved=rows.numbers["interleaved"],
+            num_tied=rows.numbers["tied"],
             dropped=rows.dropped,
             reading=rows.reading,
             vocabulary=vocabulary,
@@ -136,25 +139,16 @@ def source_settings(config: Any) -> dict[str, Any]:
 _OF_THE_RUN = ("rejected_path", "rejected_text", "max_rejected", "batch_size", "history", "seed")
 
 
-def _check_pairs(pairs: Mapping[str, int], num_sessions: int, path: str, split: str) -> None:
-    if empty := [name for name, num in pairs.items() if not num]:
-        raise InputError(
-            f"no pairs left for {' and '.join(empty)}: {num_sessions} sessions with {sum(pairs.values())} pairs "
-            f"in {path} are too few for split={split}; see python describe.py, or add more logs"
-        )
-
-
 def _write_shards(
-    engine: Engine, rows: PreparedRows, shard_rows: int, folder: Path, state: Mapping[str, Any]
+    engine: DuckDBEngine, rows: PreparedRows, shard_rows: int, folder: Path, state: Mapping[str, Any]
 ) -> tuple[list[Shard], int]:
     tasks, kept = rows.shards(folder, shard_rows), _finished(folder, state)
     for stale in set(folder.glob("*.parquet")) - {folder / name for name in kept}:
         stale.unlink()
     done = dict(kept)
-    write_record({**state, "shards": [asdict(shard) for shard in done.values()]}, folder / _PROGRESS)
     for shard in engine.map(rows.maker.write, [task for task in tasks if task.path.name not in kept]):
         done[shard.file] = shard
-        write_record({**state, "shards": [asdict(shard) for shard in done.values()]}, folder / _PROGRESS)
+        write_record({**state, "shards": [asdict(one) for one in done.values()]}, folder / _PROGRESS)
     return [done[task.path.name] for task in tasks], len(kept)
 
 

@@ -10,25 +10,20 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from segue.datamodules.shards.engines import Result, Task
-from segue.errors import InputError, check_number
+from segue.datamodules.shards.engines import DuckDBEngine, Result, Task
+from segue.errors import InputError
 from segue.runs.provenance import ROOT
+from segue.settings import Setting, settings
 
 _ANSWER_S = 10
 """Seconds within which the master of a cluster must accept a connection."""
 
 
-class SparkEngine:
+@settings("spark")
+class SparkEngine(DuckDBEngine):
     """Tasks as Python functions on Spark.
-
-    Args:
-        master: `local[*]`, `spark://<host>:<port>`, `yarn` or `k8s://<address>`.
-        driver_memory: memory of this process for Spark, such as `4g`.
-        executor_memory: memory of the Python processes of each executor of a cluster.
-        partitions: number of parts into which the listeners are divided, at least 1.
-        conf: other settings of Spark, by their names.
 
     Raises:
         InputError: pyspark or Java is missing, a setting is out of range, or nobody answers for `spark://…`.
@@ -39,13 +34,12 @@ class SparkEngine:
     def __init__(
         self,
         *,
-        master: str,
-        driver_memory: str,
-        executor_memory: str,
-        partitions: int,
+        master: Annotated[str, Setting("local[*], spark://<host>:<port>, yarn or k8s://<address>")],
+        driver_memory: Annotated[str, Setting("memory of this process for Spark, such as 4g")],
+        executor_memory: Annotated[str, Setting("memory of the Python processes of each executor of a cluster")],
+        partitions: Annotated[int, Setting("number of parts into which the listeners are divided", least=1)],
         conf: Mapping[str, Any],
     ) -> None:
-        check_number("spark.partitions", partitions, whole=True, least=1)
         check_spark()
         _refuse_nobody(master)
         self._master, self._partitions = master, partitions
