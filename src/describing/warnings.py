@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from segue.datamodules.pairs.left_out import Policies
+from segue.datamodules.pairs.pair_rules import Policies
 from segue.describing.clock import DAY_MS, Clock
 from segue.describing.material import Material
 from segue.describing.measures import Facts

@@ -23,6 +23,7 @@ _GONE = {"fixed_alpha", "num_candidates"}
 _MOVED = {
     "models.context.LastTrack": "models.context.last_track.LastTrack",
     "models.context.Session": "models.context.session.Session",
+    "simulation.session_lists.recommended": "simulation.policies.recommended",
 }
 """What has another name in this package than in runs of before."""
 _TARGET = "_target_"

@@ -1,4 +1,4 @@
-"""Policies: the recommendations of an arm to each session of a crowd.
+"""Policies: the recommendations of an arm to each session of a crowd, and how they are named.
 
 S sessions, T tracks played so far, N tracks in the catalogue, K tracks of a list.
 """
@@ -6,28 +6,44 @@ S sessions, T tracks played so far, N tracks in the catalogue, K tracks of a lis
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import aiohttp
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 from scipy.special import expit
 
+from segue.assignment import check_arms
 from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
+from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
 from segue.runs.recommendations import Recommendations, file_digest
+from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
+from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from segue.settings import Setting, settings
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import NearestTracks
 from segue.simulation.world import World
 
-_Result = TypeVar("_Result")
-
 _CANDIDATES = 1024
 """Tracks per session whose shares `Oracle` keeps up to date. Their number changes the speed only."""
+
+_BLOCK = 256
+"""Sessions whose candidates are searched together: enough for fast arrays, few enough for the cache."""
+
+
+_BY_ADDRESS = {"recommendations": "path", "service": "url"}
+"""Policies that are named by the file or service they read, and the setting that takes that name."""
+
+_TEMPLATES = {"url": "service", "stored": "recommendations", "path": "recommendations"}
+"""The template of a name that is not itself one, by its kind."""
+
+Locate = Callable[[str], Path]
+"""Finds the `recommendations.jsonl` of the name of a run or a registered model."""
 
 
 class Recommended(NamedTuple):
@@ -68,13 +84,6 @@ class Policy(ABC):
             rng: draws the recommendations; for parts of a crowd it is replaced before each call of `recommend`.
         """
         self.rng = rng
-
-    def look(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
-        """See all sessions of a step, before `recommend` is asked for them or for parts of them.
-
-        Args:
-            crowd: the sessions.
-        """
 
     @abstractmethod
     def recommend(self, crowd: Crowd) -> Recommended:
@@ -229,6 +238,98 @@ class Lists(Picks):
         return rows.astype(np.int64)
 
 
+@settings("recommendations")
+class SessionLists(Lists):
+    """Recommends of the lists of the last tracks what is best for the session, by its query vector.
+
+    The K best, as many as a list has, take the place of the list of the last track; `pick` and `artist_gap` apply
+    to them. With `ranked` and no exploration all candidates do, so that `artist_gap` finds other artists. Tracks
+    already heard follow the rule of the training run, and are left out where `pick` never repeats a track.
+
+    Args:
+        path: a `recommendations.jsonl` with `vectors.npz` beside it.
+        world: the world whose tracks are recommended; both files must be of its catalogue.
+        picking: other settings of `Lists`; what it explores is the list of the K best.
+
+    Raises:
+        InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        num_lists: Annotated[int, Setting("number of last tracks whose lists are searched", least=1, most=MOST_LISTS)],
+        world: World,
+        **picking: Any,
+    ) -> None:
+        super().__init__(path=path, world=world, **picking)
+        if self.is_of_users:
+            raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
+        file, how = Path(path).with_name(FILE), {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
+        vectors = SessionVectors.read(file, world.catalog)
+        self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=how["pick"] == "uniform")
+        self.hint = gap_hint(vectors, **how)
+        """What is wrong with `pick`; see `gap_hint`."""
+        self._num_kept = self._search.num_kept(**how, exploration=self.picker.exploration)
+        self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
+
+    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        """The best tracks for each session.
+
+        Args:
+            crowd: the sessions.
+        """
+        return session_candidates(self._search, crowd, k=self._num_kept)
+
+
+def session_candidates(search: SessionSearch, crowd: Crowd, *, k: int) -> Int32[np.ndarray, "S K"]:
+    """The best tracks of the lists of the last tracks of each session.
+
+    Args:
+        search: finds them.
+        crowd: the sessions.
+        k: how many are kept (K).
+
+    Returns:
+        Rows, best first; -1 fills up.
+    """
+    found = np.empty((len(crowd), 0), np.int32)
+    tracks, shares = crowd.tracks[::-1], crowd.shares[: -search.length - 1 : -1]
+    # lists with the same largest row are similar: of sessions one after another most vectors are in the cache already
+    order = search.lists.take(crowd.current, axis=0).max(axis=1, initial=-1).argsort(kind="stable")
+    for first in range(0, max(len(crowd), 1), _BLOCK):
+        some = order[first : first + _BLOCK]
+        played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
+        best = search.best(tracks.take(some, axis=1).T, played, k)
+        if not first:
+            found = np.empty((len(crowd), best.shape[1]), np.int32)
+        found[some] = best
+    return found
+
+
+def recommended(*, path: str, context: str | None, num_lists: int, world: World, **picking: Any) -> Lists:
+    """The policy of a recommendations file: lists of the last track, or the session as the query.
+
+    Args:
+        path: a `recommendations.jsonl`.
+        context: `last` or `session`; None for that of the training run, which is in its `vectors.npz` beside the file.
+        num_lists: see `SessionLists`.
+        world: the world whose tracks are recommended.
+        picking: other settings of `Lists`.
+
+    Returns:
+        The policy.
+
+    Raises:
+        InputError: the file or its vectors cannot be read, or a setting is out of range.
+    """
+    lists = Lists(path=path, world=world, **picking)
+    if context_of("recommendations", context, Path(path)) == "last" or (context is None and lists.is_of_users):
+        return lists
+    return SessionLists(path=path, world=world, num_lists=num_lists, **picking)
+
+
 @settings("true_neighbours")
 class TrueNeighbours(Policy):
     """Recommends one of the tracks nearest to the last track by true embeddings: the lists of a perfect item model.
@@ -342,12 +443,12 @@ class RemoteService(Policy):
         super().__init__(world=world, policy="service", url=url.rstrip("/"))
         self._url, self._connections, self._retries, self._timeout_s = url.rstrip("/"), connections, retries, timeout_s
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._loop: asyncio.AbstractEventLoop | None = None  # created where it is used, which may be another process
+        self._runner = asyncio.Runner()  # starts where it is used, which may be another process
         self._session: aiohttp.ClientSession | None = None
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        ids = np.array([self._track_of(answer) for answer in self._run(self._post_all("next", crowd))], np.int64)
+        ids = np.array([self._track_of(answer) for answer in self._runner.run(self._post_all("next", crowd))], np.int64)
         rows = self.world.catalog.rows_of(ids)
         if (rows < 0).any():
             track = ids[int((rows < 0).argmax())]
@@ -363,19 +464,13 @@ class RemoteService(Policy):
         Args:
             crowd: the sessions after their last track.
         """
-        self._run(self._post_all("last", crowd))
+        self._runner.run(self._post_all("last", crowd))
 
     def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
-            self._run(self._session.close())
-        if self._loop is not None:
-            self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-        return self._loop.run_until_complete(work)
+            self._runner.run(self._session.close())
+        self._runner.close()
 
     def _track_of(self, answer: Any) -> int:
         track = answer.get("track") if isinstance(answer, dict) else None
@@ -423,3 +518,58 @@ class RemoteService(Policy):
         raise InputError(
             f"POST {url} failed {attempt + 1} times, last with {problem}; check that the service of this world runs"
         )
+
+
+def make_policies(
+    arms: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate
+) -> dict[str, Policy]:
+    """Create the policy of each arm.
+
+    Args:
+        arms: the recommender of each arm: one of `templates`, a path, `run:…`, `model:…` or `http://…`; or a mapping
+            with this name under `recommender` and settings of this arm beside it.
+        templates: factory of each kind of policy, with its default settings.
+        world: the world whose tracks they recommend.
+        locate: finds the file of a run or a model.
+
+    Returns:
+        The policy of each arm, in the order of the arms.
+
+    Raises:
+        InputError: an arm has an invalid name, names no recommender, or names one that cannot be read.
+    """
+    if not isinstance(arms, Mapping):
+        raise InputError(
+            f"arms must be a mapping from arms to recommenders, such as arms={{C: random, T1: popular}}, got {arms!r}"
+        )
+    return {arm: _policy(f"arms.{arm}", arms[arm], templates, world, locate) for arm in check_arms(arms)}
+
+
+def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
+    name = recommender_name(given)
+    if name is None:
+        raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
+    settings = {key: given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
+    named = parse_name(name)
+    kind = _TEMPLATES.get(named.kind, name)
+    address = str(locate(named.name)) if named.kind == "stored" else named.name
+    if kind not in templates or name in _BY_ADDRESS:
+        others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
+        raise InputError(unknown_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
+    settings |= {_BY_ADDRESS[kind]: address} if named.kind != "word" else {}
+    known = set(templates[kind].keywords)
+    if unknown := sorted(map(str, set(settings) - known - {_BY_ADDRESS.get(kind)})):
+        listed = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
+    policy: Policy = templates[kind](**settings, world=world)
+    return policy
+
+
+def hints(policies: Mapping[str, Policy]) -> list[str]:
+    """What is wrong with the settings of each arm, a line each.
+
+    Args:
+        policies: the policy of each arm.
+    """
+    hints_of = ((arm, policy.hint) for arm, policy in policies.items() if isinstance(policy, SessionLists))
+    return [f"arm {arm}: {hint}" for arm, hint in hints_of if hint]

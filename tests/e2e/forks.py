@@ -118,7 +118,7 @@ _IMPORTED = (
     "segue.tracking.logger",
     *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
     *("pytest", "hypothesis", "alembic.command", "mlflow.system_metrics.system_metrics_monitor"),
-    *("segue.callbacks.assembly", "segue.comparison.report", "segue.verdicts.report", "segue.simulation.arm_policies"),
+    *("segue.callbacks.assembly", "segue.comparison.report", "segue.verdicts.report", "segue.simulation.policies"),
 )
 """In this order: the first says how MLflow is to behave. MLflow imports its store of sqlite at the first call, which
 takes longer than the rest of a small training."""
@@ -128,7 +128,7 @@ def _modules_of_verbs() -> list[str]:
     """Modules that verbs import in their functions; not those of the service, which is never a fork."""
     modules = (module.name for module in pkgutil.walk_packages(segue.__path__, "segue."))
     return [
-        name for name in modules if not name.startswith(("segue.serving", "segue.room", "segue.simulation.environment"))
+        name for name in modules if not name.startswith(("segue.serving", "segue.room"))
     ]
 
 

@@ -16,8 +16,7 @@ from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Played
-from segue.simulation.policies import Lists, Oracle, Popular, Random, StickyArtist
-from segue.simulation.session_lists import SessionLists
+from segue.simulation.policies import Lists, Oracle, Popular, Random, SessionLists, StickyArtist
 from segue.simulation.world import World
 from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release

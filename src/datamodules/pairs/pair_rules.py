@@ -1,9 +1,15 @@
-"""The settings that decide which pairs the events of a source make, and in which split each of them is."""
+"""The settings that decide which pairs the events of a source make, and in which split each of them is.
 
-from dataclasses import dataclass
+Events are left out in this order: `min_seconds`, `duplicates`, `interleaved`, `repeats`, `longest_session`,
+`min_sessions`, then the split, then `min_count`, then `self_pairs`. Each rule counts what it leaves out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from segue.datamodules.pairs.left_out import Policies
+from segue.datamodules.pairs.interleaved import POLICIES
+from segue.datamodules.reading.files import refuse_unknown
 from segue.errors import InputError
 from segue.settings import Setting, settings
 
@@ -11,6 +17,41 @@ PAIRINGS = ("consecutive", "first", "window")
 """The ways to pair the tracks of a session; see `PairRules`."""
 
 _SEED: dict[str, Any] = {"least": 0, "most": 2**32 - 1}
+_DROP_OR_KEEP = ("drop", "keep")
+
+
+@settings("datamodule.policies")
+@dataclass(frozen=True, kw_only=True)
+class Policies:
+    """The keys of `datamodule.policies`: which valid events and pairs are left out."""
+
+    duplicates: Annotated[
+        str, Setting("events that repeat an event: same user, timestamp, track and share", choices=_DROP_OR_KEEP)
+    ]
+    min_seconds: Annotated[float, Setting("plays that are shorter are left out, in seconds; 0 for none", least=0)]
+    repeats: Annotated[str, Setting("later plays of a track in a session", choices=_DROP_OR_KEEP)]
+    self_pairs: Annotated[str, Setting("pairs of a track with itself", choices=_DROP_OR_KEEP)]
+    longest_session: Annotated[
+        int | None, Setting("sessions with more tracks are left out", least=2, hint="null for no limit")
+    ]
+    min_count: Annotated[int, Setting("events of tracks with fewer plays in training are left out", least=1)]
+    min_sessions: Annotated[int, Setting("users with fewer sessions are left out", least=1)]
+    interleaved: Annotated[
+        str, Setting("sessions of one user at the same time; see the function `separate`", choices=POLICIES)
+    ]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Policies":
+        """Check the settings.
+
+        Args:
+            config: a value for each argument of the class.
+
+        Raises:
+            InputError: a key is unknown, or a value is not allowed.
+        """
+        refuse_unknown(config, [field.name for field in fields(cls)], key="datamodule.policies")
+        return cls(**config)
 
 
 @settings("datamodule")

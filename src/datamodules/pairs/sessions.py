@@ -6,7 +6,6 @@ a whole source, and `prepare.py` calls `cut_events` with some of the listeners a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +13,8 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.interleaved import changes, separate
-from segue.datamodules.pairs.left_out import Policies, duplicates, repeats
-from segue.datamodules.pairs.pair_rules import PairRules
-
-if TYPE_CHECKING:
-    from segue.datamodules.reading.table import Reading, SourceEvents
+from segue.datamodules.pairs.pair_rules import PairRules, Policies
+from segue.datamodules.reading.table import Reading, SourceEvents
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,20 +79,6 @@ class Sessions:
         return sessions, remaining
 
 
-class CutEvents(NamedTuple):
-    """Sessions of some listeners.
-
-    Attributes:
-        sessions: the sessions. Their users and listeners are numbers: those of `user_id`, and 0..L-1.
-        position: place of the first event of each session among the rows of the source.
-        num_listeners: number of listeners, with those who have no session left (L).
-    """
-
-    sessions: Sessions
-    position: Int64[np.ndarray, "S"]
-    num_listeners: int
-
-
 def session_keys(user: Shaped[np.ndarray, "S"], number: Int64[np.ndarray, "S"]) -> Shaped[np.ndarray, "S"]:
     """Keys of sessions, `<user>/<number>`.
 
@@ -107,7 +89,7 @@ def session_keys(user: Shaped[np.ndarray, "S"], number: Int64[np.ndarray, "S"]) 
     return np.array([f"{user}/{nth}" for user, nth in zip(user.tolist(), number.tolist(), strict=True)], object)
 
 
-def cut_sessions(source: "SourceEvents", rules: PairRules) -> Sessions:
+def cut_sessions(source: SourceEvents, rules: PairRules) -> Sessions:
     """Cut all events of a source into sessions.
 
     Args:
@@ -119,11 +101,13 @@ def cut_sessions(source: "SourceEvents", rules: PairRules) -> Sessions:
     """
     found = source.database.execute(source.query).fetchnumpy()
     events = {name: np.asarray(found.pop(name)) for name in tuple(found)}
-    sessions = cut_events(events, source.reading, rules).sessions
+    sessions, _, _ = cut_events(events, source.reading, rules)
     return sessions if source.user_names is None else replace(sessions, user=source.user_names[sessions.user])
 
 
-def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRules) -> CutEvents:
+def cut_events(
+    events: dict[str, np.ndarray], reading: Reading, rules: PairRules
+) -> tuple[Sessions, Int64[np.ndarray, "S"], int]:
     """Cut events into sessions.
 
     A session ends after an event marked as last, before a pause longer than the gap, or where the source reports
@@ -137,11 +121,13 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
         rules: the gap, and which events are left out.
 
     Returns:
-        The sessions.
+        The sessions, whose users and listeners are numbers: those of `user_id`, and 0..L-1; the place of the first
+        event of each session among the rows of the source; and the number of listeners, with those who have no session
+        left (L).
     """
     policies, has_clock = rules.policies, "timestamp" in reading.columns
     events, dropped = _sorted(events, has_clock=has_clock), {"duplicates": 0}
-    if has_clock and policies.duplicates == "drop" and (again := duplicates(events)).any():
+    if has_clock and policies.duplicates == "drop" and (again := _duplicates(events)).any():
         dropped["duplicates"] = int(again.sum())
         events = _where(events, ~again)
     begins, pause = changes(events["user_id"]), np.diff(events["timestamp"])
@@ -166,7 +152,7 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
         events, session = _where(events, kept), session[kept]
     length = np.bincount(session, minlength=len(nth))
     start, some = length.cumsum() - length, np.flatnonzero(length)
-    some = some[in_order_of_start(events["timestamp"][start[some]], events["position"][start[some]])]
+    some = some[np.lexsort((events["position"][start[some]], events["timestamp"][start[some]]))]
     session, place, event = gather(start[some], length[some])
     sessions = Sessions(
         user=events["user_id"][start[some]],
@@ -184,20 +170,7 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
         num_tied=num_tied,
         dropped=dropped,
     )
-    return CutEvents(sessions, events["position"][start[some]], int(is_first.sum()))
-
-
-def in_order_of_start(started: Int64[np.ndarray, "S"], position: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-    """The order of sessions: by their start, then by the place of their first event among the rows.
-
-    Args:
-        started: time of the first event.
-        position: its place.
-
-    Returns:
-        Places of the sessions, the first one first.
-    """
-    return np.lexsort((position, started))
+    return sessions, events["position"][start[some]], int(is_first.sum())
 
 
 def gather(
@@ -234,6 +207,16 @@ def _sorted(events: dict[str, np.ndarray], *, has_clock: bool) -> dict[str, np.n
     return events
 
 
+def _duplicates(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "E"]:
+    """Whether each event, sorted by user and timestamp, repeats an earlier one: both, its track and its share."""
+    user, time = columns["user_id"], columns["timestamp"]
+    ties = np.flatnonzero((user[1:] == user[:-1]) & (time[1:] == time[:-1]))
+    tied, result = np.union1d(ties, ties + 1), np.zeros(len(user), bool)
+    keys = {name: columns[name][tied] for name in ("user_id", "timestamp", "track", "share")}
+    result[tied] = pd.DataFrame(keys).duplicated()
+    return result
+
+
 def _shares_of_gaps(events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "E"]) -> Float32[np.ndarray, "E"]:
     """Share of each track that fits before the next one starts; unknown for the last of a session."""
     gap = np.append(np.diff(events["timestamp"]), 0).astype(np.float64)
@@ -256,7 +239,7 @@ def _kept(
         np.logical_and(kept, ~events, out=kept)
 
     if policies.repeats == "drop":
-        leave_out("repeats", repeats(session, track))
+        leave_out("repeats", pd.DataFrame({"session": session, "track": track}).duplicated().to_numpy())
     if policies.longest_session is not None:
         is_long = np.bincount(session[kept], minlength=len(listener)) > policies.longest_session
         leave_out("longest_session", is_long[session])

@@ -129,8 +129,7 @@ class Manifest:
             ) from None
         except (OSError, ValueError):
             raise _damaged(path) from None
-        if not isinstance(record, dict) or record.get("version") != VERSION:
-            found = record.get("version") if isinstance(record, dict) else None
+        if (found := record.get("version") if isinstance(record, dict) else None) != VERSION:
             raise InputError(f"{path} has version {found} of shards, not {VERSION}; run prepare.py again")
         try:
             manifest: Manifest = TypeAdapter(cls).validate_python(record)

@@ -1,5 +1,6 @@
 """Sessions of all listeners in files, part by part: more of them than fit into memory.
 
+Each column is a file with the numbers of an array and nothing else, so that it can be mapped into memory.
 S sessions, E events. Each part has all sessions of some listeners, in the order of their starts.
 """
 
@@ -7,18 +8,54 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.pair_rules import PairRules
-from segue.datamodules.pairs.sessions import Sessions, cut_events, gather, in_order_of_start
+from segue.datamodules.pairs.sessions import Sessions, cut_events, gather
 from segue.datamodules.reading.table import Reading, SourceEvents
-from segue.datamodules.shards.column_files import column_file, kind_of, map_column
 
 _EVENTS = "events"
+_KINDS = {"played_ratio": np.float32, "part": np.int8}
+"""Types of columns; the others are int64."""
 _EVENT = ("track", "played_ratio", "timestamp")
+
+
+def kind_of(column: str) -> np.dtype[Any]:
+    """Type of the numbers of a column.
+
+    Args:
+        column: its name.
+    """
+    return np.dtype(_KINDS.get(column, np.int64))
+
+
+def column_file(folder: Path, table: str, column: str) -> Path:
+    """The file of a column.
+
+    Args:
+        folder: of the files.
+        table: name of the columns that have the same rows.
+        column: name of the column.
+    """
+    return folder / f"{table}-{column}.bin"
+
+
+def map_column(folder: Path, table: str, column: str) -> Any:
+    """A column as an array that is read from its file where it is looked at; what is written into it is not kept.
+
+    Args:
+        folder: of the files.
+        table: name of the columns that have the same rows.
+        column: name of the column.
+    """
+    path = column_file(folder, table, column)
+    if not path.stat().st_size:
+        return np.empty(0, kind_of(column))
+    return np.memmap(path, kind_of(column), "c").view(np.ndarray)
 
 
 def write_events(source: SourceEvents, folder: Path, num_parts: int) -> None:
@@ -106,7 +143,7 @@ class SessionFiles:
             Of all sessions in the order of their starts: `user` (as in `user_id`), `number` (of the session among those
             of its listener) and `num_pairs`.
         """
-        order = in_order_of_start(self._all("started"), self._all("position"))
+        order = np.lexsort((self._all("position"), self._all("started")))
         numbers = np.empty_like(order)
         numbers[order] = np.arange(len(order))
         sessions = listeners = 0

@@ -7,7 +7,6 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from jaxtyping import Bool, Int8
 from segue.catalog import Listens
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.pairs.sessions import Sessions
-from segue.datamodules.shards.column_files import column_file, kind_of, map_column
 from segue.datamodules.shards.manifest import ROW, Manifest, Shard, check_digest
+from segue.datamodules.shards.session_files import column_file, kind_of, map_column
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole_folder
@@ -40,26 +39,9 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
 _COLUMNS = [(table, name) for table, names in _TABLES.items() for name in names]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Columns:
-    """What the shards hold, in the order of sessions. All arrays are mapped files.
-
-    Args:
-        sessions: the sessions. Their users are numbers: shards have no ids of users.
-        part: place of the split of each session in SPLITS; -1 where single pairs are split.
-        train: the events of the training sessions; None where single pairs are split.
-        pairs: of each split.
-        shards: number of training pairs of each shard.
-    """
-
-    sessions: Sessions
-    part: Int8[np.ndarray, "S"]
-    train: Listens | None
-    pairs: Mapping[str, Pairs]
-    shards: list[int]
-
-
-def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
+def map_columns(
+    folder: Path, manifest: Manifest, cache: Path
+) -> tuple[Sessions, Int8[np.ndarray, "S"] | None, Listens | None, dict[str, Pairs]]:
     """Map the columns of shards; the first time, read the shards, check their digests and write the columns.
 
     Args:
@@ -69,7 +51,9 @@ def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
             for them at once.
 
     Returns:
-        The columns.
+        Mapped files, in the order of sessions: the sessions (their users are numbers: shards have no ids of users); the
+        place in `SPLITS` of each session, and the events of the training sessions (None where single pairs are split);
+        and the pairs of each split.
 
     Raises:
         InputError: a shard is missing, was changed, or is no file of the columns of a shard; or the columns cannot be
@@ -109,13 +93,10 @@ def map_columns(folder: Path, manifest: Manifest, cache: Path) -> Columns:
         num_tied=manifest.num_tied,
         dropped=manifest.dropped,
     )
-    return Columns(
-        sessions=sessions,
-        part=mapped("session", "part"),
-        train=None if manifest.by_pair else Listens(**{name: mapped("heard", name) for name in _TRAIN}),
-        pairs={split: Pairs(**{name: mapped(split, name) for name in _PAIR}) for split in SPLITS},
-        shards=[shard.pairs["train"] for shard in manifest.shards],
-    )
+    pairs = {split: Pairs(**{name: mapped(split, name) for name in _PAIR}) for split in SPLITS}
+    if manifest.by_pair:
+        return sessions, None, None, pairs
+    return sessions, mapped("session", "part"), Listens(**{name: mapped("heard", name) for name in _TRAIN}), pairs
 
 
 def _are_whole(cache: Path, stamp: Mapping[str, Any]) -> bool:
