@@ -38,8 +38,7 @@ from segue.runs.provenance import ROOT
 from segue.runs.recommendations import Recommendations
 from segue.simulation.experiment import run_experiment
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
-from segue.simulation.releases import is_released, released_by
-from segue.simulation.world import World
+from segue.simulation.world import World, is_released, released_by
 from segue.statistics.intervals import MeanInterval
 
 STUDY = Study(__file__, __doc__)

@@ -28,8 +28,7 @@ from experiments.studying import Study, read_rows, sized
 from segue.reports.markdown import table
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listening import Heard
-from segue.simulation.policies import Lists
-from segue.simulation.session_lists import SessionLists
+from segue.simulation.policies import Lists, SessionLists
 from segue.statistics.intervals import MeanInterval
 
 STUDY = Study(__file__, __doc__)

@@ -97,7 +97,7 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
 
     from segue.callbacks.run_context import ranker_of
     from segue.datamodules.shards.engines import DuckDBEngine
-    from segue.datamodules.shards.shard_writer import Preparation, write_shards
+    from segue.datamodules.shards.shard_writer import write_shards
     from segue.statistics import ranking
     from segue.terminal.hydra_parts import know_defaults
 
@@ -109,10 +109,8 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     source = instantiate(config.datamodule, _convert_="all")
     source.prepare_data()
     (folder / "shards").mkdir()
-    what = Preparation(
-        recipe="shares", context="last", batch_size=config.datamodule.batch_size, source={}, shard_rows=sessions // 4
-    )
-    write_shards(source, DuckDBEngine(), what, folder / "shards")
+    what = {"recipe": "shares", "context": "last", "batch_size": config.datamodule.batch_size, "source": {}}
+    write_shards(source, DuckDBEngine(), folder / "shards", **what, shard_rows=sessions // 4)
     rows: list[dict[str, Any]] = []
     for window in WINDOWS:
         for seed in SEEDS:

@@ -31,7 +31,7 @@ from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.listening import ListeningTest, Recommend
 from segue.simulation.mixed_logs import world_of
-from segue.simulation.session_lists import session_candidates
+from segue.simulation.policies import session_candidates
 from segue.simulation.world import World
 
 STUDY = Study(__file__, __doc__)

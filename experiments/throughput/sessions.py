@@ -29,7 +29,7 @@ from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listener import WHOLE
 from segue.simulation.neighbours import nearest
-from segue.simulation.session_lists import SessionLists
+from segue.simulation.policies import SessionLists
 from segue.simulation.traffic import Day, Players, Plays
 from segue.simulation.world import World
 from segue.terminal.console import console

@@ -14,9 +14,8 @@ from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import SessionVectors
 from segue.settings import settings
-from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSessions, Seed
+from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSessions, RunListening, Seed
 from segue.simulation.mixed_logs import keep_interest_neighbours, world_of
-from segue.simulation.run_listening import RunListening
 from segue.simulation.world import World
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.terminal.console import console

@@ -12,11 +12,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from segue.datamodules.pairs.left_out import Policies
-from segue.datamodules.pairs.pair_rules import PairRules
-from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, training_plays
+from segue.datamodules.pairs.pair_rules import PairRules, Policies
+from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
-from segue.datamodules.pairs.training_tracks import track_facts
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import SourceEvents, read_table
 from segue.datamodules.reading.table_settings import table_settings

@@ -78,9 +78,9 @@ class ShardDataModule(SplitDataModule):
         self.batch_size = self._given_batch_size or manifest.batch_size
         manifest.check_vocabulary(folder)
         self.catalog, hidden = read_vocabulary(folder)
-        columns = map_columns(folder, manifest, self._cache)
-        self.sessions, self.pairs, self._shards = columns.sessions, dict(columns.pairs), columns.shards
-        self._part_of_session, self._train = None if manifest.by_pair else columns.part, columns.train
+        cache = Path(self._cache) if self._cache else folder / "columns"
+        self.sessions, self._part_of_session, self._train, self.pairs = map_columns(folder, manifest, cache)
+        self._shards = [shard.pairs["train"] for shard in manifest.shards]
         self.reading, self._dropped = manifest.reading, dict(manifest.dropped)
         self._manifest = manifest
         self.describe_pairs(hidden)

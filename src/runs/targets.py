@@ -18,8 +18,8 @@ from segue.runs.provenance import ROOT
 
 _NAMES = ("src", "segue")
 """What this package has been called; the last one is its name today."""
-_GONE = {"fixed_alpha"}
-"""Settings that older versions wrote and that said nothing that others did not say."""
+_GONE = {"fixed_alpha", "num_candidates"}
+"""Settings that older versions wrote, and that changed no result or said what others say."""
 _MOVED = {
     "models.context.LastTrack": "models.context.last_track.LastTrack",
     "models.context.Session": "models.context.session.Session",
@@ -27,6 +27,7 @@ _MOVED = {
     "offpolicy.estimates.EstimateSettings": "verdicts.offpolicy.estimates.EstimateSettings",
     "offpolicy.log_estimate.OffPolicyEstimates": "verdicts.offpolicy.log_estimate.OffPolicyEstimates",
     "verdicts.settings.AnalysisSettings": "verdicts.abtest.settings.AnalysisSettings",
+    "simulation.session_lists.recommended": "simulation.policies.recommended",
 }
 """What has another name in this package than in runs of before."""
 _TARGET = "_target_"

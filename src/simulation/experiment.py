@@ -4,9 +4,9 @@ import hashlib
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from segue.assignment import check_arms
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.settings import Setting, settings
 from segue.simulation.event_lines import DAY_MS, Events, write_events
 from segue.simulation.listener import WHOLE
 from segue.simulation.policies import Policy
-from segue.simulation.traffic import Day, Players, Plays, TaskOutcome, delayed_interrupt
+from segue.simulation.traffic import Day, Players, Plays, delayed_interrupt
 from segue.simulation.world import World
 from segue.simulation.world_files import WORLD_FILES, write_world
 from segue.statistics.intervals import LEVEL, MeanInterval
@@ -62,6 +62,10 @@ class Tally:
         self.tracks += np.bincount(plays.users, plays.lengths, minlength=num).astype(np.int64)
         self.hundredths += np.bincount(plays.users, plays.hundredths, minlength=num)
 
+    def mean_time(self, chosen: Int64[np.ndarray, "u"]) -> float:
+        """Mean time of the sessions of some listeners, in tracks played in full; for the display of the progress."""
+        return float(self.hundredths[chosen].sum() / WHOLE / max(self.sessions[chosen].sum(), 1))
+
     def summary(self, chosen: Int64[np.ndarray, "u"]) -> dict[str, int | float]:
         """Means over the listeners of an arm with their intervals. The unit is the listener.
 
@@ -73,69 +77,51 @@ class Tally:
         """
         active = chosen[self.sessions[chosen] > 0]
         sessions, tracks = self.sessions[active], self.tracks[active]
-        summary: dict[str, int | float] = {
-            "listeners": len(active),
-            "sessions": int(sessions.sum()),
-            "steps": int((tracks - sessions).sum()),
-        }
-        time_played = self.hundredths[active] / WHOLE
-        for name, total in (("time", time_played), ("tracks", tracks)):
+        num_sessions, num_tracks = int(sessions.sum()), int(tracks.sum())
+        summary: dict[str, int | float] = {"listeners": len(active), "sessions": num_sessions}
+        summary["steps"] = num_tracks - num_sessions
+        for name, total in (("time", self.hundredths[active] / WHOLE), ("tracks", tracks)):
             interval = MeanInterval.of(total / sessions, LEVEL)
-            summary[f"mean_{name}_per_session"] = interval.mean
-            summary[f"mean_{name}_per_session_lower"] = interval.lower
-            summary[f"mean_{name}_per_session_upper"] = interval.upper
+            ends = {"": interval.mean, "_lower": interval.lower, "_upper": interval.upper}
+            summary |= {f"mean_{name}_per_session{end}": value for end, value in ends.items()}
         return summary
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreviousTraffic:
+def _previous(folder: Path, world: World, experiment: str, arms: Sequence[str]) -> tuple[int, int, list[Path]]:
     """The end of a previous run, after which a run continues.
 
     Args:
-        day: number of its last day; 0 without a previous run.
-        midnight: start of the next day, in milliseconds since 1970.
-        logs: folders of its logs.
+        folder: the run folder of `simulate.py`.
+        world: the world of the new run; must be that of the previous run.
+        experiment: name of the experiment of the new run.
+        arms: names of the arms of the new run.
+
+    Returns:
+        Number of its last day, start of the next day in milliseconds since 1970, and the folders of its logs.
+
+    Raises:
+        InputError: there is no such run, it has another world, or the same experiment with another number of arms.
     """
-
-    day: int
-    midnight: int
-    logs: list[Path]
-
-    @classmethod
-    def read(cls, folder: Path, world: World, experiment: str, arms: Sequence[str]) -> "PreviousTraffic":
-        """Read the run folder of `simulate.py`.
-
-        Args:
-            folder: the run folder.
-            world: the world of the new run; must be that of the previous run.
-            experiment: name of the experiment of the new run.
-            arms: names of the arms of the new run.
-
-        Raises:
-            InputError: there is no such run, it has another world, or the same experiment with another number of arms.
-        """
-        path = folder / "simulation.json"
-        try:
-            record = json.loads(path.read_bytes())
-            day, midnight, digest = record["last_day"], record["next_midnight"], record["world"]
-            check_number("last_day", day, whole=True, least=1, most=1_000_000)
-            check_number("next_midnight", midnight, whole=True, least=0, most=253_402_300_799_999)
-            previous_name, previous_arms = record["experiment"], list(record["arms"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(
-                f"after={folder}: cannot read {path} ({error}); name the run folder of a completed simulate.py"
-            ) from None
-        if digest != world.digest():
-            raise InputError(
-                f"after={folder}: that run has another world ({digest}, this one is {world.digest()}); "
-                "choose the same world with world= and its settings"
-            )
-        if previous_name == experiment and len(previous_arms) != len(arms):
-            raise InputError(
-                f"after={folder}: experiment {experiment} has {len(previous_arms)} arms there and {len(arms)} here; "
-                "listeners would change arms within it; choose another name with experiment=<name>"
-            )
-        return cls(day=day, midnight=midnight, logs=sorted(path.parent for path in folder.glob("logs/*/data.json")))
+    path = folder / "simulation.json"
+    try:
+        record = json.loads(path.read_bytes())
+        day, midnight, digest = int(record["last_day"]), int(record["next_midnight"]), record["world"]
+        previous_name, num_arms = record["experiment"], len(record["arms"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"after={folder}: cannot read {path} ({error}); name the run folder of a completed simulate.py"
+        ) from None
+    if digest != world.digest():
+        raise InputError(
+            f"after={folder}: that run has another world ({digest}, this one is {world.digest()}); "
+            "choose the same world with world= and its settings"
+        )
+    if previous_name == experiment and num_arms != len(arms):
+        raise InputError(
+            f"after={folder}: experiment {experiment} has {num_arms} arms there and {len(arms)} here; "
+            "listeners would change arms within it; choose another name with experiment=<name>"
+        )
+    return day, midnight, sorted(path.parent for path in folder.glob("logs/*/data.json"))
 
 
 @settings()
@@ -188,25 +174,33 @@ def run_experiment(
         raise InputError(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
         )
-    first_midnight = _midnight(first_day)
-    previous = PreviousTraffic(day=0, midnight=first_midnight, logs=[])
+    try:
+        last_day, midnight = 0, round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise InputError(f"first_day must be a date such as 2026-01-05, got {first_day!r}") from None
+    logs: list[Path] = []
     if after:
-        previous = PreviousTraffic.read(after, world, experiment, arms)
-    record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
-    total, midnight, problem = Tally(len(world.listeners)), previous.midnight, None
-    fallbacks = dict.fromkeys(arms, 0)
+        last_day, midnight, logs = _previous(after, world, experiment, arms)
     plans = [
-        Day.plan(world, day=previous.day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
+        Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
     ]
-    _create_run_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if taken := [name for name in ("logs", *WORLD_FILES) if (folder / name).exists()]:
+        raise InputError(f"{folder} already has {taken[0]}; choose another folder with hydra.run.dir=<folder>")
+    try:
+        with (folder / "simulation.json").open("x", encoding="utf-8") as file:
+            file.write('{"complete": false}\n')
+    except FileExistsError:
+        raise InputError(f"{folder} holds a run already; choose another folder with hydra.run.dir=<folder>") from None
     write_world(world, folder)
-    _link_logs(previous.logs, folder / "logs")
-    by_arm = [np.flatnonzero(plans[0].arm_of == arm) for arm in range(len(arms))]
-    planned = {
-        arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in zip(arms, by_arm, strict=True)
-    }
+    _link_logs(logs, folder / "logs")
+    rows_of = {arm: np.flatnonzero(plans[0].arm_of == number) for number, arm in enumerate(arms)}
+    planned = {arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in rows_of.items()}
     release = describe_release(world, experiment, {arm: policies[arm] for arm in arms})
+    labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
+    record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
+    total, problem, fallbacks = Tally(len(world.listeners)), None, Counter[str]()
     players = Players(
         world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs, with_propensity=with_propensity
     )
@@ -216,35 +210,34 @@ def run_experiment(
             tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
             try:
                 for outcome in players.play(plan.shards):
-                    tally.add(outcome.plays)
-                    total.add(outcome.plays)
-                    parts.append(outcome.plays)
-                    fallbacks[arms[outcome.arm]] += outcome.fallbacks
-                    _report_progress(report, arms[outcome.arm], outcome, total, by_arm[outcome.arm])
-                    if problem := outcome.problem:
+                    arm, plays, problem = arms[outcome.arm], outcome.plays, outcome.problem
+                    tally.add(plays)
+                    total.add(plays)
+                    parts.append(plays)
+                    fallbacks[arm] += outcome.fallbacks
+                    report(arm, len(plays.users), total.mean_time(rows_of[arm]))
+                    if problem:
                         break
             except KeyboardInterrupt as error:
                 interrupted = error
             with delayed_interrupt():
-                midnight += DAY_MS
+                day_start, midnight = midnight, midnight + DAY_MS
                 if write_logs:
-                    plays = plan.in_order(Plays.join(parts))
-                    day_start, track_ms = midnight - DAY_MS, round(track_seconds * 1000)
+                    plays, of_day = plan.in_order(Plays.join(parts)), folder / "logs" / f"day-{plan.day}"
+                    track_ms = round(track_seconds * 1000)
                     events = Events.of(plays, plan=plan, world=world, midnight=day_start, track_ms=track_ms)
-                    labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
-                    of_day, version = (
-                        folder / "logs" / f"day-{plan.day}",
-                        release["version"] if with_propensity else None,
-                    )
+                    version = release["version"] if with_propensity else None
                     write_events(events, labels, of_day / "data.json", release=version)
                     write_record(release, of_day / RELEASE)
                     midnight = events.next_midnight(day_start)
-                means = {arm: tally.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
-                record["days"].append({"day": plan.day, "arms": means})
-                summaries = {arm: total.summary(rows) for arm, rows in zip(arms, by_arm, strict=True)}
-                record["arms"] = {arm: {**summary, "fallbacks": fallbacks[arm]} for arm, summary in summaries.items()}
+                record["days"].append(
+                    {"day": plan.day, "arms": {arm: tally.summary(rows) for arm, rows in rows_of.items()}}
+                )
+                record["arms"] = {
+                    arm: {**total.summary(rows), "fallbacks": fallbacks[arm]} for arm, rows in rows_of.items()
+                }
                 record["seconds"] = time.perf_counter() - started_s
-                record["steps_per_second"] = sum(arm["steps"] for arm in summaries.values()) / record["seconds"]
+                record["steps_per_second"] = sum(of["steps"] for of in record["arms"].values()) / record["seconds"]
                 record |= {"last_day": plan.day, "next_midnight": midnight}
                 record["complete"] = plan is plans[-1] and not (problem or interrupted)
                 write_record({**record, "provenance": dict(provenance)}, folder / "simulation.json")
@@ -271,37 +264,6 @@ def describe_release(world: World, experiment: str, policies: Mapping[str, Polic
     decisive = {arm: {key: value for key, value in given.items() if key != "file"} for arm, given in arms.items()}
     text = json.dumps({**contents, "arms": decisive}, sort_keys=True)
     return {"version": hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), **contents}
-
-
-def _midnight(date: str) -> int:
-    try:
-        return round(datetime.fromisoformat(str(date)).replace(tzinfo=UTC).timestamp() * 1000)
-    except ValueError:
-        raise InputError(f"first_day must be a date such as 2026-01-05, got {date!r}") from None
-
-
-def _report_progress(
-    report: ArmReport, arm: str, outcome: TaskOutcome, total: Tally, rows: Int64[np.ndarray, "u"]
-) -> None:
-    hundredths, sessions = total.hundredths[rows].sum(), total.sessions[rows].sum()
-    report(arm, len(outcome.plays.users), float(hundredths / WHOLE / max(sessions, 1)))
-
-
-def _create_run_folder(folder: Path) -> None:
-    """Create the folder and reserve it for this run with an empty `simulation.json`.
-
-    Raises:
-        InputError: the folder has a run or files of the same names.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ("logs", *WORLD_FILES)
-    if taken := [name for name in names if (folder / name).exists()]:
-        raise InputError(f"{folder} already has {taken[0]}; choose another folder with hydra.run.dir=<folder>")
-    try:
-        with (folder / "simulation.json").open("x", encoding="utf-8") as file:
-            file.write('{"complete": false}\n')
-    except FileExistsError:
-        raise InputError(f"{folder} holds a run already; choose another folder with hydra.run.dir=<folder>") from None
 
 
 def _link_logs(logs: Sequence[Path], into: Path) -> None:

@@ -88,16 +88,14 @@ class TrackAttributes:
                 f"world.attributes.releases={self.releases} on {self.release_days} days are all of the {num_tracks:,} "
                 "tracks or more; some must be there on the first day, use fewer or a larger world"
             )
-        rngs = map(np.random.default_rng, seed.spawn(len(NAMES)))
-        draws = zip(NAMES, (self.genres, self.audio, self.releases), rngs, strict=True)
+        genre_rng, audio_rng, dates_rng = map(np.random.default_rng, seed.spawn(len(NAMES)))
         found = dict[str, list[Any]]()
-        for name, size, rng in draws:
-            if name == "genre" and size:
-                found[name] = self._genres(_units(embeddings[:, :style_dim]), rng)
-            elif name == "audio" and size:
-                found[name] = self._audio(_units(embeddings), rng)
-            elif name == "released" and size:
-                found[name] = self._dates(num_tracks, rng)
+        if self.genres:
+            found["genre"] = self._genres(_units(embeddings[:, :style_dim]), genre_rng)
+        if self.audio:
+            found["audio"] = self._audio(_units(embeddings), audio_rng)
+        if self.releases:
+            found["released"] = self._dates(num_tracks, dates_rng)
         return found
 
     def _genres(self, styles: Float[np.ndarray, "N S"], rng: np.random.Generator) -> list[list[str]]:

@@ -59,9 +59,8 @@ class Crowd:
             chosen: whether each session is kept, shape `[S]`.
         """
         keep = np.flatnonzero(chosen)
-        return Crowd(
-            **{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in vars(self).items()}
-        )
+        columns = vars(self).items()
+        return Crowd(**{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in columns})
 
     def part(self, start: int, stop: int) -> "Crowd":
         """A slice of the sessions, without a copy.
@@ -71,9 +70,8 @@ class Crowd:
             stop: number after the last session.
         """
         some = slice(start, stop)
-        return Crowd(
-            **{name: column[:, some] if name in HISTORY else column[some] for name, column in vars(self).items()}
-        )
+        columns = vars(self).items()
+        return Crowd(**{name: column[:, some] if name in HISTORY else column[some] for name, column in columns})
 
 
 HISTORY = {"tracks": -1, "artists": -1, "shares": 0}
@@ -100,7 +98,8 @@ def start(
     people = world.listeners
     num_interests = (people.interests.take(users, axis=0) >= 0).sum(1)
     interests = people.interests[users, (interest_draws * num_interests).astype(np.int64)]
-    first = world.nearest_to_interests(interests, (first_draws * people.num_neighbours.take(users)).astype(np.int64))
+    number_of, neighbours = world.interest_neighbours
+    first = neighbours[number_of.take(interests), (first_draws * people.num_neighbours.take(users)).astype(np.int64)]
     return Crowd(
         place=np.arange(len(users)),
         users=users,
@@ -113,20 +112,6 @@ def start(
         artists=world.catalog.artist_of.take(first)[None].astype(np.int32),
         shares=np.full((1, len(users)), WHOLE, np.uint8),
     )
-
-
-def affinity(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"]) -> Float32[np.ndarray, "S"]:
-    """Affinity ⟨e_track, e_interest⟩ of one track for each session.
-
-    Args:
-        world: has the true embeddings.
-        crowd: the sessions.
-        tracks: row of one track for each session, shape `[S]`.
-
-    Returns:
-        Shape `[S]`, without a bound.
-    """
-    return np.asarray(np.einsum("sd,sd->s", world.embeddings.take(tracks, axis=0), crowd.taste))
 
 
 def listen(
@@ -146,7 +131,8 @@ def listen(
         The sessions after this track, ended ones included.
     """
     artists = world.catalog.artist_of.take(tracks).astype(np.int32)
-    shares = affinity(world, crowd, tracks) - crowd.bias
+    affinity = np.einsum("sd,sd->s", world.embeddings.take(tracks, axis=0), crowd.taste)  # ⟨e_t, e_i⟩
+    shares = affinity - crowd.bias
     shares *= crowd.sharpness
     expit(shares, out=shares)  # sigmoid((⟨e_t, e_i⟩ − b)·s)
     shares *= WHOLE

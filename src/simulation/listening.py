@@ -2,23 +2,33 @@
 
 A session has a random number for each of its steps, whatever is recommended and whichever other sessions have ended.
 Two recommenders therefore meet the same listeners in the same mood, and their difference is much more precise than each
-of their means. S sessions, N tracks, K tracks of a list, u listeners who were played to.
+of their means. S sessions, N tracks of the world, L of a run, K of a list, u listeners who were played to.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float64, Int, Int64
 
 from segue.assignment import treatments
+from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.places import at, pick
+from segue.picking.session_search import SessionSearch
+from segue.runs.atomic import write_record
+from segue.runs.session_vectors import SessionVectors
 from segue.settings import Setting, settings
 from segue.simulation.listener import WHOLE, Crowd, listen, start
-from segue.simulation.neighbours import nearest
+from segue.simulation.mixed_logs import code_digest
+from segue.simulation.neighbours import NearestTracks
+from segue.simulation.policies import session_candidates
 from segue.simulation.world import World
 from segue.statistics.intervals import LEVEL, MeanInterval
 
@@ -181,18 +191,85 @@ def references(world: World, *, hits: NumHits, neighbours: NumNearest) -> Mappin
     Raises:
         InputError: a setting is out of range.
     """
-    num_tracks = len(world.catalog)
-    top, num_kept = world.top_tracks[:hits], min(neighbours, num_tracks - 1)
-    nearest_to = np.full((num_tracks, max(num_kept, 1)), -1, np.int64)
-
-    def true_neighbours(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        new = np.unique(crowd.current[nearest_to[crowd.current, 0] < 0]).astype(np.int64)
-        if num_kept:  # only the lists that are needed: all lists of a large world take a minute
-            nearest_to[new] = nearest(world.embeddings, new, num_kept, exclude_self=True)
-        return np.asarray(nearest_to[crowd.current, (draws * nearest_to.shape[1]).astype(np.int64)])
-
+    num_tracks, top, near = len(world.catalog), world.top_tracks[:hits], NearestTracks(world.embeddings, neighbours)
     return {
         "random": lambda crowd, draws: (draws * num_tracks).astype(np.int64),  # noqa: ARG005
         "popular": lambda crowd, draws: np.asarray(top[(draws * len(top)).astype(np.int64)]),  # noqa: ARG005
-        "true_neighbours": true_neighbours,
+        "true_neighbours": uniformly(lambda crowd: near.of(crowd.current)),
     }
+
+
+class RunListening:
+    """A listening test that knows the tracks of a run (L), whose logs came from its world.
+
+    Args:
+        test: the sessions.
+        catalog: the catalogue of the run.
+        neighbours: number of tracks from which `true_neighbours` recommends.
+        num_lists: number of last tracks whose lists are searched where the session is the query.
+        kept: file where the means of the references are kept for later runs; None for none.
+
+    Raises:
+        InputError: the catalogue has tracks that the world does not have.
+    """
+
+    def __init__(
+        self, test: ListeningTest, catalog: Catalog, *, neighbours: int, num_lists: int, kept: Path | None
+    ) -> None:
+        self._test, self._rows = test, test.world.catalog.rows_of(catalog.track_ids)
+        if (self._rows < 0).any():
+            raise InputError(
+                f"callbacks.listening.world has {len(test.world.catalog)} tracks, and track "
+                f"{catalog.track_ids[int((self._rows < 0).argmax())]} of the logs is none of them; name the world that "
+                "the logs came from, or leave the listening test out with callbacks.listening=null"
+            )
+        self._neighbours, self._num_lists, self._kept = neighbours, num_lists, kept
+
+    def play(self, part: str, rows: Int64[np.ndarray, "L K"], vectors: SessionVectors | None) -> Heard:
+        """Play what a run recommends, as it would be served.
+
+        Args:
+            part: `val` or `test`.
+            rows: recommendations of each track, best first; -1 where a list has ended.
+            vectors: those of a head whose query is the session; None to draw a track from the list of the last one.
+        """
+        num_tracks = len(self._test.world.catalog)
+        lists = np.full((num_tracks, rows.shape[1]), -1, np.int64)
+        lists[self._rows] = np.where(rows >= 0, self._rows[rows], -1)
+        if vectors is None:
+            return self._test.play(from_lists(lists), part)
+        queries, items = np.zeros((2, num_tracks, vectors.queries.shape[1]), np.float32)
+        queries[self._rows], items[self._rows] = vectors.queries, vectors.items  # those of unknown tracks are zero
+        of_world, rows_of = replace(vectors, queries=queries, items=items), lists.astype(np.int32)
+        search = SessionSearch(of_world, rows_of, num_lists=self._num_lists, may_repeat=True)
+        return self._test.play(uniformly(lambda crowd: session_candidates(search, crowd, k=rows.shape[1])), part)
+
+    def references(self) -> dict[str, float]:
+        """Mean time per session that the reported listeners hear from each reference, by its name."""
+        key = f"{self._test.digest()} {self._test.hits} {self._neighbours} {code_digest()}"
+        kept: dict[str, dict[str, float]] = {}
+        if self._kept:
+            with suppress(OSError, ValueError):  # not there yet, or damaged: it is computed again
+                kept = json.loads(self._kept.read_bytes())
+        if key not in kept:
+            played = references(self._test.world, hits=self._test.hits, neighbours=self._neighbours)
+            kept[key] = {name: float(self._test.play(one, "test").time.mean()) for name, one in played.items()}
+            if self._kept:
+                write_record(kept, self._kept)
+        return kept[key]
+
+    def frame(self, heard: Mapping[str, Heard]) -> pd.DataFrame:
+        """The mean time of each listener, a row each.
+
+        Args:
+            heard: what the listeners of each part heard.
+
+        Returns:
+            The columns of `listening.parquet`.
+        """
+        ids = self._test.world.listeners.user_ids
+        parts = [
+            pd.DataFrame({"listener": ids[one.listeners], "part": part, "mean_time_per_session": one.time})
+            for part, one in heard.items()
+        ]
+        return pd.concat(parts, ignore_index=True).assign(test=self._test.digest())

@@ -1,11 +1,10 @@
 """Simulated logs for training: written once, and reused until their inputs change."""
 
-import ast
 import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -16,13 +15,15 @@ from filelock import FileLock
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
-from segue.runs.recommender_names import recommender_name
 from segue.settings import Setting, settings
-from segue.simulation.arm_policies import make_policies, template_name
 from segue.simulation.experiment import ArmReport, NumSessions, TrackSeconds, run_experiment
+from segue.simulation.policies import make_policies
 from segue.simulation.world import World
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_DECISIVE = ("*.py", "picking/*.py", "runs/*.py", "simulation/*.py", "statistics/*.py")
+"""Files of the package that the simulation may import, and that can therefore decide what is simulated."""
+
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress bar, given its label and total; what it returns takes the number of steps done."""
 
@@ -63,21 +64,19 @@ class MixedLogs:
     ) -> None:
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
-        used = {template_name(str(recommender_name(given))) for given in arms.values()}
-        used_templates = {name: template for name, template in templates.items() if name in used}
         self._settings: dict[str, Any] = {
             "sessions": sessions,
             "seed": seed,
             "first_day": first_day,
             "track_seconds": track_seconds,
-            **{str(name): value for name, value in log.items()},
+            **log,
         }
         self._inputs = {
             **self._settings,
             "world": world.digest(),
             "arms": dict(arms),
-            "templates": {name: template.keywords for name, template in sorted(used_templates.items())},
-            "code": _code_digest(used_templates),
+            "templates": {name: template.keywords for name, template in sorted(templates.items())},
+            "code": code_digest(),
         }
         if world.attributes:
             text = json.dumps(dict(world.attributes))
@@ -155,63 +154,30 @@ def keep_interest_neighbours(world: World, folder: Path) -> None:
         world: the world.
         folder: parent folder of simulated logs; has a file for each world. A damaged file is written again.
     """
-    digest = f"{world.digest()}-{code_digest({'segue.simulation.world'})[:8]}"
-    path, num_tracks = folder / f"interest_neighbours-{digest}.npz", len(world.catalog)
+    path = folder / f"interest_neighbours-{world.digest()}-{code_digest()[:8]}.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            number_of, neighbours = kept["number_of"], kept["neighbours"]
-        if number_of.shape != (num_tracks,) or number_of.max() != len(neighbours) - 1 or neighbours.min() < 0:
-            raise ValueError("of another world")
-        if neighbours.max() >= num_tracks:
-            raise ValueError("of another world")
+            found = kept["number_of"], kept["neighbours"]
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
-        number_of, neighbours = world.interest_neighbours
+        found = world.interest_neighbours
+        columns = dict(zip(("number_of", "neighbours"), found, strict=True))
         with suppress(OSError):  # without the file they are computed again
-            write_whole(path, lambda partial: np.savez(partial, number_of=number_of, neighbours=neighbours))
-    vars(world)["interest_neighbours"] = number_of, neighbours  # where the cached property keeps its value
+            write_whole(path, lambda partial: np.savez(partial, **columns))
+    vars(world)["interest_neighbours"] = found  # where the cached property keeps its value
 
 
-def _code_digest(templates: Mapping[str, partial[Any]]) -> str:
-    """Digest of the code that decides the content of the logs: the simulation, the recommenders, and their imports."""
-    functions = [run_experiment, make_policies, *(template.func for template in templates.values())]
-    return code_digest({function.__module__ for function in functions})
-
-
-def code_digest(modules: Iterable[str], package: Path = _PACKAGE) -> str:
-    """Digest of the text of modules of `segue` and of all modules of `segue` that they import, directly or indirectly.
-
-    Args:
-        modules: names such as `segue.simulation.experiment`.
-        package: folder of `segue`.
+@cache
+def code_digest() -> str:
+    """Digest of the code that decides what is simulated.
 
     Returns:
         Sixteen hexadecimal digits.
     """
-    texts: dict[str, bytes] = {}
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        root, *parts = name.split(".")
-        path = package.joinpath(*parts).with_suffix(".py")
-        if root == "segue" and parts and name not in texts and path.is_file():
-            texts[name] = path.read_bytes()
-            waiting += _imported(texts[name])
     sha = hashlib.sha256()
-    for name, text in sorted(texts.items()):
-        sha.update(f"{name} {len(text)}\n".encode() + text)
+    for pattern in _DECISIVE:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            sha.update(path.read_bytes())
     return sha.hexdigest()[:16]
-
-
-@cache
-def _imported(text: bytes) -> list[str]:
-    """Names that a module may import, in any place: `from a import b` may import the module `a` or `a.b`."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
 
 
 def _reject_stored(name: str) -> Path:

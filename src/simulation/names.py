@@ -48,7 +48,10 @@ def artist_names(num: int, rng: np.random.Generator) -> list[str]:
         (_FIRST, _NOUNS, "{} & the {}s"),
         (_ADJECTIVES, _NOUNS, "{} {}"),
     ]
-    return _distinct(num, patterns, rng)
+    pool = [form.format(first, second) for firsts, seconds, form in patterns for first in firsts for second in seconds]
+    copies = range(-(-num // len(pool)))  # a repeated name gets a number
+    names = [f"{name} {copy + 1}" if copy else name for copy in copies for name in pool]
+    return [names[place] for place in rng.permutation(len(names))[:num].tolist()]
 
 
 def track_titles(num: int, rng: np.random.Generator) -> list[str]:
@@ -66,17 +69,9 @@ def track_titles(num: int, rng: np.random.Generator) -> list[str]:
     ]
     pools = rng.integers(len(patterns), size=num)
     draws = rng.random((num, 2))
-    titles = []
-    for pool, (left, right) in zip(pools.tolist(), draws.tolist(), strict=True):
-        first, second, pattern = patterns[pool]
-        titles.append(pattern.format(first[int(left * len(first))], second[int(right * len(second))]))
-    return titles
-
-
-def _distinct(num: int, patterns: list[tuple[list[str], list[str], str]], rng: np.random.Generator) -> list[str]:
-    pool = [
-        pattern.format(first, second) for firsts, seconds, pattern in patterns for first in firsts for second in seconds
+    return [
+        form.format(firsts[int(left * len(firsts))], seconds[int(right * len(seconds))])
+        for (firsts, seconds, form), (left, right) in zip(
+            (patterns[pool] for pool in pools), draws.tolist(), strict=True
+        )
     ]
-    num_copies = -(-num // len(pool))  # a repeated name gets a number
-    names = [name if not copy else f"{name} {copy + 1}" for copy in range(num_copies) for name in pool]
-    return [names[place] for place in rng.permutation(len(names))[:num].tolist()]

@@ -3,11 +3,18 @@
 N tracks, D width of the true embeddings, Q queries, K neighbours.
 """
 
+from functools import cached_property
+
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int, Int32, Int64
+
+from segue.errors import InputError
 
 _GROUP = 64
 """Size of a group of tracks: the K best tracks are in the K groups with the best maximum."""
+
+_BLOCK = 16
+"""Tracks whose neighbours are computed together, where not all are needed."""
 
 _CELLS = 2**20
 """Affinities that are computed together: few enough for the cache."""
@@ -54,3 +61,38 @@ def _best(values: Float32[np.ndarray, "Q n"], k: int) -> Int64[np.ndarray, "Q k"
     if k >= values.shape[1]:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
     return np.argpartition(values, -k, axis=1)[:, -k:]
+
+
+class NearestTracks:
+    """The nearest other tracks of each track, searched when they are asked for: those of a large world take a minute.
+
+    Args:
+        embeddings: true embedding of each track.
+        k: number of neighbours (K); fewer, if there are no more tracks.
+
+    Raises:
+        InputError: there is one track.
+    """
+
+    def __init__(self, embeddings: Float32[np.ndarray, "N D"], k: int) -> None:
+        if len(embeddings) < 2:
+            raise InputError(
+                "true_neighbours needs a world of at least 2 tracks, this one has 1; choose a larger world"
+            )
+        self._embeddings, self.length = embeddings, min(k, len(embeddings) - 1)
+
+    @cached_property
+    def _lists(self) -> Int32[np.ndarray, "N K"]:  # not yet there when it is sent to another process
+        return np.full((len(self._embeddings), self.length), -1, np.int32)
+
+    def of(self, rows: Int[np.ndarray, "S"]) -> Int32[np.ndarray, "S K"]:
+        """The nearest tracks, best first.
+
+        Args:
+            rows: of the tracks.
+        """
+        # in fixed blocks, because the last digit of a product depends on the tracks that are computed together
+        for block in np.unique(rows[self._lists[rows, 0] < 0] // _BLOCK).tolist():
+            some = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, len(self._embeddings)))
+            self._lists[some] = nearest(self._embeddings, some, self.length, exclude_self=True)
+        return np.asarray(self._lists[rows])

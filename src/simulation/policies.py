@@ -1,4 +1,4 @@
-"""Policies: the recommendations of an arm to each session of a crowd.
+"""Policies: the recommendations of an arm to each session of a crowd, and how they are named.
 
 S sessions, T tracks played so far, N tracks in the catalogue, K tracks of a list.
 """
@@ -6,27 +6,44 @@ S sessions, T tracks played so far, N tracks in the catalogue, K tracks of a lis
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import aiohttp
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 from scipy.special import expit
 
-from segue.errors import InputError, check_number
+from segue.assignment import check_arms
+from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
-from segue.runs.recommendations import Recommendations, file_digest, lists_of
+from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
+from segue.runs.recommendations import Recommendations, file_digest
+from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
+from segue.runs.session_vectors import FILE, SessionVectors, context_of
+from segue.settings import Setting, settings
 from segue.simulation.listener import WHOLE, Crowd
-from segue.simulation.neighbours import nearest
+from segue.simulation.neighbours import NearestTracks
 from segue.simulation.world import World
 
-_Result = TypeVar("_Result")
+_CANDIDATES = 1024
+"""Tracks per session whose shares `Oracle` keeps up to date. Their number changes the speed only."""
 
-_BLOCK = 16
-"""Tracks whose neighbours are computed together."""
+_BLOCK = 256
+"""Sessions whose candidates are searched together: enough for fast arrays, few enough for the cache."""
+
+
+_BY_ADDRESS = {"recommendations": "path", "service": "url"}
+"""Policies that are named by the file or service they read, and the setting that takes that name."""
+
+_TEMPLATES = {"url": "service", "stored": "recommendations", "path": "recommendations"}
+"""The template of a name that is not itself one, by its kind."""
+
+Locate = Callable[[str], Path]
+"""Finds the `recommendations.jsonl` of the name of a run or a registered model."""
 
 
 class Recommended(NamedTuple):
@@ -48,6 +65,7 @@ class Policy(ABC):
 
     Args:
         world: the world whose tracks are recommended.
+        description: what decides the recommendations, besides the world: its name and its settings, as JSON.
     """
 
     fallbacks = 0
@@ -55,8 +73,8 @@ class Policy(ABC):
     """Whether the policy keeps nothing between steps but `rng`. If so, it can be asked for parts of a crowd, each with
     its own `rng`."""
 
-    def __init__(self, *, world: World) -> None:
-        self.world = world
+    def __init__(self, *, world: World, **description: Any) -> None:
+        self.world, self.description = world, {"policy": type(self).__name__, **description}
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:  # noqa: ARG002 - subclasses use the crowd
         """Prepare for a new crowd.
@@ -66,13 +84,6 @@ class Policy(ABC):
             rng: draws the recommendations; for parts of a crowd it is replaced before each call of `recommend`.
         """
         self.rng = rng
-
-    def look(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
-        """See all sessions of a step, before `recommend` is asked for them or for parts of them.
-
-        Args:
-            crowd: the sessions.
-        """
 
     @abstractmethod
     def recommend(self, crowd: Crowd) -> Recommended:
@@ -84,7 +95,7 @@ class Policy(ABC):
 
     def describe(self) -> dict[str, Any]:
         """What decides the recommendations, besides the world: `policy` and its settings, as JSON."""
-        return {"policy": type(self).__name__}
+        return self.description
 
     def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
         """Receive the sessions that have ended.
@@ -108,8 +119,8 @@ class Picks(Policy):
 
     is_stateless = True
 
-    def __init__(self, *, world: World, policy: str, settings: Mapping[str, Any]) -> None:
-        super().__init__(world=world)
+    def __init__(self, *, world: World, policy: str, **settings: Any) -> None:
+        super().__init__(world=world, policy=policy)
         self.picker = Picker(policy=policy, artists=ArtistTracks.of(world.catalog.artist_of), **settings)
 
     def recommend(self, crowd: Crowd) -> Recommended:
@@ -126,44 +137,40 @@ class Picks(Policy):
         """
         return np.empty((len(crowd), 0), np.int32)
 
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations."""
-        return {"policy": self.picker.policy}
-
 
 class Random(Picks):
     """Recommends a random track of the catalogue, uniformly."""
 
     def __init__(self, *, world: World) -> None:
-        super().__init__(world=world, policy="random", settings={})
+        super().__init__(world=world, policy="random")
 
 
 class StickyArtist(Picks):
     """Recommends another track of the same artist, uniformly; a random track if the artist has no other."""
 
     def __init__(self, *, world: World) -> None:
-        super().__init__(world=world, policy="sticky_artist", settings={})
+        super().__init__(world=world, policy="sticky_artist")
 
 
+@settings("popular")
 class Popular(Picks):
     """Recommends one of the most played tracks, uniformly.
 
     Args:
-        num_tracks: number of these tracks, at least 1; 100 in the service of 2023.
         world: the world whose tracks are recommended.
 
     Raises:
         InputError: `num_tracks` is out of range.
     """
 
-    def __init__(self, *, num_tracks: int, world: World) -> None:
-        check_number("popular.num_tracks", num_tracks, whole=True, least=1)
-        super().__init__(world=world, policy="popular", settings={"popular": world.top_tracks[:num_tracks]})
-        self._num_tracks = num_tracks
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations."""
-        return {**super().describe(), "num_tracks": self._num_tracks}
+    def __init__(
+        self,
+        *,
+        num_tracks: Annotated[int, Setting("number of these tracks; 100 in the service of 2023", least=1)],
+        world: World,
+    ) -> None:
+        super().__init__(world=world, policy="popular", popular=world.top_tracks[:num_tracks])
+        self.description["num_tracks"] = num_tracks
 
 
 class Lists(Picks):
@@ -192,21 +199,22 @@ class Lists(Picks):
         exploration_plays: int = 1,
         world: World,
     ) -> None:
-        how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap, "exploration": exploration}
-        check_picking(**how, exploration_plays=exploration_plays, prefix="recommendations.")
-        self._file, self._exploration_plays = str(Path(path).absolute()), exploration_plays
+        how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
+        explores = {"exploration": exploration, "exploration_plays": exploration_plays}
+        check_picking(**how, **explores, prefix="recommendations.")
         given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
         if given.users is not None and not np.isin(users, given.users).any():
             raise InputError(
                 f"{path} has lists of other users, for example {given.users[0]}, and of none of the {len(users)} "
                 "listeners of this world; use lists of its users"
             )
-        if exploration:
-            how["new"] = new_rows(given.plays, exploration_plays, path)
         self.is_of_users = given.users is not None
-        super().__init__(world=world, policy=LISTS[self.is_of_users], settings=how)
-        self._digest = file_digest(Path(path))
+        new = {"new": new_rows(given.plays, exploration_plays, path)} if exploration else {}
+        super().__init__(world=world, policy=LISTS[self.is_of_users], exploration=exploration, **how, **new)
         self.lists = (given.rows if given.users is None else lists_of(users, given.users, given.rows)).astype(np.int32)
+        # where the lists were, and a digest of that file
+        self.description |= {**how, "file": str(Path(path).absolute()), "lists": file_digest(Path(path))}
+        self.description |= explores if exploration else {}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The list of each session, best first.
@@ -229,20 +237,104 @@ class Lists(Picks):
         rows, _ = self.picker.pick_from_lists(self.candidates(crowd), crowd.tracks[::-1].T, draws)
         return rows.astype(np.int64)
 
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations; `file` is where the lists were, `lists` is a digest of that file."""
-        picker = self.picker
-        how: dict[str, Any] = {"pick": picker.pick, "artist_gap": picker.artist_gap}
-        if picker.exploration:
-            how |= {"exploration": picker.exploration, "exploration_plays": self._exploration_plays}
-        return {**super().describe(), **how, "file": self._file, "lists": self._digest}
+
+@settings("recommendations")
+class SessionLists(Lists):
+    """Recommends of the lists of the last tracks what is best for the session, by its query vector.
+
+    The K best, as many as a list has, take the place of the list of the last track; `pick` and `artist_gap` apply
+    to them. With `ranked` and no exploration all candidates do, so that `artist_gap` finds other artists. Tracks
+    already heard follow the rule of the training run, and are left out where `pick` never repeats a track.
+
+    Args:
+        path: a `recommendations.jsonl` with `vectors.npz` beside it.
+        world: the world whose tracks are recommended; both files must be of its catalogue.
+        picking: other settings of `Lists`; what it explores is the list of the K best.
+
+    Raises:
+        InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        num_lists: Annotated[int, Setting("number of last tracks whose lists are searched", least=1, most=MOST_LISTS)],
+        world: World,
+        **picking: Any,
+    ) -> None:
+        super().__init__(path=path, world=world, **picking)
+        if self.is_of_users:
+            raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
+        file, how = Path(path).with_name(FILE), {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
+        vectors = SessionVectors.read(file, world.catalog)
+        self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=how["pick"] == "uniform")
+        self.hint = gap_hint(vectors, **how)
+        """What is wrong with `pick`; see `gap_hint`."""
+        self._num_kept = self._search.num_kept(**how, exploration=self.picker.exploration)
+        self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
+
+    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        """The best tracks for each session.
+
+        Args:
+            crowd: the sessions.
+        """
+        return session_candidates(self._search, crowd, k=self._num_kept)
 
 
+def session_candidates(search: SessionSearch, crowd: Crowd, *, k: int) -> Int32[np.ndarray, "S K"]:
+    """The best tracks of the lists of the last tracks of each session.
+
+    Args:
+        search: finds them.
+        crowd: the sessions.
+        k: how many are kept (K).
+
+    Returns:
+        Rows, best first; -1 fills up.
+    """
+    found = np.empty((len(crowd), 0), np.int32)
+    tracks, shares = crowd.tracks[::-1], crowd.shares[: -search.length - 1 : -1]
+    # lists with the same largest row are similar: of sessions one after another most vectors are in the cache already
+    order = search.lists.take(crowd.current, axis=0).max(axis=1, initial=-1).argsort(kind="stable")
+    for first in range(0, max(len(crowd), 1), _BLOCK):
+        some = order[first : first + _BLOCK]
+        played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
+        best = search.best(tracks.take(some, axis=1).T, played, k)
+        if not first:
+            found = np.empty((len(crowd), best.shape[1]), np.int32)
+        found[some] = best
+    return found
+
+
+def recommended(*, path: str, context: str | None, num_lists: int, world: World, **picking: Any) -> Lists:
+    """The policy of a recommendations file: lists of the last track, or the session as the query.
+
+    Args:
+        path: a `recommendations.jsonl`.
+        context: `last` or `session`; None for that of the training run, which is in its `vectors.npz` beside the file.
+        num_lists: see `SessionLists`.
+        world: the world whose tracks are recommended.
+        picking: other settings of `Lists`.
+
+    Returns:
+        The policy.
+
+    Raises:
+        InputError: the file or its vectors cannot be read, or a setting is out of range.
+    """
+    lists = Lists(path=path, world=world, **picking)
+    if context_of("recommendations", context, Path(path)) == "last" or (context is None and lists.is_of_users):
+        return lists
+    return SessionLists(path=path, world=world, num_lists=num_lists, **picking)
+
+
+@settings("true_neighbours")
 class TrueNeighbours(Policy):
     """Recommends one of the tracks nearest to the last track by true embeddings: the lists of a perfect item model.
 
     Args:
-        num_tracks: number of nearest tracks, 1 to 10,000.
         world: the world whose tracks are recommended; must have at least two.
 
     Raises:
@@ -251,53 +343,32 @@ class TrueNeighbours(Policy):
 
     is_stateless = True
 
-    def __init__(self, *, num_tracks: int, world: World) -> None:
-        super().__init__(world=world)
-        check_number("true_neighbours.num_tracks", num_tracks, whole=True, least=1, most=10_000)
-        if len(world.catalog) < 2:
-            raise InputError(
-                "true_neighbours needs a world of at least 2 tracks, this one has 1; choose a larger world"
-            )
-        self._num_tracks = num_tracks
-        self._lists: Int64[np.ndarray, "N K"] | None = None
+    def __init__(
+        self, *, num_tracks: Annotated[int, Setting("number of nearest tracks", least=1, most=10_000)], world: World
+    ) -> None:
+        super().__init__(world=world, policy="true_neighbours", num_tracks=num_tracks)
+        self._nearest = NearestTracks(world.embeddings, num_tracks)
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        num_tracks = len(self.world.catalog)
-        num_kept = min(self._num_tracks, num_tracks - 1)
-        if self._lists is None:
-            self._lists = np.full((num_tracks, num_kept), -1, np.int32)
-        # in fixed blocks, because the last digit of a product depends on the tracks that are computed together
-        for block in np.unique(crowd.current[self._lists[crowd.current, 0] < 0] // _BLOCK).tolist():
-            rows = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, num_tracks))
-            self._lists[rows] = nearest(self.world.embeddings, rows, num_kept, exclude_self=True)
-        picked = self._lists[crowd.current, self.rng.integers(num_kept, size=len(crowd))]
-        return Recommended(np.asarray(picked, np.int64), np.full(len(crowd), 1 / num_kept))
-
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations."""
-        return {"policy": "true_neighbours", "num_tracks": self._num_tracks}
+        places = self.rng.integers(self._nearest.length, size=len(crowd))
+        picked = self._nearest.of(crowd.current)[np.arange(len(crowd)), places]
+        return Recommended(picked.astype(np.int64), np.full(len(crowd), 1 / self._nearest.length))
 
 
 class Oracle(Policy):
     """Recommends the track with the largest share of all, because it knows the taste of each session.
 
-    No policy can choose a better next track, therefore this is approximately the upper bound of any policy.
+    No policy can choose a better next track, therefore this is approximately the upper bound of any policy. The shares
+    of some candidates are kept up to date. Shares only decrease during a session, therefore the best candidate is the
+    best of all tracks as long as its share is above the best share outside; after that the candidates are chosen again.
 
     Args:
-        num_candidates: tracks per session whose shares are kept up to date, at least 1. Shares only decrease during a
-            session, therefore the best candidate is the best of all tracks as long as its share is above the best
-            share outside; after that the candidates are chosen again. It changes the speed only.
         world: the world whose tracks are recommended.
-
-    Raises:
-        InputError: `num_candidates` is out of range.
     """
 
-    def __init__(self, *, num_candidates: int, world: World) -> None:
-        super().__init__(world=world)
-        check_number("oracle.num_candidates", num_candidates, whole=True, least=1)
-        self._num_candidates = min(num_candidates, len(world.catalog))
+    def __init__(self, *, world: World) -> None:
+        super().__init__(world=world, policy="oracle")
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
         """Choose the candidates of each session of a new crowd.
@@ -307,48 +378,40 @@ class Oracle(Policy):
             rng: not used, because the choice is not random.
         """
         super().begin(crowd, rng)
-        self._candidates, self._artists = np.empty((2, len(crowd), self._num_candidates), np.int32)
-        self._value = np.empty((len(crowd), self._num_candidates))
+        shape = len(crowd), min(_CANDIDATES, len(self.world.catalog))
+        (self._candidates, self._artists), self._value = np.empty((2, *shape), np.int32), np.empty(shape)
         self._outside = np.empty(len(crowd))
         for session in range(len(crowd)):
             self._choose(crowd, session)
 
     def _choose(self, crowd: Crowd, session: int) -> None:
         """Choose the tracks with the largest shares for a session, after the tracks it has played."""
+        catalog, place = self.world.catalog, crowd.place[session]
         affinity = self.world.embeddings @ crowd.taste[session]
         value = expit((affinity.astype(np.float64) - crowd.bias[session]) * crowd.sharpness[session])
-        num_played = np.bincount(crowd.artists[:, session], minlength=self.world.catalog.num_artists)
-        value *= crowd.artist_discount[session] ** num_played[self.world.catalog.artist_of]
+        num_played = np.bincount(crowd.artists[:, session], minlength=catalog.num_artists)
+        value *= crowd.artist_discount[session] ** num_played[catalog.artist_of]
         value[crowd.tracks[:, session]] = -1
-        place = crowd.place[session]
-        order = np.argpartition(value, -self._num_candidates)
-        best = order[-self._num_candidates :]
-        rest = value[order[: -self._num_candidates]]
+        rest, best = np.split(np.argpartition(value, -self._value.shape[1]), [-self._value.shape[1]])
         self._candidates[place], self._value[place] = best, value[best]
-        self._artists[place] = self.world.catalog.artist_of[best]
-        self._outside[place] = rest.max(initial=-1)
+        self._artists[place] = catalog.artist_of[best]
+        self._outside[place] = value[rest].max(initial=-1)
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
         tracks = np.empty(len(crowd), np.int64)
-        played, artists = crowd.current, crowd.artists[-1]
         for session, place in enumerate(crowd.place.tolist()):
             value, candidates = self._value[place], self._candidates[place]
             if len(crowd.tracks) > 1:  # the first track is already part of the values
-                value[self._artists[place] == artists[session]] *= crowd.artist_discount[session]
-                value[candidates == played[session]] = -1
-            best = int(value.argmax())
-            if value[best] < self._outside[place]:
+                value[self._artists[place] == crowd.artists[-1, session]] *= crowd.artist_discount[session]
+                value[candidates == crowd.current[session]] = -1
+            if value.max() < self._outside[place]:
                 self._choose(crowd, session)
-                best = int(value.argmax())
-            tracks[session] = candidates[best]
+            tracks[session] = candidates[value.argmax()]
         return Recommended(tracks, np.ones(len(crowd)))
 
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations."""
-        return {"policy": "oracle"}
 
-
+@settings("service")
 class RemoteService(Policy):
     """Recommends what a running service answers to `POST /next/<user>`; `POST /last/<user>` ends a session.
 
@@ -357,9 +420,6 @@ class RemoteService(Policy):
 
     Args:
         url: `http://host:port`.
-        connections: largest number of concurrent requests, 1 to 10,000.
-        retries: how often a request without an answer, or with a status of 500 or above, is repeated, 0 to 100.
-        timeout_s: timeout of a request, in seconds, above 0.
         token: bearer token of the service; None without one.
         world: the world whose tracks the service recommends.
 
@@ -368,21 +428,27 @@ class RemoteService(Policy):
     """
 
     def __init__(
-        self, *, url: str, connections: int, retries: int, timeout_s: int | float, token: str | None, world: World
+        self,
+        *,
+        url: str,
+        connections: Annotated[int, Setting("largest number of concurrent requests", least=1, most=10_000)],
+        retries: Annotated[
+            int, Setting("how often a request with no answer, or status 500 or above, is repeated", least=0, most=100)
+        ],
+        timeout_s: Annotated[float, Setting("timeout of a request, in seconds", above=0)],
+        token: str | None,
+        world: World,
     ) -> None:
-        super().__init__(world=world)
-        check_number("service.connections", connections, whole=True, least=1, most=10_000)
-        check_number("service.retries", retries, whole=True, least=0, most=100)
-        check_number("service.timeout_s", timeout_s, above=0)
+        # the service alone knows what it recommends, and writes propensities to its own log
+        super().__init__(world=world, policy="service", url=url.rstrip("/"))
         self._url, self._connections, self._retries, self._timeout_s = url.rstrip("/"), connections, retries, timeout_s
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._loop: asyncio.AbstractEventLoop | None = None  # created where it is used, which may be another process
+        self._runner = asyncio.Runner()  # starts where it is used, which may be another process
         self._session: aiohttp.ClientSession | None = None
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        answers = self._run(self._post_all("next", crowd))
-        ids = np.array([self._track_of(answer) for answer in answers], np.int64)
+        ids = np.array([self._track_of(answer) for answer in self._runner.run(self._post_all("next", crowd))], np.int64)
         rows = self.world.catalog.rows_of(ids)
         if (rows < 0).any():
             track = ids[int((rows < 0).argmax())]
@@ -392,29 +458,19 @@ class RemoteService(Policy):
             )
         return Recommended(rows, np.full(len(rows), np.nan))
 
-    def describe(self) -> dict[str, Any]:
-        """The service, which alone knows what it recommends, and writes propensities to its own log."""
-        return {"policy": "service", "url": self._url}
-
     def finish(self, crowd: Crowd) -> None:
         """Send the end of each session.
 
         Args:
             crowd: the sessions after their last track.
         """
-        self._run(self._post_all("last", crowd))
+        self._runner.run(self._post_all("last", crowd))
 
     def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
-            self._run(self._session.close())
-        if self._loop is not None:
-            self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-        return self._loop.run_until_complete(work)
+            self._runner.run(self._session.close())
+        self._runner.close()
 
     def _track_of(self, answer: Any) -> int:
         track = answer.get("track") if isinstance(answer, dict) else None
@@ -462,3 +518,58 @@ class RemoteService(Policy):
         raise InputError(
             f"POST {url} failed {attempt + 1} times, last with {problem}; check that the service of this world runs"
         )
+
+
+def make_policies(
+    arms: Any, *, templates: Mapping[str, partial[Any]], world: World, locate: Locate
+) -> dict[str, Policy]:
+    """Create the policy of each arm.
+
+    Args:
+        arms: the recommender of each arm: one of `templates`, a path, `run:…`, `model:…` or `http://…`; or a mapping
+            with this name under `recommender` and settings of this arm beside it.
+        templates: factory of each kind of policy, with its default settings.
+        world: the world whose tracks they recommend.
+        locate: finds the file of a run or a model.
+
+    Returns:
+        The policy of each arm, in the order of the arms.
+
+    Raises:
+        InputError: an arm has an invalid name, names no recommender, or names one that cannot be read.
+    """
+    if not isinstance(arms, Mapping):
+        raise InputError(
+            f"arms must be a mapping from arms to recommenders, such as arms={{C: random, T1: popular}}, got {arms!r}"
+        )
+    return {arm: _policy(f"arms.{arm}", arms[arm], templates, world, locate) for arm in check_arms(arms)}
+
+
+def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
+    name = recommender_name(given)
+    if name is None:
+        raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
+    settings = {key: given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
+    named = parse_name(name)
+    kind = _TEMPLATES.get(named.kind, name)
+    address = str(locate(named.name)) if named.kind == "stored" else named.name
+    if kind not in templates or name in _BY_ADDRESS:
+        others = f"{FILES}, {SERVICES}" if "service" in templates else FILES
+        raise InputError(unknown_recommender(where, name, sorted(set(templates) - set(_BY_ADDRESS)), others))
+    settings |= {_BY_ADDRESS[kind]: address} if named.kind != "word" else {}
+    known = set(templates[kind].keywords)
+    if unknown := sorted(map(str, set(settings) - known - {_BY_ADDRESS.get(kind)})):
+        listed = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
+    policy: Policy = templates[kind](**settings, world=world)
+    return policy
+
+
+def hints(policies: Mapping[str, Policy]) -> list[str]:
+    """What is wrong with the settings of each arm, a line each.
+
+    Args:
+        policies: the policy of each arm.
+    """
+    hints_of = ((arm, policy.hint) for arm, policy in policies.items() if isinstance(policy, SessionLists))
+    return [f"arm {arm}: {hint}" for arm, hint in hints_of if hint]

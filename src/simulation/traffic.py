@@ -7,14 +7,13 @@ V sessions, E plays of a track, U listeners.
 
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, pairwise, zip_longest
 from multiprocessing import get_context
-from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import numpy as np
@@ -66,13 +65,9 @@ class Plays:
         Args:
             parts: may be empty.
         """
+        empty = {name: np.empty(0, EVENTS.get(name, np.int64)) for name in cls.__dataclass_fields__}
         return cls(
-            **{
-                name: np.concatenate([getattr(part, name) for part in parts])
-                if parts
-                else np.empty(0, EVENTS.get(name, np.int64))
-                for name in cls.__dataclass_fields__
-            }
+            **{name: np.concatenate([none, *(getattr(one, name) for one in parts)]) for name, none in empty.items()}
         )
 
     @classmethod
@@ -93,39 +88,32 @@ class Plays:
                 `crowd.place`; empty if they are not known.
             keep_events: whether the single tracks are kept.
         """
-        known = np.full(crowd.tracks.shape if keep_events else (0, 0), np.nan)
+        events = {name: np.empty(0, kind) for name, kind in EVENTS.items()}
         if keep_events:
+            known = np.full(crowd.tracks.shape, np.nan)
             for step, of_step in enumerate(propensities, start=1):
                 known[step] = of_step[crowd.place]
+            events = dict(
+                zip(EVENTS, (column.T.ravel() for column in (crowd.tracks, crowd.shares, known)), strict=True)
+            )
         return cls(
             users=crowd.users,
             visits=visits,
             lengths=np.full(len(crowd), len(crowd.tracks)),
             hundredths=crowd.shares.sum(0, dtype=np.int64),
-            tracks=crowd.tracks.T.ravel() if keep_events else np.empty(0, np.int32),
-            shares=crowd.shares.T.ravel() if keep_events else np.empty(0, np.uint8),
-            propensities=known.T.ravel(),
+            **events,
         )
 
-    def sorted_by(self, *keys: Int64[np.ndarray, "V"]) -> "Plays":
+    def take(self, order: Int64[np.ndarray, "V"]) -> "Plays":
         """The sessions in another order.
 
         Args:
-            keys: sort keys, each of shape `[V]`; the last one is the primary key, as in `np.lexsort`.
+            order: places of the sessions.
         """
-        order = np.lexsort(keys)
         lengths = self.lengths[order]
-        ends = lengths.cumsum()
-        listens = np.arange(len(self.tracks)) + np.repeat(
-            (self.lengths.cumsum() - self.lengths)[order] - (ends - lengths), lengths
-        )
-        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Plays(**{name: column.take(listens if name in EVENTS else order) for name, column in columns.items()})
-
-    @property
-    def num_steps(self) -> int:
-        """Number of recommendations: every track but the first of each session."""
-        return int(self.lengths.sum()) - len(self.lengths)
+        shift = (self.lengths.cumsum() - self.lengths)[order] - (lengths.cumsum() - lengths)
+        listens = np.arange(len(self.tracks)) + shift.repeat(lengths)
+        return Plays(**{name: column.take(listens if name in EVENTS else order) for name, column in vars(self).items()})
 
 
 EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8, "propensities": np.float64}
@@ -170,26 +158,20 @@ def play(
     Yields:
         Sessions that have ended, step by step.
     """
-    seeds = [np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks]
-    listener_rngs, policy_rngs = zip(
-        *((np.random.default_rng(a), np.random.default_rng(b)) for a, b in seeds), strict=True
-    )
-    for visits in zip_longest(*(task.waves for task in tasks)):
-        present = [
-            task.users[:0] if visit is None else task.users[task.num_visits > visit]
-            for task, visit in zip(tasks, visits, strict=True)
-        ]
+    seeds = (np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks)
+    listener_rngs, policy_rngs = zip(*(map(np.random.default_rng, pair) for pair in seeds), strict=True)
+    for visits in zip_longest(*(task.waves for task in tasks), fillvalue=np.iinfo(np.int64).max):
+        present = [task.users[task.num_visits > visit] for task, visit in zip(tasks, visits, strict=True)]
         sizes = np.array([len(users) for users in present])
         firsts = np.concatenate([[0], sizes.cumsum()])
         draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
         crowd = start(world, np.concatenate(present), *map(np.concatenate, zip(*draws, strict=True)))
-        visit_of = np.repeat([0 if visit is None else visit for visit in visits], sizes)
+        visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
         while len(crowd):
             bounds = np.searchsorted(crowd.place, firsts).tolist()
             tracks, (chances, boredom_draws) = np.empty(len(crowd), np.int64), np.empty((2, len(crowd)))
-            policy.look(crowd)
             for (first, end), listener_rng, policy.rng in zip(
                 pairwise(bounds), listener_rngs, policy_rngs, strict=True
             ):
@@ -273,22 +255,11 @@ class Day:
             users = np.flatnonzero((arm_of == arm) & (num_visits > 0))
             for number, part in enumerate(np.array_split(users, -(-len(users) // SHARD)) if len(users) else []):
                 waves, step = range(int(num_visits[part].max())), max(1, TASK // len(part))
-                shards.append(
-                    [
-                        Task(
-                            arm=arm,
-                            users=part,
-                            num_visits=num_visits[part],
-                            waves=waves[first : first + step],
-                            seed=seed,
-                            key=(day, arm, number, first),
-                        )
-                        for first in waves[::step]
-                    ]
-                )
-        return cls(
-            day=day, arm_of=arm_of, num_visits=num_visits, starts=starts[np.lexsort((starts, visitors))], shards=shards
-        )
+                of_shard: dict[str, Any] = {"arm": arm, "users": part, "num_visits": num_visits[part], "seed": seed}
+                tasks = ((waves[first : first + step], (day, arm, number, first)) for first in waves[::step])
+                shards.append([Task(**of_shard, waves=some, key=key) for some, key in tasks])
+        starts = starts[np.lexsort((starts, visitors))]
+        return cls(day=day, arm_of=arm_of, num_visits=num_visits, starts=starts, shards=shards)
 
     def in_order(self, plays: Plays) -> Plays:
         """Sort the sessions of the day into an order that does not depend on the number of workers.
@@ -299,7 +270,7 @@ class Day:
         shard_of = np.zeros(len(self.arm_of), np.int64)
         for number, tasks in enumerate(self.shards):
             shard_of[tasks[0].users] = number
-        return plays.sorted_by(plays.users, plays.lengths, plays.visits, shard_of[plays.users])
+        return plays.take(np.lexsort((plays.users, plays.lengths, plays.visits, shard_of[plays.users])))
 
 
 @contextmanager
@@ -333,31 +304,13 @@ class Players:
         self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool, with_propensity: bool
     ) -> None:
         kept = {"keep_events": keep_events, "with_propensity": keep_events and with_propensity}
-        self._player, self._workers = _TaskPlayer(world, policies, kept), workers
+        self._policies, self._workers = policies, workers
         _ = world.interest_neighbours  # computed once here, not in every process
+        self._play = partial(_play_tasks, world, policies, kept)
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
-            try:
-                self._start_pool()
-            except KeyboardInterrupt:  # arrives after the start; a pool without an owner prints a traceback
-                self.__exit__()
-                raise
-
-    def _start_pool(self) -> None:
-        # only the parent handles Ctrl-C: the other processes inherit that the signal is blocked
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with delayed_interrupt():  # a process that is interrupted during its start prints a traceback
-                context = get_context("spawn")
-                initargs = self._player, context.Barrier(self._workers)
-                self._pool = ProcessPoolExecutor(
-                    self._workers, mp_context=context, initializer=_init_worker, initargs=initargs
-                )
-                # no worker is idle at the barrier, therefore each task starts another process
-                waits = [self._pool.submit(_wait_for_all) for _ in range(self._workers)]
-                wait(waits)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            context = get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, context, initializer=_init_worker, initargs=(self._play,))
 
     def __enter__(self) -> "Players":
         return self
@@ -368,7 +321,8 @@ class Players:
                 with delayed_interrupt():  # a pool that is shut down in part prints a traceback when Python ends
                     self._pool.shutdown(wait=True, cancel_futures=True)
         finally:
-            self._player.close()
+            for policy in self._policies:
+                policy.close()
 
     def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[TaskOutcome]:
         """Simulate shards.
@@ -379,74 +333,62 @@ class Players:
         Yields:
             The result of some tasks of one arm, as soon as they are complete.
         """
-        waiting = deque(map(iter, self._player.batches(shards, self._workers)))
+        rows = self._rows(shards)
         if self._pool is None:
-            while waiting:
-                if tasks := next(waiting[0], None):
-                    yield self._player.play(tasks)
-                    waiting.rotate(-1)
-                else:
-                    waiting.popleft()
+            yield from (self._play(tasks) for some in zip_longest(*rows) for tasks in some if tasks is not None)
             return
-        running: dict[Future[TaskOutcome], Iterator[list[Task]]] = {}
-        while waiting or running:
-            while waiting and len(running) < 2 * self._workers:  # one for each worker to simulate, one to simulate next
-                row = waiting.popleft()
-                if tasks := next(row, None):
-                    running[self._pool.submit(_play_in_worker, tasks)] = row
+        waiting = [iter(row) for row in rows]
+        running = {self._submit(next(row)): row for row in waiting}
+        while running:
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                waiting.append(running.pop(done))
+                row = running.pop(done)
+                if tasks := next(row, None):
+                    running[self._submit(tasks)] = row
                 yield done.result()
 
-
-class _TaskPlayer:
-    """Simulates tasks in one process."""
-
-    def __init__(self, world: World, policies: Sequence[Policy], kept: Mapping[str, bool]) -> None:
-        self._world, self._policies, self._kept = world, policies, kept
-
-    def batches(self, shards: Sequence[Sequence[Task]], workers: int) -> list[list[list[Task]]]:
+    def _rows(self, shards: Sequence[Sequence[Task]]) -> list[list[list[Task]]]:
         """Rows of batches: the tasks of a batch are simulated together, the batches of a row one after another."""
         rows = []
         for arm, of_arm in groupby(shards, key=lambda shard: shard[0].arm):
-            if not self._policies[arm].is_stateless:
+            if self._policies[arm].is_stateless:
+                tasks = [task for shard in of_arm for task in shard]
+                size = min(MAX_TASKS_TOGETHER, -(-len(tasks) // self._workers))
+                rows += [[tasks[first : first + size]] for first in range(0, len(tasks), size)]
+            else:
                 rows += [[[task] for task in shard] for shard in of_arm]
-                continue
-            tasks = [task for shard in of_arm for task in shard]
-            size = min(MAX_TASKS_TOGETHER, -(-len(tasks) // workers))
-            rows += [[tasks[first : first + size]] for first in range(0, len(tasks), size)]
         return rows
 
-    def play(self, tasks: Sequence[Task]) -> TaskOutcome:
-        policy, parts, problem = self._policies[tasks[0].arm], list[Plays](), None
-        num_before = policy.fallbacks
+    def _submit(self, tasks: list[Task]) -> Future[TaskOutcome]:
+        """Give tasks to the pool. Its processes start here, and inherit that Ctrl-C is blocked: this one gets it."""
+        assert self._pool is not None
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            parts.extend(play(self._world, policy, tasks, **self._kept))
-        except InputError as error:
-            problem = str(error)
-        return TaskOutcome(
-            arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - num_before, problem=problem
-        )
-
-    def close(self) -> None:
-        for policy in self._policies:
-            policy.close()
+            return self._pool.submit(_play_in_worker, tasks)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-_player: _TaskPlayer | None = None
-_barrier: Barrier | None = None
+def _play_tasks(
+    world: World, policies: Sequence[Policy], kept: Mapping[str, bool], tasks: Sequence[Task]
+) -> TaskOutcome:
+    policy, parts, problem = policies[tasks[0].arm], list[Plays](), None
+    num_before = policy.fallbacks
+    try:
+        parts.extend(play(world, policy, tasks, **kept))
+    except InputError as error:
+        problem = str(error)
+    fallbacks = policy.fallbacks - num_before
+    return TaskOutcome(arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=fallbacks, problem=problem)
 
 
-def _init_worker(player: _TaskPlayer, barrier: Barrier) -> None:
-    global _player, _barrier
-    _player, _barrier = player, barrier
+_play_here: Callable[[Sequence[Task]], TaskOutcome]
+"""Simulates tasks, in a process of the pool."""
 
 
-def _wait_for_all() -> None:
-    assert _barrier is not None
-    _barrier.wait()
+def _init_worker(play_tasks: Callable[[Sequence[Task]], TaskOutcome]) -> None:
+    global _play_here
+    _play_here = play_tasks
 
 
 def _play_in_worker(tasks: list[Task]) -> TaskOutcome:
-    assert _player is not None
-    return _player.play(tasks)
+    return _play_here(tasks)

@@ -7,13 +7,13 @@ M neighbours of an interest.
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
@@ -69,21 +69,6 @@ class World:
     embeddings: Float32[np.ndarray, "N D"]
     listeners: Listeners
     attributes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-    def nearest_to_interests(
-        self, interests: Int64[np.ndarray, "S"], places: Int64[np.ndarray, "S"]
-    ) -> Int64[np.ndarray, "S"]:
-        """One of the tracks nearest to each interest.
-
-        Args:
-            interests: rows of tracks that are interests of listeners, shape `[S]`.
-            places: number of the neighbour, shape `[S]`; 0 is the nearest, mostly the interest itself.
-
-        Returns:
-            Rows of tracks, shape `[S]`.
-        """
-        number_of, neighbours = self.interest_neighbours
-        return np.asarray(neighbours[number_of.take(interests), places])
 
     def digest(self) -> str:
         """A digest of what decides how listeners behave: the catalogue, the embeddings and the listeners.
@@ -240,15 +225,14 @@ def generate(
     track_fame = artist_fame[artist_of] + popularity_rng.normal(scale=track_popularity, size=num_tracks)
     popularity = np.exp(track_fame - track_fame.max())
     embeddings = taste.embed(artist_of, artist_fame=standardised(artist_fame), rng=taste_rng)
-    known = (
-        {} if attributes is None else attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed)
-    )
     return World(
         catalog=Catalog.from_frame(frame, "the generated catalogue"),
         top_tracks=np.argsort(-popularity, kind="stable"),
         embeddings=embeddings,
         listeners=_population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),
-        attributes=known,
+        attributes=attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed)
+        if attributes
+        else {},
     )
 
 
@@ -267,6 +251,9 @@ def _population(
         num_neighbours=np.full(num_listeners, NUM_NEIGHBOURS),
     )
 
+
+_BLOCK = 256
+"""Interests whose substitutes are searched together."""
 
 SESSION_BUDGET, ARTIST_DISCOUNT, NUM_NEIGHBOURS = 5, 0.8, 10
 """Values of a listener whose record in `users.json` does not have them."""
@@ -295,3 +282,59 @@ def tracks_of_artists(num_tracks: int, rng: np.random.Generator) -> Int64[np.nda
         chosen = rng.choice(adjustable, size=min(abs(missing), len(adjustable)), replace=False)
         sizes[chosen] += np.sign(missing)
     return np.repeat(np.arange(num_artists), rng.permutation(sizes))
+
+
+def is_released(world: World, day: str) -> Bool[np.ndarray, "N"]:
+    """Whether each track is released on a day.
+
+    Args:
+        world: a world whose tracks have release dates.
+        day: a date such as 2026-01-05.
+
+    Raises:
+        InputError: its tracks have no release dates.
+    """
+    if "released" not in world.attributes:
+        raise InputError("the tracks of this world have no release dates; give it some with world.attributes.releases=")
+    return np.array(world.attributes["released"], object) <= day
+
+
+def released_by(world: World, day: str) -> World:
+    """The world of a day: only tracks that are released are in it.
+
+    A listener who loves a track that is not released yet loves the released track with the largest affinity to it.
+
+    Args:
+        world: a world whose tracks have release dates.
+        day: a date such as 2026-01-05.
+
+    Returns:
+        The world; its tracks keep their ids and their order, and its listeners theirs.
+
+    Raises:
+        InputError: its tracks have no release dates.
+    """
+    kept = np.flatnonzero(is_released(world, day))
+    row_of = np.full(len(world.catalog) + 1, -1)  # the last one is for no interest
+    row_of[kept] = np.arange(len(kept))
+    catalog, listeners = world.catalog, world.listeners
+    artists, artist_of = np.unique(catalog.artist_of[kept], return_inverse=True)
+    interests = np.unique(listeners.interests[listeners.interests >= 0])
+    absent, candidates, substituted = interests[row_of[interests] < 0], world.embeddings[kept].T, row_of.copy()
+    for start in range(0, len(absent), _BLOCK):
+        rows = absent[start : start + _BLOCK]
+        substituted[rows] = (world.embeddings[rows] @ candidates).argmax(1)
+    return replace(
+        world,
+        catalog=replace(
+            catalog,
+            track_ids=catalog.track_ids[kept],
+            titles=catalog.titles[kept],
+            artist_of=artist_of,
+            artists=catalog.artists[artists],
+        ),
+        top_tracks=row_of[world.top_tracks][row_of[world.top_tracks] >= 0],
+        embeddings=world.embeddings[kept],
+        listeners=replace(listeners, interests=substituted[listeners.interests]),
+        attributes={name: [values[row] for row in kept.tolist()] for name, values in world.attributes.items()},
+    )

@@ -3,7 +3,6 @@
 N tracks, D width of the true embeddings.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 
 from segue.catalog import Catalog
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import (
     is_whole,
@@ -39,6 +38,20 @@ from segue.simulation.world import (
 WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
 """Names of the files of a world."""
 
+_KEYS: dict[str, tuple[str, Any]] = {
+    "user": ("user_ids", None),
+    "interests": ("interests", None),
+    "consume_bias": ("bias", None),
+    "consume_sharpness": ("sharpness", None),
+    "interest_neighbours": ("num_neighbours", NUM_NEIGHBOURS),
+    "session_budget": ("budget", SESSION_BUDGET),
+    "artist_discount_gamma": ("artist_discount", ARTIST_DISCOUNT),
+}
+"""Column of `Listeners` of each key in `users.json`, and its default."""
+
+_KINDS = dict.fromkeys(("bias", "sharpness", "artist_discount"), np.float64)
+"""Types of columns of `Listeners`; the others are int64."""
+
 
 def write_world(world: World, folder: Path) -> None:
     """Write the four files of a world. Row r of `tracks.npy` is the embedding of line r of `tracks.json`.
@@ -52,21 +65,10 @@ def write_world(world: World, folder: Path) -> None:
     write_catalog(catalog, folder / "tracks.json", world.attributes)
     write_whole(folder / "tracks.npy", lambda path: np.save(path, world.embeddings, allow_pickle=False))
     write_top_tracks(catalog.track_ids[world.top_tracks], folder / "top_tracks.json")
-    write_lines(folder / "users.json", _records(listeners, catalog))
-
-
-def _records(listeners: Listeners, catalog: Catalog) -> Iterator[dict[str, Any]]:
-    for user in range(len(listeners)):
-        interests = listeners.interests[user]
-        yield {
-            "user": int(listeners.user_ids[user]),
-            "interests": catalog.track_ids[interests[interests >= 0]].tolist(),
-            "consume_bias": float(listeners.bias[user]),
-            "consume_sharpness": float(listeners.sharpness[user]),
-            "interest_neighbours": int(listeners.num_neighbours[user]),
-            "session_budget": int(listeners.budget[user]),
-            "artist_discount_gamma": float(listeners.artist_discount[user]),
-        }
+    columns = {key: getattr(listeners, name).tolist() for key, (name, _) in _KEYS.items()}
+    columns["interests"] = [catalog.track_ids[rows[rows >= 0]].tolist() for rows in listeners.interests]
+    lines = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    write_lines(folder / "users.json", lines)
 
 
 @settings("world")
@@ -117,43 +119,45 @@ def read_world(
     )
 
 
+@settings()
+def _check_listener(
+    *,
+    user: Any,
+    interests: Any,
+    consume_bias: Annotated[float, Setting("affinity at which half of a track is played", least=-1e6, most=1e6)],  # noqa: ARG001
+    consume_sharpness: Annotated[float, Setting("slope of the share around the bias", least=0, most=1e6)],  # noqa: ARG001
+    interest_neighbours: Annotated[int, Setting("tracks that begin a session", least=1, most=1000)],  # noqa: ARG001
+    session_budget: Annotated[int, Setting("units of boredom of a session", least=1, most=1_000_000)],  # noqa: ARG001
+    artist_discount_gamma: Annotated[float, Setting("factor for a repeated artist", least=0, most=1)],  # noqa: ARG001
+) -> None:
+    if not isinstance(interests, list) or not interests or not all(map(is_whole, interests)):
+        raise InputError(f"interests must be a list of at least one track id, got {interests!r}")
+    if not is_whole(user):
+        raise InputError(f"user must be a whole number, got {user!r}")
+
+
 def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
-    columns: dict[str, list[Any]] = {name: [] for name in Listeners.__dataclass_fields__}
-    lines: list[str] = []
+    lines: dict[str, dict[str, Any]] = {}
     for where, record in read_lines(path):
-        interests = record.get("interests")
-        if not isinstance(interests, list) or not interests or not all(map(is_whole, interests)):
-            raise InputError(f"{where}: interests must be a list of at least one track id, got {interests!r}")
-        user = record.get("user")
-        if not is_whole(user):
-            raise InputError(f"{where}: user must be a whole number, got {user!r}")
-        bias, sharpness = record.get("consume_bias"), record.get("consume_sharpness")
-        budget = record.get("session_budget", SESSION_BUDGET)
-        discount = record.get("artist_discount_gamma", ARTIST_DISCOUNT)
-        neighbours = record.get("interest_neighbours", NUM_NEIGHBOURS)
-        check_number(f"{where}: consume_bias", bias, least=-1e6, most=1e6)
-        check_number(f"{where}: consume_sharpness", sharpness, least=0, most=1e6)
-        check_number(f"{where}: session_budget", budget, whole=True, least=1, most=1_000_000)
-        check_number(f"{where}: artist_discount_gamma", discount, least=0, most=1)
-        check_number(f"{where}: interest_neighbours", neighbours, whole=True, least=1, most=min(len(catalog), 1000))
-        for name, value in zip(columns, (user, interests, bias, sharpness, budget, discount, neighbours), strict=True):
-            columns[name].append(value)
-        lines.append(where)
+        lines[where] = {key: record.get(key, default) for key, (_, default) in _KEYS.items()}
+        try:
+            _check_listener(**lines[where])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     if not lines:
         raise InputError(f"{path} is empty; a world needs at least one listener")
-    user_ids = np.array(columns["user_ids"], np.int64)
-    repeated = pd.Series(user_ids).duplicated().to_numpy()
-    if repeated.any():
-        place = int(repeated.argmax())
-        raise InputError(f"{lines[place]}: user {user_ids[place]} occurs twice; give each user one line")
+    frame, places = pd.DataFrame(list(lines.values())), list(lines)
+    if (again := frame["user"].duplicated()).any():
+        place = int(again.to_numpy().argmax())
+        raise InputError(f"{places[place]}: user {frame['user'][place]} occurs twice; give each user one line")
+    if (many := frame["interest_neighbours"] > len(catalog)).any():
+        place = int(many.to_numpy().argmax())
+        raise InputError(f"{places[place]}: interest_neighbours must be at most the number of tracks, {len(catalog)}")
+    interests = _interest_rows(frame.pop("interests").tolist(), places, catalog, path.parent / "tracks.json")
+    columns = {_KEYS[key][0]: column for key, column in frame.items()}
     return Listeners(
-        user_ids=user_ids,
-        interests=_interest_rows(columns["interests"], lines, catalog, path.parent / "tracks.json"),
-        bias=np.array(columns["bias"], np.float64),
-        sharpness=np.array(columns["sharpness"], np.float64),
-        budget=np.array(columns["budget"], np.int64),
-        artist_discount=np.array(columns["artist_discount"], np.float64),
-        num_neighbours=np.array(columns["num_neighbours"], np.int64),
+        interests=interests,
+        **{name: column.to_numpy(_KINDS.get(name, np.int64)) for name, column in columns.items()},
     )
 
 

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 
 from segue.datamodules.recipe_choice import choose_recipe
 from segue.datamodules.source_choice import check_source_choice, option_of, refuse_shards
-from segue.errors import check_number
 from segue.runs.folder import lock_folder, refuse_used_folder
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, show_lines
@@ -21,34 +20,34 @@ if TYPE_CHECKING:
 
 @verb("prepare", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
 def prepare(config: DictConfig) -> None:
-    """Read a source, build its pairs with an engine, write shards and manifest; go on with a run that was killed."""
+    """Read a source, build its pairs with an engine, write shards and manifest."""
     from segue.datamodules.shards.manifest import MANIFEST
-    from segue.datamodules.shards.shard_writer import Preparation, source_settings, write_shards
+    from segue.datamodules.shards.shard_writer import source_settings, write_shards
 
     run_dir, hydra = Path(config.run_dir), HydraConfig.get()
     refuse_shards(hydra.runtime.choices["datamodule"])
     check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
-    check_number("shard_rows", config.shard_rows, whole=True, least=1)
     engine = instantiate(config.engine, _convert_="all")
     with lock_folder(run_dir), console.status("preparing"):
         refuse_used_folder(run_dir, MANIFEST)
         datamodule: PairDataModule = instantiate(config.datamodule, _convert_="all")
         datamodule.prepare_data()
-        what = Preparation(
+        manifest = write_shards(
+            datamodule,
+            engine,
+            run_dir,
             recipe=config.recipe.name,
             batch_size=config.datamodule.batch_size,
             context=hydra.runtime.choices["context"],
             source=source_settings(config.datamodule),
             shard_rows=config.shard_rows,
         )
-        manifest, num_kept = write_shards(datamodule, engine, what, run_dir)
-    again = f", of which {num_kept} were there already" if num_kept else ""
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     context = "" if manifest.context == "last" else f" context={manifest.context}"
     lines = {
         "pairs": ", ".join(f"{num:,} {name}" for name, num in manifest.pairs.items()),
         "left out": ", ".join(f"{num:,} by {name}" for name, num in manifest.dropped.items() if num),
-        "shards": f"{len(manifest.shards)}, {megabytes:,.1f} MB{again}",
+        "shards": f"{len(manifest.shards)}, {megabytes:,.1f} MB",
         "results": "manifest.json, vocabulary.json, pairs-*.parquet",
         "run folder": str(run_dir),
         "next": f"python train.py datamodule=shards datamodule.path={run_dir}{context}",

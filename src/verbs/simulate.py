@@ -69,8 +69,7 @@ def play(
     Raises:
         InputError: a recommender, the world or the traffic cannot be used.
     """
-    from segue.simulation.arm_policies import make_policies
-    from segue.simulation.session_lists import hints
+    from segue.simulation.policies import hints, make_policies
     from segue.tracking.named_runs import locate_recommendations
 
     with console.status("preparing the world"):

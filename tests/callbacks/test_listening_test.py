@@ -18,9 +18,8 @@ from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.simulation import run_listening
 from segue.simulation.listening import ListeningTest, from_lists
-from segue.simulation.session_lists import SessionLists, recommended
+from segue.simulation.policies import SessionLists, recommended
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
 from segue.statistics.online import TIME, VAL_TIME
@@ -130,7 +129,7 @@ def test_floors_are_played_once_for_all_runs_of_the_same_logs(
     path = Path(simulated.path) / "listening_references.json"
     assert before[f"{TIME}_random_floor"] in [means["random"] for means in json.loads(path.read_text()).values()]
     with monkeypatch.context() as patched:
-        patched.setattr(run_listening, "references", lambda *_, **__: pytest.fail("played again"))
+        patched.setattr("segue.simulation.listening.references", lambda *_, **__: pytest.fail("played again"))
         assert after_test(simulated, tmp_path).history.metrics() == before
     path.write_text("{")
     assert after_test(simulated, tmp_path).history.metrics() == before

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.shards.engines import Engine
+from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import ROW
 from segue.datamodules.shards.prepared_rows import PreparedRows, prepare_rows
 from segue.datamodules.splits import SPLITS
@@ -49,7 +49,7 @@ def write_quirks(folder: Path) -> Path:
     return folder
 
 
-def rows_of(datamodule: PairDataModule, engine: Engine, folder: Path) -> tuple[PreparedRows, pd.DataFrame]:
+def rows_of(datamodule: PairDataModule, engine: DuckDBEngine, folder: Path) -> tuple[PreparedRows, pd.DataFrame]:
     """The rows that an engine makes, in several shards, and counts of them."""
     rows = prepare_rows(datamodule, engine, folder / "parts", 300)
     for _ in engine.map(rows.maker.write, rows.shards(folder, 300)):
@@ -79,7 +79,7 @@ def check_equal(datamodule: PairDataModule, rows: PreparedRows, frame: pd.DataFr
         np.testing.assert_array_equal(chosen.played_ratio.to_numpy(np.float32), pairs.played_ratio)
         np.testing.assert_array_equal(chosen.previous_position, pairs.length - 1 if _is_near(frame) else 0)
     assert {**datamodule.reading.dropped, **rows.dropped} == datamodule.dropped
-    assert (rows.num_interleaved, rows.num_tied) == (sessions.num_interleaved, sessions.num_tied)
+    assert (rows.numbers["interleaved"], rows.numbers["tied"]) == (sessions.num_interleaved, sessions.num_tied)
     assert rows.num_listeners == sessions.listener.max() + 1
 
 

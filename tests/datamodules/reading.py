@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segue.catalog import Catalog
-from segue.datamodules.pairs.left_out import Policies
-from segue.datamodules.pairs.pair_rules import PairRules
+from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import Reading, SourceEvents, read_table
 from segue.datamodules.reading.table_settings import settings_of, source_config

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.datamodules.pairs.interleaved import POLICIES, Columns, Separated, check_policy, separate
+from segue.datamodules.pairs.interleaved import POLICIES, Columns, check_policy, separate
 from segue.errors import InputError
 
 GAP_MS = 100
@@ -31,13 +31,13 @@ def begins_of(lines: list[Line]) -> Any:
     return np.array(begins, bool)
 
 
-def separated(lines: list[Line], policy: str = "separate") -> Separated:
+def separated(lines: list[Line], policy: str = "separate") -> tuple[Columns, Any, int]:
     return separate(columns_of(lines), begins_of(lines), policy=policy, gap_ms=GAP_MS)
 
 
-def sessions_of(given: Separated) -> list[list[int]]:
+def sessions_of(given: tuple[Columns, Any, int]) -> list[list[int]]:
     """Numbers of the lines of each session."""
-    return [part.tolist() for part in np.split(given.events["line"], np.flatnonzero(given.begins)[1:])]
+    return [part.tolist() for part in np.split(given[0]["line"], np.flatnonzero(given[1])[1:])]
 
 
 def slow_sessions(lines: list[Line]) -> list[list[int]]:
@@ -106,14 +106,14 @@ def test_keep_changes_nothing_and_drop_leaves_out_the_sessions_that_overlap(line
     spans = [set(range(session[0], session[-1] + 1)) for session in sessions]
     overlapping = [any(a is not b and a & b for b in spans) for a in spans]
     kept, dropped = separated(lines, "keep"), separated(lines, "drop")
-    assert kept.events["line"].tolist() == list(range(len(lines)))
-    assert kept.begins.tolist() == begins_of(lines).tolist()
+    assert kept[0]["line"].tolist() == list(range(len(lines)))
+    assert kept[1].tolist() == begins_of(lines).tolist()
     rest = [session for session, one in zip(sessions, overlapping, strict=True) if not one]
     if any(overlapping):
-        assert (sessions_of(dropped) if len(dropped.begins) else []) == rest
+        assert (sessions_of(dropped) if len(dropped[1]) else []) == rest
     else:
         assert sessions_of(dropped) == sessions_of(kept)
-    assert {separated(lines, policy).num_sessions for policy in POLICIES} == {sum(overlapping)}
+    assert {separated(lines, policy)[2] for policy in POLICIES} == {sum(overlapping)}
 
 
 @st.composite
@@ -148,7 +148,7 @@ def test_a_client_that_ignores_recommendations_keeps_its_sessions() -> None:
     """Track 5 is recommended all the time, and played only much later."""
     lines = [(1, n, 100 + n, 5, False) for n in range(9)] + [(1, 9, 109, -1, True), (1, 10, 5, 5, False)]
     assert sessions_of(separated(lines)) == [list(range(10)), [10]]
-    assert separated(lines).num_sessions == 0
+    assert separated(lines)[2] == 0
 
 
 def test_a_session_is_not_resumed_after_the_gap() -> None:

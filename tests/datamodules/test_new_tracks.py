@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.training_tracks import hidden_tracks
+from segue.datamodules.pairs.pairs_in_splits import hidden_tracks
 from segue.errors import InputError
 from tests.conftest import NUM_RING_TRACKS, event, make_catalog, write_lines, write_tracks
 

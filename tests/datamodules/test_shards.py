@@ -24,7 +24,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import MANIFEST, Manifest, sha256
-from segue.datamodules.shards.row_maker import RowMaker, ShardTask
+from segue.datamodules.shards.prepared_rows import RowMaker, SessionRange
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.pair_ranker import PairRanker
@@ -108,7 +108,7 @@ def test_only_shards_end_in_parquet_and_nothing_else_is_left(shards: Path) -> No
 def test_the_same_source_gives_the_same_shards(
     ring_logs: Path, datamodule_of: Make, shards: Path, tmp_path: Path
 ) -> None:
-    manifest, _ = shards_of(datamodule_of(ring_logs), tmp_path / "again")
+    manifest = shards_of(datamodule_of(ring_logs), tmp_path / "again")
     assert manifest.digest == Manifest.read(shards).digest
 
 
@@ -119,69 +119,25 @@ class Killed(Exception):  # noqa: N818
     """Stands for a kill."""
 
 
-def test_a_run_that_was_killed_keeps_its_whole_shards(
+def test_the_shards_of_a_run_that_was_killed_are_replaced(
     ring_logs: Path, datamodule_of: Make, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, write = tmp_path / "killed", RowMaker.write
 
-    def killed(self: RowMaker, task: ShardTask) -> Any:
+    def killed(self: RowMaker, task: SessionRange) -> Any:
         if (shard := write(self, task)).file == "pairs-00004.parquet":
             task.path.rename(task.path.with_name(f".7.partial.{task.path.name}"))  # half-written
             raise Killed
         return shard
 
-    monkeypatch.setattr(RowMaker, "write", killed)
-    with pytest.raises(Killed):
-        shards_of(datamodule_of(ring_logs), folder)
-    monkeypatch.setattr(RowMaker, "write", write)
+    with monkeypatch.context() as patched:
+        patched.setattr(RowMaker, "write", killed)
+        with pytest.raises(Killed):
+            shards_of(datamodule_of(ring_logs), folder, shard_rows=200)
     with pytest.raises(InputError, match=r"has no manifest.json, which prepare.py writes last"):
         read_shards(folder).setup()
-    torn = folder / "pairs-00001.parquet"
-    torn.write_bytes(torn.read_bytes()[:-9])
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("pairs-*.parquet")}
-    manifest, num_kept = shards_of(datamodule_of(ring_logs), folder)
-    assert num_kept == 3
-    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("pairs-*.parquet")}
-    assert {name for name, when in before.items() if after[name] == when} == {
-        f"pairs-0000{n}.parquet" for n in (0, 2, 3)
-    }
-    assert manifest.digest == Manifest.read(shards).digest
-    assert not list(folder.glob(".*partial*"))
-
-
-def test_shards_are_not_kept_where_only_the_shares_of_the_source_have_changed(
-    ring_logs: Path, datamodule_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logs, write = Path(shutil.copytree(ring_logs, tmp_path / "logs")), RowMaker.write
-
-    def killed(self: RowMaker, task: ShardTask) -> Any:
-        if task.path.name == "pairs-00003.parquet":
-            raise Killed
-        return write(self, task)
-
-    monkeypatch.setattr(RowMaker, "write", killed)
-    with pytest.raises(Killed):
-        shards_of(datamodule_of(logs), tmp_path / "shards")
-    monkeypatch.setattr(RowMaker, "write", write)
-    assert len(json.loads((tmp_path / "shards" / "progress.json").read_text())["shards"]) == 3
-    data = logs / "logs" / "a" / "data.json"
-    data.write_text(data.read_text().replace('"time": 0.1', '"time": 0.2', 1))
-    manifest, num_kept = shards_of(datamodule_of(logs), tmp_path / "shards")
-    assert num_kept == 0
-    assert manifest.digest == shards_of(datamodule_of(logs), tmp_path / "again")[0].digest
-
-
-def test_shards_of_other_settings_are_not_kept(ring_logs: Path, datamodule_of: Make, tmp_path: Path) -> None:
-    _, num_kept = shards_of(datamodule_of(ring_logs), tmp_path)
-    record = json.loads((tmp_path / MANIFEST).read_text())
-    (tmp_path / MANIFEST).unlink()
-    progress = {"version": 1, "settings": "another", "rows": [], "shards": record["shards"]}
-    (tmp_path / "progress.json").write_text(json.dumps(progress))
-    _, again = shards_of(datamodule_of(ring_logs), tmp_path)
-    assert num_kept == again == 0
-
-
-# --- bad input --------------------------------------------------------------------------------------------------------
+    assert shards_of(datamodule_of(ring_logs), folder).digest == Manifest.read(shards).digest
+    assert {path.name for path in folder.iterdir()} == {path.name for path in shards.iterdir()} - {"columns"}
 
 
 def missing(folder: Path) -> None:
@@ -390,10 +346,10 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("segue.datamodules.shards.row_maker._write_parquet", full)
+    monkeypatch.setattr("segue.datamodules.shards.prepared_rows._write_parquet", full)
     with pytest.raises(OSError, match="No space left on device"):
         shards_of(datamodule_of(ring_logs), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"progress.json"}
+    assert not list(tmp_path.iterdir())
 
 
 def test_columns_for_which_there_is_no_space_are_said_in_a_line_and_leave_nothing(
@@ -402,10 +358,8 @@ def test_columns_for_which_there_is_no_space_are_said_in_a_line_and_leave_nothin
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segue.datamodules.shards.shard_columns._Writer.add", full)
-    message = (
-        r"the columns of the shards, 0\.3 MB, cannot be written into .*: No space left on device; .*datamodule.cache="
-    )
+    monkeypatch.setattr("segue.datamodules.shards.shard_columns._tables_of", full)
+    message = r"the columns of the shards cannot be written into .*: No space left on device; .*datamodule.cache="
     with pytest.raises(InputError, match=message):
         read_shards(copied).setup()
     assert not (copied / "columns").exists()

@@ -1,6 +1,5 @@
 """Spark gives the rows that one process gives. Skipped without pyspark or Java; `make spark` installs pyspark."""
 
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.shards.engines import SparkEngine, check_spark
 from segue.datamodules.shards.manifest import Manifest
-from segue.datamodules.shards.shard_writer import Preparation, write_shards
-from segue.datamodules.shards.spark_engine import SparkEngine, check_spark
+from segue.datamodules.shards.shard_writer import write_shards
 from segue.errors import InputError
 from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, schema, write_quirks
 from tests.datamodules.sharding import read_shards, shards_of
@@ -53,8 +52,8 @@ def test_shards_of_spark_hold_what_those_of_duckdb_hold(
     engine: SparkEngine, ring_logs: Path, datamodule_of: Make, tmp_path: Path
 ) -> None:
     (tmp_path / "spark").mkdir()
-    what = Preparation(recipe="shares", context="last", batch_size=64, source={}, shard_rows=500)
-    manifest, _ = write_shards(datamodule_of(ring_logs), engine, what, tmp_path / "spark")
+    what: dict[str, Any] = {"recipe": "shares", "context": "last", "batch_size": 64, "source": {}, "shard_rows": 500}
+    manifest = write_shards(datamodule_of(ring_logs), engine, tmp_path / "spark", **what)
     shards_of(datamodule_of(ring_logs), tmp_path / "duckdb")
     assert {path.name for path in (tmp_path / "spark").iterdir()} == {
         path.name for path in (tmp_path / "duckdb").iterdir()
@@ -87,16 +86,6 @@ def test_without_pyspark_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         SparkEngine(**GIVEN)
 
 
-@pytest.mark.parametrize("others", ["", "127.0.0.1:7077x,", "localhost,"])
-def test_a_cluster_that_nobody_answers_for_is_refused_at_once(others: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.datamodules.shards.spark_engine.check_spark", lambda: None)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        SparkEngine(**{**GIVEN, "master": f"spark://{others}127.0.0.1:{port}"})
-    with pytest.raises(InputError, match=rf"no Spark answers there \(127.0.0.1:{port}: .*refused\); start its master"):
-        SparkEngine(**{**GIVEN, "master": f"spark://{others}127.0.0.1:{port}"})
-
-
 def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(monkeypatch: pytest.MonkeyPatch) -> None:
     class Builder:
         def __getattr__(self, _: str) -> Callable[..., "Builder"]:
@@ -111,7 +100,7 @@ def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(monkeypatch: pyte
     session = SimpleNamespace(builder=Builder())
     monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
     monkeypatch.setitem(sys.modules, "pyspark.sql", SimpleNamespace(SparkSession=session))
-    monkeypatch.setattr("segue.datamodules.shards.spark_engine.check_spark", lambda: None)
+    monkeypatch.setattr("segue.datamodules.shards.engines.check_spark", lambda: None)
     message = r"spark.master=local\[2\] cannot be used: java.lang.IllegalArgumentException: System memory 67108864 must"
     with pytest.raises(InputError, match=message) as refused:
         SparkEngine(**GIVEN).begin()

@@ -122,7 +122,7 @@ _IMPORTED = (
         "segue.callbacks.assembly",
         "segue.verdicts.comparison.report",
         "segue.verdicts.abtest.report",
-        "segue.simulation.arm_policies",
+        "segue.simulation.policies",
     ),
 )
 """In this order: the first says how MLflow is to behave. MLflow imports its store of sqlite at the first call, which
@@ -132,9 +132,7 @@ takes longer than the rest of a small training."""
 def _modules_of_verbs() -> list[str]:
     """Modules that verbs import in their functions; not those of the service, which is never a fork."""
     modules = (module.name for module in pkgutil.walk_packages(segue.__path__, "segue."))
-    return [
-        name for name in modules if not name.startswith(("segue.serving", "segue.room", "segue.simulation.environment"))
-    ]
+    return [name for name in modules if not name.startswith(("segue.serving", "segue.room"))]
 
 
 def _warm_up() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from segue.datamodules.shards.spark_engine import check_spark
+from segue.datamodules.shards.engines import check_spark
 from segue.errors import InputError
 from tests.e2e.running import PATIENCE_S, binary, run_verb, serving
 from tests.e2e.test_compare import compare

@@ -12,8 +12,7 @@ import pytest
 from segue.attributes import Values, Vectors
 from segue.errors import InputError
 from segue.simulation.generated_attributes import LEAST_SHARE, SHARPNESS, TrackAttributes
-from segue.simulation.releases import is_released, released_by
-from segue.simulation.world import World, generate
+from segue.simulation.world import World, generate, is_released, released_by
 from segue.simulation.world_files import read_world, write_world
 from tests.conftest import TASTE
 from tests.datamodules.reading import read

@@ -12,7 +12,6 @@ from scipy.stats import chisquare
 
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.simulation.arm_policies import make_policies
 from segue.simulation.listener import Crowd, listen, start
 from segue.simulation.neighbours import nearest
 from segue.simulation.policies import (
@@ -24,6 +23,7 @@ from segue.simulation.policies import (
     RemoteService,
     StickyArtist,
     TrueNeighbours,
+    make_policies,
 )
 from segue.simulation.world import World
 from tests.conftest import make_catalog, write_lines
@@ -190,10 +190,13 @@ def test_nearest_equals_a_full_sort(num: int, k: int, exclude_self: bool) -> Non
 
 
 @pytest.mark.parametrize("num_candidates", [3, 50, 400])
-def test_the_oracle_recommends_the_track_with_the_largest_share(world: World, num_candidates: int) -> None:
+def test_the_oracle_recommends_the_track_with_the_largest_share(
+    world: World, num_candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compared with the shares of all tracks, step by step."""
     crowd, rng = crowd_of(world, 20)
-    policy = Oracle(num_candidates=num_candidates, world=world)
+    monkeypatch.setattr("segue.simulation.policies._CANDIDATES", num_candidates)
+    policy = Oracle(world=world)
     policy.begin(crowd, rng)
     for step in range(15):
         tracks = policy.recommend(crowd).tracks

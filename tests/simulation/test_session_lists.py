@@ -10,11 +10,8 @@ import pytest
 from segue.errors import InputError
 from segue.picking.session_query import SessionQuery
 from segue.runs.session_vectors import FILE
-from segue.simulation import session_lists
-from segue.simulation.arm_policies import make_policies
 from segue.simulation.listener import Crowd, listen, start
-from segue.simulation.policies import Lists
-from segue.simulation.session_lists import SessionLists, hints, recommended
+from segue.simulation.policies import Lists, SessionLists, hints, make_policies, recommended
 from segue.simulation.world import World
 from tests.conftest import make_catalog, make_vectors, write_lines
 from tests.simulation.test_policies import crowd_of, lists_file
@@ -92,20 +89,16 @@ def test_vectors_of_another_catalogue_are_refused(world: World, folder: Path) ->
 def test_what_all_sessions_of_a_step_are_searched_for_is_what_each_part_finds(
     world: World, folder: Path, pick: str, artist_gap: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With and without `look`, in several blocks, and after some sessions have ended."""
-    monkeypatch.setattr(session_lists, "_BLOCK", 25)
+    """In several blocks, and after some sessions have ended."""
+    monkeypatch.setattr("segue.simulation.policies._BLOCK", 25)
     crowd, rng = crowd_of(world, 60)
-    looks, fresh = (policy(world, folder, pick=pick, artist_gap=artist_gap) for _ in range(2))
-    looks.begin(crowd, rng)
-    for step in range(4):
-        if step % 2 == 0:
-            looks.look(crowd)
+    lists = policy(world, folder, pick=pick, artist_gap=artist_gap)
+    lists.begin(crowd, rng)
+    for _ in range(4):
         parts = crowd.part(0, len(crowd) // 2), crowd.part(len(crowd) // 2, len(crowd))
-        candidates = np.concatenate([looks.candidates(part) for part in parts])
-        expected = fresh.candidates(crowd)
-        assert (candidates[:, : expected.shape[1]] == expected).all()
-        assert (candidates[:, expected.shape[1] :] == -1).all()
-        tracks, propensities = looks.recommend(crowd)
+        together = lists.candidates(crowd)
+        assert (np.concatenate([lists.candidates(part) for part in parts]) == together).all()
+        tracks, propensities = lists.recommend(crowd)
         assert (propensities > 0).all()
         crowd = listen(world, crowd, tracks, np.ones(len(crowd)))
         crowd = crowd.where(np.arange(len(crowd)) % 9 != 1)  # some sessions have ended

@@ -178,7 +178,7 @@ def write_lists(world: World, lists: Sequence[Sequence[int]], path: Path, *, of_
         (lambda world: StickyArtist(world=world), lambda _: slow_sticky),
         (lambda world: Popular(num_tracks=30, world=world), lambda world: slow_popular(world, 30)),
         (lambda world: TrueNeighbours(num_tracks=8, world=world), lambda _: slow_neighbours(8)),
-        (lambda world: Oracle(num_candidates=20, world=world), lambda _: slow_best),
+        (lambda world: Oracle(world=world), lambda _: slow_best),
     ],
     ids=["random", "sticky_artist", "popular", "true_neighbours", "oracle"],
 )

@@ -323,17 +323,17 @@ def test_completed_sessions_are_kept_after_an_interruption(
 
 
 @pytest.mark.timing
-def test_an_interruption_during_the_start_of_the_workers_ends_them(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted_wait(futures: Any) -> None:
+def test_an_interruption_ends_the_workers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted_wait(futures: Any, **_: Any) -> None:
         concurrent.futures.wait(futures)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(traffic, "wait", interrupted_wait)
     before = set(multiprocessing.active_children())
-    with pytest.raises(KeyboardInterrupt):
-        traffic.Players(world, [Random(world=world)], workers=2, keep_events=False, with_propensity=False)
+    plan = Day.plan(world, day=1, sessions=50, experiment="E", arms=["C"], seed=1)
+    how: dict[str, Any] = {"workers": 2, "keep_events": False, "with_propensity": False}
+    with pytest.raises(KeyboardInterrupt), traffic.Players(world, [Random(world=world)], **how) as players:
+        list(players.play(plan.shards))
     assert set(multiprocessing.active_children()) == before
 
 

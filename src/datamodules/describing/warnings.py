@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from segue.datamodules.describing.clock import DAY_MS, Clock
 from segue.datamodules.describing.material import Material
 from segue.datamodules.describing.measures import Facts
-from segue.datamodules.pairs.left_out import Policies
+from segue.datamodules.pairs.pair_rules import Policies
 from segue.reports.numbers import duration
 from segue.settings import Setting, settings
 

@@ -5,7 +5,7 @@ these sessions alternate in the log. The lines themselves say which belong toget
 the track of the next line of its session. E events, n of which are of users with interleaved sessions.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
@@ -17,20 +17,6 @@ POLICIES = ("separate", "keep", "drop")
 
 Columns = dict[str, np.ndarray]
 """Events as arrays, sorted by user and time."""
-
-
-class Separated(NamedTuple):
-    """The events after a policy.
-
-    Attributes:
-        events: all columns; the events of a session are adjacent.
-        begins: whether each event begins a session.
-        num_sessions: number of sessions that ran at the same time as another one of their user.
-    """
-
-    events: Columns
-    begins: Bool[np.ndarray, "E"]
-    num_sessions: int
 
 
 def check_policy(name: str, policy: Any) -> None:
@@ -47,7 +33,9 @@ def check_policy(name: str, policy: Any) -> None:
         raise InputError(f"{name} must be one of {', '.join(POLICIES)}, got {policy!r}")
 
 
-def separate(events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap_ms: int | float) -> Separated:
+def separate(
+    events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap_ms: int | float
+) -> tuple[Columns, Bool[np.ndarray, "e"], int]:
     """Apply a policy to sessions of one user that ran at the same time.
 
     An event continues the session whose last event recommended its track; of several the latest. An event whose track
@@ -64,12 +52,13 @@ def separate(events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap
         gap_ms: longest time between two events of a session, in milliseconds.
 
     Returns:
-        The events that are kept, in the order of their sessions.
+        The events that are kept, in the order of their sessions; whether each of them begins a session; and the number
+        of sessions that ran at the same time as another one of their user.
     """
     is_expecting = (events["recommendation"] >= 0) & ~events["is_last"]
     is_other = ~begins[1:] & is_expecting[:-1] & (events["recommendation"][:-1] != events["track"][1:])
     if not is_other.any():  # as in almost every log
-        return Separated(events, begins, 0)
+        return events, begins, 0
     nth_user = changes(events["user_id"]).cumsum() - 1
     chosen = np.flatnonzero(np.isin(nth_user, nth_user[1:][is_other]))
     part = {name: events[name][chosen] for name in ("timestamp", "track", "recommendation")}
@@ -83,10 +72,10 @@ def separate(events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap
     is_interleaved = _overlaps(order[start], order[start + length - 1])
     num_sessions = int(is_interleaved.sum())
     if policy == "keep" or not num_sessions:
-        return Separated(events, begins, num_sessions)
+        return events, begins, num_sessions
     if policy == "drop":
         order = order[np.repeat(~is_interleaved, length)]
-    return Separated({name: column[order] for name, column in events.items()}, changes(first[order]), num_sessions)
+    return {name: column[order] for name, column in events.items()}, changes(first[order]), num_sessions
 
 
 def _first_of_chains(part: Columns, gap_ms: int | float) -> Int64[np.ndarray, "n"]:

@@ -1,58 +1,102 @@
-"""The settings that decide which pairs the events of a source make, and in which split each of them is."""
+"""The settings that decide which pairs the events of a source make, and in which split each of them is.
 
-from dataclasses import dataclass
+Events are left out in this order: `min_seconds`, `duplicates`, `interleaved`, `repeats`, `longest_session`,
+`min_sessions`, then the split, then `min_count`, then `self_pairs`. Each rule counts what it leaves out.
+"""
 
-from segue.datamodules.pairs.left_out import Policies
-from segue.datamodules.reading.table_settings import check_choice
-from segue.errors import InputError, check_number
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from segue.datamodules.pairs.interleaved import POLICIES
+from segue.errors import InputError
+from segue.settings import Setting, refuse_unknown, settings
 
 PAIRINGS = ("consecutive", "first", "window")
 """The ways to pair the tracks of a session; see `PairRules`."""
 
+_SEED: dict[str, Any] = {"least": 0, "most": 2**32 - 1}
+_DROP_OR_KEEP = ("drop", "keep")
 
+
+@settings("datamodule.policies")
+@dataclass(frozen=True, kw_only=True)
+class Policies:
+    """The keys of `datamodule.policies`: which valid events and pairs are left out."""
+
+    duplicates: Annotated[
+        str, Setting("events that repeat an event: same user, timestamp, track and share", choices=_DROP_OR_KEEP)
+    ]
+    min_seconds: Annotated[float, Setting("plays that are shorter are left out, in seconds; 0 for none", least=0)]
+    repeats: Annotated[str, Setting("later plays of a track in a session", choices=_DROP_OR_KEEP)]
+    self_pairs: Annotated[str, Setting("pairs of a track with itself", choices=_DROP_OR_KEEP)]
+    longest_session: Annotated[
+        int | None, Setting("sessions with more tracks are left out", least=2, hint="null for no limit")
+    ]
+    min_count: Annotated[int, Setting("events of tracks with fewer plays in training are left out", least=1)]
+    min_sessions: Annotated[int, Setting("users with fewer sessions are left out", least=1)]
+    interleaved: Annotated[
+        str, Setting("sessions of one user at the same time; see the function `separate`", choices=POLICIES)
+    ]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Policies":
+        """Check the settings.
+
+        Args:
+            config: a value for each argument of the class.
+
+        Raises:
+            InputError: a key is unknown, or a value is not allowed.
+        """
+        refuse_unknown(config, [field.name for field in fields(cls)], key="datamodule.policies")
+        return cls(**config)
+
+
+@settings("datamodule")
 @dataclass(frozen=True, kw_only=True)
 class PairRules:
     """From events to pairs.
 
+    `pairing` is `consecutive` (each track with the track before it), `first` (the first track of a session with every
+    later track), or `window` (each track with every track at most `window` places before it). `split` is `time` (the
+    earliest sessions train, the latest test), `session` (sessions at random), `pair` (pairs at random), or `auto`:
+    `time` for a source with a clock, otherwise `session`.
+
     Args:
         policies: what is left out.
-        pairing: `consecutive` (each track with the track before it), `first` (the first track of a session with every
-            later track), or `window` (each track with every track at most `window` places before it).
-        window: largest distance for `pairing=window`, at least 1.
-        split: `time` (the earliest sessions train, the latest test), `session` (sessions at random), `pair` (pairs at
-            random), or `auto`: `time` for a source with a clock, otherwise `session`.
-        split_seed: seed of `split=session|pair`, in [0, 2³²).
-        cold_share: share of the tracks played in training that are hidden from it, in [0, 0.9].
-        cold_seed: decides which, in [0, 2³²).
-        session_gap_minutes: a longer pause ends a session, in minutes, above 0.
 
     Raises:
         InputError: a setting is out of range, or sessions are torn apart by `split=pair` although tracks are hidden.
     """
 
     policies: Policies
-    pairing: str
-    window: int
-    split: str
-    split_seed: int
-    cold_share: int | float
-    cold_seed: int
-    session_gap_minutes: int | float
+    pairing: Annotated[str, Setting("which tracks of a session are paired", choices=PAIRINGS)]
+    window: Annotated[
+        int, Setting("largest distance for pairing=window", least=1, hint="pairing=consecutive is a window of 1")
+    ]
+    split: Annotated[str, Setting("what trains and what tests", choices=("auto", "time", "session", "pair"))]
+    split_seed: Annotated[int, Setting("of split=session and split=pair", **_SEED)]
+    cold_share: Annotated[
+        float,
+        Setting(
+            "share of the tracks played in training that are hidden from it",
+            least=0,
+            most=0.9,
+            hint="0 hides no track, 0.1 is usual",
+        ),
+    ]
+    cold_seed: Annotated[int, Setting("decides which", **_SEED)]
+    session_gap_minutes: Annotated[
+        float, Setting("a longer pause ends a session, in minutes", above=0, most=1e9, hint="30 is usual")
+    ]
 
     def __post_init__(self) -> None:
-        check_choice("datamodule.split", self.split, ("auto", "time", "session", "pair"))
-        check_number("split_seed", self.split_seed, whole=True, least=0, most=2**32 - 1)
-        hint = "0 hides no track, 0.1 is usual"
-        check_number("datamodule.cold_share", self.cold_share, least=0, most=0.9, hint=hint)
-        check_number("datamodule.cold_seed", self.cold_seed, whole=True, least=0, most=2**32 - 1)
         if self.cold_share and self.split == "pair":
             raise InputError(
                 f"datamodule.cold_share={self.cold_share} leaves tracks out of training sessions, but split=pair puts "
                 "pairs of one session into every split; use datamodule.split=session, or split=time"
             )
-        check_number("session_gap_minutes", self.session_gap_minutes, above=0, most=1e9, hint="30 is usual")
-        check_choice("pairing", self.pairing, PAIRINGS)
-        check_number("window", self.window, whole=True, least=1, hint="pairing=consecutive is a window of 1")
 
     @property
     def session_gap_ms(self) -> int:

@@ -3,7 +3,6 @@
 P pairs, S sessions, E events, L listeners.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,15 +49,7 @@ class Pairs:
         Returns:
             The selected pairs in the same order.
         """
-        return Pairs(
-            session=self.session[chosen],
-            listener=self.listener[chosen],
-            previous=self.previous[chosen],
-            following=self.following[chosen],
-            played_ratio=self.played_ratio[chosen],
-            last=self.last[chosen],
-            length=self.length[chosen],
-        )
+        return Pairs(**{name: column[chosen] for name, column in vars(self).items()})
 
     def as_listens(self) -> Listens:
         """Convert each pair to a session of two events.
@@ -78,17 +69,13 @@ _AT_ONCE = 1 << 22
 """Elements of a column that are looked at together, so that columns may be larger than memory."""
 
 
-def slices(length: int) -> Iterator[slice]:
-    """Neighbouring parts of a long column.
+def slices(length: int) -> list[slice]:
+    """Neighbouring parts of a long column, in order.
 
     Args:
         length: of the column.
-
-    Yields:
-        The parts, in order.
     """
-    for first in range(0, length, _AT_ONCE):
-        yield slice(first, first + _AT_ONCE)
+    return [slice(first, first + _AT_ONCE) for first in range(0, length, _AT_ONCE)]
 
 
 def known_shares(pairs: Pairs, num_listeners: int) -> tuple[Int64[np.ndarray, "L"], float | None]:

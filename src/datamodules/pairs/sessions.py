@@ -6,18 +6,15 @@ a whole source, and `prepare.py` calls `cut_events` with some of the listeners a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.interleaved import changes, separate
-from segue.datamodules.pairs.left_out import Policies, duplicates, repeats
-from segue.datamodules.pairs.pair_rules import PairRules
-
-if TYPE_CHECKING:
-    from segue.datamodules.reading.table import Reading, SourceEvents
+from segue.datamodules.pairs.pair_rules import PairRules, Policies
+from segue.datamodules.reading.table import Reading, SourceEvents
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,20 +79,6 @@ class Sessions:
         return sessions, remaining
 
 
-class CutEvents(NamedTuple):
-    """Sessions of some listeners.
-
-    Attributes:
-        sessions: the sessions. Their users and listeners are numbers: those of `user_id`, and 0..L-1.
-        position: place of the first event of each session among the rows of the source.
-        num_listeners: number of listeners, with those who have no session left (L).
-    """
-
-    sessions: Sessions
-    position: Int64[np.ndarray, "S"]
-    num_listeners: int
-
-
 def session_keys(user: Shaped[np.ndarray, "S"], number: Int64[np.ndarray, "S"]) -> Shaped[np.ndarray, "S"]:
     """Keys of sessions, `<user>/<number>`.
 
@@ -106,7 +89,7 @@ def session_keys(user: Shaped[np.ndarray, "S"], number: Int64[np.ndarray, "S"]) 
     return np.array([f"{user}/{nth}" for user, nth in zip(user.tolist(), number.tolist(), strict=True)], object)
 
 
-def cut_sessions(source: "SourceEvents", rules: PairRules) -> Sessions:
+def cut_sessions(source: SourceEvents, rules: PairRules) -> Sessions:
     """Cut all events of a source into sessions.
 
     Args:
@@ -118,11 +101,13 @@ def cut_sessions(source: "SourceEvents", rules: PairRules) -> Sessions:
     """
     found = source.database.execute(source.query).fetchnumpy()
     events = {name: np.asarray(found.pop(name)) for name in tuple(found)}
-    sessions = cut_events(events, source.reading, rules).sessions
+    sessions, _, _ = cut_events(events, source.reading, rules)
     return sessions if source.user_names is None else replace(sessions, user=source.user_names[sessions.user])
 
 
-def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRules) -> CutEvents:
+def cut_events(
+    events: dict[str, np.ndarray], reading: Reading, rules: PairRules
+) -> tuple[Sessions, Int64[np.ndarray, "S"], int]:
     """Cut events into sessions.
 
     A session ends after an event marked as last, before a pause longer than the gap, or where the source reports
@@ -136,16 +121,17 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
         rules: the gap, and which events are left out.
 
     Returns:
-        The sessions.
+        The sessions, whose users and listeners are numbers: those of `user_id`, and 0..L-1; the place of the first
+        event of each session among the rows of the source; and the number of listeners, with those who have no session
+        left (L).
     """
     policies, has_clock = rules.policies, "timestamp" in reading.columns
     events, dropped = _sorted(events, has_clock=has_clock), {"duplicates": 0}
-    if has_clock and policies.duplicates == "drop" and (again := duplicates(events)).any():
+    if has_clock and policies.duplicates == "drop" and (again := _duplicates(events)).any():
         dropped["duplicates"] = int(again.sum())
         events = _where(events, ~again)
-    starts_user, pause = changes(events["user_id"]), np.diff(events["timestamp"])
-    num_tied = int((~starts_user[1:] & (pause == 0)).sum()) if has_clock else 0
-    begins = starts_user.copy()
+    begins, pause = changes(events["user_id"]), np.diff(events["timestamp"])
+    num_tied = int((~begins[1:] & (pause == 0)).sum()) if has_clock else 0
     if "is_last" in events:
         begins |= np.roll(events["is_last"], 1)
     if "source_session" in events:
@@ -153,22 +139,20 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
     begins[1:] |= pause > rules.session_gap_ms
     num_interleaved, num_before = 0, len(begins)
     if "recommendation" in events:
-        separated = separate(events, begins, policy=policies.interleaved, gap_ms=rules.session_gap_ms)
-        events, begins, num_interleaved = separated
+        policy, gap_ms = policies.interleaved, rules.session_gap_ms
+        events, begins, num_interleaved = separate(events, begins, policy=policy, gap_ms=gap_ms)
         dropped["interleaved"] = num_before - len(begins)
     if reading.share == "gap":
         events["share"] = _shares_of_gaps(events, begins)
-    start, session, is_first = np.flatnonzero(begins), begins.cumsum() - 1, changes(events["user_id"])[begins]
-    nth, listener = np.arange(len(start)), is_first.cumsum() - 1
+    session, is_first = begins.cumsum() - 1, changes(events["user_id"])[begins]
+    nth, listener = np.arange(len(is_first)), is_first.cumsum() - 1
     number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
     kept = _kept(policies, session, events["track"], listener, dropped)
     if not kept.all():
         events, session = _where(events, kept), session[kept]
-    length = np.bincount(session, minlength=len(start))
+    length = np.bincount(session, minlength=len(nth))
     start, some = length.cumsum() - length, np.flatnonzero(length)
-    started, position = events["timestamp"][start[some]], events["position"][start[some]]
-    by_start = in_order_of_start(started, position)
-    some, position = some[by_start], position[by_start]
+    some = some[np.lexsort((events["position"][start[some]], events["timestamp"][start[some]]))]
     session, place, event = gather(start[some], length[some])
     sessions = Sessions(
         user=events["user_id"][start[some]],
@@ -186,20 +170,7 @@ def cut_events(events: dict[str, np.ndarray], reading: "Reading", rules: PairRul
         num_tied=num_tied,
         dropped=dropped,
     )
-    return CutEvents(sessions, position, int(is_first.sum()))
-
-
-def in_order_of_start(started: Int64[np.ndarray, "S"], position: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-    """The order of sessions: by their start, then by the place of their first event among the rows.
-
-    Args:
-        started: time of the first event.
-        position: its place.
-
-    Returns:
-        Places of the sessions, the first one first.
-    """
-    return np.lexsort((position, started))
+    return sessions, events["position"][start[some]], int(is_first.sum())
 
 
 def gather(
@@ -224,23 +195,26 @@ def _where(events: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np
 
 
 def _sorted(events: dict[str, np.ndarray], *, has_clock: bool) -> dict[str, np.ndarray]:
-    """The events by user, time and row; a session of the source stays together."""
-    order = np.lexsort((events["position"], events["timestamp"], events["user_id"]))
-    ordered = {name: events.pop(name)[order] for name in tuple(events)}
-    return _together(ordered) if has_clock and "source_session" in ordered else ordered
+    """The events by user, time and row; a session of the source stays together, where its first event is."""
+    users = (events["user_id"] - events["user_id"].min(initial=0)).astype("<i8").view("<u2").reshape(-1, 4)
+    order = np.lexsort((events["position"], events["timestamp"], *users.T))  # numpy sorts short numbers by their digits
+    events = {name: events.pop(name).take(order) for name in tuple(events)}
+    if has_clock and "source_session" in events:
+        sessions = pd.DataFrame({name: events[name] for name in ("user_id", "source_session")})
+        number = sessions.groupby(["user_id", "source_session"], sort=False).ngroup().to_numpy()
+        if (np.diff(number) < 0).any():
+            return _where(events, np.argsort(number, kind="stable"))
+    return events
 
 
-def _together(events: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Move the events of each session of the source to its first event, if other sessions lie between them."""
-    user, session = events["user_id"], events["source_session"]
-    order = np.lexsort((np.arange(len(user)), session, user))
-    begins = changes(user[order]) | changes(session[order])
-    first = np.empty(len(user), np.int64)
-    first[order] = order[np.flatnonzero(begins)][begins.cumsum() - 1]
-    if (np.diff(first) >= 0).all():
-        return events
-    order = np.lexsort((np.arange(len(user)), first))
-    return _where(events, order)
+def _duplicates(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "E"]:
+    """Whether each event, sorted by user and timestamp, repeats an earlier one: both, its track and its share."""
+    user, time = columns["user_id"], columns["timestamp"]
+    ties = np.flatnonzero((user[1:] == user[:-1]) & (time[1:] == time[:-1]))
+    tied, result = np.union1d(ties, ties + 1), np.zeros(len(user), bool)
+    keys = {name: columns[name][tied] for name in ("user_id", "timestamp", "track", "share")}
+    result[tied] = pd.DataFrame(keys).duplicated()
+    return result
 
 
 def _shares_of_gaps(events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "E"]) -> Float32[np.ndarray, "E"]:
@@ -265,7 +239,7 @@ def _kept(
         np.logical_and(kept, ~events, out=kept)
 
     if policies.repeats == "drop":
-        leave_out("repeats", repeats(session, track))
+        leave_out("repeats", pd.DataFrame({"session": session, "track": track}).duplicated().to_numpy())
     if policies.longest_session is not None:
         is_long = np.bincount(session[kept], minlength=len(listener)) > policies.longest_session
         leave_out("longest_session", is_long[session])

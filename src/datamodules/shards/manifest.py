@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
@@ -127,30 +129,17 @@ class Manifest:
             ) from None
         except (OSError, ValueError):
             raise _damaged(path) from None
-        if not isinstance(record, dict) or record.get("version") != VERSION:
-            found = record.get("version") if isinstance(record, dict) else None
+        if (found := record.get("version") if isinstance(record, dict) else None) != VERSION:
             raise InputError(f"{path} has version {found} of shards, not {VERSION}; run prepare.py again")
         try:
-            known = {field.name: record[field.name] for field in fields(cls)}
-            known |= {"reading": Reading(**known["reading"]), "shards": [Shard(**shard) for shard in known["shards"]]}
-            manifest = cls(**known)
-            if not manifest._adds_up():
+            manifest: Manifest = TypeAdapter(cls).validate_python(record)
+            pairs = {name: sum(shard.pairs[name] for shard in manifest.shards) for name in SPLITS}
+            has_all_rows = manifest.counts["rows"] == sum(shard.rows for shard in manifest.shards)
+            if manifest.pairs != pairs or not has_all_rows or manifest.batch_size < 1:
                 raise _damaged(path)
-        except (KeyError, TypeError, AttributeError):
+        except (ValidationError, KeyError):
             raise _damaged(path) from None
         return manifest
-
-    def _adds_up(self) -> bool:
-        """Whether the numbers are numbers, and those of the shards together are those of the whole."""
-        numbers = {name: sum(shard.pairs[name] for shard in self.shards) for name in SPLITS}
-        wholes = [self.batch_size, *(self.counts[name] for name in _COUNTS), *self.dropped.values()]
-        return (
-            dict(self.pairs) == numbers
-            and self.counts["rows"] == sum(shard.rows for shard in self.shards)
-            and all(isinstance(number, int) and number >= 0 for number in wholes)
-            and self.batch_size > 0
-            and all(isinstance(digest, str) for digest in self.vocabulary.values())
-        )
 
     @staticmethod
     def digest_of(shards: Sequence[Shard], vocabulary: Mapping[str, str]) -> str:
@@ -176,15 +165,6 @@ class Manifest:
             if (size := path.stat().st_size) != shard.bytes:
                 raise InputError(f"shard {path} has {size:,} bytes, and the manifest says {shard.bytes:,}; {_REMEDY}")
 
-    def check_digest(self, folder: Path, shard: Shard) -> None:
-        """Refuse a shard whose bytes have changed.
-
-        Raises:
-            InputError: the digest is another one.
-        """
-        if sha256(folder / shard.file) != shard.sha256:
-            raise InputError(f"shard {folder / shard.file} has another digest than the manifest says; {_REMEDY}")
-
     def check_vocabulary(self, folder: Path) -> None:
         """Refuse a vocabulary whose bytes have changed.
 
@@ -194,8 +174,7 @@ class Manifest:
         for name, digest in self.vocabulary.items():
             if not (folder / name).is_file():
                 raise InputError(f"{folder / name} is missing; {_REMEDY}")
-            if sha256(folder / name) != digest:
-                raise InputError(f"{folder / name} has another digest than the manifest says; {_REMEDY}")
+            check_digest(folder / name, digest)
 
 
 def sha256(path: Path) -> str:
@@ -204,7 +183,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_COUNTS = ("rows", "events", "sessions", "listeners", "tracks", "artists")
+def check_digest(path: Path, digest: str) -> None:
+    """Refuse a file whose bytes have changed.
+
+    Raises:
+        InputError: the digest is another one.
+    """
+    if sha256(path) != digest:
+        raise InputError(f"{path} has another digest than the manifest says; {_REMEDY}")
+
+
 _REMEDY = "copy it again, or prepare the data again in another folder"
 
 

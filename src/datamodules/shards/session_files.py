@@ -1,5 +1,6 @@
 """Sessions of all listeners in files, part by part: more of them than fit into memory.
 
+Each column is a file with the numbers of an array and nothing else, so that it can be mapped into memory.
 S sessions, E events. Each part has all sessions of some listeners, in the order of their starts.
 """
 
@@ -7,43 +8,54 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.pair_rules import PairRules
-from segue.datamodules.pairs.sessions import Sessions, cut_events, gather, in_order_of_start
+from segue.datamodules.pairs.sessions import Sessions, cut_events, gather
 from segue.datamodules.reading.table import Reading, SourceEvents
-from segue.datamodules.shards.column_files import column_file, kind_of, map_column
 
 _EVENTS = "events"
-_SESSION = ("user", "number", "listener", "started", "position", "num_pairs")
-_EVENT = ("session", "track", "played_ratio", "timestamp", "place")
+_KINDS = {"played_ratio": np.float32, "part": np.int8}
+"""Types of columns; the others are int64."""
+_EVENT = ("track", "played_ratio", "timestamp")
 
 
-class PartCounts(NamedTuple):
-    """Numbers of a part: listeners, interleaved sessions, ties, and events that each rule left out."""
+def kind_of(column: str) -> np.dtype[Any]:
+    """Type of the numbers of a column.
 
-    num_listeners: int
-    num_interleaved: int
-    num_tied: int
-    dropped: Counter[str]
-
-
-class Numbered(NamedTuple):
-    """All sessions in the order of their starts.
-
-    Attributes:
-        user: number of the listener of each, as in `user_id`.
-        number: number of the session among those of its listener.
-        num_pairs: number of pairs.
+    Args:
+        column: its name.
     """
+    return np.dtype(_KINDS.get(column, np.int64))
 
-    user: Int64[np.ndarray, "S"]
-    number: Int64[np.ndarray, "S"]
-    num_pairs: Int64[np.ndarray, "S"]
+
+def column_file(folder: Path, table: str, column: str) -> Path:
+    """The file of a column.
+
+    Args:
+        folder: of the files.
+        table: name of the columns that have the same rows.
+        column: name of the column.
+    """
+    return folder / f"{table}-{column}.bin"
+
+
+def map_column(folder: Path, table: str, column: str) -> Any:
+    """A column as an array that is read from its file where it is looked at; what is written into it is not kept.
+
+    Args:
+        folder: of the files.
+        table: name of the columns that have the same rows.
+        column: name of the column.
+    """
+    path = column_file(folder, table, column)
+    if not path.stat().st_size:
+        return np.empty(0, kind_of(column))
+    return np.memmap(path, kind_of(column), "c").view(np.ndarray)
 
 
 def write_events(source: SourceEvents, folder: Path, num_parts: int) -> None:
@@ -83,32 +95,36 @@ class SessionFiles:
         """Numbers of the parts, in the order of their listeners. A listener with many events may leave one out."""
         return sorted(int(path.name.removeprefix("part=")) for path in (self.folder / _EVENTS).iterdir())
 
-    def cut(self, part: int) -> PartCounts:
+    def cut(self, part: int) -> tuple[int, Counter[str], Counter[str]]:
         """Cut the events of a part into sessions, and write these.
 
         Args:
             part: its number.
+
+        Returns:
+            Number of listeners; number of interleaved sessions and of tied events; and of events that each rule left
+            out.
         """
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.folder / _EVENTS / f"part={part}")
         events = {name: table[name].to_numpy() for name in table.column_names}
         sessions, position, num_listeners = cut_events(events, self.reading, self.rules)
-        listens, is_first = sessions.listens, sessions.place == 0
+        is_first = sessions.place == 0
         pairs_before = np.append(0, np.minimum(sessions.place, self.rules.reach).cumsum())
-        first = np.append(np.flatnonzero(is_first), len(is_first))
         columns = {
             "user": sessions.user,
             "number": sessions.number,
             "listener": sessions.listener,
             "started": sessions.timestamp[is_first],
             "position": position,
-            "num_pairs": np.diff(pairs_before[first]),
+            "num_pairs": np.diff(pairs_before[np.append(np.flatnonzero(is_first), len(is_first))]),
         }
         self._write(f"sessions-{part}", columns)
-        columns = {"session": listens.session, "track": listens.track, "played_ratio": listens.played_ratio}
-        self._write(f"listens-{part}", {**columns, "timestamp": sessions.timestamp, "place": sessions.place})
-        return PartCounts(num_listeners, sessions.num_interleaved, sessions.num_tied, Counter(sessions.dropped))
+        columns = {**vars(sessions.listens), "timestamp": sessions.timestamp, "place": sessions.place}
+        self._write(f"listens-{part}", columns)
+        numbers = {"interleaved": sessions.num_interleaved, "tied": sessions.num_tied}
+        return num_listeners, Counter(numbers), Counter(sessions.dropped)
 
     def _write(self, table: str, columns: dict[str, np.ndarray]) -> None:
         for name, column in columns.items():
@@ -117,13 +133,17 @@ class SessionFiles:
     def _all(self, column: str) -> Int64[np.ndarray, "S"]:
         return np.concatenate([map_column(self.folder, f"sessions-{part}", column) for part in self.parts])
 
-    def number(self, num_listeners: Sequence[int]) -> Numbered:
+    def number(self, num_listeners: Sequence[int]) -> dict[str, Int64[np.ndarray, "S"]]:
         """Number the sessions and the listeners of all parts, and write the numbers beside the sessions.
 
         Args:
             num_listeners: number of listeners of each part.
+
+        Returns:
+            Of all sessions in the order of their starts: `user` (as in `user_id`), `number` (of the session among those
+            of its listener) and `num_pairs`.
         """
-        order = in_order_of_start(self._all("started"), self._all("position"))
+        order = np.lexsort((self._all("position"), self._all("started")))
         numbers = np.empty_like(order)
         numbers[order] = np.arange(len(order))
         sessions = listeners = 0
@@ -132,7 +152,7 @@ class SessionFiles:
             own = numbers[sessions : sessions + len(listener)]
             self._write(f"numbers-{part}", {"session": own, "listener": listeners + listener})
             sessions, listeners = sessions + len(listener), listeners + num
-        return Numbered(self._all("user")[order], self._all("number")[order], self._all("num_pairs")[order])
+        return {name: self._all(name)[order] for name in ("user", "number", "num_pairs")}
 
     def load(self, first: int, end: int) -> Sessions:
         """Sessions in the order of their starts, of all parts.
@@ -144,28 +164,28 @@ class SessionFiles:
         Returns:
             The sessions. `user` is that of the listener, `number` counts from 0, and the counts are empty.
         """
-        of_session: dict[str, list[np.ndarray]] = {"session": [], "listener": [], "length": []}
-        of_event: dict[str, list[np.ndarray]] = {name: [] for name in _EVENT}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in ("number", "listener", "length", *_EVENT)}
         for part in self.parts:
-            low, high = np.searchsorted(map_column(self.folder, f"numbers-{part}", "session"), (first, end))
-            for name in ("session", "listener"):
-                of_session[name].append(map_column(self.folder, f"numbers-{part}", name)[low:high])
-            session = map_column(self.folder, f"listens-{part}", "session")
+            numbers, listens = f"numbers-{part}", f"listens-{part}"
+            low, high = np.searchsorted(map_column(self.folder, numbers, "session"), (first, end))
+            found["number"].append(map_column(self.folder, numbers, "session")[low:high])
+            found["listener"].append(map_column(self.folder, numbers, "listener")[low:high])
+            session = map_column(self.folder, listens, "session")
             begin, stop = np.searchsorted(session, (low, high))
-            of_session["length"].append(np.bincount(session[begin:stop] - low, minlength=high - low))
+            found["length"].append(np.bincount(session[begin:stop] - low, minlength=high - low))
             for name in _EVENT:
-                of_event[name].append(map_column(self.folder, f"listens-{part}", name)[begin:stop])
-        number, listener, length = map(np.concatenate, of_session.values())
+                found[name].append(map_column(self.folder, listens, name)[begin:stop])
+        number, listener, length, *columns = map(np.concatenate, found.values())
         order = np.argsort(number)
         session, place, event = gather((length.cumsum() - length)[order], length[order])
-        columns = {name: np.concatenate(of_event[name])[event] for name in ("track", "played_ratio", "timestamp")}
+        track, played_ratio, timestamp = (column[event] for column in columns)
         return Sessions(
             user=listener[order],
             number=np.arange(len(order)),
             listener=listener[order],
             has_clock="timestamp" in self.reading.columns,
-            listens=Listens(session=session, track=columns["track"], played_ratio=columns["played_ratio"]),
-            timestamp=columns["timestamp"],
+            listens=Listens(session=session, track=track, played_ratio=played_ratio),
+            timestamp=timestamp,
             place=place,
             num_interleaved=0,
             num_tied=0,

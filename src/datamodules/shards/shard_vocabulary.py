@@ -85,11 +85,7 @@ def names_of_attributes(config: Any) -> list[str]:
 
 def _as_record(attribute: Attribute, folder: Path, file: str, vectors: dict[str, str]) -> dict[str, Any]:
     if isinstance(attribute, Values):
-        return {
-            "names": attribute.names.tolist(),
-            "offsets": attribute.offsets.tolist(),
-            "values": attribute.values.tolist(),
-        }
+        return {name: column.tolist() for name, column in vars(attribute).items()}
     write_whole(folder / file, lambda partial: np.save(partial, np.asarray(attribute.data)))
     vectors[file] = sha256(folder / file)
     return {"file": file, "places": attribute.places.tolist(), "is_scaled": attribute.is_scaled}

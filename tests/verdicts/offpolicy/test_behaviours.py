@@ -14,8 +14,7 @@ from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Played
-from segue.simulation.policies import Lists, Oracle, Popular, Random, StickyArtist
-from segue.simulation.session_lists import SessionLists
+from segue.simulation.policies import Lists, Oracle, Popular, Random, SessionLists, StickyArtist
 from segue.simulation.world import World
 from segue.verdicts.offpolicy.behaviours import Behaviour, LogFolder
 from segue.verdicts.offpolicy.candidate import Candidate
@@ -35,7 +34,7 @@ def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: P
         "T1": StickyArtist(world=world),
         "T2": Popular(num_tracks=9, world=world),
         "T3": lists(world, file, "weighted", 2),
-        "T4": Oracle(num_candidates=50, world=world),
+        "T4": Oracle(world=world),
     }
     simulate(world, tmp_path / "run", arms, sessions=40)
     folder = LogFolder.open(tmp_path / "run" / "logs")

@@ -216,9 +216,7 @@ def test_a_log_that_is_worth_too_little_is_refused(mixed: Path) -> None:
 
 
 def test_arms_that_are_not_known_are_left_out_or_trusted_if_none_is(world: World, tmp_path: Path) -> None:
-    simulate(
-        world, tmp_path / "some", {"C": Random(world=world), "T1": Oracle(num_candidates=50, world=world)}, sessions=300
-    )
+    simulate(world, tmp_path / "some", {"C": Random(world=world), "T1": Oracle(world=world)}, sessions=300)
     folder, log = opened(tmp_path / "some")
     random = folder.candidate(Candidate(name="random"))
     found = log.estimate(random, settings())
