@@ -22,13 +22,14 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from segue.models.repeats import heard_before
+
 from experiments.rivals.fitting import composed, means, the_data
 from experiments.rivals.spaces import DATA, MODELS
 from experiments.studying import Study, sized
 from segue.catalog import Vocabulary
 from segue.datamodules.batches import BatchSampler, PairDataset
 from segue.histories import Histories
-from segue.models.context.repeats import heard_before
 from segue.models.contracts import Queries
 from segue.models.pair_ranker import PairRanker
 

@@ -1,22 +1,24 @@
-"""From a finished run and a catalogue to a run folder whose lists have the new tracks."""
+"""From a finished run and a catalogue to a run folder whose lists have the new tracks, by the trained head."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from jaxtyping import Int64
 from omegaconf import DictConfig
+from torch import Tensor
 
 from segue.additions.added_lists import with_new_tracks
 from segue.additions.catalogue import extended_catalogue
-from segue.additions.head import extended_scorer, read_checkpoint
 from segue.attributes import Attribute
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.reading.attribute_files import attributes_of_catalogue
 from segue.datamodules.reading.attribute_settings import RESERVED, attribute_settings
 from segue.errors import InputError
@@ -40,34 +42,9 @@ _CLOSE = 1e-4
 """Largest difference of two numbers of a vector of a run, computed twice."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Added:
-    """What was added to a run.
-
-    Args:
-        run: the name of the run.
-        mlflow_run_id: of MLflow, if it has one.
-        catalogue: the file with the new tracks.
-        num_tracks: number of tracks of the run (N).
-        num_added: number of new tracks (M).
-        num_by_known_artists: those of them by an artist of the run.
-        num_unknown: those about which nothing is known: all their scores are 0, or those of a track without plays.
-        num_changed_lists: lists of the tracks of the run that have a new track.
-        num_listed: new tracks that are in the list of a track of the run.
-    """
-
-    run: str
-    mlflow_run_id: str | None
-    catalogue: str
-    num_tracks: int
-    num_added: int
-    num_by_known_artists: int
-    num_unknown: int
-    num_changed_lists: int
-    num_listed: int
-
-
-def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int], None] = lambda _: None) -> Added:
+def add_tracks(
+    config: DictConfig, words: Sequence[str], on_block: Callable[[int], None] = lambda _: None
+) -> dict[str, Any]:
     """Add the new tracks of `catalogue` to the run `add`, and write a run folder.
 
     It has `recommendations.jsonl`, `top_tracks.json`, `tracks.json`, `vectors.npz` if the run has it, and
@@ -79,7 +56,10 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
         on_block: called with the number of lists done after each block.
 
     Returns:
-        What was added.
+        What `additions.json` has beside its provenance: `run` and `mlflow_run_id` of the run, the `catalogue`, and
+            `num_tracks` of the run (N), `num_added` (M), `num_by_known_artists` (new tracks by an artist of the run),
+            `num_unknown` (about which nothing is known: all their scores are 0, or those of a track without plays),
+            `num_changed_lists` (lists of the run that have a new track), `num_listed` (new tracks that are in one).
 
     Raises:
         InputError: there is no such run, it cannot get new tracks, or the catalogue does not fit it.
@@ -92,12 +72,17 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
     given = read_config(files.path("config.yaml"))
     if not isinstance(given.get("model"), dict):
         raise InputError(f"cannot read {files.path('config.yaml')}: it has no model; train the run again")
-    _check_run(files, given, lists)
+    if given.get("recipe", {}).get("name") == "counting":
+        raise InputError(f"add={files.name} is a baseline, which has no vectors; train it again with the new catalogue")
+    if lists.plays is None or np.isnan(lists.scores[lists.rows >= 0]).any():
+        raise InputError(
+            f"add={files.name}: its recommendations have no scores or no plays, which runs of older versions lack; "
+            "train it again"
+        )
     check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
     catalog = extended_catalogue(_with_source_ids(old, files.path(_LISTS)), Path(str(config.catalogue)))
     num_old = len(old)
     catalog = replace(catalog, attributes=_attributes(given, catalog, Path(str(config.catalogue))))
-    assert lists.plays is not None
     build = instantiate(given["model"], _convert_="all")
     scorer = extended_scorer(build, read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old, lists.plays)
     with torch.inference_mode():
@@ -106,14 +91,26 @@ def add_tracks(config: DictConfig, words: Sequence[str], on_block: Callable[[int
     if vectors is not None:  # those of the run, to the last digit
         queries, items = torch.from_numpy(vectors.queries), torch.from_numpy(vectors.items)
     extended = with_new_tracks(lists, queries, items, on_block)
-    added = _count(files, config, catalog, lists, extended, items[num_old:].numpy(), scorer)
+    is_new = extended.rows[:num_old] >= num_old
+    width = max(part.columns.stop for part in scorer.query_parts().values())
+    added = {
+        "run": files.name,
+        "mlflow_run_id": files.run_id,
+        "catalogue": str(Path(str(config.catalogue)).absolute()),
+        "num_tracks": num_old,
+        "num_added": len(catalog) - num_old,
+        "num_by_known_artists": int(np.isin(catalog.artist_of[num_old:], catalog.artist_of[:num_old]).sum()),
+        "num_unknown": int((items[num_old:, :width] == 0).all(1).sum()),
+        "num_changed_lists": int(is_new.any(1).sum()),
+        "num_listed": len(np.unique(extended.rows[:num_old][is_new])),
+    }
     with lock_folder(run_dir), _all_or_nothing(run_dir):
         write_catalog(catalog, run_dir / _TRACKS)
         if vectors is not None:
             vectors.write(run_dir / FILE, catalog)
         if (top := files.find(_TOP)) is not None:
             shutil.copyfile(top, run_dir / _TOP)
-        write_record({**asdict(added), "provenance": provenance()}, run_dir / RECORD)
+        write_record({**added, "provenance": provenance()}, run_dir / RECORD)
         extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
     return added
 
@@ -177,16 +174,6 @@ class _FilesOfRun:
         return found
 
 
-def _check_run(files: _FilesOfRun, given: Mapping[str, Any], lists: Recommendations) -> None:
-    if given.get("recipe", {}).get("name") == "counting":
-        raise InputError(f"add={files.name} is a baseline, which has no vectors; train it again with the new catalogue")
-    if np.isnan(lists.scores[lists.rows >= 0]).any() or lists.plays is None:
-        raise InputError(
-            f"add={files.name}: its recommendations have no scores or no plays, which runs of older versions lack; "
-            "train it again"
-        )
-
-
 def _with_source_ids(old: Catalog, path: Path) -> Catalog:
     """The catalogue with the text ids of the source, which the lines have where there are such ids."""
     import json
@@ -247,27 +234,68 @@ def _vectors(
     )
 
 
-def _count(
-    files: _FilesOfRun,
-    config: DictConfig,
+def extended_scorer(
+    build: Callable[[Vocabulary], Scorer],
+    saved: Mapping[str, Tensor],
     catalog: Catalog,
-    lists: Recommendations,
-    extended: Recommendations,
-    new_items: np.ndarray,
-    scorer: Scorer,
-) -> Added:
-    num_old = len(lists.rows)
-    is_new = extended.rows[:num_old] >= num_old
-    known_artists = np.unique(catalog.artist_of[:num_old])
-    width = max(part.columns.stop for part in scorer.query_parts().values())
-    return Added(
-        run=files.name,
-        mlflow_run_id=files.run_id,
-        catalogue=str(Path(str(config.catalogue)).absolute()),
-        num_tracks=num_old,
-        num_added=len(catalog) - num_old,
-        num_by_known_artists=int(np.isin(catalog.artist_of[num_old:], known_artists).sum()),
-        num_unknown=int((new_items[:, :width] == 0).all(1).sum()),
-        num_changed_lists=int(is_new.any(1).sum()),
-        num_listed=len(np.unique(extended.rows[:num_old][is_new])),
+    num_old: int,
+    plays: Int64[np.ndarray, "M"],
+) -> Scorer:
+    """Build the head for a larger catalogue, and give it the numbers that were learned.
+
+    What the head has for each track or artist grows: its first rows are those of the checkpoint, and the others are as
+    the head builds them for tracks that training does not play.
+
+    Args:
+        build: factory of the head; takes the vocabulary.
+        saved: `state_dict` of the checkpoint.
+        catalog: the tracks of the run, then the new ones.
+        num_old: number of tracks of the run (M).
+        plays: number of plays of each of them in training.
+
+    Returns:
+        The head in evaluation mode.
+
+    Raises:
+        InputError: the checkpoint is not one of this head.
+    """
+    counts = (np.arange(len(catalog)) < num_old).astype(np.int64)
+    nothing = np.empty(0, np.int64)
+    vocabulary = Vocabulary(
+        catalog=catalog,
+        previous_counts=counts,
+        next_counts=counts,
+        plays=np.concatenate([plays, counts[num_old:]]),
+        listener_counts=np.zeros(1, np.int64),
+        listens=Listens(session=nothing, track=nothing, played_ratio=np.empty(0, np.float32)),
+        mean_played_ratio=None,
     )
+    scorer = build(vocabulary)
+    assert isinstance(scorer, torch.nn.Module)
+    for name, tensor in scorer.state_dict().items():
+        learned = saved.get(f"scorer.{name}")
+        fits = learned is not None and learned.ndim == tensor.ndim and learned.shape[1:] == tensor.shape[1:]
+        if learned is None or not fits or learned.shape[:1] > tensor.shape[:1]:
+            raise InputError(f"add=: the checkpoint of the run does not fit its config.yaml ({name}); train it again")
+        (tensor[: len(learned)] if tensor.ndim else tensor).copy_(learned)
+    return scorer.eval()
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
+    """Read the numbers of a checkpoint.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its `state_dict`, on the CPU.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, UnpicklingError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"add=: cannot read {path}: {why}; train the run again") from None
+    return state

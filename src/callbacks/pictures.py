@@ -11,7 +11,7 @@ from segue.callbacks.ranking_metrics import RankedQueries
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.evaluation import ranking
 from segue.models.contracts import Ranker, Scorer
-from segue.models.pair_scores import mean_of_tracks, score_pairs
+from segue.models.pair_ranker import mean_of_tracks, score_pairs
 from segue.reports import artist_map
 from segue.reports import training_pictures as plots
 from segue.terminal.progress import progress

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from segue.histories import Histories
+from segue.models.repeats import Repeats
 from segue.models.retrieval.lists import ListSearch
 
 OnBlock = Callable[[int], None]
@@ -114,7 +115,6 @@ class Scorer(Protocol):
         Returns:
             One query vector for each row.
         """
-        ...
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the vectors of tracks in the second place of a pair.
@@ -125,7 +125,6 @@ class Scorer(Protocol):
         Returns:
             One item vector for each row.
         """
-        ...
 
     def __call__(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Compute the score of each pair, `query(previous) · item(following)`.
@@ -137,7 +136,6 @@ class Scorer(Protocol):
         Returns:
             One score for each pair, dimensionless.
         """
-        ...
 
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector, such as tracks and artists; a session weights each by itself.
@@ -145,7 +143,6 @@ class Scorer(Protocol):
         Returns:
             The parts in the order of their columns. Columns after the last part are constant.
         """
-        ...
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the query vector of every track.
@@ -153,7 +150,6 @@ class Scorer(Protocol):
         Returns:
             Query vectors in the order of the catalogue.
         """
-        ...
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the item vector of every track.
@@ -161,7 +157,6 @@ class Scorer(Protocol):
         Returns:
             Item vectors in the order of the catalogue.
         """
-        ...
 
     def artist_vectors(self) -> Float[Tensor, "A V"] | None:
         """Compute a vector for each artist.
@@ -169,7 +164,6 @@ class Scorer(Protocol):
         Returns:
             Artist vectors, or None if the head has none. The mean of an artist's track vectors is then used instead.
         """
-        ...
 
     def logged(self) -> Mapping[str, float]:
         """Report numbers of the head that are logged after each epoch, such as `alpha`.
@@ -177,41 +171,6 @@ class Scorer(Protocol):
         Returns:
             Values by name.
         """
-        ...
-
-
-class HeardRule(Protocol):
-    """How tracks already heard are ranked.
-
-    Attributes:
-        within: number of newest tracks to which the rule applies.
-    """
-
-    within: int
-
-    def penalty(self) -> Float[Tensor, ""] | float:
-        """Return what is subtracted from the score of such a track.
-
-        Returns:
-            0 for nothing; infinity if such tracks come after all others and are no negatives in training.
-        """
-        ...
-
-    def without_penalty(self) -> None:
-        """Give up a learned penalty, because the loss cannot learn it.
-
-        Raises:
-            InputError: the penalty was asked for.
-        """
-        ...
-
-    def describe(self) -> str | None:
-        """One line about a rule that was chosen by the data; None otherwise.
-
-        Returns:
-            The line.
-        """
-        ...
 
 
 @runtime_checkable
@@ -228,16 +187,11 @@ class Context(Protocol):
     if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
         is_last: bool
         max_length: int
-
-        @property
-        def repeats(self) -> HeardRule:
-            """The rule."""
-            ...
+        repeats: Repeats
 
         @property
         def of_loss(self) -> "Context":
             """The context that the loss sees."""
-            ...
 
     def queries(
         self,
@@ -257,7 +211,6 @@ class Context(Protocol):
         Returns:
             The vectors, and what a query may not recommend.
         """
-        ...
 
     def weights(self, part: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         """Compute the weights of tracks of a history.
@@ -270,7 +223,6 @@ class Context(Protocol):
         Returns:
             The weights.
         """
-        ...
 
     def power(self, part: str) -> Float[Tensor, ""] | float:
         """Return the power of the length that a part of a query vector is divided by.
@@ -281,7 +233,6 @@ class Context(Protocol):
         Returns:
             The power, in [0, 1]; 0 where it is not divided.
         """
-        ...
 
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair.
@@ -293,7 +244,6 @@ class Context(Protocol):
         Returns:
             One score for each pair.
         """
-        ...
 
     def logged(self) -> Mapping[str, float]:
         """Report numbers that are logged after each epoch, such as the decay.
@@ -301,7 +251,6 @@ class Context(Protocol):
         Returns:
             Values by name.
         """
-        ...
 
 
 @runtime_checkable
@@ -312,7 +261,7 @@ class Loss(Protocol):
         compares_candidates: whether the next track is compared with other candidates, some of them heard before.
     """
 
-    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
+    if TYPE_CHECKING:
         compares_candidates: bool
 
     def __call__(self, scorer: Scorer, batch: PairBatch, context: "Context") -> Float[Tensor, ""]:
@@ -326,7 +275,6 @@ class Loss(Protocol):
         Returns:
             The loss.
         """
-        ...
 
     def weight(self, batch: PairBatch, context: "Context") -> Float[Tensor, ""]:
         """Sum what the mean over the pairs of a batch is weighted with.
@@ -341,7 +289,6 @@ class Loss(Protocol):
         Returns:
             At least 0.
         """
-        ...
 
     def groups(self, num_pairs: int) -> int:
         """Count the groups of neighbouring pairs that a batch is cut into; pairs of different groups are not compared.
@@ -352,7 +299,6 @@ class Loss(Protocol):
         Returns:
             Number of groups of nearly equal size, in 1..num_pairs; larger groups come first.
         """
-        ...
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Predict the share played of each pair from its score.
@@ -364,7 +310,6 @@ class Loss(Protocol):
         Returns:
             Predicted share played; NaN where the source does not report shares.
         """
-        ...
 
     def calibrate(self, score: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> None:
         """Fit on validation pairs what `predict` needs and training cannot give. Called once after each epoch.
@@ -375,7 +320,6 @@ class Loss(Protocol):
             score: score of each validation pair with a known share.
             played_ratio: share played of each of these pairs, in [0, 1].
         """
-        ...
 
 
 @runtime_checkable
@@ -388,7 +332,7 @@ class Ranker(Protocol):
         context: which query vector a history gives, and how tracks already heard are ranked.
     """
 
-    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
+    if TYPE_CHECKING:
         scorer: Scorer | None
         loss: Loss | None
         context: Context
@@ -412,28 +356,20 @@ class Ranker(Protocol):
         Returns:
             Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.
         """
-        ...
 
-    def top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each query. A track is never a candidate for itself.
-
-        Args:
-            query_rows: rows of the queries.
-            k: length of a list, 1 <= k < N.
-            on_block: reports progress.
-
-        Returns:
-            Rows of the candidates, best first, and their scores.
-        """
-        ...
-
-    def lists(self, k: int, *, recall: float | None, plan: Mapping[str, np.ndarray] | None) -> ListSearch:
-        """Prepare a search for the lists of all tracks: those of `top`, or nearly those, faster.
+    def lists(
+        self,
+        k: int,
+        rows: Int64[np.ndarray, "Q"] | None = None,
+        *,
+        recall: float | None = None,
+        plan: Mapping[str, np.ndarray] | None = None,
+    ) -> ListSearch:
+        """Prepare a search for the K best candidates of tracks, or nearly those, faster. None is its own candidate.
 
         Args:
             k: length of a list, 1 <= k < N.
+            rows: the tracks; None for all.
             recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
             plan: that of an earlier search of the same model with the same arguments, which is then not prepared again;
                 None if there is none.
@@ -441,7 +377,6 @@ class Ranker(Protocol):
         Returns:
             The search. Its recall is None where the lists are exact, also because exact search is fast enough.
         """
-        ...
 
     def lists_digest(self) -> str:
         """Return a digest of all that the lists depend on.
@@ -449,4 +384,3 @@ class Ranker(Protocol):
         Returns:
             Hexadecimal digits.
         """
-        ...

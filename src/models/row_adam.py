@@ -62,10 +62,7 @@ class RowAdam(Optimizer):
         Returns:
             The loss that `closure` returned; None without a closure.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

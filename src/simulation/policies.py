@@ -193,7 +193,7 @@ class Lists(Picks):
         world: World,
     ) -> None:
         how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap, "exploration": exploration}
-        check_picking(**how, exploration_plays=exploration_plays, prefix="recommendations.")
+        check_picking({**how, "exploration_plays": exploration_plays}, "recommendations.")
         self._file, self._exploration_plays = str(Path(path).absolute()), exploration_plays
         given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
         if given.users is not None and not np.isin(users, given.users).any():

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +127,7 @@ def _add(config: DictConfig) -> float:
         from segue.additions.adding import add_tracks
 
         added = add_tracks(config, HydraConfig.get().overrides.task)
-    show_added(asdict(added), config.run_dir)
+    show_added(added, config.run_dir)
     return float("nan")
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.additions.added_lists import with_new_tracks
-from segue.models.retrieval.exact import top_k
 from segue.runs.recommendations import Recommendations
+from tests.models.plain import top_k
 
 
 @given(data=st.data())

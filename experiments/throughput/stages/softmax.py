@@ -118,15 +118,15 @@ def _each_batch(folder: Path, loss: "Callable[[Scorer, PairBatch], Tensor]") -> 
 
 def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
     """`SoftmaxLoss`, forward and backward."""
+    from segue.models.contexts import LastTrack
+
     from segue.catalog import example_vocabulary
-    from segue.models.context.last_track import LastTrack
     from segue.models.losses import SoftmaxLoss
 
     vocabulary = example_vocabulary()
     loss = SoftmaxLoss(vocabulary, temperature=TEMPERATURE, logq=1.0, candidates=None)
     loss.log_q = _log_q(folder)
-    repeats: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.05, "repeats_within": "auto"}
-    context = LastTrack(vocabulary, (), max_length=0, learns=True, **repeats)
+    context = LastTrack(vocabulary, (), learns=True)
     return _each_batch(folder, partial(loss, context=context))
 
 

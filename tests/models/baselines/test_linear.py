@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.errors import InputError
-from segue.models.baselines.linear import Slist
 from segue.models.baselines.module import Baseline
+from segue.models.baselines.whole_sessions import Slist
 from segue.models.contracts import Context
 from tests.conftest import make_listens, make_vocabulary
 from tests.models.baselines.test_session_neighbours import NEVER_AGAIN, WHOLE_SESSION, histories_of
@@ -25,7 +25,6 @@ EASE: dict[str, Any] = {
     "regularization": 2.0,
     "normalise": False,
     "place_decay": None,
-    "recency": None,
     "query_decay": None,
     "min_plays": 1,
     "max_tracks": 100,
@@ -38,7 +37,6 @@ SLIST = {
     "self_weight": None,
     "normalise": True,
     "place_decay": 1.5,
-    "recency": 4.0,
     "query_decay": 2.0,
 }
 Sessions = list[list[int]]
@@ -92,19 +90,18 @@ def rows_of(sessions: Sessions, share: float, *, normalise: bool) -> tuple[np.nd
     def scaled(row: np.ndarray) -> np.ndarray:
         return row / row.sum() if normalise else row
 
-    for number, session in enumerate(sessions):
-        root = exp((number - len(sessions) + 1) / 4.0) ** 0.5
+    for session in sessions:
         whole = scaled(of_tracks(dict.fromkeys(session, 1.0)))
-        left.append(root * share**0.5 * whole)
-        right.append(root * share**0.5 * whole)
+        left.append(share**0.5 * whole)
+        right.append(share**0.5 * whole)
         for cut in range(1, len(session)):
             before, after = np.zeros(NUM_TRACKS), np.zeros(NUM_TRACKS)
             for distance, track in enumerate(reversed(session[:cut])):
                 before[track] += exp(-distance / 1.5)
             for distance, track in enumerate(session[cut:]):
                 after[track] += exp(-distance / 1.5)
-            left.append(root * (1 - share) ** 0.5 * scaled(before))
-            right.append(root * (1 - share) ** 0.5 * scaled(after))
+            left.append((1 - share) ** 0.5 * scaled(before))
+            right.append((1 - share) ** 0.5 * scaled(after))
     return np.array(left), np.array(right)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.baselines.module import Baseline
-from segue.models.baselines.session_neighbours import SessionNeighbours
+from segue.models.baselines.whole_sessions import SessionNeighbours
 from segue.models.contracts import Context
 from tests.conftest import make_listens, make_vocabulary
 from tests.models.plain import LAST_TRACK, SESSION
@@ -163,14 +163,14 @@ def test_the_session_decides_where_the_last_track_alone_cannot() -> None:
 
 
 @pytest.mark.parametrize(
-    ("context", "rank"),
-    [(WHOLE_SESSION, 1.0), (NEVER_AGAIN, 5.0), (partial(NEVER_AGAIN, repeats_within=1), 1.0)],
+    ("context", "within", "rank"), [(WHOLE_SESSION, 50, 1.0), (NEVER_AGAIN, 50, 5.0), (NEVER_AGAIN, 1, 1.0)]
 )
 def test_tracks_of_the_session_come_last_unless_they_may_be_repeated(
-    context: Callable[..., Context], rank: float
+    context: Callable[..., Context], within: int, rank: float
 ) -> None:
     sessions = [[0, 1], [0, 1], [0, 1, 2]]
     baseline = fitted(sessions, BARE, context=context)
+    baseline.context.repeats.within = within
     assert baseline.ranks(histories_of([[0, 1]]), np.array([0]), lambda _: None).tolist() == [rank]
 
 
@@ -197,7 +197,7 @@ def test_the_artists_of_the_session_add_to_the_scores() -> None:
 
 def test_lists_are_those_of_a_history_of_one_track() -> None:
     baseline = fitted([[0, 1], [0, 1], [0, 2], [3, 4]], STAN)
-    assert baseline.top(np.array([0, 3]), 2, lambda _: None)[0].tolist() == [[1, 2], [4, 0]]
+    assert baseline.lists(2, np.array([0, 3])).collect()[0].tolist() == [[1, 2], [4, 0]]
 
 
 def test_a_restored_checkpoint_ranks_alike() -> None:
