@@ -21,12 +21,11 @@ from segue.terminal.hydra_parts import know_defaults
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from segue.models.retrieval.nearest import lists_of_vectors
-
 from experiments.studying import SMALL_WORLD, Study, sized
 from segue.additions.adding import add_tracks
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.models.export import session_vectors
+from segue.models.retrieval.nearest import lists_of_vectors
 from segue.runs.catalog_files import write_catalog, write_top_tracks
 from segue.runs.folder import as_dict
 from segue.runs.provenance import ROOT

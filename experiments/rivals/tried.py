@@ -22,8 +22,6 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from segue.models.repeats import heard_before
-
 from experiments.rivals.fitting import composed, means, the_data
 from experiments.rivals.spaces import DATA, MODELS
 from experiments.studying import Study, sized
@@ -145,7 +143,7 @@ def catalogue(ranker: PairRanker, vocabulary: Vocabulary) -> None:
         left_out = place_of[torch.cat([found.heard, found.previous[:, None]], 1)]
         line = (left_out >= 0).nonzero()[:, 0]
         logits = logits.index_put((line, left_out[left_out >= 0]), torch.tensor(-1e9))
-        target, is_heard = place_of[batch.following], heard_before(found.heard, batch.following)
+        target, is_heard = place_of[batch.following], (found.heard == batch.following[:, None]).any(1)
         counts = ~is_heard & (batch.previous != batch.following)
         return F.cross_entropy(logits[counts], target[counts])
 

@@ -20,10 +20,10 @@ K, DIM, OF_A_CLUSTER = 50, 64, 200
 def export(tracks: int, folder: Path) -> dict[str, float]:
     """Search for approximate lists of unit vectors in clusters, and write them as a run does; CPU time of each step."""
     import torch
-    from segue.models.retrieval.lists import ListParts
-    from segue.models.retrieval.nearest import lists_of_vectors
 
     from segue.catalog import Catalog
+    from segue.models.retrieval.lists import ListParts
+    from segue.models.retrieval.nearest import lists_of_vectors
     from segue.runs.recommendations import write_lists
 
     rng = np.random.default_rng(0)

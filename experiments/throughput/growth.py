@@ -54,6 +54,7 @@ def unit_vectors(tracks: int, dim: int) -> Any:
 def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of `NUM_QUERIES` tracks."""
     import torch
+
     from segue.models.retrieval.nearest import lists_of_vectors
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
@@ -69,6 +70,7 @@ def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
 def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of all tracks, including the time to build the index."""
     import torch
+
     from segue.models.retrieval.nearest import lists_of_vectors
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)

@@ -1,8 +1,10 @@
-"""From a finished run and a catalogue to a run folder whose lists have the new tracks, by the trained head."""
+"""From a finished run and a catalogue to a run folder whose lists have the new tracks, by the trained head.
+
+N tracks of the run, M new ones, A artists of the run.
+"""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +18,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from segue.additions.added_lists import with_new_tracks
-from segue.additions.catalogue import extended_catalogue
 from segue.attributes import Attribute
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.reading.attribute_files import attributes_of_catalogue
@@ -24,7 +25,7 @@ from segue.datamodules.reading.attribute_settings import RESERVED, attribute_set
 from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.runs.atomic import write_record
-from segue.runs.catalog_files import write_catalog
+from segue.runs.catalog_files import is_whole, read_lines, write_catalog
 from segue.runs.folder import lock_folder, refuse_used_folder
 from segue.runs.provenance import provenance
 from segue.runs.recommendations import Recommendations
@@ -38,6 +39,7 @@ RECORD = "additions.json"
 _LISTS, _CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
 _TRACKS, _TOP = "tracks.json", "top_tracks.json"
 _KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
+_Names = tuple[str | None, str | None]
 _CLOSE = 1e-4
 """Largest difference of two numbers of a vector of a run, computed twice."""
 
@@ -104,26 +106,20 @@ def add_tracks(
         "num_changed_lists": int(is_new.any(1).sum()),
         "num_listed": len(np.unique(extended.rows[:num_old][is_new])),
     }
-    with lock_folder(run_dir), _all_or_nothing(run_dir):
-        write_catalog(catalog, run_dir / _TRACKS)
-        if vectors is not None:
-            vectors.write(run_dir / FILE, catalog)
-        if (top := files.find(_TOP)) is not None:
-            shutil.copyfile(top, run_dir / _TOP)
-        write_record({**added, "provenance": provenance()}, run_dir / RECORD)
-        extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
+    with lock_folder(run_dir):
+        try:
+            write_catalog(catalog, run_dir / _TRACKS)
+            if vectors is not None:
+                vectors.write(run_dir / FILE, catalog)
+            if (top := files.find(_TOP)) is not None:
+                shutil.copyfile(top, run_dir / _TOP)
+            write_record({**added, "provenance": provenance()}, run_dir / RECORD)
+            extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
+        except BaseException:  # the lists come last: a folder without them is free
+            for name in (_TRACKS, FILE, _TOP, RECORD, _LISTS):
+                (run_dir / name).unlink(missing_ok=True)
+            raise
     return added
-
-
-@contextmanager
-def _all_or_nothing(run_dir: Path) -> Iterator[None]:
-    """Remove what was written where not all is. The lists come last: a folder without them is free."""
-    try:
-        yield
-    except BaseException:
-        for name in (_TRACKS, FILE, _TOP, RECORD, _LISTS):
-            (run_dir / name).unlink(missing_ok=True)
-        raise
 
 
 def _check_words(config: DictConfig, words: Sequence[str]) -> None:
@@ -198,8 +194,7 @@ def _attributes(given: Mapping[str, Any], catalog: Catalog, path: Path) -> Mappi
             "run from the source of the shards"
         )
     source = given["datamodule"]
-    of_run = {name: source["attributes"][name] for name in names}
-    settings = attribute_settings(of_run, source["attribute_defaults"])
+    settings = attribute_settings({name: source["attributes"][name] for name in names}, source["attribute_defaults"])
     ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
     return attributes_of_catalogue(path, ids.tolist(), settings)
 
@@ -299,3 +294,81 @@ def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"add=: cannot read {path}: {why}; train the run again") from None
     return state
+
+
+def extended_catalogue(old: Catalog, path: Path) -> Catalog:
+    """The catalogue of a run and the new tracks of a file.
+
+    Args:
+        old: the catalogue of the run.
+        path: `tracks.json` with all its tracks and the new ones, `{"artist", "title", "track"}` in each line. `track`
+            is the id in the source, which is a text where the run has such ids.
+
+    Returns:
+        The tracks of the run in their rows, then the new ones in the order of the file. Artists of the run keep their
+            rows too; new ones follow.
+
+    Raises:
+        InputError: the file is missing or damaged, has an id twice, lacks a track of the run, names another artist of
+            one, or has no new track.
+    """
+    given = _read(path, old)
+    ids = old.track_ids.tolist() if old.source_ids is None else old.source_ids.tolist()
+    if lacking := [one for one in ids if one not in given]:
+        raise InputError(
+            f"catalogue={path} lacks {len(lacking):,} of the {len(old):,} tracks of the run, for example {lacking[0]}; "
+            "give a catalogue with all of them and the new ones"
+        )
+    of_run = old.artists[old.artist_of].tolist()
+    for one, artist in zip(ids, of_run, strict=True):
+        if (named := given[one][1] or "") != artist:
+            raise InputError(
+                f"catalogue={path}: track {one} is by {named or 'nobody'!r}, and by {artist or 'nobody'!r} in the run; "
+                "correct it, or train a run with this catalogue"
+            )
+    new = {one: names for one, names in given.items() if one not in set(ids)}
+    if not new:
+        raise InputError(
+            f"catalogue={path} has the {len(old):,} tracks of the run and no new one; add new tracks to it"
+        )
+    return _appended(old, new)
+
+
+def _read(path: Path, old: Catalog) -> dict[int | str, _Names]:
+    """Title and artist of each id."""
+    if not path.is_file():
+        raise InputError(f"catalogue={path}: there is no such file; name a tracks.json with all tracks, old and new")
+    is_text, given = old.source_ids is not None, dict[int | str, _Names]()
+    for where, record in read_lines(path):
+        track: Any = record.get("track")
+        title, artist = record.get("title"), record.get("artist")
+        is_id = isinstance(track, str) and track if is_text else is_whole(track)
+        if not is_id or not isinstance(title, str | None) or not isinstance(artist, str | None):
+            kind = "text" if is_text else "whole number"
+            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": {kind}}}')
+        if track in given:
+            raise InputError(f"{where}: track {track} occurs twice; every id must be unique")
+        given[track] = (title, artist)
+    return given
+
+
+def _appended(old: Catalog, new: dict[int | str, _Names]) -> Catalog:
+    rows = {name: row for row, name in enumerate(old.artists.tolist()) if name}
+    artists, artist_of = old.artists.tolist(), []
+    for _, artist in new.values():
+        row = rows.get(artist, len(artists)) if artist else len(artists)  # two unknown artists need not be the same
+        if row == len(artists):
+            artists.append(artist or "")
+            if artist:
+                rows[artist] = row
+        artist_of.append(row)
+    is_text = old.source_ids is not None
+    numbers = range(int(old.track_ids.max()) + 1, int(old.track_ids.max()) + 1 + len(new)) if is_text else new
+    titles = np.array([title or "" for title, _ in new.values()], object)
+    return Catalog(
+        track_ids=np.append(old.track_ids, np.array(list(numbers), np.int64)),
+        titles=np.append(old.titles, titles),
+        artist_of=np.append(old.artist_of, np.array(artist_of, np.int64)),
+        artists=np.array(artists, object),
+        source_ids=None if old.source_ids is None else np.append(old.source_ids, np.array(list(new), object)),
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import PairBatch, Queries, Scorer
+from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.kernels import Heard, weighted_sums
 from segue.models.repeats import Repeats, as_number
 from segue.picking.session_query import age_weight, length_factor, share_weight
@@ -30,7 +30,7 @@ _Rule = Annotated[
 
 
 @settings("context")
-class LastTrack(nn.Module):
+class LastTrack(Context):
     """One previous track: the query vector of a history is that of the track it is paired with.
 
     Args:
@@ -64,11 +64,6 @@ class LastTrack(nn.Module):
         self.max_length = max_length
         self.repeats = Repeats(repeats, vocabulary, length=max_length, learns=learns)
 
-    @property
-    def of_loss(self) -> "LastTrack":
-        """Itself: the loss sees one previous track too."""
-        return self
-
     def queries(
         self,
         scorer: Scorer,
@@ -92,21 +87,13 @@ class LastTrack(nn.Module):
         """Weight 1 for the newest track and 0 for all others."""
         return (age == 0).to(share.dtype)
 
-    def power(self, part: str) -> float:  # noqa: ARG002 - no part is divided
-        """Return 0: a query vector is that of a track."""
-        return 0.0
-
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair."""
-        return scorer(batch.previous, batch.following)
-
-    def logged(self) -> Mapping[str, float]:
-        """Report the numbers of `repeats`."""
-        return self.repeats.logged()
+        return torch.as_tensor(scorer(batch.previous, batch.following))
 
 
 @settings("context")
-class Session(nn.Module):
+class Session(Context):
     """The session so far: the query vector of a history is a weighted sum of the query vectors of its tracks.
 
     `picking/session_query.py` has the formula. Decay and earlier are one number for each part of the query vector, such
@@ -136,19 +123,12 @@ class Session(nn.Module):
         *,
         max_length: Annotated[
             int,
-            Setting(
-                "number of newest tracks that count (H)",
-                least=1,
-                most=MAX_LENGTH,
-                hint="context=last is one previous track",
-            ),
+            Setting("number of newest tracks (H)", least=1, most=MAX_LENGTH, hint="context=last is one previous track"),
         ],
         decay: Annotated[
             float | Literal["learned"] | Mapping[str, float | Literal["learned"]],
             Setting(
-                "factor for each track further back: one, or one by part, where `others` are all not named",
-                least=0,
-                most=1,
+                "factor for each track further back: one, or by part, with `others` for all others", least=0, most=1
             ),
         ],
         earlier: Annotated[
@@ -213,13 +193,11 @@ class Session(nn.Module):
 
     def weights(self, part: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         """Compute the weight of tracks in the sum."""
-        weights: Tensor = self._of_age(part, age) * share_weight(share, self.skipped(), torch)
-        return weights
+        return torch.as_tensor(self._of_age(part, age) * share_weight(share, self.skipped(), torch))
 
     def _of_age(self, part: str, age: Int64[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         decay = torch.as_tensor(self.decay(part), device=age.device)
-        of_age: Tensor = age_weight(age, decay, self.earlier(part), torch)
-        return of_age
+        return torch.as_tensor(age_weight(age, decay, self.earlier(part), torch))
 
     def _weights_and_slopes(
         self, part: str, age: Int64[Tensor, "E"], share: Float[Tensor, "E"], max_length: int
@@ -291,14 +269,12 @@ class Session(nn.Module):
             return summed
         # the square of the length, relative to that of one track; a sum of unknown tracks stays 0
         squared = (summed * summed).sum(1, keepdim=True) / length**2
-        factor: Tensor = length_factor(squared, power)
-        return summed * factor
+        return torch.as_tensor(summed * length_factor(squared, power))
 
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair."""
         queries = self.queries(scorer, batch.previous, batch.history, batch.history_share)
-        score: Tensor = torch.linalg.vecdot(queries.vectors, scorer.item(batch.following))  # one query for each pair
-        return score
+        return torch.as_tensor(torch.linalg.vecdot(queries.vectors, scorer.item(batch.following)))  # a query each
 
     def logged(self) -> Mapping[str, float]:
         """Report what weighs the tracks and the numbers of `repeats`."""

@@ -73,8 +73,7 @@ def exchange_gradients(parameters: Sequence[nn.Parameter]) -> int:
         Bytes that this process sends to each other one.
     """
     own = [None if p.grad is None else p.grad.coalesce() if p.grad.is_sparse else p.grad for p in parameters]
-    device = parameters[0].device
-    sizes = torch.stack(_gathered(torch.tensor([_size(gradient) for gradient in own], device=device)))
+    sizes = torch.stack(_gathered(torch.tensor([_size(gradient) for gradient in own], device=parameters[0].device)))
     most = sizes.amax(0).tolist()
     num_bytes = sizes[0].nbytes
     dense = [nth for nth, size in enumerate(most) if size == _DENSE]

@@ -80,8 +80,7 @@ class Export:
     ) -> None:
         check_k(k, num_tracks)
         self._path, self._k, self._format, self._with_vectors = Path(path), k, format, vectors
-        is_approximate = index == "approximate" or (index == "auto" and num_tracks > EXACT_UP_TO)
-        self._recall = recall if is_approximate else None
+        self._recall = recall if index == "approximate" or (index == "auto" and num_tracks > EXACT_UP_TO) else None
 
     def write(self, ranker: Ranker, vocabulary: Vocabulary, on_block: OnBlock) -> Exported:
         """Export all tracks of the catalogue. Lists that a killed process has found are not searched for again.

@@ -1,22 +1,21 @@
 """Heads: from a pair of tracks to a score.
 
 B pairs, N tracks in the catalogue, A artists, V width of a query or item vector, W the same without a bias, D width of
-an embedding. Scores are dimensionless. `Head` is the base class of every head.
+an embedding. Scores are dimensionless. The base class of every head, `Scorer`, is in `contracts.py`.
 """
 
 import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import QueryPart
+from segue.models.contracts import QueryPart, Scorer
 from segue.models.kernels import Dropout, cosine, unit
 from segue.models.parts import Lookup, Part, Prior, build_part, check_part
 from segue.settings import Setting, settings
@@ -27,99 +26,8 @@ BIAS_UNIT = 0.1
 model would learn popularity before anything else."""
 
 
-class Head(nn.Module, ABC):
-    """Base class of a head: a subclass implements `query` and `item`, and the other methods follow from these two.
-
-    Args:
-        num_tracks: number of tracks in the catalogue (N).
-    """
-
-    def __init__(self, num_tracks: int) -> None:
-        super().__init__()
-        self.num_tracks = num_tracks
-
-    @abstractmethod
-    def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute the vectors of tracks in the first place of a pair.
-
-        Args:
-            rows: rows of the tracks, in 0..N-1.
-
-        Returns:
-            One query vector for each row.
-        """
-
-    @abstractmethod
-    def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute the vectors of tracks in the second place of a pair.
-
-        Args:
-            rows: rows of the tracks, in 0..N-1.
-
-        Returns:
-            One item vector for each row.
-        """
-
-    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Compute the score of each pair, `query(previous) · item(following)`. A head may override it to be faster.
-
-        Args:
-            previous: rows of the previous tracks.
-            following: rows of the next tracks.
-
-        Returns:
-            One score for each pair.
-        """
-        score: Tensor = torch.linalg.vecdot(self.query(previous), self.item(following))
-        return score
-
-    def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the parts of a query vector. A head with several tables, or with a constant column, overrides it.
-
-        Returns:
-            The whole vector as one part, `track`.
-        """
-        width = self.query(self._rows()[:1]).shape[1]
-        return {"track": QueryPart(slice(0, width), None, None)}
-
-    def query_vectors(self) -> Float[Tensor, "N V"]:
-        """Compute the query vector of every track.
-
-        Returns:
-            Query vectors in the order of the catalogue.
-        """
-        return self.query(self._rows())
-
-    def item_vectors(self) -> Float[Tensor, "N V"]:
-        """Compute the item vector of every track.
-
-        Returns:
-            Item vectors in the order of the catalogue.
-        """
-        return self.item(self._rows())
-
-    def artist_vectors(self) -> Float[Tensor, "A V"] | None:
-        """Compute a vector for each artist.
-
-        Returns:
-            None. An artist is then represented by the mean of its track vectors.
-        """
-        return None
-
-    def logged(self) -> Mapping[str, float]:
-        """Report numbers of the head that are logged after each epoch.
-
-        Returns:
-            No values.
-        """
-        return {}
-
-    def _rows(self) -> Int64[Tensor, "N"]:
-        return torch.arange(self.num_tracks, device=next(self.parameters()).device)
-
-
 @settings("model")
-class CosineMix(Head):
+class CosineMix(Scorer):
     """Convex combination of the cosines of several parts: of the tracks, their artists, and other attributes.
 
     `score = Σ_e α_e·cos(e_prev, e_next)`, where the α_e are at least 0 and sum to 1. With track and artist alone it is
@@ -145,9 +53,7 @@ class CosineMix(Head):
         ] = "learned",
         parts: Annotated[
             Mapping[str, float] | Sequence[str] | None,
-            Setting(
-                "the share of each part, or names of parts whose shares are learned; null: by alpha", least=0, most=1
-            ),
+            Setting("share of each part, or names of parts whose shares are learned; null: by alpha", least=0, most=1),
         ] = None,
         prior: Annotated[
             Literal["added", "instead"] | None,
@@ -242,8 +148,7 @@ class CosineMix(Head):
 
     def _kept(self, name: str, vectors: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """The vectors of a part, of which a training step leaves out some tracks."""
-        kept: Tensor = self.track_dropout(vectors) if name == "track" else vectors
-        return kept
+        return torch.as_tensor(self.track_dropout(vectors) if name == "track" else vectors)
 
     def _units(
         self, rows: Int[Tensor, "B"], *, in_second_place: bool
@@ -349,7 +254,7 @@ def _shares_of(alpha: float | str | None, parts: Mapping[str, float] | Sequence[
 
 
 @settings("model")
-class TwoTableDot(Head):
+class TwoTableDot(Scorer):
     """The contextual model: dot product of two separate tables, `⟨context_prev, track_next⟩`.
 
     A track that occurs in no training pair in a place has the zero vector in that place.

@@ -17,13 +17,12 @@ from torch.autograd.function import once_differentiable
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import Context, PairBatch, Queries, Scorer
+from segue.models.contracts import Context, Loss, PairBatch, Queries, Scorer
 from segue.models.heads import Biases
-from segue.models.repeats import heard_before
 from segue.settings import Setting, settings
 
 
-class _OfShares(nn.Module):
+class _OfShares(Loss):
     """Base of the losses that compare the score of each pair with its share played. All pairs count alike.
 
     Args:
@@ -52,13 +51,9 @@ class _OfShares(nn.Module):
         """Every pair has a loss of its own."""
         return num_pairs
 
-    def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Does nothing: training gives all that `predict` needs."""
-
     def _mean(self, value: Float[Tensor, "B"], batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        known = torch.where(batch.played_ratio.isnan(), 0.0, value)
-        return known.sum() / self.weight(batch, context).clamp(min=1)
+        return torch.where(batch.played_ratio.isnan(), 0.0, value).sum() / self.weight(batch, context).clamp(min=1)
 
 
 class MSELoss(_OfShares):
@@ -76,8 +71,7 @@ class MSELoss(_OfShares):
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        error = context.score(scorer, batch) - batch.played_ratio.nan_to_num()
-        return self._mean(error**2, batch, context)
+        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch, context)
 
     def predict(
         self,
@@ -150,8 +144,7 @@ class BCELoss(_OfShares):
         else:
             logit, prior = self._predicted(score, listener), torch.zeros(())
         share = batch.played_ratio.nan_to_num()
-        each = F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior
-        return self._mean(each, batch, context)
+        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch, context)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
@@ -169,7 +162,7 @@ def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
 
 
 @settings("loss")
-class SoftmaxLoss(nn.Module):
+class SoftmaxLoss(Loss):
     """Softmax over next tracks of the batch: the track that followed a pair's query against the others.
 
     A batch of more than `candidates` pairs is cut into parts of nearly equal size, and the candidates of a pair are the
@@ -273,8 +266,7 @@ class SoftmaxLoss(nn.Module):
         spread = (centred**2).mean()
         slope = (centred * share).mean() / spread
         variance = ((share - slope * centred) ** 2).mean() / (spread * len(score))
-        kept = (1 - variance / slope**2).clamp(min=0)
-        self.slope.copy_((slope.clamp(min=0) * kept).nan_to_num(nan=0.0))
+        self.slope.copy_((slope.clamp(min=0) * (1 - variance / slope**2).clamp(min=0)).nan_to_num(nan=0.0))
         self.centre.copy_(score.mean())
 
     def predict(
@@ -324,8 +316,7 @@ class _WeightedSoftmax(torch.autograd.Function):
         total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
         if any(ctx.needs_input_grad[:4]):
             weight_of_share = torch.where(weight > 0, weight / total, 0.0)
-            per_query = torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)
-            gradient = share.mul_(per_query[:, None])
+            gradient = share.mul_(torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)[:, None])
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)
             ctx.save_for_backward(gradient @ item, gradient.T @ query, -gradient[heard].sum())
@@ -385,12 +376,12 @@ def candidates_of(
     place = place_of[queries.heard if with_heard else queries.heard[:, :0]]
     line, _ = (place >= 0).nonzero(as_tuple=True)
     once = (line * len(items) + place[place >= 0]).unique()
-    heard = (once // len(items), once % len(items))
-    return Candidates(items, queries.of_pair, item_of, copies, same, heard)
+    return Candidates(items, queries.of_pair, item_of, copies, same, (once // len(items), once % len(items)))
 
 
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
     weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
     if context.repeats.penalty() == math.inf:
-        weight = weight * ~heard_before(batch.history[:, : context.repeats.within], batch.following)
+        heard = batch.history[:, : context.repeats.within] == batch.following[:, None]
+        weight = weight * ~heard.any(1)
     return weight

@@ -286,7 +286,8 @@ class PairRanker(LightningModule):
         embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
         tables = [embedding.weight for embedding in embeddings if getattr(embedding, "decays", True)]
         others = [p for p in self.parameters() if not any(p is table for table in tables)]
-        groups: list[dict[str, Any]] = [{"params": tables}, {"params": others, "weight_decay": 0.0}][: 1 + bool(others)]
+        groups: list[dict[str, Any]] = [{"params": tables}]
+        groups += [{"params": others, "weight_decay": 0.0}] if others else []
         optimizer = build("optimizer", self._optimizer, groups)
         for embedding in embeddings:  # such an optimizer updates single rows of a table
             embedding.sparse = getattr(optimizer, "uses_sparse_gradients", False)

@@ -147,9 +147,7 @@ class Bag(_Table):
         values = self.values[places + (self.starts[flat] - first).repeat_interleave(counts)]
         tables = [self, self.offset] if in_second_place and self.offset is not None else [self]
         found = sum(F.embedding_bag(values, one.weight, first, mode="mean", sparse=one.sparse) for one in tables)
-        assert isinstance(found, Tensor)
-        made: Tensor = found.unflatten(0, rows.shape)
-        return made
+        return torch.as_tensor(found).view(*rows.shape, self.embedding_dim)
 
 
 class Projection(Part):
@@ -187,8 +185,7 @@ class Projection(Part):
         found = F.linear((given - self.mean) * self.one_over_std, self.weight, self.bias)
         if in_second_place and self.offset is not None:
             found = found + self.offset
-        made: Tensor = (found * known[:, None]).unflatten(0, rows.shape)
-        return made
+        return (found * known[:, None]).view(*rows.shape, len(self.bias))
 
 
 class Prior(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from segue.catalog import Listens, Vocabulary
@@ -143,19 +143,6 @@ def seldom_repeated(listens: Listens, length: int) -> int:
         if (track[targets - age] == track[targets]).mean() >= SELDOM:
             return age - 1
     return length
-
-
-def heard_before(history: Int64[Tensor, "B H"], following: Int64[Tensor, "B"]) -> Bool[Tensor, "B"]:
-    """Whether the next track of each pair is in its history.
-
-    Args:
-        history: rows of the tracks heard; -1 where there is none.
-        following: row of the next track of each pair.
-
-    Returns:
-        True for each pair whose next track was heard before.
-    """
-    return (history == following[:, None]).any(1)
 
 
 def as_number(value: Float[Tensor, ""] | float) -> float:

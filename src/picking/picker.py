@@ -171,8 +171,9 @@ class ArtistTracks:
             artist_of: row of the artist of each track.
             num_artists: number of artists (A), if some of them have no tracks.
         """
-        ends = np.bincount(artist_of, minlength=num_artists).cumsum()
-        return cls(artist_of, np.argsort(artist_of, kind="stable"), ends)
+        return cls(
+            artist_of, np.argsort(artist_of, kind="stable"), np.bincount(artist_of, minlength=num_artists).cumsum()
+        )
 
     @cached_property
     def _place(self) -> Int64[np.ndarray, "N"]:
@@ -374,8 +375,15 @@ class Picker:
         num = len(heard)
         if source == "list":
             return self.pick_from_lists(candidates, heard, rng.random(num))
-        if source == "random":
-            return self._any(heard, rng)
+        if source == "random":  # any track, as far as some draws find one that is not avoided
+            avoided, num_tracks = self._avoided(heard), len(self.artists.artist_of)
+            rows, again = rng.integers(num_tracks, size=num), np.arange(num)
+            for _ in range(TRIES - 1):
+                again = again[are_in(rows[again, None], avoided[again])[:, 0]]
+                if not len(again):
+                    break
+                rows[again] = rng.integers(num_tracks, size=len(again))
+            return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
         if self.avoids_heard:
             rows, chances = self._distribution(source, candidates, heard)
             places = pick("uniform", chances > 0, rng.random(num))
@@ -389,20 +397,6 @@ class Picker:
         if not (num_popular := len(self.popular)):
             return np.full(num, -1), np.zeros(num)
         return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
-
-    def _any(
-        self, heard: Int[np.ndarray, "S T"], rng: np.random.Generator
-    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-        """Any track, as far as some draws find one that is not avoided, and its probability."""
-        avoided, num_tracks = self._avoided(heard), len(self.artists.artist_of)
-        rows = rng.integers(num_tracks, size=len(heard))
-        again = np.arange(len(heard))
-        for _ in range(TRIES - 1):
-            again = again[are_in(rows[again, None], avoided[again])[:, 0]]
-            if not len(again):
-                break
-            rows[again] = rng.integers(num_tracks, size=len(again))
-        return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
 
     def _distribution(
         self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
@@ -457,8 +451,7 @@ class Picker:
         """The open places of other artists; all open ones where there are none."""
         if not artists.shape[1]:
             return is_open
-        of_rows = np.broadcast_to(self.artists.artist_of[rows], is_open.shape)
-        is_spaced = is_open & ~are_in(of_rows, artists)
+        is_spaced = is_open & ~are_in(np.broadcast_to(self.artists.artist_of[rows], is_open.shape), artists)
         return np.where(is_spaced.any(1, keepdims=True), is_spaced, is_open)
 
     @cached_property

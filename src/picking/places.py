@@ -31,8 +31,9 @@ def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarr
     if how == "ranked":
         return np.where(open_places.any(1), open_places.argmax(1), -1)
     reached = _weights(how, open_places).cumsum(1)
-    places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
-    return np.where(open_places.any(1), np.minimum(places, num_kept - 1), -1)
+    return np.where(
+        open_places.any(1), np.minimum((reached <= (draws * reached[:, -1])[:, None]).sum(1), num_kept - 1), -1
+    )
 
 
 def pick_probabilities(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:

@@ -65,8 +65,14 @@ class SessionSearch:
         """
         recent = rows[:, : shares.shape[1]].astype(np.int64)
         candidates = union(self.lists, rows[:, : self._num_lists])
-        heard = rows.astype(np.int32)
-        return best(self.vectors, self._query.of(recent, shares), candidates, heard, may_repeat=self._may_repeat, k=k)
+        return best(
+            self.vectors,
+            self._query.of(recent, shares),
+            candidates,
+            rows.astype(np.int32),
+            may_repeat=self._may_repeat,
+            k=k,
+        )
 
     def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
         """How many of the candidates a picking needs.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segue.additions.catalogue import extended_catalogue
+from segue.additions.adding import extended_catalogue
 from segue.catalog import Catalog
 from segue.errors import InputError
 

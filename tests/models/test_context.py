@@ -15,7 +15,7 @@ from segue.models.contexts import LastTrack, Session
 from segue.models.contracts import PairBatch
 from segue.models.heads import CosineMix, TwoTableDot
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from segue.models.repeats import Repeats, heard_before, seldom_repeated, share_of_repeats
+from segue.models.repeats import Repeats, seldom_repeated, share_of_repeats
 from tests.conftest import make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK, SESSION
 
@@ -104,12 +104,6 @@ def test_without_weight_for_earlier_tracks_it_is_the_last_track_to_the_digit(hea
     assert torch.equal(vectors, scorer.query(BATCH.previous))
 
 
-@pytest.mark.parametrize("loss", [MSELoss, SoftmaxLoss], ids=["mse", "softmax"])
-def test_without_weight_for_earlier_tracks_the_loss_is_that_of_the_last_track(scorer: CosineMix, loss: Any) -> None:
-    made = loss(VOCABULARY) if loss is MSELoss else loss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
-    torch.testing.assert_close(made(scorer, BATCH, session(decay=0.0)), made(scorer, BATCH, LAST))
-
-
 @pytest.mark.parametrize("repeats", ["always", "never", "penalty"])
 def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeats: str) -> None:
     torch.manual_seed(3)
@@ -174,7 +168,6 @@ def test_one_previous_track_can_leave_out_heard_tracks_too(scorer: CosineMix) ->
     queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
     assert torch.equal(queries.vectors, scorer.query(BATCH.previous))
     assert torch.equal(queries.heard, HISTORY)
-    assert heard_before(HISTORY, BATCH.following).tolist() == [False, False, True, True]
 
 
 def listens(sessions: list[list[int]]) -> Listens:

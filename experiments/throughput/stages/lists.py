@@ -53,6 +53,7 @@ def make(folder: Path, _: bool) -> None:
 
 def search(vectors: Any, query_rows: Any) -> Any:
     import torch
+
     from segue.models.retrieval.nearest import lists_of_vectors
 
     table = torch.from_numpy(vectors)

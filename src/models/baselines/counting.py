@@ -110,7 +110,7 @@ class AttributeNeighbours(Counter):
         vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
-        InputError: a setting is out of range, or the data have no such attribute.
+        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -124,18 +124,22 @@ class AttributeNeighbours(Counter):
         artist_weight: ArtistWeight = 0.0,
     ) -> None:
         super().__init__(vocabulary, artist_weight)
-        self._num_neighbours, given = num_neighbours, vocabulary.catalog.attributes
-        with_values = {name: one for name, one in given.items() if isinstance(one, Values)}
-        if attribute not in with_values:
-            raise InputError(
-                f"model.attribute: the data have no attribute {attribute!r} with values, they have "
-                f"{', '.join(with_values) or 'none'}; give datamodule.attributes, or another model.attribute"
-            )
-        self._values = with_values[attribute]
+        self._num_neighbours, self._attribute = num_neighbours, attribute
+        self._with_values = {
+            name: one for name, one in vocabulary.catalog.attributes.items() if isinstance(one, Values)
+        }
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - attributes do not depend on what was played
-        """Find the best candidates of each track."""
-        values = self._values
+        """Find the best candidates of each track.
+
+        Raises:
+            InputError: the data have no such attribute.
+        """
+        if (values := self._with_values.get(self._attribute)) is None:
+            raise InputError(
+                f"model.attribute: the data have no attribute {self._attribute!r} with values, they have "
+                f"{', '.join(self._with_values) or 'none'}; give datamodule.attributes, or another model.attribute"
+            )
         rarity = np.log(self.num_tracks / np.maximum(values.tracks_of_values(), 1))
         track = np.repeat(np.arange(self.num_tracks), values.counts)
         weight = rarity[values.values]
@@ -173,9 +177,7 @@ class Rules(Counter):
         ] = 10,
         decay: Annotated[
             float | Literal["inverse"],
-            Setting(
-                "weight of a distance", above=0, most=1, hint="it is inverse for 1/distance, or r for r^(distance-1)"
-            ),
+            Setting("weight of a distance d", above=0, most=1, hint="it is inverse for 1/d, or r for r^(d-1)"),
         ] = "inverse",
         reverse_weight: Annotated[
             float, Setting('weight of "a, b" for the rule b → a', least=0, most=1, hint="1 makes rules symmetric")
@@ -248,15 +250,15 @@ class Neighbours(Counter):
         """Find the best candidates of each track."""
         played = session_weights(listens, self.num_tracks)
         session = np.repeat(np.arange(played.shape[0]), np.diff(played.indptr))
-        length = np.sqrt(np.bincount(session, played.data**2))
-        played.data *= length[session] ** (-self._length_power / 2)
+        played.data *= np.sqrt(np.bincount(session, played.data**2))[session] ** (-self._length_power / 2)
         norms = np.sqrt(np.bincount(played.indices, played.data**2, self.num_tracks))
         by_track = played.T.tocsr()
 
         def similar(rows: Int64[np.ndarray, "B"]) -> csr_array:
             together = csr_array(by_track[rows] @ played)
-            of_query = np.repeat(norms[rows], np.diff(together.indptr))
-            together.data /= (of_query * norms[together.indices]) ** self._norm_power + self._shrinkage
+            together.data /= (
+                np.repeat(norms[rows], np.diff(together.indptr)) * norms[together.indices]
+            ) ** self._norm_power + self._shrinkage
             return together
 
         return best_candidates(similar, self._num_neighbours, order=self.order)
@@ -289,9 +291,7 @@ class ShareMeans(Counter):
         window: Annotated[int, Setting("largest distance in a session", least=1)] = 10,
         shrinkage: Annotated[
             float,
-            Setting(
-                "events with the mean share added to each pair", above=0, hint="near 0 a track heard once ranks first"
-            ),
+            Setting("mean events added to each pair", above=0, hint="near 0 a track heard once ranks first"),
         ] = 20.0,
         num_neighbours: NumNeighbours = 500,
         artist_weight: ArtistWeight = 0.0,
@@ -323,11 +323,19 @@ class ShareMeans(Counter):
         pair, place = np.unique(np.concatenate(pairs), return_inverse=True)
         weight, following = np.concatenate(heard), np.concatenate(played)
         mean = float(weight @ following / max(weight.sum(), 1e-9))
-        total = np.bincount(place, weight * (following - mean), len(pair))
-        score = total / (np.bincount(place, weight, len(pair)) + self._shrinkage)
+        score = np.bincount(place, weight * (following - mean), len(pair)) / (
+            np.bincount(place, weight, len(pair)) + self._shrinkage
+        )
         kept = score > 0
         entries = score[kept].astype(np.float32), np.divmod(pair[kept], num_units)
         return csr_array(entries, shape=(num_units, num_units))
+
+
+def of_artists(queries: csr_array, artist_of: Int64[np.ndarray, "N"]) -> csr_array:
+    """Give the weight of each track of queries, B × N, to all tracks by its artist, itself included."""
+    num_tracks = len(artist_of)
+    by_artist = csr_array((np.ones(num_tracks, np.float32), (np.arange(num_tracks), artist_of)))
+    return csr_array(csr_array(queries @ by_artist) @ by_artist.T.tocsr())
 
 
 def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.baselines.counting import Counter
+from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Context, OnBlock
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
@@ -110,8 +110,9 @@ class Baseline(LightningModule):
     ) -> ListSearch:
         """Prepare a search for lists. They are exact, because exact search is fast enough."""
         order = self._model.order
-        query_rows = np.arange(len(order)) if rows is None else rows
-        return sparse_lists(scores=self._scores, plays=order, query_rows=query_rows, k=k)
+        return sparse_lists(
+            scores=self._scores, plays=order, query_rows=np.arange(len(order)) if rows is None else rows, k=k
+        )
 
     def lists_digest(self) -> str:
         """Return a digest of the scores and of the order of tracks without any.
@@ -127,7 +128,10 @@ class Baseline(LightningModule):
             return self._scores_of(Histories.of_tracks(rows))
         scores = csr_array(self._counts[rows])
         if weight := self._model.artist_weight:
-            scores = csr_array(scores + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
+            places = np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)
+            artists = of_artists(csr_array(places, shape=scores.shape), self._vocabulary.catalog.artist_of)
+            artists.sort_indices()  # sums of scores are then the same to the last digit
+            scores = csr_array(scores + weight * artists)
         return scores
 
     def _scores_of(self, histories: Histories) -> csr_array:
@@ -181,22 +185,9 @@ class Baseline(LightningModule):
         Args:
             batch: ignored.
         """
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        optimizer.step()
+        self.optimizers().step()  # type: ignore[union-attr]  # there is one
 
     def validation_step(self, batch: Any, _: int) -> None:
         """Do nothing: `callbacks/ranking_metrics.py` computes all metrics."""
 
     test_step = validation_step
-
-
-def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:
-    """Matrix of 1 where a track (column) is by the artist of the query (row), including the query itself."""
-    by_artist = np.argsort(artist_of, kind="stable")
-    sizes = np.bincount(artist_of)
-    size = sizes[artist_of[rows]]
-    starts = np.concatenate([[0], np.cumsum(size)])
-    first = (np.cumsum(sizes) - sizes)[artist_of[rows]]
-    tracks = by_artist[np.arange(starts[-1]) + np.repeat(first - starts[:-1], size)]
-    return csr_array((np.ones(len(tracks), np.float32), tracks, starts), shape=(len(rows), len(artist_of)))

@@ -68,9 +68,7 @@ class Item2Vec(Counter):
         ] = -0.5,
         subsample: Annotated[
             float,
-            Setting(
-                "tracks with a larger share of all events are drawn less", least=0, most=1, hint="0 switches it off"
-            ),
+            Setting("tracks with a larger share of events are drawn less", least=0, most=1, hint="0 switches it off"),
         ] = 1e-5,
         epochs: Annotated[int, Setting("number of passes over the sessions", least=1)] = 110,
         lr: Annotated[float, Setting("initial learning rate", above=0, hint="0.025 is usual")] = 0.025,
@@ -177,11 +175,7 @@ class Als(_Factorised):
         regularization: Regularization = 0.01,
         confidence: Annotated[
             float,
-            Setting(
-                "weight of an event, times its share played",
-                above=0,
-                hint="the weight of a track that was not played is 1",
-            ),
+            Setting("weight of an event, times its share played", above=0, hint="that of a track not played is 1"),
         ] = 1.0,
         epochs: Annotated[int, Setting("number of alternating steps", least=1)] = 15,
         similarity: Similarity = "cosine",
@@ -260,8 +254,9 @@ def _with_means(
     lengths = np.linalg.norm(sums, axis=1)
     others = np.setdiff1d(np.arange(len(artist_of)), rows)
     others = others[lengths[artist_of[others]] > 0]
-    means = sums[artist_of[others]] / lengths[artist_of[others], None]
-    return np.concatenate([rows, others]), np.concatenate([units, means])
+    return np.concatenate([rows, others]), np.concatenate(
+        [units, (sums[artist_of[others]] / lengths[artist_of[others], None])]
+    )
 
 
 def _nearest(

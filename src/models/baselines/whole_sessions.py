@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, diags_array
 
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
-from segue.models.baselines.counting import Counter, LeastPlayed, played_enough
+from segue.models.baselines.counting import Counter, LeastPlayed, of_artists, played_enough
 from segue.models.retrieval.sparse import best_of_lines, largest_positive, no_scores
 from segue.settings import Setting, settings
 
@@ -76,8 +76,7 @@ class SessionCounter(Counter):
         queries, scores = self._score(counts, counting, age, length)
         if not self.artist_weight:
             return scores
-        by_artist = csr_array((np.ones(self.num_tracks), (np.arange(self.num_tracks), self.artist_of)))
-        return csr_array(scores + self.artist_weight * (csr_array(queries @ by_artist) @ by_artist.T.tocsr()))
+        return csr_array(scores + self.artist_weight * of_artists(queries, self.artist_of))
 
 
 @settings("model")
@@ -164,8 +163,10 @@ class SessionNeighbours(SessionCounter):
         key = session * self.num_tracks + track
         _, newest = np.unique(key[::-1], return_index=True)  # the last place of each track
         newest = len(key) - 1 - newest
-        last = (place[newest] + 1).astype(np.float32)
-        return csr_array((last, (session[newest], track[newest])), shape=(len(length), self.num_tracks))
+        return csr_array(
+            ((place[newest] + 1).astype(np.float32), (session[newest], track[newest])),
+            shape=(len(length), self.num_tracks),
+        )
 
     def _score(
         self,
@@ -176,8 +177,7 @@ class SessionNeighbours(SessionCounter):
     ) -> tuple[csr_array, csr_array]:
         if self._sessions is None or self._sessions.counts is not counts:
             self._sessions = _Sessions(counts, self._place_decay)
-        weights = decayed(age, length, self._position_decay)
-        queries = query_matrix(rows, weights, self.num_tracks, newest_only=True)
+        queries = query_matrix(rows, decayed(age, length, self._position_decay), self.num_tracks, newest_only=True)
         scores = csr_array(self._voters(self._sessions, rows, age, length, queries) @ self._sessions.votes)
         if self._idf:
             scores.data *= 1 + self._idf * self._sessions.idf[scores.indices]
@@ -199,8 +199,9 @@ class SessionNeighbours(SessionCounter):
             value = value * np.exp((session - len(sessions.sizes) + 1) / self._recency)
         from_newest = similar.indptr[1:][line] - 1 - np.arange(len(line))  # sessions of a line ascend
         [chosen] = (from_newest < self._sample_size).nonzero()
-        similarity = value[chosen].astype(np.float32)
-        best = chosen[best_of_lines(line[chosen], self._num_neighbours, similarity, session[chosen])]
+        best = chosen[
+            best_of_lines(line[chosen], self._num_neighbours, value[chosen].astype(np.float32), session[chosen])
+        ]
         if self._match_decay is not None:
             ages = query_matrix(rows, np.exp2(-age.astype(np.float64)), self.num_tracks, newest_only=True)
             of_match = (-_exponents(_sorted(ages @ sessions.has).data)).clip(0)  # a sum of 53 powers may round up
@@ -208,9 +209,9 @@ class SessionNeighbours(SessionCounter):
         column = session
         if self._place_decay is not None:
             once = csr_array((np.ones_like(queries.data), queries.indices, queries.indptr), shape=queries.shape)
-            column = sessions.places_of(session, _exponents(_sorted(once @ sessions.powers).data))
-        shape = len(rows), sessions.votes.shape[0]
-        return csr_array((value[best], (line[best], column[best])), shape=shape)
+            place = _exponents(_sorted(once @ sessions.powers).data)
+            column = np.searchsorted(sessions.keys, session * (_LONGEST + 1) + place)
+        return csr_array((value[best], (line[best], column[best])), shape=(len(rows), sessions.votes.shape[0]))
 
 
 class _Sessions:
@@ -223,6 +224,7 @@ class _Sessions:
         sizes: number of tracks of each session.
         idf: logarithm of the share of sessions that have a track, negated; 0 where none has it.
         votes: what a track gets from a session, S × N; with `place_decay` from a place of it, P × N.
+        keys: session and place of each row of the latter, as one number, ascending.
     """
 
     def __init__(self, counts: csr_array, place_decay: float | None) -> None:
@@ -236,16 +238,11 @@ class _Sessions:
         self.powers = csr_array((np.exp2(place.astype(np.float64)), (track, session)), shape=(num_tracks, num_sessions))
         num_with = np.bincount(track, minlength=num_tracks)
         self.idf = np.log(num_sessions / np.maximum(num_with, 1)) * (num_with > 0)
-        self._keys = session * (_LONGEST + 1) + place  # ascending
+        self.keys = session * (_LONGEST + 1) + place
         if place_decay is None:
             self.votes = csr_array((np.ones(len(track)), (session, track)), shape=counts.shape)
         else:
             self.votes = _votes(session, track, place, num_tracks, place_decay)
-
-    def places_of(self, session: Int64[np.ndarray, "E"], place: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
-        """The row of `votes` of a place of a session."""
-        row: np.ndarray = np.searchsorted(self._keys, session * (_LONGEST + 1) + place)
-        return row
 
 
 def _votes(
@@ -276,8 +273,7 @@ def _sorted(table: csr_array) -> csr_array:
 
 def _exponents(sums: Float64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
     """The largest exponent of each sum of distinct powers of 2."""
-    exponents: np.ndarray = np.frexp(sums)[1].astype(np.int64) - 1
-    return exponents
+    return np.asarray(np.frexp(sums)[1].astype(np.int64) - 1)
 
 
 @settings("model")
@@ -319,12 +315,7 @@ class Slist(SessionCounter):
         ] = 500,
         share: Annotated[
             float,
-            Setting(
-                "of reconstructing sessions; the rest is predicting their end",
-                least=0,
-                most=1,
-                hint="1 is SLIS, 0 is SLIT",
-            ),
+            Setting("of reconstructing sessions; the rest predicts ends", least=0, most=1, hint="1 is SLIS, 0 is SLIT"),
         ] = 1.0,
         self_weight: Annotated[
             float | None,
@@ -386,15 +377,16 @@ class Slist(SessionCounter):
             gram += (1 - self._share) * _product(before, before)
         gram[np.diag_indices(len(gram))] += self._regularization
         factor, _ = spotrf(gram, lower=1, overwrite_a=1)
-        inverse = _inverted(factor) if self._share == 1 or self._self_weight is not None else None
+        inverse = np.empty(0, np.float32)
+        if self._share == 1 or self._self_weight is not None:
+            lower, _ = spotri(factor, lower=1)
+            inverse = np.tril(lower) + np.tril(lower, -1).T
         if self._share == 1:  # P·XᵀX = I − regularization·P
-            assert inverse is not None
             solved = -np.float32(self._regularization) * inverse
             solved[np.diag_indices(len(solved))] += 1
         else:
             solved = cho_solve((factor, True), wanted, overwrite_b=True, check_finite=False)
         if self._self_weight is not None:
-            assert inverse is not None
             solved -= inverse * ((np.diag(solved) - self._self_weight).clip(0) / np.diag(inverse))
         table, num_kept = torch.from_numpy(solved), self._num_neighbours
         return largest_positive(lambda part: table[part], tracks, num_tracks=self.num_tracks, num_kept=num_kept)
@@ -429,8 +421,7 @@ class Slist(SessionCounter):
         age: Int64[np.ndarray, "B H"],
         length: Int64[np.ndarray, "B H"],
     ) -> tuple[csr_array, csr_array]:
-        weights = decayed(age, length, self._query_decay)
-        queries = query_matrix(rows, weights, self.num_tracks, newest_only=False)
+        queries = query_matrix(rows, decayed(age, length, self._query_decay), self.num_tracks, newest_only=False)
         return queries, csr_array(queries @ counts)
 
 
@@ -454,13 +445,6 @@ def _rows(
 def _product(left: csr_array, right: csr_array) -> Float32[np.ndarray, "M M"]:
     """`leftᵀ · right`, dense."""
     return np.asarray(csr_array(left.T @ right).astype(np.float32).toarray())
-
-
-def _inverted(factor: Float32[np.ndarray, "M M"]) -> Float32[np.ndarray, "M M"]:
-    """The inverse of the matrix that has this lower Cholesky factor."""
-    lower, _ = spotri(factor, lower=1)
-    inverse: np.ndarray = np.tril(lower) + np.tril(lower, -1).T
-    return inverse
 
 
 def decayed(age: Int64[np.ndarray, "*n"], length: Int64[np.ndarray, "*n"], decay: Decay) -> Float64[np.ndarray, "*n"]:

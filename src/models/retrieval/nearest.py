@@ -111,8 +111,7 @@ def _exact(candidates: Float[Tensor, "N V"], k: int, block: int) -> Search:
     """A search that scores every candidate, for at most `block` queries at once."""
     # The number of groups is about the number of candidates in the k groups that are sorted; sizes of 2^n are fast.
     group = max(32, 2 ** round(math.log2(len(candidates) / k) / 2))
-    padded = -(-len(candidates) // group) * group
-    scores = torch.full((block, padded), -torch.inf, device=candidates.device)
+    scores = torch.full((block, -(-len(candidates) // group) * group), -torch.inf, device=candidates.device)
 
     def search(queries: Float[Tensor, "B V"]) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
         torch.mm(queries, candidates.T, out=scores[: len(queries), : len(candidates)])

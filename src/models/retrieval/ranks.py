@@ -130,8 +130,7 @@ def ranks_of_vectors(
             of_target = scores[:num_lines].gather(1, target[query, None])
             margin = TIE * of_target.abs().clamp(min=1)
             above = _count(torch.gt, scores[:num_lines], of_target + margin)
-            not_below = _count(torch.ge, scores[:num_lines], of_target - margin)
-            ranks[start + query.cpu().numpy()] = _rank(above, not_below)
+            ranks[start + query.cpu().numpy()] = _rank(above, _count(torch.ge, scores[:num_lines], of_target - margin))
         on_block(len(target))
     return ranks
 

@@ -47,25 +47,19 @@ def sparse_lists(
 
     def search(number: int) -> ListBlock:
         query = query_rows[number * block :][:block]
-        rows, list_scores = np.empty((len(query), k), np.int64), np.zeros((len(query), k), np.float32)
         table = scores(query)
         line, candidate = np.repeat(np.arange(len(query)), np.diff(table.indptr)), table.indices.astype(np.int64)
         scored = np.flatnonzero((candidate != query[line]) & (table.data.astype(np.float32) > 0))
         line, candidate, score = line[scored], candidate[scored], table.data[scored].astype(np.float32)
-        best = best_of_lines(line, k, score, -place[candidate])
-        nth = np.arange(len(best)) - np.searchsorted(line[best], line[best])
-        rows[line[best], nth], list_scores[line[best], nth] = candidate[best], score[best]
-        # A list with n < k scores is filled with the k - n most played tracks that are neither in it nor its query.
-        # They are among the first k + 1 tracks by plays.
-        free = np.ones((len(query), k + 1), bool)
-        popular = place[candidate] <= k
-        free[line[popular], place[candidate[popular]]] = False
-        popular = place[query] <= k
-        free[popular, place[query[popular]]] = False
-        nth_free = free.cumsum(1) - 1 + np.bincount(line, minlength=len(query))[:, None]
-        lines, places = (free & (nth_free < k)).nonzero()
-        rows[lines, nth_free[lines, places]] = by_plays[places]
-        return ListBlock(number * block + np.arange(len(query)), rows, list_scores)
+        # The first k + 1 tracks by plays fill up a list, without its query and those that have a score.
+        is_free, is_popular = by_plays[: k + 1] != query[:, None], place[candidate] <= k
+        is_free[line[is_popular], place[candidate[is_popular]]] = False
+        of_free, free = is_free.nonzero()
+        line, candidate = np.append(line, of_free), np.append(candidate, by_plays[free])
+        score = np.append(score, np.zeros(len(free), np.float32))
+        best = best_of_lines(line, k, score, -place[candidate])  # k of each line
+        places = number * block + np.arange(len(query))
+        return ListBlock(places, candidate[best].reshape(-1, k), score[best].reshape(-1, k))
 
     return ListSearch(num_queries=len(query_rows), k=k, num_blocks=-(-len(query_rows) // block), block=search)
 

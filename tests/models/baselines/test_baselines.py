@@ -442,7 +442,7 @@ def test_tracks_with_alike_rare_values_are_neighbours_also_where_they_are_new() 
     with pytest.raises(
         InputError, match=r"no attribute 'mood' with values, they have tags; give datamodule.attributes"
     ):
-        AttributeNeighbours(vocabulary, attribute="mood", num_neighbours=10, artist_weight=0.0)
+        AttributeNeighbours(vocabulary, attribute="mood", num_neighbours=10, artist_weight=0.0).count(make_listens([]))
 
 
 def test_a_new_track_has_the_mean_vector_of_its_artist() -> None:

@@ -180,20 +180,6 @@ def test_too_many_tracks_are_refused_with_a_setting_that_fits() -> None:
     assert fitted(sessions, {**EASE, "max_tracks": 2, "min_plays": 2})._counts.nnz == 2
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"share": 2}, "share must be .* got 2; 1 is SLIS, 0 is SLIT"),
-        (
-            {"self_weight": -1},
-            "self_weight must be a number of at least 0 and at most 1 or null, got -1; 0 is EASE, null is no bound",
-        ),
-        ({"regularization": 0}, "regularization must be a number above 0, got 0"),
-        ({"num_neighbours": 0}, "num_neighbours must be a whole number of at least 1, got 0"),
-        ({"place_decay": "linear"}, "place_decay must be a number above 0 or null, got 'linear'; null switches it off"),
-        ({"query_decay": -1}, "query_decay must be a number above 0 or null, got -1; null switches it off"),
-    ],
-)
-def test_impossible_settings_are_refused(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Slist(make_vocabulary(range(NUM_TRACKS)), **{**EASE, **changed})
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"share must be .* got 2; 1 is SLIS, 0 is SLIT"):
+        Slist(make_vocabulary(range(NUM_TRACKS)), **{**EASE, "share": 2})

@@ -44,25 +44,6 @@ def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], 
 
 
 @given(tables=vectors(), block=st.integers(1, 20), data=st.data())
-def test_a_rank_among_some_tracks_is_that_of_the_scores_of_these_tracks(
-    tables: tuple[Tensor, Tensor], block: int, data: st.DataObject
-) -> None:
-    queries, items = tables
-    candidates = data.draw(st.sets(st.integers(0, len(items) - 1), min_size=2))
-    among = np.array([row in candidates for row in range(len(items))])
-    pairs = [(q, t) for q, t in itertools.product(range(len(items)), candidates) if q != t]
-    previous, following = np.array(pairs).T
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ranking_of_tracks, "_MAX_SCORES", block * len(items))
-        ranks = ranks_of_tracks(queries=queries, items=items, previous=previous, following=following, among=among)
-    for (query, target), rank in zip(pairs, ranks, strict=True):
-        scores = {c: float(queries[query] @ items[c]) for c in candidates if c != query}
-        above = sum(score > scores[target] for score in scores.values())
-        tied = sum(score == scores[target] for score in scores.values())
-        assert rank == sum(range(above + 1, above + tied + 1)) / tied
-
-
-@given(tables=vectors(), block=st.integers(1, 20), data=st.data())
 def test_top_k_is_the_first_part_of_the_sorted_catalogue(
     tables: tuple[Tensor, Tensor], block: int, data: st.DataObject
 ) -> None:
@@ -181,16 +162,6 @@ def test_an_unknown_query_gets_the_most_played_tracks() -> None:
     assert (scores == 0).all()
 
 
-def test_progress_counts_every_query_once() -> None:
-    torch.manual_seed(0)
-    table = torch.randn(50, 4)
-    table[10:30] = 0
-    done: list[int] = []
-    plays = np.zeros(50, np.int64)
-    top_k(queries=table, items=table, query_rows=torch.arange(50), k=5, plays=plays, on_block=done.append, block=7)
-    assert sum(done) == 50
-
-
 def test_vectors_that_are_not_finite_are_refused() -> None:
     table = torch.randn(4, 2)
     broken = table.clone()
@@ -201,12 +172,6 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
             ranks_of_tracks(queries=queries, items=items, previous=one.numpy(), following=np.array([1]))
         with pytest.raises(InputError, match="vectors are not finite"):
             top_k(queries=queries, items=items, query_rows=one, k=1, plays=np.zeros(4, np.int64))
-
-
-def test_a_list_longer_than_the_other_tracks_is_refused() -> None:
-    table = torch.randn(4, 2)
-    with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 3, got 4"):
-        top_k(queries=table, items=table, query_rows=torch.arange(4), k=4, plays=np.zeros(4, np.int64))
 
 
 def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:

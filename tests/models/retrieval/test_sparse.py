@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from segue.errors import InputError
 from segue.models.retrieval import ranks as ranking_of_tracks
 from segue.models.retrieval.ranks import ranks_of_scores
 from segue.models.retrieval.sparse import sparse_lists
@@ -60,13 +59,3 @@ def test_top_k_is_the_first_part_of_the_sorted_catalogue(
         expected = sorted(candidates, key=lambda c: (-scores[query, c], -plays[c], c))[:k]
         assert line.tolist() == expected
         assert of_line.tolist() == [scores[query, c] for c in expected]
-
-
-def test_no_queries_have_no_ranks() -> None:
-    empty, plays = np.empty(0, np.int64), np.ones(3, np.int64)
-    assert len(ranks_of_scores(scores=lambda *_: csr_array((0, 3)), plays=plays, previous=empty, following=empty)) == 0
-
-
-def test_a_list_that_the_catalogue_cannot_fill_is_refused() -> None:
-    with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 2, got 3"):
-        sparse_lists(scores=csr_array((3, 3)).__getitem__, plays=np.ones(3, np.int64), query_rows=np.arange(3), k=3)
