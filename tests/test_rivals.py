@@ -195,15 +195,14 @@ def task_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     return Task({})
 
 
-@pytest.mark.parametrize(("words", "within"), [(("never", "3"), 3), (("always", "auto"), 0)])
+@pytest.mark.parametrize(("rule", "within"), [("auto", 3), ("always", 0)])
 def test_networks_learn_the_rule_of_the_data_and_early_stopping_sees_the_final_metric(
-    words: tuple[str, str], within: int, ring_logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rule: str, within: int, ring_logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule, width = words
+    monkeypatch.setattr("segue.models.repeats.MOST_REPEATED", 1.0)
+    monkeypatch.setattr("segue.models.repeats.seldom_repeated", lambda *_: 3)
     source = "datamodule=botify", f"datamodule.path={ring_logs}", "datamodule.pairing=consecutive"
-    monkeypatch.setitem(
-        DATA, f"ring {rule}", (*source, "context=session", f"context.repeats={rule}", f"context.repeats_within={width}")
-    )
+    monkeypatch.setitem(DATA, f"ring {rule}", (*source, "context=session", f"context.repeats={rule}"))
     monkeypatch.setattr(fitting, "OUTPUTS", tmp_path)
     early = []
 

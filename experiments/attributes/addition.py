@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALL_WORLD, Study, sized
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.models.export import session_vectors
-from segue.models.retrieval.exact import top_k
+from segue.models.retrieval.nearest import lists_of_vectors
 from segue.runs.catalog_files import write_catalog, write_top_tracks
 from segue.runs.folder import as_dict
 from segue.runs.provenance import ROOT
@@ -53,9 +53,9 @@ def finished_run(folder: Path) -> Catalog:
     torch.save({"state_dict": ranker.state_dict()}, folder / "checkpoints" / "best.ckpt")
     with torch.inference_mode():
         queries, items = ranker.scorer.query_vectors(), ranker.scorer.item_vectors()
-    rows, scores = top_k(
+    rows, scores = lists_of_vectors(
         queries=queries, items=items, query_rows=torch.arange(len(catalog)), k=LENGTH, plays=vocabulary.plays
-    )
+    ).collect()
     lists = Recommendations(rows=rows, scores=scores, plays=vocabulary.plays)
     lists.write(folder / "recommendations.jsonl", catalog, format="botify")
     session_vectors(ranker.scorer, ranker.context).write(folder / FILE, catalog)
@@ -89,7 +89,8 @@ def main() -> None:
         config = OmegaConf.create(given)
         added = add_tracks(config, [])
         seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
-    print(f"added        {added.num_added:,} tracks to {added.num_tracks:,}, {added.num_listed:,} of them in a list")
+    num_added, num_tracks, num_listed = (added[name] for name in ("num_added", "num_tracks", "num_listed"))
+    print(f"added        {num_added:,} tracks to {num_tracks:,}, {num_listed:,} of them in a list")
     print(f"seconds      {seconds:.1f}, of which {cpu_s:.1f} of one core")
 
 

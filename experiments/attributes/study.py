@@ -58,15 +58,6 @@ SETUPS: Mapping[str, tuple[str, ...]] = {
     "artist, prior": ("model.parts=[track,artist]", "model.prior=added"),
     "tags": (PARTS, "model.prior=null"),
     "tags, dropout 0.2": (PARTS, "model.prior=null", "model.track_dropout=0.2"),
-    "tags, renormalised item": (
-        PARTS, "model.prior=null", "model.track_dropout=0.2", "model.unknown.item=renormalise",
-    ),
-    "tags, renormalised query": (
-        PARTS, "model.prior=null", "model.track_dropout=0.2", "model.unknown.query=renormalise",
-    ),
-    "tags, learned factors": (
-        PARTS, "model.prior=null", "model.track_dropout=0.2", "model.unknown={query: learned, item: learned}",
-    ),
     "tags, prior": (PARTS, "model.prior=added"),
     "tags, prior, dropout 0.1": (PARTS, "model.prior=added", "model.track_dropout=0.1"),
     "tags, prior, temperature 0.2": (PARTS, "model.prior=added", WARMER),

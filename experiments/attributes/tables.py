@@ -35,7 +35,7 @@ TARGETS = ("cold_previous_recall_at_10", "cold_next_recall_at_100", "cold_among_
 BASE = "track, artist, temperature 0.2"
 """The head without attributes that others are compared with on test queries."""
 DRAWN = (
-    BASE, "tags, dropout 0.2", "tags, renormalised item", "tags, learned factors", "tags, prior, temperature 0.2",
+    BASE, "tags, dropout 0.2", "tags, prior, temperature 0.2",
     "tags, prior instead, dropout 0.1, temperature 0.2",
 )  # fmt: skip
 """Set-ups of the picture, beside the rivals."""

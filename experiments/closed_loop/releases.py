@@ -153,7 +153,7 @@ def learn(piece: Piece, world: World, folder: Path) -> Path:
             ranker.loss(ranker.scorer, batch, ranker.context).backward()
             optimizer.step()
     with torch.inference_mode():
-        rows, scores = ranker.eval().top(np.arange(len(data.catalog)), LENGTH, lambda _: None)
+        rows, scores = ranker.eval().lists(LENGTH).collect()
     lists = Recommendations(rows=rows, scores=scores, plays=data.vocabulary.plays)
     lists.write(folder / "recommendations.jsonl", data.catalog, format="botify")
     return folder / "recommendations.jsonl"

@@ -50,7 +50,6 @@ _TRIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         (), ("loss.logq=0.5",), ("model.dropout=0.2",), ("datamodule.pairing=consecutive",),
     ),
     "popular": ((), ("callbacks.export.k=10",), ("callbacks.export.k=20",), ("callbacks.export.k=100",)),
-    "recent popular": tuple((f"model.half_life={half}",) for half in (1_000, 5_000, 20_000, 50_000)),
     "sticky": ((), ("callbacks.export.k=10",), ("callbacks.export.k=20",), ("callbacks.export.k=100",)),
     "rules": ((), ("model.window=3",), ("model.reverse_weight=1",), ("model.window=30", "model.decay=1")),
     "rules with artist": tuple((f"model.artist_weight={weight}",) for weight in (0.3, 1, 3, 10)),
@@ -64,9 +63,7 @@ _TRIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "share means of artists": tuple((f"model.shrinkage={shrinkage}",) for shrinkage in (1, 5, 20, 100)),
 }  # fmt: skip
 DEFAULT, CONTEXTUAL = "convex (default)", "contextual, published recipe"
-TRIALS = {
-    name: _TRIALS[name][: sized(None, 2)] for name in sized(tuple(_TRIALS), (DEFAULT, CONTEXTUAL, "recent popular"))
-}
+TRIALS = {name: _TRIALS[name][: sized(None, 2)] for name in sized(tuple(_TRIALS), (DEFAULT, CONTEXTUAL, "popular"))}
 """Settings that are tried for each recommender, beside those of BASE; () are the defaults."""
 BASE: Mapping[str, tuple[str, ...]] = {
     "convex (default)": (),
@@ -78,7 +75,6 @@ BASE: Mapping[str, tuple[str, ...]] = {
     "contextual, published recipe": (*PUBLISHED, "model=contextual"),
     "contextual, softmax": ("model=contextual", "loss=softmax", "model.item_bias=true"),
     "popular": ("model=popular",),
-    "recent popular": ("model=popular",),
     "sticky": ("model=sticky",),
     "rules": ("model=rules",),
     "rules with artist": ("model=rules",),

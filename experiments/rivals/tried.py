@@ -28,7 +28,6 @@ from experiments.studying import Study, sized
 from segue.catalog import Vocabulary
 from segue.datamodules.batches import BatchSampler, PairDataset
 from segue.histories import Histories
-from segue.models.context.repeats import heard_before
 from segue.models.contracts import Queries
 from segue.models.pair_ranker import PairRanker
 
@@ -144,7 +143,7 @@ def catalogue(ranker: PairRanker, vocabulary: Vocabulary) -> None:
         left_out = place_of[torch.cat([found.heard, found.previous[:, None]], 1)]
         line = (left_out >= 0).nonzero()[:, 0]
         logits = logits.index_put((line, left_out[left_out >= 0]), torch.tensor(-1e9))
-        target, is_heard = place_of[batch.following], heard_before(found.heard, batch.following)
+        target, is_heard = place_of[batch.following], (found.heard == batch.following[:, None]).any(1)
         counts = ~is_heard & (batch.previous != batch.following)
         return F.cross_entropy(logits[counts], target[counts])
 

@@ -15,13 +15,8 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from experiments.studying import Study, read_rows
-from segue.models.retrieval.approximate import (
-    LARGEST_CELL,
-    LARGEST_MOST_PLAYED,
-    MIN_CELLS_PER_PROBE,
-    SHARE_MOST_PLAYED,
-)
 from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
@@ -38,11 +33,13 @@ WINDOW, BATCH_OF_ORDER = 4_194_304, 32
 
 STEPS = ("prepare", "search", "write")
 """Of an export, in `lists.csv`."""
-LEAST_CELLS = 8
-"""Cells that are searched for a query, at least (`models/retrieval/approximate.py`); at most an eighth of them is."""
+LEAST_CELLS, MIN_CELLS_PER_PROBE, LARGEST_CELL = 8, 8, 150
+SHARE_MOST_PLAYED, LARGEST_MOST_PLAYED = 1 / 128, 8192
+"""Of the search that `lists.csv` measured, at the commit of `lists_provenance.json`: its own inverted file, and not the
+one of faiss. Of its cells 8 are searched for a query, at least, and at most an eighth of them, each of 150 tracks."""
 
 EXACT = 200_000
-"""Tracks up to which the search is exact (`callbacks.export.approximate_above`)."""
+"""Tracks up to which the search is exact (`EXACT_UP_TO` of `models/export.py`)."""
 
 Point = tuple[float, float]
 

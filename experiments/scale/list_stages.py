@@ -22,8 +22,8 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
     import torch
 
     from segue.catalog import Catalog
-    from segue.models.retrieval.approximate import approximate_lists
-    from segue.models.retrieval.list_parts import ListParts
+    from segue.models.retrieval.lists import ListParts
+    from segue.models.retrieval.nearest import lists_of_vectors
     from segue.runs.recommendations import write_lists
 
     rng = np.random.default_rng(0)
@@ -38,8 +38,8 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
     vectors_only = memory_gb(os.getpid(), "RssAnon")
     clock, seconds = time.process_time(), {}
     parts = ListParts(folder / "lists", "study")
-    search = approximate_lists(
-        queries=vectors, items=vectors, query_rows=torch.arange(tracks), k=K, plays=plays, recall=0.95, plan=None
+    search = lists_of_vectors(
+        queries=vectors, items=vectors, query_rows=torch.arange(tracks), k=K, plays=plays, recall=0.95
     )
     parts.keep_plan(search.plan)
     seconds["prepare"] = time.process_time() - clock

@@ -55,13 +55,13 @@ def exact(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of `NUM_QUERIES` tracks."""
     import torch
 
-    from segue.models.retrieval.exact import top_k
+    from segue.models.retrieval.nearest import lists_of_vectors
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
     rows = torch.arange(min(NUM_QUERIES, tracks))
 
     def work() -> float:
-        top_k(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays)
+        lists_of_vectors(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays).collect()
         return len(rows)
 
     return work
@@ -71,13 +71,14 @@ def approximate(_folder: Path, _small: bool, *, tracks: int, dim: int) -> Work:
     """The lists of all tracks, including the time to build the index."""
     import torch
 
-    from segue.models.retrieval.approximate import approximate_top_k
+    from segue.models.retrieval.nearest import lists_of_vectors
 
     vectors, plays = unit_vectors(tracks, dim), np.zeros(tracks, np.int64)
 
     def work() -> float:
         rows = torch.arange(tracks)
-        approximate_top_k(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays, recall=0.95)
+        search = lists_of_vectors(queries=vectors, items=vectors, query_rows=rows, k=K, plays=plays, recall=0.95)
+        search.collect()
         return tracks
 
     return work

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.studying import sized
 from experiments.throughput.quality_clock import LIMIT_S, Clock
+from segue.models.baselines.counting import Counter
 from segue.runs.provenance import ROOT
 
 if TYPE_CHECKING:
@@ -145,8 +146,8 @@ class Trial:
 
 
 @dataclass(eq=False, kw_only=True)
-class Nearest:
-    """A `Counter` (`src/models/baselines/module.py`) of vectors that are there already.
+class Nearest(Counter):
+    """A `Counter` (`src/models/baselines/counting.py`) of vectors that are there already.
 
     Args:
         order: decides between equal scores.

@@ -116,7 +116,7 @@ class Listening(Callback):
 
     def _top(self, ranker: Ranker) -> Int64[np.ndarray, "N K"]:
         with torch.inference_mode(), progress("lists for the listening test", self._num_tracks) as advance:
-            return ranker.top(np.arange(self._num_tracks), self._k, advance)[0]
+            return ranker.lists(self._k).collect(advance)[0]
 
 
 def _vectors_of_session(ranker: Ranker) -> SessionVectors | None:

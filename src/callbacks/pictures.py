@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker, Scorer
-from segue.models.pair_scores import mean_of_tracks, score_pairs
+from segue.models.pair_ranker import mean_of_tracks, score_pairs
 from segue.reports import training_pictures as plots
 from segue.runs.atomic import write_whole
 from segue.statistics import ranking

@@ -145,7 +145,7 @@ class RankingMetrics(Callback):
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
         distinct, place = np.unique(queries.previous, return_inverse=True)
         with torch.inference_mode():
-            lists, _ = ranker_of(pl_module).top(distinct, self._list_length, lambda _: None)
+            lists, _ = ranker_of(pl_module).lists(self._list_length, distinct).collect()
         per_query = {
             f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of),
             f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays),

@@ -5,14 +5,17 @@ K candidates of a list, H tracks of a history. A *row* is a place 0..N-1 in the 
 test suite for each contract. A new implementation is tested by adding its name there.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from segue.histories import Histories
+from segue.models.repeats import Repeats
 from segue.models.retrieval.lists import ListSearch
 
 OnBlock = Callable[[int], None]
@@ -92,19 +95,21 @@ class Queries(NamedTuple):
     heard: Int64[Tensor, "Q H"]
 
 
-@runtime_checkable
-class Scorer(Protocol):
+class Scorer(nn.Module, ABC):
     """A head: it gives each track a query vector and an item vector, and their inner product is the score of a pair.
 
     Because every score is an inner product, the loss, the ranks, the lists and any vector index need one matrix
-    product. A scorer is an `nn.Module`. A new one can inherit from `heads.Head`, which needs only `query` and `item`.
+    product. A subclass implements `query` and `item`, and the other methods follow from these two.
 
-    Attributes:
+    Args:
         num_tracks: number of tracks in the catalogue (N).
     """
 
-    num_tracks: int
+    def __init__(self, num_tracks: int) -> None:
+        super().__init__()
+        self.num_tracks = num_tracks
 
+    @abstractmethod
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the vectors of tracks in the first place of a pair.
 
@@ -114,8 +119,8 @@ class Scorer(Protocol):
         Returns:
             One query vector for each row.
         """
-        ...
 
+    @abstractmethod
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the vectors of tracks in the second place of a pair.
 
@@ -125,10 +130,9 @@ class Scorer(Protocol):
         Returns:
             One item vector for each row.
         """
-        ...
 
-    def __call__(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Compute the score of each pair, `query(previous) · item(following)`.
+    def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Compute the score of each pair, `query(previous) · item(following)`. A head may override it to be faster.
 
         Args:
             previous: rows of the previous tracks.
@@ -137,15 +141,18 @@ class Scorer(Protocol):
         Returns:
             One score for each pair, dimensionless.
         """
-        ...
+        return torch.as_tensor(torch.linalg.vecdot(self.query(previous), self.item(following)))
 
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector, such as tracks and artists; a session weights each by itself.
 
+        A head with several tables, or with a constant column, overrides it.
+
         Returns:
-            The parts in the order of their columns. Columns after the last part are constant.
+            The parts in the order of their columns; by default the whole vector as one part, `track`. Columns after
+            the last part are constant.
         """
-        ...
+        return {"track": QueryPart(slice(0, self.query(self._rows()[:1]).shape[1]), None, None)}
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the query vector of every track.
@@ -153,7 +160,7 @@ class Scorer(Protocol):
         Returns:
             Query vectors in the order of the catalogue.
         """
-        ...
+        return self.query(self._rows())
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
         """Compute the item vector of every track.
@@ -161,62 +168,30 @@ class Scorer(Protocol):
         Returns:
             Item vectors in the order of the catalogue.
         """
-        ...
+        return self.item(self._rows())
 
     def artist_vectors(self) -> Float[Tensor, "A V"] | None:
         """Compute a vector for each artist.
 
         Returns:
-            Artist vectors, or None if the head has none. The mean of an artist's track vectors is then used instead.
+            Artist vectors; None by default. The mean of an artist's track vectors is then used instead.
         """
-        ...
+        return None
 
     def logged(self) -> Mapping[str, float]:
         """Report numbers of the head that are logged after each epoch, such as `alpha`.
 
         Returns:
-            Values by name.
+            Values by name; none by default.
         """
-        ...
+        return {}
+
+    def _rows(self) -> Int64[Tensor, "N"]:
+        return torch.arange(self.num_tracks, device=next(self.parameters()).device)
 
 
-class HeardRule(Protocol):
-    """How tracks already heard are ranked.
-
-    Attributes:
-        within: number of newest tracks to which the rule applies.
-    """
-
-    within: int
-
-    def penalty(self) -> Float[Tensor, ""] | float:
-        """Return what is subtracted from the score of such a track.
-
-        Returns:
-            0 for nothing; infinity if such tracks come after all others and are no negatives in training.
-        """
-        ...
-
-    def without_penalty(self) -> None:
-        """Give up a learned penalty, because the loss cannot learn it.
-
-        Raises:
-            InputError: the penalty was asked for.
-        """
-        ...
-
-    def describe(self) -> str | None:
-        """One line about a rule that was chosen by the data; None otherwise.
-
-        Returns:
-            The line.
-        """
-        ...
-
-
-@runtime_checkable
-class Context(Protocol):
-    """Which query vector a history gives. A context is an `nn.Module`.
+class Context(nn.Module, ABC):
+    """Which query vector a history gives.
 
     Attributes:
         is_last: whether one previous track is all that a query needs.
@@ -225,20 +200,16 @@ class Context(Protocol):
         of_loss: the context that the loss sees, in training and in validation: itself, or one previous track.
     """
 
-    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
-        is_last: bool
-        max_length: int
+    is_last: bool
+    max_length: int
+    repeats: Repeats
 
-        @property
-        def repeats(self) -> HeardRule:
-            """The rule."""
-            ...
+    @property
+    def of_loss(self) -> "Context":
+        """The context that the loss sees: by default itself."""
+        return self
 
-        @property
-        def of_loss(self) -> "Context":
-            """The context that the loss sees."""
-            ...
-
+    @abstractmethod
     def queries(
         self,
         scorer: Scorer,
@@ -257,8 +228,8 @@ class Context(Protocol):
         Returns:
             The vectors, and what a query may not recommend.
         """
-        ...
 
+    @abstractmethod
     def weights(self, part: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         """Compute the weights of tracks of a history.
 
@@ -270,19 +241,19 @@ class Context(Protocol):
         Returns:
             The weights.
         """
-        ...
 
-    def power(self, part: str) -> Float[Tensor, ""] | float:
+    def power(self, part: str) -> Float[Tensor, ""] | float:  # noqa: ARG002 - no part is divided
         """Return the power of the length that a part of a query vector is divided by.
 
         Args:
             part: name of the part.
 
         Returns:
-            The power, in [0, 1]; 0 where it is not divided.
+            The power, in [0, 1]; by default 0: it is not divided.
         """
-        ...
+        return 0.0
 
+    @abstractmethod
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair.
 
@@ -293,29 +264,27 @@ class Context(Protocol):
         Returns:
             One score for each pair.
         """
-        ...
 
     def logged(self) -> Mapping[str, float]:
         """Report numbers that are logged after each epoch, such as the decay.
 
         Returns:
-            Values by name.
+            Values by name; by default those of `repeats`.
         """
-        ...
+        return self.repeats.logged()
 
 
-@runtime_checkable
-class Loss(Protocol):
-    """How the scores of a head are compared with what listeners did. A loss is an `nn.Module`.
+class Loss(nn.Module, ABC):
+    """How the scores of a head are compared with what listeners did.
 
     Attributes:
         compares_candidates: whether the next track is compared with other candidates, some of them heard before.
     """
 
-    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
-        compares_candidates: bool
+    compares_candidates: bool
 
-    def __call__(self, scorer: Scorer, batch: PairBatch, context: "Context") -> Float[Tensor, ""]:
+    @abstractmethod
+    def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Compute the loss of a batch.
 
         Args:
@@ -326,9 +295,9 @@ class Loss(Protocol):
         Returns:
             The loss.
         """
-        ...
 
-    def weight(self, batch: PairBatch, context: "Context") -> Float[Tensor, ""]:
+    @abstractmethod
+    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Sum what the mean over the pairs of a batch is weighted with.
 
         The loss of a batch is the mean of the losses of its parts, weighted by this (see `groups`). Several processes
@@ -341,8 +310,8 @@ class Loss(Protocol):
         Returns:
             At least 0.
         """
-        ...
 
+    @abstractmethod
     def groups(self, num_pairs: int) -> int:
         """Count the groups of neighbouring pairs that a batch is cut into; pairs of different groups are not compared.
 
@@ -352,8 +321,8 @@ class Loss(Protocol):
         Returns:
             Number of groups of nearly equal size, in 1..num_pairs; larger groups come first.
         """
-        ...
 
+    @abstractmethod
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Predict the share played of each pair from its score.
 
@@ -364,18 +333,16 @@ class Loss(Protocol):
         Returns:
             Predicted share played; NaN where the source does not report shares.
         """
-        ...
 
     def calibrate(self, score: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> None:
         """Fit on validation pairs what `predict` needs and training cannot give. Called once after each epoch.
 
-        Most losses need nothing.
+        By default nothing.
 
         Args:
             score: score of each validation pair with a known share.
             played_ratio: share played of each of these pairs, in [0, 1].
         """
-        ...
 
 
 @runtime_checkable
@@ -388,7 +355,7 @@ class Ranker(Protocol):
         context: which query vector a history gives, and how tracks already heard are ranked.
     """
 
-    if TYPE_CHECKING:  # `nn.Module` keeps them where `isinstance` does not look since Python 3.12
+    if TYPE_CHECKING:
         scorer: Scorer | None
         loss: Loss | None
         context: Context
@@ -412,28 +379,20 @@ class Ranker(Protocol):
         Returns:
             Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.
         """
-        ...
 
-    def top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each query. A track is never a candidate for itself.
-
-        Args:
-            query_rows: rows of the queries.
-            k: length of a list, 1 <= k < N.
-            on_block: reports progress.
-
-        Returns:
-            Rows of the candidates, best first, and their scores.
-        """
-        ...
-
-    def lists(self, k: int, *, recall: float | None, plan: Mapping[str, np.ndarray] | None) -> ListSearch:
-        """Prepare a search for the lists of all tracks: those of `top`, or nearly those, faster.
+    def lists(
+        self,
+        k: int,
+        rows: Int64[np.ndarray, "Q"] | None = None,
+        *,
+        recall: float | None = None,
+        plan: Mapping[str, np.ndarray] | None = None,
+    ) -> ListSearch:
+        """Prepare a search for the K best candidates of tracks, or nearly those, faster. None is its own candidate.
 
         Args:
             k: length of a list, 1 <= k < N.
+            rows: the tracks; None for all.
             recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
             plan: that of an earlier search of the same model with the same arguments, which is then not prepared again;
                 None if there is none.
@@ -441,7 +400,6 @@ class Ranker(Protocol):
         Returns:
             The search. Its recall is None where the lists are exact, also because exact search is fast enough.
         """
-        ...
 
     def lists_digest(self) -> str:
         """Return a digest of all that the lists depend on.
@@ -449,4 +407,3 @@ class Ranker(Protocol):
         Returns:
             Hexadecimal digits.
         """
-        ...

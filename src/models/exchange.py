@@ -73,8 +73,7 @@ def exchange_gradients(parameters: Sequence[nn.Parameter]) -> int:
         Bytes that this process sends to each other one.
     """
     own = [None if p.grad is None else p.grad.coalesce() if p.grad.is_sparse else p.grad for p in parameters]
-    device = parameters[0].device
-    sizes = torch.stack(_gathered(torch.tensor([_size(gradient) for gradient in own], device=device)))
+    sizes = torch.stack(_gathered(torch.tensor([_size(gradient) for gradient in own], device=parameters[0].device)))
     most = sizes.amax(0).tolist()
     num_bytes = sizes[0].nbytes
     dense = [nth for nth, size in enumerate(most) if size == _DENSE]
@@ -105,11 +104,9 @@ def _sum_dense(parameters: Sequence[nn.Parameter], own: Sequence[Tensor | None])
 def _gather_rows(
     parameters: Sequence[nn.Parameter], own: Sequence[Tensor | None], num_rows: Int64[Tensor, "W P"]
 ) -> int:
-    own_rows, own_values = num_rows.new_empty(0), parameters[0].new_empty(0)
-    for gradient in own:
-        if gradient is not None:
-            own_rows = torch.cat([own_rows, gradient.indices().flatten()])
-            own_values = torch.cat([own_values, gradient.values().flatten()])
+    there = [gradient for gradient in own if gradient is not None]
+    own_rows = torch.cat([num_rows.new_empty(0), *(gradient.indices().flatten() for gradient in there)])
+    own_values = torch.cat([parameters[0].new_empty(0), *(gradient.values().flatten() for gradient in there)])
     widths = torch.tensor([p.numel() // len(p) for p in parameters], device=num_rows.device)
     rows, values = _gathered_parts(own_rows, num_rows), _gathered_parts(own_values, num_rows * widths)
     for nth, parameter in enumerate(parameters):

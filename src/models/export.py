@@ -1,24 +1,28 @@
 """The K next tracks of every track and the vectors of a head: from the weights under test to files."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 
 from segue.catalog import Vocabulary
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.models.contracts import Context, OnBlock, Ranker, Scorer
-from segue.models.retrieval.list_parts import ListParts
+from segue.models.retrieval.lists import ListParts
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
 from segue.runs.recommendations import FORMATS, check_k, write_lists
 from segue.runs.session_vectors import FILE, SessionVectors
+from segue.settings import Setting, settings
 
 PARTS = "lists"
 """Folder beside the recommendations; it is there until the test has ended."""
 NUM_TOP_TRACKS = 1000
 """Most played tracks of the training data that are written."""
-INDEXES = ("auto", "exact", "approximate")
+EXACT_UP_TO = 200_000
+"""Tracks of a catalogue up to which `index=auto` is exact: the time of exact search grows with their square."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,6 +44,7 @@ class Exported:
     note: str | None
 
 
+@settings("callbacks.export")
 class Export:
     """Writes `recommendations.jsonl`; beside it `top_tracks.json`, from which a service fills up, `plays.npz` with
     the plays of each track, and `vectors.npz` of a head, with which a session can be the query.
@@ -47,12 +52,6 @@ class Export:
     Args:
         num_tracks: size of the catalogue.
         path: where to write.
-        k: how many candidates to keep for each track.
-        index: search `exact` or `approximate`, or `auto`, which is exact for small catalogues.
-        approximate_above: tracks up to which `auto` is exact.
-        recall: share of the exact lists that an approximate search aims at, in (0, 1].
-        format: `botify`, or `botify_2026`, whose lines name the track `item_id`.
-        vectors: whether the vectors of a head are written.
 
     Raises:
         InputError: the catalogue cannot fill `k` places, or another argument is out of range.
@@ -63,23 +62,25 @@ class Export:
         num_tracks: int,
         *,
         path: str,
-        k: int,
-        index: str,
-        approximate_above: int,
-        recall: float,
-        format: str,
-        vectors: bool,
+        k: Annotated[int, Setting("number of candidates of each track", least=1)] = 50,
+        index: Annotated[
+            Literal["auto", "exact", "approximate"],
+            Setting("how lists are searched for; auto: by the catalogue's size"),
+        ] = "auto",
+        recall: Annotated[
+            float, Setting("share of the exact lists that an approximate search aims at", above=0, most=1)
+        ] = 0.95,
+        format: Annotated[
+            str,
+            Setting("of recommendations.jsonl; botify_2026 names the track item_id", choices=tuple(FORMATS)),
+        ] = "botify",
+        vectors: Annotated[
+            bool, Setting("whether to write vectors.npz, which serve.py and simulate.py need for context=session")
+        ] = True,
     ) -> None:
         check_k(k, num_tracks)
-        if index not in INDEXES:
-            raise InputError(f"callbacks.export.index must be one of {', '.join(INDEXES)}, got {index!r}")
-        check_number("callbacks.export.approximate_above", approximate_above, whole=True, least=0)
-        check_number("callbacks.export.recall", recall, above=0, most=1)
-        if format not in FORMATS:
-            raise InputError(f"callbacks.export.format must be one of {', '.join(FORMATS)}, got {format!r}")
         self._path, self._k, self._format, self._with_vectors = Path(path), k, format, vectors
-        is_approximate = index == "approximate" or (index == "auto" and num_tracks > approximate_above)
-        self._recall = recall if is_approximate else None
+        self._recall = recall if index == "approximate" or (index == "auto" and num_tracks > EXACT_UP_TO) else None
 
     def write(self, ranker: Ranker, vocabulary: Vocabulary, on_block: OnBlock) -> Exported:
         """Export all tracks of the catalogue. Lists that a killed process has found are not searched for again.
@@ -129,34 +130,33 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
     Raises:
         InputError: a vector is not finite.
     """
+
+    def numbers(values: Iterable[Any]) -> np.ndarray:
+        """NaN where there is none."""
+        return np.array([np.nan if value is None else float(value) for value in values], np.float32)
+
     with torch.inference_mode():
         tables = scorer.query_vectors(), scorer.item_vectors()
         queries, items = (table.float().cpu().numpy() for table in tables)
-        ages = torch.arange(1 if context.is_last else context.max_length, device=tables[0].device)
-        parts, unknown, none = (
+        parts, ages = (
             scorer.query_parts(),
-            torch.full_like(ages, torch.nan, dtype=torch.float32),
-            ages[:1] * 0.0,
+            torch.arange(1 if context.is_last else context.max_length, device=tables[0].device),
         )
+        unknown, none = torch.full_like(ages, torch.nan, dtype=torch.float32), ages[:1] * 0.0
         age_weights = [context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]
-        lengths = [np.nan if part.length is None else float(part.length) for part in parts.values()]
-        shares = [np.nan if part.share is None else float(part.share) for part in parts.values()]
-        powers = [float(context.power(part)) for part in parts]
-        skipped = float(context.weights(next(iter(parts)), ages[:1], none))
-        penalty = float(context.repeats.penalty())
-    if not (np.isfinite(queries).all() and np.isfinite(items).all()):
-        raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
-    return SessionVectors(
-        queries=queries,
-        items=items,
-        parts=tuple(parts),
-        ends=np.array([part.columns.stop for part in parts.values()], np.int64),
-        lengths=np.array(lengths, np.float32),
-        shares=np.array(shares, np.float32),
-        powers=np.array(powers, np.float32),
-        age_weights=np.stack(age_weights),
-        skipped=skipped,
-        penalty=penalty,
-        heard_within=context.repeats.within,
-        context="last" if context.is_last else "session",
-    )
+        if not (np.isfinite(queries).all() and np.isfinite(items).all()):
+            raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
+        return SessionVectors(
+            queries=queries,
+            items=items,
+            parts=tuple(parts),
+            ends=np.array([part.columns.stop for part in parts.values()], np.int64),
+            lengths=numbers(part.length for part in parts.values()),
+            shares=numbers(part.share for part in parts.values()),
+            powers=numbers(context.power(part) for part in parts),
+            age_weights=np.stack(age_weights),
+            skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
+            penalty=float(context.repeats.penalty()),
+            heard_within=context.repeats.within,
+            context="last" if context.is_last else "session",
+        )

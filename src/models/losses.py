@@ -17,20 +17,46 @@ from torch.autograd.function import once_differentiable
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
-from segue.models.context.repeats import heard_before
-from segue.models.contracts import Context, PairBatch, Queries, Scorer
+from segue.models.contracts import Context, Loss, PairBatch, Queries, Scorer
 from segue.models.heads import Biases
 from segue.settings import Setting, settings
 
 
-def _needs_shares(vocabulary: Vocabulary, loss: str) -> None:
-    if vocabulary.mean_played_ratio is None:
-        raise InputError(
-            f"loss={loss} learns from shares played, but this source has none; leave out loss=, or use recipe=playlists"
-        )
+class _OfShares(Loss):
+    """Base of the losses that compare the score of each pair with its share played. All pairs count alike.
+
+    Args:
+        vocabulary: counts and means of the training pairs.
+        name: of the loss.
+
+    Raises:
+        InputError: the training pairs have no shares.
+    """
+
+    compares_candidates = False
+
+    def __init__(self, vocabulary: Vocabulary, name: str) -> None:
+        super().__init__()
+        if vocabulary.mean_played_ratio is None:
+            raise InputError(
+                f"loss={name} learns from shares played, but this source has none; leave out loss=, or use "
+                "recipe=playlists"
+            )
+
+    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002
+        """Number of pairs whose share is known."""
+        return (~batch.played_ratio.isnan()).sum().to(batch.played_ratio.dtype)
+
+    def groups(self, num_pairs: int) -> int:
+        """Every pair has a loss of its own."""
+        return num_pairs
+
+    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch, context: Context) -> Float[Tensor, ""]:
+        """Mean over the pairs whose share is known; 0 if there are none."""
+        return torch.where(batch.played_ratio.isnan(), 0.0, value).sum() / self.weight(batch, context).clamp(min=1)
 
 
-class MSELoss(nn.Module):
+class MSELoss(_OfShares):
     """Mean squared error of the bare score against the share played: the published recipe.
 
     Args:
@@ -40,24 +66,12 @@ class MSELoss(nn.Module):
         InputError: the training pairs have no shares.
     """
 
-    compares_candidates = False
-
     def __init__(self, vocabulary: Vocabulary) -> None:
-        super().__init__()
-        _needs_shares(vocabulary, "mse")
+        super().__init__(vocabulary, "mse")
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        error = context.score(scorer, batch) - batch.played_ratio.nan_to_num()
-        return _mean_where_known(error**2, batch.played_ratio)
-
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002 - all pairs count alike
-        """Number of pairs whose share is known."""
-        return _num_known(batch.played_ratio)
-
-    def groups(self, num_pairs: int) -> int:
-        """Every pair has a loss of its own."""
-        return num_pairs
+        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch, context)
 
     def predict(
         self,
@@ -67,12 +81,9 @@ class MSELoss(nn.Module):
         """The score itself. It may lie outside [0, 1]."""
         return score
 
-    def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Does nothing: the score is the predicted share."""
-
 
 @settings("loss")
-class BCELoss(nn.Module):
+class BCELoss(_OfShares):
     """Cross entropy of `sigmoid(scale·score + bias + bias of the listener)` against the share played.
 
     Scale and biases are learned. Some listeners play nearly everything and some nearly nothing, whatever the tracks.
@@ -88,7 +99,6 @@ class BCELoss(nn.Module):
         InputError: the training pairs have no shares, or a setting is out of range.
     """
 
-    compares_candidates = False
     pull: Tensor
     shrink: Tensor
 
@@ -102,8 +112,7 @@ class BCELoss(nn.Module):
             Setting("prior standard deviation of biases, in logits", least=0, hint="0 for listeners who are all alike"),
         ] = 2.0,
     ) -> None:
-        super().__init__()
-        _needs_shares(vocabulary, "bce")
+        super().__init__(vocabulary, "bce")
         mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
         self.bias = nn.Parameter(torch.tensor(mean).logit() / _shrunk(torch.tensor(listener_spread**2)))
@@ -135,16 +144,7 @@ class BCELoss(nn.Module):
         else:
             logit, prior = self._predicted(score, listener), torch.zeros(())
         share = batch.played_ratio.nan_to_num()
-        each = F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior
-        return _mean_where_known(each, batch.played_ratio)
-
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002 - all pairs count alike
-        """Number of pairs whose share is known."""
-        return _num_known(batch.played_ratio)
-
-    def groups(self, num_pairs: int) -> int:
-        """Every pair has a loss of its own."""
-        return num_pairs
+        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch, context)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
@@ -156,16 +156,13 @@ class BCELoss(nn.Module):
         """
         return torch.sigmoid(self._predicted(score, listener))
 
-    def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
-        """Does nothing: scale and biases are learned in training."""
-
 
 def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
     return (1 + torch.pi / 8 * variance).rsqrt()
 
 
 @settings("loss")
-class SoftmaxLoss(nn.Module):
+class SoftmaxLoss(Loss):
     """Softmax over next tracks of the batch: the track that followed a pair's query against the others.
 
     A batch of more than `candidates` pairs is cut into parts of nearly equal size, and the candidates of a pair are the
@@ -245,7 +242,8 @@ class SoftmaxLoss(nn.Module):
         weight: Float[Tensor, "B"],
     ) -> Float[Tensor, ""]:
         queries, penalty = context.queries(scorer, previous, history, share), context.repeats.penalty()
-        pairs = candidates_of(queries, following, scorer.num_tracks, with_heard=not _is_zero(penalty))
+        with_heard = isinstance(penalty, Tensor) or penalty > 0
+        pairs = candidates_of(queries, following, scorer.num_tracks, with_heard=with_heard)
         return _weighted_softmax(
             queries.vectors,
             scorer.item(pairs.items),
@@ -268,8 +266,7 @@ class SoftmaxLoss(nn.Module):
         spread = (centred**2).mean()
         slope = (centred * share).mean() / spread
         variance = ((share - slope * centred) ** 2).mean() / (spread * len(score))
-        kept = (1 - variance / slope**2).clamp(min=0)
-        self.slope.copy_((slope.clamp(min=0) * kept).nan_to_num(nan=0.0))
+        self.slope.copy_((slope.clamp(min=0) * (1 - variance / slope**2).clamp(min=0)).nan_to_num(nan=0.0))
         self.centre.copy_(score.mean())
 
     def predict(
@@ -301,10 +298,9 @@ class _WeightedSoftmax(torch.autograd.Function):
         weight: Float[Tensor, "B"],
         temperature: float,
     ) -> Float[Tensor, ""]:
-        copies, own = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of)
+        copies, own, heard = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of), pairs.heard
         # only the product may be in half precision: a rounded bias would favour the same tracks in every batch
         logits = (query @ item.T).to(bias.dtype).mul_(1 / temperature).add_(bias + copies.log())
-        heard = pairs.heard
         if penalty.isfinite():
             logits[heard] -= penalty / temperature  # each place occurs once
         else:
@@ -320,8 +316,7 @@ class _WeightedSoftmax(torch.autograd.Function):
         total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
         if any(ctx.needs_input_grad[:4]):
             weight_of_share = torch.where(weight > 0, weight / total, 0.0)
-            per_query = torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)
-            gradient = share.mul_(per_query[:, None])
+            gradient = share.mul_(torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)[:, None])
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)
             ctx.save_for_backward(gradient @ item, gradient.T @ query, -gradient[heard].sum())
@@ -381,24 +376,12 @@ def candidates_of(
     place = place_of[queries.heard if with_heard else queries.heard[:, :0]]
     line, _ = (place >= 0).nonzero(as_tuple=True)
     once = (line * len(items) + place[place >= 0]).unique()
-    heard = (once // len(items), once % len(items))
-    return Candidates(items, queries.of_pair, item_of, copies, same, heard)
-
-
-def _is_zero(penalty: Tensor | float) -> bool:
-    return isinstance(penalty, float) and penalty == 0
+    return Candidates(items, queries.of_pair, item_of, copies, same, (once // len(items), once % len(items)))
 
 
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
     weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
     if context.repeats.penalty() == math.inf:
-        weight = weight * ~heard_before(batch.history[:, : context.repeats.within], batch.following)
+        heard = batch.history[:, : context.repeats.within] == batch.following[:, None]
+        weight = weight * ~heard.any(1)
     return weight
-
-
-def _mean_where_known(value: Float[Tensor, "B"], played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    return torch.where(played_ratio.isnan(), 0.0, value).sum() / _num_known(played_ratio).clamp(min=1)
-
-
-def _num_known(played_ratio: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    return (~played_ratio.isnan()).sum().to(played_ratio.dtype)

@@ -1,6 +1,7 @@
 """The `LightningModule` of every head: a scorer, a loss and an optimizer, and the regression metrics.
 
-B pairs in a batch, P pairs in a split, Q queries, K candidates of a list, V width of a query vector.
+B pairs in a batch, P pairs, Q queries, K candidates of a list, N tracks in the catalogue, A artists, V width of a
+vector.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,13 +18,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.context.repeats import as_number
 from segue.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
-from segue.models.retrieval.approximate import approximate_lists
-from segue.models.retrieval.exact import exact_lists, top_k
+from segue.models.repeats import as_number
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
+from segue.models.retrieval.nearest import lists_of_vectors
 from segue.models.retrieval.ranks import ranks_of_tracks, ranks_of_vectors
+
+_PAIRS_AT_ONCE = 65_536
+"""Given pairs that are scored together."""
 
 
 class PairRanker(LightningModule):
@@ -67,7 +70,14 @@ class PairRanker(LightningModule):
                 "of a baseline names recipe=counting, therefore remove recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
-        self.context = _build_context(context, vocabulary, self.scorer)
+        parts = self.scorer.query_parts()
+        self.context: Context = build("context", lambda words: context(words, list(parts), learns=True), vocabulary)
+        powers = [self.context.power(name) for name, part in parts.items() if part.length is None]
+        if given := [power for power in powers if isinstance(power, float) and power > 0]:
+            raise InputError(
+                f"context.normalise={given[0]:g} divides a sum by the length that one track has, and with "
+                "model.shrinkage above 0 or model=contextual tracks differ in length; use context.normalise=0"
+            )
         if not self.loss.compares_candidates:
             self.context.repeats.without_penalty()
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
@@ -83,7 +93,8 @@ class PairRanker(LightningModule):
         Raises:
             InputError: gradient clipping is on and gradients are sparse.
         """
-        if self.trainer.gradient_clip_val is not None and _uses_sparse_gradients(self.trainer.optimizers[0]):
+        is_sparse = getattr(self.trainer.optimizers[0], "uses_sparse_gradients", False)
+        if self.trainer.gradient_clip_val is not None and is_sparse:
             raise InputError(
                 f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} needs dense gradients, and this optimizer "
                 "uses sparse ones; use optimizer=adam with it"
@@ -99,14 +110,11 @@ class PairRanker(LightningModule):
             The loss, or what this process adds to it.
         """
         num_pairs, context = len(batch.previous), self.context.of_loss
-        if not is_shared():
-            whole = loss = self.loss(self.scorer, batch, context)
-        elif num_pairs:
-            loss, weight = self.loss(self.scorer, batch, context), self.loss.weight(batch, context)
+        nothing = torch.zeros((), device=self.device, requires_grad=True)
+        whole = loss = self.loss(self.scorer, batch, context) if num_pairs else nothing
+        if is_shared():
+            weight = self.loss.weight(batch, context) if num_pairs else nothing
             loss, whole, num_pairs = part_of_loss(loss, weight, num_pairs)
-        else:
-            nothing = torch.zeros((), device=self.device, requires_grad=True)
-            loss, whole, num_pairs = part_of_loss(nothing, nothing, 0)
         self._trained.append((whole.detach(), num_pairs))  # Lightning's own mean takes as long as half a step
         return loss
 
@@ -160,12 +168,14 @@ class PairRanker(LightningModule):
         self._evaluate("val", batch)
 
     def test_step(self, batch: PairBatch, _: int) -> None:
-        """Log the loss of a batch and keep the scores whose shares are known.
-
-        Args:
-            batch: the pairs.
-        """
+        """The same for `test`."""
         self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: PairBatch) -> None:
+        context = self.context.of_loss
+        self.log(f"{stage}/loss", self.loss(self.scorer, batch, context), batch_size=len(batch.previous))
+        rated = PairBatch(*(column[~batch.played_ratio.isnan()] for column in batch))
+        self._evaluated.append((context.score(self.scorer, rated), rated.played_ratio, rated.listener))
 
     def on_validation_epoch_end(self) -> None:
         """Calibrate the loss, then log regression metrics and the numbers of the scorer.
@@ -206,23 +216,12 @@ class PairRanker(LightningModule):
         Returns:
             Rank of each `following`, at least 1; see `retrieval.ranks`.
         """
-        penalty = self.context.repeats.penalty()
-        if self.context.is_last and isinstance(penalty, float) and penalty == 0:
-            return ranks_of_tracks(
-                queries=self.scorer.query_vectors(),
-                items=self.scorer.item_vectors(),
-                previous=histories.previous,
-                following=following,
-                on_block=on_block,
-                among=among,
-            )
+        penalty, items = as_number(self.context.repeats.penalty()), self.scorer.item_vectors()
+        common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
+        if self.context.is_last and penalty == 0:
+            return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
         return ranks_of_vectors(
-            queries=lambda first, end: self._queries(histories.part(first, end)),
-            items=self.scorer.item_vectors(),
-            following=following,
-            penalty=as_number(penalty),
-            on_block=on_block,
-            among=among,
+            queries=lambda first, end: self._queries(histories.part(first, end)), penalty=penalty, **common
         )
 
     def _queries(self, histories: Histories) -> Queries:
@@ -232,62 +231,25 @@ class PairRanker(LightningModule):
         *tensors, of_rule = (torch.from_numpy(column).to(self.device) for column in columns)
         return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
 
-    def top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each query.
-
-        Args:
-            query_rows: rows of the queries.
-            k: length of a list, 1 <= k < N.
-            on_block: reports progress.
-
-        Returns:
-            Rows of the candidates, best first, and their scores; see `retrieval.exact.top_k`.
-        """
-        return top_k(
-            queries=self.scorer.query_vectors(),
-            items=self.scorer.item_vectors(),
-            query_rows=torch.from_numpy(query_rows),
-            k=k,
-            plays=self._plays,
-            on_block=on_block,
-        )
-
-    def lists(self, k: int, *, recall: float | None, plan: Mapping[str, np.ndarray] | None) -> ListSearch:
-        """Prepare a search for the lists of all tracks.
-
-        Args:
-            k: length of a list, 1 <= k < N.
-            recall: share of the exact lists to aim at, in (0, 1]; None for exact lists.
-            plan: the cells of an approximate search; see `retrieval.approximate.approximate_lists`.
-
-        Returns:
-            The search.
-        """
+    def lists(
+        self,
+        k: int,
+        rows: Int64[np.ndarray, "Q"] | None = None,
+        *,
+        recall: float | None = None,
+        plan: Mapping[str, np.ndarray] | None = None,
+    ) -> ListSearch:
+        """Prepare a search for lists; see `retrieval.nearest`."""
         queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
-        rows = torch.arange(len(items))
-        if recall is None:
-            return exact_lists(queries=queries, items=items, query_rows=rows, k=k, plays=self._plays)
-        return approximate_lists(
-            queries=queries, items=items, query_rows=rows, k=k, plays=self._plays, recall=recall, plan=plan
+        query_rows = torch.arange(len(items)) if rows is None else torch.from_numpy(rows)
+        return lists_of_vectors(
+            queries=queries, items=items, query_rows=query_rows, k=k, plays=self._plays, recall=recall, plan=plan
         )
 
     def lists_digest(self) -> str:
-        """Return a digest of the vectors and the plays.
-
-        Returns:
-            Hexadecimal digits.
-        """
+        """Return a digest of the vectors and the plays."""
         tables = (self.scorer.query_vectors(), self.scorer.item_vectors())
         return digest_of_arrays(*(table.cpu().numpy() for table in tables), self._plays)
-
-    def _evaluate(self, stage: str, batch: PairBatch) -> None:
-        self.log(f"{stage}/loss", self.loss(self.scorer, batch, self.context.of_loss), batch_size=len(batch.previous))
-        known = ~batch.played_ratio.isnan()
-        rated = PairBatch(*(column[known] for column in batch))
-        score = self.context.of_loss.score(self.scorer, rated)
-        self._evaluated.append((score, rated.played_ratio, rated.listener))
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
         """Return score, share and listener of all pairs with a known share since the last call."""
@@ -304,19 +266,14 @@ class PairRanker(LightningModule):
     ) -> None:
         if self._mean_played_ratio is None or not len(share):
             return
-
-        def mean(values: Float[Tensor, "P"]) -> Float[Tensor, ""]:
-            return values.double().mean()
-
-        error = self.loss.predict(score, listener) - share
-        metrics = {"mse": mean(error**2), "mae": mean(error.abs())}
+        error, off_mean = self.loss.predict(score, listener) - share, share - self._mean_played_ratio
+        errors = {"mse": error**2, "mae": error.abs()}
         if stage == "test":
-            off_mean = share - self._mean_played_ratio
-            metrics["mse_mean_floor"], metrics["mae_mean_floor"] = mean(off_mean**2), mean(off_mean.abs())
+            errors |= {"mse_mean_floor": off_mean**2, "mae_mean_floor": off_mean.abs()}
             # E(U−y)² and E|U−y| for U uniform on [0, 1]
-            metrics["mse_random_floor"] = mean(1 / 3 - share + share**2)
-            metrics["mae_random_floor"] = mean((share**2 + (1 - share) ** 2) / 2)
-        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()})
+            errors["mse_random_floor"] = 1 / 3 - share + share**2
+            errors["mae_random_floor"] = (share**2 + (1 - share) ** 2) / 2
+        self.log_dict({f"{stage}/{name}": values.double().mean() for name, values in errors.items()})
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler. Only embeddings have weight decay.
@@ -330,29 +287,49 @@ class PairRanker(LightningModule):
         tables = [embedding.weight for embedding in embeddings if getattr(embedding, "decays", True)]
         others = [p for p in self.parameters() if not any(p is table for table in tables)]
         groups: list[dict[str, Any]] = [{"params": tables}]
-        if others:
-            groups.append({"params": others, "weight_decay": 0.0})
+        groups += [{"params": others, "weight_decay": 0.0}] if others else []
         optimizer = build("optimizer", self._optimizer, groups)
-        for embedding in embeddings:
-            embedding.sparse = _uses_sparse_gradients(optimizer)
+        for embedding in embeddings:  # such an optimizer updates single rows of a table
+            embedding.sparse = getattr(optimizer, "uses_sparse_gradients", False)
         if self._scheduler is None:
             return optimizer
         scheduler = build("scheduler", self._scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self._monitor}}
 
 
-def _build_context(factory: Callable[..., Context], vocabulary: Vocabulary, scorer: Scorer) -> Context:
-    parts = scorer.query_parts()
-    context: Context = build("context", lambda words: factory(words, list(parts), learns=True), vocabulary)
-    powers = [context.power(name) for name, part in parts.items() if part.length is None]
-    if given := [power for power in powers if isinstance(power, float) and power > 0]:
-        raise InputError(
-            f"context.normalise={given[0]:g} divides a sum by the length that one track has, and with model.shrinkage "
-            "above 0 or model=contextual tracks differ in length; use context.normalise=0"
-        )
-    return context
+def score_pairs(
+    scorer: Scorer,
+    context: Context,
+    histories: Histories,
+    following: Int64[np.ndarray, "P"],
+    device: torch.device,
+) -> Float32[Tensor, "P"]:
+    """Score the track that followed each history.
+
+    Args:
+        scorer: the head.
+        context: which query vector a history gives.
+        histories: what was heard before.
+        following: rows of the tracks.
+        device: where the scorer is.
+    """
+    scores = []
+    for start in range(0, len(following), _PAIRS_AT_ONCE):
+        part, candidates = histories.part(start, start + _PAIRS_AT_ONCE), following[start : start + _PAIRS_AT_ONCE]
+        rows, shares = part.newest(context.max_length)
+        unknown, nobody = np.full(len(part), np.nan, np.float32), np.zeros(len(part), np.int64)
+        columns = (part.previous, candidates, unknown, nobody, rows, shares)
+        scores.append(context.score(scorer, PairBatch(*(torch.from_numpy(column).to(device) for column in columns))))
+    return torch.cat(scores)
 
 
-def _uses_sparse_gradients(optimizer: Any) -> bool:
-    """Whether an optimizer updates single rows of a table and therefore needs sparse gradients."""
-    return bool(getattr(optimizer, "uses_sparse_gradients", False))
+def mean_of_tracks(scorer: Scorer, artist_of: Int64[Tensor, "N"]) -> Float[Tensor, "A V"]:
+    """The mean item vector of each artist's tracks, for a scorer that has no vectors of artists.
+
+    Tracks that no training pair shows have the zero vector and do not count; zero where an artist has no others.
+    """
+    tracks = scorer.item_vectors()
+    artist_of = artist_of.to(tracks.device)
+    sums = tracks.new_zeros(int(artist_of.max()) + 1, tracks.shape[1]).index_add_(0, artist_of, tracks)
+    counts = tracks.new_zeros(len(sums)).index_add_(0, artist_of, tracks.any(1).to(tracks.dtype))
+    return sums / counts.clamp(min=1)[:, None]

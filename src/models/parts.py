@@ -5,6 +5,7 @@ B tracks, N tracks in the catalogue, K values, D width of an embedding, W width 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from segue.attributes import Values, Vectors
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Vocabulary
 from segue.errors import InputError
 
 _BLOCK = 2**14
@@ -58,7 +59,21 @@ class Part(nn.Module, ABC):
         return self.vectors(previous, in_second_place=False), self.vectors(following, in_second_place=True)
 
 
-class Lookup(nn.Embedding, Part):
+class _Table(nn.Embedding, Part):
+    """Embeddings of values, and their offsets."""
+
+    def __init__(self, seen: Bool[Tensor, "K"], *, dim: int, init_std: float, zero: int | None = None) -> None:
+        super().__init__(len(seen), dim, padding_idx=zero)
+        draw(self, seen, init_std)
+        self.offset: nn.Embedding | None = None
+
+    def add_offset(self, order_std: float) -> None:
+        """Add an offset for each value that is seen."""
+        self.offset = nn.Embedding(self.num_embeddings, self.embedding_dim, padding_idx=self.padding_idx)
+        draw(self.offset, (self.weight != 0).any(1), order_std)
+
+
+class Lookup(_Table):
     """One embedding for each value, of which each track has exactly one: the track itself, or its artist.
 
     Args:
@@ -80,14 +95,8 @@ class Lookup(nn.Embedding, Part):
         init_std: float,
         zero: int | None = None,
     ) -> None:
-        super().__init__(len(seen), dim, padding_idx=zero)
+        super().__init__(seen, dim=dim, init_std=init_std, zero=zero)
         self.register_buffer("of", of, persistent=False)
-        draw(self, seen, init_std)
-        self.offset: nn.Embedding | None = None
-
-    def add_offset(self, order_std: float) -> None:
-        """Add an offset for each value that is seen."""
-        self.offset = _offsets(self, order_std)
 
     def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
         """Look up the embeddings of the values of the tracks."""
@@ -105,7 +114,7 @@ class Lookup(nn.Embedding, Part):
         return first, second if self.offset is None else second + self.offset(values[1])
 
 
-class Bag(nn.Embedding, Part):
+class Bag(_Table):
     """The mean of the embeddings of the values that a track has, without those that training pairs do not show.
 
     Args:
@@ -120,20 +129,14 @@ class Bag(nn.Embedding, Part):
     values: Tensor
 
     def __init__(self, values: Values, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> None:
-        super().__init__(len(values.names), dim)
         track = np.repeat(np.arange(len(seen)), values.counts)
         shown = np.zeros(len(values.names), bool)
         shown[values.values[seen.numpy()[track]]] = True
+        super().__init__(torch.from_numpy(shown), dim=dim, init_std=init_std)
         kept = shown[values.values]
         counts = np.bincount(track[kept], minlength=len(seen))
         for name, array in (("counts", counts), ("starts", counts.cumsum() - counts), ("values", values.values[kept])):
             self.register_buffer(name, torch.from_numpy(array), persistent=False)
-        draw(self, torch.from_numpy(shown), init_std)
-        self.offset: nn.Embedding | None = None
-
-    def add_offset(self, order_std: float) -> None:
-        """Add an offset for each value that is seen."""
-        self.offset = _offsets(self, order_std)
 
     def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
         """Average the embeddings of the values of the tracks."""
@@ -142,12 +145,9 @@ class Bag(nn.Embedding, Part):
         first = counts.cumsum(0) - counts
         places = torch.arange(int(counts.sum()), device=rows.device)
         values = self.values[places + (self.starts[flat] - first).repeat_interleave(counts)]
-        found: Tensor = F.embedding_bag(values, self.weight, first, mode="mean", sparse=self.sparse)
-        if in_second_place and self.offset is not None:
-            offset = self.offset
-            found = found + F.embedding_bag(values, offset.weight, first, mode="mean", sparse=offset.sparse)
-        made: Tensor = found.unflatten(0, rows.shape)
-        return made
+        tables = [self, self.offset] if in_second_place and self.offset is not None else [self]
+        found = sum(F.embedding_bag(values, one.weight, first, mode="mean", sparse=one.sparse) for one in tables)
+        return torch.as_tensor(found).view(*rows.shape, self.embedding_dim)
 
 
 class Projection(Part):
@@ -185,8 +185,7 @@ class Projection(Part):
         found = F.linear((given - self.mean) * self.one_over_std, self.weight, self.bias)
         if in_second_place and self.offset is not None:
             found = found + self.offset
-        made: Tensor = (found * known[:, None]).unflatten(0, rows.shape)
-        return made
+        return (found * known[:, None]).view(*rows.shape, len(self.bias))
 
 
 class Prior(nn.Module):
@@ -225,48 +224,6 @@ class Prior(nn.Module):
         return self.vector(others), None if self.item_bias is None else self.item_bias(others)[..., 0]
 
 
-UNKNOWN = ("zero", "renormalise", "learned")
-"""What the known parts of a track do where others are unknown; see `Unknown`."""
-
-
-class Unknown(nn.Module):
-    """What the known parts of a track do where others are unknown.
-
-    `zero`: nothing. The unknown part adds 0 to the score, which is that of a cosine of 0. `renormalise`: their shares
-    are divided by their sum, as if the unknown part had the mean of their cosines. `learned`: they are multiplied by a
-    factor for each unknown part, which begins at 1. It learns where `track_dropout` leaves out tracks.
-
-    Args:
-        rule: one of UNKNOWN.
-        num_parts: number of parts (E).
-    """
-
-    def __init__(self, rule: str, *, num_parts: int) -> None:
-        super().__init__()
-        self.rule = rule
-        self.log_factor = nn.Parameter(torch.zeros(num_parts)) if rule == "learned" else None
-
-    def forward(
-        self, units: Sequence[Float[Tensor, "B D"]], shares: Sequence[Float[Tensor, ""] | float]
-    ) -> Float[Tensor, "B 1"] | float:
-        """Compute what the directions of tracks are multiplied by.
-
-        Args:
-            units: the unit vectors of each part, zero where it is unknown.
-            shares: the share of each part.
-
-        Returns:
-            One factor for each track; 1 for those of which every part is known.
-        """
-        if self.rule == "zero":
-            return 1.0
-        known = torch.stack([(unit != 0).any(-1) for unit in units], dim=-1).to(units[0].dtype)
-        if self.log_factor is not None:
-            return ((1 - known) @ self.log_factor).exp()[..., None]
-        of_parts = torch.stack([torch.as_tensor(share, device=known.device) for share in shares])
-        return 1 / (known @ of_parts.to(known)).clamp(min=1e-6)[..., None]
-
-
 def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.ndarray, "W"], Float[np.ndarray, "W"]]:
     """Mean and one over the standard deviation of each column, of the tracks that training pairs show."""
     rows = np.flatnonzero(seen & vectors.known)
@@ -281,55 +238,35 @@ def _standard(vectors: Vectors, seen: Bool[np.ndarray, "N"]) -> tuple[Float[np.n
     return mean.astype(np.float32), one_over.astype(np.float32)
 
 
-def build_part(name: str, catalog: Catalog, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> Part:
-    """Build the part of an attribute, or of the artists.
+def build_part(name: str, vocabulary: Vocabulary, min_plays: int, *, dim: int, init_std: float) -> Part:
+    """Build a part.
 
     Args:
-        name: `artist`, or the name of an attribute.
-        catalog: the catalogue.
-        seen: whether training pairs show the track.
+        name: `track`, `artist`, or the name of an attribute that the catalogue has.
+        vocabulary: the catalogue and what the training pairs show of it.
+        min_plays: tracks with fewer plays have the zero vector. The table of the tracks has a row for each of the
+            others, in their order, and a row of zeros.
         dim: width of an embedding (D).
         init_std: standard deviation of the initial embeddings, above 0.
 
     Returns:
         The part.
-
-    Raises:
-        InputError: the catalogue has no such attribute.
     """
+    catalog = vocabulary.catalog
+    width: dict[str, Any] = {"dim": dim, "init_std": init_std}
+    seen = torch.from_numpy(vocabulary.previous_counts + vocabulary.next_counts > 0)
     if name == "artist":
         artist_of = torch.from_numpy(catalog.artist_of)
-        seen_artists = torch.zeros(catalog.num_artists, dtype=torch.bool)
-        seen_artists[artist_of[seen]] = True
-        return Lookup(artist_of, seen_artists, dim=dim, init_std=init_std)
-    check_part(name, catalog)
-    attribute = catalog.attributes[name]
-    if isinstance(attribute, Values):
-        return Bag(attribute, seen, dim=dim, init_std=init_std)
-    return Projection(attribute, seen, dim=dim, init_std=init_std)
-
-
-def build_tracks(
-    plays: Int64[Tensor, "N"], seen: Bool[Tensor, "N"], *, min_plays: int, dim: int, init_std: float
-) -> Lookup:
-    """Build the part of the tracks, in which tracks with few plays have no row of their own.
-
-    Args:
-        plays: number of training events of each track.
-        seen: whether training pairs show the track.
-        min_plays: tracks with fewer plays have the zero vector.
-        dim: width of an embedding (D).
-        init_std: standard deviation of the initial embeddings, above 0.
-
-    Returns:
-        The part. Its table has a row for each track with enough plays, in their order, and a row of zeros.
-    """
+        return Lookup(artist_of, artist_of[seen].bincount(minlength=catalog.num_artists) > 0, **width)
+    if name != "track":
+        attribute = catalog.attributes[name]
+        return Bag(attribute, seen, **width) if isinstance(attribute, Values) else Projection(attribute, seen, **width)
     if min_plays == 1:
-        return Lookup(None, seen, dim=dim, init_std=init_std)
-    own = plays >= min_plays
+        return Lookup(None, seen, **width)
+    own = torch.from_numpy(vocabulary.plays) >= min_plays
     zero = int(own.sum())
     of = torch.where(own, own.cumsum(0) - 1, zero)
-    return Lookup(of, torch.cat([seen[own], seen.new_zeros(1)]), dim=dim, init_std=init_std, zero=zero)
+    return Lookup(of, torch.cat([seen[own], seen.new_zeros(1)]), zero=zero, **width)
 
 
 def check_part(name: str, catalog: Catalog) -> None:
@@ -365,9 +302,3 @@ def draw(table: nn.Embedding, seen: Bool[Tensor, "K"], std: float) -> None:
     with torch.no_grad():
         table.weight.normal_(std=std)
         table.weight[~seen] = 0
-
-
-def _offsets(table: nn.Embedding, std: float) -> nn.Embedding:
-    offsets = nn.Embedding(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx)
-    draw(offsets, (table.weight != 0).any(1), std)
-    return offsets

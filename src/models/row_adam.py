@@ -62,10 +62,7 @@ class RowAdam(Optimizer):
         Returns:
             The loss that `closure` returned; None without a closure.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -116,5 +113,4 @@ def _adam(weights: Tensor, mean_square: Tensor, gradient: Tensor, now: int, grou
     if group["weight_decay"]:
         gradient = gradient.add(weights, alpha=group["weight_decay"])
     mean_square.addcmul_(gradient, gradient, value=1 - group["beta2"])
-    root = mean_square.sqrt().add_(group["eps"] * correction)
-    weights.addcdiv_(gradient, root, value=-group["lr"] * correction)
+    weights.addcdiv_(gradient, mean_square.sqrt().add_(group["eps"] * correction), value=-group["lr"] * correction)

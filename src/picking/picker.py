@@ -4,23 +4,17 @@ The service, the simulator, the listening test and the estimates from logs all c
 list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, A artists, P popular tracks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-from segue.errors import InputError, check_number
-from segue.picking.places import (
-    PICKS,
-    are_in,
-    at,
-    pick,
-    pick_probabilities,
-    redraw_probability,
-    split_draws,
-)
+from segue.errors import InputError
+from segue.picking.places import PICKS, are_in, at, pick, pick_probabilities
+from segue.settings import Setting, settings
 
 LISTS = ("lists", "user_lists")
 """The policies that recommend from lists: from that of the last track, or from that of the user."""
@@ -35,31 +29,40 @@ TRIES = 20
 """How often any track is drawn at most, until it is one that the session has not heard."""
 
 
-def check_picking(
-    *,
-    pick: object = "uniform",
-    artist_gap: object = 0,
-    exploration: object = 0.0,
-    exploration_plays: object = 1,
-    prefix: str = "",
-) -> None:
+def check_picking(given: Mapping[str, Any], where: str = "") -> None:
     """Refuse settings of a picking that are out of range.
 
     Args:
-        pick: one of `PICKS`.
-        artist_gap: number of last tracks whose artists are avoided.
-        exploration: share of the picks that are among new tracks.
-        exploration_plays: tracks with fewer plays in training are new.
-        prefix: of their names in messages.
+        given: some of `pick`, `artist_gap`, `exploration` and `exploration_plays`.
+        where: begins their names in messages.
 
     Raises:
         InputError: one is out of range.
     """
-    if pick not in PICKS:
-        raise InputError(f"{prefix}pick must be one of {', '.join(PICKS)}, got {pick!r}")
-    check_number(f"{prefix}artist_gap", artist_gap, whole=True, least=0, most=1000, hint="0 switches it off")
-    check_number(f"{prefix}exploration", exploration, least=0, most=0.5, hint="0 switches it off, 0.05 is usual")
-    check_number(f"{prefix}exploration_plays", exploration_plays, whole=True, least=1, hint="1 for tracks never played")
+    try:
+        _check(**given)
+    except InputError as error:
+        raise InputError(f"{where}{error}") from None
+
+
+@settings()
+def _check(
+    *,
+    pick: Annotated[str, Setting("how a track of a list is picked; see `places.pick`", choices=PICKS)] = "uniform",
+    artist_gap: Annotated[
+        int, Setting("number of last tracks whose artists are avoided", least=0, most=1000, hint="0 switches it off")
+    ] = 0,
+    exploration: Annotated[
+        float,
+        Setting(
+            "share of the picks that are among new tracks", least=0, most=0.5, hint="0 switches it off, 0.05 is usual"
+        ),
+    ] = 0.0,
+    exploration_plays: Annotated[
+        int, Setting("tracks with fewer plays in training are new", least=1, hint="1 for tracks never played")
+    ] = 1,
+) -> None:
+    """The settings of every picking, which are checked when it is called."""
 
 
 def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where: str) -> Int64[np.ndarray, "M"]:
@@ -141,7 +144,9 @@ def _of_any(
         return np.full(rows.shape, 1 / num_tracks)
     ordered = np.sort(avoided, axis=1)
     num_heard = (ordered[:, 0] >= 0) + ((np.diff(ordered, axis=1) != 0) & (ordered[:, 1:] >= 0)).sum(1)
-    return redraw_probability(num_tracks, num_heard, are_in(rows, avoided), TRIES)
+    share = num_heard / num_tracks  # of the tracks that are avoided; the last draw counts even if it is one of them
+    unheard, heard = (1 - share**TRIES) / np.maximum(num_tracks - num_heard, 1), share ** (TRIES - 1) / num_tracks
+    return np.asarray(np.where(are_in(rows, avoided), heard[:, None], unheard[:, None]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +171,9 @@ class ArtistTracks:
             artist_of: row of the artist of each track.
             num_artists: number of artists (A), if some of them have no tracks.
         """
-        ends = np.bincount(artist_of, minlength=num_artists).cumsum()
-        return cls(artist_of, np.argsort(artist_of, kind="stable"), ends)
+        return cls(
+            artist_of, np.argsort(artist_of, kind="stable"), np.bincount(artist_of, minlength=num_artists).cumsum()
+        )
 
     @cached_property
     def _place(self) -> Int64[np.ndarray, "N"]:
@@ -317,10 +323,11 @@ class Picker:
         Returns:
             Row and probability of each track; -1 and 0 where a list has none left.
         """
-        is_open, is_new, others, share = self._open(candidates, heard)
-        of_list = self._of_list(is_open, is_new, share)
+        is_open, is_new, others, share, of_list = self._open(candidates, heard)
         if self.exploration:
-            explores, draws = split_draws(draws, self.exploration)
+            explores = draws < self.exploration  # the rest of the number is uniform in [0, 1), and independent of it
+            used = np.where(explores, draws / self.exploration, (draws - self.exploration) / (1 - self.exploration))
+            draws = np.minimum(used, np.nextafter(1.0, 0.0))
             is_open = np.where((explores & is_new.any(1))[:, None], is_new, is_open)
         chosen = pick(self.pick, is_open, draws)
         rows, chances = at(candidates, chosen, -1), at(of_list, chosen, 0.0)
@@ -339,8 +346,6 @@ class Picker:
         num, left = len(heard), np.arange(len(heard))
         tracks, probabilities = [np.empty((num, 0), np.int64)], [np.empty((num, 0))]
         for source in self.sources[:-1]:
-            if not len(left):
-                break
             rows, chances = self._distribution(source, candidates[left], heard[left])
             tracks.append(np.full((num, rows.shape[1]), -1))
             probabilities.append(np.zeros(tracks[-1].shape))
@@ -370,8 +375,15 @@ class Picker:
         num = len(heard)
         if source == "list":
             return self.pick_from_lists(candidates, heard, rng.random(num))
-        if source == "random":
-            return self._any(heard, rng)
+        if source == "random":  # any track, as far as some draws find one that is not avoided
+            avoided, num_tracks = self._avoided(heard), len(self.artists.artist_of)
+            rows, again = rng.integers(num_tracks, size=num), np.arange(num)
+            for _ in range(TRIES - 1):
+                again = again[are_in(rows[again, None], avoided[again])[:, 0]]
+                if not len(again):
+                    break
+                rows[again] = rng.integers(num_tracks, size=len(again))
+            return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
         if self.avoids_heard:
             rows, chances = self._distribution(source, candidates, heard)
             places = pick("uniform", chances > 0, rng.random(num))
@@ -386,29 +398,15 @@ class Picker:
             return np.full(num, -1), np.zeros(num)
         return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
 
-    def _any(
-        self, heard: Int[np.ndarray, "S T"], rng: np.random.Generator
-    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-        """Any track, as far as some draws find one that is not avoided, and its probability."""
-        avoided, num_tracks = self._avoided(heard), len(self.artists.artist_of)
-        rows = rng.integers(num_tracks, size=len(heard))
-        again = np.arange(len(heard))
-        for _ in range(TRIES - 1):
-            again = again[are_in(rows[again, None], avoided[again])[:, 0]]
-            if not len(again):
-                break
-            rows[again] = rng.integers(num_tracks, size=len(again))
-        return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
-
     def _distribution(
         self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
     ) -> tuple[Int[np.ndarray, "S C"], Float64[np.ndarray, "S C"]]:
         """The tracks of a source with their probabilities; all 0 where none is left."""
         if source == "list":
-            is_open, is_new, others, share = self._open(candidates, heard)
+            _, _, others, share, of_list = self._open(candidates, heard)
             of_others = share[:, None] * pick_probabilities("uniform", others)
             rows = np.concatenate([candidates, np.broadcast_to(self.new, others.shape)], 1)
-            return rows, np.concatenate([self._of_list(is_open, is_new, share), of_others], 1)
+            return rows, np.concatenate([of_list, of_others], 1)
         rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         if source == "artist":
             last = heard[:, 0]
@@ -421,22 +419,31 @@ class Picker:
 
     def _open(
         self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
-    ) -> tuple[Bool[np.ndarray, "S K"], Bool[np.ndarray, "S K"], Bool[np.ndarray, "S M"], Float64[np.ndarray, "S"]]:
+    ) -> tuple[
+        Bool[np.ndarray, "S K"],
+        Bool[np.ndarray, "S K"],
+        Bool[np.ndarray, "S M"],
+        Float64[np.ndarray, "S"],
+        Float64[np.ndarray, "S K"],
+    ]:
         """The places of lists that may be picked, those of new tracks, and where a list has none, which of all new
-        tracks; and the share of the picks that explore."""
+        tracks; the share of the picks that explore; and the probability of each place."""
         recent = heard[:, : self.artist_gap]
         artists = np.where(recent >= 0, self.artists.artist_of[recent], -1)
         is_open = self._spaced(self._unheard(candidates, heard), candidates, artists)
         is_new, others = np.zeros(is_open.shape, bool), np.zeros((len(heard), len(self.new)), bool)
+        usual = pick_probabilities(self.pick, is_open)
         if not self.exploration:
-            return is_open, is_new, others, np.zeros(len(heard))
+            return is_open, is_new, others, np.zeros(len(heard)), usual
         is_new = is_open & (self._place_of_new[candidates] < len(self.new))
         without = np.flatnonzero(is_open.any(1) & ~is_new.any(1))
         avoided = heard[without] if self.avoids_heard else heard[without, :1]
         unheard = np.ones((len(without), len(self.new) + 1), bool)  # the last one is for tracks that are not new
         np.put_along_axis(unheard, self._place_of_new[avoided], False, axis=1)
         others[without] = self._spaced(unheard[:, :-1], self.new[None], artists[without])
-        return is_open, is_new, others, np.where(is_new.any(1) | others.any(1), self.exploration, 0.0)
+        share = np.where(is_new.any(1) | others.any(1), self.exploration, 0.0)
+        explored = share[:, None] * pick_probabilities(self.pick, is_new)
+        return is_open, is_new, others, share, (1 - share)[:, None] * usual + explored
 
     def _spaced(
         self, is_open: Bool[np.ndarray, "S K"], rows: Int[np.ndarray, "R K"], artists: Int[np.ndarray, "S G"]
@@ -444,19 +451,8 @@ class Picker:
         """The open places of other artists; all open ones where there are none."""
         if not artists.shape[1]:
             return is_open
-        of_rows = np.broadcast_to(self.artists.artist_of[rows], is_open.shape)
-        is_spaced = is_open & ~are_in(of_rows, artists)
+        is_spaced = is_open & ~are_in(np.broadcast_to(self.artists.artist_of[rows], is_open.shape), artists)
         return np.where(is_spaced.any(1, keepdims=True), is_spaced, is_open)
-
-    def _of_list(
-        self, is_open: Bool[np.ndarray, "S K"], is_new: Bool[np.ndarray, "S K"], share: Float64[np.ndarray, "S"]
-    ) -> Float64[np.ndarray, "S K"]:
-        """The probability of each place of the lists."""
-        usual = pick_probabilities(self.pick, is_open)
-        if not self.exploration:
-            return usual
-        explored = pick_probabilities(self.pick, is_new)
-        return np.asarray((1 - share)[:, None] * usual + share[:, None] * explored)
 
     @cached_property
     def _place_of_new(self) -> Int64[np.ndarray, "N_1"]:

@@ -11,7 +11,6 @@ PICKS = ("uniform", "ranked", "weighted")
 
 _TINY = np.finfo(np.float64).tiny
 """A divisor for the weights of a list without an open place."""
-_BELOW_ONE = np.nextafter(1.0, 0.0)
 
 
 def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
@@ -32,8 +31,9 @@ def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarr
     if how == "ranked":
         return np.where(open_places.any(1), open_places.argmax(1), -1)
     reached = _weights(how, open_places).cumsum(1)
-    places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
-    return np.where(open_places.any(1), np.minimum(places, num_kept - 1), -1)
+    return np.where(
+        open_places.any(1), np.minimum((reached <= (draws * reached[:, -1])[:, None]).sum(1), num_kept - 1), -1
+    )
 
 
 def pick_probabilities(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
@@ -67,45 +67,6 @@ def at(values: np.ndarray, places: Int64[np.ndarray, "S"], otherwise: int | floa
     if not values.shape[1]:
         return np.full(len(places), otherwise)
     return np.where(places < 0, otherwise, values[np.arange(len(places)), places])
-
-
-def split_draws(
-    draws: Float64[np.ndarray, "S"], exploration: float
-) -> tuple[Bool[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-    """Decide which picks explore.
-
-    Args:
-        draws: one random number for each session, uniform in [0, 1).
-        exploration: share of the picks that explore, in (0, 1).
-
-    Returns:
-        Whether each does, and a number for its pick: uniform in [0, 1), and independent of it.
-    """
-    explores = draws < exploration
-    rest = np.where(explores, draws / exploration, (draws - exploration) / (1 - exploration))
-    return explores, np.minimum(rest, _BELOW_ONE)
-
-
-def redraw_probability(
-    num_tracks: int,
-    num_heard: Int64[np.ndarray, "S"],
-    is_heard: Bool[np.ndarray, "S M"],
-    draws: int,
-) -> Float64[np.ndarray, "S M"]:
-    """Compute the probability of a track that is drawn uniformly, and redrawn as long as the session has played it.
-
-    Args:
-        num_tracks: number of tracks in the catalogue.
-        num_heard: how many of them each session has played.
-        is_heard: whether it has played each of the M tracks in question.
-        draws: largest number of draws; the last one counts even if its track was played.
-
-    Returns:
-        In (0, 1].
-    """
-    share = num_heard / num_tracks
-    unheard = (1 - share**draws) / np.maximum(num_tracks - num_heard, 1)
-    return np.asarray(np.where(is_heard, (share ** (draws - 1) / num_tracks)[:, None], unheard[:, None]))
 
 
 def are_in(rows: Int[np.ndarray, "S K"], others: Int[np.ndarray, "S T"]) -> Bool[np.ndarray, "S K"]:

@@ -103,8 +103,7 @@ class SessionQuery:
         made[:, : self._width] = sums
         if self._powers is None:
             return made, None
-        squared = np.add.reduceat(sums * sums, self._starts, axis=1) * self._by_square
-        return made, length_factor(squared, self._powers)
+        return made, length_factor(np.add.reduceat(sums * sums, self._starts, axis=1) * self._by_square, self._powers)
 
     def products(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int

@@ -1,17 +1,21 @@
 """The best tracks for a session, among the lists of its last tracks.
 
+faiss scores the candidates: it reads the vectors of scattered rows where they are. numpy copies them first, which makes
+a step of the simulator 1.4 to 1.6 times as long (docs/dependencies.md); it is the plain form, on systems without faiss,
+and its test.
+
 S sessions, H tracks of a session, C candidates, N tracks in the catalogue, L tracks of a list, V width of a vector, K
 tracks that are kept.
 """
 
 import math
+import sys
 from functools import cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from segue.picking.inner_products import inner_products
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
 from segue.runs.session_vectors import SessionVectors
@@ -20,6 +24,8 @@ MOST_LISTS = 20
 """Largest number of last tracks whose lists are searched."""
 
 _INFINITY = 0x7F800000  # ∞ as an integer
+_BLOCK = 32
+"""Sessions whose candidates numpy scores together: their vectors stay in the cache."""
 
 
 class SessionSearch:
@@ -59,8 +65,14 @@ class SessionSearch:
         """
         recent = rows[:, : shares.shape[1]].astype(np.int64)
         candidates = union(self.lists, rows[:, : self._num_lists])
-        heard = rows.astype(np.int32)
-        return best(self.vectors, self._query.of(recent, shares), candidates, heard, may_repeat=self._may_repeat, k=k)
+        return best(
+            self.vectors,
+            self._query.of(recent, shares),
+            candidates,
+            rows.astype(np.int32),
+            may_repeat=self._may_repeat,
+            k=k,
+        )
 
     def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
         """How many of the candidates a picking needs.
@@ -201,3 +213,46 @@ def _largest(
     largest = rows.ravel().take((keys & ((1 << bits) - 1)) + np.arange(0, rows.size, rows.shape[1])[:, None])
     np.putmask(largest, keys >= _INFINITY << bits, -1)
     return largest
+
+
+@cache
+def import_faiss() -> Any | None:
+    """faiss; None on other systems than Linux.
+
+    On macOS a process that has the OpenMP of faiss and that of torch is known to crash.
+    """
+    if sys.platform != "linux":
+        return None
+    import faiss
+
+    return faiss
+
+
+def inner_products(
+    items: Float32[np.ndarray, "N V"], queries: Float32[np.ndarray, "S V"], candidates: Int[np.ndarray, "S C"]
+) -> Float32[np.ndarray, "S C"]:
+    """Compute the scores of given candidates. A score depends on its query and its item alone, to the last digit.
+
+    Args:
+        items: item vector of each track, in C order.
+        queries: the query of each session.
+        candidates: rows; negative ones get any number.
+
+    Returns:
+        The inner products.
+    """
+    found = np.empty(candidates.shape, np.float32)
+    if (faiss := import_faiss()) is not None:
+        rows = np.minimum(candidates, len(items) - 1, dtype=np.int64, order="C")  # faiss does not check them
+        arrays = found, np.ascontiguousarray(queries), items, rows
+        pointers, num_threads = [faiss.swig_ptr(array) for array in arrays], faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)  # too few candidates for several; torch may have the same setting
+        try:
+            faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *candidates.shape)
+        finally:
+            faiss.omp_set_num_threads(num_threads)
+        return found
+    for first in range(0, len(queries), _BLOCK):
+        some = slice(first, first + _BLOCK)
+        np.vecdot(items.take(candidates[some], axis=0, mode="clip"), queries[some, None], out=found[some])
+    return found

@@ -18,16 +18,27 @@ from segue.runs.provenance import ROOT
 
 _NAMES = ("src", "segue")
 """What this package has been called; the last one is its name today."""
-_GONE = {"fixed_alpha", "num_candidates"}
-"""Settings that older versions wrote, and that changed no result or said what others say."""
+_GONE = {
+    "CosineMix": {"fixed_alpha", "unknown"},
+    "LastTrack": {"repeats_up_to", "repeats_within"},
+    "Oracle": {"num_candidates"},
+    "Session": {"first_decay", "first_normalise", "repeats_up_to", "repeats_within"},
+}
+"""Settings that older versions wrote, by class: what others say too, or what is decided without a setting now."""
+_CONTEXTS, _BASELINES = "models.contexts", "models.baselines"
 _MOVED = {
-    "models.context.LastTrack": "models.context.last_track.LastTrack",
-    "models.context.Session": "models.context.session.Session",
-    "parallel.strategy.ExchangedGradients": "training.strategy.ExchangedGradients",
+    "models.context.LastTrack": f"{_CONTEXTS}.LastTrack",
+    "models.context.Session": f"{_CONTEXTS}.Session",
+    "models.context.last_track.LastTrack": f"{_CONTEXTS}.LastTrack",
+    "models.context.session.Session": f"{_CONTEXTS}.Session",
     "offpolicy.estimates.EstimateSettings": "verdicts.offpolicy.estimates.EstimateSettings",
     "offpolicy.log_estimate.OffPolicyEstimates": "verdicts.offpolicy.log_estimate.OffPolicyEstimates",
-    "verdicts.settings.AnalysisSettings": "verdicts.abtest.settings.AnalysisSettings",
+    "parallel.strategy.ExchangedGradients": "training.strategy.ExchangedGradients",
     "simulation.session_lists.recommended": "simulation.policies.recommended",
+    "verdicts.settings.AnalysisSettings": "verdicts.abtest.settings.AnalysisSettings",
+    f"{_BASELINES}.shares.ShareMeans": f"{_BASELINES}.counting.ShareMeans",
+    f"{_BASELINES}.linear.Slist": f"{_BASELINES}.whole_sessions.Slist",
+    f"{_BASELINES}.session_neighbours.SessionNeighbours": f"{_BASELINES}.whole_sessions.SessionNeighbours",
 }
 """What has another name in this package than in runs of before."""
 _TARGET = "_target_"
@@ -59,10 +70,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _renamed(node: Any) -> Any:
     if isinstance(node, dict):
+        gone = _GONE.get(str(node.get(_TARGET)).rpartition(".")[2], ())
         return {
             name: _today(value) if name == _TARGET else _renamed(value)
             for name, value in node.items()
-            if name not in _GONE
+            if name not in gone
         }
     return [_renamed(value) for value in node] if isinstance(node, list) else node
 

@@ -129,7 +129,7 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     settings = {**defaults, **own}
     how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
     explores = {key: settings[key] for key in ("exploration", "exploration_plays")}
-    check_picking(**explores, prefix=f"{where}: " if explores.keys() & own.keys() else "")
+    check_picking(explores, f"{where}: " if explores.keys() & own.keys() else "")
     named = parse_name(name)
     if named.kind == "word":
         if name not in _WORDS:

@@ -17,9 +17,8 @@ from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.inner_products import import_faiss
 from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
-from segue.picking.session_search import MOST_LISTS
+from segue.picking.session_search import MOST_LISTS, import_faiss
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import CONTEXTS, SessionVectors
 from segue.settings import Setting, settings
@@ -59,12 +58,8 @@ class Arm:
     exploration_plays: int = 1
 
     def __post_init__(self) -> None:
-        check_picking(
-            pick=self.pick,
-            artist_gap=self.artist_gap,
-            exploration=self.exploration,
-            exploration_plays=self.exploration_plays,
-        )
+        picking = ("pick", "artist_gap", "exploration", "exploration_plays")
+        check_picking({name: getattr(self, name) for name in picking})
 
     @property
     def has_lists(self) -> bool:

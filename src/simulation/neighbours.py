@@ -57,7 +57,7 @@ def nearest(
 
 def _best(values: Float32[np.ndarray, "Q n"], k: int) -> Int64[np.ndarray, "Q k"]:
     """Columns of the `k` largest values of each row, unordered."""
-    # models/retrieval/exact.py does the same in torch, which is not imported here, and orders ties, which is slower
+    # models/retrieval/nearest.py does the same in torch, which is not imported here, and orders ties, which is slower
     if k >= values.shape[1]:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
     return np.argpartition(values, -k, axis=1)[:, -k:]

@@ -201,7 +201,7 @@ class Lists(Picks):
     ) -> None:
         how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
         explores = {"exploration": exploration, "exploration_plays": exploration_plays}
-        check_picking(**how, **explores, prefix="recommendations.")
+        check_picking({**how, **explores}, "recommendations.")
         given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
         if given.users is not None and not np.isin(users, given.users).any():
             raise InputError(

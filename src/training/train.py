@@ -3,7 +3,6 @@
 import inspect
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -148,7 +147,7 @@ def _add(config: DictConfig) -> float:
         from segue.training.additions.adding import add_tracks
 
         added = add_tracks(config, HydraConfig.get().overrides.task)
-    show_lines(added_report(asdict(added), config.run_dir).items())
+    show_lines(added_report(added, config.run_dir).items())
     return float("nan")
 
 

@@ -22,10 +22,9 @@ from segue.catalog import Catalog
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.models.export import Export, Exported
-from segue.models.retrieval.approximate import approximate_lists
-from segue.models.retrieval.exact import exact_lists, top_k
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
-from segue.picking.inner_products import inner_products
+from segue.models.retrieval.nearest import lists_of_vectors
+from segue.picking.session_search import inner_products
 from segue.reports.tables import examples_table
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
@@ -50,7 +49,6 @@ def ranking_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Ra
 
 def export_of(datamodule: PairDataModule, tmp_path: Path, **changes: Any) -> Export:
     usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "k": 5, "index": "auto", "recall": 0.9}
-    usual |= {"format": "botify", "vectors": True, "approximate_above": NUM_RING_TRACKS}
     return Export(len(datamodule.catalog), **{**usual, **changes})
 
 
@@ -152,7 +150,7 @@ def test_queries_with_new_tracks_are_measured_apart(
         "cold_among": is_new[following],
     }
     with torch.inference_mode():
-        lists, scores = ranker_of(model).top(np.arange(NUM_RING_TRACKS), NUM_RING_TRACKS - 1, lambda _: None)
+        lists, scores = ranker_of(model).lists(NUM_RING_TRACKS - 1).collect()
     plays = cold.vocabulary.plays if make is baseline else np.zeros(NUM_RING_TRACKS)
     for group, chosen in groups.items():
         assert metrics[f"test/num_{group}_queries"] == chosen.sum() > 0
@@ -200,7 +198,7 @@ def test_lists_longer_than_the_catalogue_are_refused_before_training(ring: PairD
     with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 59"):
         ranking_of(ring, tmp_path, list_length=60)
     with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 59"):
-        export_of(ring, tmp_path, k=0)
+        export_of(ring, tmp_path, k=60)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +206,6 @@ def test_lists_longer_than_the_catalogue_are_refused_before_training(ring: PairD
     [
         ({"index": "flat"}, "callbacks.export.index must be one of auto, exact, approximate, got 'flat'"),
         ({"recall": 1.5}, "callbacks.export.recall must be a number above 0 and at most 1, got 1.5"),
-        ({"approximate_above": -1}, "approximate_above must be a whole number of at least 0, got -1"),
     ],
 )
 def test_an_index_that_there_is_not_is_refused(
@@ -219,26 +216,29 @@ def test_an_index_that_there_is_not_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("changes", "approximate"),
+    ("index", "num_exact", "approximate"),
     [
-        ({}, False),
-        ({"approximate_above": NUM_RING_TRACKS - 1}, True),
-        ({"approximate_above": NUM_RING_TRACKS - 1, "index": "exact"}, False),
-        ({"index": "approximate"}, True),
+        ("auto", NUM_RING_TRACKS, False),
+        ("auto", NUM_RING_TRACKS - 1, True),
+        ("exact", NUM_RING_TRACKS - 1, False),
+        ("approximate", NUM_RING_TRACKS, True),
     ],
 )
 def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
     ring: PairDataModule,
     tmp_path: Path,
-    changes: dict[str, Any],
+    index: str,
+    num_exact: int,
     approximate: bool,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("segue.models.export.EXACT_UP_TO", num_exact)
     torch.manual_seed(0)
     model = FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring)
     context = RunContext(datamodule=ring)
     trainer = create_autospec(Trainer, instance=True, loggers=[MagicMock()])
-    chosen = {"export": lambda _: export_of(ring, tmp_path, **changes)}
+    chosen = {"export": lambda _: export_of(ring, tmp_path, index=index)}
     _, after_test = build_callbacks(chosen, context, monitor="val/loss")
     after_test.on_test_end(trainer, model)
     lists = Recommendations.read(tmp_path / "r.jsonl", ring.catalog)
@@ -260,7 +260,7 @@ def test_lists_of_large_catalogues_are_approximate_and_say_how_much_they_hold(
 def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
     ring: PairDataModule, tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segue.models.retrieval.list_parts.BLOCKS_OF_A_PART", 3)
+    monkeypatch.setattr("segue.models.retrieval.lists.BLOCKS_OF_A_PART", 3)
     torch.manual_seed(0)
     model, other = (FixedVectors(torch.randn(NUM_RING_TRACKS, 4), ring, block=5) for _ in range(2))
     folders = [tmp_path / name for name in ("whole", "killed")]
@@ -273,7 +273,7 @@ def test_an_export_that_was_killed_continues_and_ends_with_the_same_bytes(
     assert not (folders[1] / "r.jsonl").exists()
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("segue.models.retrieval.approximate._centres", None)  # the cells are not computed again
+        patch.setattr("faiss.index_factory", None)  # the cells are not computed again
         resumed = export(ring, folders[1], model, index=index)
     assert len(model.searched) == len(set(model.searched)) + 1  # the block that the kill lost
     assert len(list((folders[1] / "lists").glob("part-*.npy"))) > 2
@@ -369,12 +369,17 @@ class FixedVectors(LightningModule):
     def ranks(self, *_: Any) -> Any:
         raise AssertionError("an export asks for no ranks")
 
-    def top(self, query_rows: Any, k: int, on_block: Any) -> Any:
-        return top_k(**self._settings, query_rows=torch.from_numpy(query_rows), k=k, on_block=on_block)
-
-    def lists(self, k: int, *, recall: float | None, plan: Mapping[str, np.ndarray] | None) -> ListSearch:
-        every = {**self._settings, "query_rows": torch.arange(NUM_RING_TRACKS), "k": k, "block": self._block}
-        search = exact_lists(**every) if recall is None else approximate_lists(**every, recall=recall, plan=plan)
+    def lists(
+        self,
+        k: int,
+        rows: np.ndarray | None = None,
+        *,
+        recall: float | None = None,
+        plan: Mapping[str, np.ndarray] | None = None,
+    ) -> ListSearch:
+        query_rows = torch.arange(NUM_RING_TRACKS) if rows is None else torch.from_numpy(rows)
+        every = {**self._settings, "query_rows": query_rows, "k": k, "block": self._block}
+        search = lists_of_vectors(**every, recall=recall, plan=plan)
         kill_after, self._kill_after = self._kill_after, None
 
         def block(nth: int) -> ListBlock:

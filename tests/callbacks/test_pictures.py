@@ -19,12 +19,11 @@ from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.models import pair_scores
+from segue.models import pair_ranker
 from segue.models.baselines.counting import Popular
 from segue.models.baselines.module import Baseline
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
-from segue.models.pair_ranker import PairRanker
-from segue.models.pair_scores import mean_of_tracks
+from segue.models.pair_ranker import PairRanker, mean_of_tracks
 from segue.reports import training_pictures as drawing
 from tests.conftest import event, make_vocabulary, write_lines, write_tracks
 from tests.models.plain import COSINES, DOT, LAST_TRACK
@@ -62,7 +61,7 @@ def ranker(
 
 
 def baseline(datamodule: PairDataModule) -> Baseline:
-    model = partial(Popular, half_life=None, artist_weight=1.0)
+    model = partial(Popular, artist_weight=1.0)
     return Baseline(vocabulary=datamodule.vocabulary, model=model, context=LAST_TRACK, monitor="val/mrr")
 
 
@@ -249,7 +248,7 @@ def test_of_very_many_pairs_a_seeded_part_is_scored(
 
     monkeypatch.setattr(drawing, "draw_scores", keep)
     monkeypatch.setattr(module, "MAX_PAIRS", 30)
-    monkeypatch.setattr(pair_scores, "_BLOCK", 7)
+    monkeypatch.setattr(pair_ranker, "_PAIRS_AT_ONCE", 7)
     for _ in range(2):
         trainer, _ = trainer_of(ring, tmp_path)
         trainer.test(ranker(ring), ring, verbose=False)

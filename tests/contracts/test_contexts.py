@@ -83,7 +83,6 @@ def test_every_context_that_has_a_yaml_is_listed_here() -> None:
 @each
 def test_it_keeps_the_contract(made: tuple[Context, Scorer]) -> None:
     context, _ = made
-    assert isinstance(context, Context)
     assert isinstance(context.is_last, bool)
     assert context.max_length >= (0 if context.is_last else 1)
     assert context.repeats.penalty() >= 0

@@ -10,7 +10,7 @@ import duckdb
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from segue.models.retrieval.list_parts import ListParts
+from segue.models.retrieval.lists import ListParts
 from segue.runs.cores import duckdb_settings
 
 

@@ -333,7 +333,7 @@ BAD_INPUT = [
     (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha"),
     (
         ["model=popular", "model.alpha=0.9"],
-        "model.alpha=0.9: model=popular has no alpha; it has artist_weight, half_life",
+        "model.alpha=0.9: model=popular has no alpha; it has artist_weight",
     ),
     (["model=rules", "loss=mse"], "loss=mse cannot be chosen with model=rules, which has no loss; leave it out"),
     (

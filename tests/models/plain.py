@@ -4,20 +4,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from segue.catalog import example_vocabulary
-from segue.models.context.last_track import LastTrack
-from segue.models.context.session import Session
+from segue.models.contexts import LastTrack, Session
 from segue.models.heads import CosineMix, TwoTableDot
+from segue.models.retrieval.nearest import lists_of_vectors
 
 _BARE: dict[str, Any] = {"init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}
 COSINES: Callable[..., CosineMix] = partial(CosineMix, prior=None, **_BARE)
 DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, **_BARE)
 
-_CANDIDATES: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.0, "repeats_within": "auto"}
-LAST_TRACK: Callable[..., LastTrack] = partial(LastTrack, max_length=0, **_CANDIDATES)
+LAST_TRACK: Callable[..., LastTrack] = LastTrack
 """Factory of `context=last`."""
-_SUM: dict[str, Any] = {"decay": 0.5, "first_decay": 0.8, "earlier": 1.0, "skipped": 1.0, "trains_on": "session"}
 SESSION: Callable[..., Session] = partial(
-    Session, max_length=4, normalise=0.0, first_normalise=0.3, **_SUM, **_CANDIDATES
+    Session, max_length=4, decay=0.5, skipped=1.0, normalise=0.0, repeats="always"
 )
 LAST = LAST_TRACK(example_vocabulary(), ["track"], learns=True)
+
+
+def top_k(*, on_block: Callable[[int], None] = lambda _: None, **search: Any) -> tuple[np.ndarray, np.ndarray]:
+    """All lists of a search for vectors, and their scores."""
+    return lists_of_vectors(**search).collect(on_block)

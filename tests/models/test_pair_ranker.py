@@ -13,10 +13,9 @@ from segue.histories import Histories
 from segue.models.heads import CosineMix
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
-from segue.models.retrieval.exact import top_k
 from tests.conftest import NUM_RING_TRACKS
 from tests.contracts.building import fit
-from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
+from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION, top_k
 
 CONVEX = partial(COSINES, alpha=0.9, dim=32)
 CONTEXTUAL = partial(DOT, dim=32)
@@ -146,13 +145,13 @@ def test_unknown_settings_are_refused(ring: PairDataModule, change: dict[str, An
         ranker(ring, **change)
 
 
-@pytest.mark.parametrize(("within", "is_last"), [("auto", True), (3, True), (2, False)])
+@pytest.mark.parametrize(("within", "is_last"), [(None, True), (3, True), (2, False)])
 def test_tracks_heard_before_those_of_the_query_come_last_too(
-    ring: PairDataModule, within: int | str, is_last: bool
+    ring: PairDataModule, within: int | None, is_last: bool
 ) -> None:
     """The query reads two tracks, and the rule as many as it is about."""
-    context = partial(SESSION, max_length=2, repeats="never", repeats_within=within)
-    model = ranker(ring, scorer=CONTEXTUAL, context=context)
+    model = ranker(ring, scorer=CONTEXTUAL, context=partial(SESSION, max_length=2, repeats="never"))
+    model.context.repeats.within = within or model.context.repeats.within
     histories = Histories(
         tracks=np.array([7, 5, 3]),
         played_ratio=np.ones(3, np.float32),

@@ -171,15 +171,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"parts": {"track": -0.1, "artist": 1.1}}, r"model.parts must be a mapping to a number of at least 0"),
     ({"parts": {"track": True, "artist": 0}}, r"model.parts must be a mapping to a number of at least 0"),
     ({"parts": {"track": 0.9, "artist": 0.1, "genre": 0}}, r"no attribute 'genre' "),
-    ({"unknown": "zero"}, r"model.unknown must be a mapping of query or item to one of zero, .* got 'zero'"),
-    (
-        {"unknown": {"query": "zero", "item": "zero", "foo": "zero"}},
-        r"model.unknown must be a mapping of query or item",
-    ),
-    (
-        {"unknown": {"query": "foo", "item": "zero"}, "parts": None},
-        r"model.unknown must be a mapping .*one of zero.*foo",
-    ),
     ({"parts": ["track", "values"]}, r"torch uses the name 'values' itself"),
 ]
 
@@ -232,39 +223,9 @@ def test_a_dropped_track_has_the_vector_of_a_new_one() -> None:
     assert 150 < is_dropped.sum() < 200
 
 
-def test_renormalised_shares_of_the_known_parts_sum_to_one_in_the_place_that_is_asked_for() -> None:
-    parts = {"track": 0.5, "artist": 0.3, "tags": 0.2}
-    zero = mix(parts=parts)
-    for side, rule in (("query", "zero"), ("item", "renormalise")):
-        head = mix(parts=parts, unknown={"query": "zero", "item": "renormalise"})
-        expected = zero.query_vectors() if side == "query" else zero.item_vectors()
-        factors = torch.ones(6, 1)
-        if rule == "renormalise":  # the third track has no tags, the last is new and of a new artist
-            factors[2], factors[5] = 1 / 0.8, 1 / 0.2
-        found = head.query_vectors() if side == "query" else head.item_vectors()
-        torch.testing.assert_close(found, expected * factors, atol=1e-6, rtol=1e-5)
-
-
-def test_a_learned_factor_begins_at_one_and_learns_where_a_part_is_unknown() -> None:
-    parts = {"track": 0.5, "artist": 0.3, "tags": 0.2}
-    head = mix(parts=parts, unknown={"query": "learned", "item": "zero"})
-    torch.testing.assert_close(head.query_vectors(), mix(parts=parts).query_vectors())
-    head(torch.tensor([2, 1]), torch.tensor([3, 3])).sum().backward()
-    factor = head.unknown_query.log_factor
-    assert factor is not None
-    assert factor.grad is not None
-    assert (factor.grad != 0).tolist() == [False, False, True]
-    with pytest.raises(
-        InputError,
-        match=r"model.unknown must be a mapping of query or item to one of zero, renormalise, learned, got .*'nil'",
-    ):
-        mix(unknown={"query": "zero", "item": "nil"})
-
-
-def test_without_parts_neither_prior_nor_rule_changes_the_published_head() -> None:
+def test_without_parts_a_prior_does_not_change_the_published_head() -> None:
     torch.manual_seed(0)
-    rules = {"query": "renormalise", "item": "learned"}
-    head = COSINES(vocabulary(), alpha=0.9, dim=4, prior="added", unknown=rules)
+    head = COSINES(vocabulary(), alpha=0.9, dim=4, prior="added")
     torch.manual_seed(0)
     published = COSINES(vocabulary(), alpha=0.9, dim=4)
     assert torch.equal(head.query_vectors(), published.query_vectors())

@@ -15,9 +15,8 @@ from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.models.export import session_vectors
 from segue.models.retrieval.ranks import demote
-from segue.picking.inner_products import inner_products
 from segue.picking.session_query import SessionQuery
-from segue.picking.session_search import best
+from segue.picking.session_search import best, inner_products
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION

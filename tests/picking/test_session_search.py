@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.picking.inner_products import inner_products
-from segue.picking.session_search import best, union
+from segue.picking.session_search import best, inner_products, union
 from segue.runs.session_vectors import SessionVectors
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 
@@ -78,7 +77,7 @@ def test_a_score_is_an_inner_product_whatever_is_scored_beside_it(
     monkeypatch: pytest.MonkeyPatch, with_faiss: bool
 ) -> None:
     if not with_faiss:
-        monkeypatch.setattr("segue.picking.inner_products.import_faiss", lambda: None)
+        monkeypatch.setattr("segue.picking.session_search.import_faiss", lambda: None)
     vectors, candidates = made(), np.array([[8, -1, 0, 5], [3, 3, NUM + 7, -1]], np.int32)
     queries = np.asfortranarray(vectors.queries[[5, 2]])
     found, is_row = inner_products(vectors.items, queries, candidates), (candidates >= 0) & (candidates < NUM)

@@ -136,7 +136,7 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
         (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha?"),
         (
             ["model=popular", "model.alpha=0.9"],
-            "model.alpha=0.9: model=popular has no alpha; it has artist_weight, half_life",
+            "model.alpha=0.9: model=popular has no alpha; it has artist_weight",
         ),
         (["model=rules", "loss=bce"], "loss=bce cannot be chosen with model=rules, which has no loss; leave it out"),
         (

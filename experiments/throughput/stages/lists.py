@@ -54,11 +54,12 @@ def make(folder: Path, _: bool) -> None:
 def search(vectors: Any, query_rows: Any) -> Any:
     import torch
 
-    from segue.models.retrieval.exact import top_k
+    from segue.models.retrieval.nearest import lists_of_vectors
 
     table = torch.from_numpy(vectors)
     plays = np.zeros(len(vectors), np.int64)
-    return top_k(queries=table, items=table, query_rows=torch.from_numpy(query_rows), k=K, plays=plays)
+    rows = torch.from_numpy(query_rows)
+    return lists_of_vectors(queries=table, items=table, query_rows=rows, k=K, plays=plays).collect()
 
 
 def prepare_ours(folder: Path, small: bool) -> Work:

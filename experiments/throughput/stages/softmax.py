@@ -61,13 +61,13 @@ def _make_plain(ranker: "PairRanker") -> None:
     class PlainLoss(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.log_q: torch.Tensor = ranker.loss.log_q  # type: ignore[attr-defined]  # a SoftmaxLoss
+            self.log_q: Any = ranker.loss.log_q
 
         def forward(self, scorer: Any, batch: Any, context: Any) -> torch.Tensor:  # noqa: ARG002 - a track is its query
             return plain_softmax(scorer, batch, self.log_q)
 
     ranker.loss = PlainLoss()  # type: ignore[assignment]  # only its forward is used
-    ranker.scorer.dropout = nn.Dropout(0.2)  # type: ignore[attr-defined]  # a CosineMix
+    ranker.scorer.dropout = nn.Dropout(0.2)
     vars(heads)["unit"] = lambda vectors, _squared: F.normalize(vectors, dim=-1)  # this recipe shrinks nothing
 
 
@@ -88,9 +88,9 @@ def _vectors() -> "Scorer":
     """A scorer of vectors that are given: gradients end there."""
     import torch
 
-    from segue.models.heads import Head
+    from segue.models.contracts import Scorer
 
-    class Given(Head):
+    class Given(Scorer):
         def __init__(self) -> None:
             super().__init__(NUM_TRACKS)
             self.vectors = torch.randn(NUM_TRACKS, WIDTH) / WIDTH**0.5
@@ -119,14 +119,13 @@ def _each_batch(folder: Path, loss: "Callable[[Scorer, PairBatch], Tensor]") -> 
 def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
     """`SoftmaxLoss`, forward and backward."""
     from segue.catalog import example_vocabulary
-    from segue.models.context.last_track import LastTrack
+    from segue.models.contexts import LastTrack
     from segue.models.losses import SoftmaxLoss
 
     vocabulary = example_vocabulary()
     loss = SoftmaxLoss(vocabulary, temperature=TEMPERATURE, logq=1.0, candidates=None)
     loss.log_q = _log_q(folder)
-    repeats: dict[str, Any] = {"repeats": "always", "repeats_up_to": 0.05, "repeats_within": "auto"}
-    context = LastTrack(vocabulary, (), max_length=0, learns=True, **repeats)
+    context = LastTrack(vocabulary, (), learns=True)
     return _each_batch(folder, partial(loss, context=context))
 
 

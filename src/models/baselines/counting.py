@@ -1,19 +1,21 @@
-"""Baselines that only count: popularity, sequential rules, item neighbours, neighbours by an attribute.
+"""Baselines that only count: popularity, sequential rules, item neighbours, neighbours by an attribute, mean shares.
 
 N tracks in the catalogue, E events, B queries in a block. The weight of an event is the share of the track that was
 played, or 1 where the share is unknown.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array
 
 from segue.attributes import Values
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
+from segue.models.retrieval.sparse import best_of_lines, no_scores
 from segue.settings import Setting, settings
 
 NumNeighbours = Annotated[int, Setting("number of best candidates that are kept for each track", least=1)]
@@ -26,13 +28,40 @@ _MAX_SCORES = 2**25
 """Number of scores in memory while the best candidates are selected."""
 
 
+class Counter(ABC):
+    """A baseline: it computes scores from training sessions. It is built from the vocabulary and its settings.
+
+    Args:
+        vocabulary: the catalogue and what the training data shows of it.
+        artist_weight: added to the score of every track by the artist of the query, at least 0.
+
+    Attributes:
+        order: decides between equal scores, the higher value first. It is the number of plays of each track unless the
+            model defines another order.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, artist_weight: float) -> None:
+        self.num_tracks, self.artist_of = len(vocabulary.catalog), vocabulary.catalog.artist_of
+        self.artist_weight, self.order = artist_weight, vocabulary.plays
+
+    @abstractmethod
+    def count(self, listens: Listens) -> csr_array:
+        """Compute the scores of all pairs of tracks.
+
+        Args:
+            listens: the events of the training sessions.
+
+        Returns:
+            Scores of candidates (columns) for queries (rows), N × N; positive where there is one.
+        """
+
+
 @settings("model")
-class Popular:
+class Popular(Counter):
     """Popularity: no track has a score, therefore all tracks are ranked by their plays.
 
     Plays are counted and shares played are not. Plays also decide between equal scores of every other model. With an
-    `artist_weight` above 0, the tracks of the artist of the query come first. For `half_life` sessions are in the order
-    in which they began, or in the order of the file where the source has no clock.
+    `artist_weight` above 0, the tracks of the artist of the query come first.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -41,33 +70,16 @@ class Popular:
         InputError: a setting is out of range.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        half_life: Annotated[
-            float | None,
-            Setting("a play counts half after it", above=0, hint="it is a number of sessions; null switches it off"),
-        ] = None,
-        artist_weight: ArtistWeight = 0.0,
-    ) -> None:
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self.order = vocabulary.plays if half_life is None else _recent(vocabulary, half_life)
+    def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
+        super().__init__(vocabulary, artist_weight)
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
-        """Return no scores; the order of the plays remains.
-
-        Args:
-            listens: ignored.
-
-        Returns:
-            An empty N × N matrix.
-        """
+        """Return no scores; the order of the plays remains."""
         return no_scores(self.num_tracks)
 
 
 @settings("model")
-class ArtistPopular:
+class ArtistPopular(Popular):
     """Popularity of the artist: tracks in the order of the plays of all tracks of their artist, then of their own.
 
     A new track of a popular artist comes before the tracks of less popular ones, whatever the query. With an
@@ -81,25 +93,14 @@ class ArtistPopular:
     """
 
     def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        plays, artist_of = vocabulary.plays, vocabulary.catalog.artist_of
-        of_artist = np.bincount(artist_of, plays)[artist_of]
-        self.order = _places(of_artist, plays)
-
-    def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
-        """Return no scores; the order of the plays remains.
-
-        Args:
-            listens: ignored.
-
-        Returns:
-            An empty N × N matrix.
-        """
-        return no_scores(self.num_tracks)
+        super().__init__(vocabulary, artist_weight=artist_weight)
+        both = np.bincount(self.artist_of, vocabulary.plays)[self.artist_of], vocabulary.plays
+        _, place = np.unique(np.stack(both, axis=1), axis=0, return_inverse=True)
+        self.order = place.reshape(-1).astype(np.int64)
 
 
 @settings("model")
-class AttributeNeighbours:
+class AttributeNeighbours(Counter):
     """The tracks with the most similar values of an attribute, such as tags, whatever was played together.
 
     The score is the cosine of two tracks, each a vector with `log(N / tracks that have the value)` for each of its
@@ -122,42 +123,34 @@ class AttributeNeighbours:
         num_neighbours: NumNeighbours = 500,
         artist_weight: ArtistWeight = 0.0,
     ) -> None:
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self.order = vocabulary.plays
+        super().__init__(vocabulary, artist_weight)
         self._num_neighbours, self._attribute = num_neighbours, attribute
-        self._attributes = vocabulary.catalog.attributes
+        self._with_values = {
+            name: one for name, one in vocabulary.catalog.attributes.items() if isinstance(one, Values)
+        }
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - attributes do not depend on what was played
         """Find the best candidates of each track.
 
-        Args:
-            listens: ignored.
-
-        Returns:
-            Scores of the kept candidates (columns) of each query (rows), N × N.
-
         Raises:
             InputError: the data have no such attribute.
         """
-        values = self._attributes.get(self._attribute)
-        if not isinstance(values, Values):
-            has = ", ".join(name for name, one in self._attributes.items() if isinstance(one, Values))
+        if (values := self._with_values.get(self._attribute)) is None:
             raise InputError(
                 f"model.attribute: the data have no attribute {self._attribute!r} with values, they have "
-                f"{has or 'none'}; give datamodule.attributes, or another model.attribute"
+                f"{', '.join(self._with_values) or 'none'}; give datamodule.attributes, or another model.attribute"
             )
         rarity = np.log(self.num_tracks / np.maximum(values.tracks_of_values(), 1))
         track = np.repeat(np.arange(self.num_tracks), values.counts)
         weight = rarity[values.values]
-        norms = np.sqrt(np.bincount(track, weight**2, self.num_tracks))
-        weight /= np.maximum(norms[track], 1e-12)
+        weight /= np.maximum(np.sqrt(np.bincount(track, weight**2, self.num_tracks))[track], 1e-12)
         table = csr_array((weight, (track, values.values)), shape=(self.num_tracks, len(values.names)))
         by_value = table.T.tocsr()
         return best_candidates(lambda rows: csr_array(table[rows] @ by_value), self._num_neighbours, order=self.order)
 
 
 @settings("model")
-class Rules:
+class Rules(Counter):
     """Sequential rules: how often `following` came after `previous` within a few places of a session.
 
     The weight of one occurrence is the product of the weights of the two events and of a factor that falls with their
@@ -184,47 +177,31 @@ class Rules:
         ] = 10,
         decay: Annotated[
             float | Literal["inverse"],
-            Setting(
-                "weight of a distance", above=0, most=1, hint="it is inverse for 1/distance, or r for r^(distance-1)"
-            ),
+            Setting("weight of a distance d", above=0, most=1, hint="it is inverse for 1/d, or r for r^(d-1)"),
         ] = "inverse",
         reverse_weight: Annotated[
             float, Setting('weight of "a, b" for the rule b → a', least=0, most=1, hint="1 makes rules symmetric")
         ] = 0.0,
         artist_weight: ArtistWeight = 0.0,
     ) -> None:
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self.order = vocabulary.plays
+        super().__init__(vocabulary, artist_weight)
         self._window, self._decay, self._reverse_weight = window, decay, reverse_weight
 
     def count(self, listens: Listens) -> csr_array:
-        """Sum the weights of the occurrences of each rule.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Score of each rule previous (row) → following (column), N × N.
-        """
-        weight = _weights(listens)
-        total = no_scores(self.num_tracks)
-        for distance in range(1, self._window + 1):
-            together = listens.session[distance:] == listens.session[:-distance]
-            if not together.any():
-                break
+        """Sum the weights of the occurrences of each rule previous (row) → following (column)."""
+        weight, total = _weights(listens), no_scores(self.num_tracks)
+        for distance, together in _together(listens, self._window):
             previous, following = listens.track[:-distance][together], listens.track[distance:][together]
-            value = (weight[:-distance] * weight[distance:])[together] * self._of_distance(distance)
+            of_distance = 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
+            value = (weight[:-distance] * weight[distance:])[together] * of_distance
             total = total + csr_array((value, (previous, following)), shape=total.shape)
         if self._reverse_weight:
             total = total + self._reverse_weight * total.T.tocsr()
         return total.astype(np.float32)
 
-    def _of_distance(self, distance: int) -> float:
-        return 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
-
 
 @settings("model")
-class Neighbours:
+class Neighbours(Counter):
     """Item-based nearest neighbours: how many sessions two tracks share, at any place in the session.
 
     The score is `Σ x_q·x_c·length^(-length_power) / ((‖q‖·‖c‖)^norm_power + shrinkage)`, summed over the sessions. Here
@@ -265,64 +242,118 @@ class Neighbours:
         ] = 0.0,
         artist_weight: ArtistWeight = 0.0,
     ) -> None:
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self.order = vocabulary.plays
+        super().__init__(vocabulary, artist_weight)
         self._num_neighbours, self._shrinkage = num_neighbours, shrinkage
         self._norm_power, self._length_power = norm_power, length_power
 
     def count(self, listens: Listens) -> csr_array:
-        """Find the best candidates of each track.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Scores of the kept candidates (columns) of each query (rows), N × N.
-        """
+        """Find the best candidates of each track."""
         played = session_weights(listens, self.num_tracks)
         session = np.repeat(np.arange(played.shape[0]), np.diff(played.indptr))
-        length = np.sqrt(np.bincount(session, played.data**2))
-        played.data *= length[session] ** (-self._length_power / 2)
+        played.data *= np.sqrt(np.bincount(session, played.data**2))[session] ** (-self._length_power / 2)
         norms = np.sqrt(np.bincount(played.indices, played.data**2, self.num_tracks))
         by_track = played.T.tocsr()
 
         def similar(rows: Int64[np.ndarray, "B"]) -> csr_array:
             together = csr_array(by_track[rows] @ played)
-            of_query = np.repeat(norms[rows], np.diff(together.indptr))
-            together.data /= (of_query * norms[together.indices]) ** self._norm_power + self._shrinkage
+            together.data /= (
+                np.repeat(norms[rows], np.diff(together.indptr)) * norms[together.indices]
+            ) ** self._norm_power + self._shrinkage
             return together
 
         return best_candidates(similar, self._num_neighbours, order=self.order)
 
 
-def no_scores(num_tracks: int) -> csr_array:
-    """Build a score matrix without entries.
+@settings("model")
+class ShareMeans(Counter):
+    """Mean share played of a candidate after a query, minus the mean of all pairs, shrunk where there are few events.
+
+    `score(q, c) = Σ w·(share of c − mean share) / (Σ w + shrinkage)`, summed over the events of c with q at most
+    `window` places before them in the session; w is the share played of q, and the mean is of all these events with
+    the same weights. Dividing by the number of events makes it
+    independent of how often a recommender played c. Only scores above 0 are kept. With `level=artist` both tracks are
+    replaced by their artists: all tracks of an artist then have the same score, and plays decide among them.
 
     Args:
-        num_tracks: number of tracks in the catalogue (N).
+        vocabulary: the catalogue and what the training data shows of it.
 
-    Returns:
-        An empty N × N matrix.
+    Raises:
+        InputError: a setting is out of range, or the source does not report shares.
     """
-    empty = np.empty(0, np.int64)
-    return csr_array((np.empty(0, np.float32), (empty, empty)), shape=(num_tracks, num_tracks))
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        level: Annotated[
+            Literal["track", "artist"], Setting("whether pairs of tracks have means, or pairs of artists")
+        ] = "track",
+        window: Annotated[int, Setting("largest distance in a session", least=1)] = 10,
+        shrinkage: Annotated[
+            float,
+            Setting("mean events added to each pair", above=0, hint="near 0 a track heard once ranks first"),
+        ] = 20.0,
+        num_neighbours: NumNeighbours = 500,
+        artist_weight: ArtistWeight = 0.0,
+    ) -> None:
+        if vocabulary.mean_played_ratio is None:
+            raise InputError("model=share_means compares shares played, but this source has none; use model=rules")
+        super().__init__(vocabulary, artist_weight)
+        self._unit_of = np.arange(self.num_tracks) if level == "track" else self.artist_of
+        self._window, self._shrinkage, self._num_neighbours = window, shrinkage, num_neighbours
+
+    def count(self, listens: Listens) -> csr_array:
+        """Compute the scores of a candidate (column) after a query (row). Events without a share are left out."""
+        above = self._above_mean(listens.where(~np.isnan(listens.played_ratio)))
+        of_unit = csr_array((np.ones(self.num_tracks, np.float32), (self._unit_of, np.arange(self.num_tracks))))
+        return best_candidates(
+            lambda rows: csr_array(above[self._unit_of[rows]] @ of_unit), self._num_neighbours, order=self.order
+        )
+
+    def _above_mean(self, listens: Listens) -> csr_array:
+        """The positive scores of all pairs of tracks, or of all pairs of artists."""
+        unit, share = self._unit_of[listens.track], listens.played_ratio.astype(np.float64)
+        num_units = int(self._unit_of.max()) + 1
+        pairs, heard, played = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
+        for distance, together in _together(listens, self._window):
+            counts = together & (share[:-distance] > 0)
+            pairs.append(unit[:-distance][counts] * num_units + unit[distance:][counts])
+            heard.append(share[:-distance][counts])
+            played.append(share[distance:][counts])
+        pair, place = np.unique(np.concatenate(pairs), return_inverse=True)
+        weight, following = np.concatenate(heard), np.concatenate(played)
+        mean = float(weight @ following / max(weight.sum(), 1e-9))
+        score = np.bincount(place, weight * (following - mean), len(pair)) / (
+            np.bincount(place, weight, len(pair)) + self._shrinkage
+        )
+        kept = score > 0
+        entries = score[kept].astype(np.float32), np.divmod(pair[kept], num_units)
+        return csr_array(entries, shape=(num_units, num_units))
+
+
+def of_artists(queries: csr_array, artist_of: Int64[np.ndarray, "N"]) -> csr_array:
+    """Give the weight of each track of queries, B × N, to all tracks by its artist, itself included."""
+    num_tracks = len(artist_of)
+    by_artist = csr_array((np.ones(num_tracks, np.float32), (np.arange(num_tracks), artist_of)))
+    return csr_array(csr_array(queries @ by_artist) @ by_artist.T.tocsr())
 
 
 def _weights(listens: Listens) -> Float64[np.ndarray, "E"]:
     return np.nan_to_num(listens.played_ratio.astype(np.float64), nan=1.0)
 
 
-def _recent(vocabulary: Vocabulary, half_life: float) -> Int64[np.ndarray, "N"]:
-    """Place of each track in the order of its plays with half-life; plays without it decide ties. Higher is better."""
-    sessions, session = np.unique(vocabulary.listens.session, return_inverse=True)
-    weights = np.exp2((session - len(sessions) + 1) / half_life)
-    return _places(np.bincount(vocabulary.listens.track, weights, len(vocabulary.catalog)), vocabulary.plays)
+def played_enough(listens: Listens, least_played: float) -> Listens:
+    """The events whose share played is not smaller."""
+    return listens.where(~(listens.played_ratio < np.float32(least_played)))
 
 
-def _places(first: Float64[np.ndarray, "N"], second: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
-    """Place of each track in the order of one number, and of another where that is equal; higher is better."""
-    _, place = np.unique(np.stack([first, second], axis=1), axis=0, return_inverse=True)
-    return place.reshape(-1).astype(np.int64)
+def _together(listens: Listens, window: int) -> Iterator[tuple[int, Bool[np.ndarray, "_"]]]:
+    """Each distance in a session up to `window` that occurs, and which events have one so far behind them."""
+    for distance in range(1, window + 1):
+        together = listens.session[distance:] == listens.session[:-distance]
+        if not together.any():
+            return
+        yield distance, together
 
 
 def session_weights(listens: Listens, num_tracks: int) -> csr_array:
@@ -361,8 +392,7 @@ def best_candidates(
         line, column = np.repeat(np.arange(len(rows)), np.diff(table.indptr)), table.indices.astype(np.int64)
         other = column != rows[line]
         line, column, value = line[other], column[other], table.data[other].astype(np.float32)
-        best = np.lexsort((-order[column], -value, line))
-        kept = best[np.arange(len(line)) - np.searchsorted(line, line) < num_kept]
+        kept = best_of_lines(line, num_kept, value, order[column])
         blocks.append((value[kept], rows[line[kept]], column[kept]))
     value, row, column = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))

@@ -1,76 +1,32 @@
 """The `LightningModule` of every baseline: it counts once and ranks by the counts.
 
-N tracks in the catalogue, Q queries, K candidates of a list, B queries in a block.
+N tracks in the catalogue, Q queries, B queries in a block.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor
 from torch.optim import Optimizer
 
-from segue.catalog import Listens, Vocabulary
+from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.baselines.counting import no_scores
+from segue.models.baselines.counting import Counter, of_artists
+from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Context, OnBlock
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.ranks import ranks_of_scores
-from segue.models.retrieval.sparse import sparse_lists, top_k
+from segue.models.retrieval.sparse import no_scores, sparse_lists
 
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
-
-
-@runtime_checkable
-class Counter(Protocol):
-    """A baseline model: it computes scores from training sessions. It is built from the vocabulary and its settings.
-
-    Attributes:
-        artist_weight: added to the score of every track by the artist of the query, at least 0.
-        order: decides between equal scores, the higher value first. It is the number of plays of each track unless the
-            model defines another order.
-    """
-
-    artist_weight: float
-    order: Int64[np.ndarray, "N"]
-
-    def count(self, listens: Listens) -> csr_array:
-        """Compute the scores of all pairs of tracks.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Scores of candidates (columns) for queries (rows), N × N; positive where there is one.
-        """
-        ...
-
-
-@runtime_checkable
-class SessionCounter(Protocol):
-    """A `Counter` that weights the tracks of a session itself. What it counts need not be a matrix of pairs."""
-
-    def scores(
-        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"]
-    ) -> csr_array:
-        """Score the candidates of a block of queries.
-
-        Args:
-            counts: what `count` returned.
-            rows: rows of the tracks heard, newest first; -1 where a session is shorter.
-            shares: share of each that was played; NaN where unknown.
-
-        Returns:
-            Scores, B × N; positive where there is one. They include those by artists.
-        """
-        ...
 
 
 class Baseline(LightningModule):
@@ -144,40 +100,19 @@ class Baseline(LightningModule):
             among=among,
         )
 
-    def top(
-        self, query_rows: Int64[np.ndarray, "Q"], k: int, on_block: OnBlock
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each query.
-
-        Args:
-            query_rows: rows of the queries.
-            k: length of a list, 1 <= k < N.
-            on_block: reports progress.
-
-        Returns:
-            Rows of the candidates, best first, and their scores; see `retrieval.sparse.top_k`.
-        """
-        return top_k(scores=self._scores, plays=self._model.order, query_rows=query_rows, k=k, on_block=on_block)
-
     def lists(
         self,
         k: int,
+        rows: Int64[np.ndarray, "Q"] | None = None,
         *,
-        recall: float | None,  # noqa: ARG002 - a track has few scores, therefore exact lists are fast
-        plan: Mapping[str, np.ndarray] | None,  # noqa: ARG002
+        recall: float | None = None,  # noqa: ARG002 - a track has few scores, therefore exact lists are fast
+        plan: Mapping[str, np.ndarray] | None = None,  # noqa: ARG002
     ) -> ListSearch:
-        """Prepare a search for the lists of all tracks. They are exact, because exact search is fast enough.
-
-        Args:
-            k: length of a list, 1 <= k < N.
-            recall: ignored.
-            plan: ignored.
-
-        Returns:
-            The search.
-        """
+        """Prepare a search for lists. They are exact, because exact search is fast enough."""
         order = self._model.order
-        return sparse_lists(scores=self._scores, plays=order, query_rows=np.arange(len(order)), k=k)
+        return sparse_lists(
+            scores=self._scores, plays=order, query_rows=np.arange(len(order)) if rows is None else rows, k=k
+        )
 
     def lists_digest(self) -> str:
         """Return a digest of the scores and of the order of tracks without any.
@@ -193,15 +128,18 @@ class Baseline(LightningModule):
             return self._scores_of(Histories.of_tracks(rows))
         scores = csr_array(self._counts[rows])
         if weight := self._model.artist_weight:
-            scores = csr_array(scores + weight * _same_artist(self._vocabulary.catalog.artist_of, rows))
+            places = np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)
+            artists = of_artists(csr_array(places, shape=scores.shape), self._vocabulary.catalog.artist_of)
+            artists.sort_indices()  # sums of scores are then the same to the last digit
+            scores = csr_array(scores + weight * artists)
         return scores
 
     def _scores_of(self, histories: Histories) -> csr_array:
         """The scores of all tracks for each history."""
         model = self._model
-        if self.context.is_last and not isinstance(model, SessionCounter):
-            return self._scores(histories.previous)
         if self.context.is_last:
+            if not isinstance(model, SessionCounter):
+                return self._scores(histories.previous)
             histories = Histories.of_tracks(histories.previous)
         rows, shares = histories.newest(1 if self.context.is_last else self.context.max_length)
         if isinstance(model, SessionCounter):
@@ -247,31 +185,9 @@ class Baseline(LightningModule):
         Args:
             batch: ignored.
         """
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        optimizer.step()
+        self.optimizers().step()  # type: ignore[union-attr]  # there is one
 
     def validation_step(self, batch: Any, _: int) -> None:
-        """Do nothing: `callbacks/ranking_metrics.py` computes all metrics.
+        """Do nothing: `callbacks/ranking_metrics.py` computes all metrics."""
 
-        Args:
-            batch: ignored.
-        """
-
-    def test_step(self, batch: Any, _: int) -> None:
-        """Do nothing: `callbacks/ranking_metrics.py` computes all metrics.
-
-        Args:
-            batch: ignored.
-        """
-
-
-def _same_artist(artist_of: Int64[np.ndarray, "N"], rows: Int64[np.ndarray, "B"]) -> csr_array:
-    """Matrix of 1 where a track (column) is by the artist of the query (row), including the query itself."""
-    by_artist = np.argsort(artist_of, kind="stable")
-    sizes = np.bincount(artist_of)
-    size = sizes[artist_of[rows]]
-    starts = np.concatenate([[0], np.cumsum(size)])
-    first = (np.cumsum(sizes) - sizes)[artist_of[rows]]
-    tracks = by_artist[np.arange(starts[-1]) + np.repeat(first - starts[:-1], size)]
-    return csr_array((np.ones(len(tracks), np.float32), tracks, starts), shape=(len(rows), len(artist_of)))
+    test_step = validation_step

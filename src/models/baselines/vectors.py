@@ -3,7 +3,9 @@
 N tracks in the catalogue, M of them with a vector (R with those of artists), D embedding width.
 """
 
+import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,8 +16,15 @@ from torch.nn.functional import normalize
 
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
-from segue.models.baselines.counting import ArtistWeight, LeastPlayed, NumNeighbours, session_weights
-from segue.models.retrieval.sparse import largest_positive
+from segue.models.baselines.counting import (
+    ArtistWeight,
+    Counter,
+    LeastPlayed,
+    NumNeighbours,
+    played_enough,
+    session_weights,
+)
+from segue.models.retrieval.sparse import largest_positive, no_scores
 from segue.settings import Setting, settings
 
 Dim = Annotated[int, Setting("width of a vector, without a bias", least=1)]
@@ -27,7 +36,7 @@ Seed = Annotated[int, Setting("decides the initial vectors and the samples", lea
 
 
 @settings("model")
-class Item2Vec:
+class Item2Vec(Counter):
     """Skip-gram with negative sampling: sessions are sentences and tracks are words. Neighbours by cosine.
 
     With a `negative_exponent` below 0, rare tracks are drawn more often as negatives. Words have no weights, therefore
@@ -59,9 +68,7 @@ class Item2Vec:
         ] = -0.5,
         subsample: Annotated[
             float,
-            Setting(
-                "tracks with a larger share of all events are drawn less", least=0, most=1, hint="0 switches it off"
-            ),
+            Setting("tracks with a larger share of events are drawn less", least=0, most=1, hint="0 switches it off"),
         ] = 1e-5,
         epochs: Annotated[int, Setting("number of passes over the sessions", least=1)] = 110,
         lr: Annotated[float, Setting("initial learning rate", above=0, hint="0.025 is usual")] = 0.025,
@@ -72,16 +79,10 @@ class Item2Vec:
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
-        try:
-            from gensim.models import Word2Vec
-        except ModuleNotFoundError:
-            raise InputError("model=item2vec needs gensim; install it with: pip install -e '.[rivals]'") from None
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self.order = vocabulary.plays
-        self._num_neighbours, self._least_played = num_neighbours, least_played
-        self._artist_of = vocabulary.catalog.artist_of if artist_mean else None
-        self._learn: Callable[[list[list[str]]], Any] = lambda sentences: Word2Vec(
-            sentences,
+        super().__init__(vocabulary, artist_weight)
+        self._num_neighbours, self._least_played, self._has_means = num_neighbours, least_played, artist_mean
+        self._learn: Callable[[list[list[str]]], Any] = partial(
+            _library("gensim.models", "item2vec").Word2Vec,
             sg=1,
             vector_size=dim,
             window=window,
@@ -96,28 +97,63 @@ class Item2Vec:
         )
 
     def count(self, listens: Listens) -> csr_array:
-        """Learn vectors and find the best candidates of each track.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Scores of the kept candidates (columns) of each query (rows), N × N.
-        """
-        played = listens.where(~(listens.played_ratio < self._least_played))
-        words = played.track.astype(str).tolist()
-        ends = [*(np.flatnonzero(np.diff(played.session)) + 1).tolist(), len(words)]
-        if not words:
-            return _nearest(played.track, np.empty((0, 1), np.float32), self.num_tracks, self._num_neighbours)
-        vectors = self._learn([words[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]).wv
+        """Learn vectors and find the best candidates of each track."""
+        played = played_enough(listens, self._least_played)
+        words, starts = played.track.astype(str), 1 + np.flatnonzero(np.diff(played.session))
+        if not len(words):
+            return no_scores(self.num_tracks)
+        vectors = self._learn([sentence.tolist() for sentence in np.split(words, starts)]).wv
         rows, units = np.array(vectors.index_to_key, np.int64), vectors.get_normed_vectors()
-        if self._artist_of is not None:
-            rows, units = _with_means(rows, units, self._artist_of)
+        if self._has_means:
+            rows, units = _with_means(rows, units, self.artist_of)
         return _nearest(rows, units, self.num_tracks, self._num_neighbours)
 
 
+class _Factorised(Counter):
+    """Vectors of tracks that implicit learns from the matrix sessions × tracks. Tracks without plays have none.
+
+    Args:
+        vocabulary: the catalogue and what the training data shows of it.
+        build: builds what learns them.
+        artist_weight: as for every baseline.
+        num_neighbours: number of best candidates that are kept for each track.
+        similarity: `cosine` or `inner`.
+        least_played: events with a smaller share played are dropped.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        build: Callable[[], Any],
+        artist_weight: float,
+        num_neighbours: int,
+        similarity: str,
+        least_played: float = 0.0,
+    ) -> None:
+        super().__init__(vocabulary, artist_weight)
+        self._build, self._num_neighbours, self._similarity = build, num_neighbours, similarity
+        self._least_played = least_played
+
+    def count(self, listens: Listens) -> csr_array:
+        """Learn vectors and find the best candidates of each track."""
+        played = session_weights(played_enough(listens, self._least_played), self.num_tracks)
+        rows = np.unique(played.indices).astype(np.int64)
+        if len(rows) < 2:  # no neighbour and no negative sample
+            return no_scores(self.num_tracks)
+        sessions = np.flatnonzero(np.diff(played.indptr))
+        from threadpoolctl import threadpool_limits  # a dependency of implicit
+
+        with threadpool_limits(1, "blas"):  # implicit recommends it
+            model = self._build()
+            model.fit(csr_matrix(played[sessions][:, rows].astype(np.float32)), show_progress=False)
+        vectors = np.asarray(model.item_factors, np.float32)
+        if self._similarity == "cosine":
+            vectors = normalize(torch.from_numpy(vectors)).numpy()
+        return _nearest(rows, vectors, self.num_tracks, self._num_neighbours)
+
+
 @settings("model")
-class Als:
+class Als(_Factorised):
     """Alternating least squares on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
     Args:
@@ -139,25 +175,15 @@ class Als:
         regularization: Regularization = 0.01,
         confidence: Annotated[
             float,
-            Setting(
-                "weight of an event, times its share played",
-                above=0,
-                hint="the weight of a track that was not played is 1",
-            ),
+            Setting("weight of an event, times its share played", above=0, hint="that of a track not played is 1"),
         ] = 1.0,
         epochs: Annotated[int, Setting("number of alternating steps", least=1)] = 15,
         similarity: Similarity = "cosine",
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
-        try:
-            from implicit.cpu.als import AlternatingLeastSquares
-        except ModuleNotFoundError:
-            raise InputError("model=als needs implicit; install it with: pip install -e '.[rivals]'") from None
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self.order = vocabulary.plays
-        self._num_neighbours, self._normalise = num_neighbours, similarity == "cosine"
-        self._build: Callable[[], Any] = lambda: AlternatingLeastSquares(
+        build = partial(
+            _library("implicit.cpu.als", "als").AlternatingLeastSquares,
             factors=dim,
             regularization=regularization,
             alpha=confidence,
@@ -165,22 +191,11 @@ class Als:
             random_state=seed,
             num_threads=1,  # with more, the same seed gives different vectors
         )
-
-    def count(self, listens: Listens) -> csr_array:
-        """Learn vectors and find the best candidates of each track.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Scores of the kept candidates (columns) of each query (rows), N × N.
-        """
-        played = session_weights(listens, self.num_tracks)
-        return _factorised(self._build, played, self._normalise, self._num_neighbours)
+        super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity)
 
 
 @settings("model")
-class Bpr:
+class Bpr(_Factorised):
     """Bayesian personalised ranking on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
     The bias of a track is one more number of its vector, as in `similar_items` of implicit.
@@ -209,15 +224,8 @@ class Bpr:
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
-        try:
-            from implicit.cpu.bpr import BayesianPersonalizedRanking
-        except ModuleNotFoundError:
-            raise InputError("model=bpr needs implicit; install it with: pip install -e '.[rivals]'") from None
-        self.num_tracks, self.artist_weight = len(vocabulary.catalog), artist_weight
-        self.order = vocabulary.plays
-        self._num_neighbours, self._least_played = num_neighbours, least_played
-        self._normalise = similarity == "cosine"
-        self._build: Callable[[], Any] = lambda: BayesianPersonalizedRanking(
+        build = partial(
+            _library("implicit.cpu.bpr", "bpr").BayesianPersonalizedRanking,
             factors=dim,
             learning_rate=lr,
             regularization=regularization,
@@ -225,36 +233,16 @@ class Bpr:
             random_state=seed,
             num_threads=1,  # with more, the same seed gives different vectors
         )
-
-    def count(self, listens: Listens) -> csr_array:
-        """Learn vectors and find the best candidates of each track.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Scores of the kept candidates (columns) of each query (rows), N × N.
-        """
-        played = session_weights(listens.where(~(listens.played_ratio < self._least_played)), self.num_tracks)
-        return _factorised(self._build, played, self._normalise, self._num_neighbours)
+        super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity, least_played)
 
 
-def _factorised(build: Callable[[], Any], played: csr_array, normalised: bool, num_kept: int) -> csr_array:
-    """Nearest tracks by the item vectors that implicit learns; tracks without plays have no vector."""
-    num_tracks = played.shape[1]
-    rows = np.unique(played.indices).astype(np.int64)
-    if len(rows) < 2:  # no neighbour and no negative sample
-        return _nearest(rows[:0], np.empty((0, 1), np.float32), num_tracks, num_kept)
-    sessions = np.flatnonzero(np.diff(played.indptr))
-    from threadpoolctl import threadpool_limits  # a dependency of implicit
-
-    with threadpool_limits(1, "blas"):  # implicit recommends it
-        model = build()
-        model.fit(csr_matrix(played[sessions][:, rows].astype(np.float32)), show_progress=False)
-    vectors = np.asarray(model.item_factors, np.float32)
-    if normalised:
-        vectors = normalize(torch.from_numpy(vectors)).numpy()
-    return _nearest(rows, vectors, num_tracks, num_kept)
+def _library(module: str, model: str) -> Any:
+    """A module of a library that only some baselines need."""
+    library = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise InputError(f"model={model} needs {library}; install it with: pip install -e '.[rivals]'") from None
 
 
 def _with_means(
@@ -266,8 +254,9 @@ def _with_means(
     lengths = np.linalg.norm(sums, axis=1)
     others = np.setdiff1d(np.arange(len(artist_of)), rows)
     others = others[lengths[artist_of[others]] > 0]
-    means = sums[artist_of[others]] / lengths[artist_of[others], None]
-    return np.concatenate([rows, others]), np.concatenate([units, means])
+    return np.concatenate([rows, others]), np.concatenate(
+        [units, (sums[artist_of[others]] / lengths[artist_of[others], None])]
+    )
 
 
 def _nearest(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from segue.errors import InputError
 from segue.models.contracts import Queries
+from segue.models.retrieval.sparse import no_scores
 
 TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
@@ -129,8 +130,7 @@ def ranks_of_vectors(
             of_target = scores[:num_lines].gather(1, target[query, None])
             margin = TIE * of_target.abs().clamp(min=1)
             above = _count(torch.gt, scores[:num_lines], of_target + margin)
-            not_below = _count(torch.ge, scores[:num_lines], of_target - margin)
-            ranks[start + query.cpu().numpy()] = _rank(above, not_below)
+            ranks[start + query.cpu().numpy()] = _rank(above, _count(torch.ge, scores[:num_lines], of_target - margin))
         on_block(len(target))
     return ranks
 
@@ -254,11 +254,12 @@ def ranks_by_plays(
     Returns:
         Rank of each `following`, in [1, N-1].
     """
-
-    def no_scores(first: int, end: int) -> csr_array:
-        return csr_array(np.zeros((end - first, 0), np.float32), shape=(end - first, len(plays)))
-
-    return ranks_of_scores(scores=no_scores, plays=plays, previous=previous, following=following)
+    return ranks_of_scores(
+        scores=lambda first, end: no_scores(len(plays), end - first),
+        plays=plays,
+        previous=previous,
+        following=following,
+    )
 
 
 def ranks_by_counts(
@@ -279,16 +280,14 @@ def ranks_by_counts(
         Rank of each `following`, in [1, N-1].
     """
     num_tracks = len(previous_counts)
-    ranks, nothing = np.empty(len(previous)), np.zeros(num_tracks, np.int64)
-    rows, group = np.unique(previous), np.full(num_tracks, -1)
+    ranks, nothing, group = np.empty(len(previous)), np.zeros(num_tracks, np.int64), np.full(num_tracks, -1)
+    rows = np.unique(previous)
     group[rows] = np.cumsum(previous_counts[rows]) // _PAIRS_AT_ONCE
     for number in np.unique(group[rows]):  # some query tracks at a time, so that their pairs fit into memory
-        is_in = group == number
-        chosen = [(before[kept], after[kept]) for before, after in pairs() for kept in [is_in[before]]]
+        chosen = [(before[kept], after[kept]) for before, after in pairs() for kept in [group[before] == number]]
         before, after = (np.concatenate(column) for column in zip(*chosen, strict=True))
-        once = np.ones(len(before), np.float32)
-        counts: csr_array = csr_array((once, (before, after)), shape=(num_tracks, num_tracks))
-        of = np.flatnonzero(is_in[previous])
+        counts = csr_array((np.ones(len(before), np.float32), (before, after)), shape=(num_tracks, num_tracks))
+        of = np.flatnonzero(group[previous] == number)
         scores = partial(_rows_of, counts, previous[of])
         ranks[of] = ranks_of_scores(scores=scores, plays=nothing, previous=previous[of], following=following[of])
     return ranks

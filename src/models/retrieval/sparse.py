@@ -1,4 +1,4 @@
-"""Best candidates from a sparse score matrix; `exact.py` does the same from vectors.
+"""Best candidates from a sparse score matrix; `nearest.py` does the same from vectors.
 
 N tracks in the catalogue, Q queries, K candidates of a list, B queries in a block, E scores in a block. Scores are
 positive. Candidates are sorted by score, and candidates without a score come last. Among equal scores the track with
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -22,38 +22,10 @@ Scores = Callable[[Int64[np.ndarray, "B"]], csr_array]
 """Takes rows of queries and returns their scores, B × N."""
 
 
-def top_k(
-    *,
-    scores: Scores,
-    plays: Int64[np.ndarray, "N"],
-    query_rows: Int64[np.ndarray, "Q"],
-    k: int,
-    on_block: Callable[[int], None] = lambda _: None,
-    block: int = 512,
-) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-    """Find the K best candidates of each query.
-
-    Args:
-        scores: computes the scores of queries.
-        plays: popularity of every track.
-        query_rows: rows to build lists for.
-        k: length of each list, 1 <= k < N.
-        on_block: called with the number of queries done after each block.
-        block: number of queries scored at once.
-
-    Returns:
-        Rows of the candidates, best first, and their scores; the score is 0 where there is none.
-
-    Raises:
-        InputError: `k` is not in [1, N-1].
-    """
-    return sparse_lists(scores=scores, plays=plays, query_rows=query_rows, k=k, block=block).collect(on_block)
-
-
 def sparse_lists(
     *, scores: Scores, plays: Int64[np.ndarray, "N"], query_rows: Int64[np.ndarray, "Q"], k: int, block: int = 512
 ) -> ListSearch:
-    """Prepare the search for the lists of `top_k`.
+    """Prepare the search for the K best candidates of each query; a score is 0 where there is none.
 
     Args:
         scores: computes the scores of queries.
@@ -73,42 +45,38 @@ def sparse_lists(
     place = np.empty_like(by_plays)
     place[by_plays] = np.arange(len(plays))
 
-    def search(nth: int) -> ListBlock:
-        start = nth * block
-        query = query_rows[start : start + block]
-        rows, list_scores = np.empty((len(query), k), np.int64), np.zeros((len(query), k), np.float32)
-        line, candidate, score = _scored(scores, query)
-        best = np.lexsort((place[candidate], -score, line))
-        line, candidate, score = line[best], candidate[best], score[best]
-        nth_of_line = np.arange(len(line)) - np.searchsorted(line, line)
-        kept = nth_of_line < k
-        rows[line[kept], nth_of_line[kept]] = candidate[kept]
-        list_scores[line[kept], nth_of_line[kept]] = score[kept]
-        # A list with n < k scores is filled with the k - n most played tracks that are neither in it nor its query.
-        # They are among the first k + 1 tracks by plays.
-        free = np.ones((len(query), k + 1), bool)
-        popular = place[candidate] <= k
-        free[line[popular], place[candidate[popular]]] = False
-        popular = place[query] <= k
-        free[popular, place[query[popular]]] = False
-        nth_free = free.cumsum(1) - 1 + np.bincount(line, minlength=len(query))[:, None]
-        lines, places = (free & (nth_free < k)).nonzero()
-        rows[lines, nth_free[lines, places]] = by_plays[places]
-        return ListBlock(np.arange(start, start + len(query)), rows, list_scores)
+    def search(number: int) -> ListBlock:
+        query = query_rows[number * block :][:block]
+        table = scores(query)
+        line, candidate = np.repeat(np.arange(len(query)), np.diff(table.indptr)), table.indices.astype(np.int64)
+        scored = np.flatnonzero((candidate != query[line]) & (table.data.astype(np.float32) > 0))
+        line, candidate, score = line[scored], candidate[scored], table.data[scored].astype(np.float32)
+        # The first k + 1 tracks by plays fill up a list, without its query and those that have a score.
+        is_free, is_popular = by_plays[: k + 1] != query[:, None], place[candidate] <= k
+        is_free[line[is_popular], place[candidate[is_popular]]] = False
+        of_free, free = is_free.nonzero()
+        line, candidate = np.append(line, of_free), np.append(candidate, by_plays[free])
+        score = np.append(score, np.zeros(len(free), np.float32))
+        best = best_of_lines(line, k, score, -place[candidate])  # k of each line
+        places = number * block + np.arange(len(query))
+        return ListBlock(places, candidate[best].reshape(-1, k), score[best].reshape(-1, k))
 
     return ListSearch(num_queries=len(query_rows), k=k, num_blocks=-(-len(query_rows) // block), block=search)
 
 
-def _scored(
-    scores: Scores, query: Int64[np.ndarray, "B"]
-) -> tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"], Float32[np.ndarray, "E"]]:
-    """All candidates that have a score: place of their query in the block, their row and their score."""
-    table = scores(query)
-    line = np.repeat(np.arange(len(query)), np.diff(table.indptr))
-    candidate = table.indices.astype(np.int64)
-    score = table.data.astype(np.float32)
-    kept = (candidate != query[line]) & (score > 0)
-    return line[kept], candidate[kept], score[kept]
+def best_of_lines(line: Int64[np.ndarray, "E"], num_kept: int, *values: np.ndarray) -> Int64[np.ndarray, "_"]:
+    """Find the best entries of each line, best first.
+
+    Args:
+        line: number of the line of each entry.
+        num_kept: largest number of entries that are kept of a line.
+        values: of each entry, the higher the better; the later ones decide between equal ones.
+
+    Returns:
+        Places of the kept entries, line by line.
+    """
+    order = np.lexsort((*(-one for one in reversed(values)), line))
+    return order[np.arange(len(line)) - np.searchsorted(line[order], line[order]) < num_kept]
 
 
 def largest_positive(
@@ -135,3 +103,17 @@ def largest_positive(
         parts.append((values[line, nth].numpy(), rows[start + line.numpy()], rows[columns[line, nth].numpy()]))
     value, row, column = (np.concatenate(part) for part in zip(*parts, strict=True))
     return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))
+
+
+def no_scores(num_tracks: int, num_lines: int | None = None) -> csr_array:
+    """Build a score matrix without entries.
+
+    Args:
+        num_tracks: number of tracks in the catalogue (N).
+        num_lines: number of queries; None for all tracks.
+
+    Returns:
+        An empty matrix with a column for each track.
+    """
+    num = num_tracks if num_lines is None else num_lines
+    return csr_array(np.zeros((num, 0), np.float32), shape=(num, num_tracks))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from segue.models.retrieval.exact import to_units, top_k
+from segue.models.retrieval.nearest import lists_of_vectors, to_units
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations
 
 _BLOCK = 2048
@@ -40,9 +40,8 @@ def with_new_tracks(
     assert old.plays is not None
     num_old, num_kept = old.rows.shape
     new = torch.arange(num_old, len(queries))
-    rows, scores = top_k(
-        queries=queries, items=items[:num_old], query_rows=new, k=num_kept, plays=old.plays, on_block=on_block
-    )
+    search = lists_of_vectors(queries=queries, items=items[:num_old], query_rows=new, k=num_kept, plays=old.plays)
+    rows, scores = search.collect(on_block)
     rows, scores = np.concatenate([old.rows, rows]), np.concatenate([old.scores, scores])
     parts = []
     for start in range(0, len(rows), _BLOCK):

@@ -42,13 +42,8 @@ class Candidate:
     where: InitVar[str] = "candidate: "
 
     def __post_init__(self, where: str) -> None:
-        check_picking(
-            pick=self.pick,
-            artist_gap=self.artist_gap,
-            exploration=self.exploration,
-            exploration_plays=self.exploration_plays,
-            prefix=where,
-        )
+        picking = ("pick", "artist_gap", "exploration", "exploration_plays")
+        check_picking({name: getattr(self, name) for name in picking}, where)
 
 
 def candidate_of(

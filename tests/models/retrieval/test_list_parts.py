@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.errors import InputError
-from segue.models.retrieval import list_parts
-from segue.models.retrieval.list_parts import ListParts
-from segue.models.retrieval.lists import ListBlock, ListSearch
+from segue.models.retrieval import lists as list_parts
+from segue.models.retrieval.lists import ListBlock, ListParts, ListSearch
 
 
 def search_of(num: int, block: int, seed: int, searched: list[int]) -> tuple[ListSearch, np.ndarray, np.ndarray]:

@@ -109,12 +109,3 @@ def test_tracks_already_heard_come_below_all_others_in_their_own_order() -> None
     assert lowered[0].argsort(descending=True).tolist() == [2, 1, 3, 0]
     assert torch.equal(lowered[1], scores[1])
     assert demote(scores.clone(), heard, 1.0)[0].tolist() == [2.0, 1.0, 2.0, 4.0]
-
-
-def test_no_queries_have_no_ranks() -> None:
-    nobody = np.empty(0, np.int64)
-    items = torch.zeros(3, 2)
-    none = ranks_of_vectors(
-        queries=lambda *_: pytest.fail("nothing is asked"), items=items, following=nobody, penalty=0.0
-    )
-    assert len(none) == 0

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from segue.errors import InputError
 from segue.models.retrieval import ranks as ranking_of_tracks
 from segue.models.retrieval.ranks import ranks_of_scores
-from segue.models.retrieval.sparse import top_k
+from segue.models.retrieval.sparse import sparse_lists
 
 
 @st.composite
@@ -52,27 +51,11 @@ def test_top_k_is_the_first_part_of_the_sorted_catalogue(
     k = data.draw(st.integers(1, len(plays) - 1))
     query_rows = np.array(data.draw(st.lists(st.integers(0, len(plays) - 1), max_size=8)), np.int64)
     done: list[int] = []
-    rows, found = top_k(
-        scores=csr_array(scores).__getitem__,
-        plays=plays,
-        query_rows=query_rows,
-        k=k,
-        on_block=done.append,
-        block=block,
-    )
+    search = sparse_lists(scores=csr_array(scores).__getitem__, plays=plays, query_rows=query_rows, k=k, block=block)
+    rows, found = search.collect(done.append)
     assert sum(done) == len(rows) == len(query_rows)
     for query, line, of_line in zip(query_rows, rows, found, strict=True):
         candidates = [c for c in range(len(plays)) if c != query]
         expected = sorted(candidates, key=lambda c: (-scores[query, c], -plays[c], c))[:k]
         assert line.tolist() == expected
         assert of_line.tolist() == [scores[query, c] for c in expected]
-
-
-def test_no_queries_have_no_ranks() -> None:
-    empty, plays = np.empty(0, np.int64), np.ones(3, np.int64)
-    assert len(ranks_of_scores(scores=lambda *_: csr_array((0, 3)), plays=plays, previous=empty, following=empty)) == 0
-
-
-def test_a_list_that_the_catalogue_cannot_fill_is_refused() -> None:
-    with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 2, got 3"):
-        top_k(scores=csr_array((3, 3)).__getitem__, plays=np.ones(3, np.int64), query_rows=np.arange(3), k=3)

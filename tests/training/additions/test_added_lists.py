@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.models.retrieval.exact import top_k
 from segue.runs.recommendations import Recommendations
 from segue.training.additions.added_lists import with_new_tracks
+from tests.models.plain import top_k
 
 
 @given(data=st.data())

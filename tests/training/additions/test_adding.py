@@ -16,7 +16,6 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
-from segue.models.retrieval.exact import top_k
 from segue.runs.catalog_files import read_catalog, write_catalog, write_top_tracks
 from segue.runs.folder import as_dict
 from segue.runs.recommendations import Recommendations
@@ -25,7 +24,7 @@ from segue.training.additions.adding import add_tracks
 from tests.conftest import make_vocabulary, write_lines
 from tests.contracts.building import composed
 from tests.contracts.test_heads import HEADS
-from tests.models.plain import LAST_TRACK
+from tests.models.plain import LAST_TRACK, top_k
 
 NUM, K = 30, 5
 MODEL = ("model.dim=4", "recipe=playlists")
@@ -124,9 +123,9 @@ def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, 
         np.testing.assert_allclose(lists.scores[query, : len(rows)], scores[query, rows], atol=2e-6)
         outside = np.setdiff1d(np.arange(NUM + 4), [*rows, query])
         assert scores[query, outside].max() <= scores[query, rows].min() + 2e-6
-    assert (added.num_tracks, added.num_added, added.num_by_known_artists) == (NUM, 4, 3)
-    assert added.num_unknown == (4 if model in ("track", "contextual") else 2)
-    assert added.num_changed_lists == num_changed
+    assert (added["num_tracks"], added["num_added"], added["num_by_known_artists"]) == (NUM, 4, 3)
+    assert added["num_unknown"] == (4 if model in ("track", "contextual") else 2)
+    assert added["num_changed_lists"] == num_changed
     assert json.loads((folder / "additions.json").read_text())["num_added"] == 4
     assert (folder / "top_tracks.json").read_bytes() == (run / "top_tracks.json").read_bytes()
     if model not in ("track", "contextual"):  # 900 has the vector of its artist alone
@@ -163,7 +162,7 @@ def test_new_tracks_of_a_head_with_attributes_have_the_vectors_of_their_values(t
     catalogue = new_catalogue(tmp_path / "new.json")
     with_tags(catalogue, [*TAGS, ["new"], None, ["late", "new"], ["late"]])
     added = add_tracks(config(run, catalogue), [])
-    assert added.num_unknown == 0  # the last two are of artists without plays, and have a tag that is known
+    assert added["num_unknown"] == 0  # the last two are of artists without plays, and have a tag that is known
     catalog = read_catalog(tmp_path / "added" / "tracks.json")
     vectors = SessionVectors.read(tmp_path / "added" / FILE, catalog)
     of_run = SessionVectors.read(run / FILE, read_catalog_of(run))
@@ -187,7 +186,7 @@ def test_new_tracks_of_a_head_with_attributes_have_the_vectors_of_their_values(t
     given = OmegaConf.load(run / "config.yaml")
     given.datamodule.attributes.tags = {"kind": "values", "column": "meta.tags"}  # most_shared=0.5 is for training
     OmegaConf.save(given, run / "config.yaml")
-    assert add_tracks(again, []).num_unknown == 0
+    assert add_tracks(again, [])["num_unknown"] == 0
     again.run_dir = str(tmp_path / "third")
     with_tags(catalogue, [None] * (NUM + 4))
     write_lines(catalogue, ({**json.loads(line), "meta": None} for line in catalogue.read_text().splitlines()))
@@ -301,7 +300,7 @@ def test_a_head_of_a_trusted_package_is_built(tmp_path: Path, config: Config) ->
     with pytest.raises(InputError, match=r"build tests\.additions\.test_adding\.own_head, .*trust=tests"):
         add_tracks(asked, [])
     asked.trust = "tests"
-    assert add_tracks(asked, [f"add={run}", "trust=tests"]).num_added == 4
+    assert add_tracks(asked, [f"add={run}", "trust=tests"])["num_added"] == 4
 
 
 def own_head(*args: Any, **settings: Any) -> CosineMix:
@@ -352,7 +351,7 @@ def test_an_interruption_leaves_nothing_and_the_folder_can_be_used_again(
         with pytest.raises(KeyboardInterrupt):
             add_tracks(config(run, catalogue), [])
     assert list((tmp_path / "added").iterdir()) == []
-    assert add_tracks(config(run, catalogue), []).num_added == 4
+    assert add_tracks(config(run, catalogue), [])["num_added"] == 4
 
 
 def test_a_folder_with_added_tracks_gets_no_more(tmp_path: Path, config: Config) -> None:

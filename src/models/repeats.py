@@ -7,68 +7,54 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from segue.catalog import Listens, Vocabulary
-from segue.errors import InputError, check_number
-from segue.runs.session_vectors import MAX_LENGTH
+from segue.errors import InputError
 
-REPEATS = ("never", "always", "penalty", "auto")
-"""Whether tracks already heard are recommended again; see `Repeats`."""
 SELDOM, _FEW = 0.01, 1000
 """A track is repeated seldom where fewer than this share of training targets do it; fewer targets cannot tell."""
+MOST_REPEATED = 0.05
+"""Largest share of repeats among the training targets for which `auto` is `never`."""
 
 
 class Repeats(nn.Module):
     """One rule for tracks already heard: in the softmax, in ranks, and where a track is picked.
 
+    The rule is for tracks among the `within` newest ones: where `auto` chooses `never`, those of `seldom_repeated`,
+    otherwise all. Tracks heard before them are candidates like all others. In training it is for those of a batch's
+    history alone.
+
     Args:
         rule: `always` (they are candidates like all others), `never` (they come after all others, and are no negatives
-            in training), `penalty` (a learned number is subtracted from their scores), or `auto`.
+            in training), `penalty` (a learned number is subtracted from their scores), or `auto`: `never` up to
+            MOST_REPEATED, and above it `penalty`.
         vocabulary: the training sessions.
-        most: with `auto`, `never` is chosen up to this share of repeats among the training targets, in [0, 1], and
-            above it `penalty`.
-        within: the rule is for tracks among this many newest ones, at least 1, or `auto`: where `rule` is `auto` and
-            chooses `never`, those of `seldom_repeated`, otherwise all. Tracks heard before them are candidates like all
-            others. In training it is for those of a batch's history alone.
-        length: largest number of newest tracks, of which `auto` chooses.
+        length: largest number of newest tracks.
         learns: whether a penalty can be learned. Baselines cannot: above the share they get `always`.
 
     Raises:
-        InputError: the rule is unknown, or needs what is missing.
+        InputError: the rule needs what is missing.
     """
 
-    def __init__(
-        self, rule: str, vocabulary: Vocabulary, *, most: int | float, within: int | str, length: int, learns: bool
-    ) -> None:
+    def __init__(self, rule: str, vocabulary: Vocabulary, *, length: int, learns: bool) -> None:
         super().__init__()
-        if rule not in REPEATS:
-            raise InputError(f"context.repeats must be one of {', '.join(REPEATS)}, got {rule!r}")
-        check_number("context.repeats_up_to", most, least=0, most=1, hint="it is a share of the training targets")
-        if within != "auto":
-            hint = "it is a number of newest tracks, or auto"
-            check_number("context.repeats_within", within, whole=True, least=1, most=MAX_LENGTH, hint=hint)
-            if rule == "always":
-                raise InputError(
-                    f"context.repeats_within={within} has no effect with context.repeats=always; leave it out, or use "
-                    "context.repeats=never"
-                )
         if rule == "penalty" and not learns:
             raise InputError(
                 "context.repeats=penalty is learned by gradient descent, and this model has none; use never or always"
             )
+        self.within = self._length = length
         self.share = None
         if rule == "auto":
             self.share = share_of_repeats(vocabulary.listens)
-            rule = "never" if self.share <= most else "penalty" if learns else "always"
-        self._length = length
-        self.within = min(length, int(within)) if within != "auto" else length
-        if within == "auto" and self.share is not None and rule == "never":
-            self.within = seldom_repeated(vocabulary.listens, length)
-            rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
+            rule = "penalty" if learns else "always"
+            if self.share <= MOST_REPEATED:
+                self.within = seldom_repeated(vocabulary.listens, length)
+                rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
         self.rule = rule
         self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
 
@@ -129,13 +115,9 @@ def share_of_repeats(listens: Listens) -> float:
         The share, in [0, 1].
     """
     session, track = listens.session, listens.track
-    is_target = np.append(False, session[1:] == session[:-1])[: len(session)]
-    is_next = is_target & (np.append(-1, track[:-1])[: len(track)] != track)
-    order = np.lexsort((np.arange(len(track)), track, session))
-    is_again = np.zeros(len(track), bool)
-    same = (session[order][1:] == session[order][:-1]) & (track[order][1:] == track[order][:-1])
-    is_again[order[1:][same]] = True
-    return float((is_again & is_next).sum() / max(1, is_next.sum()))
+    is_target = (session[1:] == session[:-1]) & (track[1:] != track[:-1])
+    is_again = pd.DataFrame({"session": session, "track": track}).duplicated().to_numpy()[1:]
+    return float((is_again & is_target).sum() / max(1, is_target.sum()))
 
 
 def seldom_repeated(listens: Listens, length: int) -> int:
@@ -161,19 +143,6 @@ def seldom_repeated(listens: Listens, length: int) -> int:
         if (track[targets - age] == track[targets]).mean() >= SELDOM:
             return age - 1
     return length
-
-
-def heard_before(history: Int64[Tensor, "B H"], following: Int64[Tensor, "B"]) -> Bool[Tensor, "B"]:
-    """Whether the next track of each pair is in its history.
-
-    Args:
-        history: rows of the tracks heard; -1 where there is none.
-        following: row of the next track of each pair.
-
-    Returns:
-        True for each pair whose next track was heard before.
-    """
-    return (history == following[:, None]).any(1)
 
 
 def as_number(value: Float[Tensor, ""] | float) -> float:

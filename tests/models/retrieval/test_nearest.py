@@ -13,10 +13,10 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieva
 
 from segue.errors import InputError
 from segue.models.retrieval import ranks as ranking_of_tracks
-from segue.models.retrieval.approximate import approximate_lists, approximate_top_k
-from segue.models.retrieval.exact import top_k
+from segue.models.retrieval.nearest import lists_of_vectors
 from segue.models.retrieval.ranks import ranks_of_tracks
 from segue.statistics import ranking
+from tests.models.plain import top_k
 
 
 @st.composite
@@ -38,25 +38,6 @@ def test_a_rank_is_the_mean_place_among_its_ties(tables: tuple[Tensor, Tensor], 
         ranks = ranks_of_tracks(queries=queries, items=items, previous=previous, following=following)
     for (query, target), rank in zip(pairs, ranks, strict=True):
         scores = {c: float(queries[query] @ items[c]) for c in range(len(items)) if c != query}
-        above = sum(score > scores[target] for score in scores.values())
-        tied = sum(score == scores[target] for score in scores.values())
-        assert rank == sum(range(above + 1, above + tied + 1)) / tied
-
-
-@given(tables=vectors(), block=st.integers(1, 20), data=st.data())
-def test_a_rank_among_some_tracks_is_that_of_the_scores_of_these_tracks(
-    tables: tuple[Tensor, Tensor], block: int, data: st.DataObject
-) -> None:
-    queries, items = tables
-    candidates = data.draw(st.sets(st.integers(0, len(items) - 1), min_size=2))
-    among = np.array([row in candidates for row in range(len(items))])
-    pairs = [(q, t) for q, t in itertools.product(range(len(items)), candidates) if q != t]
-    previous, following = np.array(pairs).T
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ranking_of_tracks, "_MAX_SCORES", block * len(items))
-        ranks = ranks_of_tracks(queries=queries, items=items, previous=previous, following=following, among=among)
-    for (query, target), rank in zip(pairs, ranks, strict=True):
-        scores = {c: float(queries[query] @ items[c]) for c in candidates if c != query}
         above = sum(score > scores[target] for score in scores.values())
         tied = sum(score == scores[target] for score in scores.values())
         assert rank == sum(range(above + 1, above + tied + 1)) / tied
@@ -100,7 +81,7 @@ def test_long_lines_with_few_or_many_ties_give_the_sorted_catalogue(num_tracks: 
         assert scores[place].tolist() == pytest.approx(exact[expected])
 
 
-def test_approximate_lists_have_the_recall_that_they_report() -> None:
+def test_approximate_lists_have_the_recall_that_they_report(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     groups = rng.standard_normal((40, 12))
     table = torch.from_numpy((groups[rng.integers(0, 40, 2000)] + rng.standard_normal((2000, 12))).astype(np.float32))
@@ -110,9 +91,10 @@ def test_approximate_lists_have_the_recall_that_they_report() -> None:
     every: dict[str, Any] = {"queries": table, "items": table, "k": 20, "plays": plays}
     query_rows = torch.arange(0, 2000, 2)
     done: list[int] = []
-    rows, scores, recall = approximate_top_k(
-        **every, query_rows=query_rows, recall=0.8, on_block=done.append, block=100
-    )
+    monkeypatch.setattr("segue.models.retrieval.nearest.LEAST_CELLS", 2)
+    search = lists_of_vectors(**every, query_rows=query_rows, recall=0.8, block=100)
+    (rows, scores), recall = search.collect(done.append), search.recall
+    assert recall is not None
     exact_rows, exact_scores = top_k(**every, query_rows=query_rows)
     assert sum(done) == len(query_rows)
     assert all(len({*line, int(query)}) == 21 for line, query in zip(rows.tolist(), query_rows, strict=True))
@@ -126,51 +108,40 @@ def test_approximate_lists_have_the_recall_that_they_report() -> None:
 
 @pytest.mark.parametrize("num_tracks", [3, 30, 700])
 def test_an_approximate_search_of_all_cells_is_exact(num_tracks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.models.retrieval.approximate.MIN_CELLS_PER_PROBE", 1)
+    monkeypatch.setattr("segue.models.retrieval.nearest.CELLS_PER_PROBE", 1)
     torch.manual_seed(1)
     table = torch.randint(-9, 10, (num_tracks, 5)).float()
     k = min(20, num_tracks - 1)
     every: dict[str, Any] = {"queries": table, "items": table.flip(0), "k": k, "plays": np.zeros(num_tracks, np.int64)}
-    _, scores, recall = approximate_top_k(**every, query_rows=torch.arange(num_tracks), recall=1.0)
-    assert recall == 1
-    assert (scores == top_k(**every, query_rows=torch.arange(num_tracks))[1]).all()
+    search = lists_of_vectors(**every, query_rows=torch.arange(num_tracks), recall=1.0)
+    assert search.recall == 1
+    assert (search.collect()[1] == top_k(**every, query_rows=torch.arange(num_tracks))[1]).all()
 
 
 def test_an_approximate_search_stops_before_it_costs_more_than_exact_search() -> None:
     torch.manual_seed(1)
     table = torch.randn(700, 30)  # without clusters, so that the nearest lie anywhere
     every: dict[str, Any] = {"queries": table, "items": table, "k": 20, "plays": np.arange(700)}
-    rows, _, recall = approximate_top_k(**every, query_rows=torch.arange(700), recall=1.0)
+    search = lists_of_vectors(**every, query_rows=torch.arange(700), recall=1.0)
+    (rows, _), recall = search.collect(), search.recall
+    assert recall is not None
     exact, _ = top_k(**every, query_rows=torch.arange(700))
     assert 0.1 < recall < 0.9
     found = np.mean([len(np.intersect1d(ours, best)) / 20 for ours, best in zip(rows, exact, strict=True)])
     assert found == pytest.approx(recall, abs=0.03)
 
 
-@pytest.mark.parametrize(("num_clusters", "spread", "k", "num_probes"), [(200, 0.5, 20, 8), (2500, 0.3, 5, 16)])
-def test_where_vectors_have_clusters_few_cells_are_searched(
-    num_clusters: int, spread: float, k: int, num_probes: int
-) -> None:
-    """With 2,500 clusters in 567 cells, the mean of a cell is near none of them, and would lead to 64 cells."""
+@pytest.mark.parametrize(("num_clusters", "spread", "k"), [(200, 0.5, 20), (2500, 0.3, 5)])
+def test_where_vectors_have_clusters_few_cells_are_searched(num_clusters: int, spread: float, k: int) -> None:
     torch.manual_seed(3)
     table = torch.randn(num_clusters, 32)[torch.randint(num_clusters, (20_000,))] + spread * torch.randn(20_000, 32)
     table = torch.nn.functional.normalize(table)
-    search = approximate_lists(
-        queries=table,
-        items=table,
-        query_rows=torch.arange(20_000),
-        k=k,
-        plays=np.ones(20_000, np.int64),
-        recall=0.95,
-        plan=None,
-    )
+    every: dict[str, Any] = {"queries": table, "items": table, "k": k, "plays": np.ones(20_000, np.int64)}
+    search = lists_of_vectors(**every, query_rows=torch.arange(20_000), recall=0.95)
     assert search.plan is not None
     assert search.recall is not None
     assert search.recall > 0.95
-    assert int(search.plan["num_probes"]) == num_probes
-    members = np.bincount(search.plan["cell_of"])
-    assert members.sum() == 20_000
-    assert members.max() < 4 * 20_000 / len(search.plan["centroids"])  # no cell swallows the others
+    assert int(search.plan["num_probes"]) <= 8
 
 
 def test_float_noise_does_not_break_a_tie() -> None:
@@ -191,16 +162,6 @@ def test_an_unknown_query_gets_the_most_played_tracks() -> None:
     assert (scores == 0).all()
 
 
-def test_progress_counts_every_query_once() -> None:
-    torch.manual_seed(0)
-    table = torch.randn(50, 4)
-    table[10:30] = 0
-    done: list[int] = []
-    plays = np.zeros(50, np.int64)
-    top_k(queries=table, items=table, query_rows=torch.arange(50), k=5, plays=plays, on_block=done.append, block=7)
-    assert sum(done) == 50
-
-
 def test_vectors_that_are_not_finite_are_refused() -> None:
     table = torch.randn(4, 2)
     broken = table.clone()
@@ -211,12 +172,6 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
             ranks_of_tracks(queries=queries, items=items, previous=one.numpy(), following=np.array([1]))
         with pytest.raises(InputError, match="vectors are not finite"):
             top_k(queries=queries, items=items, query_rows=one, k=1, plays=np.zeros(4, np.int64))
-
-
-def test_a_list_longer_than_the_other_tracks_is_refused() -> None:
-    table = torch.randn(4, 2)
-    with pytest.raises(InputError, match="k must be a whole number of at least 1 and at most 3, got 4"):
-        top_k(queries=table, items=table, query_rows=torch.arange(4), k=4, plays=np.zeros(4, np.int64))
 
 
 def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
@@ -238,18 +193,3 @@ def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
             retrieval_normalized_dcg(scores, relevant, top_k=10).item(), abs=1e-6
         )
         assert line["mrr"] == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6)
-
-
-def test_approximate_lists_of_queries_with_one_nearest_cell_are_the_same_in_each_call() -> None:
-    torch.manual_seed(2)
-    items = torch.nn.functional.normalize(torch.randn(900, 8), dim=1)
-    queries = items[:1] + 0.01 * torch.randn(900, 8)  # all in one cell, in more than one block
-    every: dict[str, Any] = {"queries": queries, "items": items, "k": 3, "plays": np.arange(900), "recall": 0.9}
-    rows, scores, recall = approximate_top_k(**every, query_rows=torch.arange(900), block=50)
-    again, same_scores, _ = approximate_top_k(**every, query_rows=torch.arange(900), block=50)
-    assert (rows == again).all()
-    assert (scores == same_scores).all()
-    assert recall >= 0.9
-    exact, _ = top_k(**{name: every[name] for name in ("queries", "items", "k", "plays")}, query_rows=torch.arange(900))
-    found = np.mean([len(np.intersect1d(ours, best)) / 3 for ours, best in zip(rows, exact, strict=True)])
-    assert found == pytest.approx(recall, abs=0.05)
