@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int, Int32, Int64, UInt8
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
-from segue.picking.session_search import MOST_LISTS, import_faiss
+from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import CONTEXTS, SessionVectors
 from segue.settings import Setting, settings
@@ -70,6 +70,15 @@ class Arm:
     def is_of_session(self) -> bool:
         """Whether the session so far is the query."""
         return self.context == "session"
+
+    def describe(self) -> str:
+        """How it picks, for people."""
+        if not self.has_lists:
+            return "no lists: pick and artist_gap do not apply"
+        exploration = f", exploration={self.exploration:g}" if self.exploration else ""
+        context = f", context=session of the last {self.num_lists} lists" * self.is_of_session
+        users = ", lists of users" * (self.policy == "user_lists")
+        return f"pick={self.pick}, artist_gap={self.artist_gap}{exploration}{context}{users}"
 
     def explores(self) -> dict[str, Any]:
         """How it explores; empty where it does not."""
@@ -270,6 +279,11 @@ class Release:
 
     def __len__(self) -> int:
         return len(self.track_ids)
+
+    def hint(self, arm: str) -> str | None:
+        """What is wrong with how an arm picks, and the remedy; None otherwise."""
+        how, vectors = self.arms[arm], self.vectors.get(arm)
+        return gap_hint(vectors, pick=how.pick, artist_gap=how.artist_gap) if vectors else None
 
     def row_of(self, track: int) -> int:
         """Row of a raw id; -1 if it is not in the catalogue."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from segue.serving.loading import Request
 
 _COMMANDS = ("serve", "load", "rollback", "versions")
-_WITHOUT_LISTS = "no lists: pick and artist_gap do not apply"
 
 
 def _words(words: list[str]) -> list[str]:
@@ -43,7 +42,6 @@ def serve(config: DictConfig) -> None:
 
 
 def _serve(given: dict[str, Any], request: "Request | None") -> None:
-    from segue.picking.session_search import gap_hint
     from segue.serving.server import prepared_service, run
 
     remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
@@ -54,13 +52,8 @@ def _serve(given: dict[str, Any], request: "Request | None") -> None:
         show = partial(console.print, soft_wrap=True, markup=False, highlight=False)
         show(f"experiment   {release.experiment}")
         for name, arm in release.arms.items():
-            picks = f"pick={arm.pick}, artist_gap={arm.artist_gap}"
-            picks += f", exploration={arm.exploration:g}" if arm.exploration else ""
-            picks += f", context=session of the last {arm.num_lists} lists" * arm.is_of_session
-            how = f"{picks}{', lists of users' * (arm.policy == 'user_lists')}" if arm.has_lists else _WITHOUT_LISTS
-            show(f"arm {name:<8} {arm.recommender}, {how}")
-            vectors = release.vectors.get(name)
-            if vectors and (hint := gap_hint(vectors, pick=arm.pick, artist_gap=arm.artist_gap)):
+            show(f"arm {name:<8} {arm.recommender}, {arm.describe()}")
+            if hint := release.hint(name):
                 warn(f"arm {name}: {hint}")
         show(f"release      {release.version}, {len(release):,} tracks, in {settings.store.folder}")
         show(f"run folder   {settings.run_dir}")
