@@ -21,7 +21,7 @@ from segue.assignment import check_arms
 from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
 from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
-from segue.runs.recommendations import Recommendations, file_digest
+from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from segue.settings import Setting, settings
