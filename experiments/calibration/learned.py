@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from experiments.studying import sized
-from segue.picking.places import at, pick
+from segue.picking.places import PICKS, at
 from segue.simulation.listener import Crowd
 from segue.simulation.policies import Policy, Popular, Random, Recommended, StickyArtist
 from segue.simulation.traffic import Day, Plays, play
@@ -95,7 +95,7 @@ class Learned(Policy):
         if self.how == "weighted":
             for played in crowd.tracks:
                 available &= lists != played[:, None]
-        places = pick("weighted" if self.how == "weighted" else "uniform", available, self.rng.random(len(crowd)))
+        places = PICKS["weighted" if self.how == "weighted" else "uniform"].pick(available, self.rng.random(len(crowd)))
         return Recommended(at(lists, places, -1).astype(np.int64), np.full(len(crowd), np.nan))
 
     def _best(self, rows: Any, num: int) -> tuple[Any, Tensor]:

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, available, sized, train
-from segue.picking.places import at, pick
+from segue.picking.places import PICKS, at
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import SessionSearch, best, union
 from segue.reports.markdown import table
@@ -103,7 +103,7 @@ def recommends(vectors: SessionVectors, lists: Any, num: int | None, how: str) -
         else:
             search = SessionSearch(vectors, lists, num_lists=num, may_repeat=False)
             found = session_candidates(search, crowd, k=lists.shape[1])
-        return at(found, pick(how, found >= 0, draws), -1).astype(np.int64)
+        return at(found, PICKS[how].pick(found >= 0, draws), -1).astype(np.int64)
 
     return recommend
 

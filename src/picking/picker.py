@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
 from segue.errors import InputError
-from segue.picking.places import PICKS, are_in, at, pick, pick_probabilities
+from segue.picking.places import PICKS, are_in, at
 from segue.settings import Setting, settings
 
 LISTS = ("lists", "user_lists")
@@ -48,7 +48,7 @@ def check_picking(given: Mapping[str, Any], where: str = "") -> None:
 @settings()
 def _check(
     *,
-    pick: Annotated[str, Setting("how a track of a list is picked; see `places.pick`", choices=PICKS)] = "uniform",
+    pick: Annotated[str, Setting("how a track of a list is picked; see `places.py`", choices=tuple(PICKS))] = "uniform",
     artist_gap: Annotated[
         int, Setting("number of last tracks whose artists are avoided", least=0, most=1000, hint="0 switches it off")
     ] = 0,
@@ -329,10 +329,10 @@ class Picker:
             used = np.where(explores, draws / self.exploration, (draws - self.exploration) / (1 - self.exploration))
             draws = np.minimum(used, np.nextafter(1.0, 0.0))
             is_open = np.where((explores & is_new.any(1))[:, None], is_new, is_open)
-        chosen = pick(self.pick, is_open, draws)
+        chosen = PICKS[self.pick].pick(is_open, draws)
         rows, chances = at(candidates, chosen, -1), at(of_list, chosen, 0.0)
         if self.exploration and len(some := np.flatnonzero(explores & others.any(1))):
-            rows[some] = self.new[pick("uniform", others[some], draws[some])]
+            rows[some] = self.new[PICKS["uniform"].pick(others[some], draws[some])]
             chances[some] = share[some] / others[some].sum(1)
         return rows, chances
 
@@ -386,7 +386,7 @@ class Picker:
             return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
         if self.avoids_heard:
             rows, chances = self._distribution(source, candidates, heard)
-            places = pick("uniform", chances > 0, rng.random(num))
+            places = PICKS["uniform"].pick(chances > 0, rng.random(num))
             return at(rows, places, -1), at(chances, places, 0.0)
         # one draw suffices: sources are long, and all their tracks have the same probability
         if source == "artist":
@@ -404,14 +404,14 @@ class Picker:
         """The tracks of a source with their probabilities; all 0 where none is left."""
         if source == "list":
             _, _, others, share, of_list = self._open(candidates, heard)
-            of_others = share[:, None] * pick_probabilities("uniform", others)
+            of_others = share[:, None] * PICKS["uniform"].probabilities(others)
             rows = np.concatenate([candidates, np.broadcast_to(self.new, others.shape)], 1)
             return rows, np.concatenate([of_list, of_others], 1)
         rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         if source == "artist":
             last = heard[:, 0]
             rows = self.artists.after(last, np.arange(1, self.artists.num_others(last).max(initial=0) + 1)[None])
-        return rows, pick_probabilities("uniform", self._unheard(rows, heard))
+        return rows, PICKS["uniform"].probabilities(self._unheard(rows, heard))
 
     def _unheard(self, rows: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Bool[np.ndarray, "S K"]:
         is_open = rows >= 0
@@ -432,7 +432,7 @@ class Picker:
         artists = np.where(recent >= 0, self.artists.artist_of[recent], -1)
         is_open = self._spaced(self._unheard(candidates, heard), candidates, artists)
         is_new, others = np.zeros(is_open.shape, bool), np.zeros((len(heard), len(self.new)), bool)
-        usual = pick_probabilities(self.pick, is_open)
+        usual = PICKS[self.pick].probabilities(is_open)
         if not self.exploration:
             return is_open, is_new, others, np.zeros(len(heard)), usual
         is_new = is_open & (self._place_of_new[candidates] < len(self.new))
@@ -442,7 +442,7 @@ class Picker:
         np.put_along_axis(unheard, self._place_of_new[avoided], False, axis=1)
         others[without] = self._spaced(unheard[:, :-1], self.new[None], artists[without])
         share = np.where(is_new.any(1) | others.any(1), self.exploration, 0.0)
-        explored = share[:, None] * pick_probabilities(self.pick, is_new)
+        explored = share[:, None] * PICKS[self.pick].probabilities(is_new)
         return is_open, is_new, others, share, (1 - share)[:, None] * usual + explored
 
     def _spaced(

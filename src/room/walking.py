@@ -147,9 +147,4 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
             else f"an artist of the last {given.artist_gap} tracks"
         )
         return f"{head}: those before it were heard{f', or are by {of}' if given.artist_gap else ''}."
-    how = {
-        "ranked": "the best is taken",
-        "weighted": "better places are drawn more often",
-        "uniform": "each place is drawn with the same probability",
-    }[given.pick]
-    return f"{head}; {how}."
+    return f"{head}; {given.rule[0].lower()}{given.rule[1:]}"

@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int, Int32, Int64, UInt8
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
+from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import CONTEXTS, SessionVectors
@@ -70,6 +71,11 @@ class Arm:
     def is_of_session(self) -> bool:
         """Whether the session so far is the query."""
         return self.context == "session"
+
+    @property
+    def rule(self) -> str:
+        """How a place of a list is picked, as a sentence."""
+        return str(PICKS[self.pick].__doc__)
 
     def describe(self) -> str:
         """How it picks, for people."""

@@ -20,7 +20,7 @@ from jaxtyping import Float64, Int, Int64
 from segue.assignment import treatments
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.places import at, pick
+from segue.picking.places import PICKS, at
 from segue.picking.session_search import SessionSearch
 from segue.runs.atomic import write_record
 from segue.runs.session_vectors import SessionVectors
@@ -166,7 +166,7 @@ def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommen
 
     def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         rows = candidates(crowd)
-        return at(rows, pick("uniform", rows >= 0, draws), -1).astype(np.int64)
+        return at(rows, PICKS["uniform"].pick(rows >= 0, draws), -1).astype(np.int64)
 
     return recommend
 

@@ -13,6 +13,7 @@ from scipy.stats import chisquare
 
 from segue.picking import picker as picker_module
 from segue.picking.picker import NUM_POPULAR, TRIES, ArtistTracks, Picked, Picker
+from segue.picking.places import Weighted
 
 SURE = 1e-4
 """Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
@@ -223,7 +224,7 @@ def test_a_wrong_propensity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """`weighted` that reports the propensities of `uniform`."""
     situation = SESSION._replace(pick="weighted")
     assert p_value_of_propensities(situation.picker(), situation) > SURE
-    monkeypatch.setattr(picker_module, "pick_probabilities", lambda _, is_open: is_open / is_open.sum(1)[:, None])
+    monkeypatch.setattr(Weighted, "probabilities", lambda _, is_open: is_open / is_open.sum(1)[:, None])
     assert p_value_of_propensities(situation.picker(), situation) < SURE
 
 

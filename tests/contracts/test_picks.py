@@ -1,0 +1,54 @@
+"""What every rule offers that picks a place of a list."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.picking.places import PICKS, Uniform
+from segue.serving.release import Arm
+from tests.picking.test_picker import SESSION, SURE, p_value_of_propensities
+
+RULES = ["uniform", "ranked", "weighted"]
+
+
+def test_every_rule_is_listed_here() -> None:
+    assert list(PICKS) == RULES
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(is_open=st.lists(st.booleans(), max_size=6))
+def test_the_probabilities_of_all_places_are_those_of_the_picks(rule: str, is_open: list[bool]) -> None:
+    """Draws at the middle of 840 equal parts of [0, 1): the share of each place is its probability, up to 1 / 840."""
+    num, how = 840, PICKS[rule]
+    places, draws = np.asarray([is_open] * num, bool), (np.arange(num) + 0.5) / num
+    picked, probabilities = how.pick(places, draws), how.probabilities(places)[0]
+    assert (picked == Uniform.pick(how, places, draws)).all()  # a faster form picks the same
+    if not any(is_open):
+        assert probabilities.tolist() == [0.0] * len(is_open)
+        assert (picked == -1).all()
+        return
+    assert probabilities.sum() == pytest.approx(1)
+    assert np.bincount(picked, minlength=len(is_open)) / num == pytest.approx(probabilities, abs=1.01 / num)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_picker_reports_the_probability_of_what_it_picks(rule: str) -> None:
+    situation = SESSION._replace(pick=rule)
+    assert p_value_of_propensities(situation.picker(), situation) > SURE
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_service_says_what_it_does(rule: str) -> None:
+    arm = Arm(recommender="r.jsonl", policy="lists", pick=rule)
+    assert arm.rule.endswith(".")
+    assert f"pick={rule}" in arm.describe()
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("uniform", [4, 0, 4, 4]), ("ranked", [12, 0, 0, 0]), ("weighted", [8, 0, 2, 2])]
+)
+def test_the_rules_are_what_they_say(rule: str, expected: list[int]) -> None:
+    """12 draws from the first, third and fourth place: 1, 1/3 and 1/4 are 12, 4 and 3 of 19."""
+    places, draws = np.tile([True, False, True, True], (12, 1)), (np.arange(12) + 0.5) / 12
+    assert np.bincount(PICKS[rule].pick(places, draws), minlength=4).tolist() == expected
