@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 
 from segue.errors import InputError
+from segue.statistics.ranking import ACCURACY
 
+_AT = r"_at_\d+$"
 _BETTER: Mapping[str, str] = {
-    "recall": "max",
-    "ndcg": "max",
-    "mrr": "max",
+    **{re.sub(_AT, "", name): "max" for name in ACCURACY},
     "mse": "min",
     "mae": "min",
     "loss": "min",
@@ -37,7 +37,7 @@ def direction(metric: str) -> str | None:
     """
     if metric.startswith("estimate/"):
         return None
-    return _BETTER.get(re.sub(r"^(warm|cold_[a-z]+)_|_at_\d+$", "", metric.rsplit("/")[-1]))
+    return _BETTER.get(re.sub(rf"^(warm|cold_[a-z]+)_|{_AT}", "", metric.rsplit("/")[-1]))
 
 
 def check_monitor_mode(metric: str, mode: str) -> None:

@@ -7,6 +7,8 @@ all tracks of the catalogue except the query. Ranks start at 1. Candidates that 
 occupy, therefore a rank may end in ½.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -116,6 +118,17 @@ def reciprocal_rank(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]
     return 1 / ranks
 
 
+ACCURACY: Mapping[str, Callable[[Float64[np.ndarray, "Q"]], Float64[np.ndarray, "Q"]]] = {
+    "recall_at_1": partial(recall_at, k=1),
+    "recall_at_10": partial(recall_at, k=10),
+    "recall_at_50": partial(recall_at, k=50),
+    "ndcg_at_10": partial(ndcg_at, k=10),
+    "mrr": reciprocal_rank,
+}
+"""The accuracy metrics, by their names in MLflow: from the ranks to a value of each query, in [0, 1]. Higher is
+better. They are logged in validation and in test, with floors and intervals; set-ups are tested on them."""
+
+
 def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
     """Compute every accuracy metric of every query.
 
@@ -123,17 +136,9 @@ def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
         ranks: rank of the relevant candidate of each query, at least 1.
 
     Returns:
-        One line for each query and one column for each metric, named as in MLflow.
+        One line for each query and one column for each metric of ACCURACY.
     """
-    return pd.DataFrame(
-        {
-            "recall_at_1": recall_at(ranks, 1),
-            "recall_at_10": recall_at(ranks, 10),
-            "recall_at_50": recall_at(ranks, 50),
-            "ndcg_at_10": ndcg_at(ranks, 10),
-            "mrr": reciprocal_rank(ranks),
-        }
-    )
+    return pd.DataFrame({name: metric(ranks) for name, metric in ACCURACY.items()})
 
 
 def half_widths(per_query: pd.DataFrame, session: Int64[np.ndarray, "Q"]) -> dict[str, float]:

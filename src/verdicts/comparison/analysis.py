@@ -24,15 +24,15 @@ from segue.statistics.holm import holm
 from segue.statistics.intervals import MeanInterval
 from segue.statistics.online import TIME, VAL_TIME
 from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
-from segue.statistics.ranking import BY_NEWNESS
+from segue.statistics.ranking import ACCURACY, BY_NEWNESS
 from segue.verdicts.comparison.paired_listening import is_paired, listening_scores
 from segue.verdicts.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
 
 QUERY = ("session", "previous", "following")
 """The columns that identify a test query."""
 
-TESTED = ("recall_at_1", "recall_at_10", "recall_at_50", "ndcg_at_10", "mrr")
-"""The metrics with one value per query, which two set-ups can be tested on. Higher is better. Those of BY_NEWNESS are
+TESTED = tuple(ACCURACY)
+"""The metrics with one value per query, which two set-ups can be tested on. Those of BY_NEWNESS are
 tested too, where the test queries have new tracks."""
 
 

@@ -1,0 +1,36 @@
+"""What every accuracy metric offers: it is computed, floored, compared, and may choose the best epoch."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.errors import InputError
+from segue.statistics.direction import check_monitor_mode, direction
+from segue.statistics.ranking import ACCURACY, accuracy
+from segue.verdicts.comparison.analysis import TESTED
+
+METRICS = ["recall_at_1", "recall_at_10", "recall_at_50", "ndcg_at_10", "mrr"]
+
+
+def test_every_metric_is_listed_here() -> None:
+    assert list(ACCURACY) == METRICS
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@given(ranks=st.lists(st.integers(2, 400).map(lambda rank: rank / 2), min_size=2))
+def test_a_better_rank_is_no_worse_and_the_first_place_is_worth_one(metric: str, ranks: list[float]) -> None:
+    values = ACCURACY[metric](np.array([1.0, *sorted(ranks)]))
+    assert values[0] == 1
+    assert (np.diff(values) <= 0).all()
+    assert values.min() >= 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_it_is_logged_compared_and_may_choose_the_epoch(metric: str) -> None:
+    assert metric in accuracy(np.ones(1))
+    assert metric in TESTED
+    assert direction(f"val/{metric}") == "max"
+    check_monitor_mode(f"val/{metric}", "max")
+    with pytest.raises(InputError, match="would keep the worst epoch"):
+        check_monitor_mode(f"val/{metric}", "min")
