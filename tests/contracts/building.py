@@ -36,10 +36,11 @@ def recipe_of(model: str) -> str:
     return str(composed(f"model={model}").recipe.name)
 
 
-def make_head(model: str, vocabulary: Vocabulary, *, recipe: str) -> Scorer:
-    """A head of the usual size, from its yaml and a recipe."""
+def make_head(model: str, *words: str, vocabulary: Vocabulary, recipe: str) -> Scorer:
+    """A head of the usual size, from its yaml, a recipe and other words of the command line."""
     torch.manual_seed(0)
-    head: Scorer = instantiate(composed(f"model={model}", f"recipe={recipe}").model, _convert_="all")(vocabulary)
+    config = composed(f"model={model}", f"recipe={recipe}", *words)
+    head: Scorer = instantiate(config.model, _convert_="all")(vocabulary)
     return head
 
 

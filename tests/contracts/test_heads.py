@@ -1,4 +1,4 @@
-"""What every head promises. A new head: add its name to HEADS."""
+"""What every head promises. Add a new head to HEADS, and a new setting, with another value, to SETTINGS."""
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from tests.contracts.building import make_head, make_loss, names, recipe_of
 from tests.models.plain import LAST
 
 HEADS = ["track", "artist", "mean", "convex", "contextual"]
+SETTINGS = ["convex model.alpha=0.3", "convex model.item_bias=true", "contextual model.dropout=0.2"]
+"""Heads with a value of a setting that no recipe has."""
 RECIPES = {"shares": "bce", "playlists": "softmax", "published": "mse"}
 """With the loss of each."""
 ARTISTS = [0, 0, 1, 1, 2, 3, 4]
@@ -25,10 +27,10 @@ def vocabulary_of(recipe: str) -> Vocabulary:
     return make_vocabulary(ARTISTS, previous_counts=counts, next_counts=counts, mean_played_ratio=mean)
 
 
-@pytest.fixture(params=[(head, recipe) for head in HEADS for recipe in RECIPES], ids="-".join)
+@pytest.fixture(params=[(head, recipe) for head in [*HEADS, *SETTINGS] for recipe in RECIPES], ids="-".join)
 def head_and_recipe(request: pytest.FixtureRequest) -> tuple[Scorer, str]:
     name, recipe = request.param
-    return make_head(name, vocabulary_of(recipe), recipe=recipe), recipe
+    return make_head(*name.split(), vocabulary=vocabulary_of(recipe), recipe=recipe), recipe
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_a_track_of_which_nothing_is_known_scores_the_same_with_all_that_has_no_
 def test_its_weights_bring_it_back(head_and_recipe: tuple[Scorer, str], request: pytest.FixtureRequest) -> None:
     head, recipe = head_and_recipe
     name = request.node.callspec.params["head_and_recipe"][0]
-    other = make_head(name, vocabulary_of(recipe), recipe=recipe)
+    other = make_head(*name.split(), vocabulary=vocabulary_of(recipe), recipe=recipe)
     with torch.no_grad():
         for parameter in module(head).parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
