@@ -21,9 +21,9 @@ NUM_SAMPLED = 1000
 """Number of queries that the recall of an approximate search is measured on."""
 CELLS_PER_ROOT = 2
 """Cells of the inverted file, times the root of the number of tracks."""
-LEAST_CELLS, CELLS_PER_PROBE = 4, 8
+LEAST_CELLS, CELLS_PER_PROBE = 8, 8
 """At least so many cells are searched for a query, and at most one in so many."""
-SHARE_MOST_PLAYED, LARGEST_MOST_PLAYED = 1 / 128, 4096
+SHARE_MOST_PLAYED, LARGEST_MOST_PLAYED = 1 / 128, 8192
 """Share of the tracks, the most played ones, that are candidates of every query, and their largest number: where items
 have biases, they are in many lists."""
 
