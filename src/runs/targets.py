@@ -24,7 +24,7 @@ _MOVED = {
     "models.context.LastTrack": "models.context.last_track.LastTrack",
     "models.context.Session": "models.context.session.Session",
     "offpolicy.estimates.EstimateSettings": "verdicts.offpolicy.estimates.EstimateSettings",
-    "offpolicy.log_estimate.OffPolicyEstimates": "verdicts.offpolicy.log_estimate.OffPolicyEstimates",
+    "offpolicy.log_estimate.OffPolicyEstimates": "verdicts.offpolicy.estimate_report.OffPolicyEstimates",
     "verdicts.settings.AnalysisSettings": "verdicts.abtest.settings.AnalysisSettings",
 }
 """What has another name in this package than in runs of before."""

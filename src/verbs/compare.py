@@ -22,7 +22,6 @@ def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from segue.tracking.store import existing_store
     from segue.verdicts.comparison import analysis as comparison
-    from segue.verdicts.comparison.paired_listening import choose_metric
     from segue.verdicts.comparison.report import (
         comparison_table,
         listener_test,
@@ -43,9 +42,8 @@ def compare(config: DictConfig) -> None:
     selects = [config.select] if isinstance(config.select, str) else list(config.select)
     with progress("reading runs", len(found.runs)) as advance:
         runs = read(found.runs, uri, curves=selects, on_run=advance)
-    select, about_select = choose_metric(selects, [run.metrics for run in runs], [run.listening for run in runs])
-    if about_select is not None:
-        console.print(about_select, markup=False, highlight=False)
+    select, notes = comparison.choose_metric(selects, runs)
+    console.print(*notes, sep="\n", end="\n" * bool(notes), markup=False, highlight=False)
     metrics = [config.metrics] if isinstance(config.metrics, str) else list(config.metrics)
     with console.status("comparing"):
         result = comparison.compare(runs, select=select, mode=config.mode, metrics=metrics, level=config.level)

@@ -37,6 +37,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    @property
+    def is_first(self) -> Bool[np.ndarray, "S"]:
+        """Whether each is the first session of its user."""
+        return np.append(True, self.user_ids[1:] != self.user_ids[:-1])[: len(self)]
+
     def where(self, kept: Bool[np.ndarray, "S"]) -> "Sessions":
         """Some of the sessions.
 
@@ -133,15 +138,10 @@ def sums_of_users(sessions: Sessions) -> dict[str, Any]:
     Returns:
         Arrays of shape `[U]`, by the name of the field; users without a session have no row.
     """
-    ids = sessions.user_ids
-    first = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])[: len(ids)])
-    return {
-        "user_ids": ids[first],
-        "arm_of": sessions.arm_of[first],
-        "sessions": np.diff(first, append=len(ids)),
-        **{
-            name: np.add.reduceat(values, first) if len(first) else values[:0]
-            for name in ("tracks", "time", "latency_ms", "fallbacks")
-            for values in (getattr(sessions, name),)
-        },
-    }
+    first = np.flatnonzero(sessions.is_first)
+    found = {name: getattr(sessions, name)[first] for name in ("user_ids", "arm_of")}
+    found["sessions"] = np.diff(first, append=len(sessions))
+    for name in ("tracks", "time", "latency_ms", "fallbacks"):
+        values = getattr(sessions, name)
+        found[name] = np.add.reduceat(values, first) if len(first) else values
+    return found

@@ -11,8 +11,8 @@ import pytest
 from segue.assignment import GUESTS
 from segue.errors import InputError
 from segue.verdicts.abtest.analysis import analyse
-from segue.verdicts.abtest.log import check_arms, read_users
-from segue.verdicts.abtest.unfinished import count_unfinished
+from segue.verdicts.abtest.log import read_users
+from segue.verdicts.abtest.slices import count_unfinished
 from tests.conftest import event, write_lines
 from tests.verdicts.abtest.users import settings
 
@@ -154,7 +154,7 @@ def test_users_are_counted_in_each_arm_before_anything_is_left_out(tmp_path: Pat
 
 def test_an_unknown_policy_or_gap_is_rejected(tmp_path: Path) -> None:
     for changes, message in (
-        ({"unfinished": "impute"}, "unfinished must be one of drop, keep, got 'impute'"),
+        ({"unfinished": "impute"}, "unfinished must be drop or keep, got 'impute'"),
         ({"interleaved": "split"}, "interleaved must be one of separate, keep, drop, got 'split'"),
         ({"session_gap_minutes": 0}, "session_gap_minutes must be a number above 0 .*got 0; 30 is usual"),
     ):
@@ -277,13 +277,8 @@ def test_users_who_were_also_in_an_arm_that_is_left_out_are_left_out(tmp_path: P
 
 
 @pytest.mark.parametrize("arms", ["C", ["C"], ["T1", "T2"], ["C", "C"], {"C": 1, "T1": 1}, [], 1])
-def test_arms_that_cannot_be_compared_are_refused(arms: Any) -> None:
+def test_arms_that_cannot_be_compared_are_refused(tmp_path: Path, arms: Any) -> None:
     with pytest.raises(
-        InputError, match=r"arms must be a list with the control C and at least one other, such as \[C,"
+        InputError, match=r"arms must (be a list of a text or null|have the control C and at least one)"
     ):
-        check_arms(arms)
-
-
-def test_an_arm_that_the_log_does_not_have_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"arm T2 of arms= is not in logs=.*; it has C, T1"):
-        read_users(log(tmp_path, CLEAN), experiment="TEST", arms=["C", "T2"], max_rejected=0.0, **READING)
+        read_users(tmp_path, experiment=None, arms=arms, max_rejected=0.0, **READING)

@@ -12,10 +12,10 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.simulation.policies import Popular, Random, StickyArtist
 from segue.simulation.world import World
-from segue.verdicts.offpolicy.candidate import Candidate
+from segue.verdicts.offpolicy.behaviours import Candidate
 from segue.verdicts.offpolicy.decisions import read_decisions
+from segue.verdicts.offpolicy.estimate_report import OffPolicyEstimates
 from segue.verdicts.offpolicy.estimates import OffPolicyLog
-from segue.verdicts.offpolicy.log_estimate import OffPolicyEstimates
 from tests.verdicts.offpolicy.played import neighbours, opened, settings, simulate
 
 
