@@ -18,7 +18,6 @@ from segue.verdicts.abtest.metrics import (
     IN_POINTS,
     LOWER_IS_BETTER,
     METRICS,
-    Values,
     difference,
     is_better,
     metric_values,
@@ -68,7 +67,6 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
     groups = {(arm, metric): GroupSummary.of(values[metric][own[arm]]) for arm in users.arms for metric in metrics}
     tests = {(arm, metric): (groups[control, metric], groups[arm, metric]) for metric in metrics for arm in treatments}
     decisions = decide({key: p_value_of(key[1], *pair, settings) for key, pair in tests.items()}, settings)
-    pre_values = {} if pre_period is None else {one: _pre_period_values(users, pre_period, one) for one in metrics}
     rng = np.random.default_rng(settings.seed)
     effects = []
     for (arm, metric), pair in tests.items():
@@ -77,15 +75,16 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         if metric not in IN_POINTS:
             alpha, rows = 1 - effect.level, (own[control], own[arm])
             if settings.bootstrap_rounds and metric == settings.primary:
-                before, after = (values[metric][row] for row in rows)
-                more["bootstrap"] = bootstrap(before, after, alpha, settings.bootstrap_rounds, rng)
+                one, other = (values[metric][row] for row in rows)
+                more["bootstrap"] = bootstrap(one, other, alpha, settings.bootstrap_rounds, rng)
             if METRICS[metric][1]:
                 above, below = parts(users, metric)
                 ratios = [GroupSummary.of_ratio(above[row], below[row]) for row in rows]
                 more["ratio"] = fieller(ratios[0], ratios[1], alpha)
-            if pre_values:
+            if pre_period is not None:
+                before = pre_period.look_up(users.user_ids, metric_values(pre_period, metric))
                 compared = np.isin(users.arm_of, (0, users.arms.index(arm)))
-                adjusted = cuped(values[metric][compared], pre_values[metric][compared], users.arm_of[compared] > 0)
+                adjusted = cuped(values[metric][compared], before[compared], users.arm_of[compared] > 0)
                 more["cuped"] = adjusted.difference(alpha)
                 more["cuped_variance_saved_percent"] = adjusted.saved_percent
         effects.append(replace(effect, **more))
@@ -117,11 +116,10 @@ def _check_arms(users: Users, counts: list[int]) -> None:
             continue
         num_cut_off = count_unfinished(users)[arm]
         finished = f" with a finished session ({num_cut_off:,} have no `last`; unfinished=keep counts them)"
-        first = f", the first line of the arm is {users.first_lines[arm]}" if arm in users.first_lines else ""
         without = f"; arms=[{','.join(others)}] compares the others" if users.arms[0] in others[:-1] else ""
         raise InputError(
             f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}"
-            f"{finished * (num_cut_off > 0 and not users.keeps_unfinished)}{first}; a comparison needs at least two "
+            f"{finished * (num_cut_off > 0 and not users.keeps_unfinished)}; a comparison needs at least two "
             f"users in each arm{without}"
         )
 
@@ -137,12 +135,6 @@ def _check_pre_period(users: Users, pre_period: Users) -> None:
         )
     if not np.isin(users.user_ids, pre_period.user_ids).any():
         raise InputError("pre has no user of the experiment; give logs of the same users from before the experiment")
-
-
-def _pre_period_values(users: Users, pre_period: Users, metric: str) -> Values:
-    """Value of each user in the pre-period; NaN for users who are not in it."""
-    place = np.searchsorted(pre_period.user_ids, users.user_ids).clip(max=len(pre_period) - 1)
-    return np.where(pre_period.user_ids[place] == users.user_ids, metric_values(pre_period, metric)[place], np.nan)
 
 
 def _effect(

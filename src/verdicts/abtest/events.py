@@ -2,6 +2,7 @@
 
 import glob
 import gzip
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -204,6 +205,15 @@ def _event_files(folder: Path, where: str) -> list[Path]:
     for path in files:
         check_whole(path, has_lines=True)
     return files
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The object that a text is in JSON, such as the arms of `experiments`; empty if it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def changes(*columns: Any) -> Any:

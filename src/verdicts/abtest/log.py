@@ -1,7 +1,5 @@
 """From event logs to sessions and users: what is read, and what is left out."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +11,12 @@ from segue.assignment import GUESTS
 from segue.errors import InputError
 from segue.settings import Setting, settings
 from segue.verdicts.abtest.events import (
-    EventLines,
     GapMinutes,
     Lines,
     MaxRejected,
     changes,
     cut_sessions,
+    json_object,
     log_database,
     read_events,
 )
@@ -112,7 +110,6 @@ def read_users(
         experiment=name,
         arms=compared,
         exposed=exposed,
-        first_lines=_first_lines(lines, compared, found),
         each=sessions,
         keeps_unfinished=unfinished == "keep",
         guards=guards | faults,
@@ -130,7 +127,7 @@ _COLUMNS = (
 
 def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, dict[str, str]]:
     """Name of the experiment, and its arm for each text that the key `experiments` has in the log."""
-    given = {text: entry for text in texts if isinstance(entry := _parsed(text), dict)}
+    given = {text: json_object(text) for text in texts}
     names = sorted({name for entry in given.values() for name in entry})
     if not names:
         raise InputError(f'{where}: no line names an experiment; an event of one has "experiments": {{"<name>": "C"}}')
@@ -140,13 +137,6 @@ def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, 
     if name not in names:
         raise InputError(f"experiment={name} is not in {where}; it has {', '.join(names)}")
     return name, {text: str(entry[name]) for text, entry in given.items() if name in entry}
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, int]) -> Lines:
@@ -161,17 +151,6 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
         ORDER BY user_id, timestamp, position"""
     ).fetchnumpy()
     return {name: np.asarray(column) for name, column in found.items()}
-
-
-def _first_lines(lines: Lines, arms: Sequence[str], found: EventLines) -> dict[str, str]:
-    """Where the first line of each arm with a single user is, which may be there by mistake."""
-    places = {}
-    for number, arm in enumerate(arms):
-        own = np.flatnonzero(lines["arm"] == number)
-        if len(own) and lines["user_id"][own[0]] == lines["user_id"][own[-1]]:  # sorted by user
-            first = own[np.argmin(lines["position"][own])]
-            places[arm] = found.place(int(lines["file"][first]), int(lines["position"][first]))
-    return places
 
 
 def _sessions_of(

@@ -80,18 +80,13 @@ class Effect(PercentDifference):
     users_needed: dict[str, int] | None = None
 
     @property
-    def is_better(self) -> bool:
-        """Whether the treatment mean is the better one, significantly or not."""
-        return is_better(self.metric, self.control_mean, self.treatment_mean)
-
-    @property
     def is_clear(self) -> bool:
         """Whether the decision is for the treatment or against it."""
         return self.decision in ("better", "holds", "worse", "broken")
 
     def record(self) -> dict[str, Any]:
         """The effect as plain values, as in `abtest.json`: names of an interval begin with that of its method."""
-        found: dict[str, Any] = {"better": self.is_better}
+        found: dict[str, Any] = {"better": is_better(self.metric, self.control_mean, self.treatment_mean)}
         for name, value in vars(self).items():
             if not isinstance(value, PercentDifference):
                 found[name] = value

@@ -46,11 +46,7 @@ class AnalysisSettings:
     slices: Annotated[bool, Setting("the effect by day, in first and later sessions, and by activity")] = True
     always_valid_percent: Annotated[
         float | None,
-        Setting(
-            "expected effect, for the interval for continuous monitoring; null for none",
-            above=0,
-            most=1000,
-        ),
+        Setting("expected effect, for the interval for continuous monitoring; null for none", above=0, most=1000),
     ] = 10.0
     bootstrap_rounds: Annotated[int, Setting("of the bootstrap interval; 0 for none", least=0, most=100_000)] = 1000
     seed: Annotated[int, Setting("of the bootstrap", least=0)]

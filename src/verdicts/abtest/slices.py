@@ -125,9 +125,7 @@ def _activity(users: Users, sessions: Sessions, pre_period: Users | None) -> Map
     """
     counts, where = users.sessions, "in the experiment"
     if pre_period is not None:
-        place = np.searchsorted(pre_period.user_ids, users.user_ids).clip(max=len(pre_period) - 1)
-        known = pre_period.user_ids[place] == users.user_ids
-        counts, where = np.where(known, pre_period.sessions[place], 0), "before"
+        counts, where = np.nan_to_num(pre_period.look_up(users.user_ids, pre_period.sessions)), "before"
     elif any(mean_test(*samples(users, "sessions", number)) < 0.05 for number in range(1, len(users.arms))):
         return {}
     middle = int(np.median(counts[counts > 0]))

@@ -3,11 +3,11 @@
 S sessions, U users, A arms.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,7 +91,6 @@ class Users:
         first_ms: time of the first event of the experiment, in milliseconds since 1970.
         last_ms: time of its last event, in milliseconds since 1970.
         num_events: number of lines read.
-        first_lines: where the first line of each arm is that has a single user in the log, by the name of the arm.
     """
 
     experiment: str
@@ -110,10 +109,19 @@ class Users:
     first_ms: int
     last_ms: int
     num_events: int
-    first_lines: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    def look_up(self, user_ids: Int64[np.ndarray, "V"], values: Shaped[np.ndarray, "U"]) -> Float64[np.ndarray, "V"]:
+        """Values of users by their raw ids; NaN for those who are not here.
+
+        Args:
+            user_ids: raw ids.
+            values: of each user here.
+        """
+        place = np.searchsorted(self.user_ids, user_ids).clip(max=len(self) - 1)
+        return np.where(self.user_ids[place] == user_ids, values[place], np.nan)
 
     @property
     def counted(self) -> Sessions:

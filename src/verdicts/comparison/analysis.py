@@ -170,6 +170,11 @@ class Comparison:
         sign = 1 if self.mode == "max" else -1
         return max(setup.runs, key=lambda run: sign * run.metrics.get(self.select, -sign * inf))
 
+    @property
+    def winner(self) -> Run:
+        """The run with the best validation metric among the runs of the best set-up."""
+        return self.best_run(self.best)
+
     def leads(self, setup: Setup, metric: str) -> bool:
         """Whether no other set-up has a better mean; False if the metric has no better, or fewer than two have it."""
         better, means = self.better(metric), [one.means[metric].mean for one in self.setups if one.means[metric].num]
@@ -382,8 +387,7 @@ def differences_from_first(scores: Mapping[str, QueryScores], metric: str, level
 _WORSE, _BEATS, _NOT_DISTINGUISHABLE = "is worse than", "beats", "is not distinguishable from"
 """The result of the best set-up by validation against another one on the test set."""
 
-_CLEARLY_MORE = 0.05
-"""Difference of two shares that can explain why listeners hear less."""
+_CLEARLY_MORE = 0.05  # difference of two shares that can explain why listeners hear less
 
 
 def verdict(comparison: Comparison) -> str:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-_MANY = 12
-"""Number of set-ups. With more, names get one line and panels are narrower."""
+_MANY = 12  # number of set-ups. With more, names get one line and panels are narrower
 
 
 def draw(comparison: Comparison, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report of a comparison: what is printed, `comparison.csv`, `.md`, `.json` and `.png`."""
+"""The report of a comparison: what is printed, `comparison.md`, `.json` and `.png`."""
 
 import shlex
 from collections import Counter
@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.text import Text
 
 from segue.reports import writing
 from segue.reports.markdown import bullets, escape
 from segue.reports.numbers import interval, number, p_value, plain
 from segue.reports.result_table import Cell, Table, styled
-from segue.runs.atomic import write_whole
 from segue.runs.folder import short_run_name
-from segue.statistics.intervals import MeanInterval
 from segue.statistics.online import TIME
 from segue.verdicts.comparison.analysis import TESTED, Comparison, Setup, disagreement, listed, verdict
 from segue.verdicts.comparison.picture import draw
 
 
 def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, str]) -> None:
-    """Write `comparison.csv`, `.md`, `.json` and `.png`.
+    """Write `comparison.md`, `.json` and `.png`.
 
     Args:
         comparison: what is reported.
@@ -40,9 +37,6 @@ def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, 
         blocks=blocks(comparison),
         draw=lambda path: draw(comparison, path),
     )
-    write_whole(
-        folder / "comparison.csv", lambda path: long_table(comparison).to_csv(path, index=False, lineterminator="\n")
-    )
 
 
 def record(comparison: Comparison) -> dict[str, Any]:
@@ -53,7 +47,9 @@ def record(comparison: Comparison) -> dict[str, Any]:
         found: dict[str, Any] = {"setup": setup.name, "alpha": setup.alpha}
         found |= {"seeds": [run.seed for run in setup.runs], "run_ids": [run.run_id for run in setup.runs]}
         found["metrics"] = {
-            metric: _numbers(mean) | {"leads": comparison.leads(setup, metric)} for metric, mean in setup.means.items()
+            metric: {"num_runs": mean.num, "mean": mean.mean, "lower": mean.lower, "upper": mean.upper}
+            | {"leads": comparison.leads(setup, metric)}
+            for metric, mean in setup.means.items()
         }
         found["differences"] = {one.metric: asdict(one) | {"sure": comparison.is_significant(one)} for one in own}
         setups.append(found)
@@ -64,32 +60,6 @@ def record(comparison: Comparison) -> dict[str, Any]:
         "better": {metric: comparison.better(metric) for metric in comparison.metrics},
         "setups": setups,
     }
-
-
-def _numbers(mean: MeanInterval) -> dict[str, Any]:
-    return {"num_runs": mean.num, "mean": mean.mean, "lower": mean.lower, "upper": mean.upper}
-
-
-def long_table(comparison: Comparison) -> pd.DataFrame:
-    """One row for each set-up and metric, the best set-up first.
-
-    Args:
-        comparison: what is reported.
-
-    Returns:
-        A frame with the columns of `comparison.csv`. A difference is the value of the set-up minus the value of the
-        best set-up; it is empty where nothing was tested.
-    """
-    columns = ("difference_to_best", "difference_lower", "difference_upper", "p_value", "holm_p_value")
-    lines = []
-    for setup in comparison.setups:
-        for metric, mean in setup.means.items():
-            line: dict[str, Any] = {"setup": setup.name, "metric": metric, **_numbers(mean), **dict.fromkeys(columns)}
-            if one := comparison.difference(setup.name, metric):
-                values = (one.difference, one.lower, one.upper, one.p_value, one.holm_p_value)
-                line |= zip(columns, values, strict=True)
-            lines.append(line)
-    return pd.DataFrame(lines)
 
 
 def blocks(comparison: Comparison) -> list[str]:
@@ -125,14 +95,13 @@ def blocks(comparison: Comparison) -> list[str]:
     has_interval = any(mean.upper > mean.mean for setup in comparison.setups for mean in setup.means.values())
     of_interval = f"±: half the width of Student's {level} interval of the mean over runs (one run per seed)."
     notes = [escape(note) for note in [first, *[of_interval] * has_interval, *others]]
-    command = listener_test(comparison)
     return [
         "# Comparison",
         f"**{escape(verdict(comparison))}.**",
         Table(columns=["set-up", "runs", *metrics], rows=means, align="lr" + "r" * len(metrics)).markdown(),
         *differences,
         "![Each metric of each set-up with its interval over runs, and the learning curves](comparison.png)",
-        bullets([*notes, *[f"{why_listener_test(comparison)}: `{command}`"] * (command is not None)]),
+        bullets([*notes, *[f"{why}: `{command}`" for why, command in filter(None, [listener_test(comparison)])]]),
     ]
 
 
@@ -284,24 +253,21 @@ def _about_tests(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def why_listener_test(comparison: Comparison) -> str:
-    """What the command of `listener_test` is for; precedes it."""
-    if comparison.select.startswith("online/"):
-        return "An A/B test of the two best set-ups, in simulated traffic"
-    return "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
-
-
-def listener_test(comparison: Comparison) -> str | None:
+def listener_test(comparison: Comparison) -> tuple[str, str] | None:
     """The A/B test with simulated listeners between the two best set-ups.
 
     Args:
         comparison: what is reported.
 
     Returns:
-        A command; None for a single set-up, and for runs that did not learn from the simulated logs of one world.
+        What it is for, and a command; None for a single set-up, and for runs that did not learn from the simulated logs
+        of one world.
     """
     best, *others = (comparison.best_run(setup) for setup in comparison.setups[:2])
     if not others or best.world is None or best.world != others[0].world:
         return None
+    why = "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
+    if comparison.select.startswith("online/"):
+        why = "An A/B test of the two best set-ups, in simulated traffic"
     words = [f"control={short_run_name(others[0].run_id)}", f"treatment={short_run_name(best.run_id)}", *best.world]
-    return shlex.join(["python", "abtest.py", *words])
+    return why, shlex.join(["python", "abtest.py", *words])

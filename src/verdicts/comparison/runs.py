@@ -59,7 +59,9 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
     above = _sweep(tracking_uri, experiment, parent) if parent or not filter_string else None
     runs = [run for run in find_runs(tracking_uri, experiment, filter_string) if KIND not in run.data.tags]
     if above is not None:
-        runs = [run for run in runs if _is_below(run, above.info.run_id)]
+        parent_id, tags = above.info.run_id, [run.data.tags for run in runs]
+        is_below = [own.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in own for own in tags]
+        runs = [run for run, is_one in zip(runs, is_below, strict=True) if is_one]
     finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
     where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
     if not finished and filter_string:
@@ -105,11 +107,6 @@ def _named(key: str, given: str, tracking_uri: str) -> str:
         return str(find_run(given, tracking_uri).run_id)
     except InputError as error:
         raise InputError(f"{key}={given}: {error}") from None
-
-
-def _is_below(run: Any, parent_id: str) -> bool:
-    tags = run.data.tags
-    return tags.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in tags
 
 
 def setup_names(runs: Sequence[Any]) -> dict[str, str]:
@@ -213,11 +210,6 @@ def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
     return [(step, value) for step, value in sorted(values.items()) if end is None or step < end]
 
 
-def winner(comparison: Comparison) -> str:
-    """Id of the run with the best validation metric among the runs of the best set-up."""
-    return comparison.best_run(comparison.best).run_id
-
-
 def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
     """Log the files of a comparison to the parent run of a sweep; `comparison.md` becomes its description.
 
@@ -229,7 +221,7 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
     Raises:
         InputError: the store cannot be used.
     """
-    files = [folder / f"comparison.{ending}" for ending in ("png", "md", "csv", "json")]
+    files = [folder / f"comparison.{ending}" for ending in ("png", "md", "json")]
     log_to_run(tracking_uri, parent.info.run_id, files)
     describe(tracking_uri, parent.info.run_id, (folder / "comparison.md").read_text(encoding="utf-8"))
 
@@ -253,7 +245,7 @@ def run_to_register(
     """
     if requested is None:
         return None
-    run_id = winner(comparison) if requested == "best" else _named("register", requested, tracking_uri)
+    run_id = comparison.winner.run_id if requested == "best" else _named("register", requested, tracking_uri)
     for run in matching.runs:
         if run.info.run_id == run_id:
             return run

@@ -1,6 +1,5 @@
 """What the arms of a log recommended, from the releases beside it, and the candidate of an estimate: `candidate=`."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
@@ -17,11 +16,10 @@ from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import context_of
+from segue.verdicts.abtest.events import json_object
 
-_WORDS = ("popular", "random", "sticky_artist")
-"""Recommenders without lists that can be estimated."""
-_SETTINGS = ("pick", "artist_gap", "exploration", "exploration_plays", "context")
-"""Of a candidate with lists."""
+_WORDS = ("popular", "random", "sticky_artist")  # recommenders without lists that can be estimated
+_SETTINGS = ("pick", "artist_gap", "exploration", "exploration_plays", "context")  # of a candidate with lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +182,7 @@ class LogFolder:
         if (path := self.releases.get(release)) is None:
             return None
         contents = _json(path)
-        arm = _parsed(experiments).get(str(contents.get("experiment")))
+        arm = json_object(experiments).get(str(contents.get("experiment")))
         given = contents["arms"].get(arm)
         if given is None or given.get("policy") not in POLICIES or given.get("context") == "session":
             return None
@@ -290,12 +288,4 @@ def _distinct(rows: np.ndarray) -> np.ndarray:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return _parsed(path.read_text(encoding="utf-8"))
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return json_object(path.read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """The report of an off-policy estimate: `estimate.md` and `estimate.json`, or one line at the end of a training run."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -15,6 +14,7 @@ from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
 from segue.reports.writing import write_report
 from segue.statistics.intervals import LEVEL, MeanInterval
+from segue.verdicts.abtest.events import json_object
 from segue.verdicts.offpolicy.behaviours import Candidate, LogFolder
 from segue.verdicts.offpolicy.decisions import left_out_text, read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicy, OffPolicyLog
@@ -64,21 +64,14 @@ def arm_names(settings: Sequence[tuple[str, str]]) -> list[str]:
     Args:
         settings: text of `experiments` and of `release` of the lines of each arm.
     """
-    arms = [_arms(text) for text, _ in settings]
+    arms = [json_object(text) or {"": text} for text, _ in settings]
     is_one_experiment = len({tuple(given) for given in arms}) <= 1
     is_one_release = len({release for _, release in settings}) <= 1
     return [
-        ", ".join(arm if is_one_experiment else f"{arm} of {experiment}" for experiment, arm in given.items())
+        ", ".join(str(arm) if is_one_experiment else f"{arm} of {experiment}" for experiment, arm in given.items())
         + ("" if is_one_release else f" (release {release})")
         for given, (_, release) in zip(arms, settings, strict=True)
     ]
-
-
-def _arms(text: str) -> dict[str, str]:
-    try:
-        return {str(experiment): str(arm) for experiment, arm in json.loads(text).items()}
-    except (ValueError, AttributeError):
-        return {"": text}
 
 
 def remarks(found: OffPolicy) -> list[str]:

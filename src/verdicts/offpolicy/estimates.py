@@ -18,14 +18,11 @@ from segue.verdicts.offpolicy.behaviours import Behaviour, LogFolder
 from segue.verdicts.offpolicy.decisions import Decisions, left_out_text
 from segue.verdicts.offpolicy.estimators import Estimate, RewardModel, doubly_robust, per_decision, snips
 
-_SAME = 1e-6
-"""Largest relative difference between a logged propensity and that of the release."""
+_SAME = 1e-6  # largest relative difference between a logged propensity and that of the release
 
-_MAX_DIFFERENT = 0.01
-"""Accepted share of sessions with another propensity than that of their release."""
+_MAX_DIFFERENT = 0.01  # accepted share of sessions with another propensity than that of their release
 
-_CHUNK = 4096
-"""Decisions whose choices are computed together."""
+_CHUNK = 4096  # decisions whose choices are computed together
 
 
 _HINT = "train.py calls it callbacks.off_policy.settings.…"

@@ -80,14 +80,7 @@ def snips(
     """
     nothing = np.zeros(len(weights))
     return doubly_robust(
-        weights,
-        rewards,
-        nothing,
-        nothing,
-        cluster,
-        level,
-        expected_square=expected_square,
-        expected_mean=expected_mean,
+        weights, rewards, nothing, nothing, cluster, level, expected_square=expected_square, expected_mean=expected_mean
     )
 
 

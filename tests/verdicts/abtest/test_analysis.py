@@ -151,8 +151,7 @@ def simulate_experiments(lift: float, num: int, **changes: Any) -> list[Analysis
     arm_of = np.arange(num) % 2
     short = settings(bootstrap_rounds=0, slices=False, always_valid_percent=None, **changes)
     return repeat(
-        NUM_EXPERIMENTS,
-        lambda: analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short),
+        NUM_EXPERIMENTS, lambda: analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short)
     )
 
 

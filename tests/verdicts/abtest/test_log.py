@@ -213,6 +213,9 @@ def test_a_compressed_log_is_read_and_a_truncated_one_is_rejected(tmp_path: Path
     path = tmp_path / "data.json.gz"
     path.write_bytes(content)
     assert len(read_users(tmp_path, experiment=None, max_rejected=0.0, **READING)) == 4
+    path.write_bytes(gzip.compress("\n\n".join([*map(json.dumps, CLEAN), "x"]).encode()))
+    with pytest.raises(InputError, match=r"the first is \S+/data\.json\.gz line 17: "):  # empty lines count too
+        read_users(tmp_path, experiment=None, max_rejected=0.0, **READING)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"data\.json\.gz is not a complete gzip file"):
         read_users(tmp_path, experiment=None, max_rejected=0.0, **READING)
@@ -246,22 +249,17 @@ def test_a_line_with_a_wrong_value_is_rejected_with_its_place(tmp_path: Path, ke
     assert f"the first is {folder}/data.json line 7: {key}{WRONG[key][1]}" in str(refused.value)
 
 
-def test_an_arm_of_one_line_is_named_with_its_place_and_can_be_left_out(tmp_path: Path) -> None:
+def test_an_arm_of_one_line_is_named_and_can_be_left_out(tmp_path: Path) -> None:
     stray = {**event(9, 5, 100), "experiments": {"TEST": "T7"}}
-    write_lines(tmp_path / "worker-1" / "data.json", CLEAN)
-    path = tmp_path / "worker-2" / "data.json.gz"
-    path.parent.mkdir()
-    lines = [*session(5, 0), *session(6, 0, arm="T1"), stray]
-    path.write_bytes(gzip.compress("\n\n".join(map(json.dumps, lines)).encode()))
-    users = read_users(tmp_path, experiment="TEST", max_rejected=0.0, **READING)
+    folder = log(tmp_path, [*CLEAN, *session(5, 0), *session(6, 0, arm="T1"), stray])
+    users = read_users(folder, experiment="TEST", max_rejected=0.0, **READING)
     with pytest.raises(InputError) as refused:
         analyse(users, settings())
     assert str(refused.value) == (
         "arm T7 of experiment TEST has 0 users with a finished session (1 have no `last`; unfinished=keep counts them)"
-        f", the first line of the arm is {path} line 9; a comparison needs at least two users in each arm; arms=[C,T1] "
-        "compares the others"
+        "; a comparison needs at least two users in each arm; arms=[C,T1] compares the others"
     )
-    users = read_users(tmp_path, experiment="TEST", arms=["C", "T1"], max_rejected=0.0, **READING)
+    users = read_users(folder, experiment="TEST", arms=["C", "T1"], max_rejected=0.0, **READING)
     assert {name: number for name, number in users.guards.items() if number} == {"lines_of_other_arms": 1}
     assert (users.arms, users.exposed.tolist(), users.user_ids.tolist()) == (["C", "T1"], [3, 3], [1, 2, 3, 4, 5, 6])
     analyse(users, settings())

@@ -10,11 +10,7 @@ from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 
 def settings(**changes: Any) -> AnalysisSettings:
-    defaults: dict[str, Any] = {
-        "guardrails": {},
-        "bootstrap_rounds": 200,
-        "seed": 0,
-    }
+    defaults: dict[str, Any] = {"guardrails": {}, "bootstrap_rounds": 200, "seed": 0}
     return AnalysisSettings(**{**defaults, **changes})
 
 

@@ -17,7 +17,7 @@ from segue.reports.markdown import document
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.verdicts.comparison.analysis import Comparison, Run, choose_metric, disagreement, verdict
 from segue.verdicts.comparison.picture import draw
-from segue.verdicts.comparison.report import blocks, comparison_table, record, sentences, why_listener_test
+from segue.verdicts.comparison.report import blocks, comparison_table, record, sentences
 from tests.verdicts.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")
@@ -162,4 +162,3 @@ def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(disagreeing: 
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     note = next(sentence for sentence in sentences(disagreeing) if sentence.startswith("A difference is"))
     assert f"for {TIME} by listener: {LISTENERS} simulated listeners" in note
-    assert why_listener_test(disagreeing) == "An A/B test of the two best set-ups, in simulated traffic"
