@@ -246,7 +246,9 @@ def compare(
         if name in known or not _may_be_missing(name, has_listeners=has_listeners)
     ]
     shown = tuple(name for name in requested if name in known)
-    setups = sorted(_setups(runs, shown, level), key=lambda one: _rank(one, select, mode))
+    sign = -1 if mode == "max" else 1  # the best first, equal ones by name, those without the metric last
+    setups = _setups(runs, shown, level)
+    setups.sort(key=lambda one: (not one.means[select].num, sign * np.nan_to_num(one.mean(select)), one.name))
     tested = [name for name in shown if name.removeprefix("test/") in (*TESTED, *BY_NEWNESS)]
     scores, num_queries, num_sessions = _query_scores(setups, tested)
     listened = _listening_scores(setups) if TIME in shown and _is_paired(runs) else {}
@@ -310,12 +312,6 @@ def _setups(runs: Sequence[Run], metrics: Sequence[str], level: float) -> list[S
         means = {metric: MeanInterval.of(one[np.isfinite(one)], level) for metric, one in values.items()}
         found.append(Setup(name=name, runs=tuple(own), means=means))
     return found
-
-
-def _rank(setup: Setup, select: str, mode: str) -> tuple[bool, float, str]:
-    """Sort key: the best first, equal ones by name, those without the metric last."""
-    mean = setup.means[select]
-    return not mean.num, (-mean.mean if mode == "max" else mean.mean) if mean.num else 0.0, setup.name
 
 
 def _query_scores(

@@ -74,7 +74,7 @@ def blocks(comparison: Comparison) -> list[str]:
         for setup in comparison.setups
     ]
     if comparison.differences:
-        rows = [
+        rows: list[list[Cell]] = [
             [
                 one.setup,
                 one.metric,

@@ -208,19 +208,20 @@ class LogFolder:
             )
         if given.file is None:
             return self._make({"policy": given.name})
-        lists = Recommendations.read(given.file, self.catalog)
-        how = {"pick": given.pick, "artist_gap": given.artist_gap, "exploration": given.exploration}
-        how |= {"policy": LISTS[lists.users is not None], "exploration_plays": given.exploration_plays}
-        return self._make(how, lists, new=_new(how, lists, given.file), with_fallbacks=self.is_served)
+        how = {name: getattr(given, name) for name in ("pick", "artist_gap", "exploration", "exploration_plays")}
+        return self._listed(how, given.file, with_fallbacks=self.is_served)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
         if "lists" not in given:
             return self._make(given, num_popular=given.get("num_tracks", NUM_POPULAR))
         file = Path(given["file"])
-        if not file.is_file() or file_digest(file) != given["lists"]:
-            return None
+        return self._listed(given, file) if file.is_file() and file_digest(file) == given["lists"] else None
+
+    def _listed(self, given: Mapping[str, Any], file: Path, *, with_fallbacks: bool = False) -> Behaviour:
         lists = Recommendations.read(file, self.catalog)
-        return self._make(given, lists, new=_new(given, lists, file))
+        new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
+        policy = {"policy": LISTS[lists.users is not None]}
+        return self._make({**policy, **given}, lists, new=new, with_fallbacks=with_fallbacks)
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
         rows, known = _rows_of(folder, self.catalog), None
@@ -262,11 +263,6 @@ class LogFolder:
     @cached_property
     def _artists(self) -> ArtistTracks:
         return ArtistTracks.of(self.catalog.artist_of)
-
-
-def _new(given: Mapping[str, Any], lists: Recommendations, file: Path) -> np.ndarray | None:
-    """The tracks that an arm with lists explores; None if it explores none."""
-    return new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
 
 
 def _array(file: Path) -> np.ndarray | None:

@@ -291,16 +291,16 @@ class OffPolicyLog:
 
     def _models(self) -> tuple[list[RewardModel], Int64[np.ndarray, "S"]]:
         """Reward models, and the one that has not seen each session."""
-        sessions = self.decisions
+        fold = np.unique(self.decisions.users, return_inverse=True)[1] % 2
+        seen = [self.decisions.where(fold != number) for number in (0, 1)]
         if self._fitting is not None:
-            return [self._fit(self._fitting)], np.zeros(len(sessions), np.int64)
-        fold = np.unique(sessions.users, return_inverse=True)[1] % 2
-        return [self._fit(sessions.where(fold != number)) for number in (0, 1)], fold
-
-    def _fit(self, sessions: Decisions) -> RewardModel:
-        tracks, played = sessions.tracks[sessions.first + 1], sessions.tracks[sessions.first][:, None]
-        is_same = self._is_same(tracks[:, None], played)[:, 0]
-        return RewardModel.fit(tracks, is_same, sessions.shares[sessions.first + 1], len(self._artist_of))
+            seen, fold = [self._fitting], np.zeros(len(fold), np.int64)
+        models = []
+        for some in seen:
+            tracks, played = some.tracks[some.first + 1], some.tracks[some.first][:, None]
+            is_same = self._is_same(tracks[:, None], played)[:, 0]
+            models.append(RewardModel.fit(tracks, is_same, some.shares[some.first + 1], len(self._artist_of)))
+        return models, fold
 
     def _is_same(self, tracks: Int64[np.ndarray, "S M"], played: Int64[np.ndarray, "S T"]) -> Bool[np.ndarray, "S M"]:
         return np.asarray(self._artist_of[tracks] == self._artist_of[played[:, -1:]])
