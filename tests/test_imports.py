@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "verbs": NOUNS
     | {
-        *("runs", "picking", "simulation", "serving", "terminal", "tracking", "reports"),
+        *("runs", "simulation", "serving", "terminal", "tracking", "reports"),
         *("datamodules", "verdicts", "sweeps"),
     },
 }

@@ -66,14 +66,10 @@ def test_the_set_ups_of_the_study_of_attributes_are_one_family_of_tests(tmp_path
 
 def test_the_calibration_without_the_gate_still_corrects_the_secondary_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three tests the smallest p-value counts three times."""
-    bounds = {
-        f"{method}_{side}_percent".lstrip("_"): np.nan
-        for method in calibration.METHODS.values()
-        for side in ("lower", "upper")
-    }
+    bounds = {name: SimpleNamespace(lower_percent=np.nan, p_value=0.9) for name in calibration.METHODS.values() if name}
     found = []
     for p_values in ((0.9, 0.02, 0.4, 0.6), (0.9, 0.4, 0.016, 0.6), (0.04, 0.9, 0.9, 0.9)):
-        others = {"cuped_p_value": 0.9, "ratio_p_value": 0.9, "decision": "unclear", "is_good": False, "is_bad": False}
+        others = {"lower_percent": np.nan, "decision": "unclear", "is_clear": False}
         effects = [SimpleNamespace(p_value=p_value, **bounds, **others) for p_value in p_values]
         analysis = SimpleNamespace(effects=effects, effect=lambda *_, first=effects[0]: first)
         monkeypatch.setattr(calibration, "NUM_EXPERIMENTS", 1)

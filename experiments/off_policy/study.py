@@ -41,8 +41,7 @@ from segue.simulation.listener import WHOLE, listen, start
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
 from segue.terminal.progress import progress
-from segue.verdicts.offpolicy.behaviours import LogFolder
-from segue.verdicts.offpolicy.candidate import Candidate
+from segue.verdicts.offpolicy.behaviours import Candidate, LogFolder
 from segue.verdicts.offpolicy.decisions import read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicyLog
 

@@ -41,6 +41,29 @@ def tidy(
         axis.legend(frameon=False, fontsize=8.5)
 
 
+def interval(
+    axis: "Axes",
+    place: int | float,
+    value: float,
+    bounds: tuple[float, float],
+    colour: str,
+    *,
+    is_clear: bool,
+) -> None:
+    """Draw an interval from left to right, and a dot for its value.
+
+    Args:
+        axis: the axes.
+        place: height.
+        value: where the dot is.
+        bounds: of the interval; NaN for none.
+        colour: of both.
+        is_clear: whether the dot is filled.
+    """
+    axis.plot(bounds, (place, place), color=colour, lw=2, alpha=0.7, solid_capstyle="butt")
+    axis.plot(value, place, "o", color=colour, mfc=colour if is_clear else "white", ms=7, mew=1.6, zorder=3)
+
+
 def plain(text: str) -> str:
     """Escape text so that matplotlib does not read it as a formula."""
     return text.replace("$", "\\$")

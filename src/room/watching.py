@@ -15,15 +15,15 @@ from omegaconf import OmegaConf
 
 from segue.errors import InputError
 from segue.statistics.design import sample_ratio
-from segue.statistics.intervals import GroupSummary, always_valid
+from segue.statistics.intervals import always_valid
 from segue.verdicts.abtest.analysis import analyse
-from segue.verdicts.abtest.doubts import split_sentence, users_table
 from segue.verdicts.abtest.log import read_users
-from segue.verdicts.abtest.metrics import IN_POINTS, difference, metric_values
+from segue.verdicts.abtest.metrics import IN_POINTS, difference, samples
 from segue.verdicts.abtest.result import Analysis
 from segue.verdicts.abtest.settings import AnalysisSettings
 from segue.verdicts.abtest.slices import LEAST_USERS
 from segue.verdicts.abtest.users import Users
+from segue.verdicts.abtest.verdict import split_sentence, users_table
 
 NUM_POINTS = 40
 """Times at which the interval of the primary metric is computed."""
@@ -87,7 +87,9 @@ def watch(logs: Path, experiment: str, arms: dict[str, str]) -> dict[str, Any]:
         "exposures": users_table(analysis).record(),
         "withheld": any(analysis.withholds(arm) for arm in users.arms[1:]),
         "verdicts": analysis.verdicts,
-        "effects": [{name: _number(getattr(effect, name)) for name in _KEYS} for effect in analysis.effects],
+        "effects": [
+            {name: _number(one[name]) for name in _KEYS} for one in (effect.record() for effect in analysis.effects)
+        ],
         "days": [
             {name: _number(value) for name, value in asdict(one).items()}
             for one in analysis.slices
@@ -122,14 +124,12 @@ def course(analysis: Analysis) -> dict[str, Any]:
 
 def _point(users: Users, analysis: Analysis, number: int, arm: str) -> tuple[float, float, float]:
     settings, metric = analysis.settings, analysis.settings.primary
-    values = metric_values(users, metric)
-    own = values[users.arm_of == 0], values[users.arm_of == number]
-    if min(map(len, own)) < LEAST_USERS or metric in IN_POINTS or settings.always_valid_percent is None:
-        return math.nan, math.nan, math.nan
-    samples = GroupSummary.of(own[0]), GroupSummary.of(own[1])
-    alpha = 1 - analysis.effect(arm, metric).level
-    lower, upper = always_valid(*samples, alpha, float(settings.always_valid_percent))
-    return difference(metric, *samples, alpha).effect_percent, lower, upper
+    counts = np.bincount(users.arm_of, minlength=len(users.arms))
+    if min(counts[0], counts[number]) < LEAST_USERS or metric in IN_POINTS or settings.always_valid_percent is None:
+        return (math.nan, math.nan, math.nan)
+    groups, alpha = samples(users, metric, number), 1 - analysis.effect(arm, metric).level
+    bounds = always_valid(*groups, alpha, settings.always_valid_percent)
+    return difference(metric, *groups, alpha).effect_percent, bounds.lower_percent, bounds.upper_percent
 
 
 def _number(value: Any) -> Any:

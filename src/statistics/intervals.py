@@ -6,6 +6,7 @@ V values of one group, W values of another, G clusters.
 """
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -39,7 +40,7 @@ class MeanInterval:
             values: shape `[V]`.
             level: of the interval, in (0, 1).
         """
-        mean, margin = float(values.mean()) if len(values) else float("nan"), float("nan")
+        mean, margin = float(values.mean()) if len(values) else nan, nan
         if len(values) > 1:
             quantile = float(special.stdtrit(len(values) - 1, (1 + level) / 2))
             spread = float(values.std(ddof=1)) if np.ptp(values) else 0.0  # of equal values it may be a rounding error
@@ -59,7 +60,7 @@ class MeanInterval:
 
         Source: Liang & Zeger 1986.
         """
-        mean, margin = float(values.mean()), float("nan")
+        mean, margin = float(values.mean()), nan
         _, of_value = np.unique(cluster, return_inverse=True)
         sums = np.bincount(of_value, values - mean)
         if len(sums) > 1:
@@ -138,12 +139,12 @@ def degrees_of_freedom(control: GroupSummary, treatment: GroupSummary) -> float:
     """
     a, b = control.squared_error, treatment.squared_error
     below = a**2 / (control.num - 1) + b**2 / (treatment.num - 1)
-    return (a + b) ** 2 / below if below > 0 else float("nan")
+    return (a + b) ** 2 / below if below > 0 else nan
 
 
 @dataclass(frozen=True, kw_only=True)
 class PercentDifference:
-    """A difference between two means, in percent of the control mean.
+    """A difference between two means, in percent of the control mean. What is not known is NaN.
 
     Args:
         effect_percent: treatment mean less control mean.
@@ -152,33 +153,46 @@ class PercentDifference:
         p_value: two-sided, in [0, 1]; NaN if no value varies.
     """
 
-    effect_percent: float
-    lower_percent: float
-    upper_percent: float
-    p_value: float
+    effect_percent: float = nan
+    lower_percent: float = nan
+    upper_percent: float = nan
+    p_value: float = nan
 
 
-def non_inferiority(
-    control: GroupSummary, treatment: GroupSummary, *, sign: int, ratio: float = 1.0, shift: float = 0.0
+UNKNOWN = PercentDifference()
+
+
+def mean_test(
+    control: GroupSummary,
+    treatment: GroupSummary,
+    *,
+    ratio: float = 1.0,
+    shift: float = 0.0,
+    sign: int = 0,
+    covariance: float = 0.0,
 ) -> float:
-    """Test that the treatment mean is better than the worst mean that is accepted: ratio · control mean + shift.
+    """Test the treatment mean against ratio · control mean + shift; Welch's t test, if nothing else is given.
 
     Args:
         control: summary of the control group.
         treatment: summary of the treatment group.
-        sign: 1 if a higher mean is better, −1 if a lower one is.
         ratio: multiplies the control mean.
         shift: is added to it.
+        sign: 0 to test that the means differ; 1 to test that the treatment mean is higher, −1 that it is lower
+            (non-inferiority, if ratio and shift say the worst mean that is accepted).
+        covariance: of the two means; 0 for independent groups.
 
     Returns:
-        Twice the one-sided p-value, at most 1: it is below alpha exactly if the interval of level 1 − alpha (Fieller's
-        with a ratio, Welch's with a shift) is on the better side of what is accepted. NaN if no value varies.
+        The two-sided p-value, or twice the one-sided one, at most 1: it is below alpha exactly if the interval of
+        level 1 − alpha (Fieller's with a ratio, Welch's with a shift) excludes what is tested, with a sign on the
+        better side. NaN if no value varies.
     """
-    variance = treatment.squared_error + ratio**2 * control.squared_error
+    variance = treatment.squared_error - 2 * ratio * covariance + ratio**2 * control.squared_error
     if not variance > 0:
-        return float("nan")
-    above = sign * (treatment.mean - ratio * control.mean - shift) / variance**0.5
-    return min(1.0, 2 * float(special.stdtr(degrees_of_freedom(control, treatment), -above)))
+        return nan
+    above = (treatment.mean - ratio * control.mean - shift) / variance**0.5
+    distance = sign * above if sign else abs(above)
+    return min(1.0, 2 * float(special.stdtr(degrees_of_freedom(control, treatment), -distance)))
 
 
 def welch(control: GroupSummary, treatment: GroupSummary, alpha: float, unit: float | None = None) -> PercentDifference:
@@ -200,12 +214,12 @@ def welch(control: GroupSummary, treatment: GroupSummary, alpha: float, unit: fl
     difference = treatment.mean - control.mean
     margin = float(special.stdtrit(df, 1 - alpha / 2)) * error
     if unit is None:
-        unit = 100 / control.mean if control.mean else float("nan")
+        unit = 100 / control.mean if control.mean else nan
     return PercentDifference(
         effect_percent=difference * unit,
         lower_percent=(difference - margin) * unit,
         upper_percent=(difference + margin) * unit,
-        p_value=ratio_p_value(control, treatment, 1.0),
+        p_value=mean_test(control, treatment),
     )
 
 
@@ -232,40 +246,21 @@ def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float, covari
     a = control.mean**2 - q2 * control.squared_error
     b = treatment.mean * control.mean - q2 * covariance
     c = treatment.mean**2 - q2 * treatment.squared_error
-    lower = upper = float("nan")
+    lower = upper = nan
     if a > 0:
         root = max(b**2 - a * c, 0.0) ** 0.5
         lower, upper = 100 * ((b - root) / a - 1), 100 * ((b + root) / a - 1)
     return PercentDifference(
-        effect_percent=100 * (treatment.mean / control.mean - 1) if control.mean else float("nan"),
+        effect_percent=100 * (treatment.mean / control.mean - 1) if control.mean else nan,
         lower_percent=lower,
         upper_percent=upper,
-        p_value=ratio_p_value(control, treatment, 1.0, covariance),
+        p_value=mean_test(control, treatment, covariance=covariance),
     )
-
-
-def ratio_p_value(control: GroupSummary, treatment: GroupSummary, ratio: float, covariance: float = 0.0) -> float:
-    """Two-sided test that the treatment mean is a given multiple of the control mean; 1 gives Welch's t test.
-
-    Args:
-        control: summary of the control group.
-        treatment: summary of the treatment group.
-        ratio: the tested ratio of the means.
-        covariance: of the two means; 0 for independent groups.
-
-    Returns:
-        The p-value, in [0, 1]; NaN if no value varies.
-    """
-    variance = treatment.squared_error - 2 * ratio * covariance + ratio**2 * control.squared_error
-    if not variance > 0:
-        return float("nan")
-    difference = treatment.mean - ratio * control.mean
-    return 2 * float(special.stdtr(degrees_of_freedom(control, treatment), -abs(difference) / variance**0.5))
 
 
 def always_valid(
     control: GroupSummary, treatment: GroupSummary, alpha: float, expected_percent: float
-) -> tuple[float, float]:
+) -> PercentDifference:
     """Interval of the relative effect that is valid under continuous monitoring.
 
     The mixture sequential probability ratio test, mixed over effects N(0, τ²) with τ the expected effect.
@@ -277,18 +272,21 @@ def always_valid(
         expected_percent: the effect at which the interval is narrowest, in percent of the control mean, above 0.
 
     Returns:
-        Lower and upper bound of the effect in percent; NaN if no value varies or the control mean is 0.
+        The bounds alone; NaN if no value varies or the control mean is 0.
 
     Source: Johari, Koomen, Pekelis, Walsh, Peeking at A/B Tests, KDD 2017, section 3.
     """
     error2 = control.squared_error + treatment.squared_error
     tau2 = (expected_percent / 100 * control.mean) ** 2
     if not (error2 > 0 and tau2 > 0):
-        return float("nan"), float("nan")
+        return UNKNOWN
     spread = error2 * (error2 + tau2) / tau2
     margin = (spread * (np.log((error2 + tau2) / error2) - 2 * np.log(alpha))) ** 0.5
     difference = treatment.mean - control.mean
-    return 100 * float(difference - margin) / control.mean, 100 * float(difference + margin) / control.mean
+    return PercentDifference(
+        lower_percent=100 * float(difference - margin) / control.mean,
+        upper_percent=100 * float(difference + margin) / control.mean,
+    )
 
 
 def bootstrap(
@@ -297,7 +295,7 @@ def bootstrap(
     alpha: float,
     rounds: int,
     rng: np.random.Generator,
-) -> tuple[float, float]:
+) -> PercentDifference:
     """Bootstrap percentile interval of the relative effect.
 
     Args:
@@ -308,7 +306,7 @@ def bootstrap(
         rng: draws the resamples.
 
     Returns:
-        Lower and upper bound of the effect in percent; NaN if the control mean is 0.
+        The bounds alone; NaN if the control mean is 0.
     """
     means = []
     for values in (control, treatment):
@@ -321,4 +319,4 @@ def bootstrap(
     with np.errstate(divide="ignore", invalid="ignore"):
         effects = 100 * (means[1] / means[0] - 1)
         lower, upper = np.quantile(effects, [alpha / 2, 1 - alpha / 2])
-    return float(lower), float(upper)
+    return PercentDifference(lower_percent=float(lower), upper_percent=float(upper))

@@ -22,15 +22,8 @@ def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from segue.tracking.store import existing_store
     from segue.verdicts.comparison import analysis as comparison
-    from segue.verdicts.comparison.paired_listening import choose_metric
-    from segue.verdicts.comparison.report import (
-        comparison_table,
-        listener_test,
-        sentences,
-        why_listener_test,
-        write_report,
-    )
-    from segue.verdicts.comparison.runs import attach, find, read, register, run_to_register, winner
+    from segue.verdicts.comparison.report import comparison_table, listener_test, sentences, write_report
+    from segue.verdicts.comparison.runs import attach, find, read, register, run_to_register
 
     run_dir = Path(config.run_dir)
     refuse_used_folder(run_dir, "comparison.json")
@@ -43,9 +36,8 @@ def compare(config: DictConfig) -> None:
     selects = [config.select] if isinstance(config.select, str) else list(config.select)
     with progress("reading runs", len(found.runs)) as advance:
         runs = read(found.runs, uri, curves=selects, on_run=advance)
-    select, about_select = choose_metric(selects, [run.metrics for run in runs], [run.listening for run in runs])
-    if about_select is not None:
-        console.print(about_select, markup=False, highlight=False)
+    select, notes = comparison.choose_metric(selects, runs)
+    console.print(*notes, sep="\n", end="\n" * bool(notes), markup=False, highlight=False)
     metrics = [config.metrics] if isinstance(config.metrics, str) else list(config.metrics)
     with console.status("comparing"):
         result = comparison.compare(runs, select=select, mode=config.mode, metrics=metrics, level=config.level)
@@ -56,9 +48,8 @@ def compare(config: DictConfig) -> None:
     console.print(comparison_table(result, f"{len(runs)} runs of {where}", console.width))
     for sentence in sentences(result):
         console.print(sentence, markup=False, highlight=False)
-    if command := listener_test(result):
-        why = why_listener_test(result)
-        console.print(f"{why}:\n             {command}", soft_wrap=True, markup=False, highlight=False)
+    if test := listener_test(result):
+        console.print(":\n             ".join(test), soft_wrap=True, markup=False, highlight=False)
     requested = None if config.register is None else str(config.register)
     chosen = run_to_register(requested, found, result, uri)
     if chosen is not None:
@@ -66,5 +57,5 @@ def compare(config: DictConfig) -> None:
         registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"
         console.print(f"registered   {registered}", markup=False)
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
-    best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(winner(result))
+    best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(result.winner.run_id)
     console.print(f"next         python serve.py recommendations={best}", soft_wrap=True, markup=False)

@@ -65,7 +65,7 @@ def test_a_pre_period_adds_the_effect_with_cuped(traffic: Path) -> None:
 
 
 def test_a_plan_has_the_users_and_days_of_a_test(traffic: Path) -> None:
-    done = abtest(traffic, "plan=true", "logs=before", "effect=30", "hydra.run.dir=plan")
+    done = abtest(traffic, "plan=30", "logs=before", "hydra.run.dir=plan")
     assert {path.name for path in (traffic / "plan").iterdir()} == {"plan.md", "plan.json"}
     plan = json.loads((traffic / "plan" / "plan.json").read_text())
     [needed] = [one["users"] for one in plan["needs"] if one["effect_percent"] == 30]
@@ -141,22 +141,23 @@ def test_the_result_of_two_runs_is_attached_to_them_in_mlflow(tmp_path: Path) ->
     [
         (["logs=nowhere"], "logs=nowhere: no such folder"),
         ([], "give either logs=<folder>, or both control= and treatment= to simulate them first"),
-        (["plan=5"], "plan must be true or false, got 5"),
-        (["plan=true", "logs=before"], "plan=true needs effect=<percent>"),
-        (["logs=before", "effect=5"], "effect=5 is for a plan, and this is an analysis"),
-        (["plan=true", "effect=5"], "a plan needs logs=<folder> with a log of the past, and no recommenders"),
-        (["plan=true", "logs=before", "effect=0"], "effect must be a number above 0"),
+        (["plan=5"], "plan=5 needs the log of other recommenders: logs=<folder>"),
+        (["candidate=popular"], "candidate=popular needs the log of other recommenders: logs=<folder>"),
+        (["plan=5", "logs=before", "arms=[C,T1]"], "plan=5 has no use for arms=; leave it out"),
+        (["candidate=popular", "logs=before", "pre=x"], "candidate=popular has no use for pre=; leave it out"),
+        (["candidate=popular", "logs=before", "unfinished=keep"], "has no use for unfinished=; leave it out"),
+        (["plan=0", "logs=before"], "plan must be a number above 0"),
         (["control=random"], "give either logs=<folder>, or both"),
-        (["logs=.", "control=random", "treatment=popular"], "give either logs=<folder>, or both"),
+        (["logs=.", "control=random", "treatment=popular"], "logs=. has no use for control=; leave it out"),
         (["logs=before", "analysis.alpha=2"], "analysis.alpha must be a number above 0 and at most 0.5, got 2"),
-        (["logs=before", "unfinished=impute"], "unfinished must be one of drop, keep, got 'impute'"),
+        (["logs=before", "unfinished=impute"], "unfinished must be drop or keep, got 'impute'"),
         (
             ["logs=before", "analysis.guardrails.mean_request_latency=-1"],
-            "analysis.guardrails.mean_request_latency must be a number above 0",
+            "analysis.guardrails must be a mapping to a number above 0 and at most 1000 or null",
         ),
         (["logs=before", "experiment=NONE"], "experiment=NONE is not in logs=before; it has BEFORE"),
-        (["logs=before", "analysis.split=0.5"], "analysis.split must be a list with a share for each arm, or null"),
-        (["logs=before", "analysis.correction=no"], "analysis.correction must be true or false, got 'no'"),
+        (["logs=before", "analysis.split=0.5"], "analysis.split must be a list of a number above 0 or null, got 0.5"),
+        (["logs=before", "analysis.slices=no"], "analysis.slices must be true or false, got 'no'"),
         (["control=random", "treatment=popular", "analysis.split=[1]"], "analysis.split has 1 shares for the 2 arms"),
         (["control=random", "treatment=popular", "pre=nowhere"], "pre=nowhere: no such folder"),
         (["logs=after", "experiment=AFTER", "pre=after"], "pre overlaps the experiment"),

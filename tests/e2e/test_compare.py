@@ -1,5 +1,6 @@
 """`compare.py` as its user meets it: after a sweep."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -48,12 +49,12 @@ def runs_of(swept: Path) -> dict[str, list[Path]]:
 
 
 def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared: tuple[Path, str]) -> None:
-    lines = pd.read_csv(compared[0] / "comparison.csv").to_dict("records")
-    tidy = {(line["setup"], line["metric"]): line for line in lines}
+    record = json.loads((compared[0] / "comparison.json").read_text())
+    tidy = {one["setup"]: one for one in record["setups"]}
     for setup, runs in runs_of(swept).items():
         for metric in METRICS:
             values = [metrics_of(run)[metric] for run in runs]
-            row = tidy[setup, metric]
+            row = tidy[setup]["metrics"][metric]
             assert row["mean"] == pytest.approx(np.mean(values), rel=1e-6)
             reach = stats.sem(values) * stats.t.ppf(0.975, 1)
             assert row["upper"] - row["mean"] == pytest.approx(reach, rel=1e-4, abs=1e-9)
@@ -61,7 +62,7 @@ def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared:
         setup: np.mean([pd.read_parquet(run / "test_queries.parquet")["ndcg_at_10"] for run in runs], axis=0)
         for setup, runs in runs_of(swept).items()
     }
-    difference = tidy["artist α=0", "test/ndcg_at_10"]["difference_to_best"]
+    difference = tidy["artist α=0"]["differences"]["test/ndcg_at_10"]["difference"]
     assert difference == pytest.approx((queries["artist α=0"] - queries["convex α=learned"]).mean(), rel=1e-6)
 
 
@@ -70,7 +71,7 @@ def test_the_answer_names_the_best_and_what_comes_next(compared: tuple[Path, str
     assert "4 runs of model=artist,convex seed=1,2" in printed
     assert "convex α=learned is best by val/ndcg_at_10" in printed
     assert "python serve.py recommendations=run:" in printed
-    assert {path.name for path in folder.iterdir()} == {f"comparison.{end}" for end in ("csv", "md", "png", "json")}
+    assert {path.name for path in folder.iterdir()} == {f"comparison.{end}" for end in ("md", "png", "json")}
     assert "| convex α=learned" in (folder / "comparison.md").read_text()
 
 
@@ -85,7 +86,7 @@ def test_the_sweep_carries_the_answer_in_mlflow(swept: Path, compared: tuple[Pat
     experiment = client.get_experiment_by_name("segue").experiment_id
     [parent] = client.search_runs([experiment], "tags.`segue.kind` = 'sweep'")
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert {"comparison.png", "comparison.md", "comparison.csv"} <= files
+    assert {"comparison.png", "comparison.md", "comparison.json"} <= files
     assert parent.data.tags["mlflow.note.content"] in (compared[0] / "comparison.md").read_text()
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(run.info.run_name for run in children) == [
@@ -98,8 +99,8 @@ def test_the_sweep_carries_the_answer_in_mlflow(swept: Path, compared: tuple[Pat
 def test_a_filter_takes_runs_of_the_whole_experiment(swept: Path) -> None:
     done = compare(swept, "filter=params.seed = '1'", "hydra.run.dir=filtered")
     assert "3 runs of experiment segue" in done.stdout
-    setups = set(pd.read_csv(swept / "filtered" / "comparison.csv")["setup"])
-    assert setups == {"artist α=0", "convex α=learned", "track α=1"}
+    record = json.loads((swept / "filtered" / "comparison.json").read_text())
+    assert {one["setup"] for one in record["setups"]} == {"artist α=0", "convex α=learned", "track α=1"}
 
 
 def test_the_winner_is_registered_and_found_by_its_alias(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,8 @@ def test_an_old_run_is_compared(old: tuple[Path, str]) -> None:
     cwd, run_id = old
     done = verb(cwd, "compare", "hydra.run.dir=compared")
     assert f"recommendations=run:{run_id[:8]}" in done.stdout
-    assert set(pd.read_csv(cwd / "compared" / "comparison.csv")["setup"]) == {"convex α=0.9"}
+    record = json.loads((cwd / "compared" / "comparison.json").read_text())
+    assert [one["setup"] for one in record["setups"]] == ["convex α=0.9"]
 
 
 def test_an_old_run_is_served(old: tuple[Path, str]) -> None:

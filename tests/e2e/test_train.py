@@ -243,8 +243,8 @@ def test_baselines_are_trained_and_exported_beside_a_head(swept: Path) -> None:
 def test_a_baseline_is_compared_with_a_head(swept: Path) -> None:
     done = run_forked(ROOT / "compare.py", "hydra.run.dir=compared", cwd=swept, env=dict(os.environ), timeout_s=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    table = pd.read_csv(swept / "compared" / "comparison.csv")
-    assert set(BASELINES) < {name.split()[0] for name in table["setup"]}
+    record = json.loads((swept / "compared" / "comparison.json").read_text())
+    assert set(BASELINES) < {one["setup"].split()[0] for one in record["setups"]}
 
 
 def test_a_baseline_that_is_done_is_tested_and_exported_again_without_counting(swept: Path) -> None:

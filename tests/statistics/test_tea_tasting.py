@@ -51,7 +51,7 @@ def test_the_relative_interval_equals_that_of_tea_tasting_to_second_order(both: 
     ours, theirs = both[0].effect("T1", METRIC), both[1]["plain"]
     bounds = (100 * theirs.rel_effect_size_ci_lower, 100 * theirs.rel_effect_size_ci_upper)
     width = bounds[1] - bounds[0]
-    assert (ours.relative_lower_percent, ours.relative_upper_percent) == pytest.approx(bounds, abs=width**2 / 100)
+    assert (ours.relative.lower_percent, ours.relative.upper_percent) == pytest.approx(bounds, abs=width**2 / 100)
     assert width**2 / 100 < 0.1 * width
 
 
@@ -61,8 +61,8 @@ def test_cuped_equals_that_of_tea_tasting_up_to_the_estimate_of_the_slope(both: 
     assert ours.cuped_variance_saved_percent > 50
     bounds = (100 * theirs.rel_effect_size_ci_lower, 100 * theirs.rel_effect_size_ci_upper)
     tolerance = 0.02 * (bounds[1] - bounds[0])
-    assert ours.cuped_effect_percent == pytest.approx(100 * theirs.rel_effect_size, abs=tolerance)
-    assert (ours.cuped_lower_percent, ours.cuped_upper_percent) == pytest.approx(bounds, abs=tolerance)
+    assert ours.cuped.effect_percent == pytest.approx(100 * theirs.rel_effect_size, abs=tolerance)
+    assert (ours.cuped.lower_percent, ours.cuped.upper_percent) == pytest.approx(bounds, abs=tolerance)
 
 
 def test_the_ratio_of_sums_equals_that_of_tea_tasting(ratios: tuple[Analysis, Any, Any]) -> None:
@@ -73,11 +73,11 @@ def test_the_ratio_of_sums_equals_that_of_tea_tasting(ratios: tuple[Analysis, An
     percent = 100 / theirs.control
     assert sheet.lower_percent == pytest.approx(percent * theirs.effect_size_ci_lower, rel=1e-3)
     assert sheet.upper_percent == pytest.approx(percent * theirs.effect_size_ci_upper, rel=1e-3)
-    assert effect.ratio_effect_percent == pytest.approx(100 * theirs.rel_effect_size)
-    assert effect.ratio_p_value == pytest.approx(theirs.pvalue, rel=0.01)
+    assert effect.ratio.effect_percent == pytest.approx(100 * theirs.rel_effect_size)
+    assert effect.ratio.p_value == pytest.approx(theirs.pvalue, rel=0.01)
     bounds = (100 * theirs.rel_effect_size_ci_lower, 100 * theirs.rel_effect_size_ci_upper)
     tolerance = (bounds[1] - bounds[0]) ** 2 / 100
-    assert (effect.ratio_lower_percent, effect.ratio_upper_percent) == pytest.approx(bounds, abs=tolerance)
+    assert (effect.ratio.lower_percent, effect.ratio.upper_percent) == pytest.approx(bounds, abs=tolerance)
 
 
 @pytest.fixture(scope="module")

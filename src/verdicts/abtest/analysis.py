@@ -4,22 +4,20 @@ The unit is the user: each metric has one value per user. The intervals and test
 of the verdict is in `verdict.py`.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from segue.errors import InputError
 from segue.statistics.cuped import cuped
 from segue.statistics.design import minimal_detectable_effect, sample_ratio
-from segue.statistics.intervals import GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
+from segue.statistics.intervals import UNKNOWN, GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
 from segue.verdicts.abtest.families import Decision, decide, p_value_of
-from segue.verdicts.abtest.methods import methods
 from segue.verdicts.abtest.metrics import (
     IN_POINTS,
     LOWER_IS_BETTER,
     METRICS,
-    Values,
     difference,
     is_better,
     metric_values,
@@ -27,10 +25,9 @@ from segue.verdicts.abtest.metrics import (
     parts,
     unit_of,
 )
-from segue.verdicts.abtest.result import Analysis, Effect
+from segue.verdicts.abtest.result import Analysis, Effect, Method
 from segue.verdicts.abtest.settings import AnalysisSettings
-from segue.verdicts.abtest.slices import changes, slices
-from segue.verdicts.abtest.unfinished import compare_unfinished, count_unfinished
+from segue.verdicts.abtest.slices import changes, compare_unfinished, count_unfinished, slices
 from segue.verdicts.abtest.users import Users
 from segue.verdicts.abtest.verdict import verdict
 
@@ -53,12 +50,12 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         InputError: an arm has fewer than two users, `split` does not fit the arms, the log has no values of the primary
             metric, or `pre_period` overlaps the experiment or has none of its users.
     """
+    control, *treatments = users.arms
     counts = np.bincount(users.arm_of, minlength=len(users.arms))
-    _check_arms(users, dict(zip(users.arms, counts.tolist(), strict=True)))
+    _check_arms(users, counts.tolist())
     planned = settings.shares(users.arms)
     if pre_period is not None:
         _check_pre_period(users, pre_period)
-    treatments = list(enumerate(users.arms[1:], start=1))
     metrics = metrics_of(users)
     if settings.primary not in metrics:
         raise InputError(
@@ -68,28 +65,29 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
     values = {metric: metric_values(users, metric) for metric in metrics}
     own = {arm: np.flatnonzero(users.arm_of == number) for number, arm in enumerate(users.arms)}
     groups = {(arm, metric): GroupSummary.of(values[metric][own[arm]]) for arm in users.arms for metric in metrics}
-    decisions = decide(
-        {
-            (arm, metric): p_value_of(metric, groups[users.arms[0], metric], groups[arm, metric], settings)
-            for metric in metrics
-            for _, arm in treatments
-        },
-        settings,
-    )
+    tests = {(arm, metric): (groups[control, metric], groups[arm, metric]) for metric in metrics for arm in treatments}
+    decisions = decide({key: p_value_of(key[1], *pair, settings) for key, pair in tests.items()}, settings)
     rng = np.random.default_rng(settings.seed)
     effects = []
-    for metric in metrics:
-        pre_values = None if pre_period is None else _pre_period_values(users, pre_period, metric)
-        for number, arm in treatments:
-            samples, decision = (groups[users.arms[0], metric], groups[arm, metric]), decisions[arm, metric]
-            effect = _compare(arm, metric, samples, decision, settings)
-            if settings.bootstrap_rounds and metric == settings.primary and metric not in IN_POINTS:
-                effect = _with_bootstrap(effect, users, values[metric], number, settings, rng)
-            if METRICS[metric][1] and metric not in IN_POINTS:
-                effect = _with_ratio(effect, users, number)
-            if pre_values is not None and metric not in IN_POINTS:
-                effect = _with_cuped(effect, users, values[metric], pre_values, number)
-            effects.append(effect)
+    for (arm, metric), pair in tests.items():
+        effect = _effect(arm, metric, pair, decisions[arm, metric], settings)
+        more: dict[str, Any] = {}
+        if metric not in IN_POINTS:
+            alpha, rows = 1 - effect.level, (own[control], own[arm])
+            if settings.bootstrap_rounds and metric == settings.primary:
+                one, other = (values[metric][row] for row in rows)
+                more["bootstrap"] = bootstrap(one, other, alpha, settings.bootstrap_rounds, rng)
+            if METRICS[metric][1]:
+                above, below = parts(users, metric)
+                ratios = [GroupSummary.of_ratio(above[row], below[row]) for row in rows]
+                more["ratio"] = fieller(ratios[0], ratios[1], alpha)
+            if pre_period is not None:
+                before = pre_period.look_up(users.user_ids, metric_values(pre_period, metric))
+                compared = np.isin(users.arm_of, (0, users.arms.index(arm)))
+                adjusted = cuped(values[metric][compared], before[compared], users.arm_of[compared] > 0)
+                more["cuped"] = adjusted.difference(alpha)
+                more["cuped_variance_saved_percent"] = adjusted.saved_percent
+        effects.append(replace(effect, **more))
     analysis = Analysis(
         users=users,
         settings=settings,
@@ -98,31 +96,30 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
         exposure_p_value=sample_ratio(users.exposed, planned),
         unfinished={
             arm: compare_unfinished(users, settings.primary, number, decisions[arm, settings.primary].alpha)
-            for number, arm in treatments
+            for number, arm in enumerate(treatments, start=1)
         },
-        slices=slices(users, settings.primary, float(settings.alpha), pre_period) if settings.slices else [],
-        changes=changes(users, settings.primary, float(settings.alpha)) if settings.slices else {},
-        verdicts={},
-        methods={},
+        slices=slices(users, settings.primary, settings.alpha, pre_period) if settings.slices else [],
+        changes=changes(users, settings.primary, settings.alpha) if settings.slices else {},
     )
     return replace(
         analysis,
-        verdicts={arm: verdict(analysis, arm) for arm in users.arms[1:]},
-        methods={arm: methods(analysis, arm) for arm in users.arms[1:]},
+        verdicts={arm: verdict(analysis, arm) for arm in treatments},
+        methods={arm: methods(analysis, arm) for arm in treatments},
     )
 
 
-def _check_arms(users: Users, counts: Mapping[str, int]) -> None:
+def _check_arms(users: Users, counts: list[int]) -> None:
     """Refuse an arm with fewer than two users."""
-    for arm in (arm for arm, count in counts.items() if count < 2):
+    others = [arm for arm, count in zip(users.arms, counts, strict=True) if count > 1]
+    for arm, count in zip(users.arms, counts, strict=True):
+        if count > 1:
+            continue
         num_cut_off = count_unfinished(users)[arm]
         finished = f" with a finished session ({num_cut_off:,} have no `last`; unfinished=keep counts them)"
-        first = f", the first line of the arm is {users.first_lines[arm]}" if arm in users.first_lines else ""
-        others = [other for other, count in counts.items() if count > 1]
         without = f"; arms=[{','.join(others)}] compares the others" if users.arms[0] in others[:-1] else ""
         raise InputError(
-            f"arm {arm} of experiment {users.experiment} has {counts[arm]} user{'s' * (counts[arm] != 1)}"
-            f"{finished * (num_cut_off > 0 and not users.keeps_unfinished)}{first}; a comparison needs at least two "
+            f"arm {arm} of experiment {users.experiment} has {count} user{'s' * (count != 1)}"
+            f"{finished * (num_cut_off > 0 and not users.keeps_unfinished)}; a comparison needs at least two "
             f"users in each arm{without}"
         )
 
@@ -140,56 +137,47 @@ def _check_pre_period(users: Users, pre_period: Users) -> None:
         raise InputError("pre has no user of the experiment; give logs of the same users from before the experiment")
 
 
-def _pre_period_values(users: Users, pre_period: Users, metric: str) -> Values:
-    """Value of each user in the pre-period; NaN for users who are not in it."""
-    place = np.searchsorted(pre_period.user_ids, users.user_ids).clip(max=len(pre_period) - 1)
-    return np.where(pre_period.user_ids[place] == users.user_ids, metric_values(pre_period, metric)[place], np.nan)
-
-
-def _compare(
+def _effect(
     treatment: str,
     metric: str,
-    samples: tuple[GroupSummary, GroupSummary],
+    groups: tuple[GroupSummary, GroupSummary],
     decision: Decision,
     settings: AnalysisSettings,
 ) -> Effect:
-    unit = 1.0 if metric in IN_POINTS else None
-    sheet = welch(*samples, float(settings.alpha), unit)
-    relative = difference(metric, *samples, decision.alpha)
-    effect = Effect(
+    control, treated = groups
+    sheet = welch(control, treated, settings.alpha, 1.0 if metric in IN_POINTS else None)
+    relative = difference(metric, control, treated, decision.alpha)
+    more: dict[str, Any] = {}
+    if metric not in IN_POINTS:
+        smallest = minimal_detectable_effect(control, treated, settings.alpha, settings.power)
+        more["minimal_detectable_percent"] = smallest
+        more["users_needed"] = {
+            f"{percent}": int(np.ceil((control.num + treated.num) * (smallest / percent) ** 2))
+            for percent in SMALL_EFFECTS
+            if np.isfinite(smallest)
+        }
+        if settings.always_valid_percent is not None:
+            more["always_valid"] = always_valid(control, treated, decision.alpha, settings.always_valid_percent)
+    return Effect(
         treatment=treatment,
         metric=metric,
         family=decision.family,
         margin=decision.margin,
         unit=unit_of(metric),
-        decision=_word(metric, decision, samples, relative),
-        control_users=samples[0].num,
-        treatment_users=samples[1].num,
-        control_mean=samples[0].mean,
-        treatment_mean=samples[1].mean,
+        decision=_word(metric, decision, groups, relative),
+        control_users=control.num,
+        treatment_users=treated.num,
+        control_mean=control.mean,
+        treatment_mean=treated.mean,
         significant=bool(sheet.p_value < settings.alpha),
         level=1 - decision.alpha,
-        relative_lower_percent=relative.lower_percent,
-        relative_upper_percent=relative.upper_percent,
         tested=decision.tested,
         holm_p_value=decision.holm_p_value,
-        holm_significant=decision.significant if settings.correction else None,
+        holm_significant=decision.significant,
+        relative=relative,
         **vars(sheet),
+        **more,
     )
-    if unit:
-        return effect
-    if settings.sizing:
-        smallest = minimal_detectable_effect(*samples, float(settings.alpha), float(settings.power))
-        needed = {
-            f"{percent}": int(np.ceil((samples[0].num + samples[1].num) * (smallest / percent) ** 2))
-            for percent in SMALL_EFFECTS
-            if np.isfinite(smallest)
-        }
-        effect = replace(effect, minimal_detectable_percent=smallest, users_needed=needed)
-    if settings.always_valid_percent is not None:
-        lower, upper = always_valid(*samples, decision.alpha, float(settings.always_valid_percent))
-        effect = replace(effect, always_valid_lower_percent=lower, always_valid_upper_percent=upper)
-    return effect
 
 
 def _word(
@@ -209,38 +197,76 @@ def _word(
     return "better" if is_better(metric, samples[0].mean, samples[1].mean) else "worse"
 
 
-def _with_bootstrap(
-    effect: Effect, users: Users, values: Values, number: int, settings: AnalysisSettings, rng: np.random.Generator
-) -> Effect:
-    of_control, of_treatment = values[users.arm_of == 0], values[users.arm_of == number]
-    lower, upper = bootstrap(of_control, of_treatment, 1 - effect.level, settings.bootstrap_rounds, rng)
-    return replace(effect, bootstrap_lower_percent=lower, bootstrap_upper_percent=upper)
+def methods(analysis: Analysis, treatment: str) -> list[Method]:
+    """The effect on the primary metric by every method: the one of the verdict, and others to check it against.
 
+    Args:
+        analysis: the result; its `methods` are not read.
+        treatment: name of the arm.
 
-def _with_ratio(effect: Effect, users: Users, number: int) -> Effect:
-    above, below = parts(users, effect.metric)
-    control, treatment = (
-        GroupSummary.of_ratio(above[users.arm_of == arm], below[users.arm_of == arm]) for arm in (0, number)
+    Returns:
+        A row for each method, the one of the verdict first; other methods that gave no number are left out. Each
+        interval excludes 0 exactly if the p-value of its row is below alpha.
+    """
+    settings, unfinished = analysis.settings, analysis.unfinished[treatment]
+    effect = analysis.effect(treatment, settings.primary)
+    factor = settings.alpha / (1 - effect.level)  # p-values agree with the intervals, if there are several arms
+
+    def corrected(one: PercentDifference) -> PercentDifference:
+        return replace(one, p_value=float(np.minimum(factor * one.p_value, 1.0)))
+
+    def with_effect(bounds: PercentDifference) -> PercentDifference:
+        return replace(bounds, effect_percent=effect.effect_percent)
+
+    p_value = effect.p_value if np.isnan(effect.holm_p_value) else effect.holm_p_value
+    uncorrected = ", and it has no correction for several treatments" * (len(analysis.users.arms) > 2)
+    first, *others = (
+        (
+            "mean of users",
+            replace(with_effect(effect.relative), p_value=p_value),
+            "the verdict: the difference of the user means with Fieller's interval, which accounts for the "
+            "uncertainty of the control mean",
+        ),
+        (
+            "the sheet",
+            PercentDifference(**{name: getattr(effect, name) for name in vars(effect.relative)}),
+            "the interval of the sheet of 2023 (Welch), which treats the control mean as a constant: it is too "
+            f"narrow if there is an effect{uncorrected}",
+        ),
+        (
+            "ratio of sums",
+            corrected(effect.ratio),
+            "all time over all sessions, or the like (delta method): users with many sessions count more. It "
+            "differs from the mean of users if these users react differently",
+        ),
+        (
+            "CUPED",
+            corrected(effect.cuped),
+            "subtracts what each user's behaviour before the experiment predicts; it removes "
+            f"{effect.cuped_variance_saved_percent:.0f} % of the variance",
+        ),
+        (
+            "bootstrap",
+            with_effect(effect.bootstrap),
+            f"{settings.bootstrap_rounds:,} rounds over users; it makes no assumption about the distribution of the "
+            "values",
+        ),
+        (
+            "always valid",
+            with_effect(effect.always_valid),
+            "stays valid if the test is analysed repeatedly while it runs (mixture sequential test)",
+        ),
+        (
+            "unfinished kept",
+            corrected(unfinished.kept or UNKNOWN),
+            "sessions without a `last` count with the length that they have in the log",
+        ),
+        (
+            "unfinished, bounds",
+            PercentDifference(lower_percent=unfinished.lower_percent, upper_percent=unfinished.upper_percent),
+            "the same, if those of one arm had become as long as the longest session of the log: those of one arm "
+            "for the lower bound (of time the control), those of the other for the upper bound",
+        ),
     )
-    difference = fieller(control, treatment, 1 - effect.level)
-    return replace(
-        effect,
-        ratio_effect_percent=difference.effect_percent,
-        ratio_lower_percent=difference.lower_percent,
-        ratio_upper_percent=difference.upper_percent,
-        ratio_p_value=difference.p_value,
-    )
-
-
-def _with_cuped(effect: Effect, users: Users, values: Values, pre_values: Values, number: int) -> Effect:
-    compared = np.isin(users.arm_of, (0, number))
-    adjusted = cuped(values[compared], pre_values[compared], users.arm_of[compared] == number)
-    difference = adjusted.difference(1 - effect.level)
-    return replace(
-        effect,
-        cuped_effect_percent=difference.effect_percent,
-        cuped_lower_percent=difference.lower_percent,
-        cuped_upper_percent=difference.upper_percent,
-        cuped_p_value=difference.p_value,
-        cuped_variance_saved_percent=adjusted.saved_percent,
-    )
+    shown = [first, *(row for row in others if np.isfinite(row[1].lower_percent))]
+    return [Method(method=name, meaning=meaning, **vars(one)) for name, one, meaning in shown]

@@ -1,16 +1,29 @@
-"""Which lines of a log are events, and where in the files a line is."""
+"""Which lines of a log are events, where in the files a line is, and where a session ends."""
 
 import glob
 import gzip
-from collections.abc import Mapping, Sequence
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated, Any
 
 import duckdb
+import numpy as np
+from jaxtyping import Bool
 
+from segue.datamodules.pairs.interleaved import separate
+from segue.datamodules.reading.files import check_whole
 from segue.datamodules.reading.units import LATEST_MS
 from segue.errors import InputError
+from segue.runs.cores import duckdb_settings
+from segue.settings import Setting
+
+Lines = dict[str, Any]
+"""Lines of a log as columns: an array for each field."""
 
 _KEYS = {
     **dict.fromkeys(("timestamp", "user", "track", "recommendation", "time", "latency", "propensity"), "JSON"),
@@ -18,7 +31,7 @@ _KEYS = {
 }
 """The keys that are read, with their types. As a number DuckDB would read `true` as 1, and round 1.5 to 2."""
 
-READ = f"""read_json($files, format = 'newline_delimited', columns = {_KEYS}, ignore_errors = true, filename = true,
+_READ = f"""read_json($files, format = 'newline_delimited', columns = {_KEYS}, ignore_errors = true, filename = true,
     maximum_object_size = 16777216)"""
 """SQL of the lines of the parameter `$files`."""
 
@@ -95,35 +108,64 @@ class EventLines:
             return f"{path} line {next(islice(filled, row - start, None))}"
 
 
+MaxRejected = Annotated[float, Setting("accepted share of lines that are not events", least=0, most=1)]
+GapMinutes = Annotated[
+    float,
+    Setting(
+        "longest pause in a session; it ends at a last event, or before a longer pause",
+        above=0,
+        most=1e9,
+        hint="30 is usual",
+    ),
+]
+"""Settings of everything that reads a log."""
+
+
+@contextmanager
+def log_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database for the lines of a log, which writes to the disk what is larger than its memory."""
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
+        database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
+        yield database
+
+
 def read_events(
     database: duckdb.DuckDBPyConnection,
-    files: Sequence[Path],
+    folder: Path,
     where: str,
     *,
     columns: Sequence[str],
-    max_rejected: int | float,
+    max_rejected: float,
+    needs: tuple[str, str] | None = None,
 ) -> EventLines:
     """Create the table `lines`: these columns, the number of the `file`, and whether a line `is_event`.
 
     Args:
         database: the connection.
-        files: the files.
-        where: setting and value that name them, for messages.
+        folder: every `data.json*` in it and below it is read.
+        where: setting and value that name it, for messages.
         columns: names of the columns; what is in no column is not checked.
         max_rejected: accepted share of lines that are not events, in [0, 1].
+        needs: a key that at least one line must have, and what is said if none has it.
 
     Raises:
-        InputError: the files are empty or cannot be read, or too many lines are not events.
+        InputError: there are no complete files, they are empty or cannot be read, or too many lines are not events.
     """
+    files = _event_files(folder, where)
     faults = [_FAULTS[name] for name in columns if name in _FAULTS]
     wanted = ", ".join(f"{_COLUMNS[name]} AS {name}" for name in columns)
+    names = {"files": [glob.escape(str(file)) for file in files]}
     try:
+        if needs is not None:  # reads no further than to the first such line
+            query = f"SELECT count(*) FROM (SELECT 1 FROM {_READ} WHERE {needs[0]} IS NOT NULL LIMIT 1)"
+            if database.execute(query, names).fetchone() == (0,):
+                raise InputError(f"{where}: {needs[1]}")
         database.execute(
             f"""
             CREATE TABLE lines AS
             SELECT *, NOT ({" OR ".join(fault for fault, _ in faults)}) AS is_event
-            FROM (SELECT {wanted}, (hash(filename) >> 32)::UINTEGER AS file FROM {READ})""",
-            {"files": [glob.escape(str(file)) for file in files]},
+            FROM (SELECT {wanted}, (hash(filename) >> 32)::UINTEGER AS file FROM {_READ})""",
+            names,
         )
     except duckdb.Error as error:
         raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
@@ -152,3 +194,53 @@ def read_events(
             "max_rejected"
         )
     return lines
+
+
+def _event_files(folder: Path, where: str) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
+    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
+    files = sorted(path for path in map(Path, paths) if path.is_file())
+    if not files:
+        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
+    for path in files:
+        check_whole(path, has_lines=True)
+    return files
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The object that a text is in JSON, such as the arms of `experiments`; empty if it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def changes(*columns: Any) -> Any:
+    """Whether each line differs from the line before it in any of the columns; the first line does."""
+    changed = np.zeros(len(columns[0]), bool)
+    changed[:1] = True
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    return changed
+
+
+def cut_sessions(
+    lines: Lines, gap_minutes: float, policy: str = "separate"
+) -> tuple[Lines, Bool[np.ndarray, "e"], int]:
+    """Cut the lines of each user into sessions: after each `last`, and before a `next` that comes after a long pause.
+
+    A `last` ends the session before it, whenever it comes.
+
+    Args:
+        lines: columns of the lines, sorted by user and time.
+        gap_minutes: longest pause in a session.
+        policy: for sessions of one user at the same time.
+
+    Returns:
+        What `separate` returns.
+    """
+    is_last, gap_ms = lines["is_last"], gap_minutes * 60_000
+    is_late = (np.diff(lines["timestamp"], prepend=lines["timestamp"][:1]) > gap_ms) & ~is_last
+    return separate(lines, changes(lines["user_id"]) | np.roll(is_last, 1) | is_late, policy=policy, gap_ms=gap_ms)

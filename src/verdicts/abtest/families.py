@@ -7,11 +7,12 @@ each is tested against its margin, always.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
 from segue.statistics.holm import holm, holm_alphas
-from segue.statistics.intervals import GroupSummary, non_inferiority, ratio_p_value
+from segue.statistics.intervals import GroupSummary, mean_test
 from segue.verdicts.abtest.metrics import IN_POINTS, LOWER_IS_BETTER, METRICS
 from segue.verdicts.abtest.settings import AnalysisSettings
 
@@ -28,7 +29,7 @@ class Decision:
         margin: how much worse the metric may become, in percent of the control mean (in points for a metric of
             `IN_POINTS`); NaN for a metric that is no guardrail.
         tested: whether it was tested; a secondary metric is not if the primary effect is not significant.
-        holm_p_value: with Holm's correction within the family; NaN without a test or without the correction.
+        holm_p_value: with Holm's correction within the family; NaN without a test.
         significant: whether the effect is significant; of a guardrail, whether its metric is better than the margin.
         alpha: the level that Holm's procedure compared the p-value with. An interval of level 1 − alpha excludes 0
             exactly if the effect is significant.
@@ -62,11 +63,11 @@ def p_value_of(metric: str, control: GroupSummary, treatment: GroupSummary, sett
         The p-value without correction, in [0, 1]; NaN if no value varies.
     """
     if family_of(metric, settings) != "guardrail":
-        return ratio_p_value(control, treatment, 1.0)
-    sign, margin = -1 if metric in LOWER_IS_BETTER else 1, float(settings.guardrails[metric] or 0)
+        return mean_test(control, treatment)
+    sign, margin = -1 if metric in LOWER_IS_BETTER else 1, settings.guardrails[metric] or 0.0
     if metric in IN_POINTS:
-        return non_inferiority(control, treatment, sign=sign, shift=-sign * margin)
-    return non_inferiority(control, treatment, sign=sign, ratio=1 - sign * margin / 100)
+        return mean_test(control, treatment, sign=sign, shift=-sign * margin)
+    return mean_test(control, treatment, sign=sign, ratio=1 - sign * margin / 100)
 
 
 def decide(p_values: Mapping[Key, float], settings: AnalysisSettings) -> dict[Key, Decision]:
@@ -74,35 +75,30 @@ def decide(p_values: Mapping[Key, float], settings: AnalysisSettings) -> dict[Ke
 
     Args:
         p_values: of `p_value_of`, for each treatment and metric; NaN where no test is possible.
-        settings: the primary metric, the guardrails, alpha, and whether there is a correction.
+        settings: the primary metric, the guardrails, and alpha.
 
     Returns:
         A decision for each treatment and metric.
     """
-    alpha, decisions = float(settings.alpha), dict[Key, Decision]()
+    decisions = dict[Key, Decision]()
     for family in ("primary", "secondary", "guardrail"):
         keys = [
             key for metric in METRICS for key in p_values if key[1] == metric and family_of(metric, settings) == family
         ]
-        is_open = [
-            family != "secondary" or not settings.correction or decisions[treatment, settings.primary].significant
-            for treatment, _ in keys
-        ]
+        is_open = [family != "secondary" or decisions[arm, settings.primary].significant for arm, _ in keys]
         # closed tests count with p = 1: how many are open depends on the data, and must not change the correction
         counted = [
-            1.0 if not opened and np.isfinite(p_values[key]) else p_values[key]
+            p_values[key] if opened or np.isnan(p_values[key]) else 1.0
             for key, opened in zip(keys, is_open, strict=True)
         ]
-        corrected = holm(counted) if settings.correction else counted
-        alphas = holm_alphas(counted, alpha) if settings.correction else [alpha] * len(keys)
-        margin = {metric: float(value) for metric, value in settings.guardrails.items() if value is not None}
-        for key, opened, p_value, level in zip(keys, is_open, corrected, alphas, strict=True):
+        corrected, levels = holm(counted), holm_alphas(counted, settings.alpha)
+        for key, opened, p_value, level in zip(keys, is_open, corrected, levels, strict=True):
             decisions[key] = Decision(
                 family=family,
-                margin=margin[key[1]] if family == "guardrail" else float("nan"),
+                margin=settings.guardrails[key[1]] or nan if family == "guardrail" else nan,
                 tested=opened and bool(np.isfinite(p_values[key])),
-                holm_p_value=p_value if opened and settings.correction else float("nan"),
-                significant=bool(opened and p_value < alpha),
-                alpha=level if opened else alpha,
+                holm_p_value=p_value if opened else nan,
+                significant=opened and p_value < settings.alpha,
+                alpha=level if opened else settings.alpha,
             )
     return decisions

@@ -1,29 +1,26 @@
 """From event logs to sessions and users: what is read, and what is left out."""
 
-import glob
-import json
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import duckdb
 import numpy as np
 import pandas as pd
 
 from segue.assignment import GUESTS
-from segue.datamodules.pairs.interleaved import check_policy, separate
-from segue.datamodules.reading.files import check_whole
-from segue.errors import InputError, check_number
-from segue.runs.cores import duckdb_settings
-from segue.verdicts.abtest.events import EventLines, read_events
+from segue.errors import InputError
+from segue.settings import Setting, settings
+from segue.verdicts.abtest.events import (
+    GapMinutes,
+    Lines,
+    MaxRejected,
+    changes,
+    cut_sessions,
+    json_object,
+    log_database,
+    read_events,
+)
 from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
-
-Lines = dict[str, Any]
-"""Lines of a log as columns: an array for each field."""
-
-UNFINISHED = ("drop", "keep")
-"""What happens to sessions without a `last`: they are left out, or kept at the length that they have in the log."""
 
 GUARDS = {
     "lines_rejected": "lines that are not events were left out",
@@ -42,30 +39,29 @@ GUARDS = {
 """Faults that are searched for in a log, by name, and the rule for each; every report shows the count and the rule."""
 
 
+@settings()
 def read_users(
     folder: Path,
     *,
     experiment: str | None,
-    arms: Sequence[str] | None = None,
-    max_rejected: int | float,
-    interleaved: str,
-    session_gap_minutes: int | float,
-    unfinished: str,
+    arms: Annotated[list[str] | None, Setting("arms that are compared, the control C among them; null: all")] = None,
+    max_rejected: MaxRejected,
+    interleaved: Annotated[Literal["separate", "keep", "drop"], Setting("sessions of one user at the same time")],
+    session_gap_minutes: GapMinutes,
+    unfinished: Annotated[
+        Literal["drop", "keep"],
+        Setting("sessions without a `last`: drop, or keep at the length that they have in the log"),
+    ],
     any_arms: bool = False,
     called: str = "logs",
 ) -> Users:
     """Read every `data.json*` in a folder and below it.
 
+    Users of the arms that are compared who were in another one too are left out.
+
     Args:
         folder: the folder.
         experiment: name of the experiment; None if the log has only one.
-        arms: the arms that are compared, the control C among them; None for all that the log has. Users of these arms
-            who were in another one too are left out.
-        max_rejected: accepted share of lines that are not events, in [0, 1].
-        interleaved: policy for sessions of one user at the same time; see `separate`.
-        session_gap_minutes: longest pause in a session, in minutes. Only a pause before a `next` ends a session: a
-            `last` ends the session before it, whenever it comes.
-        unfinished: what happens to sessions without a `last`, one of `UNFINISHED`.
         any_arms: read all lines, of any experiment and arm; for a period before the experiment.
         called: key of the command line that names the folder, for messages.
 
@@ -73,26 +69,21 @@ def read_users(
         One row for each user with a session that is not left out.
 
     Raises:
-        InputError: there are no logs, too many lines are not events, the experiment cannot be chosen, or an arm is
-            missing.
+        InputError: a setting is out of range, there are no logs, too many lines are not events, the experiment cannot
+            be chosen, or an arm is missing.
     """
-    check_arms(arms)
-    check_number("max_rejected", max_rejected, least=0, most=1)
-    check_policy("interleaved", interleaved)
-    check_session_gap(session_gap_minutes)
-    if unfinished not in UNFINISHED:
-        raise InputError(f"unfinished must be one of {', '.join(UNFINISHED)}, got {unfinished!r}")
+    if arms is not None and ("C" not in arms or len(set(arms)) < 2):
+        raise InputError(f"arms must have the control C and at least one other, such as [C,T1], got {arms}")
     where = f"{called}={folder}"
-    files = event_files(folder, where)
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
-        database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
-        found = read_events(database, files, where, columns=_COLUMNS, max_rejected=max_rejected)
-        num_guests = _forget_guests(database)
+    with log_database() as database:
+        found = read_events(database, folder, where, columns=_COLUMNS, max_rejected=max_rejected)
+        guests = f"user_id BETWEEN {GUESTS.start} AND {GUESTS.stop - 1}"
+        [(num_guests,)] = database.execute(f"DELETE FROM lines WHERE is_event AND {guests}").fetchall()
         query = "SELECT DISTINCT experiments FROM lines WHERE is_event ORDER BY ALL"
         texts = [str(text) for (text,) in database.execute(query).fetchall()]
         if not texts:
             raise InputError(f"{where}: no line is an event; name the logs of serve.py or simulate.py")
-        name, arm_of_text = (None, dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
+        name, arm_of_text = ("", dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
         in_log = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
         if len(in_log) < 2 and not any_arms:
             raise InputError(
@@ -113,14 +104,12 @@ def read_users(
         "lines_of_other_experiments": found.num - found.num_rejected - num_guests - len(lines["arm"]),
         "lines_of_other_arms": int((lines["arm"] == len(compared)).sum()),
     }
-    gap_ms = session_gap_minutes * 60_000
-    sessions, exposed, faults = _sessions_of(lines, len(compared), interleaved=interleaved, gap_ms=gap_ms)
+    sessions, exposed, faults = _sessions_of(lines, len(compared), interleaved, session_gap_minutes)
     counted = sessions if unfinished == "keep" else sessions.where(sessions.is_finished)
     return Users(
-        experiment=name or "",
+        experiment=name,
         arms=compared,
         exposed=exposed,
-        first_lines=_first_lines(lines, compared, found),
         each=sessions,
         keeps_unfinished=unfinished == "keep",
         guards=guards | faults,
@@ -131,65 +120,14 @@ def read_users(
     )
 
 
-def check_arms(arms: object) -> None:
-    """Refuse arms that cannot be compared.
-
-    Raises:
-        InputError: they are no list of names with the control C and another one.
-    """
-    if arms is not None and not (isinstance(arms, list) and "C" in arms and len(set(map(str, arms))) > 1):
-        raise InputError(f"arms must be a list with the control C and at least one other, such as [C,T1], got {arms!r}")
-
-
-def check_session_gap(minutes: int | float) -> None:
-    """Refuse a longest pause that is out of range.
-
-    Raises:
-        InputError: it is.
-    """
-    check_number("session_gap_minutes", minutes, above=0, most=1e9, hint="30 is usual")
-
-
-def event_files(folder: Path, where: str) -> list[Path]:
-    """Every `data.json*` in a folder and below it.
-
-    Args:
-        folder: the folder.
-        where: its setting and value, for messages.
-
-    Returns:
-        The files, sorted; each is complete.
-
-    Raises:
-        InputError: there is none, or one is not complete.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
-    paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, paths) if path.is_file())
-    if not files:
-        raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
-    for path in files:
-        check_whole(path, has_lines=True)
-    return files
-
-
 _COLUMNS = (
     "is_last", "timestamp", "user_id", "track", "time", "latency", "recommendation", "is_fallback", "experiments",
 )  # fmt: skip
 
 
-def _forget_guests(database: duckdb.DuckDBPyConnection) -> int:
-    """Remove the events of guests from the table `lines`; return their number."""
-    is_guest = f"user_id BETWEEN {GUESTS.start} AND {GUESTS.stop - 1}"
-    row = database.execute(f"DELETE FROM lines WHERE is_event AND {is_guest}").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, dict[str, str]]:
     """Name of the experiment, and its arm for each text that the key `experiments` has in the log."""
-    given = {text: entry for text in texts if isinstance(entry := _parsed(text), dict)}
+    given = {text: json_object(text) for text in texts}
     names = sorted({name for entry in given.values() for name in entry})
     if not names:
         raise InputError(f'{where}: no line names an experiment; an event of one has "experiments": {{"<name>": "C"}}')
@@ -201,48 +139,30 @@ def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, 
     return name, {text: str(entry[name]) for text, entry in given.items() if name in entry}
 
 
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, int]) -> Lines:
     """The lines of the experiment, sorted by user and time."""
     database.execute("CREATE TABLE arms (experiments VARCHAR, arm USMALLINT)")
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
-    return database.execute(
+    found = database.execute(
         """
         SELECT user_id, timestamp, is_last, track, time, latency, recommendation, is_fallback, file,
             lines.rowid AS position, arm
         FROM lines JOIN arms USING (experiments) WHERE is_event
         ORDER BY user_id, timestamp, position"""
     ).fetchnumpy()
-
-
-def _first_lines(lines: Lines, arms: Sequence[str], found: EventLines) -> dict[str, str]:
-    """Where the first line of each arm with a single user is, which may be there by mistake."""
-    places = {}
-    for number, arm in enumerate(arms):
-        own = np.flatnonzero(lines["arm"] == number)
-        if len(own) and lines["user_id"][own[0]] == lines["user_id"][own[-1]]:  # sorted by user
-            first = own[np.argmin(lines["position"][own])]
-            places[arm] = found.place(int(lines["file"][first]), int(lines["position"][first]))
-    return places
+    return {name: np.asarray(column) for name, column in found.items()}
 
 
 def _sessions_of(
-    lines: Lines, num_arms: int, *, interleaved: str, gap_ms: int | float
+    lines: Lines, num_arms: int, interleaved: str, gap_minutes: float
 ) -> tuple[Sessions, Any, dict[str, int]]:
-    """Cut the lines of each user into sessions, after each `last` and at long pauses; then apply the rules of GUARDS.
+    """Cut the lines of each user into sessions; then apply the rules of GUARDS.
 
     Returns:
         The sessions without a fault, the number of users of each arm before anything is left out, and the faults. Lines
         whose arm is `num_arms` are of arms that are not compared.
     """
-    lines = {key: np.asarray(column) for key, column in lines.items()}
-    first = np.flatnonzero(_changes(lines["user_id"]))
+    first = np.flatnonzero(changes(lines["user_id"]))
     in_two_arms = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
     is_of_two_arms = np.repeat(in_two_arms, np.diff(first, append=len(lines["arm"])))
     exposed = np.bincount(lines["arm"][first][~in_two_arms], minlength=num_arms)[:num_arms]
@@ -251,12 +171,8 @@ def _sessions_of(
     is_duplicate = _duplicates(lines)
     if (left_out := is_of_two_arms | is_duplicate | (lines["arm"] == num_arms)).any():  # rare, and the copies are slow
         lines = {key: column[~left_out] for key, column in lines.items()}
-    starts_user = _changes(lines["user_id"])
-    is_out_of_order = ~_changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
-
-    pauses = np.diff(lines["timestamp"], prepend=lines["timestamp"][:1])
-    begins = starts_user | np.roll(lines["is_last"], 1) | ((pauses > gap_ms) & ~lines["is_last"])
-    lines, begins, num_interleaved = separate(lines, begins, policy=interleaved, gap_ms=gap_ms)
+    is_out_of_order = ~changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
+    lines, begins, num_interleaved = cut_sessions(lines, gap_minutes, interleaved)
     start = np.flatnonzero(begins)
     tracks = np.diff(start, append=len(begins))
     is_finished = lines["is_last"][start + tracks - 1]
@@ -287,17 +203,8 @@ def _sessions_of(
 def _duplicates(lines: Lines) -> Any:
     """Whether each line repeats an earlier one; only lines of one user in one millisecond are compared."""
     names = ("user_id", "timestamp", "is_last", "track", "time", "latency", "recommendation")
-    is_tie = ~_changes(lines["user_id"], lines["timestamp"])
+    is_tie = ~changes(lines["user_id"], lines["timestamp"])
     ties = np.flatnonzero(is_tie | np.append(is_tie[1:], False))
     is_duplicate = np.zeros(len(is_tie), bool)
     is_duplicate[ties] = pd.DataFrame({name: lines[name][ties] for name in names}).duplicated()
     return is_duplicate
-
-
-def _changes(*columns: Any) -> Any:
-    """Whether each line differs from the line before it in any of the columns; the first line does."""
-    changed = np.zeros(len(columns[0]), bool)
-    changed[:1] = True
-    for column in columns:
-        changed[1:] |= column[1:] != column[:-1]
-    return changed

@@ -74,6 +74,18 @@ def difference(metric: str, control: GroupSummary, treatment: GroupSummary, alph
     return welch(control, treatment, alpha, 1.0) if metric in IN_POINTS else fieller(control, treatment, alpha)
 
 
+def samples(users: Users, metric: str, number: int) -> tuple[GroupSummary, GroupSummary]:
+    """Summaries of the control and of a treatment, each with at least two users.
+
+    Args:
+        users: the users (U).
+        metric: one of METRICS.
+        number: number of the treatment.
+    """
+    values = metric_values(users, metric)
+    return GroupSummary.of(values[users.arm_of == 0]), GroupSummary.of(values[users.arm_of == number])
+
+
 def unit_of(metric: str) -> str:
     """Unit of the effect on a metric: `%`, or `points` for a metric of IN_POINTS."""
     return "points" if metric in IN_POINTS else "%"

@@ -1,17 +1,19 @@
 """The plan of an A/B test: how many users and days it needs, from a log of the past. D days."""
 
 from dataclasses import asdict, dataclass
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
 
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.reports.markdown import bullets
 from segue.reports.numbers import words
 from segue.reports.result_table import Table
 from segue.reports.writing import write_report
+from segue.settings import Setting, settings
 from segue.statistics.design import minimal_detectable_effect
 from segue.statistics.intervals import GroupSummary
 from segue.verdicts.abtest.metrics import IN_POINTS, metric_values
@@ -70,7 +72,21 @@ class Plan:
     needs: list[Need]
 
 
-def make_plan(past: Users, settings: AnalysisSettings, effect_percent: Any) -> Plan:
+@settings()
+def make_plan(
+    past: Users,
+    settings: AnalysisSettings,
+    *,
+    plan: Annotated[
+        float,
+        Setting(
+            "effect in percent that a planned test must detect",
+            above=0,
+            most=1000,
+            hint="5 plans a test that detects an effect of 5 %",
+        ),
+    ],
+) -> Plan:
     """Plan a test on the traffic of a log of the past.
 
     The spread of the user means falls with the days, because each user has more sessions; the number of users grows.
@@ -80,7 +96,6 @@ def make_plan(past: Users, settings: AnalysisSettings, effect_percent: Any) -> P
     Args:
         past: what users did, whatever their arm.
         settings: primary metric, alpha, power and split; two arms of equal shares if there is no split.
-        effect_percent: the effect that the test must detect.
 
     Returns:
         The plan.
@@ -88,50 +103,47 @@ def make_plan(past: Users, settings: AnalysisSettings, effect_percent: Any) -> P
     Raises:
         InputError: the effect is out of range, or the log has too few users or no values.
     """
-    check_number("effect", effect_percent, above=0, most=1000, hint="5 plans a test that detects an effect of 5 %")
     if settings.primary in IN_POINTS:
         raise InputError(f"analysis.primary={settings.primary}: a plan needs a metric whose mean is not near 0")
-    num_arms = len(settings.split) if settings.split else 2
+    num_arms = len(settings.split or (1, 1))
     shares = settings.shares(["C", *(f"T{number}" for number in range(1, num_arms))])
     log_days = max(1, int((past.last_ms - past.first_ms + 1) // DAY_MS))
-    means, variances, users = _by_day(past, settings.primary, log_days)
-    if users[-1] < 4 or not means[-1] * variances[-1] > 0:
+    mean, variances, users = _by_day(past, settings.primary, log_days)
+    if users[-1] < 4 or not mean * variances[-1] > 0:
         raise InputError(
             f"the log has {int(users[-1])} users with a completed session, or {settings.primary} is the same for all "
             "of them; a plan needs a log of the past with users who differ"
         )
-    growth = _growth(users)
-    days = np.arange(1, LONGEST_DAYS + 1)
-    expected_users = np.append(users, users[-1] + growth * (days[log_days:] - log_days))[:LONGEST_DAYS]
-    expected_variance = np.append(variances, _variance(variances, days[log_days:]))[:LONGEST_DAYS]
-    alpha = float(settings.alpha) / (num_arms - 1)
-
-    def users_needed(variance: float, effect: float) -> float:
-        """With arms of their shares, the detectable effect falls with the root of the number of users."""
-        control, treatment = (
-            GroupSummary(num=1, mean=float(means[-1]), variance=variance / share)
-            for share in (shares[0], shares[1:].min())
-        )
-        return (minimal_detectable_effect(control, treatment, alpha, float(settings.power)) / effect) ** 2
-
+    middle = (log_days - 1) // 2
+    growth = float(users[-1] - users[middle]) / (log_days - 1 - middle) if log_days > 1 else nan
+    later = np.arange(log_days + 1, LONGEST_DAYS + 1)
+    slope = 0.0  # of the variance over 1 / days
+    if log_days > 1:
+        slope = max(np.polyfit(1 / np.arange(1, log_days + 1), variances, 1)[0], 0.0)
+    of_later = np.maximum(variances[-1] - slope * (1 / log_days - 1 / later), 0.1 * variances[-1])
+    expected_users = np.append(users, users[-1] + growth * (later - log_days))[:LONGEST_DAYS]
+    expected_variance = np.append(variances, of_later)[:LONGEST_DAYS]
+    # with arms of their shares, the detectable effect falls with the root of the number of users
+    one, other = (GroupSummary(num=1, mean=mean, variance=1 / float(share)) for share in (shares[0], shares[1:].min()))
+    detectable = minimal_detectable_effect(one, other, settings.alpha / (num_arms - 1), settings.power)
     needs = []
-    for effect in sorted({float(effect_percent), *map(float, EFFECTS)}):
-        needed = np.array([users_needed(float(variance), effect) for variance in expected_variance])
+    for effect in sorted({plan, *map(float, EFFECTS)}):
+        needed = expected_variance * (detectable / effect) ** 2
         enough = np.flatnonzero(expected_users >= needed)  # NaN, of a log of one day, is not enough
-        first = int(enough[0]) if len(enough) else None
+        days = int(enough[0]) + 1 if len(enough) else None
         needs.append(
             Need(
                 effect_percent=effect,
-                users=int(np.ceil(needed[log_days - 1 if first is None else first])),
-                days=None if first is None else first + 1,
-                is_extrapolated=first is None or first >= log_days,
+                users=int(np.ceil(needed[(days or log_days) - 1])),
+                days=days,
+                is_extrapolated=days is None or days > log_days,
             )
         )
     return Plan(
         metric=settings.primary,
-        effect_percent=float(effect_percent),
-        alpha=float(settings.alpha),
-        power=float(settings.power),
+        effect_percent=plan,
+        alpha=settings.alpha,
+        power=settings.power,
         shares=shares.tolist(),
         log_days=log_days,
         users_by_day=users.astype(int).tolist(),
@@ -142,33 +154,16 @@ def make_plan(past: Users, settings: AnalysisSettings, effect_percent: Any) -> P
 
 def _by_day(
     past: Users, metric: str, log_days: int
-) -> tuple[Float64[np.ndarray, "D"], Float64[np.ndarray, "D"], Float64[np.ndarray, "D"]]:
-    """Mean and variance of the user values, and number of users, until the end of each day."""
-    sessions = past.counted
-    numbers = []
-    for day in range(1, log_days + 1):
-        values = metric_values(past.of(sessions.where(sessions.started_ms < past.first_ms + day * DAY_MS)), metric)
-        spread = float(values.var(ddof=1)) if len(values) > 1 else 0.0
-        numbers.append((float(values.mean()) if len(values) else 0.0, spread, float(len(values))))
-    means, variances, users = np.array(numbers).T
-    return means, variances, users
-
-
-def _growth(users: Float64[np.ndarray, "D"]) -> float:
-    """New users a day in the second half of the log; NaN for a log of one day."""
-    if len(users) < 2:
-        return float("nan")
-    middle = (len(users) - 1) // 2
-    return float(users[-1] - users[middle]) / (len(users) - 1 - middle)
-
-
-def _variance(variances: Float64[np.ndarray, "D"], days: Any) -> Any:
-    """Variance of the user values after more days than the log has."""
-    if len(variances) < 2:
-        return np.full(len(days), variances[-1])
-    slope, _ = np.polyfit(1 / np.arange(1, len(variances) + 1), variances, 1)
-    last = 1 / len(variances)
-    return np.maximum(variances[-1] - max(slope, 0.0) * (last - 1 / days), 0.1 * variances[-1])
+) -> tuple[float, Float64[np.ndarray, "D"], Float64[np.ndarray, "D"]]:
+    """Mean of the user values, their variance until the end of each day, and the number of users until then."""
+    sessions, variances, users, mean = past.counted, np.zeros(log_days), np.zeros(log_days), 0.0
+    for day in range(log_days):
+        until = sessions.where(sessions.started_ms < past.first_ms + (day + 1) * DAY_MS)
+        values = metric_values(past.of(until), metric)
+        users[day] = len(values)
+        if len(values) > 1:
+            variances[day], mean = values.var(ddof=1), float(values.mean())
+    return mean, variances, users
 
 
 def sentence(plan: Plan) -> str:

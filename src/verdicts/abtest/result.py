@@ -1,13 +1,13 @@
 """The result of an A/B analysis: the effects, and the content of `abtest.json`."""
 
 from dataclasses import asdict, dataclass, field
+from math import nan
 from typing import Any
 
-from segue.statistics.intervals import PercentDifference
+from segue.statistics.intervals import UNKNOWN, PercentDifference
 from segue.verdicts.abtest.metrics import is_better
 from segue.verdicts.abtest.settings import AnalysisSettings
-from segue.verdicts.abtest.slices import Slice
-from segue.verdicts.abtest.unfinished import Unfinished, count_unfinished
+from segue.verdicts.abtest.slices import Slice, Unfinished, count_unfinished
 from segue.verdicts.abtest.users import Users
 
 SRM_ALPHA = 0.001
@@ -15,11 +15,12 @@ SRM_ALPHA = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
+class Effect(PercentDifference):
     """One metric of one treatment, compared with the control.
 
     Each name that ends in `_percent` is in percent of the control mean; for `fallback_percent`, which is in percent
-    itself, it is a difference in percentage points. A number that was not computed is NaN.
+    itself, it is a difference in percentage points. A number that was not computed is NaN. Effect, bounds and p-value
+    of the effect itself are Welch's, without a correction.
 
     Args:
         treatment: name of the arm.
@@ -33,36 +34,22 @@ class Effect:
         treatment_users: number of users in the treatment arm.
         control_mean: mean over the users of the control arm.
         treatment_mean: mean over the users of the treatment arm.
-        effect_percent: difference of the means.
-        lower_percent: lower bound of Welch's interval.
-        upper_percent: upper bound of Welch's interval.
-        p_value: of Welch's t test, in [0, 1].
         significant: whether `p_value` is below alpha, without correction for the number of tests.
         level: of the intervals other than Welch's. It is the level of the test, which Holm's correction decides: an
             interval excludes 0 exactly if the effect is significant.
-        relative_lower_percent: lower bound of Fieller's interval, which the verdict uses; NaN if the control mean could
-            be 0.
-        relative_upper_percent: upper bound of Fieller's interval.
         tested: whether there was a test. A secondary metric is not tested if the primary effect is not significant.
         holm_p_value: p-value with Holm's correction over the tests of the family; NaN without a test. The test of a
             guardrail is that of non-inferiority; its p-value is twice the one-sided one.
-        holm_significant: whether `holm_p_value` is below alpha; None without the correction.
+        holm_significant: whether `holm_p_value` is below alpha.
+        relative: Fieller's interval, which the verdict uses; its bounds are NaN if the control mean could be 0.
+        always_valid: the bounds for continuous monitoring.
+        bootstrap: the bounds of the bootstrap.
+        ratio: the effect on the ratio of sums, such as all time over all sessions of an arm, with its Fieller interval
+            (delta method) and p-value, not corrected; NaN for metrics that are no ratio.
+        cuped: the effect with CUPED, with its Fieller interval and p-value.
+        cuped_variance_saved_percent: share of the variance that CUPED removes, in percent.
         minimal_detectable_percent: effect that is detected with the power of the settings.
         users_needed: users needed in both arms together, by the effect to detect in percent.
-        always_valid_lower_percent: lower bound of the interval for continuous monitoring.
-        always_valid_upper_percent: upper bound of the interval for continuous monitoring.
-        bootstrap_lower_percent: lower bound of the bootstrap interval.
-        bootstrap_upper_percent: upper bound of the bootstrap interval.
-        ratio_effect_percent: effect on the ratio of sums, such as all time over all sessions of an arm; NaN for metrics
-            that are no ratio.
-        ratio_lower_percent: lower bound of its Fieller interval (delta method).
-        ratio_upper_percent: upper bound of its Fieller interval.
-        ratio_p_value: its p-value, not corrected.
-        cuped_effect_percent: effect with CUPED.
-        cuped_lower_percent: lower bound of its Fieller interval.
-        cuped_upper_percent: upper bound of its Fieller interval.
-        cuped_p_value: its p-value.
-        cuped_variance_saved_percent: share of the variance that CUPED removes, in percent.
 
     Source: `effect_percent`, `lower_percent`, `upper_percent`, `p_value` and `significant` follow the published A/B
     spreadsheet of 2023.
@@ -78,67 +65,47 @@ class Effect:
     treatment_users: int
     control_mean: float
     treatment_mean: float
-    effect_percent: float
-    lower_percent: float
-    upper_percent: float
-    p_value: float
     significant: bool
     level: float
-    relative_lower_percent: float
-    relative_upper_percent: float
     tested: bool
-    holm_p_value: float = float("nan")
-    holm_significant: bool | None = None
-    minimal_detectable_percent: float = float("nan")
+    holm_p_value: float
+    holm_significant: bool
+    relative: PercentDifference
+    always_valid: PercentDifference = UNKNOWN
+    bootstrap: PercentDifference = UNKNOWN
+    ratio: PercentDifference = UNKNOWN
+    cuped: PercentDifference = UNKNOWN
+    cuped_variance_saved_percent: float = nan
+    minimal_detectable_percent: float = nan
     users_needed: dict[str, int] | None = None
-    always_valid_lower_percent: float = float("nan")
-    always_valid_upper_percent: float = float("nan")
-    bootstrap_lower_percent: float = float("nan")
-    bootstrap_upper_percent: float = float("nan")
-    ratio_effect_percent: float = float("nan")
-    ratio_lower_percent: float = float("nan")
-    ratio_upper_percent: float = float("nan")
-    ratio_p_value: float = float("nan")
-    cuped_effect_percent: float = float("nan")
-    cuped_lower_percent: float = float("nan")
-    cuped_upper_percent: float = float("nan")
-    cuped_p_value: float = float("nan")
-    cuped_variance_saved_percent: float = float("nan")
 
     @property
-    def is_better(self) -> bool:
-        """Whether the treatment mean is the better one, significantly or not."""
-        return is_better(self.metric, self.control_mean, self.treatment_mean)
+    def is_clear(self) -> bool:
+        """Whether the decision is for the treatment or against it."""
+        return self.decision in ("better", "holds", "worse", "broken")
 
-    @property
-    def is_good(self) -> bool:
-        """Whether the decision is for the treatment: it is better, or a guardrail holds."""
-        return self.decision in ("better", "holds")
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether the decision is against the treatment: it is worse, or a guardrail is broken."""
-        return self.decision in ("worse", "broken")
+    def record(self) -> dict[str, Any]:
+        """The effect as plain values, as in `abtest.json`: names of an interval begin with that of its method."""
+        found: dict[str, Any] = {"better": is_better(self.metric, self.control_mean, self.treatment_mean)}
+        for name, value in vars(self).items():
+            if not isinstance(value, PercentDifference):
+                found[name] = value
+                continue
+            known = vars(value) if name in ("ratio", "cuped") else ("lower_percent", "upper_percent")
+            found |= {f"{name}_{key}": getattr(value, key) for key in known}
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """The effect on the primary metric by one method, in percent of the control mean.
+class Method(PercentDifference):
+    """The effect on the primary metric by one method.
 
     Args:
         method: name of the method.
-        effect_percent: the effect.
-        lower_percent: lower bound of its interval.
-        upper_percent: upper bound of its interval.
-        p_value: two-sided, in [0, 1]; NaN if the method has none.
         meaning: what the method does, in one sentence.
     """
 
     method: str
-    effect_percent: float
-    lower_percent: float
-    upper_percent: float
-    p_value: float = float("nan")
     meaning: str
 
 
@@ -170,9 +137,14 @@ class Analysis:
     unfinished: dict[str, Unfinished]
     slices: list[Slice]
     changes: dict[str, PercentDifference]
-    verdicts: dict[str, str]
-    methods: dict[str, list[Method]]
+    verdicts: dict[str, str] = field(default_factory=dict)
+    methods: dict[str, list[Method]] = field(default_factory=dict)
     recommenders: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Title of every report."""
+        return f"A/B test {self.users.experiment}"
 
     @property
     def is_withheld(self) -> bool:
@@ -180,7 +152,7 @@ class Analysis:
 
         Both splits count: of all users in the log, and of those that are left after the exclusions.
         """
-        return self.settings.sample_ratio and min(self.sample_ratio_p_value, self.exposure_p_value) < SRM_ALPHA
+        return min(self.sample_ratio_p_value, self.exposure_p_value) < SRM_ALPHA
 
     def depends_on_unfinished(self, treatment: str) -> bool:
         """Whether the arms differ in their share of unfinished sessions, and these could change the verdict.
@@ -229,7 +201,7 @@ class Analysis:
             "unfinished_sessions": count_unfinished(users),
             "unfinished": {arm: asdict(one) for arm, one in self.unfinished.items()},
             "guards": users.guards,
-            "effects": [{**asdict(effect), "better": effect.is_better} for effect in self.effects],
+            "effects": [effect.record() for effect in self.effects],
             "slices": [asdict(one) for one in self.slices],
             "changes": {arm: asdict(one) for arm, one in self.changes.items()},
             "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},

@@ -1,76 +1,61 @@
-"""The settings of an A/B analysis: `analysis:` in `conf/abtest.yaml`. A arms."""
+"""The settings of an A/B analysis: `analysis.…` on the command line. A arms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
 
-from segue.errors import InputError, check_flag, check_number
+from segue.errors import InputError
+from segue.settings import Setting, settings
 from segue.verdicts.abtest.metrics import METRICS
 
 
+@settings("analysis")
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSettings:
     """What is computed, and when an effect counts as significant.
-
-    Args:
-        alpha: accepted rate of false alarms, in (0, 0.5]; intervals have level 1 − alpha.
-        power: probability of detecting the minimal detectable effect, in [0.5, 0.9999].
-        primary: the metric that the verdict is about, one of `METRICS`.
-        guardrails: how much worse a metric may become, above 0, by its name: in percent of the control mean, for
-            `fallback_percent` in percentage points; null for a metric that is no guardrail. The primary metric is none.
-        split: planned shares of the arms in their order, above 0; None for equal shares.
-        correction: whether secondary metrics are tested only after a significant primary effect, and p-values are
-            corrected within each family (Holm).
-        sample_ratio: whether the verdict is withheld if the split of the users differs from the plan.
-        slices: whether the effect is computed by day and by segment.
-        sizing: whether the minimal detectable effect and the users needed are computed.
-        always_valid_percent: expected effect in percent, above 0, for the interval that allows continuous monitoring;
-            None for no such interval.
-        bootstrap_rounds: rounds of the bootstrap interval; 0 for no such interval.
-        seed: of the bootstrap.
 
     Raises:
         InputError: a setting is out of range.
     """
 
-    alpha: int | float
-    power: int | float
-    primary: str
-    guardrails: dict[str, int | float | None]
-    split: list[int | float] | None
-    correction: bool
-    sample_ratio: bool
-    slices: bool
-    sizing: bool
-    always_valid_percent: int | float | None
-    bootstrap_rounds: int
-    seed: int
+    primary: Annotated[
+        str, Setting("metric that the verdict is about; choose it before the experiment", choices=tuple(METRICS))
+    ] = "mean_time_per_session"
+    guardrails: Annotated[
+        dict[str, float | None],
+        Setting(
+            "how much worse a metric may become, by its name: in percent of the control mean, `fallback_percent` in "
+            "percentage points; null: it is no guardrail",
+            above=0,
+            most=1000,
+        ),
+    ]
+    alpha: Annotated[
+        float, Setting("accepted rate of false alarms; intervals have level 1 − alpha", above=0, most=0.5)
+    ] = 0.05
+    power: Annotated[
+        float, Setting("probability of detecting the minimal detectable effect", least=0.5, most=0.9999)
+    ] = 0.8
+    split: Annotated[
+        list[float] | None,
+        Setting("planned shares of the arms in their order, such as [0.9, 0.1]; null for equal shares", above=0),
+    ] = None
+    slices: Annotated[bool, Setting("the effect by day, in first and later sessions, and by activity")] = True
+    always_valid_percent: Annotated[
+        float | None,
+        Setting("expected effect, for the interval for continuous monitoring; null for none", above=0, most=1000),
+    ] = 10.0
+    bootstrap_rounds: Annotated[int, Setting("of the bootstrap interval; 0 for none", least=0, most=100_000)] = 1000
+    seed: Annotated[int, Setting("of the bootstrap", least=0)]
 
     def __post_init__(self) -> None:
-        for name in ("correction", "sample_ratio", "slices", "sizing"):
-            check_flag(f"analysis.{name}", getattr(self, name))
-        if not isinstance(self.split, list | None):
-            raise InputError(f"analysis.split must be a list with a share for each arm, or null, got {self.split!r}")
-        check_number("analysis.alpha", self.alpha, above=0, most=0.5)
-        check_number("analysis.power", self.power, least=0.5, most=0.9999)
-        check_number("analysis.bootstrap_rounds", self.bootstrap_rounds, whole=True, least=0, most=100_000)
-        check_number("analysis.seed", self.seed, whole=True, least=0)
-        if self.always_valid_percent is not None:
-            check_number("analysis.always_valid_percent", self.always_valid_percent, above=0, most=1000)
-        if not isinstance(self.guardrails, dict) or not set(self.guardrails) <= set(METRICS):
+        if unknown := [name for name in self.guardrails if name not in METRICS]:
             raise InputError(
-                "analysis.guardrails must have a margin for some of the metrics "
-                f"{', '.join(METRICS)}, got {self.guardrails!r}"
+                f"analysis.guardrails.{unknown[0]} is no metric; a guardrail is one of {', '.join(METRICS)}"
             )
-        for metric, margin in self.guardrails.items():
-            if margin is not None:
-                check_number(f"analysis.guardrails.{metric}", margin, above=0, most=1000)
-        for share in self.split or []:
-            check_number("analysis.split", share, above=0)
-        if self.primary not in METRICS:
-            raise InputError(f"analysis.primary must be one of {', '.join(METRICS)}, got {self.primary!r}")
 
     def shares(self, arms: Sequence[str]) -> Float64[np.ndarray, "A"]:
         """Planned share of each arm.
@@ -84,7 +69,7 @@ class AnalysisSettings:
         Raises:
             InputError: `split` does not have one share for each arm.
         """
-        planned = np.array(self.split if self.split else np.ones(len(arms)), np.float64)
+        planned = np.array(self.split or [1] * len(arms), np.float64)
         if len(planned) != len(arms):
             raise InputError(
                 f"analysis.split has {len(planned)} shares for the {len(arms)} arms {', '.join(arms)}; "

@@ -1,4 +1,8 @@
-"""The effect on the primary metric in parts of the log: by day, in first and later sessions, and by activity."""
+"""The effect in parts of the log (by day, in first and later sessions, by activity), and with unfinished sessions.
+
+Long sessions are cut off more often than short ones. Without them, the arm with the longer sessions therefore looks
+worse than it is.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +12,9 @@ from jaxtyping import Bool, Int64
 
 from segue.statistics.change import change_of_effect
 from segue.statistics.holm import holm, holm_alphas
-from segue.statistics.intervals import GroupSummary, PercentDifference, ratio_p_value
-from segue.verdicts.abtest.metrics import IN_POINTS, difference, metric_values
-from segue.verdicts.abtest.users import Sessions, Users
+from segue.statistics.intervals import GroupSummary, PercentDifference, mean_test, welch
+from segue.verdicts.abtest.metrics import IN_POINTS, difference, metric_values, samples
+from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 DAY_MS = 86_400_000
 
@@ -64,9 +68,10 @@ def slices(users: Users, metric: str, alpha: float, pre_period: Users | None) ->
         such part.
     """
     sessions = users.counted
-    splits = {
-        "day": _days(users, sessions),
-        "session": _first_sessions(sessions),
+    day, is_first = _day_of(users, sessions), sessions.is_first
+    splits: Mapping[str, Mapping[str, Mask]] = {
+        "day": {str(one + 1): day == one for one in np.unique(day).tolist()},  # a wrong clock gives days far away
+        "session": {"first of a user": is_first, "later": ~is_first},
         "activity": _activity(users, sessions, pre_period),
     }
     found = []
@@ -113,30 +118,16 @@ def _day_of(users: Users, sessions: Sessions) -> Int64[np.ndarray, "S"]:
     return (sessions.started_ms - users.first_ms) // DAY_MS
 
 
-def _days(users: Users, sessions: Sessions) -> Mapping[str, Mask]:
-    day = _day_of(users, sessions)
-    return {str(number + 1): day == number for number in np.unique(day).tolist()}  # a wrong clock gives days far away
-
-
-def _first_sessions(sessions: Sessions) -> Mapping[str, Mask]:
-    is_first = np.append(True, sessions.user_ids[1:] != sessions.user_ids[:-1])[: len(sessions)]
-    return {"first of a user": is_first, "later": ~is_first}
-
-
 def _activity(users: Users, sessions: Sessions, pre_period: Users | None) -> Mapping[str, Mask]:
     """Light and heavy users, by their sessions before the experiment; without these by those in the experiment.
 
     In the experiment the arm can change how many sessions a user has. If the arms differ in it, there is no such split.
     """
-    if pre_period is None:
-        counts, where = users.sessions, "in the experiment"
-        summaries = [GroupSummary.of(counts[users.arm_of == arm].astype(float)) for arm in range(len(users.arms))]
-        if any(ratio_p_value(summaries[0], one, 1.0) < 0.05 for one in summaries[1:]):
-            return {}
-    else:
-        place = np.searchsorted(pre_period.user_ids, users.user_ids).clip(max=len(pre_period) - 1)
-        known = pre_period.user_ids[place] == users.user_ids
-        counts, where = np.where(known, pre_period.sessions[place], 0), "before"
+    counts, where = users.sessions, "in the experiment"
+    if pre_period is not None:
+        counts, where = np.nan_to_num(pre_period.look_up(users.user_ids, pre_period.sessions)), "before"
+    elif any(mean_test(*samples(users, "sessions", number)) < 0.05 for number in range(1, len(users.arms))):
+        return {}
     middle = int(np.median(counts[counts > 0]))
     of_session = counts[np.searchsorted(users.user_ids, sessions.user_ids)]
     return {
@@ -147,34 +138,89 @@ def _activity(users: Users, sessions: Sessions, pre_period: Users | None) -> Map
 
 
 def _compare(users: Users, metric: str, alpha: float, split: str, parts: Mapping[str, Mask]) -> list[Slice]:
-    rows, groups = [], []
+    groups: dict[tuple[str, str], tuple[GroupSummary, GroupSummary]] = {}
     for part, mask in parts.items():
         own = users.of(users.counted.where(mask))
-        values = metric_values(own, metric)
-        for number, arm in enumerate(users.arms[1:], start=1):
-            of_control, of_treatment = values[own.arm_of == 0], values[own.arm_of == number]
-            if min(len(of_control), len(of_treatment)) < LEAST_USERS:
-                continue
-            groups.append((GroupSummary.of(of_control), GroupSummary.of(of_treatment)))
-            rows.append((arm, part))
-    p_values = [ratio_p_value(control, treatment, 1.0) for control, treatment in groups]
-    found = []
-    for (arm, part), (control, treatment), p_value, level in zip(
-        rows, groups, holm(p_values), holm_alphas(p_values, alpha), strict=True
-    ):
-        effect = difference(metric, control, treatment, level)
-        found.append(
-            Slice(
-                treatment=arm,
-                split=split,
-                part=part,
-                control_users=control.num,
-                treatment_users=treatment.num,
-                effect_percent=effect.effect_percent,
-                lower_percent=effect.lower_percent,
-                upper_percent=effect.upper_percent,
-                holm_p_value=p_value,
-                significant=bool(p_value < alpha),
-            )
+        counts = np.bincount(own.arm_of, minlength=len(users.arms))
+        groups |= {
+            (arm, part): samples(own, metric, number)
+            for number, arm in enumerate(users.arms[1:], start=1)
+            if min(counts[0], counts[number]) >= LEAST_USERS
+        }
+    p_values = [mean_test(control, treatment) for control, treatment in groups.values()]
+    corrected = zip(groups.items(), holm(p_values), holm_alphas(p_values, alpha), strict=True)
+    return [
+        Slice(
+            treatment=arm,
+            split=split,
+            part=part,
+            control_users=control.num,
+            treatment_users=treatment.num,
+            effect_percent=effect.effect_percent,
+            lower_percent=effect.lower_percent,
+            upper_percent=effect.upper_percent,
+            holm_p_value=p_value,
+            significant=p_value < alpha,
         )
-    return found
+        for ((arm, part), (control, treatment)), p_value, level in corrected
+        for effect in (difference(metric, control, treatment, level),)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """Unfinished sessions of one treatment, compared with the control.
+
+    Args:
+        p_value: of the test that the arms have the same share of unfinished sessions; NaN if none has any.
+        kept: the effect if these sessions had ended where the log ends; None if there are none.
+        lower_percent: lower bound of the effect if those of one arm had become as long as possible: of a metric that
+            grows with the session, those of the control.
+        upper_percent: upper bound of the effect if those of the other arm had.
+    """
+
+    p_value: float
+    kept: PercentDifference | None = None
+    lower_percent: float = float("nan")
+    upper_percent: float = float("nan")
+
+
+def count_unfinished(users: Users) -> dict[str, int]:
+    """Number of unfinished sessions of each arm, by its name."""
+    each = users.each
+    return {arm: int((~each.is_finished & (each.arm_of == n)).sum()) for n, arm in enumerate(users.arms)}
+
+
+def compare_unfinished(users: Users, metric: str, number: int, alpha: float) -> Unfinished:
+    """Compare the unfinished sessions of a treatment with those of the control.
+
+    Args:
+        users: the users of the experiment; all of its sessions are used.
+        metric: name of the metric that the effect is about.
+        number: number of the treatment.
+        alpha: intervals have level 1 − alpha; in (0, 1).
+
+    Returns:
+        The test, and the effects. "As long as possible" is the length of the longest finished session of the log.
+    """
+    each = users.each.where(np.isin(users.each.arm_of, (0, number)))
+    if each.is_finished.all():
+        return Unfinished(p_value=float("nan"))
+    everyone, cut_off = sums_of_users(each), each.where(~each.is_finished)
+    place = np.searchsorted(everyone["user_ids"], cut_off.user_ids)
+    num_cut_off = np.bincount(place, minlength=len(everyone["user_ids"])).astype(np.float64)
+    shares = [
+        GroupSummary.of_ratio(num_cut_off[own], everyone["sessions"][own].astype(np.float64))
+        for own in (everyone["arm_of"] == 0, everyone["arm_of"] == number)
+    ]
+    kept, *extremes = (  # of latency and fallbacks, either arm can give the lower effect
+        difference(metric, *samples(users.of(sessions), metric, number), alpha)
+        for sessions in (each, each.extended(0), each.extended(number))
+    )
+    low, high = sorted(extremes, key=lambda one: one.effect_percent)
+    return Unfinished(
+        p_value=welch(shares[0], shares[1], alpha).p_value,
+        kept=kept,
+        lower_percent=low.lower_percent,
+        upper_percent=high.upper_percent,
+    )

@@ -3,11 +3,11 @@
 S sessions, U users, A arms.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +36,11 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    @property
+    def is_first(self) -> Bool[np.ndarray, "S"]:
+        """Whether each is the first session of its user."""
+        return np.append(True, self.user_ids[1:] != self.user_ids[:-1])[: len(self)]
 
     def where(self, kept: Bool[np.ndarray, "S"]) -> "Sessions":
         """Some of the sessions.
@@ -86,7 +91,6 @@ class Users:
         first_ms: time of the first event of the experiment, in milliseconds since 1970.
         last_ms: time of its last event, in milliseconds since 1970.
         num_events: number of lines read.
-        first_lines: where the first line of each arm is that has a single user in the log, by the name of the arm.
     """
 
     experiment: str
@@ -105,10 +109,19 @@ class Users:
     first_ms: int
     last_ms: int
     num_events: int
-    first_lines: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    def look_up(self, user_ids: Int64[np.ndarray, "V"], values: Shaped[np.ndarray, "U"]) -> Float64[np.ndarray, "V"]:
+        """Values of users by their raw ids; NaN for those who are not here.
+
+        Args:
+            user_ids: raw ids.
+            values: of each user here.
+        """
+        place = np.searchsorted(self.user_ids, user_ids).clip(max=len(self) - 1)
+        return np.where(self.user_ids[place] == user_ids, values[place], np.nan)
 
     @property
     def counted(self) -> Sessions:
@@ -133,15 +146,10 @@ def sums_of_users(sessions: Sessions) -> dict[str, Any]:
     Returns:
         Arrays of shape `[U]`, by the name of the field; users without a session have no row.
     """
-    ids = sessions.user_ids
-    first = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])[: len(ids)])
-    return {
-        "user_ids": ids[first],
-        "arm_of": sessions.arm_of[first],
-        "sessions": np.diff(first, append=len(ids)),
-        **{
-            name: np.add.reduceat(values, first) if len(first) else values[:0]
-            for name in ("tracks", "time", "latency_ms", "fallbacks")
-            for values in (getattr(sessions, name),)
-        },
-    }
+    first = np.flatnonzero(sessions.is_first)
+    found = {name: getattr(sessions, name)[first] for name in ("user_ids", "arm_of")}
+    found["sessions"] = np.diff(first, append=len(sessions))
+    for name in ("tracks", "time", "latency_ms", "fallbacks"):
+        values = getattr(sessions, name)
+        found[name] = np.add.reduceat(values, first) if len(first) else values
+    return found

@@ -1,4 +1,4 @@
-"""Which set-up is best, and is the difference real? The statistics of `compare.py`.
+"""Which set-up is best, and is the difference real? The statistics of `compare.py`, and their wording.
 
 A set-up is the whole config except the seed; its runs differ only in the seed. Validation chooses: set-ups are sorted
 by the mean of one validation metric over seeds, and the first is the best. Test metrics are reported and choose
@@ -6,27 +6,23 @@ nothing. R runs of a set-up, Q test queries, G test sessions.
 """
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from math import inf
-from typing import Annotated, Any, Literal
+from math import inf, nan
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64
 
 from segue.errors import InputError
 from segue.settings import Setting, settings
 from segue.statistics.direction import direction
 from segue.statistics.holm import holm
 from segue.statistics.intervals import MeanInterval
-from segue.statistics.online import TIME, VAL_TIME
+from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
 from segue.statistics.ranking import ACCURACY, BY_NEWNESS
-from segue.verdicts.comparison.paired_listening import is_paired, listening_scores
-from segue.verdicts.comparison.verdict import BEATS, NOT_DISTINGUISHABLE, WORSE, Heard, disagreement, verdict
 
 QUERY = ("session", "previous", "following")
 """The columns that identify a test query."""
@@ -34,10 +30,6 @@ QUERY = ("session", "previous", "following")
 TESTED = tuple(ACCURACY)
 """The metrics with one value per query, which two set-ups can be tested on. Those of BY_NEWNESS are
 tested too, where the test queries have new tracks."""
-
-
-_OF_NEW_TRACKS = {f"test/{name}" for name in BY_NEWNESS}
-"""Metrics that a run has only where its test queries have new tracks."""
 
 ESTIMATES = ("estimate/first_step_dr", "estimate/session_snips")
 """What `abtest.py candidate=run:<id>` estimated of a run."""
@@ -66,11 +58,11 @@ class Run:
     setup: str
     seed: int
     metrics: Mapping[str, float]
-    queries: pd.DataFrame | None
-    listening: pd.DataFrame | None
-    history: Mapping[str, Sequence[tuple[int, float]]]
-    alpha: float | None
-    world: tuple[str, ...] | None
+    queries: pd.DataFrame | None = None
+    listening: pd.DataFrame | None = None
+    history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    alpha: float | None = None
+    world: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,14 +86,13 @@ class Setup:
         return float(np.mean(alphas)) if len(alphas) == len(self.runs) else None
 
     @property
-    def runs_with_queries(self) -> list[tuple[Run, pd.DataFrame]]:
-        """The runs that have test queries, and these queries."""
-        return [(run, run.queries) for run in self.runs if run.queries is not None and len(run.queries)]
+    def with_queries(self) -> list[Run]:
+        """The runs that have test queries."""
+        return [run for run in self.runs if run.queries is not None and len(run.queries)]
 
-    @property
-    def repeated_seeds(self) -> list[int]:
-        """Seeds that occur in more than one of its runs."""
-        return [seed for seed, count in Counter(run.seed for run in self.runs).items() if count > 1]
+    def mean(self, metric: str) -> float:
+        """Mean of a metric over its runs; NaN if it is not known."""
+        return self.means[metric].mean if metric in self.means else nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +132,7 @@ class Comparison:
 
     select: str
     mode: str
-    level: int | float
+    level: float
     metrics: tuple[str, ...]
     missing: tuple[str, ...]
     setups: tuple[Setup, ...]
@@ -156,7 +147,13 @@ class Comparison:
         """The set-up that validation chose."""
         return self.setups[0]
 
-    def difference(self, setup: str, metric: str) -> Difference | None:
+    @property
+    def offline(self) -> str | None:
+        """The metric that would choose if there were no listeners; None where it does, or if none is shown."""
+        shown = [name for name in self.metrics if name.startswith("val/")]
+        return shown[0] if shown and self.select.startswith("online/") else None
+
+    def difference(self, setup: str, metric: str | None) -> Difference | None:
         """The difference of a set-up in a metric; None for the best set-up itself and where nothing was tested."""
         return next((one for one in self.differences if (one.setup, one.metric) == (setup, metric)), None)
 
@@ -173,103 +170,45 @@ class Comparison:
         sign = 1 if self.mode == "max" else -1
         return max(setup.runs, key=lambda run: sign * run.metrics.get(self.select, -sign * inf))
 
+    @property
+    def winner(self) -> Run:
+        """The run with the best validation metric among the runs of the best set-up."""
+        return self.best_run(self.best)
+
     def leads(self, setup: Setup, metric: str) -> bool:
         """Whether no other set-up has a better mean; False if the metric has no better, or fewer than two have it."""
-        better = self.better(metric)
-        means = [one.means[metric].mean for one in self.setups if one.means[metric].num]
-        if better is None or len(means) < 2 or not setup.means[metric].num:
+        better, means = self.better(metric), [one.means[metric].mean for one in self.setups if one.means[metric].num]
+        if better is None or len(means) < 2:
             return False
         return setup.means[metric].mean == (max(means) if better == "max" else min(means))
 
-    @property
-    def verdict(self) -> str:
-        """One sentence: which set-up is best by validation, and what the test shows."""
-        tested = [one for one in self.differences if one.metric == self.primary]
-        return verdict(
-            best=self.best.name,
-            others=[setup.name for setup in self.setups[1:]],
-            outcomes={one.setup: self._outcome(one) for one in tested},
-            select=self.select,
-            primary=self.primary,
-            alpha=1 - self.level,
-        )
 
-    @property
-    def offline(self) -> str | None:
-        """The metric that would choose if there were no listeners; None where it does, or if none is shown."""
-        return next((name for name in self.metrics if name.startswith("val/")), None) if self.is_online else None
+def choose_metric(names: Sequence[str], runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """The metric that chooses the best set-up: the first that every run has, or else the last.
 
-    @property
-    def is_online(self) -> bool:
-        """Whether the time of simulated listeners chose."""
-        return self.select.startswith("online/")
+    Args:
+        names: metrics in order, at least one. VAL_TIME chooses only if all runs were played in the same sessions.
+        runs: what is compared.
 
-    @property
-    def disagreement(self) -> str | None:
-        """One sentence if an offline metric would choose another set-up than the listeners, and why; else None."""
-        if (offline := self.offline) is None:
-            return None
-        known = [setup for setup in self.setups if setup.means[offline].num]
-        sign = -1 if direction(offline) == "min" else 1
-        theirs = max(known, key=lambda setup: sign * setup.means[offline].mean)
-        one = self.difference(theirs.name, TIME)
-        if theirs is self.best or one is None:
-            return None
-        values = [{name: mean.mean for name, mean in setup.means.items() if mean.num} for setup in (theirs, self.best)]
-        return disagreement(
-            metric=offline,
-            chosen=Heard.of(theirs.name, values[0]),
-            best=Heard.of(self.best.name, values[1]),
-            is_sure=self.is_significant(one),
-        )
+    Returns:
+        Its name; and a sentence for each earlier metric that some runs have.
+    """
+    notes: list[str] = []
+    for name in names[:-1]:
+        num_without = sum(not np.isfinite(run.metrics.get(name, nan)) for run in runs)
+        if num_without == 0 and (name != VAL_TIME or _is_paired(runs)):
+            return name, notes
+        if num_without == 0:
+            notes.append(f"{name} does not choose, because the runs were played in different sessions.")
+        elif num_without < len(runs):
+            notes.append(f"{name} does not choose, because {num_without} of {len(runs)} runs lack it.")
+    return names[-1], notes
 
-    def _outcome(self, difference: Difference) -> str:
-        """The result of the best set-up against another one."""
-        if not self.is_significant(difference):
-            return NOT_DISTINGUISHABLE
-        return BEATS if difference.difference < 0 else WORSE
 
-    def record(self) -> dict[str, Any]:
-        """The comparison as plain values, for `comparison.json` and the table."""
-        setups = []
-        for setup in self.setups:
-            means = {
-                metric: {
-                    "num_runs": mean.num,
-                    "mean": mean.mean,
-                    "lower": mean.lower,
-                    "upper": mean.upper,
-                    "leads": self.leads(setup, metric),
-                }
-                for metric, mean in setup.means.items()
-            }
-            own = [one for one in self.differences if one.setup == setup.name]
-            tests = {one.metric: {**asdict(one), "sure": self.is_significant(one)} for one in own}
-            setups.append(
-                {
-                    "setup": setup.name,
-                    "alpha": setup.alpha,
-                    "seeds": [run.seed for run in setup.runs],
-                    "run_ids": [run.run_id for run in setup.runs],
-                    "metrics": means,
-                    "differences": tests,
-                }
-            )
-        return {
-            "verdict": self.verdict,
-            "disagreement": self.disagreement,
-            "select": self.select,
-            "mode": self.mode,
-            "level": self.level,
-            "primary": self.primary,
-            "metrics": list(self.metrics),
-            "missing": list(self.missing),
-            "better": {metric: self.better(metric) for metric in self.metrics},
-            "num_queries": self.num_queries,
-            "num_sessions": self.num_sessions,
-            "num_listeners": self.num_listeners,
-            "setups": setups,
-        }
+def _is_paired(runs: Sequence[Run]) -> bool:
+    """Whether all runs have a listening test, of the same listeners and sessions."""
+    tests = [set() if run.listening is None else set(run.listening["test"]) for run in runs]
+    return all(tests) and len(set().union(*tests)) == 1
 
 
 @settings()
@@ -297,35 +236,30 @@ def compare(
         InputError: no run has `select`, or it is a test metric, or `mode` contradicts it; runs were tested on
             different queries; `level` is out of range.
     """
-    _check(runs, select, mode)
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
-    effects = sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name))
-    requested = list(dict.fromkeys([select, *metrics, *effects, *(name for name in ESTIMATES if name in known)]))
-    if not any(name.startswith("online/") for name in known):  # logs of no world
-        requested = [name for name in requested if not name.startswith("online/")]
-    # what cannot be estimated from the logs of the runs is not missing
-    optional = {name for name in requested if name.startswith("offline/")} | _OF_NEW_TRACKS
-    requested = [name for name in requested if name in known or name not in optional]
+    _check_select(select, mode, known, len(runs))
+    has_listeners = any(name.startswith("online/") for name in known)
+    more = [*sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name)), *ESTIMATES]
+    requested = [
+        name
+        for name in dict.fromkeys([select, *metrics, *more])
+        if name in known or not _may_be_missing(name, has_listeners=has_listeners)
+    ]
     shown = tuple(name for name in requested if name in known)
-    setups = sorted((_setup(own, shown, level) for own in _by_setup(runs)), key=lambda one: _rank(one, select, mode))
-    tested = [name for name in shown if name in (f"test/{one}" for one in (*TESTED, *BY_NEWNESS))]
+    sign = -1 if mode == "max" else 1  # the best first, equal ones by name, those without the metric last
+    setups = _setups(runs, shown, level)
+    setups.sort(key=lambda one: (not one.means[select].num, sign * np.nan_to_num(one.mean(select)), one.name))
+    tested = [name for name in shown if name.removeprefix("test/") in (*TESTED, *BY_NEWNESS)]
     scores, num_queries, num_sessions = _query_scores(setups, tested)
-    listened = listening_scores(
-        {setup.name: [run.listening for run in setup.runs if run.listening is not None] for setup in setups}
-        if TIME in shown and is_paired([run.listening for run in runs])
-        else {}
-    )
-    scores = {TIME: listened, **scores} if listened else scores
+    listened = _listening_scores(setups) if TIME in shown and _is_paired(runs) else {}
     differences = [
         difference
-        for metric, of_setup in scores.items()
+        for metric, of_setup in {TIME: listened, **scores}.items()
         if setups[0].name in of_setup
         for difference in differences_from_first(of_setup, metric, level)
     ]
     of_select = "test/" + select.rsplit("/")[-1]
     primary = of_select if of_select in tested else next(iter(tested), None)
-    if listened and select.startswith("online/"):
-        primary = TIME
     return Comparison(
         select=select,
         mode=mode,
@@ -334,91 +268,90 @@ def compare(
         missing=tuple(name for name in requested if name not in known),
         setups=tuple(setups),
         differences=tuple(differences),
-        primary=primary,
+        primary=TIME if listened and select.startswith("online/") else primary,
         num_queries=num_queries,
         num_sessions=num_sessions,
         num_listeners=len(next(iter(listened.values())).session_sums) if listened else 0,
     )
 
 
-def _check(runs: Sequence[Run], select: str, mode: str) -> None:
-    if select.startswith("test/"):
-        raise InputError(
-            f"select={select} is a test metric; only validation chooses the best set-up; use select=val/<metric>"
-        )
-    if select.startswith("offline/"):
-        raise InputError(
-            f"select={select} is estimated from the test logs; only validation chooses the best set-up; use "
-            "select=val/<metric>"
-        )
-    if select == TIME:
-        raise InputError(
-            f"select={select} is of the listeners whose time is reported; other listeners choose the best set-up; use "
-            f"select={VAL_TIME}"
-        )
+def _check_select(select: str, mode: str, known: Iterable[str], num_runs: int) -> None:
+    others = {
+        "test/": "a test metric; only validation chooses the best set-up; use select=val/<metric>",
+        "offline/": "estimated from the test logs; only validation chooses the best set-up; use select=val/<metric>",
+        TIME: f"of the listeners whose time is reported; other listeners choose the best set-up; use select={VAL_TIME}",
+    }
+    for start, reason in others.items():
+        if select.startswith(start):
+            raise InputError(f"select={select} is {reason}")
     if direction(select) not in (mode, None):
         raise InputError(f"select={select} mode={mode} chooses the worst set-up; use mode={direction(select)}")
-    if not any(np.isfinite(run.metrics.get(select, np.nan)) for run in runs):
-        known = sorted(
-            {name for run in runs for name in run.metrics if name.startswith("val/")}
-            | {VAL_TIME for run in runs if VAL_TIME in run.metrics}
-        )
-        remedy = f"use one of {', '.join(known)}" if known else "they have no validation metric"
-        raise InputError(f"select={select}: none of the {len(runs)} runs has this metric; {remedy}")
+    if select not in known:
+        choices = sorted(name for name in known if name.startswith("val/") or name == VAL_TIME)
+        remedy = f"use one of {', '.join(choices)}" if choices else "they have no validation metric"
+        raise InputError(f"select={select}: none of the {num_runs} runs has this metric; {remedy}")
 
 
-def _by_setup(runs: Sequence[Run]) -> list[list[Run]]:
+def _may_be_missing(metric: str, *, has_listeners: bool) -> bool:
+    """Whether nothing is wrong where no run has it: the logs allow no estimate, or have no world or no new tracks."""
+    is_of_new_tracks = metric.removeprefix("test/") in BY_NEWNESS
+    return (
+        is_of_new_tracks
+        or metric.startswith(("offline/", "estimate/"))
+        or (metric.startswith("online/") and not has_listeners)
+    )
+
+
+def _setups(runs: Sequence[Run], metrics: Sequence[str], level: float) -> list[Setup]:
     by_name: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.setup, run.seed, run.run_id)):
         by_name.setdefault(run.setup, []).append(run)
-    return list(by_name.values())
-
-
-def _setup(runs: list[Run], metrics: Sequence[str], level: float) -> Setup:
-    values = {name: np.array([run.metrics.get(name, np.nan) for run in runs], np.float64) for name in metrics}
-    means = {name: MeanInterval.of(of_runs[np.isfinite(of_runs)], level) for name, of_runs in values.items()}
-    return Setup(name=runs[0].setup, runs=tuple(runs), means=means)
-
-
-def _rank(setup: Setup, select: str, mode: str) -> tuple[bool, float, str]:
-    """Sort key: the best first, equal ones by name, those without the metric last."""
-    mean = setup.means[select]
-    return not mean.num, (-mean.mean if mode == "max" else mean.mean) if mean.num else 0.0, setup.name
+    found = []
+    for name, own in by_name.items():
+        values = {metric: np.array([run.metrics.get(metric, nan) for run in own], np.float64) for metric in metrics}
+        means = {metric: MeanInterval.of(one[np.isfinite(one)], level) for metric, one in values.items()}
+        found.append(Setup(name=name, runs=tuple(own), means=means))
+    return found
 
 
 def _query_scores(
     setups: Sequence[Setup], metrics: Sequence[str]
 ) -> tuple[dict[str, dict[str, QueryScores]], int, int]:
     """By test metric, the scores of each set-up that has queries; the number of queries and of sessions."""
-    known = [pair for setup in setups for pair in setup.runs_with_queries]
-    if not known:
-        return {metric: {} for metric in metrics}, 0, 0
-    (first, queries), *rest = known
-    for run, own in rest:
-        if len(own) != len(queries) or any(
-            not np.array_equal(own[name].to_numpy(), queries[name].to_numpy()) for name in QUERY
-        ):
+    scores: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}
+    frames = [(run, run.queries) for setup in setups for run in setup.with_queries if run.queries is not None]
+    if not frames:
+        return scores, 0, 0
+    first, queries = frames[0]
+    for run, own in frames:
+        if len(own) != len(queries) or not (own[list(QUERY)].to_numpy() == queries[list(QUERY)].to_numpy()).all():
             raise InputError(
                 f"runs {first.run_id} ({first.setup}) and {run.run_id} ({run.setup}) were tested on different queries, "
                 f"{len(queries):,} and {len(own):,}, and cannot be compared; choose runs of the same data and the same "
                 "callbacks.ranking.max_test_queries with parent=<run id> or filter=<condition>"
             )
-    sessions, session = np.unique(queries["session"].to_numpy(), return_inverse=True)
-    scores: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}
-    for metric in metrics:
+    session = queries["session"].to_numpy()
+    for metric, of_setup in scores.items():
+        name = metric.removeprefix("test/")
         for setup in setups:
-            name = metric.removeprefix("test/")
-            values = [own[name].to_numpy(np.float64) for _, own in setup.runs_with_queries if name in own]
-            if values:
-                scores[metric][setup.name] = _scores_of_group(np.stack(values), session)
-    return scores, len(queries), len(sessions)
+            rows = [own[name].to_numpy(np.float64) for run, own in frames if run.setup == setup.name and name in own]
+            if rows:
+                values = np.stack(rows)
+                has_value = np.isfinite(values).all(0)  # the groups of BY_NEWNESS depend on the data alone
+                _, of_group = np.unique(session[has_value], return_inverse=True)
+                of_setup[setup.name] = QueryScores.of(values[:, has_value], of_group)
+    return scores, len(queries), len(np.unique(session))
 
 
-def _scores_of_group(values: Float64[np.ndarray, "R Q"], session: Int64[np.ndarray, "Q"]) -> QueryScores:
-    """The scores of the queries that have a value; the groups of BY_NEWNESS depend on the data alone."""
-    has_value = np.isfinite(values).all(0)
-    _, of_group = np.unique(session[has_value], return_inverse=True)
-    return QueryScores.of(values[:, has_value], of_group.astype(np.int64))
+def _listening_scores(setups: Sequence[Setup]) -> dict[str, QueryScores]:
+    """The values of each set-up for a paired test: a listener is both the query and the session."""
+    scores = {}
+    for setup in setups:
+        frames = [run.listening for run in setup.runs if run.listening is not None]
+        reported = [frame[frame["part"] == "test"].sort_values("listener") for frame in frames]
+        values = np.stack([frame["mean_time_per_session"].to_numpy(np.float64) for frame in reported])
+        scores[setup.name] = QueryScores.of(values, np.arange(values.shape[1]))
+    return scores
 
 
 def differences_from_first(scores: Mapping[str, QueryScores], metric: str, level: float) -> list[Difference]:
@@ -445,3 +378,73 @@ def differences_from_first(scores: Mapping[str, QueryScores], metric: str, level
         for (first, second), difference, p_value in zip(pairs, differences, corrected, strict=True)
         if first == next(iter(scores))
     ]
+
+
+_WORSE, _BEATS, _NOT_DISTINGUISHABLE = "is worse than", "beats", "is not distinguishable from"
+"""The result of the best set-up by validation against another one on the test set."""
+
+_CLEARLY_MORE = 0.05  # difference of two shares that can explain why listeners hear less
+
+
+def verdict(comparison: Comparison) -> str:
+    """One sentence without a full stop: which set-up is best by validation, and what the test shows."""
+    best, *others = (setup.name for setup in comparison.setups)
+    if not others:
+        return f"{best} is the only set-up: there is nothing to compare it with"
+    head = f"{best} is best by {comparison.select}"
+    by_outcome: dict[str, list[str]] = {word: [] for word in (_WORSE, _BEATS, _NOT_DISTINGUISHABLE, "")}
+    for name in others:
+        one = comparison.difference(name, comparison.primary)
+        if one is not None and comparison.is_significant(one):
+            by_outcome[_BEATS if one.difference < 0 else _WORSE].append(name)
+        else:
+            by_outcome["" if one is None else _NOT_DISTINGUISHABLE].append(name)
+    untested = by_outcome.pop("")
+    if untested == others:
+        return f"{head}; whether the difference is real was not tested"
+    significance = f" (Holm p < {1 - comparison.level:.2g})"
+    results = [
+        f"{word} {listed(names)}{significance * (word != _NOT_DISTINGUISHABLE)}"
+        for word, names in by_outcome.items()
+        if names
+    ]
+    left_out = f"; not tested: {listed(untested)}" if untested else ""
+    warning = "; validation and test contradict each other" if by_outcome[_WORSE] else ""
+    primary = str(comparison.primary)
+    where = "with the reported listeners" if primary == TIME else f"on {primary.replace('/', ' ')}"
+    return f"{head}; {where} it {' and '.join(results)}{left_out}{warning}"
+
+
+def disagreement(comparison: Comparison) -> str | None:
+    """One sentence if an offline metric would choose another set-up than the listeners, and why; else None."""
+    if (metric := comparison.offline) is None:
+        return None
+    sign, best = -1 if direction(metric) == "min" else 1, comparison.best
+    known = [setup for setup in comparison.setups if setup.means[metric].num]
+    theirs = max(known, key=lambda setup: sign * setup.mean(metric))
+    one = comparison.difference(theirs.name, TIME)
+    if theirs is best or one is None:
+        return None
+    head = f"Offline ranking disagrees: {metric} would choose {theirs.name}"
+    if not comparison.is_significant(one):
+        return f"{head}, whose time per session is not distinguishable from that of {best.name}."
+    reasons = [
+        f", and {theirs.mean(share):.0%} of what {theirs.name} plays {what} ({best.name}: {best.mean(share):.0%})"
+        for share, what in (
+            (SHARE_OF_HITS, "are the most played tracks"),
+            (SHARE_OF_SAME_ARTIST, "is by the artist of the track before"),
+        )
+        if theirs.mean(share) > best.mean(share) + _CLEARLY_MORE
+    ]
+    return (
+        f"{head}, with a mean time per session of {theirs.mean(TIME):.2f} ({best.name}: {best.mean(TIME):.2f}); it "
+        f"measures how well the recommendations in the logs are predicted, not how long listeners play"
+        f"{''.join(reasons)}."
+    )
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names separated by commas, at most `most` of them and then the number of the others."""
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} others"

@@ -5,26 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from segue.reports import palette
-from segue.reports.axes import plain, tidy
-from segue.verdicts.comparison.analysis import Comparison, Setup
+from segue.reports.axes import interval, plain, tidy
+from segue.verdicts.comparison.analysis import Comparison, disagreement, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-_MANY = 12
-"""Number of set-ups. With more, names get one line and panels are narrower."""
-
-_LINE_INCHES = 0.2
-_BELOW_INCHES = 3.8
-_NAME_WIDTH = 36
-"""In characters."""
+_MANY = 12  # number of set-ups. With more, names get one line and panels are narrower
 
 
 def draw(comparison: Comparison, path: Path) -> None:
@@ -34,61 +27,49 @@ def draw(comparison: Comparison, path: Path) -> None:
         comparison: what is drawn.
         path: PNG file to write.
     """
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    names = _names(comparison)
-    rows = ceil(len(comparison.metrics) / (4 if len(names) <= _MANY else 6))
-    heights = [rows * (_LINE_INCHES * max(sum(name.count("\n") + 1 for name in names), 3) + 0.8)]
+    num = len(comparison.setups)
+    names = [
+        plain("\n".join(textwrap.wrap(f"{place}  {setup.name}", 36, max_lines=2 - (num > _MANY), placeholder=" …")))
+        for place, setup in enumerate(comparison.setups, start=1)
+    ]
+    rows = ceil(len(comparison.metrics) / (6 if num > _MANY else 4))
     below = _panels_below(comparison)
-    heights += [_BELOW_INCHES] * bool(below)
+    heights = [rows * (0.2 * max("\n".join(names).count("\n") + 1, 3) + 0.8), *[3.8] * bool(below)]
     title = "\n".join(
         textwrap.fill(sentence, 150, max_lines=3, placeholder=" …")
-        for sentence in (comparison.verdict, comparison.disagreement)
+        for sentence in (verdict(comparison), disagreement(comparison))
         if sentence
     )
-    figure = plt.figure(figsize=(14, sum(heights) + 0.25 * (title.count("\n") + 2)), layout="constrained")
+    figure = Figure(figsize=(14, sum(heights) + 0.25 * (title.count("\n") + 2)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_metrics(comparison, names, parts[0], rows)
-    if below:
-        axes = parts[1].subplots(1, len(below), squeeze=False)[0]
-        for panel, axis in zip(below, axes, strict=True):
-            panel(axis)
-            tidy(axis, grid="both")
-        _draw_legend(comparison, parts[1])
+    axes = parts[1].subplots(1, len(below), squeeze=False)[0] if below else ()
+    for panel, axis in zip(below, axes, strict=True):
+        panel(axis)
+        tidy(axis, grid="both")
     figure.suptitle(plain(title), x=0.008, ha="left", fontsize=11)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def _names(comparison: Comparison) -> list[str]:
-    """Names with their rank by validation. If one is too long, words that all names share are left out."""
-    words = [setup.name.split() for setup in comparison.setups]
-    common = set.intersection(*map(set, words))
-    if len(words) == 1 or all(len(setup.name) <= _NAME_WIDTH for setup in comparison.setups):
-        common = set()
-    lines = 2 if len(words) <= _MANY else 1
-    names = []
-    for place, own in enumerate(words, start=1):
-        name = " ".join([f"{place} ", *(word for word in own if word not in common or word == own[0])])
-        names.append(plain("\n".join(textwrap.wrap(name, _NAME_WIDTH, max_lines=lines, placeholder=" …"))))
-    return names
 
 
 def _colour(place: int) -> str:
     return palette.SETUPS[place] if place < len(palette.SETUPS) else palette.OTHERS
 
 
-def _limits(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+def _limits(values: Any, intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Limits of an axis that shows all values, and intervals as far as the values stay readable.
 
     The interval of two runs is thirteen times as wide as their distance.
     """
-    low, high = min(values), max(values)
+    known = np.asarray(values)[np.isfinite(values)]
+    low, high = float(known.min()), float(known.max())
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     room = max(high - low, pad)
-    finite = [end for end in ends if np.isfinite(end)]
-    return max(low - room, min([low, *finite]) - pad), min(high + room, max([high, *finite]) + pad)
+    return (
+        max(low - room, min([low, *(lower for lower, _ in intervals if np.isfinite(lower))]) - pad),
+        min(high + room, max([high, *(upper for _, upper in intervals if np.isfinite(upper))]) + pad),
+    )
 
 
 def _draw_metrics(comparison: Comparison, names: list[str], figure: "SubFigure", rows: int) -> None:
@@ -112,23 +93,18 @@ def _draw_metrics(comparison: Comparison, names: list[str], figure: "SubFigure",
 def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
     """Draw runs, mean and interval of each set-up."""
     means = [setup.means[metric] for setup in comparison.setups]
-    runs = [
-        [v for run in setup.runs if np.isfinite(v := run.metrics.get(metric, np.nan))] for setup in comparison.setups
-    ]
-    low, high = _limits(
-        [value for own in runs for value in own], [e for mean in means for e in (mean.lower, mean.upper)]
-    )
+    runs = [np.array([run.metrics.get(metric, np.nan) for run in setup.runs]) for setup in comparison.setups]
+    low, high = _limits(np.concatenate(runs), [(mean.lower, mean.upper) for mean in means])
     axis.set_xlim(low, high)
     for place, (setup, mean, own) in enumerate(zip(comparison.setups, means, runs, strict=True)):
         colour, one = _colour(place), comparison.difference(setup.name, metric)
         if mean.num > 1:
-            axis.plot([mean.lower, mean.upper], [place, place], color=colour, lw=2, alpha=0.7, solid_capstyle="butt")
-            axis.plot(own, [place] * len(own), "|", color=colour, ms=8, mew=1)
-            for end, mark in ((low, "<"), (high, ">")):
-                if mean.lower < low if end == low else mean.upper > high:
-                    axis.plot(end, place, mark, color=colour, ms=5, clip_on=False)
-        hollow = one is not None and not comparison.is_significant(one)
-        axis.plot(mean.mean, place, "o", color=colour, mfc="white" if hollow else colour, ms=6.5, mew=1.6, zorder=3)
+            axis.plot(own, np.full(len(own), place), "|", color=colour, ms=8, mew=1)
+            ends = ((low, "<", mean.lower < low), (high, ">", mean.upper > high))
+            for end, mark in ((end, mark) for end, mark, goes_on in ends if goes_on):
+                axis.plot(end, place, mark, color=colour, ms=5, clip_on=False)
+        is_clear = one is None or comparison.is_significant(one)
+        interval(axis, place, mean.mean, (mean.lower, mean.upper), colour, is_clear=is_clear)
     axis.axhspan(-0.5, 0.5, color="#000000", alpha=0.05, lw=0)
     arrow = {"max": " →", "min": " ←", None: ""}[comparison.better(metric)]
     chosen = " (chooses)" if metric == comparison.select else ""
@@ -154,16 +130,19 @@ def _panels_below(comparison: Comparison) -> "list[Callable[[Axes], None]]":
 def _draw_alpha(comparison: Comparison, axis: "Axes") -> None:
     """Draw the primary metric over alpha; if set-ups share an alpha, the line goes through the best by validation."""
     metric = comparison.primary or comparison.select
-    line: dict[float, Setup] = {}
-    for place, setup in enumerate(comparison.setups):
-        if setup.alpha is not None and setup.means[metric].num:
-            line.setdefault(setup.alpha, setup)
-            axis.plot(setup.alpha, setup.means[metric].mean, "o", color=_colour(place), ms=6.5, zorder=3)
-    alphas = sorted(line)
-    means = [line[alpha].means[metric] for alpha in alphas]
-    axis.plot(alphas, [mean.mean for mean in means], color="#444444", lw=1.2)
-    axis.set_ylim(_limits([mean.mean for mean in means], [end for m in means for end in (m.lower, m.upper)]))
-    axis.fill_between(alphas, [m.lower for m in means], [m.upper for m in means], color="#444444", alpha=0.12, lw=0)
+    known = [
+        (setup.alpha, setup.means[metric], place)
+        for place, setup in enumerate(comparison.setups)
+        if setup.alpha is not None and setup.means[metric].num
+    ]
+    for alpha, mean, place in known:
+        axis.plot(alpha, mean.mean, "o", color=_colour(place), ms=6.5, zorder=3)
+    best = {alpha: (mean.mean, mean.lower, mean.upper) for alpha, mean, _ in reversed(known)}
+    alphas = sorted(best)
+    means, lower, upper = zip(*(best[alpha] for alpha in alphas), strict=True)
+    axis.plot(alphas, means, color="#444444", lw=1.2)
+    axis.fill_between(alphas, lower, upper, color="#444444", alpha=0.12, lw=0)
+    axis.set_ylim(_limits(means, list(zip(lower, upper, strict=True))))
     axis.set_title(plain(metric), fontsize=9)
     axis.set_xlabel("α, share of the track cosine", fontsize=9)
 
@@ -191,15 +170,3 @@ def _draw_curves(comparison: Comparison, styles: Mapping[str, str], axis: "Axes"
     axis.set_title(plain(", ".join(names) if len(names) > 1 else next(iter(styles))), fontsize=9)
     axis.set_xlabel("epoch (those that all seeds have)", fontsize=9)
     axis.locator_params(axis="x", integer=True)
-
-
-def _draw_legend(comparison: Comparison, figure: "SubFigure") -> None:
-    from matplotlib.lines import Line2D
-
-    names = [name.replace("\n", " ") for name in _names(comparison)[: len(palette.SETUPS)]]
-    names = [name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "…" for name in names]
-    lines = [Line2D([], [], color=_colour(place), lw=2.5) for place in range(len(names))]
-    if len(comparison.setups) > len(palette.SETUPS):
-        lines.append(Line2D([], [], color=palette.OTHERS, lw=2.5))
-        names.append(f"{len(palette.SETUPS) + 1} to {len(comparison.setups)}")
-    figure.legend(lines, names, loc="outside right upper", fontsize=7.5, frameon=False)

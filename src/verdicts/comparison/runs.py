@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +57,15 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
         InputError: there is no such sweep, or no finished run, or the store cannot be used.
     """
     above = _sweep(tracking_uri, experiment, parent) if parent or not filter_string else None
-    runs = find_runs(tracking_uri, experiment, filter_string)
+    runs = [run for run in find_runs(tracking_uri, experiment, filter_string) if KIND not in run.data.tags]
     if above is not None:
-        runs = [run for run in runs if _is_below(run, above.info.run_id)]
-    runs = [run for run in runs if KIND not in run.data.tags]
+        parent_id, tags = above.info.run_id, [run.data.tags for run in runs]
+        is_below = [own.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in own for own in tags]
+        runs = [run for run, is_one in zip(runs, is_below, strict=True) if is_one]
     finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
     where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
     if not finished and filter_string:
-        num_runs = len([run for run in find_runs(tracking_uri, experiment) if KIND not in run.data.tags])
+        num_runs = sum(KIND not in run.data.tags for run in find_runs(tracking_uri, experiment))
         raise InputError(
             f"no finished run in {where} of {tracking_uri} fits filter={filter_string}; of its {num_runs} runs "
             f"{len(runs)} do; change the filter, or leave it out (a page of the MLflow UI shows what a run has)"
@@ -74,29 +75,23 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
             f"no finished runs in {where} of {tracking_uri}; train first: "
             "python train.py -m model=track,artist,mean,convex,contextual seed=1,2,3"
         )
-    notes = []
-    if len(finished) < len(runs):
-        notes.append(f"left out: {len(runs) - len(finished)} runs that are not finished or were pruned")
-    if num_interrupted := sum(INTERRUPTED in run.data.tags for run in finished):
-        notes.append(f"interrupted with Ctrl-C, compared as they are: {num_interrupted} runs")
     digest = finished[0].data.tags.get("data_digest")
     same = [run for run in finished if run.data.tags.get("data_digest") == digest]
-    if len(same) < len(finished):
-        notes.append(
-            f"left out: {len(finished) - len(same)} runs trained on other data than the newest run (data {digest}); "
-            "parent= or filter= choose other runs"
-        )
-    return MatchingRuns(runs=same, parent=above, notes=notes)
+    num_interrupted = sum(INTERRUPTED in run.data.tags for run in finished)
+    notes = {
+        "left out: {} runs that are not finished or were pruned": len(runs) - len(finished),
+        "interrupted with Ctrl-C, compared as they are: {} runs": num_interrupted,
+        f"left out: {{}} runs trained on other data than the newest run (data {digest}); parent= or filter= choose "
+        "other runs": len(finished) - len(same),
+    }
+    return MatchingRuns(runs=same, parent=above, notes=[note.format(num) for note, num in notes.items() if num])
 
 
 def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None:
     sweeps = find_runs(tracking_uri, experiment, f"tags.`{KIND}` = 'sweep'")
     if parent is None:
         return sweeps[0] if sweeps else None
-    try:
-        named = find_run(parent, tracking_uri).run_id
-    except InputError as error:
-        raise InputError(f"parent={parent}: {error}") from None
+    named = _named("parent", parent, tracking_uri)
     for run in sweeps:
         if run.info.run_id == named:
             return run
@@ -106,9 +101,12 @@ def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None
     )
 
 
-def _is_below(run: Any, parent_id: str) -> bool:
-    tags = run.data.tags
-    return tags.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in tags
+def _named(key: str, given: str, tracking_uri: str) -> str:
+    """Id of the run that a word of the command line names."""
+    try:
+        return str(find_run(given, tracking_uri).run_id)
+    except InputError as error:
+        raise InputError(f"{key}={given}: {error}") from None
 
 
 def setup_names(runs: Sequence[Any]) -> dict[str, str]:
@@ -167,20 +165,20 @@ def read(
     """
     names, fetched = setup_names(runs), []
     for run in runs:
-        metrics: Mapping[str, float] = run.data.metrics
+        metrics, queries = run.data.metrics, _frame(run, tracking_uri, "test_queries.parquet")
+        if queries is not None:
+            queries = queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
+        shown = [name for name in (*_CURVES, *curves) if name in metrics]
+        history = {name: curve for name in shown if (curve := _curve(run, tracking_uri, name))}
         fetched.append(
             Run(
                 run_id=run.info.run_id,
                 setup=names[run.info.run_id],
                 seed=int(run.data.params.get("seed", 0)),
                 metrics=dict(metrics),
-                queries=_queries(run, tracking_uri),
-                listening=_listening(run, tracking_uri),
-                history={
-                    name: curve
-                    for name in (*_CURVES, *curves)
-                    if name in metrics and (curve := _curve(run, tracking_uri, name))
-                },
+                queries=queries,
+                listening=_frame(run, tracking_uri, LISTENERS_FILE) if TIME in metrics else None,
+                history=history,
                 alpha=metrics.get("alpha"),
                 world=_world(run),
             )
@@ -197,19 +195,9 @@ def _world(run: Any) -> tuple[str, ...] | None:
     return tuple(word for word in words if re.match(r"(world|taste)\b", word))
 
 
-def _queries(run: Any, tracking_uri: str) -> pd.DataFrame | None:
+def _frame(run: Any, tracking_uri: str, file: str) -> pd.DataFrame | None:
     try:
-        queries = pd.read_parquet(fetch(tracking_uri, run.info.run_id, "test_queries.parquet"))
-        return queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
-    except InputError:
-        return None
-
-
-def _listening(run: Any, tracking_uri: str) -> pd.DataFrame | None:
-    if TIME not in run.data.metrics:
-        return None
-    try:
-        return pd.read_parquet(fetch(tracking_uri, run.info.run_id, LISTENERS_FILE))
+        return pd.read_parquet(fetch(tracking_uri, run.info.run_id, file))
     except InputError:
         return None
 
@@ -220,11 +208,6 @@ def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
         values = {one.step: one.value for one in client.get_metric_history(run.info.run_id, metric)}
         end = max((one.step for one in client.get_metric_history(run.info.run_id, "fit_seconds")), default=None)
     return [(step, value) for step, value in sorted(values.items()) if end is None or step < end]
-
-
-def winner(comparison: Comparison) -> str:
-    """Id of the run with the best validation metric among the runs of the best set-up."""
-    return comparison.best_run(comparison.best).run_id
 
 
 def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
@@ -238,7 +221,7 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
     Raises:
         InputError: the store cannot be used.
     """
-    files = [folder / f"comparison.{ending}" for ending in ("png", "md", "csv", "json")]
+    files = [folder / f"comparison.{ending}" for ending in ("png", "md", "json")]
     shown = {"mlflow.note.content": (folder / "comparison.md").read_text(encoding="utf-8")}  # on the page of the run
     add_to_run(tracking_uri, parent.info.run_id, files=files, tags=shown)
 
@@ -262,10 +245,7 @@ def run_to_register(
     """
     if requested is None:
         return None
-    try:
-        run_id = winner(comparison) if requested == "best" else find_run(requested, tracking_uri).run_id
-    except InputError as error:
-        raise InputError(f"register={requested}: {error}") from None
+    run_id = comparison.winner.run_id if requested == "best" else _named("register", requested, tracking_uri)
     for run in matching.runs:
         if run.info.run_id == run_id:
             return run

@@ -1,8 +1,7 @@
-"""What the arms of a log recommended, from the releases beside it, and the candidate of an estimate."""
+"""What the arms of a log recommended, from the releases beside it, and the candidate of an estimate: `candidate=`."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,85 @@ from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.picker import LISTS, NUM_POPULAR, POLICIES, ArtistTracks, Choices, Picker, new_rows
+from segue.picking.picker import LISTS, NUM_POPULAR, POLICIES, ArtistTracks, Choices, Picker, check_picking, new_rows
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
-from segue.verdicts.offpolicy.candidate import Candidate
+from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
+from segue.runs.session_vectors import context_of
+from segue.verdicts.abtest.events import json_object
+
+_WORDS = ("popular", "random", "sticky_artist")  # recommenders without lists that can be estimated
+_SETTINGS = ("pick", "artist_gap", "exploration", "exploration_plays", "context")  # of a candidate with lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A recommender that is estimated.
+
+    Args:
+        name: as it was typed.
+        pick: how it picks from its lists.
+        artist_gap: number of previous tracks whose artists it avoids.
+        file: its lists; None without.
+        exploration: share of its picks that are among new tracks.
+        exploration_plays: tracks with fewer plays in training are new.
+        where: begins the names of its settings in messages.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    name: str
+    pick: str = "uniform"
+    artist_gap: int = 0
+    file: Path | None = None
+    exploration: int | float = 0.0
+    exploration_plays: int = 1
+    where: InitVar[str] = "candidate: "
+
+    def __post_init__(self, where: str) -> None:
+        names = ("pick", "artist_gap", "exploration", "exploration_plays")
+        check_picking({name: getattr(self, name) for name in names}, where)
+
+
+def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays: int = 1) -> Candidate:
+    """Read `candidate=`.
+
+    Args:
+        given: the name of a recommender, or a mapping with `recommender` and optionally `pick`, `artist_gap`,
+            `exploration`, `exploration_plays` and `context`.
+        locate: finds the file of a run or a model.
+        exploration_plays: that of a candidate that explores and does not give it.
+
+    Raises:
+        InputError: it is no recommender, a setting is out of range, or the session is its query.
+    """
+    name = recommender_name(given)
+    if name is None:
+        raise InputError(
+            f"candidate must name a recommender, got {given!r}; such as run:<id>, or {{recommender: run:<id>}}"
+        )
+    own = {key: value for key, value in given.items() if key != "recommender"} if isinstance(given, Mapping) else {}
+    if unknown := sorted(map(str, set(own) - set(_SETTINGS))):
+        raise InputError(
+            f"candidate: {unknown[0]!r} is not a setting of a candidate; its settings are {', '.join(_SETTINGS)}"
+        )
+    named, how = parse_name(name), {"exploration_plays": exploration_plays, **own}
+    context = how.pop("context", None)
+    found = Candidate(name=name, **how)
+    if named.kind == "url" or (named.kind == "word" and name not in _WORDS):
+        raise InputError(unknown_recommender("candidate", name, list(_WORDS), FILES))
+    if named.kind == "word":
+        if own:
+            raise InputError(f"candidate: {next(iter(own))} applies to lists, and {name} has none; leave it out")
+        return found
+    file = locate(named.name) if named.kind == "stored" else Path(named.name)
+    if context_of("candidate", context, file) == "session":
+        raise InputError(
+            f"candidate={name} answers from the session (context=session), which is not estimated from a log; play "
+            "it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"
+        )
+    return replace(found, file=file)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,21 +155,20 @@ class LogFolder:
         if not logs.is_dir():
             raise InputError(f"logs={logs}: no such folder; name a folder with data.json files in it or below it")
         beside = (logs, *logs.absolute().parents[:2])
-        if tracks is None:
-            tracks = next((path for folder in beside if (path := folder / "tracks.json").is_file()), None)
-        if tracks is None:
+        found = [tracks] if tracks else [path for folder in beside if (path := folder / "tracks.json").is_file()]
+        if not found:
             raise InputError(f"logs={logs}: no tracks.json in it or beside it; name the catalogue, tracks=<file>")
-        catalog, top_file = read_catalog(tracks), tracks.with_name("top_tracks.json")
+        catalog, top_file = read_catalog(found[0]), found[0].with_name("top_tracks.json")
         popular = read_top_tracks(top_file, catalog) if top_file.is_file() else np.empty(0, np.int64)
-        simulated = list(logs.rglob("release.json"))
         served = sorted(path for folder in beside for path in folder.glob("store/*/release.json"))
         if not len(popular) and served:
             popular = _popular_of(served[-1].parent, _rows_of(served[-1].parent, catalog))
+        files = {_json(path).get("version"): path for path in (*logs.rglob("release.json"), *served)}
         return cls(
             logs=logs,
             catalog=catalog,
             popular=_distinct(popular),
-            releases={str(version): path for path in (*simulated, *served) if (version := _json(path).get("version"))},
+            releases={str(version): path for version, path in files.items() if version},
             is_served=bool(served),
         )
 
@@ -109,7 +182,7 @@ class LogFolder:
         if (path := self.releases.get(release)) is None:
             return None
         contents = _json(path)
-        arm = _parsed(experiments).get(str(contents.get("experiment")))
+        arm = json_object(experiments).get(str(contents.get("experiment")))
         given = contents["arms"].get(arm)
         if given is None or given.get("policy") not in POLICIES or given.get("context") == "session":
             return None
@@ -134,42 +207,39 @@ class LogFolder:
                 "name a catalogue that has one: tracks=<path>/tracks.json"
             )
         if given.file is None:
-            return self._make({"policy": given.name}, None)
-        lists = Recommendations.read(given.file, self.catalog)
-        how = {"pick": given.pick, "artist_gap": given.artist_gap, "exploration": given.exploration}
-        how["policy"] = LISTS[lists.users is not None]
-        new = new_rows(lists.plays, given.exploration_plays, str(given.file)) if given.exploration else None
-        return self._make(how, lists, new=new, with_fallbacks=self.is_served)
+            return self._make({"policy": given.name})
+        how = {name: getattr(given, name) for name in ("pick", "artist_gap", "exploration", "exploration_plays")}
+        return self._listed(how, given.file, with_fallbacks=self.is_served)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
         if "lists" not in given:
-            return self._make(given, None, num_popular=given.get("num_tracks", NUM_POPULAR))
+            return self._make(given, num_popular=given.get("num_tracks", NUM_POPULAR))
         file = Path(given["file"])
-        if not file.is_file() or file_digest(file) != given["lists"]:
-            return None
+        return self._listed(given, file) if file.is_file() and file_digest(file) == given["lists"] else None
+
+    def _listed(self, given: Mapping[str, Any], file: Path, *, with_fallbacks: bool = False) -> Behaviour:
         lists = Recommendations.read(file, self.catalog)
         new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
-        return self._make(given, lists, new=new)
+        policy = {"policy": LISTS[lists.users is not None]}
+        return self._make({**policy, **given}, lists, new=new, with_fallbacks=with_fallbacks)
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
         rows, known = _rows_of(folder, self.catalog), None
-        if (file := folder / f"lists_{arm}.npy").is_file():
-            known, users = rows[np.load(file, allow_pickle=False)], None
-            if (of_users := folder / f"users_{arm}.npy").is_file():
-                users = np.load(of_users, allow_pickle=False)
-            else:
+        if (lists := _array(folder / f"lists_{arm}.npy")) is not None:
+            users, known = _array(folder / f"users_{arm}.npy"), rows[lists]
+            if users is None:
                 by_row = np.full((len(self.catalog), known.shape[1]), -1, np.int64)
                 by_row[rows[:-1]] = known
                 known = by_row
             known = Recommendations(rows=known, scores=np.full(known.shape, np.nan, np.float32), users=users)
-        new = folder / f"new_{arm}.npy"
-        explored = np.sort(rows[np.load(new, allow_pickle=False)]) if new.is_file() else None
+        new = _array(folder / f"new_{arm}.npy")
+        explored = None if new is None else np.sort(rows[new])
         return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), new=explored, with_fallbacks=True)
 
     def _make(
         self,
         given: Mapping[str, Any],
-        lists: Recommendations | None,
+        lists: Recommendations | None = None,
         *,
         with_fallbacks: bool = False,
         popular: np.ndarray | None = None,
@@ -195,6 +265,10 @@ class LogFolder:
         return ArtistTracks.of(self.catalog.artist_of)
 
 
+def _array(file: Path) -> np.ndarray | None:
+    return np.load(file, allow_pickle=False) if file.is_file() else None
+
+
 def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:
     """Row in a catalogue of each track of a release of the service, and −1 for its −1."""
     return np.append(catalog.rows_of(np.load(release / "track_ids.npy", allow_pickle=False)), -1)
@@ -210,12 +284,4 @@ def _distinct(rows: np.ndarray) -> np.ndarray:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return _parsed(path.read_text(encoding="utf-8"))
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return json_object(path.read_text(encoding="utf-8"))

@@ -3,24 +3,18 @@
 V sessions, E tracks played in them.
 """
 
-import glob
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from segue.assignment import GUESTS
 from segue.catalog import Catalog
-from segue.datamodules.pairs.interleaved import separate
-from segue.errors import InputError, check_number
-from segue.runs.cores import duckdb_settings
-from segue.verdicts.abtest.events import READ, read_events
-from segue.verdicts.abtest.log import check_session_gap, event_files
+from segue.settings import settings
+from segue.verdicts.abtest.events import GapMinutes, Lines, MaxRejected, cut_sessions, log_database, read_events
 
 LEFT_OUT = {
     "guests": "sessions of guests, who try the service out in the listening room",
@@ -81,17 +75,18 @@ class Decisions:
         return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
 
 
+@settings()
 def read_decisions(
-    folder: Path, catalog: Catalog, *, max_rejected: int | float, session_gap_minutes: int | float
+    folder: Path, catalog: Catalog, *, max_rejected: MaxRejected, session_gap_minutes: GapMinutes
 ) -> Decisions:
     """Read every `data.json*` in a folder and below it.
+
+    A session with a line that is no event is left out, and long sessions are more likely to have one; with a larger
+    `max_rejected` the sessions that are left are too short.
 
     Args:
         folder: the folder.
         catalog: the catalogue that the track ids belong to.
-        max_rejected: accepted share of lines that are not events, in [0, 1]. A session with such a line is left out,
-            and long sessions are more likely to have one; the sessions that are left are too short.
-        session_gap_minutes: longest pause in a session, in minutes; a longer one before a `next` ends it.
 
     Returns:
         The sessions that can be used.
@@ -99,34 +94,22 @@ def read_decisions(
     Raises:
         InputError: there are no logs, they cannot be read, too many lines are not events, or no line has a propensity.
     """
-    check_number("max_rejected", max_rejected, least=0, most=1)
-    check_session_gap(session_gap_minutes)
-    where = f"logs={folder}"
-    files = event_files(folder, where)
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
-        database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
-        try:
-            names = [glob.escape(str(file)) for file in files]
-            known = database.execute(_ANY_PROPENSITY, {"files": names}).fetchone()
-            if known == (0,):
-                raise InputError(
-                    f"{where}: no line has a propensity; an estimate needs logs that were written with "
-                    "log.with_propensity=true (datamodule.prepare.log.with_propensity=true)"
-                )
-        except duckdb.Error as error:
-            raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
-        found = read_events(database, files, where, columns=_COLUMNS, max_rejected=max_rejected)
+    needs = (
+        "propensity",
+        "no line has a propensity; an estimate needs logs that were written with log.with_propensity=true "
+        "(datamodule.prepare.log.with_propensity=true)",
+    )
+    reading: dict[str, Any] = {"columns": _COLUMNS, "max_rejected": max_rejected, "needs": needs}
+    with log_database() as database:
+        found = read_events(database, folder, f"logs={folder}", **reading)
         lines = database.execute(_SORTED).fetchnumpy()
     columns = {name: np.asarray(column) for name, column in lines.items()}
-    return _sessions(columns, catalog, found.num_rejected, gap_ms=session_gap_minutes * 60_000)
+    return _sessions(columns, catalog, found.num_rejected, session_gap_minutes)
 
 
 _COLUMNS = (
     "is_last", "timestamp", "user_id", "track", "time", "recommendation", "any_experiments", "propensity", "release",
 )  # fmt: skip
-
-_ANY_PROPENSITY = f"SELECT count(*) FROM (SELECT 1 FROM {READ} WHERE propensity IS NOT NULL LIMIT 1)"
-"""Reads no further than to the first propensity."""
 
 _SORTED = """
     SELECT user_id, timestamp, is_last, track, time,
@@ -135,14 +118,12 @@ _SORTED = """
     FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
 
 
-def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: int, *, gap_ms: int | float) -> Decisions:
-    """Cut the lines of each user after each `last` and at long pauses, and leave out sessions by LEFT_OUT."""
-    user, is_late = lines["user_id"], (np.diff(lines["timestamp"]) > gap_ms) & ~lines["is_last"][1:]
-    begins = np.concatenate([[True], (user[1:] != user[:-1]) | lines["is_last"][:-1] | is_late])
+def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: float) -> Decisions:
+    """Cut the lines of each user into sessions, and leave out sessions by LEFT_OUT."""
     texts = np.char.add(np.char.add(lines["experiments"].astype(str), "\n"), lines["release"].astype(str))
     settings, lines["setting"] = np.unique(texts, return_inverse=True)
     del lines["experiments"], lines["release"]
-    lines, begins, _ = separate(lines, begins, policy="separate", gap_ms=gap_ms)
+    lines, begins, _ = cut_sessions(lines, gap_minutes)
     first = np.flatnonzero(begins)
     lengths = np.diff(first, append=len(begins))
     is_first, is_end = begins, np.append(begins[1:], True)
@@ -169,7 +150,7 @@ def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: in
         users=lines["user_id"][first[chosen]],
         started_ms=lines["timestamp"][first[chosen]],
         setting=lines["setting"][first[chosen]],
-        settings=[_split(text) for text in settings.tolist()],
+        settings=[(experiments, release) for experiments, _, release in np.char.rpartition(settings, "\n").tolist()],
         first=first[chosen],
         lengths=lengths[chosen],
         tracks=rows,
@@ -179,11 +160,6 @@ def _sessions(lines: dict[str, np.ndarray], catalog: Catalog, lines_rejected: in
         num_sessions=len(first),
         lines_rejected=lines_rejected,
     )
-
-
-def _split(text: Any) -> tuple[str, str]:
-    experiments, _, release = str(text).rpartition("\n")
-    return experiments, release
 
 
 def left_out_text(left_out: Mapping[str, int]) -> str:

@@ -78,12 +78,10 @@ def snips(
 
     Source: Swaminathan & Joachims 2015, section 4; the interval is that of a ratio (delta method).
     """
-    total = weights.sum()
-    if not total > 0:
-        return _NOTHING
-    value = float(weights @ rewards / total)
-    influence = weights * (rewards - value) / (total / len(weights))
-    return _with_interval(value, influence, weights, cluster, level, expected_square, expected_mean)
+    nothing = np.zeros(len(weights))
+    return doubly_robust(
+        weights, rewards, nothing, nothing, cluster, level, expected_square=expected_square, expected_mean=expected_mean
+    )
 
 
 def doubly_robust(
@@ -94,11 +92,12 @@ def doubly_robust(
     cluster: Int64[np.ndarray, "S"],
     level: float,
     *,
-    self_normalised: bool,
     expected_square: float | None = None,
     expected_mean: float = 1.0,
 ) -> Estimate:
     """Doubly robust: the mean of `expected`, corrected by the weighted mean of `r − predicted`.
+
+    The weights of the correction are divided by their mean, which is 1 in large logs; in small ones it varies less.
 
     Args:
         weights: of each decision, at least 0.
@@ -107,24 +106,17 @@ def doubly_robust(
         expected: reward of the candidate's pick, predicted by the same model.
         cluster: number of the user of each decision.
         level: of the interval, in (0, 1).
-        self_normalised: whether the weights of the correction are divided by their mean, which is 1 in large logs; in
-            small ones it varies less.
         expected_square: as for `snips`.
         expected_mean: as for `snips`.
 
     Source: Dudík, Langford & Li 2011, equation 2; self-normalised: Thomas & Brunskill 2016, section 4.
     """
-    scale = float(weights.mean()) if self_normalised else 1.0
-    if not scale > 0:
+    total, errors, mean = weights.sum(), rewards - predicted, float(expected.mean())
+    if not total > 0:
         return _NOTHING
-    scaled, errors = weights / scale, rewards - predicted
-    correction = float((scaled * errors).mean())
-    influence = expected - expected.mean() + scaled * (errors - correction * self_normalised)
-    if not self_normalised:
-        influence = influence - correction
-    return _with_interval(
-        float(expected.mean()) + correction, influence, weights, cluster, level, expected_square, expected_mean
-    )
+    correction = float(weights @ errors / total)
+    influence = expected - mean + weights * (errors - correction) / (total / len(weights))
+    return _with_interval(mean + correction, influence, weights, cluster, level, expected_square, expected_mean)
 
 
 def per_decision(

@@ -120,11 +120,11 @@ def test_cuped_removes_almost_all_variance_if_the_pre_period_predicts_the_values
     now = users_of(habit + 0.3 * arm_of + rng.normal(0, 0.1, 2000), arm_of)
     effect = analyse(now, settings(), pre_period(users_of(habit, arm_of))).effect("T1", "mean_time_per_session")
     assert effect.cuped_variance_saved_percent > 99
-    assert effect.cuped_upper_percent - effect.cuped_lower_percent < 0.1 * (
-        effect.relative_upper_percent - effect.relative_lower_percent
+    assert effect.cuped.upper_percent - effect.cuped.lower_percent < 0.1 * (
+        effect.relative.upper_percent - effect.relative.lower_percent
     )
     truth = 100 * 0.3 / 3
-    assert effect.cuped_lower_percent < truth < effect.cuped_upper_percent
+    assert effect.cuped.lower_percent < truth < effect.cuped.upper_percent
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,9 @@ NUM_EXPERIMENTS, ALPHA = 1000, 0.05
 def simulate_experiments(lift: float, num: int, **changes: Any) -> list[Analysis]:
     rng = np.random.default_rng(7)
     arm_of = np.arange(num) % 2
-    short = settings(bootstrap_rounds=0, sizing=False, slices=False, always_valid_percent=None, **changes)
+    short = settings(bootstrap_rounds=0, slices=False, always_valid_percent=None, **changes)
     return repeat(
-        NUM_EXPERIMENTS,
-        lambda: analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short),
+        NUM_EXPERIMENTS, lambda: analyse(users_of(skewed(rng, num) * np.where(arm_of, 1 + lift, 1.0), arm_of), short)
     )
 
 
@@ -186,7 +185,7 @@ def test_relative_intervals_cover_the_true_effect_at_their_level(
     null: list[Analysis], lifted: list[Analysis], truth: float
 ) -> None:
     experiments = [primary(one) for one in (lifted if truth else null)]
-    covered = sum(one.relative_lower_percent < truth < one.relative_upper_percent for one in experiments)
+    covered = sum(one.relative.lower_percent < truth < one.relative.upper_percent for one in experiments)
     assert within_four_standard_errors(covered, 1 - ALPHA, NUM_EXPERIMENTS)
 
 
@@ -197,7 +196,7 @@ def test_welchs_interval_of_the_relative_effect_is_narrower_than_fiellers_if_the
     experiments = [primary(one) for one in lifted]
     welch_width = np.mean([one.upper_percent - one.lower_percent for one in experiments])
     assert (
-        np.mean([one.relative_upper_percent - one.relative_lower_percent for one in experiments]) > 1.05 * welch_width
+        np.mean([one.relative.upper_percent - one.relative.lower_percent for one in experiments]) > 1.05 * welch_width
     )
 
 

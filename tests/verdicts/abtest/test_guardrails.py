@@ -9,11 +9,11 @@ import pytest
 
 from segue.statistics.holm import holm
 from segue.verdicts.abtest.analysis import analyse
-from segue.verdicts.abtest.doubts import doubts
 from segue.verdicts.abtest.log import read_users
 from segue.verdicts.abtest.report import effects_table
 from segue.verdicts.abtest.result import Analysis
 from segue.verdicts.abtest.users import Users
+from segue.verdicts.abtest.verdict import doubts
 from tests.statistics.rates import repeat, within_four_standard_errors
 from tests.verdicts.abtest.test_log import CLEAN, READING, log
 from tests.verdicts.abtest.users import settings, users_of
@@ -53,8 +53,8 @@ def test_a_guardrail_holds_if_its_interval_is_better_than_the_margin(latency: fl
     analysis = run(experiment(np.random.default_rng(1), latency), {LATENCY: 10})
     effect = analysis.effect("T1", LATENCY)
     assert (effect.family, effect.decision, effect.margin) == ("guardrail", decision, 10)
-    assert (effect.relative_upper_percent < 10) == (decision == "holds") == (effect.holm_p_value < 0.05)
-    assert (effect.relative_lower_percent > 10) == (decision == "broken")
+    assert (effect.relative.upper_percent < 10) == (decision == "holds") == (effect.holm_p_value < 0.05)
+    assert (effect.relative.lower_percent > 10) == (decision == "broken")
     assert words in analysis.verdicts["T1"]
     assert ("margin 10 %" in analysis.verdicts["T1"]) == (decision != "holds")
     assert any("guardrail, margin 10 %" in str(row[1]) for row in effects_table(analysis, in_colour=False).rows)

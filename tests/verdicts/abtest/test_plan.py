@@ -10,7 +10,6 @@ from segue.errors import InputError
 from segue.statistics.intervals import GroupSummary, fieller
 from segue.verdicts.abtest.plan import Plan, explain, make_plan, plan_table, sentence
 from segue.verdicts.abtest.slices import DAY_MS
-from segue.verdicts.abtest.sources import check_plan
 from segue.verdicts.abtest.users import Sessions, Users
 from tests.statistics.rates import skewed, within_four_standard_errors
 from tests.verdicts.abtest.users import settings, users_of_sessions
@@ -43,7 +42,7 @@ def need(plan: Plan, effect: float) -> Any:
 
 def test_a_test_of_the_planned_size_detects_the_effect_with_the_planned_probability() -> None:
     rng = np.random.default_rng(1)
-    plan = make_plan(past(skewed(rng, 200_000), np.arange(200_000) % 10), settings(power=0.8), 15)
+    plan = make_plan(past(skewed(rng, 200_000), np.arange(200_000) % 10), settings(power=0.8), plan=15)
     num, detected = need(plan, 15).users // 2, 0
     for _ in range(1500):
         control, treatment = GroupSummary.of(skewed(rng, num)), GroupSummary.of(skewed(rng, num) + 0.15 * 3.4)
@@ -54,7 +53,7 @@ def test_a_test_of_the_planned_size_detects_the_effect_with_the_planned_probabil
 def test_the_days_are_those_until_the_log_has_so_many_users() -> None:
     """Each of ten days brings 200 new users; then the log is extrapolated."""
     rng = np.random.default_rng(2)
-    plan = make_plan(past(skewed(rng, 2000), np.arange(2000) // 200), settings(), 12)
+    plan = make_plan(past(skewed(rng, 2000), np.arange(2000) // 200), settings(), plan=12)
     assert plan.users_by_day == [200 * day for day in range(1, 11)]
     assert plan.new_users_a_day == 200
     for one in plan.needs:
@@ -74,7 +73,7 @@ def test_users_who_come_back_need_fewer_users_because_their_means_are_more_preci
     rng = np.random.default_rng(3)
     user_of, day_of = np.tile(np.arange(500), 8), np.repeat(np.arange(8), 500)
     habit = rng.gamma(20.0, 0.2, 500)[user_of]
-    plan = make_plan(past(habit * rng.gamma(0.5, 2.0, 4000), day_of, user_of), settings(), 25)
+    plan = make_plan(past(habit * rng.gamma(0.5, 2.0, 4000), day_of, user_of), settings(), plan=25)
     assert plan.users_by_day == [500] * 8
     first, last = need(plan, 20), need(plan, 10)
     assert first.days is not None
@@ -83,7 +82,7 @@ def test_users_who_come_back_need_fewer_users_because_their_means_are_more_preci
 
 
 def test_a_log_of_one_day_does_not_say_when_more_users_come() -> None:
-    plan = make_plan(past(skewed(np.random.default_rng(4), 500), np.zeros(500, np.int64)), settings(), 5)
+    plan = make_plan(past(skewed(np.random.default_rng(4), 500), np.zeros(500, np.int64)), settings(), plan=5)
     assert need(plan, 5).days is None
     assert need(plan, 5).users > 500
     assert "the log covers one day, therefore it does not say how many users more days bring" in sentence(plan)
@@ -93,7 +92,7 @@ def test_a_log_of_one_day_does_not_say_when_more_users_come() -> None:
 
 def test_an_unequal_split_and_more_arms_need_more_users() -> None:
     log = past(skewed(np.random.default_rng(5), 2000), np.arange(2000) // 200)
-    plans = [make_plan(log, settings(split=split), 10) for split in (None, [0.9, 0.1], [1, 1, 1])]
+    plans = [make_plan(log, settings(split=split), plan=10) for split in (None, [0.9, 0.1], [1, 1, 1])]
     equal, unequal, three = (need(plan, 10).users for plan in plans)
     assert unequal == pytest.approx(equal * (1 / 0.9 + 1 / 0.1) / 4, rel=0.1)
     assert three > 1.5 * equal
@@ -102,7 +101,7 @@ def test_an_unequal_split_and_more_arms_need_more_users() -> None:
 @pytest.mark.parametrize(
     ("values", "effect", "changes", "message"),
     [
-        ([1.0, 2.0, 3.0, 4.0], 0, {}, "effect must be a number above 0 .*got 0; 5 plans a test that detects"),
+        ([1.0, 2.0, 3.0, 4.0], 0, {}, "plan must be a number above 0 .*got 0; 5 plans a test that detects"),
         ([1.0, 2.0], 5, {}, "the log has 2 users with a completed session, or mean_time_per_session is the same"),
         ([1.0] * 9, 5, {}, "the log has 9 users with a completed session, or mean_time_per_session is the same"),
         ([1.0, 2.0] * 5, 5, {"primary": "fallback_percent"}, "a plan needs a metric whose mean is not near 0"),
@@ -110,13 +109,4 @@ def test_an_unequal_split_and_more_arms_need_more_users() -> None:
 )
 def test_a_plan_that_cannot_be_made_is_refused(values: list[float], effect: Any, changes: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make_plan(past(np.array(values), np.zeros(len(values), np.int64)), settings(**changes), effect)
-
-
-@pytest.mark.parametrize(("logs", "control"), [(None, None), ("logs", "random"), (None, "random")])
-def test_a_plan_needs_logs_and_no_recommenders(logs: str | None, control: str | None) -> None:
-    with pytest.raises(InputError, match="a plan needs logs=<folder> with a log of the past, and no recommenders"):
-        check_plan(logs, {"control": control, "treatment": None}, None)
-    check_plan("logs", {"control": None, "treatment": None}, None)
-    with pytest.raises(InputError, match=r"arms=\['C', 'T1'\]: a plan takes all users of the log, .*; leave out arms="):
-        check_plan("logs", {"control": None, "treatment": None}, ["C", "T1"])
+        make_plan(past(np.array(values), np.zeros(len(values), np.int64)), settings(**changes), plan=effect)

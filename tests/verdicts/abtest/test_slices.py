@@ -10,12 +10,12 @@ from scipy import stats
 
 from segue.reports.markdown import document
 from segue.verdicts.abtest.analysis import analyse
-from segue.verdicts.abtest.doubts import doubts
 from segue.verdicts.abtest.picture import draw
 from segue.verdicts.abtest.report import blocks
 from segue.verdicts.abtest.result import Analysis
 from segue.verdicts.abtest.slices import DAY_MS
 from segue.verdicts.abtest.users import Sessions, Users
+from segue.verdicts.abtest.verdict import doubts
 from tests.statistics.rates import repeat
 from tests.verdicts.abtest.users import pre_period, settings, users_of_sessions
 
@@ -46,7 +46,7 @@ def experiment(
 
 
 def run(users: Users, *pre: Users, **changes: Any) -> Analysis:
-    return analyse(users, settings(bootstrap_rounds=0, always_valid_percent=None, sizing=False, **changes), *pre)
+    return analyse(users, settings(bootstrap_rounds=0, always_valid_percent=None, **changes), *pre)
 
 
 def rows(analysis: Analysis, split: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import pytest
 from segue.reports.numbers import interval
 from segue.statistics.intervals import GroupSummary, fieller
 from segue.verdicts.abtest.analysis import analyse
-from segue.verdicts.abtest.doubts import doubts
 from segue.verdicts.abtest.result import Analysis
 from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
+from segue.verdicts.abtest.verdict import doubts
 from tests.statistics.rates import repeat, within_four_standard_errors
 from tests.verdicts.abtest.users import settings, users_of_sessions
 
@@ -43,9 +43,7 @@ def cut_off(
 
 
 def run(users: Users, **changes: Any) -> Analysis:
-    return analyse(
-        users, settings(bootstrap_rounds=0, always_valid_percent=None, sizing=False, slices=False, **changes)
-    )
+    return analyse(users, settings(bootstrap_rounds=0, always_valid_percent=None, slices=False, **changes))
 
 
 def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_the_bounds_hold_the_truth() -> None:
@@ -53,7 +51,7 @@ def test_leaving_unfinished_sessions_out_is_biased_against_the_better_arm_and_th
     logged, truth = (run(users) for users in cut_off(rng, lift=0.5, hazard=(0.03, 0.03), users=6000))
     effect, unfinished = logged.effect("T1", "mean_time_per_session"), logged.unfinished["T1"]
     true_effect = truth.effect("T1", "mean_time_per_session").effect_percent
-    assert effect.relative_upper_percent < true_effect
+    assert effect.relative.upper_percent < true_effect
     assert unfinished.kept is not None
     assert unfinished.kept.upper_percent < true_effect, "at the length in the log they are too short"
     assert unfinished.lower_percent < true_effect < unfinished.upper_percent
@@ -79,7 +77,7 @@ def test_a_treatment_that_loses_its_long_sessions_is_noticed_and_the_verdict_is_
     """The censoring rule is broken: both arms are the same, and a fault of the treatment cuts off long sessions."""
     analysis = run(cut_off(np.random.default_rng(3), lift=0.0, hazard=(0.001, 0.1))[0])
     effect = analysis.effect("T1", "mean_time_per_session")
-    assert effect.relative_upper_percent < -5, "without the check, the treatment would be worse"
+    assert effect.relative.upper_percent < -5, "without the check, the treatment would be worse"
     assert analysis.unfinished["T1"].p_value < 0.001
     assert analysis.verdicts["T1"].startswith(
         "withheld: the arms differ in their sessions without a `last` (p < 0.0001), "

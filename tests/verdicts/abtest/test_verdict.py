@@ -7,8 +7,8 @@ import numpy as np
 from segue.reports.markdown import document
 from segue.reports.numbers import interval
 from segue.verdicts.abtest.analysis import analyse
-from segue.verdicts.abtest.doubts import doubts
 from segue.verdicts.abtest.report import blocks, methods_table
+from segue.verdicts.abtest.verdict import doubts
 from tests.verdicts.abtest.users import settings, users_of
 
 
@@ -55,7 +55,7 @@ def test_the_verdict_is_worded_from_fiellers_interval_and_not_from_the_sheets() 
     arm_of = np.arange(400) % 2
     analysis = analyse(users_of(rng.exponential(size=400) * (1 + arm_of), arm_of), settings())
     effect, sentence = analysis.effect("T1", "mean_time_per_session"), analysis.verdicts["T1"]
-    assert sentence.endswith(interval(effect.relative_lower_percent, effect.relative_upper_percent, "+.1f"))
+    assert sentence.endswith(interval(effect.relative.lower_percent, effect.relative.upper_percent, "+.1f"))
     assert interval(effect.lower_percent, effect.upper_percent, "+.1f") not in sentence
 
 

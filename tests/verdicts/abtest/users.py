@@ -10,20 +10,7 @@ from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 
 def settings(**changes: Any) -> AnalysisSettings:
-    defaults: dict[str, Any] = {
-        "alpha": 0.05,
-        "power": 0.8,
-        "primary": "mean_time_per_session",
-        "guardrails": {},
-        "split": None,
-        "correction": True,
-        "sample_ratio": True,
-        "slices": True,
-        "sizing": True,
-        "always_valid_percent": 10.0,
-        "bootstrap_rounds": 200,
-        "seed": 0,
-    }
+    defaults: dict[str, Any] = {"guardrails": {}, "bootstrap_rounds": 200, "seed": 0}
     return AnalysisSettings(**{**defaults, **changes})
 
 

@@ -15,10 +15,9 @@ from scipy import stats
 from segue.errors import InputError
 from segue.reports.markdown import document
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
-from segue.verdicts.comparison.analysis import Comparison, Run
-from segue.verdicts.comparison.paired_listening import choose_metric, is_paired
+from segue.verdicts.comparison.analysis import Comparison, Run, choose_metric, disagreement, verdict
 from segue.verdicts.comparison.picture import draw
-from segue.verdicts.comparison.report import blocks, comparison_table, sentences, why_listener_test
+from segue.verdicts.comparison.report import blocks, comparison_table, record, sentences
 from tests.verdicts.comparison.test_analysis import NDCG, compared, run
 
 SELECTS = (VAL_TIME, "val/ndcg_at_10")
@@ -63,7 +62,7 @@ def test_the_difference_is_paired_by_listener_and_small_ones_show() -> None:
     assert result.is_significant(one)
     assert stats.ttest_ind(worse, better).pvalue > 0.5  # without the pairs nothing would show
     assert "better is best by online/val_mean_time_per_session; with the reported listeners it beats worse" in (
-        result.verdict
+        verdict(result)
     )
 
 
@@ -87,7 +86,7 @@ def test_listeners_kept_for_validation_choose_and_are_not_tested() -> None:
 
 def test_offline_ranking_that_disagrees_is_named_with_its_reason(disagreeing: Comparison) -> None:
     assert disagreeing.best.name == "convex"
-    sentence = disagreeing.disagreement
+    sentence = disagreement(disagreeing)
     assert sentence is not None
     assert sentence.startswith(
         "Offline ranking disagrees: val/ndcg_at_10 would choose rules, with a mean time per session of "
@@ -96,7 +95,7 @@ def test_offline_ranking_that_disagrees_is_named_with_its_reason(disagreeing: Co
     assert "58% of what rules plays are the most played tracks (convex: 6%)" in sentence
     assert "61% of what rules plays is by the artist of the track before (convex: 32%)" in sentence
     assert sentences(disagreeing)[0] == sentence
-    assert disagreeing.record()["disagreement"] == sentence
+    assert record(disagreeing)["disagreement"] == sentence
     assert sentence in document(blocks(disagreeing)).replace("\\", "")
 
 
@@ -104,16 +103,16 @@ def test_a_disagreement_within_the_noise_is_called_so() -> None:
     times = crowd(7)
     noise = 0.3 * np.random.default_rng(5).normal(size=LISTENERS)
     result = played([heard("a", times + 0.001, ndcg=0.1), heard("b", times + noise - noise.mean(), ndcg=0.3)])
-    assert result.disagreement == (
+    assert disagreement(result) == (
         "Offline ranking disagrees: val/ndcg_at_10 would choose b, whose time per session is not distinguishable from "
         "that of a."
     )
 
 
 def test_rankings_that_agree_need_no_sentence() -> None:
-    assert played([heard("a", crowd(7), ndcg=0.3), heard("b", crowd(3), ndcg=0.1)]).disagreement is None
+    assert disagreement(played([heard("a", crowd(7), ndcg=0.3), heard("b", crowd(3), ndcg=0.1)])) is None
     logged = compared([run("a", val=0.2), run("b", val=0.1)])
-    assert (logged.disagreement, logged.offline, logged.num_listeners) == (None, None, 0)
+    assert (disagreement(logged), logged.offline, logged.num_listeners) == (None, None, 0)
 
 
 def test_runs_on_real_logs_are_compared_as_before_and_miss_nothing() -> None:
@@ -123,26 +122,24 @@ def test_runs_on_real_logs_are_compared_as_before_and_miss_nothing() -> None:
     assert not any(name.startswith("online/") for name in logged.metrics)
 
 
-def chosen(runs: Sequence[Run]) -> tuple[str, str | None]:
-    return choose_metric(SELECTS, [one.metrics for one in runs], [one.listening for one in runs])
+def chosen(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    return choose_metric(SELECTS, runs)
 
 
 def test_the_first_metric_that_all_runs_have_chooses() -> None:
     one, other, old = heard("a", crowd(7)), heard("b", crowd(6)), run("c", val=0.3)
-    assert chosen([one, other]) == (VAL_TIME, None)
-    assert chosen([old]) == ("val/ndcg_at_10", None)
+    assert chosen([one, other]) == (VAL_TIME, [])
+    assert chosen([old]) == ("val/ndcg_at_10", [])
     assert chosen([one, other, old]) == (
         "val/ndcg_at_10",
-        f"{VAL_TIME} does not choose, because 1 of 3 runs lack it.",
+        [f"{VAL_TIME} does not choose, because 1 of 3 runs lack it."],
     )
     assert other.listening is not None
     elsewhere = replace(other, listening=other.listening.assign(test="u"))
     assert chosen([one, elsewhere]) == (
         "val/ndcg_at_10",
-        f"{VAL_TIME} does not choose, because the runs were played in different sessions.",
+        [f"{VAL_TIME} does not choose, because the runs were played in different sessions."],
     )
-    assert is_paired([one.listening, other.listening])
-    assert not is_paired([])
     assert compared([one, elsewhere], metrics=METRICS).difference("b", TIME) is None  # nothing to pair
 
 
@@ -165,4 +162,3 @@ def test_the_table_has_the_time_first_and_the_picture_can_be_drawn(disagreeing: 
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     note = next(sentence for sentence in sentences(disagreeing) if sentence.startswith("A difference is"))
     assert f"for {TIME} by listener: {LISTENERS} simulated listeners" in note
-    assert why_listener_test(disagreeing) == "An A/B test of the two best set-ups, in simulated traffic"

@@ -16,8 +16,7 @@ from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Played
 from segue.simulation.policies import Lists, Oracle, Popular, Random, SessionLists, StickyArtist
 from segue.simulation.world import World
-from segue.verdicts.offpolicy.behaviours import Behaviour, LogFolder
-from segue.verdicts.offpolicy.candidate import Candidate
+from segue.verdicts.offpolicy.behaviours import Behaviour, Candidate, LogFolder
 from tests.conftest import make_catalog, make_vectors
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
 from tests.verdicts.offpolicy.played import lists, neighbours, simulate

@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 
 from segue.errors import InputError
-from segue.verdicts.offpolicy.candidate import Candidate, candidate_of
+from segue.verdicts.offpolicy.behaviours import Candidate, candidate_of
 from tests.conftest import make_catalog, make_vectors
 
-NOTHING: dict[str, Any] = {"control": None, "treatment": None, "pre": None}
 
-
-def candidate(given: Any, logs: str | None = "logs", **others: Any) -> Candidate:
-    return candidate_of(given, logs=logs, others=NOTHING | others, locate=lambda name: Path("found", name))
+def candidate(given: Any) -> Candidate:
+    return candidate_of(given, locate=lambda name: Path("found", name))
 
 
 def test_a_candidate_is_named_as_the_arms_of_the_simulator() -> None:
@@ -42,22 +40,19 @@ def test_a_candidate_that_answers_from_the_session_is_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("given", "changes", "message"),
+    ("given", "message"),
     [
-        ("popular", {"logs": None}, "candidate=popular needs the logs of other recommenders: logs=<folder>"),
-        ("popular", {"plan": True}, "candidate=popular is estimated from logs= alone; leave out plan="),
-        ("popular", {"pre": "x"}, "candidate=popular is estimated from logs= alone; leave out pre="),
-        (7, {}, "candidate must name a recommender, got 7"),
-        ("oracle", {}, "candidate: 'oracle' is not a recommender; choose one of popular, random, sticky_artist"),
-        ("http://localhost:5001", {}, "candidate: 'http://localhost:5001' is not a recommender"),
-        ({"recommender": "popular", "pick": "ranked"}, {}, "candidate: pick applies to lists, and popular has none"),
-        ({"recommender": "run:1", "depth": 3}, {}, "candidate: 'depth' is not a setting of a candidate; its settings"),
-        ({"recommender": "run:1", "pick": "best"}, {}, "candidate: pick must be one of uniform, ranked, weighted"),
-        ({"recommender": "run:1", "exploration": 0.6}, {}, "candidate: exploration must be a number of at least 0 and"),
-        ({"recommender": "popular", "exploration": 0.1}, {}, "candidate: exploration applies to lists, and popular"),
-        ({"recommender": "run:1", "artist_gap": -1}, {}, "candidate: artist_gap must be a whole number"),
+        (7, "candidate must name a recommender, got 7"),
+        ("oracle", "candidate: 'oracle' is not a recommender; choose one of popular, random, sticky_artist"),
+        ("http://localhost:5001", "candidate: 'http://localhost:5001' is not a recommender"),
+        ({"recommender": "popular", "pick": "ranked"}, "candidate: pick applies to lists, and popular has none"),
+        ({"recommender": "run:1", "depth": 3}, "candidate: 'depth' is not a setting of a candidate; its settings"),
+        ({"recommender": "run:1", "pick": "best"}, "candidate: pick must be one of uniform, ranked, weighted"),
+        ({"recommender": "run:1", "exploration": 0.6}, "candidate: exploration must be a number of at least 0 and"),
+        ({"recommender": "popular", "exploration": 0.1}, "candidate: exploration applies to lists, and popular"),
+        ({"recommender": "run:1", "artist_gap": -1}, "candidate: artist_gap must be a whole number"),
     ],
 )
-def test_what_is_no_candidate_is_refused(given: Any, changes: dict[str, Any], message: str) -> None:
+def test_what_is_no_candidate_is_refused(given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        candidate(given, **changes)
+        candidate(given)

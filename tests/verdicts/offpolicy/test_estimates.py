@@ -18,8 +18,7 @@ from segue.simulation.listener import listen, start
 from segue.simulation.policies import Oracle, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
 from segue.statistics.intervals import LEVEL
-from segue.verdicts.offpolicy.behaviours import LogFolder
-from segue.verdicts.offpolicy.candidate import Candidate
+from segue.verdicts.offpolicy.behaviours import Candidate, LogFolder
 from segue.verdicts.offpolicy.decisions import read_decisions
 from segue.verdicts.offpolicy.estimate_report import arm_names, estimate_table, remarks, write_estimate
 from segue.verdicts.offpolicy.estimates import OffPolicyLog
@@ -114,7 +113,7 @@ def p_value_of_mixture(log: OffPolicyLog, num_tracks: int) -> float:
     """Of a chi-square test of the first recommendations against the probabilities of the mixture of all arms."""
     sessions = log.decisions
     every, played = np.tile(np.arange(num_tracks), (len(sessions), 1)), sessions.tracks[sessions.first][:, None]
-    chances = log.mixture(sessions, played, every)
+    chances = log.mixture(np.arange(len(sessions)), played, every)
     assert chances.sum(1) == pytest.approx(np.ones(len(sessions)))
     expected, found = chances.sum(0), np.bincount(sessions.tracks[sessions.first + 1], minlength=num_tracks)
     order = np.argsort(expected)
@@ -301,7 +300,7 @@ def test_the_report_says_what_was_left_out(mixed: Path, tmp_path: Path) -> None:
     [
         (
             {"clip": 0.5},
-            "estimate.clip must be .* at least 1, got 0.5; train.py calls it callbacks.off_policy.settings.clip",
+            "estimate.clip must be .* at least 1, got 0.5; train.py calls it callbacks.off_policy.settings",
         ),
         ({"min_effective_sample_size": 1}, "estimate.min_effective_sample_size must be a number of at least 2"),
         ({"max_without_support": 2}, "estimate.max_without_support must be a number of at least 0 and at most 1"),

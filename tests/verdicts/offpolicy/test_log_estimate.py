@@ -12,10 +12,10 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.simulation.policies import Popular, Random, StickyArtist
 from segue.simulation.world import World
-from segue.verdicts.offpolicy.candidate import Candidate
+from segue.verdicts.offpolicy.behaviours import Candidate
 from segue.verdicts.offpolicy.decisions import read_decisions
+from segue.verdicts.offpolicy.estimate_report import OffPolicyEstimates
 from segue.verdicts.offpolicy.estimates import OffPolicyLog
-from segue.verdicts.offpolicy.log_estimate import OffPolicyEstimates
 from tests.verdicts.offpolicy.played import neighbours, opened, settings, simulate
 
 
@@ -105,24 +105,12 @@ def test_the_session_is_printed_where_it_is_reliable(
     ("folder", "changes", "message"),
     [
         ("old", {}, "refused: logs=.* no line has a propensity"),
-        (
-            "run",
-            {"split": "session"},
-            "refused: datamodule.split=session does not say which sessions",
-        ),
-        (
-            "run",
-            {"settings": settings(min_effective_sample_size=300)},
-            "refused: the logs are worth",
-        ),
+        ("run", {"split": "session"}, "refused: datamodule.split=session does not say which sessions"),
+        ("run", {"settings": settings(min_effective_sample_size=300)}, "refused: the logs are worth"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused_in_one_line(
-    run: Path,
-    datamodule_of: Callable[..., PairDataModule],
-    folder: str,
-    changes: dict[str, Any],
-    message: str,
+    run: Path, datamodule_of: Callable[..., PairDataModule], folder: str, changes: dict[str, Any], message: str
 ) -> None:
     datamodule = data_of(datamodule_of, run.with_name(folder))
     metrics, line = estimated(datamodule, run / "recommendations.jsonl", **changes)
