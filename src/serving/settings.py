@@ -143,8 +143,10 @@ class ServiceSettings:
         Raises:
             InputError: a setting is out of range.
         """
-        names = ("store", *_GROUPS, "room")
-        groups = {name: {key: one for key, one in given[name].items() if key != "_target_"} for name in names}
+        groups = {
+            name: {key: one for key, one in given[name].items() if key != "_target_"}
+            for name in ("store", *_GROUPS, "room")
+        }
         url, folder = groups["store"].pop("url"), Path(groups["store"]["folder"]).absolute()
         is_shared = groups["store"]["kind"] == "redis"
         made: dict[str, Any] = {name: kind(**groups[name]) for name, kind in _GROUPS.items()}
