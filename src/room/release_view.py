@@ -105,7 +105,9 @@ class ReleaseView:
         players = [self._player(key, name, arm) for key, (name, arm) in names.items()]
         labels = without_common_words([player.label for player in players])
         self.players = {player.key: replace(player, label=label) for player, label in zip(players, labels, strict=True)}
-        self.by_plays = self._popular_first()
+        top = np.fromiter(dict.fromkeys(release.top_tracks.tolist()), np.int64)
+        popular = np.concatenate([top, np.setdiff1d(np.arange(len(release)), top)])
+        self.by_plays = popular if self.plays is None else np.argsort(-self.plays, kind="stable")
 
     def __len__(self) -> int:
         return len(self.release)
@@ -226,12 +228,6 @@ class ReleaseView:
         if not file.is_file():
             raise InputError(f"{name} is not on this machine any more")
         return file
-
-    def _popular_first(self) -> Int64[np.ndarray, "N"]:
-        if self.plays is not None:
-            return np.argsort(-self.plays, kind="stable")
-        top = np.fromiter(dict.fromkeys(self.release.top_tracks.tolist()), np.int64)
-        return np.concatenate([top, np.setdiff1d(np.arange(len(self)), top)])
 
 
 def _catalog_of(release: Release) -> Catalog:

@@ -216,8 +216,13 @@ def make_pages(state: State) -> FastAPI:
         """Whether requests are answered (200) or not (503), and the problems of this service."""
         is_ready, problems = state.log.problem is None, state.problems()
         status = "unready" if not is_ready else "degraded" if problems else "ok"
-        body = {"status": status, "live": True, "ready": is_ready, "problems": problems}
-        body |= {"version": state.recommender.release.version}
+        body = {
+            "status": status,
+            "live": True,
+            "ready": is_ready,
+            "problems": problems,
+            "version": state.recommender.release.version,
+        }
         return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     @app.get("/health/live")

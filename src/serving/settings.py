@@ -104,11 +104,13 @@ class LimitSettings:
     body_timeout_s: Annotated[float, Setting("seconds within which a body must arrive", above=0)] = 10.0
     header_timeout_s: Annotated[
         float,
-        Setting("the same of headers, also for an idle connection; longer than clients keep theirs", above=0, most=60),
+        Setting("seconds within which headers must arrive, also the next ones of a connection", above=0, most=60),
     ] = 20.0
     header_bytes: Annotated[int, Setting("size of the headers", least=8192)] = 16_384
     connections: Annotated[int, Setting("number of connections of a worker", least=1)] = 4096
-    requests_per_second: Annotated[float | None, Setting("of a client to a worker; null: no limit", above=0)] = None
+    requests_per_second: Annotated[
+        float | None, Setting("admitted of a client by a worker; null: no limit", above=0)
+    ] = None
     burst: Annotated[int, Setting("requests at once, if requests_per_second is set", least=1)] = 100
 
 
@@ -143,8 +145,10 @@ class ServiceSettings:
         Raises:
             InputError: a setting is out of range.
         """
-        names = ("store", *_GROUPS, "room")
-        groups = {name: {key: one for key, one in given[name].items() if key != "_target_"} for name in names}
+        groups = {
+            name: {key: one for key, one in given[name].items() if key != "_target_"}
+            for name in ("store", *_GROUPS, "room")
+        }
         url, folder = groups["store"].pop("url"), Path(groups["store"]["folder"]).absolute()
         is_shared = groups["store"]["kind"] == "redis"
         made: dict[str, Any] = {name: kind(**groups[name]) for name, kind in _GROUPS.items()}
