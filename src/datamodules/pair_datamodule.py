@@ -58,10 +58,7 @@ class PairDataModule(SplitDataModule):
         history: int,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
-        max_rejected: Annotated[
-            float,
-            Setting("largest share of rows that may be rejected", least=0, most=1, hint="0.01 allows one in a hundred"),
-        ],
+        max_rejected: Annotated[float, Setting("most rejected rows, as a share", least=0, most=1, hint="such as 0.01")],
         rejected_path: str,
         rejected_text: Annotated[bool, Setting("whether the file of rejected rows has their text, with ids of users")],
         **groups: Any,

@@ -61,23 +61,17 @@ def write_report(
         data_digest: digest of the data; None where they cannot be trained on.
         provenance: command, commit and versions, by name.
     """
-    writing.write_report(
-        folder,
-        "describe",
-        {**record(facts, warnings, material), "source": title, "data_digest": data_digest},
-        provenance,
-        draw=lambda path: draw(facts, warnings, gap_minutes, title, path),
-    )
-
-
-def record(facts: Facts, warnings: Sequence[DataWarning], material: Material) -> dict[str, Any]:
-    """The content of `describe.json`: plain values under the names of `Facts`, the warnings, and what was read."""
-    return {
+    record = {
         "warnings": [asdict(warning) for warning in warnings],
         **asdict(facts),
         "reading": asdict(material.reading) | {"dropped": dict(material.dropped)},
         "remarks": list(material.remarks),
+        "source": title,
+        "data_digest": data_digest,
     }
+    writing.write_report(
+        folder, "describe", record, provenance, draw=lambda path: draw(facts, warnings, gap_minutes, title, path)
+    )
 
 
 def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, title: str) -> Group:

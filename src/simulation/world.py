@@ -244,7 +244,9 @@ def generate(
         {} if attributes is None else attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed)
     )
     return World(
-        catalog=Catalog.from_frame(frame, "the generated catalogue"),
+        catalog=Catalog.from_columns(
+            *(frame[name].tolist() for name in ("track", "title", "artist")), source="the generated catalogue"
+        ),
         top_tracks=np.argsort(-popularity, kind="stable"),
         embeddings=embeddings,
         listeners=_population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),

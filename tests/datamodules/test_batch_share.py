@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.batch_share import BatchShare, one_for_each_process
+from segue.datamodules.batches import BatchShare, one_for_each_process
 
 
 @given(num_pairs=st.integers(1, 300), at_most=st.integers(1, 40), count=st.integers(1, 9))

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.batches import BatchSampler
-from segue.datamodules.order import epoch_order, in_batches
+from segue.datamodules.batches import BatchSampler, epoch_order, in_batches
 
 SHARDS = st.lists(st.integers(0, 30), min_size=1, max_size=8)
 

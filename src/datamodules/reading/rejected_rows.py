@@ -94,7 +94,7 @@ def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> Rejecte
         found = [RejectedRow(*row) for row in rows.database.execute(query).fetchall()]
     lost = _lost(rows) if rows.rejects is not None else []
     counts.update(row.reason.partition(", got ")[0] for row in lost)
-    lines = []
+    lines = list[dict[str, str | int]]()
     for row, unit, place, text in _located(sorted([*found, *lost])[:_MOST_LISTED], rows):
         lines.append({"file": rows.files.shown[row.file], unit: place, "reason": row.reason})
         if with_text and text is not None:
