@@ -178,10 +178,8 @@ class BatchSampler(Sampler[Tensor]):
         share: BatchShare | None = None,
     ) -> None:
         self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
-        self.share = share
-        self._shards, self._window = shards, window
-        self.epoch = 0
-        self.num_yielded = self._first = 0
+        self.share, self._shards, self._window = share, shards, window
+        self.epoch = self.num_yielded = self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls it before each epoch.

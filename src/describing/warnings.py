@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 from segue.datamodules.pairs.left_out import Policies
 from segue.describing.clock import DAY_MS, Clock
-from segue.describing.material import Material
-from segue.describing.measures import Facts
+from segue.describing.measures import Facts, Material
 from segue.reports.numbers import duration
 from segue.settings import Setting, settings
 
@@ -225,8 +224,8 @@ def _of_tracks(facts: Facts) -> Iterator[_Candidate]:
     if facts.test is not None:
         yield (
             "cold_share",
-            facts.test.cold_pairs,
-            f"{percent(facts.test.cold_pairs)} of the test pairs have a track that no training session plays",
+            facts.test["cold_pairs"],
+            f"{percent(facts.test['cold_pairs'])} of the test pairs have a track that no training session plays",
             "add data, or use datamodule.policies.min_count=5, which leaves rare tracks out",
         )
 

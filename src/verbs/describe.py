@@ -17,7 +17,7 @@ from segue.terminal.entry import verb
 
 if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule
-    from segue.describing.material import Material
+    from segue.describing.measures import Material
 
 
 @verb("describe", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
@@ -63,7 +63,7 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
     Raises:
         InputError: nothing can be read.
     """
-    from segue.describing.material import material_of
+    from segue.describing.measures import material_of
 
     refusal = None
     with console.status("reading events"):

@@ -8,8 +8,7 @@ import numpy as np
 from segue.catalog import Catalog
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading
-from segue.describing.material import Material
-from segue.describing.measures import Facts, measure
+from segue.describing.measures import Facts, Material, measure
 from segue.describing.warnings import DataWarning, Thresholds, find_warnings
 from tests.conftest import make_catalog, make_listens
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from segue.describing import warnings
-from segue.describing.material import Material
-from segue.describing.measures import Facts, HeldOut
+from segue.describing.measures import Facts, Material
 from segue.errors import InputError
 from tests.describing.building import (
     DAY,
@@ -120,16 +119,7 @@ def test_a_threshold_of_null_switches_its_warning_off(name: str) -> None:
 
 
 def with_test(cold_pairs: float) -> Facts:
-    held_out = HeldOut(
-        cold_tracks=0.4,
-        cold_pairs=cold_pairs,
-        mean_mse=None,
-        mean_bce=None,
-        popular_recall_at_10=None,
-        popular_ndcg_at_10=None,
-        num_queries=0,
-    )
-    return replace(facts_of(material_of_plays(USUAL)), test=held_out)
+    return replace(facts_of(material_of_plays(USUAL)), test={"cold_pairs": cold_pairs})
 
 
 @pytest.mark.parametrize(("cold_pairs", "num_warnings"), [(0.49, 0), (0.5, 1)])

@@ -129,12 +129,8 @@ def _guess(rows: RawRows, names: Sequence[str], roles: Sequence[str], *, has_art
     is_ambiguous = "track" in found and "title" in roles and _plain(found["track"]) in USUAL_NAMES["title"]
     if _plain(found.get("title", "")) == "name" and is_ambiguous:
         del found["title"]  # beside a track, `name` is rather that of the listener
-    if (
-        is_ambiguous
-        and "title" not in found
-        and (has_artist or "artist" in found)
-        and not rows.has_numbers(found["track"])
-    ):
+    has_artist = has_artist or "artist" in found
+    if is_ambiguous and "title" not in found and has_artist and not rows.has_numbers(found["track"]):
         found["title"] = found.pop("track")
     return found
 

@@ -110,12 +110,7 @@ class SourceEvents:
 
 @contextmanager
 def read_table(
-    path: str,
-    settings: TableSettings,
-    *,
-    min_seconds: int | float = 0,
-    max_rejected: int | float = 0.01,
-    rejections: Rejections,
+    path: str, settings: TableSettings, *, min_seconds: int | float = 0, rejections: Rejections
 ) -> Iterator[SourceEvents]:
     """Read the catalogue and the events of a source. The events are gone when the context ends.
 
@@ -123,8 +118,7 @@ def read_table(
         path: a file, a folder, a glob, or an address.
         settings: what the files contain.
         min_seconds: shorter plays are left out, in seconds.
-        max_rejected: largest share of rows that may be rejected, in [0, 1].
-        rejections: where rejected rows are written.
+        rejections: where rejected rows are written, and how many there may be.
 
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
@@ -137,7 +131,7 @@ def read_table(
             if not _has_wrong_encoding(plan):
                 break
         plan.rows.check_rejects()
-        yield _events(path, plan, tracks, place, max_rejected=max_rejected, rejections=rejections)
+        yield _events(path, plan, tracks, place, rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -288,9 +282,7 @@ def _has_wrong_encoding(plan: Plan) -> bool:
     return num_bad > _MANY_NOT_UTF_8 * count(rows.database, "SELECT count(*) FROM parsed")
 
 
-def _events(
-    path: str, plan: Plan, tracks: Tracks | None, folder: Path, *, max_rejected: int | float, rejections: Rejections
-) -> SourceEvents:
+def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejections: Rejections) -> SourceEvents:
     rows, settings = plan.rows, plan.settings
     database, has_items = rows.database, settings.sql.each is not None
     if tracks is None:
@@ -303,8 +295,7 @@ def _events(
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.write(found)
-    if found.num > max_rejected * num_rows:
-        raise InputError(rejections.too_many(found, num_rows, path, max_rejected))
+    rejections.refuse_many(found, num_rows, path)
     num_events = count(
         database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
     )
