@@ -81,8 +81,7 @@ class ShardDataModule(SplitDataModule):
         columns = map_columns(folder, manifest, self._cache)
         self.sessions, self.pairs, self._shards = columns.sessions, dict(columns.pairs), columns.shards
         self._part_of_session, self._train = None if manifest.by_pair else columns.part, columns.train
-        self.reading, self._dropped = manifest.reading, dict(manifest.dropped)
-        self._manifest = manifest
+        self.reading, self._dropped, self._manifest = manifest.reading, dict(manifest.dropped), manifest
         self.describe_pairs(hidden)
 
     def _training_listens(self, train: Pairs) -> Listens:

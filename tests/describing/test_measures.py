@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.datamodules.pairs.pairs import Pairs
-from segue.describing import clock, measures
+from segue.describing import clock, measures, warnings
 from segue.describing.clock import DAY_MS, utc
 from segue.describing.measures import Material, measure_test
 from tests.conftest import make_vocabulary
-from tests.describing.building import START, Play, facts_of, material_of_plays, sessions_of, usual_plays
+from tests.describing.building import START, Play, facts_of, material_of_plays, usual_plays
 
 few_plays = st.lists(
     st.builds(
@@ -35,7 +35,7 @@ def numbered(plays: list[Play]) -> list[Play]:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    for module in (measures, clock):
+    for module in (measures, clock, warnings):
         result = doctest.testmod(module, extraglobs={"np": np})
         assert result.attempted >= 1
         assert result.failed == 0
@@ -122,11 +122,6 @@ def test_the_first_sessions_are_shown_as_they_were_read() -> None:
     assert first["plays"][0] == play
 
 
-def test_a_time_that_no_calendar_has_is_shown_as_it_is() -> None:
-    assert utc(10**17) == f"{10**17} ms"
-    assert utc(-1000) == "1969-12-31 23:59:59"
-
-
 def pairs_of(previous: list[int], following: list[int], shares: list[float]) -> Pairs:
     some = np.zeros(len(previous), np.int64)
     tracks = (np.array(column, np.int64) for column in (previous, following))
@@ -172,10 +167,3 @@ def test_the_most_played_tracks_are_ranked_without_the_query_and_with_shared_ran
 def test_without_a_liked_pair_there_is_no_ranking() -> None:
     held_out = measure_test(splits_of(pairs_of([0], [1], [0.0]), [1, 1], 0.5), max_queries=None)
     assert (held_out["num_queries"], held_out["popular_recall_at_10"]) == (0, None)
-
-
-def test_the_builder_of_these_tests_cuts_sessions_after_half_an_hour() -> None:
-    sessions = sessions_of(
-        [Play(0, START, 0, 1.0), Play(0, START + 1_800_000, 1, 1.0), Play(0, START + 3_600_001, 2, 1.0)]
-    )
-    assert np.bincount(sessions.listens.session).tolist() == [2, 1]

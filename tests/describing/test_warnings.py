@@ -1,7 +1,6 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from segue.describing import warnings
@@ -185,15 +184,3 @@ def test_a_threshold_out_of_range_is_refused(name: str, value: int | float, line
 def test_playlists_have_no_warnings_about_time_or_sessions() -> None:
     unknown = [play._replace(share=float("nan")) for play in USUAL]
     assert warnings_of(material_of_plays(unknown, has_clock=False)) == []
-
-
-def test_shares_are_shown_in_two_digits() -> None:
-    assert [warnings.percent(share) for share in (0.3, 0.99987, 0.00012, 1.0, 0.0, 0.995)] == [
-        "30 %",
-        "99.99 %",
-        "0.012 %",
-        "100 %",
-        "0 %",
-        "99.50 %",
-    ]
-    assert np.isclose(warnings._above(0.5), 0.53)
