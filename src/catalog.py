@@ -7,16 +7,12 @@ rows everywhere; raw ids are only in files that people and services read.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from segue.attributes import Attribute, Values
 from segue.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _MAX_IDS_PER_TRACK = 8
 """Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks."""
@@ -42,26 +38,6 @@ class Catalog:
     artists: Shaped[np.ndarray, "A"]
     source_ids: Shaped[np.ndarray, "N"] | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
-
-    @classmethod
-    def from_frame(cls, frame: "pd.DataFrame", source: str) -> "Catalog":
-        """Build a catalogue from the columns `track`, `title` and `artist` of a data frame; see `from_columns`.
-
-        Args:
-            frame: one row for each track.
-            source: name of the file, used in error messages.
-
-        Returns:
-            The catalogue, in the order of the frame.
-
-        Raises:
-            InputError: a row has no track id, there is no row, or an id occurs twice.
-        """
-        if frame["track"].isna().any():
-            place = int(frame["track"].isna().to_numpy().argmax()) + 1
-            raise InputError(f"{source}: entry {place} has no whole number as its track id; correct or remove it")
-        names = (frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in ("title", "artist"))
-        return cls.from_columns(frame["track"].astype("int64").tolist(), *names, source=source)
 
     @classmethod
     def from_columns(

@@ -18,7 +18,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # read when torch is loaded: threa
 gc.disable()  # until all tests are imported: libraries create a million objects, which stay
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
@@ -115,14 +114,9 @@ def real_data() -> Path:
 def make_catalog(artist_of: Iterable[int]) -> Catalog:
     """Track ids are 100, 101, …, so that a row is never mistaken for an id."""
     artists = list(artist_of)
-    frame = pd.DataFrame(
-        {
-            "track": np.arange(100, 100 + len(artists)),
-            "title": [f"Title {row}" for row in range(len(artists))],
-            "artist": [f"Artist {artist}" for artist in artists],
-        }
-    )
-    return Catalog.from_frame(frame, "tracks.json")
+    titles = [f"Title {row}" for row in range(len(artists))]
+    names = [f"Artist {artist}" for artist in artists]
+    return Catalog.from_columns(range(100, 100 + len(artists)), titles, names, source="tracks.json")
 
 
 def make_vocabulary(

@@ -1,17 +1,18 @@
-"""Batches of pairs: which pairs a batch has, and their histories.
+"""Batches of pairs: in which order pairs are shown in an epoch, and which of them a process trains on.
 
-B pairs in a batch, P pairs, H tracks of a history.
+An epoch is shuffled as a whole, or in windows that bound the memory. B pairs in a batch, P pairs, W pairs of a window,
+H tracks of a history.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segue.datamodules.batch_share import BatchShare
-from segue.datamodules.order import epoch_order, in_batches
 from segue.datamodules.pairs.pairs import Pairs
 from segue.histories import Histories
 from segue.models.contracts import PairBatch
@@ -48,6 +49,109 @@ class PairDataset(Dataset[PairBatch]):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchShare:
+    """Cuts a batch into whole groups of neighbouring pairs, and takes those of one process.
+
+    Args:
+        index: number of the process, in 0..count-1.
+        count: number of processes, at least 1.
+        groups: from the number of pairs of a batch to the number of groups, which are of nearly equal size, larger ones
+            first; see `Loss.groups`.
+    """
+
+    index: int
+    count: int
+    groups: Callable[[int], int]
+
+    def __call__(self, num_pairs: int) -> slice:
+        """The places of the pairs of this process; none where a batch has fewer groups than there are processes.
+
+        Args:
+            num_pairs: pairs of the batch, at least 1.
+
+        Returns:
+            A slice. The slices of all processes follow one another.
+        """
+        groups = self.groups(num_pairs)
+
+        def start(process: int) -> int:
+            group = process * (groups // self.count) + min(process, groups % self.count)
+            return group * (num_pairs // groups) + min(group, num_pairs % groups)
+
+        return slice(start(self.index), start(self.index + 1))
+
+
+def one_for_each_process(groups: Callable[[int], int], *, count: int, batch_size: int) -> Callable[[int], int]:
+    """Groups whose size nobody chose: at least those of the loss, and in a whole batch one for each process.
+
+    Args:
+        groups: of the loss.
+        count: number of processes, at least 1.
+        batch_size: pairs of a whole batch.
+
+    Returns:
+        From the number of pairs of a batch, at least 1, to the number of groups. A smaller batch has fewer groups, as
+        in one process with the candidates of a group.
+    """
+    return lambda num_pairs: max(groups(num_pairs), min(num_pairs, -(-num_pairs * count // batch_size)))
+
+
+def epoch_order(
+    *, num_pairs: int, seed: int, epoch: int, shards: Sequence[int] = (), window: int | None = None
+) -> Iterator[Int64[Tensor, "W"]]:
+    """The numbers 0..P-1 in the order of an epoch. It depends on the arguments alone, not on who asks.
+
+    Processes that train together, and workers, take their parts of the same batches of this order.
+
+    Args:
+        num_pairs: number of pairs (P).
+        seed: of the run.
+        epoch: number of the epoch, from 0.
+        shards: number of pairs of each shard; their sum is P. They come in random order.
+        window: the pairs of neighbouring shards are shuffled within windows of this many; None, or at least P, for one
+            window, which is a full shuffle and does not depend on the shards.
+
+    Yields:
+        The order in parts: those of a window are in memory at once.
+    """
+    [state] = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    if window is None or window >= num_pairs:
+        yield torch.randperm(num_pairs, generator=generator)
+        return
+    ends = np.cumsum(shards)
+    waiting = torch.empty(0, dtype=torch.int64)
+    for shard in torch.randperm(len(ends), generator=generator).tolist():
+        waiting = torch.cat([waiting, torch.arange(int(ends[shard]) - shards[shard], int(ends[shard]))])
+        while len(waiting) >= window:
+            yield waiting[:window][torch.randperm(window, generator=generator)]
+            waiting = waiting[window:]
+    if len(waiting):
+        yield waiting[torch.randperm(len(waiting), generator=generator)]
+
+
+def in_batches(parts: Iterator[Int64[Tensor, "W"]], batch_size: int) -> Iterator[Int64[Tensor, "B"]]:
+    """Cut an order into batches, across its parts.
+
+    Args:
+        parts: the order.
+        batch_size: number of pairs in a batch (B); the last one may be smaller.
+
+    Yields:
+        The batches.
+    """
+    rest = torch.empty(0, dtype=torch.int64)
+    for part in parts:
+        *whole, rest = torch.cat([rest, part]).split(batch_size)
+        yield from whole
+        if len(rest) == batch_size:
+            yield rest
+            rest = rest[:0]
+    if len(rest):
+        yield rest
+
+
 class BatchSampler(Sampler[Tensor]):
     """Yields one index tensor for each batch, in order or shuffled in every epoch.
 
@@ -74,10 +178,8 @@ class BatchSampler(Sampler[Tensor]):
         share: BatchShare | None = None,
     ) -> None:
         self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
-        self.share = share
-        self._shards, self._window = shards, window
-        self.epoch = 0
-        self.num_yielded = self._first = 0
+        self.share, self._shards, self._window = share, shards, window
+        self.epoch = self.num_yielded = self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls it before each epoch.

@@ -3,7 +3,6 @@
 N tracks, S sessions, P pairs.
 """
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import fields
@@ -56,10 +55,7 @@ class PairDataModule(SplitDataModule):
         history: int,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
-        max_rejected: Annotated[
-            float,
-            Setting("largest share of rows that may be rejected", least=0, most=1, hint="0.01 allows one in a hundred"),
-        ],
+        max_rejected: Annotated[float, Setting("most rejected rows, as a share", least=0, most=1, hint="such as 0.01")],
         rejected_path: str,
         rejected_text: Annotated[bool, Setting("whether the file of rejected rows has their text, with ids of users")],
         **groups: Any,
@@ -68,8 +64,8 @@ class PairDataModule(SplitDataModule):
         rules = {field.name: groups.pop(field.name) for field in fields(PairRules)}
         self.rules = PairRules(**{**rules, "policies": Policies.from_config(rules["policies"])})
         self._settings = table_settings(**groups)
-        self._prepare, self.batch_size, self._max_rejected = prepare, batch_size, max_rejected
-        self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text)
+        self._prepare, self.batch_size = prepare, batch_size
+        self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text, most=max_rejected)
 
     def prepare_data(self) -> None:
         """Create the files of the source if `prepare` was given. Later calls do nothing.
@@ -102,13 +98,8 @@ class PairDataModule(SplitDataModule):
         Returns:
             A context that has the events; see `read_table`.
         """
-        return read_table(
-            self.path,
-            self._settings,
-            min_seconds=self.rules.policies.min_seconds,
-            max_rejected=self._max_rejected,
-            rejections=self._rejections,
-        )
+        min_seconds = self.rules.policies.min_seconds
+        return read_table(self.path, self._settings, min_seconds=min_seconds, rejections=self._rejections)
 
     def _assign(self, sessions: Sessions) -> None:
         """Split the sessions, or the pairs, and apply what is computed from training data alone."""
@@ -141,12 +132,5 @@ class PairDataModule(SplitDataModule):
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        return remarks_on(
-            self.reading,
-            self.sessions,
-            self.pairs,
-            self.catalog,
-            dropped=self.dropped,
-            interleaved=self.rules.policies.interleaved,
-            now_ms=time.time() * 1000,
-        )
+        interleaved = self.rules.policies.interleaved
+        return remarks_on(self.reading, self.sessions, self.pairs, self.catalog, self.dropped, interleaved)

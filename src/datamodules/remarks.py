@@ -1,5 +1,6 @@
 """What a run prints below the table of its data: what was left out, and what the user may not expect."""
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -28,10 +29,8 @@ def remarks_on(
     sessions: Sessions,
     pairs: Mapping[str, Pairs],
     catalog: Catalog,
-    *,
     dropped: Mapping[str, int],
     interleaved: str,
-    now_ms: float,
 ) -> list[str]:
     """Lines of text, in the order in which the data were read.
 
@@ -42,7 +41,6 @@ def remarks_on(
         catalog: the tracks.
         dropped: number of events that each rule left out.
         interleaved: policy for sessions of one user at the same time.
-        now_ms: the time now, in milliseconds since 1970.
     """
     lines = []
     columns, num_events = reading.columns, len(sessions.listens.track)
@@ -67,7 +65,7 @@ def remarks_on(
             f"ties         {sessions.num_tied / num_events:.0%} of the events have the time of the event before them; "
             "their order is the order of the rows"
         )
-    if sessions.has_clock and (num_future := int((sessions.timestamp > now_ms).sum())):
+    if sessions.has_clock and (num_future := int((sessions.timestamp > time.time() * 1000).sum())):
         latest = datetime.fromtimestamp(sessions.timestamp.max() / 1000, UTC)
         lines.append(
             f"times        {num_future:,} events lie in the future, the last in {latest:%B %Y}; check "

@@ -81,8 +81,7 @@ class ShardDataModule(SplitDataModule):
         cache = Path(self._cache) if self._cache else folder / "columns"
         self.sessions, self._part_of_session, self._train, self.pairs = map_columns(folder, manifest, cache)
         self._shards = [shard.pairs["train"] for shard in manifest.shards]
-        self.reading, self._dropped = manifest.reading, dict(manifest.dropped)
-        self._manifest = manifest
+        self.reading, self._dropped, self._manifest = manifest.reading, dict(manifest.dropped), manifest
         self.describe_pairs(hidden)
 
     def _training_listens(self, train: Pairs) -> Listens:

@@ -1,11 +1,16 @@
-"""Whether the command line says which source a path is of."""
+"""Which source and which recipe the command line chooses, and whether it says of which source a path is."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segue.errors import InputError
 from segue.runs.provenance import ROOT
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
@@ -72,3 +77,42 @@ def sources_of(folder: Path) -> list[str]:
         if names_both and folder.is_dir() and any(folder.glob(tracks)) and any(folder.glob(events)):
             found.append(config.stem)
     return found
+
+
+def choose_recipe(words: Sequence[str], compose: "Callable[[list[str]], DictConfig]") -> list[str]:
+    """The choice that the data add to the command line: the recipe of `datamodule=table` and of shards.
+
+    A table has `shares` if its columns give a share played, else `playlists`. Shards have the recipe that they were
+    prepared for.
+
+    Args:
+        words: of the command line.
+        compose: from words to a config.
+
+    Returns:
+        A choice of `datamodule=`; nothing where another source is chosen, where the usual recipe fits, and where the
+        data cannot be read with these settings, which the run reports.
+    """
+    if not {"datamodule=table", "datamodule=shards"} & {*words}:
+        return []
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = compose([word for word in words if word.lstrip("+~").startswith("datamodule")])
+        source = config.hydra.runtime.choices.datamodule
+        recipe = {"table": _recipe_of_table, "shards": _recipe_of_shards}[source](config.datamodule)
+    except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError, KeyError, TypeError):
+        return []  # also where another `datamodule=` is typed after it
+    return [] if recipe == "shares" else [f"datamodule={source}_{recipe}"]
+
+
+def _recipe_of_shards(datamodule: Any) -> str:
+    return str(json.loads(Path(datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"])
+
+
+def _recipe_of_table(datamodule: Any) -> str:
+    from segue.datamodules.reading.table import look_at
+    from segue.datamodules.reading.table_settings import settings_in
+
+    return "playlists" if look_at(datamodule.path, settings_in(datamodule)).share == "none" else "shares"

@@ -15,8 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from segue.catalog import Catalog, Listens, Vocabulary
-from segue.datamodules.batch_share import BatchShare
-from segue.datamodules.batches import BatchSampler, PairDataset, PairLoader
+from segue.datamodules.batches import BatchSampler, BatchShare, PairDataset, PairLoader
 from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading
@@ -65,10 +64,7 @@ class SplitDataModule(LightningDataModule):
         *,
         path: str,
         prepared_by: Any,
-        history: Annotated[
-            int,
-            Setting("most tracks of the session that a pair of a batch has", least=0, hint="0 for one previous track"),
-        ],
+        history: Annotated[int, Setting("most tracks of a session in a batch", least=0, hint="0: the previous track")],
         seed: Annotated[int, Setting("of the order of the training pairs", least=0, most=2**32 - 1, key="seed")],
     ) -> None:
         super().__init__()

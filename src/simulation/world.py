@@ -226,7 +226,9 @@ def generate(
     popularity = np.exp(track_fame - track_fame.max())
     embeddings = taste.embed(artist_of, artist_fame=standardised(artist_fame), rng=taste_rng)
     return World(
-        catalog=Catalog.from_frame(frame, "the generated catalogue"),
+        catalog=Catalog.from_columns(
+            *(frame[name].tolist() for name in ("track", "title", "artist")), source="the generated catalogue"
+        ),
         top_tracks=np.argsort(-popularity, kind="stable"),
         embeddings=embeddings,
         listeners=_population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),

@@ -11,8 +11,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from segue.datamodules.recipe_choice import choose_recipe
-from segue.datamodules.source_choice import check_source_choice, option_of
+from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of
 from segue.errors import InputError, check_number
 from segue.reports.next_steps import FinishedRun, added_report, training_report
 from segue.reports.tables import frame_table
@@ -204,7 +203,7 @@ def _num_processes(config: DictConfig) -> int:
 
 def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int], int]":
     """From the number of pairs of a batch to that of the groups that processes share among themselves."""
-    from segue.datamodules.batch_share import one_for_each_process
+    from segue.datamodules.batches import one_for_each_process
 
     if config.loss.get("candidates") is not None:
         return loss.groups
@@ -254,7 +253,7 @@ def _run(
 
     from segue.callbacks.assembly import build_callbacks
     from segue.callbacks.run_context import RunContext, RunHistory
-    from segue.datamodules.batch_share import BatchShare
+    from segue.datamodules.batches import BatchShare
     from segue.datamodules.describing.measures import profile_of
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run

@@ -7,8 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from segue.datamodules.recipe_choice import choose_recipe
-from segue.datamodules.source_choice import check_source_choice, option_of, refuse_shards
+from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of, refuse_shards
 from segue.errors import InputError
 from segue.runs.folder import refuse_used_folder
 from segue.runs.provenance import provenance
@@ -17,7 +16,7 @@ from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 
 if TYPE_CHECKING:
-    from segue.datamodules.describing.material import Material
+    from segue.datamodules.describing.measures import Material
     from segue.datamodules.pair_datamodule import PairDataModule
 
 
@@ -64,7 +63,7 @@ def _read(config: DictConfig) -> "tuple[Material, str, str | None]":
     Raises:
         InputError: nothing can be read.
     """
-    from segue.datamodules.describing.material import material_of
+    from segue.datamodules.describing.measures import material_of
 
     refusal = None
     with console.status("reading events"):

@@ -7,8 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from segue.datamodules.recipe_choice import choose_recipe
-from segue.datamodules.source_choice import check_source_choice, option_of, refuse_shards
+from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of, refuse_shards
 from segue.runs.folder import lock_folder, refuse_used_folder
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, show_lines

@@ -68,8 +68,7 @@ def opened(
         str(path),
         settings_of(source, changes),
         min_seconds=min_seconds,
-        max_rejected=max_rejected,
-        rejections=Rejections(path=folder / "out" / "rejected.jsonl", with_text=with_text),
+        rejections=Rejections(path=folder / "out" / "rejected.jsonl", with_text=with_text, most=max_rejected),
     )
 
 

@@ -598,7 +598,6 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
         ({"files": {"delimiter": ""}}, "plays.csv has the column user,timestamp,.*; give datamodule.files.delimiter="),
         ({"files": {"quote": "ab"}}, "datamodule.files.quote must be one of auto, '', \", ', got 'ab'"),
         ({"files": {"header": "yes"}}, "datamodule.files.header must be auto or true or false, got 'yes'"),
-        ({"files": {"names": ["a"]}}, "datamodule.files.names has 1 names, and .* has 5 columns; give one for each"),
         ({"files": {"skip": -1}}, "datamodule.files.skip must be a whole number of at least 0, got -1"),
         ({"files": {"skip": 99}}, "plays.csv has no row; .*or give datamodule.files.format or datamodule.files.skip"),
         ({"files": {"encoding": "cp1252"}}, "datamodule.files.encoding must be one of auto, utf-8, latin-1, utf-16"),

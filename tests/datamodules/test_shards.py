@@ -19,7 +19,7 @@ import torch
 
 from segue.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeCheckpoints
 from segue.catalog import Listens
-from segue.datamodules.batch_share import BatchShare
+from segue.datamodules.batches import BatchShare
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine

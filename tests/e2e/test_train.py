@@ -491,9 +491,9 @@ def test_the_real_log_gives_fifty_other_tracks_for_each_of_fifty_thousand(real_d
     words = "datamodule=botify", f"datamodule.path={real_data / 'botify-2023'}", "hydra.run.dir=run", *BARE
     train(tmp_path, *words, "trainer.max_epochs=2")
     tracks = pd.read_json(real_data / "botify-2023" / "tracks.json", lines=True)
-    recommendations = Recommendations.read(
-        tmp_path / "run" / "recommendations.jsonl", Catalog.from_frame(tracks, "tracks.json")
-    )
+    columns = (tracks[name].tolist() for name in ("track", "title", "artist"))
+    catalog = Catalog.from_columns(*columns, source="tracks.json")
+    recommendations = Recommendations.read(tmp_path / "run" / "recommendations.jsonl", catalog)
     assert recommendations.rows.shape == (50_000, 50)
     assert (recommendations.rows >= 0).all()  # `read` has refused repeated tracks and the track itself
     metrics = metrics_of(tmp_path / "run")

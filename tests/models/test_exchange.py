@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segue.datamodules.batch_share import BatchShare
+from segue.datamodules.batches import BatchShare
 from segue.models import exchange
 from segue.models.contracts import PairBatch
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss

@@ -1,25 +1,29 @@
-"""The numbers of a description: sizes, distributions, repeats, popularity, shares played.
+"""What is described, and its numbers: sizes, distributions, repeats, popularity, shares played, the test set.
 
 S sessions, E events, L listeners, N tracks, P pairs, n values. No number is about one user by name: listeners are
 numbered 1, 2, … in the order of their ids.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float32, Int64
 
 from segue.attributes import Attribute, Vectors
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Vocabulary
 from segue.datamodules.describing.clock import Clock, by_powers_of_two, measure_clock, utc
-from segue.datamodules.describing.material import Material, material_of
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.reading.table import Reading
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.retrieval.ranks import ranks_by_plays
 from segue.statistics import ranking
 
+_REMARKS = ("encoding", "interleaved", "share played", "users")
+"""Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 NUM_BINS = 20
 """Number of bins of the histogram of shares."""
 NUM_POINTS = 60
@@ -28,6 +32,64 @@ _MAX_QUERIES = 50_000
 """Test queries that are ranked by plays for the profile of a run."""
 _MAX_PLAYS = 30_000_000
 """Data with more plays have no profile: measuring them takes much memory."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Material:
+    """A source as it was read.
+
+    Args:
+        catalog: its tracks.
+        sessions: its sessions.
+        reading: what became of its rows.
+        dropped: number of events that each policy left out.
+        pairs: its pairs by the name of the split; none where there are too few for every split.
+        vocabulary: what the training pairs show; None without pairs.
+        counts: the content of each split, by its name: numbers of events, sessions, pairs, tracks, artists.
+        refusal: why there are no pairs; None where there are.
+        remarks: what the datamodule reports beside its numbers.
+    """
+
+    catalog: Catalog
+    sessions: Sessions
+    reading: Reading
+    dropped: Mapping[str, int]
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
+    counts: Mapping[str, Mapping[str, int | None]] | None = None
+    refusal: str | None = None
+    remarks: Sequence[str] = ()
+
+
+def material_of(datamodule: SplitDataModule, *, refusal: str | None = None) -> Material:
+    """What a datamodule has read.
+
+    Args:
+        datamodule: after `setup`, even if that ended with the refusal.
+        refusal: why there are no pairs for each split; None where there are.
+
+    Returns:
+        The data to be described.
+    """
+    sessions = datamodule.sessions
+    if (sessions.listens.played_ratio > 1).any():  # times, which are divided by the longest one only in pairs
+        unknown = np.full(len(sessions.listens.track), np.nan, np.float32)
+        sessions = replace(sessions, listens=replace(sessions.listens, played_ratio=unknown))
+    material = Material(
+        catalog=datamodule.catalog,
+        sessions=sessions,
+        reading=datamodule.reading,
+        dropped=datamodule.dropped,
+        refusal=refusal,
+    )
+    if refusal is not None:
+        return material
+    counts = {
+        str(name): {str(key): None if pd.isna(value) else int(value) for key, value in row.items()}
+        for name, row in datamodule.summary().drop(index="all", columns="rejected").iterrows()
+    }
+    remarks = [line for line in datamodule.remarks() if line.startswith(_REMARKS) and "nothing to predict" not in line]
+    return replace(material, pairs=datamodule.pairs, vocabulary=datamodule.vocabulary, counts=counts, remarks=remarks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +111,6 @@ class Spread:
     high: float
     most: float
     counts: list[int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repeats:
-    """How often tracks are repeated, as shares in [0, 1].
-
-    Args:
-        in_session: share of the plays whose track was played before in the same session.
-        by_listener: share of the plays whose track the same listener has more than once, without the first of each.
-        self_pairs: share of the plays whose track is the one just played, among plays that are not the first of their
-            session.
-    """
-
-    in_session: float
-    by_listener: float
-    self_pairs: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,29 +156,6 @@ class Shares:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """The test set before training.
-
-    Args:
-        cold_tracks: share of its tracks that no training session plays.
-        cold_pairs: share of its pairs with such a track.
-        mean_mse: squared error of the mean share of training, for every pair; None where no share is known.
-        mean_bce: cross-entropy of the same, in nats; None where no share is known, or it is infinite.
-        popular_recall_at_10: recall@10 of the most played tracks; None without queries.
-        popular_ndcg_at_10: ndcg@10 of the same; None without queries.
-        num_queries: number of pairs that were ranked for this.
-    """
-
-    cold_tracks: float
-    cold_pairs: float
-    mean_mse: float | None
-    mean_bce: float | None
-    popular_recall_at_10: float | None
-    popular_ndcg_at_10: float | None
-    num_queries: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that is measured; `describe.json` has it under these names.
 
@@ -156,13 +179,13 @@ class Facts:
         plays_of_track: plays of a track, over played tracks.
         tracks_of_artist: tracks of an artist.
         pairs_of_track: training pairs of a track, over tracks that have any; None without splits.
-        repeats: how often tracks are repeated.
+        repeats: how often tracks are repeated; see `measure_repeats`.
         popularity: how unequal the plays of tracks are.
         attributes: what else is known of the tracks of the catalogue; see `measure_attribute`.
         shares: shares played; None where none is known.
         clock: times; None where the source has no clock.
         splits: the content of each split; None where there are too few pairs.
-        test: the test set; None without splits.
+        test: the test set, see `measure_test`; None without splits.
         first_sessions: the first sessions as they were read; see `first_sessions`.
     """
 
@@ -185,13 +208,13 @@ class Facts:
     plays_of_track: Spread
     tracks_of_artist: Spread
     pairs_of_track: Spread | None
-    repeats: Repeats
+    repeats: dict[str, float]
     popularity: Popularity
     attributes: list[dict[str, Any]]
     shares: Shares | None
     clock: Clock | None
     splits: dict[str, dict[str, int | None]] | None
-    test: HeldOut | None
+    test: dict[str, Any] | None
     first_sessions: list[dict[str, Any]]
 
 
@@ -246,7 +269,7 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         plays_of_track=spread(plays[plays > 0]),
         tracks_of_artist=spread(np.bincount(catalog.artist_of)),
         pairs_of_track=None if pairs is None else spread(pairs[pairs > 0]),
-        repeats=_repeats(sessions, listener, len(catalog)),
+        repeats=measure_repeats(sessions, listener, len(catalog)),
         popularity=_popularity(plays, catalog),
         attributes=[{"name": name, **measure_attribute(one)} for name, one in catalog.attributes.items()],
         shares=_shares(listens.played_ratio),
@@ -283,7 +306,19 @@ def _num_of_each(listener: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "L"]:
     return counts[counts > 0]
 
 
-def _repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tracks: int) -> Repeats:
+def measure_repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tracks: int) -> dict[str, float]:
+    """Measure how often tracks are repeated.
+
+    Args:
+        sessions: all sessions.
+        listener: number of the listener of each event.
+        num_tracks: number of tracks (N).
+
+    Returns:
+        `in_session`: share of the plays whose track was played before in the same session; `by_listener`: share of the
+            plays whose track the same listener has more than once, without the first of each; `self_pairs`: share of
+            the plays whose track is the one just played, among plays that are not the first of their session.
+    """
     track, follows = sessions.listens.track, sessions.place > 0
 
     def share_of_repeats(group: Int64[np.ndarray, "E"]) -> float:
@@ -292,11 +327,11 @@ def _repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tracks: i
         return 1 - (int(np.count_nonzero(np.diff(keys))) + 1) / len(track)
 
     same = follows[1:] & (track[1:] == track[:-1])
-    return Repeats(
-        in_session=share_of_repeats(sessions.listens.session),
-        by_listener=share_of_repeats(listener),
-        self_pairs=float(same.sum() / max(follows.sum(), 1)),
-    )
+    return {
+        "in_session": share_of_repeats(sessions.listens.session),
+        "by_listener": share_of_repeats(listener),
+        "self_pairs": float(same.sum() / max(follows.sum(), 1)),
+    }
 
 
 def _popularity(plays: Int64[np.ndarray, "N"], catalog: Catalog) -> Popularity:
@@ -393,12 +428,19 @@ def _title_of(row: int, catalog: Catalog) -> str:
     return str(catalog.titles[row]) or f"track {ids[row]}"
 
 
-def measure_test(material: Material, *, max_queries: int | None) -> HeldOut:
+def measure_test(material: Material, *, max_queries: int | None) -> dict[str, Any]:
     """Measure the test set: what is new in it, and the scores of rules without learning.
 
     Args:
         material: with pairs.
         max_queries: rank a sample of sessions with at most this many queries, as a run does; None for all.
+
+    Returns:
+        `cold_tracks` and `cold_pairs`: share of its tracks that no training session plays, and of its pairs with such a
+            track; `mean_mse` and `mean_bce`: squared error and cross-entropy (in nats; None where it is infinite) of
+            the mean share of training for every pair, None where no share is known; `popular_recall_at_10` and
+            `popular_ndcg_at_10` of the most played tracks, None without queries; `num_queries`: number of pairs that
+            were ranked for this.
     """
     test, vocabulary = material.pairs["test"], material.vocabulary
     assert vocabulary is not None
@@ -409,22 +451,19 @@ def measure_test(material: Material, *, max_queries: int | None) -> HeldOut:
     queries = test.where(ranking.is_query(test.previous, test.following, test.played_ratio))
     if max_queries is not None and len(queries):
         queries = queries.where(ranking.sample_sessions(queries.session, max_queries))
-    return HeldOut(
-        cold_tracks=float(is_cold[tracks].mean()),
-        cold_pairs=float((is_cold[test.previous] | is_cold[test.following]).mean()),
-        mean_mse=float(((known.astype(np.float64) - mean) ** 2).mean()) if has_shares else None,
-        mean_bce=constant_bce(mean, known) if has_shares and mean is not None else None,
-        **_popular(queries, vocabulary.plays),
-        num_queries=len(queries),
-    )
-
-
-def _popular(queries: Pairs, plays: Int64[np.ndarray, "N"]) -> dict[str, float | None]:
-    """Two metrics of a ranking by plays in training."""
-    if not len(queries):
-        return {"popular_recall_at_10": None, "popular_ndcg_at_10": None}
-    means = ranking.accuracy(ranks_by_plays(plays, queries.previous, queries.following)).mean()
-    return {f"popular_{name}": float(means[name]) for name in ("recall_at_10", "ndcg_at_10")}
+    metrics: dict[Any, float] = {}
+    if len(queries):
+        ranks = ranks_by_plays(vocabulary.plays, queries.previous, queries.following)
+        metrics = ranking.accuracy(ranks).mean().to_dict()
+    return {
+        "cold_tracks": float(is_cold[tracks].mean()),
+        "cold_pairs": float((is_cold[test.previous] | is_cold[test.following]).mean()),
+        "mean_mse": float(((known.astype(np.float64) - mean) ** 2).mean()) if has_shares else None,
+        "mean_bce": constant_bce(mean, known) if has_shares and mean is not None else None,
+        "popular_recall_at_10": metrics.get("recall_at_10"),
+        "popular_ndcg_at_10": metrics.get("ndcg_at_10"),
+        "num_queries": len(queries),
+    }
 
 
 def constant_bce(predicted: float, shares: Float32[np.ndarray, "P"]) -> float | None:

@@ -60,20 +60,18 @@ def draw(facts: Facts, warnings: Sequence[DataWarning], gap_minutes: float, titl
 
 def _panels(facts: Facts, gap_minutes: float) -> "list[Callable[[Axes], None]]":
     """What is drawn, the most important first."""
-    panels: list[Callable[[Axes], None]] = [
+    clock, shares, pairs = facts.clock, facts.shares, facts.pairs_of_track
+    gap = None if clock is None else clock.median_gap_s
+    panels = [
         partial(_draw_spread, facts.session_length, "tracks of a session", "sessions"),
         partial(_draw_popularity, facts),
+        None if shares is None else partial(_draw_shares, shares),
+        None if clock is None else partial(_draw_times, clock),
+        None if clock is None or gap is None else partial(_draw_gaps, clock, gap, gap_minutes),
+        partial(_draw_spread, facts.tracks_of_artist, "tracks of an artist", "artists"),
+        None if pairs is None else partial(_draw_spread, pairs, "training pairs of a track", "tracks"),
     ]
-    if facts.shares is not None:
-        panels.append(partial(_draw_shares, facts.shares))
-    if facts.clock is not None:
-        panels.append(partial(_draw_times, facts.clock))
-        if facts.clock.median_gap_s is not None:
-            panels.append(partial(_draw_gaps, facts.clock, facts.clock.median_gap_s, gap_minutes))
-    panels.append(partial(_draw_spread, facts.tracks_of_artist, "tracks of an artist", "artists"))
-    if facts.pairs_of_track is not None:
-        panels.append(partial(_draw_spread, facts.pairs_of_track, "training pairs of a track", "tracks"))
-    return panels
+    return [panel for panel in panels if panel is not None]
 
 
 def _lines_on_top(facts: Facts, warnings: Sequence[DataWarning], title: str) -> list[tuple[str, str]]:
@@ -95,15 +93,11 @@ def _label(axis: "Axes", title: str, xlabel: str, ylabel: str, grid: Literal["y"
     tidy(axis, grid=grid, xlabel=xlabel, ylabel=ylabel)
 
 
-def _bins(number: int) -> list[str]:
-    """Names of bins 1, 2–3, 4–7, and so on."""
-    return [count(2**n) + (f"–{count(2 ** (n + 1) - 1)}" if n else "") for n in range(number)]
-
-
 def _draw_spread(spread: Spread, what: str, of: str, axis: "Axes") -> None:
     counts = np.array(spread.counts)
     axis.bar(range(len(counts)), 100 * counts / counts.sum(), 0.75, color=BLUE, alpha=0.75)
-    names, step = _bins(len(counts)), -(-len(counts) // 9)
+    names = [count(2**n) + (f"–{count(2 ** (n + 1) - 1)}" if n else "") for n in range(len(counts))]  # 1, 2–3, 4–7
+    step = -(-len(counts) // 9)
     axis.set_xticks(range(0, len(counts), step), names[::step], rotation=30, ha="right")
     axis.set_xlim(-0.7, max(len(counts), 4) - 0.3)
     title = f"{what}: median {spread.median:,.0f}, mean {spread.mean:,.1f}, most {spread.most:,.0f}"

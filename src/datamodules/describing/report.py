@@ -12,8 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from segue.datamodules.describing.clock import Clock
-from segue.datamodules.describing.material import Material
-from segue.datamodules.describing.measures import Facts, Spread
+from segue.datamodules.describing.measures import Facts, Material, Spread
 from segue.datamodules.describing.picture import draw
 from segue.datamodules.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
 from segue.datamodules.reading.table import Reading
@@ -61,23 +60,17 @@ def write_report(
         data_digest: digest of the data; None where they cannot be trained on.
         provenance: command, commit and versions, by name.
     """
-    writing.write_report(
-        folder,
-        "describe",
-        {**record(facts, warnings, material), "source": title, "data_digest": data_digest},
-        provenance,
-        draw=lambda path: draw(facts, warnings, gap_minutes, title, path),
-    )
-
-
-def record(facts: Facts, warnings: Sequence[DataWarning], material: Material) -> dict[str, Any]:
-    """The content of `describe.json`: plain values under the names of `Facts`, the warnings, and what was read."""
-    return {
+    record = {
         "warnings": [asdict(warning) for warning in warnings],
         **asdict(facts),
         "reading": asdict(material.reading) | {"dropped": dict(material.dropped)},
         "remarks": list(material.remarks),
+        "source": title,
+        "data_digest": data_digest,
     }
+    writing.write_report(
+        folder, "describe", record, provenance, draw=lambda path: draw(facts, warnings, gap_minutes, title, path)
+    )
 
 
 def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, title: str) -> Group:
@@ -111,11 +104,7 @@ def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, t
 
 
 def next_command(
-    words: Sequence[str],
-    reading: Reading,
-    warnings: Sequence[DataWarning],
-    *,
-    columns: Mapping[str, str | None],
+    words: Sequence[str], reading: Reading, warnings: Sequence[DataWarning], *, columns: Mapping[str, str | None]
 ) -> str:
     """What to type next: train on these data, with columns and units written out where columns were guessed.
 
@@ -194,9 +183,9 @@ def _numbers(facts: Facts, source: str, title: str) -> Table:
         ("", "that are played", f"{facts.num_played_tracks:,}"),
         ("artists", "in the catalogue", f"{facts.num_artists:,}"),
         *_time_rows(facts.clock),
-        ("repeats", "plays of a track that was played before in the session", percent(repeats.in_session)),
-        ("", "plays of a track that the user has played before", percent(repeats.by_listener)),
-        ("", "plays of the track just played", percent(repeats.self_pairs)),
+        ("repeats", "plays of a track that was played before in the session", percent(repeats["in_session"])),
+        ("", "plays of a track that the user has played before", percent(repeats["by_listener"])),
+        ("", "plays of the track just played", percent(repeats["self_pairs"])),
         ("popularity", f"plays of {popularity.top_track}, the first track", percent(popularity.top_share)),
         ("", "plays of the most played hundredth of the tracks", percent(popularity.top_hundredth_share)),
         ("", "tracks that together have half of the plays", f"{popularity.half:,}"),
@@ -245,15 +234,15 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
         for first, (name, counts) in zip(names, splits.items(), strict=True)
     ]
     measured = [
-        ("constant", "test mse of the mean share of training", test.mean_mse),
-        ("", "test bce of the same", test.mean_bce),
-        ("popular", "test recall@10 of the most played tracks", test.popular_recall_at_10),
-        ("", "test ndcg@10 of the same", test.popular_ndcg_at_10),
+        ("constant", "test mse of the mean share of training", test["mean_mse"]),
+        ("", "test bce of the same", test["mean_bce"]),
+        ("popular", "test recall@10 of the most played tracks", test["popular_recall_at_10"]),
+        ("", "test ndcg@10 of the same", test["popular_ndcg_at_10"]),
     ]
     return [
         *rows,
-        ("cold in test", "tracks that no training session plays", percent(test.cold_tracks)),
-        ("", "pairs with such a track", percent(test.cold_pairs)),
+        ("cold in test", "tracks that no training session plays", percent(test["cold_tracks"])),
+        ("", "pairs with such a track", percent(test["cold_pairs"])),
         *((first, what, plain(value)) for first, what, value in measured if value is not None),
     ]
 

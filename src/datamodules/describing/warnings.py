@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from segue.datamodules.describing.clock import DAY_MS, Clock
-from segue.datamodules.describing.material import Material
-from segue.datamodules.describing.measures import Facts
+from segue.datamodules.describing.measures import Facts, Material
 from segue.datamodules.pairs.pair_rules import Policies
 from segue.reports.numbers import duration
 from segue.settings import Setting, settings
@@ -33,30 +32,16 @@ class Thresholds:
 
     plays_a_day: Annotated[_Count, Setting("plays of one listener on one day (UTC)", **_OF_COUNT)] = 10_000
     track_share: Annotated[_Share, Setting("share of the plays that one track has", **_OF_SHARE)] = 0.3
-    duplicate_share: Annotated[
-        _Share, Setting("share of the plays that repeat listener, time and track of another", **_OF_SHARE)
-    ] = 0.01
+    duplicate_share: Annotated[_Share, Setting("of plays with listener, time and track of another", **_OF_SHARE)] = 0.01
     single_play_users: Annotated[_Share, Setting("share of the users who have exactly one play", **_OF_SHARE)] = 0.9
-    single_session_users: Annotated[
-        _Share, Setting("share of the users who have exactly one session, where there is a clock", **_OF_SHARE)
-    ] = 1.0
-    silence_share: Annotated[
-        _Share, Setting("longest time without any play, at least one day, as a share of the whole time", **_OF_SHARE)
-    ] = 0.3
-    tie_share: Annotated[
-        _Share, Setting("share of the plays with the same time as an earlier one of the same listener", **_OF_SHARE)
-    ] = 0.05
+    single_session_users: Annotated[_Share, Setting("of users with one session, with a clock", **_OF_SHARE)] = 1.0
+    silence_share: Annotated[_Share, Setting("longest time without a play, of the whole time", **_OF_SHARE)] = 0.3
+    tie_share: Annotated[_Share, Setting("of plays with the time of another of the listener", **_OF_SHARE)] = 0.05
     same_share: Annotated[_Share, Setting("share of the known shares played that have one value", **_OF_SHARE)] = 0.99
-    earliest_year: Annotated[
-        _Count, Setting("times before it, or in the future, look like times in another unit", **_OF_COUNT)
-    ] = 1995
+    earliest_year: Annotated[_Count, Setting("earlier or future times look like another unit", **_OF_COUNT)] = 1995
     rejected_share: Annotated[_Share, Setting("share of the rows that were rejected", **_OF_SHARE)] = 0.01
-    dropped_share: Annotated[
-        _Share, Setting("share of the rows that one rule left out, other than the policy for duplicates", **_OF_SHARE)
-    ] = 0.2
-    cold_share: Annotated[
-        _Share, Setting("share of the test pairs with a track that training sessions do not have", **_OF_SHARE)
-    ] = 0.5
+    dropped_share: Annotated[_Share, Setting("of rows that a rule but duplicates left out", **_OF_SHARE)] = 0.2
+    cold_share: Annotated[_Share, Setting("of test pairs with a track that training does not have", **_OF_SHARE)] = 0.5
     nameless_share: Annotated[_Share, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
 
 
@@ -239,8 +224,8 @@ def _of_tracks(facts: Facts) -> Iterator[_Candidate]:
     if facts.test is not None:
         yield (
             "cold_share",
-            facts.test.cold_pairs,
-            f"{percent(facts.test.cold_pairs)} of the test pairs have a track that no training session plays",
+            facts.test["cold_pairs"],
+            f"{percent(facts.test['cold_pairs'])} of the test pairs have a track that no training session plays",
             "add data, or use datamodule.policies.min_count=5, which leaves rare tracks out",
         )
 

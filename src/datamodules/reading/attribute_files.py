@@ -77,16 +77,13 @@ def read_attributes(
         if one.file is not None and not one.required and not path.exists():
             continue
         shown = source if one.file is None else str(path)
-        if path.suffix == ".npy":
-            attribute: Attribute = _from_npy(database, one, path)
-        elif one.file is not None:
-            attribute = _from_file(database, one, path)
-        else:
+        if one.file is None:
             attribute = _from_texts(database, one, "catalogue", column_of(one.name), shown)
-            if not one.required and not attribute.known.any():
-                continue
-        _check(one, attribute, source=shown)
-        found[one.name] = attribute
+        else:
+            attribute = (_from_npy if path.suffix == ".npy" else _from_file)(database, one, path)
+        if one.required or one.file is not None or attribute.known.any():
+            _check(one, attribute, source=shown)
+            found[one.name] = attribute
     return found
 
 

@@ -1,7 +1,7 @@
 """Which column has which role: what the settings say, or what the names of the columns usually mean."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
@@ -39,19 +39,12 @@ _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_met
 """Usual paths inside a column."""
 
 
-def map_columns(
-    rows: RawRows,
-    given: Mapping[str, str | None],
-    has_numbers: Callable[[str], bool],
-    is_filled: Callable[[str], bool],
-) -> dict[str, str]:
+def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> dict[str, str]:
     """Find the column of each role.
 
     Args:
         rows: the rows.
         given: for each role the path of a column, None for none, or `auto` for one that has a usual name.
-        has_numbers: whether the first values of a column are numbers.
-        is_filled: whether almost all of the first rows have a value in a column.
 
     Returns:
         The path of each role that has a column, in the order of `ROLES`.
@@ -74,9 +67,9 @@ def map_columns(
     nested = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
     free = [name for name in (*rows.types, *nested, *rows.derived) if name not in (*mapping.values(), *rows.absent)]
     if "title" in mapping:  # a column `track` beside it is seldom an id
-        free = [name for name in free if _plain(name) not in USUAL_NAMES["title"] or has_numbers(name)]
+        free = [name for name in free if _plain(name) not in USUAL_NAMES["title"] or rows.has_numbers(name)]
     roles = [role for role, path in given.items() if path == "auto"]
-    mapping |= _guess(free, roles, has_artist="artist" in mapping, has_numbers=has_numbers, is_filled=is_filled)
+    mapping |= _guess(rows, free, roles, has_artist="artist" in mapping)
     for role, path in mapping.items():
         if role not in ("user", "session") and path == mapping.get("user"):
             raise InputError(
@@ -118,14 +111,7 @@ def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
             raise InputError(f"datamodule.sql names the column {name}: addresses and user agents are never read")
 
 
-def _guess(
-    names: Sequence[str],
-    roles: Sequence[str],
-    *,
-    has_artist: bool,
-    has_numbers: Callable[[str], bool],
-    is_filled: Callable[[str], bool],
-) -> dict[str, str]:
+def _guess(rows: RawRows, names: Sequence[str], roles: Sequence[str], *, has_artist: bool) -> dict[str, str]:
     """Propose a column for each role from the names of the columns.
 
     A column named `track` or `song` has titles if it is text, an artist is known, and no other column has titles. Only
@@ -137,13 +123,14 @@ def _guess(
         free = [by_plain[name] for name in USUAL_NAMES[role] if name in by_plain]
         free = [name for name in free if name not in found.values()]
         if role == "track" and len(free) > 1:
-            free = [name for name in free if is_filled(name)] or free
+            free = [name for name in free if rows.is_filled(name)] or free
         if free:
             found[role] = free[0]
     is_ambiguous = "track" in found and "title" in roles and _plain(found["track"]) in USUAL_NAMES["title"]
     if _plain(found.get("title", "")) == "name" and is_ambiguous:
         del found["title"]  # beside a track, `name` is rather that of the listener
-    if is_ambiguous and "title" not in found and (has_artist or "artist" in found) and not has_numbers(found["track"]):
+    has_artist = has_artist or "artist" in found
+    if is_ambiguous and "title" not in found and has_artist and not rows.has_numbers(found["track"]):
         found["title"] = found.pop("track")
     return found
 

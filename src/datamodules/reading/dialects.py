@@ -123,10 +123,6 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
             f"{files.shown[0]} has several columns {repeated[0]!r}; give {key}.names=[…] and {key}.skip=1 (names that "
             "differ in case alone are the same)"
         )
-    if settings.names is not None and len(first) not in (0, len(names)):
-        raise InputError(
-            f"{key}.names has {len(names)} names, and {files.shown[0]} has {len(first)} columns; give one for each"
-        )
     skip = settings.skip + has_header
     return Dialect(encoding=encoding, skip=skip, delimiter=delimiter, quote=quote, names=tuple(names))
 

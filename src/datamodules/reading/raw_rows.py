@@ -21,8 +21,8 @@ FILE = "place_of_file"
 """Column of `relation`: the place of the file of each row."""
 OF_ITEMS = ("item", "row", "place")
 """Columns of events that are elements of a list."""
-_JSON_SAMPLE = 10_000
-"""Rows that are looked at to learn the keys of JSON objects."""
+_SAMPLE = 10_000
+"""Rows that are looked at to learn the keys of JSON objects, and the units that the settings leave open."""
 
 
 @dataclass(kw_only=True)
@@ -173,6 +173,21 @@ class RawRows:
         plain, type_ = self.cell(path)
         return f"CAST(to_json({plain}) AS VARCHAR)" if type_.endswith("]") else self.text(path)
 
+    def first_values(self, path: str) -> list[str]:
+        """The first values of a column as texts, without empty ones."""
+        query = f"SELECT {self.shown(path)} AS value FROM ({self.relation(limit=_SAMPLE)})"
+        return [str(text) for (text,) in self.run(f"FROM ({query}) WHERE value <> '' LIMIT {_SAMPLE}").fetchall()]
+
+    def has_numbers(self, path: str) -> bool:
+        """Whether the first values of a column are whole numbers."""
+        return bool(found := self.first_values(path)) and all(value.lstrip("-").isdecimal() for value in found)
+
+    def is_filled(self, path: str) -> bool:
+        """Whether 99 % of the first rows have a value in a column."""
+        query = f"SELECT avg((COALESCE({self.shown(path)}, '') <> '')::INT) FROM ({self.relation(limit=_SAMPLE)})"
+        [(share,)] = self.run(query).fetchall()
+        return bool((share or 0) >= 0.99)
+
     def define(self, columns: Mapping[str, str | None], *, key: str, each: str | None = None) -> None:
         """Add columns that SQL expressions define; in JSON, keys that they name are columns of text.
 
@@ -318,7 +333,7 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
             SELECT key, 'JSON' FROM (
                 SELECT unnest(json_keys(TRY_CAST(line AS JSON))) AS key, row
                 FROM (SELECT *, row_number() OVER () AS row FROM (
-                    SELECT {"line" if format_ == "jsonl" else "json AS line"} FROM {sample} LIMIT {_JSON_SAMPLE})))
+                    SELECT {"line" if format_ == "jsonl" else "json AS line"} FROM {sample} LIMIT {_SAMPLE})))
             GROUP BY key ORDER BY min(row), count(*) DESC, key"""
     if dialect is not None and format_ != "jsonl":
         types = dict.fromkeys(dialect.names, "VARCHAR")

@@ -94,7 +94,7 @@ def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> Rejecte
         found = [RejectedRow(*row) for row in rows.database.execute(query).fetchall()]
     lost = _lost(rows) if rows.rejects is not None else []
     counts.update(row.reason.partition(", got ")[0] for row in lost)
-    lines = []
+    lines = list[dict[str, str | int]]()
     for row, unit, place, text in _located(sorted([*found, *lost])[:_MOST_LISTED], rows):
         lines.append({"file": rows.files.shown[row.file], unit: place, "reason": row.reason})
         if with_text and text is not None:
@@ -136,15 +136,17 @@ def _reason(kind: str, message: str, rows: RawRows) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejections:
-    """Where rejected rows are listed.
+    """Where rejected rows are listed, and how many there may be.
 
     Args:
         path: the file; it is written only if there are any.
         with_text: whether it has the text of the rows, which may have ids of users.
+        most: largest share of rows that may be rejected, in [0, 1].
     """
 
     path: Path
     with_text: bool
+    most: float = 0.01
 
     def write(self, found: RejectedRows) -> None:
         """Write one JSON object for each rejected row."""
@@ -153,8 +155,14 @@ class Rejections:
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
             write_whole(self.path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
-    def too_many(self, found: RejectedRows, num_rows: int, path: str, max_rejected: float) -> str:
-        """The message for a source that has too many of them, with the first one for each of three reasons."""
+    def refuse_many(self, found: RejectedRows, num_rows: int, path: str) -> None:
+        """Refuse a source that has too many of them; the message has the first one for each of three reasons.
+
+        Raises:
+            InputError: it has.
+        """
+        if found.num <= self.most * num_rows:
+            return
         listed = []
         for reason, num in sorted(found.by_reason.items(), key=lambda entry: -entry[1])[:3]:
             shown = reason
@@ -164,8 +172,8 @@ class Rejections:
                     shown = f"{Path(str(line['file'])).name} {unit} {line[unit]}: {line['reason']}"
                     break
             listed.append(shown + (f" ({num:,} times)" if num > 1 else ""))
-        return (
-            f"{found.num} of {num_rows} rows in {path} are invalid, more than max_rejected={max_rejected} allows "
+        raise InputError(
+            f"{found.num} of {num_rows} rows in {path} are invalid, more than max_rejected={self.most} allows "
             f"({'; '.join(listed)}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
         )
 

@@ -5,7 +5,7 @@ several), or is *dropped* by a rule of the settings, or is *rejected* as invalid
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from segue.datamodules.reading.attribute_files import attribute_columns, read_at
 from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
 from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
-from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, open_rows
+from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
 from segue.datamodules.reading.row_sql import Plan, capped, min_seconds_rule, parse_select
 from segue.datamodules.reading.table_settings import TableSettings
@@ -29,9 +29,6 @@ from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
-
-_SAMPLE = 10_000
-"""Rows whose values decide the units that the settings leave open."""
 
 _MANY_NOT_UTF_8 = 0.01
 """Share of lines that are not UTF-8 above which a file is read as Latin-1."""
@@ -113,12 +110,7 @@ class SourceEvents:
 
 @contextmanager
 def read_table(
-    path: str,
-    settings: TableSettings,
-    *,
-    min_seconds: int | float = 0,
-    max_rejected: int | float = 0.01,
-    rejections: Rejections,
+    path: str, settings: TableSettings, *, min_seconds: int | float = 0, rejections: Rejections
 ) -> Iterator[SourceEvents]:
     """Read the catalogue and the events of a source. The events are gone when the context ends.
 
@@ -126,8 +118,7 @@ def read_table(
         path: a file, a folder, a glob, or an address.
         settings: what the files contain.
         min_seconds: shorter plays are left out, in seconds.
-        max_rejected: largest share of rows that may be rejected, in [0, 1].
-        rejections: where rejected rows are written.
+        rejections: where rejected rows are written, and how many there may be.
 
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
@@ -140,7 +131,7 @@ def read_table(
             if not _has_wrong_encoding(plan):
                 break
         plan.rows.check_rejects()
-        yield _events(path, plan, tracks, place, max_rejected=max_rejected, rejections=rejections)
+        yield _events(path, plan, tracks, place, rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -199,28 +190,13 @@ def _open(
     refuse_private(list(rows.types), settings.sql.texts)
     rows.name_in_sql(settings.sql.texts)
     rows.define(settings.sql.columns, key="datamodule.sql", each=settings.sql.each)
-
-    def values(path: str) -> list[str]:
-        """The first values of a column as texts, without empty ones."""
-        query = f"SELECT {rows.shown(path)} AS value FROM ({rows.relation(limit=_SAMPLE)})"
-        return [str(text) for (text,) in rows.run(f"FROM ({query}) WHERE value <> '' LIMIT {_SAMPLE}").fetchall()]
-
-    def is_filled(path: str) -> bool:
-        """Whether 99 % of the first rows have a value in a column."""
-        query = f"SELECT avg((COALESCE({rows.shown(path)}, '') <> '')::INT) FROM ({rows.relation(limit=_SAMPLE)})"
-        [(share,)] = rows.run(query).fetchall()
-        return bool((share or 0) >= 0.99)
-
-    def has_numbers(path: str) -> bool:
-        return bool(found := values(path)) and all(value.lstrip("-").isdecimal() for value in found)
-
-    mapping = map_columns(rows, settings.columns, has_numbers, is_filled)
+    mapping = map_columns(rows, settings.columns)
     has_durations = tracks is not None and tracks.has_durations
     plan = Plan(
         rows=rows,
         settings=settings,
         mapping=mapping,
-        units=_units(mapping, values, settings),
+        units=_units(mapping, rows, settings),
         share=_share(mapping, settings, has_durations=has_durations),
         track_ids=settings.ids if tracks is None else tracks.ids,
         catalogue_has_durations=has_durations,
@@ -231,21 +207,20 @@ def _open(
     return plan, tracks, place
 
 
-def _units(mapping: Mapping[str, str], values: Callable[[str], list[str]], settings: TableSettings) -> dict[str, str]:
+def _units(mapping: Mapping[str, str], rows: RawRows, settings: TableSettings) -> dict[str, str]:
     """The unit of each role that has one and a column: the setting, or what the first values show."""
-    deciders = {
-        "timestamp": unit_of_time,
-        "played": unit_of_duration,
-        "duration": unit_of_duration,
-        "played_ratio": unit_of_ratio,
-    }
-    units = {role: getattr(settings.units, role) for role in deciders if role in mapping}
-    for role in [role for role, unit in units.items() if unit == "auto"]:
-        sample = values(mapping[role])
-        units[role] = deciders[role](sample, column=mapping[role])
-        if units[role] == "iso":
-            check_times(sample, column=mapping[role])
-    return units
+    found = {}
+    deciders = {"played": unit_of_duration, "duration": unit_of_duration, "played_ratio": unit_of_ratio}
+    for role, decide in {"timestamp": unit_of_time, **deciders}.items():
+        if (column := mapping.get(role)) is None:
+            continue
+        found[role] = getattr(settings.units, role)
+        if found[role] == "auto":
+            values = rows.first_values(column)
+            found[role] = decide(values, column=column)
+            if found[role] == "iso":
+                check_times(values, column=column)
+    return found
 
 
 def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations: bool) -> str:
@@ -307,9 +282,7 @@ def _has_wrong_encoding(plan: Plan) -> bool:
     return num_bad > _MANY_NOT_UTF_8 * count(rows.database, "SELECT count(*) FROM parsed")
 
 
-def _events(
-    path: str, plan: Plan, tracks: Tracks | None, folder: Path, *, max_rejected: int | float, rejections: Rejections
-) -> SourceEvents:
+def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejections: Rejections) -> SourceEvents:
     rows, settings = plan.rows, plan.settings
     database, has_items = rows.database, settings.sql.each is not None
     if tracks is None:
@@ -322,8 +295,7 @@ def _events(
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.write(found)
-    if found.num > max_rejected * num_rows:
-        raise InputError(rejections.too_many(found, num_rows, path, max_rejected))
+    rejections.refuse_many(found, num_rows, path)
     num_events = count(
         database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
     )

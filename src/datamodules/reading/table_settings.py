@@ -15,7 +15,12 @@ RESERVED = ("track", "artist")
 """Names of what every catalogue has, which no attribute may have."""
 _TIMES = ("auto", "s", "ms", "us", "ns", "iso")
 _OF_TIME = "since 1970: s, ms, us or ns; iso: a date and time; or a format of strptime such as '%d %b %Y, %H:%M'"
+_Text = str | None
+_Format = Literal["auto", "csv", "jsonl", "json", "parquet", "lines"]
+_Encoding = Literal["auto", "utf-8", "latin-1", "utf-16"]
 _Duration = Annotated[Literal["auto", "s", "ms", "us"], Setting("of a time")]
+_Share = Literal["auto", "ratio", "played", "skipped", "gap", "none"]
+_Kind = Literal["value", "values", "number", "vector"]
 _Part = TypeVar("_Part")
 _Expressions = Mapping[str, str | None]
 
@@ -29,32 +34,20 @@ class FileFormat:
     """
 
     group: str
-    format: Annotated[
-        Literal["auto", "csv", "jsonl", "json", "parquet", "lines"],
-        Setting("text with columns, a JSON object in each line, an array of JSON objects, Parquet, plain lines"),
-    ] = "auto"
+    format: Annotated[_Format, Setting("jsonl: an object in each line; json: an array; lines: plain text")] = "auto"
     delimiter: Annotated[str, Setting("what separates the columns of csv; auto: what most rows agree on")] = "auto"
-    quote: Annotated[
-        Literal["auto", "", '"', "'"], Setting("what encloses a text of csv; empty if quotes are a part of texts")
-    ] = "auto"
-    header: Annotated[
-        Literal["auto"] | bool, Setting("whether csv begins with the names of its columns; auto: unless one is a value")
-    ] = "auto"
+    quote: Annotated[Literal["auto", "", '"', "'"], Setting("around texts of csv; empty: a part of texts")] = "auto"
+    header: Annotated[Literal["auto"] | bool, Setting("whether csv begins with the names of its columns")] = "auto"
     names: Annotated[Sequence[str | int] | None, Setting("names of the columns of csv without a header")] = None
     skip: Annotated[int, Setting("number of lines before the header, or before the first row", least=0)] = 0
-    encoding: Annotated[
-        Literal["auto", "utf-8", "latin-1", "utf-16"],
-        Setting("of text; auto: UTF-8, or Latin-1 where too many lines are not UTF-8"),
-    ] = "auto"
+    encoding: Annotated[_Encoding, Setting("auto: Latin-1 where too many lines are not UTF-8")] = "auto"
 
 
 @dataclass(kw_only=True)
 class FileSettings(FileFormat):
     """The files of the events; the keys of `datamodule.files`."""
 
-    pattern: Annotated[
-        str | Sequence[str], Setting("glob of files in the folder; of several, the first that matches a file")
-    ]
+    pattern: Annotated[str | Sequence[str], Setting("glob of files; of several, the first that matches a file")]
     newest_first: Annotated[bool, Setting("whether of two events with one time the later row was the first")] = False
 
 
@@ -70,7 +63,7 @@ class SqlSettings:
     """
 
     group: str
-    each: Annotated[str | None, Setting("a list; each element, named item, is an event at a place of a row")] = None
+    each: Annotated[_Text, Setting("a list; each element, named item, is an event at a place of a row")] = None
     columns: Annotated[_Expressions, Setting("expressions that roles can name like columns")]
     drop: Annotated[_Expressions, Setting("conditions of rows that are left out, by the name under which they count")]
     reject: Annotated[_Expressions, Setting("conditions of rows that are rejected, by the reason")]
@@ -133,10 +126,7 @@ class CatalogueSettings(FileFormat):
     """A file of tracks beside the events; the keys of `datamodule.catalogue`."""
 
     file: Annotated[str | Sequence[str], Setting("glob of the file in the folder of the events")]
-    columns: Annotated[
-        Mapping[str, str | int | None],
-        Setting("the columns of track, title, artist and duration; null for none"),
-    ]
+    columns: Annotated[Mapping[str, str | int | None], Setting("those of track, title, artist and duration")]
     units: Annotated[Mapping[str, Literal["auto", "s", "ms", "us"]], Setting("unit of the duration")]
     required: Annotated[bool, Setting("whether it must exist; without it, the events have titles and artists")]
     unknown: Annotated[Literal["reject", "add"], Setting("events of tracks that it lacks: reject them, or add these")]
@@ -156,20 +146,15 @@ class AttributeSettings(FileFormat):
     """
 
     name: str
-    kind: Annotated[
-        Literal["value", "values", "number", "vector"],
-        Setting("one value of many, several, a number, or a list of numbers"),
-    ]
-    column: Annotated[str | None, Setting("the column of its file, or of the tracks; null: that of its name")] = None
-    file: Annotated[str | None, Setting("its file in the folder of the events; .npy is memory-mapped")] = None
-    track: Annotated[str | None, Setting("column of the ids in its file; null: entry n is that of track n")] = None
-    ids: Annotated[str | None, Setting("file with an id in a line for each row of a .npy file")] = None
-    separator: Annotated[str | None, Setting("between several values in a text; a JSON array needs none")] = None
+    kind: Annotated[_Kind, Setting("one value of many, several, a number, or a list of numbers")]
+    column: Annotated[_Text, Setting("the column of its file, or of the tracks; null: that of its name")] = None
+    file: Annotated[_Text, Setting("its file in the folder of the events; .npy is memory-mapped")] = None
+    track: Annotated[_Text, Setting("column of the ids in its file; null: entry n is that of track n")] = None
+    ids: Annotated[_Text, Setting("file with an id in a line for each row of a .npy file")] = None
+    separator: Annotated[_Text, Setting("between several values in a text; a JSON array needs none")] = None
     unknown: Annotated[Sequence[str], Setting("texts that mean nothing, such as #")] = ()
     required: Annotated[bool, Setting("whether the file must exist, or without a file the column")] = True
-    most_shared: Annotated[
-        float, Setting("largest share of the catalogue that may have one value", above=0, most=1)
-    ] = 0.5
+    most_shared: Annotated[float, Setting("largest share of tracks with the same value", above=0, most=1)] = 0.5
 
     def __post_init__(self) -> None:
         is_numpy = self.file is not None and self.file.endswith(".npy")
@@ -206,7 +191,7 @@ def attribute_settings(config: Any) -> list[AttributeSettings]:
                 f"{' and '.join(RESERVED)}; datamodule.columns and datamodule.catalogue.columns say where those are"
             )
         if given is not None:
-            values = {"kind": given} if isinstance(given, str) else {"kind": None, **given}
+            values = {"kind": None, **given} if isinstance(given, Mapping) else {"kind": given}
             found.append(from_config(AttributeSettings, values, key=key, group=key, name=str(name)))
     return found
 
@@ -237,13 +222,8 @@ class TableSettings:
     zone: Annotated[str, Setting("time zone of times that have none, such as Europe/Berlin")]
     clock: Annotated[Literal["start", "end"], Setting("which moment of a play its timestamp is")]
     ids: Annotated[Literal["auto", "whole", "text"], Setting("auto: whole numbers if all ids are")]
-    artist_separator: Annotated[
-        str | None, Setting("between several artists in a text, of whom the first counts; null for none")
-    ]
-    share: Annotated[
-        Literal["auto", "ratio", "played", "skipped", "gap", "none"],
-        Setting("what the share played is computed from; auto: the first for which there are columns, except the gap"),
-    ]
+    artist_separator: Annotated[_Text, Setting("between several artists in a text, of whom the first counts")]
+    share: Annotated[_Share, Setting("what it is computed from; auto: the first that has columns, except the gap")]
     shares_above_one: Annotated[Literal["cap", "reject"], Setting("cap shares at 1, or reject the row")]
     unknown_shares: Annotated[Literal["keep", "reject"], Setting("keep rows without a ratio, or reject them")]
     optional: Annotated[Sequence[str], Setting("columns that files may lack; they are empty then")]

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segue.catalog import Catalog
-from segue.datamodules.describing.material import Material
-from segue.datamodules.describing.measures import Facts, measure
+from segue.datamodules.describing.measures import Facts, Material, measure
 from segue.datamodules.describing.warnings import DataWarning, Thresholds, find_warnings
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading

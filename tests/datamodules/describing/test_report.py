@@ -16,8 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from segue.attributes import Values, Vectors
-from segue.datamodules.describing.material import Material, material_of
-from segue.datamodules.describing.measures import measure, profile_of
+from segue.datamodules.describing.measures import Material, material_of, measure, profile_of
 from segue.datamodules.describing.report import next_command, printed, write_report
 from segue.datamodules.describing.warnings import DataWarning
 from segue.datamodules.pair_datamodule import PairDataModule
@@ -227,7 +226,7 @@ def test_what_a_datamodule_reads_is_described(ring_logs: Path) -> None:
         name: len(pairs) for name, pairs in datamodule.pairs.items()
     }
     assert facts.test is not None
-    assert facts.test.mean_mse == pytest.approx(0.17, abs=0.03)  # shares are 1 with probability 0.7, else 0.1
+    assert facts.test["mean_mse"] == pytest.approx(0.17, abs=0.03)  # shares are 1 with probability 0.7, else 0.1
     assert facts.clock is not None
     assert facts.clock.median_gap_s == pytest.approx(1.0)
 
