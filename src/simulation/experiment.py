@@ -138,12 +138,7 @@ def run_experiment(
     track_seconds: TrackSeconds,
     folder: Path,
     write_logs: Annotated[bool, Setting("false: only simulation.json is written")],
-    with_propensity: Annotated[
-        bool,
-        Setting(
-            "whether next lines have the probability of the recommendation, and the release", key="log.with_propensity"
-        ),
-    ],
+    with_propensity: Annotated[bool, Setting("next lines have propensity and release", key="log.with_propensity")],
     after: Path | None,
     provenance: Mapping[str, str],
     progress: ArmProgress,
@@ -185,7 +180,7 @@ def run_experiment(
         Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # and reserve it for this run
     if taken := [name for name in ("logs", *WORLD_FILES) if (folder / name).exists()]:
         raise InputError(f"{folder} already has {taken[0]}; choose another folder with hydra.run.dir=<folder>")
     try:

@@ -432,9 +432,7 @@ class RemoteService(Policy):
         *,
         url: str,
         connections: Annotated[int, Setting("largest number of concurrent requests", least=1, most=10_000)],
-        retries: Annotated[
-            int, Setting("how often a request with no answer, or status 500 or above, is repeated", least=0, most=100)
-        ],
+        retries: Annotated[int, Setting("of a request without an answer, or with status 500+", least=0, most=100)],
         timeout_s: Annotated[float, Setting("timeout of a request, in seconds", above=0)],
         token: str | None,
         world: World,
@@ -571,5 +569,5 @@ def hints(policies: Mapping[str, Policy]) -> list[str]:
     Args:
         policies: the policy of each arm.
     """
-    hints_of = ((arm, policy.hint) for arm, policy in policies.items() if isinstance(policy, SessionLists))
-    return [f"arm {arm}: {hint}" for arm, hint in hints_of if hint]
+    named = {f"arm {arm}": policy.hint for arm, policy in policies.items() if isinstance(policy, SessionLists)}
+    return [f"{arm}: {hint}" for arm, hint in named.items() if hint]

@@ -127,9 +127,7 @@ takes longer than the rest of a small training."""
 def _modules_of_verbs() -> list[str]:
     """Modules that verbs import in their functions; not those of the service, which is never a fork."""
     modules = (module.name for module in pkgutil.walk_packages(segue.__path__, "segue."))
-    return [
-        name for name in modules if not name.startswith(("segue.serving", "segue.room"))
-    ]
+    return [name for name in modules if not name.startswith(("segue.serving", "segue.room"))]
 
 
 def _warm_up() -> None:
