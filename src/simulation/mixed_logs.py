@@ -69,7 +69,7 @@ class MixedLogs:
             "seed": seed,
             "first_day": first_day,
             "track_seconds": track_seconds,
-            **log,
+            **{str(name): value for name, value in log.items()},
         }
         self._inputs = {
             **self._settings,
@@ -160,9 +160,8 @@ def keep_interest_neighbours(world: World, folder: Path) -> None:
             found = kept["number_of"], kept["neighbours"]
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
         found = world.interest_neighbours
-        columns = dict(zip(("number_of", "neighbours"), found, strict=True))
         with suppress(OSError):  # without the file they are computed again
-            write_whole(path, lambda partial: np.savez(partial, **columns))
+            write_whole(path, lambda partial: np.savez(partial, number_of=found[0], neighbours=found[1]))
     vars(world)["interest_neighbours"] = found  # where the cached property keeps its value
 
 

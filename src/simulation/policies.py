@@ -266,7 +266,8 @@ class SessionLists(Lists):
         super().__init__(path=path, world=world, **picking)
         if self.is_of_users:
             raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
-        file, how = Path(path).with_name(FILE), {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
+        file = Path(path).with_name(FILE)
+        how: dict[str, Any] = {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
         vectors = SessionVectors.read(file, world.catalog)
         self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=how["pick"] == "uniform")
         self.hint = gap_hint(vectors, **how)

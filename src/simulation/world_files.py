@@ -154,7 +154,7 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         place = int(many.to_numpy().argmax())
         raise InputError(f"{places[place]}: interest_neighbours must be at most the number of tracks, {len(catalog)}")
     interests = _interest_rows(frame.pop("interests").tolist(), places, catalog, path.parent / "tracks.json")
-    columns = {_KEYS[key][0]: column for key, column in frame.items()}
+    columns = {_KEYS[str(key)][0]: column for key, column in frame.items()}
     return Listeners(
         interests=interests,
         **{name: column.to_numpy(_KINDS.get(name, np.int64)) for name, column in columns.items()},
