@@ -137,7 +137,8 @@ def test_the_shards_of_a_run_that_was_killed_are_replaced(
     with pytest.raises(InputError, match=r"has no manifest.json, which prepare.py writes last"):
         read_shards(folder).setup()
     assert shards_of(datamodule_of(ring_logs), folder).digest == Manifest.read(shards).digest
-    assert {path.name for path in folder.iterdir()} == {path.name for path in shards.iterdir()} - {"columns"}
+    written = {path.name for path in shards.iterdir() if "columns" not in path.name}
+    assert {path.name for path in folder.iterdir()} == written
 
 
 def missing(folder: Path) -> None:

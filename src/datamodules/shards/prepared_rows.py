@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule  # needs torch, which other machines may not have
 
 _RISING = dict.fromkeys(("session", "timestamp"), "DELTA_BINARY_PACKED")
-"""Columns whose values hardly repeat, with their encoding in Parquet: dictionaries would make files half as large
-again."""
+"""Columns with many different values, with their encoding in Parquet. With dictionaries, as pyarrow makes them of all
+columns, files would be half as large again."""
 
 
 class SessionRange(NamedTuple):
