@@ -254,7 +254,7 @@ def describe_release(world: World, experiment: str, policies: Mapping[str, Polic
     Returns:
         The content of `release.json`; `version` is a digest of the rest, without the places of files.
     """
-    arms = {arm: policy.describe() for arm, policy in policies.items()}
+    arms = {arm: policy.description for arm, policy in policies.items()}
     contents: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "arms": arms}
     decisive = {arm: {key: value for key, value in given.items() if key != "file"} for arm, given in arms.items()}
     text = json.dumps({**contents, "arms": decisive}, sort_keys=True)

@@ -79,8 +79,7 @@ class MixedLogs:
             "code": code_digest(),
         }
         if world.attributes:
-            text = json.dumps(dict(world.attributes))
-            self._inputs["attributes"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+            self._inputs["attributes"] = hashlib.sha256(json.dumps(dict(world.attributes)).encode()).hexdigest()[:16]
 
     def __call__(self, folder: Path) -> Path:
         """Write the logs, unless logs of the same inputs exist.

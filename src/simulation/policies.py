@@ -93,10 +93,6 @@ class Policy(ABC):
             crowd: the sessions.
         """
 
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations, besides the world: `policy` and its settings, as JSON."""
-        return self.description
-
     def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
         """Receive the sessions that have ended.
 

@@ -235,8 +235,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
         SessionRange(first, end, _parts_of(maker, parts, pairs_before, first, end), first, folder)
         for first, end in edges
     ]
-    is_longest = reading.share == "longest"
-    facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=is_longest)
+    facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=reading.share == "longest")
     maker = replace(maker, facts=facts)
     counts = list(engine.map(maker.count, ranges))
     numbers, dropped = Counter[str](), Counter[str]()
