@@ -170,12 +170,11 @@ def run_experiment(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
         )
     try:
-        last_day, midnight = 0, round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
+        first_midnight = round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise InputError(f"first_day must be a date such as 2026-01-05, got {first_day!r}") from None
-    logs: list[Path] = []
-    if after:
-        last_day, midnight, logs = _previous(after, world, experiment, arms)
+    no_day = 0, first_midnight, list[Path]()
+    last_day, midnight, logs = _previous(after, world, experiment, arms) if after else no_day
     plans = [
         Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
