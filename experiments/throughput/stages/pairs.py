@@ -26,8 +26,7 @@ def make(folder: Path, small: bool) -> None:
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
-    from segue.datamodules.pairs.pair_rules import Policies
-    from segue.datamodules.pairs.pair_rules import PairRules
+    from segue.datamodules.pairs.pair_rules import PairRules, Policies
     from segue.datamodules.pairs.pairs import make_pairs
     from segue.datamodules.pairs.sessions import cut_sessions
     from segue.datamodules.reading.rejected_rows import Rejections
