@@ -63,15 +63,6 @@ class Events:
     def __len__(self) -> int:
         return len(self.timestamps)
 
-    def part(self, start: int, stop: int) -> "Events":
-        """A slice of the events.
-
-        Args:
-            start: number of the first event.
-            stop: number after the last event.
-        """
-        return Events(**{name: getattr(self, name)[start:stop] for name in self.__dataclass_fields__})
-
     def next_midnight(self, midnight: int) -> int:
         """Start of the next day. It is later than 24 hours if the sessions of the day take longer.
 
@@ -159,7 +150,8 @@ def write_events(events: Events, experiments: Sequence[str], path: Path, *, rele
     Raises:
         InputError: the file cannot be written.
     """
-    parts = (events.part(start, start + _CHUNK) for start in range(0, len(events), _CHUNK))
+    slices = (slice(start, start + _CHUNK) for start in range(0, len(events), _CHUNK))
+    parts = (Events(**{name: column[some] for name, column in vars(events).items()}) for some in slices)
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file, ThreadPoolExecutor(_NUM_THREADS) as threads:

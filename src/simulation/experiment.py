@@ -138,12 +138,7 @@ def run_experiment(
     track_seconds: TrackSeconds,
     folder: Path,
     write_logs: Annotated[bool, Setting("false: only simulation.json is written")],
-    with_propensity: Annotated[
-        bool,
-        Setting(
-            "whether next lines have the probability of the recommendation, and the release", key="log.with_propensity"
-        ),
-    ],
+    with_propensity: Annotated[bool, Setting("next lines have propensity and release", key="log.with_propensity")],
     after: Path | None,
     provenance: Mapping[str, str],
     progress: ArmProgress,
@@ -175,17 +170,16 @@ def run_experiment(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
         )
     try:
-        last_day, midnight = 0, round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
+        first_midnight = round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise InputError(f"first_day must be a date such as 2026-01-05, got {first_day!r}") from None
-    logs: list[Path] = []
-    if after:
-        last_day, midnight, logs = _previous(after, world, experiment, arms)
+    no_day = 0, first_midnight, list[Path]()
+    last_day, midnight, logs = _previous(after, world, experiment, arms) if after else no_day
     plans = [
         Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # and reserve it for this run
     if taken := [name for name in ("logs", *WORLD_FILES) if (folder / name).exists()]:
         raise InputError(f"{folder} already has {taken[0]}; choose another folder with hydra.run.dir=<folder>")
     try:
@@ -259,7 +253,7 @@ def describe_release(world: World, experiment: str, policies: Mapping[str, Polic
     Returns:
         The content of `release.json`; `version` is a digest of the rest, without the places of files.
     """
-    arms = {arm: policy.describe() for arm, policy in policies.items()}
+    arms = {arm: policy.description for arm, policy in policies.items()}
     contents: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "arms": arms}
     decisive = {arm: {key: value for key, value in given.items() if key != "file"} for arm, given in arms.items()}
     text = json.dumps({**contents, "arms": decisive}, sort_keys=True)

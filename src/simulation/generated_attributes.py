@@ -47,12 +47,8 @@ class TrackAttributes:
 
     genres: Annotated[int, Setting("number of genres (G); 0: tracks have none", least=0, most=1000)] = 0
     audio: Annotated[int, Setting("numbers of an audio vector; 0: tracks have none", least=0, most=1000)] = 0
-    noise: Annotated[float, Setting("in both: at 1 half of the variance is noise, at 0 nothing", least=0, most=100)] = (
-        1.0
-    )
-    releases: Annotated[
-        int, Setting("tracks released on each of some days; 0: there are no dates", least=0, most=5_000_000)
-    ] = 0
+    noise: Annotated[float, Setting("in both: at 1 it is half of the variance, at 0 nothing", least=0, most=100)] = 1.0
+    releases: Annotated[int, Setting("tracks released on each of some days; 0: no dates", least=0, most=5_000_000)] = 0
     release_days: Annotated[int, Setting("number of these days, from the second day on", least=1, most=1000)] = 7
     first_day: str | None
 

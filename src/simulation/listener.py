@@ -58,8 +58,7 @@ class Crowd:
         Args:
             chosen: whether each session is kept, shape `[S]`.
         """
-        keep = np.flatnonzero(chosen)
-        columns = vars(self).items()
+        keep, columns = np.flatnonzero(chosen), vars(self).items()
         return Crowd(**{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in columns})
 
     def part(self, start: int, stop: int) -> "Crowd":
@@ -69,8 +68,7 @@ class Crowd:
             start: number of the first session.
             stop: number after the last session.
         """
-        some = slice(start, stop)
-        columns = vars(self).items()
+        some, columns = slice(start, stop), vars(self).items()
         return Crowd(**{name: column[:, some] if name in HISTORY else column[some] for name, column in columns})
 
 

@@ -69,7 +69,7 @@ class MixedLogs:
             "seed": seed,
             "first_day": first_day,
             "track_seconds": track_seconds,
-            **log,
+            **{str(name): value for name, value in log.items()},
         }
         self._inputs = {
             **self._settings,
@@ -79,8 +79,7 @@ class MixedLogs:
             "code": code_digest(),
         }
         if world.attributes:
-            text = json.dumps(dict(world.attributes))
-            self._inputs["attributes"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+            self._inputs["attributes"] = hashlib.sha256(json.dumps(dict(world.attributes)).encode()).hexdigest()[:16]
 
     def __call__(self, folder: Path) -> Path:
         """Write the logs, unless logs of the same inputs exist.
@@ -160,9 +159,8 @@ def keep_interest_neighbours(world: World, folder: Path) -> None:
             found = kept["number_of"], kept["neighbours"]
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
         found = world.interest_neighbours
-        columns = dict(zip(("number_of", "neighbours"), found, strict=True))
         with suppress(OSError):  # without the file they are computed again
-            write_whole(path, lambda partial: np.savez(partial, **columns))
+            write_whole(path, lambda partial: np.savez(partial, number_of=found[0], neighbours=found[1]))
     vars(world)["interest_neighbours"] = found  # where the cached property keeps its value
 
 

@@ -93,10 +93,6 @@ class Policy(ABC):
             crowd: the sessions.
         """
 
-    def describe(self) -> dict[str, Any]:
-        """What decides the recommendations, besides the world: `policy` and its settings, as JSON."""
-        return self.description
-
     def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
         """Receive the sessions that have ended.
 
@@ -266,7 +262,8 @@ class SessionLists(Lists):
         super().__init__(path=path, world=world, **picking)
         if self.is_of_users:
             raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
-        file, how = Path(path).with_name(FILE), {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
+        file = Path(path).with_name(FILE)
+        how: dict[str, Any] = {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
         vectors = SessionVectors.read(file, world.catalog)
         self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=how["pick"] == "uniform")
         self.hint = gap_hint(vectors, **how)
@@ -432,9 +429,7 @@ class RemoteService(Policy):
         *,
         url: str,
         connections: Annotated[int, Setting("largest number of concurrent requests", least=1, most=10_000)],
-        retries: Annotated[
-            int, Setting("how often a request with no answer, or status 500 or above, is repeated", least=0, most=100)
-        ],
+        retries: Annotated[int, Setting("of a request without an answer, or with status 500+", least=0, most=100)],
         timeout_s: Annotated[float, Setting("timeout of a request, in seconds", above=0)],
         token: str | None,
         world: World,
@@ -571,5 +566,5 @@ def hints(policies: Mapping[str, Policy]) -> list[str]:
     Args:
         policies: the policy of each arm.
     """
-    hints_of = ((arm, policy.hint) for arm, policy in policies.items() if isinstance(policy, SessionLists))
-    return [f"arm {arm}: {hint}" for arm, hint in hints_of if hint]
+    named = {f"arm {arm}": policy.hint for arm, policy in policies.items() if isinstance(policy, SessionLists)}
+    return [f"{arm}: {hint}" for arm, hint in named.items() if hint]

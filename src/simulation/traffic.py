@@ -104,17 +104,6 @@ class Plays:
             **events,
         )
 
-    def take(self, order: Int64[np.ndarray, "V"]) -> "Plays":
-        """The sessions in another order.
-
-        Args:
-            order: places of the sessions.
-        """
-        lengths = self.lengths[order]
-        shift = (self.lengths.cumsum() - self.lengths)[order] - (lengths.cumsum() - lengths)
-        listens = np.arange(len(self.tracks)) + shift.repeat(lengths)
-        return Plays(**{name: column.take(listens if name in EVENTS else order) for name, column in vars(self).items()})
-
 
 EVENTS: dict[str, Any] = {"tracks": np.int32, "shares": np.uint8, "propensities": np.float64}
 """Columns of `Plays` with an entry for each track, and their types."""
@@ -270,7 +259,11 @@ class Day:
         shard_of = np.zeros(len(self.arm_of), np.int64)
         for number, tasks in enumerate(self.shards):
             shard_of[tasks[0].users] = number
-        return plays.take(np.lexsort((plays.users, plays.lengths, plays.visits, shard_of[plays.users])))
+        order = np.lexsort((plays.users, plays.lengths, plays.visits, shard_of[plays.users]))
+        lengths = plays.lengths[order]
+        shift = (plays.lengths.cumsum() - plays.lengths)[order] - (lengths.cumsum() - lengths)
+        listens, columns = np.arange(len(plays.tracks)) + shift.repeat(lengths), vars(plays).items()
+        return Plays(**{name: column.take(listens if name in EVENTS else order) for name, column in columns})
 
 
 @contextmanager

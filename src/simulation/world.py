@@ -23,6 +23,7 @@ from segue.simulation.names import artist_names, track_titles
 from segue.simulation.neighbours import nearest
 
 _OF_SHARE: dict[str, Any] = {"least": 0, "most": 1}
+_OF_SIZE: dict[str, Any] = {"least": 0, "most": 1000}
 _OF_WIDTH: dict[str, Any] = {"least": 1, "most": 10_000}
 
 
@@ -118,24 +119,12 @@ class Taste:
         InputError: a setting is out of range.
     """
 
-    length: Annotated[
-        float,
-        Setting("of embeddings of artists of average fame; squared, the affinity with themselves", least=0, most=1000),
-    ]
-    length_by_fame: Annotated[
-        float, Setting("increase of the logarithm of the length for one standard deviation of fame", **_OF_SHARE)
-    ]
-    length_spread: Annotated[
-        float, Setting("standard deviation of the rest of the logarithm of the length of artists", **_OF_SHARE)
-    ]
+    length: Annotated[float, Setting("of embeddings at average fame; squared, the affinity with itself", **_OF_SIZE)]
+    length_by_fame: Annotated[float, Setting("increase of log(length) by one standard deviation of fame", **_OF_SHARE)]
+    length_spread: Annotated[float, Setting("standard deviation of the rest of log(length) of artists", **_OF_SHARE)]
     style: Annotated[float, Setting("share of the style in the square of the length", **_OF_SHARE)]
-    track: Annotated[
-        float,
-        Setting("share of the own vector of the track; the rest is that of the vector of the artist", above=0, most=1),
-    ]
-    mainstream: Annotated[
-        float, Setting("shift of the style for one standard deviation of fame, in those of styles", least=0, most=1000)
-    ]
+    track: Annotated[float, Setting("share of the track's own vector; the rest is the artist's", above=0, most=1)]
+    mainstream: Annotated[float, Setting("shift of styles by one standard deviation of fame, in theirs", **_OF_SIZE)]
     style_dim: Annotated[int, Setting("dimensions of the style", **_OF_WIDTH)]
     own_dim: Annotated[int, Setting("dimensions of the vectors of artists and tracks", **_OF_WIDTH)]
 
@@ -197,12 +186,8 @@ def generate(
     num_tracks: Annotated[int, Setting("number of tracks (N)", least=100, most=5_000_000)],
     num_listeners: Annotated[int, Setting("number of listeners (U)", least=1, most=5_000_000)],
     num_interests: Annotated[int, Setting("number of interests of each listener (I)", least=1, most=100)] = 3,
-    artist_popularity: Annotated[
-        float, Setting("standard deviation of the logarithm of the popularity of artists", least=0, most=10)
-    ] = 0.95,
-    track_popularity: Annotated[
-        float, Setting("standard deviation of the part that a track adds to it", least=0, most=10)
-    ] = 0.9,
+    artist_popularity: Annotated[float, Setting("spread of log(popularity) of artists", least=0, most=10)] = 0.95,
+    track_popularity: Annotated[float, Setting("spread of what a track adds to it", least=0, most=10)] = 0.9,
     taste: Taste,
     attributes: TrackAttributes | None = None,
 ) -> World:

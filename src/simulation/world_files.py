@@ -148,17 +148,15 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         raise InputError(f"{path} is empty; a world needs at least one listener")
     frame, places = pd.DataFrame(list(lines.values())), list(lines)
     if (again := frame["user"].duplicated()).any():
-        place = int(again.to_numpy().argmax())
-        raise InputError(f"{places[place]}: user {frame['user'][place]} occurs twice; give each user one line")
+        where = places[int(again.argmax())]
+        raise InputError(f"{where}: user {lines[where]['user']} occurs twice; give each user one line")
     if (many := frame["interest_neighbours"] > len(catalog)).any():
-        place = int(many.to_numpy().argmax())
-        raise InputError(f"{places[place]}: interest_neighbours must be at most the number of tracks, {len(catalog)}")
+        where = places[int(many.argmax())]
+        given = lines[where]["interest_neighbours"]
+        raise InputError(f"{where}: interest_neighbours must be at most {len(catalog)}, as many as tracks, got {given}")
     interests = _interest_rows(frame.pop("interests").tolist(), places, catalog, path.parent / "tracks.json")
-    columns = {_KEYS[key][0]: column for key, column in frame.items()}
-    return Listeners(
-        interests=interests,
-        **{name: column.to_numpy(_KINDS.get(name, np.int64)) for name, column in columns.items()},
-    )
+    columns = {n: frame[key].to_numpy(_KINDS.get(n, np.int64)) for key, (n, _) in _KEYS.items() if key in frame}
+    return Listeners(interests=interests, **columns)
 
 
 def _interest_rows(

@@ -41,12 +41,11 @@ def prepare(config: DictConfig) -> None:
             source=source_settings(config.datamodule),
             shard_rows=config.shard_rows,
         )
-    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     context = "" if manifest.context == "last" else f" context={manifest.context}"
     lines = {
         "pairs": ", ".join(f"{num:,} {name}" for name, num in manifest.pairs.items()),
         "left out": ", ".join(f"{num:,} by {name}" for name, num in manifest.dropped.items() if num),
-        "shards": f"{len(manifest.shards)}, {megabytes:,.1f} MB",
+        "shards": f"{len(manifest.shards)}, {sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB",
         "results": "manifest.json, vocabulary.json, pairs-*.parquet",
         "run folder": str(run_dir),
         "next": f"python train.py datamodule=shards datamodule.path={run_dir}{context}",

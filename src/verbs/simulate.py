@@ -34,8 +34,8 @@ def simulate(config: DictConfig) -> None:
     title = f"experiment {config.experiment_name}, {config.days} day{'s' * (config.days > 1)}"
     console.print(arms_table(record["arms"], names, title=title))
     steps, seconds = record["steps_per_second"], record["seconds"]
-    lines = [("simulated", f"{steps * seconds:,.0f} recommendations in {seconds:.1f} s, {steps:,.0f} per second")]
-    lines.append(("run folder", str(run_dir)))
+    speed = f"{steps * seconds:,.0f} recommendations in {seconds:.1f} s, {steps:,.0f} per second"
+    lines = [("simulated", speed), ("run folder", str(run_dir))]
     if config.write_logs and len(arms) > 1:
         experiment = f" experiment={config.experiment_name}" if config.after else ""  # previous days may have others
         lines.append(("next", f"python abtest.py logs={run_dir}{experiment}"))

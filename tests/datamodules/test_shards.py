@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from segue.datamodules.batches import BatchShare
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
-from segue.datamodules.shards.manifest import MANIFEST, Manifest, sha256
+from segue.datamodules.shards.manifest import MANIFEST, Manifest
 from segue.datamodules.shards.prepared_rows import RowMaker, SessionRange
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
@@ -137,7 +137,8 @@ def test_the_shards_of_a_run_that_was_killed_are_replaced(
     with pytest.raises(InputError, match=r"has no manifest.json, which prepare.py writes last"):
         read_shards(folder).setup()
     assert shards_of(datamodule_of(ring_logs), folder).digest == Manifest.read(shards).digest
-    assert {path.name for path in folder.iterdir()} == {path.name for path in shards.iterdir()} - {"columns"}
+    written = {path.name for path in shards.iterdir() if "columns" not in path.name}
+    assert {path.name for path in folder.iterdir()} == written
 
 
 def missing(folder: Path) -> None:
@@ -154,34 +155,6 @@ def changed(folder: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-
-
-def swap(folder: Path, write: Callable[[Path], None]) -> None:
-    """Another file, and a manifest that says that it is right."""
-    path, manifest = folder / "pairs-00002.parquet", Manifest.read(folder)
-    write(path)
-    shards = list(manifest.shards)
-    shards[2] = replace(shards[2], bytes=path.stat().st_size, sha256=sha256(path))
-    replace(manifest, shards=shards, digest=Manifest.digest_of(shards, manifest.vocabulary)).write(folder)
-
-
-def no_parquet(folder: Path) -> None:
-    def write(path: Path) -> None:
-        path.write_text("nothing")
-
-    swap(folder, write)
-
-
-def other_schema(folder: Path) -> None:
-    def write(path: Path) -> None:
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(["listener"]).append_column("user", table["listener"]), path)
-
-    swap(folder, write)
-
-
-def fewer_rows(folder: Path) -> None:
-    swap(folder, lambda path: pq.write_table(pq.read_table(path).slice(0, 8), path))
 
 
 def other_version(folder: Path) -> None:
@@ -207,9 +180,6 @@ DAMAGE = {
     missing: r"shard .*pairs-00002.parquet is missing; copy it again",
     truncated: r"pairs-00002.parquet has [\d,]+ bytes, and the manifest says [\d,]+; copy it again",
     changed: r"pairs-00002.parquet has another digest than the manifest says; copy it again",
-    no_parquet: r"pairs-00002.parquet is no Parquet file",
-    other_schema: r"has another schema: listener is missing, user is int64; prepare the data again",
-    fewer_rows: r"pairs-00002.parquet has 8 rows, and the manifest says 464",
     other_version: r"manifest.json has version 99 of shards, not 1; run prepare.py again",
     torn_manifest: r"manifest.json is damaged",
     another_shard_listed: r"manifest.json is damaged",

@@ -1,5 +1,6 @@
 """Spark gives the rows that one process gives. Skipped without pyspark or Java; `make spark` installs pyspark."""
 
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_without_pyspark_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match='engine=spark needs pyspark, which is not installed: pip install "pyspark'):
         SparkEngine(**GIVEN)
+
+
+@pytest.mark.parametrize("others", ["", "127.0.0.1:7077x,", "localhost,"])
+def test_a_cluster_that_nobody_answers_for_is_refused_at_once(others: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.datamodules.shards.engines.check_spark", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        SparkEngine(**{**GIVEN, "master": f"spark://{others}127.0.0.1:{port}"})
+    with pytest.raises(InputError, match=rf"no Spark answers there \(127.0.0.1:{port}: .*refused\); start its master"):
+        SparkEngine(**{**GIVEN, "master": f"spark://{others}127.0.0.1:{port}"})
 
 
 def test_the_reason_of_java_is_said_and_not_the_header_of_py4j(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,11 @@ def test_the_run_decides_the_context_unless_the_arm_does(world: World, folder: P
     templates = {"recommendations": partial(recommended, **SETTINGS)}
     made = make_policies(arms, templates=templates, world=world, locate=Path)
     assert [type(one) for one in made.values()] == [SessionLists, Lists, SessionLists]
-    described = [made[arm].describe() for arm in ("C", "T2")]
+    described = [made[arm].description for arm in ("C", "T2")]
     assert [one["policy"] for one in described] == ["session_lists"] * 2
     assert [one["num_lists"] for one in described] == [3, 2]
     assert described[0]["vectors"] == described[1]["vectors"]
-    assert "vectors" not in made["T1"].describe()
+    assert "vectors" not in made["T1"].description
 
 
 def test_an_arm_that_repeats_the_artists_of_a_session_is_named(world: World, folder: Path) -> None:

@@ -69,7 +69,9 @@ def separate(
     order = np.argsort(first, kind="stable")
     start = np.flatnonzero(changes(first[order]))
     length = np.diff(start, append=len(order))
-    is_interleaved = _overlaps(order[start], order[start + length - 1])
+    first_event, latest = order[start], np.maximum.accumulate(order[start + length - 1])
+    after = np.concatenate([[False], first_event[1:] < latest[:-1]])  # an earlier session still runs
+    is_interleaved = after | np.concatenate([after[1:], [False]])
     num_sessions = int(is_interleaved.sum())
     if policy == "keep" or not num_sessions:
         return events, begins, num_sessions
@@ -122,13 +124,6 @@ def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:
     before = np.full(num, -1)
     before[of[kept[closing]]] = of[kept[closing - 1]]
     return before
-
-
-def _overlaps(first: Int64[np.ndarray, "S"], last: Int64[np.ndarray, "S"]) -> Bool[np.ndarray, "S"]:
-    """Whether each session, from event `first` to event `last`, overlaps another; `first` ascends."""
-    latest = np.maximum.accumulate(last)
-    after = np.concatenate([[False], first[1:] < latest[:-1]])
-    return np.asarray(after | np.concatenate([after[1:], [False]]))
 
 
 def changes(column: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:

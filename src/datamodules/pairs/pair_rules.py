@@ -24,9 +24,7 @@ _DROP_OR_KEEP = ("drop", "keep")
 class Policies:
     """The keys of `datamodule.policies`: which valid events and pairs are left out."""
 
-    duplicates: Annotated[
-        str, Setting("events that repeat an event: same user, timestamp, track and share", choices=_DROP_OR_KEEP)
-    ]
+    duplicates: Annotated[str, Setting("events of the same user, timestamp, track and share", choices=_DROP_OR_KEEP)]
     min_seconds: Annotated[float, Setting("plays that are shorter are left out, in seconds; 0 for none", least=0)]
     repeats: Annotated[str, Setting("later plays of a track in a session", choices=_DROP_OR_KEEP)]
     self_pairs: Annotated[str, Setting("pairs of a track with itself", choices=_DROP_OR_KEEP)]
@@ -35,9 +33,7 @@ class Policies:
     ]
     min_count: Annotated[int, Setting("events of tracks with fewer plays in training are left out", least=1)]
     min_sessions: Annotated[int, Setting("users with fewer sessions are left out", least=1)]
-    interleaved: Annotated[
-        str, Setting("sessions of one user at the same time; see the function `separate`", choices=POLICIES)
-    ]
+    interleaved: Annotated[str, Setting("sessions of a user at the same time; see `separate`", choices=POLICIES)]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Policies":
@@ -78,13 +74,7 @@ class PairRules:
     split: Annotated[str, Setting("what trains and what tests", choices=("auto", "time", "session", "pair"))]
     split_seed: Annotated[int, Setting("of split=session and split=pair", **_SEED)]
     cold_share: Annotated[
-        float,
-        Setting(
-            "share of the tracks played in training that are hidden from it",
-            least=0,
-            most=0.9,
-            hint="0 hides no track, 0.1 is usual",
-        ),
+        float, Setting("share of tracks hidden from training", least=0, most=0.9, hint="0 hides no track, 0.1 is usual")
     ]
     cold_seed: Annotated[int, Setting("decides which", **_SEED)]
     session_gap_minutes: Annotated[

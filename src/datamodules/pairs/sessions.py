@@ -160,9 +160,7 @@ def cut_events(
         listener=listener[some],
         has_clock=has_clock,
         listens=Listens(
-            session=session,
-            track=events["track"][event].astype(np.int64),
-            played_ratio=events["share"][event],
+            session=session, track=events["track"][event].astype(np.int64), played_ratio=events["share"][event]
         ),
         timestamp=events["timestamp"][event],
         place=place,

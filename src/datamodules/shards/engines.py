@@ -6,6 +6,7 @@ which needs the memory of a part; an engine decides where and when, and knows no
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ class SparkEngine(DuckDBEngine):
     All machines must see the run folder, and have Python with Segue installed.
 
     Raises:
-        InputError: pyspark or Java is missing, a setting is out of range.
+        InputError: pyspark or Java is missing, a setting is out of range, or nobody answers for `spark://…`.
     """
 
     name = "spark"
@@ -80,6 +81,8 @@ class SparkEngine(DuckDBEngine):
         conf: Mapping[str, Any],
     ) -> None:
         check_spark()
+        if master.startswith("spark://"):
+            _refuse_nobody(master)
         self._master, self._partitions = master, partitions
         self._conf = {
             "spark.driver.memory": driver_memory,
@@ -140,6 +143,24 @@ def check_spark() -> None:
         raise InputError(
             f"engine=spark needs Java 17 or newer, and {where}; on Debian: apt-get install openjdk-17-jre-headless"
         )
+
+
+def _refuse_nobody(master: str) -> None:
+    """Refuse a cluster that nobody answers for. Spark itself would try, and print what Java says, for minutes.
+
+    Raises:
+        InputError: no address of `spark://<host>:<port>,<host>:<port>` accepts a connection within ten seconds.
+    """
+    reason = ""
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            return socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as error:
+            reason = f"{address}: {error}"
+    raise InputError(
+        f"spark.master={master}: no Spark answers there ({reason}); start its master, or use spark.master='local[*]'"
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule  # needs torch, which other machines may not have
 
 _RISING = dict.fromkeys(("session", "timestamp"), "DELTA_BINARY_PACKED")
-"""Columns whose values hardly repeat, with their encoding in Parquet: dictionaries would make files half as large
-again."""
+"""Columns with many different values, with their encoding in Parquet. With dictionaries, as pyarrow makes them of all
+columns, files would be half as large again."""
 
 
 class SessionRange(NamedTuple):
@@ -235,8 +235,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
         SessionRange(first, end, _parts_of(maker, parts, pairs_before, first, end), first, folder)
         for first, end in edges
     ]
-    is_longest = reading.share == "longest"
-    facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=is_longest)
+    facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=reading.share == "longest")
     maker = replace(maker, facts=facts)
     counts = list(engine.map(maker.count, ranges))
     numbers, dropped = Counter[str](), Counter[str]()

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int8
 from segue.catalog import Listens
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.pairs.sessions import Sessions
-from segue.datamodules.shards.manifest import ROW, Manifest, Shard, check_digest
+from segue.datamodules.shards.manifest import Manifest, check_digest
 from segue.datamodules.shards.session_files import column_file, kind_of, map_column
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
@@ -56,8 +56,7 @@ def map_columns(
         and the pairs of each split.
 
     Raises:
-        InputError: a shard is missing, was changed, or is no file of the columns of a shard; or the columns cannot be
-            written, or would replace other files.
+        InputError: a shard is missing or was changed; or the columns cannot be written, or would replace other files.
     """
     manifest.check_files(folder)
     times = [(folder / shard.file).stat().st_mtime_ns for shard in manifest.shards]
@@ -119,19 +118,12 @@ def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, An
         }
         for shard in manifest.shards:
             check_digest(folder / shard.file, shard.sha256)
-            for rows in _batches(folder / shard.file, shard):
+            for rows in _batches(folder / shard.file):
                 for table, (columns, chosen) in _tables_of(rows, manifest, sizes["event"], before).items():
                     sizes[table] += int(chosen.sum())
                     for name in _TABLES[table]:
                         files[table, name].write(np.ascontiguousarray(columns[name][chosen], kind_of(name)).data)
                 before = int(rows["session"][-1]), int(rows["position"][-1])
-    counts = manifest.counts
-    for table, num in {"event": counts["events"], "session": counts["sessions"], **manifest.pairs}.items():
-        if sizes[table] != num:
-            raise InputError(
-                f"the shards have {sizes[table]:,} rows of {table}, and the manifest says {num:,}; prepare the data "
-                "again"
-            )
     write_record({**stamp, "sizes": sizes}, cache / _RECORD)
 
 
@@ -160,23 +152,11 @@ def _tables_of(
     return tables if manifest.by_pair else {**tables, "heard": (events, is_event & (split == 0))}
 
 
-def _batches(path: Path, shard: Shard) -> Iterator[dict[str, np.ndarray]]:
+def _batches(path: Path) -> Iterator[dict[str, np.ndarray]]:
     """The rows of a shard, some at a time. A previous track that there is not is -1, an unknown share NaN."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise InputError(f"shard {path} is no Parquet file: {error}; prepare the data again") from None
-    with file:
-        found = {field.name: str(field.type) for field in file.schema_arrow}
-        if found != ROW:
-            wrong = sorted(name for name in {*found, *ROW} if found.get(name) != ROW.get(name))
-            shown = ", ".join(f"{name} is {found.get(name, 'missing')}" for name in wrong)
-            raise InputError(f"shard {path} has another schema: {shown}; prepare the data again with this version")
-        if file.metadata.num_rows != shard.rows:
-            raise InputError(f"shard {path} has {file.metadata.num_rows} rows, and the manifest says {shard.rows}")
+    with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_AT_ONCE):
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
             for name in ("previous", "previous_position"):

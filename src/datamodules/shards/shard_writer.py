@@ -58,12 +58,11 @@ def write_shards(
     try:
         rows = prepare_rows(datamodule, engine, staging, shard_rows)
         pairs = {name: rows.numbers[name] for name in SPLITS}
-        num_sessions = len(rows.remaining)
         if empty := [name for name, num in pairs.items() if not num]:
             raise InputError(
-                f"no pairs left for {' and '.join(empty)}: {num_sessions} sessions with {sum(pairs.values())} pairs in "
-                f"{datamodule.path} are too few for split={datamodule.rules.split}; see python describe.py, or add "
-                "more logs"
+                f"no pairs left for {' and '.join(empty)}: {len(rows.remaining)} sessions with {sum(pairs.values())} "
+                f"pairs in {datamodule.path} are too few for split={datamodule.rules.split}; see python describe.py, "
+                "or add more logs"
             )
         for old in folder.glob("*.parquet"):
             old.unlink()
@@ -79,7 +78,7 @@ def write_shards(
             source=source,
             counts={
                 **{name: rows.numbers[name] for name in ("rows", "events")},
-                "sessions": num_sessions,
+                "sessions": len(rows.remaining),
                 "listeners": rows.num_listeners,
                 "tracks": len(rows.catalog),
                 "artists": rows.catalog.num_artists,
@@ -116,8 +115,7 @@ def source_settings(config: Any) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     return {str(name): value for name, value in plain.items() if name not in _OF_THE_RUN}
 
 
