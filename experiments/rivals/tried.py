@@ -166,7 +166,8 @@ def svd(ranker: PairRanker, vocabulary: Vocabulary, window: int = 10) -> None:
     information = np.log(pairs.data / (total[row] * smoothed[column]))
     kept = (information > 0) & (row != column)
     positive = sparse.coo_array((information[kept], (row[kept], column[kept])), shape=(size, size)).tocsr()
-    weight = ranker.scorer.parts["track"].weight.data  # type: ignore[attr-defined]  # of CosineMix alone
+    parts: Any = ranker.scorer.parts  # of CosineMix alone
+    weight = parts["track"].weight.data
     left, values, _ = svds((positive + positive.T) / 2, k=weight.shape[1], rng=np.random.default_rng(0))
     vectors = torch.from_numpy((left * values**0.5).astype(np.float32))
     length = vectors.norm(dim=1, keepdim=True)

@@ -96,7 +96,8 @@ class _Listener:
         people = self.world.listeners
         self.user = int(self.rng.integers(len(people)))
         self.interest = int(self.rng.choice(people.interests[self.user]))
-        track = int(self.world.nearest_to_interests(np.array([self.interest]), self.rng.integers(10, size=1))[0])
+        number_of, neighbours = self.world.interest_neighbours
+        track = int(neighbours[number_of[self.interest], self.rng.integers(10)])
         self.played, self.artists, self.budget = {track}, {int(self.world.catalog.artist_of[track]): 1}, 5
         return track
 

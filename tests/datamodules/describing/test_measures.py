@@ -13,7 +13,7 @@ from segue.datamodules.describing.clock import DAY_MS, utc
 from segue.datamodules.describing.measures import Material, measure_test
 from segue.datamodules.pairs.pairs import Pairs
 from tests.conftest import make_vocabulary
-from tests.describing.building import START, Play, facts_of, material_of_plays, usual_plays
+from tests.datamodules.describing.building import START, Play, facts_of, material_of_plays, usual_plays
 
 few_plays = st.lists(
     st.builds(
