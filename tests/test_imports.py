@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "catalog": {"errors", "attributes"},
     "histories": set(),
     "assignment": {"errors"},
-    "statistics": {"errors"},
+    "statistics": set(),
     "runs": NOUNS,
     "picking": NOUNS | {"runs"},
     "models": NOUNS | {"runs", "picking"},
@@ -39,11 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("statistics", "runs", "models", "simulation", "terminal", "tracking"),
         *("reports", "datamodules"),
     },
-    "training": NOUNS
-    | {
-        *("statistics", "runs", "models", "terminal", "tracking", "reports"),
-        *("datamodules", "sweeps", "callbacks"),
-    },
+    "training": NOUNS | {"runs", "models", "terminal", "tracking", "reports", "datamodules", "sweeps", "callbacks"},
     "verbs": NOUNS
     | {
         *("runs", "simulation", "serving", "terminal", "tracking", "reports"),

@@ -30,7 +30,7 @@ from segue.runs.folder import as_dict
 from segue.runs.provenance import ROOT
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
-from segue.training.additions.adding import add_tracks
+from segue.training.adding import add_tracks
 
 STUDY = Study(__file__, __doc__)
 NUM_NEW, NUM_NEW_ARTISTS, LENGTH = *sized((1_000, 100), (50, 5)), 50

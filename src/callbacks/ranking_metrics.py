@@ -20,6 +20,7 @@ from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
 from segue.statistics import ranking
+from segue.statistics.direction import direction
 from segue.statistics.online import VAL_TIME
 from segue.terminal.progress import progress
 
@@ -152,6 +153,26 @@ class RankingMetrics(Callback):
         }
         frame = pd.DataFrame({name: values[place] for name, values in per_query.items()})
         return frame, ranking.coverage(lists, len(catalog))
+
+
+def check_monitor_mode(metric: str, mode: str) -> None:
+    """Refuse a mode that would keep the worst epoch.
+
+    Args:
+        metric: name of the metric that chooses the best epoch.
+        mode: `max` or `min`.
+
+    Raises:
+        InputError: the mode is neither `max` nor `min`, or it contradicts the direction of the metric.
+    """
+    if mode not in ("max", "min"):
+        raise InputError(f"monitor.mode must be max or min, got {mode}")
+    if (better := direction(metric)) and mode != better:
+        best = {"max": "highest", "min": "lowest"}[better]
+        raise InputError(
+            f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
+            f"use monitor.mode={better}"
+        )
 
 
 def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool) -> None:

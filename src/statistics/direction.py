@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 
-from segue.errors import InputError
 from segue.statistics.ranking import ACCURACY
 
 _AT = r"_at_\d+$"
@@ -38,23 +37,3 @@ def direction(metric: str) -> str | None:
     if metric.startswith("estimate/"):
         return None
     return _BETTER.get(re.sub(rf"^(warm|cold_[a-z]+)_|{_AT}", "", metric.rsplit("/")[-1]))
-
-
-def check_monitor_mode(metric: str, mode: str) -> None:
-    """Refuse a mode that would keep the worst epoch.
-
-    Args:
-        metric: name of the metric that chooses the best epoch.
-        mode: `max` or `min`.
-
-    Raises:
-        InputError: the mode is neither `max` nor `min`, or it contradicts the direction of the metric.
-    """
-    if mode not in ("max", "min"):
-        raise InputError(f"monitor.mode must be max or min, got {mode}")
-    if (better := direction(metric)) and mode != better:
-        best = {"max": "highest", "min": "lowest"}[better]
-        raise InputError(
-            f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
-            f"use monitor.mode={better}"
-        )

@@ -143,7 +143,7 @@ def _add(config: DictConfig) -> float:
         raise InputError("add= adds tracks to one run; leave out -m")
     silence_libraries()
     with console.status("adding tracks"), quick_imports():
-        from segue.training.additions.adding import add_tracks
+        from segue.training.adding import add_tracks
 
         added = add_tracks(config, HydraConfig.get().overrides.task)
     show_lines(added_report(added, config.run_dir).items())
@@ -185,13 +185,10 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 
 
 def _check_settings(config: DictConfig) -> None:
-    from segue.catalog import example_vocabulary
-    from segue.datamodules.shards.shard_vocabulary import names_of_attributes
-    from segue.statistics.direction import check_monitor_mode
+    from segue.callbacks.ranking_metrics import check_monitor_mode
+    from segue.datamodules.shards.shard_vocabulary import example_of
 
-    ranker = instantiate(config.ranker, _convert_="all")(
-        vocabulary=example_vocabulary(names_of_attributes(config.datamodule))
-    )
+    ranker = instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule))
     if config.trainer.get("strategy") is not None:
         _check_shared(config, ranker.loss, config.datamodule.batch_size)
     check_monitor_mode(config.monitor.metric, config.monitor.mode)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.callbacks.ranking_metrics import check_monitor_mode
 from segue.errors import InputError
-from segue.statistics.direction import check_monitor_mode, direction
+from segue.statistics.direction import direction
 from segue.statistics.ranking import ACCURACY, accuracy
 from segue.verdicts.comparison.analysis import TESTED
 

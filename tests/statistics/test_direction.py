@@ -4,9 +4,10 @@ import doctest
 
 import pytest
 
+from segue.callbacks.ranking_metrics import check_monitor_mode
 from segue.errors import InputError
 from segue.statistics import direction as module
-from segue.statistics.direction import check_monitor_mode, direction
+from segue.statistics.direction import direction
 
 
 @pytest.mark.parametrize(

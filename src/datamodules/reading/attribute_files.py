@@ -4,18 +4,20 @@ N tracks. A *text* of an attribute is what a cell has: a value, several with a s
 or a JSON array of numbers. NULL is unknown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 
 from segue.attributes import Attribute, Values, Vectors
+from segue.catalog import Catalog
 from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.queries import Database, count, quoted_name, quoted_text
 from segue.datamodules.reading.raw_rows import RawRows, open_rows
-from segue.datamodules.reading.table_settings import AttributeSettings, FileFormat
+from segue.datamodules.reading.table_settings import RESERVED, AttributeSettings, FileFormat, attribute_settings
 from segue.errors import InputError
 
 _BLOCK = 2**14
@@ -114,6 +116,31 @@ def attributes_of_catalogue(
             SELECT ids.row, c.* FROM ids JOIN (SELECT {columns} FROM ({rows.relation()})) c
             ON c.track = CAST(ids.track AS VARCHAR)""")
         return read_attributes(database, [replace(one, most_shared=1.0) for one in attributes], path, source=str(path))
+
+
+def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) -> Mapping[str, Attribute]:
+    """The attributes that are parts of the model of a run; their values are in the same order as in the run.
+
+    Args:
+        given: config of the run.
+        catalog: the tracks of the run, and new ones.
+        path: of the file that has them.
+
+    Raises:
+        InputError: the file of the catalogue lacks one, or it is damaged.
+    """
+    names = [str(name) for name in given["model"].get("parts") or () if name not in RESERVED]
+    if not names:
+        return {}
+    if "attributes" not in given["datamodule"]:
+        raise InputError(
+            f"add= cannot know where {path} has {', '.join(names)}, because the run was trained from shards; train a "
+            "run from the source of the shards"
+        )
+    source = given["datamodule"]
+    of_run = {name: source["attributes"][name] for name in names}
+    ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
+    return attributes_of_catalogue(path, ids.tolist(), attribute_settings(of_run))
 
 
 def _from_file(database: Database, one: AttributeSettings, path: Path) -> Attribute:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from segue.attributes import Attribute, Values, Vectors
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Vocabulary, example_vocabulary
 from segue.datamodules.shards.manifest import sha256
 from segue.runs.atomic import write_whole
 
@@ -69,18 +69,19 @@ def read_vocabulary(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
     return catalog, hidden
 
 
-def names_of_attributes(config: Any) -> list[str]:
-    """Names of the attributes that the tracks of a source have, before it is read.
+def example_of(config: Any) -> Vocabulary:
+    """A vocabulary to try settings with, before the source is read: with the attributes that its tracks have.
 
     Args:
         config: `datamodule` of a config.
     """
     if "cache" not in config:
-        return list(config.get("attributes") or ())
+        return example_vocabulary(config.get("attributes") or ())
     try:
-        return list(json.loads((Path(str(config.path)) / VOCABULARY).read_text(encoding="utf-8"))["attributes"])
+        known = json.loads((Path(str(config.path)) / VOCABULARY).read_text(encoding="utf-8"))["attributes"]
     except (OSError, ValueError, KeyError):
-        return []  # `setup` says what is wrong
+        known = ()  # `setup` says what is wrong
+    return example_vocabulary(known)
 
 
 def _as_record(attribute: Attribute, folder: Path, file: str, vectors: dict[str, str]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.models.added_tracks import with_new_tracks
 from segue.runs.recommendations import Recommendations
-from segue.training.additions.added_lists import with_new_tracks
 from tests.models.plain import top_k
 
 

@@ -20,7 +20,7 @@ from segue.runs.catalog_files import read_catalog, write_catalog, write_top_trac
 from segue.runs.folder import as_dict
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.training.additions.adding import add_tracks
+from segue.training.adding import add_tracks
 from tests.conftest import make_vocabulary, write_lines
 from tests.contracts.building import composed
 from tests.contracts.test_heads import HEADS
@@ -294,10 +294,10 @@ def test_a_run_of_somebody_else_runs_no_code(tmp_path: Path, config: Config, mod
 def test_a_head_of_a_trusted_package_is_built(tmp_path: Path, config: Config) -> None:
     run = finished_run(tmp_path / "run", "convex")
     given = OmegaConf.load(run / "config.yaml")
-    given.model._target_ = "tests.additions.test_adding.own_head"
+    given.model._target_ = "tests.training.test_adding.own_head"
     OmegaConf.save(given, run / "config.yaml")
     asked = config(run, new_catalogue(tmp_path / "new.json"))
-    with pytest.raises(InputError, match=r"build tests\.additions\.test_adding\.own_head, .*trust=tests"):
+    with pytest.raises(InputError, match=r"build tests\.training\.test_adding\.own_head, .*trust=tests"):
         add_tracks(asked, [])
     asked.trust = "tests"
     assert add_tracks(asked, [f"add={run}", "trust=tests"])["num_added"] == 4

@@ -10,7 +10,7 @@ import pytest
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.training.additions.adding import extended_catalogue
+from segue.runs.extended_catalogue import extended_catalogue
 
 OLD = Catalog.from_columns([7, 3, 5], ["A", None, "C"], ["Ann", None, "Bob"], source="run")
 Line = tuple[int | str, str | None, str | None]
