@@ -233,29 +233,26 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
 
 
 def _started_by_others(count: int) -> Processes:
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's stubs leave it out
-
     index = int(os.environ["RANK"])
     is_server = index == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=is_server,
-        multi_tenant=True,
-        wait_for_workers=False,
-        timeout=_FOREVER,
-    )
+    port = int(os.environ["MASTER_PORT"])
+    store = _store(os.environ["MASTER_ADDR"], port, is_master=is_server, multi_tenant=True)
     console.quiet = index > 0
     machine = int(os.environ.get("GROUP_RANK", 0))
     return Processes(index=index, count=count, index_here=int(os.environ["LOCAL_RANK"]), machine=machine, store=store)
 
 
+def _store(host: str, port: int, **how: bool) -> Any:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's stubs leave it out
+
+    return TCPStore(host, port, wait_for_workers=False, timeout=_FOREVER, **how)
+
+
 def _started_here(count: int, again: Sequence[str]) -> Processes:
     """Start the other processes with the environment that torchrun would give them."""
     import torch
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch's stubs leave it out
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_FOREVER)
+    store = _store("127.0.0.1", 0, is_master=True)
     num_threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
     environment = {
         "MASTER_ADDR": "127.0.0.1",
