@@ -58,16 +58,16 @@ def settings(group: str = "") -> Callable[[_Made], _Made]:
         function = _function_of(made)
 
         @functools.wraps(function)
-        def checked(*args: Any, **given: Any) -> Any:
+        def called(*args: Any, **given: Any) -> Any:
             for name, (kind, setting) in _settings(function).items():
                 if name in given:
-                    given[name] = _checked(_key(group, name, setting), given[name], kind, setting)
+                    given[name] = checked(_key(group, name, setting), given[name], kind, setting)
             return function(*args, **given)
 
-        vars(checked)["group"] = group
+        vars(called)["group"] = group
         if not inspect.isclass(made):
-            return checked  # type: ignore[return-value]  # of the same signature
-        type.__setattr__(made, "__init__", checked)
+            return called  # type: ignore[return-value]  # of the same signature
+        type.__setattr__(made, "__init__", called)
         return made
 
     return decorate
@@ -89,7 +89,7 @@ def from_config(made: type[_Built], config: object, *, key: str, **others: Any) 
     if not isinstance(config, Mapping):
         raise InputError(f"{key} must be a mapping with the keys {', '.join(known)}, got {config!r}")
     refuse_unknown(config, list(known), key=key)
-    return made(**others, **{name: _checked(f"{key}.{name}", config[name], *known[name]) for name in config})
+    return made(**others, **{name: checked(f"{key}.{name}", config[name], *known[name]) for name in config})
 
 
 def refuse_unknown(config: Mapping[str, Any], known: Sequence[str], *, key: str) -> None:
@@ -193,7 +193,18 @@ def _settings(function: Callable[..., Any]) -> dict[str, tuple[Any, Setting]]:
     return found
 
 
-def _checked(name: str, value: Any, kind: Any, setting: Setting) -> Any:
+def checked(name: str, value: Any, kind: Any, setting: Setting) -> Any:
+    """The value of a setting; also of one whose range only data decide.
+
+    Args:
+        name: its name on the command line.
+        value: what is given.
+        kind: its type.
+        setting: its range.
+
+    Raises:
+        InputError: it has another type, or is out of range.
+    """
     from pydantic import ValidationError
 
     try:

@@ -1,6 +1,7 @@
 """A setting is described once: its check, its message, its default in a config and its row of a page follow."""
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import segue
 from segue.errors import InputError
-from segue.settings import Setting, described, settings, with_defaults
+from segue.settings import Setting, checked, described, settings, with_defaults
 from tests.conftest import ROOT
 
 
@@ -109,3 +110,40 @@ def test_every_default_can_be_read_without_running_the_code() -> None:
                     if default is not None and argument.annotation and "Setting(" in ast.unparse(argument.annotation):
                         ast.literal_eval(default)
     assert Path(segue.__file__).resolve() == ROOT / "src" / "__init__.py"
+
+
+def setting_of(law: dict[str, Any]) -> Setting:
+    return Setting("knob", **{name: bound for name, bound in law.items() if name != "kind"})
+
+
+@pytest.mark.parametrize(
+    ("value", "law"),
+    [
+        (1, {"kind": int, "least": 1}),
+        (0.5, {"least": 0, "most": 1}),
+        (1, {"least": 0, "most": 1}),
+        (1e-9, {"above": 0}),
+    ],
+)
+def test_a_number_in_its_range_passes(value: float, law: dict[str, Any]) -> None:
+    assert checked("knob", value, law.get("kind", float), setting_of(law)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "law", "message"),
+    [
+        (0, {"kind": int, "least": 1}, "knob must be a whole number of at least 1, got 0"),
+        (1.0, {"kind": int, "least": 1}, "knob must be a whole number of at least 1, got 1.0"),
+        (True, {"kind": int, "least": 1}, "knob must be a whole number of at least 1, got True"),
+        ("3", {"above": 0}, "knob must be a number above 0, got '3'"),
+        (None, {"least": 0, "most": 1}, "knob must be a number of at least 0 and at most 1, got None"),
+        (0, {"above": 0, "hint": "try 1"}, "knob must be a number above 0, got 0; try 1"),
+        (math.nan, {}, "knob must be a number , got nan"),
+        (math.inf, {"above": 0}, "knob must be a number above 0, got inf"),
+        (2, {"most": 1}, "knob must be a number at most 1, got 2"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(value: object, law: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        checked("knob", value, law.get("kind", float), setting_of(law))
+    assert str(error.value) == message.replace(" ,", ",")

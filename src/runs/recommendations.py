@@ -20,8 +20,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
 from segue.catalog import Catalog
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
+from segue.settings import Setting, checked
 
 SCORE_DECIMALS = 6
 """Scores are compared, ranked and written with this many decimals."""
@@ -38,7 +39,7 @@ def check_k(k: int, num_tracks: int) -> None:
         InputError: `k` is not in [1, N-1].
     """
     hint = f"a list of a catalogue of {num_tracks} tracks cannot be longer; set callbacks.export.k"
-    check_number("k", k, whole=True, least=1, most=num_tracks - 1, hint=hint)
+    checked("k", k, int, Setting("length of a list", least=1, most=num_tracks - 1, hint=hint))
 
 
 FORMATS = {"botify": "track", "botify_2026": "item_id"}

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of
-from segue.errors import InputError, check_number
+from segue.errors import InputError
 from segue.reports.next_steps import FinishedRun, added_report, training_report
 from segue.reports.tables import frame_table
 from segue.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
@@ -211,9 +211,8 @@ def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | Non
     """Refuse what several processes cannot train together. The batch size is None where only the shards know it."""
     if loss is None:
         raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
-    if batch_size is None:
+    if not isinstance(batch_size, int) or batch_size < 1:  # which the datamodule refuses
         return
-    check_number("batch_size", batch_size, whole=True, least=1)
     count = _num_processes(config)
     if count > (groups := _groups(config, loss, batch_size)(batch_size)):
         raise InputError(

@@ -229,16 +229,6 @@ class TableSettings:
     optional: Annotated[Sequence[str], Setting("columns that files may lack; they are empty then")]
 
 
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuse a setting that is not one of a few words.
-
-    Raises:
-        InputError: it is another one.
-    """
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
 def _part(made: type[_Part], config: Any, key: str) -> _Part:
     return from_config(made, config, key=key, group=key)
 
