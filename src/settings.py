@@ -44,11 +44,12 @@ class Setting:
     key: str = ""
 
 
-def settings(group: str = "") -> Callable[[_Made], _Made]:
+def settings(group: str = "", *parts: Any) -> Callable[[_Made], _Made]:
     """Check the settings of a class or a function when it is called.
 
     Args:
         group: what comes before their names on the command line, such as `model`.
+        parts: classes with settings that it takes too, and hands on to them.
 
     Returns:
         A decorator. A value that breaks a rule is an `InputError` of one line.
@@ -64,7 +65,7 @@ def settings(group: str = "") -> Callable[[_Made], _Made]:
                     given[name] = checked(_key(group, name, setting), given[name], kind, setting)
             return function(*args, **given)
 
-        vars(called)["group"] = group
+        vars(called).update(group=group, parts=parts)
         if not inspect.isclass(made):
             return called  # type: ignore[return-value]  # of the same signature
         type.__setattr__(made, "__init__", called)
@@ -167,13 +168,15 @@ def described(made: Callable[..., Any]) -> dict[str, tuple[str, str, str]]:
         made: the class or the function.
 
     Returns:
-        Name on the command line, rule, and meaning with the hint of each, by the name of the parameter.
+        Name on the command line, rule, and meaning with the hint of each, by the name of the parameter; those of its
+            parts by the name on the command line.
     """
     function: Any = _function_of(made)
-    return {
+    own = {
         name: (_key(function.group, name, setting), _rule(kind, setting), setting.meaning + _hint(setting))
         for name, (kind, setting) in _settings(function).items()
     }
+    return own | {cells[0]: cells for part in getattr(function, "parts", ()) for cells in described(part).values()}
 
 
 def _function_of(made: Any) -> Callable[..., Any]:

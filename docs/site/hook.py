@@ -62,6 +62,13 @@ def _config(path: Path) -> Any:
     return config
 
 
+def _inner(node: Any, key: str) -> Any:
+    """The value of a setting of a part, such as `datamodule.policies.repeats`, in the config of the whole."""
+    for name in key.split(".")[1:]:
+        node = node.get(name, "") if isinstance(node, dict) else ""
+    return node
+
+
 def _rows(node: Any) -> Iterator[str]:
     """A row of the table for each setting of what a node and the nodes in it build."""
     from segue.settings import described
@@ -72,7 +79,7 @@ def _rows(node: Any) -> Iterator[str]:
         target = SWEEPERS[name] if package == "hydra_plugins.segue" else f"{package}.{name}"
         made: Any = locate(target) if target.startswith("segue.") else None
         for name, cells in (described(made) if made is not None else {}).items():
-            value = node.get(name, "")
+            value = node.get(name, _inner(node, cells[0]))
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             key, *words = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)
             yield " | ".join([f"| `{key}`", shown and f"`{shown}`", *words]) + " |"

@@ -16,7 +16,7 @@ from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import SourceEvents, read_table
-from segue.datamodules.reading.table_settings import table_settings
+from segue.datamodules.reading.table_settings import TableSettings, table_settings
 from segue.datamodules.remarks import remarks_on
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.datamodules.splits import SPLITS, split
@@ -24,7 +24,7 @@ from segue.errors import InputError
 from segue.settings import Setting, settings
 
 
-@settings("datamodule")
+@settings("datamodule", PairRules, Policies, TableSettings)
 class PairDataModule(SplitDataModule):
     """Pairs of tracks from the listening logs or playlists of one source.
 
