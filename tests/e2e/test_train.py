@@ -143,7 +143,9 @@ def test_a_run_prints_where_its_time_went_and_mlflow_has_it(ring_run: tuple[Path
     phases = ["start", "data", "tracking", "training", "validation", "test", "lists", "estimates", "pictures"]
     _, _, table = printed.partition("Where the time went")
     seconds = {
-        row[0]: float(row[1]) for row in map(str.split, table.splitlines()) if row and row[0] in (*phases, "all")
+        row[0]: float(row[1].replace(",", ""))
+        for row in map(str.split, table.splitlines())
+        if row and row[0] in (*phases, "all")
     }
     assert list(seconds) == [*phases, "all"]
     assert sum(seconds[phase] for phase in phases) == pytest.approx(seconds["all"], abs=0.5)

@@ -66,7 +66,7 @@ def test_a_job_is_not_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> No
     hydra = {"mode": RunMode.MULTIRUN}
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
     with pytest.raises(InputError, match=r"trains one run in several processes, which a multirun .* cannot"):
-        train._check_devices(OmegaConf.create({"trainer": {"strategy": "ddp", "devices": 2}}))
+        train._check_devices(OmegaConf.create({"trainer": {"strategy": "ddp", "devices": 2, "max_epochs": 1}}))
 
 
 def test_lines_of_parallel_jobs_begin_with_their_number() -> None:
