@@ -39,7 +39,8 @@ class QueryScores:
             values: value of each query in each run, shape `[R, Q]`.
             session: session of each query, numbered 0..G-1, shape `[Q]`.
         """
-        of_query, mean = values.mean(0), float(values.mean(0).mean())
+        of_query = values.mean(0)
+        mean = float(of_query.mean())
         sums = np.bincount(session, of_query - mean)
         return cls(mean=mean, session_sums=sums, num_queries=len(session), run_means=values.mean(1))
 

@@ -42,7 +42,7 @@ def is_query(
     Returns:
         True for each pair that is a query.
     """
-    return (np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED))) & (previous != following)
+    return np.asarray((np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED))) & (previous != following))
 
 
 def sample_sessions(session: Int64[np.ndarray, "Q"], max_queries: int) -> Bool[np.ndarray, "Q"]:

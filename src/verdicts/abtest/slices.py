@@ -216,4 +216,4 @@ def compare_unfinished(users: Users, metric: str, number: int, alpha: float) -> 
         for sessions in (each, each.extended(0), each.extended(number))
     )
     low, high = sorted(extremes, key=lambda one: one.effect_percent)
-    return Unfinished(welch(*shares, alpha).p_value, kept, low.lower_percent, high.upper_percent)
+    return Unfinished(welch(shares[0], shares[1], alpha).p_value, kept, low.lower_percent, high.upper_percent)
