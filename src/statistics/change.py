@@ -32,12 +32,7 @@ def change_of_effect(
         error = np.where(occurs[:, group], values[:, group] - means[number][:, None], 0.0) / share
         error *= (np.ones(2) if number else -ratios)[:, None] / means[0][:, None]
         variance += float((error[1] - error[0]).var(ddof=1)) / int(group.sum())
-    change = 100 * float(ratios[1] - ratios[0])
-    error_percent = 100 * variance**0.5
+    change, error_percent = 100 * float(ratios[1] - ratios[0]), 100 * variance**0.5
     margin = float(special.ndtri(1 - alpha / 2)) * error_percent
-    return PercentDifference(
-        effect_percent=change,
-        lower_percent=change - margin,
-        upper_percent=change + margin,
-        p_value=2 * float(special.ndtr(-abs(change) / error_percent)) if error_percent > 0 else float("nan"),
-    )
+    p_value = 2 * float(special.ndtr(-abs(change) / error_percent)) if error_percent > 0 else float("nan")
+    return PercentDifference(change, change - margin, change + margin, p_value)

@@ -69,16 +69,11 @@ def cuped(
         + slope * known[group].mean() * centred / max(1, known.sum())
         for group in groups
     ]
+    sizes, means = [int(group.sum()) for group in groups], [float(adjusted[group].mean()) for group in groups]
     control, treatment = (
-        GroupSummary(
-            num=int(group.sum()), mean=float(adjusted[group].mean()), variance=float(error @ error) * float(group.sum())
-        )
-        for group, error in zip(groups, errors, strict=True)
+        GroupSummary(num=num, mean=mean, variance=float(error @ error) * num)
+        for num, mean, error in zip(sizes, means, errors, strict=True)
     )
-    total = float(outcome @ outcome)
-    return Cuped(
-        control=control,
-        treatment=treatment,
-        covariance=float(errors[0] @ errors[1]),
-        saved_percent=100 * (1 - float(residual @ residual) / total) if total > 0 else 0.0,
-    )
+    total, covariance = float(outcome @ outcome), float(errors[0] @ errors[1])
+    saved_percent = 100 * (1 - float(residual @ residual) / total) if total > 0 else 0.0
+    return Cuped(control=control, treatment=treatment, covariance=covariance, saved_percent=saved_percent)

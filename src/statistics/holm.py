@@ -17,8 +17,7 @@ def holm(p_values: list[float]) -> list[float]:
     # not from statsmodels: that collects all garbage of the process at each call, 0.2 s
     corrected = np.array(p_values, np.float64)
     order = np.argsort(corrected, kind="stable")[: int((~np.isnan(corrected)).sum())]  # NaN are last
-    num_not_rejected = np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(np.maximum.accumulate(corrected[order] * num_not_rejected), 1)
+    corrected[order] = np.minimum(np.maximum.accumulate(corrected[order] * np.arange(len(order), 0, -1)), 1)
     return [float(value) for value in corrected]
 
 

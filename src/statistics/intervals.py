@@ -6,7 +6,6 @@ V values of one group, W values of another, G clusters.
 """
 
 from dataclasses import dataclass
-from math import nan
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -40,7 +39,7 @@ class MeanInterval:
             values: shape `[V]`.
             level: of the interval, in (0, 1).
         """
-        mean, margin = float(values.mean()) if len(values) else nan, nan
+        mean, margin = float(values.mean()) if len(values) else np.nan, np.nan
         if len(values) > 1:
             quantile = float(special.stdtrit(len(values) - 1, (1 + level) / 2))
             spread = float(values.std(ddof=1)) if np.ptp(values) else 0.0  # of equal values it may be a rounding error
@@ -60,13 +59,11 @@ class MeanInterval:
 
         Source: Liang & Zeger 1986.
         """
-        mean, margin = float(values.mean()), nan
-        _, of_value = np.unique(cluster, return_inverse=True)
-        sums = np.bincount(of_value, values - mean)
+        mean, margin = float(values.mean()), np.nan
+        sums = np.bincount(np.unique(cluster, return_inverse=True)[1], values - mean)
         if len(sums) > 1:
-            margin = (
-                float(special.stdtrit(len(sums) - 1, (1 + level) / 2)) * clustered_variance(sums, len(values)) ** 0.5
-            )
+            quantile = float(special.stdtrit(len(sums) - 1, (1 + level) / 2))
+            margin = quantile * clustered_variance(sums, len(values)) ** 0.5
         return cls(num=len(values), mean=mean, lower=mean - margin, upper=mean + margin)
 
 
@@ -139,10 +136,10 @@ def degrees_of_freedom(control: GroupSummary, treatment: GroupSummary) -> float:
     """
     a, b = control.squared_error, treatment.squared_error
     below = a**2 / (control.num - 1) + b**2 / (treatment.num - 1)
-    return (a + b) ** 2 / below if below > 0 else nan
+    return (a + b) ** 2 / below if below > 0 else np.nan
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PercentDifference:
     """A difference between two means, in percent of the control mean. What is not known is NaN.
 
@@ -153,10 +150,10 @@ class PercentDifference:
         p_value: two-sided, in [0, 1]; NaN if no value varies.
     """
 
-    effect_percent: float = nan
-    lower_percent: float = nan
-    upper_percent: float = nan
-    p_value: float = nan
+    effect_percent: float = np.nan
+    lower_percent: float = np.nan
+    upper_percent: float = np.nan
+    p_value: float = np.nan
 
 
 UNKNOWN = PercentDifference()
@@ -189,7 +186,7 @@ def mean_test(
     """
     variance = treatment.squared_error - 2 * ratio * covariance + ratio**2 * control.squared_error
     if not variance > 0:
-        return nan
+        return np.nan
     above = (treatment.mean - ratio * control.mean - shift) / variance**0.5
     distance = sign * above if sign else abs(above)
     return min(1.0, 2 * float(special.stdtr(degrees_of_freedom(control, treatment), -distance)))
@@ -210,17 +207,11 @@ def welch(control: GroupSummary, treatment: GroupSummary, alpha: float, unit: fl
     Source: Welch 1947, and the published A/B spreadsheet of 2023.
     """
     error = (control.squared_error + treatment.squared_error) ** 0.5
-    df = degrees_of_freedom(control, treatment)
-    difference = treatment.mean - control.mean
-    margin = float(special.stdtrit(df, 1 - alpha / 2)) * error
+    margin = float(special.stdtrit(degrees_of_freedom(control, treatment), 1 - alpha / 2)) * error
     if unit is None:
-        unit = 100 / control.mean if control.mean else nan
-    return PercentDifference(
-        effect_percent=difference * unit,
-        lower_percent=(difference - margin) * unit,
-        upper_percent=(difference + margin) * unit,
-        p_value=mean_test(control, treatment),
-    )
+        unit = 100 / control.mean if control.mean else np.nan
+    difference, p_value = treatment.mean - control.mean, mean_test(control, treatment)
+    return PercentDifference(difference * unit, (difference - margin) * unit, (difference + margin) * unit, p_value)
 
 
 def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float, covariance: float = 0.0) -> PercentDifference:
@@ -241,21 +232,16 @@ def fieller(control: GroupSummary, treatment: GroupSummary, alpha: float, covari
 
     Source: Fieller, Some Problems in Interval Estimation, 1954.
     """
-    df = degrees_of_freedom(control, treatment)
-    q2 = float(special.stdtrit(df, 1 - alpha / 2)) ** 2
+    q2 = float(special.stdtrit(degrees_of_freedom(control, treatment), 1 - alpha / 2)) ** 2
     a = control.mean**2 - q2 * control.squared_error
     b = treatment.mean * control.mean - q2 * covariance
     c = treatment.mean**2 - q2 * treatment.squared_error
-    lower = upper = nan
+    lower = upper = np.nan
     if a > 0:
         root = max(b**2 - a * c, 0.0) ** 0.5
         lower, upper = 100 * ((b - root) / a - 1), 100 * ((b + root) / a - 1)
-    return PercentDifference(
-        effect_percent=100 * (treatment.mean / control.mean - 1) if control.mean else nan,
-        lower_percent=lower,
-        upper_percent=upper,
-        p_value=mean_test(control, treatment, covariance=covariance),
-    )
+    effect = 100 * (treatment.mean / control.mean - 1) if control.mean else np.nan
+    return PercentDifference(effect, lower, upper, mean_test(control, treatment, covariance=covariance))
 
 
 def always_valid(
@@ -280,8 +266,7 @@ def always_valid(
     tau2 = (expected_percent / 100 * control.mean) ** 2
     if not (error2 > 0 and tau2 > 0):
         return UNKNOWN
-    spread = error2 * (error2 + tau2) / tau2
-    margin = (spread * (np.log((error2 + tau2) / error2) - 2 * np.log(alpha))) ** 0.5
+    margin = (error2 * (error2 + tau2) / tau2 * (np.log((error2 + tau2) / error2) - 2 * np.log(alpha))) ** 0.5
     difference = treatment.mean - control.mean
     return PercentDifference(
         lower_percent=100 * float(difference - margin) / control.mean,
@@ -311,12 +296,8 @@ def bootstrap(
     means = []
     for values in (control, treatment):
         block = max(1, 2_000_000 // len(values))
-        resampled = [
-            values[rng.integers(len(values), size=(min(block, rounds - start), len(values)))].mean(1)
-            for start in range(0, rounds, block)
-        ]
-        means.append(np.concatenate(resampled))
+        sizes = [(min(block, rounds - start), len(values)) for start in range(0, rounds, block)]
+        means.append(np.concatenate([values[rng.integers(len(values), size=size)].mean(1) for size in sizes]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        effects = 100 * (means[1] / means[0] - 1)
-        lower, upper = np.quantile(effects, [alpha / 2, 1 - alpha / 2])
+        lower, upper = np.quantile(100 * (means[1] / means[0] - 1), [alpha / 2, 1 - alpha / 2])
     return PercentDifference(lower_percent=float(lower), upper_percent=float(upper))

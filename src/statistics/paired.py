@@ -45,7 +45,7 @@ class QueryScores:
         return cls(mean=mean, session_sums=sums, num_queries=len(session), run_means=values.mean(1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PairedDifference:
     """A difference with its interval and p-value.
 
@@ -96,17 +96,11 @@ def paired_difference(ours: QueryScores, theirs: QueryScores, level: float) -> P
         parts.append((clustered_variance(residual, ours.num_queries), num_sessions - 1))
     parts = [(variance, df) for variance, df in parts if variance > _ROUNDING**2]
     if difference == 0 and not parts:
-        return PairedDifference(difference=0.0, lower=0.0, upper=0.0, p_value=1.0)
+        return PairedDifference(0.0, 0.0, 0.0, p_value=1.0)
     if num_sessions < 2 or not parts:
-        return PairedDifference(difference=difference)
+        return PairedDifference(difference)
     total = sum(variance for variance, _ in parts)
     df = total**2 / sum(variance**2 / own for variance, own in parts)
     margin = float(stats.t.ppf((1 + level) / 2, df)) * total**0.5
     p_value = 2 * float(stats.t.sf(abs(difference) / total**0.5, df))
-    return PairedDifference(
-        difference=difference,
-        lower=difference - margin,
-        upper=difference + margin,
-        p_value=p_value,
-        degrees_of_freedom=df,
-    )
+    return PairedDifference(difference, difference - margin, difference + margin, p_value, df)

@@ -42,8 +42,7 @@ def is_query(
     Returns:
         True for each pair that is a query.
     """
-    liked = np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED))
-    return np.asarray(liked & (previous != following))
+    return np.asarray((np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED))) & (previous != following))
 
 
 def sample_sessions(session: Int64[np.ndarray, "Q"], max_queries: int) -> Bool[np.ndarray, "Q"]:
@@ -170,13 +169,12 @@ def by_position(metrics: pd.DataFrame, position: Int64[np.ndarray, "Q"]) -> dict
     Returns:
         Means by name, such as `recall_at_10_position_1`, for each group of POSITIONS that has queries.
     """
-    means = {}
-    for group, (least, most) in POSITIONS.items():
-        chosen = (position >= least) & (position <= most)
-        if chosen.any():
-            for name in ("recall_at_10", "ndcg_at_10"):
-                means[f"{name}_position_{group}"] = float(metrics[name].to_numpy()[chosen].mean())
-    return means
+    return {
+        f"{name}_position_{group}": float(metrics[name].to_numpy()[chosen].mean())
+        for group, (least, most) in POSITIONS.items()
+        if (chosen := (position >= least) & (position <= most)).any()
+        for name in ("recall_at_10", "ndcg_at_10")
+    }
 
 
 def by_newness(
@@ -200,11 +198,11 @@ def by_newness(
     among = np.full(len(ranks), np.nan)
     among[next_is_new] = ranks_among_new
     groups = (~(previous_is_new | next_is_new), previous_is_new, next_is_new, next_is_new)
-    columns = []
-    for group, chosen in zip(NEWNESS, groups, strict=True):
-        of_group = np.where(chosen, among if group == "cold_among" else ranks, 1.0)
-        for metric, k in product((recall_at, ndcg_at), (10, 100)):
-            columns.append(np.where(chosen, metric(of_group, k), np.nan))
+    columns = [
+        np.where(chosen, metric(np.where(chosen, own, 1.0), k), np.nan)
+        for chosen, own in zip(groups, (ranks, ranks, ranks, among), strict=True)
+        for metric, k in product((recall_at, ndcg_at), (10, 100))
+    ]
     return pd.DataFrame(dict(zip(BY_NEWNESS, columns, strict=True)))
 
 

@@ -28,6 +28,13 @@ _READING = ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")
 @verb("abtest", option_of="logs={}".format, rewrite=words_of, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
+    others = {"candidate": (_estimate, "estimate.json"), "plan": (_plan, "plan.json")}
+    run, file = others.get(_asked(config) or "", (_compare, "abtest.json"))
+    refuse_used_folder(Path(config.run_dir), file)
+    run(config, Path(config.run_dir))
+
+
+def _compare(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.recommender_names import parse_name, recommender_name
     from segue.tracking.named_runs import attach_abtest
     from segue.verdicts.abtest.analysis import analyse
@@ -35,15 +42,7 @@ def abtest(config: DictConfig) -> None:
     from segue.verdicts.abtest.report import FILES, details, effects_table, explain_columns, methods_table, write_report
     from segue.verdicts.abtest.verdict import doubts, split_sentence, users_table
 
-    run_dir, reading = Path(config.run_dir), {name: config[name] for name in _READING}
-    _check_words(config)
-    if config.candidate is not None:
-        _estimate(config, run_dir)
-        return
-    if config.plan is not None:
-        _plan(config, run_dir)
-        return
-    refuse_used_folder(run_dir, "abtest.json")
+    reading = {name: config[name] for name in _READING}
     settings = instantiate(config.analysis, _convert_="all")
     experiment = None if config.experiment_name is None else str(config.experiment_name)
     given = {arm: plain(config[role]) for arm, role in (("C", "control"), ("T1", "treatment"))}
@@ -72,10 +71,9 @@ def abtest(config: DictConfig) -> None:
     )
     source = run_dir if config.logs is None else logs
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
-    following = ["python compare.py"] * is_run
-    following += [f"python train.py datamodule=botify datamodule.path={source}"] * (source / "tracks.json").exists()
-    lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir))]
-    show_lines([*lines, *(("next", command) for command in following)])
+    lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir)), *[("next", "python compare.py")] * is_run]
+    train = ("next", f"python train.py datamodule=botify datamodule.path={source}")
+    show_lines([*lines, *[train] * (source / "tracks.json").exists()])
 
 
 def _print(*parts: Any) -> None:
@@ -85,26 +83,25 @@ def _print(*parts: Any) -> None:
     console.print(*(Text(part) if isinstance(part, str) else part for part in parts), sep="\n")
 
 
-def _check_words(config: DictConfig) -> None:
-    """Refuse settings that have no use for what is asked for, and those that are missing."""
+def _asked(config: DictConfig) -> str | None:
+    """The setting that says what is asked for. Those that have no use for it, or are missing, are refused."""
     asked = next((name for name in _WITHOUT if config[name] is not None), None)
     if asked is None and None in (config.control, config.treatment):
         raise InputError("give either logs=<folder>, or both control= and treatment= to simulate them first")
     if asked is None:
-        return
+        return None
     if config.logs is None:
         raise InputError(f"{asked}={config[asked]} needs the log of other recommenders: logs=<folder>")
     for name in _WITHOUT[asked]:
         if config[name] not in (None, _USUAL.get(name)):
             raise InputError(f"{asked}={config[asked]} has no use for {name.removesuffix('_name')}=; leave it out")
+    return asked
 
 
 def _plan(config: DictConfig, run_dir: Path) -> None:
-    """Read a log of the past; write and print how many users and days a test needs."""
     from segue.verdicts.abtest.log import read_users
     from segue.verdicts.abtest.plan import explain, make_plan, plan_table, sentence, write_plan
 
-    refuse_used_folder(run_dir, "plan.json")
     settings = instantiate(config.analysis, _convert_="all")
     with console.status("reading logs"):
         reading = {name: config[name] for name in _READING}
@@ -116,14 +113,12 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
 
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:
-    """Estimate a recommender that never ran from the logs of others; write and print the result."""
     from segue.tracking.named_runs import attach_estimate, locate_recommendations
     from segue.verdicts.offpolicy.behaviours import LogFolder, candidate_of
     from segue.verdicts.offpolicy.decisions import read_decisions
     from segue.verdicts.offpolicy.estimate_report import estimate_table, remarks, write_estimate
     from segue.verdicts.offpolicy.estimates import OffPolicyLog
 
-    refuse_used_folder(run_dir, "estimate.json")
     given = plain(config.candidate)
     candidate = candidate_of(
         given, locate=locate_recommendations, exploration_plays=config.arm.recommendations.exploration_plays

@@ -1,5 +1,6 @@
 """From MLflow runs to an answer: which set-up is best, and is the difference real?"""
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -31,13 +32,13 @@ def compare(config: DictConfig) -> None:
     with console.status("finding runs"):
         parent = None if config.parent is None else str(config.parent)
         found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))
-    for note in found.notes:
-        console.print(note, markup=False, highlight=False)
+    say = partial(console.print, sep="\n", markup=False, highlight=False)
+    say(*found.notes, end="\n" * bool(found.notes))
     selects = [config.select] if isinstance(config.select, str) else list(config.select)
     with progress("reading runs", len(found.runs)) as advance:
         runs = read(found.runs, uri, curves=selects, on_run=advance)
     select, notes = comparison.choose_metric(selects, runs)
-    console.print(*notes, sep="\n", end="\n" * bool(notes), markup=False, highlight=False)
+    say(*notes, end="\n" * bool(notes))
     metrics = [config.metrics] if isinstance(config.metrics, str) else list(config.metrics)
     with console.status("comparing"):
         result = comparison.compare(runs, select=select, mode=config.mode, metrics=metrics, level=config.level)
@@ -46,12 +47,10 @@ def compare(config: DictConfig) -> None:
         attach(run_dir, found.parent, uri)
     where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
     console.print(comparison_table(result, f"{len(runs)} runs of {where}", console.width))
-    for sentence in sentences(result):
-        console.print(sentence, markup=False, highlight=False)
+    say(*sentences(result))
     if test := listener_test(result):
-        console.print(":\n             ".join(test), soft_wrap=True, markup=False, highlight=False)
-    requested = None if config.register is None else str(config.register)
-    chosen = run_to_register(requested, found, result, uri)
+        say(":\n             ".join(test), soft_wrap=True)
+    chosen = run_to_register(None if config.register is None else str(config.register), found, result, uri)
     if chosen is not None:
         version = register(chosen, uri, name=str(config.name), alias=str(config.alias))
         registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"

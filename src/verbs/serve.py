@@ -24,8 +24,7 @@ _COMMANDS = ("serve", "load", "rollback", "versions")
 
 
 def _words(words: list[str]) -> list[str]:
-    words = commands_of(words, "do", _COMMANDS[1:])
-    return renamed(words, {**EXPERIMENT, "context=": "arm_context="})
+    return renamed(commands_of(words, "do", _COMMANDS[1:]), {**EXPERIMENT, "context=": "arm_context="})
 
 
 @verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])

@@ -35,13 +35,11 @@ def simulate(config: DictConfig) -> None:
     console.print(arms_table(record["arms"], names, title=title))
     steps, seconds = record["steps_per_second"], record["seconds"]
     speed = f"{steps * seconds:,.0f} recommendations in {seconds:.1f} s, {steps:,.0f} per second"
-    lines = [("simulated", speed), ("run folder", str(run_dir))]
-    if config.write_logs and len(arms) > 1:
-        experiment = f" experiment={config.experiment_name}" if config.after else ""  # previous days may have others
-        lines.append(("next", f"python abtest.py logs={run_dir}{experiment}"))
-    if config.write_logs:
-        lines.append(("next", f"python train.py datamodule=botify datamodule.path={run_dir}"))
-    show_lines(lines)
+    experiment = f" experiment={config.experiment_name}" if config.after else ""  # previous days may have others
+    following = [f"python abtest.py logs={run_dir}{experiment}"] * (len(arms) > 1)
+    following.append(f"python train.py datamodule=botify datamodule.path={run_dir}")
+    lines = [("next", command) for command in following if config.write_logs]
+    show_lines([("simulated", speed), ("run folder", str(run_dir)), *lines])
 
 
 def play(

@@ -34,6 +34,8 @@ from segue.verdicts.abtest.verdict import verdict
 SMALL_EFFECTS = (1, 3, 5)
 """Effects, in percent, for which the number of users needed is reported."""
 
+_Groups = tuple[GroupSummary, GroupSummary]
+
 
 def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None = None) -> Analysis:
     """Compare every treatment with the control.
@@ -109,11 +111,9 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
 
 
 def _check_arms(users: Users, counts: list[int]) -> None:
-    """Refuse an arm with fewer than two users."""
     others = [arm for arm, count in zip(users.arms, counts, strict=True) if count > 1]
-    for arm, count in zip(users.arms, counts, strict=True):
-        if count > 1:
-            continue
+    for arm in (one for one in users.arms if one not in others):
+        count = counts[users.arms.index(arm)]
         num_cut_off = count_unfinished(users)[arm]
         finished = f" with a finished session ({num_cut_off:,} have no `last`; unfinished=keep counts them)"
         without = f"; arms=[{','.join(others)}] compares the others" if users.arms[0] in others[:-1] else ""
@@ -137,13 +137,7 @@ def _check_pre_period(users: Users, pre_period: Users) -> None:
         raise InputError("pre has no user of the experiment; give logs of the same users from before the experiment")
 
 
-def _effect(
-    treatment: str,
-    metric: str,
-    groups: tuple[GroupSummary, GroupSummary],
-    decision: Decision,
-    settings: AnalysisSettings,
-) -> Effect:
+def _effect(treatment: str, metric: str, groups: _Groups, decision: Decision, settings: AnalysisSettings) -> Effect:
     control, treated = groups
     sheet = welch(control, treated, settings.alpha, 1.0 if metric in IN_POINTS else None)
     relative = difference(metric, control, treated, decision.alpha)
@@ -161,8 +155,6 @@ def _effect(
     return Effect(
         treatment=treatment,
         metric=metric,
-        family=decision.family,
-        margin=decision.margin,
         unit=unit_of(metric),
         decision=_word(metric, decision, groups, relative),
         control_users=control.num,
@@ -171,18 +163,15 @@ def _effect(
         treatment_mean=treated.mean,
         significant=bool(sheet.p_value < settings.alpha),
         level=1 - decision.alpha,
-        tested=decision.tested,
-        holm_p_value=decision.holm_p_value,
         holm_significant=decision.significant,
         relative=relative,
+        **{name: getattr(decision, name) for name in ("family", "margin", "tested", "holm_p_value")},
         **vars(sheet),
         **more,
     )
 
 
-def _word(
-    metric: str, decision: Decision, samples: tuple[GroupSummary, GroupSummary], effect: PercentDifference
-) -> str:
+def _word(metric: str, decision: Decision, groups: _Groups, effect: PercentDifference) -> str:
     sign = -1 if metric in LOWER_IS_BETTER else 1
     if np.isnan(effect.p_value):  # no value varies: a guardrail can still be far beyond its margin
         is_broken = decision.family == "guardrail" and sign * effect.effect_percent < -decision.margin
@@ -194,7 +183,7 @@ def _word(
         return "not tested"
     if not decision.significant:
         return "not significant"
-    return "better" if is_better(metric, samples[0].mean, samples[1].mean) else "worse"
+    return "better" if is_better(metric, *(group.mean for group in groups)) else "worse"
 
 
 def methods(analysis: Analysis, treatment: str) -> list[Method]:
@@ -215,21 +204,18 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
     def corrected(one: PercentDifference) -> PercentDifference:
         return replace(one, p_value=float(np.minimum(factor * one.p_value, 1.0)))
 
-    def with_effect(bounds: PercentDifference) -> PercentDifference:
-        return replace(bounds, effect_percent=effect.effect_percent)
-
-    p_value = effect.p_value if np.isnan(effect.holm_p_value) else effect.holm_p_value
+    value, p_value = effect.effect_percent, effect.p_value if np.isnan(effect.holm_p_value) else effect.holm_p_value
     uncorrected = ", and it has no correction for several treatments" * (len(analysis.users.arms) > 2)
     first, *others = (
         (
             "mean of users",
-            replace(with_effect(effect.relative), p_value=p_value),
+            replace(effect.relative, effect_percent=value, p_value=p_value),
             "the verdict: the difference of the user means with Fieller's interval, which accounts for the "
             "uncertainty of the control mean",
         ),
         (
             "the sheet",
-            PercentDifference(**{name: getattr(effect, name) for name in vars(effect.relative)}),
+            PercentDifference(value, effect.lower_percent, effect.upper_percent, effect.p_value),
             "the interval of the sheet of 2023 (Welch), which treats the control mean as a constant: it is too "
             f"narrow if there is an effect{uncorrected}",
         ),
@@ -247,13 +233,13 @@ def methods(analysis: Analysis, treatment: str) -> list[Method]:
         ),
         (
             "bootstrap",
-            with_effect(effect.bootstrap),
+            replace(effect.bootstrap, effect_percent=value),
             f"{settings.bootstrap_rounds:,} rounds over users; it makes no assumption about the distribution of the "
             "values",
         ),
         (
             "always valid",
-            with_effect(effect.always_valid),
+            replace(effect.always_valid, effect_percent=value),
             "stays valid if the test is analysed repeatedly while it runs (mixture sequential test)",
         ),
         (

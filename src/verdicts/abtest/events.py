@@ -25,6 +25,8 @@ from segue.settings import Setting
 Lines = dict[str, Any]
 """Lines of a log as columns: an array for each field."""
 
+_Begins = Bool[np.ndarray, "e"]
+
 _KEYS = {
     **dict.fromkeys(("timestamp", "user", "track", "recommendation", "time", "latency", "propensity"), "JSON"),
     **dict.fromkeys(("message", "fallback", "experiments", "release"), "VARCHAR"),
@@ -37,8 +39,7 @@ _READ = f"""read_json($files, format = 'newline_delimited', columns = {_KEYS}, i
 
 
 def _whole(key: str) -> str:
-    text = f"{key}::VARCHAR"
-    return f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,19}}') THEN TRY_CAST({text} AS BIGINT) END"
+    return f"CASE WHEN regexp_full_match({key}::VARCHAR, '-?[0-9]{{1,19}}') THEN TRY_CAST({key}::VARCHAR AS BIGINT) END"
 
 
 def _number(key: str) -> str:
@@ -109,15 +110,8 @@ class EventLines:
 
 
 MaxRejected = Annotated[float, Setting("accepted share of lines that are not events", least=0, most=1)]
-GapMinutes = Annotated[
-    float,
-    Setting(
-        "longest pause in a session; it ends at a last event, or before a longer pause",
-        above=0,
-        most=1e9,
-        hint="30 is usual",
-    ),
-]
+_GAP = "longest pause in a session; it ends at a last event, or before a longer pause"
+GapMinutes = Annotated[float, Setting(_GAP, above=0, most=1e9, hint="30 is usual")]
 """Settings of everything that reads a log."""
 
 
@@ -160,21 +154,17 @@ def read_events(
             query = f"SELECT count(*) FROM (SELECT 1 FROM {_READ} WHERE {needs[0]} IS NOT NULL LIMIT 1)"
             if database.execute(query, names).fetchone() == (0,):
                 raise InputError(f"{where}: {needs[1]}")
-        database.execute(
-            f"""
+        query = f"""
             CREATE TABLE lines AS
             SELECT *, NOT ({" OR ".join(fault for fault, _ in faults)}) AS is_event
-            FROM (SELECT {wanted}, (hash(filename) >> 32)::UINTEGER AS file FROM {_READ})""",
-            names,
-        )
+            FROM (SELECT {wanted}, (hash(filename) >> 32)::UINTEGER AS file FROM {_READ})"""
+        database.execute(query, names)
     except duckdb.Error as error:
         raise InputError(f"{where}: cannot read the logs: {' '.join(str(error).split())[:300]}") from None
     counts = database.execute("SELECT file, min(rowid), count(*), count(*) FILTER (NOT is_event) FROM lines GROUP BY 1")
     of_files = {file: tuple(others) for file, *others in counts.fetchall()}
-    named = database.execute(
-        "SELECT (hash(path) >> 32)::UINTEGER, path FROM (SELECT unnest($paths) AS path)",
-        {"paths": list(map(str, files))},
-    ).fetchall()
+    query = "SELECT (hash(path) >> 32)::UINTEGER, path FROM (SELECT unnest($paths) AS path)"
+    named = database.execute(query, {"paths": list(map(str, files))}).fetchall()
     lines = EventLines(
         num=sum(num for _, num, _ in of_files.values()),
         num_rejected=sum(num for *_, num in of_files.values()),
@@ -219,16 +209,13 @@ def json_object(text: str) -> dict[str, Any]:
 
 def changes(*columns: Any) -> Any:
     """Whether each line differs from the line before it in any of the columns; the first line does."""
-    changed = np.zeros(len(columns[0]), bool)
-    changed[:1] = True
+    changed = np.arange(len(columns[0])) == 0
     for column in columns:
         changed[1:] |= column[1:] != column[:-1]
     return changed
 
 
-def cut_sessions(
-    lines: Lines, gap_minutes: float, policy: str = "separate"
-) -> tuple[Lines, Bool[np.ndarray, "e"], int]:
+def cut_sessions(lines: Lines, gap_minutes: float, policy: str = "separate") -> tuple[Lines, _Begins, int]:
     """Cut the lines of each user into sessions: after each `last`, and before a `next` that comes after a long pause.
 
     A `last` ends the session before it, whenever it comes.

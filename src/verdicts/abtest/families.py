@@ -7,7 +7,6 @@ each is tested against its margin, always.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import nan
 
 import numpy as np
 
@@ -95,9 +94,9 @@ def decide(p_values: Mapping[Key, float], settings: AnalysisSettings) -> dict[Ke
         for key, opened, p_value, level in zip(keys, is_open, corrected, levels, strict=True):
             decisions[key] = Decision(
                 family=family,
-                margin=settings.guardrails[key[1]] or nan if family == "guardrail" else nan,
+                margin=settings.guardrails[key[1]] or np.nan if family == "guardrail" else np.nan,
                 tested=opened and bool(np.isfinite(p_values[key])),
-                holm_p_value=p_value if opened else nan,
+                holm_p_value=p_value if opened else np.nan,
                 significant=opened and p_value < settings.alpha,
                 alpha=level if opened else settings.alpha,
             )

@@ -84,15 +84,12 @@ def read_users(
         if not texts:
             raise InputError(f"{where}: no line is an event; name the logs of serve.py or simulate.py")
         name, arm_of_text = ("", dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
+        named = f"experiment {name} in {where}"
         in_log = sorted(set(arm_of_text.values()), key=lambda arm: (arm != "C", len(arm), arm))
         if len(in_log) < 2 and not any_arms:
-            raise InputError(
-                f"experiment {name} in {where} has only one arm ({in_log[0]}); a comparison needs two arms"
-            )
+            raise InputError(f"{named} has only one arm ({in_log[0]}); a comparison needs two arms")
         if in_log[0] != "C":
-            raise InputError(
-                f"experiment {name} in {where} has no control arm C, only {', '.join(in_log)}; name the control C"
-            )
+            raise InputError(f"{named} has no control arm C, only {', '.join(in_log)}; name the control C")
         if missing := [arm for arm in arms or () if arm not in in_log]:
             raise InputError(f"arm {missing[0]} of arms= is not in {where}; it has {', '.join(in_log)}")
         compared = [arm for arm in in_log if arms is None or arm in arms]
@@ -105,7 +102,6 @@ def read_users(
         "lines_of_other_arms": int((lines["arm"] == len(compared)).sum()),
     }
     sessions, exposed, faults = _sessions_of(lines, len(compared), interleaved, session_gap_minutes)
-    counted = sessions if unfinished == "keep" else sessions.where(sessions.is_finished)
     return Users(
         experiment=name,
         arms=compared,
@@ -116,7 +112,7 @@ def read_users(
         first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
         last_ms=int(lines["timestamp"].max(initial=0)),
         num_events=found.num - num_guests,
-        **sums_of_users(counted),
+        **sums_of_users(sessions if unfinished == "keep" else sessions.where(sessions.is_finished)),
     )
 
 
@@ -140,7 +136,6 @@ def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, 
 
 
 def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, int]) -> Lines:
-    """The lines of the experiment, sorted by user and time."""
     database.execute("CREATE TABLE arms (experiments VARCHAR, arm USMALLINT)")
     database.executemany("INSERT INTO arms VALUES (?, ?)", list(arm_of_text.items()))
     found = database.execute(
@@ -203,8 +198,7 @@ def _sessions_of(
 def _duplicates(lines: Lines) -> Any:
     """Whether each line repeats an earlier one; only lines of one user in one millisecond are compared."""
     names = ("user_id", "timestamp", "is_last", "track", "time", "latency", "recommendation")
-    is_tie = ~changes(lines["user_id"], lines["timestamp"])
-    ties = np.flatnonzero(is_tie | np.append(is_tie[1:], False))
-    is_duplicate = np.zeros(len(is_tie), bool)
+    is_duplicate = ~changes(lines["user_id"], lines["timestamp"])
+    ties = np.flatnonzero(is_duplicate | np.append(is_duplicate[1:], False))  # which has all that can be duplicates
     is_duplicate[ties] = pd.DataFrame({name: lines[name][ties] for name in names}).duplicated()
     return is_duplicate

@@ -36,7 +36,7 @@ def draw(analysis: Analysis, path: Path) -> None:
         draw_panel(analysis, figure.add_subplot(grid[row, 1]))
     rows = users_table(analysis).rows
     users = "; ".join(f"{arm} {count}, {share} (planned {planned})" for arm, planned, share, count, *_ in rows)
-    verdicts = [f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items()]
+    verdicts = (f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items())
     above = [analysis.title, f"Users: {users}", split_sentence(analysis), *verdicts]
     below = ["What could be wrong", *(f"– {line}" for line in doubts(analysis))]
     for lines, place, side in ((above, 0.88 + 0.2 / height, "bottom"), (below, 0.11 - 0.8 / height, "top")):
@@ -61,8 +61,8 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
             interval(axis, place, value, (bounds.lower_percent, bounds.upper_percent), colour, is_clear=is_clear)
             margin = effect.margin if effect.metric in LOWER_IS_BETTER else -effect.margin
             axis.plot(margin, place, "|", color=palette.RED, ms=14, mew=2)  # nothing where it is NaN
-            at: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
-            axis.annotate(f"{value:+.1f}", (value, place), fontsize=8, color=colour, **at)
+            above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+            axis.annotate(f"{value:+.1f}", (value, place), fontsize=8, color=colour, **above)
     for number, treatment in enumerate(treatments, start=1):
         axis.plot([], [], "o-", color=_colour(number), label=plain(treatment))
     if "guardrail" in families.values():
@@ -70,10 +70,9 @@ def _draw_effects(analysis: Analysis, axis: "Axes") -> None:
     axis.axvline(0, color="#888888", lw=1)
     axis.set_yticks(-np.arange(len(families)), [f"{words(name)}\n({family})" for name, family in families.items()])
     axis.set_ylim(-len(families) + 0.4, 0.6)
-    level = f"{100 * (1 - analysis.settings.alpha):g} %, higher in families"
     axis.set_xlabel(
-        f"effect in % of the mean of {control}, with its interval ({level});\n"
-        "filled: significant, or a guardrail that holds or is broken"
+        f"effect in % of the mean of {control}, with its interval ({100 * (1 - analysis.settings.alpha):g} %, higher "
+        "in families);\nfilled: significant, or a guardrail that holds or is broken"
     )
     tidy(axis, hide=("top", "right", "left"), grid="x", size=None)
     axis.legend(frameon=False, loc="best")

@@ -1,7 +1,6 @@
 """The plan of an A/B test: how many users and days it needs, from a log of the past. D days."""
 
 from dataclasses import asdict, dataclass
-from math import nan
 from pathlib import Path
 from typing import Annotated
 
@@ -27,8 +26,11 @@ LONGEST_DAYS = 365
 EFFECTS = (1, 2, 5, 10, 20)
 """Effects, in percent, that every plan has beside the one that is asked for."""
 
+_Days = Float64[np.ndarray, "D"]
+_HINT = "5 plans a test that detects an effect of 5 %"
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Need:
     """What a test needs to detect an effect.
 
@@ -78,13 +80,7 @@ def make_plan(
     settings: AnalysisSettings,
     *,
     plan: Annotated[
-        float,
-        Setting(
-            "effect in percent that a planned test must detect",
-            above=0,
-            most=1000,
-            hint="5 plans a test that detects an effect of 5 %",
-        ),
+        float, Setting("effect in percent that a planned test must detect", above=0, most=1000, hint=_HINT)
     ],
 ) -> Plan:
     """Plan a test on the traffic of a log of the past.
@@ -115,11 +111,10 @@ def make_plan(
             "of them; a plan needs a log of the past with users who differ"
         )
     middle = (log_days - 1) // 2
-    growth = float(users[-1] - users[middle]) / (log_days - 1 - middle) if log_days > 1 else nan
+    growth = float(users[-1] - users[middle]) / (log_days - 1 - middle) if log_days > 1 else np.nan
     later = np.arange(log_days + 1, LONGEST_DAYS + 1)
-    slope = 0.0  # of the variance over 1 / days
-    if log_days > 1:
-        slope = max(np.polyfit(1 / np.arange(1, log_days + 1), variances, 1)[0], 0.0)
+    # the variance is a line over 1 / days
+    slope = max(np.polyfit(1 / np.arange(1, log_days + 1), variances, 1)[0], 0.0) if log_days > 1 else 0.0
     of_later = np.maximum(variances[-1] - slope * (1 / log_days - 1 / later), 0.1 * variances[-1])
     expected_users = np.append(users, users[-1] + growth * (later - log_days))[:LONGEST_DAYS]
     expected_variance = np.append(variances, of_later)[:LONGEST_DAYS]
@@ -131,14 +126,8 @@ def make_plan(
         needed = expected_variance * (detectable / effect) ** 2
         enough = np.flatnonzero(expected_users >= needed)  # NaN, of a log of one day, is not enough
         days = int(enough[0]) + 1 if len(enough) else None
-        needs.append(
-            Need(
-                effect_percent=effect,
-                users=int(np.ceil(needed[(days or log_days) - 1])),
-                days=days,
-                is_extrapolated=days is None or days > log_days,
-            )
-        )
+        num_users = int(np.ceil(needed[(days or log_days) - 1]))
+        needs.append(Need(effect, num_users, days, is_extrapolated=days is None or days > log_days))
     return Plan(
         metric=settings.primary,
         effect_percent=plan,
@@ -152,9 +141,7 @@ def make_plan(
     )
 
 
-def _by_day(
-    past: Users, metric: str, log_days: int
-) -> tuple[float, Float64[np.ndarray, "D"], Float64[np.ndarray, "D"]]:
+def _by_day(past: Users, metric: str, log_days: int) -> tuple[float, _Days, _Days]:
     """Mean of the user values, their variance until the end of each day, and the number of users until then."""
     sessions, variances, users, mean = past.counted, np.zeros(log_days), np.zeros(log_days), 0.0
     for day in range(log_days):
@@ -183,9 +170,7 @@ def sentence(plan: Plan) -> str:
 
 def plan_table(plan: Plan) -> Table:
     """How many users and days each effect needs."""
-    rows = [
-        [f"{one.effect_percent:g}", f"{one.users:,}", "–" if one.days is None else f"{one.days}"] for one in plan.needs
-    ]
+    rows = [[f"{one.effect_percent:g}", f"{one.users:,}", str(one.days or "–")] for one in plan.needs]
     columns = ["effect in %", "users in all arms", "days"]
     return Table(title=f"Plan for {words(plan.metric)}", columns=columns, rows=rows, align="rrr")
 
@@ -206,9 +191,8 @@ def explain(plan: Plan) -> list[str]:
     """What the plan assumes, a line each."""
     traffic = f"{plan.users_by_day[0]:,} users on the first day, {plan.users_by_day[-1]:,} until the end"
     growth = "" if np.isnan(plan.new_users_a_day) else f"; {plan.new_users_a_day:,.0f} new users a day after it"
-    days = f"{plan.log_days} day{'s' * (plan.log_days != 1)}"
     return [
-        f"The log covers {days}: {traffic}{growth}.",
+        f"The log covers {plan.log_days} day{'s' * (plan.log_days != 1)}: {traffic}{growth}.",
         f"Shares of the arms: {', '.join(f'{share:.1%}' for share in plan.shares)}.",
         "–: the log does not say when there are so many users, or it takes more than a year.",
         "The test must run for whole weeks if weekdays differ.",

@@ -1,7 +1,7 @@
 """The report of an A/B test: what is printed, `abtest.json`, `abtest.md`, `abtest.html` and `abtest.png`."""
 
-import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.text import Text
@@ -14,7 +14,7 @@ from segue.statistics.intervals import PercentDifference
 from segue.verdicts.abtest.metrics import IN_POINTS, unit_of
 from segue.verdicts.abtest.picture import draw
 from segue.verdicts.abtest.result import Analysis, Effect
-from segue.verdicts.abtest.slices import LEAST_USERS
+from segue.verdicts.abtest.slices import LEAST_USERS, Slice
 from segue.verdicts.abtest.verdict import doubts, split_sentence, users_table
 
 FILES = ("abtest.md", "abtest.html", "abtest.png", "abtest.json")
@@ -30,15 +30,8 @@ def write_report(analysis: Analysis, folder: Path, provenance: Mapping[str, str]
         folder: where the files go; created if missing.
         provenance: command, commit and versions, by name.
     """
-    writing.write_report(
-        folder,
-        "abtest",
-        analysis.record(),
-        provenance,
-        blocks=blocks(analysis),
-        draw=lambda path: draw(analysis, path),
-        title=analysis.title,
-    )
+    text, drawn, title = blocks(analysis), partial(draw, analysis), analysis.title
+    writing.write_report(folder, "abtest", analysis.record(), provenance, blocks=text, draw=drawn, title=title)
 
 
 def blocks(analysis: Analysis) -> list[str]:
@@ -76,14 +69,14 @@ def effects_table(analysis: Analysis, *, in_colour: bool) -> Table:
         analysis: the result.
         in_colour: whether the terminal has colours.
     """
-    notes = [f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items()]
+    verdicts = [f"{arm}: {verdict}" for arm, verdict in analysis.verdicts.items()]
     legend = "green: better, or the guardrail holds; red: worse, or broken; bold: the primary metric"
     return Table(
         title=analysis.title,
         columns=["arm", "metric", "control", "treatment", "effect in %\n[interval]", "decision\np"],
         rows=[_printed(analysis, effect) for effect in analysis.effects],
         align="llRRRR",
-        notes=[*notes, *[legend] * in_colour],
+        notes=[*verdicts, *[legend] * in_colour],
         look="lines",
     )
 
@@ -98,9 +91,7 @@ def _printed(analysis: Analysis, effect: Effect) -> list[Cell]:
         plain(effect.control_mean),
         plain(effect.treatment_mean),
         Text("–") if effect.decision == "no test" else shown.append(f"\n{_bounds(effect.relative, '+.1f')}"),
-        styled(effect.decision, colour).append(
-            f"\n{p_equals(effect.holm_p_value)}" if math.isfinite(effect.holm_p_value) else ""
-        ),
+        styled(effect.decision, colour).append(f"\n{p_equals(effect.holm_p_value)}" * effect.tested),
     ]
 
 
@@ -123,7 +114,7 @@ def _margin(effect: Effect, name: str) -> str:
     return f"{name}, margin {effect.margin:g} {effect.unit}" if effect.family == "guardrail" else ""
 
 
-def _bounds(one: PercentDifference, form: str) -> str:
+def _bounds(one: PercentDifference | Slice, form: str) -> str:
     return interval(one.lower_percent, one.upper_percent, form)
 
 
@@ -135,37 +126,27 @@ def methods_table(analysis: Analysis, form: str) -> Table:
         form: format of the effects.
     """
     metric = analysis.settings.primary
-    return Table(
-        title=f"{words(metric).capitalize()} by other methods",
-        columns=["arm", "method", f"effect in {unit_of(metric)}", "interval", "p"],
-        rows=[
-            [treatment, row.method, number(row.effect_percent, form), _bounds(row, form), p_value(row.p_value)]
-            for treatment, methods in analysis.methods.items()
-            for row in methods
-        ],
-        align="llRRR",
-    )
+    title = f"{words(metric).capitalize()} by other methods"
+    columns = ["arm", "method", f"effect in {unit_of(metric)}", "interval", "p"]
+    rows = [
+        [treatment, row.method, number(row.effect_percent, form), _bounds(row, form), p_value(row.p_value)]
+        for treatment, methods in analysis.methods.items()
+        for row in methods
+    ]
+    return Table(title=title, columns=columns, rows=rows, align="llRRR")
 
 
 def _slices(analysis: Analysis) -> list[str]:
-    """The primary metric by day and by segment."""
     metric = analysis.settings.primary
-    table = Table(
-        columns=[
-            *("arm", "split by", "part", "control users", "treatment users"),
-            *(f"effect in {unit_of(metric)}", "interval", "p"),
-        ],
-        rows=[
-            [
-                *(one.treatment, one.split, one.part, f"{one.control_users:,}", f"{one.treatment_users:,}"),
-                number(one.effect_percent, "+.2f"),
-                interval(one.lower_percent, one.upper_percent, "+.2f"),
-                p_value(one.holm_p_value),
-            ]
-            for one in analysis.slices
-        ],
-        align="lllrrrrr",
-    )
+    users, effect = ("control users", "treatment users"), (f"effect in {unit_of(metric)}", "interval", "p")
+    rows = [
+        [
+            *(one.treatment, one.split, one.part, f"{one.control_users:,}", f"{one.treatment_users:,}"),
+            *(number(one.effect_percent, "+.2f"), _bounds(one, "+.2f"), p_value(one.holm_p_value)),
+        ]
+        for one in analysis.slices
+    ]
+    table = Table(columns=["arm", "split by", "part", *users, *effect], rows=rows, align="lllrrrrr")
     family = (
         "Each split is a family of its own: p is corrected for its tests (Holm), and the intervals agree with it. "
         f"Parts with fewer than {LEAST_USERS} users in an arm are left out."
@@ -175,8 +156,7 @@ def _slices(analysis: Analysis) -> list[str]:
         f"points {_bounds(one, '+.1f')} ({p_equals(one.p_value)})."
         for arm, one in analysis.changes.items()
     ]
-    title = f"## {words(metric).capitalize()} by day and by segment"
-    return [title, table.markdown(), bullets([family, *changed])]
+    return [f"## {words(metric).capitalize()} by day and by segment", table.markdown(), bullets([family, *changed])]
 
 
 def explain_columns(analysis: Analysis) -> dict[str, str]:
@@ -192,9 +172,8 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
     families = [one.family for one in effects if one.decision != "no test"]
     counts = ", ".join(f"{families.count(family)} {family}" for family in dict.fromkeys(families))
     points = "; for fallback percent in percentage points" * any(one.metric in IN_POINTS for one in effects)
-    margins = ", and the margin of a guardrail exactly if that holds" * any(
-        one.family == "guardrail" for one in effects
-    )
+    has_guardrail = any(one.family == "guardrail" for one in effects)
+    margins = ", and the margin of a guardrail exactly if that holds" * has_guardrail
     decisions = {
         "better or worse": f"the effect is significant, p is below {settings.alpha:g}.",
         "not significant": f"p is {settings.alpha:g} or more.",
@@ -205,6 +184,7 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         "no test": "all values are equal.",
     }
     used = {one.decision for one in effects}
+    decided = [f"{name}: {meaning}" for name, meaning in decisions.items() if used & set(name.split(" or "))]
     return {
         "arm": f"the treatment. Each row compares it with the control, {control}.",
         "metric": f"one value per user. {words(settings.primary).capitalize()} is the primary metric: the verdict is "
@@ -216,9 +196,7 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
         "uncertainty of the control mean. In a family of several tests its level is higher. It excludes 0 exactly if "
         f"the effect is significant{margins}.",
         "p": f"p-value of the test, corrected for the tests of its family (Holm): {counts}.",
-        "decision": " ".join(
-            f"{name}: {meaning}" for name, meaning in decisions.items() if used & set(name.split(" or "))
-        ),
+        "decision": " ".join(decided),
     }
 
 
@@ -232,14 +210,15 @@ def details(analysis: Analysis) -> list[str]:
         A list of sentences.
     """
     users, settings = analysis.users, analysis.settings
-    lines = [f"{int(users.sessions.sum()):,} sessions, {users.num_events:,} events. The user is the unit of analysis."]
-    for treatment in users.arms[1:]:
-        effect = analysis.effect(treatment, settings.primary)
-        if effect.users_needed:
-            needed = ", ".join(f"{number:,} for {percent} %" for percent, number in effect.users_needed.items())
-            lines.append(
-                f"{treatment}, {words(settings.primary)}: with these users, an effect of "
-                f"{effect.minimal_detectable_percent:.1f} % is detected with probability {settings.power:g} (power). "
-                f"Users needed in both arms together: {needed}."
-            )
-    return lines
+    effects = [analysis.effect(treatment, settings.primary) for treatment in users.arms[1:]]
+    return [
+        f"{int(users.sessions.sum()):,} sessions, {users.num_events:,} events. The user is the unit of analysis.",
+        *(
+            f"{one.treatment}, {words(one.metric)}: with these users, an effect of "
+            f"{one.minimal_detectable_percent:.1f} % is detected with probability {settings.power:g} (power). "
+            "Users needed in both arms together: "
+            f"{', '.join(f'{count:,} for {percent} %' for percent, count in one.users_needed.items())}."
+            for one in effects
+            if one.users_needed
+        ),
+    ]

@@ -88,11 +88,11 @@ class Effect(PercentDifference):
         """The effect as plain values, as in `abtest.json`: names of an interval begin with that of its method."""
         found: dict[str, Any] = {"better": is_better(self.metric, self.control_mean, self.treatment_mean)}
         for name, value in vars(self).items():
-            if not isinstance(value, PercentDifference):
+            if isinstance(value, PercentDifference):
+                known = vars(value) if name in ("ratio", "cuped") else ("lower_percent", "upper_percent")
+                found |= {f"{name}_{key}": getattr(value, key) for key in known}
+            else:
                 found[name] = value
-                continue
-            known = vars(value) if name in ("ratio", "cuped") else ("lower_percent", "upper_percent")
-            found |= {f"{name}_{key}": getattr(value, key) for key in known}
         return found
 
 

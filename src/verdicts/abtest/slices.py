@@ -76,10 +76,8 @@ def slices(users: Users, metric: str, alpha: float, pre_period: Users | None) ->
     }
     found = []
     for split, parts in splits.items():
-        held = {part: mask for part, mask in parts.items() if mask.any()}
-        if len(held) > 1:
-            rows = _compare(users, metric, alpha, split, held)
-            found += rows if len({row.part for row in rows}) > 1 else []  # one part alone is no split
+        rows = _compare(users, metric, alpha, split, parts)
+        found += rows if len({row.part for row in rows}) > 1 else []  # one part alone is no split
     return found
 
 
@@ -167,7 +165,7 @@ def _compare(users: Users, metric: str, alpha: float, split: str, parts: Mapping
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Unfinished:
     """Unfinished sessions of one treatment, compared with the control.
 
@@ -187,8 +185,8 @@ class Unfinished:
 
 def count_unfinished(users: Users) -> dict[str, int]:
     """Number of unfinished sessions of each arm, by its name."""
-    each = users.each
-    return {arm: int((~each.is_finished & (each.arm_of == n)).sum()) for n, arm in enumerate(users.arms)}
+    counts = np.bincount(users.each.arm_of[~users.each.is_finished], minlength=len(users.arms))
+    return dict(zip(users.arms, counts.tolist(), strict=True))
 
 
 def compare_unfinished(users: Users, metric: str, number: int, alpha: float) -> Unfinished:
@@ -218,9 +216,4 @@ def compare_unfinished(users: Users, metric: str, number: int, alpha: float) -> 
         for sessions in (each, each.extended(0), each.extended(number))
     )
     low, high = sorted(extremes, key=lambda one: one.effect_percent)
-    return Unfinished(
-        p_value=welch(shares[0], shares[1], alpha).p_value,
-        kept=kept,
-        lower_percent=low.lower_percent,
-        upper_percent=high.upper_percent,
-    )
+    return Unfinished(welch(shares[0], shares[1], alpha).p_value, kept, low.lower_percent, high.upper_percent)

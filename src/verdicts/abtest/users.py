@@ -147,9 +147,9 @@ def sums_of_users(sessions: Sessions) -> dict[str, Any]:
         Arrays of shape `[U]`, by the name of the field; users without a session have no row.
     """
     first = np.flatnonzero(sessions.is_first)
-    found = {name: getattr(sessions, name)[first] for name in ("user_ids", "arm_of")}
-    found["sessions"] = np.diff(first, append=len(sessions))
-    for name in ("tracks", "time", "latency_ms", "fallbacks"):
-        values = getattr(sessions, name)
-        found[name] = np.add.reduceat(values, first) if len(first) else values
-    return found
+    sums = {name: getattr(sessions, name) for name in ("tracks", "time", "latency_ms", "fallbacks")}
+    return {
+        **{name: getattr(sessions, name)[first] for name in ("user_ids", "arm_of")},
+        "sessions": np.diff(first, append=len(sessions)),
+        **{name: np.add.reduceat(values, first) if len(first) else values for name, values in sums.items()},
+    }

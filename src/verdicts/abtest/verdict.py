@@ -166,10 +166,10 @@ def doubts(analysis: Analysis) -> list[str]:
 
 
 def _split(analysis: Analysis) -> list[str]:
-    arms, exposed = analysis.users.arms, analysis.users.exposed
-    smallest = arms[1 + int(np.argmin(exposed[1:]))]
+    arms = analysis.users.arms
+    smallest = arms[1 + int(np.argmin(analysis.users.exposed[1:]))]
     others = ",".join(arm for arm in arms if arm != smallest)
-    remedy = f" If {smallest} is no part of the test, leave it out: arms=[{others}]." if len(arms) > 2 else ""
+    remedy = f" If {smallest} is no part of the test, leave it out: arms=[{others}]." * (len(arms) > 2)
     return [
         "The users are not split as planned: some are probably missing in one arm, and the means are not comparable. "
         f"Find the cause before you use the numbers.{remedy}"
@@ -180,10 +180,8 @@ def _unfinished(analysis: Analysis) -> list[str]:
     users, counts = analysis.users, count_unfinished(analysis.users)
     if not any(counts.values()):
         return []
-    in_log = np.bincount(users.each.arm_of, minlength=len(users.arms))
-    shares = ", ".join(
-        f"{arm} {count:,} of {total:,}" for (arm, count), total in zip(counts.items(), in_log, strict=True)
-    )
+    in_log = zip(counts.items(), np.bincount(users.each.arm_of, minlength=len(users.arms)), strict=True)
+    shares = ", ".join(f"{arm} {count:,} of {total:,}" for (arm, count), total in in_log)
     tests = ", ".join(f"{arm}: {p_equals(one.p_value)}" for arm, one in analysis.unfinished.items())
     differ = any(one.p_value < SRM_ALPHA for one in analysis.unfinished.values())
     return [
@@ -214,8 +212,7 @@ def _other_methods(analysis: Analysis, treatment: str) -> list[str]:
 
 
 def _length(analysis: Analysis) -> list[str]:
-    users = analysis.users
-    length_ms = users.last_ms - users.first_ms
+    users, length_ms = analysis.users, analysis.users.last_ms - analysis.users.first_ms
     busy = np.unique((users.each.started_ms - users.first_ms) // DAY_MS)
     num_days = int(busy.max(initial=-1)) + 1  # without the last day, which may have only ends of sessions
     idle = (

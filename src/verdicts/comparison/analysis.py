@@ -8,8 +8,7 @@ nothing. R runs of a set-up, Q test queries, G test sessions.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
-from math import inf, nan
+from itertools import combinations, groupby
 from typing import Annotated, Literal
 
 import numpy as np
@@ -30,6 +29,8 @@ QUERY = ("session", "previous", "following")
 TESTED = tuple(ACCURACY)
 """The metrics with one value per query, which two set-ups can be tested on. Those of BY_NEWNESS are
 tested too, where the test queries have new tracks."""
+
+_Scores = dict[str, QueryScores]
 
 ESTIMATES = ("estimate/first_step_dr", "estimate/session_snips")
 """What `abtest.py candidate=run:<id>` estimated of a run."""
@@ -92,7 +93,7 @@ class Setup:
 
     def mean(self, metric: str) -> float:
         """Mean of a metric over its runs; NaN if it is not known."""
-        return self.means[metric].mean if metric in self.means else nan
+        return self.means[metric].mean if metric in self.means else np.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,7 @@ class Comparison:
     def best_run(self, setup: Setup) -> Run:
         """The run of a set-up with the best value of `select`."""
         sign = 1 if self.mode == "max" else -1
-        return max(setup.runs, key=lambda run: sign * run.metrics.get(self.select, -sign * inf))
+        return max(setup.runs, key=lambda run: sign * run.metrics.get(self.select, -sign * np.inf))
 
     @property
     def winner(self) -> Run:
@@ -195,7 +196,7 @@ def choose_metric(names: Sequence[str], runs: Sequence[Run]) -> tuple[str, list[
     """
     notes: list[str] = []
     for name in names[:-1]:
-        num_without = sum(not np.isfinite(run.metrics.get(name, nan)) for run in runs)
+        num_without = sum(not np.isfinite(run.metrics.get(name, np.nan)) for run in runs)
         if num_without == 0 and (name != VAL_TIME or _is_paired(runs)):
             return name, notes
         if num_without == 0:
@@ -240,10 +241,12 @@ def compare(
     _check_select(select, mode, known, len(runs))
     has_listeners = any(name.startswith("online/") for name in known)
     more = [*sorted(name for name in known if re.fullmatch("ab/.*_effect_percent", name)), *ESTIMATES]
+    # nothing is wrong where no run has these: the logs allow no estimate, or have no world or no new tracks
+    optional = ("offline/", "estimate/") if has_listeners else ("offline/", "estimate/", "online/")
     requested = [
         name
         for name in dict.fromkeys([select, *metrics, *more])
-        if name in known or not _may_be_missing(name, has_listeners=has_listeners)
+        if name in known or not (name.startswith(optional) or name.removeprefix("test/") in BY_NEWNESS)
     ]
     shown = tuple(name for name in requested if name in known)
     sign = -1 if mode == "max" else 1  # the best first, equal ones by name, those without the metric last
@@ -281,9 +284,8 @@ def _check_select(select: str, mode: str, known: Iterable[str], num_runs: int) -
         "offline/": "estimated from the test logs; only validation chooses the best set-up; use select=val/<metric>",
         TIME: f"of the listeners whose time is reported; other listeners choose the best set-up; use select={VAL_TIME}",
     }
-    for start, reason in others.items():
-        if select.startswith(start):
-            raise InputError(f"select={select} is {reason}")
+    if reason := next((reason for start, reason in others.items() if select.startswith(start)), None):
+        raise InputError(f"select={select} is {reason}")
     if direction(select) not in (mode, None):
         raise InputError(f"select={select} mode={mode} chooses the worst set-up; use mode={direction(select)}")
     if select not in known:
@@ -292,33 +294,20 @@ def _check_select(select: str, mode: str, known: Iterable[str], num_runs: int) -
         raise InputError(f"select={select}: none of the {num_runs} runs has this metric; {remedy}")
 
 
-def _may_be_missing(metric: str, *, has_listeners: bool) -> bool:
-    """Whether nothing is wrong where no run has it: the logs allow no estimate, or have no world or no new tracks."""
-    is_of_new_tracks = metric.removeprefix("test/") in BY_NEWNESS
-    return (
-        is_of_new_tracks
-        or metric.startswith(("offline/", "estimate/"))
-        or (metric.startswith("online/") and not has_listeners)
-    )
-
-
 def _setups(runs: Sequence[Run], metrics: Sequence[str], level: float) -> list[Setup]:
-    by_name: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.setup, run.seed, run.run_id)):
-        by_name.setdefault(run.setup, []).append(run)
     found = []
-    for name, own in by_name.items():
-        values = {metric: np.array([run.metrics.get(metric, nan) for run in own], np.float64) for metric in metrics}
+    ordered = sorted(runs, key=lambda run: (run.setup, run.seed, run.run_id))
+    for name, group in groupby(ordered, lambda run: run.setup):
+        own = tuple(group)
+        values = {metric: np.array([run.metrics.get(metric, np.nan) for run in own], np.float64) for metric in metrics}
         means = {metric: MeanInterval.of(one[np.isfinite(one)], level) for metric, one in values.items()}
-        found.append(Setup(name=name, runs=tuple(own), means=means))
+        found.append(Setup(name=name, runs=own, means=means))
     return found
 
 
-def _query_scores(
-    setups: Sequence[Setup], metrics: Sequence[str]
-) -> tuple[dict[str, dict[str, QueryScores]], int, int]:
+def _query_scores(setups: Sequence[Setup], metrics: Sequence[str]) -> tuple[dict[str, _Scores], int, int]:
     """By test metric, the scores of each set-up that has queries; the number of queries and of sessions."""
-    scores: dict[str, dict[str, QueryScores]] = {metric: {} for metric in metrics}
+    scores: dict[str, _Scores] = {metric: {} for metric in metrics}
     frames = [(run, run.queries) for setup in setups for run in setup.with_queries if run.queries is not None]
     if not frames:
         return scores, 0, 0
@@ -338,12 +327,12 @@ def _query_scores(
             if rows:
                 values = np.stack(rows)
                 has_value = np.isfinite(values).all(0)  # the groups of BY_NEWNESS depend on the data alone
-                _, of_group = np.unique(session[has_value], return_inverse=True)
+                of_group = np.unique(session[has_value], return_inverse=True)[1]
                 of_setup[setup.name] = QueryScores.of(values[:, has_value], of_group)
     return scores, len(queries), len(np.unique(session))
 
 
-def _listening_scores(setups: Sequence[Setup]) -> dict[str, QueryScores]:
+def _listening_scores(setups: Sequence[Setup]) -> _Scores:
     """The values of each set-up for a paired test: a listener is both the query and the session."""
     scores = {}
     for setup in setups:
@@ -408,8 +397,8 @@ def verdict(comparison: Comparison) -> str:
         for word, names in by_outcome.items()
         if names
     ]
-    left_out = f"; not tested: {listed(untested)}" if untested else ""
-    warning = "; validation and test contradict each other" if by_outcome[_WORSE] else ""
+    left_out = f"; not tested: {listed(untested)}" * bool(untested)
+    warning = "; validation and test contradict each other" * bool(by_outcome[_WORSE])
     primary = str(comparison.primary)
     where = "with the reported listeners" if primary == TIME else f"on {primary.replace('/', ' ')}"
     return f"{head}; {where} it {' and '.join(results)}{left_out}{warning}"

@@ -91,7 +91,6 @@ def _draw_metrics(comparison: Comparison, names: list[str], figure: "SubFigure",
 
 
 def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
-    """Draw runs, mean and interval of each set-up."""
     means = [setup.means[metric] for setup in comparison.setups]
     runs = [np.array([run.metrics.get(metric, np.nan) for run in setup.runs]) for setup in comparison.setups]
     low, high = _limits(np.concatenate(runs), [(mean.lower, mean.upper) for mean in means])
@@ -116,15 +115,12 @@ def _draw_metric(comparison: Comparison, metric: str, axis: "Axes") -> None:
 
 
 def _panels_below(comparison: Comparison) -> "list[Callable[[Axes], None]]":
-    panels: list[Callable[[Axes], None]] = []
-    if len({setup.alpha for setup in comparison.setups} - {None}) >= 3:
-        panels.append(partial(_draw_alpha, comparison))
+    alphas = {setup.alpha for setup in comparison.setups} - {None}
     known = {metric for setup in comparison.setups for run in setup.runs for metric in run.history}
     ranked = comparison.select if comparison.select in known else (comparison.offline or comparison.select)
-    for styles in ({"train/loss": "--", "val/loss": "-"}, {ranked: "-"}):
-        if known & set(styles) and styles != {"val/loss": "-"}:
-            panels.append(partial(_draw_curves, comparison, styles))
-    return panels
+    curves = [{"train/loss": "--", "val/loss": "-"}, *[{ranked: "-"}] * (ranked != "val/loss")]
+    shown = [partial(_draw_curves, comparison, styles) for styles in curves if known & set(styles)]
+    return [*[partial(_draw_alpha, comparison)] * (len(alphas) >= 3), *shown]
 
 
 def _draw_alpha(comparison: Comparison, axis: "Axes") -> None:

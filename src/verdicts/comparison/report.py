@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from math import isfinite
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +29,31 @@ def write_report(comparison: Comparison, folder: Path, provenance: Mapping[str, 
         folder: where to write; created if it does not exist.
         provenance: command, commit and versions, by name.
     """
-    writing.write_report(
-        folder,
-        "comparison",
-        record(comparison),
-        provenance,
-        blocks=blocks(comparison),
-        draw=lambda path: draw(comparison, path),
-    )
+    text, drawn = blocks(comparison), partial(draw, comparison)
+    writing.write_report(folder, "comparison", record(comparison), provenance, blocks=text, draw=drawn)
 
 
 def record(comparison: Comparison) -> dict[str, Any]:
     """The comparison as plain values, for `comparison.json`."""
-    setups = []
-    for setup in comparison.setups:
-        own = [one for one in comparison.differences if one.setup == setup.name]
-        found: dict[str, Any] = {"setup": setup.name, "alpha": setup.alpha}
-        found |= {"seeds": [run.seed for run in setup.runs], "run_ids": [run.run_id for run in setup.runs]}
-        found["metrics"] = {
-            metric: {"num_runs": mean.num, "mean": mean.mean, "lower": mean.lower, "upper": mean.upper}
-            | {"leads": comparison.leads(setup, metric)}
-            for metric, mean in setup.means.items()
+    setups = [
+        {
+            "setup": setup.name,
+            "alpha": setup.alpha,
+            "seeds": [run.seed for run in setup.runs],
+            "run_ids": [run.run_id for run in setup.runs],
+            "metrics": {
+                metric: {"num_runs": mean.num, "mean": mean.mean, "lower": mean.lower, "upper": mean.upper}
+                | {"leads": comparison.leads(setup, metric)}
+                for metric, mean in setup.means.items()
+            },
+            "differences": {
+                one.metric: asdict(one) | {"sure": comparison.is_significant(one)}
+                for one in comparison.differences
+                if one.setup == setup.name
+            },
         }
-        found["differences"] = {one.metric: asdict(one) | {"sure": comparison.is_significant(one)} for one in own}
-        setups.append(found)
+        for setup in comparison.setups
+    ]
     return {
         **{name: value for name, value in vars(comparison).items() if name != "differences"},
         "verdict": verdict(comparison),
@@ -68,38 +69,36 @@ def blocks(comparison: Comparison) -> list[str]:
     Args:
         comparison: what is reported.
     """
-    metrics, differences = comparison.metrics, list[str]()
+    metrics = comparison.metrics
     means: list[list[Cell]] = [
         [setup.name, str(len(setup.runs)), *(_mean(comparison, setup, metric) for metric in metrics)]
         for setup in comparison.setups
     ]
-    if comparison.differences:
-        rows: list[list[Cell]] = [
-            [
-                one.setup,
-                one.metric,
-                styled(f"{one.difference:+.3g}", "bold" if comparison.is_significant(one) else ""),
-                interval(one.lower, one.upper, "+.3g"),
-                number(one.p_value, ".2g"),
-                number(one.holm_p_value, ".2g"),
-            ]
-            for setup in comparison.setups
-            for one in comparison.differences
-            if one.setup == setup.name
+    rows: list[list[Cell]] = [
+        [
+            *(one.setup, one.metric),
+            styled(f"{one.difference:+.3g}", "bold" * comparison.is_significant(one)),
+            interval(one.lower, one.upper, "+.3g"),
+            *(number(one.p_value, ".2g"), number(one.holm_p_value, ".2g")),
         ]
-        head = ["set-up", "metric", "difference", "interval", "p", "Holm p"]
-        table = Table(columns=head, rows=rows, align="llrrrr").markdown()
-        differences = [f"Differences from {escape(comparison.best.name)}:", table]
+        for setup in comparison.setups
+        for one in comparison.differences
+        if one.setup == setup.name
+    ]
+    head = ["set-up", "metric", "difference", "interval", "p", "Holm p"]
+    differences = Table(columns=head, rows=rows, align="llrrrr").markdown()
     first, *others = sentences(comparison)
-    level = f"{100 * comparison.level:g} %"
     has_interval = any(mean.upper > mean.mean for setup in comparison.setups for mean in setup.means.values())
-    of_interval = f"±: half the width of Student's {level} interval of the mean over runs (one run per seed)."
+    of_interval = (
+        f"±: half the width of Student's {100 * comparison.level:g} % interval of the mean over runs (one run per "
+        "seed)."
+    )
     notes = [escape(note) for note in [first, *[of_interval] * has_interval, *others]]
     return [
         "# Comparison",
         f"**{escape(verdict(comparison))}.**",
         Table(columns=["set-up", "runs", *metrics], rows=means, align="lr" + "r" * len(metrics)).markdown(),
-        *differences,
+        *([f"Differences from {escape(comparison.best.name)}:", differences] if rows else ()),
         "![Each metric of each set-up with its interval over runs, and the learning curves](comparison.png)",
         bullets([*notes, *[f"{why}: `{command}`" for why, command in filter(None, [listener_test(comparison)])]]),
     ]
@@ -123,16 +122,15 @@ def comparison_table(comparison: Comparison, title: str, width: int) -> Table:
     room = width - 30 - 19 * len(main) - 40 * tested  # set-up and runs; mean and interval; difference and p
     ends = np.cumsum([max(len(metric.rsplit("/")[-1]), 8) + 3 for metric in others])
     wide, shown = room >= 0, others[: int((ends <= room).sum())]
-    has_interval = wide and any(isfinite(setup.means[metric].upper) for setup in setups for metric in main)
+    has_interval = wide and any(np.isfinite(setup.means[metric].upper) for setup in setups for metric in main)
     level = f"{100 * comparison.level:g} %"
     notes = {
         verdict(comparison): True,
         f"±: half of the {level} interval of the mean over runs, which differ in seed": has_interval,
         f"{len(others) - len(shown)} more metrics are in comparison.md": len(shown) < len(others),
     }
-    heads = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *shown)]
-    if tested:
-        heads[len(main) : len(main)] = ["difference\nfrom the first", "Holm's p"]
+    names = [metric.replace("/", "/\n").replace("_per_session", "\n_per_session") for metric in (*main, *shown)]
+    heads = [*names[: len(main)], *["difference\nfrom the first", "Holm's p"] * tested, *names[len(main) :]]
     rows: list[list[Cell]] = [
         [
             Text(setup.name, overflow="fold"),
@@ -155,7 +153,7 @@ def comparison_table(comparison: Comparison, title: str, width: int) -> Table:
 def _mean(comparison: Comparison, setup: Setup, metric: str, *, with_interval: bool = True) -> Text:
     mean = setup.means[metric]
     cell = styled(plain(mean.mean), "bold" if comparison.leads(setup, metric) else "default")
-    is_known = with_interval and isfinite(mean.upper)  # there is no interval of one run
+    is_known = with_interval and np.isfinite(mean.upper)  # there is no interval of one run
     return cell.append(f" ±{plain(mean.upper - mean.mean, digits=2)}" if is_known else "")
 
 
@@ -165,7 +163,7 @@ def _difference_cells(comparison: Comparison, setup: Setup, *, with_interval: bo
         return ["", ""]
     colour = ("green" if one.difference < 0 else "red") if comparison.is_significant(one) else "default"
     cell = styled(f"{one.difference:+.3g}", colour)
-    if not isfinite(one.p_value):  # one session, or the same difference in all
+    if not np.isfinite(one.p_value):  # one session, or the same difference in all
         return [cell, "–"]
     return [cell.append(f" {interval(one.lower, one.upper, '+.2g')}" * with_interval), p_value(one.holm_p_value)]
 
@@ -181,9 +179,8 @@ def sentences(comparison: Comparison) -> list[str]:
     """
     setups, best = comparison.setups, comparison.best.name
     first = {"max": "highest", "min": "lowest"}[comparison.mode]
-    missing = f"the test queries of {best} and of another set-up"
-    if comparison.primary is None:
-        missing = f"one of the metrics {', '.join(f'test/{name}' for name in TESTED)}"
+    tests = f"the metrics {', '.join(f'test/{name}' for name in TESTED)}"
+    missing = f"one of {tests}" if comparison.primary is None else f"the test queries of {best} and of another set-up"
     is_untested = not comparison.differences and (comparison.primary is None or len(setups) > 1)
     notes = {
         disagreement(comparison) or "": True,
@@ -201,11 +198,10 @@ def _about_runs(comparison: Comparison) -> dict[str, object]:
     """Notes, and whether each is needed."""
     setups = comparison.setups
     single = [setup.name for setup in setups if len(setup.runs) == 1]
-    seeds = {setup.name: Counter(run.seed for run in setup.runs) for setup in setups}
     repeated = [
-        f"{name} (seed {', '.join(str(seed) for seed, count in counts.items() if count > 1)})"
-        for name, counts in seeds.items()
-        if counts.total() > len(counts)
+        f"{setup.name} (seed {', '.join(str(seed) for seed, count in counts.items() if count > 1)})"
+        for setup in setups
+        if (counts := Counter(run.seed for run in setup.runs)).total() > len(counts)
     ]
     few = {
         metric: [
@@ -214,8 +210,9 @@ def _about_runs(comparison: Comparison) -> dict[str, object]:
         for metric in comparison.metrics
         if not metric.startswith(("ab/", "estimate/", "offline/"))
     }
-    num_without = {one.name: len(one.runs) - len(one.with_queries) for one in setups}
-    without = [f"{one.name} {num_without[one.name]} of {len(one.runs)}" for one in setups if num_without[one.name]]
+    without = [
+        f"{one.name} {num} of {len(one.runs)}" for one in setups if (num := len(one.runs) - len(one.with_queries))
+    ]
     return {
         f"One run only, therefore no interval over seeds: {listed(single)}.": single,
         f"The same seed occurs more than once in {listed(repeated)}. All these runs count; if one run repeats another, "
@@ -229,16 +226,15 @@ def _about_runs(comparison: Comparison) -> dict[str, object]:
 def _about_tests(comparison: Comparison) -> dict[str, object]:
     """Notes, and whether each is needed."""
     best, tested = comparison.best.name, {one.setup for one in comparison.differences}
-    pairs = {}
-    if comparison.num_queries:
-        pairs["sessions"] = f"by query: {comparison.num_queries:,} test queries of {comparison.num_sessions:,} sessions"
-    if comparison.num_listeners:
-        pairs["listeners"] = (
-            f"for {TIME} by listener: {comparison.num_listeners:,} simulated listeners, who had the same sessions with "
-            "the same random numbers in every run"
-        )
+    by_query = f"by query: {comparison.num_queries:,} test queries of {comparison.num_sessions:,} sessions"
+    by_listener = (
+        f"for {TIME} by listener: {comparison.num_listeners:,} simulated listeners, who had the same sessions with "
+        "the same random numbers in every run"
+    )
+    pairs = {"sessions": by_query} if comparison.num_queries else {}
+    pairs |= {"listeners": by_listener} if comparison.num_listeners else {}
     single = [one.name for one in comparison.setups if one.name in {best, *tested} and len(one.with_queries) == 1]
-    is_one, has_no_p = comparison.num_sessions == 1, any(not isfinite(one.p_value) for one in comparison.differences)
+    is_one, has_no_p = comparison.num_sessions == 1, any(not np.isfinite(one.p_value) for one in comparison.differences)
     return {
         f"A difference is the value of a set-up minus the value of {best}, paired {', '.join(pairs.values())}. Its "
         f"{100 * comparison.level:g} % interval and p account for variation across test {' or '.join(pairs)} and, "
@@ -269,5 +265,5 @@ def listener_test(comparison: Comparison) -> tuple[str, str] | None:
     why = "Offline ranking does not decide which set-up listeners prefer; an A/B test of the two best set-ups does"
     if comparison.select.startswith("online/"):
         why = "An A/B test of the two best set-ups, in simulated traffic"
-    words = [f"control={short_run_name(others[0].run_id)}", f"treatment={short_run_name(best.run_id)}", *best.world]
-    return why, shlex.join(["python", "abtest.py", *words])
+    control, treatment = short_run_name(others[0].run_id), short_run_name(best.run_id)
+    return why, shlex.join(["python", "abtest.py", f"control={control}", f"treatment={treatment}", *best.world])

@@ -59,9 +59,12 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
     above = _sweep(tracking_uri, experiment, parent) if parent or not filter_string else None
     runs = [run for run in find_runs(tracking_uri, experiment, filter_string) if KIND not in run.data.tags]
     if above is not None:
-        parent_id, tags = above.info.run_id, [run.data.tags for run in runs]
-        is_below = [own.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in own for own in tags]
-        runs = [run for run, is_one in zip(runs, is_below, strict=True) if is_one]
+        parent_id = above.info.run_id
+        runs = [
+            run
+            for run in runs
+            if run.data.tags.get("mlflow.parentRunId") == parent_id or f"sweep.{parent_id}" in run.data.tags
+        ]
     finished = [run for run in runs if run.info.status == "FINISHED" and PRUNED not in run.data.tags]
     where = f"sweep {above.info.run_name}" if above is not None else f"experiment {experiment!r}"
     if not finished and filter_string:
@@ -77,10 +80,9 @@ def find(tracking_uri: str, experiment: str, *, parent: str | None, filter_strin
         )
     digest = finished[0].data.tags.get("data_digest")
     same = [run for run in finished if run.data.tags.get("data_digest") == digest]
-    num_interrupted = sum(INTERRUPTED in run.data.tags for run in finished)
     notes = {
         "left out: {} runs that are not finished or were pruned": len(runs) - len(finished),
-        "interrupted with Ctrl-C, compared as they are: {} runs": num_interrupted,
+        "interrupted with Ctrl-C, compared as they are: {} runs": sum(INTERRUPTED in run.data.tags for run in finished),
         f"left out: {{}} runs trained on other data than the newest run (data {digest}); parent= or filter= choose "
         "other runs": len(finished) - len(same),
     }
@@ -92,9 +94,8 @@ def _sweep(tracking_uri: str, experiment: str, parent: str | None) -> Any | None
     if parent is None:
         return sweeps[0] if sweeps else None
     named = _named("parent", parent, tracking_uri)
-    for run in sweeps:
-        if run.info.run_id == named:
-            return run
+    if found := next((run for run in sweeps if run.info.run_id == named), None):
+        return found
     raise InputError(
         f"parent={parent} is no sweep of experiment {experiment!r} in {tracking_uri}; use run:<id> or the folder of a "
         "sweep, or leave out parent= for the last sweep"
@@ -129,7 +130,7 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
         keys = sorted({key for one in params for key in one if len({other.get(key) for other in params}) > 1})
         for digest, own in zip(digests, params, strict=True):
             differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
-            names[digest] = " ".join([name, *differing[:_MAX_DIFFERENCES]]) if len(digests) > 1 else name
+            names[digest] = " ".join([name, *differing[:_MAX_DIFFERENCES]])
     counts = Counter(names.values())
     return {
         run_id: names[digest] if counts[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
@@ -169,20 +170,18 @@ def read(
         if queries is not None:
             queries = queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
         shown = [name for name in (*_CURVES, *curves) if name in metrics]
-        history = {name: curve for name in shown if (curve := _curve(run, tracking_uri, name))}
-        fetched.append(
-            Run(
-                run_id=run.info.run_id,
-                setup=names[run.info.run_id],
-                seed=int(run.data.params.get("seed", 0)),
-                metrics=dict(metrics),
-                queries=queries,
-                listening=_frame(run, tracking_uri, LISTENERS_FILE) if TIME in metrics else None,
-                history=history,
-                alpha=metrics.get("alpha"),
-                world=_world(run),
-            )
+        one = Run(
+            run_id=run.info.run_id,
+            setup=names[run.info.run_id],
+            seed=int(run.data.params.get("seed", 0)),
+            metrics=dict(metrics),
+            queries=queries,
+            listening=_frame(run, tracking_uri, LISTENERS_FILE) if TIME in metrics else None,
+            history={name: curve for name in shown if (curve := _curve(run, tracking_uri, name))},
+            alpha=metrics.get("alpha"),
+            world=_world(run),
         )
+        fetched.append(one)
         on_run(1)
     return fetched
 
@@ -191,8 +190,7 @@ def _world(run: Any) -> tuple[str, ...] | None:
     """The overrides of its command that choose the world; None if it did not learn from simulated logs."""
     if not run.data.params.get("datamodule.prepare._target_", "").endswith(".MixedLogs"):
         return None
-    words = shlex.split(run.data.tags.get("command", ""))
-    return tuple(word for word in words if re.match(r"(world|taste)\b", word))
+    return tuple(word for word in shlex.split(run.data.tags.get("command", "")) if re.match(r"(world|taste)\b", word))
 
 
 def _frame(run: Any, tracking_uri: str, file: str) -> pd.DataFrame | None:
@@ -222,7 +220,7 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
         InputError: the store cannot be used.
     """
     files = [folder / f"comparison.{ending}" for ending in ("png", "md", "json")]
-    shown = {"mlflow.note.content": (folder / "comparison.md").read_text(encoding="utf-8")}  # on the page of the run
+    shown = {"mlflow.note.content": files[1].read_text(encoding="utf-8")}  # on the page of the run
     add_to_run(tracking_uri, parent.info.run_id, files=files, tags=shown)
 
 
@@ -246,9 +244,8 @@ def run_to_register(
     if requested is None:
         return None
     run_id = comparison.winner.run_id if requested == "best" else _named("register", requested, tracking_uri)
-    for run in matching.runs:
-        if run.info.run_id == run_id:
-            return run
+    if found := next((run for run in matching.runs if run.info.run_id == run_id), None):
+        return found
     raise InputError(
         f"register={requested} is not among the {len(matching.runs)} compared runs; "
         "use register=best or run:<id> of one of them"

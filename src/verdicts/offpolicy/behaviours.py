@@ -19,7 +19,8 @@ from segue.runs.session_vectors import context_of
 from segue.verdicts.abtest.events import json_object
 
 _WORDS = ("popular", "random", "sticky_artist")  # recommenders without lists that can be estimated
-_SETTINGS = ("pick", "artist_gap", "exploration", "exploration_plays", "context")  # of a candidate with lists
+_HOW = ("pick", "artist_gap", "exploration", "exploration_plays")  # a candidate picks from its lists
+_SETTINGS = (*_HOW, "context")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,7 @@ class Candidate:
     where: InitVar[str] = "candidate: "
 
     def __post_init__(self, where: str) -> None:
-        names = ("pick", "artist_gap", "exploration", "exploration_plays")
-        check_picking({name: getattr(self, name) for name in names}, where)
+        check_picking({name: getattr(self, name) for name in _HOW}, where)
 
 
 def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays: int = 1) -> Candidate:
@@ -115,11 +115,10 @@ class Behaviour:
             users: raw id of the user of each decision.
             played: rows of the tracks that each session has played, the last one last.
         """
-        candidates = np.empty((len(users), 0), np.int32)
         if self.users is not None:
             candidates = lists_of(users, self.users, self.lists)
-        elif self.picker.has_lists:
-            candidates = self.lists[played[:, -1]]
+        else:
+            candidates = self.lists[played[:, -1]] if self.picker.has_lists else np.empty((len(users), 0), np.int32)
         return self.picker.choices(candidates, played[:, ::-1])
 
 
@@ -186,9 +185,7 @@ class LogFolder:
         given = contents["arms"].get(arm)
         if given is None or given.get("policy") not in POLICIES or given.get("context") == "session":
             return None
-        if "world" in contents:
-            return self._simulated(given)
-        return self._served(path.parent, str(arm), given)
+        return self._simulated(given) if "world" in contents else self._served(path.parent, str(arm), given)
 
     def candidate(self, given: Candidate) -> Behaviour:
         """The recommender that is estimated. If its list has no track left, it does what the writer of the logs does:
@@ -208,8 +205,7 @@ class LogFolder:
             )
         if given.file is None:
             return self._make({"policy": given.name})
-        how = {name: getattr(given, name) for name in ("pick", "artist_gap", "exploration", "exploration_plays")}
-        return self._listed(how, given.file, with_fallbacks=self.is_served)
+        return self._listed({name: getattr(given, name) for name in _HOW}, given.file, with_fallbacks=self.is_served)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
         if "lists" not in given:
@@ -226,12 +222,11 @@ class LogFolder:
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
         rows, known = _rows_of(folder, self.catalog), None
         if (lists := _array(folder / f"lists_{arm}.npy")) is not None:
-            users, known = _array(folder / f"users_{arm}.npy"), rows[lists]
+            users, of_lists = _array(folder / f"users_{arm}.npy"), rows[lists]
             if users is None:
-                by_row = np.full((len(self.catalog), known.shape[1]), -1, np.int64)
-                by_row[rows[:-1]] = known
-                known = by_row
-            known = Recommendations(rows=known, scores=np.full(known.shape, np.nan, np.float32), users=users)
+                of_lists = np.full((len(self.catalog), lists.shape[1]), -1, np.int64)
+                of_lists[rows[:-1]] = rows[lists]
+            known = Recommendations(rows=of_lists, scores=np.full(of_lists.shape, np.nan, np.float32), users=users)
         new = _array(folder / f"new_{arm}.npy")
         explored = None if new is None else np.sort(rows[new])
         return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), new=explored, with_fallbacks=True)

@@ -6,7 +6,6 @@ V sessions, E tracks played in them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -94,18 +93,19 @@ def read_decisions(
     Raises:
         InputError: there are no logs, they cannot be read, too many lines are not events, or no line has a propensity.
     """
-    needs = (
-        "propensity",
-        "no line has a propensity; an estimate needs logs that were written with log.with_propensity=true "
-        "(datamodule.prepare.log.with_propensity=true)",
-    )
-    reading: dict[str, Any] = {"columns": _COLUMNS, "max_rejected": max_rejected, "needs": needs}
     with log_database() as database:
-        found = read_events(database, folder, f"logs={folder}", **reading)
-        lines = database.execute(_SORTED).fetchnumpy()
-    columns = {name: np.asarray(column) for name, column in lines.items()}
-    return _sessions(columns, catalog, found.num_rejected, session_gap_minutes)
+        found = read_events(
+            database, folder, f"logs={folder}", columns=_COLUMNS, max_rejected=max_rejected, needs=_NEEDS
+        )
+        lines = {name: np.asarray(column) for name, column in database.execute(_SORTED).fetchnumpy().items()}
+    return _sessions(lines, catalog, found.num_rejected, session_gap_minutes)
 
+
+_NEEDS = (
+    "propensity",
+    "no line has a propensity; an estimate needs logs that were written with log.with_propensity=true "
+    "(datamodule.prepare.log.with_propensity=true)",
+)
 
 _COLUMNS = (
     "is_last", "timestamp", "user_id", "track", "time", "recommendation", "any_experiments", "propensity", "release",
@@ -126,11 +126,11 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
     lines, begins, _ = cut_sessions(lines, gap_minutes)
     first = np.flatnonzero(begins)
     lengths = np.diff(first, append=len(begins))
-    is_first, is_end = begins, np.append(begins[1:], True)
+    is_end = np.append(begins[1:], True)
     rows, is_next = catalog.rows_of(lines["track"]), ~lines["is_last"]
     ignored = np.append(lines["recommendation"][:-1] != lines["track"][1:], False) & is_next & ~is_end
     other = np.append(lines["setting"][:-1] != lines["setting"][1:], False) & ~is_end & np.append(is_next[1:], False)
-    propensities = np.where(is_first, np.nan, np.roll(np.where(is_next, lines["propensity"], np.nan), 1))
+    propensities = np.where(begins, np.nan, np.roll(np.where(is_next, lines["propensity"], np.nan), 1))
     faults = {
         "guests": (lines["user_id"][first] >= GUESTS.start) & (lines["user_id"][first] < GUESTS.stop),
         "without_end": ~np.logical_or.reduceat(lines["is_last"], first),
@@ -138,7 +138,7 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
         "ignored_recommendations": np.logical_or.reduceat(ignored, first),
         "unknown_tracks": np.logical_or.reduceat(rows < 0, first),
         "bad_shares": np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), first),
-        "without_propensity": np.logical_or.reduceat(~is_first & ~(propensities > 0), first),
+        "without_propensity": np.logical_or.reduceat(~begins & ~(propensities > 0), first),
         "several_releases": np.logical_or.reduceat(other, first),
     }
     kept, left_out = np.ones(len(first), bool), dict[str, int]()

@@ -41,8 +41,8 @@ def estimate_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table
         (candidate, "SNIPS", *snips, *(none if session is None else _cells(session, ".2f"))),
     ]
     sessions = log.decisions
-    spans = zip(sessions.first.tolist(), (sessions.first + sessions.lengths).tolist(), strict=True)
-    time = np.array([float(sessions.shares[start:end].sum()) for start, end in spans])
+    spans = zip(sessions.first.tolist(), sessions.lengths.tolist(), strict=True)
+    time = np.array([float(sessions.shares[start : start + length].sum()) for start, length in spans])
     used = np.unique(sessions.setting).tolist()
     for setting, name in zip(used, arm_names([sessions.settings[setting] for setting in used]), strict=True):
         own = sessions.setting == setting
@@ -54,8 +54,7 @@ def estimate_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table
 
 
 def _cells(one: Estimate | MeanInterval, form: str) -> tuple[str, str]:
-    value = one.value if isinstance(one, Estimate) else one.mean
-    return number(value, form), interval(one.lower, one.upper, form)
+    return number(one.value if isinstance(one, Estimate) else one.mean, form), interval(one.lower, one.upper, form)
 
 
 def arm_names(settings: Sequence[tuple[str, str]]) -> list[str]:
@@ -66,10 +65,9 @@ def arm_names(settings: Sequence[tuple[str, str]]) -> list[str]:
     """
     arms = [json_object(text) or {"": text} for text, _ in settings]
     is_one_experiment = len({tuple(given) for given in arms}) <= 1
-    is_one_release = len({release for _, release in settings}) <= 1
     return [
         ", ".join(str(arm) if is_one_experiment else f"{arm} of {experiment}" for experiment, arm in given.items())
-        + ("" if is_one_release else f" (release {release})")
+        + f" (release {release})" * (len({one for _, one in settings}) > 1)
         for given, (_, release) in zip(arms, settings, strict=True)
     ]
 
@@ -139,8 +137,8 @@ class OffPolicyEstimates:
     def __init__(
         self, *, split: str, session_gap_minutes: int | float, pick: str, artist_gap: int, settings: EstimateSettings
     ) -> None:
-        how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap, "where": "callbacks.off_policy."}
-        self._candidate = partial(Candidate, name="lists", **how)
+        where = "callbacks.off_policy."
+        self._candidate = partial(Candidate, name="lists", pick=pick, artist_gap=artist_gap, where=where)
         self._candidate()  # refuses a setting out of range before the run
         self._split, self._gap_minutes, self._settings = split, session_gap_minutes, settings
 
@@ -206,12 +204,14 @@ def summary(found: OffPolicy) -> str:
         found: the estimates.
     """
     first, robust, session = found.first_step_snips, found.first_step_dr, found.session_snips
-    of_session = f"session not estimated, because its mean weight is {found.session_mean_weight:.2f}"
-    if session is not None:
-        of_session = f"session {session.value:.2f} {interval(session.lower, session.upper, '.2f')}"
+    of_session = (
+        f"session not estimated, because its mean weight is {found.session_mean_weight:.2f}"
+        if session is None
+        else f"session {session.value:.2f} {interval(session.lower, session.upper, '.2f')}"
+    )
     few = f", fewer than {FEW}: the intervals may be much too narrow" * (first.effective_sample_size < FEW)
-    left_out = f"; {found.share_left_out:.1%} of the sessions of the log are left out"
-    left_out *= found.share_left_out > MANY_LEFT_OUT
+    has_many = found.share_left_out > MANY_LEFT_OUT
+    left_out = f"; {found.share_left_out:.1%} of the sessions of the log are left out" * has_many
     return (
         f"first step {robust.value:.3f} {interval(robust.lower, robust.upper, '.3f')} (doubly robust), "
         f"{first.value:.3f} {interval(first.lower, first.upper, '.3f')} (SNIPS); {of_session}; {found.num_sessions:,} "

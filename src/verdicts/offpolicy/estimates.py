@@ -5,6 +5,7 @@ S sessions, A settings (an arm of a release), K tracks that the candidate may pi
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,8 +25,11 @@ _MAX_DIFFERENT = 0.01  # accepted share of sessions with another propensity than
 
 _CHUNK = 4096  # decisions whose choices are computed together
 
+_Part = Int64[np.ndarray, "s"]  # numbers of some sessions
+_Each = Float64[np.ndarray, "S"]
 
-_HINT = "train.py calls it callbacks.off_policy.settings.…"
+_limit = partial(Setting, hint="train.py calls it callbacks.off_policy.settings.…")
+_share = partial(_limit, least=0, most=1)
 
 
 @settings("estimate")
@@ -38,29 +42,19 @@ class EstimateSettings:
     """
 
     clip: Annotated[
-        float,
-        Setting("largest product of the weights of a session; larger ones are reduced to it", least=1, hint=_HINT),
+        float, _limit("largest product of the weights of a session; larger ones are reduced to it", least=1)
     ] = 100.0
     min_effective_sample_size: Annotated[
-        float, Setting("less is refused, because the interval is too wide to be of use", least=2, hint=_HINT)
+        float, _limit("less is refused, because the interval is too wide to be of use", least=2)
     ] = 10.0
     max_without_support: Annotated[
-        float,
-        Setting(
-            "accepted share of the candidate's picks that no arm of the log could have made",
-            least=0,
-            most=1,
-            hint=_HINT,
-        ),
+        float, _share("accepted share of the candidate's picks that no arm of the log could have made")
     ] = 0.01
     min_session_weight: Annotated[
         float,
-        Setting(
+        _share(
             "smallest mean weight at the end of a session; it is 1 where nothing is missing or clipped, and less where "
-            "the long sessions of the candidate are missing",
-            least=0,
-            most=1,
-            hint=_HINT,
+            "the long sessions of the candidate are missing"
         ),
     ] = 0.9
 
@@ -137,10 +131,9 @@ class OffPolicyLog:
         self._known = {setting: behaviour for setting, behaviour in found.items() if behaviour is not None}
         is_known, used = np.isin(decisions.setting, list(self._known)), np.unique(decisions.setting).tolist()
         self.is_mixture = bool(is_known.any())
-        self.arms_left_out: list[str] = []
-        if self.is_mixture:
-            self.arms_left_out = [decisions.settings[one][0] for one in used if one not in self._known]
-            decisions = decisions.where(is_known)
+        unknown = [decisions.settings[one][0] for one in used if one not in self._known]
+        self.arms_left_out = unknown if self.is_mixture else []
+        decisions = decisions.where(is_known) if self.is_mixture else decisions
         if not len(decisions):
             raise InputError(
                 f"logs={folder.logs}: none of {decisions.num_sessions} sessions can be used: "
@@ -164,12 +157,12 @@ class OffPolicyLog:
         """Share of each arm among the sessions of the release of each session; the arm of each alone, if not known."""
         if not self.is_mixture:
             return np.asarray(np.eye(len(releases))[self.decisions.setting])
-        counts = np.bincount(self.decisions.setting, minlength=len(releases))
+        is_known = np.isin(np.arange(len(releases)), list(self._known))
+        counts = np.bincount(self.decisions.setting, minlength=len(releases)) * is_known
         of_release = counts * (np.array(releases)[:, None] == np.array(releases))
-        of_release = of_release * np.isin(np.arange(len(releases)), list(self._known))
         return np.asarray(of_release[self.decisions.setting] / of_release.sum(1)[self.decisions.setting, None])
 
-    def _own_propensity(self, decisions: Decisions) -> Float64[np.ndarray, "S"]:
+    def _own_propensity(self, decisions: Decisions) -> _Each:
         """Probability of the first recommendation of each session by the release of its line."""
         own, chosen = decisions.propensities[decisions.first + 1].copy(), decisions.tracks[decisions.first + 1]
         for setting, behaviour in self._known.items():
@@ -197,9 +190,8 @@ class OffPolicyLog:
                 f"estimate.max_without_support={settings.max_without_support:g} allows; an arm with random tracks "
                 "supports every candidate"
             )
-        known: dict[str, Any] = {}
-        if self.is_mixture:
-            known = {"expected_square": float(first["square"].mean()), "expected_mean": 1 - unsupported}
+        square = float(first["square"].mean())
+        known: dict[str, Any] = {"expected_square": square, "expected_mean": 1 - unsupported} if self.is_mixture else {}
         by_snips = snips(weights, rewards, sessions.users, LEVEL, **known)
         effective = by_snips.effective_sample_size
         if effective < settings.min_effective_sample_size:
@@ -208,18 +200,15 @@ class OffPolicyLog:
                 f"estimate.min_effective_sample_size={settings.min_effective_sample_size:g}; use more logs, or logs of "
                 "a more similar recommender"
             )
-        predictions = first["predicted"], first["expected"]
         of_session = np.ones(len(sessions))
         session = per_decision(self._steps(candidate, of_session), sessions.users, LEVEL, settings.clip)
         mean_weight = float(np.minimum(of_session, settings.clip).mean())
-        is_reliable = (
-            mean_weight >= settings.min_session_weight
-            and session.effective_sample_size >= settings.min_effective_sample_size
-        )
+        is_large = session.effective_sample_size >= settings.min_effective_sample_size
+        robust = doubly_robust(weights, rewards, first["predicted"], first["expected"], sessions.users, LEVEL, **known)
         return OffPolicy(
             first_step_snips=by_snips,
-            first_step_dr=doubly_robust(weights, rewards, *predictions, sessions.users, LEVEL, **known),
-            session_snips=session if is_reliable else None,
+            first_step_dr=robust,
+            session_snips=session if is_large and mean_weight >= settings.min_session_weight else None,
             session_mean_weight=mean_weight,
             share_without_support=unsupported,
             num_sessions=len(sessions),
@@ -231,31 +220,29 @@ class OffPolicyLog:
             is_mixture=self.is_mixture,
         )
 
-    def _first_step(self, candidate: Behaviour) -> dict[str, Float64[np.ndarray, "S"]]:
+    def _first_step(self, candidate: Behaviour) -> dict[str, _Each]:
         """For each first decision its weight, predicted rewards, the share of the candidate's picks without support,
         and the mean square of the weights that it could have had."""
         sessions = self.decisions
-        columns = {
-            name: np.zeros(len(sessions)) for name in ("weights", "predicted", "expected", "unsupported", "square")
-        }
+        names = ("weights", "predicted", "expected", "unsupported", "square")
+        columns = {name: np.zeros(len(sessions)) for name in names}
         models, fold = self._models()
         for part in _chunks(np.arange(len(sessions))):
             some = sessions.where(part)
             played = some.tracks[some.first][:, None]
-            choices, tracks = candidate.choices(some.users, played), some.tracks[some.first + 1]
-            mixture = self.mixture(part, played, np.concatenate([tracks[:, None], choices.tracks], 1))
-            columns["weights"][part] = choices.of(tracks[:, None])[:, 0] / mixture[:, 0]
+            choices, tracks = candidate.choices(some.users, played), some.tracks[some.first + 1][:, None]
+            mixture = self.mixture(part, played, np.concatenate([tracks, choices.tracks], 1))
+            columns["weights"][part] = choices.of(tracks)[:, 0] / mixture[:, 0]
             if self.is_mixture:
                 columns["unsupported"][part], columns["square"][part] = self._support(part, choices, mixture[:, 1:])
             for number, model in enumerate(models):
                 own = fold[part] == number
-                predicted = model.predict(tracks[:, None], self._is_same(tracks[:, None], played))[:, 0]
-                columns["predicted"][part[own]] = predicted[own]
+                columns["predicted"][part[own]] = model.predict(tracks, self._is_same(tracks, played))[own, 0]
                 columns["expected"][part[own]] = self._expected(model, choices, played)[own]
         return columns
 
     def mixture(
-        self, part: Int64[np.ndarray, "s"], played: Int64[np.ndarray, "s T"], asked: Int64[np.ndarray, "s M"]
+        self, part: _Part, played: Int64[np.ndarray, "s T"], asked: Int64[np.ndarray, "s M"]
     ) -> Float64[np.ndarray, "s M"]:
         """Compute the probability of tracks at the first decision: of the arms of a release, by their shares.
 
@@ -272,15 +259,12 @@ class OffPolicyLog:
             found[:, 0] = some.propensities[some.first + 1]
             return found
         for setting, behaviour in self._known.items():
-            rows = np.flatnonzero(self._shares[part, setting])
-            if len(rows):
+            if len(rows := np.flatnonzero(self._shares[part, setting])):
                 shares = self._shares[part[rows], setting, None]
                 found[rows] += shares * behaviour.choices(some.users[rows], played[rows]).of(asked[rows])
         return found
 
-    def _support(
-        self, part: Int64[np.ndarray, "s"], choices: Choices, mixture: Float64[np.ndarray, "s K"]
-    ) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray, "s"]]:
+    def _support(self, part: _Part, choices: Choices, mixture: Float64[np.ndarray, "s K"]) -> tuple[Any, Any]:
         """Share of the candidate's picks without support, and Σ π²/μ over those with support."""
         is_missing, covered = mixture <= 0, np.zeros(len(part))
         for setting, behaviour in self._known.items():  # a pick of any track has the support of arms that pick any
@@ -305,17 +289,12 @@ class OffPolicyLog:
     def _is_same(self, tracks: Int64[np.ndarray, "S M"], played: Int64[np.ndarray, "S T"]) -> Bool[np.ndarray, "S M"]:
         return np.asarray(self._artist_of[tracks] == self._artist_of[played[:, -1:]])
 
-    def _expected(
-        self, model: RewardModel, choices: Choices, played: Int64[np.ndarray, "S T"]
-    ) -> Float64[np.ndarray, "S"]:
-        """Predicted reward of the candidate's pick."""
+    def _expected(self, model: RewardModel, choices: Choices, played: Int64[np.ndarray, "S T"]) -> _Each:
         predicted, every = model.predict(choices.tracks, self._is_same(choices.tracks, played)), len(self._artist_of)
         of_any = float(model.predict(np.arange(every), np.zeros(every, bool)).mean())
         return np.asarray((choices.probabilities * predicted).sum(1) + choices.rest * of_any)
 
-    def _steps(
-        self, candidate: Behaviour, weights: Float64[np.ndarray, "S"]
-    ) -> Iterator[tuple[Float64[np.ndarray, "S"], Float64[np.ndarray, "S"]]]:
+    def _steps(self, candidate: Behaviour, weights: _Each) -> Iterator[tuple[_Each, _Each]]:
         """Weights and rewards of each step; `weights` begins with 1 and is changed in place."""
         sessions = self.decisions
         yield weights, sessions.shares[sessions.first]
@@ -331,12 +310,7 @@ class OffPolicyLog:
             yield weights, rewards
 
     def _advance(
-        self,
-        candidate: Behaviour,
-        step: int,
-        part: Int64[np.ndarray, "s"],
-        of_candidate: Float64[np.ndarray, "S"],
-        of_arms: Float64[np.ndarray, "S A"],
+        self, candidate: Behaviour, step: int, part: _Part, of_candidate: _Each, of_arms: Float64[np.ndarray, "S A"]
     ) -> None:
         """Add the log probabilities of a step, of the candidate and of every arm, to the sums of some sessions."""
         sessions = self.decisions

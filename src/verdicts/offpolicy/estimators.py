@@ -17,11 +17,14 @@ from scipy import stats
 
 from segue.statistics.intervals import clustered_variance
 
+Values = Float64[np.ndarray, "S"]  # one for each decision
+Cluster = Int64[np.ndarray, "S"]  # number of the user of each decision
+
 SHRINKAGE = 10
 """Plays of a track at which its own mean share counts as much as the mean of all tracks, in `RewardModel`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Estimate:
     """An estimate and its interval.
 
@@ -38,10 +41,10 @@ class Estimate:
     effective_sample_size: float
 
 
-_NOTHING = Estimate(value=np.nan, lower=np.nan, upper=np.nan, effective_sample_size=0.0)
+_NOTHING = Estimate(np.nan, np.nan, np.nan, effective_sample_size=0.0)
 
 
-def effective_sample_size(weights: Float64[np.ndarray, "S"]) -> float:
+def effective_sample_size(weights: Values) -> float:
     """Compute the effective sample size of weights (Kish 1965).
 
     Args:
@@ -58,9 +61,9 @@ def effective_sample_size(weights: Float64[np.ndarray, "S"]) -> float:
 
 
 def snips(
-    weights: Float64[np.ndarray, "S"],
-    rewards: Float64[np.ndarray, "S"],
-    cluster: Int64[np.ndarray, "S"],
+    weights: Values,
+    rewards: Values,
+    cluster: Cluster,
     level: float,
     *,
     expected_square: float | None = None,
@@ -85,11 +88,11 @@ def snips(
 
 
 def doubly_robust(
-    weights: Float64[np.ndarray, "S"],
-    rewards: Float64[np.ndarray, "S"],
-    predicted: Float64[np.ndarray, "S"],
-    expected: Float64[np.ndarray, "S"],
-    cluster: Int64[np.ndarray, "S"],
+    weights: Values,
+    rewards: Values,
+    predicted: Values,
+    expected: Values,
+    cluster: Cluster,
     level: float,
     *,
     expected_square: float | None = None,
@@ -119,12 +122,7 @@ def doubly_robust(
     return _with_interval(mean + correction, influence, weights, cluster, level, expected_square, expected_mean)
 
 
-def per_decision(
-    steps: Iterable[tuple[Float64[np.ndarray, "S"], Float64[np.ndarray, "S"]]],
-    cluster: Int64[np.ndarray, "S"],
-    level: float,
-    clip: float,
-) -> Estimate:
+def per_decision(steps: Iterable[tuple[Values, Values]], cluster: Cluster, level: float, clip: float) -> Estimate:
     """Per-decision importance sampling of a session, self-normalised at each step: `Σ_t Σ_i w_ti·r_ti / Σ_i w_ti`.
 
     Args:
@@ -154,25 +152,23 @@ def per_decision(
 
 def _with_interval(
     value: float,
-    influence: Float64[np.ndarray, "S"],
-    weights: Float64[np.ndarray, "S"],
-    cluster: Int64[np.ndarray, "S"],
+    influence: Values,
+    weights: Values,
+    cluster: Cluster,
     level: float,
     expected_square: float | None = None,
     expected_mean: float = np.nan,
 ) -> Estimate:
     """An estimate that is the mean of values whose distance from it is `influence`."""
-    _, of_value = np.unique(cluster, return_inverse=True)
-    sums, effective, scale = np.bincount(of_value, influence), effective_sample_size(weights), 1.0
+    sums = np.bincount(np.unique(cluster, return_inverse=True)[1], influence)
+    effective, scale, margin = effective_sample_size(weights), 1.0, np.nan
     if expected_square:
         scale = max(1.0, expected_square / float(weights @ weights / len(weights)))
         effective = len(weights) * expected_mean**2 / expected_square
-    margin = float("nan")
     if len(sums) > 1 and effective > 1:
-        freedom = min(len(sums) - 1, max(effective - 1, 1))
-        quantile = float(stats.t.ppf((1 + level) / 2, freedom))
+        quantile = float(stats.t.ppf((1 + level) / 2, min(len(sums) - 1, max(effective - 1, 1))))
         margin = quantile * (scale * clustered_variance(sums, len(influence))) ** 0.5
-    return Estimate(value=value, lower=value - margin, upper=value + margin, effective_sample_size=effective)
+    return Estimate(value, value - margin, value + margin, effective)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -194,7 +190,7 @@ class RewardModel:
         cls,
         tracks: Int64[np.ndarray, "S"],
         is_same_artist: Bool[np.ndarray, "S"],
-        rewards: Float64[np.ndarray, "S"],
+        rewards: Values,
         num_tracks: int,
     ) -> "RewardModel":
         """Fit the model.
@@ -206,8 +202,7 @@ class RewardModel:
             num_tracks: number of tracks in the catalogue (N).
         """
         group, overall = is_same_artist.astype(np.int64), float(rewards.mean()) if len(rewards) else 0.5
-        counts = np.bincount(group, minlength=2)
-        means = (np.bincount(group, rewards, minlength=2) + overall) / (counts + 1)
+        means = (np.bincount(group, rewards, minlength=2) + overall) / (np.bincount(group, minlength=2) + 1)
         rest = np.bincount(tracks, rewards - means[group], minlength=num_tracks)
         return cls(means=means, effects=rest / (np.bincount(tracks, minlength=num_tracks) + SHRINKAGE))
 
