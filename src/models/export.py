@@ -111,8 +111,10 @@ class Export:
         if recall is None or self._recall is None:
             return None
         less = f", less than callbacks.export.recall={self._recall}" if recall < self._recall else ""
-        held = f"they hold {recall:.1%} of the exact lists of a sample{less}"
-        return f"recommendations are approximate: {held}; callbacks.export.index=exact takes longer"
+        return (
+            f"recommendations are approximate: they hold {recall:.1%} of the exact lists of a sample{less}; "
+            "callbacks.export.index=exact takes longer"
+        )
 
 
 def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:

@@ -86,9 +86,10 @@ class CosineMix(Scorer):
         if not self._fixed:  # of equal shares: the first has 1/num, the second 1/(num − 1) of the rest, …
             self.alpha_logit = nn.Parameter(-torch.arange(len(names) - 1, 0, -1).float().log())
         width: dict[str, Any] = {"dim": dim, "init_std": init_std}
-        self.parts: Any = nn.ModuleDict({name: build_part(name, vocabulary, min_plays, **width) for name in names})
-        for part in self.parts.values() if order_std else ():
+        built = {name: build_part(name, vocabulary, min_plays, **width) for name in names}
+        for part in built.values() if order_std else ():
             part.add_offset(order_std)
+        self.parts: Any = nn.ModuleDict(built)
         self.item_bias = Biases(self.num_tracks) if item_bias else None
         self.dropout = Dropout(dropout)
         # without tracks nothing is dropped, and without other parts nothing replaces them

@@ -238,8 +238,8 @@ class PairRanker(LightningModule):
 
     def lists_digest(self) -> str:
         """Return a digest of the vectors and the plays."""
-        tables = (self.scorer.query_vectors(), self.scorer.item_vectors())
-        return digest_of_arrays(*(table.cpu().numpy() for table in tables), self._plays)
+        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
+        return digest_of_arrays(queries.cpu().numpy(), items.cpu().numpy(), self._plays)
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
         """Return score, share and listener of all pairs with a known share since the last call."""

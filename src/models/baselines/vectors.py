@@ -237,12 +237,11 @@ class Bpr(_Factorised):
 
 def _library(module: str, model: str) -> Any:
     """A module of a library that only some baselines need."""
+    library = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise InputError(
-            f"model={model} needs {module.split('.')[0]}; install it with: pip install -e '.[rivals]'"
-        ) from None
+        raise InputError(f"model={model} needs {library}; install it with: pip install -e '.[rivals]'") from None
 
 
 def _with_means(

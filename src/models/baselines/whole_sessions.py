@@ -171,8 +171,9 @@ class SessionNeighbours(SessionCounter):
     ) -> tuple[csr_array, csr_array]:
         if self._sessions is None or self._sessions.counts is not counts:
             self._sessions = _Sessions(counts, self._place_decay)
-        weights = decayed(np.arange(rows.shape[1]), length, self._position_decay)
-        queries = query_matrix(rows, weights, self.num_tracks, newest_only=True)
+        queries = query_matrix(
+            rows, decayed(np.arange(rows.shape[1]), length, self._position_decay), self.num_tracks, newest_only=True
+        )
         scores = csr_array(self._voters(self._sessions, rows, length, queries) @ self._sessions.votes)
         if self._idf:
             scores.data *= 1 + self._idf * self._sessions.idf[scores.indices]
@@ -397,8 +398,9 @@ class Slist(SessionCounter):
     def _score(
         self, counts: csr_array, rows: Int64[np.ndarray, "B H"], length: Int64[np.ndarray, "B 1"]
     ) -> tuple[csr_array, csr_array]:
-        weights = decayed(np.arange(rows.shape[1]), length, self._query_decay)
-        queries = query_matrix(rows, weights, self.num_tracks, newest_only=False)
+        queries = query_matrix(
+            rows, decayed(np.arange(rows.shape[1]), length, self._query_decay), self.num_tracks, newest_only=False
+        )
         return queries, csr_array(queries @ counts)
 
 
@@ -458,7 +460,7 @@ def largest_distance(decay: float | None, most: int) -> int:
 
 
 def query_matrix(
-    rows: Int64[np.ndarray, "B H"], weights: Float64[np.ndarray, "#B H"], num_tracks: int, *, newest_only: bool
+    rows: Int64[np.ndarray, "B H"], weights: Float64[np.ndarray, "... H"], num_tracks: int, *, newest_only: bool
 ) -> csr_array:
     """Build the matrix of queries × tracks.
 

@@ -284,7 +284,7 @@ def ranks_by_counts(
         counts = csr_array((np.ones(len(before), np.float32), (before, after)), shape=(num_tracks, num_tracks))
         of = np.flatnonzero(group[previous] == number)
         ranks[of] = ranks_of_scores(
-            scores=lambda first, end, counts=counts, of=of: csr_array(counts[previous[of[first:end]]]),
+            scores=lambda first, end: csr_array(counts[previous[of[first:end]]]),  # noqa: B023 - called at once
             plays=nothing,
             previous=previous[of],
             following=following[of],
