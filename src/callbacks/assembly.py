@@ -73,14 +73,10 @@ class AfterTest(Callback):
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
         if self._off_policy is not None and self.exported is not None:
-            vectors = self.exported.vectors
-            is_session = vectors is not None and vectors.context == "session"
+            is_session = self.exported.vectors is not None and self.exported.vectors.context == "session"
             try:
                 estimated = self._off_policy(
-                    Path(data.path),
-                    self.exported.path,
-                    is_session=is_session,
-                    seen_until_ms=lambda: data.seen_until_ms,
+                    Path(data.path), self.exported.path, is_session=is_session, seen_until_ms=lambda: data.seen_until_ms
                 )
             except InputError as error:
                 estimated = {}, f"not estimated: {error}"

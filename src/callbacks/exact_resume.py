@@ -1,7 +1,6 @@
 """Exact resuming: a run that was stopped, even by kill -9, ends with the numbers of one that was not."""
 
 import time
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any
@@ -30,7 +29,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             OSError: the disk is full, or must not be written to.
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), partial(_save, checkpoint))
+        write_whole(Path(path), lambda partial: _save(checkpoint, partial))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
@@ -165,14 +164,7 @@ class EpochCheckpoint(Callback):
         self._path, self._every_s = path, every_s
         self._written = time.monotonic()
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         """Write it if it is time, and the epoch is not over: then another callback writes it."""
         if trainer.is_last_batch:
             return

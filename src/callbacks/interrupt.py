@@ -3,7 +3,6 @@
 import signal
 import threading
 from contextlib import ExitStack
-from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -34,7 +33,7 @@ class Interrupt(Callback):
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning's would wait for the other processes
             return
 
-        def stop(_: int, __: FrameType | None) -> None:
+        def stop(*_: object) -> None:
             trainer.should_stop = self._stopped = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
             console.print("\nCtrl-C: training ends here; testing and exporting follow. A second Ctrl-C stops at once.")

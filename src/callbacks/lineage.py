@@ -61,10 +61,9 @@ class Lineage(Callback):
         )
         logger.log_file(self._run_dir / "config.yaml")
         if self._system_metrics_s is not None and logger.run_id is not None:
-            end = watch_machine(
-                run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s
+            self._watching.callback(
+                watch_machine(run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s)
             )
-            self._watching.callback(end)
 
     def log_results(self, trainer: Trainer, recommendations: Path | None, pictures: Sequence[Path]) -> None:
         """Log the run folder and the model, when every file exists.

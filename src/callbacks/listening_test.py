@@ -99,8 +99,10 @@ class Listening(Callback):
         frame, reported = self.test.frame(heard), heard["test"]
         write_whole(self._path, lambda partial: frame.to_parquet(partial, index=False))
         if num_random := sum(one.fallbacks for one in heard.values()):
-            line = f"listening test: {num_random:,} recommendations were random tracks, because a list was empty"
-            console.print(line, soft_wrap=True)
+            console.print(
+                f"listening test: {num_random:,} recommendations were random tracks, because a list was empty",
+                soft_wrap=True,
+            )
         interval = reported.interval
         return {
             TIME: interval.mean,

@@ -104,12 +104,11 @@ class Pictures:
 
 def _draw_artists(scorer: Scorer, data: SplitDataModule) -> dict[str, "Figure"]:
     catalog, own = data.catalog, scorer.artist_vectors()
-    shown = mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own
-    vectors = shown.cpu().numpy()
+    vectors = (mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own).cpu().numpy()
     plays = np.bincount(catalog.artist_of, data.vocabulary.plays, catalog.num_artists).astype(np.int64)
     seen = vectors.any(1)  # what no training pair shows is zero
     if not seen.any():
         return {}
     what = "Mean track embeddings" if own is None else "Embeddings"
-    names = catalog.artists[seen]
-    return {"artists": plots.draw_artists(vectors=vectors[seen], plays=plays[seen], names=names, what=what)}
+    shown = plots.draw_artists(vectors=vectors[seen], plays=plays[seen], names=catalog.artists[seen], what=what)
+    return {"artists": shown}

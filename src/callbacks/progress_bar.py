@@ -46,14 +46,7 @@ class TrainingProgress(Callback):
         self._bar.start_task(self._task)
         self._bar.update(self._task, completed=trainer.current_epoch * self._num_batches)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, _: LightningModule, __: Any, batch: Any, batch_idx: int) -> None:
         """Advance, at most twenty times a second."""
         self._pairs += len(batch[0])
         if time.monotonic() - self._shown_at > _UPDATE_INTERVAL_S:
@@ -67,10 +60,7 @@ class TrainingProgress(Callback):
             shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
         speed = f"{self._pairs / (self._bar.tasks[self._task].elapsed or 1e-9):,.0f} pairs/s"
         self._bar.update(
-            self._task,
-            completed=(trainer.current_epoch + 1) * self._num_batches,
-            description=shown,
-            speed=speed,
+            self._task, completed=(trainer.current_epoch + 1) * self._num_batches, description=shown, speed=speed
         )
         if not console.is_terminal:
             console.print(shown)

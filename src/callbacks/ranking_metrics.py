@@ -1,6 +1,5 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -86,8 +85,8 @@ class RankingMetrics(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""
         queries, known, train = self.queries["test"], self._vocabulary, self._train
-        sizes = {"queries": len(queries), "sessions": len(np.unique(queries.session))}
-        sizes["all_queries"] = self._num_all_queries
+        num_sessions = len(np.unique(queries.session))
+        sizes = {"queries": len(queries), "sessions": num_sessions, "all_queries": self._num_all_queries}
         pl_module.log_dict({f"test/num_{name}": float(size) for name, size in sizes.items()})
         if not len(queries):
             return
@@ -96,21 +95,25 @@ class RankingMetrics(Callback):
         beyond, covered = self._beyond_accuracy(pl_module, queries)
         by_newness = self._by_newness(pl_module, queries, self.ranks)
         per_query = pd.concat([metrics, by_newness, beyond], axis=1)
-        means = {str(name): float(mean) for name, mean in per_query.mean().dropna().items()}
-        means |= ranking.half_widths(per_query[[*metrics, *by_newness]], queries.session)
-        means |= ranking.by_position(metrics, queries.length)
-        means[f"coverage_at_{self._list_length}"] = covered
+        means = {
+            **{str(name): float(mean) for name, mean in per_query.mean().dropna().items()},
+            **ranking.half_widths(per_query[[*metrics, *by_newness]], queries.session),
+            **ranking.by_position(metrics, queries.length),
+            f"coverage_at_{self._list_length}": covered,
+        }
         if not by_newness.empty:
             means["num_new_tracks"] = float(self._context.datamodule.new_tracks.sum())
             for group in ranking.NEWNESS:
                 means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
 
-        def train_pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            return ((train.previous[part], train.following[part]) for part in slices(len(train)))
-
         floors = {
             "popular": ranks_by_plays(known.plays, queries.previous, queries.following),
-            "counts": ranks_by_counts(known.previous_counts, train_pairs, queries.previous, queries.following),
+            "counts": ranks_by_counts(
+                known.previous_counts,
+                lambda: ((train.previous[part], train.following[part]) for part in slices(len(train))),
+                queries.previous,
+                queries.following,
+            ),
         }
         for floor, floor_ranks in floors.items():
             floor_means = ranking.accuracy(floor_ranks).mean()
@@ -127,11 +130,12 @@ class RankingMetrics(Callback):
         """Rank the queries; processes that train together rank some each."""
         ranker, histories = ranker_of(pl_module), self._context.datamodule.histories(queries)
         with torch.inference_mode(), progress(f"ranking {label} queries", len(queries)) as advance:
-
-            def ranks_of(first: int, end: int) -> np.ndarray:
-                return ranker.ranks(histories.part(first, end), queries.following[first:end], advance, among=among)
-
-            return by_parts(ranks_of, len(queries))
+            return by_parts(
+                lambda first, end: ranker.ranks(
+                    histories.part(first, end), queries.following[first:end], advance, among=among
+                ),
+                len(queries),
+            )
 
     def _by_newness(self, pl_module: LightningModule, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
         """The metrics of queries with and without new tracks; no columns where no query has a new track."""
@@ -148,11 +152,10 @@ class RankingMetrics(Callback):
         with torch.inference_mode():
             lists, _ = ranker_of(pl_module).lists(self._list_length, distinct).collect()
         per_query = {
-            f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of),
-            f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays),
+            f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of)[place],
+            f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays)[place],
         }
-        frame = pd.DataFrame({name: values[place] for name, values in per_query.items()})
-        return frame, ranking.coverage(lists, len(catalog))
+        return pd.DataFrame(per_query), ranking.coverage(lists, len(catalog))
 
 
 def check_monitor_mode(metric: str, mode: str) -> None:
@@ -168,7 +171,7 @@ def check_monitor_mode(metric: str, mode: str) -> None:
     if mode not in ("max", "min"):
         raise InputError(f"monitor.mode must be max or min, got {mode}")
     if (better := direction(metric)) and mode != better:
-        best = {"max": "highest", "min": "lowest"}[better]
+        best = "highest" if better == "max" else "lowest"
         raise InputError(
             f"monitor.mode={mode} would keep the worst epoch: the {best} {metric} is the best; "
             f"use monitor.mode={better}"

@@ -50,6 +50,8 @@ class RunHistory(Callback):
         """Count what came before as training."""
         self.clock.end("training")
 
+    on_fit_end = on_validation_start
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Count the validation."""
         self.clock.end("validation")
@@ -57,10 +59,6 @@ class RunHistory(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Keep the metrics of the epoch. The checkpoint is written later and has them."""
         self.epochs.append({"epoch": float(trainer.current_epoch), **_now(trainer)})
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Stop the clock."""
-        self.clock.end("training")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Keep the test metrics, and which epoch they are of: the best one by the checkpoint, or the last one."""

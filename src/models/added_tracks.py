@@ -61,12 +61,11 @@ def with_new_tracks(
         parts.append(_merged(rows[start:end], scores[start:end], to_units(products).numpy(), num_old))
         on_block(min(end, num_old) - min(start, num_old))
     width = max(part.shape[1] for part, _ in parts)
-    padded = [
-        (_padded(of_rows, width, -1), _padded(of_scores, width, np.float32(np.nan))) for of_rows, of_scores in parts
-    ]
-    plays = np.append(old.plays, np.zeros(len(new), np.int64))
-    all_rows, all_scores = (np.concatenate(column) for column in zip(*padded, strict=True))
-    return Recommendations(rows=all_rows, scores=all_scores, plays=plays)
+    rows, scores = (
+        np.concatenate([np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=none) for one in column])
+        for column, none in zip(zip(*parts, strict=True), (-1, np.nan), strict=True)
+    )
+    return Recommendations(rows=rows, scores=scores, plays=np.append(old.plays, np.zeros(len(new), np.int64)))
 
 
 def _merged(
@@ -86,15 +85,10 @@ def _merged(
     order = np.lexsort((np.arange(len(of)), -value, of))  # of equal scores, the old ones first
     of, row, value = of[order], row[order], value[order]
     column = np.arange(len(of)) - np.searchsorted(of, of)
-    width = int(column.max(initial=-1)) + 1
-    merged = np.full((len(rows), width), -1, np.int64)
+    merged = np.full((len(rows), int(column.max(initial=-1)) + 1), -1, np.int64)
     merged_scores = np.full(merged.shape, np.nan, np.float32)
     merged[of, column], merged_scores[of, column] = row, (value / 10**SCORE_DECIMALS).astype(np.float32)
     return merged, merged_scores
-
-
-def _padded(table: np.ndarray, width: int, value: int | np.float32) -> np.ndarray:
-    return np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=value)
 
 
 def extended_scorer(
@@ -157,11 +151,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
         InputError: it cannot be read.
     """
     try:
-        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
     except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, UnpicklingError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"add=: cannot read {path}: {why}; train the run again") from None
-    return state
 
 
 def extended_vectors(

@@ -24,6 +24,7 @@ OTHERS, _USUAL = "others", ("track", "artist")
 """Name of a value for all parts that have none of their own. A recipe names a part that some heads lack."""
 FIRST_DECAY, FIRST_POWER = 0.8, 0.1
 """Learned numbers before training; the power begins near the plain sum."""
+_Number = float | Literal["learned"]
 _Rule = Annotated[
     Literal["never", "always", "penalty", "auto"], Setting("how tracks already heard are ranked; see `Repeats`")
 ]
@@ -69,7 +70,7 @@ class LastTrack(Context):
         scorer: Scorer,
         previous: Int64[Tensor, "B"],
         history: Int64[Tensor, "B H"],
-        share: Float[Tensor, "B H"],  # noqa: ARG002 - how much was played of the track does not matter
+        _: Float[Tensor, "B H"],
     ) -> Queries:
         """Compute the query vector of `previous`, once for each distinct track if nothing else distinguishes pairs."""
         if history.shape[1]:
@@ -78,12 +79,7 @@ class LastTrack(Context):
         rows, of_pair = previous.unique(return_inverse=True)
         return Queries(scorer.query(rows), of_pair, rows, rows.new_empty(len(rows), 0))
 
-    def weights(
-        self,
-        part: str,  # noqa: ARG002 - all parts are those of one track
-        age: Int64[Tensor, "*E"],
-        share: Float[Tensor, "*E"],
-    ) -> Float[Tensor, "*E"]:
+    def weights(self, _: str, age: Int64[Tensor, "*E"], share: Float[Tensor, "*E"]) -> Float[Tensor, "*E"]:
         """Weight 1 for the newest track and 0 for all others."""
         return (age == 0).to(share.dtype)
 
@@ -126,21 +122,17 @@ class Session(Context):
             Setting("number of newest tracks (H)", least=1, most=MAX_LENGTH, hint="context=last is one previous track"),
         ],
         decay: Annotated[
-            float | Literal["learned"] | Mapping[str, float | Literal["learned"]],
+            _Number | Mapping[str, _Number],
             Setting(
                 "factor for each track further back: one, or by part, with `others` for all others", least=0, most=1
             ),
         ],
         earlier: Annotated[
-            float | Literal["learned"] | Mapping[str, float | Literal["learned"]],
+            _Number | Mapping[str, _Number],
             Setting("factor for all tracks but the newest, as `decay`; 1 for parts that are left out", least=0),
         ] = 1.0,
-        skipped: Annotated[
-            float | Literal["learned"], Setting("weight of a track of which nothing was played", least=-1, most=1)
-        ],
-        normalise: Annotated[
-            float | Literal["learned"], Setting("power of the length that the sum is divided by", least=0, most=1)
-        ],
+        skipped: Annotated[_Number, Setting("weight of a track of which nothing was played", least=-1, most=1)],
+        normalise: Annotated[_Number, Setting("power of the length that the sum is divided by", least=0, most=1)],
         trains_on: Annotated[
             Literal["session", "last"], Setting("the query that the loss sees; with last nothing may be learned")
         ] = "session",
@@ -218,15 +210,10 @@ class Session(Context):
                 slopes.append((earlier, of_earlier[age] * of_share))
             if isinstance(skipped, Tensor):
                 slopes.append((skipped, of_age * (1 - share).nan_to_num()))
-            weights = of_age * of_share
-        return weights, slopes if torch.is_grad_enabled() else []
+        return of_age * of_share, slopes if torch.is_grad_enabled() else []
 
     def queries(
-        self,
-        scorer: Scorer,
-        previous: Int64[Tensor, "B"],
-        history: Int64[Tensor, "B H"],
-        share: Float[Tensor, "B H"],
+        self, scorer: Scorer, previous: Int64[Tensor, "B"], history: Int64[Tensor, "B H"], share: Float[Tensor, "B H"]
     ) -> Queries:
         """Compute one query vector for each history. The vector of each distinct track is computed once.
 
@@ -255,8 +242,7 @@ class Session(Context):
             widths.append(rest)
         sums = weighted_sums(vectors, heard, widths, weights, slopes, *numbers).split(widths, dim=1)
         pieces = [
-            self._normalised(name, summed, part.length)
-            for summed, (name, part) in zip(sums, parts.items(), strict=False)
+            self._normalised(name, one, part.length) for one, (name, part) in zip(sums, parts.items(), strict=False)
         ]
         recent, of_pair = history[:, : self.repeats.within], torch.arange(len(previous), device=previous.device)
         return Queries(torch.cat([*pieces, *sums[len(parts) :]], dim=1), of_pair, previous, recent)
@@ -278,12 +264,13 @@ class Session(Context):
 
     def logged(self) -> Mapping[str, float]:
         """Report what weighs the tracks and the numbers of `repeats`."""
-        values = {f"decay_{part}": as_number(self.decay(part)) for part in self._decay}
-        values |= {f"earlier_{part}": as_number(self.earlier(part)) for part in self.log_earlier}
-        values |= {f"normalise_{part}": as_number(self.power(part)) for part in self.power_logit}
-        if self.skipped_atanh is not None:
-            values["skipped"] = as_number(self.skipped())
-        return {**values, **self.repeats.logged()}
+        return {
+            **{f"decay_{part}": as_number(self.decay(part)) for part in self._decay},
+            **{f"earlier_{part}": as_number(self.earlier(part)) for part in self.log_earlier},
+            **{f"normalise_{part}": as_number(self.power(part)) for part in self.power_logit},
+            **({} if self.skipped_atanh is None else {"skipped": as_number(self.skipped())}),
+            **self.repeats.logged(),
+        }
 
 
 def _by_part(name: str, value: Any, parts: Sequence[str], otherwise: float | None = None) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from segue.histories import Histories
 from segue.models.repeats import Repeats
-from segue.models.retrieval.lists import ListSearch
+from segue.models.retrieval.lists import ListSearch, Plan
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""
+Among = Bool[np.ndarray, "N"] | None
+"""True for each track that is a candidate; None for all tracks."""
 
 
 class PairBatch(NamedTuple):
@@ -211,11 +213,7 @@ class Context(nn.Module, ABC):
 
     @abstractmethod
     def queries(
-        self,
-        scorer: Scorer,
-        previous: Int64[Tensor, "B"],
-        history: Int64[Tensor, "B H"],
-        share: Float[Tensor, "B H"],
+        self, scorer: Scorer, previous: Int64[Tensor, "B"], history: Int64[Tensor, "B H"], share: Float[Tensor, "B H"]
     ) -> Queries:
         """Compute query vectors.
 
@@ -361,12 +359,7 @@ class Ranker(Protocol):
         context: Context
 
     def ranks(
-        self,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        on_block: OnBlock,
-        *,
-        among: Bool[np.ndarray, "N"] | None = None,
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -381,12 +374,7 @@ class Ranker(Protocol):
         """
 
     def lists(
-        self,
-        k: int,
-        rows: Int64[np.ndarray, "Q"] | None = None,
-        *,
-        recall: float | None = None,
-        plan: Mapping[str, np.ndarray] | None = None,
+        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
     ) -> ListSearch:
         """Prepare a search for the K best candidates of tracks, or nearly those, faster. None is its own candidate.
 

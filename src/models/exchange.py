@@ -73,7 +73,8 @@ def exchange_gradients(parameters: Sequence[nn.Parameter]) -> int:
         Bytes that this process sends to each other one.
     """
     own = [None if p.grad is None else p.grad.coalesce() if p.grad.is_sparse else p.grad for p in parameters]
-    sizes = torch.stack(_gathered(torch.tensor([_size(gradient) for gradient in own], device=parameters[0].device)))
+    of_own = [_NO_GRADIENT if one is None else one.indices().shape[1] if one.is_sparse else _DENSE for one in own]
+    sizes = torch.stack(_gathered(torch.tensor(of_own, device=parameters[0].device)))
     most = sizes.amax(0).tolist()
     num_bytes = sizes[0].nbytes
     dense = [nth for nth, size in enumerate(most) if size == _DENSE]
@@ -84,12 +85,6 @@ def exchange_gradients(parameters: Sequence[nn.Parameter]) -> int:
         num_rows = sizes[:, sparse].clamp(min=0)
         num_bytes += _gather_rows([parameters[nth] for nth in sparse], [own[nth] for nth in sparse], num_rows)
     return num_bytes
-
-
-def _size(gradient: Tensor | None) -> int:
-    if gradient is None:
-        return _NO_GRADIENT
-    return gradient.indices().shape[1] if gradient.is_sparse else _DENSE
 
 
 def _sum_dense(parameters: Sequence[nn.Parameter], own: Sequence[Tensor | None]) -> int:
@@ -119,13 +114,9 @@ def _gather_rows(
 
 def _gathered_parts(own: Shaped[Tensor, "L"], sizes: Int64[Tensor, "W P"]) -> list[Sequence[Tensor]]:
     """The numbers of every process, cut into those of each parameter. All send as many as the one that has most."""
-    totals = sizes.sum(1).tolist()
-    padded = own.new_zeros(max(totals))
+    padded = own.new_zeros(int(sizes.sum(1).max()))
     padded[: len(own)] = own
-    return [
-        numbers[:total].split(of_parameters)
-        for numbers, total, of_parameters in zip(_gathered(padded), totals, sizes.tolist(), strict=True)
-    ]
+    return [sent[: sum(parts)].split(parts) for sent, parts in zip(_gathered(padded), sizes.tolist(), strict=True)]
 
 
 def _gathered(own: Shaped[Tensor, "L"]) -> list[Shaped[Tensor, "L"]]:

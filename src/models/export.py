@@ -71,8 +71,7 @@ class Export:
             float, Setting("share of the exact lists that an approximate search aims at", above=0, most=1)
         ] = 0.95,
         format: Annotated[
-            str,
-            Setting("of recommendations.jsonl; botify_2026 names the track item_id", choices=tuple(FORMATS)),
+            str, Setting("of recommendations.jsonl; botify_2026 names the track item_id", choices=tuple(FORMATS))
         ] = "botify",
         vectors: Annotated[
             bool, Setting("whether to write vectors.npz, which serve.py and simulate.py need for context=session")
@@ -111,10 +110,11 @@ class Export:
     def _note(self, recall: float | None) -> str | None:
         if recall is None or self._recall is None:
             return None
-        share = f"{recall:.1%} of the exact lists of a sample"
-        if recall < self._recall:
-            share += f", less than callbacks.export.recall={self._recall}"
-        return f"recommendations are approximate: they hold {share}; callbacks.export.index=exact takes longer"
+        less = f", less than callbacks.export.recall={self._recall}" if recall < self._recall else ""
+        return (
+            f"recommendations are approximate: they hold {recall:.1%} of the exact lists of a sample{less}; "
+            "callbacks.export.index=exact takes longer"
+        )
 
 
 def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
@@ -136,14 +136,10 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
         return np.array([np.nan if value is None else float(value) for value in values], np.float32)
 
     with torch.inference_mode():
-        tables = scorer.query_vectors(), scorer.item_vectors()
+        tables, parts = (scorer.query_vectors(), scorer.item_vectors()), scorer.query_parts()
         queries, items = (table.float().cpu().numpy() for table in tables)
-        parts, ages = (
-            scorer.query_parts(),
-            torch.arange(1 if context.is_last else context.max_length, device=tables[0].device),
-        )
+        ages = torch.arange(1 if context.is_last else context.max_length, device=tables[0].device)
         unknown, none = torch.full_like(ages, torch.nan, dtype=torch.float32), ages[:1] * 0.0
-        age_weights = [context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]
         if not (np.isfinite(queries).all() and np.isfinite(items).all()):
             raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
         return SessionVectors(
@@ -154,7 +150,7 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
             lengths=numbers(part.length for part in parts.values()),
             shares=numbers(part.share for part in parts.values()),
             powers=numbers(context.power(part) for part in parts),
-            age_weights=np.stack(age_weights),
+            age_weights=np.stack([context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]),
             skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
             penalty=float(context.repeats.penalty()),
             heard_within=context.repeats.within,

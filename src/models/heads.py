@@ -17,7 +17,7 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import QueryPart, Scorer
 from segue.models.kernels import Dropout, cosine, unit
-from segue.models.parts import Lookup, Part, Prior, build_part, check_part
+from segue.models.parts import Lookup, Prior, build_part, check_part
 from segue.settings import Setting, settings
 
 OF_DROPOUT: dict[str, Any] = {"least": 0, "most": 0.9, "hint": "0.2 is usual, 0 switches it off"}
@@ -86,9 +86,10 @@ class CosineMix(Scorer):
         if not self._fixed:  # of equal shares: the first has 1/num, the second 1/(num − 1) of the rest, …
             self.alpha_logit = nn.Parameter(-torch.arange(len(names) - 1, 0, -1).float().log())
         width: dict[str, Any] = {"dim": dim, "init_std": init_std}
-        self.parts = nn.ModuleDict({name: build_part(name, vocabulary, min_plays, **width) for name in names})
-        for part in self._parts().values() if order_std else ():
+        built = {name: build_part(name, vocabulary, min_plays, **width) for name in names}
+        for part in built.values() if order_std else ():
             part.add_offset(order_std)
+        self.parts: Any = nn.ModuleDict(built)
         self.item_bias = Biases(self.num_tracks) if item_bias else None
         self.dropout = Dropout(dropout)
         # without tracks nothing is dropped, and without other parts nothing replaces them
@@ -113,8 +114,7 @@ class CosineMix(Scorer):
         Returns:
             One query vector for each row.
         """
-        units, _ = self._units(rows, in_second_place=False)
-        return _with_ones(self._mix(units), self.item_bias)
+        return _with_ones(self._mix(self._units(rows, in_second_place=False)[0]), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended.
@@ -141,7 +141,7 @@ class CosineMix(Scorer):
         if self.prior is not None:
             return super().forward(previous, following)
         shares, score = self.shares(), torch.zeros(len(previous), device=previous.device)
-        for name, part in self._parts().items():
+        for name, part in self.parts.items():
             first, second = (self._kept(name, vectors) for vectors in part.pair(previous, following))
             score = score + shares[name] * cosine(first, second, self.dropout, self._squared)
         return score if self.item_bias is None else score + BIAS_UNIT * self.item_bias(following)
@@ -155,7 +155,7 @@ class CosineMix(Scorer):
     ) -> tuple[dict[str, Float[Tensor, "B D"]], Float[Tensor, "B"] | None]:
         """The unit vectors of each part; and the item bias, in the second place and where there is one."""
         bias = self.item_bias(rows) if in_second_place and self.item_bias is not None else None
-        vectors = {name: part.vectors(rows, in_second_place=in_second_place) for name, part in self._parts().items()}
+        vectors = {name: part.vectors(rows, in_second_place=in_second_place) for name, part in self.parts.items()}
         if self.prior is None:
             return {name: unit(self._kept(name, of_part), self._squared) for name, of_part in vectors.items()}, bias
         kept = self.track_dropout(torch.ones_like(vectors["track"][:, :1]))
@@ -186,9 +186,6 @@ class CosineMix(Scorer):
             rest = rest - shares[-1]
         return dict(zip(self.parts, [*shares, rest], strict=True))
 
-    def _parts(self) -> dict[str, Part]:
-        return {name: cast("Part", part) for name, part in self.parts.items()}
-
     def query_parts(self) -> Mapping[str, QueryPart]:
         """Name the parts of a query vector: without shrinkage `track` of length √α and `artist` of length √(1−α).
 
@@ -207,7 +204,7 @@ class CosineMix(Scorer):
         Returns:
             Artist vectors; None for `model=track`, which has no artists.
         """
-        return unit(cast("Lookup", self.parts["artist"]).weight, self._squared) if "artist" in self.parts else None
+        return unit(self.parts["artist"].weight, self._squared) if "artist" in self.parts else None
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of the track cosine, or, where there are other parts than artists, that of each part.

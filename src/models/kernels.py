@@ -80,8 +80,7 @@ def cosine(
     with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision
         dropped = dot(dropout(first), dropout(second))
         lengths = (dot(first, first) + squared) * (dot(second, second) + squared)
-        product: Tensor = dropped * lengths.clamp(min=1e-24).rsqrt()
-    return product
+        return torch.as_tensor(dropped * lengths.clamp(min=1e-24).rsqrt())
 
 
 class Heard(NamedTuple):

@@ -5,7 +5,6 @@ history, M masked pairs of a query and a candidate. The contract of a loss is in
 [0, 1], NaN if unknown.
 """
 
-import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -73,11 +72,7 @@ class MSELoss(_OfShares):
         """Mean over the pairs whose share is known; 0 if there are none."""
         return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch, context)
 
-    def predict(
-        self,
-        score: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce knows listeners
-    ) -> Float[Tensor, "B"]:
+    def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """The score itself. It may lie outside [0, 1]."""
         return score
 
@@ -99,9 +94,6 @@ class BCELoss(_OfShares):
         InputError: the training pairs have no shares, or a setting is out of range.
     """
 
-    pull: Tensor
-    shrink: Tensor
-
     def __init__(
         self,
         vocabulary: Vocabulary,
@@ -121,10 +113,10 @@ class BCELoss(_OfShares):
             counts = torch.from_numpy(vocabulary.listener_counts)
             self.listener_bias = Biases(len(counts))
             # weight of a squared bias in each pair of its listener: summed over the pairs, the Gaussian prior
-            self.register_buffer("pull", 0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
+            self.pull = nn.Buffer(0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
             # posterior variance of a bias after so many pairs, each as informative as a coin with that mean
             variance = 1 / (1 / listener_spread**2 + counts * mean * (1 - mean))
-            self.register_buffer("shrink", _shrunk(variance.float()))
+            self.shrink = nn.Buffer(_shrunk(variance.float()))
 
     def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"] | float) -> Float[Tensor, "B"]:
         return self.log_scale.exp() * score + self.bias + of_listener
@@ -189,10 +181,6 @@ class SoftmaxLoss(Loss):
     """
 
     compares_candidates = True
-    log_q: Tensor
-    level: Tensor
-    slope: Tensor
-    centre: Tensor
 
     def __init__(
         self,
@@ -210,18 +198,16 @@ class SoftmaxLoss(Loss):
         super().__init__()
         self.temperature, self._candidates = temperature, candidates
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
-        self.register_buffer("log_q", (logq * (counts / counts.sum()).log()).float())
+        self.log_q = nn.Buffer((logq * (counts / counts.sum()).log()).float())
         level = torch.nan if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
-        for name, value in (("level", level), ("slope", 0.0), ("centre", 0.0)):
-            self.register_buffer(name, torch.tensor(value))
+        self.level, self.slope, self.centre = (nn.Buffer(torch.tensor(value)) for value in (level, 0.0, 0.0))
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
         weight = _weights(batch, context)
-        weight = weight / weight.sum().clamp(min=1e-9)
-        columns = (batch.previous, batch.history, batch.history_share, batch.following, weight)
+        columns = (*batch, weight / weight.sum().clamp(min=1e-9))
         parts = zip(*(column.tensor_split(self.groups(len(weight))) for column in columns), strict=True)
-        return torch.stack([self._sum(scorer, context, *part) for part in parts]).sum()
+        return torch.stack([self._sum(scorer, context, PairBatch(*part), of) for *part, of in parts]).sum()
 
     def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Sum of the weights of the pairs."""
@@ -231,28 +217,12 @@ class SoftmaxLoss(Loss):
         """As few as have at most `candidates` pairs each."""
         return -(-num_pairs // (self._candidates or num_pairs))
 
-    def _sum(
-        self,
-        scorer: Scorer,
-        context: Context,
-        previous: Int[Tensor, "B"],
-        history: Int[Tensor, "B H"],
-        share: Float[Tensor, "B H"],
-        following: Int[Tensor, "B"],
-        weight: Float[Tensor, "B"],
-    ) -> Float[Tensor, ""]:
-        queries, penalty = context.queries(scorer, previous, history, share), context.repeats.penalty()
-        with_heard = isinstance(penalty, Tensor) or penalty > 0
-        pairs = candidates_of(queries, following, scorer.num_tracks, with_heard=with_heard)
-        return _weighted_softmax(
-            queries.vectors,
-            scorer.item(pairs.items),
-            -self.log_q[pairs.items],
-            torch.as_tensor(penalty, device=weight.device),
-            pairs,
-            weight,
-            self.temperature,
-        )
+    def _sum(self, scorer: Scorer, context: Context, batch: PairBatch, weight: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+        queries = context.queries(scorer, batch.previous, batch.history, batch.history_share)
+        penalty = torch.as_tensor(context.repeats.penalty(), device=weight.device)
+        pairs = candidates_of(queries, batch.following, scorer.num_tracks, with_heard=context.repeats.rule != "always")
+        items, bias = scorer.item(pairs.items), -self.log_q[pairs.items]
+        return _weighted_softmax(queries.vectors, items, bias, penalty, pairs, weight, self.temperature)
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn the slope from a score to the predicted share, from pairs that were not trained on.
@@ -269,11 +239,7 @@ class SoftmaxLoss(Loss):
         self.slope.copy_((slope.clamp(min=0) * (1 - variance / slope**2).clamp(min=0)).nan_to_num(nan=0.0))
         self.centre.copy_(score.mean())
 
-    def predict(
-        self,
-        score: Float[Tensor, "B"],
-        listener: Int[Tensor, "B"],  # noqa: ARG002 - only bce knows listeners
-    ) -> Float[Tensor, "B"]:
+    def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """`level + slope·(score − centre)`, clipped to [0, 1]; NaN if the source has no shares."""
         return (self.level + self.slope * (score - self.centre)).clamp(0, 1)
 
@@ -371,8 +337,7 @@ def candidates_of(
     place_of = items.new_full((num_tracks + 1,), -1)  # the last one is that of the row -1
     place_of[items] = torch.arange(len(items), device=items.device)
     place = place_of[queries.previous]
-    is_item = place >= 0
-    same = (is_item.nonzero()[:, 0], place[is_item])
+    same = (place >= 0).nonzero()[:, 0], place[place >= 0]
     place = place_of[queries.heard if with_heard else queries.heard[:, :0]]
     line, _ = (place >= 0).nonzero(as_tuple=True)
     once = (line * len(items) + place[place >= 0]).unique()
@@ -381,7 +346,7 @@ def candidates_of(
 
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
     weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
-    if context.repeats.penalty() == math.inf:
+    if context.repeats.rule == "never":
         heard = batch.history[:, : context.repeats.within] == batch.following[:, None]
-        weight = weight * ~heard.any(1)
+        return weight * ~heard.any(1)
     return weight

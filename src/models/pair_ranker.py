@@ -4,12 +4,12 @@ B pairs in a batch, P pairs, Q queries, K candidates of a list, N tracks in the 
 vector.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.contracts import Context, Loss, OnBlock, PairBatch, Queries, Scorer
+from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.repeats import as_number
-from segue.models.retrieval.lists import ListSearch, digest_of_arrays
+from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import lists_of_vectors
 from segue.models.retrieval.ranks import ranks_of_tracks, ranks_of_vectors
 
@@ -198,12 +198,7 @@ class PairRanker(LightningModule):
         self._log_scorer()
 
     def ranks(
-        self,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        on_block: OnBlock,
-        *,
-        among: Bool[np.ndarray, "N"] | None = None,
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -232,12 +227,7 @@ class PairRanker(LightningModule):
         return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
 
     def lists(
-        self,
-        k: int,
-        rows: Int64[np.ndarray, "Q"] | None = None,
-        *,
-        recall: float | None = None,
-        plan: Mapping[str, np.ndarray] | None = None,
+        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
     ) -> ListSearch:
         """Prepare a search for lists; see `retrieval.nearest`."""
         queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
@@ -248,8 +238,8 @@ class PairRanker(LightningModule):
 
     def lists_digest(self) -> str:
         """Return a digest of the vectors and the plays."""
-        tables = (self.scorer.query_vectors(), self.scorer.item_vectors())
-        return digest_of_arrays(*(table.cpu().numpy() for table in tables), self._plays)
+        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
+        return digest_of_arrays(queries.cpu().numpy(), items.cpu().numpy(), self._plays)
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
         """Return score, share and listener of all pairs with a known share since the last call."""
@@ -271,8 +261,10 @@ class PairRanker(LightningModule):
         if stage == "test":
             errors |= {"mse_mean_floor": off_mean**2, "mae_mean_floor": off_mean.abs()}
             # E(U−y)² and E|U−y| for U uniform on [0, 1]
-            errors["mse_random_floor"] = 1 / 3 - share + share**2
-            errors["mae_random_floor"] = (share**2 + (1 - share) ** 2) / 2
+            errors |= {
+                "mse_random_floor": 1 / 3 - share + share**2,
+                "mae_random_floor": (share**2 + (1 - share) ** 2) / 2,
+            }
         self.log_dict({f"{stage}/{name}": values.double().mean() for name, values in errors.items()})
 
     def configure_optimizers(self) -> Any:
@@ -298,11 +290,7 @@ class PairRanker(LightningModule):
 
 
 def score_pairs(
-    scorer: Scorer,
-    context: Context,
-    histories: Histories,
-    following: Int64[np.ndarray, "P"],
-    device: torch.device,
+    scorer: Scorer, context: Context, histories: Histories, following: Int64[np.ndarray, "P"], device: torch.device
 ) -> Float32[Tensor, "P"]:
     """Score the track that followed each history.
 

@@ -84,8 +84,6 @@ class Lookup(_Table):
         zero: row of a value whose embedding stays zero although training pairs show it; None for none.
     """
 
-    of: Tensor | None
-
     def __init__(
         self,
         of: Int64[Tensor, "N"] | None,
@@ -96,7 +94,7 @@ class Lookup(_Table):
         zero: int | None = None,
     ) -> None:
         super().__init__(seen, dim=dim, init_std=init_std, zero=zero)
-        self.register_buffer("of", of, persistent=False)
+        self.of = None if of is None else nn.Buffer(of, persistent=False)
 
     def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
         """Look up the embeddings of the values of the tracks."""
@@ -124,19 +122,14 @@ class Bag(_Table):
         init_std: standard deviation of the initial embeddings, above 0.
     """
 
-    starts: Tensor
-    counts: Tensor
-    values: Tensor
-
     def __init__(self, values: Values, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> None:
         track = np.repeat(np.arange(len(seen)), values.counts)
-        shown = np.zeros(len(values.names), bool)
-        shown[values.values[seen.numpy()[track]]] = True
+        shown = np.bincount(values.values[seen.numpy()[track]], minlength=len(values.names)) > 0
         super().__init__(torch.from_numpy(shown), dim=dim, init_std=init_std)
         kept = shown[values.values]
         counts = np.bincount(track[kept], minlength=len(seen))
-        for name, array in (("counts", counts), ("starts", counts.cumsum() - counts), ("values", values.values[kept])):
-            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+        arrays = counts, counts.cumsum() - counts, values.values[kept]
+        self.counts, self.starts, self.values = (nn.Buffer(torch.from_numpy(a), persistent=False) for a in arrays)
 
     def vectors(self, rows: Int[Tensor, "*B"], *, in_second_place: bool) -> Float[Tensor, "*B D"]:
         """Average the embeddings of the values of the tracks."""
@@ -160,14 +153,10 @@ class Projection(Part):
         init_std: standard deviation of the initial numbers of the result, above 0.
     """
 
-    mean: Tensor
-    one_over_std: Tensor
-
     def __init__(self, vectors: Vectors, seen: Bool[Tensor, "N"], *, dim: int, init_std: float) -> None:
         super().__init__()
         self._vectors = vectors
-        for name, array in zip(("mean", "one_over_std"), _standard(vectors, seen.numpy()), strict=True):
-            self.register_buffer(name, torch.from_numpy(array))
+        self.mean, self.one_over_std = (nn.Buffer(torch.from_numpy(a)) for a in _standard(vectors, seen.numpy()))
         width = vectors.data.shape[1]
         self.weight = nn.Parameter(torch.empty(dim, width).normal_(std=init_std / width**0.5))
         self.bias = nn.Parameter(torch.empty(dim).normal_(std=init_std))
@@ -207,9 +196,8 @@ class Prior(nn.Module):
         self.vector = nn.Linear(width, dim, bias=False)
         nn.init.normal_(self.vector.weight, std=init_std)
         self.item_bias = nn.Linear(width, 1) if item_bias else None
-        if self.item_bias is not None:
-            nn.init.zeros_(self.item_bias.weight)
-            nn.init.zeros_(self.item_bias.bias)
+        for number in () if self.item_bias is None else self.item_bias.parameters():
+            nn.init.zeros_(number)
 
     def forward(self, units: Sequence[Float[Tensor, "B D"]]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B"] | None]:
         """Predict the vector and the item bias of tracks.

@@ -3,7 +3,6 @@
 B pairs, H tracks of a history.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -66,7 +65,7 @@ class Repeats(nn.Module):
         """
         if self.log_penalty is not None:
             return F.softplus(self.log_penalty)
-        return math.inf if self.rule == "never" else 0.0
+        return np.inf if self.rule == "never" else 0.0
 
     def without_penalty(self) -> None:
         """Give up a penalty, because the loss compares no candidates and cannot learn it: `auto` is then `always`.
@@ -97,12 +96,10 @@ class Repeats(nn.Module):
         Returns:
             Values by name.
         """
-        values = {} if self.share is None else {"repeats_share": self.share}
-        if self.rule != "always":
-            values["repeats_within"] = float(self.within)
-        if self.log_penalty is not None:
-            values["heard_penalty"] = as_number(self.penalty())
-        return values
+        within = None if self.rule == "always" else float(self.within)
+        penalty = None if self.log_penalty is None else as_number(self.penalty())
+        values = {"repeats_share": self.share, "repeats_within": within, "heard_penalty": penalty}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def share_of_repeats(listens: Listens) -> float:

@@ -72,8 +72,7 @@ class RowAdam(Optimizer):
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         beta2, state = group["beta2"], self.state[parameter]
         if not state:
-            state["step"] = 0
-            state["mean_square"] = torch.zeros_like(parameter)
+            state.update(step=0, mean_square=torch.zeros_like(parameter))
             if gradient.is_sparse:
                 # the dtype of the parameter, because loading a state converts to it
                 state["last_step"] = parameter.new_zeros(len(parameter))

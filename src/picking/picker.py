@@ -178,9 +178,7 @@ class ArtistTracks:
     @cached_property
     def _place(self) -> Int64[np.ndarray, "N"]:
         """Place of each track in `by_artist`."""
-        place = np.empty(len(self.by_artist), np.int64)
-        place[self.by_artist] = np.arange(len(place))
-        return place
+        return np.argsort(self.by_artist)
 
     def by(self, artist: int) -> Int[np.ndarray, "n"]:
         """Rows of all tracks by an artist.
@@ -308,10 +306,7 @@ class Picker:
         return int(rng.integers(num := len(self.artists.artist_of))), 1 / num, number
 
     def pick_from_lists(
-        self,
-        candidates: Int[np.ndarray, "S K"],
-        heard: Int[np.ndarray, "S T"],
-        draws: Float64[np.ndarray, "S"],
+        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], draws: Float64[np.ndarray, "S"]
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """Pick a track of the list of each session, or a new one.
 
@@ -351,12 +346,10 @@ class Picker:
             probabilities.append(np.zeros(tracks[-1].shape))
             tracks[-1][left], probabilities[-1][left] = rows, chances
             left = left[~chances.any(1)]
-        rest = np.zeros(num)
-        rest[left] = 1.0
         return Choices(
             tracks=np.concatenate(tracks, 1),
             probabilities=np.concatenate(probabilities, 1),
-            rest=rest,
+            rest=np.bincount(left, minlength=num).astype(np.float64),
             avoided=self._avoided(heard),
             num_tracks=len(self.artists.artist_of),
         )
@@ -365,11 +358,7 @@ class Picker:
         return heard if self.avoids_heard else heard[:, :0]
 
     def _draw(
-        self,
-        source: str,
-        candidates: Int[np.ndarray, "S K"],
-        heard: Int[np.ndarray, "S T"],
-        rng: np.random.Generator,
+        self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], rng: np.random.Generator
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
         num = len(heard)
@@ -409,8 +398,8 @@ class Picker:
             return rows, np.concatenate([of_list, of_others], 1)
         rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         if source == "artist":
-            last = heard[:, 0]
-            rows = self.artists.after(last, np.arange(1, self.artists.num_others(last).max(initial=0) + 1)[None])
+            most = self.artists.num_others(heard[:, 0]).max(initial=0)
+            rows = self.artists.after(heard[:, 0], np.arange(1, most + 1)[None])
         return rows, PICKS["uniform"].probabilities(self._unheard(rows, heard))
 
     def _unheard(self, rows: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Bool[np.ndarray, "S K"]:

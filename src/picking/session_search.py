@@ -63,16 +63,9 @@ class SessionSearch:
         Returns:
             Rows, best first; -1 fills up.
         """
-        recent = rows[:, : shares.shape[1]].astype(np.int64)
+        queries = self._query.of(rows[:, : shares.shape[1]].astype(np.int64), shares)
         candidates = union(self.lists, rows[:, : self._num_lists])
-        return best(
-            self.vectors,
-            self._query.of(recent, shares),
-            candidates,
-            rows.astype(np.int32),
-            may_repeat=self._may_repeat,
-            k=k,
-        )
+        return best(self.vectors, queries, candidates, rows.astype(np.int32), may_repeat=self._may_repeat, k=k)
 
     def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
         """How many of the candidates a picking needs.

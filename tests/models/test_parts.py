@@ -196,7 +196,7 @@ def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_
         assert head.prior.item_bias is not None
         head.prior.item_bias.weight.normal_()
     row = torch.tensor([5])
-    units = [part.vectors(row, in_second_place=True)[0].detach().double() for part in list(head._parts().values())[1:]]
+    units = [part.vectors(row, in_second_place=True)[0].detach().double() for part in list(head.parts.values())[1:]]
     others = np.concatenate([unit / max(unit.norm(), 1e-12) for unit in units])
     predicted = head.prior.vector.weight.detach().double().numpy() @ others
     item = head.item(torch.tensor([5]))[0].detach().double().numpy()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 from scipy.sparse import csr_array
 
 from segue.attributes import Values
@@ -190,11 +190,11 @@ class Rules(Counter):
     def count(self, listens: Listens) -> csr_array:
         """Sum the weights of the occurrences of each rule previous (row) → following (column)."""
         weight, total = _weights(listens), no_scores(self.num_tracks)
-        for distance, together in _together(listens, self._window):
-            previous, following = listens.track[:-distance][together], listens.track[distance:][together]
+        for distance, first in _together(listens, self._window):
             of_distance = 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
-            value = (weight[:-distance] * weight[distance:])[together] * of_distance
-            total = total + csr_array((value, (previous, following)), shape=total.shape)
+            value = weight[first] * weight[first + distance] * of_distance
+            places = listens.track[first], listens.track[first + distance]
+            total = total + csr_array((value, places), shape=total.shape)
         if self._reverse_weight:
             total = total + self._reverse_weight * total.T.tocsr()
         return total.astype(np.float32)
@@ -290,8 +290,7 @@ class ShareMeans(Counter):
         ] = "track",
         window: Annotated[int, Setting("largest distance in a session", least=1)] = 10,
         shrinkage: Annotated[
-            float,
-            Setting("mean events added to each pair", above=0, hint="near 0 a track heard once ranks first"),
+            float, Setting("mean events added to each pair", above=0, hint="near 0 a track heard once ranks first")
         ] = 20.0,
         num_neighbours: NumNeighbours = 500,
         artist_weight: ArtistWeight = 0.0,
@@ -314,14 +313,13 @@ class ShareMeans(Counter):
         """The positive scores of all pairs of tracks, or of all pairs of artists."""
         unit, share = self._unit_of[listens.track], listens.played_ratio.astype(np.float64)
         num_units = int(self._unit_of.max()) + 1
-        pairs, heard, played = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
+        parts = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
         for distance, together in _together(listens, self._window):
-            counts = together & (share[:-distance] > 0)
-            pairs.append(unit[:-distance][counts] * num_units + unit[distance:][counts])
-            heard.append(share[:-distance][counts])
-            played.append(share[distance:][counts])
-        pair, place = np.unique(np.concatenate(pairs), return_inverse=True)
-        weight, following = np.concatenate(heard), np.concatenate(played)
+            first = together[share[together] > 0]
+            pair = unit[first] * num_units + unit[first + distance]
+            parts.append((pair, share[first], share[first + distance]))
+        pairs, weight, following = (np.concatenate(part) for part in zip(*parts, strict=True))
+        pair, place = np.unique(pairs, return_inverse=True)
         mean = float(weight @ following / max(weight.sum(), 1e-9))
         score = np.bincount(place, weight * (following - mean), len(pair)) / (
             np.bincount(place, weight, len(pair)) + self._shrinkage
@@ -347,13 +345,13 @@ def played_enough(listens: Listens, least_played: float) -> Listens:
     return listens.where(~(listens.played_ratio < np.float32(least_played)))
 
 
-def _together(listens: Listens, window: int) -> Iterator[tuple[int, Bool[np.ndarray, "_"]]]:
-    """Each distance in a session up to `window` that occurs, and which events have one so far behind them."""
+def _together(listens: Listens, window: int) -> Iterator[tuple[int, Int64[np.ndarray, "_"]]]:
+    """Each distance in a session up to `window` that occurs, and the events that have one so far behind them."""
     for distance in range(1, window + 1):
-        together = listens.session[distance:] == listens.session[:-distance]
-        if not together.any():
+        [first] = (listens.session[distance:] == listens.session[:-distance]).nonzero()
+        if not len(first):
             return
-        yield distance, together
+        yield distance, first
 
 
 def session_weights(listens: Listens, num_tracks: int) -> csr_array:

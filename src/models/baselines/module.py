@@ -3,13 +3,12 @@
 N tracks in the catalogue, Q queries, B queries in a block.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -20,7 +19,7 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import Context, OnBlock
+from segue.models.contracts import Among, Context, OnBlock
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.ranks import ranks_of_scores
 from segue.models.retrieval.sparse import no_scores, sparse_lists
@@ -70,12 +69,7 @@ class Baseline(LightningModule):
         self._counts = self._model.count(self._vocabulary.listens)
 
     def ranks(
-        self,
-        histories: Histories,
-        following: Int64[np.ndarray, "Q"],
-        on_block: OnBlock,
-        *,
-        among: Bool[np.ndarray, "N"] | None = None,
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -88,8 +82,7 @@ class Baseline(LightningModule):
         Returns:
             Rank of each `following`, at least 1; see `retrieval.ranks`.
         """
-        puts_last = self.context.repeats.penalty() == math.inf
-        within = self.context.repeats.within if puts_last else 0
+        puts_last, within = self.context.repeats.rule == "never", self.context.repeats.within
         return ranks_of_scores(
             scores=lambda first, end: self._scores_of(histories.part(first, end)),
             plays=self._model.order,
@@ -100,14 +93,7 @@ class Baseline(LightningModule):
             among=among,
         )
 
-    def lists(
-        self,
-        k: int,
-        rows: Int64[np.ndarray, "Q"] | None = None,
-        *,
-        recall: float | None = None,  # noqa: ARG002 - a track has few scores, therefore exact lists are fast
-        plan: Mapping[str, np.ndarray] | None = None,  # noqa: ARG002
-    ) -> ListSearch:
+    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, **_: object) -> ListSearch:
         """Prepare a search for lists. They are exact, because exact search is fast enough."""
         order = self._model.order
         return sparse_lists(
@@ -149,8 +135,7 @@ class Baseline(LightningModule):
         weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
         weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
         scores = self._scores(distinct)
-        total = scores.sum(1)
-        scores.data /= np.repeat(total, np.diff(scores.indptr))  # a row with entries has a positive sum
+        scores.data /= np.repeat(scores.sum(1), np.diff(scores.indptr))  # a row with entries has a positive sum
         return csr_array(weights @ scores)
 
     def get_extra_state(self) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from scipy.sparse import csr_array, csr_matrix
-from torch.nn.functional import normalize
 
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
@@ -148,7 +147,7 @@ class _Factorised(Counter):
             model.fit(csr_matrix(played[sessions][:, rows].astype(np.float32)), show_progress=False)
         vectors = np.asarray(model.item_factors, np.float32)
         if self._similarity == "cosine":
-            vectors = normalize(torch.from_numpy(vectors)).numpy()
+            vectors = torch.nn.functional.normalize(torch.from_numpy(vectors)).numpy()
         return _nearest(rows, vectors, self.num_tracks, self._num_neighbours)
 
 

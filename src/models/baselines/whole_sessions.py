@@ -20,6 +20,7 @@ from segue.models.baselines.counting import Counter, LeastPlayed, of_artists, pl
 from segue.models.retrieval.sparse import best_of_lines, largest_positive, no_scores
 from segue.settings import Setting, settings
 
+_Places = Int64[np.ndarray, "P"]
 Decay = str | float | None
 """`linear` for 1 − age/length, `inverse` for 1/(1 + age), a number λ for exp(−age/λ), None for 1."""
 _OF_DECAY: dict[str, Any] = {"above": 0, "hint": "null switches it off"}
@@ -47,13 +48,15 @@ class SessionCounter(Counter):
 
     @abstractmethod
     def _score(
-        self,
-        counts: csr_array,
-        rows: Int64[np.ndarray, "B H"],
-        age: Int64[np.ndarray, "B H"],
-        length: Int64[np.ndarray, "B H"],
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], length: Int64[np.ndarray, "B 1"]
     ) -> tuple[csr_array, csr_array]:
-        """The weights of the tracks of each history, B × N, and the scores that they give. -1 where a row has none."""
+        """The weights of the tracks of each history, B × N, and the scores that they give.
+
+        Args:
+            counts: what `count` returned.
+            rows: rows of the tracks that count, newest first; -1 for others, and where there is none.
+            length: number of tracks of each history, also of those that do not count.
+        """
 
     def scores(
         self, counts: csr_array, rows: Int64[np.ndarray, "B H"], shares: Float32[np.ndarray, "B H"]
@@ -71,9 +74,7 @@ class SessionCounter(Counter):
         """
         played = (rows >= 0) & ~(shares < np.float32(self._least_played))
         counting = np.where(played | ~played.any(1, keepdims=True), rows, -1)
-        age = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
-        length = np.broadcast_to((rows >= 0).sum(1)[:, None], rows.shape)
-        queries, scores = self._score(counts, counting, age, length)
+        queries, scores = self._score(counts, counting, (rows >= 0).sum(1, keepdims=True))
         if not self.artist_weight:
             return scores
         return csr_array(scores + self.artist_weight * of_artists(queries, self.artist_of))
@@ -159,26 +160,21 @@ class SessionNeighbours(SessionCounter):
         played = played_enough(listens, self._least_played)
         _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
         place = np.arange(len(session)) - (length.cumsum() - length)[session] - (length[session] - _LONGEST).clip(0)
-        session, track, place = session[place >= 0], played.track[place >= 0], place[place >= 0]
-        key = session * self.num_tracks + track
-        _, newest = np.unique(key[::-1], return_index=True)  # the last place of each track
-        newest = len(key) - 1 - newest
-        return csr_array(
-            ((place[newest] + 1).astype(np.float32), (session[newest], track[newest])),
-            shape=(len(length), self.num_tracks),
-        )
+        backwards = np.flatnonzero(place >= 0)[::-1]
+        _, first = np.unique((session * self.num_tracks + played.track)[backwards], return_index=True)
+        last = backwards[first]  # the last place of each track
+        entries = (place[last] + 1).astype(np.float32), (session[last], played.track[last])
+        return csr_array(entries, shape=(len(length), self.num_tracks))
 
     def _score(
-        self,
-        counts: csr_array,
-        rows: Int64[np.ndarray, "B H"],
-        age: Int64[np.ndarray, "B H"],
-        length: Int64[np.ndarray, "B H"],
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], length: Int64[np.ndarray, "B 1"]
     ) -> tuple[csr_array, csr_array]:
         if self._sessions is None or self._sessions.counts is not counts:
             self._sessions = _Sessions(counts, self._place_decay)
-        queries = query_matrix(rows, decayed(age, length, self._position_decay), self.num_tracks, newest_only=True)
-        scores = csr_array(self._voters(self._sessions, rows, age, length, queries) @ self._sessions.votes)
+        queries = query_matrix(
+            rows, decayed(np.arange(rows.shape[1]), length, self._position_decay), self.num_tracks, newest_only=True
+        )
+        scores = csr_array(self._voters(self._sessions, rows, length, queries) @ self._sessions.votes)
         if self._idf:
             scores.data *= 1 + self._idf * self._sessions.idf[scores.indices]
         return queries, scores
@@ -187,8 +183,7 @@ class SessionNeighbours(SessionCounter):
         self,
         sessions: "_Sessions",
         rows: Int64[np.ndarray, "B H"],
-        age: Int64[np.ndarray, "B H"],
-        length: Int64[np.ndarray, "B H"],
+        length: Int64[np.ndarray, "B 1"],
         queries: csr_array,
     ) -> csr_array:
         """Similarity of each query to its neighbours, B × P (or B × S without `place_decay`)."""
@@ -198,12 +193,10 @@ class SessionNeighbours(SessionCounter):
         if self._recency is not None:
             value = value * np.exp((session - len(sessions.sizes) + 1) / self._recency)
         from_newest = similar.indptr[1:][line] - 1 - np.arange(len(line))  # sessions of a line ascend
-        [chosen] = (from_newest < self._sample_size).nonzero()
-        best = chosen[
-            best_of_lines(line[chosen], self._num_neighbours, value[chosen].astype(np.float32), session[chosen])
-        ]
+        [kept] = (from_newest < self._sample_size).nonzero()
+        best = kept[best_of_lines(line[kept], self._num_neighbours, value[kept].astype(np.float32), session[kept])]
         if self._match_decay is not None:
-            ages = query_matrix(rows, np.exp2(-age.astype(np.float64)), self.num_tracks, newest_only=True)
+            ages = query_matrix(rows, np.exp2(-np.arange(float(rows.shape[1]))), self.num_tracks, newest_only=True)
             of_match = (-_exponents(_sorted(ages @ sessions.has).data)).clip(0)  # a sum of 53 powers may round up
             value = value * decayed(of_match, length[line, 0], self._match_decay)
         column = session
@@ -245,13 +238,7 @@ class _Sessions:
             self.votes = _votes(session, track, place, num_tracks, place_decay)
 
 
-def _votes(
-    session: Int64[np.ndarray, "P"],
-    track: Int64[np.ndarray, "P"],
-    place: Int64[np.ndarray, "P"],
-    num_tracks: int,
-    decay: float,
-) -> csr_array:
+def _votes(session: _Places, track: _Places, place: _Places, num_tracks: int, decay: float) -> csr_array:
     """exp(−|distance|/decay) from each place to each place of its session, as P × N. Places ascend in a session."""
     at = np.arange(len(session))
     parts = [(at, track, np.ones(len(at)))]
@@ -364,16 +351,14 @@ class Slist(SessionCounter):
             return no_scores(self.num_tracks)
         _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
         column = np.searchsorted(tracks, played.track)
-        shape = len(length), len(tracks)
         gram: np.ndarray = np.zeros((len(tracks), len(tracks)), np.float32)
-        wanted = gram
         if self._share:
-            whole = _rows(session, column, np.ones(len(column)), shape, self._normalise, once=True)
+            whole = _rows(session, column, np.ones(len(column)), (len(length), len(tracks)), self._normalise, once=True)
             gram += self._share * _product(whole, whole)
-            wanted = gram.copy() if self._share < 1 else gram
+        wanted = gram
         if self._share < 1:
             before, after = self._cut(session, column, length, len(tracks))
-            wanted = wanted + (1 - self._share) * _product(before, after)
+            wanted = gram + (1 - self._share) * _product(before, after)
             gram += (1 - self._share) * _product(before, before)
         gram[np.diag_indices(len(gram))] += self._regularization
         factor, _ = spotrf(gram, lower=1, overwrite_a=1)
@@ -398,8 +383,7 @@ class Slist(SessionCounter):
         starts = length.cumsum() - length
         place = np.arange(len(session)) - starts[session]
         row_of = (starts - np.arange(len(length)))[session] + place  # of the cut after this event, if not the last
-        nothing = np.empty(0, np.int64)
-        parts = [(nothing, nothing, nothing, nothing, np.empty(0))]
+        parts = [(*np.empty((4, 0), np.int64), np.empty(0))]
         for distance in range(largest_distance(self._place_decay, int(length.max())) + 1):
             weight = 1.0 if self._place_decay is None else float(np.exp(-distance / self._place_decay))
             [first] = (place + distance < length[session] - 1).nonzero()  # the cut is `distance` events later
@@ -408,20 +392,15 @@ class Slist(SessionCounter):
             before, after = column[first], column[first + 1 + distance]
             parts.append((row_of[first] + distance, before, row_of[first], after, np.full(len(first), weight)))
         row_before, before, row_after, after, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
-        shape = int((length - 1).sum()), num
-        return (
-            _rows(row_before, before, weights, shape, self._normalise),
-            _rows(row_after, after, weights, shape, self._normalise),
-        )
+        common = weights, (int((length - 1).sum()), num), self._normalise
+        return _rows(row_before, before, *common), _rows(row_after, after, *common)
 
     def _score(
-        self,
-        counts: csr_array,
-        rows: Int64[np.ndarray, "B H"],
-        age: Int64[np.ndarray, "B H"],
-        length: Int64[np.ndarray, "B H"],
+        self, counts: csr_array, rows: Int64[np.ndarray, "B H"], length: Int64[np.ndarray, "B 1"]
     ) -> tuple[csr_array, csr_array]:
-        queries = query_matrix(rows, decayed(age, length, self._query_decay), self.num_tracks, newest_only=False)
+        queries = query_matrix(
+            rows, decayed(np.arange(rows.shape[1]), length, self._query_decay), self.num_tracks, newest_only=False
+        )
         return queries, csr_array(queries @ counts)
 
 
@@ -447,7 +426,7 @@ def _product(left: csr_array, right: csr_array) -> Float32[np.ndarray, "M M"]:
     return np.asarray(csr_array(left.T @ right).astype(np.float32).toarray())
 
 
-def decayed(age: Int64[np.ndarray, "*n"], length: Int64[np.ndarray, "*n"], decay: Decay) -> Float64[np.ndarray, "*n"]:
+def decayed(age: Int64[np.ndarray, "*#n"], length: Int64[np.ndarray, "*#n"], decay: Decay) -> np.ndarray:
     """Compute the weight of each age.
 
     Args:
@@ -481,7 +460,7 @@ def largest_distance(decay: float | None, most: int) -> int:
 
 
 def query_matrix(
-    rows: Int64[np.ndarray, "B H"], weights: Float64[np.ndarray, "B H"], num_tracks: int, *, newest_only: bool
+    rows: Int64[np.ndarray, "B H"], weights: Float64[np.ndarray, "... H"], num_tracks: int, *, newest_only: bool
 ) -> csr_array:
     """Build the matrix of queries × tracks.
 
@@ -495,7 +474,7 @@ def query_matrix(
         Weights, B × N.
     """
     line, place = (rows >= 0).nonzero()
-    track, weight = rows[line, place], weights[line, place]
+    track, weight = rows[line, place], np.broadcast_to(weights, rows.shape)[line, place]
     if newest_only:
         _, first = np.unique(line * num_tracks + track, return_index=True)
         line, track, weight = line[first], track[first], weight[first]

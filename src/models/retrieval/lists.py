@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,6 +23,8 @@ BLOCKS_OF_A_PART = 128
 NUM_READ = 65_536
 """Lists that are read at once."""
 PLAN = "plan.npz"
+Plan = Mapping[str, np.ndarray] | None
+"""Arrays by name that prepare a search again; None where that is nothing."""
 
 
 class ListBlock(NamedTuple):
@@ -58,7 +60,7 @@ class ListSearch:
     num_blocks: int
     block: Callable[[int], ListBlock]
     recall: float | None = None
-    plan: Mapping[str, np.ndarray] | None = None
+    plan: Plan = None
 
     def collect(
         self, on_block: Callable[[int], None] = lambda _: None
@@ -71,8 +73,7 @@ class ListSearch:
         Returns:
             Rows of the candidates of each query, best first, and their scores.
         """
-        rows = np.empty((self.num_queries, self.k), np.int64)
-        scores = np.empty((self.num_queries, self.k), np.float32)
+        rows, scores = (np.empty((self.num_queries, self.k), kind) for kind in (np.int64, np.float32))
         for nth in range(self.num_blocks):
             found = self.block(nth)
             rows[found.places], scores[found.places] = found.rows, found.scores
@@ -134,7 +135,7 @@ class ListParts:
         except (OSError, ValueError, EOFError, BadZipFile):
             raise self._damaged(path) from None
 
-    def keep_plan(self, plan: Mapping[str, Any] | None) -> None:
+    def keep_plan(self, plan: Plan) -> None:
         """Keep the plan of the search, for a process that continues it.
 
         Args:
@@ -162,12 +163,11 @@ class ListParts:
             else:
                 write_whole(path, partial(_search, search, blocks, form, on_block))
             self._parts.append(self._opened(path))
-        lengths = [len(part) for part in self._parts]
-        self._starts = np.cumsum([0, *lengths])
+        self._starts = np.cumsum([0, *map(len, self._parts)])
         self._place_of = np.full(search.num_queries, -1, np.int64)
         for part, start in zip(self._parts, self._starts, strict=False):
             self._place_of[part["query"]] = np.arange(start, start + len(part))
-        if sum(lengths) != search.num_queries or (self._place_of < 0).any():
+        if self._starts[-1] != search.num_queries or (self._place_of < 0).any():
             raise self._damaged(self._folder)
 
     def of(self, queries: Int64[np.ndarray, "n"]) -> tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]:
@@ -212,10 +212,9 @@ class ListParts:
 
     def _opened(self, path: Path) -> Shaped[np.ndarray, "B"]:
         try:
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError):
             raise self._damaged(path) from None
-        return array
 
     def _damaged(self, path: Path) -> InputError:
         return InputError(

@@ -4,7 +4,6 @@ N tracks in the catalogue, M tracks with a query vector, Q queries, U distinct q
 of a vector, B queries in a block, G groups of S candidates. The query itself is never a candidate.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from segue.models.retrieval.lists import ListBlock, ListSearch
+from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
 from segue.models.retrieval.ranks import TIE, refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
 
@@ -39,7 +38,7 @@ def lists_of_vectors(
     k: int,
     plays: Int64[np.ndarray, "N"],
     recall: float | None = None,
-    plan: Mapping[str, np.ndarray] | None = None,
+    plan: Plan = None,
     block: int = 512,
 ) -> ListSearch:
     """Prepare the search for the K best candidates of each of the `query_rows`, or for nearly these, faster.
@@ -110,7 +109,7 @@ def lists_of_vectors(
 def _exact(candidates: Float[Tensor, "N V"], k: int, block: int) -> Search:
     """A search that scores every candidate, for at most `block` queries at once."""
     # The number of groups is about the number of candidates in the k groups that are sorted; sizes of 2^n are fast.
-    group = max(32, 2 ** round(math.log2(len(candidates) / k) / 2))
+    group = max(32, 2 ** round(np.log2(len(candidates) / k) / 2))
     scores = torch.full((block, -(-len(candidates) // group) * group), -torch.inf, device=candidates.device)
 
     def search(queries: Float[Tensor, "B V"]) -> tuple[Float[Tensor, "B K"], Int64[Tensor, "B K"]]:
@@ -121,20 +120,15 @@ def _exact(candidates: Float[Tensor, "N V"], k: int, block: int) -> Search:
 
 
 def _approximate(
-    candidates: Float[Tensor, "N V"],
-    k: int,
-    queries: Float[Tensor, "U V"],
-    target: float,
-    plan: Mapping[str, np.ndarray] | None,
+    candidates: Float[Tensor, "N V"], k: int, queries: Float[Tensor, "U V"], target: float, plan: Plan
 ) -> tuple[Search, Mapping[str, np.ndarray]]:
     """A search of the nearest cells of each query and of the most played candidates, and its plan."""
     import faiss
 
-    index: Any
     vectors, num_cells = np.ascontiguousarray(candidates.numpy()), round(CELLS_PER_ROOT * len(candidates) ** 0.5)
     num_cells = min(num_cells, len(candidates))
     if plan is None:
-        index = faiss.index_factory(vectors.shape[1], f"IVF{num_cells},Flat", faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.index_factory(vectors.shape[1], f"IVF{num_cells},Flat", faiss.METRIC_INNER_PRODUCT)
         index.cp.niter, index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 10, 1, 64
         index.cp.spherical = True  # otherwise long vectors attract all others
         index.train(vectors)

@@ -5,19 +5,17 @@ vector, E entries of a sparse block. Candidates that tie share the mean of the r
 itself is never a candidate, and tracks already heard can come last.
 """
 
-import math
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Real
+from jaxtyping import Float, Float64, Int64, Real
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from segue.errors import InputError
-from segue.models.contracts import Queries
+from segue.models.contracts import Among, Queries
 from segue.models.retrieval.sparse import no_scores
 
 TIE = 1e-6
@@ -49,7 +47,7 @@ def ranks_of_tracks(
     previous: Int64[np.ndarray, "Q"],
     following: Int64[np.ndarray, "Q"],
     on_block: Callable[[int], None] = lambda _: None,
-    among: Bool[np.ndarray, "N"] | None = None,
+    among: Among = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` after one previous track; queries of the same track share a line of scores.
 
@@ -89,7 +87,7 @@ def ranks_of_vectors(
     following: Int64[np.ndarray, "Q"],
     penalty: float,
     on_block: Callable[[int], None] = lambda _: None,
-    among: Bool[np.ndarray, "N"] | None = None,
+    among: Among = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its query, by inner product.
 
@@ -150,10 +148,9 @@ def demote(scores: Float[Tensor, "B N"], heard: Int64[Tensor, "B H"], penalty: f
         return scores
     is_there = heard >= 0
     rows = torch.where(is_there, heard, heard[:, :1].clamp(min=0))  # a row twice is written twice with the same value
-    lowered = penalty if math.isfinite(penalty) else 1 + (scores.amax(1) - scores.amin(1))[:, None]
-    has_any = is_there[:, :1]
+    lowered = penalty if np.isfinite(penalty) else 1 + (scores.amax(1) - scores.amin(1))[:, None]
     values = scores.gather(1, rows)
-    return scores.scatter_(1, rows, torch.where(has_any, values - lowered, values))
+    return scores.scatter_(1, rows, torch.where(is_there[:, :1], values - lowered, values))
 
 
 def _count(
@@ -165,9 +162,7 @@ def _count(
     flags = torch.empty(min(num_cached, len(scores)), scores.shape[1], device=scores.device)
     ones = torch.ones(scores.shape[1], device=scores.device)
     parts = zip(scores.split(len(flags)), bounds.split(len(flags)), strict=True)
-    return (
-        torch.cat([compare(line, bound, out=flags[: len(line)]) @ ones for line, bound in parts]).double().cpu().numpy()
-    )
+    return torch.cat([compare(some, of, out=flags[: len(some)]) @ ones for some, of in parts]).double().cpu().numpy()
 
 
 def refuse_non_finite(*tables: Tensor) -> None:
@@ -184,7 +179,7 @@ def ranks_of_scores(
     following: Int64[np.ndarray, "Q"],
     heard: Callable[[int, int], Int64[np.ndarray, "B H"]] | None = None,
     on_block: Callable[[int], None] = lambda _: None,
-    among: Bool[np.ndarray, "N"] | None = None,
+    among: Among = None,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its query, by sparse scores, then by plays.
 
@@ -288,10 +283,10 @@ def ranks_by_counts(
         before, after = (np.concatenate(column) for column in zip(*chosen, strict=True))
         counts = csr_array((np.ones(len(before), np.float32), (before, after)), shape=(num_tracks, num_tracks))
         of = np.flatnonzero(group[previous] == number)
-        scores = partial(_rows_of, counts, previous[of])
-        ranks[of] = ranks_of_scores(scores=scores, plays=nothing, previous=previous[of], following=following[of])
+        ranks[of] = ranks_of_scores(
+            scores=lambda first, end: csr_array(counts[previous[of[first:end]]]),  # noqa: B023 - called at once
+            plays=nothing,
+            previous=previous[of],
+            following=following[of],
+        )
     return ranks
-
-
-def _rows_of(counts: csr_array, rows: Int64[np.ndarray, "Q"], first: int, end: int) -> csr_array:
-    return csr_array(counts[rows[first:end]])

@@ -42,8 +42,7 @@ def sparse_lists(
     """
     check_k(k, len(plays))
     by_plays = np.lexsort((np.arange(len(plays)), -plays))
-    place = np.empty_like(by_plays)
-    place[by_plays] = np.arange(len(plays))
+    place = np.argsort(by_plays)
 
     def search(number: int) -> ListBlock:
         query = query_rows[number * block :][:block]
