@@ -83,8 +83,7 @@ class RoomSettings:
         None
     )
     audio_from: Annotated[
-        Sequence[str],
-        Setting("where previews may come from: folders, and hosts such as https://previews.example.com"),
+        Sequence[str], Setting("where previews may come from: folders, and hosts such as https://previews.example.com")
     ] = ()
 
     def __post_init__(self) -> None:
@@ -189,8 +188,7 @@ class RoomProxy:
             async with asyncio.timeout(_ANSWER_S):
                 writer.write(line)
                 await writer.drain()
-                head = json.loads(await reader.readline() or b"null")
-                if head is None:
+                if (head := json.loads(await reader.readline() or b"null")) is None:
                     raise RoomServerError("the room's process ended while it worked on this; try again")
                 return head["status"], head["type"], await reader.read()
         except (OSError, TimeoutError) as error:
@@ -217,16 +215,12 @@ class RoomProxy:
         if self._server is not None and self._server.poll() is None:
             return
         given = [str(self._run_dir), str(self._socket), str(os.getpid())]
+        command = [sys.executable, "-Pm", "segue.room.room_server", *given]
         environment = {name: value for name, value in os.environ.items() if name != TOKEN}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment["PYTHONPATH"] = str(_ROOT)
         # a group of its own, which Ctrl-C does not reach; in a session of its own, its low priority would not count
-        self._server = subprocess.Popen(
-            [sys.executable, "-Pm", "segue.room.room_server", *given],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-        )
+        self._server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
 
 
 def socket_of(run_dir: Path) -> Path:

@@ -160,8 +160,7 @@ class ReleaseView:
             row: row of the track.
             candidate: row of the next track.
         """
-        vectors = self.players[key].vectors
-        if vectors is None:
+        if (vectors := self.players[key].vectors) is None:
             return None
         _, products, rest = track_products(vectors, row, candidate)
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
@@ -210,17 +209,8 @@ class ReleaseView:
             problem = "its lists belong to users; the room shows nothing of single users"
         if self.plays is None and file is not None and file.with_name(PLAYS).is_file():
             self.plays = read_plays(file.with_name(PLAYS), self.catalog)
-        return Player(
-            key=key,
-            label=label_of(name, file),
-            recommender=name,
-            policy=policy,
-            arm=arm,
-            lists=lists,
-            scores=scores,
-            vectors=vectors,
-            problem=problem,
-        )
+        known: dict[str, Any] = {"lists": lists, "scores": scores, "vectors": vectors, "problem": problem}
+        return Player(key=key, label=label_of(name, file), recommender=name, policy=policy, arm=arm, **known)
 
     def _found(self, name: str) -> Path:
         named = parse_name(name)
@@ -233,15 +223,11 @@ class ReleaseView:
 def _catalog_of(release: Release) -> Catalog:
     """The catalogue of a release, in its order."""
     titles, artists = np.empty(len(release), object), np.full(len(release.artists.ends), "", object)
-    for row, artist in enumerate(release.artist_of.tolist()):
+    ids, artist_of = np.asarray(release.track_ids), release.artist_of.astype(np.int64)
+    for row, artist in enumerate(artist_of.tolist()):
         record = release.track(row)
         titles[row], artists[artist] = record["title"], record["artist"] or ""
-    return Catalog(
-        track_ids=np.asarray(release.track_ids),
-        titles=titles,
-        artist_of=release.artist_of.astype(np.int64),
-        artists=artists,
-    )
+    return Catalog(track_ids=ids, titles=titles, artist_of=artist_of, artists=artists)
 
 
 def label_of(name: str, file: Path | None) -> str:

@@ -149,8 +149,7 @@ class RoomServer:
             record = view.release.track(row)
             return f"{record['title']} {record['artist'] or ''}"
 
-        path = self._folder / f"titles-{view.release.version}.sqlite"
-        if not path.exists():
+        if not (path := self._folder / f"titles-{view.release.version}.sqlite").exists():
             build_index(path, map(text_of, view.by_plays.tolist()))
             for old in self._folder.glob("titles-*.sqlite"):
                 if old != path:
@@ -269,11 +268,9 @@ class RoomServer:
         """Of each track, as float32: place (two numbers), row of its artist, popularity, plays where they are known,
         and how many lists of each recommender have it. The last two are logarithms: 0 for none, 1 for the most.
         """
-        every = [one.lists for one in view.players.values() if one.lists is not None]
-        if not every:
+        if not (every := [one.lists for one in view.players.values() if one.lists is not None]):
             raise UnknownError("no recommender here has lists, therefore there is no map; serve a run")
-        path = self._folder / f"map-{view.release.version}.npy"
-        if not path.exists():
+        if not (path := self._folder / f"map-{view.release.version}.npy").exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             await self._apart(track_map.write_layout, path, np.asarray(every[0]))
         popularity = np.empty((1, len(view)))
@@ -307,8 +304,7 @@ class RoomServer:
         }
 
     def _picture(self, *_: Any) -> tuple[str, bytes]:
-        path = (last_comparison() or Path()) / "comparison.png"
-        if not path.is_file():
+        if not (path := (last_comparison() or Path()) / "comparison.png").is_file():
             raise UnknownError("there is no picture of a comparison; run python compare.py")
         return "image/png", path.read_bytes()
 

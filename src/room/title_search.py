@@ -43,8 +43,7 @@ def words_of(text: str) -> list[str]:
     Args:
         text: a title, a name or a query.
     """
-    small = _APOSTROPHES.sub("", text.casefold())
-    if not small.isascii():
+    if not (small := _APOSTROPHES.sub("", text.casefold())).isascii():
         bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", small))
         small = _ALONE.sub(r" \1 ", unicodedata.normalize("NFC", bare))
     return _WORD.findall(small)
@@ -137,8 +136,7 @@ class TitleIndex:
             one = cdist([word], heads, scorer=Levenshtein.normalized_similarity, dtype=np.float32)[0]
             total += len(word) * np.maximum.reduceat(one, starts)
         similar = total / sum(map(len, words))
-        num_letters = np.add.reduceat(np.fromiter(map(len, all_words), np.int64), starts)
-        is_whole = np.abs(num_letters - sum(map(len, words))) == 0
+        is_whole = np.add.reduceat(np.fromiter(map(len, all_words), np.int64), starts) == sum(map(len, words))
         order = np.lexsort((np.array(places), ~is_whole, -similar.round(2)))
         return [places[place] for place in order.tolist() if similar[place] >= least - 1e-6]
 

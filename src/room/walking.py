@@ -61,8 +61,8 @@ def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, playe
         user: raw id of the listener.
         played: the session so far.
     """
-    row = view.release.row_of(played.tracks[-1])
-    following, fallback, propensity = recommender.follow(arm, user, row, played)
+    last = view.release.row_of(played.tracks[-1])
+    following, fallback, propensity = recommender.follow(arm, user, last, played)
     return why(view, recommender, arm, played, int(view.release.track_ids[following]), propensity, fallback)
 
 
@@ -88,16 +88,8 @@ def why(
     """
     release = view.release
     row, last = release.row_of(track), release.row_of(played.tracks[-1])
-    found: dict[str, Any] = {
-        **view.record(row),
-        "propensity": propensity,
-        "fallback": fallback,
-        "parts": view.parts(arm, last, row),
-        "parts_are": "cosines",
-        "session": [],
-        "rank": None,
-        "candidates": None,
-    }
+    found = view.record(row) | {"propensity": propensity, "fallback": fallback, "parts": view.parts(arm, last, row)}
+    found |= {"parts_are": "cosines", "session": [], "rank": None, "candidates": None}
     if release.arms[arm].is_of_session:
         noted = Noted(track, propensity or 0.0, fallback is not None, release.version)
         whole = explain(recommender, arm, 0, played, noted)
@@ -141,10 +133,7 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
         query = "this track" if len(played.tracks) == 1 else f"the session of {len(played.tracks)} tracks"
         head = f"{place} candidates for {query}"
     if given.pick == "ranked" and found["rank"] > 1:
-        of = (
-            "the artist of the last track"
-            if given.artist_gap == 1
-            else f"an artist of the last {given.artist_gap} tracks"
-        )
-        return f"{head}: those before it were heard{f', or are by {of}' if given.artist_gap else ''}."
+        gap = given.artist_gap
+        of = "the artist of the last track" if gap == 1 else f"an artist of the last {gap} tracks"
+        return f"{head}: those before it were heard{f', or are by {of}' if gap else ''}."
     return f"{head}; {given.rule[0].lower()}{given.rule[1:]}"

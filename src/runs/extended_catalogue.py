@@ -44,15 +44,13 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
             f"catalogue={path} lacks {len(lacking):,} of the {len(old):,} tracks of the run, for example {lacking[0]}; "
             "give a catalogue with all of them and the new ones"
         )
-    of_run = old.artists[old.artist_of].tolist()
-    for one, artist in zip(ids, of_run, strict=True):
+    for one, artist in zip(ids, old.artists[old.artist_of].tolist(), strict=True):
         if (named := given[one][1] or "") != artist:
             raise InputError(
                 f"catalogue={path}: track {one} is by {named or 'nobody'!r}, and by {artist or 'nobody'!r} in the run; "
                 "correct it, or train a run with this catalogue"
             )
-    new = {one: names for one, names in given.items() if one not in set(ids)}
-    if not new:
+    if not (new := {one: names for one, names in given.items() if one not in set(ids)}):
         raise InputError(
             f"catalogue={path} has the {len(old):,} tracks of the run and no new one; add new tracks to it"
         )
@@ -81,18 +79,17 @@ def _appended(old: Catalog, new: dict[int | str, _Names]) -> Catalog:
     rows = {name: row for row, name in enumerate(old.artists.tolist()) if name}
     artists, artist_of = old.artists.tolist(), []
     for _, artist in new.values():
-        row = rows.get(artist, len(artists)) if artist else len(artists)  # two unknown artists need not be the same
+        row = (
+            rows.setdefault(artist, len(artists)) if artist else len(artists)
+        )  # two unknown artists need not be the same
         if row == len(artists):
             artists.append(artist or "")
-            if artist:
-                rows[artist] = row
         artist_of.append(row)
     is_text = old.source_ids is not None
     numbers = range(int(old.track_ids.max()) + 1, int(old.track_ids.max()) + 1 + len(new)) if is_text else new
-    titles = np.array([title or "" for title, _ in new.values()], object)
     return Catalog(
         track_ids=np.append(old.track_ids, np.array(list(numbers), np.int64)),
-        titles=np.append(old.titles, titles),
+        titles=np.append(old.titles, np.array([title or "" for title, _ in new.values()], object)),
         artist_of=np.append(old.artist_of, np.array(artist_of, np.int64)),
         artists=np.array(artists, object),
         source_ids=None if old.source_ids is None else np.append(old.source_ids, np.array(list(new), object)),

@@ -38,10 +38,10 @@ UNCOMMITTED = "uncommitted.diff"
 
 _OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
 
+# Keys of a config that do not change the results of a run.
 _OF_THE_RUN = (
     "run_dir", "run_name", "resume", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
 )  # fmt: skip
-"""Keys of a config that do not change the results of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,8 +319,8 @@ def setup_name(
     return name if len(name) <= 100 else f"{name[:99]}…"
 
 
+# Keys that are in the name already, or in none.
 _SHOWN = ("model", "model.alpha", "model.parts", "experiment", "recipe", "context", "seed")
-"""Keys that are in the name already, or in none."""
 
 
 def short(value: object) -> str:

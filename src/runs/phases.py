@@ -2,8 +2,8 @@
 
 import time
 
+# About when the process started: before this module is imported, the process seldom waits.
 _STARTED = time.perf_counter() - time.process_time()
-"""About when the process started: before this module is imported, the process seldom waits."""
 
 
 class PhaseClock:

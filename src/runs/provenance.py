@@ -98,5 +98,4 @@ def provenance(root: Path = ROOT) -> dict[str, str]:
     """Command, commit, versions of what decides numbers, machine."""
     state = {"command": command(), **git_state(root), "python": platform.python_version()}
     state |= {package: version(package) for package in _PACKAGES} | torch_build()
-    state["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
-    return state
+    return state | {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}

@@ -87,8 +87,7 @@ class Recommendations:
         Raises:
             InputError: the file is missing or damaged, or belongs to another catalogue. The message names the line.
         """
-        lines = _read_lines(path)
-        if lines.key == "user":
+        if (lines := _read_lines(path)).key == "user":
             rows, scores = _padded(lines, catalog, np.zeros(len(lines.keys), np.int64))
             order = np.argsort(lines.keys)
             return cls(rows=rows[order], scores=scores[order], users=lines.keys[order])
@@ -110,8 +109,7 @@ class Recommendations:
             InputError: the file is missing or damaged, has lists of users, or recommends a track that has no line. The
                 message names the line.
         """
-        lines = _read_lines(path)
-        if lines.key == "user":
+        if (lines := _read_lines(path)).key == "user":
             raise InputError(
                 f"{path} has lists of users and therefore no catalogue; name the catalogue: tracks=<path>/tracks.json"
             )
@@ -247,8 +245,7 @@ class _Lines:
     plays: Int64[np.ndarray, "n"]
 
 
-_NUM_AT_ONCE = 2**20
-"""Ids whose rows are looked up at once."""
+_NUM_AT_ONCE = 2**20  # ids whose rows are looked up at once
 
 
 def _padded(
@@ -298,10 +295,11 @@ def _check_names(lines: _Lines, catalog: Catalog) -> None:
             )
 
 
+# The keys that all lines of a file have: of what the list is about, and of the list.
 _LISTS = {"track": "recommendations", "item_id": "recommendations", "user": "tracks"}
-"""The keys that all lines of a file have: of what the list is about, and of the list."""
 _Id = Annotated[int, Field(gt=-(2**63), lt=2**63)]
 _TYPED: Any = TypedDict  # of keys that a type checker need not know
+# Parses and checks a line, by its first key.
 _LINES = {
     key: TypeAdapter(
         with_config(ConfigDict(strict=True))(
@@ -320,7 +318,6 @@ _LINES = {
     ).validate_json
     for key, of_list in _LISTS.items()
 }
-"""Parses and checks a line, by its first key."""
 
 
 def _key_of(bare: bytes) -> str | None:
@@ -345,9 +342,7 @@ def _bare_lines(path: Path) -> Iterator[bytes]:
 def _read_lines(path: Path) -> _Lines:
     key: str | None = None
     keys, lengths, ids, plays, scores = array("q"), array("q"), array("q"), array("q"), array("f")
-    titles: list[Any] = []
-    artists: list[Any] = []
-    known: dict[str, str] = {}  # an artist has many tracks
+    titles, artists, known = list[Any](), list[Any](), dict[str, str]()  # known, as an artist has many tracks
     for number, bare in enumerate(_bare_lines(path), start=1):
         key = key or _key_of(bare) or "track"
         line = _parse(bare, key, f"{path}, line {number}")

@@ -18,12 +18,11 @@ from segue.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, fl
 from segue.runs.provenance import ROOT
 from segue.runs.targets import check_targets, read_config
 
+# Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked.
 _MAY_CHANGE = (
     "trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept", "trial",
 )  # fmt: skip
-"""Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked."""
-_OF_THIS_COMMAND = ("resume", "trust")
-"""Keys that a run does not hand on to the command that resumes it."""
+_OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +184,7 @@ def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
 
 
 def _refuse_another(folder: Path, config: DictConfig) -> None:
-    path = folder / "config.yaml"
-    if not path.exists():
+    if not (path := folder / "config.yaml").exists():
         return
     was, now = _comparable(read_config(path)), _comparable(as_dict(config))
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):

@@ -26,6 +26,7 @@ MAX_LENGTH = 1000
 
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
+# For each field its array in the file, with its kind and number of dimensions; the file has `track_ids` too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
     "queries": ("queries", "float32", 2),
     "items": ("items", "float32", 2),
@@ -40,7 +41,6 @@ _ARRAYS: dict[str, tuple[str, str, int]] = {
     "heard_within": ("heard_within", "int64", 0),
     "context": ("context", "str", 0),
 }
-"""For each field its array in the file, with its kind and number of dimensions; the file has `track_ids` too."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -16,16 +16,16 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.runs.provenance import ROOT
 
-_NAMES = ("src", "segue")
-"""What this package has been called; the last one is its name today."""
+_NAMES = ("src", "segue")  # what this package has been called; the last one is its name today
+# Settings that older versions wrote, by class: what others say too, or what is decided without a setting now.
 _GONE = {
     "CosineMix": {"fixed_alpha", "unknown"},
     "LastTrack": {"repeats_up_to", "repeats_within"},
     "Oracle": {"num_candidates"},
     "Session": {"first_decay", "first_normalise", "repeats_up_to", "repeats_within"},
 }
-"""Settings that older versions wrote, by class: what others say too, or what is decided without a setting now."""
 _CONTEXTS, _BASELINES = "models.contexts", "models.baselines"
+# What has another name in this package than in runs of before.
 _MOVED = {
     "models.context.LastTrack": f"{_CONTEXTS}.LastTrack",
     "models.context.Session": f"{_CONTEXTS}.Session",
@@ -40,10 +40,9 @@ _MOVED = {
     f"{_BASELINES}.linear.Slist": f"{_BASELINES}.whole_sessions.Slist",
     f"{_BASELINES}.session_neighbours.SessionNeighbours": f"{_BASELINES}.whole_sessions.SessionNeighbours",
 }
-"""What has another name in this package than in runs of before."""
 _TARGET = "_target_"
+# Functions that return what their argument names.
 _BY_NAME = tuple(f"hydra.utils.{name}" for name in ("get_class", "get_method", "get_object", "get_static_method"))
-"""Functions that return what their argument names."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -104,9 +103,8 @@ def check_targets(config: Any, *, trust: Any, of: str, group: str = "") -> None:
             f"{of}: its settings have {reference[0]}, which refers to something else; a run writes values alone, so "
             "write the value there"
         )
-    known = _named_in(group)
     for target in map(str, _targets(config)):
-        if target not in known and not _is_defined_in(packages, target):
+        if target not in _named_in(group) and not _is_defined_in(packages, target):
             raise InputError(
                 f"{of}: its settings build {target}, which is not in conf/{group}; such a name can run any program, "
                 f"therefore its package must be trusted, as in trust={target.partition('.')[0]}"

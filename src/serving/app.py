@@ -48,11 +48,9 @@ class Room(Protocol):
 
     async def close(self) -> None:
         """End what it has started."""
-        ...
 
     async def __call__(self, scope: Message, body: bytes, send: Send) -> None:
         """Answer one request whose body has arrived."""
-        ...
 
 
 class ServiceApp:
@@ -125,8 +123,7 @@ class ServiceApp:
                 raise Refusal(HTTPStatus.FORBIDDEN, reason)
         if self._rate_limit is not None:
             client = scope.get("client") or ("",)
-            wait_s = self._rate_limit.take(client[0], time.monotonic())
-            if wait_s:
+            if wait_s := self._rate_limit.take(client[0], time.monotonic()):
                 reason = f"more than {self._rate_limit.per_second:g} requests a second; wait {wait_s:.2f} s"
                 raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, reason, [("retry-after", str(int(wait_s) + 1))])
 
@@ -151,8 +148,7 @@ class ServiceApp:
         if state.log.problem:  # before the track is added to the session
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
         recommender = state.recommender
-        row = recommender.release.row_of(played.track)
-        if row < 0:
+        if (row := recommender.release.row_of(played.track)) < 0:
             raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, recommender.release))
         arm = recommender.arm_of(user)
         fallback, extra = None, ""
@@ -192,9 +188,8 @@ class ServiceApp:
         """Read the body within the limits of size and time."""
         most_bytes = self._limits.max_body_bytes
         for name, value in scope["headers"]:
-            if name != b"content-length" or not value.isdigit():  # an invalid length cannot make the body longer
-                continue
-            if len(value) > MAX_DIGITS or int(value) > most_bytes:
+            # an invalid length cannot make the body longer
+            if name == b"content-length" and value.isdigit() and (len(value) > MAX_DIGITS or int(value) > most_bytes):
                 raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large)
         body = bytearray()
         try:

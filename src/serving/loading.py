@@ -79,8 +79,7 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
         InputError: there is no release, the one that was named cannot be served, or Redis does not answer.
     """
     store = make_store(settings)
-    is_shared = isinstance(settings.store, RedisSettings)
-    if not is_shared and request is None and store.index().current is None:
+    if not isinstance(settings.store, RedisSettings) and request is None and store.index().current is None:
         raise InputError("nothing to serve: name a recommender, recommendations=<recommender> or arms={C: …, T1: …}")
     version = request(store.local) if request is not None else None
     try:

@@ -58,8 +58,7 @@ class EventLogWriter:
         self._syncing: asyncio.Task[None] | None = None
         self._is_dirty = False
         self.problem: str | None = None
-        self.num_lines = 0
-        self.num_waiting = 0  # lines that are not yet as safe as `fsync` promises
+        self.num_lines = self.num_waiting = 0  # lines wait until they are as safe as `fsync` promises
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = _opened(self.path)
@@ -112,8 +111,7 @@ class EventLogWriter:
 
         A power failure does that: the request was not answered, or the line cannot be read any more.
         """
-        size = os.fstat(self._descriptor).st_size
-        if not size:
+        if not (size := os.fstat(self._descriptor).st_size):
             return 0
         with mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ) as text:
             whole = text.rfind(b"\n") + 1

@@ -203,8 +203,7 @@ def make_pages(state: State) -> FastAPI:
         if not recommender.release.arms[arm].is_of_session:
             reason = f"user {user} is in arm {arm}, which does not answer from the session (context=session)"
             raise HTTPException(HTTPStatus.NOT_FOUND, f"{reason}; /recommendations/<track> shows its lists")
-        kept = await state.sessions.look(user, now_ms())
-        if kept is None:
+        if (kept := await state.sessions.look(user, now_ms())) is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"user {user} has no session with an answer to explain")
         if kept[1].release != recommender.release.version:
             reason = f"user {user} was answered by release {kept[1].release}, which is not served any more"
@@ -216,13 +215,8 @@ def make_pages(state: State) -> FastAPI:
         """Whether requests are answered (200) or not (503), and the problems of this service."""
         is_ready, problems = state.log.problem is None, state.problems()
         status = "unready" if not is_ready else "degraded" if problems else "ok"
-        body = {
-            "status": status,
-            "live": True,
-            "ready": is_ready,
-            "problems": problems,
-            "version": state.recommender.release.version,
-        }
+        body = {"status": status, "live": True, "ready": is_ready, "problems": problems}
+        body |= {"version": state.recommender.release.version}
         return JSONResponse(body, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     @app.get("/health/live")
@@ -239,8 +233,7 @@ def make_pages(state: State) -> FastAPI:
 
 
 def _row(release: Release, track: int) -> int:
-    row = release.row_of(track)
-    if row < 0:
+    if (row := release.row_of(track)) < 0:
         raise HTTPException(HTTPStatus.NOT_FOUND, unknown_track(track, release))
     return row
 

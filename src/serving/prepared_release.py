@@ -66,8 +66,7 @@ def prepare_release(
         )
     if not experiment:
         raise InputError("experiment must have a name, got an empty one")
-    checked: dict[str, Arm] = {}
-    files: dict[str, Path] = {}
+    checked, files = dict[str, Arm](), dict[str, Path]()
     defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
     defaults |= {"exploration": exploration, "exploration_plays": exploration_plays}
     names = {arm: f"arms.{arm}" if len(arms) > 1 else "recommendations" for arm in check_arms(arms)}  # as typed
@@ -80,8 +79,8 @@ def prepare_release(
             )
         if file is not None:
             files[arm] = file
-    catalog, top_tracks, lists = _catalogue(files, tracks, world)
-    if not len(top_tracks) and any(arm.policy == "popular" for arm in checked.values()):
+    catalog, top, lists = _catalogue(files, tracks, world)
+    if not len(top) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
     vectors = {}
     for arm, file in files.items():
@@ -102,13 +101,7 @@ def prepare_release(
                     "remembered; set sessions.max_tracks of the service at least as high, or use context=last"
                 )
     return ReleaseContents(
-        experiment=experiment,
-        arms=checked,
-        catalog=catalog,
-        top_tracks=top_tracks,
-        lists=lists,
-        vectors=vectors,
-        files=files,
+        experiment=experiment, arms=checked, catalog=catalog, top_tracks=top, lists=lists, vectors=vectors, files=files
     )
 
 
@@ -117,8 +110,7 @@ def _settings(given: Any) -> dict[Any, Any]:
 
 
 def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[str], Path]) -> tuple[Arm, Path | None]:
-    name = recommender_name(given)
-    if name is None:
+    if (name := recommender_name(given)) is None:
         raise InputError(
             f"{where} must name a recommender, got {given!r}; such as popular, or {{recommender: popular}}"
         )
@@ -130,8 +122,7 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
     explores = {key: settings[key] for key in ("exploration", "exploration_plays")}
     check_picking(explores, f"{where}: " if explores.keys() & own.keys() else "")
-    named = parse_name(name)
-    if named.kind == "word":
+    if (named := parse_name(name)).kind == "word":
         if name not in _WORDS:
             raise InputError(unknown_recommender(where, name, _WORDS, FILES))
         return Arm(recommender=name, policy=name, **how), None

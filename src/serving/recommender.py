@@ -57,10 +57,7 @@ class Recommender:
         }
         self.searches = {
             arm: SessionSearch(
-                release.vectors[arm],
-                release.lists[arm],
-                num_lists=given.num_lists,
-                may_repeat=given.pick == "uniform",
+                release.vectors[arm], release.lists[arm], num_lists=given.num_lists, may_repeat=given.pick == "uniform"
             )
             for arm, given in release.arms.items()
             if given.is_of_session

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -120,8 +119,7 @@ class RedisStore:
         Raises:
             InputError: Redis does not answer, holds no release, or a damaged one; the local folder stays as it is.
         """
-        version = self.index().current
-        if version is None:
+        if (version := self.index().current) is None:
             raise InputError(
                 f"{self.where} holds no release; load one: serve.py load store=redis recommendations=<name>"
             )
@@ -141,8 +139,7 @@ class RedisStore:
         for name in head["arrays"]:
             with (folder / f"{name}.npy").open("wb") as file:
                 for number in range(_MOST_PIECES):
-                    piece = self._get(version, name, number)
-                    if piece is None:
+                    if (piece := self._get(version, name, number)) is None:
                         break
                     file.write(piece)
         (folder / HEAD).write_text(json.dumps(head), encoding="utf-8")
@@ -227,8 +224,7 @@ class RedisSessions:
     async def look(self, user: int, now_ms: int) -> tuple[Played, Noted] | None:
         """What a user's session has played, and the answer noted since; None without a session or an answer."""
         session, answer = self._keys(user)
-        found = await self._ask(lambda pipe: pipe.lrange(session, 0, -1).get(answer))
-        if not found:
+        if not (found := await self._ask(lambda pipe: pipe.lrange(session, 0, -1).get(answer))):
             return await self._local.look(user, now_ms)
         played = _played(found[0])
         return (played, Noted(*json.loads(found[1]))) if played.tracks and found[1] else None
@@ -251,8 +247,7 @@ class RedisSessions:
 
         While it does not answer, only one request in each pause tries, and no other waits.
         """
-        now_s = time.monotonic()
-        if now_s < self._paused_until_s:
+        if (now_s := time.monotonic()) < self._paused_until_s:
             return []
         if self._problem is not None:
             self._paused_until_s = now_s + self._pause_s

@@ -25,6 +25,7 @@ from segue.runs.session_vectors import CONTEXTS, SessionVectors
 from segue.settings import Setting, settings
 
 HEAD = "release.json"
+_EXPLORATION = ("exploration", "exploration_plays")
 _HEAD_KINDS = {"version": str, "experiment": str, "arms": dict, "arrays": dict}
 
 
@@ -59,8 +60,7 @@ class Arm:
     exploration_plays: int = 1
 
     def __post_init__(self) -> None:
-        picking = ("pick", "artist_gap", "exploration", "exploration_plays")
-        check_picking({name: getattr(self, name) for name in picking})
+        check_picking({name: getattr(self, name) for name in ("pick", "artist_gap", *_EXPLORATION)})
 
     @property
     def has_lists(self) -> bool:
@@ -88,13 +88,12 @@ class Arm:
 
     def explores(self) -> dict[str, Any]:
         """How it explores; empty where it does not."""
-        names = ("exploration", "exploration_plays")
-        return {name: getattr(self, name) for name in names} if self.exploration else {}
+        return {name: getattr(self, name) for name in _EXPLORATION} if self.exploration else {}
 
     def record(self) -> dict[str, Any]:
         """As JSON. What older versions do not know is there only where it is used, so that versions stay the same."""
         unused = set() if self.is_of_session else {"context", "num_lists"}
-        unused |= {"exploration", "exploration_plays"} - self.explores().keys()
+        unused |= set(_EXPLORATION) - self.explores().keys()
         return {key: value for key, value in asdict(self).items() if key not in unused}
 
 
@@ -155,11 +154,8 @@ class ReleaseContents:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", np.asarray(array, order="C"), allow_pickle=False)
             digests[name] = digest(folder / f"{name}.npy")
-        contents = {
-            "experiment": self.experiment,
-            "arms": {arm: given.record() for arm, given in self.arms.items()},
-            "arrays": digests,
-        }
+        arms = {arm: given.record() for arm, given in self.arms.items()}
+        contents = {"experiment": self.experiment, "arms": arms, "arrays": digests}
         origins = {f"lists_{arm}": str(file.absolute()) for arm, file in self.files.items()}
         head = {"version": _version(contents), **contents, "provenance": {**provenance, **origins}}
         (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

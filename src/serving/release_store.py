@@ -156,16 +156,14 @@ class FolderStore:
         Raises:
             InputError: there is none.
         """
-        current = self.index().current
-        if current is None:
+        if (current := self.index().current) is None:
             raise InputError(f"{self.folder} holds no release; load one with serve.py load recommendations=<name>")
         return current
 
     def switch(self, version: str) -> None:
         """Make a version current that is already in this store."""
         with self._lock:
-            index = self.index()
-            if index.current != version:
+            if (index := self.index()).current != version:
                 write_record(asdict(index.after_load(version, self._keep)[0]), self.folder / "index.json")
 
     def open(self) -> Release:
@@ -185,8 +183,7 @@ class FolderStore:
         try:
             return self.open(), None
         except InputError as error:
-            others = (version for version in reversed(self.index().versions) if self.is_whole(version))
-            other = next(others, None)
+            other = next((version for version in reversed(self.index().versions) if self.is_whole(version)), None)
             if other is None:
                 raise
             return Release(self.path(other)), f"{error}; serving version {other}"

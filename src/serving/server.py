@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
 
     OpenRoom = Callable[[ServiceSettings], segue.serving.app.Room]
 
+Warn = Callable[[str], None]
+Busy = Callable[[], contextlib.AbstractContextManager[object]]
+
 _metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
 
 _STOP_S = 4  # seconds after which a worker that does not stop is killed
@@ -52,11 +54,7 @@ _log = logging.getLogger("segue.serving")
 
 @contextlib.contextmanager
 def prepared_service(
-    given: Mapping[str, Any],
-    request: Request | None,
-    *,
-    warn: Callable[[str], None],
-    busy: Callable[[], AbstractContextManager[object]],
+    given: Mapping[str, Any], request: Request | None, *, warn: Warn, busy: Busy
 ) -> Iterator[tuple[ServiceSettings, Release]]:
     """Check the settings, load the release, and write `serve.json`; if this fails, a store that it created is removed.
 
@@ -135,13 +133,7 @@ def hold_port(host: str, port: int) -> socket.socket:
     return held
 
 
-def _load_and_import(
-    request: Request | None,
-    settings: ServiceSettings,
-    *,
-    warn: Callable[[str], None],
-    busy: Callable[[], AbstractContextManager[object]],
-) -> None:
+def _load_and_import(request: Request | None, settings: ServiceSettings, *, warn: Warn, busy: Busy) -> None:
     """Load in a separate process, whose libraries and memory the service does not keep; import the service meanwhile.
 
     A signal interrupts the loading, once the imports are complete: interrupted imports print errors of libraries. The
@@ -161,7 +153,7 @@ def _load_and_import(
             raise
 
 
-def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Callable[[str], None]) -> None:
+def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Warn) -> None:
     try:
         with interruptible():
             load_to_serve(request, settings, warn)
@@ -230,8 +222,7 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
         return True
 
     supervisor.run(announce)
-    num_restarts = sum(workers.restarts().values())
-    show(f"stopped      {closing_line(totals(), num_restarts, time.monotonic() - started_s)}")
+    show(f"stopped      {closing_line(totals(), sum(workers.restarts().values()), time.monotonic() - started_s)}")
 
 
 def _run_worker(

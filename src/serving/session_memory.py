@@ -121,8 +121,7 @@ class MappedSessions:
     async def note(self, user: int, answer: Noted) -> None:
         """Keep the answer to the last track of a user's session, for `look`."""
         with self._places(user) as places:
-            at = self._find(places, user, 0)
-            if at is not None:
+            if (at := self._find(places, user, 0)) is not None:
                 track, propensity, is_fallback, release = answer
                 _ANSWER.pack_into(self._bytes, (at + _NOTED) * _WORD, track, propensity, is_fallback, release.encode())
                 self._words[at + _HAS_ANSWER] = True
@@ -139,8 +138,7 @@ class MappedSessions:
     async def end(self, user: int) -> None:
         """End the session of a user."""
         with self._places(user) as places:
-            at = self._find(places, user, 0)
-            if at is not None:
+            if (at := self._find(places, user, 0)) is not None:
                 self._words[at + _TOUCHED_MS] = 0
 
     def _played(self, at: int) -> Played:

@@ -103,8 +103,7 @@ class LimitSettings:
     max_body_bytes: Annotated[int, Setting("size of a body", least=64)] = 4096
     body_timeout_s: Annotated[float, Setting("seconds within which a body must arrive", above=0)] = 10.0
     header_timeout_s: Annotated[
-        float,
-        Setting("seconds within which headers must arrive, also the next ones of a connection", above=0, most=60),
+        float, Setting("seconds within which headers must arrive, also the next ones of a connection", above=0, most=60)
     ] = 20.0
     header_bytes: Annotated[int, Setting("size of the headers", least=8192)] = 16_384
     connections: Annotated[int, Setting("number of connections of a worker", least=1)] = 4096
@@ -164,12 +163,7 @@ class ServiceSettings:
         write_record(asdict(self), Path(self.run_dir, SETTINGS))
 
 
-_GROUPS: dict[str, Any] = {
-    "sessions": SessionSettings,
-    "log": LogSettings,
-    "limits": LimitSettings,
-    "restart": RestartSettings,
-}
+_GROUPS: Any = {"sessions": SessionSettings, "log": LogSettings, "limits": LimitSettings, "restart": RestartSettings}
 
 
 def is_word(given: object) -> bool:

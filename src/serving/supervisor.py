@@ -27,6 +27,8 @@ _IDLE_S = 1.0  # seconds between two looks at workers that run; a death or a sig
 
 _log = logging.getLogger("segue.serving")
 
+OfWorker = Callable[[int], None]  # called with the number of a worker, from 0
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _received: list[int] = []
 _raises = False
@@ -93,13 +95,7 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        work: Callable[[int], None],
-        table: WorkerTable,
-        *,
-        max_pause_s: int | float,
-        stop_s: int | float,
-        on_death: Callable[[int], None],
+        self, work: OfWorker, table: WorkerTable, *, max_pause_s: int | float, stop_s: int | float, on_death: OfWorker
     ) -> None:
         self._work, self._table, self._on_death = work, table, on_death
         self._max_pause_s, self._stop_s = max_pause_s, stop_s
@@ -138,8 +134,7 @@ class Supervisor:
                 self._stop()
 
     def _start_due(self) -> None:
-        now_s = time.monotonic()
-        for worker in [worker for worker, at_s in self._start_at_s.items() if at_s <= now_s]:
+        for worker in [worker for worker, at_s in self._start_at_s.items() if at_s <= time.monotonic()]:
             del self._start_at_s[worker]
             # signals are blocked meanwhile, because the worker would handle them as the supervisor does
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -155,8 +150,7 @@ class Supervisor:
 
     def _collect_dead(self) -> None:
         for worker, process in list(self._processes.items()):
-            exit_code = process.exitcode
-            if exit_code is None:
+            if (exit_code := process.exitcode) is None:
                 continue
             del self._processes[worker]
             process.close()
@@ -182,7 +176,7 @@ class Supervisor:
                 process.join()
 
 
-def _run_worker(work: Callable[[int], None], worker: int, mask: set[signal.Signals]) -> None:
+def _run_worker(work: OfWorker, worker: int, mask: set[signal.Signals]) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -30,11 +30,9 @@ REQUEST_MS = 1000
 REST_MS = 60_000
 """Milliseconds between two sessions of a listener, at least."""
 
-_CHUNK = 100_000
-"""Events that are encoded together."""
+_CHUNK = 100_000  # events that are encoded together
 
-_NUM_THREADS = 2
-"""Chunks that are encoded while another is written."""
+_NUM_THREADS = 2  # chunks that are encoded while another is written
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -114,12 +112,10 @@ class Events:
         )
 
 
-def _session_starts(
-    users: Int64[np.ndarray, "V"],
-    visits: Int64[np.ndarray, "V"],
-    planned: Int64[np.ndarray, "V"],
-    durations: Int64[np.ndarray, "V"],
-) -> Int64[np.ndarray, "V"]:
+_OfVisits = Int64[np.ndarray, "V"]
+
+
+def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, durations: _OfVisits) -> _OfVisits:
     """Start of each session, after the end of the listener's previous session and a rest.
 
     `start_i = max(planned_i, start_{i-1} + busy_{i-1})`, which is `max over j ≤ i of (planned_j − total_{j-1})` plus
@@ -212,8 +208,7 @@ def _ends(
     which = events.arms * len(texts) + which
     is_used = np.zeros(len(experiments) * len(texts), bool)
     is_used[which] = True
-    used = np.flatnonzero(is_used)
-    pairs = zip((used // len(texts)).tolist(), (used % len(texts)).tolist(), strict=True)
+    pairs = (divmod(end, len(texts)) for end in np.flatnonzero(is_used).tolist())
     ends = [f', "experiments": {experiments[arm]}{texts[number]}' for arm, number in pairs]
     return _take(ends, (is_used.cumsum() - 1)[which])
 

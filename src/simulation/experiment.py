@@ -77,9 +77,8 @@ class Tally:
         """
         active = chosen[self.sessions[chosen] > 0]
         sessions, tracks = self.sessions[active], self.tracks[active]
-        num_sessions, num_tracks = int(sessions.sum()), int(tracks.sum())
-        summary: dict[str, int | float] = {"listeners": len(active), "sessions": num_sessions}
-        summary["steps"] = num_tracks - num_sessions
+        num_sessions, num_steps = int(sessions.sum()), int((tracks - sessions).sum())
+        summary: dict[str, int | float] = {"listeners": len(active), "sessions": num_sessions, "steps": num_steps}
         for name, total in (("time", self.hundredths[active] / WHOLE), ("tracks", tracks)):
             interval = MeanInterval.of(total / sessions, LEVEL)
             ends = {"": interval.mean, "_lower": interval.lower, "_upper": interval.upper}
@@ -173,8 +172,7 @@ def run_experiment(
         first_midnight = round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise InputError(f"first_day must be a date such as 2026-01-05, got {first_day!r}") from None
-    no_day = 0, first_midnight, list[Path]()
-    last_day, midnight, logs = _previous(after, world, experiment, arms) if after else no_day
+    last_day, midnight, logs = _previous(after, world, experiment, arms) if after else (0, first_midnight, [])
     plans = [
         Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
         for number in range(days)

@@ -22,8 +22,7 @@ SHARPNESS = 10.0
 LEAST_SHARE = 0.2
 """Genres with a smaller share of the mixture are not written, except the largest."""
 
-_OLDEST_DAYS = 3650
-"""Tracks that are older than the first day were released in this many days before it."""
+_OLDEST_DAYS = 3650  # tracks that are older than the first day were released in this many days before it
 
 
 @settings("world.attributes")

@@ -12,6 +12,8 @@ from scipy.special import expit
 
 from segue.simulation.world import World
 
+Draws = Float64[np.ndarray, "S"]  # uniform in [0, 1)
+
 WHOLE = 100
 """Share of a track played in full. Shares are integers, in hundredths, because listeners round to two decimals."""
 
@@ -76,12 +78,7 @@ HISTORY = {"tracks": -1, "artists": -1, "shares": 0}
 """Columns of `Crowd` with a row for each track played, and their value for no track."""
 
 
-def start(
-    world: World,
-    users: Int64[np.ndarray, "S"],
-    interest_draws: Float64[np.ndarray, "S"],
-    first_draws: Float64[np.ndarray, "S"],
-) -> Crowd:
+def start(world: World, users: Int64[np.ndarray, "S"], interest_draws: Draws, first_draws: Draws) -> Crowd:
     """Start a session of each listener: draw an interest, and a first track near it that is played in full.
 
     Args:
@@ -112,9 +109,7 @@ def start(
     )
 
 
-def listen(
-    world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_draws: Float64[np.ndarray, "S"]
-) -> Crowd:
+def listen(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_draws: Draws) -> Crowd:
     """Play one more track in each session.
 
     A session with budget 0 has ended; `crowd.where(crowd.budget > 0)` are the others.
@@ -129,8 +124,7 @@ def listen(
         The sessions after this track, ended ones included.
     """
     artists = world.catalog.artist_of.take(tracks).astype(np.int32)
-    affinity = np.einsum("sd,sd->s", world.embeddings.take(tracks, axis=0), crowd.taste)  # ⟨e_t, e_i⟩
-    shares = affinity - crowd.bias
+    shares = np.einsum("sd,sd->s", world.embeddings.take(tracks, axis=0), crowd.taste) - crowd.bias  # ⟨e_t, e_i⟩ − b
     shares *= crowd.sharpness
     expit(shares, out=shares)  # sigmoid((⟨e_t, e_i⟩ − b)·s)
     shares *= WHOLE

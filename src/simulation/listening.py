@@ -105,8 +105,7 @@ class ListeningTest:
 
     def digest(self) -> str:
         """What two runs must share so that their values can be paired, as sixteen hexadecimal digits."""
-        text = f"{self.world.digest()} {self._num_sessions} {self._seed}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.world.digest()} {self._num_sessions} {self._seed}".encode()).hexdigest()[:16]
 
     def play(self, recommend: Recommend, part: str) -> Heard:
         """Play the sessions of a part.

@@ -21,8 +21,8 @@ from segue.simulation.policies import make_policies
 from segue.simulation.world import World
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# Files of the package that the simulation may import, and that can therefore decide what is simulated.
 _DECISIVE = ("*.py", "picking/*.py", "runs/*.py", "simulation/*.py", "statistics/*.py")
-"""Files of the package that the simulation may import, and that can therefore decide what is simulated."""
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress bar, given its label and total; what it returns takes the number of steps done."""
@@ -64,13 +64,8 @@ class MixedLogs:
     ) -> None:
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
-        self._settings: dict[str, Any] = {
-            "sessions": sessions,
-            "seed": seed,
-            "first_day": first_day,
-            "track_seconds": track_seconds,
-            **{str(name): value for name, value in log.items()},
-        }
+        given: dict[str, Any] = {"sessions": sessions, "seed": seed, "first_day": first_day}
+        self._settings = given | {"track_seconds": track_seconds} | {str(name): value for name, value in log.items()}
         self._inputs = {
             **self._settings,
             "world": world.digest(),
@@ -171,11 +166,8 @@ def code_digest() -> str:
     Returns:
         Sixteen hexadecimal digits.
     """
-    sha = hashlib.sha256()
-    for pattern in _DECISIVE:
-        for path in sorted(_PACKAGE.glob(pattern)):
-            sha.update(path.read_bytes())
-    return sha.hexdigest()[:16]
+    paths = (path for pattern in _DECISIVE for path in sorted(_PACKAGE.glob(pattern)))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def _reject_stored(name: str) -> Path:

@@ -49,8 +49,8 @@ def artist_names(num: int, rng: np.random.Generator) -> list[str]:
         (_ADJECTIVES, _NOUNS, "{} {}"),
     ]
     pool = [form.format(first, second) for firsts, seconds, form in patterns for first in firsts for second in seconds]
-    copies = range(-(-num // len(pool)))  # a repeated name gets a number
-    names = [f"{name} {copy + 1}" if copy else name for copy in copies for name in pool]
+    # a repeated name gets a number
+    names = [f"{name} {copy + 1}" if copy else name for copy in range(-(-num // len(pool))) for name in pool]
     return [names[place] for place in rng.permutation(len(names))[:num].tolist()]
 
 
@@ -67,11 +67,8 @@ def track_titles(num: int, rng: np.random.Generator) -> list[str]:
         (_FIRST, _PLACES, "{} and the {}"),
         (_NOUNS, _NOUNS, "{} to {}"),
     ]
-    pools = rng.integers(len(patterns), size=num)
-    draws = rng.random((num, 2))
+    chosen = [patterns[pool] for pool in rng.integers(len(patterns), size=num)]
     return [
         form.format(firsts[int(left * len(firsts))], seconds[int(right * len(seconds))])
-        for (firsts, seconds, form), (left, right) in zip(
-            (patterns[pool] for pool in pools), draws.tolist(), strict=True
-        )
+        for (firsts, seconds, form), (left, right) in zip(chosen, rng.random((num, 2)).tolist(), strict=True)
     ]

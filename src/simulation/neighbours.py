@@ -10,14 +10,11 @@ from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.errors import InputError
 
-_GROUP = 64
-"""Size of a group of tracks: the K best tracks are in the K groups with the best maximum."""
+_GROUP = 64  # size of a group of tracks: the K best tracks are in the K groups with the best maximum
 
-_BLOCK = 16
-"""Tracks whose neighbours are computed together, where not all are needed."""
+_BLOCK = 16  # tracks whose neighbours are computed together, where not all are needed
 
-_CELLS = 2**20
-"""Affinities that are computed together: few enough for the cache."""
+_CELLS = 2**20  # affinities that are computed together: few enough for the cache
 
 
 def nearest(
@@ -49,8 +46,7 @@ def nearest(
         groups = _best(grouped.max(2), min(k, num_groups))
         members = np.take_along_axis(grouped, groups[:, :, None], 1).reshape(len(rows), -1)
         best = _best(members, k)
-        order = np.argsort(-np.take_along_axis(members, best, 1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, 1)
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(members, best, 1), axis=1, kind="stable"), 1)
         neighbours[start : start + chunk] = np.take_along_axis(groups, best // _GROUP, 1) * _GROUP + best % _GROUP
     return neighbours
 

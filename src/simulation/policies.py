@@ -29,18 +29,17 @@ from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import NearestTracks
 from segue.simulation.world import World
 
+# Tracks per session whose shares `Oracle` keeps up to date. Their number changes the speed only.
 _CANDIDATES = 1024
-"""Tracks per session whose shares `Oracle` keeps up to date. Their number changes the speed only."""
 
-_BLOCK = 256
-"""Sessions whose candidates are searched together: enough for fast arrays, few enough for the cache."""
+_BLOCK = 256  # sessions whose candidates are searched together: enough for fast arrays, few enough for the cache
 
 
+# Policies that are named by the file or service they read, and the setting that takes that name.
 _BY_ADDRESS = {"recommendations": "path", "service": "url"}
-"""Policies that are named by the file or service they read, and the setting that takes that name."""
 
+# The template of a name that is not itself one, by its kind.
 _TEMPLATES = {"url": "service", "stored": "recommendations", "path": "recommendations"}
-"""The template of a name that is not itself one, by its kind."""
 
 Locate = Callable[[str], Path]
 """Finds the `recommendations.jsonl` of the name of a run or a registered model."""
@@ -291,18 +290,15 @@ def session_candidates(search: SessionSearch, crowd: Crowd, *, k: int) -> Int32[
     Returns:
         Rows, best first; -1 fills up.
     """
-    found = np.empty((len(crowd), 0), np.int32)
+    blocks: list[Int32[np.ndarray, "S K"]] = []
     tracks, shares = crowd.tracks[::-1], crowd.shares[: -search.length - 1 : -1]
     # lists with the same largest row are similar: of sessions one after another most vectors are in the cache already
     order = search.lists.take(crowd.current, axis=0).max(axis=1, initial=-1).argsort(kind="stable")
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]
         played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
-        best = search.best(tracks.take(some, axis=1).T, played, k)
-        if not first:
-            found = np.empty((len(crowd), best.shape[1]), np.int32)
-        found[some] = best
-    return found
+        blocks.append(search.best(tracks.take(some, axis=1).T, played, k))
+    return np.asarray(np.concatenate(blocks)[order.argsort()])
 
 
 def recommended(*, path: str, context: str | None, num_lists: int, world: World, **picking: Any) -> Lists:
@@ -541,8 +537,7 @@ def make_policies(
 
 
 def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world: World, locate: Locate) -> Policy:
-    name = recommender_name(given)
-    if name is None:
+    if (name := recommender_name(given)) is None:
         raise InputError(f"{where} must name a recommender, got {given!r}; such as random, or {{recommender: random}}")
     settings = {key: given[key] for key in given if key != "recommender"} if isinstance(given, Mapping) else {}
     named = parse_name(name)
@@ -566,5 +561,4 @@ def hints(policies: Mapping[str, Policy]) -> list[str]:
     Args:
         policies: the policy of each arm.
     """
-    named = {f"arm {arm}": policy.hint for arm, policy in policies.items() if isinstance(policy, SessionLists)}
-    return [f"{arm}: {hint}" for arm, hint in named.items() if hint]
+    return [f"arm {arm}: {one.hint}" for arm, one in policies.items() if isinstance(one, SessionLists) and one.hint]

@@ -159,11 +159,9 @@ def play(
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
         while len(crowd):
-            bounds = np.searchsorted(crowd.place, firsts).tolist()
+            spans = pairwise(np.searchsorted(crowd.place, firsts).tolist())
             tracks, (chances, boredom_draws) = np.empty(len(crowd), np.int64), np.empty((2, len(crowd)))
-            for (first, end), listener_rng, policy.rng in zip(
-                pairwise(bounds), listener_rngs, policy_rngs, strict=True
-            ):
+            for (first, end), listener_rng, policy.rng in zip(spans, listener_rngs, policy_rngs, strict=True):
                 if first < end:
                     tracks[first:end], chances[first:end] = policy.recommend(crowd.part(first, end))
                     listener_rng.random(out=boredom_draws[first:end])
@@ -330,8 +328,7 @@ class Players:
         if self._pool is None:
             yield from (self._play(tasks) for some in zip_longest(*rows) for tasks in some if tasks is not None)
             return
-        waiting = [iter(row) for row in rows]
-        running = {self._submit(next(row)): row for row in waiting}
+        running = {self._submit(next(row)): row for row in map(iter, rows)}
         while running:
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 row = running.pop(done)
@@ -374,8 +371,7 @@ def _play_tasks(
     return TaskOutcome(arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=fallbacks, problem=problem)
 
 
-_play_here: Callable[[Sequence[Task]], TaskOutcome]
-"""Simulates tasks, in a process of the pool."""
+_play_here: Callable[[Sequence[Task]], TaskOutcome]  # simulates tasks, in a process of the pool
 
 
 def _init_worker(play_tasks: Callable[[Sequence[Task]], TaskOutcome]) -> None:

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from segue.catalog import Catalog
@@ -95,8 +94,7 @@ class World:
             The number of each track among the interests, shape `[N]`, -1 for other tracks; and the rows of the nearest
             tracks by this number, best first.
         """
-        interests = np.unique(self.listeners.interests)
-        interests = interests[interests >= 0]
+        interests = np.unique(self.listeners.interests[self.listeners.interests >= 0])
         number_of = np.full(len(self.catalog), -1, np.int32)
         number_of[interests] = np.arange(len(interests))
         return number_of, nearest(self.embeddings, interests, int(self.listeners.num_neighbours.max()))
@@ -175,8 +173,7 @@ def standardised(values: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
     Returns:
         Shape `[n]`; all 0 if the values are equal.
     """
-    centred = values - values.mean()
-    return np.asarray(centred / (float(values.std()) or 1.0))
+    return np.asarray((values - values.mean()) / (float(values.std()) or 1.0))
 
 
 @settings("world")
@@ -204,15 +201,14 @@ def generate(
     sizes_rng, names_rng, popularity_rng, taste_rng, listeners_rng = map(np.random.default_rng, seeds)
     artist_of = tracks_of_artists(num_tracks, sizes_rng)
     num_artists = int(artist_of.max()) + 1
-    frame = pd.DataFrame({"track": np.arange(num_tracks), "title": track_titles(num_tracks, names_rng)})
-    frame["artist"] = np.array(artist_names(num_artists, names_rng), object)[artist_of]
+    titles, names = track_titles(num_tracks, names_rng), artist_names(num_artists, names_rng)
     artist_fame = artist_popularity * popularity_rng.normal(size=num_artists)
     track_fame = artist_fame[artist_of] + popularity_rng.normal(scale=track_popularity, size=num_tracks)
     popularity = np.exp(track_fame - track_fame.max())
     embeddings = taste.embed(artist_of, artist_fame=standardised(artist_fame), rng=taste_rng)
     return World(
         catalog=Catalog.from_columns(
-            *(frame[name].tolist() for name in ("track", "title", "artist")), source="the generated catalogue"
+            range(num_tracks), titles, [names[row] for row in artist_of.tolist()], source="the generated catalogue"
         ),
         top_tracks=np.argsort(-popularity, kind="stable"),
         embeddings=embeddings,
@@ -239,14 +235,13 @@ def _population(
     )
 
 
-_BLOCK = 256
-"""Interests whose substitutes are searched together."""
+_BLOCK = 256  # interests whose substitutes are searched together
 
 SESSION_BUDGET, ARTIST_DISCOUNT, NUM_NEIGHBOURS = 5, 0.8, 10
 """Values of a listener whose record in `users.json` does not have them."""
 
+# Quantiles of the number of tracks per artist in the catalogue of botify (2023).
 _SIZES = {0.0: 1, 0.5: 1, 0.75: 3, 0.9: 11, 0.95: 21, 0.99: 41, 1.0: 80}
-"""Quantiles of the number of tracks per artist in the catalogue of botify (2023)."""
 
 _TRACKS_PER_ARTIST = 50_000 / 11_464
 

@@ -38,6 +38,7 @@ from segue.simulation.world import (
 WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
 """Names of the files of a world."""
 
+# Column of `Listeners` of each key in `users.json`, and its default.
 _KEYS: dict[str, tuple[str, Any]] = {
     "user": ("user_ids", None),
     "interests": ("interests", None),
@@ -47,10 +48,9 @@ _KEYS: dict[str, tuple[str, Any]] = {
     "session_budget": ("budget", SESSION_BUDGET),
     "artist_discount_gamma": ("artist_discount", ARTIST_DISCOUNT),
 }
-"""Column of `Listeners` of each key in `users.json`, and its default."""
 
+# Types of columns of `Listeners`; the others are int64.
 _KINDS = dict.fromkeys(("bias", "sharpness", "artist_discount"), np.float64)
-"""Types of columns of `Listeners`; the others are int64."""
 
 
 def write_world(world: World, folder: Path) -> None:
@@ -102,20 +102,12 @@ def read_world(
     else:
         of_artists = np.bincount(catalog.artist_of, weights=loved, minlength=catalog.num_artists)
         embeddings = taste.embed(
-            catalog.artist_of,
-            artist_fame=standardised(np.log1p(of_artists)),
-            rng=np.random.default_rng(seed),
+            catalog.artist_of, artist_fame=standardised(np.log1p(of_artists)), rng=np.random.default_rng(seed)
         )
-    if (folder / "top_tracks.json").exists():
-        top_tracks = read_top_tracks(folder / "top_tracks.json", catalog)
-    else:
-        top_tracks = np.argsort(-loved, kind="stable")
+    top_file, attributes = folder / "top_tracks.json", read_columns(folder / "tracks.json", NAMES, catalog)
+    top_tracks = read_top_tracks(top_file, catalog) if top_file.exists() else np.argsort(-loved, kind="stable")
     return World(
-        catalog=catalog,
-        top_tracks=top_tracks,
-        embeddings=embeddings,
-        listeners=listeners,
-        attributes=read_columns(folder / "tracks.json", NAMES, catalog),
+        catalog=catalog, top_tracks=top_tracks, embeddings=embeddings, listeners=listeners, attributes=attributes
     )
 
 
@@ -167,8 +159,7 @@ def _interest_rows(
     ids = np.zeros(is_given.shape, np.int64)
     ids[is_given] = np.concatenate([np.array(one, np.int64) for one in interests])
     rows = catalog.rows_of(ids)
-    unknown = is_given & (rows < 0)
-    if unknown.any():
+    if (unknown := is_given & (rows < 0)).any():
         user, place = np.argwhere(unknown)[0]
         raise InputError(
             f"{lines[user]}: interest {ids[user, place]} is not a track of {catalog_path}; use ids of this file"
@@ -176,8 +167,7 @@ def _interest_rows(
     return np.where(is_given, rows, -1)
 
 
-_LARGEST = 1e6
-"""Largest absolute value in an embedding: products of larger numbers would exceed the range of a float."""
+_LARGEST = 1e6  # largest absolute value in an embedding: products of larger numbers would exceed the range of a float
 
 
 def _read_embeddings(path: Path, num_tracks: int) -> Float32[np.ndarray, "N D"]:

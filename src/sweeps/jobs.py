@@ -36,6 +36,9 @@ IN_A_MULTIRUN = (
 """Why `trainer=ddp` is refused."""
 
 
+MaxBatchSize = Annotated[int | None, Setting("number of jobs that the launcher gets at once; null: all", least=1)]
+
+
 @settings("hydra.sweeper")
 class Sweep(VerbSweeper):
     """Hydra's basic sweeper with three additions.
@@ -49,13 +52,7 @@ class Sweep(VerbSweeper):
         InputError: a setting is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        max_batch_size: Annotated[
-            int | None, Setting("number of jobs that the launcher gets at once; null: all", least=1)
-        ] = None,
-    ) -> None:
+    def __init__(self, *, max_batch_size: MaxBatchSize = None) -> None:
         self._max_batch_size = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: Callable[..., Any], config: DictConfig) -> None:
@@ -163,8 +160,7 @@ class Sweep(VerbSweeper):
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.cfg, self.folder / "multirun.yaml")
-        logger = self.cfg.get("logger")
-        if not logger or self.cfg.trainer.fast_dev_run:
+        if not (logger := self.cfg.get("logger")) or self.cfg.trainer.fast_dev_run:
             return nullcontext()
         from segue.tracking.store import parent_run
 
@@ -186,8 +182,9 @@ class Sweep(VerbSweeper):
         console.print(f"{len(results)} jobs in {self.folder}", soft_wrap=True, markup=False)
         failed = {number: why for number, result in enumerate(results) if (why := outcome(result)[1]) is not None}
         if parent and len(failed) < len(results):  # otherwise there is nothing to compare
-            command = f"python compare.py parent={short_run_name(parent)}"
-            console.print(f"next         {command}", soft_wrap=True, markup=False)
+            console.print(
+                f"next         python compare.py parent={short_run_name(parent)}", soft_wrap=True, markup=False
+            )
         lines = [f"{len(failed)} of {len(results)} jobs failed:"]
         for number, why in failed.items():
             words = results[number].overrides or ()
@@ -248,8 +245,7 @@ class Job:
                     raise KeyboardInterrupt from None
                 raise
             except Exception as error:
-                line = message(error)
-                if line is None or self._full_errors:
+                if (line := message(error)) is None or self._full_errors:
                     errors.print(traceback.format_exc(), markup=False)
                 line = line or f"{type(error).__name__}: {error}"
                 show_error(line)
@@ -259,7 +255,6 @@ class Job:
 
 
 def _restore_job(module: str, name: str, full_errors: bool, line: list[str]) -> Job:
-    """The job in the process that runs it."""
     return Job(inspect.unwrap(getattr(importlib.import_module(module), name)), full_errors, line)
 
 

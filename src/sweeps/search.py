@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 DIGEST, PRUNED, WHY = "segue.digest", "segue.pruned", "segue.why"
 """User attributes of a study or trial: the digest of the settings, the epoch in which the trial was pruned, the reason
 why it failed. A failed trial without a reason was lost because its process died."""
+# A search stops if its first six trials all fail. If half of the space fails, this happens in 1 search of 64.
 _MAX_FAILED = 6
-"""A search stops if its first six trials all fail. If half of the space fails, this happens in 1 search of 64."""
+# Overrides in which comparable trials may differ.
 _NOT_IN_SETUP = ("resume=", "run_name=", "logger", "trainer.accelerator=")
-"""Overrides in which comparable trials may differ."""
 
 
 @settings("search")
@@ -174,7 +174,6 @@ class Search(Sweep):
         return f"trial={{{', '.join(words)}}}"
 
     def _print_trial(self, study: "Study", trial: "FrozenTrial") -> None:
-        """Print a line for a finished trial."""
         if WHY in trial.user_attrs:
             outcome = f"failed: {trial.user_attrs[WHY]}"
         elif PRUNED in trial.user_attrs:
@@ -192,10 +191,8 @@ class Search(Sweep):
         Raises:
             InputError: no trial was completed.
         """
-        table, pictures = (
-            write_table(study, self.folder / "search.csv"),
-            draw(study, self.folder, self.cfg.monitor.metric),
-        )
+        table = write_table(study, self.folder / "search.csv")
+        pictures = draw(study, self.folder, self.cfg.monitor.metric)
         if parent:
             from segue.tracking.store import add_to_run
 
@@ -229,8 +226,7 @@ def _num_parallel(launcher: DictConfig) -> int:
     Raises:
         InputError: it is not known for this launcher.
     """
-    kind = str(launcher._target_).rpartition(".")[2]
-    if kind == "JoblibLauncher":
+    if (kind := str(launcher._target_).rpartition(".")[2]) == "JoblibLauncher":
         from joblib import effective_n_jobs
 
         return int(effective_n_jobs(launcher.n_jobs))
@@ -299,14 +295,10 @@ def open_study(
     with _lock(url, "storage", wait=True):
         storage = open_storage(url)
         same = [one.study_name for one in storage.get_all_studies() if one.user_attrs.get(DIGEST) == digest]
-        name = f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
-        if resume and same:
-            name = max(same)  # their names end in the date
+        # their names end in the date
+        name = max(same) if resume and same else f"search {digest} {dt.datetime.now():%Y-%m-%d %H:%M:%S.%f}"
         study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            direction="maximize" if mode == "max" else "minimize",
-            load_if_exists=True,
+            study_name=name, storage=storage, direction="maximize" if mode == "max" else "minimize", load_if_exists=True
         )
         study.set_user_attr(DIGEST, digest)
     with _lock(url, name, wait=False):
@@ -354,10 +346,8 @@ def finished(study: "Study") -> list["FrozenTrial"]:
     Returns:
         The trials; those lost with their process are left out.
     """
-    from optuna.trial import TrialState
-
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    return [trial for trial in ended if trial.state != TrialState.FAIL or WHY in trial.user_attrs]
+    return [trial for trial in ended if trial.state.name != "FAIL" or WHY in trial.user_attrs]
 
 
 def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None = None) -> "FrozenTrial":

@@ -172,13 +172,11 @@ def _dimension(override: Override) -> Dimension:
         raise InputError(f"{line}: the only tag of a search is log, got {', '.join(sorted(tags))}; leave it out")
     key, text, log = override.get_key_element(), line.partition("=")[2], "log" in tags
     steps = sweep.range() if isinstance(sweep, RangeSweep) else None
-    low, high, step = math.nan, math.nan, None
     if isinstance(sweep, IntervalSweep):
         low, high = (float(end) if isinstance(end, int | float) else math.nan for end in (sweep.start, sweep.end))
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise InputError(f"{line}: an interval needs two numbers, the smaller one first")
-        if isinstance(sweep.start, int) and isinstance(sweep.end, int):  # int(interval(1, 10))
-            step = 1
+        step = 1 if isinstance(sweep.start, int) and isinstance(sweep.end, int) else None  # int(interval(1, 10))
     elif isinstance(steps, range) and steps.step > 0 and steps:
         low, high, step = steps[0], steps[-1], steps.step
         if log and step > 1:

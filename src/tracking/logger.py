@@ -24,8 +24,8 @@ from segue.terminal.console import console
 from segue.tracking.mlflow_parts import requirements_unchecked
 from segue.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of, open_store, run_colour
 
+# Seconds before a store that could not be reached is tried again, so that training does not wait for it.
 _PAUSE_S = 10.0
-"""Seconds before a store that could not be reached is tried again, so that training does not wait for it."""
 
 
 class RunLogger(MLFlowLogger):
@@ -53,13 +53,7 @@ class RunLogger(MLFlowLogger):
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            experiment_name=experiment_name,
-            run_name=run_name,
-            tracking_uri=tracking_uri,
-            run_id=run_id,
-            tags=dict(tags or {}),
-        )
+        super().__init__(experiment_name, run_name, tracking_uri, dict(tags or {}), run_id=run_id)
         self.tracking_uri, self._continued, self._patience_s = tracking_uri, run_id, patience_s
         self._waiting: deque[tuple[str, Callable[[], Any]]] = deque()
         self._refused: list[str] = []
@@ -179,8 +173,7 @@ class RunLogger(MLFlowLogger):
             import pandas as pd
             from mlflow import pyfunc
             from mlflow.models import Model, ModelSignature
-            from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-            from mlflow.types.schema import Array
+            from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
             model = self.experiment.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
             track = ColSpec(DataType.long, "track")
@@ -281,14 +274,6 @@ def start_run(logger: RunLogger, config: DictConfig, *, setup: str, source: str,
     """
     logger.start()
     logger.log_hyperparams(parameters(config))
-    logger.log_tags(
-        {
-            "setup": setup,
-            "source": source,
-            "mlflow.runColor": run_colour(setup),
-            "run_dir": str(Path(config.run_dir)),
-            "setup_digest": setup_digest(config),
-            "config_digest": config_digest(config),
-            "data_digest": data_digest,
-        }
-    )
+    digests = {"setup_digest": setup_digest(config), "config_digest": config_digest(config), "data_digest": data_digest}
+    names = {"setup": setup, "source": source, "mlflow.runColor": run_colour(setup)}
+    logger.log_tags({**names, "run_dir": str(Path(config.run_dir)), **digests})

@@ -38,12 +38,12 @@ _MOST_LISTED = 5
 BESIDE = ("vectors.npz", "top_tracks.json", "plays.npz")
 """What `serve.py`, its page and `simulate.py` look for beside the recommendations of a run."""
 
+# Keys of an effect in `abtest.json`, by their name in MLflow: the interval is the one of the verdict.
 _EFFECT = {
     "effect_percent": "effect_percent",
     "lower_percent": "relative_lower_percent",
     "upper_percent": "relative_upper_percent",
 }
-"""Keys of an effect in `abtest.json`, by their name in MLflow: the interval is the one of the verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +71,9 @@ def find_run(name: str, tracking_uri: str | None = None) -> NamedRun:
     """
     path = Path(name)
     if not name.startswith("run:"):
-        if path.is_dir():
-            return NamedRun(run_id=_id_in(path), folder=path)
-        if path.is_file():
-            return NamedRun(run_id=_id_in(path.parent), folder=path.parent)
+        if path.exists():
+            here = path if path.is_dir() else path.parent
+            return NamedRun(run_id=_id_in(here), folder=here)
         if "/" in name:
             raise InputError(
                 f"there is no folder {name}; where a run folder was deleted, MLflow still has the run: run:<id>"
@@ -144,11 +143,10 @@ def same_runs(config: DictConfig, data_digest: str) -> list[PreviousRun]:
     found = []
     for run in runs:
         folder, run_id = Path(run.data.tags.get("run_dir", "")), run.info.run_id
-        if run.info.status == "FINISHED" and not {INTERRUPTED, PRUNED} & run.data.tags.keys():
-            value = run.data.metrics.get(config.monitor.metric, float("nan"))
+        is_finished = run.info.status == "FINISHED" and not {INTERRUPTED, PRUNED} & run.data.tags.keys()
+        value = run.data.metrics.get(config.monitor.metric, float("nan")) if is_finished else None
+        if is_finished or is_resumable(folder):
             found.append(PreviousRun(run_dir=folder, run_id=run_id, value=value))
-        elif is_resumable(folder):
-            found.append(PreviousRun(run_dir=folder, run_id=run_id))
     return found
 
 
@@ -249,6 +247,4 @@ def _attach(what: str, name: str | None, **added: Any) -> bool:
 def _run_id_of(name: str) -> str | None:
     """The id of the run that a recommender's name means; None where it is no run, or one without MLflow."""
     named = parse_name(name)
-    if named.kind == "path" or named.name.startswith("run:"):
-        return find_run(name).run_id
-    return None
+    return find_run(name).run_id if named.kind == "path" or named.name.startswith("run:") else None

@@ -59,12 +59,8 @@ def client_of(tracking_uri: str) -> Iterator[Any]:
 
 
 _REFUSALS = (
-    "INVALID_PARAMETER_VALUE",
-    "RESOURCE_DOES_NOT_EXIST",
-    "RESOURCE_ALREADY_EXISTS",
-    "INVALID_STATE",
-    "BAD_REQUEST",
-)
+    "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE", "BAD_REQUEST",
+)  # fmt: skip
 
 
 def open_store(tracking_uri: str, experiment: str) -> str:
@@ -149,15 +145,11 @@ def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> li
         return client.search_runs(ids, filter_string, order_by=order, max_results=50_000) if ids else []
 
 
+# Overrides that do not change what a sweep consists of, but how it is run.
 _HOW = (
-    "resume=",
-    "hydra.sweep.dir=",
-    "hydra/launcher=",
-    "hydra.launcher.",
-    "hydra.sweeper.num_trials=",
+    "resume=", "hydra.sweep.dir=", "hydra/launcher=", "hydra.launcher.", "hydra.sweeper.num_trials=",
     "hydra.sweeper.batch=",
-)
-"""Overrides that do not change what a sweep consists of, but how it is run."""
+)  # fmt: skip
 
 
 @contextmanager
@@ -262,8 +254,7 @@ def fetch(tracking_uri: str, run_id: str, path: str, *, into: Path | None = None
     with client_of(tracking_uri) as client:
         artifacts = client.get_run(run_id).info.artifact_uri
         if (parts := urlsplit(artifacts)).scheme in ("", "file"):
-            here = Path(url2pathname(parts.path if parts.scheme else artifacts)) / path
-            if not here.exists():
+            if not (here := Path(url2pathname(parts.path if parts.scheme else artifacts)) / path).exists():
                 raise InputError(
                     f"run {run_id} has no {path}; it has not finished, or its files in {here.parent} were deleted"
                 )
