@@ -90,7 +90,7 @@ class SparkEngine(DuckDBEngine):
             "spark.executorEnv.PYTHONPATH": str(ROOT),
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            **conf,
+            **{name: str(value) for name, value in conf.items()},
         }
         self._session: Any = None
 
@@ -105,10 +105,8 @@ class SparkEngine(DuckDBEngine):
         if self._master.startswith("local"):
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.master(self._master).appName("segue prepare")
-        for name, value in self._conf.items():
-            builder = builder.config(name, str(value))
         try:
-            self._session = builder.getOrCreate()
+            self._session = builder.config(map=self._conf).getOrCreate()
         except Exception as error:  # Java's errors have no class of their own
             raise InputError(f"spark.master={self._master} cannot be used: {_cause(error)}") from None
         self._session.sparkContext.setLogLevel("ERROR")
@@ -119,8 +117,7 @@ class SparkEngine(DuckDBEngine):
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Call a function for all tasks, side by side."""
-        results = self._session.sparkContext.parallelize(tasks, max(1, len(tasks))).map(function).collect()
-        return iter(results)
+        return iter(self._session.sparkContext.parallelize(tasks, max(1, len(tasks))).map(function).collect())
 
     def end(self) -> None:
         """Stop Spark."""
