@@ -90,7 +90,7 @@ class SparkEngine(DuckDBEngine):
             "spark.executorEnv.PYTHONPATH": str(ROOT),
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            **{name: str(value) for name, value in conf.items()},
+            **conf,
         }
         self._session: Any = None
 
@@ -105,8 +105,10 @@ class SparkEngine(DuckDBEngine):
         if self._master.startswith("local"):
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.master(self._master).appName("segue prepare")
+        for name, value in self._conf.items():
+            builder = builder.config(name, str(value))
         try:
-            self._session = builder.config(map=self._conf).getOrCreate()
+            self._session = builder.getOrCreate()
         except Exception as error:  # Java's errors have no class of their own
             raise InputError(f"spark.master={self._master} cannot be used: {_cause(error)}") from None
         self._session.sparkContext.setLogLevel("ERROR")
