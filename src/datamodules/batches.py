@@ -145,9 +145,6 @@ def in_batches(parts: Iterator[Int64[Tensor, "W"]], batch_size: int) -> Iterator
     for part in parts:
         *whole, rest = torch.cat([rest, part]).split(batch_size)
         yield from whole
-        if len(rest) == batch_size:
-            yield rest
-            rest = rest[:0]
     if len(rest):
         yield rest
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
-from segue.datamodules.pairs.sessions import Sessions, cut_sessions
+from segue.datamodules.pairs.sessions import cut_sessions
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import SourceEvents, read_table
 from segue.datamodules.reading.table_settings import TableSettings, table_settings
@@ -90,19 +90,6 @@ class PairDataModule(SplitDataModule):
         with self.source() as source:
             self.reading, self.catalog = source.reading, source.catalog
             sessions = cut_sessions(source, self.rules)
-        self._assign(sessions)
-
-    def source(self) -> AbstractContextManager[SourceEvents]:
-        """Read the events of the source; `setup` cuts them into sessions.
-
-        Returns:
-            A context that has the events; see `read_table`.
-        """
-        min_seconds = self.rules.policies.min_seconds
-        return read_table(self.path, self._settings, min_seconds=min_seconds, rejections=self._rejections)
-
-    def _assign(self, sessions: Sessions) -> None:
-        """Split the sessions, or the pairs, and apply what is computed from training data alone."""
         rules, num_tracks, is_longest = self.rules, len(self.catalog), self.reading.share == "longest"
         kind = rules.split_of(has_clock=sessions.has_clock)
         num_pairs = int(np.minimum(sessions.place, rules.reach).sum())
@@ -130,7 +117,15 @@ class PairDataModule(SplitDataModule):
             )
         self.describe_pairs(facts.hidden)
 
+    def source(self) -> AbstractContextManager[SourceEvents]:
+        """Read the events of the source; `setup` cuts them into sessions.
+
+        Returns:
+            A context that has the events; see `read_table`.
+        """
+        min_seconds = self.rules.policies.min_seconds
+        return read_table(self.path, self._settings, min_seconds=min_seconds, rejections=self._rejections)
+
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        interleaved = self.rules.policies.interleaved
-        return remarks_on(self.reading, self.sessions, self.pairs, self.catalog, self.dropped, interleaved)
+        return [*remarks_on(self, self.rules.policies.interleaved)]

@@ -78,8 +78,7 @@ class ShardDataModule(SplitDataModule):
         self.batch_size = self._given_batch_size or manifest.batch_size
         manifest.check_vocabulary(folder)
         self.catalog, hidden = read_vocabulary(folder)
-        cache = Path(self._cache) if self._cache else folder / "columns"
-        self.sessions, self._part_of_session, self._train, self.pairs = map_columns(folder, manifest, cache)
+        self.sessions, self._part_of_session, self._train, self.pairs = map_columns(folder, manifest, self._cache)
         self._shards = [shard.pairs["train"] for shard in manifest.shards]
         self.reading, self._dropped, self._manifest = manifest.reading, dict(manifest.dropped), manifest
         self.describe_pairs(hidden)

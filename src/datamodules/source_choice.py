@@ -4,13 +4,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
 from segue.runs.provenance import ROOT
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
@@ -67,8 +66,6 @@ def sources_of(folder: Path) -> list[str]:
 
     Only sources that name both kinds of files are looked for; their names alone say little.
     """
-    from omegaconf import OmegaConf
-
     found = []
     for config in sorted((ROOT / "conf" / "datamodule").glob("*.yaml")):
         source = OmegaConf.load(config)  # its own values alone
@@ -79,7 +76,7 @@ def sources_of(folder: Path) -> list[str]:
     return found
 
 
-def choose_recipe(words: Sequence[str], compose: "Callable[[list[str]], DictConfig]") -> list[str]:
+def choose_recipe(words: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> list[str]:
     """The choice that the data add to the command line: the recipe of `datamodule=table` and of shards.
 
     A table has `shares` if its columns give a share played, else `playlists`. Shards have the recipe that they were

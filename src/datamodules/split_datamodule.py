@@ -91,18 +91,11 @@ class SplitDataModule(LightningDataModule):
         Args:
             hidden: True for each track that is hidden from training.
         """
-        words = self.vocabulary = self._vocabulary()
-        known = words.plays + words.previous_counts + words.next_counts > 0
-        is_played = np.bincount(self.sessions.listens.track, minlength=len(known)) > 0
-        self.new_tracks = np.asarray((hidden | is_played) & ~known)
-        self.sizes = self._summarise()
-
-    def _vocabulary(self) -> Vocabulary:
         train, num_tracks = self.pairs["train"], len(self.catalog)
         listens = self._training_listens(train)
         played = train.following if self._part_of_session is None else listens.track
         listener_counts, mean = known_shares(train, int(self.sessions.listener.max(initial=-1)) + 1)
-        return Vocabulary(
+        words = self.vocabulary = Vocabulary(
             catalog=self.catalog,
             previous_counts=np.bincount(train.previous, minlength=num_tracks),
             next_counts=np.bincount(train.following, minlength=num_tracks),
@@ -111,6 +104,10 @@ class SplitDataModule(LightningDataModule):
             listens=listens,
             mean_played_ratio=mean,
         )
+        known = words.plays + words.previous_counts + words.next_counts > 0
+        is_played = np.bincount(self.sessions.listens.track, minlength=num_tracks) > 0
+        self.new_tracks = np.asarray((hidden | is_played) & ~known)
+        self.sizes = self._summarise()
 
     def _training_listens(self, train: Pairs) -> Listens:
         if self._part_of_session is None:  # a session may have pairs of every split
@@ -170,14 +167,8 @@ class SplitDataModule(LightningDataModule):
         Returns:
             The histories; their events are those of all sessions and are not copied.
         """
-        listens = self.sessions.listens
-        return Histories(
-            tracks=listens.track,
-            played_ratio=listens.played_ratio,
-            last=pairs.last,
-            length=pairs.length,
-            previous=pairs.previous,
-        )
+        places = {name: getattr(pairs, name) for name in ("last", "length", "previous")}
+        return Histories(tracks=self.sessions.listens.track, played_ratio=self.sessions.listens.played_ratio, **places)
 
     def digest(self) -> str:
         """Compute a digest of the data. Call it after `setup`.

@@ -4,12 +4,10 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.datamodules.pairs.interleaved import POLICIES, Columns, check_policy, separate
-from segue.errors import InputError
+from segue.datamodules.pairs.interleaved import POLICIES, Columns, separate
 
 GAP_MS = 100
 Line = tuple[int, int, int, int, bool]
@@ -155,9 +153,3 @@ def test_a_session_is_not_resumed_after_the_gap() -> None:
     first, other = (1, 0, 10, 11, False), (1, 50, 20, 21, False)
     for time, expected in ((GAP_MS, [[0, 2], [1]]), (GAP_MS + 1, [[0, 1, 2]])):
         assert sessions_of(separated([first, other, (1, time, 11, -1, True)])) == expected
-
-
-def test_an_unknown_policy_is_refused() -> None:
-    check_policy("datamodule.interleaved", "drop")
-    with pytest.raises(InputError, match=r"datamodule\.interleaved must be one of separate, keep, drop, got 'split'"):
-        check_policy("datamodule.interleaved", "split")

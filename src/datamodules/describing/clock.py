@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Int64
 
 from segue.datamodules.pairs.sessions import Sessions
@@ -119,10 +120,8 @@ def _num_duplicates(tied: Bool[np.ndarray, "E"], track: Int64[np.ndarray, "E"]) 
     Events are sorted by listener and time.
     """
     in_group = tied | np.append(tied[1:], False)
-    group, track = (~tied).cumsum()[in_group], track[in_group]
-    order = np.lexsort((track, group))
-    group, track = group[order], track[order]
-    return int(((group[1:] == group[:-1]) & (track[1:] == track[:-1])).sum())
+    both = {"group": (~tied).cumsum()[in_group], "track": track[in_group]}
+    return int(pd.DataFrame(both).duplicated().sum())
 
 
 def by_powers_of_two(values: Int64[np.ndarray, "n"]) -> list[int]:
@@ -132,8 +131,7 @@ def by_powers_of_two(values: Int64[np.ndarray, "n"]) -> list[int]:
     [2, 1, 0, 1]
     """
     exponents = np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1
-    counts: list[int] = np.bincount(exponents).tolist()
-    return counts
+    return list(map(int, np.bincount(exponents)))
 
 
 def utc(milliseconds: int) -> str:

@@ -75,13 +75,8 @@ def material_of(datamodule: SplitDataModule, *, refusal: str | None = None) -> M
     if (sessions.listens.played_ratio > 1).any():  # times, which are divided by the longest one only in pairs
         unknown = np.full(len(sessions.listens.track), np.nan, np.float32)
         sessions = replace(sessions, listens=replace(sessions.listens, played_ratio=unknown))
-    material = Material(
-        catalog=datamodule.catalog,
-        sessions=sessions,
-        reading=datamodule.reading,
-        dropped=datamodule.dropped,
-        refusal=refusal,
-    )
+    read = {name: getattr(datamodule, name) for name in ("catalog", "reading", "dropped")}
+    material = Material(**read, sessions=sessions, refusal=refusal)
     if refusal is not None:
         return material
     counts = {
@@ -290,14 +285,8 @@ def spread(values: Int64[np.ndarray, "n"]) -> Spread:
         Their distribution; quantiles are values that occur.
     """
     median, high = np.quantile(values, (0.5, 0.95), method="inverted_cdf").tolist()
-    return Spread(
-        mean=float(values.mean()),
-        least=float(values.min()),
-        median=float(median),
-        high=float(high),
-        most=float(values.max()),
-        counts=by_powers_of_two(values),
-    )
+    numbers = {"mean": values.mean(), "least": values.min(), "median": median, "high": high, "most": values.max()}
+    return Spread(**{name: float(value) for name, value in numbers.items()}, counts=by_powers_of_two(values))
 
 
 def _num_of_each(listener: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "L"]:
@@ -388,8 +377,8 @@ def measure_attribute(attribute: Attribute) -> dict[str, Any]:
     if known.any():
         facts["values_per_track"] = float(attribute.counts[known].mean())
     if len(tracks):
-        facts["commonest"] = str(attribute.names[tracks.argmax()])
-        facts["commonest_share"] = float(tracks.max() / len(known))
+        most = {"commonest": str(attribute.names[tracks.argmax()]), "commonest_share": float(tracks.max() / len(known))}
+        facts |= most
     return facts
 
 

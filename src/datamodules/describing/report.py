@@ -15,6 +15,7 @@ from segue.datamodules.describing.clock import Clock
 from segue.datamodules.describing.measures import Facts, Material, Spread
 from segue.datamodules.describing.picture import draw
 from segue.datamodules.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
+from segue.datamodules.reading.rejected_rows import in_words
 from segue.datamodules.reading.table import Reading
 from segue.reports import writing
 from segue.reports.numbers import duration, plain
@@ -130,8 +131,7 @@ def next_command(
     elif unit:
         kept = [word for word in kept if not word.startswith(f"{UNIT_OF_TIME}=")] + [f"{UNIT_OF_TIME}={unit}"]
     again = unit is not None or any(warning.name == "splits" for warning in warnings)
-    verb = "describe.py" if again else "train.py"
-    return " ".join(["python", verb, *map(shlex.quote, kept)])
+    return " ".join(["python", "describe.py" if again else "train.py", *map(shlex.quote, kept)])
 
 
 def _as_words(values: Mapping[str, str | None]) -> str:
@@ -157,16 +157,12 @@ def _reading(material: Material) -> list[RenderableType]:
         parts.append(_titled("columns", ["role", "column", "unit", "found"], rows, "llll"))
     if reading.rejected:
         rows = [[f"{count:,}", reason] for reason, count in most_common(reading.rejected)]
-        parts.append(_titled("rejected rows", ["rows", "reason"], rows, "Rl", *map(_example, reading.examples)))
+        examples = (f"for example {in_words(row)}" for row in reading.examples)
+        parts.append(_titled("rejected rows", ["rows", "reason"], rows, "Rl", *examples))
     if any(material.dropped.values()):
         rows = [[f"{count:,}", rule] for rule, count in most_common(material.dropped) if count]
         parts.append(_titled("left out", ["events", "rule"], rows, "Rl"))
     return parts
-
-
-def _example(row: Mapping[str, str | int]) -> str:
-    where = next(f"{unit} {row[unit]}" for unit in ("line", "row") if unit in row)
-    return f"for example {Path(str(row['file'])).name} {where}: {row['reason']}"
 
 
 def _numbers(facts: Facts, source: str, title: str) -> Table:
@@ -199,17 +195,16 @@ def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
     if clock is None:
         return [("time", "the source has no clock", "–")]
     busiest = f"most plays of a user on a day: listener {clock.busiest_listener}, {clock.busiest_day}"
-    rows = [
+    median = clock.median_gap_s
+    return [
         ("time", "first play, UTC", clock.first),
         ("", "last play, UTC", clock.last),
         ("", "longest time without any play", duration(clock.silence_days * 86_400)),
         ("", "plays with the same time as an earlier one of the user", percent(clock.ties)),
         ("", "of these, with the same track too", percent(clock.duplicates)),
         ("", busiest, f"{clock.busiest_plays:,}"),
+        *([] if median is None else [("", "median time between two plays of a user", duration(median))]),
     ]
-    if clock.median_gap_s is not None:
-        rows.append(("", "median time between two plays of a user", duration(clock.median_gap_s)))
-    return rows
 
 
 def _share_rows(facts: Facts, source: str) -> list[tuple[str, str, str]]:
@@ -229,10 +224,7 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
     if test is None or splits is None:
         return []
     names = ["pairs", *[""] * (len(splits) - 1)]
-    rows = [
-        (first, f"for {name}", f"{counts['pairs']:,}")
-        for first, (name, counts) in zip(names, splits.items(), strict=True)
-    ]
+    pairs = zip(names, splits.items(), strict=True)
     measured = [
         ("constant", "test mse of the mean share of training", test["mean_mse"]),
         ("", "test bce of the same", test["mean_bce"]),
@@ -240,7 +232,7 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
         ("", "test ndcg@10 of the same", test["popular_ndcg_at_10"]),
     ]
     return [
-        *rows,
+        *((first, f"for {name}", f"{counts['pairs']:,}") for first, (name, counts) in pairs),
         ("cold in test", "tracks that no training session plays", percent(test["cold_tracks"])),
         ("", "pairs with such a track", percent(test["cold_pairs"])),
         *((first, what, plain(value)) for first, what, value in measured if value is not None),
@@ -257,9 +249,7 @@ def _spreads(facts: Facts) -> Table:
         ("training pairs of a track", facts.pairs_of_track),
     ]
     rows = [
-        [name, *map(plain, (spread.least, spread.median, spread.mean, spread.high, spread.most))]
-        for name, spread in spreads
-        if spread is not None
+        [name, *map(plain, (of.least, of.median, of.mean, of.high, of.most))] for name, of in spreads if of is not None
     ]
     return _titled("distributions", ["", "least", "median", "mean", "95 % at most", "most"], rows, "lRRRRR")
 

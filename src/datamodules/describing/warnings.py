@@ -99,13 +99,14 @@ def _of_rows(facts: Facts, material: Material) -> Iterator[_Candidate]:
     num_rows = max(facts.num_rows, 1)
     if facts.num_rejected:
         share = facts.num_rejected / num_rows
+        most = min(1.0, float(f"{share * 1.05:.2g}"))  # of two digits, and at least the share
         reasons = "; ".join(f"{reason} ({count:,})" for reason, count in most_common(material.reading.rejected)[:3])
         yield (
             "rejected_share",
             share,
             f"{percent(share)} of the rows were rejected: {reasons}",
             "correct them, they are listed in rejected.jsonl, or let train.py go on with "
-            f"datamodule.max_rejected={_above(share)}",
+            f"datamodule.max_rejected={most}",
         )
     for rule, count in material.dropped.items():
         if count and rule != "duplicates":
@@ -236,8 +237,7 @@ def _unit(clock: Clock, year: int) -> tuple[str, str] | None:
     if earliest <= clock.median_ms <= latest:
         return None
     units = (("seconds", "s", 1000.0), ("microseconds", "us", 1e-3), ("nanoseconds", "ns", 1e-6))
-    plausible = [unit for unit in units if earliest <= clock.median_ms * unit[2] <= latest]
-    return plausible[0][:2] if plausible else None
+    return next(((name, unit) for name, unit, ms in units if earliest <= clock.median_ms * ms <= latest), None)
 
 
 def _now_ms() -> float:
@@ -259,8 +259,3 @@ def percent(share: float) -> str:
         return f"{share:.0%}".replace("%", " %")
     value = 100 * share
     return f"{value:.2f} %".replace(".00", "") if value >= 99 else f"{value:.2g} %"
-
-
-def _above(share: float) -> float:
-    """A setting with two digits that is at least the share."""
-    return min(1.0, float(f"{share * 1.05:.2g}"))

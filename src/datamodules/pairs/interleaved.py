@@ -5,32 +5,14 @@ these sessions alternate in the log. The lines themselves say which belong toget
 the track of the next line of its session. E events, n of which are of users with interleaved sessions.
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
-
-from segue.errors import InputError
 
 POLICIES = ("separate", "keep", "drop")
 """What happens to interleaved sessions: each gets its own events, they stay one session, or they are left out."""
 
 Columns = dict[str, np.ndarray]
 """Events as arrays, sorted by user and time."""
-
-
-def check_policy(name: str, policy: Any) -> None:
-    """Refuse an unknown policy.
-
-    Args:
-        name: setting that has it, for the message.
-        policy: its value.
-
-    Raises:
-        InputError: it is not one of `POLICIES`.
-    """
-    if policy not in POLICIES:
-        raise InputError(f"{name} must be one of {', '.join(POLICIES)}, got {policy!r}")
 
 
 def separate(

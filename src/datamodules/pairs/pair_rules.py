@@ -5,12 +5,12 @@ Events are left out in this order: `min_seconds`, `duplicates`, `interleaved`, `
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from segue.datamodules.pairs.interleaved import POLICIES
 from segue.errors import InputError
-from segue.settings import Setting, refuse_unknown, settings
+from segue.settings import Setting, from_config, settings
 
 PAIRINGS = ("consecutive", "first", "window")
 """The ways to pair the tracks of a session; see `PairRules`."""
@@ -45,8 +45,7 @@ class Policies:
         Raises:
             InputError: a key is unknown, or a value is not allowed.
         """
-        refuse_unknown(config, [field.name for field in fields(cls)], key="datamodule.policies")
-        return cls(**config)
+        return from_config(cls, config, key="datamodule.policies")
 
 
 @settings("datamodule")

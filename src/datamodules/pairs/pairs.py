@@ -57,11 +57,10 @@ class Pairs:
         Returns:
             The events. The share played of the previous track is unknown.
         """
-        unknown = np.full(len(self), np.nan, np.float32)
         return Listens(
             session=np.repeat(np.arange(len(self)), 2),
             track=np.stack([self.previous, self.following], 1).ravel(),
-            played_ratio=np.stack([unknown, self.played_ratio], 1).ravel(),
+            played_ratio=np.stack([np.full(len(self), np.nan, np.float32), self.played_ratio], 1).ravel(),
         )
 
 
@@ -123,9 +122,7 @@ def make_pairs(sessions: Sessions, rules: PairRules) -> Pairs:
     )
 
 
-def paired_events(
-    place: Int64[np.ndarray, "E"], rules: PairRules
-) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
+def paired_events(place: Int64[np.ndarray, "E"], rules: PairRules) -> tuple[Int64[np.ndarray, "P"], ...]:
     """Numbers of the previous and of the next event of each pair.
 
     Args:

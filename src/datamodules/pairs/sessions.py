@@ -5,7 +5,7 @@ a whole source, and `prepare.py` calls `cut_events` with some of the listeners a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -41,9 +41,9 @@ class Sessions:
     listens: Listens
     timestamp: Int64[np.ndarray, "E"]
     place: Int64[np.ndarray, "E"]
-    num_interleaved: int
-    num_tied: int
-    dropped: Mapping[str, int]
+    num_interleaved: int = 0
+    num_tied: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -68,9 +68,7 @@ class Sessions:
         number, place, _ = gather(np.zeros(len(remaining), np.int64), np.bincount(session)[remaining])
         sessions = replace(
             self,
-            user=self.user[remaining],
-            number=self.number[remaining],
-            listener=self.listener[remaining],
+            **{name: getattr(self, name)[remaining] for name in ("user", "number", "listener")},
             listens=replace(self.listens.where(kept), session=number),
             timestamp=self.timestamp[kept],
             place=place,
@@ -99,8 +97,8 @@ def cut_sessions(source: SourceEvents, rules: PairRules) -> Sessions:
     Returns:
         The sessions. With `share=longest`, the shares of `listens` are milliseconds.
     """
-    found = source.database.execute(source.query).fetchnumpy()
-    events = {name: np.asarray(found.pop(name)) for name in tuple(found)}
+    query = source.database.execute(source.query)
+    events = {name: np.asarray(column) for name, column in query.fetchnumpy().items()}  # in memory once
     sessions, _, _ = cut_events(events, source.reading, rules)
     return sessions if source.user_names is None else replace(sessions, user=source.user_names[sessions.user])
 
@@ -159,9 +157,7 @@ def cut_events(
         number=number[some],
         listener=listener[some],
         has_clock=has_clock,
-        listens=Listens(
-            session=session, track=events["track"][event].astype(np.int64), played_ratio=events["share"][event]
-        ),
+        listens=Listens(session=session, track=events["track"][event], played_ratio=events["share"][event]),
         timestamp=events["timestamp"][event],
         place=place,
         num_interleaved=num_interleaved,
@@ -171,9 +167,7 @@ def cut_events(
     return sessions, events["position"][start[some]], int(is_first.sum())
 
 
-def gather(
-    start: Int64[np.ndarray, "S"], length: Int64[np.ndarray, "S"]
-) -> tuple[Int64[np.ndarray, "E"], Int64[np.ndarray, "E"], Int64[np.ndarray, "E"]]:
+def gather(start: Int64[np.ndarray, "S"], length: Int64[np.ndarray, "S"]) -> tuple[Int64[np.ndarray, "E"], ...]:
     """The events of sessions, session by session.
 
     Args:

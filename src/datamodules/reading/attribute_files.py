@@ -64,7 +64,7 @@ def read_attributes(
     Args:
         database: has the table `catalogue`, with the texts of attributes that have no file of their own.
         attributes: the settings.
-        folder: the folder of the source, or one of its files.
+        folder: the folder of the source.
         source: name of the file of the catalogue, for messages.
 
     Returns:
@@ -75,7 +75,7 @@ def read_attributes(
     """
     found: dict[str, Attribute] = {}
     for one in attributes:
-        path = (folder if folder.is_dir() else folder.parent) / (one.file or "")
+        path = folder / (one.file or "")
         if one.file is not None and not one.required and not path.exists():
             continue
         shown = source if one.file is None else str(path)
@@ -89,42 +89,15 @@ def read_attributes(
     return found
 
 
-def attributes_of_catalogue(
-    path: Path, ids: Sequence[int | str], attributes: Sequence[AttributeSettings]
-) -> dict[str, Attribute]:
-    """Read attributes of the tracks of a `tracks.json` in another order than that of its lines.
+def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) -> Mapping[str, Attribute]:
+    """Read the attributes that are parts of the model of a run, in the order of its tracks, from a `tracks.json`.
 
     How many tracks share a value is not asked: the model knows the values that it was trained with.
 
     Args:
-        path: the file; `track` is the id of a line. Files of attributes are in the same folder.
-        ids: the ids of the tracks, in the order of their rows; the file has all of them.
-        attributes: the settings.
-
-    Returns:
-        The attributes by name.
-
-    Raises:
-        InputError: see `read_attributes`.
-    """
-    lines = FileFormat(group="catalogue", format="jsonl")
-    with duckdb.connect() as database:
-        rows = open_rows(database, find_files(str(path), lines, patterns=(), unpacked=path), lines)
-        columns = f"{rows.shown('track')} AS track {attribute_columns(attributes, rows)}"
-        database.register("ids", {"row": np.arange(len(ids)), "track": np.array(list(map(str, ids)), object)})
-        rows.run(f"""CREATE TABLE catalogue AS
-            SELECT ids.row, c.* FROM ids JOIN (SELECT {columns} FROM ({rows.relation()})) c
-            ON c.track = CAST(ids.track AS VARCHAR)""")
-        return read_attributes(database, [replace(one, most_shared=1.0) for one in attributes], path, source=str(path))
-
-
-def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) -> Mapping[str, Attribute]:
-    """The attributes that are parts of the model of a run; their values are in the same order as in the run.
-
-    Args:
         given: config of the run.
-        catalog: the tracks of the run, and new ones.
-        path: of the file that has them.
+        catalog: the tracks of the run, and new ones, in the order of their rows.
+        path: the file, which has all of them; `track` is the id of a line. Files of attributes are in the same folder.
 
     Raises:
         InputError: the file of the catalogue lacks one, or it is damaged.
@@ -137,10 +110,18 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
             f"add= cannot know where {path} has {', '.join(names)}, because the run was trained from shards; train a "
             "run from the source of the shards"
         )
-    source = given["datamodule"]
-    of_run = {name: source["attributes"][name] for name in names}
+    of_run = attribute_settings({name: given["datamodule"]["attributes"][name] for name in names})
     ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
-    return attributes_of_catalogue(path, ids.tolist(), attribute_settings(of_run))
+    lines = FileFormat(group="catalogue", format="jsonl")
+    with duckdb.connect() as database:
+        rows = open_rows(database, find_files(str(path), lines, patterns=(), unpacked=path), lines)
+        columns = f"{rows.shown('track')} AS track {attribute_columns(of_run, rows)}"
+        database.register("ids", {"row": np.arange(len(ids)), "track": np.array([*map(str, ids)], object)})
+        rows.run(f"""CREATE TABLE catalogue AS
+            SELECT ids.row, c.* FROM ids JOIN (SELECT {columns} FROM ({rows.relation()})) c
+            ON c.track = CAST(ids.track AS VARCHAR)""")
+        of_run = [replace(one, most_shared=1.0) for one in of_run]
+        return read_attributes(database, of_run, path.parent, source=str(path))
 
 
 def _from_file(database: Database, one: AttributeSettings, path: Path) -> Attribute:
@@ -192,13 +173,7 @@ def _join(database: Database, one: AttributeSettings, path: Path, *, has_ids: bo
 
 
 def _from_texts(
-    database: Database,
-    one: AttributeSettings,
-    table: str,
-    column: str,
-    shown: str,
-    *,
-    are_lists: bool = False,
+    database: Database, one: AttributeSettings, table: str, column: str, shown: str, *, are_lists: bool = False
 ) -> Attribute:
     """An attribute from the texts, or the lists of numbers, of the tracks, in the order of the column `row`."""
     nothing = ", ".join(map(quoted_text, ["", *one.unknown]))

@@ -55,14 +55,13 @@ def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> dict[str, str
     refuse_unknown(given, ROLES, key="datamodule.columns")
     mapping: dict[str, str] = {}
     for role, path in given.items():
-        if path is None or path == "auto":
-            continue
-        if is_private(path):
+        if is_private(path or ""):
             raise InputError(
                 f"datamodule.columns.{role}={path}: addresses and user agents are never read; name another column, "
                 "or null if there is none"
             )
-        mapping[role] = rows.found(path, key=f"datamodule.columns.{role}")
+        if path is not None and path != "auto":
+            mapping[role] = rows.found(path, key=f"datamodule.columns.{role}")
     mapping = {role: path for role, path in mapping.items() if path not in rows.absent}
     nested = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
     free = [name for name in (*rows.types, *nested, *rows.derived) if name not in (*mapping.values(), *rows.absent)]

@@ -42,12 +42,8 @@ class Dialect:
     def scan(self, rejects: str | None = None) -> str:
         """SQL of the function that reads the files, with the parameter `$files`; `rejects`: a table for bad lines."""
         columns = ", ".join(f"{quoted_text(name)}: 'VARCHAR'" for name in self.names)
-        keep = "ignore_errors = true"
-        if rejects is not None:
-            keep = (
-                f"store_rejects = true, rejects_table = '{rejects}', rejects_scan = 'scans_{rejects}', "
-                f"rejects_limit = {MOST_REJECTED}"
-            )
+        tables = f"rejects_table = '{rejects}', rejects_scan = 'scans_{rejects}', rejects_limit = {MOST_REJECTED}"
+        keep = "ignore_errors = true" if rejects is None else f"store_rejects = true, {tables}"
         quote = quoted_text(self.quote)
         return (
             f"read_csv($files, columns = {{{columns}}}, delim = {quoted_text(self.delimiter)}, quote = {quote}, "

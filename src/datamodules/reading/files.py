@@ -72,12 +72,12 @@ class Files:
         except duckdb.Error as error:
             text = one_line(error)
             pairs = list(zip(self.paths, self.shown, strict=True))
-            where = next((shown for path, shown in pairs if plain_path(path) in text), "")
+            all_files = self.shown[0] + " and others" * (len(pairs) > 1)
+            where = next((shown for path, shown in pairs if plain_path(path) in text), all_files)
             for path, shown in pairs:
                 text = text.replace(path, shown)  # an address may have a secret after its name
             if "state machine reached an invalid state" in text:
                 text = "ends of lines are of several kinds (LF, CRLF, CR); make them one, for example with dos2unix"
-            where = where or self.shown[0] + " and others" * (len(pairs) > 1)
             remedy = "; correct the file, or give datamodule.files.format" if self.format in ("json", "parquet") else ""
             raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None
 

@@ -108,25 +108,20 @@ class RawRows:
         """
         if path in self.derived:
             return quoted_name(path), self.derived[path]
-        parts = self._parts(path)
+        parts, schema = self._parts(path), self._schema
         inner = ".".join(map(quoted_name, parts))
-        if self.is_json:
-            return f"fields.{inner}", self._require(parts, type_)
-        return inner, self.types[path] if path in self.types else _inner_type(self.types[parts[0]], parts[1:])
+        if not self.is_json:
+            return inner, self.types[path] if path in self.types else _inner_type(self.types[parts[0]], parts[1:])
+        for part in parts[:-1]:
+            deeper = schema.setdefault(part, {})
+            if not isinstance(deeper, dict):
+                raise InputError(f"{'.'.join(parts)}: {part} is a value and not an object; name another column")
+            schema = deeper
+        return f"fields.{inner}", str(schema.setdefault(parts[-1], type_))
 
     def _parts(self, path: str) -> list[str]:
         """The keys of a path. A name with dots is a column if there is one of this name."""
         return [path] if path in self.types else path.split(".")
-
-    def _require(self, parts: list[str], type_: str) -> str:
-        """Add a path to the schema of `fields`; the type that it has there, which an earlier call may have chosen."""
-        schema = self._schema
-        for part in parts[:-1]:
-            inner = schema.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise InputError(f"{'.'.join(parts)}: {part} is a value and not an object; name another column")
-            schema = inner
-        return str(schema.setdefault(parts[-1], type_))
 
     def _is_key(self, path: str) -> bool:
         """Whether a path is a key of JSON objects."""
@@ -274,13 +269,10 @@ class RawRows:
         """
         if self.rejects is None:
             return
-        query = f"SELECT file_id, count(*), min(error_message) FROM {self.rejects} GROUP BY ALL ORDER BY 2 DESC LIMIT 1"
-        for file, num, message in self.database.execute(query).fetchall():
-            if num >= MOST_REJECTED:
-                name = self.files.shown[file] if file < len(self.files.shown) else self.files.shown[0]
-                raise InputError(
-                    f"{name}: a million lines cannot be read ({message}); check delimiter, quote and encoding"
-                )
+        query = f"SELECT file_id, min(error_message) FROM {self.rejects} GROUP BY 1 HAVING count(*) >= {MOST_REJECTED}"
+        for file, message in self.database.execute(query).fetchall():
+            name = self.files.shown[file] if file < len(self.files.shown) else self.files.shown[0]
+            raise InputError(f"{name}: a million lines cannot be read ({message}); check delimiter, quote and encoding")
 
     def refuse_rejects(self, what: str) -> None:
         """Refuse files with a line that DuckDB cannot read.

@@ -94,11 +94,15 @@ def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> Rejecte
         found = [RejectedRow(*row) for row in rows.database.execute(query).fetchall()]
     lost = _lost(rows) if rows.rejects is not None else []
     counts.update(row.reason.partition(", got ")[0] for row in lost)
-    lines = list[dict[str, str | int]]()
-    for row, unit, place, text in _located(sorted([*found, *lost])[:_MOST_LISTED], rows):
-        lines.append({"file": rows.files.shown[row.file], unit: place, "reason": row.reason})
-        if with_text and text is not None:
-            lines[-1]["text"] = text
+    lines: list[dict[str, str | int]] = [
+        {
+            "file": rows.files.shown[row.file],
+            unit: place,
+            "reason": row.reason,
+            **({"text": text} if with_text and text is not None else {}),
+        }
+        for row, unit, place, text in _located(sorted([*found, *lost])[:_MOST_LISTED], rows)
+    ]
     return RejectedRows(lines=lines, by_reason=dict(counts), num_lost=len(lost))
 
 
@@ -148,34 +152,33 @@ class Rejections:
     with_text: bool
     most: float = 0.01
 
-    def write(self, found: RejectedRows) -> None:
-        """Write one JSON object for each rejected row."""
+    def check(self, found: RejectedRows, num_rows: int, path: str) -> None:
+        """Write one JSON object for each rejected row, and refuse a source that has too many of them.
+
+        Raises:
+            InputError: it has; the message has the first one for each of three reasons.
+        """
         if found.num:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
             write_whole(self.path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-    def refuse_many(self, found: RejectedRows, num_rows: int, path: str) -> None:
-        """Refuse a source that has too many of them; the message has the first one for each of three reasons.
-
-        Raises:
-            InputError: it has.
-        """
         if found.num <= self.most * num_rows:
             return
         listed = []
         for reason, num in sorted(found.by_reason.items(), key=lambda entry: -entry[1])[:3]:
-            shown = reason
-            for line in found.lines:  # all are listed up to a limit
-                if str(line["reason"]).startswith(reason):
-                    unit = "line" if "line" in line else "row"
-                    shown = f"{Path(str(line['file'])).name} {unit} {line[unit]}: {line['reason']}"
-                    break
+            of_reason = (in_words(line) for line in found.lines if str(line["reason"]).startswith(reason))
+            shown = next(of_reason, reason)  # rows are listed up to a limit
             listed.append(shown + (f" ({num:,} times)" if num > 1 else ""))
         raise InputError(
             f"{found.num} of {num_rows} rows in {path} are invalid, more than max_rejected={self.most} allows "
             f"({'; '.join(listed)}); correct them (they are listed in {self.path}), or raise datamodule.max_rejected"
         )
+
+
+def in_words(line: Mapping[str, str | int]) -> str:
+    """A listed row for people: its file, its place there, and why it is rejected."""
+    unit = "line" if "line" in line else "row"
+    return f"{Path(str(line['file'])).name} {unit} {line[unit]}: {line['reason']}"
 
 
 def _located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:

@@ -116,8 +116,8 @@ def _track(plan: Plan) -> tuple[str, list[str]]:
         return _id(path, plan.rows, plan.track_ids)
     title = plan.rows.text(plan.mapping["title"])
     artist = artist_of(plan.mapping.get("artist"), plan.rows, plan.settings)
-    key = f"CAST(hash({title}, {artist}) >> 1 AS BIGINT)"
-    return key, [f"WHEN {title} IS NULL THEN {quoted_text(plan.mapping['title'] + ' is empty')}"]
+    reason = f"WHEN {title} IS NULL THEN {quoted_text(plan.mapping['title'] + ' is empty')}"
+    return f"CAST(hash({title}, {artist}) >> 1 AS BIGINT)", [reason]
 
 
 def _recommendation(plan: Plan) -> str:
@@ -139,10 +139,8 @@ def _timestamp(plan: Plan) -> tuple[str, list[str]]:
         rule = f"a whole number of {_NAME_OF_UNIT[unit]} since 1970"
     elif unit in ("s", "ms"):
         number = whole(path, rows) if unit == "ms" else f"{rows.typed(path, _SHORT)} * {MS_OF[unit]:.0f}"
-        time, rule = (
-            f"CAST({number} AS BIGINT)",
-            f"a {'whole ' * (unit == 'ms')}number of {_NAME_OF_UNIT[unit]} since 1970",
-        )
+        time = f"CAST({number} AS BIGINT)"
+        rule = f"a {'whole ' * (unit == 'ms')}number of {_NAME_OF_UNIT[unit]} since 1970"
     elif unit == "iso":
         text, formats = rows.text(path), ", ".join(map(quoted_text, USUAL_FORMATS))
         time = f"""epoch_ms(COALESCE(TRY_CAST({text} AS TIMESTAMPTZ),
@@ -171,15 +169,12 @@ def _share(plan: Plan) -> tuple[str, list[str]]:
         share = f"CASE WHEN {text} IN {_YES} THEN 0.0 WHEN {text} IN {_NO} THEN 1.0 END"
         return share, [_must_be("true or false", f"{text} IS NOT NULL AND ({share}) IS NULL", path, rows)]
     reasons = [_bad_time(role, plan) for role in ("played", "duration") if role in plan.mapping]
-    duration = "CAST(NULL AS DOUBLE)"
-    if "duration" in plan.mapping:
-        duration = f"NULLIF({_milliseconds('duration', plan)}, 0)"
+    has_duration = "duration" in plan.mapping
+    duration = f"NULLIF({_milliseconds('duration', plan)}, 0)" if has_duration else "CAST(NULL AS DOUBLE)"
     if plan.share == "gap":
         return duration, reasons
-    played = _milliseconds("played", plan)
-    if plan.share == "longest" or plan.catalogue_has_durations:
-        return played, reasons
-    return f"{played} / {duration}", reasons
+    is_divided = plan.share != "longest" and not plan.catalogue_has_durations
+    return _milliseconds("played", plan) + f" / {duration}" * is_divided, reasons
 
 
 def _ratio(plan: Plan) -> tuple[str, list[str]]:
@@ -193,11 +188,6 @@ def _ratio(plan: Plan) -> tuple[str, list[str]]:
     is_capped = settings.shares_above_one == "cap"
     wrong = f"{share} < 0 OR NOT isfinite({share})" if is_capped else f"{share} NOT BETWEEN 0 AND 1"
     return share, [*reasons, f"WHEN {wrong} THEN 'the share played must lie in [0, 1], got ' || ({share})"]
-
-
-def capped(share: str) -> str:
-    """SQL of a share that is at most 1; NULL stays NULL, which `least` would ignore."""
-    return f"CASE WHEN {share} > 1 THEN 1 ELSE {share} END"
 
 
 def _milliseconds(role: str, plan: Plan) -> str:

@@ -20,7 +20,7 @@ from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.row_sql import Plan, capped, min_seconds_rule, parse_select
+from segue.datamodules.reading.row_sql import Plan, min_seconds_rule, parse_select
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
@@ -181,7 +181,7 @@ def _open(
     """
     archive = folder / "unpacked"
     files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=archive)
-    place = archive if archive.is_dir() else Path(path)
+    place = archive if archive.is_dir() else Path(path) if Path(path).is_dir() else Path(path).parent
     tracks = read_track_file(database, settings, place)
     rows = open_rows(database, files, settings.files, optional=settings.optional)
     columns = [*settings.columns.values(), *(one.path for one in settings.attributes if one.file is None)]
@@ -254,9 +254,7 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
     rows, settings = plan.rows, plan.settings
     has_items = settings.sql.each is not None
-    select = parse_select(plan)
-    if not has_catalogue:
-        select += attribute_columns(settings.attributes, rows)
+    select = parse_select(plan) + attribute_columns(() if has_catalogue else settings.attributes, rows)
     blank = ["has_no_item"] * has_items + ["line IS NULL"] * rows.has_blank_lines or ["FALSE"]
     try:
         rows.run(f"""CREATE OR REPLACE TABLE parsed AS
@@ -267,9 +265,8 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
         raise
     sign = "-" if settings.files.newest_first else ""
-    number = f"rowid AS row, {sign}rowid AS position, *"
-    if has_items:
-        number = f"row, {sign}(row * 1048576 + place) AS position, * EXCLUDE (row, place)"
+    of_items = f"row, {sign}(row * 1048576 + place) AS position, * EXCLUDE (row, place)"
+    number = of_items if has_items else f"rowid AS row, {sign}rowid AS position, *"
     rows.database.execute(f"CREATE OR REPLACE VIEW numbered AS SELECT {number} FROM parsed WHERE NOT is_blank")
 
 
@@ -294,8 +291,7 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
     num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
-    rejections.write(found)
-    rejections.refuse_many(found, num_rows, path)
+    rejections.check(found, num_rows, path)
     num_events = count(
         database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
     )
@@ -342,7 +338,7 @@ def _validate(plan: Plan, tracks: Tracks) -> None:
         share = "NULLIF(c.duration_ms, 0)"
     is_above = f"COALESCE(({share}) > 1, FALSE)" if plan.share in ("ratio", "played") else "FALSE"
     is_capped = plan.settings.shares_above_one == "cap"
-    kept = capped(share) if is_above != "FALSE" else share
+    kept = share if is_above == "FALSE" else f"CASE WHEN {share} > 1 THEN 1 ELSE {share} END"  # `least` ignores NULL
     unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
     plan.rows.database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
@@ -371,10 +367,8 @@ def _name_users(database: Database) -> np.ndarray | None:
 def _make_view(database: Database, *, has_recommendations: bool, has_names: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
     user, join = ("u.number", "LEFT JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
-    recommendation = ""
-    if has_recommendations:
-        recommendation = ", r.row AS recommendation"
-        join += " LEFT JOIN catalogue r ON v.recommendation = r.track"
+    recommendation = ", r.row AS recommendation" * has_recommendations
+    join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypeVar
 
 import duckdb
+from omegaconf import OmegaConf
 
 from segue.datamodules.reading.queries import one_line
 from segue.errors import InputError
@@ -70,9 +71,8 @@ class SqlSettings:
 
     def __post_init__(self) -> None:
         _checked({"each": self.each}, self.group)
-        self.columns = _checked(self.columns, f"{self.group}.columns")
-        self.drop = _checked(self.drop, f"{self.group}.drop")
-        self.reject = _checked(self.reject, f"{self.group}.reject")
+        for name in ("columns", "drop", "reject"):
+            setattr(self, name, _checked(getattr(self, name), f"{self.group}.{name}"))
 
     @property
     def texts(self) -> list[str]:
@@ -80,7 +80,7 @@ class SqlSettings:
         return [*filter(None, [self.each, *self.columns.values(), *self.drop.values(), *self.reject.values()])]
 
 
-def _checked(expressions: _Expressions, key: str) -> dict[str, str | None]:
+def _checked(expressions: _Expressions, key: str) -> _Expressions:
     """Expressions by name without those that are null. A text that ends its query could begin another one."""
     given = {name: text for name, text in expressions.items() if text is not None}
     for name, text in given.items():
@@ -90,7 +90,7 @@ def _checked(expressions: _Expressions, key: str) -> dict[str, str | None]:
             raise InputError(
                 f"{key}.{name} must be one SQL expression of DuckDB, got {text!r}: {one_line(error)[:200]}"
             ) from None
-    return {**given}
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,8 +268,6 @@ def source_config(name: str) -> Any:
     Args:
         name: name of its file in `conf/datamodule/`.
     """
-    from omegaconf import OmegaConf
-
     config: Any = OmegaConf.load(ROOT / "conf" / "datamodule" / f"{name}.yaml")
     first = next((base for base in config.get("defaults", []) if isinstance(base, str)), None)
     return config if first is None else OmegaConf.merge(source_config(first), config)
@@ -285,8 +283,6 @@ def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSet
     Raises:
         InputError: a key is unknown, or a value is not allowed.
     """
-    from omegaconf import OmegaConf
-
     return settings_in(OmegaConf.merge(source_config(name), dict(changes or {})))
 
 
@@ -299,8 +295,6 @@ def settings_in(config: Any) -> TableSettings:
     Raises:
         InputError: a key is unknown, or a value is not allowed.
     """
-    from omegaconf import OmegaConf
-
     keys = [field.name for field in fields(TableSettings)]
     chosen: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     return table_settings(**chosen)

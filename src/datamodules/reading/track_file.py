@@ -41,9 +41,8 @@ class Tracks:
         Raises:
             InputError: there is no track, or an id occurs twice.
         """
-        columns = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
-        lists: list[list[Any]] = [columns[name].tolist() for name in ("track", "title", "artist")]  # NULL is None
-        tracks, *names = lists
+        found: dict[str, Any] = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
+        tracks, *names = (found[name].tolist() for name in ("track", "title", "artist"))  # NULL is None
         source = self.shown or "the events"
         if self.ids == "whole":
             return Catalog.from_columns(list(map(int, tracks)), *names, source=source)
@@ -57,7 +56,7 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
     Args:
         database: gets the table `catalogue`.
         settings: of the table.
-        folder: the folder of the events, or the file of the events.
+        folder: the folder of the events.
 
     Returns:
         The tracks; None if the source has no such file.
@@ -68,7 +67,6 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
     given = settings.catalogue
     if given is None:
         return None
-    folder = folder if folder.is_dir() else folder.parent
     patterns = [given.file] if isinstance(given.file, str) else given.file
     if not in_folder(folder, given, patterns):
         if not given.required:
@@ -97,11 +95,10 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
             sample = rows.run(f"SELECT {rows.shown(mapping['duration'])} FROM ({rows.relation(limit=1000)})").fetchall()
             unit = unit_of_duration([str(value) for (value,) in sample if value], column=mapping["duration"])
         duration = f"{rows.typed(mapping['duration'], 'DOUBLE')} * {MS_OF[unit]:g}"
-    number, text = whole(mapping["track"], rows), "NULL"
-    if settings.ids != "whole":  # in JSON a text is looked up once more
-        text = rows.shown(mapping["track"])
+    shown = files.shown[0]
+    text = "NULL" if settings.ids == "whole" else rows.shown(mapping["track"])  # in JSON it is looked up once more
     query = f"""CREATE OR REPLACE TABLE track_file AS
-        SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
+        SELECT {whole(mapping["track"], rows)} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
                {artist_of(mapping.get("artist"), rows, settings)} AS artist, {duration} AS duration_ms,
                {"fields IS NULL" if rows.is_json else "FALSE"} AS is_damaged
                {attribute_columns(settings.attributes, rows)}
@@ -109,8 +106,7 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
     try:
         rows.run(query)
     except InputError as error:
-        raise InputError(f"cannot read the catalogue {files.shown[0]}: {error}") from None
-    shown = files.shown[0]
+        raise InputError(f"cannot read the catalogue {shown}: {error}") from None
     rows.refuse_rejects(f"the catalogue {shown}")
     if (damaged := _first_entry(database, "is_damaged")) is not None:
         raise InputError(f"cannot read the catalogue {shown}: entry {damaged} is not a JSON object; correct it")
@@ -175,7 +171,5 @@ def tracks_of_events(database: Database, attributes: Sequence[AttributeSettings]
                      arg_min(title, position) FILTER (title IS NOT NULL) AS title,
                      arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist {firsts}
               FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)""")
-    ids = "none"
-    if has_ids:
-        ids = "whole" if are_whole(database, "SELECT CAST(track AS VARCHAR) AS id FROM catalogue") else "text"
-    return Tracks(shown="", ids=ids, has_durations=False)
+    are_numbers = has_ids and are_whole(database, "SELECT CAST(track AS VARCHAR) AS id FROM catalogue")
+    return Tracks(shown="", ids="whole" if are_numbers else "text" if has_ids else "none", has_durations=False)

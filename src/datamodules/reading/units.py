@@ -101,8 +101,7 @@ def unit_of_ratio(values: Sequence[str], *, column: str) -> str:
         values: texts of the first rows.
         column: its name.
     """
-    is_percent = re.search(r"pct|percent|%", column.lower()) or _upper_quartile(values) > 2
-    return "percent" if is_percent else "fraction"
+    return "percent" if re.search(r"pct|percent|%", column.lower()) or _upper_quartile(values) > 2 else "fraction"
 
 
 def _upper_quartile(values: Sequence[str]) -> float:

@@ -119,8 +119,7 @@ class SparkEngine(DuckDBEngine):
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Call a function for all tasks, side by side."""
-        results = self._session.sparkContext.parallelize(tasks, max(1, len(tasks))).map(function).collect()
-        return iter(results)
+        return iter(self._session.sparkContext.parallelize(tasks, max(1, len(tasks))).map(function).collect())
 
     def end(self) -> None:
         """Stop Spark."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int8, Int64, Shaped
+from jaxtyping import Bool, Int8, Int64
 
 from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules
@@ -26,7 +26,6 @@ from segue.datamodules.pairs.pairs_in_splits import (
     training_plays,
 )
 from segue.datamodules.pairs.sessions import session_keys
-from segue.datamodules.reading.table import Reading
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import ROW, Shard, sha256
 from segue.datamodules.shards.session_files import SessionFiles, write_events
@@ -110,10 +109,8 @@ class RowMaker:
         """Write a shard. Its file appears when it is whole."""
         _, rows, pairs = self._rows(shard)
         write_whole(shard.path, lambda partial: _write_parquet(rows, partial))
-        size = shard.path.stat().st_size
-        return Shard(
-            file=shard.path.name, rows=len(rows["session"]), bytes=size, sha256=sha256(shard.path), pairs=pairs
-        )
+        size, digest = shard.path.stat().st_size, sha256(shard.path)
+        return Shard(file=shard.path.name, rows=len(rows["session"]), bytes=size, sha256=digest, pairs=pairs)
 
     def _rows(self, given: SessionRange) -> tuple[SplitPairs, dict[str, np.ndarray], dict[str, int]]:
         """Pairs of sessions; the columns of `ROW`, where -1 and NaN stand for NULL; and number of pairs of each split.
@@ -165,7 +162,6 @@ class PreparedRows:
     Args:
         maker: makes them.
         catalog: the tracks.
-        reading: what was read.
         hidden: True for each track that is hidden from training.
         numbers: of `rows` and `events`, of pairs by their split, of sessions that ran at the same time as another one
             of their user (`interleaved`), and of events with the timestamp of the event before them (`tied`).
@@ -173,19 +169,18 @@ class PreparedRows:
         num_listeners: number of listeners.
         dropped: number of events (of pairs) that each rule left out.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.
-        pairs_before: number of pairs before each session, and of all.
+        begins: place in `parts` of the first one of each session, and the number of all.
     """
 
     maker: RowMaker
     catalog: Catalog
-    reading: Reading
     hidden: Bool[np.ndarray, "N"]
     numbers: Mapping[str, int]
     remaining: Int64[np.ndarray, "S"]
     num_listeners: int
     dropped: Mapping[str, int]
     parts: Int8[np.ndarray, "_"]
-    pairs_before: Int64[np.ndarray, "_"]
+    begins: Int64[np.ndarray, "_"]
 
     def shards(self, folder: Path, rows_at_once: int) -> list[SessionRange]:
         """The shards in their order.
@@ -197,7 +192,7 @@ class PreparedRows:
         tasks: list[SessionRange] = []
         for first, end in _edges(len(self.remaining), self.numbers["rows"], rows_at_once):
             low, last = self.remaining[[first, end - 1]].tolist()
-            parts = _parts_of(self.maker, self.parts, self.pairs_before, low, last + 1)
+            parts = self.parts[self.begins[low] : self.begins[last + 1]]
             tasks.append(SessionRange(low, last + 1, parts, first, folder / f"pairs-{len(tasks):05d}.parquet"))
         return tasks
 
@@ -224,17 +219,14 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
     cut = list(engine.map(files.cut, files.parts))
     user, number, num_pairs = files.number([num_listeners for num_listeners, *_ in cut]).values()
     pairs_before = np.append(0, num_pairs.cumsum())
-
-    def keys() -> Shaped[np.ndarray, "S"]:
-        return session_keys(user if names is None else names[user], number)
-
-    parts = split(kind, rules.split_seed, len(user), int(pairs_before[-1]), keys)
+    total = int(pairs_before[-1])
+    parts = split(
+        kind, rules.split_seed, len(user), total, lambda: session_keys(user if names is None else names[user], number)
+    )
     maker = RowMaker(files=files, rules=rules, num_tracks=len(catalog))
-    edges = _edges(len(user), len(user) + int(pairs_before[-1]), rows_at_once)  # rows: first events, and pairs
-    ranges = [
-        SessionRange(first, end, _parts_of(maker, parts, pairs_before, first, end), first, folder)
-        for first, end in edges
-    ]
+    edges = _edges(len(user), len(user) + total, rows_at_once)  # rows: first events, and pairs
+    begins = pairs_before if rules.split == "pair" else np.arange(len(user) + 1)
+    ranges = [SessionRange(first, end, parts[begins[first] : begins[end]], first, folder) for first, end in edges]
     facts = track_facts(lambda: engine.map(maker.plays, ranges), catalog, rules, is_longest=reading.share == "longest")
     maker = replace(maker, facts=facts)
     counts = list(engine.map(maker.count, ranges))
@@ -245,14 +237,13 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
     return PreparedRows(
         maker=maker,
         catalog=catalog,
-        reading=reading,
         hidden=facts.hidden,
         numbers=numbers,
         remaining=np.concatenate([np.empty(0, np.int64), *(some.remaining for some in counts)]),
         num_listeners=max((some.num_listeners for some in counts), default=0),
         dropped=dict(dropped),
         parts=parts,
-        pairs_before=pairs_before,
+        begins=begins,
     )
 
 
@@ -260,10 +251,3 @@ def _edges(num_sessions: int, num_rows: int, rows_at_once: int) -> Iterator[tupl
     """The first session of each range, and the number after its last one."""
     at_once = max(1, -(-num_sessions // max(1, -(-num_rows // rows_at_once))))
     return ((first, min(first + at_once, num_sessions)) for first in range(0, num_sessions, at_once))
-
-
-def _parts_of(
-    maker: RowMaker, parts: Int8[np.ndarray, "_"], pairs_before: Int64[np.ndarray, "_"], first: int, end: int
-) -> Int8[np.ndarray, "_"]:
-    """The parts of a range of sessions, or of their pairs."""
-    return parts[pairs_before[first] : pairs_before[end]] if maker.rules.split == "pair" else parts[first:end]

@@ -7,6 +7,7 @@ S sessions, E events. Each part has all sessions of some listeners, in the order
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,7 @@ class SessionFiles:
         is_first = sessions.place == 0
         pairs_before = np.append(0, np.minimum(sessions.place, self.rules.reach).cumsum())
         columns = {
-            "user": sessions.user,
-            "number": sessions.number,
-            "listener": sessions.listener,
+            **{name: getattr(sessions, name) for name in ("user", "number", "listener")},
             "started": sessions.timestamp[is_first],
             "position": position,
             "num_pairs": np.diff(pairs_before[np.append(np.flatnonzero(is_first), len(is_first))]),
@@ -164,18 +163,15 @@ class SessionFiles:
         Returns:
             The sessions. `user` is that of the listener, `number` counts from 0, and the counts are empty.
         """
-        found: dict[str, list[np.ndarray]] = {name: [] for name in ("number", "listener", "length", *_EVENT)}
+        found, mapped = list[tuple[np.ndarray, ...]](), partial(map_column, self.folder)
         for part in self.parts:
-            numbers, listens = f"numbers-{part}", f"listens-{part}"
-            low, high = np.searchsorted(map_column(self.folder, numbers, "session"), (first, end))
-            found["number"].append(map_column(self.folder, numbers, "session")[low:high])
-            found["listener"].append(map_column(self.folder, numbers, "listener")[low:high])
-            session = map_column(self.folder, listens, "session")
+            number, listener = (mapped(f"numbers-{part}", name) for name in ("session", "listener"))
+            session, *columns = (mapped(f"listens-{part}", name) for name in ("session", *_EVENT))
+            low, high = np.searchsorted(number, (first, end))
             begin, stop = np.searchsorted(session, (low, high))
-            found["length"].append(np.bincount(session[begin:stop] - low, minlength=high - low))
-            for name in _EVENT:
-                found[name].append(map_column(self.folder, listens, name)[begin:stop])
-        number, listener, length, *columns = map(np.concatenate, found.values())
+            length = np.bincount(session[begin:stop] - low, minlength=high - low)
+            found.append((number[low:high], listener[low:high], length, *(column[begin:stop] for column in columns)))
+        number, listener, length, *columns = map(np.concatenate, zip(*found, strict=True))
         order = np.argsort(number)
         session, place, event = gather((length.cumsum() - length)[order], length[order])
         track, played_ratio, timestamp = (column[event] for column in columns)
@@ -187,7 +183,4 @@ class SessionFiles:
             listens=Listens(session=session, track=track, played_ratio=played_ratio),
             timestamp=timestamp,
             place=place,
-            num_interleaved=0,
-            num_tied=0,
-            dropped={},
         )

@@ -84,13 +84,10 @@ def map_columns(
         user=listener,
         number=np.arange(1, len(listener) + 1),
         listener=listener,
-        has_clock=manifest.has_clock,
         listens=Listens(**{name: mapped("event", name) for name in _TRAIN}),
         timestamp=mapped("event", "timestamp"),
         place=mapped("event", "place"),
-        num_interleaved=manifest.num_interleaved,
-        num_tied=manifest.num_tied,
-        dropped=manifest.dropped,
+        **{name: getattr(manifest, name) for name in ("has_clock", "num_interleaved", "num_tied", "dropped")},
     )
     pairs = {split: Pairs(**{name: mapped(split, name) for name in _PAIR}) for split in SPLITS}
     if manifest.by_pair:
@@ -113,9 +110,7 @@ def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, An
     """Write the columns of all shards into a folder."""
     sizes, before = dict.fromkeys(_TABLES, 0), (-1, -1)
     with contextlib.ExitStack() as stack:
-        files = {
-            (table, name): stack.enter_context(column_file(cache, table, name).open("wb")) for table, name in _COLUMNS
-        }
+        files = {column: stack.enter_context(column_file(cache, *column).open("wb")) for column in _COLUMNS}
         for shard in manifest.shards:
             check_digest(folder / shard.file, shard.sha256)
             for rows in _batches(folder / shard.file):

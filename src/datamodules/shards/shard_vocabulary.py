@@ -30,9 +30,7 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
     vectors: dict[str, str] = {}
     record = {
         "tracks": catalog.track_ids.tolist(),
-        "titles": catalog.titles.tolist(),
-        "artist_of": catalog.artist_of.tolist(),
-        "artists": catalog.artists.tolist(),
+        **{name: getattr(catalog, name).tolist() for name in ("titles", "artist_of", "artists")},
         "source_ids": None if catalog.source_ids is None else catalog.source_ids.tolist(),
         "hidden": np.flatnonzero(hidden).tolist(),
         "attributes": {
