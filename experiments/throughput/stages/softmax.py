@@ -124,7 +124,7 @@ def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
 
     vocabulary = example_vocabulary()
     loss = SoftmaxLoss(vocabulary, temperature=TEMPERATURE, logq=1.0, candidates=None)
-    loss.log_q = _log_q(folder)
+    loss.log_q = torch.nn.Buffer(_log_q(folder))
     context = LastTrack(vocabulary, (), learns=True)
     return _each_batch(folder, partial(loss, context=context))
 
