@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -155,6 +156,39 @@ def test_a_circle_is_found() -> None:
 
 def test_few_modules_lie_in_no_room() -> None:
     assert {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__"} == NOUNS
+
+
+def test_few_arrows_lie_between_folders_and_no_folder_imports_many() -> None:
+    """The whole can be drawn, and a folder can be read with few others open."""
+    folders = {path.relative_to(ROOT / "src").parts[0] for path in ROOMS}
+    arrows = {
+        (room_of(path), module.split(".")[1]) for path in FILES[1:] for module in modules_of(path) if "." in module
+    }
+    others = {folder: {to for start, to in arrows if start == folder} - {folder} for folder in folders}
+    assert sum(len(to & folders) for to in others.values()) <= 57
+    assert {folder: sorted(to) for folder, to in others.items() if len(to) > 10} == {}
+
+
+def test_the_name_of_a_file_has_one_meaning() -> None:
+    """Those that several rooms have mean the same in each."""
+    names = Counter(path.name for path in FILES if path.name != "__init__.py")
+    assert {name for name, number in names.items() if number > 1} <= {
+        "analysis.py",
+        "picture.py",
+        "report.py",
+        "settings.py",
+    }
+
+
+def test_checks_by_hand_and_uses_of_the_command_line_are_few() -> None:
+    """A value of the config is checked where its setting is described, see `src/settings.py`."""
+    checks, uses = 0, 0
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            uses += isinstance(node, ast.Attribute) and node.attr == "argv"
+            checks += isinstance(node, ast.Call) and ast.unparse(node.func).startswith("check_")
+    assert checks < 60
+    assert uses <= 2
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda p: str(p.relative_to(ROOT)))

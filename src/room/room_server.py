@@ -446,4 +446,5 @@ def _locate(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    _, of_run, at, of_parent = sys.argv
+    main(Path(of_run), Path(at), int(of_parent))

@@ -118,6 +118,8 @@ def _each_batch(folder: Path, loss: "Callable[[Scorer, PairBatch], Tensor]") -> 
 
 def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
     """`SoftmaxLoss`, forward and backward."""
+    import torch
+
     from segue.catalog import example_vocabulary
     from segue.models.contexts import LastTrack
     from segue.models.losses import SoftmaxLoss
