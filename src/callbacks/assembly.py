@@ -31,7 +31,7 @@ class AfterTest(Callback):
         export: writes the recommendations. This and the following are None where they are left out.
         ranking: has the ranks of the test queries.
         listening: plays the recommendations to simulated listeners.
-        off_policy: estimates them from the test logs; see `offpolicy/log_estimate.py`.
+        off_policy: estimates them from the test logs; see `verdicts/offpolicy/estimate_report.py`.
         plots: draws.
         lineage: logs the files to MLflow.
 
