@@ -155,7 +155,7 @@ class Vocabulary:
     Args:
         catalog: the catalogue.
         previous_counts: number of training pairs that have the track as `previous`.
-        next_counts: number of training pairs that have the track as `next`.
+        next_counts: number of training pairs that have the track as `following`.
         plays: number of training events that play the track; its popularity.
         listener_counts: number of training pairs with a known share of each listener.
         listens: events of the training sessions, independent of the pairing. With `split=pair`, each training pair is a

@@ -9,8 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.sessions import cut_sessions
@@ -92,7 +90,7 @@ class PairDataModule(SplitDataModule):
             sessions = cut_sessions(source, self.rules)
         rules, num_tracks, is_longest = self.rules, len(self.catalog), self.reading.share == "longest"
         kind = rules.split_of(has_clock=sessions.has_clock)
-        num_pairs = int(np.minimum(sessions.place, rules.reach).sum())
+        num_pairs = int(rules.num_pairs(sessions.place).sum())
         parts = split(kind, rules.split_seed, len(sessions), num_pairs, lambda: sessions.key)
         facts = track_facts(
             lambda: [training_plays(sessions, parts, rules, num_tracks)], self.catalog, rules, is_longest=is_longest

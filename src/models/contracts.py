@@ -1,4 +1,4 @@
-"""The contracts: what a head, a loss and a ranker must offer. They do not say how.
+"""The contracts: what a head, a context, a loss and a ranker must offer. They do not say how.
 
 B pairs in a batch, N tracks in the catalogue, A artists, L listeners, V width of a query or item vector, Q queries,
 K candidates of a list, H tracks of a history. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one

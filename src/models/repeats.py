@@ -22,7 +22,10 @@ MOST_REPEATED = 0.05
 
 
 class Repeats(nn.Module):
-    """One rule for tracks already heard: in the softmax, in ranks, and where a track is picked.
+    """One rule for tracks already heard: in the softmax (`losses.py`), in ranks (`retrieval/ranks.py`), in the scores
+    of baselines, and in the candidates of a session (`picking/session_search.py`).
+
+    With the list of the last track, the rule of `pick` decides alone whether a track is picked again.
 
     The rule is for tracks among the `within` newest ones: where `auto` chooses `never`, those of `seldom_repeated`,
     otherwise all. Tracks heard before them are candidates like all others. In training it is for those of a batch's

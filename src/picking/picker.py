@@ -216,7 +216,7 @@ class Picker:
     Args:
         policy: one of `POLICIES`.
         artists: the tracks of each artist.
-        pick: one of `PICKS`, for lists. `ranked` and `weighted` pick no track that the session has heard.
+        pick: one of `PICKS`, for lists. All but `uniform` pick no track that the session has heard.
         artist_gap: number of last tracks whose artists are avoided as long as the list has others.
         exploration: share of the picks from lists that are among new tracks: those of the list, or, where it has none
             that may be picked, all new tracks, uniformly.
@@ -248,8 +248,8 @@ class Picker:
 
     @cached_property
     def avoids_heard(self) -> bool:
-        """Whether no track that the session has heard is picked; `uniform` repeats tracks, as the service of 2023."""
-        return self.has_lists and self.pick != "uniform"
+        """Whether no track that the session has heard is picked."""
+        return self.has_lists and not PICKS[self.pick].may_repeat
 
     @cached_property
     def needs_session(self) -> bool:

@@ -3,6 +3,8 @@
 S sessions, K places of a list, T tracks of a session.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
@@ -10,16 +12,19 @@ _TINY = np.finfo(np.float64).tiny
 """A divisor for the weights of a list without an open place."""
 
 
-class Uniform:
-    """Each place is drawn with the same probability, as in the service of 2023."""
+class Rule(ABC):
+    """How a place of a list is picked. The first line of a rule's docstring says it to listeners, as a sentence."""
 
+    may_repeat = False
+    """Whether a track that the session has heard is picked again."""
+
+    @abstractmethod
     def weights(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
         """The weight of each place, at least 0; its share of all weights of its list is its probability.
 
         Args:
             is_open: whether each place of each list may be picked, the best of a list first. The others weigh 0.
         """
-        return is_open.astype(np.float64)
 
     def pick(self, is_open: Bool[np.ndarray, "S K"], draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         """Pick a place of each list.
@@ -47,7 +52,17 @@ class Uniform:
         return np.asarray(weights / np.maximum(weights.sum(1), _TINY)[:, None])
 
 
-class Weighted(Uniform):
+class Uniform(Rule):
+    """Each place is drawn with the same probability, as in the service of 2023."""
+
+    may_repeat = True
+
+    def weights(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
+        """1 for each open place."""
+        return is_open.astype(np.float64)
+
+
+class Weighted(Rule):
     """Better places are drawn more often, in proportion to 1 / rank."""
 
     def weights(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
@@ -55,7 +70,7 @@ class Weighted(Uniform):
         return is_open / np.arange(1, is_open.shape[1] + 1)
 
 
-class Ranked(Uniform):
+class Ranked(Rule):
     """The best is taken."""
 
     def weights(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
@@ -67,7 +82,7 @@ class Ranked(Uniform):
         return np.where(is_open.any(1), is_open.argmax(1), -1) if is_open.shape[1] else np.full(len(is_open), -1)
 
 
-PICKS = {"uniform": Uniform(), "ranked": Ranked(), "weighted": Weighted()}
+PICKS: dict[str, Rule] = {"uniform": Uniform(), "ranked": Ranked(), "weighted": Weighted()}
 """The rules by which a place of a list is picked. Another one is a class with other `weights`."""
 
 

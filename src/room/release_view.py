@@ -38,7 +38,7 @@ class Player:
         key: how the page names it: the arm, or `R1`, `R2`, …
         label: what it is in a few words: of a run its name, such as `convex α=0.9 seed=1`.
         recommender: its name on the command line.
-        policy: one of `serving.release.POLICIES`.
+        policy: one of `picking.picker.POLICIES`.
         arm: how it picks; None for a recommender that is no arm.
         lists: rows of the list of each track, best first, -1 fills up; None where it has no lists of tracks.
         scores: score of each of them; None where the file has none.

@@ -1,6 +1,6 @@
 """Loads releases into stores: when a service starts, and while it runs.
 
-Libraries that read recommendations (pandas, MLflow) are imported only when a release is loaded.
+MLflow, which finds runs, is imported only when a release is loaded.
 """
 
 import errno

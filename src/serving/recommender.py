@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 
 from segue.assignment import salt_of, treatment
 from segue.picking.picker import NUM_POPULAR, Picker
+from segue.picking.places import PICKS
 from segue.picking.session_search import SessionSearch
 from segue.serving.release import Release
 from segue.serving.session_memory import Played
@@ -57,7 +58,10 @@ class Recommender:
         }
         self.searches = {
             arm: SessionSearch(
-                release.vectors[arm], release.lists[arm], num_lists=given.num_lists, may_repeat=given.pick == "uniform"
+                release.vectors[arm],
+                release.lists[arm],
+                num_lists=given.num_lists,
+                may_repeat=PICKS[given.pick].may_repeat,
             )
             for arm, given in release.arms.items()
             if given.is_of_session

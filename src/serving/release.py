@@ -36,7 +36,7 @@ class Arm:
 
     Args:
         recommender: its name on the command line.
-        policy: one of `POLICIES`.
+        policy: one of `picking.picker.POLICIES`.
         pick: one of `PICKS`; it applies to lists only, as does `artist_gap`.
         artist_gap: number of previous tracks whose artists are avoided as long as the list has others; 0 in releases
             of older versions.
@@ -231,7 +231,7 @@ class Release:
     """A release that is mapped into memory: data is read when it is needed, and workers share the pages.
 
     Args:
-        folder: a folder that `write_release` wrote.
+        folder: a folder that `ReleaseContents.write` wrote.
 
     Raises:
         InputError: a file is missing or damaged.

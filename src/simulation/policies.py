@@ -264,7 +264,7 @@ class SessionLists(Lists):
         file = Path(path).with_name(FILE)
         how: dict[str, Any] = {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
         vectors = SessionVectors.read(file, world.catalog)
-        self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=how["pick"] == "uniform")
+        self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=not self.picker.avoids_heard)
         self.hint = gap_hint(vectors, **how)
         """What is wrong with `pick`; see `gap_hint`."""
         self._num_kept = self._search.num_kept(**how, exploration=self.picker.exploration)

@@ -1,7 +1,10 @@
 """Intervals of a mean, and of the difference between two independent groups.
 
-Every interval that Segue reports is computed here, except the paired difference of two set-ups (`paired.py`) and the
-bars of the calibration picture (`reports/training_pictures.py`), which are 1.96 standard errors.
+Which of them an effect of an A/B test gets is decided in `verdicts/abtest/metrics.py`. Elsewhere are the paired
+difference of two set-ups (`paired.py`), the change of an effect (`change.py`), off-policy estimates
+(`verdicts/offpolicy/estimators.py`), and the bars of the calibration picture (`reports/training_pictures.py`), which
+are 1.96 standard errors.
+
 V values of one group, W values of another, G clusters.
 """
 

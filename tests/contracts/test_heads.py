@@ -12,7 +12,7 @@ from tests.contracts.building import make_head, make_loss, names, recipe_of
 from tests.models.plain import LAST
 
 HEADS = ["track", "artist", "mean", "convex", "contextual"]
-SETTINGS = ["convex model.alpha=0.3", "convex model.item_bias=true", "contextual model.dropout=0.2"]
+SETTINGS = ["convex model.alpha=0.3", "convex model.shrinkage=0.7", "contextual model.dropout=0.2"]
 """Heads with a value of a setting that no recipe has."""
 RECIPES = {"shares": "bce", "playlists": "softmax", "published": "mse"}
 """With the loss of each."""
@@ -58,7 +58,16 @@ def test_it_keeps_the_contract(head: Scorer) -> None:
     assert head.num_tracks == len(ARTISTS)
 
 
+def shake(head: Scorer) -> None:
+    """Give every number of the head another value: biases begin at 0, where they show nothing."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module(head).parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+
+
 def test_the_score_is_the_inner_product_of_query_and_item(head: Scorer) -> None:
+    shake(head)
     module(head).eval()
     previous, following = every_pair()
     expected = (head.query_vectors() @ head.item_vectors().T)[previous, following]
@@ -99,13 +108,23 @@ def test_a_track_of_which_nothing_is_known_scores_the_same_with_all_that_has_no_
     assert torch.equal(head(torch.arange(len(ARTISTS)), unknown), torch.zeros(len(ARTISTS)))
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_changes_the_score(name: str) -> None:
+    """In training, where dropout counts too."""
+    scores = []
+    for words in (name.split()[:1], name.split()):
+        head = make_head(*words, vocabulary=vocabulary_of("shares"), recipe="shares")
+        shake(head)
+        torch.manual_seed(2)
+        scores.append(module(head).train()(*every_pair()))
+    assert not torch.allclose(*scores)
+
+
 def test_its_weights_bring_it_back(head_and_recipe: tuple[Scorer, str], request: pytest.FixtureRequest) -> None:
     head, recipe = head_and_recipe
     name = request.node.callspec.params["head_and_recipe"][0]
     other = make_head(*name.split(), vocabulary=vocabulary_of(recipe), recipe=recipe)
-    with torch.no_grad():
-        for parameter in module(head).parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    shake(head)
     module(other).load_state_dict(module(head).state_dict())
     module(head).eval()
     module(other).eval()

@@ -108,10 +108,13 @@ def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:
     return before
 
 
-def changes(column: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
-    """Whether each event differs from the event before it; the first one does.
+def changes(*columns: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
+    """Whether each event differs from the event before it in any of the columns; the first one does.
 
     Args:
-        column: a value for each event.
+        columns: a value for each event.
     """
-    return np.asarray(np.concatenate([[True], column[1:] != column[:-1]])[: len(column)])
+    changed = np.asarray(np.arange(len(columns[0])) == 0)
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    return changed

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from segue.datamodules.pairs.interleaved import POLICIES
 from segue.errors import InputError
 from segue.settings import Setting, from_config, settings
@@ -17,6 +20,10 @@ PAIRINGS = ("consecutive", "first", "window")
 
 _SEED: dict[str, Any] = {"least": 0, "most": 2**32 - 1}
 _DROP_OR_KEEP = ("drop", "keep")
+GapMinutes = Annotated[
+    float, Setting("a longer pause ends a session, in minutes", above=0, most=1e9, hint="30 is usual")
+]
+"""The setting of everything that cuts sessions; see `sessions.py`."""
 
 
 @settings("datamodule.policies")
@@ -76,9 +83,7 @@ class PairRules:
         float, Setting("share of tracks hidden from training", least=0, most=0.9, hint="0 hides no track, 0.1 is usual")
     ]
     cold_seed: Annotated[int, Setting("decides which", **_SEED)]
-    session_gap_minutes: Annotated[
-        float, Setting("a longer pause ends a session, in minutes", above=0, most=1e9, hint="30 is usual")
-    ]
+    session_gap_minutes: GapMinutes
 
     def __post_init__(self) -> None:
         if self.cold_share and self.split == "pair":
@@ -92,10 +97,13 @@ class PairRules:
         """The gap in milliseconds."""
         return round(self.session_gap_minutes * 60_000)
 
-    @property
-    def reach(self) -> int:
-        """With how many of the events before it an event makes a pair, at most."""
-        return self.window if self.pairing == "window" else 1
+    def num_pairs(self, place: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
+        """How many pairs each event makes with events before it.
+
+        Args:
+            place: place 0, 1, … of each event in its session.
+        """
+        return np.asarray(np.minimum(place, self.window if self.pairing == "window" else 1))
 
     def split_of(self, *, has_clock: bool) -> str:
         """`time`, `session` or `pair`.

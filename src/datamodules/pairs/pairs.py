@@ -132,6 +132,6 @@ def paired_events(place: Int64[np.ndarray, "E"], rules: PairRules) -> tuple[Int6
     if rules.pairing != "window":
         following = np.flatnonzero(place)
         return following - (place[following] if rules.pairing == "first" else 1), following
-    num = np.minimum(place, rules.reach)
+    num = rules.num_pairs(place)
     following = np.repeat(np.arange(len(place)), num)
     return following - np.repeat(num.cumsum(), num) + np.arange(len(following)), following

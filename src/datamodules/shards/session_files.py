@@ -112,7 +112,7 @@ class SessionFiles:
         events = {name: table[name].to_numpy() for name in table.column_names}
         sessions, position, num_listeners = cut_events(events, self.reading, self.rules)
         is_first = sessions.place == 0
-        pairs_before = np.append(0, np.minimum(sessions.place, self.rules.reach).cumsum())
+        pairs_before = np.append(0, self.rules.num_pairs(sessions.place).cumsum())
         columns = {
             **{name: getattr(sessions, name) for name in ("user", "number", "listener")},
             "started": sessions.timestamp[is_first],

@@ -15,7 +15,7 @@ import duckdb
 import numpy as np
 from jaxtyping import Bool
 
-from segue.datamodules.pairs.interleaved import separate
+from segue.datamodules.pairs.interleaved import changes, separate
 from segue.datamodules.reading.files import check_whole
 from segue.datamodules.reading.units import LATEST_MS
 from segue.errors import InputError
@@ -110,9 +110,6 @@ class EventLines:
 
 
 MaxRejected = Annotated[float, Setting("accepted share of lines that are not events", least=0, most=1)]
-_GAP = "longest pause in a session; it ends at a last event, or before a longer pause"
-GapMinutes = Annotated[float, Setting(_GAP, above=0, most=1e9, hint="30 is usual")]
-"""Settings of everything that reads a log."""
 
 
 @contextmanager
@@ -207,18 +204,11 @@ def json_object(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def changes(*columns: Any) -> Any:
-    """Whether each line differs from the line before it in any of the columns; the first line does."""
-    changed = np.arange(len(columns[0])) == 0
-    for column in columns:
-        changed[1:] |= column[1:] != column[:-1]
-    return changed
-
-
-def cut_sessions(lines: Lines, gap_minutes: float, policy: str = "separate") -> tuple[Lines, _Begins, int]:
+def cut_log(lines: Lines, gap_minutes: float, policy: str = "separate") -> tuple[Lines, _Begins, int]:
     """Cut the lines of each user into sessions: after each `last`, and before a `next` that comes after a long pause.
 
-    A `last` ends the session before it, whenever it comes.
+    As `datamodules/pairs/sessions.py` cuts events, but a `last` belongs to the session before it, whenever it comes: a
+    service sends it when a listener has left.
 
     Args:
         lines: columns of the lines, sorted by user and time.

@@ -8,18 +8,11 @@ import numpy as np
 import pandas as pd
 
 from segue.assignment import GUESTS
+from segue.datamodules.pairs.interleaved import changes
+from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.errors import InputError
 from segue.settings import Setting, settings
-from segue.verdicts.abtest.events import (
-    GapMinutes,
-    Lines,
-    MaxRejected,
-    changes,
-    cut_sessions,
-    json_object,
-    log_database,
-    read_events,
-)
+from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, json_object, log_database, read_events
 from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 GUARDS = {
@@ -167,7 +160,7 @@ def _sessions_of(
     if (left_out := is_of_two_arms | is_duplicate | (lines["arm"] == num_arms)).any():  # rare, and the copies are slow
         lines = {key: column[~left_out] for key, column in lines.items()}
     is_out_of_order = ~changes(lines["user_id"], lines["file"]) & (np.diff(lines["position"], prepend=0) < 0)
-    lines, begins, num_interleaved = cut_sessions(lines, gap_minutes, interleaved)
+    lines, begins, num_interleaved = cut_log(lines, gap_minutes, interleaved)
     start = np.flatnonzero(begins)
     tracks = np.diff(start, append=len(begins))
     is_finished = lines["is_last"][start + tracks - 1]

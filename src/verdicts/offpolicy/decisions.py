@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float64, Int64
 
 from segue.assignment import GUESTS
 from segue.catalog import Catalog
+from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.settings import settings
-from segue.verdicts.abtest.events import GapMinutes, Lines, MaxRejected, cut_sessions, log_database, read_events
+from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, log_database, read_events
 
 LEFT_OUT = {
     "guests": "sessions of guests, who try the service out in the listening room",
@@ -123,7 +124,7 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
     texts = np.char.add(np.char.add(lines["experiments"].astype(str), "\n"), lines["release"].astype(str))
     settings, lines["setting"] = np.unique(texts, return_inverse=True)
     del lines["experiments"], lines["release"]
-    lines, begins, _ = cut_sessions(lines, gap_minutes)
+    lines, begins, _ = cut_log(lines, gap_minutes)
     first = np.flatnonzero(begins)
     lengths = np.diff(first, append=len(begins))
     is_end = np.append(begins[1:], True)
