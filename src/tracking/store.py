@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -134,15 +135,19 @@ def existing_store(tracking_uri: str | None = None) -> str:
 def find_runs(tracking_uri: str, experiment: str, filter_string: str = "") -> list[Any]:
     """Runs of an experiment that fit MLflow's filter, newest first; none where there is no such experiment.
 
-    There are at most 50,000, which is all that MLflow returns at once.
-
     Raises:
         InputError: the store cannot be used, or does not understand the filter.
     """
     with client_of(tracking_uri) as client:
         found = client.get_experiment_by_name(experiment)
-        order, ids = ["attributes.start_time DESC"], [] if found is None else [found.experiment_id]
-        return client.search_runs(ids, filter_string, order_by=order, max_results=50_000) if ids else []
+        runs: list[Any] = []
+        search, token = partial(client.search_runs, order_by=["attributes.start_time DESC"], max_results=1000), None
+        while found is not None:
+            page = search([found.experiment_id], filter_string, page_token=token)
+            runs += page
+            if not (token := page.token):
+                break
+        return runs
 
 
 # Overrides that do not change what a sweep consists of, but how it is run.
