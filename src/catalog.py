@@ -1,9 +1,15 @@
 """The catalogue of tracks, and what the training data shows of it.
 
 N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 0..N-1 in the catalogue. The code uses
-rows everywhere; raw ids are only in files that people and services read.
+rows everywhere; ids are in files, messages and answers.
+
+An *id* of a track or a user is that of the source: a whole number in 0..2⁶³-1, or a text. The ids of a catalogue are of
+one kind: whole numbers if every id is one as people write it (7, not 007 or +7), otherwise texts. Two ids are the same
+if their texts are: 7 and "7" are, "a" and "A" are not.
 """
 
+import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,48 +23,115 @@ from segue.errors import InputError
 _MAX_IDS_PER_TRACK = 8
 """Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks."""
 
+MOST_ID_BYTES = 256
+"""The longest id, in bytes of UTF-8."""
+
+Id = int | str
+"""An id of a track or a user."""
+
+_is_whole = re.compile(r"0|[1-9][0-9]{0,18}").fullmatch
+
+
+def id_problem(value: object) -> str | None:
+    """What is wrong with an id, to be said after its name; None if nothing is.
+
+    Args:
+        value: any value, such as one of JSON.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return None if 0 <= value < 2**63 else "must be a whole number from 0 to 2⁶³-1, or a text"
+    if not isinstance(value, str):
+        return "must be a whole number or a text"
+    try:
+        num_bytes = len(value.encode())
+    except UnicodeEncodeError:
+        return "has an unpaired surrogate"
+    if not 1 <= num_bytes <= MOST_ID_BYTES:
+        return f"must have 1 to {MOST_ID_BYTES} bytes, and has {num_bytes}"
+    return "has a NUL" if "\0" in value else None
+
+
+def key_of(id: Id) -> int:
+    """The number that stands for an id in memory: a whole number itself, a text a digest below 0.
+
+    Args:
+        id: the id. A text that is a whole number as people write it stands for this number.
+    """
+    if isinstance(id, str):
+        if _is_whole(id) and (number := int(id)) < 2**63:
+            return number
+        id = ~(int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest()) >> 1)
+    return id
+
+
+def keys_of(ids: Shaped[np.ndarray, "*n"] | Sequence[Id]) -> Int64[np.ndarray, "*n"]:
+    """The numbers that stand for ids; see `key_of`.
+
+    Args:
+        ids: of any shape; whole numbers are returned as they are.
+    """
+    array = ids if isinstance(ids, np.ndarray) else ids_of(ids)
+    if array.dtype != object:
+        return array.astype(np.int64, copy=False)
+    return np.fromiter(map(key_of, array.ravel().tolist()), np.int64, array.size).reshape(array.shape)
+
+
+def ids_of(values: Sequence[Id]) -> Shaped[np.ndarray, "n"]:
+    """An array of ids of one kind: of `int64` if each is a whole number as people write it, otherwise of texts.
+
+    Args:
+        values: ids.
+    """
+    if all(isinstance(one, int) or (_is_whole(one) and int(one) < 2**63) for one in values):
+        return np.fromiter(map(int, values), np.int64, len(values))
+    texts = np.empty(len(values), object)
+    texts[:] = [str(one) for one in values]
+    return texts
+
+
+def derived_id(title: str, artist: str | None) -> str:
+    """The id of a track that a source names by title and artist alone.
+
+    It is the first 32 hexadecimal digits of the SHA-256 of title, U+001F and artist in UTF-8.
+
+    Args:
+        title: the title.
+        artist: the name of the artist; None where it is unknown.
+    """
+    return hashlib.sha256(f"{title}\x1f{artist or ''}".encode("utf-8", "replace")).hexdigest()[:32]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Catalog:
     """Every track that may be recommended, with its artist.
 
     Args:
-        track_ids: raw id of the track in each row; each id occurs once.
+        track_ids: id of the track in each row, `int64` or texts; each occurs once.
         titles: title of the track in each row; empty where unknown.
         artist_of: row of the artist of each track, in 0..A-1.
         artists: name of each artist; empty where unknown.
-        source_ids: id of each track in the source, where these ids are no whole numbers; `track_ids` are then numbers
-            from 0. None where `track_ids` are the ids of the source, or where it has no ids.
         attributes: what else is known of the tracks, by name.
     """
 
-    track_ids: Int64[np.ndarray, "N"]
+    track_ids: Shaped[np.ndarray, "N"]
     titles: Shaped[np.ndarray, "N"]
     artist_of: Int64[np.ndarray, "N"]
     artists: Shaped[np.ndarray, "A"]
-    source_ids: Shaped[np.ndarray, "N"] | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     @classmethod
     def from_columns(
-        cls,
-        tracks: Sequence[int],
-        titles: Sequence[str | None],
-        artists: Sequence[str | None],
-        *,
-        source: str,
-        source_ids: Sequence[str] | None = None,
+        cls, tracks: Sequence[Id], titles: Sequence[str | None], artists: Sequence[str | None], *, source: str
     ) -> "Catalog":
         """Build a catalogue from columns with one entry for each track.
 
         Each track without an artist gets an artist of its own, because two unknown artists need not be the same.
 
         Args:
-            tracks: raw ids.
+            tracks: ids.
             titles: titles; None where unknown.
             artists: names of the artists; None where unknown.
             source: name of the file, used in error messages.
-            source_ids: ids in the source, where they are no whole numbers.
 
         Returns:
             The catalogue, in the order of the columns.
@@ -68,7 +141,7 @@ class Catalog:
         """
         if not tracks:
             raise InputError(f"{source} is empty: a catalogue needs at least one track")
-        track_ids = np.array(tracks, np.int64)
+        track_ids = ids_of(tracks)
         ids, counts = np.unique(track_ids, return_counts=True)
         if len(ids) < len(track_ids):
             raise InputError(f"{source}: track {ids[counts > 1][0]} occurs twice; every id must be unique")
@@ -81,7 +154,6 @@ class Catalog:
             titles=np.array([title or "" for title in titles], object),
             artist_of=of,
             artists=np.array([*names, *[""] * num_nameless], object),
-            source_ids=None if source_ids is None else np.array(source_ids, object),
         )
 
     def __len__(self) -> int:
@@ -92,34 +164,45 @@ class Catalog:
         """Number of artists in the catalogue (A)."""
         return len(self.artists)
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether the ids are texts."""
+        return self.track_ids.dtype == object
+
     @cached_property
-    def _by_id(self) -> Int64[np.ndarray, "N"]:
-        return np.argsort(self.track_ids)
+    def keys(self) -> Int64[np.ndarray, "N"]:
+        """The number that stands for each id; see `key_of`."""
+        return keys_of(self.track_ids)
+
+    @cached_property
+    def _by_key(self) -> Int64[np.ndarray, "N"]:
+        return np.argsort(self.keys)
 
     @cached_property
     def _row_of(self) -> Int64[np.ndarray, "ids"] | None:
         """Row of every id up to the largest, or None if the ids are too sparse. 60 times as fast as a search."""
-        if self.track_ids.min() < 0 or self.track_ids.max() > _MAX_IDS_PER_TRACK * (len(self) + 1):
+        if self.keys.min() < 0 or self.keys.max() > _MAX_IDS_PER_TRACK * (len(self) + 1):
             return None
-        rows = np.full(self.track_ids.max() + 1, -1)
-        rows[self.track_ids] = np.arange(len(self))
+        rows = np.full(self.keys.max() + 1, -1)
+        rows[self.keys] = np.arange(len(self))
         return rows
 
-    def rows_of(self, track_ids: Int64[np.ndarray, "*n"]) -> Int64[np.ndarray, "*n"]:
-        """Look up the rows of raw ids.
+    def rows_of(self, ids: Shaped[np.ndarray, "*n"] | Sequence[Id]) -> Int64[np.ndarray, "*n"]:
+        """Look up the rows of ids.
 
         Args:
-            track_ids: raw ids, in an array of any shape.
+            ids: ids, or the numbers that stand for them, of any shape.
 
         Returns:
             Row of each id; -1 where the catalogue does not have the track.
         """
+        keys = keys_of(ids)
         if self._row_of is not None:
-            is_known = (track_ids >= 0) & (track_ids < len(self._row_of))
-            return np.where(is_known, self._row_of[np.where(is_known, track_ids, 0)], -1)
-        places = np.searchsorted(self.track_ids, track_ids, sorter=self._by_id)
-        rows = self._by_id[np.minimum(places, len(self) - 1)]
-        return np.where(self.track_ids[rows] == track_ids, rows, -1)
+            is_known = (keys >= 0) & (keys < len(self._row_of))
+            return np.where(is_known, self._row_of[np.where(is_known, keys, 0)], -1)
+        places = np.searchsorted(self.keys, keys, sorter=self._by_key)
+        rows = self._by_key[np.minimum(places, len(self) - 1)]
+        return np.where(self.keys[rows] == keys, rows, -1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

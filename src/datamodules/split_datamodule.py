@@ -178,9 +178,7 @@ class SplitDataModule(LightningDataModule):
         """
         if self._digest is not None:
             return self._digest
-        sha = hashlib.sha256(self.catalog.track_ids.tobytes() + self.catalog.artist_of.tobytes())
-        if self.catalog.source_ids is not None:
-            sha.update("\n".join(self.catalog.source_ids.tolist()).encode())
+        sha = hashlib.sha256(self.catalog.keys.tobytes() + self.catalog.artist_of.tobytes())
         for pairs in self.pairs.values():
             for column in (pairs.listener, pairs.previous, pairs.following, pairs.played_ratio):
                 sha.update(len(column).to_bytes(8, "little"))

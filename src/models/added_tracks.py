@@ -188,9 +188,9 @@ def extended_vectors(
         if not differs.any():
             continue
         if fits and catalog.attributes:
-            ids = old.track_ids if old.source_ids is None else old.source_ids
+            example = old.track_ids[differs.argmax()]
             raise InputError(
-                f"catalogue={catalogue}: tracks of the run, such as {ids[differs.argmax()]}, have other values of "
+                f"catalogue={catalogue}: tracks of the run, such as {example}, have other values of "
                 f"{', '.join(catalog.attributes)} than in the run; correct them, or train a run with this catalogue"
             )
         raise InputError(f"add={run}: its checkpoint and its {FILE} are of different weights; train it again")

@@ -223,7 +223,7 @@ class ReleaseView:
 def _catalog_of(release: Release) -> Catalog:
     """The catalogue of a release, in its order."""
     titles, artists = np.empty(len(release), object), np.full(len(release.artists.ends), "", object)
-    ids, artist_of = np.asarray(release.track_ids), release.artist_of.astype(np.int64)
+    ids, artist_of = np.asarray(release.keys), release.artist_of.astype(np.int64)
     for row, artist in enumerate(artist_of.tolist()):
         record = release.track(row)
         titles[row], artists[artist] = record["title"], record["artist"] or ""

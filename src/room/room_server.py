@@ -253,7 +253,7 @@ class RoomServer:
         return walking.why(ready.view, ready.recommender, arm, played, following)
 
     def _audio(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> tuple[str, bytes]:
-        track = int(ready.view.release.track_ids[_row(ready.view, query.get("track"))])
+        track = int(ready.view.release.keys[_row(ready.view, query.get("track"))])
         found = None if ready.view.previews is None else ready.view.previews.read(track)
         if found is None:
             raise UnknownError(f"track {track} has no preview on this machine")

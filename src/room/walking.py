@@ -63,7 +63,7 @@ def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, playe
     """
     last = view.release.row_of(played.tracks[-1])
     following, fallback, propensity = recommender.follow(arm, user, last, played)
-    return why(view, recommender, arm, played, int(view.release.track_ids[following]), propensity, fallback)
+    return why(view, recommender, arm, played, int(view.release.keys[following]), propensity, fallback)
 
 
 def why(

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped, UInt8
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Id, id_problem
 from segue.errors import InputError
 from segue.runs.atomic import write_text, write_whole
 
@@ -22,7 +22,7 @@ PLAYS = "plays.npz"
 
 
 def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[Any]] | None = None) -> None:
-    """Write `tracks.json`: one JSON object `{"artist", "title", "track"}` for each track.
+    """Write `tracks.json`: one JSON object `{"artist", "title", "track"}` for each track; `track` is its id.
 
     Args:
         catalog: the catalogue.
@@ -50,17 +50,37 @@ def read_catalog(path: Path) -> Catalog:
     Raises:
         InputError: the file is missing or damaged.
     """
-    records: list[tuple[int, str | None, str | None]] = []
+    records: list[tuple[Id, str | None, str | None]] = []
     for where, record in read_lines(path):
         track, title, artist = record.get("track"), record.get("title"), record.get("artist")
-        if not is_whole(track) or not isinstance(title, str | None) or not isinstance(artist, str | None):
-            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": whole number}}')
+        if problem := id_problem(track):
+            raise InputError(f'{where}: "track" {problem}; got {track!r}')
+        if not isinstance(title, str | None) or not isinstance(artist, str | None):
+            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": id}}')
         for text in (title, artist):
             if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise InputError(f"{where}: {text!r} contains an unpaired surrogate; correct the text")
-        records.append((track, title, artist))
+        records.append((track, title, artist))  # type: ignore[arg-type]  # an id
+    refuse_mixed([track for track, _, _ in records], str(path))
     tracks, titles, artists = zip(*sorted(records, key=itemgetter(0)), strict=True) if records else ((), (), ())
     return Catalog.from_columns(tracks, titles, artists, source=str(path))
+
+
+def refuse_mixed(ids: Sequence[object], where: str) -> None:
+    """Refuse ids of which some are whole numbers and others texts: all ids of a file are of one kind.
+
+    Args:
+        ids: the ids of a file.
+        where: names the file.
+
+    Raises:
+        InputError: there are both.
+    """
+    if len({type(one) for one in ids}) > 1:
+        number, text = (next(one for one in ids if isinstance(one, kind)) for kind in (int, str))
+        raise InputError(
+            f"{where} has whole numbers and texts as ids, such as {number} and {text!r}; write all as texts"
+        )
 
 
 def read_columns(path: Path, names: Iterable[str], catalog: Catalog) -> dict[str, list[Any]]:
@@ -74,24 +94,24 @@ def read_columns(path: Path, names: Iterable[str], catalog: Catalog) -> dict[str
     Returns:
         For each key that an object has, the JSON values in the order of the catalogue; None where there is none.
     """
-    lines = {record["track"]: record for _, record in read_lines(path)}
-    records = [lines[track] for track in catalog.track_ids.tolist()]
+    lines = {str(record["track"]): record for _, record in read_lines(path)}
+    records = [lines[str(track)] for track in catalog.track_ids.tolist()]
     there = {name for record in records for name in record}
     return {name: [record.get(name) for record in records] for name in names if name in there}
 
 
-def write_top_tracks(track_ids: Int64[np.ndarray, "P"], path: Path) -> None:
-    """Write `top_tracks.json`: one JSON array of raw ids.
+def write_top_tracks(track_ids: Shaped[np.ndarray, "P"], path: Path) -> None:
+    """Write `top_tracks.json`: one JSON array of ids.
 
     Args:
-        track_ids: raw ids of the most played tracks, most plays first.
+        track_ids: ids of the most played tracks, most plays first.
         path: the file to write.
     """
-    write_text(json.dumps(track_ids.tolist()), path)
+    write_text(json.dumps(track_ids.tolist(), ensure_ascii=False), path)
 
 
 def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
-    """Read `top_tracks.json`: one JSON array of raw ids.
+    """Read `top_tracks.json`: one JSON array of ids.
 
     Args:
         path: the file.
@@ -107,23 +127,25 @@ def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
         ids: Any = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path} as JSON: {error}") from None
-    if not isinstance(ids, list) or not ids or not all(map(is_whole, ids)):
+    if not isinstance(ids, list) or not ids or any(map(id_problem, ids)):
         raise InputError(f"{path} must hold one JSON array of track ids, most played first")
-    rows = catalog.rows_of(np.array(ids, np.int64))
+    refuse_mixed(ids, str(path))
+    rows = catalog.rows_of(ids)
     if (rows < 0).any():
         raise InputError(f"{path}: track {ids[int((rows < 0).argmax())]} is not in the catalogue of the same folder")
     return rows
 
 
 def write_plays(catalog: Catalog, plays: Int64[np.ndarray, "N"], path: Path) -> None:
-    """Write how often each track was played in training: the arrays `track_ids` and `plays`.
+    """Write how often each track was played in training: the ids, see `packed`, and the array `plays`.
 
     Args:
         catalog: the catalogue.
         plays: number of training events of each track.
         path: the file; its name ends in `.npz`.
     """
-    write_whole(path, lambda partial: np.savez(partial, allow_pickle=False, track_ids=catalog.track_ids, plays=plays))
+    arrays: dict[str, Any] = {**packed("track_ids", catalog.track_ids), "plays": plays}
+    write_whole(path, lambda partial: np.savez(partial, allow_pickle=False, **arrays))
 
 
 def read_plays(path: Path, catalog: Catalog) -> Int64[np.ndarray, "N"]:
@@ -138,15 +160,81 @@ def read_plays(path: Path, catalog: Catalog) -> Int64[np.ndarray, "N"]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            ids, given = file["track_ids"].astype(np.int64), file["plays"].astype(np.int64)
+            arrays = dict(file.items())
+            ids, given = unpacked("track_ids", arrays), arrays["plays"].astype(np.int64)
     except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
         raise InputError(f"cannot read {path}: {error}; train again") from None
     if ids.shape != given.shape or ids.ndim != 1:
         raise InputError(f"{path} is damaged: it must have a number of plays for each track; train again")
-    rows = catalog.rows_of(ids)
+    rows = catalog.rows_of(named_ids(ids, catalog, path))
     plays = np.zeros(len(catalog), np.int64)
     plays[rows[rows >= 0]] = given[rows >= 0]
     return plays
+
+
+def packed(name: str, texts: Shaped[np.ndarray, "n"] | Sequence[str]) -> dict[str, np.ndarray]:
+    """Ids or texts as arrays without objects: whole numbers are one array, texts their bytes and the end of each.
+
+    Args:
+        name: of the array; those of texts are `<name>_text` and `<name>_ends`.
+        texts: whole numbers or texts.
+    """
+    if isinstance(texts, np.ndarray) and texts.dtype != object:
+        return {name: texts}
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    return {f"{name}_text": np.frombuffer(b"".join(encoded), np.uint8), f"{name}_ends": ends}
+
+
+def unpacked(name: str, arrays: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, "n"]:
+    """The ids or the texts of which `packed` made arrays.
+
+    Args:
+        name: of the array.
+        arrays: those of a file.
+
+    Raises:
+        KeyError: there is none of this name.
+        ValueError: they are damaged.
+    """
+    if name in arrays:
+        if arrays[name].dtype != np.int64:
+            raise ValueError(f"{name} must be int64, and is {arrays[name].dtype}")
+        return arrays[name]
+    letters, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"]
+    if (np.diff(ends, prepend=0) < 0).any() or (len(ends) and ends[-1] != len(letters)):
+        raise ValueError(f"{name}_ends must be the ends of {name}_text")
+    texts = np.empty(len(ends), object)
+    starts = np.append(0, ends[:-1]).tolist()
+    texts[:] = [letters[start:end].decode() for start, end in zip(starts, ends.tolist(), strict=True)]
+    return texts
+
+
+def text_at(letters: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], place: int) -> str:
+    """One of the texts of which `packed` made arrays.
+
+    Args:
+        letters: their bytes.
+        ends: the end of each.
+        place: its number.
+    """
+    start = int(ends[place - 1]) if place else 0
+    return letters[start : int(ends[place])].tobytes().decode()
+
+
+def named_ids(ids: Shaped[np.ndarray, "n"], catalog: Catalog, path: Path) -> Shaped[np.ndarray, "n"]:
+    """The ids of the tracks of a file; in files of older versions, numbers from 0 stood for ids that are texts.
+
+    Args:
+        ids: as the file has them.
+        catalog: the catalogue.
+        path: the file; the recommendations of its run, which have the texts, are beside it.
+    """
+    lists = path.with_name("recommendations.jsonl")
+    if ids.dtype == object or not catalog.has_texts or not lists.is_file():
+        return ids
+    names = {record.get("track"): record["id"] for _, record in read_lines(lists) if isinstance(record.get("id"), str)}
+    return np.array([names.get(one, one) for one in ids.tolist()], object) if names else ids
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -193,15 +281,3 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
     write_whole(path, write)
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Check whether a value can be a raw id: an integer of 64 bits.
-
-    Args:
-        value: any JSON value; a bool is not an integer.
-
-    Returns:
-        True if it can be a raw id.
-    """
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

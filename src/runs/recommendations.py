@@ -8,18 +8,19 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Float32, Int, Int64, Shaped
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
-from segue.catalog import Catalog
+from segue.catalog import MOST_ID_BYTES, Catalog, id_problem, keys_of
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.settings import Setting, checked
@@ -53,7 +54,8 @@ class Recommendations:
     Args:
         rows: rows of the candidates, in 0..N-1; shorter lists are padded with -1.
         scores: score of each candidate; NaN where there is none.
-        users: raw id of the user of each list, ascending; None if row r has the list of row r of the catalogue (Q = N).
+        users: number that stands for the user of each list (`catalog.key_of`), ascending; None if row r has the list
+            of row r of the catalogue (Q = N).
         plays: number of plays of each track in training; None where it is not known.
     """
 
@@ -89,8 +91,9 @@ class Recommendations:
         """
         if (lines := _read_lines(path)).key == "user":
             rows, scores = _padded(lines, catalog, np.zeros(len(lines.keys), np.int64))
-            order = np.argsort(lines.keys)
-            return cls(rows=rows[order], scores=scores[order], users=lines.keys[order])
+            users = keys_of(lines.subjects)
+            order = np.argsort(users)
+            return cls(rows=rows[order], scores=scores[order], users=users[order])
         recommendations = cls._of_tracks(lines, catalog)
         _check_names(lines, catalog)
         return recommendations
@@ -114,12 +117,12 @@ class Recommendations:
                 f"{path} has lists of users and therefore no catalogue; name the catalogue: tracks=<path>/tracks.json"
             )
         titles, artists = ([_name(name) for name in names] for names in (lines.titles, lines.artists))
-        catalog = Catalog.from_columns(lines.keys.tolist(), titles, artists, source=str(path))
+        catalog = Catalog.from_columns(lines.subjects.tolist(), titles, artists, source=str(path))
         return cls._of_tracks(lines, catalog), catalog
 
     @classmethod
     def _of_tracks(cls, lines: "_Lines", catalog: Catalog) -> "Recommendations":
-        query_rows, plays = catalog.rows_of(lines.keys), None
+        query_rows, plays = catalog.rows_of(lines.subjects), None
         rows, scores = _padded(lines, catalog, query_rows)
         if len(query_rows) == len(catalog) and (lines.plays >= 0).all():
             plays = lines.plays[np.argsort(query_rows)]
@@ -137,8 +140,8 @@ def lists_of(
     """The lists of some users.
 
     Args:
-        asked: raw ids.
-        users: raw id of the user of each list, ascending.
+        asked: the numbers that stand for them (`catalog.key_of`).
+        users: that of the user of each list, ascending.
         rows: the lists.
 
     Returns:
@@ -170,9 +173,8 @@ def write_lists(
 ) -> None:
     """Write lists of tracks as JSON lines in a format of botify, with names and scores added.
 
-    One line for each track: `{"artist", "title", "track", "recommendations": [raw ids, best first], "scores",
-    "plays"}`; `botify_2026` has `item_id` for `track`. If the ids of the source are no whole numbers, `id` has that
-    of the track. The file appears under its name only when it is complete.
+    One line for each track: `{"artist", "title", "track", "recommendations": [ids, best first], "scores", "plays"}`;
+    `botify_2026` has `item_id` for `track`. The file appears under its name only when it is complete.
 
     Args:
         path: the file to write.
@@ -182,17 +184,14 @@ def write_lists(
         plays: number of plays of each track in training; None where it is not known.
         format: one of `FORMATS`.
     """
-    ids, artists = np.append(catalog.track_ids, -1), catalog.artists[catalog.artist_of]
+    ids, artists = catalog.track_ids, catalog.artists[catalog.artist_of]
 
     def lines() -> Iterator[dict[str, Any]]:
         row = 0
         for rows, scores in blocks:
             lengths = (rows >= 0).sum(1).tolist()
             for candidates, of_list, length in zip(ids[rows].tolist(), scores, lengths, strict=True):
-                track = int(catalog.track_ids[row])
-                line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: track}
-                if catalog.source_ids is not None:
-                    line["id"] = catalog.source_ids[row]
+                line = {"artist": artists[row], "title": catalog.titles[row], FORMATS[format]: ids.item(row)}
                 line["recommendations"] = candidates[:length]
                 own = of_list[:length].astype(np.float64)
                 if not np.isnan(own).any():
@@ -227,7 +226,9 @@ class _Lines:
         key: the key that its lines have for what they are about, of `_LISTS`.
         keys: the track or the user that each line is about; all differ.
         lengths: number of its candidates.
-        ids: raw ids of the candidates of all lines.
+        ids: the candidates of all lines.
+        names: the texts that ids are; `ids` are then places of it. None where they are whole numbers.
+        key_names: the same of `keys`.
         scores: their scores; NaN in lines without scores.
         titles: title in each line, of any type; None without one.
         artists: artist in each line, of any type; None without one.
@@ -243,6 +244,13 @@ class _Lines:
     titles: list[Any]
     artists: list[Any]
     plays: Int64[np.ndarray, "n"]
+    names: Shaped[np.ndarray, "texts"] | None
+    key_names: Shaped[np.ndarray, "texts"] | None
+
+    @property
+    def subjects(self) -> Shaped[np.ndarray, "n"]:
+        """The id of the track or the user of each line."""
+        return self.keys if self.key_names is None else self.key_names[self.keys]
 
 
 _NUM_AT_ONCE = 2**20  # ids whose rows are looked up at once
@@ -253,14 +261,14 @@ def _padded(
 ) -> tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]:
     """Candidates and scores of each line; `query_rows` is negative where the track of a line is unknown."""
     rows, ends = lines.ids, lines.lengths.cumsum()  # rows replace the ids, of which there may be hundreds of millions
-    bad_lines = [(int(number), int(lines.keys[number])) for number in np.flatnonzero(query_rows < 0)[:1]]
+    bad_lines = [(int(number), lines.subjects.item(number)) for number in np.flatnonzero(query_rows < 0)[:1]]
+    row_of_name = None if lines.names is None else catalog.rows_of(lines.names)
     for start in range(0, len(rows), _NUM_AT_ONCE):
         some = rows[start : start + _NUM_AT_ONCE]
-        found = catalog.rows_of(some)
-        bad_lines += [
-            (int(ends.searchsorted(start + place, "right")), int(some[place]))
-            for place in np.flatnonzero(found < 0)[:1]
-        ]
+        found = catalog.rows_of(some) if row_of_name is None else row_of_name[some]
+        for place in np.flatnonzero(found < 0)[:1]:
+            unknown = some.item(place) if lines.names is None else lines.names[some[place]]
+            bad_lines.append((int(ends.searchsorted(start + place, "right")), unknown))
         some[:] = found
     if bad_lines:
         number, unknown = min(bad_lines)
@@ -283,13 +291,14 @@ def _name(value: Any) -> str | None:
 
 def _check_names(lines: _Lines, catalog: Catalog) -> None:
     """Refuse a file in which a track has another title or artist than in the catalogue."""
-    rows = catalog.rows_of(lines.keys)
+    rows = catalog.rows_of(lines.subjects)
     titles, artists = catalog.titles[rows], catalog.artists[catalog.artist_of[rows]]
     for number, in_file in enumerate(zip(lines.titles, lines.artists, strict=True)):
         in_catalog = (titles[number], artists[number])
         if any(_name(name) and name != known for name, known in zip(in_file, in_catalog, strict=True)):
+            track = lines.subjects[number]
             raise InputError(
-                f"{lines.path}, line {number + 1}: track {lines.keys[number]} is {in_file[0]!r} by {in_file[1]!r} in "
+                f"{lines.path}, line {number + 1}: track {track} is {in_file[0]!r} by {in_file[1]!r} in "
                 f"this file and {in_catalog[0]!r} by {in_catalog[1]!r} in the catalogue; use the catalogue that these "
                 "recommendations were made for"
             )
@@ -297,27 +306,24 @@ def _check_names(lines: _Lines, catalog: Catalog) -> None:
 
 # The keys that all lines of a file have: of what the list is about, and of the list.
 _LISTS = {"track": "recommendations", "item_id": "recommendations", "user": "tracks"}
-_Id = Annotated[int, Field(gt=-(2**63), lt=2**63)]
-_TYPED: Any = TypedDict  # of keys that a type checker need not know
-# Parses and checks a line, by its first key.
-_LINES = {
-    key: TypeAdapter(
-        with_config(ConfigDict(strict=True))(
-            _TYPED(
-                "Line",
-                {
-                    key: _Id,
-                    of_list: list[_Id],
-                    "scores": NotRequired[list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None],
-                    "plays": NotRequired[Annotated[int, Field(ge=0, lt=2**63)]],
-                    "title": NotRequired[Any],
-                    "artist": NotRequired[Any],
-                },
-            )
-        )
-    ).validate_json
-    for key, of_list in _LISTS.items()
+_KINDS: dict[type, Any] = {
+    int: Annotated[int, Field(ge=0, lt=2**63)],
+    str: Annotated[str, Field(min_length=1, max_length=MOST_ID_BYTES)],
 }
+_TYPED: Any = TypedDict  # of keys that a type checker need not know
+
+
+@cache
+def _parser(key: str, kind_of_key: type, kind: type) -> Callable[[bytes], Any]:
+    """What parses and checks a line, by its first key, and by the kinds of this key and of the candidates."""
+    scores, plays = list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None, Annotated[int, Field(ge=0, lt=2**63)]
+    others = {"scores": scores, "plays": plays, "title": Any, "artist": Any, "id": Any}
+    keys = {key: _KINDS[kind_of_key], _LISTS[key]: list[_KINDS[kind]]}
+    keys |= {name: NotRequired[of_name] for name, of_name in others.items()}
+    parse: Callable[[bytes], Any] = TypeAdapter(
+        with_config(ConfigDict(strict=True))(_TYPED("Line", keys))
+    ).validate_json
+    return parse
 
 
 def _key_of(bare: bytes) -> str | None:
@@ -326,6 +332,21 @@ def _key_of(bare: bytes) -> str | None:
         line = json.loads(bare)
         return next((key for key in _LISTS if key in line), None) if isinstance(line, Mapping) else None
     return None
+
+
+def _kinds_of(path: Path, key: str) -> tuple[type, type]:
+    """Whether the ids of a file are whole numbers or texts: what a line is about, and candidates, as they first are."""
+    of_key: type = int
+    with suppress(ValueError, RecursionError, LookupError, TypeError):
+        for number, bare in enumerate(_bare_lines(path)):
+            line = json.loads(bare)
+            if not number:
+                of_key = str if isinstance(line[key], str) else int
+            if key != "user":
+                break
+            if candidates := line[_LISTS[key]]:
+                return of_key, str if isinstance(candidates[0], str) else int
+    return of_key, of_key
 
 
 def _bare_lines(path: Path) -> Iterator[bytes]:
@@ -343,13 +364,21 @@ def _read_lines(path: Path) -> _Lines:
     key: str | None = None
     keys, lengths, ids, plays, scores = array("q"), array("q"), array("q"), array("q"), array("f")
     titles, artists, known = list[Any](), list[Any](), dict[str, str]()  # known, as an artist has many tracks
+    kinds: tuple[type, type] = int, int
+    names, former = _Places(), list[Any]()
     for number, bare in enumerate(_bare_lines(path), start=1):
-        key = key or _key_of(bare) or "track"
-        line = _parse(bare, key, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        if key is None:
+            kinds = _kinds_of(path, key := _key_of(bare) or "track")
+        line = _parse(bare, key, kinds, where)
         candidates, of_list, artist = line[_LISTS[key]], line.get("scores"), line.get("artist")
-        keys.append(line[key])
+        try:
+            keys.append(names[line[key]] if kinds[0] is str else line[key])
+            ids.fromlist(candidates if kinds[1] is int else [names[one] for one in candidates])
+        except ValueError as error:
+            raise InputError(f"{where} is damaged: {error}") from None
         lengths.append(len(candidates))
-        ids.fromlist(candidates)
+        former.append(line.get("id"))
         scores.fromlist([math.nan] * len(candidates) if of_list is None else of_list)
         plays.append(line.get("plays", -1))
         titles.append(line.get("title"))
@@ -363,37 +392,53 @@ def _read_lines(path: Path) -> _Lines:
     is_repeated = np.diff(columns["keys"][order]) == 0
     if is_repeated.any():
         number = int(order[1:][is_repeated].min())
-        name = f"{key.removesuffix('_id')} {keys[number]}"
+        shown = list(names)[keys[number]] if kinds[0] is str else keys[number]
+        name = f"{key.removesuffix('_id')} {shown}"
         raise InputError(f"{path}, line {number + 1}: {name} has two lines; give it one list")
+    texts = np.array([*names], object)
+    if kinds[0] is int and key != "user" and None not in former and columns["keys"].tolist() == [*range(len(keys))]:
+        kinds, texts = (str, str), np.array(former, object)  # older versions numbered texts, in the order of the lines
+    columns |= dict(zip(("key_names", "names"), (texts if kind is str else None for kind in kinds), strict=True))
     return _Lines(path=path, key=key, **columns)
 
 
-def _parse(bare: bytes, key: str, where: str) -> dict[str, Any]:
+class _Places(dict[str, int]):
+    """The place of each text, in the order in which they were first asked for."""
+
+    def __missing__(self, text: str) -> int:
+        if problem := id_problem(text):
+            raise ValueError(f"the id {text[:20]!r} {problem}")
+        self[text] = len(self)
+        return len(self) - 1
+
+
+def _parse(bare: bytes, key: str, kinds: tuple[type, type], where: str) -> dict[str, Any]:
     """Parse and check one line of a recommendations file; every error message starts with `where`."""
     try:
-        line: dict[str, Any] = _LINES[key](bare)
+        line: dict[str, Any] = _parser(key, *kinds)(bare)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
             raise InputError(f"{where} is damaged: not JSON ({first['msg']})") from None
         if _key_of(bare) is None:
-            rule = _expected('track", "item_id" or "user', "key")
+            rule = _expected('track", "item_id" or "user', "key", kinds)
             raise InputError(f"{where} is damaged: {rule}") from None
-        raise InputError(f"{where} is damaged: {_expected(key, str(first['loc'][0]))}") from None
+        raise InputError(f"{where} is damaged: {_expected(key, str(first['loc'][0]), kinds)}") from None
     candidates, scores, is_of_user = line[_LISTS[key]], line.get("scores"), key == "user"
     if len(set(candidates)) < len(candidates) or (not is_of_user and line[key] in candidates):
         others = "" if is_of_user else f" other than {line[key]} itself"
         raise InputError(f"{where} is damaged: the list must name distinct tracks{others}")
     if scores is not None and len(scores) != len(candidates):
-        raise InputError(f"{where} is damaged: {_expected(key, 'scores')}")
+        raise InputError(f"{where} is damaged: {_expected(key, 'scores', kinds)}")
     return line
 
 
-def _expected(key: str, wrong: str) -> str:
+def _expected(key: str, wrong: str, kinds: tuple[type, type]) -> str:
     """What a line must have under the key that is wrong."""
+    of_key, of_list = ("text" if kind is str else "whole number" for kind in kinds)
     if wrong in _LISTS.values():
-        return f'"{wrong}" must be a list of track ids'
+        return f'"{wrong}" must be a list of track ids, each a {of_list}, as in the first line'
     return {
         "scores": '"scores" must be one finite number for each recommendation',
         "plays": '"plays" must be a whole number of at least 0',
-    }.get(wrong, f'expected an object with a whole number under "{key}"')
+    }.get(wrong, f'expected an object with a {of_key} under "{key}", as in the first line')

@@ -13,9 +13,10 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import named_ids, packed, unpacked
 
 FILE = "vectors.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`."""
@@ -26,7 +27,7 @@ MAX_LENGTH = 1000
 
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
-# For each field its array in the file, with its kind and number of dimensions; the file has `track_ids` too.
+# For each field its array in the file, with its kind and number of dimensions; the file has ids too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
     "queries": ("queries", "float32", 2),
     "items": ("items", "float32", 2),
@@ -154,7 +155,7 @@ class SessionVectors:
             path: the file; its name ends in `.npz`.
             catalog: the catalogue of the vectors.
         """
-        arrays: dict[str, Any] = {"track_ids": catalog.track_ids, **self.arrays()}
+        arrays: dict[str, Any] = {**packed("track_ids", catalog.track_ids), **self.arrays()}
         write_whole(path, lambda partial: np.savez(partial, allow_pickle=False, **arrays))
 
     @classmethod
@@ -171,7 +172,7 @@ class SessionVectors:
         try:
             with ZipFile(path) as members:
                 size = sum(member.file_size for member in members.infolist())
-            if size > (most := 8 * len(catalog) * (_MAX_WIDTH + 1) + 2**24):
+            if size > (most := len(catalog) * (8 * (_MAX_WIDTH + 1) + MOST_ID_BYTES) + 2**24):
                 raise _damaged(str(path), f"it has {size} bytes, more than the {most} that {len(catalog)} tracks need")
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -181,9 +182,12 @@ class SessionVectors:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from None
         except _UNREADABLE as error:
             raise _damaged(str(path), str(error)) from None
-        ids = arrays.pop("track_ids", np.empty(0, np.int64))
+        try:
+            keys = keys_of(named_ids(unpacked("track_ids", arrays), catalog, path))
+        except (KeyError, ValueError) as error:
+            raise _damaged(str(path), str(error)) from None
         vectors = cls.of_arrays(arrays, num_tracks=len(catalog), where=str(path))
-        if ids.dtype != np.int64 or not np.array_equal(np.sort(ids), np.sort(catalog.track_ids)):
+        if not np.array_equal(np.sort(keys), np.sort(catalog.keys)):
             raise InputError(
                 f"{path} has vectors of other tracks than the catalogue of {len(catalog)} tracks; use the vectors and "
                 "the catalogue of one run"
@@ -191,10 +195,10 @@ class SessionVectors:
         for name in ("queries", "items"):
             if not np.isfinite(arrays[name]).all():
                 raise _damaged(str(path), f"{name} must be finite")
-        if np.array_equal(ids, catalog.track_ids):
+        if np.array_equal(keys, catalog.keys):
             return vectors
-        order = np.argsort(ids)
-        return vectors.in_order(order[np.searchsorted(ids[order], catalog.track_ids)])
+        order = np.argsort(keys)
+        return vectors.in_order(order[np.searchsorted(keys[order], catalog.keys)])
 
 
 def _damaged(where: str, problem: str) -> InputError:

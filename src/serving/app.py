@@ -160,7 +160,7 @@ class ServiceApp:
                 following, fallback, propensity = recommender.follow(arm, user, row)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
-            track = int(recommender.release.track_ids[following])
+            track = int(recommender.release.keys[following])
             if recommender.release.arms[arm].is_of_session:
                 noted = Noted(track, propensity, fallback is not None, recommender.release.version)
                 await state.sessions.note(user, noted)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64, UInt8
+from jaxtyping import Float32, Int, Int32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Id
 from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
 from segue.picking.places import PICKS
@@ -126,15 +126,16 @@ class ReleaseContents:
             folder: an empty folder.
             provenance: command, commit and versions that produced it.
         """
-        catalog, order = self.catalog, np.argsort(self.catalog.track_ids)
+        catalog, order = self.catalog, np.argsort(self.catalog.keys)
         row_of = np.empty(len(catalog) + 1, np.int32)  # a last one for -1
         row_of[order], row_of[-1] = np.arange(len(catalog)), -1
         arrays: dict[str, np.ndarray] = {
-            "track_ids": catalog.track_ids[order],
+            **packed("track_ids", catalog.track_ids[order]),
+            **({"track_keys": catalog.keys[order]} if catalog.has_texts else {}),
             "artist_of": catalog.artist_of[order].astype(np.int32),
             "top_tracks": row_of[self.top_tracks],
-            **_texts("titles", catalog.titles[order].tolist()),
-            **_texts("artists", catalog.artists.tolist()),
+            **packed("titles", catalog.titles[order]),
+            **packed("artists", catalog.artists),
         }
         artists = ArtistTracks.of(arrays["artist_of"], catalog.num_artists)
         arrays["by_artist"], arrays["artist_ends"] = artists.by_artist.astype(np.int32), artists.ends
@@ -177,13 +178,6 @@ def _renumbered(
 
 def _version(contents: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(contents).encode(), digest_size=6).hexdigest()
-
-
-def _texts(name: str, texts: list[str]) -> dict[str, np.ndarray]:
-    """Texts as one array of bytes and an array of the end of each text."""
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-    return {f"{name}_text": np.frombuffer(b"".join(encoded), np.uint8), f"{name}_ends": ends}
 
 
 def digest(path: Path) -> str:
@@ -245,7 +239,9 @@ class Release:
         try:
             self.arms: dict[str, Arm] = {arm: Arm(**given) for arm, given in head["arms"].items()}
             arrays = {name: _mapped(folder / f"{name}.npy", given) for name, given in head["arrays"].items()}
-            self.track_ids: Int64[np.ndarray, N] = arrays["track_ids"]
+            self.keys: Int64[np.ndarray, N] = arrays["track_keys" if "track_keys" in arrays else "track_ids"]
+            """The number that stands for the id of each track (`catalog.key_of`), ascending."""
+            self._ids = (arrays["track_ids_text"], arrays["track_ids_ends"]) if "track_keys" in arrays else None
             self.artist_of: Int32[np.ndarray, N] = arrays["artist_of"]
             self.artists = ArtistTracks(self.artist_of, arrays["by_artist"], arrays["artist_ends"])
             self.top_tracks: Int32[np.ndarray, P] = arrays["top_tracks"]
@@ -268,7 +264,7 @@ class Release:
             self.vectors: dict[str, SessionVectors] = {
                 arm: SessionVectors.of_arrays(
                     {name.removesuffix(f"_{arm}"): array for name, array in arrays.items() if name.endswith(f"_{arm}")},
-                    num_tracks=len(self.track_ids),
+                    num_tracks=len(self.keys),
                     where=str(folder),
                 )
                 for arm, given in self.arms.items()
@@ -280,22 +276,26 @@ class Release:
             import_faiss()  # now, and not at the first request
 
     def __len__(self) -> int:
-        return len(self.track_ids)
+        return len(self.keys)
 
     def hint(self, arm: str) -> str | None:
         """What is wrong with how an arm picks, and the remedy; None otherwise."""
         how, vectors = self.arms[arm], self.vectors.get(arm)
         return gap_hint(vectors, pick=how.pick, artist_gap=how.artist_gap) if vectors else None
 
-    def row_of(self, track: int) -> int:
-        """Row of a raw id; -1 if it is not in the catalogue."""
-        row = int(self.track_ids.searchsorted(track))
-        return row if row < len(self.track_ids) and self.track_ids[row] == track else -1
+    def row_of(self, key: int) -> int:
+        """Row of the track for whose id a number stands; -1 if it is not in the catalogue."""
+        row = int(self.keys.searchsorted(key))
+        return row if row < len(self.keys) and self.keys[row] == key else -1
+
+    def id_of(self, row: int) -> Id:
+        """The id of a track."""
+        return int(self.keys[row]) if self._ids is None else text_at(*self._ids, row)
 
     def track(self, row: int) -> dict[str, Any]:
         """The record of a track: `artist`, `title`, `track`."""
-        artist, title = _text(*self._artist_names, int(self.artist_of[row])), _text(*self._titles, row)
-        return {"artist": artist or None, "title": title, "track": int(self.track_ids[row])}
+        artist, title = text_at(*self._artist_names, int(self.artist_of[row])), text_at(*self._titles, row)
+        return {"artist": artist or None, "title": title, "track": self.id_of(row)}
 
     def candidates(
         self, arm: str, users: Int64[np.ndarray, "*S"] | int, rows: Int[np.ndarray, "*S"] | int
@@ -314,10 +314,10 @@ class Release:
             return np.asarray(self.lists[arm][rows])
         return lists_of(users, *self._user_lists[arm]).astype(np.int32)
 
-    def recommended_ids(self, row: int) -> list[int]:
-        """Raw ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""
+    def recommended_ids(self, row: int) -> list[Id]:
+        """Ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""
         lists = next(iter(self.lists.values()), None)
-        return [] if lists is None else self.track_ids[lists[row][lists[row] >= 0]].tolist()
+        return [] if lists is None else [*map(self.id_of, lists[row][lists[row] >= 0].tolist())]
 
     def recommended(self, arm: str, row: int) -> list[dict[str, Any]]:
         """The list of an arm after a track, best first: records of tracks, with scores if the file has them."""
@@ -329,11 +329,6 @@ class Release:
             for entry, score in zip(entries, scores, strict=False):
                 entry |= {} if np.isnan(score) else {"score": score}
         return entries
-
-
-def _text(texts: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], place: int) -> str:
-    start = int(ends[place - 1]) if place else 0
-    return texts[start : int(ends[place])].tobytes().decode()
 
 
 def _mapped(path: Path, expected_digest: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from segue.errors import InputError
 from segue.models.added_tracks import extended_scorer, extended_vectors, read_checkpoint, with_new_tracks
 from segue.runs.atomic import write_record
 from segue.runs.catalog_files import write_catalog
-from segue.runs.extended_catalogue import extended_catalogue, with_source_ids
+from segue.runs.extended_catalogue import extended_catalogue
 from segue.runs.folder import lock_folder, refuse_used_folder
 from segue.runs.provenance import provenance
 from segue.runs.recommendations import Recommendations
@@ -70,7 +70,7 @@ def add_tracks(
             "train it again"
         )
     check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
-    catalog = extended_catalogue(with_source_ids(old, files.path(_LISTS)), Path(str(config.catalogue)))
+    catalog = extended_catalogue(old, Path(str(config.catalogue)))
     num_old = len(old)
     catalog = replace(catalog, attributes=attributes_of_run(given, catalog, Path(str(config.catalogue))))
     build = instantiate(given["model"], _convert_="all")

@@ -413,8 +413,7 @@ def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, n
 
 def _title_of(row: int, catalog: Catalog) -> str:
     """Title of a track; where it has none, its id in the source."""
-    ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
-    return str(catalog.titles[row]) or f"track {ids[row]}"
+    return str(catalog.titles[row]) or f"track {catalog.track_ids[row]}"
 
 
 def measure_test(material: Material, *, max_queries: int | None) -> dict[str, Any]:

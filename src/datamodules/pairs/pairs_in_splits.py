@@ -118,8 +118,8 @@ def hidden_tracks(
     Raises:
         InputError: the share is not 0, and so small that it hides no track.
     """
-    ids = catalog.track_ids.astype(str) if catalog.source_ids is None else catalog.source_ids
-    hashes = pd.util.hash_array(np.asarray(ids, object), hash_key=f"{cold_seed:016d}", categorize=False)
+    ids = catalog.track_ids if catalog.has_texts else catalog.track_ids.astype(str).astype(object)
+    hashes = pd.util.hash_array(ids, hash_key=f"{cold_seed:016d}", categorize=False)
     played = np.flatnonzero(plays)
     if cold_share and not round(cold_share * len(played)):
         raise InputError(

@@ -111,7 +111,7 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
             "run from the source of the shards"
         )
     of_run = attribute_settings({name: given["datamodule"]["attributes"][name] for name in names})
-    ids = catalog.track_ids if catalog.source_ids is None else catalog.source_ids
+    ids = catalog.track_ids
     lines = FileFormat(group="catalogue", format="jsonl")
     with duckdb.connect() as database:
         rows = open_rows(database, find_files(str(path), lines, patterns=(), unpacked=path), lines)

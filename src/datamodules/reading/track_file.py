@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, derived_id
 from segue.datamodules.reading.attribute_files import attribute_columns, column_of
 from segue.datamodules.reading.files import find_files, in_folder
 from segue.datamodules.reading.queries import Database, are_whole, count
@@ -44,10 +44,8 @@ class Tracks:
         found: dict[str, Any] = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
         tracks, *names = (found[name].tolist() for name in ("track", "title", "artist"))  # NULL is None
         source = self.shown or "the events"
-        if self.ids == "whole":
-            return Catalog.from_columns(list(map(int, tracks)), *names, source=source)
-        source_ids = tracks if self.ids == "text" else None
-        return Catalog.from_columns(range(len(tracks)), *names, source=source, source_ids=source_ids)
+        ids = list(map(derived_id, *names)) if self.ids == "none" else tracks
+        return Catalog.from_columns(ids, *names, source=source)
 
 
 def read_track_file(database: Database, settings: TableSettings, folder: Path) -> Tracks | None:

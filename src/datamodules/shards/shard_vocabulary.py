@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from segue.attributes import Attribute, Values, Vectors
-from segue.catalog import Catalog, Vocabulary, example_vocabulary
+from segue.catalog import Catalog, Vocabulary, example_vocabulary, ids_of
 from segue.datamodules.shards.manifest import sha256
 from segue.runs.atomic import write_whole
 
@@ -31,7 +31,6 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
     record = {
         "tracks": catalog.track_ids.tolist(),
         **{name: getattr(catalog, name).tolist() for name in ("titles", "artist_of", "artists")},
-        "source_ids": None if catalog.source_ids is None else catalog.source_ids.tolist(),
         "hidden": np.flatnonzero(hidden).tolist(),
         "attributes": {
             name: _as_record(attribute, folder, f"attribute-{number}.npy", vectors)
@@ -53,13 +52,12 @@ def read_vocabulary(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
         The tracks, and True for each that is hidden from training.
     """
     record = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
-    source_ids = record["source_ids"]
+    ids = record.get("source_ids") or record["tracks"]  # older versions wrote both
     catalog = Catalog(
-        track_ids=np.array(record["tracks"], np.int64),
+        track_ids=ids_of(ids),
         titles=np.array(record["titles"], object),
         artist_of=np.array(record["artist_of"], np.int64),
         artists=np.array(record["artists"], object),
-        source_ids=None if source_ids is None else np.array(source_ids, object),
         attributes={name: _from_record(one, folder) for name, one in record["attributes"].items()},
     )
     hidden = np.zeros(len(catalog), bool)
