@@ -184,7 +184,9 @@ class SessionVectors:
             raise _damaged(str(path), str(error)) from None
         try:
             keys = keys_of(named_ids(unpacked("track_ids", arrays), catalog, path))
-        except (KeyError, ValueError) as error:
+        except KeyError:
+            raise _damaged(str(path), "it has no ids of tracks") from None
+        except ValueError as error:
             raise _damaged(str(path), str(error)) from None
         vectors = cls.of_arrays(arrays, num_tracks=len(catalog), where=str(path))
         if not np.array_equal(np.sort(keys), np.sort(catalog.keys)):
