@@ -93,6 +93,7 @@ class ShardDataModule(SplitDataModule):
         manifest, window, num_pairs = self._manifest, self._shuffled_together, len(self.pairs["train"])
         how = "as a whole" if window is None or window >= num_pairs else f"in windows of {window:,}"
         return [
+            *manifest.reading.remarks,
             f"shards       {len(manifest.shards):,} of recipe={manifest.recipe}, made by {manifest.engine}; "
             f"training pairs are shuffled {how}"
         ]

@@ -8,6 +8,7 @@ without a meaning for a source are NULL. `row` and `place` are there if a row ha
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from segue.catalog import MOST_ID_BYTES
 from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.table_settings import TableSettings
@@ -36,6 +37,7 @@ class Plan:
         share: `ratio`, `played`, `longest`, `gap`, `skipped` or `none`; with `longest` the share of a parsed row is the
             milliseconds played, with `gap` the duration.
         track_ids: `whole`, `text` or `auto`, as the catalogue has them.
+        aliases: id of today for each id of a track that the source merged with another one.
         catalogue_has_durations: whether the catalogue gives durations.
         drop: conditions of rows that are left out, by name.
     """
@@ -46,6 +48,7 @@ class Plan:
     units: Mapping[str, str]
     share: str
     track_ids: str
+    aliases: Mapping[str, str]
     catalogue_has_durations: bool
     drop: Mapping[str, str | None]
 
@@ -111,9 +114,27 @@ def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, list[str]]:
     """SQL of an id, and when it is a reason to reject the row. Without a column, every row has the id 0."""
     if path is None:
         return "CAST(0 AS BIGINT)", []
-    is_whole = ids == "whole" or (ids == "auto" and rows.type_of(path) in _INTEGERS)
-    value, reason = (whole(path, rows), "must be a whole number") if is_whole else (rows.text(path), "is empty")
-    return value, [f"WHEN {value} IS NULL THEN {quoted_text(f'{path} {reason}')}"]
+    if ids == "whole" or (ids == "auto" and rows.type_of(path) in _INTEGERS):
+        value = whole(path, rows)
+        wrong = {"must be a whole number": f"{value} IS NULL"}
+        if ids == "whole":
+            wrong["must be at least 0"] = f"{value} < 0"
+    else:
+        value = rows.text(path)
+        wrong = {"is empty": f"{value} IS NULL", **problems_of_text(value)}
+    return value, [f"WHEN {condition} THEN {quoted_text(f'{path} {reason}')}" for reason, condition in wrong.items()]
+
+
+def problems_of_text(text: str) -> dict[str, str]:
+    """What may be wrong with an id that is a text and not empty, and the SQL of the condition; see `catalog.id_problem`.
+
+    Args:
+        text: SQL of the id.
+    """
+    return {
+        f"must have 1 to {MOST_ID_BYTES} bytes": f"strlen({text}) > {MOST_ID_BYTES}",
+        "has a NUL": f"contains({text}, chr(0))",
+    }
 
 
 def _track(plan: Plan) -> tuple[str, list[str]]:
