@@ -95,5 +95,5 @@ class ShardDataModule(SplitDataModule):
         return [
             *manifest.reading.remarks,
             f"shards       {len(manifest.shards):,} of recipe={manifest.recipe}, made by {manifest.engine}; "
-            f"training pairs are shuffled {how}"
+            f"training pairs are shuffled {how}",
         ]

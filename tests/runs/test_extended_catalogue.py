@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, derived_id
 from segue.errors import InputError
 from segue.runs.extended_catalogue import extended_catalogue
 
 OLD = Catalog.from_columns([7, 3, 5], ["A", None, "C"], ["Ann", None, "Bob"], source="run")
-Line = tuple[int | str, str | None, str | None]
+Line = tuple[int | str | None, str | None, str | None]
 LINES: list[Line] = [(3, None, None), (9, "New", "Bob"), (5, "C", "Bob"), (7, "A", "Ann"), (1, None, "Eve")]
 
 
@@ -41,6 +41,15 @@ def test_ids_of_the_source_may_be_texts(tmp_path: Path) -> None:
     assert catalog.track_ids.tolist() == ["x", "y", "z", "w"]
     with pytest.raises(InputError, match=r"lacks 3 of the 3 tracks of the run, for example x"):
         extended_catalogue(old, written(tmp_path, LINES))
+
+
+def test_a_line_without_an_id_has_the_derived_one_if_those_of_the_run_are(tmp_path: Path) -> None:
+    old = replace(OLD, track_ids=np.array([derived_id(*of) for of in [("A", "Ann"), ("", None), ("C", "Bob")]], object))
+    lines: list[Line] = [(None, "C", "Bob"), (None, "New", "Bob"), (old.track_ids[1], None, None), (None, "A", "Ann")]
+    catalog = extended_catalogue(old, written(tmp_path, lines))
+    assert catalog.track_ids.tolist() == [*old.track_ids.tolist(), derived_id("New", "Bob")]
+    with pytest.raises(InputError, match=r'line 1: expected .*; "track" must be a whole number or a text, got None'):
+        extended_catalogue(OLD, written(tmp_path, lines))
 
 
 @pytest.mark.parametrize(

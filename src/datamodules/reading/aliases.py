@@ -51,12 +51,11 @@ def read_aliases(path: Path) -> dict[str, str]:
 
 def _last(old: str, aliases: dict[str, str], path: Path) -> str:
     """The id at the end of a chain. The chain becomes shorter, so that long ones are followed once."""
-    passed, id = [old], aliases[old]
+    passed, id = dict[str, str](), old
     while id in aliases:
-        if id == old or len(passed) > len(aliases):
-            raise InputError(f"{path}: the aliases of {old} lead back to it; remove one of their lines")
-        passed.append(id)
-        id = aliases[id]
+        if id in passed:
+            raise InputError(f"{path}: the aliases of {id} lead back to it; remove one of their lines")
+        passed[id] = id = aliases[id]
     aliases.update(dict.fromkeys(passed, id))
     return id
 

@@ -18,7 +18,7 @@ _IS_WHOLE = "COALESCE(id[1] <> '-' AND CAST(TRY_CAST(id AS BIGINT) AS VARCHAR) =
 
 
 def are_whole(database: Database, ids: str) -> bool:
-    """Whether all ids that a query gives as texts are whole numbers as one writes them: 7 and not 007, +7, -7 or 7.0."""
+    """Whether all ids that a query gives as texts are whole numbers in canonical form: 7 and not 007, +7, -7 or 7.0."""
     are = f"SELECT COALESCE(bool_and({_IS_WHOLE}), FALSE) FROM"
     return all(bool(count(database, f"{are} ({ids} {limit})")) for limit in ("LIMIT 1000", ""))  # texts are seen early
 

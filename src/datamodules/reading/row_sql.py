@@ -126,10 +126,10 @@ def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, list[str]]:
 
 
 def problems_of_text(text: str) -> dict[str, str]:
-    """What may be wrong with an id that is a text and not empty, and the SQL of the condition; see `catalog.id_problem`.
+    """What may be wrong with a text as an id, and the SQL of the condition, as in `catalog.id_problem`.
 
     Args:
-        text: SQL of the id.
+        text: SQL of the id, which is not empty.
     """
     return {
         f"must have 1 to {MOST_ID_BYTES} bytes": f"strlen({text}) > {MOST_ID_BYTES}",

@@ -131,7 +131,9 @@ def read_track_file(
         are_numbers = "SELECT bool_and(COALESCE(CAST(number AS VARCHAR) = text AND number >= 0, FALSE)) FROM track_file"
         ids = "whole" if count(database, are_numbers) else "text"
     column = "number" if ids == "whole" else "text"
-    wrong = {"no whole number as its track id" if ids == "whole" else "no track id": f"NULLIF({column}::VARCHAR, '') IS NULL"}
+    wrong = {
+        "no whole number as its track id" if ids == "whole" else "no track id": f"NULLIF({column}::VARCHAR, '') IS NULL"
+    }
     of_text = {f"a track id that {problem}": condition for problem, condition in problems_of_text("text").items()}
     wrong |= {"a track id below 0": "number < 0"} if ids == "whole" else of_text
     for what, condition in wrong.items():
@@ -173,10 +175,10 @@ def _drop_repeated(database: Database, column: str, shown: str, *, refuse: bool)
         WHERE title IS DISTINCT FROM first_title OR (title IS NOT NULL AND artist IS DISTINCT FROM first_artist)
         ORDER BY place LIMIT 1""").fetchall()
     return [
-        f"titles       {num:,} entries of {shown} have the id of an earlier one and another title or artist, such as track "
-        f"{id}: {title or ''!r} by {artist or 'nobody'}, first {first_title or ''!r} by {first_artist or 'nobody'}; "
-        "the first of each id counts"
-        for id, first_title, first_artist, title, artist, num in others
+        f"titles       {num:,} entries of {shown} have the id of an earlier one and another title or artist, such as "
+        f"track {id}: {title or ''!r} by {artist or 'nobody'}, first {first or ''!r} by {by or 'nobody'}; the first of "
+        "each id counts"
+        for id, first, by, title, artist, num in others
     ]
 
 
