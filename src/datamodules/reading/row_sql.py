@@ -117,8 +117,6 @@ def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, list[str]]:
     if ids == "whole" or (ids == "auto" and rows.type_of(path) in _INTEGERS):
         value = whole(path, rows)
         wrong = {"must be a whole number": f"{value} IS NULL"}
-        if ids == "whole":
-            wrong["must be at least 0"] = f"{value} < 0"
     else:
         value = rows.text(path)
         wrong = {"is empty": f"{value} IS NULL", **problems_of_text(value)}

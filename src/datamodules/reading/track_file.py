@@ -50,7 +50,8 @@ class Tracks:
         if self.ids == "none":
             ids: list[Id] = list(map(derived_id, *names))
         else:
-            ids = list(map(int if self.ids == "whole" else str, tracks))
+            is_whole = self.ids == "whole" and min(map(int, tracks), default=0) >= 0  # -1 is a text
+            ids = list(map(int if is_whole else str, tracks))
         return Catalog.from_columns(ids, *names, source=source)
 
 
@@ -134,8 +135,7 @@ def read_track_file(
     wrong = {
         "no whole number as its track id" if ids == "whole" else "no track id": f"NULLIF({column}::VARCHAR, '') IS NULL"
     }
-    of_text = {f"a track id that {problem}": condition for problem, condition in problems_of_text("text").items()}
-    wrong |= {"a track id below 0": "number < 0"} if ids == "whole" else of_text
+    wrong |= {f"a track id that {problem}": condition for problem, condition in problems_of_text("text").items()}
     for what, condition in wrong.items():
         if (entry := _first_entry(database, condition)) is not None:
             raise InputError(f"{shown}: entry {entry} has {what}; correct or remove it")
