@@ -87,6 +87,15 @@ def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where
     return np.flatnonzero(plays < exploration_plays)
 
 
+def distinct(rows: Int[np.ndarray, "P"]) -> Int[np.ndarray, "p"]:
+    """Each popular track once, so that each has the same probability; one that the catalogue does not have is left out.
+
+    Args:
+        rows: of the most played tracks, in their order, which is kept; -1 for a track that the catalogue does not have.
+    """
+    return np.array([row for row in dict.fromkeys(rows.tolist()) if row >= 0], rows.dtype)
+
+
 class Picked(NamedTuple):
     """The next track of each session.
 
