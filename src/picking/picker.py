@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
 from segue.errors import InputError
-from segue.picking.places import PICKS, are_in, at
+from segue.picking.places import PICKS, are_in, at, uniform_place
 from segue.settings import Setting, settings
 
 LISTS = ("lists", "user_lists")
@@ -389,7 +389,7 @@ class Picker:
         # one draw suffices: sources are long, and all their tracks have the same probability
         if source == "artist":
             num_others = self.artists.num_others(heard[:, 0])
-            steps = 1 + (rng.random(num) * num_others).astype(np.int64)
+            steps = 1 + uniform_place(rng.random(num), num_others)
             chances = np.where(num_others > 0, 1 / np.maximum(num_others, 1), 0.0)
             return self.artists.after(heard[:, 0], steps[:, None])[:, 0], chances
         if not (num_popular := len(self.popular)):

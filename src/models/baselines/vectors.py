@@ -143,7 +143,7 @@ class _Factorised(Counter):
         from threadpoolctl import threadpool_limits  # a dependency of implicit
 
         with threadpool_limits(1, "blas"):  # implicit recommends it
-            model = self._build()
+            model = self._build(num_threads=1)  # with more, the same seed gives different vectors
             model.fit(csr_matrix(played[sessions][:, rows].astype(np.float32)), show_progress=False)
         vectors = np.asarray(model.item_factors, np.float32)
         if self._similarity == "cosine":
@@ -188,7 +188,6 @@ class Als(_Factorised):
             alpha=confidence,
             iterations=epochs,
             random_state=seed,
-            num_threads=1,  # with more, the same seed gives different vectors
         )
         super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity)
 
@@ -230,7 +229,6 @@ class Bpr(_Factorised):
             regularization=regularization,
             iterations=epochs,
             random_state=seed,
-            num_threads=1,  # with more, the same seed gives different vectors
         )
         super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity, least_played)
 
