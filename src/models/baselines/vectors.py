@@ -113,7 +113,7 @@ class _Factorised(Counter):
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        build: builds what learns them.
+        build: builds what learns them, given `num_threads`.
         artist_weight: as for every baseline.
         num_neighbours: number of best candidates that are kept for each track.
         similarity: `cosine` or `inner`.
@@ -123,7 +123,7 @@ class _Factorised(Counter):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        build: Callable[[], Any],
+        build: Callable[..., Any],
         artist_weight: float,
         num_neighbours: int,
         similarity: str,
