@@ -284,7 +284,7 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
     database, has_items = rows.database, settings.sql.each is not None
     if tracks is None:
         tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
-    elif settings.catalogue is not None and settings.catalogue.unknown == "add":
+    elif settings.catalogue.unknown == "add":
         add_unknown(database)
     _validate(plan, tracks)
     found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
