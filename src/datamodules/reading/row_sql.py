@@ -76,11 +76,16 @@ def parsed_columns(plan: Plan) -> dict[str, str]:
         "artist": artist_of(mapping.get("artist"), rows, settings),
         "share": share,
         "session": f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else _NO_NUMBER,
-        "is_last": f"COALESCE(lower({rows.text(last)}) IN {_YES}, FALSE)" if last else "FALSE",
+        "is_last": f"COALESCE({_is_yes(last, rows)}, FALSE)" if last else "FALSE",
         "recommendation": _recommendation(plan),
         "dropped": _case(drops),
         "reason": _case([*reasons, *time_reason, *user_reason, *track_reason, *share_reason]),
     }
+
+
+def _is_yes(path: str, rows: RawRows) -> str:
+    """SQL of whether a cell says yes, by a truth value or a text; NULL where it is empty."""
+    return rows.cell(path)[0] if rows.type_of(path) == "BOOLEAN" else f"lower({rows.text(path)}) IN {_YES}"
 
 
 def _case(branches: list[str]) -> str:

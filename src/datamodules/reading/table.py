@@ -403,7 +403,7 @@ def _make_view(database: Database, *, has_recommendations: bool, has_names: bool
     recommendation = ", r.row AS recommendation" * has_recommendations
     join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
-    # a valid event has a track; DuckDB sees it only if it is said, and looks tracks up twice as fast then
+    # a valid event has a track; with this condition DuckDB joins the catalogue by an inner join, which is faster
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS
         SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio,
