@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int64, Real, Shaped
 
 from segue.attributes import Attribute, Values
 from segue.errors import InputError
@@ -231,6 +231,15 @@ class Listens:
         return Listens(session=self.session[chosen], track=self.track[chosen], played_ratio=self.played_ratio[chosen])
 
 
+def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """The rows of all tracks, the most played first; of equal ones the one that is first in the catalogue.
+
+    Args:
+        plays: popularity of every track.
+    """
+    return np.argsort(-plays, kind="stable")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Vocabulary:
     """A catalogue and what the training data shows of it. Validation and test data are not used.
@@ -258,7 +267,7 @@ class Vocabulary:
     @property
     def by_plays(self) -> Int64[np.ndarray, "N"]:
         """The rows of all tracks, the most played in training first."""
-        return np.argsort(-self.plays, kind="stable")
+        return most_played(self.plays)
 
 
 def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serving": NOUNS | {"runs", "picking"},
     "terminal": {"errors", "settings", "runs"},
     "tracking": {"errors", "runs", "terminal"},
-    "reports": NOUNS | {"runs"},
+    "reports": NOUNS | {"statistics", "runs"},
     "datamodules": NOUNS | {"statistics", "runs", "models", "reports"},
     "verdicts": NOUNS | {"statistics", "runs", "picking", "tracking", "reports", "datamodules"},
     "sweeps": {"errors", "settings", "runs", "terminal", "tracking"},

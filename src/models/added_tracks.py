@@ -17,7 +17,7 @@ from segue.catalog import Catalog, Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.models.retrieval.nearest import lists_of_vectors, to_units
-from segue.runs.recommendations import SCORE_DECIMALS, Recommendations
+from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.session_vectors import FILE, SessionVectors
 
 _BLOCK = 2048
@@ -82,7 +82,7 @@ def _merged(
     value = np.concatenate([units[old_line, place], of_new[line, nth].astype(np.float64)])
     row = np.concatenate([rows[old_line, place], first_new + nth])
     of = np.concatenate([old_line, line])
-    order = np.lexsort((np.arange(len(of)), -value, of))  # of equal scores, the old ones first
+    order = best_of_lines(of, len(of), value)  # of equal scores, the old ones first
     of, row, value = of[order], row[order], value[order]
     column = np.arange(len(of)) - np.searchsorted(of, of)
     merged = np.full((len(rows), int(column.max(initial=-1)) + 1), -1, np.int64)

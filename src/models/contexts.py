@@ -74,8 +74,8 @@ class LastTrack(Context):
     ) -> Queries:
         """Compute the query vector of `previous`, once for each distinct track if nothing else distinguishes pairs."""
         if history.shape[1]:
-            heard = history[:, : self.repeats.within]
-            return Queries(scorer.query(previous), torch.arange(len(previous), device=previous.device), previous, heard)
+            of_pair = torch.arange(len(previous), device=previous.device)
+            return Queries(scorer.query(previous), of_pair, previous, self.repeats.recent(history))
         rows, of_pair = previous.unique(return_inverse=True)
         return Queries(scorer.query(rows), of_pair, rows, rows.new_empty(len(rows), 0))
 
@@ -244,8 +244,11 @@ class Session(Context):
         pieces = [
             self._normalised(name, one, part.length) for one, (name, part) in zip(sums, parts.items(), strict=False)
         ]
-        recent, of_pair = history[:, : self.repeats.within], torch.arange(len(previous), device=previous.device)
-        return Queries(torch.cat([*pieces, *sums[len(parts) :]], dim=1), of_pair, previous, recent)
+        vectors, of_pair = (
+            torch.cat([*pieces, *sums[len(parts) :]], dim=1),
+            torch.arange(len(previous), device=previous.device),
+        )
+        return Queries(vectors, of_pair, previous, self.repeats.recent(history))
 
     def _normalised(
         self, part: str, summed: Float[Tensor, "B W"], length: Float[Tensor, ""] | float | None

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from segue.catalog import Listens, Vocabulary
@@ -59,6 +59,14 @@ class Repeats(nn.Module):
                 rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
         self.rule = rule
         self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
+
+    def recent(self, history: Int64[Tensor, "B H"]) -> Int64[Tensor, "B h"]:
+        """Select the tracks of each history that the rule is for.
+
+        Args:
+            history: rows of the tracks, newest first.
+        """
+        return history[:, : self.within]
 
     def penalty(self) -> Float[Tensor, ""] | float:
         """Return what is subtracted from the score of a track already heard.

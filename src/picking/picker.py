@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
 from segue.errors import InputError
-from segue.picking.places import PICKS, are_in, at
+from segue.picking.places import PICKS, are_in, at, uniform_place
 from segue.settings import Setting, settings
 
 LISTS = ("lists", "user_lists")
@@ -85,6 +85,15 @@ def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where
             "versions and lists of users; train again, or leave exploration= out"
         )
     return np.flatnonzero(plays < exploration_plays)
+
+
+def distinct(rows: Int[np.ndarray, "P"]) -> Int[np.ndarray, "p"]:
+    """Each popular track once, so that each has the same probability; one that the catalogue does not have is left out.
+
+    Args:
+        rows: of the most played tracks, in their order, which is kept; -1 for a track that the catalogue does not have.
+    """
+    return np.array([row for row in dict.fromkeys(rows.tolist()) if row >= 0], rows.dtype)
 
 
 class Picked(NamedTuple):
@@ -380,7 +389,7 @@ class Picker:
         # one draw suffices: sources are long, and all their tracks have the same probability
         if source == "artist":
             num_others = self.artists.num_others(heard[:, 0])
-            steps = 1 + (rng.random(num) * num_others).astype(np.int64)
+            steps = 1 + uniform_place(rng.random(num), num_others)
             chances = np.where(num_others > 0, 1 / np.maximum(num_others, 1), 0.0)
             return self.artists.after(heard[:, 0], steps[:, None])[:, 0], chances
         if not (num_popular := len(self.popular)):

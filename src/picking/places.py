@@ -86,6 +86,16 @@ PICKS: dict[str, Rule] = {"uniform": Uniform(), "ranked": Ranked(), "weighted": 
 """The rules by which a place of a list is picked. Another one is a class with other `weights`."""
 
 
+def uniform_place(draws: Float64[np.ndarray, "S"], num: Int[np.ndarray, "S"] | int) -> Int64[np.ndarray, "S"]:
+    """Pick one of the places 0..num-1 for each session, each with the same probability.
+
+    Args:
+        draws: one random number for each session, uniform in [0, 1).
+        num: number of places.
+    """
+    return (draws * num).astype(np.int64)
+
+
 def at(values: np.ndarray, places: Int64[np.ndarray, "S"], otherwise: int | float) -> np.ndarray:
     """The value at a place of each list.
 

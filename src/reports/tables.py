@@ -30,9 +30,6 @@ _FLOORS = {
     "random": "predicts a random share for every pair",
 }
 _MEANINGS = {
-    "recall_at_": "next in the top {}",
-    "ndcg_at_": "gain in the top {}",
-    "mrr": "mean of 1 / rank",
     "mse": "squared error of the share",
     "mae": "absolute error of the share",
     "loss": "what training minimises",
@@ -43,7 +40,7 @@ _MEANINGS = {
     "same_artist_at_": "same artist, in the top {}",
     "popularity_rank_at_": "place by plays, top {}",
 }
-"""The meaning of a metric, by its name without the number at the end."""
+"""The meaning of what is not in `ACCURACY` of `statistics/ranking.py`, by its name without the number at the end."""
 _NEWNESS = {
     "warm": "both tracks are known",
     "cold_previous": "the last track is new",
@@ -85,6 +82,8 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     Metrics with the same floors share a table; a caption says what each floor is. Where a metric has an interval, a
     column has half its width. Metrics by position are in `metrics.json` alone, those of new tracks in `newness_table`.
     """
+    from segue.statistics.ranking import ACCURACY  # here, because --help waits for no pandas
+
     test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
     by_floors: dict[tuple[str, ...], list[str]] = {}
     for name in test:
@@ -98,7 +97,8 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
         for name in names:
             beside = [_reach(test, name)] * has_intervals + [plain(test[f"{name}_{floor}_floor"]) for floor in floors]
             key, place = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]  # it matches all
-            rows.append([name, styled(plain(test[name]), "bold"), *beside, _MEANINGS.get(key, "").format(place)])
+            meaning = ACCURACY[name].meaning if name in ACCURACY else _MEANINGS.get(key, "").format(place)
+            rows.append([name, styled(plain(test[name]), "bold"), *beside, meaning])
         notes = ["±: half the width of the 95 % interval over test sessions"] * has_intervals
         notes += ["floors (what a rule without learning scores):"] * bool(floors)
         notes += [f"{floor}: {_FLOORS[floor]}" for floor in floors]

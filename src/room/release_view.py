@@ -13,11 +13,11 @@ import numpy as np
 import yaml
 from jaxtyping import Int32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, most_played
 from segue.errors import InputError
 from segue.room.previews import Previews
 from segue.runs.catalog_files import PLAYS, read_plays
-from segue.runs.recommendations import Recommendations
+from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.serving.explanation import parts_of, track_products
@@ -26,7 +26,6 @@ from segue.serving.release import Arm, Release
 MAX_SHOWN = 50
 """Largest number of next tracks that are shown of a recommender."""
 
-_DECIMALS = 6  # scores are compared with these, as in recommendations.jsonl
 _SPARE = 200  # candidates beyond those shown that are scored in double precision
 
 
@@ -105,9 +104,8 @@ class ReleaseView:
         players = [self._player(key, name, arm) for key, (name, arm) in names.items()]
         labels = without_common_words([player.label for player in players])
         self.players = {player.key: replace(player, label=label) for player, label in zip(players, labels, strict=True)}
-        top = np.fromiter(dict.fromkeys(release.top_tracks.tolist()), np.int64)
-        popular = np.concatenate([top, np.setdiff1d(np.arange(len(release)), top)])
-        self.by_plays = popular if self.plays is None else np.argsort(-self.plays, kind="stable")
+        popular = np.concatenate([release.top_tracks, np.setdiff1d(np.arange(len(release)), release.top_tracks)])
+        self.by_plays = popular if self.plays is None else most_played(self.plays)
 
     def __len__(self) -> int:
         return len(self.release)
@@ -144,7 +142,7 @@ class ReleaseView:
                 scores = player.scores[row, : len(rows)].tolist()
                 return Shown(rows, [None if np.isnan(score) else score for score in scores])
         elif player.policy == "popular":
-            rows = [found for found in dict.fromkeys(release.top_tracks.tolist()) if found != row][:num]
+            rows = [found for found in release.top_tracks.tolist() if found != row][:num]
         elif player.policy == "sticky_artist":
             own = release.artists.by(int(release.artist_of[row]))
             rows = sorted(own[own != row].tolist(), key=lambda other: -(self.plays_of(other) or 0))[:num]
@@ -166,7 +164,7 @@ class ReleaseView:
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
         found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
-        return found | ({"bias": round(rest, _DECIMALS)} if rest else {})
+        return found | ({"bias": round(rest, SCORE_DECIMALS)} if rest else {})
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> Shown:
         vectors, trained = player.vectors, player.alpha
@@ -181,9 +179,9 @@ class ReleaseView:
         rough[row] = -np.inf
         kept = min(num + _SPARE, len(rough) - 1)
         best = np.argpartition(-rough, kept)[:kept]
-        scores = (vectors.items[best].astype(np.float64) @ query).round(_DECIMALS)
+        scores = (vectors.items[best].astype(np.float64) @ query).round(SCORE_DECIMALS)
         plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
-        order = np.lexsort((best, -plays, -scores))[:num]
+        order = best_of_lines(np.zeros(len(best), np.int64), num, scores, plays, -best)
         return Shown(best[order].tolist(), scores[order].tolist(), is_reranked=True)
 
     def _player(self, key: str, name: str, arm: Arm | None) -> Player:

@@ -43,6 +43,21 @@ def check_k(k: int, num_tracks: int) -> None:
     checked("k", k, int, Setting("length of a list", least=1, most=num_tracks - 1, hint=hint))
 
 
+def best_of_lines(line: Int64[np.ndarray, "E"], num_kept: int, *values: np.ndarray) -> Int64[np.ndarray, "_"]:
+    """Find the best entries of each line, best first.
+
+    Args:
+        line: number of the line of each entry.
+        num_kept: largest number of entries that are kept of a line.
+        values: of each entry, the higher the better; the later ones decide between equal ones.
+
+    Returns:
+        Places of the kept entries, line by line.
+    """
+    order = np.lexsort((*(-one for one in reversed(values)), line))
+    return order[np.arange(len(line)) - np.searchsorted(line[order], line[order]) < num_kept]
+
+
 FORMATS = {"botify": "track", "botify_2026": "item_id"}
 """The formats of a file of recommendations, and the key that each has for the track of a line."""
 

@@ -41,8 +41,6 @@ class Recommender:
     def __init__(self, release: Release, rng: np.random.Generator) -> None:
         self.release, self._rng = release, rng
         self._arm_names, self._salt = list(release.arms), salt_of(release.experiment)
-        distinct = dict.fromkeys(release.top_tracks.tolist())  # each with the same probability
-        popular = np.fromiter(distinct, np.int32, len(distinct))[:NUM_POPULAR]
         self._pickers = {
             arm: Picker(
                 policy=given.policy,
@@ -51,7 +49,7 @@ class Recommender:
                 artist_gap=given.artist_gap,
                 exploration=given.exploration,
                 new=release.new.get(arm, np.empty(0, np.int64)),
-                popular=popular,
+                popular=release.top_tracks[:NUM_POPULAR],
                 with_fallbacks=True,
             )
             for arm, given in release.arms.items()

@@ -192,7 +192,7 @@ class RedisSessions:
         )
         self._redis: Any = redis.asyncio.Redis.from_pool(pool)
         self._name, self._pause_s, self._local = settings.name, settings.timeout_s, local
-        self._max_tracks, self._idle_ms = limits.max_tracks, int(limits.idle_s * 1000)
+        self._max_tracks, self._idle_ms = limits.max_tracks, limits.idle_ms
         self._problem: str | None = None
         self._paused_until_s = self._recent_until_s = 0.0
 

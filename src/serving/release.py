@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.catalog import Catalog, Id
 from segue.errors import InputError
-from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
+from segue.picking.picker import LISTS, ArtistTracks, check_picking, distinct, new_rows
 from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.recommendations import Recommendations, lists_of
@@ -244,7 +244,7 @@ class Release:
             self._ids = (arrays["track_ids_text"], arrays["track_ids_ends"]) if "track_keys" in arrays else None
             self.artist_of: Int32[np.ndarray, N] = arrays["artist_of"]
             self.artists = ArtistTracks(self.artist_of, arrays["by_artist"], arrays["artist_ends"])
-            self.top_tracks: Int32[np.ndarray, P] = arrays["top_tracks"]
+            self.top_tracks: Int32[np.ndarray, P] = distinct(arrays["top_tracks"])
             self._titles = arrays["titles_text"], arrays["titles_ends"]
             self._artist_names = arrays["artists_text"], arrays["artists_ends"]
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {

@@ -83,7 +83,7 @@ class MappedSessions:
 
     def __init__(self, path: Path, settings: SessionSettings) -> None:
         max_tracks = self._max_tracks = settings.max_tracks
-        self._num_buckets, self._idle_ms = -(-settings.capacity // _WAYS), int(settings.idle_s * 1000)
+        self._num_buckets, self._idle_ms = -(-settings.capacity // _WAYS), settings.idle_ms
         self._num_words = _TRACKS + max_tracks + -(-max_tracks // 2)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         size = _HEAD_BYTES + self._num_buckets * _WAYS * self._num_words * _WORD

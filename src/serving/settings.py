@@ -64,6 +64,11 @@ class SessionSettings:
     ] = 128
     idle_s: Annotated[float, Setting("seconds without a request after which a session has ended", above=0)] = 1800.0
 
+    @property
+    def idle_ms(self) -> int:
+        """The same in milliseconds."""
+        return int(self.idle_s * 1000)
+
 
 @settings("log")
 @dataclass(frozen=True, kw_only=True)

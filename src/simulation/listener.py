@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 from scipy.special import expit
 
+from segue.picking.places import uniform_place
 from segue.simulation.world import World
 
 Draws = Float64[np.ndarray, "S"]  # uniform in [0, 1)
@@ -92,9 +93,9 @@ def start(world: World, users: Int64[np.ndarray, "S"], interest_draws: Draws, fi
     """
     people = world.listeners
     num_interests = (people.interests.take(users, axis=0) >= 0).sum(1)
-    interests = people.interests[users, (interest_draws * num_interests).astype(np.int64)]
+    interests = people.interests[users, uniform_place(interest_draws, num_interests)]
     number_of, neighbours = world.interest_neighbours
-    first = neighbours[number_of.take(interests), (first_draws * people.num_neighbours.take(users)).astype(np.int64)]
+    first = neighbours[number_of.take(interests), uniform_place(first_draws, people.num_neighbours.take(users))]
     return Crowd(
         place=np.arange(len(users)),
         users=users,

@@ -20,7 +20,7 @@ from jaxtyping import Float64, Int, Int64
 from segue.assignment import treatments
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.places import PICKS, at
+from segue.picking.places import PICKS, at, uniform_place
 from segue.picking.session_search import SessionSearch
 from segue.runs.atomic import write_record
 from segue.runs.session_vectors import SessionVectors
@@ -125,7 +125,7 @@ class ListeningTest:
             boredom_draws, draws, spare_draws = self._draws(step, numbers[crowd.place])
             tracks = recommend(crowd, draws)
             is_missing = tracks < 0
-            tracks = np.where(is_missing, (spare_draws * len(catalog)).astype(np.int64), tracks)
+            tracks = np.where(is_missing, uniform_place(spare_draws, len(catalog)), tracks)
             is_covered[tracks] = True
             fallbacks += int(is_missing.sum())
             num_tracks += len(tracks)
@@ -192,8 +192,8 @@ def references(world: World, *, hits: NumHits, neighbours: NumNearest) -> Mappin
     """
     num_tracks, top, near = len(world.catalog), world.top_tracks[:hits], NearestTracks(world.embeddings, neighbours)
     return {
-        "random": lambda crowd, draws: (draws * num_tracks).astype(np.int64),  # noqa: ARG005
-        "popular": lambda crowd, draws: np.asarray(top[(draws * len(top)).astype(np.int64)]),  # noqa: ARG005
+        "random": lambda crowd, draws: uniform_place(draws, num_tracks),  # noqa: ARG005
+        "popular": lambda crowd, draws: top[uniform_place(draws, len(top))],  # noqa: ARG005
         "true_neighbours": uniformly(lambda crowd: near.of(crowd.current)),
     }
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, most_played
 from segue.errors import InputError
 from segue.settings import Setting, settings
 from segue.simulation.generated_attributes import TrackAttributes
@@ -210,7 +210,7 @@ def generate(
         catalog=Catalog.from_columns(
             range(num_tracks), titles, [names[row] for row in artist_of.tolist()], source="the generated catalogue"
         ),
-        top_tracks=np.argsort(-popularity, kind="stable"),
+        top_tracks=most_played(popularity),
         embeddings=embeddings,
         listeners=_population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),
         attributes=attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed)

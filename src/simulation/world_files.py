@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from segue.catalog import Catalog, Id, id_problem
+from segue.catalog import Catalog, Id, id_problem, most_played
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import (
@@ -105,7 +105,7 @@ def read_world(
             catalog.artist_of, artist_fame=standardised(np.log1p(of_artists)), rng=np.random.default_rng(seed)
         )
     top_file, attributes = folder / "top_tracks.json", read_columns(folder / "tracks.json", NAMES, catalog)
-    top_tracks = read_top_tracks(top_file, catalog) if top_file.exists() else np.argsort(-loved, kind="stable")
+    top_tracks = read_top_tracks(top_file, catalog) if top_file.exists() else most_played(loved)
     return World(
         catalog=catalog, top_tracks=top_tracks, embeddings=embeddings, listeners=listeners, attributes=attributes
     )

@@ -10,6 +10,7 @@ occupy, therefore a rank may end in ½.
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -117,15 +118,27 @@ def reciprocal_rank(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]
     return 1 / ranks
 
 
-ACCURACY: Mapping[str, Callable[[Float64[np.ndarray, "Q"]], Float64[np.ndarray, "Q"]]] = {
-    "recall_at_1": partial(recall_at, k=1),
-    "recall_at_10": partial(recall_at, k=10),
-    "recall_at_50": partial(recall_at, k=50),
-    "ndcg_at_10": partial(ndcg_at, k=10),
-    "mrr": reciprocal_rank,
+class Metric(NamedTuple):
+    """An accuracy metric. Higher is better.
+
+    Attributes:
+        of: from the ranks to a value of each query, in [0, 1].
+        meaning: of the mean of these values, in a few words, for the table of a run.
+    """
+
+    of: Callable[[Float64[np.ndarray, "Q"]], Float64[np.ndarray, "Q"]]
+    meaning: str
+
+
+ACCURACY: Mapping[str, Metric] = {
+    "recall_at_1": Metric(partial(recall_at, k=1), "next in the top 1"),
+    "recall_at_10": Metric(partial(recall_at, k=10), "next in the top 10"),
+    "recall_at_50": Metric(partial(recall_at, k=50), "next in the top 50"),
+    "ndcg_at_10": Metric(partial(ndcg_at, k=10), "gain in the top 10"),
+    "mrr": Metric(reciprocal_rank, "mean of 1 / rank"),
 }
-"""The accuracy metrics, by their names in MLflow: from the ranks to a value of each query, in [0, 1]. Higher is
-better. They are logged in validation and in test, with floors and intervals; set-ups are tested on them."""
+"""The accuracy metrics, by their names in MLflow. They are logged in validation and in test, with floors and intervals;
+set-ups are tested on them."""
 
 
 def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
@@ -137,7 +150,7 @@ def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
     Returns:
         One line for each query and one column for each metric of ACCURACY.
     """
-    return pd.DataFrame({name: metric(ranks) for name, metric in ACCURACY.items()})
+    return pd.DataFrame({name: metric.of(ranks) for name, metric in ACCURACY.items()})
 
 
 def half_widths(per_query: pd.DataFrame, session: Int64[np.ndarray, "Q"]) -> dict[str, float]:

@@ -6,7 +6,7 @@ P pairs, S sessions, E events, L listeners.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int, Int64
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.pair_rules import PairRules
@@ -23,8 +23,7 @@ class Pairs:
         previous: row of the previous track.
         following: row of the next track.
         played_ratio: share of `following` that was played, in [0, 1]; NaN where the source does not report it.
-        last: number of the event that is the newest before `following`: with `pairing=window` that of `previous`,
-            otherwise the one directly before.
+        last: number of the event that is the newest before `following`; see `newest_before`.
         length: number of events of the session up to `last`, with it. With `split=pair` these events may occur in pairs
             of other splits, because what was heard before a track is known when it is chosen.
     """
@@ -110,7 +109,7 @@ def make_pairs(sessions: Sessions, rules: PairRules) -> Pairs:
     listens = sessions.listens
     previous, following = paired_events(sessions.place, rules)
     session = listens.session[following]
-    last = previous if rules.pairing == "window" else following - 1
+    last = newest_before(following, previous, rules.pairing)
     return Pairs(
         session=session,
         listener=sessions.listener[session],
@@ -135,3 +134,17 @@ def paired_events(place: Int64[np.ndarray, "E"], rules: PairRules) -> tuple[Int6
     num = rules.num_pairs(place)
     following = np.repeat(np.arange(len(place)), num)
     return following - np.repeat(num.cumsum(), num) + np.arange(len(following)), following
+
+
+def newest_before(
+    following: Int[np.ndarray, "P"], previous: Int[np.ndarray, "P"], pairing: str
+) -> Int[np.ndarray, "P"]:
+    """The newest event that is heard before the next track: that of `previous` with `pairing=window`, otherwise the one
+    directly before.
+
+    Args:
+        following: number of the event of the next track, or its place in the session.
+        previous: the same of the previous track.
+        pairing: one of `PAIRINGS`.
+    """
+    return previous if pairing == "window" else following - 1

@@ -18,7 +18,9 @@ _SHORT = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an er
 _LONG = "DECIMAL(22, 3)"  # for ids above 10¹⁵; arithmetic with its 128 bits is ten times as slow
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _YES, _NO = "('true', 't', '1', 'yes', 'y', '1.0')", "('false', 'f', '0', 'no', 'n', '0.0')"
-_NOTHING = "CAST(NULL AS VARCHAR)"
+_NO_TEXT, _NO_NUMBER, _NO_SHARE = (f"CAST(NULL AS {type_})" for type_ in ("VARCHAR", "BIGINT", "FLOAT"))
+CONSTANTS = ("FALSE", _NO_TEXT, _NO_NUMBER, _NO_SHARE)
+"""SQL of columns that have no meaning for a source."""
 _NAME_OF_UNIT = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
@@ -48,8 +50,8 @@ class Plan:
     drop: Mapping[str, str | None]
 
 
-def parse_select(plan: Plan) -> str:
-    """SQL SELECT list of a parsed row.
+def parsed_columns(plan: Plan) -> dict[str, str]:
+    """SQL of each column of a parsed row.
 
     Args:
         plan: what is read.
@@ -63,25 +65,34 @@ def parse_select(plan: Plan) -> str:
     reasons = ["WHEN fields IS NULL THEN 'not a JSON object'"] * rows.is_json
     reasons += [f"WHEN {condition} THEN {quoted_text(reason)}" for reason, condition in settings.sql.reject.items()]
     drops = [f"WHEN {condition} THEN {quoted_text(name)}" for name, condition in plan.drop.items()]
-    return f"""
-        {user} AS user, {timestamp} AS timestamp, {track} AS track,
-        {rows.text(mapping["title"]) if "title" in mapping else _NOTHING} AS title,
-        {artist_of(mapping.get("artist"), rows, settings)} AS artist, {share} AS share,
-        {f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else "CAST(NULL AS BIGINT)"} AS session,
-        {f"COALESCE(lower({rows.text(last)}) IN {_YES}, FALSE)" if last else "FALSE"} AS is_last,
-        {_recommendation(plan)} AS recommendation,
-        {_case(drops)} AS dropped,
-        {_case([*reasons, *time_reason, *user_reason, *track_reason, *share_reason])} AS reason"""
+    return {
+        "user": user,
+        "timestamp": timestamp,
+        "track": track,
+        "title": rows.text(mapping["title"]) if "title" in mapping else _NO_TEXT,
+        "artist": artist_of(mapping.get("artist"), rows, settings),
+        "share": share,
+        "session": f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else _NO_NUMBER,
+        "is_last": f"COALESCE({_is_yes(last, rows)}, FALSE)" if last else "FALSE",
+        "recommendation": _recommendation(plan),
+        "dropped": _case(drops),
+        "reason": _case([*reasons, *time_reason, *user_reason, *track_reason, *share_reason]),
+    }
+
+
+def _is_yes(path: str, rows: RawRows) -> str:
+    """SQL of whether a cell says yes, by a truth value or a text; NULL where it is empty."""
+    return rows.cell(path)[0] if rows.type_of(path) == "BOOLEAN" else f"lower({rows.text(path)}) IN {_YES}"
 
 
 def _case(branches: list[str]) -> str:
-    return f"CASE {' '.join(branches)} END" if branches else _NOTHING
+    return f"CASE {' '.join(branches)} END" if branches else _NO_TEXT
 
 
 def artist_of(path: str | None, rows: RawRows, settings: TableSettings) -> str:
     """SQL of the first artist of a row: of a list, of a JSON array, or of a text with a separator."""
     if path is None:
-        return _NOTHING
+        return _NO_TEXT
     text = rows.text(path)
     if rows.is_json:
         is_list = f"{text} LIKE '[%' AND json_valid({text})"
@@ -123,14 +134,14 @@ def _track(plan: Plan) -> tuple[str, list[str]]:
 def _recommendation(plan: Plan) -> str:
     """SQL of the id of the recommended track. What is no id has no row in the catalogue, therefore a cast is enough."""
     if (path := plan.mapping.get("recommendation")) is None:
-        return "CAST(NULL AS BIGINT)"
+        return _NO_NUMBER
     return plan.rows.typed(path, "BIGINT") if plan.track_ids == "whole" else _id(path, plan.rows, plan.track_ids)[0]
 
 
 def _timestamp(plan: Plan) -> tuple[str, list[str]]:
     path, rows = plan.mapping.get("timestamp"), plan.rows
     if path is None:
-        return "CAST(NULL AS BIGINT)", []
+        return _NO_NUMBER, []
     unit = plan.units["timestamp"]
     if rows.type_of(path).startswith(("TIMESTAMP", "DATE")):
         time, rule = f"epoch_ms(CAST({rows.typed(path, 'TIMESTAMPTZ')} AS TIMESTAMPTZ))", "a time"
@@ -160,7 +171,7 @@ def _timestamp(plan: Plan) -> tuple[str, list[str]]:
 
 def _share(plan: Plan) -> tuple[str, list[str]]:
     if plan.share == "none":
-        return "CAST(NULL AS FLOAT)", []
+        return _NO_SHARE, []
     if plan.share == "ratio":
         return _ratio(plan)
     if plan.share == "skipped":

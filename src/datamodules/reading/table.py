@@ -20,7 +20,7 @@ from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.row_sql import Plan, min_seconds_rule, parse_select
+from segue.datamodules.reading.row_sql import CONSTANTS, Plan, min_seconds_rule, parsed_columns
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
@@ -251,15 +251,19 @@ def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations
 
 
 def _parse(plan: Plan, *, has_catalogue: bool) -> None:
-    """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
+    """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position.
+
+    Columns that have one value only are in the view alone.
+    """
     rows, settings = plan.rows, plan.settings
     has_items = settings.sql.each is not None
-    select = parse_select(plan) + attribute_columns(() if has_catalogue else settings.attributes, rows)
     blank = ["has_no_item"] * has_items + ["line IS NULL"] * rows.has_blank_lines or ["FALSE"]
+    columns = {"file": FILE, "is_blank": " OR ".join(blank), **parsed_columns(plan)}
+    constant = [f"{columns.pop(name)} AS {name}" for name, sql in tuple(columns.items()) if sql in CONSTANTS]
+    select = ", ".join(f"{sql} AS {name}" for name, sql in columns.items()) + ", row, place" * has_items
+    attributes = attribute_columns(() if has_catalogue else settings.attributes, rows)
     try:
-        rows.run(f"""CREATE OR REPLACE TABLE parsed AS
-            SELECT {FILE} AS file, {" OR ".join(blank)} AS is_blank {", row, place" if has_items else ""}, {select}
-            FROM ({rows.relation()})""")
+        rows.run(f"CREATE OR REPLACE TABLE parsed AS SELECT {select} {attributes} FROM ({rows.relation()})")
     except InputError as error:
         if settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
@@ -267,7 +271,9 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     sign = "-" if settings.files.newest_first else ""
     of_items = f"row, {sign}(row * 1048576 + place) AS position, * EXCLUDE (row, place)"
     number = of_items if has_items else f"rowid AS row, {sign}rowid AS position, *"
-    rows.database.execute(f"CREATE OR REPLACE VIEW numbered AS SELECT {number} FROM parsed WHERE NOT is_blank")
+    rows.database.execute(f"""
+        CREATE OR REPLACE VIEW numbered AS
+        SELECT {", ".join([number, *constant])} FROM parsed {"WHERE NOT is_blank" if "is_blank" in columns else ""}""")
 
 
 def _has_wrong_encoding(plan: Plan) -> bool:
@@ -284,7 +290,7 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
     database, has_items = rows.database, settings.sql.each is not None
     if tracks is None:
         tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
-    elif settings.catalogue is not None and settings.catalogue.unknown == "add":
+    elif settings.catalogue.unknown == "add":
         add_unknown(database)
     _validate(plan, tracks)
     found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
@@ -354,7 +360,7 @@ def _validate(plan: Plan, tracks: Tracks) -> None:
 
 def _name_users(database: Database) -> np.ndarray | None:
     """Number the users whose ids are text, in the order of the ids; None if all ids are whole numbers."""
-    kind = dict(row[:2] for row in database.execute("DESCRIBE parsed").fetchall())["user"]
+    kind = dict(row[:2] for row in database.execute("DESCRIBE numbered").fetchall())["user"]
     if kind != "VARCHAR" or are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
         return None
     database.execute("""CREATE OR REPLACE TABLE users AS
@@ -370,8 +376,9 @@ def _make_view(database: Database, *, has_recommendations: bool, has_names: bool
     recommendation = ", r.row AS recommendation" * has_recommendations
     join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
+    # a valid event has a track; with this condition DuckDB joins the catalogue by an inner join, which is faster
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS
         SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio,
                v.session AS source_session, v.is_last {recommendation}
-        FROM validated v {join} WHERE v.reason IS NULL {is_lost}""")
+        FROM validated v {join} WHERE v.reason IS NULL AND v.track IS NOT NULL {is_lost}""")

@@ -63,7 +63,7 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
         InputError: the file is missing or damaged, or a column is missing.
     """
     given = settings.catalogue
-    if given is None:
+    if given.file is None:
         return None
     patterns = [given.file] if isinstance(given.file, str) else given.file
     if not in_folder(folder, given, patterns):

@@ -16,7 +16,7 @@ from filelock import FileLock
 from jaxtyping import Bool, Int8
 
 from segue.catalog import Listens
-from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.pairs.pairs import Pairs, newest_before
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.shards.manifest import Manifest, check_digest
 from segue.datamodules.shards.session_files import column_file, kind_of, map_column
@@ -136,7 +136,7 @@ def _tables_of(
     session, position, split = rows["session"], rows["position"].astype(np.int64), rows["split"]
     is_event = (np.diff(session, prepend=before[0]) != 0) | (np.diff(position, prepend=before[1]) != 0)
     start = num_events + is_event.cumsum() - 1 - position
-    near = rows["previous_position"] if manifest.pairing == "window" else position - 1
+    near = newest_before(position, rows["previous_position"], manifest.pairing)
     events = {**rows, "track": rows["following"], "place": position}
     is_pair, pairs = rows["previous"] >= 0, {**rows, "last": start + near, "length": near + 1}
     tables: dict[str, tuple[Mapping[str, np.ndarray], Bool[np.ndarray, R]]] = {

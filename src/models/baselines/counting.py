@@ -15,7 +15,8 @@ from scipy.sparse import csr_array
 from segue.attributes import Values
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
-from segue.models.retrieval.sparse import best_of_lines, no_scores
+from segue.models.retrieval.sparse import no_scores
+from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
 
 NumNeighbours = Annotated[int, Setting("number of best candidates that are kept for each track", least=1)]

@@ -113,7 +113,7 @@ class _Factorised(Counter):
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
-        build: builds what learns them.
+        build: builds what learns them, given `num_threads`.
         artist_weight: as for every baseline.
         num_neighbours: number of best candidates that are kept for each track.
         similarity: `cosine` or `inner`.
@@ -123,7 +123,7 @@ class _Factorised(Counter):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        build: Callable[[], Any],
+        build: Callable[..., Any],
         artist_weight: float,
         num_neighbours: int,
         similarity: str,
@@ -143,7 +143,7 @@ class _Factorised(Counter):
         from threadpoolctl import threadpool_limits  # a dependency of implicit
 
         with threadpool_limits(1, "blas"):  # implicit recommends it
-            model = self._build()
+            model = self._build(num_threads=1)  # with more, the same seed gives different vectors
             model.fit(csr_matrix(played[sessions][:, rows].astype(np.float32)), show_progress=False)
         vectors = np.asarray(model.item_factors, np.float32)
         if self._similarity == "cosine":
@@ -188,7 +188,6 @@ class Als(_Factorised):
             alpha=confidence,
             iterations=epochs,
             random_state=seed,
-            num_threads=1,  # with more, the same seed gives different vectors
         )
         super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity)
 
@@ -230,7 +229,6 @@ class Bpr(_Factorised):
             regularization=regularization,
             iterations=epochs,
             random_state=seed,
-            num_threads=1,  # with more, the same seed gives different vectors
         )
         super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity, least_played)
 

@@ -17,7 +17,8 @@ from scipy.sparse import csr_array, diags_array
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.baselines.counting import Counter, LeastPlayed, of_artists, played_enough
-from segue.models.retrieval.sparse import best_of_lines, largest_positive, no_scores
+from segue.models.retrieval.sparse import largest_positive, no_scores
+from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
 
 _Places = Int64[np.ndarray, "P"]

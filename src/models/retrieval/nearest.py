@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from segue.catalog import most_played
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
 from segue.models.retrieval.ranks import TIE, refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
@@ -73,7 +74,7 @@ def lists_of_vectors(
         queries, items = queries.cpu(), items.cpu()
     refuse_non_finite(queries, items)
     # Candidates are sorted in the order that decides ties: a lower place wins.
-    order = torch.from_numpy(np.lexsort((np.arange(len(items)), -plays))).to(items.device)
+    order = torch.from_numpy(most_played(plays)).to(items.device)
     # Unknown tracks share the vector of their artist: each distinct query is searched once. One more candidate is
     # searched because the query itself may be among them.
     distinct, of_distinct = _distinct_lines(queries[query_rows.to(queries.device)])

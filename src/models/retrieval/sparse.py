@@ -13,8 +13,9 @@ from jaxtyping import Float, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from segue.catalog import most_played
 from segue.models.retrieval.lists import ListBlock, ListSearch
-from segue.runs.recommendations import check_k
+from segue.runs.recommendations import best_of_lines, check_k
 
 _MAX_SCORES = 1 << 25
 """Scores in memory at once."""
@@ -41,7 +42,7 @@ def sparse_lists(
         InputError: `k` is not in [1, N-1].
     """
     check_k(k, len(plays))
-    by_plays = np.lexsort((np.arange(len(plays)), -plays))
+    by_plays = most_played(plays)
     place = np.argsort(by_plays)
 
     def search(number: int) -> ListBlock:
@@ -61,21 +62,6 @@ def sparse_lists(
         return ListBlock(places, candidate[best].reshape(-1, k), score[best].reshape(-1, k))
 
     return ListSearch(num_queries=len(query_rows), k=k, num_blocks=-(-len(query_rows) // block), block=search)
-
-
-def best_of_lines(line: Int64[np.ndarray, "E"], num_kept: int, *values: np.ndarray) -> Int64[np.ndarray, "_"]:
-    """Find the best entries of each line, best first.
-
-    Args:
-        line: number of the line of each entry.
-        num_kept: largest number of entries that are kept of a line.
-        values: of each entry, the higher the better; the later ones decide between equal ones.
-
-    Returns:
-        Places of the kept entries, line by line.
-    """
-    order = np.lexsort((*(-one for one in reversed(values)), line))
-    return order[np.arange(len(line)) - np.searchsorted(line[order], line[order]) < num_kept]
 
 
 def largest_positive(

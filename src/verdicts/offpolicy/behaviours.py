@@ -11,7 +11,17 @@ from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.picker import LISTS, NUM_POPULAR, POLICIES, ArtistTracks, Choices, Picker, check_picking, new_rows
+from segue.picking.picker import (
+    LISTS,
+    NUM_POPULAR,
+    POLICIES,
+    ArtistTracks,
+    Choices,
+    Picker,
+    check_picking,
+    distinct,
+    new_rows,
+)
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
@@ -166,7 +176,7 @@ class LogFolder:
         return cls(
             logs=logs,
             catalog=catalog,
-            popular=_distinct(popular),
+            popular=distinct(popular),
             releases={str(version): path for version, path in files.items() if version},
             is_served=bool(served),
         )
@@ -229,7 +239,7 @@ class LogFolder:
             known = Recommendations(rows=of_lists, scores=np.full(of_lists.shape, np.nan, np.float32), users=users)
         new = _array(folder / f"new_{arm}.npy")
         explored = None if new is None else np.sort(rows[new])
-        return self._make(given, known, popular=_distinct(_popular_of(folder, rows)), new=explored, with_fallbacks=True)
+        return self._make(given, known, popular=distinct(_popular_of(folder, rows)), new=explored, with_fallbacks=True)
 
     def _make(
         self,
@@ -271,11 +281,6 @@ def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:
 
 def _popular_of(release: Path, rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows[np.load(release / "top_tracks.npy", allow_pickle=False)])
-
-
-def _distinct(rows: np.ndarray) -> np.ndarray:
-    """Each row once, in the order of the first; −1, a track that the catalogue does not have, is left out."""
-    return np.array([row for row in dict.fromkeys(rows.tolist()) if row >= 0], np.int64)
 
 
 def _json(path: Path) -> dict[str, Any]:

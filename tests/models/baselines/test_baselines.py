@@ -313,8 +313,8 @@ def fitted_by(baseline: Any) -> list[Any]:
     fitted: list[Any] = []
     build = baseline._build
 
-    def recording_build() -> Any:
-        fitted.append(build())
+    def recording_build(num_threads: int) -> Any:
+        fitted.append(build(num_threads=num_threads))
         return fitted[0]
 
     baseline._build = recording_build
