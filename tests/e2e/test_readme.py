@@ -1,17 +1,19 @@
-"""Every command of README.md and of docs/tutorial.md runs, in a small world.
+"""Every command of README.md, docs/tutorial.md and docs/your_ids.md runs, in a small world.
 
 A command runs as it is printed, with three changes: `small` appends words that make the world, the traffic and the
 training small; `FEWER` shortens sweeps, which run one job after another; a service gets a free port. The commands of
-the tutorial run in their order, in one folder. A command of the README that the tutorial has too, perhaps with a folder
+a tutorial run in their order, in one folder. A command of the README that the tutorial has too, perhaps with a folder
 and a number of sessions, does not run again. Placeholders of the README are replaced by a model and logs of a small
 world.
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,7 +65,7 @@ def small(verb: str, words: list[str]) -> tuple[str, ...]:
         model = () if "-m" in words else ("callbacks.lineage.model=false",)  # the best of a sweep is registered
         return *world, *model, "callbacks.plots=null", "trainer.max_epochs=1", "callbacks.export.k=10"
     if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):
-        return *WORLD, "sessions=200"
+        return *(() if "world=catalogue" in words else WORLD), "sessions=200"
     return ()
 
 
@@ -74,6 +76,10 @@ def run(line: str, cwd: Path) -> None:
         shutil.copy(ROOT / PLAYS, cwd / PLAYS)
     for many, few in FEWER.items():
         line = line.replace(many, few)
+    if line.startswith("python -m "):
+        command, env = [sys.executable, *shlex.split(line)[1:]], {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=cwd, env=env, check=True, timeout=PATIENCE_S)
+        return
     if not line.startswith("python "):
         subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=cwd, check=True, timeout=PATIENCE_S)
         return
@@ -139,22 +145,7 @@ def services() -> Iterator[ExitStack]:
 
 
 def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> None:
-    binary("curl")
-    service: Running | None = None
-    for line in TUTORIAL:
-        if line.startswith(("make ", ". .venv")):
-            continue
-        if line.startswith("python serve.py load"):
-            serve(tmp_path, *shlex.split(line)[2:])
-            continue
-        if line.startswith("python serve.py"):
-            [folder] = re.findall(r" hydra\.run\.dir=(\S+)", line)
-            words = [word for word in shlex.split(line)[2:] if not word.startswith("hydra.run.dir=")]
-            service = services.enter_context(serving(tmp_path, *words, run=folder))
-            continue
-        assert service is not None or PORT not in line, f"no service is running yet: {line}"
-        run(line if service is None else line.replace(PORT, f":{service.port}"), tmp_path)
-    assert service is not None
+    service = walk(TUTORIAL, tmp_path, services)
     played, learned = (tmp_path / "outputs" / name for name in ("from_service", "second"))
     heard = [json.loads(text) for text in (played / "logs/day-1/data.json").read_text().splitlines()]
     by_curl = 2
@@ -162,6 +153,27 @@ def test_the_tutorial_runs_in_its_order(tmp_path: Path, services: ExitStack) -> 
     wait_until(lambda: "NEXT" in str(service.ask("GET", "/experiments").body), "the next experiment")
     assert {"recommendations.jsonl", "metrics.json"} <= {path.name for path in learned.iterdir()}
     assert len(list(tmp_path.glob("outputs/five/*/metrics.json"))) == 2 * 2
+
+
+def walk(page: list[str], cwd: Path, services: ExitStack) -> Running:
+    """Run the commands of a page in their order, in one folder; the service that they start goes on."""
+    binary("curl")
+    service: Running | None = None
+    for line in page:
+        if line.startswith(("make ", ". .venv")):
+            continue
+        if line.startswith(("python serve.py load", "python serve.py rollback")):
+            serve(cwd, *shlex.split(line)[2:])
+            continue
+        if line.startswith("python serve.py"):
+            [folder] = re.findall(r" hydra\.run\.dir=(\S+)", line)
+            words = [word for word in shlex.split(line)[2:] if not word.startswith("hydra.run.dir=")]
+            service = services.enter_context(serving(cwd, *words, run=folder))
+            continue
+        assert service is not None or PORT not in line, f"no service is running yet: {line}"
+        run(line if service is None else line.replace(PORT, f":{service.port}"), cwd)
+    assert service is not None
+    return service
 
 
 def test_the_example_is_of_the_kind_that_its_script_writes(tmp_path: Path) -> None:
