@@ -1,7 +1,7 @@
 """Ids of tracks that the source merged: a file of lines `old,new`, and what it does to the rows that are read."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,28 +60,33 @@ def _last(old: str, aliases: dict[str, str], path: Path) -> str:
     return id
 
 
-def replace_ids(database: Database, aliases: Mapping[str, str], table: str, column: str, *, more: str = "") -> int:
+def replace_ids(
+    database: Database,
+    aliases: Mapping[str, str],
+    table: str,
+    column: str,
+    *,
+    key: Callable[[str], str] = str,
+    more: str = "",
+) -> int:
     """Replace the ids of before in a column of a table.
 
     Args:
         database: has the table.
-        aliases: id of today for each id of before; whole numbers if the column has these.
+        aliases: id of today for each id of before.
         table: its name.
         column: the column.
-        more: SQL of further assignments for the same rows.
+        key: from the SQL of an id to that of what the column has for it.
+        more: SQL of further assignments for the same rows, in which `new` is the id of today.
 
     Returns:
         The number of rows that were changed.
     """
-    [(kind,)] = database.execute(
-        f"SELECT data_type FROM duckdb_columns() WHERE table_name = '{table}' AND column_name = '{column}'"
-    ).fetchall()
     database.register(
         "pairs_of_ids", {"old": np.array([*aliases], object), "new": np.array([*aliases.values()], object)}
     )
     [(changed,)] = database.execute(f"""
-        UPDATE {table} SET {column} = a.new {more}
-        FROM (SELECT CAST(old AS {kind}) AS old, CAST(new AS {kind}) AS new FROM pairs_of_ids) a
-        WHERE {table}.{column} = a.old""").fetchall()
+        UPDATE {table} SET {column} = {key("new")} {more}
+        FROM pairs_of_ids WHERE {table}.{column} = {key("old")}""").fetchall()
     database.unregister("pairs_of_ids")
     return int(changed)

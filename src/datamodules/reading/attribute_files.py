@@ -117,11 +117,11 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
     with duckdb.connect() as database:
         rows = open_rows(database, find_files(str(path), lines, patterns=(), unpacked=path), lines)
         derived = derived_in_sql(rows.shown("title"), rows.shown("artist"))
-        columns = f"COALESCE({rows.shown('track')}, {derived}) AS track {attribute_columns(of_run, rows)}"
+        columns = f"COALESCE({rows.shown('track')}, {derived}) AS track_id {attribute_columns(of_run, rows)}"
         database.register("ids", {"row": np.arange(len(ids)), "track": np.array([*map(str, ids)], object)})
         rows.run(f"""CREATE TABLE catalogue AS
-            SELECT ids.row, c.* FROM ids JOIN (SELECT {columns} FROM ({rows.relation()})) c
-            ON c.track = CAST(ids.track AS VARCHAR)""")
+            SELECT ids.row, CAST(NULL AS BIGINT) AS track, c.*
+            FROM ids JOIN (SELECT {columns} FROM ({rows.relation()})) c ON c.track_id = CAST(ids.track AS VARCHAR)""")
         of_run = [replace(one, most_shared=1.0) for one in of_run]
         return read_attributes(database, of_run, path.parent, source=str(path))
 
@@ -166,7 +166,7 @@ def _join(database: Database, one: AttributeSettings, path: Path, *, has_ids: bo
             f"{path} has {num_entries:,} entries and the catalogue {num_tracks:,} tracks; without ids entry n is "
             f"that of track n: give {one.group}.track=<column of the ids>, or {one.group}.ids=<file> for .npy"
         )
-    is_same = "a.track = CAST(c.track AS VARCHAR)" if has_ids else "a.place = c.row"
+    is_same = "a.track = COALESCE(c.track_id, CAST(c.track AS VARCHAR))" if has_ids else "a.place = c.row"
     database.execute(
         f"CREATE OR REPLACE TABLE joined AS SELECT c.row, a.* FROM catalogue c LEFT JOIN attribute a ON {is_same}"
     )

@@ -1,8 +1,9 @@
 """From the rows of files to parsed rows: the SQL that reads the roles of each row, and says why a row is rejected.
 
-A parsed row has the columns `file`, `user`, `timestamp` (ms), `track` (its key), `title`, `artist`, `share`, `session`,
-`is_last`, `recommendation`, `dropped` (name of the rule that leaves it out) and `reason` (why it is rejected); those
-without a meaning for a source are NULL. `row` and `place` are there if a row has several events, `is_blank` for text.
+A parsed row has the columns `file`, `user` and `track` (numbers), `user_id` and `track_id` (the texts for which these
+stand, NULL where the ids are the numbers), `timestamp` (ms), `title`, `artist`, `share`, `session`, `is_last`,
+`recommendation`, `dropped` (name of the rule that leaves it out) and `reason` (why it is rejected); those without a
+meaning for a source are NULL. `row` and `place` are there if a row has several events, `is_blank` for text.
 """
 
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ _SHORT = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an er
 _LONG = "DECIMAL(22, 3)"  # for ids above 10¹⁵; arithmetic with its 128 bits is ten times as slow
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _YES, _NO = "('true', 't', '1', 'yes', 'y', '1.0')", "('false', 'f', '0', 'no', 'n', '0.0')"
-_NO_TEXT, _NO_NUMBER, _NO_SHARE = (f"CAST(NULL AS {type_})" for type_ in ("VARCHAR", "BIGINT", "FLOAT"))
-CONSTANTS = ("FALSE", _NO_TEXT, _NO_NUMBER, _NO_SHARE)
+NO_TEXT, _NO_NUMBER, _NO_SHARE = (f"CAST(NULL AS {type_})" for type_ in ("VARCHAR", "BIGINT", "FLOAT"))
+CONSTANTS = ("FALSE", NO_TEXT, _NO_NUMBER, _NO_SHARE)
 """SQL of columns that have no meaning for a source."""
 _NAME_OF_UNIT = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
@@ -60,8 +61,8 @@ def parsed_columns(plan: Plan) -> dict[str, str]:
         plan: what is read.
     """
     rows, settings, mapping = plan.rows, plan.settings, plan.mapping
-    user, user_reason = _id(mapping.get("user") or mapping.get("session"), rows, settings.ids)
-    track, track_reason = _track(plan)
+    user, user_id, user_reason = _id(mapping.get("user") or mapping.get("session"), rows, settings.ids)
+    track, track_id, track_reason = _track(plan)
     timestamp, time_reason = _timestamp(plan)
     share, share_reason = _share(plan)
     session, last = mapping.get("session"), mapping.get("last")
@@ -70,9 +71,11 @@ def parsed_columns(plan: Plan) -> dict[str, str]:
     drops = [f"WHEN {condition} THEN {quoted_text(name)}" for name, condition in plan.drop.items()]
     return {
         "user": user,
+        "user_id": user_id,
         "timestamp": timestamp,
         "track": track,
-        "title": rows.text(mapping["title"]) if "title" in mapping else _NO_TEXT,
+        "track_id": track_id,
+        "title": rows.text(mapping["title"]) if "title" in mapping else NO_TEXT,
         "artist": artist_of(mapping.get("artist"), rows, settings),
         "share": share,
         "session": f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else _NO_NUMBER,
@@ -89,13 +92,13 @@ def _is_yes(path: str, rows: RawRows) -> str:
 
 
 def _case(branches: list[str]) -> str:
-    return f"CASE {' '.join(branches)} END" if branches else _NO_TEXT
+    return f"CASE {' '.join(branches)} END" if branches else NO_TEXT
 
 
 def artist_of(path: str | None, rows: RawRows, settings: TableSettings) -> str:
     """SQL of the first artist of a row: of a list, of a JSON array, or of a text with a separator."""
     if path is None:
-        return _NO_TEXT
+        return NO_TEXT
     text = rows.text(path)
     if rows.is_json:
         is_list = f"{text} LIKE '[%' AND json_valid({text})"
@@ -115,17 +118,31 @@ def whole(path: str, rows: RawRows) -> str:
                     WHEN {short} IS NULL AND TRY_CAST({long} AS BIGINT) = {long} THEN TRY_CAST({long} AS BIGINT) END"""
 
 
-def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, list[str]]:
-    """SQL of an id, and when it is a reason to reject the row. Without a column, every row has the id 0."""
+def key_of_text(text: str) -> str:
+    """SQL of the number that stands for an id that is a text while a source is read: tables are joined by numbers.
+
+    Args:
+        text: SQL of the id.
+    """
+    return f"CAST(hash({text}) >> 1 AS BIGINT)"
+
+
+def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, str, list[str]]:
+    """SQL of an id, and when it is a reason to reject the row. Without a column, every row has the id 0.
+
+    An id is a number, or the number that stands for a text, and this text.
+    """
     if path is None:
-        return "CAST(0 AS BIGINT)", []
+        return "CAST(0 AS BIGINT)", NO_TEXT, []
     if ids == "whole" or (ids == "auto" and rows.type_of(path) in _INTEGERS):
-        value = whole(path, rows)
-        wrong = {"must be a whole number": f"{value} IS NULL"}
+        number, text = whole(path, rows), NO_TEXT
+        wrong = {"must be a whole number": f"{number} IS NULL"}
     else:
-        value = rows.text(path)
-        wrong = {"is empty": f"{value} IS NULL", **problems_of_text(value)}
-    return value, [f"WHEN {condition} THEN {quoted_text(f'{path} {reason}')}" for reason, condition in wrong.items()]
+        text = rows.text(path)
+        number = key_of_text(text)
+        wrong = {"is empty": f"{text} IS NULL", **problems_of_text(text)}
+    reasons = [f"WHEN {condition} THEN {quoted_text(f'{path} {reason}')}" for reason, condition in wrong.items()]
+    return number, text, reasons
 
 
 def problems_of_text(text: str) -> dict[str, str]:
@@ -140,14 +157,14 @@ def problems_of_text(text: str) -> dict[str, str]:
     }
 
 
-def _track(plan: Plan) -> tuple[str, list[str]]:
-    """SQL of the key of a track: its id, otherwise the hash of title and artist."""
+def _track(plan: Plan) -> tuple[str, str, list[str]]:
+    """SQL of the id of a track; without one, title and artist stand for the track."""
     if path := plan.mapping.get("track"):
         return _id(path, plan.rows, plan.track_ids)
     title = plan.rows.text(plan.mapping["title"])
     artist = artist_of(plan.mapping.get("artist"), plan.rows, plan.settings)
     reason = f"WHEN {title} IS NULL THEN {quoted_text(plan.mapping['title'] + ' is empty')}"
-    return f"CAST(hash({title}, {artist}) >> 1 AS BIGINT)", [reason]
+    return key_of_text(f"{title}, {artist}"), NO_TEXT, [reason]
 
 
 def _recommendation(plan: Plan) -> str:

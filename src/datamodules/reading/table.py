@@ -21,7 +21,7 @@ from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.row_sql import CONSTANTS, Plan, min_seconds_rule, parsed_columns
+from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, key_of_text, min_seconds_rule, parsed_columns
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
@@ -263,7 +263,7 @@ def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations
 
 
 def _parse(plan: Plan, *, has_catalogue: bool) -> None:
-    """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position.
+    """Create the table `parsed` and the view `numbered`.
 
     Columns that have one value only are in the view alone.
     """
@@ -271,8 +271,8 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     has_items = settings.sql.each is not None
     blank = ["has_no_item"] * has_items + ["line IS NULL"] * rows.has_blank_lines or ["FALSE"]
     columns = {"file": FILE, "is_blank": " OR ".join(blank), **parsed_columns(plan)}
-    constant = [f"{columns.pop(name)} AS {name}" for name, sql in tuple(columns.items()) if sql in CONSTANTS]
-    select = ", ".join(f"{sql} AS {name}" for name, sql in columns.items()) + ", row, place" * has_items
+    stored = [f"{sql} AS {name}" for name, sql in columns.items() if sql not in CONSTANTS]
+    select = ", ".join(stored) + ", row, place" * has_items
     attributes = attribute_columns(() if has_catalogue else settings.attributes, rows)
     try:
         rows.run(f"CREATE OR REPLACE TABLE parsed AS SELECT {select} {attributes} FROM ({rows.relation()})")
@@ -280,12 +280,22 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
         if settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
         raise
-    sign = "-" if settings.files.newest_first else ""
-    of_items = f"row, {sign}(row * 1048576 + place) AS position, * EXCLUDE (row, place)"
-    number = of_items if has_items else f"rowid AS row, {sign}rowid AS position, *"
-    rows.database.execute(f"""
+    _number(plan)
+
+
+def _number(plan: Plan) -> None:
+    """Create the view `numbered` of the parsed rows that are not blank, with row, position and all columns."""
+    database, has_items = plan.rows.database, plan.settings.sql.each is not None
+    stored = {name for name, *_ in database.execute("DESCRIBE parsed").fetchall()}
+    sign = "-" if plan.settings.files.newest_first else ""
+    number = f"row, {sign}(row * 1048576 + place)" if has_items else f"rowid AS row, {sign}rowid"
+    roles = {name: sql if sql in CONSTANTS else NO_TEXT for name, sql in parsed_columns(plan).items()}
+    columns = [name if name in stored else f"{sql} AS {name}" for name, sql in roles.items()]
+    others = ", ".join([*(stored & roles.keys()), *(["row", "place"] if has_items else [])])
+    database.execute(f"""
         CREATE OR REPLACE VIEW numbered AS
-        SELECT {", ".join([number, *constant])} FROM parsed {"WHERE NOT is_blank" if "is_blank" in columns else ""}""")
+        SELECT {number} AS position, * EXCLUDE ({others}), {", ".join(columns)}
+        FROM parsed {"WHERE NOT is_blank" if "is_blank" in stored else ""}""")
 
 
 def _has_wrong_encoding(plan: Plan) -> bool:
@@ -319,8 +329,9 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
             f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
             "out; check datamodule.columns, datamodule.policies.min_seconds and datamodule.sql.drop"
         )
-    user_names = _name_users(database)
-    _make_view(database, has_recommendations="recommendation" in plan.mapping, has_names=user_names is not None)
+    user, user_names = _name_users(database)
+    _forget_texts(plan)
+    _make_view(database, user, has_recommendations="recommendation" in plan.mapping)
     dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
     attributes = read_attributes(database, settings.attributes, folder, source=tracks.shown or str(path))
     used = {part for path in plan.mapping.values() for part in (path, path.split(".")[0])}
@@ -353,9 +364,12 @@ def _use_aliases(plan: Plan) -> list[str]:
     """Give the tracks of the parsed rows the ids of today, and say in a line of how many."""
     if not plan.aliases:
         return []
-    changed = replace_ids(plan.rows.database, plan.aliases, "parsed", "track")
+    database = plan.rows.database
+    has_texts = _has_column(database, "track_id")
+    key, more = (key_of_text, ", track_id = new") if has_texts else ("CAST({} AS BIGINT)".format, "")
+    changed = replace_ids(database, plan.aliases, "parsed", "track", key=key, more=more)
     if "recommendation" in plan.mapping:
-        replace_ids(plan.rows.database, plan.aliases, "parsed", "recommendation")
+        replace_ids(database, plan.aliases, "parsed", "recommendation", key=key)
     return [f"aliases      {changed:,} events have a track whose id was replaced ({KEY}={plan.settings.aliases})"]
 
 
@@ -369,7 +383,8 @@ def _validate(plan: Plan, tracks: Tracks) -> None:
     is_above = f"COALESCE(({share}) > 1, FALSE)" if plan.share in ("ratio", "played") else "FALSE"
     is_capped = plan.settings.shares_above_one == "cap"
     kept = share if is_above == "FALSE" else f"CASE WHEN {share} > 1 THEN 1 ELSE {share} END"  # `least` ignores NULL
-    unknown = f"'track ' || n.track || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
+    id = "COALESCE(n.track_id, CAST(n.track AS VARCHAR))"
+    unknown = f"'track ' || {id} || ' is not in {tracks.shown}'" if tracks.shown else "'the track is unknown'"
     plan.rows.database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
         SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
@@ -382,25 +397,42 @@ def _validate(plan: Plan, tracks: Tracks) -> None:
         SELECT row, min(reason) AS reason FROM validated WHERE reason IS NOT NULL GROUP BY row""")
 
 
-def _name_users(database: Database) -> np.ndarray | None:
-    """Number the users whose ids are texts, in the order of the ids; None if all ids are whole numbers."""
-    kind = dict(row[:2] for row in database.execute("DESCRIBE numbered").fetchall())["user"]
-    if kind != "VARCHAR":
-        if not count(database, "SELECT COALESCE(min(user), 0) < 0 FROM numbered"):
-            return None
-    elif are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
-        return None
-    database.execute("""CREATE OR REPLACE TABLE users AS
-        SELECT user, row_number() OVER (ORDER BY user) - 1 AS number
-        FROM (SELECT DISTINCT user FROM numbered WHERE user IS NOT NULL)""")
-    names = database.execute("SELECT user FROM users ORDER BY number").fetchall()
-    return np.array([str(name) for (name,) in names], object)
+def _name_users(database: Database) -> tuple[str, np.ndarray | None]:
+    """Number the users if not all ids are whole numbers from 0, in the order of the ids.
+
+    Returns:
+        SQL of the number of the user of an event, and the id of each; None where the ids are the numbers.
+    """
+    has_texts = _has_column(database, "user_id")
+    if not has_texts and not count(database, "SELECT COALESCE(min(user), 0) < 0 FROM numbered"):
+        return "v.user", None
+    id = "any_value(user_id)" if has_texts else "CAST(user AS VARCHAR)"
+    database.execute(f"""
+        CREATE OR REPLACE TABLE users AS SELECT *, row_number() OVER (ORDER BY id) - 1 AS number
+        FROM (SELECT user, {id} AS id FROM numbered WHERE user IS NOT NULL GROUP BY user) WHERE id IS NOT NULL""")
+    if has_texts and are_whole(database, "SELECT id FROM users"):
+        return "CAST(u.id AS BIGINT)", None
+    names = database.execute("SELECT id FROM users ORDER BY number").fetchall()
+    return "u.number", np.array([name for (name,) in names], object)
 
 
-def _make_view(database: Database, *, has_recommendations: bool, has_names: bool) -> None:
+def _has_column(database: Database, name: str) -> bool:
+    """Whether parsed rows have a column."""
+    return name in {column for column, *_ in database.execute("DESCRIBE parsed").fetchall()}
+
+
+def _forget_texts(plan: Plan) -> None:
+    """Drop the texts of ids from the parsed rows, which need them no more; they are most of their memory."""
+    for name in ("user_id", "track_id"):
+        if _has_column(plan.rows.database, name):
+            plan.rows.database.execute(f"ALTER TABLE parsed DROP COLUMN {name}")
+    _number(plan)
+
+
+def _make_view(database: Database, user: str, *, has_recommendations: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
-    user, join = ("u.number", "LEFT JOIN users u ON v.user = u.user") if has_names else ("CAST(v.user AS BIGINT)", "")
     recommendation = ", r.row AS recommendation" * has_recommendations
+    join = "LEFT JOIN users u ON v.user = u.user" * ("u." in user)
     join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
     # a valid event has a track; with this condition DuckDB joins the catalogue by an inner join, which is faster

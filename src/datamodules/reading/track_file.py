@@ -1,7 +1,7 @@
 """The catalogue of a source: from a file of tracks, or from the events.
 
-N tracks. Both create the table `catalogue` (`row` in 0..N-1, `track` as in parsed rows, `title`, `artist`,
-`duration_ms`, and the texts of attributes).
+N tracks. Both create the table `catalogue` (`row` in 0..N-1, `track` and `track_id` as in parsed rows, `title`,
+`artist`, `duration_ms`, and the texts of attributes).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from segue.datamodules.reading.attribute_files import attribute_columns, column_
 from segue.datamodules.reading.files import find_files, in_folder
 from segue.datamodules.reading.queries import Database, are_whole, count, mixed_ids
 from segue.datamodules.reading.raw_rows import open_rows
-from segue.datamodules.reading.row_sql import artist_of, problems_of_text, whole
+from segue.datamodules.reading.row_sql import artist_of, key_of_text, problems_of_text, whole
 from segue.datamodules.reading.table_settings import AttributeSettings, TableSettings
 from segue.datamodules.reading.units import MS_OF, unit_of_duration
 from segue.errors import InputError
@@ -44,14 +44,15 @@ class Tracks:
         Raises:
             InputError: there is no track, or an id occurs twice.
         """
-        found: dict[str, Any] = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
-        tracks, *names = (found[name].tolist() for name in ("track", "title", "artist"))  # NULL is None
+        columns = "COALESCE(track_id, CAST(track AS VARCHAR)) AS id, title, artist"
+        found: dict[str, Any] = database.execute(f"SELECT {columns} FROM catalogue ORDER BY row").fetchnumpy()
+        tracks, *names = (found[name].tolist() for name in ("id", "title", "artist"))  # NULL is None
         source = self.shown or "the events"
         if self.ids == "none":
             ids: list[Id] = list(map(derived_id, *names))
         else:
             is_whole = self.ids == "whole" and min(map(int, tracks), default=0) >= 0  # -1 is a text
-            ids = list(map(int if is_whole else str, tracks))
+            ids = list(map(int, tracks)) if is_whole else tracks
         return Catalog.from_columns(ids, *names, source=source)
 
 
@@ -122,7 +123,7 @@ def read_track_file(
     if not count(database, "SELECT count(*) FROM track_file"):
         raise InputError(f"{shown} is empty: a catalogue needs at least one track")
     if aliases:
-        more = ", number = TRY_CAST(a.new AS BIGINT), is_merged = TRUE"
+        more = ", number = TRY_CAST(new AS BIGINT), is_merged = TRUE"
         replace_ids(database, aliases, "track_file", "text", more=more)
         database.execute("""
             DELETE FROM track_file WHERE is_merged AND rowid NOT IN (
@@ -142,10 +143,13 @@ def read_track_file(
     remarks = _drop_repeated(database, column, Path(shown).name, refuse=given.repeated == "refuse")
     if ids == "text":
         remarks += remarks_on_ids(database, "SELECT text AS id FROM track_file")
+    columns = "number AS track, CAST(NULL AS VARCHAR) AS track_id"
+    if ids == "text":
+        columns = f"{key_of_text('text')} AS track, text AS track_id"
     database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
         SELECT row_number() OVER (ORDER BY place) - 1 AS row, * EXCLUDE (place)
-        FROM (SELECT {column} AS track, rowid AS place, * EXCLUDE (number, text, is_merged, is_damaged)
+        FROM (SELECT {columns}, rowid AS place, * EXCLUDE (number, text, is_merged, is_damaged)
               FROM track_file);
         DROP TABLE track_file""")
     return Tracks(shown=Path(shown).name, ids=ids, has_durations="duration" in mapping, remarks=remarks)
@@ -198,9 +202,10 @@ def add_unknown(database: Database) -> None:
     """Add the tracks of the events that the file does not have, in the order in which they first occur."""
     database.execute("""
         INSERT INTO catalogue BY NAME
-        SELECT (SELECT count(*) FROM catalogue) + row_number() OVER (ORDER BY first) - 1 AS row, track, title, artist
-        FROM (SELECT track, min(position) AS first, arg_min(title, position) AS title,
-                     arg_min(artist, position) AS artist
+        SELECT (SELECT count(*) FROM catalogue) + row_number() OVER (ORDER BY first) - 1 AS row, track, track_id,
+               title, artist
+        FROM (SELECT track, any_value(track_id) AS track_id, min(position) AS first,
+                     arg_min(title, position) AS title, arg_min(artist, position) AS artist
               FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)
         WHERE track NOT IN (SELECT track FROM catalogue)""")
 
@@ -220,15 +225,15 @@ def tracks_of_events(database: Database, attributes: Sequence[AttributeSettings]
     names = "".join(f", {name}" for name in columns)
     database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
-        SELECT row_number() OVER (ORDER BY first) - 1 AS row, track, title, artist, CAST(NULL AS DOUBLE) AS duration_ms
-               {names}
-        FROM (SELECT track, min(position) AS first,
+        SELECT row_number() OVER (ORDER BY first) - 1 AS row, track, track_id, title, artist,
+               CAST(NULL AS DOUBLE) AS duration_ms {names}
+        FROM (SELECT track, any_value(track_id) AS track_id, min(position) AS first,
                      arg_min(title, position) FILTER (title IS NOT NULL) AS title,
                      arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist {firsts}
               FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)""")
     if not has_ids:
         return Tracks(shown="", ids="none", has_durations=False)
-    ids = "SELECT CAST(track AS VARCHAR) AS id FROM catalogue"
+    ids = "SELECT COALESCE(track_id, CAST(track AS VARCHAR)) AS id FROM catalogue"
     if are_whole(database, ids):
         return Tracks(shown="", ids="whole", has_durations=False)
     return Tracks(shown="", ids="text", has_durations=False, remarks=remarks_on_ids(database, ids))
