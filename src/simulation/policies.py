@@ -552,6 +552,11 @@ def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world
         listed = ", ".join(sorted(known)) or "none"
         raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
     policy: Policy = templates[kind](**settings, world=world)
+    if world.model and policy.description.get("lists") == world.model.lists:
+        raise InputError(
+            f"{where}: {name} is the run whose vectors are the tastes of the listeners of this world, and would be "
+            "measured by itself; choose another arm, or the tastes of another run with world.model=run:<id>"
+        )
     return policy
 
 

@@ -1,8 +1,10 @@
 """A world as files in the formats of botify (2023): `tracks.json`, `users.json`, `top_tracks.json`, `tracks.npy`.
 
-N tracks, D width of the true embeddings.
+A world with the tastes of a model also has `world.json`, which names it. N tracks, D width of the true embeddings.
 """
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +12,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Id, id_problem
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
+from segue.runs.atomic import write_record, write_whole
 from segue.runs.catalog_files import (
-    is_whole,
     read_catalog,
     read_columns,
     read_lines,
@@ -31,11 +32,14 @@ from segue.simulation.world import (
     SESSION_BUDGET,
     Listeners,
     Taste,
+    TasteModel,
     World,
     standardised,
 )
 
-WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
+MODEL_FILE = "world.json"
+"""Name of the file with the fields of the `TasteModel` of a world."""
+WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy", MODEL_FILE)
 """Names of the files of a world."""
 
 # Column of `Listeners` of each key in `users.json`, and its default.
@@ -54,7 +58,7 @@ _KINDS = dict.fromkeys(("bias", "sharpness", "artist_discount"), np.float64)
 
 
 def write_world(world: World, folder: Path) -> None:
-    """Write the four files of a world. Row r of `tracks.npy` is the embedding of line r of `tracks.json`.
+    """Write the files of a world. Row r of `tracks.npy` is the embedding of line r of `tracks.json`.
 
     Args:
         world: the world.
@@ -69,6 +73,8 @@ def write_world(world: World, folder: Path) -> None:
     columns["interests"] = [catalog.track_ids[rows[rows >= 0]].tolist() for rows in listeners.interests]
     lines = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     write_lines(folder / "users.json", lines)
+    if world.model:
+        write_record(asdict(world.model), folder / MODEL_FILE)
 
 
 @settings("world")
@@ -107,8 +113,23 @@ def read_world(
     top_file, attributes = folder / "top_tracks.json", read_columns(folder / "tracks.json", NAMES, catalog)
     top_tracks = read_top_tracks(top_file, catalog) if top_file.exists() else np.argsort(-loved, kind="stable")
     return World(
-        catalog=catalog, top_tracks=top_tracks, embeddings=embeddings, listeners=listeners, attributes=attributes
+        catalog=catalog,
+        top_tracks=top_tracks,
+        embeddings=embeddings,
+        listeners=listeners,
+        attributes=attributes,
+        model=_read_model(folder / MODEL_FILE),
     )
+
+
+def _read_model(path: Path) -> TasteModel | None:
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+        return TasteModel(name=str(record["name"]), lists=str(record["lists"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"cannot read {path}, which names the model of the tastes of this world: {error}") from None
 
 
 @settings()
@@ -122,9 +143,9 @@ def _check_listener(
     session_budget: Annotated[int, Setting("units of boredom of a session", least=1, most=1_000_000)],  # noqa: ARG001
     artist_discount_gamma: Annotated[float, Setting("factor for a repeated artist", least=0, most=1)],  # noqa: ARG001
 ) -> None:
-    if not isinstance(interests, list) or not interests or not all(map(is_whole, interests)):
+    if not isinstance(interests, list) or not interests or any(map(id_problem, interests)):
         raise InputError(f"interests must be a list of at least one track id, got {interests!r}")
-    if not is_whole(user):
+    if isinstance(user, str) or id_problem(user):
         raise InputError(f"user must be a whole number, got {user!r}")
 
 
@@ -152,19 +173,18 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
 
 
 def _interest_rows(
-    interests: list[list[int]], lines: list[str], catalog: Catalog, catalog_path: Path
+    interests: list[list[Id]], lines: list[str], catalog: Catalog, catalog_path: Path
 ) -> Int64[np.ndarray, "U I"]:
     lengths = np.array(list(map(len, interests)))
     is_given = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.zeros(is_given.shape, np.int64)
-    ids[is_given] = np.concatenate([np.array(one, np.int64) for one in interests])
-    rows = catalog.rows_of(ids)
+    rows = np.full(is_given.shape, -1)
+    rows[is_given] = catalog.rows_of([track for of_user in interests for track in of_user])
     if (unknown := is_given & (rows < 0)).any():
         user, place = np.argwhere(unknown)[0]
         raise InputError(
-            f"{lines[user]}: interest {ids[user, place]} is not a track of {catalog_path}; use ids of this file"
+            f"{lines[user]}: interest {interests[user][place]} is not a track of {catalog_path}; use ids of this file"
         )
-    return np.where(is_given, rows, -1)
+    return rows
 
 
 _LARGEST = 1e6  # largest absolute value in an embedding: products of larger numbers would exceed the range of a float
