@@ -20,7 +20,6 @@ from segue.runs.recommender_names import FILES, parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
 from segue.simulation.world import (
-    NUM_NEIGHBOURS,
     NumInterests,
     NumListeners,
     Seed,

@@ -1,4 +1,4 @@
-"""A world for the tracks of a run, with the tastes of a model: what is the run's, what is calibrated, what is refused."""
+"""A world for the tracks of a run, with the tastes of a model."""
 
 import shutil
 from dataclasses import replace
@@ -17,8 +17,8 @@ from segue.simulation.catalogue_world import of_catalogue
 from segue.simulation.policies import Lists, Popular, make_policies
 from segue.simulation.world import World, generate
 from segue.simulation.world_files import WORLD_FILES, read_world, write_world
-from tests.conftest import make_catalog, make_vectors
 from tests.conftest import TASTE as SMALL_TASTE
+from tests.conftest import make_catalog, make_vectors
 
 NUM_TRACKS = 600
 TASTE = replace(SMALL_TASTE, style_dim=6, own_dim=30)
@@ -146,9 +146,7 @@ def test_the_model_of_the_tastes_cannot_be_an_arm(run: Path, tmp_path: Path, *, 
         write_world(world, tmp_path / "world")
         world = read_world(path=str(tmp_path / "world"), taste=None)
     make = partial(make_policies, templates=TEMPLATES, world=world, locate=Path)
-    message = (
-        "arms.T1: .* is the run whose vectors are the tastes of the listeners of this world, and would be measured"
-    )
+    message = "arms.T1: .* is the run whose vectors are the tastes of the listeners of this world"
     for copied in (run, shutil.copytree(run, tmp_path / "copy")):
         with pytest.raises(InputError, match=message):
             make({"C": "popular", "T1": f"{copied}/recommendations.jsonl"})
@@ -185,7 +183,7 @@ def test_a_run_that_cannot_be_a_world_is_refused(run: Path, tmp_path: Path) -> N
         (
             tmp_path / "other" / "tracks.json",
             {"model": str(run)},
-            "track track:0000 is 'Title 0' by 'Artist 0' in this",
+            "track track:0000 is 'Title 0' by 'Artist 0'",
         ),
         (tmp_path / "none", {}, "cannot read recommendations from .*none"),
     ]
@@ -198,7 +196,9 @@ def test_a_run_that_cannot_be_a_world_is_refused(run: Path, tmp_path: Path) -> N
 def test_a_damaged_name_of_the_model_is_rejected(run: Path, tmp_path: Path, text: str) -> None:
     write_world(world_of(run), tmp_path)
     (tmp_path / "world.json").write_text(text)
-    with pytest.raises(InputError, match="cannot read .*world.json, which names the model of the tastes of this world"):
+    with pytest.raises(
+        InputError, match=r"cannot read .*world\.json, which names the model of the tastes of this world"
+    ):
         read_world(path=str(tmp_path), taste=None)
 
 
