@@ -14,7 +14,7 @@ from segue.errors import InputError
 from segue.runs.catalog_files import write_catalog
 from segue.runs.recommendations import Recommendations
 from segue.simulation.catalogue_world import of_catalogue
-from segue.simulation.policies import Lists, Popular, make_policies
+from segue.simulation.policies import Lists, Popular, RemoteService, hints, make_policies
 from segue.simulation.world import World, generate
 from segue.simulation.world_files import WORLD_FILES, read_world, write_world
 from tests.conftest import TASTE as SMALL_TASTE
@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def world_of(tracks: Path | str | None, **settings: Any) -> World:
-    given = {"num_listeners": 200, "taste": TASTE, "locate": Path} | settings
+    given = {"num_listeners": 200, "model_share": 0.5, "taste": TASTE, "locate": Path} | settings
     return of_catalogue(tracks=None if tracks is None else str(tracks), **given)
 
 
@@ -118,12 +118,35 @@ def test_near_vectors_of_the_model_are_near_tastes(tmp_path: Path) -> None:
     catalog = catalog_of()
     vectors = np.random.default_rng(5).normal(size=(NUM_TRACKS // 8, 40))[np.arange(NUM_TRACKS) // 8]
     vectors = vectors.astype(np.float32)
-    world = world_of(write_run(tmp_path / "run", catalog, items=vectors, queries=vectors))
-    pair_of = catalog.rows_of(world.catalog.track_ids) // 8
-    other_artist = world.catalog.artist_of[:, None] != world.catalog.artist_of
-    same_pair = other_artist & (pair_of[:, None] == pair_of)
-    affinity = world.embeddings @ world.embeddings.T
-    assert affinity[same_pair].mean() > affinity[other_artist & ~same_pair].mean() + 4
+    run = write_run(tmp_path / "run", catalog, items=vectors, queries=vectors)
+    for share, least, most in ((0.0, -0.1, 0.1), (0.5, 0.2, 0.4), (1.0, 0.5, 0.7)):
+        world = world_of(run, model_share=share)
+        pair_of = catalog.rows_of(world.catalog.track_ids) // 8
+        other_artist = world.catalog.artist_of[:, None] != world.catalog.artist_of
+        same_pair = other_artist & (pair_of[:, None] == pair_of)
+        directions = world.embeddings / np.linalg.norm(world.embeddings, axis=1, keepdims=True)
+        cosine = directions @ directions.T
+        assert least < cosine[same_pair].mean() - cosine[other_artist & ~same_pair].mean() < most
+
+
+def test_artists_may_have_one_track_each(tmp_path: Path) -> None:
+    catalog = replace(
+        catalog_of(), artist_of=np.arange(NUM_TRACKS), artists=np.array(list(map(str, range(NUM_TRACKS))))
+    )
+    world = world_of(write_run(tmp_path / "run", catalog))
+    assert np.isfinite(world.embeddings).all()
+    assert world.catalog.num_artists == NUM_TRACKS
+
+
+def test_a_service_may_be_the_model_and_that_is_said(run: Path) -> None:
+    services = {"service": partial(RemoteService, connections=1, retries=0, timeout_s=1.0, token=None)}
+    make = partial(make_policies, {"C": "http://localhost:1"}, templates=services, locate=Path)
+    policies = make(world=world_of(run))
+    assert hints(policies) == [
+        f"arm C: a service does not say which run it serves; if it is {run}, its time means nothing"
+    ]
+    for policy in policies.values():
+        policy.close()
 
 
 def test_the_tastes_can_be_those_of_another_run_of_the_same_tracks(run: Path, tmp_path: Path) -> None:
