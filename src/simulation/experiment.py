@@ -172,6 +172,8 @@ def run_experiment(
         first_midnight = round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise InputError(f"first_day must be a date such as 2026-01-05, got {first_day!r}") from None
+    for policy in policies.values():
+        policy.check()
     last_day, midnight, logs = _previous(after, world, experiment, arms) if after else (0, first_midnight, [])
     plans = [
         Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
