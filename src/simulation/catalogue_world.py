@@ -20,7 +20,6 @@ from segue.runs.recommender_names import FILES, parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
 from segue.simulation.world import (
-    NUM_NEIGHBOURS,
     NumInterests,
     NumListeners,
     Seed,
@@ -41,13 +40,16 @@ def of_catalogue(
     seed: Seed = 0,
     num_listeners: NumListeners,
     num_interests: NumInterests = 3,
+    model_share: Annotated[
+        float, Setting("share of the model in the variance of tastes; the rest is drawn", least=0, most=1)
+    ],
     taste: Taste,
     locate: Callable[[str], Path],
 ) -> World:
     """Generate listeners for the tracks of a run. Tracks, artists, popularity and ids are those of the run.
 
-    The world is that of `generate` with other numbers: where that one draws styles and vectors of artists and tracks,
-    this one has principal components of the vectors of a model, and popularity is the number of plays in training.
+    The world is that of `generate` with other numbers: the styles and the vectors of artists and tracks are a mixture
+    of the principal components of a model's vectors and of drawn numbers, and popularity is that of training.
 
     Args:
         taste: parameters of the true embeddings.
@@ -79,7 +81,7 @@ def of_catalogue(
     return World(
         catalog=catalog,
         top_tracks=np.argsort(-plays, kind="stable"),
-        embeddings=_embeddings(vectors, catalog, fame, taste, taste_rng),
+        embeddings=_embeddings(vectors, catalog, fame, taste, model_share, taste_rng),
         listeners=population(num_listeners, num_interests, plays / plays.sum(), listeners_rng),
         model=TasteModel(name=model or tracks, lists=file_digest(file)),
     )
@@ -126,6 +128,7 @@ def _embeddings(
     catalog: Catalog,
     fame: Float64[np.ndarray, "A"],
     taste: Taste,
+    share: float,
     rng: np.random.Generator,
 ) -> Float32[np.ndarray, "N D"]:
     """True embeddings: the style and the vector of an artist are components of the mean of its tracks, and the vector
@@ -137,26 +140,33 @@ def _embeddings(
     means = np.zeros((catalog.num_artists, vectors.shape[1]))
     np.add.at(means, artist_of, units)
     means /= np.maximum(num_known, 1)[:, None]
-    of_artists = _components(means, num_known > 0, taste.style_dim + taste.own_dim, rng)
-    of_tracks = _components(units - means[artist_of], is_known & (num_known[artist_of] > 1), taste.own_dim, rng)
+    differs = is_known & (num_known[artist_of] > 1)
+    of_artists = _mixed(means, num_known > 0, taste.style_dim + taste.own_dim, share, rng)
+    of_tracks = _mixed(units - means[artist_of], differs, taste.own_dim, share, rng)
     styles, artists = np.split(of_artists, [taste.style_dim], axis=1)
     return taste.combine(artist_of, styles=styles, artists=artists, tracks=of_tracks, artist_fame=fame, rng=rng)
 
 
-def _components(
-    vectors: Float64[np.ndarray, "n V"], is_known: Bool[np.ndarray, "n"], num: int, rng: np.random.Generator
+def _mixed(
+    vectors: Float64[np.ndarray, "n V"],
+    is_known: Bool[np.ndarray, "n"],
+    num: int,
+    share: float,
+    rng: np.random.Generator,
 ) -> Float64[np.ndarray, "n C"]:
-    """The first principal components of vectors, each scaled to mean 0 and standard deviation 1.
+    """Normal numbers, of whose variance a share is the first principal components of vectors.
 
-    Drawn from the same normal distribution where a vector is not known, and where there are no more components.
+    It is 0 where a vector is not known, and where there are no more components.
     """
-    components = rng.normal(size=(len(vectors), num))
+    mixed = rng.normal(size=(len(vectors), num))
+    if not is_known.any():
+        return mixed
     known = vectors[is_known]
     known = known - known.mean(0)
-    variances, axes = np.linalg.eigh(known.T @ known / max(len(known), 1))
-    axes, variances = axes[:, ::-1], variances[::-1]
-    axes = axes[:, variances > 1e-9 * variances.max(initial=1e-9)][:, :num]
+    variances, axes = np.linalg.eigh(known.T @ known)
+    axes = axes[:, ::-1][:, variances[::-1] > 1e-9 * variances.max()][:, :num]
     axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])  # the sign of an axis is arbitrary
-    scores = known @ axes
-    components[np.flatnonzero(is_known), : axes.shape[1]] = scores / scores.std(0)
-    return components
+    components = known @ axes
+    some = np.ix_(np.flatnonzero(is_known), np.arange(axes.shape[1]))
+    mixed[some] = (1 - share) ** 0.5 * mixed[some] + share**0.5 * components / components.std(0)
+    return mixed

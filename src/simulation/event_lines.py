@@ -150,9 +150,7 @@ class Names:
         return cls(users=_json_of(world.listeners.user_ids), tracks=_json_of(world.catalog.track_ids))
 
 
-def write_events(
-    events: Events, names: Names, experiments: Sequence[str], path: Path, *, release: str | None
-) -> None:
+def write_events(events: Events, names: Names, experiments: Sequence[str], path: Path, *, release: str | None) -> None:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:

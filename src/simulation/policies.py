@@ -617,9 +617,13 @@ def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world
 
 
 def hints(policies: Mapping[str, Policy]) -> list[str]:
-    """What is wrong with the settings of each arm, a line each.
+    """What is wrong with the settings of each arm, or cannot be known of it, a line each.
 
     Args:
         policies: the policy of each arm.
     """
-    return [f"arm {arm}: {one.hint}" for arm, one in policies.items() if isinstance(one, SessionLists) and one.hint]
+    lines = {arm: one.hint for arm, one in policies.items() if isinstance(one, SessionLists) and one.hint}
+    for arm, one in policies.items():
+        if isinstance(one, RemoteService) and (model := one.world.model):
+            lines[arm] = f"a service does not say which run it serves; if it is {model.name}, its time means nothing"
+    return [f"arm {arm}: {line}" for arm, line in lines.items()]

@@ -1,4 +1,4 @@
-"""A world for the tracks of a run, with the tastes of a model: what is the run's, what is calibrated, what is refused."""
+"""A world for the tracks of a run, with the tastes of a model."""
 
 import shutil
 from dataclasses import replace
@@ -14,11 +14,11 @@ from segue.errors import InputError
 from segue.runs.catalog_files import write_catalog
 from segue.runs.recommendations import Recommendations
 from segue.simulation.catalogue_world import of_catalogue
-from segue.simulation.policies import Lists, Popular, make_policies
+from segue.simulation.policies import Lists, Popular, RemoteService, hints, make_policies
 from segue.simulation.world import World, generate
 from segue.simulation.world_files import WORLD_FILES, read_world, write_world
-from tests.conftest import make_catalog, make_vectors
 from tests.conftest import TASTE as SMALL_TASTE
+from tests.conftest import make_catalog, make_vectors
 
 NUM_TRACKS = 600
 TASTE = replace(SMALL_TASTE, style_dim=6, own_dim=30)
@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def world_of(tracks: Path | str | None, **settings: Any) -> World:
-    given = {"num_listeners": 200, "taste": TASTE, "locate": Path} | settings
+    given = {"num_listeners": 200, "model_share": 0.5, "taste": TASTE, "locate": Path} | settings
     return of_catalogue(tracks=None if tracks is None else str(tracks), **given)
 
 
@@ -118,12 +118,35 @@ def test_near_vectors_of_the_model_are_near_tastes(tmp_path: Path) -> None:
     catalog = catalog_of()
     vectors = np.random.default_rng(5).normal(size=(NUM_TRACKS // 8, 40))[np.arange(NUM_TRACKS) // 8]
     vectors = vectors.astype(np.float32)
-    world = world_of(write_run(tmp_path / "run", catalog, items=vectors, queries=vectors))
-    pair_of = catalog.rows_of(world.catalog.track_ids) // 8
-    other_artist = world.catalog.artist_of[:, None] != world.catalog.artist_of
-    same_pair = other_artist & (pair_of[:, None] == pair_of)
-    affinity = world.embeddings @ world.embeddings.T
-    assert affinity[same_pair].mean() > affinity[other_artist & ~same_pair].mean() + 4
+    run = write_run(tmp_path / "run", catalog, items=vectors, queries=vectors)
+    for share, least, most in ((0.0, -0.1, 0.1), (0.5, 0.2, 0.4), (1.0, 0.5, 0.7)):
+        world = world_of(run, model_share=share)
+        pair_of = catalog.rows_of(world.catalog.track_ids) // 8
+        other_artist = world.catalog.artist_of[:, None] != world.catalog.artist_of
+        same_pair = other_artist & (pair_of[:, None] == pair_of)
+        directions = world.embeddings / np.linalg.norm(world.embeddings, axis=1, keepdims=True)
+        cosine = directions @ directions.T
+        assert least < cosine[same_pair].mean() - cosine[other_artist & ~same_pair].mean() < most
+
+
+def test_artists_may_have_one_track_each(tmp_path: Path) -> None:
+    catalog = replace(
+        catalog_of(), artist_of=np.arange(NUM_TRACKS), artists=np.array(list(map(str, range(NUM_TRACKS))))
+    )
+    world = world_of(write_run(tmp_path / "run", catalog))
+    assert np.isfinite(world.embeddings).all()
+    assert world.catalog.num_artists == NUM_TRACKS
+
+
+def test_a_service_may_be_the_model_and_that_is_said(run: Path) -> None:
+    services = {"service": partial(RemoteService, connections=1, retries=0, timeout_s=1.0, token=None)}
+    make = partial(make_policies, {"C": "http://localhost:1"}, templates=services, locate=Path)
+    policies = make(world=world_of(run))
+    assert hints(policies) == [
+        f"arm C: a service does not say which run it serves; if it is {run}, its time means nothing"
+    ]
+    for policy in policies.values():
+        policy.close()
 
 
 def test_the_tastes_can_be_those_of_another_run_of_the_same_tracks(run: Path, tmp_path: Path) -> None:
@@ -146,9 +169,7 @@ def test_the_model_of_the_tastes_cannot_be_an_arm(run: Path, tmp_path: Path, *, 
         write_world(world, tmp_path / "world")
         world = read_world(path=str(tmp_path / "world"), taste=None)
     make = partial(make_policies, templates=TEMPLATES, world=world, locate=Path)
-    message = (
-        "arms.T1: .* is the run whose vectors are the tastes of the listeners of this world, and would be measured"
-    )
+    message = "arms.T1: .* is the run whose vectors are the tastes of the listeners of this world"
     for copied in (run, shutil.copytree(run, tmp_path / "copy")):
         with pytest.raises(InputError, match=message):
             make({"C": "popular", "T1": f"{copied}/recommendations.jsonl"})
@@ -185,7 +206,7 @@ def test_a_run_that_cannot_be_a_world_is_refused(run: Path, tmp_path: Path) -> N
         (
             tmp_path / "other" / "tracks.json",
             {"model": str(run)},
-            "track track:0000 is 'Title 0' by 'Artist 0' in this",
+            "track track:0000 is 'Title 0' by 'Artist 0'",
         ),
         (tmp_path / "none", {}, "cannot read recommendations from .*none"),
     ]
@@ -198,7 +219,9 @@ def test_a_run_that_cannot_be_a_world_is_refused(run: Path, tmp_path: Path) -> N
 def test_a_damaged_name_of_the_model_is_rejected(run: Path, tmp_path: Path, text: str) -> None:
     write_world(world_of(run), tmp_path)
     (tmp_path / "world.json").write_text(text)
-    with pytest.raises(InputError, match="cannot read .*world.json, which names the model of the tastes of this world"):
+    with pytest.raises(
+        InputError, match=r"cannot read .*world\.json, which names the model of the tastes of this world"
+    ):
         read_world(path=str(tmp_path), taste=None)
 
 
