@@ -110,7 +110,7 @@ def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) ->
         Chosen(row, "random") for row in (1, 2, 4)
     }
     assert ours.choose("T1", 7, 0, [100, 101, 102]) == Chosen(3, "popular")
-    everything = ring.track_ids.tolist()
+    everything = ring.keys.tolist()
     assert ours.choose("T1", 7, 0, everything).fallback == "random", "there is an answer even when all was played"
 
 
