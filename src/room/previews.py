@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from segue.catalog import id_problem, key_of
 from segue.errors import InputError
-from segue.runs.catalog_files import is_whole, read_lines
+from segue.runs.catalog_files import read_lines
 
 _HOST = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
@@ -44,32 +45,32 @@ class Previews:
         num_given = 0
         for _, record in read_lines(file):
             track, audio = record.get("track"), record.get("audio")
-            if is_whole(track) and isinstance(audio, str) and audio:
+            if id_problem(track) is None and isinstance(audio, str) and audio:
                 num_given += 1
                 if (found := self._allowed(audio, file.parent)) is not None:
-                    self._of[track] = found
+                    self._of[key_of(track)] = found
         if not self._of:
             how = f"none of {num_given:,} previews is in room.audio_from={list(allowed)}; allow a folder or a host"
             none = 'no track has a preview; a line of it is {"track": 1, …, "audio": "1.mp3"}'
             raise InputError(f"room.audio={file}: {how if num_given else none}")
         self.num_refused = num_given - len(self._of)
 
-    def of(self, track: int) -> str | None:
+    def of(self, key: int) -> str | None:
         """Address of the preview of a track, or `LOCAL`; None where it has none.
 
         Args:
-            track: raw id.
+            key: number that stands for the id of the track (`catalog.key_of`).
         """
-        found = self._of.get(track)
+        found = self._of.get(key)
         return LOCAL if isinstance(found, Path) else found
 
-    def read(self, track: int) -> tuple[str, bytes] | None:
+    def read(self, key: int) -> tuple[str, bytes] | None:
         """Media type and content of a local preview; None where there is none, or where it is too large.
 
         Args:
-            track: raw id.
+            key: number that stands for the id of the track (`catalog.key_of`).
         """
-        found = self._of.get(track)
+        found = self._of.get(key)
         if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > _MAX_BYTES:
             return None
         return _kind(found) or "", found.read_bytes()
