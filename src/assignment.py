@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import mmh3
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from segue.errors import InputError
 
@@ -49,7 +49,7 @@ def check_arms(names: Iterable[str]) -> list[str]:
     return expected
 
 
-def treatments(user_ids: Int64[np.ndarray, "U"], *, experiment: str, num_arms: int) -> Int64[np.ndarray, "U"]:
+def treatments(user_ids: Shaped[np.ndarray, "U"], *, experiment: str, num_arms: int) -> Int64[np.ndarray, "U"]:
     """Assign users to arms.
 
     Args:
