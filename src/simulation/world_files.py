@@ -5,6 +5,7 @@ A world with the tastes of a model also has `world.json`, which names it. N trac
 
 import json
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,7 +146,7 @@ def _check_listener(
 ) -> None:
     if not isinstance(interests, list) or not interests or any(map(id_problem, interests)):
         raise InputError(f"interests must be a list of at least one track id, got {interests!r}")
-    if isinstance(user, str) or id_problem(user):
+    if not isinstance(user, int) or id_problem(user):
         raise InputError(f"user must be a whole number, got {user!r}")
 
 
@@ -178,7 +179,7 @@ def _interest_rows(
     lengths = np.array(list(map(len, interests)))
     is_given = np.arange(lengths.max()) < lengths[:, None]
     rows = np.full(is_given.shape, -1)
-    rows[is_given] = catalog.rows_of([track for of_user in interests for track in of_user])
+    rows[is_given] = catalog.rows_of(list(chain.from_iterable(interests)))
     if (unknown := is_given & (rows < 0)).any():
         user, place = np.argwhere(unknown)[0]
         raise InputError(
