@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
-from segue.catalog import Catalog, Id, id_problem
+from segue.catalog import Catalog, Id, derived_id, id_problem
 from segue.errors import InputError
 from segue.runs.atomic import write_text, write_whole
 
@@ -55,11 +55,12 @@ def read_catalog(path: Path) -> Catalog:
     return Catalog.from_columns(tracks, titles, artists, source=str(path))
 
 
-def catalog_records(path: Path) -> list[tuple[str, Id, str | None, str | None]]:
+def catalog_records(path: Path, *, derive: bool = False) -> list[tuple[str, Id, str | None, str | None]]:
     """Read `tracks.json` as lines.
 
     Args:
         path: the file.
+        derive: whether a line without `track` has the id that is derived from its title and artist.
 
     Returns:
         For each line, its position as text for error messages, then id, title and artist of the track.
@@ -70,6 +71,8 @@ def catalog_records(path: Path) -> list[tuple[str, Id, str | None, str | None]]:
     found: list[tuple[str, Id, str | None, str | None]] = []
     for where, record in read_lines(path):
         track, title, artist = (record.get(name) for name in ("track", "title", "artist"))
+        if derive and track is None and isinstance(title, str) and title and isinstance(artist, str | None):
+            track = derived_id(title, artist)
         if (problem := id_problem(track)) or not isinstance(title, str | None) or not isinstance(artist, str | None):
             reason = f'; "track" {problem}, got {track!r}' if problem else ""
             raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": id}}{reason}')
