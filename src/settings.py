@@ -1,7 +1,8 @@
 """Settings: how a parameter is described once, and where its check, its default in the config and its page come from.
 
 A setting is a keyword-only parameter `dim: Annotated[int, Setting("width of an embedding", least=1)] = 64` of a class
-or a function that `conf/` builds. Its name, type, range, default and meaning stand there alone.
+or a function that `conf/` builds. Its name, type, range, default and meaning stand there alone. Settings of a group
+inside, such as `datamodule.units`, are the fields of a dataclass, which is a part of the class.
 """
 
 import ast
@@ -122,7 +123,7 @@ def with_defaults(config: Any) -> Any:
         return [with_defaults(node) for node in config]
     if not isinstance(config, dict):
         return config
-    defaults = _defaults_of(config["_target_"]) if isinstance(config.get("_target_"), str) else {}
+    defaults = _read(config["_target_"])[1] if isinstance(config.get("_target_"), str) else {}
     return {**_deeper(config), **{key: value for key, value in defaults.items() if key not in config}}
 
 
@@ -131,24 +132,49 @@ def _deeper(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _defaults_of(target: str) -> dict[str, Any]:
-    """Names and defaults of the settings of a class or a function of this package; of dataclasses those of its fields.
+def _read(target: str) -> tuple[str, dict[str, Any]]:
+    """Group and defaults of the settings of a class or a function of this package, with those of its parts.
+
+    A part whose settings are in a group inside, such as `datamodule.policies` in `datamodule`, is a mapping.
 
     Args:
         target: its dotted name.
     """
-    package, *folders, name = target.split(".")
+    module, _, name = target.rpartition(".")
+    body = _body(module)
+    node = next((one for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef) and one.name == name), None)
+    if node is None:
+        return "", {}
+    imports = [one for one in body if isinstance(one, ast.ImportFrom)]
+    homes = {alias.name: one.module for one in imports for alias in one.names}
+
+    def read(part: ast.expr) -> tuple[str, dict[str, Any]]:
+        word = ast.unparse(part)
+        return _read(f"{homes.get(word, module)}.{word}")
+
+    inits = [one for one in [node, *node.body] if isinstance(one, ast.FunctionDef) and one.name in (name, "__init__")]
+    defaults = {}
+    if inits:
+        defaults = _keyword_defaults(inits[0])
+    elif isinstance(node, ast.ClassDef):
+        for base in node.bases:
+            defaults |= read(base)[1]
+        fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and one.value is not None]
+        defaults |= {ast.unparse(field.target): _value(field.value) for field in fields}
+    calls = [one for one in node.decorator_list if isinstance(one, ast.Call) and ast.unparse(one.func) == "settings"]
+    given, *parts = [argument for call in calls for argument in call.args] or [ast.Constant("")]
+    group = str(ast.literal_eval(given))
+    for inner, of_part in map(read, parts):
+        key = inner.removeprefix(group).removeprefix(".")
+        defaults |= {key: of_part} if key else of_part
+    return group, defaults
+
+
+@functools.cache
+def _body(module: str) -> list[ast.stmt]:
+    package, *folders = module.split(".")
     path = _PACKAGE.joinpath(*folders).with_suffix(".py")
-    if package != "segue" or not path.is_file():
-        return {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _keyword_defaults(node)
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            inits = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
-            fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and one.value is not None]
-            return _keyword_defaults(inits[0]) if inits else {ast.unparse(f.target): _value(f.value) for f in fields}
-    return {}
+    return ast.parse(path.read_text(encoding="utf-8")).body if package == "segue" and path.is_file() else []
 
 
 def _keyword_defaults(function: ast.FunctionDef) -> dict[str, Any]:
@@ -158,6 +184,9 @@ def _keyword_defaults(function: ast.FunctionDef) -> dict[str, Any]:
 
 def _value(default: ast.expr | None) -> Any:
     assert default is not None
+    if isinstance(default, ast.Call):  # field(default_factory=…) of a mapping
+        factory = default.keywords[0].value
+        return ast.literal_eval(factory.body) if isinstance(factory, ast.Lambda) else {}
     return ast.literal_eval(default)
 
 
@@ -268,4 +297,4 @@ def _rule(kind: Any, setting: Setting) -> str:
         return f"a mapping{of} to {_rule(inner[1], setting)}"
     if origin is not None and issubclass(origin, Sequence):
         return f"a list of {_rule(inner[0], setting)}"
-    return {bool: "true or false", NoneType: "null", str: "a text"}[kind]
+    return {bool: "true or false", NoneType: "null", str: "a text", Any: "anything"}[kind]

@@ -3,13 +3,15 @@
 import ast
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 
 import segue
+from segue.datamodules.pairs.pair_rules import Policies
+from segue.datamodules.reading.table_settings import CatalogueSettings, Columns, FileSettings, SqlSettings, Units
 from segue.errors import InputError
 from segue.settings import Setting, checked, described, settings, with_defaults
 from tests.conftest import ROOT
@@ -100,6 +102,21 @@ def test_a_config_gets_the_defaults_that_it_leaves_out_in_any_depth() -> None:
     assert found["other"] == {"_target_": "torch.optim.Adam"}
     assert found["ranker"][0]["prior"] is None
     assert found["ranker"][0]["min_plays"] == 1
+
+
+def test_a_config_gets_the_defaults_of_parts_as_their_classes_have_them() -> None:
+    shown = with_defaults({"_target_": "segue.datamodules.pair_datamodule.PairDataModule"})
+    parts: dict[str, Any] = {
+        "files": FileSettings(group=""),
+        "columns": Columns(),
+        "units": Units(),
+        "catalogue": CatalogueSettings(group=""),
+        "sql": SqlSettings(group=""),
+        "policies": Policies(),
+    }
+    for key, part in parts.items():
+        assert {"group": "", **shown[key]} == {"group": "", **asdict(part)}, key
+    assert (shown["zone"], shown["cold_share"], shown["max_rejected"], shown["attributes"]) == ("UTC", 0.0, 0.01, None)
 
 
 def test_every_default_can_be_read_without_running_the_code() -> None:

@@ -42,24 +42,33 @@ def settings_page(root: Path) -> str:
         "`-m model.dim=32,64` in a sweep. A value `${…}` comes from another setting.",
     ]
     for path in sorted((root / "conf").rglob("*.yaml")):
-        if rows := list(_rows(_config(path))):
-            group = path.parent.relative_to(root / "conf").as_posix()
+        group = path.parent.relative_to(root / "conf").as_posix()
+        bases = _bases(path) if group != "." else []
+        shown = {row for base in bases for row in _rows(_config(base))}
+        if rows := [row for row in _rows(_config(path)) if row not in shown]:
             about = re.match(r"(?:# .*\n)*", path.read_text(encoding="utf-8"))
             lines += ["", f"## {'' if group == '.' else f'{group}='}{path.stem}", ""]
             lines += [html.escape(re.sub(r"^# ", "", about[0], flags=re.MULTILINE), quote=False)] if about else []
+            lines += [line for base in bases for line in (f"What differs from `{group}={base.stem}`:", "")]
             lines += ["| setting | value | must be | meaning |", "|---|---|---|---|", *rows]
     return "\n".join(lines) + "\n"
 
 
+def _bases(path: Path) -> list[Path]:
+    """The files of its folder on top of which a file of `conf/` is."""
+    defaults = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
+    files = [path.with_name(f"{base}.yaml") for base in defaults if isinstance(base, str)]
+    return [file for file in files if file.is_file()]
+
+
 def _config(path: Path) -> Any:
     """A file of `conf/` with the defaults of what it builds and, where it is a variant, with what it varies."""
+    from omegaconf import OmegaConf
+
     from segue.settings import with_defaults
 
     config: dict[str, Any] = with_defaults(yaml.safe_load(path.read_text(encoding="utf-8"))) or {}
-    for base in config.get("defaults", []):
-        if isinstance(base, str) and (file := path.with_name(f"{base}.yaml")).is_file():
-            config = {**_config(file), **config}
-    return config
+    return OmegaConf.to_container(OmegaConf.merge(*map(_config, _bases(path)), config))
 
 
 def _inner(node: Any, key: str) -> Any:

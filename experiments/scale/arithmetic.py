@@ -29,7 +29,7 @@ BATCH, PROCESSES, NETWORK = 4096, 2, 1.25e9
 MACHINE = 64e9
 """Bytes of memory of the machine in the table of limits, of which half is for what a row names."""
 WINDOW, BATCH_OF_ORDER = 4_194_304, 32
-"""Pairs that are shuffled together, and bytes of memory for each of them (`conf/datamodule/shards.yaml`)."""
+"""Pairs that are shuffled together, and bytes of memory for each of them (`ShardDataModule`)."""
 
 STEPS = ("prepare", "search", "write")
 """Of an export, in `lists.csv`."""

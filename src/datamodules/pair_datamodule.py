@@ -14,15 +14,15 @@ from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts
 from segue.datamodules.pairs.sessions import cut_sessions
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import SourceEvents, read_table
-from segue.datamodules.reading.table_settings import TableSettings, table_settings
+from segue.datamodules.reading.table_settings import Attributes, TableSettings, table_settings
 from segue.datamodules.remarks import remarks_on
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.datamodules.splits import SPLITS, split
 from segue.errors import InputError
-from segue.settings import Setting, settings
+from segue.settings import Setting, from_config, settings
 
 
-@settings("datamodule", PairRules, Policies, TableSettings)
+@settings("datamodule", SplitDataModule, PairRules, TableSettings)
 class PairDataModule(SplitDataModule):
     """Pairs of tracks from the listening logs or playlists of one source.
 
@@ -36,6 +36,7 @@ class PairDataModule(SplitDataModule):
         max_rejected: the run stops if a larger share of the rows is rejected.
         rejected_path: file that rejected rows are written to.
         rejected_text: whether this file has the text of the rows, which may have ids of users.
+        attributes: what else is known of the tracks; see `AttributeSettings`.
         groups: the settings of `PairRules`, and those of `TableSettings`, as the config has them.
 
     Raises:
@@ -49,19 +50,25 @@ class PairDataModule(SplitDataModule):
         self,
         *,
         path: str,
-        prepare: Callable[[Path], Path] | None,
+        prepare: Callable[[Path], Path] | None = None,
         history: int,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
-        max_rejected: Annotated[float, Setting("most rejected rows, as a share", least=0, most=1, hint="such as 0.01")],
-        rejected_path: str,
-        rejected_text: Annotated[bool, Setting("whether the file of rejected rows has their text, with ids of users")],
+        max_rejected: Annotated[
+            float, Setting("most rejected rows, as a share", least=0, most=1, hint="such as 0.01")
+        ] = 0.01,
+        rejected_path: Annotated[str, Setting("file that rejected rows are written to")],
+        rejected_text: Annotated[
+            bool, Setting("whether the file of rejected rows has their text, with ids of users")
+        ] = False,
+        attributes: Attributes = None,
         **groups: Any,
     ) -> None:
         super().__init__(path=path, prepared_by=prepare, history=history, seed=seed)
         rules = {field.name: groups.pop(field.name) for field in fields(PairRules)}
-        self.rules = PairRules(**{**rules, "policies": Policies.from_config(rules["policies"])})
-        self._settings = table_settings(**groups)
+        policies = from_config(Policies, rules["policies"], key="datamodule.policies")
+        self.rules = PairRules(**{**rules, "policies": policies})
+        self._settings = table_settings(attributes=attributes, **groups)
         self._prepare, self.batch_size = prepare, batch_size
         self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text, most=max_rejected)
 

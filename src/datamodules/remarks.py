@@ -43,6 +43,7 @@ def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
             yield f"users        no column is the user: all plays are of one listener{others}"
     if reading.encoding != "utf-8":
         yield f"encoding     {reading.encoding}, because the text is not UTF-8 (datamodule.files.encoding)"
+    yield from reading.remarks
     if left_out := [f"{num:,} by {name}" for name, num in data.dropped.items() if num and name != "interleaved"]:
         yield f"left out     {', '.join(left_out)}"
     if sessions.num_interleaved:

@@ -19,7 +19,7 @@ _OF_EVERY_SOURCE = "counting"
 """The recipe of baselines, which no source names."""
 
 
-@settings("datamodule")
+@settings("datamodule", SplitDataModule)
 class ShardDataModule(SplitDataModule):
     """Pairs from shards.
 
@@ -43,13 +43,15 @@ class ShardDataModule(SplitDataModule):
         self,
         *,
         path: str,
-        cache: str | None,
+        cache: Annotated[
+            str | None, Setting("folder of the columns, written on first use; null: columns in path")
+        ] = None,
         recipe: str,
-        window: Annotated[int, Setting("training pairs that are shuffled together", least=1)],
+        window: Annotated[int, Setting("training pairs shuffled together; 32 bytes of memory each", least=1)] = 4194304,
         history: int,
         seed: int,
-        batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)],
-        prepare: None,
+        batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)] = None,
+        prepare: None = None,
     ) -> None:
         super().__init__(path=path, prepared_by=prepare, history=history, seed=seed)
         self._cache = Path(path, "columns") if cache is None else Path(cache)
@@ -91,6 +93,7 @@ class ShardDataModule(SplitDataModule):
         manifest, window, num_pairs = self._manifest, self._shuffled_together, len(self.pairs["train"])
         how = "as a whole" if window is None or window >= num_pairs else f"in windows of {window:,}"
         return [
+            *manifest.reading.remarks,
             f"shards       {len(manifest.shards):,} of recipe={manifest.recipe}, made by {manifest.engine}; "
-            f"training pairs are shuffled {how}"
+            f"training pairs are shuffled {how}",
         ]

@@ -8,6 +8,7 @@ import mimetypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from segue.catalog import id_problem, key_of
@@ -41,9 +42,10 @@ class Previews:
     def __init__(self, file: Path, allowed: Sequence[str]) -> None:
         self._hosts = {one for one in allowed if is_host(one)}
         self._folders = [Path(one).resolve() for one in allowed if not is_host(one)]
-        self._of: dict[int, str | Path] = {}
+        self._of: dict[int, str | Path] = {}  # by `key_of`
         num_given = 0
         for _, record in read_lines(file):
+            track: Any
             track, audio = record.get("track"), record.get("audio")
             if id_problem(track) is None and isinstance(audio, str) and audio:
                 num_given += 1

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segue.catalog import Catalog, Id, id_problem, ids_of
+from segue.catalog import Catalog, derived_id, ids_of
 from segue.errors import InputError
-from segue.runs.catalog_files import read_lines, refuse_mixed
+from segue.runs.catalog_files import catalog_records
 
 _Names = tuple[str | None, str | None]
 
@@ -16,7 +16,8 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
 
     Args:
         old: the catalogue of the run.
-        path: `tracks.json` with all its tracks and the new ones, `{"artist", "title", "track"}` in each line.
+        path: `tracks.json` with all its tracks and the new ones, `{"artist", "title", "track"}` in each line. If the
+            ids of the run are derived from title and artist, a line may have no `track`.
 
     Returns:
         The tracks of the run in their rows, then the new ones in the order of the file. Artists of the run keep their
@@ -26,7 +27,7 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
         InputError: the file is missing or damaged, has an id twice, lacks a track of the run, names another artist of
             one, or has no new track.
     """
-    given, ids = _read(path), list(map(str, old.track_ids.tolist()))
+    given, ids = _read(path, derive=_has_derived_ids(old)), list(map(str, old.track_ids.tolist()))
     if lacking := [one for one in ids if one not in given]:
         raise InputError(
             f"catalogue={path} lacks {len(lacking):,} of the {len(old):,} tracks of the run, for example {lacking[0]}; "
@@ -46,21 +47,20 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
     return _appended(old, new)
 
 
-def _read(path: Path) -> dict[str, _Names]:
+def _has_derived_ids(catalog: Catalog) -> bool:
+    names = zip(catalog.titles.tolist(), catalog.artists[catalog.artist_of].tolist(), strict=True)
+    return all(id == derived_id(*of_id) for id, of_id in zip(catalog.track_ids.tolist(), names, strict=True))
+
+
+def _read(path: Path, *, derive: bool) -> dict[str, _Names]:
     """Title and artist of each id."""
     if not path.is_file():
         raise InputError(f"catalogue={path}: there is no such file; name a tracks.json with all tracks, old and new")
-    given, ids = dict[str, _Names](), list[Id]()
-    for where, record in read_lines(path):
-        track, title, artist = record.get("track"), record.get("title"), record.get("artist")
-        if (problem := id_problem(track)) or not isinstance(title, str | None) or not isinstance(artist, str | None):
-            found = f'; "track" {problem}, got {track!r}' if problem else ""
-            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": id}}{found}')
+    given = dict[str, _Names]()
+    for where, track, title, artist in catalog_records(path, derive=derive):
         if str(track) in given:
             raise InputError(f"{where}: track {track} occurs twice; every id must be unique")
         given[str(track)] = (title, artist)
-        ids.append(track)  # type: ignore[arg-type]  # an id
-    refuse_mixed(ids, f"catalogue={path}")
     return given
 
 

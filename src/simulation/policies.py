@@ -625,5 +625,5 @@ def hints(policies: Mapping[str, Policy]) -> list[str]:
     lines = {arm: one.hint for arm, one in policies.items() if isinstance(one, SessionLists) and one.hint}
     for arm, one in policies.items():
         if isinstance(one, RemoteService) and (model := one.world.model):
-            lines[arm] = f"a service does not say which run it serves; if it is {model.name}, its time means nothing"
+            lines[arm] = f"whether it serves {model.name} is not checked; if it does, its time means nothing"
     return [f"arm {arm}: {line}" for arm, line in lines.items()]

@@ -11,7 +11,7 @@ from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import Reading, SourceEvents, read_table
-from segue.datamodules.reading.table_settings import settings_of, source_config
+from segue.datamodules.reading.table_settings import settings_of
 
 Row = tuple[Any, ...]
 """Of an event: user, timestamp, row of the track, share played, whether it is the last of a session."""
@@ -40,17 +40,7 @@ class Read:
 
 def rules_of(**changes: Any) -> PairRules:
     """Rules that leave out nothing, unless told otherwise."""
-    given: dict[str, Any] = {
-        "policies": Policies.from_config(dict(source_config("default").policies)),
-        "pairing": "consecutive",
-        "window": 3,
-        "split": "auto",
-        "split_seed": 0,
-        "cold_share": 0,
-        "cold_seed": 0,
-        "session_gap_minutes": 30.0,
-    }
-    return PairRules(**given | changes)
+    return PairRules(**{"policies": Policies(), "pairing": "consecutive", "split": "auto", **changes})
 
 
 def opened(

@@ -179,5 +179,5 @@ def test_an_attribute_may_not_have_the_name_of_what_every_catalogue_has(tmp_path
     for name in ("artist", "track", "a-b"):
         with pytest.raises(InputError, match="an attribute needs a name of letters"):
             read_table(tmp_path, {name: "value"})
-    with pytest.raises(InputError, match="must be a kind for each name"):
+    with pytest.raises(InputError, match=r"must be a mapping.*; a kind for each name, such as"):
         read_table(tmp_path, ["genre"])

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, derived_id
 from segue.errors import InputError
 from segue.runs.extended_catalogue import extended_catalogue
 
 OLD = Catalog.from_columns([7, 3, 5], ["A", None, "C"], ["Ann", None, "Bob"], source="run")
-Line = tuple[int | str, str | None, str | None]
+Line = tuple[int | str | None, str | None, str | None]
 LINES: list[Line] = [(3, None, None), (9, "New", "Bob"), (5, "C", "Bob"), (7, "A", "Ann"), (1, None, "Eve")]
 
 
@@ -35,14 +35,21 @@ def test_tracks_and_artists_of_the_run_keep_their_rows_and_new_ones_follow(tmp_p
 
 
 def test_ids_of_the_source_may_be_texts(tmp_path: Path) -> None:
-    old = replace(OLD, source_ids=np.array(["x", "y", "z"], object), track_ids=np.arange(3))
+    old = replace(OLD, track_ids=np.array(["x", "y", "z"], object))
     lines: list[Line] = [("z", "C", "Bob"), ("w", "New", "Bob"), ("y", None, None), ("x", "A", "Ann")]
     catalog = extended_catalogue(old, written(tmp_path, lines))
-    assert catalog.source_ids is not None
-    assert catalog.source_ids.tolist() == ["x", "y", "z", "w"]
-    assert catalog.track_ids.tolist() == [0, 1, 2, 3]
-    with pytest.raises(InputError, match=r'line 1: expected .*"track": text'):
+    assert catalog.track_ids.tolist() == ["x", "y", "z", "w"]
+    with pytest.raises(InputError, match=r"lacks 3 of the 3 tracks of the run, for example x"):
         extended_catalogue(old, written(tmp_path, LINES))
+
+
+def test_a_line_without_an_id_has_the_derived_one_if_those_of_the_run_are(tmp_path: Path) -> None:
+    old = replace(OLD, track_ids=np.array([derived_id(*of) for of in [("A", "Ann"), ("", None), ("C", "Bob")]], object))
+    lines: list[Line] = [(None, "C", "Bob"), (None, "New", "Bob"), (old.track_ids[1], None, None), (None, "A", "Ann")]
+    catalog = extended_catalogue(old, written(tmp_path, lines))
+    assert catalog.track_ids.tolist() == [*old.track_ids.tolist(), derived_id("New", "Bob")]
+    with pytest.raises(InputError, match=r'line 1: expected .*; "track" must be a whole number or a text, got None'):
+        extended_catalogue(OLD, written(tmp_path, lines))
 
 
 @pytest.mark.parametrize(
@@ -53,10 +60,11 @@ def test_ids_of_the_source_may_be_texts(tmp_path: Path) -> None:
         ([*LINES[:3], (7, "A", "Bob")], r"track 7 is by 'Bob', and by 'Ann' in the run; correct it, or train a run"),
         ([(3, None, "Eve"), *LINES[1:]], r"track 3 is by 'Eve', and by 'nobody' in the run"),
         ([LINES[0], *LINES[2:4]], r"has the 3 tracks of the run and no new one; add new tracks to it"),
-        ([*LINES, ("2", "X", None)], r'line 6: expected {"artist": text, "title": text, "track": whole number}'),
+        ([*LINES, ("2", "X", None)], r"has whole numbers and texts as ids, such as 3 and '2'; write all as texts"),
+        ([*LINES, ("", "X", None)], r'line 6: expected .*; "track" must have 1 to 256 bytes, and has 0, got '),
         ([*LINES, (2, "X", 4)], r"line 6: expected"),
     ],
-    ids=["lacks", "twice", "artist", "artist of nobody", "nothing new", "text id", "artist is a number"],
+    ids=["lacks", "twice", "artist", "artist of nobody", "nothing new", "text id", "empty id", "artist is a number"],
 )
 def test_a_catalogue_that_does_not_fit_is_one_line(tmp_path: Path, lines: list[Line], message: str) -> None:
     with pytest.raises(InputError, match=message):

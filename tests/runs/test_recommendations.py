@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
 from segue.runs.recommendations import (
     FORMATS,
@@ -97,19 +97,26 @@ def test_a_line_of_2026_without_names_is_read_and_its_catalogue_has_none(tmp_pat
     assert catalog.num_artists == 3, "each track has an artist of its own"
 
 
-@given(users=st.dictionaries(st.integers(-(2**62), 2**62), st.permutations(range(5)), min_size=1, max_size=8))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9)
+ORDERS = st.permutations(range(5))
+
+
+@given(
+    users=st.dictionaries(st.integers(0, 2**63 - 1), ORDERS, min_size=1, max_size=8)
+    | st.dictionaries(TEXTS, ORDERS, min_size=1, max_size=8)
+)
 def test_lists_of_users_are_those_of_the_lines_and_others_have_none(
-    users: dict[int, list[int]], tmp_path_factory: pytest.TempPathFactory
+    users: dict[Id, list[int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path, asked = tmp_path_factory.mktemp("u") / "users.json", [*users, 2**63 - 1, min(users) - 1]
+    path, asked = tmp_path_factory.mktemp("u") / "users.json", [*users, "ten letters", 2**63 - 2]
     lists = {user: order[: order[0]] for user, order in users.items()}  # 0 to 4 tracks
     lines = ({"user": user, "tracks": [100 + row for row in rows]} for user, rows in lists.items())
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert key_of_lines(path) == "user"
     read = Recommendations.read(path, make_catalog([0] * 5))
     assert read.users is not None
-    assert read.users.tolist() == sorted(users)
-    found = lists_of(np.array(asked, np.int64), read.users, read.rows).tolist()
+    assert read.users.tolist() == sorted(map(key_of, users))
+    found = lists_of(np.array([*map(key_of, asked)]), read.users, read.rows).tolist()
     assert [[row for row in rows if row >= 0] for rows in found] == [lists.get(user, []) for user in asked]
 
 
@@ -164,10 +171,14 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
         ),
         (GOOD + "\n{}", 'line 2 is damaged: expected an object with a whole number under "track", "item_id" or "user"'),
         ('{"item_id": 100}', 'line 1 is damaged: "recommendations" must be a list of track ids'),
-        ('{"item_id": "100", "recommendations": []}', 'expected an object with a whole number under "item_id"$'),
+        ('{"item_id": "x", "recommendations": []}', "line 1: track x is not in the catalogue of 3 tracks"),
+        ('{"item_id": "", "recommendations": []}', 'expected an object with a text under "item_id"'),
+        ('{"track": "100", "recommendations": ["a\\u0000b"]}', r"the id 'a\\x00b' has a NUL"),
+        ('{"track": "é' + "é" * 128 + '", "recommendations": []}', "must have 1 to 256 bytes, and has 258"),
+        ('{"track": "100", "recommendations": [101]}', '"recommendations" must be a list of track ids, each a text'),
         ('{"user": 7}', 'line 1 is damaged: "tracks" must be a list of track ids'),
         ('{"user": 7, "recommendations": [100]}', '"tracks" must be a list of track ids'),
-        ('{"user": null, "tracks": [100]}', 'expected an object with a whole number under "user"$'),
+        ('{"user": null, "tracks": [100]}', 'expected an object with a whole number under "user"'),
         ('{"user": 7, "tracks": [100, 100]}', "line 1 is damaged: the list must name distinct tracks$"),
         (
             '{"user": 7, "tracks": [100]}\n{"user": 7, "tracks": [101]}',
@@ -179,11 +190,11 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
         ),
         (
             GOOD + '\n{"item_id": 101, "recommendations": [100]}',
-            'line 2 is damaged: expected an object with a whole number under "track"$',
+            'line 2 is damaged: expected an object with a whole number under "track"',
         ),
         (
             '{"item_id": 101, "recommendations": [100]}\n{"user": 7, "tracks": [100]}',
-            'line 2 is damaged: expected an object with a whole number under "item_id"$',
+            'line 2 is damaged: expected an object with a whole number under "item_id"',
         ),
         (b"\xff\xfe", "line 1 is damaged"),
     ],
@@ -220,14 +231,21 @@ def test_a_file_with_other_names_than_the_catalogue_is_refused(tmp_path: Path, n
         Recommendations.read(path, make_catalog([0, 0]))
 
 
-def test_ids_that_are_no_numbers_are_written_beside_the_number(tmp_path: Path) -> None:
-    catalog = Catalog.from_columns([0, 1], ["A", "B"], ["x", "y"], source="plays.csv", source_ids=["spotify:a", "é"])
+def test_ids_that_are_texts_are_written_in_both_places_and_read_back(tmp_path: Path) -> None:
+    catalog = Catalog.from_columns(["spotify:a", "é"], ["A", "B"], ["x", "y"], source="plays.csv")
     lists = Recommendations(rows=np.array([[1], [0]]), scores=np.full((2, 1), 0.5, np.float32))
     lists.write(path := tmp_path / "recommendations.jsonl", catalog, format="botify")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [(line["track"], line["id"], line["recommendations"]) for line in lines] == [
-        (0, "spotify:a", [1]),
-        (1, "é", [0]),
-    ]
-    again, _ = Recommendations.read_with_catalog(path)
-    assert again.rows.tolist() == [[1], [0]]
+    assert [(line["track"], line["recommendations"]) for line in lines] == [("spotify:a", ["é"]), ("é", ["spotify:a"])]
+    again, named = Recommendations.read_with_catalog(path)
+    assert (again.rows.tolist(), named.track_ids.tolist()) == ([[1], [0]], ["spotify:a", "é"])
+
+
+def test_a_file_of_before_which_has_texts_beside_numbers_is_read_by_its_texts(tmp_path: Path) -> None:
+    path = tmp_path / "recommendations.jsonl"
+    path.write_text(
+        '{"track": 0, "id": "spotify:a", "recommendations": [1]}\n{"track": 1, "id": "é", "recommendations": [0]}\n',
+        encoding="utf-8",
+    )
+    lists, catalog = Recommendations.read_with_catalog(path)
+    assert (lists.rows.tolist(), catalog.track_ids.tolist()) == ([[1], [0]], ["spotify:a", "é"])

@@ -77,7 +77,7 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
         ({"context": np.array("all")}, "is damaged: context must be one of last, session"),
         ({"items": np.full((NUM, 6), np.inf, np.float32)}, "is damaged: items must be finite"),
         ({"track_ids": np.arange(NUM)}, "has vectors of other tracks than the catalogue of 9 tracks"),
-        ({"track_ids": None}, "has vectors of other tracks than the catalogue of 9 tracks"),
+        ({"track_ids": None}, "is damaged: it has no ids of tracks"),
         ({"queries": np.zeros((NUM, 6), object)}, "is damaged: Object arrays cannot be loaded"),
         ({"more": np.zeros(5 * 2**20)}, "is damaged: it has .* bytes, more than the .* that 9 tracks need"),
     ],

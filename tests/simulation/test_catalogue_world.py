@@ -142,9 +142,7 @@ def test_a_service_may_be_the_model_and_that_is_said(run: Path) -> None:
     services = {"service": partial(RemoteService, connections=1, retries=0, timeout_s=1.0, token=None)}
     make = partial(make_policies, {"C": "http://localhost:1"}, templates=services, locate=Path)
     policies = make(world=world_of(run))
-    assert hints(policies) == [
-        f"arm C: a service does not say which run it serves; if it is {run}, its time means nothing"
-    ]
+    assert hints(policies) == [f"arm C: whether it serves {run} is not checked; if it does, its time means nothing"]
     for policy in policies.values():
         policy.close()
 

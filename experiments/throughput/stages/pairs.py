@@ -31,18 +31,9 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from segue.datamodules.pairs.sessions import cut_sessions
     from segue.datamodules.reading.rejected_rows import Rejections
     from segue.datamodules.reading.table import read_table
-    from segue.datamodules.reading.table_settings import settings_of, source_config
+    from segue.datamodules.reading.table_settings import settings_of
 
-    rules = PairRules(
-        policies=Policies.from_config(dict(source_config("botify").policies)),
-        pairing="consecutive",
-        window=3,
-        split="auto",
-        split_seed=0,
-        cold_share=0,
-        cold_seed=0,
-        session_gap_minutes=30.0,
-    )
+    rules = PairRules(policies=Policies(), pairing="consecutive", split="auto")
     rejections = Rejections(path=folder / "rejected.jsonl", with_text=False)
 
     def work() -> float:

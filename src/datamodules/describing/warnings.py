@@ -4,6 +4,7 @@ The thresholds are the settings `warnings.…`; null switches a warning off.
 """
 
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -43,6 +44,7 @@ class Thresholds:
     dropped_share: Annotated[_Share, Setting("of rows that a rule but duplicates left out", **_OF_SHARE)] = 0.2
     cold_share: Annotated[_Share, Setting("of test pairs with a track that training does not have", **_OF_SHARE)] = 0.5
     nameless_share: Annotated[_Share, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
+    alike_ids: Annotated[_Count, Setting("ids that differ by case or normalisation alone", **_OF_COUNT)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,8 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     """
     found = []
     of_times, of_users = _of_times(facts, material, thresholds), _of_users(facts, thresholds)
-    for name, value, says, remedy in (*_of_rows(facts, material), *of_times, *of_users, *_of_tracks(facts)):
+    of_ids = _of_ids(material)
+    for name, value, says, remedy in (*_of_rows(facts, material), *of_times, *of_users, *of_ids, *_of_tracks(facts)):
         threshold = getattr(thresholds, name)
         if threshold is not None and value >= threshold:
             unit = remedy.partition(f"{UNIT_OF_TIME}=")[2] or None
@@ -196,6 +199,30 @@ def _of_users(facts: Facts, thresholds: Thresholds) -> Iterator[_Candidate]:
             f"listener {clock.busiest_listener} has {clock.busiest_plays:,} plays on {clock.busiest_day}",
             "this may be a program or a shared account, or several users under one id; leave the user out if so",
         )
+
+
+def _of_ids(material: Material) -> Iterator[_Candidate]:
+    """Texts that a person takes for the same id. Ids of users are not shown."""
+    for what, ids in (("tracks", material.catalog.track_ids), ("users", material.sessions.user)):
+        if ids.dtype != object:
+            continue
+        first: dict[str, str] = {}
+        alike = [
+            (first[same], id) for id in dict.fromkeys(ids.tolist()) if first.setdefault(same := _folded(id), id) != id
+        ]
+        example = "" if what == "users" or not alike else ", such as {!r} and {!r}".format(*alike[0])
+        yield (
+            "alike_ids",
+            len(alike),
+            f"{len(alike):,} ids of {what} differ from another one by case or by the Unicode normalisation "
+            f"alone{example}: they count as different {what}",
+            f"if they are the same {what}, write their ids in one way"
+            + ", or map them by datamodule.aliases=<file of lines old,new>" * (what == "tracks"),
+        )
+
+
+def _folded(id: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", id).casefold())
 
 
 def _of_tracks(facts: Facts) -> Iterator[_Candidate]:

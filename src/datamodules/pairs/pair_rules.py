@@ -4,7 +4,6 @@ Events are left out in this order: `min_seconds`, `duplicates`, `interleaved`, `
 `min_sessions`, then the split, then `min_count`, then `self_pairs`. Each rule counts what it leaves out.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from jaxtyping import Int64
 
 from segue.datamodules.pairs.interleaved import POLICIES
 from segue.errors import InputError
-from segue.settings import Setting, from_config, settings
+from segue.settings import Setting, settings
 
 PAIRINGS = ("consecutive", "first", "window")
 """The ways to pair the tracks of a session; see `PairRules`."""
@@ -31,31 +30,23 @@ GapMinutes = Annotated[
 class Policies:
     """The keys of `datamodule.policies`: which valid events and pairs are left out."""
 
-    duplicates: Annotated[str, Setting("events of the same user, timestamp, track and share", choices=_DROP_OR_KEEP)]
-    min_seconds: Annotated[float, Setting("plays that are shorter are left out, in seconds; 0 for none", least=0)]
-    repeats: Annotated[str, Setting("later plays of a track in a session", choices=_DROP_OR_KEEP)]
-    self_pairs: Annotated[str, Setting("pairs of a track with itself", choices=_DROP_OR_KEEP)]
+    duplicates: Annotated[
+        str, Setting("events of the same user, timestamp, track and share", choices=_DROP_OR_KEEP)
+    ] = "keep"
+    min_seconds: Annotated[float, Setting("plays that are shorter are left out, in seconds; 0 for none", least=0)] = 0
+    repeats: Annotated[str, Setting("later plays of a track in a session", choices=_DROP_OR_KEEP)] = "keep"
+    self_pairs: Annotated[str, Setting("pairs of a track with itself", choices=_DROP_OR_KEEP)] = "keep"
     longest_session: Annotated[
         int | None, Setting("sessions with more tracks are left out", least=2, hint="null for no limit")
-    ]
-    min_count: Annotated[int, Setting("events of tracks with fewer plays in training are left out", least=1)]
-    min_sessions: Annotated[int, Setting("users with fewer sessions are left out", least=1)]
-    interleaved: Annotated[str, Setting("sessions of a user at the same time; see `separate`", choices=POLICIES)]
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Policies":
-        """Check the settings.
-
-        Args:
-            config: a value for each argument of the class.
-
-        Raises:
-            InputError: a key is unknown, or a value is not allowed.
-        """
-        return from_config(cls, config, key="datamodule.policies")
+    ] = None
+    min_count: Annotated[int, Setting("events of tracks with fewer plays in training are left out", least=1)] = 1
+    min_sessions: Annotated[int, Setting("users with fewer sessions are left out", least=1)] = 1
+    interleaved: Annotated[str, Setting("sessions of a user at the same time; see `separate`", choices=POLICIES)] = (
+        "separate"
+    )
 
 
-@settings("datamodule")
+@settings("datamodule", Policies)
 @dataclass(frozen=True, kw_only=True)
 class PairRules:
     """From events to pairs.
@@ -76,14 +67,14 @@ class PairRules:
     pairing: Annotated[str, Setting("which tracks of a session are paired", choices=PAIRINGS)]
     window: Annotated[
         int, Setting("largest distance for pairing=window", least=1, hint="pairing=consecutive is a window of 1")
-    ]
+    ] = 3
     split: Annotated[str, Setting("what trains and what tests", choices=("auto", "time", "session", "pair"))]
-    split_seed: Annotated[int, Setting("of split=session and split=pair", **_SEED)]
+    split_seed: Annotated[int, Setting("of split=session and split=pair", **_SEED)] = 0
     cold_share: Annotated[
         float, Setting("share of tracks hidden from training", least=0, most=0.9, hint="0 hides no track, 0.1 is usual")
-    ]
-    cold_seed: Annotated[int, Setting("decides which", **_SEED)]
-    session_gap_minutes: GapMinutes
+    ] = 0.0
+    cold_seed: Annotated[int, Setting("decides which", **_SEED)] = 0
+    session_gap_minutes: GapMinutes = 30.0
 
     def __post_init__(self) -> None:
         if self.cold_share and self.split == "pair":

@@ -97,7 +97,8 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
     Args:
         given: config of the run.
         catalog: the tracks of the run, and new ones, in the order of their rows.
-        path: the file, which has all of them; `track` is the id of a line. Files of attributes are in the same folder.
+        path: the file, which has all of them; `track` is the id of a line, without it the one derived from title and
+            artist. Files of attributes are in the same folder.
 
     Raises:
         InputError: the file of the catalogue lacks one, or it is damaged.
@@ -115,13 +116,24 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
     lines = FileFormat(group="catalogue", format="jsonl")
     with duckdb.connect() as database:
         rows = open_rows(database, find_files(str(path), lines, patterns=(), unpacked=path), lines)
-        columns = f"{rows.shown('track')} AS track {attribute_columns(of_run, rows)}"
+        derived = derived_in_sql(rows.shown("title"), rows.shown("artist"))
+        columns = f"COALESCE({rows.shown('track')}, {derived}) AS track {attribute_columns(of_run, rows)}"
         database.register("ids", {"row": np.arange(len(ids)), "track": np.array([*map(str, ids)], object)})
         rows.run(f"""CREATE TABLE catalogue AS
             SELECT ids.row, c.* FROM ids JOIN (SELECT {columns} FROM ({rows.relation()})) c
             ON c.track = CAST(ids.track AS VARCHAR)""")
         of_run = [replace(one, most_shared=1.0) for one in of_run]
         return read_attributes(database, of_run, path.parent, source=str(path))
+
+
+def derived_in_sql(title: str, artist: str) -> str:
+    """SQL of `catalog.derived_id`.
+
+    Args:
+        title: SQL of the title.
+        artist: SQL of the name of the artist.
+    """
+    return f"left(sha256({title} || chr(31) || COALESCE({artist}, '')), 32)"
 
 
 def _from_file(database: Database, one: AttributeSettings, path: Path) -> Attribute:

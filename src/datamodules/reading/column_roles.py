@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from segue.datamodules.reading.raw_rows import RawRows
+from segue.datamodules.reading.table_settings import Columns
 from segue.errors import InputError
-from segue.settings import refuse_unknown
 
 _USUAL_NAMES = {
     "user": "user userid uid username listener listenerid msno account",
@@ -21,14 +22,12 @@ _USUAL_NAMES = {
     "trackmetadataadditionalinfodurationms songlength",
     "skipped": "skipped isskipped skip",
     "session": "session sessionid playlistid pid playlist",
-    "last": "",
-    "recommendation": "",
 }
-USUAL_NAMES = {role: names.split() for role, names in _USUAL_NAMES.items()}
-"""Usual names of the columns of each role, in lower case without punctuation; earlier ones come first."""
-
-ROLES = tuple(USUAL_NAMES)
+ROLES = tuple(field.name for field in fields(Columns))
 """What a column can be; the keys of `datamodule.columns`."""
+
+USUAL_NAMES = {role: _USUAL_NAMES.get(role, "").split() for role in ROLES}
+"""Usual names of the columns of each role, in lower case without punctuation; earlier ones come first."""
 
 _NEVER_READ = re.compile(
     r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
@@ -52,7 +51,6 @@ def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> dict[str, str
     Raises:
         InputError: a role or a column does not exist, or may not be read.
     """
-    refuse_unknown(given, ROLES, key="datamodule.columns")
     mapping: dict[str, str] = {}
     for role, path in given.items():
         if is_private(path or ""):

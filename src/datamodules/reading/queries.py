@@ -14,10 +14,22 @@ def count(database: Database, query: str) -> int:
     return int(number)
 
 
+_IS_WHOLE = "COALESCE(id[1] <> '-' AND CAST(TRY_CAST(id AS BIGINT) AS VARCHAR) = id, FALSE)"
+
+
 def are_whole(database: Database, ids: str) -> bool:
-    """Whether all ids that a query gives as texts are whole numbers as one writes them: 7 and not 007 or 7.0."""
-    is_whole = "COALESCE(CAST(TRY_CAST(id AS BIGINT) AS VARCHAR) = id, FALSE)"
-    return bool(count(database, f"SELECT COALESCE(bool_and({is_whole}), FALSE) FROM ({ids})"))
+    """Whether all ids that a query gives as texts are whole numbers in canonical form: 7 and not 007, +7, -7 or 7.0."""
+    are = f"SELECT COALESCE(bool_and({_IS_WHOLE}), FALSE) FROM"
+    return all(bool(count(database, f"{are} ({ids} {limit})")) for limit in ("LIMIT 1000", ""))  # texts are seen early
+
+
+def mixed_ids(database: Database, ids: str) -> str | None:
+    """In words, that some of the ids that a query gives as texts are whole numbers and others are not; None if not."""
+    counts = f"count(*), count(*) FILTER ({_IS_WHOLE}), min(id) FILTER ({_IS_WHOLE}), min(id) FILTER (NOT {_IS_WHOLE})"
+    [(num, num_whole, number, text)] = database.execute(f"SELECT {counts} FROM ({ids})").fetchall()
+    if num_whole in (0, num):
+        return None
+    return f"whole numbers ({num_whole:,} of {num:,}, such as {number}) beside texts (such as {text}): all are texts"
 
 
 def one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ without a meaning for a source are NULL. `row` and `place` are there if a row ha
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from segue.catalog import MOST_ID_BYTES
 from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.table_settings import TableSettings
@@ -18,7 +19,9 @@ _SHORT = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an er
 _LONG = "DECIMAL(22, 3)"  # for ids above 10¹⁵; arithmetic with its 128 bits is ten times as slow
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _YES, _NO = "('true', 't', '1', 'yes', 'y', '1.0')", "('false', 'f', '0', 'no', 'n', '0.0')"
-_NOTHING = "CAST(NULL AS VARCHAR)"
+_NO_TEXT, _NO_NUMBER, _NO_SHARE = (f"CAST(NULL AS {type_})" for type_ in ("VARCHAR", "BIGINT", "FLOAT"))
+CONSTANTS = ("FALSE", _NO_TEXT, _NO_NUMBER, _NO_SHARE)
+"""SQL of columns that have no meaning for a source."""
 _NAME_OF_UNIT = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
@@ -34,6 +37,7 @@ class Plan:
         share: `ratio`, `played`, `longest`, `gap`, `skipped` or `none`; with `longest` the share of a parsed row is the
             milliseconds played, with `gap` the duration.
         track_ids: `whole`, `text` or `auto`, as the catalogue has them.
+        aliases: id of today for each id of a track that the source merged with another one.
         catalogue_has_durations: whether the catalogue gives durations.
         drop: conditions of rows that are left out, by name.
     """
@@ -44,12 +48,13 @@ class Plan:
     units: Mapping[str, str]
     share: str
     track_ids: str
+    aliases: Mapping[str, str]
     catalogue_has_durations: bool
     drop: Mapping[str, str | None]
 
 
-def parse_select(plan: Plan) -> str:
-    """SQL SELECT list of a parsed row.
+def parsed_columns(plan: Plan) -> dict[str, str]:
+    """SQL of each column of a parsed row.
 
     Args:
         plan: what is read.
@@ -63,25 +68,29 @@ def parse_select(plan: Plan) -> str:
     reasons = ["WHEN fields IS NULL THEN 'not a JSON object'"] * rows.is_json
     reasons += [f"WHEN {condition} THEN {quoted_text(reason)}" for reason, condition in settings.sql.reject.items()]
     drops = [f"WHEN {condition} THEN {quoted_text(name)}" for name, condition in plan.drop.items()]
-    return f"""
-        {user} AS user, {timestamp} AS timestamp, {track} AS track,
-        {rows.text(mapping["title"]) if "title" in mapping else _NOTHING} AS title,
-        {artist_of(mapping.get("artist"), rows, settings)} AS artist, {share} AS share,
-        {f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else "CAST(NULL AS BIGINT)"} AS session,
-        {f"COALESCE(lower({rows.text(last)}) IN {_YES}, FALSE)" if last else "FALSE"} AS is_last,
-        {_recommendation(plan)} AS recommendation,
-        {_case(drops)} AS dropped,
-        {_case([*reasons, *time_reason, *user_reason, *track_reason, *share_reason])} AS reason"""
+    return {
+        "user": user,
+        "timestamp": timestamp,
+        "track": track,
+        "title": rows.text(mapping["title"]) if "title" in mapping else _NO_TEXT,
+        "artist": artist_of(mapping.get("artist"), rows, settings),
+        "share": share,
+        "session": f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else _NO_NUMBER,
+        "is_last": f"COALESCE(lower({rows.text(last)}) IN {_YES}, FALSE)" if last else "FALSE",
+        "recommendation": _recommendation(plan),
+        "dropped": _case(drops),
+        "reason": _case([*reasons, *time_reason, *user_reason, *track_reason, *share_reason]),
+    }
 
 
 def _case(branches: list[str]) -> str:
-    return f"CASE {' '.join(branches)} END" if branches else _NOTHING
+    return f"CASE {' '.join(branches)} END" if branches else _NO_TEXT
 
 
 def artist_of(path: str | None, rows: RawRows, settings: TableSettings) -> str:
     """SQL of the first artist of a row: of a list, of a JSON array, or of a text with a separator."""
     if path is None:
-        return _NOTHING
+        return _NO_TEXT
     text = rows.text(path)
     if rows.is_json:
         is_list = f"{text} LIKE '[%' AND json_valid({text})"
@@ -105,9 +114,25 @@ def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, list[str]]:
     """SQL of an id, and when it is a reason to reject the row. Without a column, every row has the id 0."""
     if path is None:
         return "CAST(0 AS BIGINT)", []
-    is_whole = ids == "whole" or (ids == "auto" and rows.type_of(path) in _INTEGERS)
-    value, reason = (whole(path, rows), "must be a whole number") if is_whole else (rows.text(path), "is empty")
-    return value, [f"WHEN {value} IS NULL THEN {quoted_text(f'{path} {reason}')}"]
+    if ids == "whole" or (ids == "auto" and rows.type_of(path) in _INTEGERS):
+        value = whole(path, rows)
+        wrong = {"must be a whole number": f"{value} IS NULL"}
+    else:
+        value = rows.text(path)
+        wrong = {"is empty": f"{value} IS NULL", **problems_of_text(value)}
+    return value, [f"WHEN {condition} THEN {quoted_text(f'{path} {reason}')}" for reason, condition in wrong.items()]
+
+
+def problems_of_text(text: str) -> dict[str, str]:
+    """What may be wrong with a text as an id, and the SQL of the condition, as in `catalog.id_problem`.
+
+    Args:
+        text: SQL of the id, which is not empty.
+    """
+    return {
+        f"must have 1 to {MOST_ID_BYTES} bytes": f"strlen({text}) > {MOST_ID_BYTES}",
+        "has a NUL": f"contains({text}, chr(0))",
+    }
 
 
 def _track(plan: Plan) -> tuple[str, list[str]]:
@@ -123,14 +148,14 @@ def _track(plan: Plan) -> tuple[str, list[str]]:
 def _recommendation(plan: Plan) -> str:
     """SQL of the id of the recommended track. What is no id has no row in the catalogue, therefore a cast is enough."""
     if (path := plan.mapping.get("recommendation")) is None:
-        return "CAST(NULL AS BIGINT)"
+        return _NO_NUMBER
     return plan.rows.typed(path, "BIGINT") if plan.track_ids == "whole" else _id(path, plan.rows, plan.track_ids)[0]
 
 
 def _timestamp(plan: Plan) -> tuple[str, list[str]]:
     path, rows = plan.mapping.get("timestamp"), plan.rows
     if path is None:
-        return "CAST(NULL AS BIGINT)", []
+        return _NO_NUMBER, []
     unit = plan.units["timestamp"]
     if rows.type_of(path).startswith(("TIMESTAMP", "DATE")):
         time, rule = f"epoch_ms(CAST({rows.typed(path, 'TIMESTAMPTZ')} AS TIMESTAMPTZ))", "a time"
@@ -160,7 +185,7 @@ def _timestamp(plan: Plan) -> tuple[str, list[str]]:
 
 def _share(plan: Plan) -> tuple[str, list[str]]:
     if plan.share == "none":
-        return "CAST(NULL AS FLOAT)", []
+        return _NO_SHARE, []
     if plan.share == "ratio":
         return _ratio(plan)
     if plan.share == "skipped":

@@ -5,7 +5,7 @@ several), or is *dropped* by a rule of the settings, or is *rejected* as invalid
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +13,15 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, ids_of
+from segue.datamodules.reading.aliases import KEY, read_aliases, replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
 from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.row_sql import Plan, min_seconds_rule, parse_select
+from segue.datamodules.reading.row_sql import CONSTANTS, Plan, min_seconds_rule, parsed_columns
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
@@ -51,6 +52,7 @@ class Reading:
         examples: some rejected rows: file, line or row, reason.
         dropped: number of events that each rule left out.
         num_capped: number of events whose share was above 1 and is 1 now.
+        remarks: what a user should know of the ids of the tracks, in lines.
     """
 
     columns: Mapping[str, str]
@@ -65,6 +67,7 @@ class Reading:
     examples: list[dict[str, str | int]]
     dropped: Mapping[str, int]
     num_capped: int
+    remarks: Sequence[str] = ()
 
     @property
     def num_rejected(self) -> int:
@@ -182,7 +185,13 @@ def _open(
     archive = folder / "unpacked"
     files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=archive)
     place = archive if archive.is_dir() else Path(path) if Path(path).is_dir() else Path(path).parent
-    tracks = read_track_file(database, settings, place)
+    aliases = {} if settings.aliases is None else read_aliases(Path(settings.aliases))
+    of_tracks = settings
+    if aliases and settings.ids != "text" and ids_of([*aliases, *aliases.values()]).dtype == object:
+        if settings.ids == "whole":
+            raise InputError(f"{KEY}={settings.aliases} has ids that are no whole numbers; give datamodule.ids=text")
+        of_tracks = replace(settings, ids="text")
+    tracks = read_track_file(database, of_tracks, place, aliases)
     rows = open_rows(database, files, settings.files, optional=settings.optional)
     columns = [*settings.columns.values(), *(one.path for one in settings.attributes if one.file is None)]
     of_files = [str(path) for path in columns if path and path not in (*settings.sql.columns, *OF_ITEMS)]
@@ -198,10 +207,13 @@ def _open(
         mapping=mapping,
         units=_units(mapping, rows, settings),
         share=_share(mapping, settings, has_durations=has_durations),
-        track_ids=settings.ids if tracks is None else tracks.ids,
+        track_ids=of_tracks.ids if tracks is None else tracks.ids,
+        aliases=aliases,
         catalogue_has_durations=has_durations,
         drop=settings.sql.drop,
     )
+    if aliases and "track" not in mapping:
+        raise InputError(f"{KEY}={settings.aliases}: the source has no ids of tracks; give datamodule.columns.track")
     if min_seconds:
         plan = replace(plan, drop={**plan.drop, "min_seconds": min_seconds_rule(min_seconds, plan)})
     return plan, tracks, place
@@ -251,15 +263,19 @@ def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations
 
 
 def _parse(plan: Plan, *, has_catalogue: bool) -> None:
-    """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position."""
+    """Create the table `parsed`, and the view `numbered` of its rows that are not blank, with row and position.
+
+    Columns that have one value only are in the view alone.
+    """
     rows, settings = plan.rows, plan.settings
     has_items = settings.sql.each is not None
-    select = parse_select(plan) + attribute_columns(() if has_catalogue else settings.attributes, rows)
     blank = ["has_no_item"] * has_items + ["line IS NULL"] * rows.has_blank_lines or ["FALSE"]
+    columns = {"file": FILE, "is_blank": " OR ".join(blank), **parsed_columns(plan)}
+    constant = [f"{columns.pop(name)} AS {name}" for name, sql in tuple(columns.items()) if sql in CONSTANTS]
+    select = ", ".join(f"{sql} AS {name}" for name, sql in columns.items()) + ", row, place" * has_items
+    attributes = attribute_columns(() if has_catalogue else settings.attributes, rows)
     try:
-        rows.run(f"""CREATE OR REPLACE TABLE parsed AS
-            SELECT {FILE} AS file, {" OR ".join(blank)} AS is_blank {", row, place" if has_items else ""}, {select}
-            FROM ({rows.relation()})""")
+        rows.run(f"CREATE OR REPLACE TABLE parsed AS SELECT {select} {attributes} FROM ({rows.relation()})")
     except InputError as error:
         if settings.sql.texts and "datamodule" not in str(error):
             raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
@@ -267,7 +283,9 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     sign = "-" if settings.files.newest_first else ""
     of_items = f"row, {sign}(row * 1048576 + place) AS position, * EXCLUDE (row, place)"
     number = of_items if has_items else f"rowid AS row, {sign}rowid AS position, *"
-    rows.database.execute(f"CREATE OR REPLACE VIEW numbered AS SELECT {number} FROM parsed WHERE NOT is_blank")
+    rows.database.execute(f"""
+        CREATE OR REPLACE VIEW numbered AS
+        SELECT {", ".join([number, *constant])} FROM parsed {"WHERE NOT is_blank" if "is_blank" in columns else ""}""")
 
 
 def _has_wrong_encoding(plan: Plan) -> bool:
@@ -282,9 +300,10 @@ def _has_wrong_encoding(plan: Plan) -> bool:
 def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejections: Rejections) -> SourceEvents:
     rows, settings = plan.rows, plan.settings
     database, has_items = rows.database, settings.sql.each is not None
+    remarks = _use_aliases(plan)
     if tracks is None:
         tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
-    elif settings.catalogue is not None and settings.catalogue.unknown == "add":
+    elif settings.catalogue.unknown == "add":
         add_unknown(database)
     _validate(plan, tracks)
     found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
@@ -324,9 +343,20 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
             rejected=found.by_reason,
             examples=[{key: line[key] for key in line if key != "text"} for line in found.lines[:3]],
             num_capped=count(database, capped_events) if may_be_capped else 0,
+            remarks=[*remarks, *tracks.remarks],
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
         ),
     )
+
+
+def _use_aliases(plan: Plan) -> list[str]:
+    """Give the tracks of the parsed rows the ids of today, and say in a line of how many."""
+    if not plan.aliases:
+        return []
+    changed = replace_ids(plan.rows.database, plan.aliases, "parsed", "track")
+    if "recommendation" in plan.mapping:
+        replace_ids(plan.rows.database, plan.aliases, "parsed", "recommendation")
+    return [f"aliases      {changed:,} events have a track whose id was replaced ({KEY}={plan.settings.aliases})"]
 
 
 def _validate(plan: Plan, tracks: Tracks) -> None:
@@ -353,15 +383,18 @@ def _validate(plan: Plan, tracks: Tracks) -> None:
 
 
 def _name_users(database: Database) -> np.ndarray | None:
-    """Number the users whose ids are text, in the order of the ids; None if all ids are whole numbers."""
-    kind = dict(row[:2] for row in database.execute("DESCRIBE parsed").fetchall())["user"]
-    if kind != "VARCHAR" or are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
+    """Number the users whose ids are texts, in the order of the ids; None if all ids are whole numbers."""
+    kind = dict(row[:2] for row in database.execute("DESCRIBE numbered").fetchall())["user"]
+    if kind != "VARCHAR":
+        if not count(database, "SELECT COALESCE(min(user), 0) < 0 FROM numbered"):
+            return None
+    elif are_whole(database, "SELECT user AS id FROM numbered WHERE user IS NOT NULL"):
         return None
     database.execute("""CREATE OR REPLACE TABLE users AS
         SELECT user, row_number() OVER (ORDER BY user) - 1 AS number
         FROM (SELECT DISTINCT user FROM numbered WHERE user IS NOT NULL)""")
     names = database.execute("SELECT user FROM users ORDER BY number").fetchall()
-    return np.array([name for (name,) in names], object)
+    return np.array([str(name) for (name,) in names], object)
 
 
 def _make_view(database: Database, *, has_recommendations: bool, has_names: bool) -> None:
@@ -370,8 +403,9 @@ def _make_view(database: Database, *, has_recommendations: bool, has_names: bool
     recommendation = ", r.row AS recommendation" * has_recommendations
     join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
+    # a valid event has a track; DuckDB sees it only if it is said, and looks tracks up twice as fast then
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS
         SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio,
                v.session AS source_session, v.is_last {recommendation}
-        FROM validated v {join} WHERE v.reason IS NULL {is_lost}""")
+        FROM validated v {join} WHERE v.reason IS NULL AND v.track IS NOT NULL {is_lost}""")

@@ -1,8 +1,8 @@
 """The settings of a source: the keys of `conf/datamodule/*.yaml` that say what its files contain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import duckdb
 from omegaconf import OmegaConf
@@ -10,19 +10,25 @@ from omegaconf import OmegaConf
 from segue.datamodules.reading.queries import one_line
 from segue.errors import InputError
 from segue.runs.provenance import ROOT
-from segue.settings import Setting, from_config, settings
+from segue.settings import Setting, checked, from_config, settings, with_defaults
 
 RESERVED = ("track", "artist")
 """Names of what every catalogue has, which no attribute may have."""
 _TIMES = ("auto", "s", "ms", "us", "ns", "iso")
 _OF_TIME = "since 1970: s, ms, us or ns; iso: a date and time; or a format of strptime such as '%d %b %Y, %H:%M'"
 _Text = str | None
+_Column = str | int | None
 _Format = Literal["auto", "csv", "jsonl", "json", "parquet", "lines"]
 _Encoding = Literal["auto", "utf-8", "latin-1", "utf-16"]
-_Duration = Annotated[Literal["auto", "s", "ms", "us"], Setting("of a time")]
+_Duration = Literal["auto", "s", "ms", "us"]
 _Share = Literal["auto", "ratio", "played", "skipped", "gap", "none"]
 _Kind = Literal["value", "values", "number", "vector"]
 _Part = TypeVar("_Part")
+Attributes = Annotated[
+    Mapping[str, Any] | None,
+    Setting("what else is known of the tracks", hint="a kind for each name, such as {year: number}, or its settings"),
+]
+"""The setting `datamodule.attributes`; see `AttributeSettings`."""
 _Expressions = Mapping[str, str | None]
 
 
@@ -44,14 +50,35 @@ class FileFormat:
     encoding: Annotated[_Encoding, Setting("auto: Latin-1 where too many lines are not UTF-8")] = "auto"
 
 
+@settings("datamodule.files")
 @dataclass(kw_only=True)
 class FileSettings(FileFormat):
     """The files of the events; the keys of `datamodule.files`."""
 
-    pattern: Annotated[str | Sequence[str], Setting("glob of files; of several, the first that matches a file")]
+    pattern: Annotated[str | Sequence[str], Setting("glob of files; of several, the first that fits")] = "**/*"
     newest_first: Annotated[bool, Setting("whether of two events with one time the later row was the first")] = False
 
 
+@settings("datamodule.columns")
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The keys of `datamodule.columns`: the column of each role; None for none, `auto` to find it by its name."""
+
+    user: Annotated[_Column, Setting("listener; without it there is one listener")] = None
+    timestamp: Annotated[_Column, Setting("without it there is no order of time: split=session")] = None
+    track: Annotated[_Column, Setting("id; without it, title and artist make the track")] = None
+    title: Annotated[_Column, Setting("title of the track")] = None
+    artist: Annotated[_Column, Setting("without it, every track has an artist of its own")] = None
+    played_ratio: Annotated[_Column, Setting("share played")] = None
+    played: Annotated[_Column, Setting("time played")] = None
+    duration: Annotated[_Column, Setting("length of the track")] = None
+    skipped: Annotated[_Column, Setting("whether the track was skipped")] = None
+    session: Annotated[_Column, Setting("id of a session or a playlist")] = None
+    last: Annotated[_Column, Setting("whether an event ends its session")] = None
+    recommendation: Annotated[_Column, Setting("track that was recommended next")] = None
+
+
+@settings("datamodule.sql")
 @dataclass(kw_only=True)
 class SqlSettings:
     """What columns alone cannot describe, as SQL of DuckDB; the keys of `datamodule.sql`. What is null is left out.
@@ -65,9 +92,15 @@ class SqlSettings:
 
     group: str
     each: Annotated[_Text, Setting("a list; each element, named item, is an event at a place of a row")] = None
-    columns: Annotated[_Expressions, Setting("expressions that roles can name like columns")]
-    drop: Annotated[_Expressions, Setting("conditions of rows that are left out, by the name under which they count")]
-    reject: Annotated[_Expressions, Setting("conditions of rows that are rejected, by the reason")]
+    columns: Annotated[_Expressions, Setting("expressions that roles can name like columns")] = field(
+        default_factory=dict
+    )
+    drop: Annotated[_Expressions, Setting("conditions of rows that are left out, by the name in counts")] = field(
+        default_factory=dict
+    )
+    reject: Annotated[_Expressions, Setting("conditions of rows that are rejected, by the reason")] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         _checked({"each": self.each}, self.group)
@@ -93,6 +126,7 @@ def _checked(expressions: _Expressions, key: str) -> _Expressions:
     return given
 
 
+@settings("datamodule.units")
 @dataclass(frozen=True, kw_only=True)
 class Units:
     """The keys of `datamodule.units`; `auto`: what most rows show. See `units.py`.
@@ -101,10 +135,10 @@ class Units:
         InputError: a time has no such unit, and DuckDB knows no such format.
     """
 
-    timestamp: Annotated[str, Setting(_OF_TIME)]
-    played: _Duration
-    duration: _Duration
-    played_ratio: Annotated[Literal["auto", "fraction", "percent"], Setting("of a share played")]
+    timestamp: Annotated[str, Setting(_OF_TIME)] = "auto"
+    played: Annotated[_Duration, Setting("of the time played")] = "auto"
+    duration: Annotated[_Duration, Setting("of the length of a track")] = "auto"
+    played_ratio: Annotated[Literal["auto", "fraction", "percent"], Setting("of a share played")] = "auto"
 
     def __post_init__(self) -> None:
         if self.timestamp in _TIMES:
@@ -121,17 +155,26 @@ class Units:
             )
 
 
+@settings("datamodule.catalogue")
 @dataclass(kw_only=True)
 class CatalogueSettings(FileFormat):
     """A file of tracks beside the events; the keys of `datamodule.catalogue`."""
 
-    file: Annotated[str | Sequence[str], Setting("glob of the file in the folder of the events")]
-    columns: Annotated[Mapping[str, str | int | None], Setting("those of track, title, artist and duration")]
-    units: Annotated[Mapping[str, Literal["auto", "s", "ms", "us"]], Setting("unit of the duration")]
-    required: Annotated[bool, Setting("whether it must exist; without it, the events have titles and artists")]
-    unknown: Annotated[Literal["reject", "add"], Setting("events of tracks that it lacks: reject them, or add these")]
-    repeated: Annotated[Literal["refuse", "first"], Setting("a track that it has twice: refuse it, or take the first")]
-    sql: Annotated[_Expressions, Setting("expressions that roles can name like columns")]
+    file: Annotated[str | Sequence[str] | None, Setting("glob of the file in the folder of the events")] = None
+    columns: Annotated[Mapping[str, _Column], Setting("those of track, title, artist and duration")] = field(
+        default_factory=lambda: {"track": None, "title": None, "artist": None, "duration": None}
+    )
+    units: Annotated[Mapping[str, _Duration], Setting("unit of the duration")] = field(
+        default_factory=lambda: {"duration": "auto"}
+    )
+    required: Annotated[bool, Setting("whether it must exist; without it, the events have titles and artists")] = True
+    unknown: Annotated[
+        Literal["reject", "add"], Setting("events of tracks that it lacks: reject them, or add these")
+    ] = "reject"
+    repeated: Annotated[
+        Literal["refuse", "first"], Setting("a track that it has twice: refuse it, or take the first")
+    ] = "first"
+    sql: Annotated[_Expressions, Setting("expressions that roles can name like columns")] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sql = _checked(self.sql, f"{self.group}.sql")
@@ -180,8 +223,7 @@ def attribute_settings(config: Any) -> list[AttributeSettings]:
     Raises:
         InputError: a name cannot be used, a key is unknown, or a value is not allowed.
     """
-    if not isinstance(config or {}, Mapping):
-        raise InputError(f"datamodule.attributes must be a kind for each name, as in {{year: number}}, got {config!r}")
+    checked("datamodule.attributes", config, *get_args(Attributes))
     found = []
     for name, given in (config or {}).items():
         key = f"datamodule.attributes.{name}"
@@ -196,7 +238,7 @@ def attribute_settings(config: Any) -> list[AttributeSettings]:
     return found
 
 
-@settings("datamodule")
+@settings("datamodule", FileSettings, Columns, Units, CatalogueSettings, SqlSettings)
 @dataclass(frozen=True, kw_only=True)
 class TableSettings:
     """How the files of a source become events.
@@ -205,7 +247,7 @@ class TableSettings:
         files: the files of the events.
         columns: the column of each role; None for none, `auto` for one that has a usual name.
         units: unit of times and shares.
-        catalogue: a file of tracks; None if the events have all that is known of them.
+        catalogue: a file of tracks; without its `file`, the events have all that is known of them.
         sql: expressions for special layouts.
         attributes: what else is known of the tracks.
 
@@ -216,17 +258,20 @@ class TableSettings:
     files: FileSettings
     columns: Mapping[str, str | None]
     units: Units
-    catalogue: CatalogueSettings | None
+    catalogue: CatalogueSettings
     sql: SqlSettings
     attributes: Sequence[AttributeSettings]
-    zone: Annotated[str, Setting("time zone of times that have none, such as Europe/Berlin")]
-    clock: Annotated[Literal["start", "end"], Setting("which moment of a play its timestamp is")]
-    ids: Annotated[Literal["auto", "whole", "text"], Setting("auto: whole numbers if all ids are")]
-    artist_separator: Annotated[_Text, Setting("between several artists in a text, of whom the first counts")]
-    share: Annotated[_Share, Setting("what it is computed from; auto: the first that has columns, except the gap")]
-    shares_above_one: Annotated[Literal["cap", "reject"], Setting("cap shares at 1, or reject the row")]
-    unknown_shares: Annotated[Literal["keep", "reject"], Setting("keep rows without a ratio, or reject them")]
-    optional: Annotated[Sequence[str], Setting("columns that files may lack; they are empty then")]
+    zone: Annotated[str, Setting("time zone of times that have none, such as Europe/Berlin")] = "UTC"
+    clock: Annotated[Literal["start", "end"], Setting("which moment of a play its timestamp is")] = "start"
+    ids: Annotated[Literal["auto", "whole", "text"], Setting("auto: whole numbers if all ids are")] = "auto"
+    aliases: Annotated[_Text, Setting("file of lines old,new: ids of tracks that the source merged")] = None
+    artist_separator: Annotated[_Text, Setting("between several artists in a text, of whom the first counts")] = None
+    share: Annotated[_Share, Setting("source of shares played; auto: the first that has columns, but not the gap")] = (
+        "auto"
+    )
+    shares_above_one: Annotated[Literal["cap", "reject"], Setting("cap shares at 1, or reject the row")] = "cap"
+    unknown_shares: Annotated[Literal["keep", "reject"], Setting("keep rows without a ratio, or reject them")] = "keep"
+    optional: Annotated[Sequence[str], Setting("columns that files may lack; they are empty then")] = ()
 
 
 def _part(made: type[_Part], config: Any, key: str) -> _Part:
@@ -240,9 +285,9 @@ def table_settings(
 
     Args:
         files: see `FileSettings`.
-        columns: the column of each role.
+        columns: see `Columns`.
         units: see `Units`.
-        catalogue: see `CatalogueSettings`; None, or without a `file`, for none.
+        catalogue: see `CatalogueSettings`; None for none.
         sql: see `SqlSettings`.
         attributes: see `attribute_settings`.
         others: the other arguments of `TableSettings`.
@@ -250,12 +295,12 @@ def table_settings(
     Raises:
         InputError: a key is unknown, or a value is not allowed.
     """
-    has_catalogue = catalogue is not None and catalogue.get("file") is not None
+    named = asdict(from_config(Columns, columns, key="datamodule.columns"))
     return TableSettings(
         files=_part(FileSettings, files, "datamodule.files"),
-        columns={role: None if column is None else str(column) for role, column in columns.items()},
+        columns={role: None if column is None else str(column) for role, column in named.items()},
         units=from_config(Units, units, key="datamodule.units"),
-        catalogue=_part(CatalogueSettings, catalogue, "datamodule.catalogue") if has_catalogue else None,
+        catalogue=_part(CatalogueSettings, catalogue or {}, "datamodule.catalogue"),
         sql=_part(SqlSettings, sql, "datamodule.sql"),
         attributes=attribute_settings(attributes),
         **others,
@@ -268,7 +313,8 @@ def source_config(name: str) -> Any:
     Args:
         name: name of its file in `conf/datamodule/`.
     """
-    config: Any = OmegaConf.load(ROOT / "conf" / "datamodule" / f"{name}.yaml")
+    file = OmegaConf.load(ROOT / "conf" / "datamodule" / f"{name}.yaml")
+    config: Any = OmegaConf.create(with_defaults(OmegaConf.to_container(file)))
     first = next((base for base in config.get("defaults", []) if isinstance(base, str)), None)
     return config if first is None else OmegaConf.merge(source_config(first), config)
 

@@ -4,17 +4,18 @@ N tracks. Both create the table `catalogue` (`row` in 0..N-1, `track` as in pars
 `duration_ms`, and the texts of attributes).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segue.catalog import Catalog, derived_id
+from segue.catalog import Catalog, Id, derived_id
+from segue.datamodules.reading.aliases import replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, column_of
 from segue.datamodules.reading.files import find_files, in_folder
-from segue.datamodules.reading.queries import Database, are_whole, count
+from segue.datamodules.reading.queries import Database, are_whole, count, mixed_ids
 from segue.datamodules.reading.raw_rows import open_rows
-from segue.datamodules.reading.row_sql import artist_of, whole
+from segue.datamodules.reading.row_sql import artist_of, problems_of_text, whole
 from segue.datamodules.reading.table_settings import AttributeSettings, TableSettings
 from segue.datamodules.reading.units import MS_OF, unit_of_duration
 from segue.errors import InputError
@@ -29,11 +30,13 @@ class Tracks:
         shown: name of its file in messages; empty where the tracks are those of the events.
         ids: `whole` or `text`; `none` where title and artist make the track.
         has_durations: whether a column has durations.
+        remarks: what a user should know of them, in lines.
     """
 
     shown: str
     ids: str
     has_durations: bool
+    remarks: Sequence[str] = ()
 
     def catalog(self, database: Database) -> Catalog:
         """Build the catalogue of all tracks.
@@ -44,17 +47,24 @@ class Tracks:
         found: dict[str, Any] = database.execute("SELECT track, title, artist FROM catalogue ORDER BY row").fetchnumpy()
         tracks, *names = (found[name].tolist() for name in ("track", "title", "artist"))  # NULL is None
         source = self.shown or "the events"
-        ids = list(map(derived_id, *names)) if self.ids == "none" else tracks
+        if self.ids == "none":
+            ids: list[Id] = list(map(derived_id, *names))
+        else:
+            is_whole = self.ids == "whole" and min(map(int, tracks), default=0) >= 0  # -1 is a text
+            ids = list(map(int if is_whole else str, tracks))
         return Catalog.from_columns(ids, *names, source=source)
 
 
-def read_track_file(database: Database, settings: TableSettings, folder: Path) -> Tracks | None:
+def read_track_file(
+    database: Database, settings: TableSettings, folder: Path, aliases: Mapping[str, str]
+) -> Tracks | None:
     """Read the file of tracks beside the events.
 
     Args:
         database: gets the table `catalogue`.
         settings: of the table.
         folder: the folder of the events.
+        aliases: id of today for each id of before. The line of the former is left out if the latter has one.
 
     Returns:
         The tracks; None if the source has no such file.
@@ -63,7 +73,7 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
         InputError: the file is missing or damaged, or a column is missing.
     """
     given = settings.catalogue
-    if given is None:
+    if given.file is None:
         return None
     patterns = [given.file] if isinstance(given.file, str) else given.file
     if not in_folder(folder, given, patterns):
@@ -94,9 +104,10 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
             unit = unit_of_duration([str(value) for (value,) in sample if value], column=mapping["duration"])
         duration = f"{rows.typed(mapping['duration'], 'DOUBLE')} * {MS_OF[unit]:g}"
     shown = files.shown[0]
-    text = "NULL" if settings.ids == "whole" else rows.shown(mapping["track"])  # in JSON it is looked up once more
+    number = whole(mapping["track"], rows)  # in JSON the text is looked up once more
+    text = f"CAST({number} AS VARCHAR)" if settings.ids == "whole" else rows.shown(mapping["track"])
     query = f"""CREATE OR REPLACE TABLE track_file AS
-        SELECT {whole(mapping["track"], rows)} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
+        SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, FALSE AS is_merged, {title} AS title,
                {artist_of(mapping.get("artist"), rows, settings)} AS artist, {duration} AS duration_ms,
                {"fields IS NULL" if rows.is_json else "FALSE"} AS is_damaged
                {attribute_columns(settings.attributes, rows)}
@@ -110,25 +121,71 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path) -
         raise InputError(f"cannot read the catalogue {shown}: entry {damaged} is not a JSON object; correct it")
     if not count(database, "SELECT count(*) FROM track_file"):
         raise InputError(f"{shown} is empty: a catalogue needs at least one track")
+    if aliases:
+        more = ", number = TRY_CAST(a.new AS BIGINT), is_merged = TRUE"
+        replace_ids(database, aliases, "track_file", "text", more=more)
+        database.execute("""
+            DELETE FROM track_file WHERE is_merged AND rowid NOT IN (
+                SELECT COALESCE(min(rowid) FILTER (NOT is_merged), min(rowid)) FROM track_file GROUP BY text)""")
     ids = settings.ids
     if ids == "auto":
-        are_numbers = "SELECT bool_and(COALESCE(CAST(number AS VARCHAR) = text, FALSE)) FROM track_file"
+        are_numbers = "SELECT bool_and(COALESCE(CAST(number AS VARCHAR) = text AND number >= 0, FALSE)) FROM track_file"
         ids = "whole" if count(database, are_numbers) else "text"
     column = "number" if ids == "whole" else "text"
-    if (nameless := _first_entry(database, f"NULLIF(CAST({column} AS VARCHAR), '') IS NULL")) is not None:
-        what = "no whole number as its track id" if ids == "whole" else "no track id"
-        raise InputError(f"{shown}: entry {nameless} has {what}; correct or remove it")
-    first = f"WHERE rowid IN (SELECT min(rowid) FROM track_file GROUP BY {column})"
+    wrong = {
+        "no whole number as its track id" if ids == "whole" else "no track id": f"NULLIF({column}::VARCHAR, '') IS NULL"
+    }
+    wrong |= {f"a track id that {problem}": condition for problem, condition in problems_of_text("text").items()}
+    for what, condition in wrong.items():
+        if (entry := _first_entry(database, condition)) is not None:
+            raise InputError(f"{shown}: entry {entry} has {what}; correct or remove it")
+    remarks = _drop_repeated(database, column, Path(shown).name, refuse=given.repeated == "refuse")
+    if ids == "text":
+        remarks += remarks_on_ids(database, "SELECT text AS id FROM track_file")
     database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
         SELECT row_number() OVER (ORDER BY place) - 1 AS row, * EXCLUDE (place)
-        FROM (SELECT {column} AS track, rowid AS place, * EXCLUDE (number, text, is_damaged)
-              FROM track_file {first if given.repeated == "first" else ""});
+        FROM (SELECT {column} AS track, rowid AS place, * EXCLUDE (number, text, is_merged, is_damaged)
+              FROM track_file);
         DROP TABLE track_file""")
-    twice = database.execute("SELECT track FROM catalogue GROUP BY track HAVING count(*) > 1 LIMIT 1").fetchone()
-    if twice is not None:
-        raise InputError(f"{Path(shown).name}: track {twice[0]} occurs twice; every id must be unique")
-    return Tracks(shown=Path(shown).name, ids=ids, has_durations="duration" in mapping)
+    return Tracks(shown=Path(shown).name, ids=ids, has_durations="duration" in mapping, remarks=remarks)
+
+
+def _drop_repeated(database: Database, column: str, shown: str, *, refuse: bool) -> list[str]:
+    """Leave out all entries of an id but the first, and say in a line which of them have another title or artist.
+
+    Without titles, several entries of a track are usual: one for each artist.
+
+    Raises:
+        InputError: an id occurs twice, and this is to be refused.
+    """
+    repeated = f"SELECT {column} AS id, min(rowid) AS place FROM track_file GROUP BY 1 HAVING count(*) > 1"
+    if (first := database.execute(f"{repeated} ORDER BY place LIMIT 1").fetchone()) is None:
+        return []
+    if refuse:
+        raise InputError(f"{shown}: track {first[0]} occurs twice; every id must be unique")
+    database.execute(f"""
+        CREATE OR REPLACE TABLE repeated AS
+        SELECT t.rowid AS place, r.id, f.title AS first_title, f.artist AS first_artist, t.title, t.artist
+        FROM track_file t JOIN ({repeated}) r ON t.{column} = r.id JOIN track_file f ON f.rowid = r.place
+        WHERE t.rowid <> r.place;
+        DELETE FROM track_file WHERE rowid IN (SELECT place FROM repeated)""")
+    others = database.execute("""
+        SELECT id, first_title, first_artist, title, artist, count(*) OVER () FROM repeated
+        WHERE title IS DISTINCT FROM first_title OR (title IS NOT NULL AND artist IS DISTINCT FROM first_artist)
+        ORDER BY place LIMIT 1""").fetchall()
+    return [
+        f"titles       {num:,} entries of {shown} have the id of an earlier one and another title or artist, such as "
+        f"track {id}: {title or ''!r} by {artist or 'nobody'}, first {first or ''!r} by {by or 'nobody'}; the first of "
+        "each id counts"
+        for id, first, by, title, artist, num in others
+    ]
+
+
+def remarks_on_ids(database: Database, ids: str) -> list[str]:
+    """A line if some of the ids of tracks that a query gives as texts are whole numbers and others are not."""
+    mixed = mixed_ids(database, ids)
+    return [] if mixed is None else [f"ids          of tracks: {mixed}"]
 
 
 def _first_entry(database: Database, condition: str) -> int | None:
@@ -169,5 +226,9 @@ def tracks_of_events(database: Database, attributes: Sequence[AttributeSettings]
                      arg_min(title, position) FILTER (title IS NOT NULL) AS title,
                      arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist {firsts}
               FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)""")
-    are_numbers = has_ids and are_whole(database, "SELECT CAST(track AS VARCHAR) AS id FROM catalogue")
-    return Tracks(shown="", ids="whole" if are_numbers else "text" if has_ids else "none", has_durations=False)
+    if not has_ids:
+        return Tracks(shown="", ids="none", has_durations=False)
+    ids = "SELECT CAST(track AS VARCHAR) AS id FROM catalogue"
+    if are_whole(database, ids):
+        return Tracks(shown="", ids="whole", has_durations=False)
+    return Tracks(shown="", ids="text", has_durations=False, remarks=remarks_on_ids(database, ids))

@@ -107,7 +107,10 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""
-        write_record(asdict(self), folder / MANIFEST)
+        record = asdict(self)
+        if not record["reading"]["remarks"]:
+            del record["reading"]["remarks"]
+        write_record(record, folder / MANIFEST)
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

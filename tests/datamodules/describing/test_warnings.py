@@ -1,8 +1,10 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from segue.catalog import Catalog
 from segue.datamodules.describing import warnings
 from segue.datamodules.describing.measures import Facts, Material
 from segue.errors import InputError
@@ -33,6 +35,12 @@ def read_with(num_rows: int = len(USUAL), dropped: dict[str, int] | None = None,
 
 def test_a_log_that_nothing_is_wrong_with_has_no_warning() -> None:
     assert warnings_of(material_of_plays(USUAL)) == []
+
+
+def alike_catalog() -> Catalog:
+    catalog = material_of_plays(USUAL).catalog
+    ids = ["a1", "A1", "é", "e\u0301", *(f"x{n}" for n in range(4, len(catalog)))]
+    return replace(catalog, track_ids=np.array(ids, object))
 
 
 FOUND: dict[str, tuple[Material, str, str]] = {
@@ -66,6 +74,11 @@ FOUND: dict[str, tuple[Material, str, str]] = {
         material_of_plays([*USUAL, *USUAL[:10]]),
         "9.1 % of the plays have listener, time and track of another play",
         "datamodule.policies.duplicates=drop",
+    ),
+    "alike_ids": (
+        material_of_plays(USUAL, catalog=alike_catalog()),
+        "2 ids of tracks differ from another one by case or by the Unicode normalisation alone, such as 'a1' and 'A1'",
+        "datamodule.aliases=<file of lines old,new>",
     ),
     "single_play_users": (
         material_of_plays([play._replace(listener=number) for number, play in enumerate(USUAL)]),

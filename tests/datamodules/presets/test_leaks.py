@@ -69,8 +69,7 @@ def test_a_track_is_rare_if_it_is_in_training(tmp_path: Path) -> None:
     research.music4all_onion(tmp_path, plays)
     kept = datamodule("music4all_onion", tmp_path)
     kept.setup()
-    assert kept.catalog.source_ids is not None
-    [first] = [row for row, text in enumerate(kept.catalog.source_ids) if text.endswith("P00")]
+    [first] = [row for row, text in enumerate(kept.catalog.track_ids) if text.endswith("P00")]
     assert first in kept.pairs["test"].previous
     assert kept.vocabulary.plays[first] == 0
     module = datamodule("music4all_onion", tmp_path, policies={**kept.rules.policies.__dict__, "min_count": 2})

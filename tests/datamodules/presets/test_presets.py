@@ -46,7 +46,7 @@ def keys_of(source: SourceEvents) -> list[object]:
     catalog = source.catalog
     if "track" not in source.reading.columns:
         return list(zip(catalog.titles, catalog.artists[catalog.artist_of], strict=True))
-    return list(catalog.track_ids if catalog.source_ids is None else catalog.source_ids)
+    return list(catalog.track_ids)
 
 
 def comparable(events: Iterable[list[Heard]]) -> Counter[tuple[Heard, ...]]:

@@ -1,0 +1,87 @@
+"""Ids of tracks that the source merged: a file of lines `old,new`, and what it does to the rows that are read."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from segue.catalog import id_problem
+from segue.datamodules.reading.queries import Database
+from segue.errors import InputError
+
+KEY = "datamodule.aliases"
+
+
+def read_aliases(path: Path) -> dict[str, str]:
+    """Read a file of aliases: in each line an id of before and the id that takes its place.
+
+    Args:
+        path: csv of two columns in UTF-8; a first line `old,new` is a header.
+
+    Returns:
+        For each id of before, the id of today: chains are followed, 1,2 and 2,3 make 3 of 1.
+
+    Raises:
+        InputError: the file cannot be read, a line has not two ids, an id of before is there twice, or following the
+            lines leads back to it.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [(number, cells) for number, cells in enumerate(csv.reader(file), start=1) if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{KEY}: cannot read {path}: {reason}; give a csv of lines old,new in UTF-8") from None
+    found: dict[str, str] = {}
+    for number, cells in lines:
+        if cells == ["old", "new"] and not found:
+            continue
+        where = f"{path} line {number}"
+        if len(cells) != 2:
+            raise InputError(f"{where}: must have two ids, old,new, and has {len(cells)} columns; correct it")
+        for one in cells:
+            if problem := id_problem(one):
+                raise InputError(f"{where}: an id {problem}; correct or remove the line")
+        old, new = cells
+        if old in found:
+            raise InputError(f"{where}: {old} has an alias already, {found[old]}; remove one of the two lines")
+        found[old] = new
+    return {old: _last(old, found, path) for old in found}
+
+
+def _last(old: str, aliases: dict[str, str], path: Path) -> str:
+    """The id at the end of a chain. The chain becomes shorter, so that long ones are followed once."""
+    passed, id = dict[str, str](), old
+    while id in aliases:
+        if id in passed:
+            raise InputError(f"{path}: the aliases of {id} lead back to it; remove one of their lines")
+        passed[id] = id = aliases[id]
+    aliases.update(dict.fromkeys(passed, id))
+    return id
+
+
+def replace_ids(database: Database, aliases: Mapping[str, str], table: str, column: str, *, more: str = "") -> int:
+    """Replace the ids of before in a column of a table.
+
+    Args:
+        database: has the table.
+        aliases: id of today for each id of before; whole numbers if the column has these.
+        table: its name.
+        column: the column.
+        more: SQL of further assignments for the same rows.
+
+    Returns:
+        The number of rows that were changed.
+    """
+    [(kind,)] = database.execute(
+        f"SELECT data_type FROM duckdb_columns() WHERE table_name = '{table}' AND column_name = '{column}'"
+    ).fetchall()
+    database.register(
+        "pairs_of_ids", {"old": np.array([*aliases], object), "new": np.array([*aliases.values()], object)}
+    )
+    [(changed,)] = database.execute(f"""
+        UPDATE {table} SET {column} = a.new {more}
+        FROM (SELECT CAST(old AS {kind}) AS old, CAST(new AS {kind}) AS new FROM pairs_of_ids) a
+        WHERE {table}.{column} = a.old""").fetchall()
+    database.unregister("pairs_of_ids")
+    return int(changed)

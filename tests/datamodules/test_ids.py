@@ -1,0 +1,290 @@
+"""Ids of tracks and users: which are of one kind, which are refused; they mean the same in every order of rows."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from segue.catalog import derived_id
+from segue.datamodules.reading.aliases import read_aliases
+from segue.datamodules.reading.attribute_files import derived_in_sql
+from segue.datamodules.shards.shard_vocabulary import VOCABULARY, read_vocabulary
+from segue.errors import InputError
+from tests.conftest import build_datamodule
+from tests.datamodules.reading import Read, read, rejected_lines
+from tests.datamodules.sharding import read_shards, shards_of
+
+Cells = Sequence[tuple[Any, Any]]
+SECONDS = {"units": {"timestamp": "s"}}
+
+
+def as_csv(cells: Cells) -> str:
+    rows = (f'"{user}",{1_700_000_000 + n},"{track}"\n' for n, (user, track) in enumerate(cells))
+    return "user,timestamp,track\n" + "".join(rows)
+
+
+def as_jsonl(cells: Cells) -> str:
+    rows = ({"user": user, "timestamp": 1_700_000_000 + n, "track": track} for n, (user, track) in enumerate(cells))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def read_text(folder: Path, name: str, text: str, **changes: Any) -> Read:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return read("table", folder / name, max_rejected=1.0, changes={**SECONDS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("tracks", "expected"),
+    [
+        (["7", "0", "9223372036854775807"], [7, 0, 2**63 - 1]),
+        (["7", "007"], ["7", "007"]),
+        (["7", "+7"], ["7", "+7"]),
+        (["7", "-5"], ["7", "-5"]),
+        (["7", "9223372036854775808"], ["7", "9223372036854775808"]),
+        (["7", "7.5"], ["7", "7.5"]),
+        (["a", "A", "é", "e\u0301", "=1", "<script>", "a/b?c", " x "], None),
+    ],
+)
+def test_ids_are_whole_numbers_if_each_is_one_in_canonical_form(
+    tmp_path: Path, tracks: list[str], expected: list[Any] | None
+) -> None:
+    for name, text in {"plays.csv": as_csv, "plays.jsonl": as_jsonl}.items():
+        log = read_text(tmp_path, name, text([(track, track) for track in tracks]))
+        ids = log.catalog.track_ids.tolist()
+        assert ids == (expected or tracks)
+        assert {row[0] for row in log.rows} == set(ids), "the rule is the same for users"
+        is_mixed = isinstance(ids[0], str) and expected is not None
+        assert [line for line in log.reading.remarks if "beside texts" in line] == log.reading.remarks
+        assert len(log.reading.remarks) == is_mixed
+
+
+def test_whole_numbers_below_0_in_a_typed_column_are_texts(tmp_path: Path) -> None:
+    rows = "(VALUES (-1::BIGINT, 1700000000, -5::BIGINT), (1, 1700000001, 6)) AS rows(user, timestamp, track)"
+    duckdb.execute(f"COPY (FROM {rows}) TO '{tmp_path}/plays.parquet'")
+    for ids in ("auto", "whole", "text"):
+        log = read("table", tmp_path / "plays.parquet", changes={**SECONDS, "ids": ids})
+        assert log.catalog.track_ids.tolist() == ["-5", "6"]
+        assert [row[0] for row in log.rows] == ["-1", "1"]
+
+
+def test_a_whole_number_and_its_text_are_one_id(tmp_path: Path) -> None:
+    log = read_text(tmp_path, "plays.jsonl", as_jsonl([(1, 7), ("1", "7"), (1, "8")]))
+    assert log.catalog.track_ids.tolist() == [7, 8]
+    assert [row[0] for row in log.rows] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("track", "reason"),
+    [("", "is empty"), ("é" * 129, "must have 1 to 256 bytes"), ("a\0b", "has a NUL"), ("é" * 128, None)],
+)
+def test_ids_that_cannot_be_ids_are_rejected(tmp_path: Path, track: str, reason: str | None) -> None:
+    for name, cells in {"track": [("u", track), ("v", "x")], "user": [(track, "y"), ("v", "x")]}.items():
+        log = read_text(tmp_path / name, "plays.jsonl", as_jsonl(cells))
+        assert log.reading.rejected == ({f"{name} {reason}": 1} if reason else {})
+        if reason:
+            assert log.catalog.track_ids.tolist() == ["x"]
+
+
+def test_an_unpaired_surrogate_is_no_json(tmp_path: Path) -> None:
+    log = read_text(tmp_path, "plays.jsonl", as_jsonl([("u", "\ud800"), ("v", "x")]))
+    assert [(line["line"], line["reason"]) for line in rejected_lines(tmp_path)] == [(1, "not a JSON object")]
+    assert log.catalog.track_ids.tolist() == ["x"]
+
+
+TRACKS = [n * n % 11 for n in range(200)]
+PLAYS = [(f"user-{n % 7}", n, f"track:{of}", f"Title {of}", f"Artist {of % 3}") for n, of in enumerate(TRACKS)]
+
+
+def of_plays(log: Read) -> tuple[dict[Any, tuple[str, str]], dict[Any, int]]:
+    catalog = log.catalog
+    names = zip(catalog.titles.tolist(), catalog.artists[catalog.artist_of].tolist(), strict=True)
+    counts: dict[Any, int] = {}
+    for row in log.rows:
+        id = catalog.track_ids.item(row[2])
+        counts[id] = counts.get(id, 0) + 1
+    return dict(zip(catalog.track_ids.tolist(), names, strict=True)), counts
+
+
+@pytest.mark.parametrize("columns", ["user,timestamp,track,title,artist", "user,timestamp,title,artist"])
+def test_rows_in_another_order_give_the_same_ids(tmp_path: Path, columns: str) -> None:
+    found = []
+    for seed in range(2):
+        rows = [play if "track" in columns else (*play[:2], *play[3:]) for play in PLAYS]
+        random.Random(seed).shuffle(rows)
+        text = columns + "\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+        found.append(of_plays(read_text(tmp_path, "plays.csv", text)))
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 5
+    if "track" not in columns:
+        assert all(id == derived_id(*names) for id, names in found[0][0].items())
+
+
+def test_derived_ids_are_the_same_in_sql() -> None:
+    for title, artist in [("Ä'", "b"), ("x", None), ("x", "")]:
+        [(found,)] = duckdb.execute(f"SELECT {derived_in_sql('$1', '$2')}", [title, artist]).fetchall()
+        assert found == derived_id(title, artist)
+
+
+# --- ids that the source merged ---------------------------------------------------------------------------------------
+
+
+def with_aliases(folder: Path, text: str) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    (folder / "aliases.txt").write_text(text, encoding="utf-8")
+    return {"aliases": str(folder / "aliases.txt")}
+
+
+@pytest.mark.parametrize(
+    ("aliases", "expected"),
+    [
+        ("7,8\n", [9, 8]),
+        ("old,new\n7,9\n\n", [9, 8]),
+        ("7,6\n6,5\n5,8\n", [9, 8]),
+        ("9,x\n", ["x", "7", "8"]),
+        ('9,"a,b"\n', ["a,b", "7", "8"]),
+        ("100,200\n", [9, 7, 8]),
+    ],
+)
+def test_the_id_of_before_is_the_id_of_today(tmp_path: Path, aliases: str, expected: list[Any]) -> None:
+    cells = [("u", 9), ("u", 7), ("u", 8), ("u", 7)]
+    for name, text in {"plays.csv": as_csv, "plays.jsonl": as_jsonl}.items():
+        log = read_text(tmp_path, name, text(cells), **with_aliases(tmp_path, aliases))
+        assert sorted(map(str, log.catalog.track_ids)) == sorted(map(str, expected))
+        assert {type(id) for id in log.catalog.track_ids.tolist()} == {type(expected[0])}
+        old = {"7": 2, "9": 1}
+        num = sum(old.get(line.split(",")[0], 0) for line in aliases.splitlines())
+        assert log.reading.remarks[0].startswith(f"aliases      {num} events have a track whose id was replaced (")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("7,8\n7,9\n", r"aliases.txt line 2: 7 has an alias already, 8; remove one of the two lines"),
+        ("1,2\n2,3\n3,1\n", r"aliases.txt: the aliases of 1 lead back to it; remove one of their lines"),
+        ("0,1\n1,2\n2,1\n", r"aliases.txt: the aliases of 1 lead back to it"),
+        ("7,7\n", r"aliases.txt: the aliases of 7 lead back to it"),
+        ("7\n", r"aliases.txt line 1: must have two ids, old,new, and has 1 columns"),
+        ("7,\n", r"aliases.txt line 1: an id must have 1 to 256 bytes, and has 0; correct or remove the line"),
+        (f"{'x' * 257},8\n", r"line 1: an id must have 1 to 256 bytes, and has 257"),
+        (b"\xff,8\n", r"datamodule.aliases: cannot read .*aliases.txt: .*; give a csv of lines old,new in UTF-8"),
+    ],
+)
+def test_aliases_that_are_not_clear_are_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    (tmp_path / "aliases.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=message) as refused:
+        read_aliases(tmp_path / "aliases.txt")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_chain_of_many_aliases_is_followed(tmp_path: Path) -> None:
+    with_aliases(tmp_path, "".join(f"{n},{n + 1}\n" for n in range(100_000)))
+    assert set(read_aliases(tmp_path / "aliases.txt").values()) == {"100000"}
+
+
+def test_aliases_need_their_file_and_ids_of_the_same_kind(tmp_path: Path) -> None:
+    text = as_csv([(1, 7), (1, 8)])
+    with pytest.raises(InputError, match=r"datamodule.aliases: cannot read no.csv: No such file"):
+        read_text(tmp_path, "plays.csv", text, aliases="no.csv")
+    with pytest.raises(
+        InputError, match=r"datamodule.aliases=.* has ids that are no whole numbers; give datamodule.ids"
+    ):
+        read_text(tmp_path, "plays.csv", text, ids="whole", **with_aliases(tmp_path, "7,x\n"))
+    text = text.replace("track", "title")
+    with pytest.raises(InputError, match=r"the source has no ids of tracks; give datamodule.columns.track"):
+        read_text(tmp_path, "plays.csv", text, **with_aliases(tmp_path, "7,8\n"))
+
+
+def tracks_json(folder: Path, lines: Sequence[tuple[Any, str, str]]) -> None:
+    records = ({"track": track, "title": title, "artist": artist} for track, title, artist in lines)
+    (folder / "tracks.json").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def botify_log(folder: Path, tracks: Sequence[Any], user: Any = 1) -> Path:
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"message": "next", "timestamp": 1_700_000_000_000 + n, "user": user, "track": track, "time": 0.5}
+        | {"recommendation": tracks[(n + 1) % len(tracks)]}
+        for n, track in enumerate(tracks)
+    ]
+    (folder / "logs" / "data.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize("old", [7, "track:7"])
+def test_aliases_hold_for_the_catalogue_and_for_recommendations(tmp_path: Path, old: Any) -> None:
+    folder = botify_log(tmp_path / "log", [old, 8, old, 9] if old == 7 else [old, "8", old, "9"])
+    others = [(8, "B", "Ann"), (9, "C", "Bob")] if old == 7 else [("8", "B", "Ann"), ("9", "C", "Bob")]
+    tracks_json(folder, [(old, "A", "Ann"), *others])
+    for new, titles in {"8": ["B", "C"], "10": ["A", "B", "C"]}.items():
+        changes = with_aliases(tmp_path, f"{old},{new}\n")
+        log = read("botify", folder, changes=changes)
+        assert log.catalog.titles.tolist() == titles
+        assert str(log.catalog.track_ids[log.catalog.titles == titles[0]].item()) == new
+        assert log.reading.num_events == 4
+        assert log.reading.remarks[0].startswith("aliases      2 events")
+
+
+# --- a catalogue with an id twice -------------------------------------------------------------------------------------
+
+
+def test_the_first_entry_of_an_id_counts_and_another_title_is_reported(tmp_path: Path) -> None:
+    folder = botify_log(tmp_path, [7, 8])
+    tracks_json(folder, [(7, "A", "Ann"), (8, "B", "Ann"), (7, "A", "Ann"), (8, "C", "Ann"), (8, "B", "Eve")])
+    log = read("botify", folder)
+    assert log.catalog.titles.tolist() == ["A", "B"]
+    assert log.reading.remarks == [
+        "titles       2 entries of tracks.json have the id of an earlier one and another title or artist, such as "
+        "track 8: 'C' by Ann, first 'B' by Ann; the first of each id counts"
+    ]
+    with pytest.raises(InputError, match=r"tracks.json: track 7 occurs twice; every id must be unique"):
+        read("botify", folder, changes={"catalogue": {"repeated": "refuse"}})
+    tracks_json(folder, [(7, "A", "Ann"), (8, "B", "Ann"), (7, "A", "Ann")])
+    assert read("botify", folder).reading.remarks == []
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [
+        ("", "entry 2 has no track id"),
+        ("x" * 257, "entry 2 has a track id that must have 1 to 256 bytes"),
+        ("a\0b", "entry 2 has a track id that has a NUL"),
+    ],
+)
+def test_an_entry_of_a_catalogue_that_has_no_id_is_refused(tmp_path: Path, id: str, message: str) -> None:
+    folder = botify_log(tmp_path, ["a", "b"])
+    tracks_json(folder, [("a", "A", "Ann"), (id, "B", "Ann")])
+    with pytest.raises(InputError, match=f"{message}; correct or remove it"):
+        read("botify", folder)
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+def test_shards_have_the_ids_of_the_source(tmp_path: Path) -> None:
+    rows = [f"user-{n % 40},{1_700_000_000 + n},track:{n * n % 31},Title {n * n % 31},Ann" for n in range(4000)]
+    (tmp_path / "plays.csv").write_text("\n".join(["user,timestamp,track,title,artist", *rows]) + "\n")
+    changes = {**SECONDS, **with_aliases(tmp_path, "track:0,track:1\n")}
+    source = build_datamodule(tmp_path / "plays.csv", tmp_path, source="table", pairing="consecutive", **changes)
+    source.setup()
+    shards_of(source, tmp_path / "shards")
+    shards = read_shards(tmp_path / "shards")
+    shards.setup()
+    assert shards.catalog.track_ids.tolist() == source.catalog.track_ids.tolist()
+    assert "track:1" in shards.catalog.track_ids
+    assert "track:0" not in shards.catalog.track_ids
+    assert shards.digest() == source.digest()
+    assert shards.remarks()[0].startswith("aliases")
+    assert shards.remarks()[0] in source.remarks()
+
+
+def test_a_vocabulary_of_before_is_read_by_the_ids_of_the_source(tmp_path: Path) -> None:
+    record = {"tracks": [0, 1], "source_ids": ["b", "a"], "titles": ["B", "A"], "artist_of": [0, 0], "artists": ["x"]}
+    (tmp_path / VOCABULARY).write_text(json.dumps({**record, "hidden": [], "attributes": {}}))
+    assert read_vocabulary(tmp_path)[0].track_ids.tolist() == ["b", "a"]
+    (tmp_path / VOCABULARY).write_text(json.dumps({**record, "source_ids": None, "hidden": [], "attributes": {}}))
+    assert read_vocabulary(tmp_path)[0].track_ids.tolist() == [0, 1]
