@@ -238,7 +238,7 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
         (
             "tracks.json",
             '{"artist": "A", "title": "T", "track": 1.5}',
-            'tracks.json, line 1: "track" must be a whole number or a text',
+            'tracks.json, line 1: expected .*; "track" must be a whole number or a text',
         ),
         ("tracks.json", "", "tracks.json is empty"),
         ("top_tracks.json", "[1, 999]", "track 999 is not in the catalogue of the same folder"),
