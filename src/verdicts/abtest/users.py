@@ -16,7 +16,7 @@ class Sessions:
 
     Args:
         user_keys: number that stands for the user of each session, see `catalog.key_of`; of texts it is a digest of 63
-            bits, and two of ten million users have the same one with probability 0.00001.
+            bits, and any two of ten million users have the same one with a probability below 0.00001.
         arm_of: number of the arm of each session.
         started_ms: time of the first event of each session, in milliseconds since 1970.
         tracks: number of events of each session.
