@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import mmh3
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from segue.errors import InputError
 
@@ -49,11 +49,11 @@ def check_arms(names: Iterable[str]) -> list[str]:
     return expected
 
 
-def treatments(user_ids: Int64[np.ndarray, "U"], *, experiment: str, num_arms: int) -> Int64[np.ndarray, "U"]:
+def treatments(user_ids: Shaped[np.ndarray, "U"], *, experiment: str, num_arms: int) -> Int64[np.ndarray, "U"]:
     """Assign users to arms.
 
     Args:
-        user_ids: raw ids, shape `[U]`.
+        user_ids: ids, whole numbers or texts, shape `[U]`.
         experiment: name of the experiment.
         num_arms: number of arms, 1 to 10.
 
@@ -76,11 +76,11 @@ def salt_of(experiment: str) -> int:
     return mmh3.hash(experiment) & 0xFFFFFFFF
 
 
-def treatment(user: int, *, salt: int, num_arms: int) -> int:
-    """Assign one user to an arm.
+def treatment(user: int | str, *, salt: int, num_arms: int) -> int:
+    """Assign one user to an arm, by the bytes of the id as text in UTF-8: 7 and "7" are in the same arm.
 
     Args:
-        user: raw id.
+        user: the id.
         salt: of the experiment, see `salt_of`.
         num_arms: number of arms, 1 to 10.
 

@@ -9,6 +9,7 @@ import pytest
 
 from segue.assignment import check_arms, treatments
 from segue.errors import InputError
+from tests.odd_ids import ODD_IDS
 
 
 def murmur3_32(key: bytes, seed: int) -> int:
@@ -44,6 +45,16 @@ def test_the_arm_is_the_hash_of_the_user_id_salted_by_the_experiment(num_arms: i
     users = np.array([0, 1, 9, 10, 4711, 9999, 123456789])
     expected = [murmur3_32(str(user).encode(), murmur3_32(b"MY_RECOMMENDER", 0)) % num_arms for user in users.tolist()]
     assert treatments(users, experiment="MY_RECOMMENDER", num_arms=num_arms).tolist() == expected
+
+
+@pytest.mark.parametrize("num_arms", [2, 5])
+def test_users_who_are_texts_are_assigned_by_their_bytes(num_arms: int) -> None:
+    """A number and its text are the same user, and therefore in the same arm."""
+    texts = [*ODD_IDS, "7", "4711"]
+    salt = murmur3_32("Ü".encode(), 0)
+    expected = [murmur3_32(text.encode(), salt) % num_arms for text in texts]
+    assert treatments(np.array(texts, object), experiment="Ü", num_arms=num_arms).tolist() == expected
+    assert treatments(np.array([7, 4711]), experiment="Ü", num_arms=num_arms).tolist() == expected[-2:]
 
 
 def test_the_assignment_equals_that_of_the_real_experiment(real_data: Path) -> None:

@@ -83,7 +83,7 @@ def population() -> Population:
     }  # fmt: skip
     pre, both_days = (read_users(folder / day, **reading) for day in ("before", "test"))
     now = both_days.of(both_days.each.where(both_days.each.started_ms > pre.last_ms))
-    both, in_pre, in_now = np.intersect1d(pre.user_ids, now.user_ids, return_indices=True)
+    both, in_pre, in_now = np.intersect1d(pre.user_keys, now.user_keys, return_indices=True)
     assert len(both) > sized(1500, 500)
     before = pre.time[in_pre] / pre.sessions[in_pre]
     return Population(now.sessions[in_now], now.tracks[in_now], now.time[in_now], before)
@@ -96,7 +96,7 @@ def draw_users(people: Population, rng: np.random.Generator, lift: float) -> tup
     users: list[Users] = []
     for time in (people.time[chosen] * (1 + lift * arm_of), people.before[chosen]):
         each = Sessions(
-            user_ids=np.arange(num),
+            user_keys=np.arange(num),
             arm_of=arm_of,
             started_ms=np.full(num, 1000),
             tracks=np.ones(num, np.int64),

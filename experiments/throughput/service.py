@@ -18,13 +18,18 @@ def main(num_tracks: int) -> None:
         await request.json()
         return web.json_response({"user": int(request.match_info["user"])})
 
+    async def record(request: web.Request) -> web.Response:
+        return web.json_response({"track": int(request.match_info["track"])})
+
     async def announce(_: web.Application) -> None:
         print(f"http://127.0.0.1:{port}", flush=True)
 
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     app = web.Application()
-    app.add_routes([web.post("/next/{user}", follow), web.post("/last/{user}", last)])
+    app.add_routes(
+        [web.post("/next/{user}", follow), web.post("/last/{user}", last), web.get("/track/{track}", record)]
+    )
     app.on_startup.append(announce)
     web.run_app(app, sock=listener, print=None, access_log=None)
 

@@ -52,11 +52,12 @@ class Lineage(Callback):
             return
         logger.log_tags(provenance())
         data = self._context.datamodule
+        kind = "string" if data.catalog.has_texts else "long"
         logger.log_dataset(
             name=Path(data.path).name,
             digest=data.digest(),
             address=data.path if is_address(data.path) else str(Path(data.path).resolve()),
-            columns={"previous": "long", "following": "long", "played_ratio": "float"},
+            columns={"previous": kind, "following": kind, "played_ratio": "float"},
             profile={**json.loads(data.summary().to_json(orient="index")), **self._context.describe(data)},
         )
         logger.log_file(self._run_dir / "config.yaml")

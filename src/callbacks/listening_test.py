@@ -18,7 +18,7 @@ from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSe
 from segue.simulation.mixed_logs import keep_interest_neighbours, world_of
 from segue.simulation.world import World
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
-from segue.terminal.console import console
+from segue.terminal.console import console, warn
 from segue.terminal.progress import progress
 
 _KINDS = {"random": "floor", "popular": "floor", "true_neighbours": "reference"}
@@ -67,6 +67,8 @@ class Listening(Callback):
         of_logs = world_of(data.prepared_by)
         if (world := world or of_logs) is not None:
             check_k(k, self._num_tracks)
+            if world.model:
+                warn(world.model.caution)
             kept = Path(data.path) / "listening_references.json" if world is of_logs else None
             test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
             self.test = RunListening(test, data.catalog, neighbours=neighbours, num_lists=num_lists, kept=kept)

@@ -1,6 +1,6 @@
 """Event logs of a simulated day in the format of the service: one JSON object per line, sorted by time.
 
-V sessions, E listens.
+V sessions, E listens, U listeners, N tracks.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int, Int64, Shaped, UInt8
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
@@ -41,10 +41,10 @@ class Events:
 
     Args:
         timestamps: end of each track, in milliseconds since 1970, UTC.
-        users: raw id of each user.
-        tracks: raw id of each track.
+        users: row of each listener.
+        tracks: row of each track.
         shares: share played of each track, in hundredths, 0 to 100.
-        following: raw id of the track recommended next; -1 at the end of a session.
+        following: row of the track recommended next; -1 at the end of a session.
         arms: number of the arm of each event.
         propensities: probability with which the arm recommends `following`; NaN where it is not known, and at the end
             of a session.
@@ -52,9 +52,9 @@ class Events:
 
     timestamps: Int64[np.ndarray, "E"]
     users: Int64[np.ndarray, "E"]
-    tracks: Int64[np.ndarray, "E"]
+    tracks: Int[np.ndarray, "E"]
     shares: UInt8[np.ndarray, "E"]
-    following: Int64[np.ndarray, "E"]
+    following: Int[np.ndarray, "E"]
     arms: Int64[np.ndarray, "E"]
     propensities: Float64[np.ndarray, "E"]
 
@@ -74,7 +74,7 @@ class Events:
         return midnight + max(1, -(-(last - midnight) // DAY_MS)) * DAY_MS
 
     @classmethod
-    def of(cls, plays: Plays, *, plan: Day, world: World, midnight: int, track_ms: int) -> "Events":
+    def of(cls, plays: Plays, *, plan: Day, midnight: int, track_ms: int) -> "Events":
         """Compute the times of the events of a day.
 
         A session starts at its planned time, or after the previous session of the same listener. The time of an event
@@ -83,7 +83,6 @@ class Events:
         Args:
             plays: the sessions.
             plan: the day of the sessions.
-            world: the world of the listeners; has the raw ids.
             midnight: start of the day, in milliseconds since 1970.
             track_ms: duration of a track that is played in full, in milliseconds.
 
@@ -100,13 +99,12 @@ class Events:
         started = _session_starts(plays.users, plays.visits, planned, ends - before)
         timestamps = elapsed + np.repeat(midnight + started - before, plays.lengths)
         order = np.argsort(timestamps, kind="stable")
-        ids = world.catalog.track_ids[plays.tracks]
         return cls(
             timestamps=timestamps[order],
-            users=np.repeat(world.listeners.user_ids[plays.users], plays.lengths)[order],
-            tracks=ids[order],
+            users=np.repeat(plays.users, plays.lengths)[order],
+            tracks=plays.tracks[order],
             shares=plays.shares[order],
-            following=np.where(is_last, -1, np.roll(ids, -1))[order],
+            following=np.where(is_last, -1, np.roll(plays.tracks, -1))[order],
             arms=np.repeat(plan.arm_of[plays.users], plays.lengths)[order],
             propensities=np.roll(plays.propensities, -1)[order],  # the first track of a session has none
         )
@@ -134,11 +132,30 @@ def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, dur
     return started
 
 
-def write_events(events: Events, experiments: Sequence[str], path: Path, *, release: str | None) -> None:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Names:
+    """The JSON text of each id of a world.
+
+    Args:
+        users: of each listener (U).
+        tracks: of each track (N).
+    """
+
+    users: pa.StringArray
+    tracks: pa.StringArray
+
+    @classmethod
+    def of(cls, world: World) -> "Names":
+        """Those of a world."""
+        return cls(users=_json_of(world.listeners.user_ids), tracks=_json_of(world.catalog.track_ids))
+
+
+def write_events(events: Events, names: Names, experiments: Sequence[str], path: Path, *, release: str | None) -> None:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:
         events: the events to write.
+        names: the ids of their listeners and tracks.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
         release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
@@ -153,7 +170,7 @@ def write_events(events: Events, experiments: Sequence[str], path: Path, *, rele
         with partial.open("wb") as file, ThreadPoolExecutor(_NUM_THREADS) as threads:
             encoding = deque[Future[bytes]]()
             for part in parts:
-                encoding.append(threads.submit(encode, part, experiments, release=release))
+                encoding.append(threads.submit(encode, part, names, experiments, release=release))
                 if len(encoding) > _NUM_THREADS:
                     file.write(encoding.popleft().result())
             file.writelines(chunk.result() for chunk in encoding)
@@ -165,11 +182,12 @@ def write_events(events: Events, experiments: Sequence[str], path: Path, *, rele
         raise InputError(f"cannot write {path}: {error.strerror}; write to another folder") from None
 
 
-def encode(events: Events, experiments: Sequence[str], *, release: str | None) -> bytes:
+def encode(events: Events, names: Names, experiments: Sequence[str], *, release: str | None) -> bytes:
     """Encode events as JSON lines. The latency is 0, because nothing is requested over a network.
 
     Args:
         events: the events to encode.
+        names: the ids of their listeners and tracks.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
 
@@ -179,16 +197,16 @@ def encode(events: Events, experiments: Sequence[str], *, release: str | None) -
     is_next = events.following >= 0
     lines = pc.binary_join_element_wise(
         _take(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),
-        _text(events.timestamps),
+        _json_of(events.timestamps),
         ', "user": ',
-        _text(events.users),
+        names.users.take(pa.array(events.users)),
         ', "track": ',
-        _text(events.tracks),
+        names.tracks.take(pa.array(events.tracks)),
         _take(
             [f', "time": {share / WHOLE}, "latency": 0.0, "recommendation": ' for share in range(WHOLE + 1)],
             events.shares,
         ),
-        pc.if_else(pa.array(is_next), _text(events.following), "null"),
+        names.tracks.take(pa.array(events.following, mask=~is_next)).fill_null("null"),
         _ends(events, is_next, experiments, release),
         "",  # the separator
     )
@@ -213,7 +231,10 @@ def _ends(
     return _take(ends, (is_used.cumsum() - 1)[which])
 
 
-def _text(column: Int64[np.ndarray, "E"]) -> pa.StringArray:
+def _json_of(column: Shaped[np.ndarray, "n"]) -> pa.StringArray:
+    """The JSON text of each whole number or text."""
+    if column.dtype == object:
+        return pa.array([json.dumps(text, ensure_ascii=False) for text in column.tolist()], pa.string())
     return pc.cast(pa.array(column), pa.string())
 
 

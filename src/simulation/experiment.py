@@ -19,7 +19,7 @@ from segue.assignment import check_arms
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.settings import Setting, settings
-from segue.simulation.event_lines import DAY_MS, Events, write_events
+from segue.simulation.event_lines import DAY_MS, Events, Names, write_events
 from segue.simulation.listener import WHOLE
 from segue.simulation.policies import Policy
 from segue.simulation.traffic import Day, Players, Plays, delayed_interrupt
@@ -172,6 +172,8 @@ def run_experiment(
         first_midnight = round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise InputError(f"first_day must be a date such as 2026-01-05, got {first_day!r}") from None
+    for policy in policies.values():
+        policy.check()
     last_day, midnight, logs = _previous(after, world, experiment, arms) if after else (0, first_midnight, [])
     plans = [
         Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
@@ -190,6 +192,7 @@ def run_experiment(
     rows_of = {arm: np.flatnonzero(plans[0].arm_of == number) for number, arm in enumerate(arms)}
     planned = {arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in rows_of.items()}
     release = describe_release(world, experiment, {arm: policies[arm] for arm in arms})
+    names = Names.of(world)
     labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
     total, problem, fallbacks = Tally(len(world.listeners)), None, Counter[str]()
@@ -217,9 +220,9 @@ def run_experiment(
                 if write_logs:
                     plays, of_day = plan.in_order(Plays.join(parts)), folder / "logs" / f"day-{plan.day}"
                     track_ms = round(track_seconds * 1000)
-                    events = Events.of(plays, plan=plan, world=world, midnight=day_start, track_ms=track_ms)
+                    events = Events.of(plays, plan=plan, midnight=day_start, track_ms=track_ms)
                     version = release["version"] if with_propensity else None
-                    write_events(events, labels, of_day / "data.json", release=version)
+                    write_events(events, names, labels, of_day / "data.json", release=version)
                     write_record(release, of_day / RELEASE)
                     midnight = events.next_midnight(day_start)
                 record["days"].append(

@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
+from urllib.parse import quote
 
 import aiohttp
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 from scipy.special import expit
+from yarl import URL
 
 from segue.assignment import check_arms
+from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
 from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
@@ -74,6 +77,13 @@ class Policy(ABC):
 
     def __init__(self, *, world: World, **description: Any) -> None:
         self.world, self.description = world, {"policy": type(self).__name__, **description}
+
+    def check(self) -> None:  # noqa: B027 - most policies were checked when they were created
+        """Refuse a world that this policy does not recommend for, before anything is simulated or written.
+
+        Raises:
+            InputError: it does not.
+        """
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:  # noqa: ARG002 - subclasses use the crowd
         """Prepare for a new crowd.
@@ -197,11 +207,11 @@ class Lists(Picks):
         how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
         explores = {"exploration": exploration, "exploration_plays": exploration_plays}
         check_picking({**how, **explores}, "recommendations.")
-        given, users = Recommendations.read(Path(path), world.catalog), world.listeners.user_ids
+        given, users = Recommendations.read(Path(path), world.catalog), keys_of(world.listeners.user_ids)
         if given.users is not None and not np.isin(users, given.users).any():
             raise InputError(
-                f"{path} has lists of other users, for example {given.users[0]}, and of none of the {len(users)} "
-                "listeners of this world; use lists of its users"
+                f"{path} has lists of {len(given.users)} other users, and of none of the {len(users)} listeners of "
+                "this world; use lists of its users"
             )
         self.is_of_users = given.users is not None
         new = {"new": new_rows(given.plays, exploration_plays, path)} if exploration else {}
@@ -409,7 +419,7 @@ class RemoteService(Policy):
     """Recommends what a running service answers to `POST /next/<user>`; `POST /last/<user>` ends a session.
 
     The service is `serve.py` or botify, the service of 2023. The requests of one step are sent concurrently over
-    persistent connections.
+    persistent connections. Ids are percent-encoded in the path.
 
     Args:
         url: `http://host:port`.
@@ -419,6 +429,8 @@ class RemoteService(Policy):
     Raises:
         InputError: a setting is out of range, the service does not answer, or its answer is not a track of the world.
     """
+
+    _NUM_COMPARED = 30  # tracks, besides the first and the last
 
     def __init__(
         self,
@@ -437,9 +449,13 @@ class RemoteService(Policy):
         self._runner = asyncio.Runner()  # starts where it is used, which may be another process
         self._session: aiohttp.ClientSession | None = None
 
+    def check(self) -> None:
+        """Refuse a service whose catalogue is not that of the world: by its size, and by some of its tracks."""
+        asyncio.run(self._check())  # and not the runner, which may start in another process
+
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        ids = np.array([self._track_of(answer) for answer in self._runner.run(self._post_all("next", crowd))], np.int64)
+        ids = [self._track_of(answer) for answer in self._runner.run(self._post_all("next", crowd))]
         rows = self.world.catalog.rows_of(ids)
         if (rows < 0).any():
             track = ids[int((rows < 0).argmax())]
@@ -463,24 +479,59 @@ class RemoteService(Policy):
             self._runner.run(self._session.close())
         self._runner.close()
 
-    def _track_of(self, answer: Any) -> int:
+    def _track_of(self, answer: Any) -> Id:
         track = answer.get("track") if isinstance(answer, dict) else None
-        if not isinstance(track, int) or isinstance(track, bool) or abs(track) >= 2**63:
-            raise InputError(f'{self._url}/next answered {str(answer)[:200]}; expected {{"user": int, "track": int}}')
-        return track
+        if problem := id_problem(track):
+            raise InputError(
+                f'{self._url}/next answered {str(answer)[:200]}; expected {{"user": id, "track": id}}, and "track" '
+                f"{problem}"
+            )
+        return cast(Id, track)
+
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(sock_connect=self._timeout_s, sock_read=self._timeout_s),
+        )
+
+    async def _check(self) -> None:
+        catalog = self.world.catalog
+        some = np.random.default_rng(0).integers(len(catalog), size=self._NUM_COMPARED)
+        async with self._open() as session:
+            experiments = await self._ask(session, "GET", "experiments")  # which botify does not have
+            num_tracks = experiments.get("tracks") if isinstance(experiments, dict) else None
+            if isinstance(num_tracks, int) and num_tracks != len(catalog):
+                raise self._mismatch(f"it has {num_tracks:,} tracks, and this world {len(catalog):,}")
+            for row in dict.fromkeys([0, len(catalog) - 1, *some.tolist()]):
+                answer = await self._ask(session, "GET", "track", catalog.track_ids[row])
+                self._compare(row, answer)
+
+    def _compare(self, row: int, answer: Any) -> None:
+        """Refuse what the service says of a track, if the world says something else."""
+        catalog = self.world.catalog
+        title, artist = catalog.titles[row], catalog.artists[catalog.artist_of[row]]
+        named = f"track {catalog.track_ids[row]}, {title!r} by {artist!r} in this world,"
+        if not isinstance(answer, dict):
+            raise self._mismatch(f"{named} is not in it")
+        given = answer.get("title"), answer.get("artist")
+        if any(name and name != known for name, known in zip(given, (title, artist), strict=True)):
+            raise self._mismatch(f"{named} is {given[0]!r} by {given[1]!r} there")
+
+    def _mismatch(self, difference: str) -> InputError:
+        return InputError(
+            f"{self._url} has another catalogue than this world: {difference}; start the service with recommendations "
+            "for this world, or simulate listeners of its tracks: world=catalogue world.tracks=<its run>"
+        )
 
     async def _post_all(self, call: str, crowd: Crowd) -> list[Any]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(sock_connect=self._timeout_s, sock_read=self._timeout_s),
-            )
+            self._session = self._open()
         users = self.world.listeners.user_ids[crowd.users].tolist()
         tracks = self.world.catalog.track_ids[crowd.current].tolist()
         times = (crowd.shares[-1] / WHOLE).tolist()
         requests = [
-            asyncio.ensure_future(self._post(f"{self._url}/{call}/{user}", {"track": track, "time": time}))
+            asyncio.ensure_future(self._ask(self._session, "POST", call, user, {"track": track, "time": time}))
             for user, track, time in zip(users, tracks, times, strict=True)
         ]
         try:
@@ -490,24 +541,29 @@ class RemoteService(Policy):
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
 
-    async def _post(self, url: str, body: dict[str, Any]) -> Any:
-        assert self._session is not None
-        problem = ""
+    async def _ask(
+        self, session: aiohttp.ClientSession, method: str, call: str, of: Id | None = None, body: Any = None
+    ) -> Any:
+        """The answer to a request about an id; None where a page is not there, or the service has nothing of the id."""
+        path = call if of is None else f"{call}/{quote(str(of), safe='')}"
+        url, problem = URL(f"{self._url}/{path}", encoded=True), ""  # as text, the client would change it again
         for attempt in range(self._retries + 1):
             if attempt:
                 await asyncio.sleep(min(0.1 * 2**attempt, 5.0))
             try:
-                async with self._session.post(url, json=body) as response:
+                async with session.request(method, url, json=body) as response:
                     text = await response.text()
                     problem = f"status {response.status}: {text[:200]}"
                     if response.status == HTTPStatus.OK:
                         return json.loads(text)
+                    if response.status == HTTPStatus.NOT_FOUND and method == "GET":
+                        return None
                     if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                         break
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 problem = str(error) or type(error).__name__
         raise InputError(
-            f"POST {url} failed {attempt + 1} times, last with {problem}; check that the service of this world runs"
+            f"{method} {url} failed {attempt + 1} times, last with {problem}; check that the service of this world runs"
         )
 
 
@@ -552,13 +608,22 @@ def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world
         listed = ", ".join(sorted(known)) or "none"
         raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
     policy: Policy = templates[kind](**settings, world=world)
+    if world.model and policy.description.get("lists") == world.model.lists:
+        raise InputError(
+            f"{where}: {name} is the run whose vectors are the tastes of the listeners of this world, and would be "
+            "measured by itself; choose another arm, or the tastes of another run with world.model=run:<id>"
+        )
     return policy
 
 
 def hints(policies: Mapping[str, Policy]) -> list[str]:
-    """What is wrong with the settings of each arm, a line each.
+    """What is wrong with the settings of each arm, or cannot be known of it, a line each.
 
     Args:
         policies: the policy of each arm.
     """
-    return [f"arm {arm}: {one.hint}" for arm, one in policies.items() if isinstance(one, SessionLists) and one.hint]
+    lines = {arm: one.hint for arm, one in policies.items() if isinstance(one, SessionLists) and one.hint}
+    for arm, one in policies.items():
+        if isinstance(one, RemoteService) and (model := one.world.model):
+            lines[arm] = f"whether it serves {model.name} is not checked; if it does, its time means nothing"
+    return [f"arm {arm}: {line}" for arm, line in lines.items()]

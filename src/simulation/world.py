@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, Shaped
 
 from segue.catalog import Catalog, most_played
 from segue.errors import InputError
@@ -25,13 +26,17 @@ _OF_SHARE: dict[str, Any] = {"least": 0, "most": 1}
 _OF_SIZE: dict[str, Any] = {"least": 0, "most": 1000}
 _OF_WIDTH: dict[str, Any] = {"least": 1, "most": 10_000}
 
+Seed = Annotated[int, Setting("of the random numbers; the same seed gives the same world", least=0)]
+NumListeners = Annotated[int, Setting("number of listeners (U)", least=1, most=5_000_000)]
+NumInterests = Annotated[int, Setting("number of interests of each listener (I)", least=1, most=100)]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Listeners:
     """The listeners of a world.
 
     Args:
-        user_ids: raw id of each listener.
+        user_ids: id of each listener, `int64` or texts.
         interests: rows of the tracks that each listener loves; -1 fills the rest of a row.
         bias: affinity at which the share played is 0.5.
         sharpness: slope of the share around the bias, at least 0.
@@ -40,7 +45,7 @@ class Listeners:
         num_neighbours: number of tracks nearest to an interest from which the first track of a session is drawn.
     """
 
-    user_ids: Int64[np.ndarray, "U"]
+    user_ids: Shaped[np.ndarray, "U"]
     interests: Int64[np.ndarray, "U I"]
     bias: Float64[np.ndarray, "U"]
     sharpness: Float64[np.ndarray, "U"]
@@ -50,6 +55,28 @@ class Listeners:
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasteModel:
+    """The run whose vectors are the true embeddings of a world.
+
+    Args:
+        name: as it was given, such as `run:<id>`.
+        lists: digest of its recommendations, see `file_digest`; an arm with the same lists is this run.
+    """
+
+    name: str
+    lists: str
+
+    @property
+    def caution(self) -> str:
+        """What a world of these tastes shows, and what it cannot show."""
+        return (
+            f"listeners of this world have the tastes of {self.name}: it shows whether ids, lists, policies and a "
+            "service work, and compares policies of one other model; it cannot show that a model is better, because "
+            "it favours models like this one"
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,6 +89,7 @@ class World:
         embeddings: true embedding of each track; the inner product of two embeddings is their affinity.
         listeners: the listeners.
         attributes: what `tracks.json` also says of the tracks: by name, a JSON value for each. No listener knows it.
+        model: the run whose vectors the true embeddings are; None where they were drawn or are of a file.
     """
 
     catalog: Catalog
@@ -69,6 +97,7 @@ class World:
     embeddings: Float32[np.ndarray, "N D"]
     listeners: Listeners
     attributes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    model: TasteModel | None = None
 
     def digest(self) -> str:
         """A digest of what decides how listeners behave: the catalogue, the embeddings and the listeners.
@@ -76,7 +105,9 @@ class World:
         Returns:
             Sixteen hexadecimal digits.
         """
-        sha = hashlib.sha256("\n".join(self.catalog.artists).encode())
+        ids = (self.catalog.track_ids, self.listeners.user_ids)
+        texts = chain(self.catalog.artists, *(one for one in ids if one.dtype == object))
+        sha = hashlib.sha256("\n".join(texts).encode())
         for part in (self.catalog, self, self.listeners):
             for name in part.__dataclass_fields__:
                 column = getattr(part, name)
@@ -149,11 +180,38 @@ class Taste:
         styles = rng.normal(size=(len(artist_fame), self.style_dim))
         by_fame = np.argsort(-artist_fame, kind="stable")[: len(artist_fame) // 2 * 2]
         styles[by_fame[1::2]] = -styles[by_fame[::2]]
-        styles[:, 0] += self.mainstream * artist_fame
+        artists = rng.normal(size=(len(artist_fame), self.own_dim))
+        tracks = rng.normal(size=(len(artist_of), self.own_dim))
+        return self.combine(artist_of, styles=styles, artists=artists, tracks=tracks, artist_fame=artist_fame, rng=rng)
+
+    def combine(
+        self,
+        artist_of: Int64[np.ndarray, "N"],
+        *,
+        styles: Float64[np.ndarray, "A S"],
+        artists: Float64[np.ndarray, "A O"],
+        tracks: Float64[np.ndarray, "N O"],
+        artist_fame: Float64[np.ndarray, "A"],
+        rng: np.random.Generator,
+    ) -> Float32[np.ndarray, "N D"]:
+        """Combine the three vectors of each direction, and draw the lengths.
+
+        Args:
+            artist_of: row of the artist of each track.
+            styles: style of each artist, without what fame adds; like the other vectors, of numbers with mean 0 and
+                standard deviation 1.
+            artists: vector of each artist.
+            tracks: vector of each track.
+            artist_fame: standardised fame of each artist.
+            rng: draws the lengths.
+
+        Returns:
+            The embeddings; see `embed`.
+        """
+        styles = np.column_stack([styles[:, 0] + self.mainstream * artist_fame, styles[:, 1:]])
         styles *= (self.style / self.style_dim) ** 0.5
-        artists = rng.normal(scale=self._scale(1 - self.style - self.track), size=(len(artist_fame), self.own_dim))
-        tracks = rng.normal(scale=self._scale(self.track), size=(len(artist_of), self.own_dim))
-        directions = np.column_stack([styles[artist_of], artists[artist_of] + tracks])
+        owns = self._scale(1 - self.style - self.track) * artists[artist_of] + self._scale(self.track) * tracks
+        directions = np.column_stack([styles[artist_of], owns])
         log_lengths = self.length_by_fame * artist_fame + rng.normal(scale=self.length_spread, size=len(artist_fame))
         lengths = self.length * np.exp(log_lengths)[artist_of]
         directions *= (lengths / np.linalg.norm(directions, axis=1))[:, None]
@@ -179,10 +237,10 @@ def standardised(values: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
 @settings("world")
 def generate(
     *,
-    seed: Annotated[int, Setting("of the random numbers; the same seed gives the same world", least=0)] = 0,
+    seed: Seed = 0,
     num_tracks: Annotated[int, Setting("number of tracks (N)", least=100, most=5_000_000)],
-    num_listeners: Annotated[int, Setting("number of listeners (U)", least=1, most=5_000_000)],
-    num_interests: Annotated[int, Setting("number of interests of each listener (I)", least=1, most=100)] = 3,
+    num_listeners: NumListeners,
+    num_interests: NumInterests = 3,
     artist_popularity: Annotated[float, Setting("spread of log(popularity) of artists", least=0, most=10)] = 0.95,
     track_popularity: Annotated[float, Setting("spread of what a track adds to it", least=0, most=10)] = 0.9,
     taste: Taste,
@@ -212,17 +270,24 @@ def generate(
         ),
         top_tracks=most_played(popularity),
         embeddings=embeddings,
-        listeners=_population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),
+        listeners=population(num_listeners, num_interests, popularity / popularity.sum(), listeners_rng),
         attributes=attributes.describe(embeddings, style_dim=taste.style_dim, seed=attributes_seed)
         if attributes
         else {},
     )
 
 
-def _population(
+def population(
     num_listeners: int, num_interests: int, popularity: Float64[np.ndarray, "N"], rng: np.random.Generator
 ) -> Listeners:
-    """Interests with probability proportional to popularity; bias and sharpness distributed as in botify (2023)."""
+    """Draw listeners. Bias and sharpness are distributed as in botify (2023).
+
+    Args:
+        num_listeners: number of listeners (U).
+        num_interests: number of interests of each listener (I).
+        popularity: probability of each track to be an interest; the sum is 1.
+        rng: draws them.
+    """
     sharpness = rng.uniform(1, 2, num_listeners)
     return Listeners(
         user_ids=np.arange(num_listeners),

@@ -1,8 +1,10 @@
 """A world as files in the formats of botify (2023): `tracks.json`, `users.json`, `top_tracks.json`, `tracks.npy`.
 
-N tracks, D width of the true embeddings.
+A world with the tastes of a model also has `world.json`, which names it. N tracks, D width of the true embeddings.
 """
 
+import json
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +13,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from segue.catalog import Catalog, Id, id_problem, most_played
+from segue.catalog import Catalog, Id, id_problem, ids_of, most_played
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
+from segue.runs.atomic import write_record, write_whole
 from segue.runs.catalog_files import (
     read_catalog,
     read_columns,
     read_lines,
     read_top_tracks,
+    refuse_mixed,
     write_catalog,
     write_lines,
     write_top_tracks,
@@ -31,11 +34,14 @@ from segue.simulation.world import (
     SESSION_BUDGET,
     Listeners,
     Taste,
+    TasteModel,
     World,
     standardised,
 )
 
-WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy")
+MODEL_FILE = "world.json"
+"""Name of the file with the fields of the `TasteModel` of a world."""
+WORLD_FILES = ("tracks.json", "users.json", "top_tracks.json", "tracks.npy", MODEL_FILE)
 """Names of the files of a world."""
 
 # Column of `Listeners` of each key in `users.json`, and its default.
@@ -54,7 +60,7 @@ _KINDS = dict.fromkeys(("bias", "sharpness", "artist_discount"), np.float64)
 
 
 def write_world(world: World, folder: Path) -> None:
-    """Write the four files of a world. Row r of `tracks.npy` is the embedding of line r of `tracks.json`.
+    """Write the files of a world. Row r of `tracks.npy` is the embedding of line r of `tracks.json`.
 
     Args:
         world: the world.
@@ -69,6 +75,8 @@ def write_world(world: World, folder: Path) -> None:
     columns["interests"] = [catalog.track_ids[rows[rows >= 0]].tolist() for rows in listeners.interests]
     lines = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     write_lines(folder / "users.json", lines)
+    if world.model:
+        write_record(asdict(world.model), folder / MODEL_FILE)
 
 
 @settings("world")
@@ -107,8 +115,23 @@ def read_world(
     top_file, attributes = folder / "top_tracks.json", read_columns(folder / "tracks.json", NAMES, catalog)
     top_tracks = read_top_tracks(top_file, catalog) if top_file.exists() else most_played(loved)
     return World(
-        catalog=catalog, top_tracks=top_tracks, embeddings=embeddings, listeners=listeners, attributes=attributes
+        catalog=catalog,
+        top_tracks=top_tracks,
+        embeddings=embeddings,
+        listeners=listeners,
+        attributes=attributes,
+        model=_read_model(folder / MODEL_FILE),
     )
+
+
+def _read_model(path: Path) -> TasteModel | None:
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+        return TasteModel(name=str(record["name"]), lists=str(record["lists"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"cannot read {path}, which names the model of the tastes of this world: {error}") from None
 
 
 @settings()
@@ -124,8 +147,8 @@ def _check_listener(
 ) -> None:
     if not isinstance(interests, list) or not interests or any(map(id_problem, interests)):
         raise InputError(f"interests must be a list of at least one track id, got {interests!r}")
-    if not isinstance(user, int) or id_problem(user):
-        raise InputError(f"user must be a whole number, got {user!r}")
+    if problem := id_problem(user):
+        raise InputError(f"user {problem}, got {user!r}")
 
 
 def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
@@ -138,6 +161,8 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
             raise InputError(f"{where}: {error}") from None
     if not lines:
         raise InputError(f"{path} is empty; a world needs at least one listener")
+    users = [line["user"] for line in lines.values()]
+    refuse_mixed(users, str(path))
     frame, places = pd.DataFrame(list(lines.values())), list(lines)
     if (again := frame["user"].duplicated()).any():
         where = places[int(again.argmax())]
@@ -147,8 +172,9 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         given = lines[where]["interest_neighbours"]
         raise InputError(f"{where}: interest_neighbours must be at most {len(catalog)}, as many as tracks, got {given}")
     interests = _interest_rows(frame.pop("interests").tolist(), places, catalog, path.parent / "tracks.json")
+    del frame["user"]
     columns = {n: frame[key].to_numpy(_KINDS.get(n, np.int64)) for key, (n, _) in _KEYS.items() if key in frame}
-    return Listeners(interests=interests, **columns)
+    return Listeners(user_ids=ids_of(users), interests=interests, **columns)
 
 
 def _interest_rows(

@@ -8,7 +8,7 @@ import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +160,12 @@ class RunLogger(MLFlowLogger):
         dataset_input = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
         self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[dataset_input]))
 
-    def log_model(self, recommendations: Path, tracks: list[int], *, key: str) -> None:
+    def log_model(self, recommendations: Path, tracks: Sequence[int | str], *, key: str) -> None:
         """Log recommendations as a model, which recommends 10 tracks by default; see `src/tracking/model.py`.
 
         Args:
             recommendations: a `recommendations.jsonl`.
-            tracks: for the example.
+            tracks: ids for the example; all ids are of their type.
             key: that its lines have for their track.
         """
 
@@ -176,10 +176,11 @@ class RunLogger(MLFlowLogger):
             from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
             model = self.experiment.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
-            track = ColSpec(DataType.long, "track")
+            kind = DataType.string if isinstance(tracks[0], str) else DataType.long
+            track = ColSpec(kind, "track")
             signature = ModelSignature(
                 inputs=Schema([track]),
-                outputs=Schema([track, ColSpec(Array(DataType.long), "recommendations")]),
+                outputs=Schema([track, ColSpec(Array(kind), "recommendations")]),
                 params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
             )
             with warnings.catch_warnings(action="ignore"), requirements_unchecked():
@@ -193,7 +194,7 @@ class RunLogger(MLFlowLogger):
                     artifacts={"recommendations": str(recommendations)},
                     model_config={"key": key},
                     signature=signature,
-                    input_example=pd.DataFrame({"track": tracks}),
+                    input_example=pd.DataFrame({"track": list(tracks)}),
                     pip_requirements=["mlflow", "pandas"],
                 )
 

@@ -77,6 +77,8 @@ def play(
     policies = make_policies(arms, templates=templates, world=world, locate=locate_recommendations)
     for line in hints(policies):
         warn(line)
+    if world.model:
+        warn(world.model.caution)
     if says:
         console.print(says, markup=False)
     record: dict[str, Any] = instantiate(config.traffic)(

@@ -81,6 +81,7 @@ class Botify(BaseHTTPRequestHandler):
     calls: list[tuple[str, str, Any]] = []  # noqa: RUF012 - a server makes a new handler for each connection
     answer: Any = None
     status = 200
+    names: dict[str, str] = {}  # noqa: RUF012
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -95,13 +96,23 @@ class Botify(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def do_GET(self) -> None:
+        """The record of a track; nothing else is there."""
+        _, call, *of = self.path.split("/")
+        is_known = call == "track" and int(of[0]) < 300
+        content = json.dumps({"track": int(of[0]), **self.names} if is_known else {"reason": "not here"}).encode()
+        self.send_response(200 if is_known else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
     def log_message(self, *_: Any) -> None:
         pass
 
 
 @pytest.fixture
 def botify() -> Iterator[str]:
-    Botify.calls, Botify.answer, Botify.status = [], None, 200
+    Botify.calls, Botify.answer, Botify.status, Botify.names = [], None, 200, {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Botify)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -131,7 +142,7 @@ def test_a_running_service_receives_every_request_and_every_end_of_a_session(bot
     ("answer", "status", "message"),
     [
         ({"user": 1, "track": 4711}, 200, "recommends track 4711, which is not one of the 300 tracks of this world"),
-        ({"user": 1}, 200, 'expected {"user": int, "track": int}'),
+        ({"user": 1}, 200, 'expected {"user": id, "track": id}'),
         ({"reason": "no such user"}, 404, "failed 1 times, last with status 404"),
         ({"reason": "down"}, 500, "failed 2 times, last with status 500"),
     ],
@@ -149,9 +160,30 @@ def test_a_failing_service_ends_the_run_with_one_line(
     assert json.loads((tmp_path / "run" / "simulation.json").read_text())["arms"]["C"]["sessions"] > 0
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "in this world, is 'Another' by None there; start the service with"),
+        (("world.num_tracks=301",), "track 300, "),
+    ],
+)
+def test_a_service_with_another_catalogue_is_refused_before_anything_is_written(
+    botify: str, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    Botify.names = {} if words else {"title": "Another"}
+    arms = f"arms={{C: random, T1: {botify}}}"
+    done = simulate(tmp_path, *SMALL, *words, PATIENT, arms, "hydra.run.dir=run", code=2)
+    assert f"{botify} has another catalogue than this world: track " in done.stderr
+    assert message in done.stderr
+    assert "world=catalogue world.tracks=" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "simulation.json").exists()
+    assert not Botify.calls
+
+
 def test_a_service_that_does_not_run_ends_the_run_with_one_line(tmp_path: Path) -> None:
     done = simulate(tmp_path, *SMALL, "arms={C: 'http://127.0.0.1:9'}", "arm.service.retries=0", code=2)
-    assert "POST http://127.0.0.1:9/next/" in done.stderr
+    assert "GET http://127.0.0.1:9/experiments failed 1 times" in done.stderr
     assert "check that the service of this world runs" in done.stderr
 
 

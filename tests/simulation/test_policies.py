@@ -135,9 +135,7 @@ def test_lists_of_users_are_those_of_the_listener_and_others_get_random_tracks(
 
 def test_lists_of_the_users_of_another_world_are_rejected(world: World, tmp_path: Path) -> None:
     write_lines(tmp_path / "users.json", [{"user": 10**9, "tracks": [int(world.catalog.track_ids[0])]}])
-    message = (
-        "has lists of other users, for example 1000000000, and of none of the 60 listeners of this world; use lists"
-    )
+    message = "has lists of 1 other users, and of none of the 60 listeners of this world; use lists of its users"
     with pytest.raises(InputError, match=message):
         policies_of(world, {"C": str(tmp_path / "users.json")})
 

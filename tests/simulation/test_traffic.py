@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections import defaultdict
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from segue.assignment import treatments
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
 from segue.simulation import traffic
-from segue.simulation.event_lines import Events, encode
+from segue.simulation.event_lines import Events, Names, encode
 from segue.simulation.experiment import run_experiment
 from segue.simulation.listener import Crowd
 from segue.simulation.policies import Lists, Popular, Random, StickyArtist, TrueNeighbours
 from segue.simulation.traffic import Day
 from segue.simulation.world import World
+from tests.odd_ids import ODD_IDS, with_texts
 
 MIDNIGHT = 1_767_571_200_000
 
@@ -177,14 +179,20 @@ def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
 
 
 @pytest.mark.parametrize("release", [None, "0a1b2c"])
-def test_an_encoded_line_equals_that_of_the_json_library(release: str | None) -> None:
+@pytest.mark.parametrize("has_texts", [False, True])
+def test_an_encoded_line_equals_that_of_the_json_library(world: World, release: str | None, has_texts: bool) -> None:
     rng, num = np.random.default_rng(0), 500
+    if has_texts:
+        users = np.array([*ODD_IDS, *map(str, range(len(ODD_IDS), len(world.listeners)))], object)
+        listeners = replace(world.listeners, user_ids=users)
+        world = replace(world, catalog=with_texts(world.catalog), listeners=listeners)
+    users, tracks = world.listeners.user_ids.tolist(), world.catalog.track_ids.tolist()
     events = Events(
         timestamps=rng.integers(2**41, size=num),
-        users=rng.integers(-(2**63), 2**63 - 1, size=num),
-        tracks=rng.integers(10**6, size=num),
+        users=rng.integers(len(users), size=num),
+        tracks=rng.integers(len(tracks), size=num),
         shares=(np.arange(num) % 101).astype(np.uint8),
-        following=np.where(rng.random(num) < 0.3, -1, rng.integers(10**6, size=num)),
+        following=np.where(rng.random(num) < 0.3, -1, rng.integers(len(tracks), size=num)),
         arms=rng.integers(2, size=num),
         propensities=np.array([0.01, 1 / 3, 1e-7, np.nan])[rng.integers(4, size=num)],
     )
@@ -199,11 +207,11 @@ def test_an_encoded_line_equals_that_of_the_json_library(release: str | None) ->
             {
                 "message": "next" if following >= 0 else "last",
                 "timestamp": timestamp,
-                "user": user,
-                "track": track,
+                "user": users[user],
+                "track": tracks[track],
                 "time": share / 100,
                 "latency": 0.0,
-                "recommendation": following if following >= 0 else None,
+                "recommendation": tracks[following] if following >= 0 else None,
                 "experiments": arms[arm],
             }
             | ({} if release is None or following < 0 else {"propensity": known(propensity), "release": release}),
@@ -212,7 +220,7 @@ def test_an_encoded_line_equals_that_of_the_json_library(release: str | None) ->
         for timestamp, user, track, share, following, arm, propensity in zip(*columns, strict=True)
     ]
     labels = [json.dumps(arm, ensure_ascii=False) for arm in arms]
-    assert encode(events, labels, release=release).decode().splitlines() == lines
+    assert encode(events, Names.of(world), labels, release=release).decode().splitlines() == lines
 
 
 def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world: World, tmp_path: Path) -> None:

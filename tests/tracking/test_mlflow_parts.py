@@ -1,6 +1,8 @@
 """What MLflow does not promise, against a store of its own."""
 
 import threading
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +38,19 @@ def test_the_model_of_every_format_of_lists_predicts(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     open_store(uri, "segue")
     mlflow.set_tracking_uri(uri)
-    catalog = make_catalog([0, 0, 1])
-    first, *others = catalog.track_ids.tolist()
+    numbers = make_catalog([0, 0, 1])
+    texts = replace(numbers, track_ids=np.array(["track:ü", "=1", "7/8"], object))
     lists = Recommendations(rows=np.array([[1, 2], [2, 0], [0, 1]]), scores=np.zeros((3, 2), np.float32))
-    for format in FORMATS:
+    for format, catalog in product(FORMATS, (numbers, texts)):
+        first, *others = catalog.track_ids.tolist()
+        unknown = "-7" if catalog.has_texts else -7
         logger = RunLogger(experiment_name="segue", run_name=format, tracking_uri=uri, patience_s=0.0)
         logger.start()
         lists.write(tmp_path / "r.jsonl", catalog, format=format)
         logger.log_model(tmp_path / "r.jsonl", [first], key=key_of_lines(tmp_path / "r.jsonl"))
         assert logger.finish()
         [model] = mlflow.MlflowClient(uri).get_run(logger.run_id).outputs.model_outputs
-        given = mlflow.pyfunc.load_model(f"models:/{model.model_id}").predict(pd.DataFrame({"track": [first, -7]}))
+        given = mlflow.pyfunc.load_model(f"models:/{model.model_id}").predict(pd.DataFrame({"track": [first, unknown]}))
         assert [list(found) for found in given["recommendations"]] == [others, []], format
 
 

@@ -84,7 +84,7 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
                 ratios = [GroupSummary.of_ratio(above[row], below[row]) for row in rows]
                 more["ratio"] = fieller(ratios[0], ratios[1], alpha)
             if pre_period is not None:
-                before = pre_period.look_up(users.user_ids, metric_values(pre_period, metric))
+                before = pre_period.look_up(users.user_keys, metric_values(pre_period, metric))
                 compared = np.isin(users.arm_of, (0, users.arms.index(arm)))
                 adjusted = cuped(values[metric][compared], before[compared], users.arm_of[compared] > 0)
                 more["cuped"] = adjusted.difference(alpha)
@@ -133,7 +133,7 @@ def _check_pre_period(users: Users, pre_period: Users) -> None:
             f"experiment is at {users.first_ms} ms; give logs that end before the experiment, because CUPED would "
             "remove the effect itself"
         )
-    if not np.isin(users.user_ids, pre_period.user_ids).any():
+    if not np.isin(users.user_keys, pre_period.user_keys).any():
         raise InputError("pre has no user of the experiment; give logs of the same users from before the experiment")
 
 

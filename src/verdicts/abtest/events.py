@@ -13,8 +13,10 @@ from typing import Annotated, Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool
 
+from segue.catalog import MOST_ID_BYTES, id_problem, key_of
 from segue.datamodules.pairs.interleaved import changes, separate
 from segue.datamodules.reading.files import check_whole
 from segue.datamodules.reading.units import LATEST_MS
@@ -39,7 +41,12 @@ _READ = f"""read_json($files, format = 'newline_delimited', columns = {_KEYS}, i
 
 
 def _whole(key: str) -> str:
-    return f"CASE WHEN regexp_full_match({key}::VARCHAR, '-?[0-9]{{1,19}}') THEN TRY_CAST({key}::VARCHAR AS BIGINT) END"
+    return f"CASE WHEN regexp_full_match({key}::VARCHAR, '[0-9]{{1,19}}') THEN TRY_CAST({key}::VARCHAR AS BIGINT)"
+
+
+def _id(key: str) -> str:
+    """The number that stands for an id (`catalog.key_of`)."""
+    return f"{_whole(key)} WHEN json_type({key}) = 'VARCHAR' THEN key_of({key} ->> '$') END"
 
 
 def _number(key: str) -> str:
@@ -48,12 +55,12 @@ def _number(key: str) -> str:
 
 _COLUMNS = {
     "is_last": "CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END",
-    "timestamp": _whole("timestamp"),
-    "user_id": _whole("user"),
-    "track": _whole("track"),
+    "timestamp": f"{_whole('timestamp')} END",
+    "user_id": _id("user"),
+    "track": _id("track"),
     "time": _number("time"),
     "latency": f"CASE WHEN latency IS NULL THEN 0 ELSE {_number('latency')} END",
-    "recommendation": f"CASE WHEN recommendation IS NULL THEN -1 ELSE {_whole('recommendation')} END",
+    "recommendation": f"CASE WHEN recommendation IS NULL THEN -1 ELSE {_id('recommendation')} END",
     "is_fallback": "fallback IS NOT NULL",
     "experiments": "experiments",
     "any_experiments": "COALESCE(experiments, '')",
@@ -62,17 +69,19 @@ _COLUMNS = {
 }
 """SQL of the columns that `read_events` can give."""
 
+_AN_ID = f"a whole number from 0 to 2⁶³-1, or a text of 1 to {MOST_ID_BYTES} bytes without NUL"
+
 _FAULTS = {
     "is_last": ("is_last IS NULL", 'message must be "next" or "last"'),
     "timestamp": (
         f"COALESCE(timestamp NOT BETWEEN 0 AND {LATEST_MS}, TRUE)",
         "timestamp must be a whole number of milliseconds since 1970, before 2100",
     ),
-    "user_id": ("user_id IS NULL", "user must be a whole number"),
-    "track": ("track IS NULL", "track must be a whole number"),
+    "user_id": ("user_id IS NULL", f"user must be {_AN_ID}"),
+    "track": ("track IS NULL", f"track must be {_AN_ID}"),
     "time": ("COALESCE(NOT isfinite(time), TRUE)", "time must be a number"),
     "latency": ("COALESCE(latency NOT BETWEEN 0 AND 1e6, TRUE)", "latency must be a number of seconds, from 0 to 1e6"),
-    "recommendation": ("recommendation IS NULL", "recommendation must be a whole number or null"),
+    "recommendation": ("recommendation IS NULL", f"recommendation must be {_AN_ID}, or null"),
     "experiments": ("experiments IS NULL", "experiments is missing"),
 }
 """When a line is no event, by the column that says it, and the rule for the user."""
@@ -112,11 +121,26 @@ class EventLines:
 MaxRejected = Annotated[float, Setting("accepted share of lines that are not events", least=0, most=1)]
 
 
+class _Keys(dict[str | None, int | None]):
+    """The number that stands for each text that is an id; None for other texts."""
+
+    def __missing__(self, text: str | None) -> int | None:
+        self[text] = None if text is None or id_problem(text) else key_of(text)
+        return self[text]
+
+
 @contextmanager
 def log_database() -> Iterator[duckdb.DuckDBPyConnection]:
     """A database for the lines of a log, which writes to the disk what is larger than its memory."""
+    keys = _Keys()
+
+    def keys_of(texts: pa.ChunkedArray) -> pa.Array:
+        return pa.array(map(keys.__getitem__, texts.to_pylist()), pa.int64())
+
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
         database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
+        how: dict[str, Any] = {"type": "arrow", "null_handling": "special"}  # which may return null
+        database.create_function("key_of", keys_of, ["VARCHAR"], "BIGINT", **how)
         yield database
 
 

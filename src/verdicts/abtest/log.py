@@ -167,7 +167,7 @@ def _sessions_of(
     is_orphan = is_finished & (tracks == 1)
     has_bad_share = np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)
     sessions = Sessions(
-        user_ids=lines["user_id"][start],
+        user_keys=lines["user_id"][start],
         arm_of=lines["arm"][start].astype(np.int64),
         started_ms=lines["timestamp"][start],
         tracks=tracks,

@@ -100,7 +100,7 @@ def changes(users: Users, metric: str, alpha: float) -> dict[str, PercentDiffere
     values = np.full((2, len(users)), np.nan)
     for half in (0, 1):
         own = users.of(sessions.where((day > day.max() / 2) == bool(half)))
-        values[half, np.searchsorted(users.user_ids, own.user_ids)] = metric_values(own, metric)
+        values[half, np.searchsorted(users.user_keys, own.user_keys)] = metric_values(own, metric)
     found = {}
     for number, arm in enumerate(users.arms[1:], start=1):
         compared = np.isin(users.arm_of, (0, number))
@@ -123,11 +123,11 @@ def _activity(users: Users, sessions: Sessions, pre_period: Users | None) -> Map
     """
     counts, where = users.sessions, "in the experiment"
     if pre_period is not None:
-        counts, where = np.nan_to_num(pre_period.look_up(users.user_ids, pre_period.sessions)), "before"
+        counts, where = np.nan_to_num(pre_period.look_up(users.user_keys, pre_period.sessions)), "before"
     elif any(mean_test(*samples(users, "sessions", number)) < 0.05 for number in range(1, len(users.arms))):
         return {}
     middle = int(np.median(counts[counts > 0]))
-    of_session = counts[np.searchsorted(users.user_ids, sessions.user_ids)]
+    of_session = counts[np.searchsorted(users.user_keys, sessions.user_keys)]
     return {
         f"no session {where}": of_session == 0,
         f"1 to {middle} sessions {where}": (of_session > 0) & (of_session <= middle),
@@ -205,8 +205,8 @@ def compare_unfinished(users: Users, metric: str, number: int, alpha: float) -> 
     if each.is_finished.all():
         return Unfinished(p_value=float("nan"))
     everyone, cut_off = sums_of_users(each), each.where(~each.is_finished)
-    place = np.searchsorted(everyone["user_ids"], cut_off.user_ids)
-    num_cut_off = np.bincount(place, minlength=len(everyone["user_ids"])).astype(np.float64)
+    place = np.searchsorted(everyone["user_keys"], cut_off.user_keys)
+    num_cut_off = np.bincount(place, minlength=len(everyone["user_keys"])).astype(np.float64)
     shares = [
         GroupSummary.of_ratio(num_cut_off[own], everyone["sessions"][own].astype(np.float64))
         for own in (everyone["arm_of"] == 0, everyone["arm_of"] == number)

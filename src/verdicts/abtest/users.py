@@ -15,7 +15,8 @@ class Sessions:
     """The sessions of an experiment that have no fault, sorted by user and start.
 
     Args:
-        user_ids: raw id of the user of each session.
+        user_keys: number that stands for the user of each session, see `catalog.key_of`; of texts it is a digest of 63
+            bits, and any two of ten million users have the same one with a probability below 0.00001.
         arm_of: number of the arm of each session.
         started_ms: time of the first event of each session, in milliseconds since 1970.
         tracks: number of events of each session.
@@ -25,7 +26,7 @@ class Sessions:
         is_finished: whether the log has the `last` of each session; the others were cut off, and lasted longer.
     """
 
-    user_ids: Int64[np.ndarray, "S"]
+    user_keys: Int64[np.ndarray, "S"]
     arm_of: Int64[np.ndarray, "S"]
     started_ms: Int64[np.ndarray, "S"]
     tracks: Int64[np.ndarray, "S"]
@@ -35,12 +36,12 @@ class Sessions:
     is_finished: Bool[np.ndarray, "S"]
 
     def __len__(self) -> int:
-        return len(self.user_ids)
+        return len(self.user_keys)
 
     @property
     def is_first(self) -> Bool[np.ndarray, "S"]:
         """Whether each is the first session of its user."""
-        return np.append(True, self.user_ids[1:] != self.user_ids[:-1])[: len(self)]
+        return np.append(True, self.user_keys[1:] != self.user_keys[:-1])[: len(self)]
 
     def where(self, kept: Bool[np.ndarray, "S"]) -> "Sessions":
         """Some of the sessions.
@@ -78,7 +79,7 @@ class Users:
         experiment: name of the experiment.
         arms: names of its arms, the control first.
         exposed: number of users of each arm in the log, before anything is left out.
-        user_ids: raw id of each user, ascending.
+        user_keys: number that stands for each user, ascending; see `Sessions`.
         arm_of: number of the arm of each user: its place in `arms`.
         sessions: number of sessions of each user.
         tracks: number of events of each user.
@@ -96,7 +97,7 @@ class Users:
     experiment: str
     arms: list[str]
     exposed: Int64[np.ndarray, "A"]
-    user_ids: Int64[np.ndarray, "U"]
+    user_keys: Int64[np.ndarray, "U"]
     arm_of: Int64[np.ndarray, "U"]
     sessions: Int64[np.ndarray, "U"]
     tracks: Int64[np.ndarray, "U"]
@@ -111,17 +112,17 @@ class Users:
     num_events: int
 
     def __len__(self) -> int:
-        return len(self.user_ids)
+        return len(self.user_keys)
 
-    def look_up(self, user_ids: Int64[np.ndarray, "V"], values: Shaped[np.ndarray, "U"]) -> Float64[np.ndarray, "V"]:
-        """Values of users by their raw ids; NaN for those who are not here.
+    def look_up(self, user_keys: Int64[np.ndarray, "V"], values: Shaped[np.ndarray, "U"]) -> Float64[np.ndarray, "V"]:
+        """Values of users; NaN for those who are not here.
 
         Args:
-            user_ids: raw ids.
+            user_keys: numbers that stand for them.
             values: of each user here.
         """
-        place = np.searchsorted(self.user_ids, user_ids).clip(max=len(self) - 1)
-        return np.where(self.user_ids[place] == user_ids, values[place], np.nan)
+        place = np.searchsorted(self.user_keys, user_keys).clip(max=len(self) - 1)
+        return np.where(self.user_keys[place] == user_keys, values[place], np.nan)
 
     @property
     def counted(self) -> Sessions:
@@ -149,7 +150,7 @@ def sums_of_users(sessions: Sessions) -> dict[str, Any]:
     first = np.flatnonzero(sessions.is_first)
     sums = {name: getattr(sessions, name) for name in ("tracks", "time", "latency_ms", "fallbacks")}
     return {
-        **{name: getattr(sessions, name)[first] for name in ("user_ids", "arm_of")},
+        **{name: getattr(sessions, name)[first] for name in ("user_keys", "arm_of")},
         "sessions": np.diff(first, append=len(sessions)),
         **{name: np.add.reduceat(values, first) if len(first) else values for name, values in sums.items()},
     }

@@ -111,7 +111,7 @@ class Behaviour:
     Args:
         picker: its rules.
         lists: rows of the list of each track, or of each of `users`; -1 fills up; no columns for other policies.
-        users: raw ids of the users of the lists, ascending; for `user_lists`.
+        users: numbers that stand for the users of the lists (`catalog.key_of`), ascending; for `user_lists`.
     """
 
     picker: Picker
@@ -122,7 +122,7 @@ class Behaviour:
         """Compute the probabilities at some decisions.
 
         Args:
-            users: raw id of the user of each decision.
+            users: number that stands for the user of each decision.
             played: rows of the tracks that each session has played, the last one last.
         """
         if self.users is not None:
@@ -234,8 +234,9 @@ class LogFolder:
         if (lists := _array(folder / f"lists_{arm}.npy")) is not None:
             users, of_lists = _array(folder / f"users_{arm}.npy"), rows[lists]
             if users is None:
-                of_lists = np.full((len(self.catalog), lists.shape[1]), -1, np.int64)
-                of_lists[rows[:-1]] = rows[lists]
+                of_lists = np.full((len(self.catalog) + 1, lists.shape[1]), -1, np.int64)
+                of_lists[rows[:-1]] = rows[lists]  # the last row is of tracks that the catalogue does not have
+                of_lists = of_lists[:-1]
             known = Recommendations(rows=of_lists, scores=np.full(of_lists.shape, np.nan, np.float32), users=users)
         new = _array(folder / f"new_{arm}.npy")
         explored = None if new is None else np.sort(rows[new])
@@ -276,7 +277,8 @@ def _array(file: Path) -> np.ndarray | None:
 
 def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:
     """Row in a catalogue of each track of a release of the service, and −1 for its −1."""
-    return np.append(catalog.rows_of(np.load(release / "track_ids.npy", allow_pickle=False)), -1)
+    keys = _array(release / "track_keys.npy")  # of ids that are texts
+    return np.append(catalog.rows_of(np.load(release / "track_ids.npy") if keys is None else keys), -1)
 
 
 def _popular_of(release: Path, rows: np.ndarray) -> np.ndarray:

@@ -145,8 +145,8 @@ class OffPolicyLog:
             place = int(is_different.argmax())
             raise InputError(
                 f"logs={folder.logs}: {is_different.sum()} of {len(decisions)} sessions have another propensity than "
-                f"their release, such as {logged[place]:.6g} instead of {own[place]:.6g} of user "
-                f"{decisions.users[place]} at {decisions.started_ms[place]}; the log or the release was changed"
+                f"their release, such as {logged[place]:.6g} instead of {own[place]:.6g} in the "
+                f"session that began at {decisions.started_ms[place]} ms; the log or the release was changed"
             )
         self.different = int(is_different.sum())
         self.decisions = decisions.where(~is_different)

@@ -134,7 +134,7 @@ def test_cuped_removes_almost_all_variance_if_the_pre_period_predicts_the_values
             users_of([1.0, 2.0], [0, 1]),
             "pre overlaps the experiment: its last event is at 2000 ms, the first event of the experiment is at 1000",
         ),
-        (pre_period(users_of([1.0, 2.0], [0, 1], user_ids=[8, 9])), "pre has no user of the experiment"),
+        (pre_period(users_of([1.0, 2.0], [0, 1], user_keys=[8, 9])), "pre has no user of the experiment"),
         (pre_period(users_of([], [])), "pre has no completed session"),
     ],
 )

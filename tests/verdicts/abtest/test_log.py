@@ -58,7 +58,7 @@ def test_each_fault_of_a_log_is_counted_and_left_out(
 ) -> None:
     read = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.2, **READING)
     assert {name: number for name, number in read.guards.items() if number} == {guard: count}
-    assert read.user_ids.tolist() == users
+    assert read.user_keys.tolist() == users
     num_sessions = 3 if guard == "lines_behind_the_clock" else 1  # only this case adds valid sessions
     assert read.sessions.tolist() == [num_sessions, 1, 1, 1]
     assert read.time.tolist() == [1.5 * num_sessions, 1.5, 1.5, 1.5]
@@ -116,8 +116,8 @@ def test_sessions_without_an_end_are_left_out_or_kept(tmp_path: Path) -> None:
         read_users(folder, experiment="TEST", max_rejected=0.0, **{**READING, "unfinished": policy})
         for policy in ("drop", "keep")
     )
-    assert dropped.user_ids.tolist() == [1, 2, 3, 4]
-    assert (kept.user_ids.tolist(), kept.sessions.tolist()) == ([1, 2, 3, 4, 5], [2, 1, 1, 1, 1])
+    assert dropped.user_keys.tolist() == [1, 2, 3, 4]
+    assert (kept.user_keys.tolist(), kept.sessions.tolist()) == ([1, 2, 3, 4, 5], [2, 1, 1, 1, 1])
     assert kept.time.tolist() == [3.0, 1.5, 1.5, 1.5, 1.25]
     for users in (dropped, kept):
         assert count_unfinished(users) == {"C": 1, "T1": 1}
@@ -130,7 +130,7 @@ def test_a_session_without_an_end_is_not_joined_to_the_next_one_of_its_user(tmp_
     for pause, lengths, time in ((gap_ms + 1, [2, 2, 2], [1.5, 1.25, 0.75]), (gap_ms, [2, 4], [1.5, 2.0])):
         folder = log(tmp_path / str(pause), [*CLEAN, *unfinished, *session(1, 101 + pause, (0.5, 0.25))])
         users = read_users(folder, experiment="TEST", max_rejected=0.0, **READING)
-        own = users.each.where(users.each.user_ids == 1)
+        own = users.each.where(users.each.user_keys == 1)
         assert (own.tracks.tolist(), own.time.tolist()) == (lengths, time)
         assert users.guards["sessions_without_end"] == len(lengths) - 2
         assert own.is_finished.tolist() == [True, False, True] if len(lengths) == 3 else [True, True]
@@ -148,7 +148,7 @@ def test_users_are_counted_in_each_arm_before_anything_is_left_out(tmp_path: Pat
     """User 5 is in two arms, user 6 has only a fault, user 7 only an unfinished session; none of them is compared."""
     more = [*session(5, 0), *session(5, 100, arm="T1"), *session(6, 0, (0.5,)), *session(7, 0, arm="T1")[:1]]
     users = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.0, **READING)
-    assert users.user_ids.tolist() == [1, 2, 3, 4]
+    assert users.user_keys.tolist() == [1, 2, 3, 4]
     assert users.exposed.tolist() == [4, 4]
 
 
@@ -223,10 +223,15 @@ def test_a_compressed_log_is_read_and_a_truncated_one_is_rejected(tmp_path: Path
 
 WHOLE = [1.0, 1.5, 1e3, True, False, "1", "1.5", [1], {"a": 1}, 2**63, -(2**70), 10**40, math.nan, math.inf]
 NUMBER = [True, False, "0.5", [0.5], {"a": 1}, math.nan, math.inf, 10**400]
+NO_ID = [
+    *(one for one in WHOLE if not isinstance(one, str)),
+    *(-1, "", "a\0b", "x" * 257, "é" * 129),
+]
+AN_ID = " must be a whole number from 0 to 2⁶³-1, or a text of 1 to 256 bytes without NUL"
 WRONG: dict[str, tuple[list[Any], str]] = {
-    **dict.fromkeys(("user", "track"), ([*WHOLE, None], " must be a whole number")),
+    **dict.fromkeys(("user", "track"), ([*NO_ID, None], AN_ID)),
     "timestamp": ([*WHOLE, None, -1, -(2**63), 2**63 - 1], " must be a whole number of milliseconds since 1970"),
-    "recommendation": (WHOLE, " must be a whole number or null"),
+    "recommendation": (NO_ID, f"{AN_ID}, or null"),
     "time": ([*NUMBER, None], " must be a number"),
     "latency": ([*NUMBER, -1, 1e7], " must be a number of seconds, from 0 to 1e6"),
     "message": ([True, 1, None, "nxt"], ' must be "next" or "last"'),
@@ -261,7 +266,7 @@ def test_an_arm_of_one_line_is_named_and_can_be_left_out(tmp_path: Path) -> None
     )
     users = read_users(folder, experiment="TEST", arms=["C", "T1"], max_rejected=0.0, **READING)
     assert {name: number for name, number in users.guards.items() if number} == {"lines_of_other_arms": 1}
-    assert (users.arms, users.exposed.tolist(), users.user_ids.tolist()) == (["C", "T1"], [3, 3], [1, 2, 3, 4, 5, 6])
+    assert (users.arms, users.exposed.tolist(), users.user_keys.tolist()) == (["C", "T1"], [3, 3], [1, 2, 3, 4, 5, 6])
     analyse(users, settings())
 
 
@@ -271,7 +276,7 @@ def test_users_who_were_also_in_an_arm_that_is_left_out_are_left_out(tmp_path: P
     counts = {"lines_of_other_arms": 4, "users_in_two_arms": 1}
     assert {name: number for name, number in users.guards.items() if number} == counts
     assert (users.arms, users.exposed.tolist()) == (["C", "T1"], [3, 2])
-    assert users.user_ids.tolist() == [1, 2, 3, 4]
+    assert users.user_keys.tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("arms", ["C", ["C"], ["T1", "T2"], ["C", "C"], {"C": 1, "T1": 1}, [], 1])

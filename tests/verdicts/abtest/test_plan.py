@@ -18,11 +18,11 @@ from tests.verdicts.abtest.users import settings, users_of_sessions
 def past(values: Any, day_of: Any, user_of: Any = None) -> Users:
     """A log of the past with one session per value; by default each is of another user."""
     num = len(values)
-    user_ids = np.arange(num) if user_of is None else np.asarray(user_of)
-    order = np.lexsort((day_of, user_ids))
+    user_keys = np.arange(num) if user_of is None else np.asarray(user_of)
+    order = np.lexsort((day_of, user_keys))
     users = users_of_sessions(
         Sessions(
-            user_ids=user_ids[order],
+            user_keys=user_keys[order],
             arm_of=np.zeros(num, np.int64),
             started_ms=1000 + np.asarray(day_of)[order] * DAY_MS,
             tracks=np.full(num, 5),

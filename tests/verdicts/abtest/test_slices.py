@@ -33,7 +33,7 @@ def experiment(
     num = len(user)
     return users_of_sessions(
         Sessions(
-            user_ids=user,
+            user_keys=user,
             arm_of=arm_of[user],
             started_ms=1000 + day * DAY_MS,
             tracks=np.full(num, 5),
@@ -93,7 +93,7 @@ def test_the_first_session_of_each_user_is_a_segment() -> None:
     users = experiment(np.random.default_rng(4), (0.5,) * DAYS)
     segments = rows(run(users), "session")
     assert segments["first of a user"].control_users == segments["later"].control_users == 200
-    first = users.each.time[np.append(True, np.diff(users.each.user_ids) > 0)]
+    first = users.each.time[np.append(True, np.diff(users.each.user_keys) > 0)]
     expected = 100 * (first[1::2].mean() / first[::2].mean() - 1)
     assert segments["first of a user"].effect_percent == pytest.approx(expected)
 
@@ -101,7 +101,7 @@ def test_the_first_session_of_each_user_is_a_segment() -> None:
 def test_activity_is_that_before_the_experiment_if_it_is_known() -> None:
     users = experiment(np.random.default_rng(5), (0.5,) * DAYS)
     before = experiment(np.random.default_rng(6), (0.0,) * DAYS)
-    known = pre_period(before.of(before.each.where(before.each.user_ids < 300)))
+    known = pre_period(before.of(before.each.where(before.each.user_keys < 300)))
     parts = rows(run(users, known), "activity")
     middle = int(np.median(known.sessions))
     assert list(parts) == [
@@ -121,7 +121,7 @@ def test_activity_in_the_experiment_is_no_segment_if_the_arms_differ_in_it() -> 
 def test_a_segment_with_the_other_sign_is_noticed() -> None:
     users = experiment(np.random.default_rng(8), (0.0,) * DAYS, 2000)
     each = users.each
-    is_first = np.append(True, np.diff(each.user_ids) > 0)
+    is_first = np.append(True, np.diff(each.user_keys) > 0)
     time = each.time * np.where(each.arm_of == 1, np.where(is_first, 0.5, 1.3), 1.0)
     lines = doubts(run(users_of_sessions(replace(each, time=time))))
     assert any(
@@ -131,14 +131,14 @@ def test_a_segment_with_the_other_sign_is_noticed() -> None:
 
 def test_a_user_with_a_wrong_clock_costs_one_day_and_not_all_days_between() -> None:
     users = experiment(np.random.default_rng(10), (0.0,) * DAYS)
-    far = np.where(users.each.user_ids == 0, 10**15, users.each.started_ms)
+    far = np.where(users.each.user_keys == 0, 10**15, users.each.started_ms)
     assert list(rows(run(users_of_sessions(replace(users.each, started_ms=far))), "day")) == ["1", "2", "3", "4"]
 
 
 def test_a_day_with_few_users_leaves_no_split_of_two_days() -> None:
     users = experiment(np.random.default_rng(11), (0.0,) * DAYS)
     each = users.each
-    two = each.where((each.started_ms < DAY_MS) | ((each.started_ms < 2 * DAY_MS) & (each.user_ids < 40)))
+    two = each.where((each.started_ms < DAY_MS) | ((each.started_ms < 2 * DAY_MS) & (each.user_keys < 40)))
     assert len(np.unique(two.started_ms // DAY_MS)) == 2
     assert not rows(run(users_of_sessions(two)), "day")
 

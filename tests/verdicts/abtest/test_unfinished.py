@@ -30,7 +30,7 @@ def cut_off(
     whole = 1 + habit * rng.gamma(2.0, 0.5, users * each) * (1 + lift * arm_of)
     cut = rng.exponential(1 / np.maximum(np.array(hazard)[arm_of], 1e-12))
     sessions: dict[str, Any] = {
-        "user_ids": np.repeat(np.arange(users), each),
+        "user_keys": np.repeat(np.arange(users), each),
         "arm_of": arm_of,
         "started_ms": np.tile(np.arange(each), users),
         "tracks": np.full(users * each, 5),
@@ -118,7 +118,7 @@ def test_longer_sessions_have_the_same_latency_and_fallbacks_per_track(metric: s
     logged, _ = cut_off(np.random.default_rng(8), lift=0.0, hazard=(0.03, 0.03))
     num, arm_of = len(logged.each), logged.each.arm_of
     tracks = np.random.default_rng(9).integers(1, 20, num) * 2
-    latency = np.random.default_rng(10).gamma(4.0, 1.0, 600)[logged.each.user_ids]
+    latency = np.random.default_rng(10).gamma(4.0, 1.0, 600)[logged.each.user_keys]
     each = replace(logged.each, tracks=tracks, latency_ms=latency * tracks, fallbacks=np.where(arm_of, tracks // 2, 0))
     unfinished = run(users_of_sessions(each), primary=metric).unfinished["T1"]
     assert unfinished.kept is not None

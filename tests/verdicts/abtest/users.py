@@ -14,12 +14,12 @@ def settings(**changes: Any) -> AnalysisSettings:
     return AnalysisSettings(**{**defaults, **changes})
 
 
-def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_ids: Any = None) -> Users:
+def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_keys: Any = None) -> Users:
     """Users with one session each, of the given time."""
     num = len(time)
-    ids = np.arange(num) if user_ids is None else np.asarray(user_ids, np.int64)
+    ids = np.arange(num) if user_keys is None else np.asarray(user_keys, np.int64)
     sessions = Sessions(
-        user_ids=ids,
+        user_keys=ids,
         arm_of=np.asarray(arm_of, np.int64),
         started_ms=np.full(num, 1000),
         tracks=np.full(num, 5),
@@ -33,7 +33,7 @@ def users_of(time: Any, arm_of: Any, arms: tuple[str, ...] = ("C", "T1"), user_i
 
 def users_of_sessions(sessions: Sessions, arms: tuple[str, ...] = ("C", "T1")) -> Users:
     """The users of sessions, as `read_users` gives them with `unfinished=drop`."""
-    _, first = np.unique(sessions.user_ids, return_index=True)
+    _, first = np.unique(sessions.user_keys, return_index=True)
     return Users(
         experiment="TEST",
         arms=list(arms),

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from segue.catalog import key_of
 from segue.errors import InputError
 from segue.runs.catalog_files import write_catalog
 from segue.runs.recommendations import Recommendations
@@ -17,7 +19,10 @@ from segue.serving.session_memory import Played
 from segue.simulation.policies import Lists, Oracle, Popular, Random, SessionLists, StickyArtist
 from segue.simulation.world import World
 from segue.verdicts.offpolicy.behaviours import Behaviour, Candidate, LogFolder
+from segue.verdicts.offpolicy.decisions import read_decisions
+from segue.verdicts.offpolicy.estimates import OffPolicyLog
 from tests.conftest import make_catalog, make_vectors
+from tests.odd_ids import with_texts
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
 from tests.verdicts.offpolicy.played import lists, neighbours, simulate
 
@@ -121,9 +126,11 @@ def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World,
     assert found == {"random", "sticky_artist"}
 
 
-def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
-    """Tracks of the store are sorted by id, those of the file are not."""
+@pytest.mark.parametrize("has_texts", [False, True])
+def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: bool) -> None:
+    """Tracks of the store are in an order of its own, and those of the file in another one."""
     catalog = make_catalog([0, 1, 0, 2, 1, 0])
+    catalog = with_texts(catalog) if has_texts else catalog
     of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
     arms = {"C": arm("lists", "weighted", 1), "T1": arm("user_lists"), "T2": arm("popular"), "T3": arm("sticky_artist")}
     session = {"T4": arm("lists", context="session", num_lists=2)}
@@ -147,13 +154,16 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
         behaviour = folder.behaviour(text(name), release.version)
         assert behaviour is not None
         for user, row in ((5, 0), (8, 3), (7, 2)):
-            choices = behaviour.choices(np.array([user]), np.array([[row]]))
+            id_of = catalog.track_ids.item(row)
+            [place], key = folder.catalog.rows_of([id_of]), key_of(id_of)
+            choices = behaviour.choices(np.array([user]), np.array([[place]]))
             for _ in range(20):
-                answer = ours.follow(name, user, row, Played([100 + row], []))
-                assert choices.of(np.array([[answer.row]]))[0, 0] == pytest.approx(answer.propensity)
+                answer = ours.follow(name, user, release.row_of(key), Played([key], []))
+                picked = folder.catalog.rows_of([release.id_of(answer.row)])
+                assert choices.of(picked[None])[0, 0] == pytest.approx(answer.propensity)
     assert folder.behaviour(text("T4"), release.version) is None, "it answers from the session"
     assert folder.behaviour(text("T9"), release.version) is None
-    assert folder.popular.tolist() == folder.catalog.rows_of(np.array([102, 104])).tolist()
+    assert folder.popular.tolist() == folder.catalog.rows_of(catalog.track_ids[[2, 4]]).tolist()
     of_tracks_file = tmp_path / "recommendations.jsonl"
     rows = np.full((6, 3), -1, np.int64)
     rows[0] = 1, 2, -1
@@ -162,6 +172,46 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
     )
     candidate = folder.candidate(Candidate(name="lists", pick="ranked", file=of_tracks_file))
     assert candidate.picker.with_fallbacks, "as in the service"
+
+
+def test_a_release_may_have_tracks_that_the_catalogue_does_not_have(tmp_path: Path) -> None:
+    """Such as one that was loaded before a training that left a track out; the lists of the others stay theirs."""
+    catalog = with_texts(make_catalog([0, 1, 0, 2]))
+    release = make_release(
+        tmp_path / "store" / "one",
+        catalog=catalog,
+        arms={"C": arm("lists")},
+        lists={"C": lists_of([[1, 2], [3], [0], [0, 1]])},
+    )
+    (tmp_path / "logs").mkdir()
+    write_catalog(catalog, tmp_path / "tracks.json")
+    lines = (tmp_path / "tracks.json").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "tracks.json").write_text("".join(line for line in lines if '"Title 1"' not in line), encoding="utf-8")
+    folder = LogFolder.open(tmp_path / "logs")
+    behaviour = folder.behaviour(text("C"), release.version)
+    assert behaviour is not None
+    rows = folder.catalog.rows_of(catalog.track_ids)
+    assert rows.tolist().count(-1) == 1
+    assert {row: set(behaviour.lists[row].tolist()) - {-1} for row in rows.tolist() if row >= 0} == {
+        rows[0]: {rows[2]}, rows[2]: {rows[0]}, rows[3]: {rows[0]},
+    }  # fmt: skip
+
+
+def test_a_catalogue_of_another_run_is_refused_with_a_line(world: World, tmp_path: Path) -> None:
+    """Other ids, and the same ids for other songs: no list of this run is read as one of those."""
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=40)
+    file = neighbours(world, tmp_path / "recommendations.jsonl")
+    songs = replace(world.catalog, titles=np.roll(world.catalog.titles, 1))
+    others = {"other ids": with_texts(world.catalog), "other songs": songs}
+    messages = {"other ids": "line 1: track 0 is not in the catalogue of 400 tracks", "other songs": "track 0 is .* in"}
+    for name, catalog in others.items():
+        write_catalog(catalog, tmp_path / f"{name}.json")
+        folder = LogFolder.open(tmp_path / "run" / "logs", tmp_path / f"{name}.json")
+        with pytest.raises(InputError, match=f"{messages[name]}.*; use the catalogue that these recommendations were"):
+            folder.candidate(Candidate(name="lists", file=file))
+    decisions = read_decisions(folder.logs, with_texts(world.catalog), max_rejected=0.0, session_gap_minutes=30)
+    with pytest.raises(InputError, match=r"none of 40 sessions can be used: 40 sessions with a track that is not in"):
+        OffPolicyLog(decisions, folder)
 
 
 def test_popular_is_no_candidate_without_the_most_played_tracks(world: World, tmp_path: Path) -> None:
