@@ -13,7 +13,7 @@ from jaxtyping import Int64, Shaped
 from segue.errors import InputError
 
 GUESTS = range(10**18 - 10**10, 10**18)
-"""Ids of users who try a service out, such as listeners of the room: its last ids. No analysis of a log counts them."""
+"""Ids of users who try a service out, such as listeners of the room. No analysis of a log counts them."""
 
 MAX_ARMS = 10
 """The largest number of arms of an experiment: `C` and `T1` to `T9`."""

@@ -1,4 +1,4 @@
-"""How fast is /next if ids are texts: python experiments/throughput/ids.py [--rounds 7] [--seconds 4]
+"""How fast is /next if ids are texts: python experiments/throughput/ids.py [--rounds 15] [--seconds 2]
 
 Loads services that have the same lists, of 50,000 tracks, under wrk (apt-get install wrk) at 64 connections. In one,
 users and tracks are whole numbers; in the other, texts of 36 bytes. They answer the same requests in turns, in the
@@ -49,8 +49,8 @@ def report(runs: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = STUDY.parser()
-    parser.add_argument("--rounds", type=int, default=sized(7, 1), help="in which each service has its turn")
-    parser.add_argument("--seconds", type=int, default=sized(4, 1), help="of load in each")
+    parser.add_argument("--rounds", type=int, default=sized(15, 1), help="in which each service has its turn")
+    parser.add_argument("--seconds", type=int, default=sized(2, 1), help="of load in each")
     options = STUDY.parse(parser)
     check_wrk()
     runs = list[dict[str, Any]]()

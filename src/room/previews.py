@@ -47,7 +47,7 @@ class Previews:
         for _, record in read_lines(file):
             track: Any
             track, audio = record.get("track"), record.get("audio")
-            if id_problem(track) is None and isinstance(audio, str) and audio:
+            if isinstance(track, int | str) and not id_problem(track) and isinstance(audio, str) and audio:
                 num_given += 1
                 if (found := self._allowed(audio, file.parent)) is not None:
                     self._of[key_of(track)] = found

@@ -134,12 +134,11 @@ class ServiceApp:
         """`POST /next/<user>` and `POST /last/<user>`."""
         arrived = time.perf_counter()
         try:
-            user = id_in_path(path[6:])
+            user, user_key = id_in_path(path[6:])
         except ValueError as error:
             raise Refusal(HTTPStatus.NOT_FOUND, f"/{call}/<user>: user {error}") from None
         if scope["method"] != "POST":
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"/{call} accepts POST only", [("allow", "POST")])
-        listener = key_of(user)
         try:
             played = PlayedTrack.model_validate_json(await self._read(scope, receive))
         except ValidationError as error:
@@ -150,34 +149,34 @@ class ServiceApp:
         if state.log.problem:  # before the track is added to the session
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
         recommender, release = state.recommender, state.recommender.release
-        key = key_of(played.track)
-        if (row := release.row_of(key)) < 0:
+        track_key = key_of(played.track)
+        if (row := release.row_of(track_key)) < 0:
             raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, release))
         arm = recommender.arm_of(user)
-        name, fallback, extra = as_json(user), None, ""
+        listener, fallback, extra = as_json(user), None, ""
         if call == "next":
             if recommender.remembers(arm):
-                session = await state.sessions.play(listener, key, played.time, now)
-                following, fallback, propensity = await recommender.ask(arm, listener, row, session)
+                session = await state.sessions.play(user_key, track_key, played.time, now)
+                following, fallback, propensity = await recommender.ask(arm, user_key, row, session)
             else:
-                following, fallback, propensity = recommender.follow(arm, listener, row)
+                following, fallback, propensity = recommender.follow(arm, user_key, row)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             if release.arms[arm].is_of_session:
                 noted = Noted(int(release.keys[following]), propensity, fallback is not None, release.version)
-                await state.sessions.note(listener, noted)
+                await state.sessions.note(user_key, noted)
             recommendation = as_json(release.id_of(following))
-            answer = f'{{"user": {name}, "track": {recommendation}}}'
+            answer = f'{{"user": {listener}, "track": {recommendation}}}'
             if self._with_propensity:
                 extra = f', "propensity": {propensity}, "release": {recommender.version}'
         else:
             if recommender.remembers(arm):
-                await state.sessions.end(listener)
-            recommendation, answer = "null", f'{{"user": {name}}}'
+                await state.sessions.end(user_key)
+            recommendation, answer = "null", f'{{"user": {listener}}}'
         if self._with_fallback:
             extra += f', "fallback": {json.dumps(fallback)}'
         line = (
-            f'{{"message": "{call}", "timestamp": {now}, "user": {name}, "track": {as_json(release.id_of(row))}, '
+            f'{{"message": "{call}", "timestamp": {now}, "user": {listener}, "track": {as_json(release.id_of(row))}, '
             f'"time": {played.time}, "latency": {time.perf_counter() - arrived:.9f}, '
             f'"recommendation": {recommendation}, "experiments": {recommender.experiments[arm]}{extra}}}\n'
         )

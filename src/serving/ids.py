@@ -12,10 +12,7 @@ def id_of_json(value: object) -> Id:
     """The id that a JSON value is.
 
     Args:
-        value: a whole number, also one that is written as a float or as a text, or another text.
-
-    Returns:
-        The id; a text that is a whole number as people write it is this number.
+        value: a whole number, also one that is written as a float, or a text.
 
     Raises:
         ValueError: it is no id; the message is to be said after its name.
@@ -25,11 +22,11 @@ def id_of_json(value: object) -> Id:
     if (problem := id_problem(value)) is not None:
         raise ValueError(problem)
     assert isinstance(value, int | str)
-    return key if (key := key_of(value)) >= 0 else value
+    return value
 
 
-def id_in_path(part: str) -> Id:
-    """The id that the last part of a path is.
+def id_in_path(part: str) -> tuple[Id, int]:
+    """The id that the last part of a path is, and the number that stands for it (`catalog.key_of`).
 
     Args:
         part: percent-encoded, as it was sent, with a letter for each byte.
@@ -39,10 +36,12 @@ def id_in_path(part: str) -> Id:
     """
     if "/" in part:
         raise ValueError("has a /, which must be written as %2F")
-    try:
-        return id_of_json(unquote_to_bytes(part.encode("latin-1")).decode())
-    except UnicodeDecodeError:
-        raise ValueError("must be UTF-8 when it is percent-decoded") from None
+    if "%" in part or not part.isascii():
+        try:
+            part = unquote_to_bytes(part.encode("latin-1")).decode()
+        except UnicodeDecodeError:
+            raise ValueError("must be UTF-8 when it is percent-decoded") from None
+    return (key, key) if (key := key_of(part)) >= 0 else (id_of_json(part), key)
 
 
 def as_json(id_: Id) -> str:

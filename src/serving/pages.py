@@ -44,7 +44,7 @@ _OPEN = ("/health", "/health/live")  # paths without token and rate limit
 _DOCS = Path(__file__).with_name("docs.html").read_text(encoding="utf-8")
 
 _AN_ID = f"a whole number below 2⁶³, or a text of 1 to {MOST_ID_BYTES} bytes"
-_IN_PATH = PlainValidator(id_in_path, json_schema_input_type=str)
+_IN_PATH = PlainValidator(lambda part: id_in_path(part)[0], json_schema_input_type=str)
 Track = Annotated[Id, _IN_PATH, InPath(description=f"id of the track, percent-encoded: {_AN_ID}")]
 User = Annotated[Id, _IN_PATH, InPath(description=f"id of the user, percent-encoded: {_AN_ID}")]
 
