@@ -8,10 +8,12 @@ import mimetypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from segue.catalog import id_problem, key_of
 from segue.errors import InputError
-from segue.runs.catalog_files import is_whole, read_lines
+from segue.runs.catalog_files import read_lines
 
 _HOST = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
@@ -40,14 +42,15 @@ class Previews:
     def __init__(self, file: Path, allowed: Sequence[str]) -> None:
         self._hosts = {one for one in allowed if is_host(one)}
         self._folders = [Path(one).resolve() for one in allowed if not is_host(one)]
-        self._of: dict[int, str | Path] = {}
+        self._of: dict[int, str | Path] = {}  # by `key_of`
         num_given = 0
         for _, record in read_lines(file):
+            track: Any
             track, audio = record.get("track"), record.get("audio")
-            if is_whole(track) and isinstance(audio, str) and audio:
+            if id_problem(track) is None and isinstance(audio, str) and audio:
                 num_given += 1
                 if (found := self._allowed(audio, file.parent)) is not None:
-                    self._of[track] = found
+                    self._of[key_of(track)] = found
         if not self._of:
             how = f"none of {num_given:,} previews is in room.audio_from={list(allowed)}; allow a folder or a host"
             none = 'no track has a preview; a line of it is {"track": 1, …, "audio": "1.mp3"}'
@@ -58,7 +61,7 @@ class Previews:
         """Address of the preview of a track, or `LOCAL`; None where it has none.
 
         Args:
-            track: raw id.
+            track: the number that stands for its id (`catalog.key_of`).
         """
         found = self._of.get(track)
         return LOCAL if isinstance(found, Path) else found
@@ -67,7 +70,7 @@ class Previews:
         """Media type and content of a local preview; None where there is none, or where it is too large.
 
         Args:
-            track: raw id.
+            track: the number that stands for its id (`catalog.key_of`).
         """
         found = self._of.get(track)
         if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > _MAX_BYTES:

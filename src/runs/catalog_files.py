@@ -50,20 +50,35 @@ def read_catalog(path: Path) -> Catalog:
     Raises:
         InputError: the file is missing or damaged.
     """
-    records: list[tuple[Id, str | None, str | None]] = []
+    records = sorted((record for _, *record in catalog_records(path)), key=itemgetter(0))
+    tracks, titles, artists = zip(*records, strict=True) if records else ((), (), ())
+    return Catalog.from_columns(tracks, titles, artists, source=str(path))
+
+
+def catalog_records(path: Path) -> list[tuple[str, Id, str | None, str | None]]:
+    """Read `tracks.json` as lines.
+
+    Args:
+        path: the file.
+
+    Returns:
+        For each line, its position as text for error messages, then id, title and artist of the track.
+
+    Raises:
+        InputError: the file is missing or damaged, or some ids are whole numbers and others texts.
+    """
+    found: list[tuple[str, Id, str | None, str | None]] = []
     for where, record in read_lines(path):
-        track, title, artist = record.get("track"), record.get("title"), record.get("artist")
-        if problem := id_problem(track):
-            raise InputError(f'{where}: "track" {problem}; got {track!r}')
-        if not isinstance(title, str | None) or not isinstance(artist, str | None):
-            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": id}}')
+        track, title, artist = (record.get(name) for name in ("track", "title", "artist"))
+        if (problem := id_problem(track)) or not isinstance(title, str | None) or not isinstance(artist, str | None):
+            reason = f'; "track" {problem}, got {track!r}' if problem else ""
+            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": id}}{reason}')
         for text in (title, artist):
             if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise InputError(f"{where}: {text!r} contains an unpaired surrogate; correct the text")
-        records.append((track, title, artist))  # type: ignore[arg-type]  # an id
-    refuse_mixed([track for track, _, _ in records], str(path))
-    tracks, titles, artists = zip(*sorted(records, key=itemgetter(0)), strict=True) if records else ((), (), ())
-    return Catalog.from_columns(tracks, titles, artists, source=str(path))
+        found.append((where, track, title, artist))  # type: ignore[arg-type]  # an id
+    refuse_mixed([track for _, track, _, _ in found], str(path))
+    return found
 
 
 def refuse_mixed(ids: Sequence[object], where: str) -> None:

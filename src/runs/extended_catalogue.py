@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segue.catalog import Catalog, Id, id_problem, ids_of
+from segue.catalog import Catalog, ids_of
 from segue.errors import InputError
-from segue.runs.catalog_files import read_lines, refuse_mixed
+from segue.runs.catalog_files import catalog_records
 
 _Names = tuple[str | None, str | None]
 
@@ -50,17 +50,11 @@ def _read(path: Path) -> dict[str, _Names]:
     """Title and artist of each id."""
     if not path.is_file():
         raise InputError(f"catalogue={path}: there is no such file; name a tracks.json with all tracks, old and new")
-    given, ids = dict[str, _Names](), list[Id]()
-    for where, record in read_lines(path):
-        track, title, artist = record.get("track"), record.get("title"), record.get("artist")
-        if (problem := id_problem(track)) or not isinstance(title, str | None) or not isinstance(artist, str | None):
-            found = f'; "track" {problem}, got {track!r}' if problem else ""
-            raise InputError(f'{where}: expected {{"artist": text, "title": text, "track": id}}{found}')
+    given = dict[str, _Names]()
+    for where, track, title, artist in catalog_records(path):
         if str(track) in given:
             raise InputError(f"{where}: track {track} occurs twice; every id must be unique")
         given[str(track)] = (title, artist)
-        ids.append(track)  # type: ignore[arg-type]  # an id
-    refuse_mixed(ids, f"catalogue={path}")
     return given
 
 

@@ -3,6 +3,7 @@
 N tracks, D width of the true embeddings.
 """
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +11,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Id, id_problem
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import (
-    is_whole,
     read_catalog,
     read_columns,
     read_lines,
@@ -122,9 +122,9 @@ def _check_listener(
     session_budget: Annotated[int, Setting("units of boredom of a session", least=1, most=1_000_000)],  # noqa: ARG001
     artist_discount_gamma: Annotated[float, Setting("factor for a repeated artist", least=0, most=1)],  # noqa: ARG001
 ) -> None:
-    if not isinstance(interests, list) or not interests or not all(map(is_whole, interests)):
+    if not isinstance(interests, list) or not interests or any(map(id_problem, interests)):
         raise InputError(f"interests must be a list of at least one track id, got {interests!r}")
-    if not is_whole(user):
+    if not isinstance(user, int) or id_problem(user):
         raise InputError(f"user must be a whole number, got {user!r}")
 
 
@@ -152,19 +152,18 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
 
 
 def _interest_rows(
-    interests: list[list[int]], lines: list[str], catalog: Catalog, catalog_path: Path
+    interests: list[list[Id]], lines: list[str], catalog: Catalog, catalog_path: Path
 ) -> Int64[np.ndarray, "U I"]:
     lengths = np.array(list(map(len, interests)))
     is_given = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.zeros(is_given.shape, np.int64)
-    ids[is_given] = np.concatenate([np.array(one, np.int64) for one in interests])
-    rows = catalog.rows_of(ids)
+    rows = np.full(is_given.shape, -1)
+    rows[is_given] = catalog.rows_of(list(chain.from_iterable(interests)))
     if (unknown := is_given & (rows < 0)).any():
         user, place = np.argwhere(unknown)[0]
         raise InputError(
-            f"{lines[user]}: interest {ids[user, place]} is not a track of {catalog_path}; use ids of this file"
+            f"{lines[user]}: interest {interests[user][place]} is not a track of {catalog_path}; use ids of this file"
         )
-    return np.where(is_given, rows, -1)
+    return rows
 
 
 _LARGEST = 1e6  # largest absolute value in an embedding: products of larger numbers would exceed the range of a float
