@@ -76,11 +76,11 @@ def salt_of(experiment: str) -> int:
     return mmh3.hash(experiment) & 0xFFFFFFFF
 
 
-def treatment(user: int, *, salt: int, num_arms: int) -> int:
+def treatment(user: int | str, *, salt: int, num_arms: int) -> int:
     """Assign one user to an arm.
 
     Args:
-        user: raw id.
+        user: id; a whole number and its text have the same arm.
         salt: of the experiment, see `salt_of`.
         num_arms: number of arms, 1 to 10.
 
