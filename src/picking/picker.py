@@ -211,7 +211,7 @@ class ArtistTracks:
         Args:
             draws: their numbers, in 0..O-1.
         """
-        return draws if self.is_kept is None else self.by_artist[draws]
+        return draws if self.is_kept is None else self.by_artist[draws].astype(np.int64)
 
     @cached_property
     def _place(self) -> Int64[np.ndarray, "N"]:

@@ -134,7 +134,7 @@ def rewritten(
     Args:
         release: the release.
         folder: an empty folder, into which the other one is written.
-        keys: the number that stands for the id of each track, those of the release first.
+        keys: `catalog.key_of` of each id, those of the release first.
         ids: of each track; None where they are the same numbers.
         titles: of each track.
         artists: name of each artist.
@@ -155,7 +155,7 @@ def rewritten(
         **_named("artists", artists),
         "by_artist": by_artist.by_artist.astype(np.int32),
         "artist_ends": by_artist.ends,
-        **{name: _of_arm(release, name, row_of) for name in release.arrays if name.rpartition("_")[2] in release.arms},
+        **_of_arms(release, row_of),
         **({"kept": kept} if len(kept) else {}),
     }
     arms = {arm: given.record() for arm, given in release.arms.items()}
@@ -164,21 +164,27 @@ def rewritten(
     return Release(folder)
 
 
-def _of_arm(new: Release, name: str, row_of: Int32[np.ndarray, "N_1"]) -> np.ndarray:
-    """An array of an arm with the rows of more tracks, which have no list and vectors that add nothing."""
-    array, (kind, _, arm) = new.arrays[name], name.rpartition("_")
-    if kind == "new":
-        return np.sort(row_of[array]).astype(np.int64)
-    rows = row_of[array] if kind == "lists" else array
-    blank = {"lists": -1, "scores": np.nan, "queries": 0, "items": 0}.get(kind)
-    if blank is None or new.arms[arm].policy == "user_lists":
-        return rows
-    of_all = np.full((len(row_of) - 1, rows.shape[1]), blank, rows.dtype)
-    if kind == "queries":  # what comes after the parts, the constant of an item bias, is the same for all tracks
-        last = int(new.vectors[arm].ends[-1])
-        of_all[:, last:] = rows[0, last:]
-    of_all[row_of[: len(rows)]] = rows
-    return of_all
+def _of_arms(release: Release, row_of: Int32[np.ndarray, "N_1"]) -> dict[str, np.ndarray]:
+    """The arrays of the arms in other rows, among more tracks, which have no lists."""
+    rows, num = row_of[: len(release)], len(row_of) - 1
+    arrays = dict[str, np.ndarray]()
+
+    def spread(array: np.ndarray, blank: int | float) -> np.ndarray:
+        (of_all := np.full((num, array.shape[1]), blank, array.dtype))[rows] = array
+        return of_all
+
+    for arm, (users, lists) in release.user_lists.items():
+        arrays[f"users_{arm}"], arrays[f"lists_{arm}"] = users, row_of[lists]
+    for arm, lists in release.lists.items():
+        arrays[f"lists_{arm}"] = spread(row_of[lists], -1)
+        if arm in release.scores:
+            arrays[f"scores_{arm}"] = spread(release.scores[arm], np.nan)
+        if arm in release.new:
+            arrays[f"new_{arm}"] = np.sort(row_of[release.new[arm]]).astype(np.int64)
+        if arm in release.vectors:
+            own = release.vectors[arm].at_rows(rows, num).arrays()
+            arrays |= {f"{name}_{arm}": array for name, array in own.items()}
+    return arrays
 
 
 def _id_texts(release: Release) -> Texts:

@@ -1,4 +1,4 @@
-"""Releases of older versions, in which numbers from 0 stood for ids that are texts."""
+"""Releases of older versions, in which numbers from 0 replaced ids that are texts."""
 
 from pathlib import Path
 
@@ -50,6 +50,6 @@ def converted(old: Release, folder: Path) -> tuple[Release, str | None]:
     if not files or any(map(Path.is_file, files)):
         return old, None
     return old, (
-        f"release {old.version} of an older version keeps its numbers 0 to {len(old) - 1:,} as ids; if they stood for "
+        f"release {old.version} of an older version keeps its numbers 0 to {len(old) - 1:,} as ids; if they replaced "
         f"texts, the texts are lost with {files[0]}"
     )

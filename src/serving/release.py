@@ -294,7 +294,7 @@ class Release:
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
                 arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
             }
-            self._user_lists: dict[str, tuple[Int64[np.ndarray, Q], Int32[np.ndarray, "Q K"]]] = {
+            self.user_lists: dict[str, tuple[Int64[np.ndarray, Q], Int32[np.ndarray, "Q K"]]] = {
                 arm: (arrays[f"users_{arm}"], arrays[f"lists_{arm}"])
                 for arm, given in self.arms.items()
                 if given.policy == "user_lists"
@@ -388,7 +388,7 @@ class Release:
         """
         if arm in self.lists:
             return np.asarray(self.lists[arm][rows])
-        return lists_of(users, *self._user_lists[arm]).astype(np.int32)
+        return lists_of(users, *self.user_lists[arm]).astype(np.int32)
 
     def recommended_ids(self, row: int) -> list[Id]:
         """Ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""

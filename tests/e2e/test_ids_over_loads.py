@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,7 +61,11 @@ class Client:
         assert not self._thread.is_alive()
 
     def _listen(self) -> None:
-        connection, rng, user = http.client.HTTPConnection("127.0.0.1", self._port), random.Random(0), 0
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
+            self._play(connection, random.Random(0))
+
+    def _play(self, connection: http.client.HTTPConnection, rng: random.Random) -> None:
+        user = 0
 
         def asked(method: str, path: str, body: Any = None) -> Any:
             connection.request(method, path, None if body is None else json.dumps(body))

@@ -169,7 +169,7 @@ def test_without_a_shared_store_and_without_a_release_there_is_nothing_to_serve(
 
 def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None:
     store = folder_of(given)
-    first = store.load(writer())
+    first = store.load(writer(artists=[0, 0, 1, 2]))
     (second, change), where = load(request(recommendations="random"), given)
     assert not change
     assert where == str(store.folder)

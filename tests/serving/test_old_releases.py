@@ -1,4 +1,4 @@
-"""Stores that commit 0e2454a wrote, in which numbers stood for ids that are texts.
+"""Stores that commit 0e2454a wrote, in which numbers replaced ids that are texts.
 
 `stores_of_0e2454a.zip` has two stores with the same five tracks, one of a source with texts as ids, one with whole
 numbers, each with the recommendations that its two releases were loaded from.
@@ -53,7 +53,7 @@ def test_a_store_of_texts_gets_the_ids_of_its_source_once_and_a_copy_is_kept(fol
         assert release.title(row) == TITLES[number]
         expected = [[1, 2], [0, 3], [4, 0], [2, 1], [3, 2]][number]
         assert release.recommended_ids(row) == [TEXTS[other] for other in expected]
-    assert [release.id_of(row) for row in release.top_tracks] == ["zz/1", "track:ü"]
+    assert [release.id_of(row) for row in release.top_tracks.tolist()] == ["zz/1", "track:ü"]
     assert release.kept.tolist() == []
     assert store.convert() == []
     assert store.index() == Index(second, [first, second])
@@ -77,7 +77,7 @@ def test_numbers_stay_ids_where_the_recommendations_are_gone_or_are_others(folde
     else:
         lists.write_text(lists.read_text().replace("Three", "3"))
     lines = [
-        f"release {old} of an older version keeps its numbers 0 to 4 as ids; if they stood for texts, the texts are "
+        f"release {old} of an older version keeps its numbers 0 to 4 as ids; if they replaced texts, the texts are "
         f"lost with {lists}"
         for old in OLD
     ]

@@ -272,8 +272,8 @@ def _array(file: Path) -> np.ndarray | None:
 
 def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:
     """Row in a catalogue of each track of a release of the service, and −1 for its −1."""
-    keys = _array(release / "track_keys.npy")
-    return np.append(catalog.rows_of(_array(release / "track_ids.npy") if keys is None else keys), -1)
+    keys = _array(release / "track_keys.npy")  # of ids that are texts
+    return np.append(catalog.rows_of(np.load(release / "track_ids.npy") if keys is None else keys), -1)
 
 
 def _popular_of(release: Path, rows: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from segue.errors import InputError
 from segue.runs.catalog_files import write_catalog
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
+from segue.serving.known_tracks import change_of, with_kept
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Played
 from segue.simulation.policies import Lists, Oracle, Popular, Random, SessionLists, StickyArtist
@@ -121,8 +122,9 @@ def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World,
     assert found == {"random", "sticky_artist"}
 
 
-def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
-    """Tracks of the store are sorted by id, those of the file are not."""
+@pytest.mark.parametrize("has_kept", [False, True])
+def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_kept: bool) -> None:
+    """Tracks of the store are sorted by id, those of the file are not. The file may have tracks of other releases."""
     catalog = make_catalog([0, 1, 0, 2, 1, 0])
     of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
     arms = {"C": arm("lists", "weighted", 1), "T1": arm("user_lists"), "T2": arm("popular"), "T3": arm("sticky_artist")}
@@ -136,7 +138,18 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
         vectors={"T4": make_vectors(6)},
         top_tracks=[2, 2, 4],
     )
-    (store / "new").rename(store / release.version)
+    lines_of = [release.version]
+    if has_kept:
+        catalog = make_catalog([0, 1, 0, 2, 1, 0, 0, 1])
+        before = make_release(
+            tmp_path / "before", catalog=make_catalog([0, 1, 0, 2, 1, 0, 0]), arms={"C": arm("random")}
+        )
+        (store / "kept").mkdir()
+        release = with_kept(change_of(before, release), before, release, store / "kept")
+        assert release.kept.tolist() == [6]
+        shutil.rmtree(store / "new")
+        lines_of.append(release.version)
+    release.folder.rename(store / release.version)
     (tmp_path / "run" / "logs").mkdir()
     write_catalog(catalog, tmp_path / "sorted.json")
     shuffled = (tmp_path / "sorted.json").read_text(encoding="utf-8").splitlines()[::-1]
@@ -144,18 +157,20 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path) -> None:
     folder = LogFolder.open(tmp_path / "run" / "logs")
     ours = Recommender(release, np.random.default_rng(0))
     for name in arms:
-        behaviour = folder.behaviour(text(name), release.version)
+        behaviour, *others = [folder.behaviour(text(name), version) for version in lines_of]
         assert behaviour is not None
+        assert None not in others
         for user, row in ((5, 0), (8, 3), (7, 2)):
             choices = behaviour.choices(np.array([user]), np.array([[row]]))
             for _ in range(20):
                 answer = ours.follow(name, user, row, Played([100 + row], []))
                 assert choices.of(np.array([[answer.row]]))[0, 0] == pytest.approx(answer.propensity)
+            assert choices.of(np.arange(len(catalog))[None]).sum() == pytest.approx(1)
     assert folder.behaviour(text("T4"), release.version) is None, "it answers from the session"
     assert folder.behaviour(text("T9"), release.version) is None
     assert folder.popular.tolist() == folder.catalog.rows_of(np.array([102, 104])).tolist()
     of_tracks_file = tmp_path / "recommendations.jsonl"
-    rows = np.full((6, 3), -1, np.int64)
+    rows = np.full((len(catalog), 3), -1, np.int64)
     rows[0] = 1, 2, -1
     Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
         of_tracks_file, folder.catalog, format="botify"
