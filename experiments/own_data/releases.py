@@ -3,8 +3,8 @@
     python experiments/own_data/releases.py                   releases.csv, then releases.md
     python experiments/own_data/releases.py --only report     only releases.md, from releases.csv
 
-Cost: a quarter of an hour on one core, and 8 GB of disk for temporary files. Each load is a process of its own; the cases take
-turns. `next night` is a load into a store whose release has other 1 % of the tracks, which are kept.
+Cost: a quarter of an hour on one core, and 8 GB of disk for temporary files. Each load is a process of its own; the
+cases take turns. The next night is a load into the store of the first one: 1 % of the tracks are new, 1 % are kept.
 """
 
 import json

@@ -205,13 +205,13 @@ class ArtistTracks:
         """
         return rows if self.is_kept is None else np.where(self.is_kept[rows], -1, rows)
 
-    def drawn(self, draws: Int64[np.ndarray, "S"] | int) -> Int[np.ndarray, "S"] | np.integer[Any] | int:
+    def drawn(self, draws: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         """The row of each of some tracks that may be picked.
 
         Args:
             draws: their numbers, in 0..O-1.
         """
-        return draws if self.is_kept is None else self.by_artist[draws].astype(np.int64)
+        return draws if self.is_kept is None else np.asarray(self.by_artist[draws], np.int64)
 
     @cached_property
     def _place(self) -> Int64[np.ndarray, "N"]:
@@ -347,8 +347,8 @@ class Picker:
                     return int(self.artists.after(rows, np.array([[1 + int(draw * num)]]))[0, 0]), 1 / num, number
             elif source == "popular" and (num := len(self.popular)):
                 return int(self.popular[rng.integers(num)]), 1 / num, number
-        draw = int(rng.integers(num := self.artists.num_open))
-        return int(self.artists.drawn(draw)), 1 / num, number
+        draw = rng.integers(num := self.artists.num_open)
+        return int(draw if self.artists.is_kept is None else self.artists.by_artist[draw]), 1 / num, number
 
     def pick_from_lists(
         self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], draws: Float64[np.ndarray, "S"]
