@@ -123,7 +123,7 @@ def test_ids_keep_their_meaning_over_loads_and_rollbacks_under_load(tmp_path: Pa
                 else:
                     load_into(running, write_release(tmp_path / f"{number}.jsonl", rng))
                 settle()
-                wait_until(lambda: client.wrong or client.num_answers > before + 20, "answers after a change")  # noqa: B023
+                wait_until(lambda: client.wrong or client.num_answers > before + 10, "answers after a change")  # noqa: B023
         assert client.wrong == []
         lines = running.lines()
         assert {line["recommendation"] in recommended[line["release"]] for line in lines} == {True}

@@ -52,7 +52,7 @@ SONGS = st.dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(before=SONGS, after=SONGS)
 def test_ids_are_compared_and_kept_as_a_loop_does(before: Any, after: Any) -> None:
     with tempfile.TemporaryDirectory() as name:

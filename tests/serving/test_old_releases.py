@@ -7,9 +7,11 @@ numbers, each with the recommendations that its two releases were loaded from.
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from segue.serving.prepared_release import prepare_release
 from segue.serving.release_store import FolderStore, Index
 
 TEXTS = ["track:ü", "7f9c-b", "track:a", "zz/1", "01"]
@@ -67,6 +69,24 @@ def test_a_store_of_whole_numbers_stays_as_it_is(folder: Path) -> None:
     assert store.open().track(3) == {"artist": None, "title": "Four", "track": 3}
     assert len(store.open().catalogue) == 12
     assert store.rollback() == OLD[0]
+
+
+def test_a_release_of_whole_numbers_is_written_as_before_byte_for_byte(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "numbers")
+    arms = {"C": "recommendations.jsonl", "T1": "popular"}
+    usual: dict[str, Any] = {"context": None, "num_lists": 1, "max_tracks": 10, "tracks": None}
+    prepared = prepare_release(
+        arms, experiment="OLD", pick="ranked", artist_gap=0, world=lambda: None, locate=Path, **usual
+    )
+    (new := tmp_path / "new").mkdir()
+    assert prepared.write(new, provenance={}) == OLD[1]
+    head, before = (contents(at).pop for at in (new, folder / "numbers" / "store" / OLD[1]))
+    added = json.loads(head("release.json")).keys() - json.loads(before("release.json")).keys()
+    assert added == {"catalogue"}
+    arrays, arrays_before = contents(new), contents(folder / "numbers" / "store" / OLD[1])
+    assert {**arrays, "release.json": b""} == {**arrays_before, "release.json": b""}
 
 
 @pytest.mark.parametrize("change", ["gone", "another song"])
