@@ -95,7 +95,9 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
             return
         for line in store.convert():
             warn(line)
-        version = store.rollback()
+        known = store.index().versions
+        if (version := store.rollback()) not in known:
+            undo = "; it is new: it also knows the ids that only the release after it had"
     console.print(f"version {version} is current in {where}{undo}", soft_wrap=True, markup=False)
 
 

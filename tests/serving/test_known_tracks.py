@@ -41,6 +41,10 @@ def kept_in(old: Release, new: Release, folder: Path) -> Release:
     return with_kept(change_of(old, new), old, new, folder)
 
 
+def ids_at(release: Release, rows: Any) -> list[Id]:
+    return [release.id_of(row) for row in rows.tolist()]
+
+
 def songs_of(release: Release) -> dict[Id, tuple[str, str | None]]:
     records = map(release.track, range(len(release)))
     return {record["track"]: (record["title"], record["artist"]) for record in records}
@@ -79,10 +83,8 @@ def test_ids_are_compared_and_kept_as_a_loop_does(before: Any, after: Any) -> No
             assert listed == ([] if one not in after else new.recommended_ids(new.row_of(key_of(one))))
             artist = known[one][1]
             own = {other for other in after if artist and after[other][1] == artist} | ({one} & after.keys())
-            assert {str(release.id_of(other)) for other in release.artists.by(int(release.artist_of[row]))} == own
-        assert [release.id_of(row) for row in release.top_tracks.tolist()] == [
-            new.id_of(row) for row in new.top_tracks.tolist()
-        ]
+            assert set(map(str, ids_at(release, release.artists.by(int(release.artist_of[row]))))) == own
+        assert ids_at(release, release.top_tracks) == ids_at(new, new.top_tracks)
         again = kept_in(release, new, Path(name, "again"))
         assert again.version == release.version, "the next start of the same release changes nothing"
 
@@ -171,9 +173,7 @@ def test_a_kept_track_adds_nothing_to_a_query_and_the_bias_of_items_stays(tmp_pa
             (new, -1, [new.row_of(key_of(f"t{number}")) for number in (0, 3)]),
         )
     )
-    assert [release.id_of(row) for row in found.tolist() if row >= 0] == [
-        new.id_of(row) for row in expected.tolist() if row >= 0
-    ]
+    assert ids_at(release, found[found >= 0]) == ids_at(new, expected[expected >= 0])
     assert (found >= 0).any()
 
 
@@ -198,7 +198,7 @@ def test_a_store_keeps_ids_through_loads_and_rollbacks(tmp_path: Path) -> None:
     assert store.index().versions == [back, second.version], "it takes the place of the first one"
     release = store.open()
     assert songs_of(release).keys() == {"a", "b", "c"}
-    assert [release.id_of(row) for row in release.kept.tolist()] == ["c"]
+    assert ids_at(release, release.kept) == ["c"]
     assert release.extends == [first.version]
     assert {path.name for path in store.folder.iterdir() if path.is_dir()} == {back, second.version}
     changed = store.load_next(write({"a": ("Another", "Ann")}), accept_changes=True)
