@@ -1,4 +1,4 @@
-"""Load a release, for `releases.py`: loading.py <recommendations.jsonl> <store>. Prints seconds and memory as JSON."""
+"""Load a release, for `releases.py`: loading.py <recommendations.jsonl> <store>. Prints seconds, CPU time and memory as JSON."""
 
 import json
 import os
@@ -27,7 +27,8 @@ if __name__ == "__main__":
         locate=Path,
     )
     loaded = FolderStore(Path(sys.argv[2]), keep=5).load_next(partial(prepared.write, provenance={}))
-    found = {"seconds": round(time.monotonic() - began, 2), "GB": round(memory_gb(os.getpid(), "VmHWM"), 3)}
+    seconds = {"seconds": round(time.monotonic() - began, 2), "cpu": round(time.process_time(), 2)}
+    found = {**seconds, "GB": round(memory_gb(os.getpid(), "VmHWM"), 3)}
     change = (
         {"new": loaded.change.num_new, "kept": loaded.change.num_kept} if loaded.change else {"new": "", "kept": ""}
     )

@@ -1,8 +1,8 @@
 """A release: everything that a service answers from, as a folder of arrays that are mapped into memory.
 
 N tracks, of which some are kept, M new ones, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in
-the order of the numbers that stand for the ids. A *kept* track is known by its id, title and artist, has no lists, and
-is never recommended; see `known_tracks.py`.
+the order of the keys of their ids (`catalog.key_of`). A *kept* track is known by its id, title and artist, has no
+lists, and is never recommended; see `known_tracks.py`.
 """
 
 import hashlib
