@@ -1,4 +1,7 @@
-"""Load a release, for `releases.py`: loading.py <recommendations.jsonl> <store>. Prints seconds, CPU time and memory as JSON."""
+"""Load a release, for `releases.py`: loading.py <recommendations.jsonl> <store>.
+
+Prints seconds, CPU time and memory as JSON.
+"""
 
 import json
 import os
