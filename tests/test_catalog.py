@@ -57,7 +57,10 @@ def test_a_damaged_catalogue_is_refused(tracks: list[int], message: str) -> None
     [
         ("{", "line 2 is damaged: not JSON"),
         ("[1]", "line 2 is damaged: expected a JSON object, got list"),
-        ('{"track": 1.5, "title": "t", "artist": "a"}', r'line 2: expected .*"track" must be a whole number or a text, got 1.5'),
+        (
+            '{"track": 1.5, "title": "t", "artist": "a"}',
+            r'line 2: expected .*"track" must be a whole number or a text, got 1.5',
+        ),
         (
             '{"track": 2, "title": "\\ud800", "artist": "a"}',
             "line 2: .* contains an unpaired surrogate; correct the text",

@@ -1,7 +1,8 @@
 """How the next track of a session is picked: from a list, among new tracks, or as a fallback; and its probability.
 
 The service, the simulator, the listening test and the estimates from logs all call this. S sessions, K candidates of a
-list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, A artists, P popular tracks.
+list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, O of them may be picked, A artists, P
+popular tracks.
 """
 
 from collections.abc import Mapping
@@ -118,15 +119,15 @@ class Choices:
         tracks: rows that may be picked; -1 fills up.
         probabilities: of each of them.
         rest: probability that any track of the catalogue is drawn instead.
-        avoided: rows after which such a draw is repeated; none has no columns.
-        num_tracks: number of tracks in the catalogue (N).
+        avoided: rows after which such a draw is repeated, -1 fills up; none has no columns.
+        artists: the tracks that may be drawn.
     """
 
     tracks: Int64[np.ndarray, "S C"]
     probabilities: Float64[np.ndarray, "S C"]
     rest: Float64[np.ndarray, "S"]
     avoided: Int[np.ndarray, "S T"]
-    num_tracks: int
+    artists: "ArtistTracks"
 
     def of(self, asked: Int64[np.ndarray, "S Q"]) -> Float64[np.ndarray, "S Q"]:
         """Compute the probability of given tracks.
@@ -137,11 +138,11 @@ class Choices:
         Returns:
             In [0, 1]; 0 for none.
         """
-        found = np.zeros(asked.shape)
+        found, asked = np.zeros(asked.shape), self.artists.without_kept(asked)
         for track, probability in zip(self.tracks.T, self.probabilities.T, strict=True):
             found += (asked == track[:, None]) * probability[:, None]
         drawn = np.flatnonzero(self.rest)
-        found[drawn] += self.rest[drawn, None] * _of_any(asked[drawn], self.avoided[drawn], self.num_tracks)
+        found[drawn] += self.rest[drawn, None] * _of_any(asked[drawn], self.avoided[drawn], self.artists.num_open)
         return np.where(asked >= 0, found, 0.0)
 
 
@@ -160,37 +161,78 @@ def _of_any(
 
 @dataclass(frozen=True, eq=False)
 class ArtistTracks:
-    """The tracks of each artist.
+    """The tracks of each artist, and which of all tracks may be picked.
+
+    A *kept* track is known, and never picked: a session may have heard it before it left the catalogue.
 
     Args:
         artist_of: row of the artist of each track.
-        by_artist: rows of all tracks, those of an artist one after another, ascending.
+        by_artist: rows of all tracks but the kept ones, those of an artist one after another, ascending.
         ends: place after the last track of each artist in `by_artist`.
     """
 
     artist_of: Int[np.ndarray, "N"]
-    by_artist: Int[np.ndarray, "N"]
+    by_artist: Int[np.ndarray, "O"]
     ends: Int64[np.ndarray, "A"]
 
     @classmethod
-    def of(cls, artist_of: Int[np.ndarray, "N"], num_artists: int = 0) -> "ArtistTracks":
+    def of(
+        cls, artist_of: Int[np.ndarray, "N"], num_artists: int = 0, kept: Int[np.ndarray, "kept"] | None = None
+    ) -> "ArtistTracks":
         """Find the tracks of each artist.
 
         Args:
             artist_of: row of the artist of each track.
             num_artists: number of artists (A), if some of them have no tracks.
+            kept: rows of the kept tracks, if any.
         """
-        return cls(
-            artist_of, np.argsort(artist_of, kind="stable"), np.bincount(artist_of, minlength=num_artists).cumsum()
-        )
+        by_artist = np.argsort(artist_of, kind="stable")
+        if kept is not None and len(kept):
+            by_artist = by_artist[~np.isin(by_artist, kept)]
+        num_artists = max(num_artists, int(artist_of.max(initial=-1)) + 1)
+        return cls(artist_of, by_artist, np.bincount(artist_of[by_artist], minlength=num_artists).cumsum())
+
+    @property
+    def num_open(self) -> int:
+        """Number of tracks that may be picked (O)."""
+        return len(self.by_artist)
+
+    @cached_property
+    def is_kept(self) -> Bool[np.ndarray, "N"] | None:
+        """Whether each track is kept; None where none is."""
+        if self.num_open == len(self.artist_of):
+            return None
+        is_kept = np.ones(len(self.artist_of), bool)
+        is_kept[self.by_artist] = False
+        return is_kept
+
+    def without_kept(self, rows: Int[np.ndarray, "*n"]) -> Int[np.ndarray, "*n"]:
+        """Rows of tracks, with -1 for those that are kept.
+
+        Args:
+            rows: of tracks; -1 for none.
+        """
+        return rows if self.is_kept is None else np.where(self.is_kept[rows], -1, rows)
+
+    def drawn(self, draws: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+        """The row of each of some tracks that may be picked.
+
+        Args:
+            draws: their numbers, in 0..O-1.
+        """
+        return draws if self.is_kept is None else np.asarray(self.by_artist[draws], np.int64)
 
     @cached_property
     def _place(self) -> Int64[np.ndarray, "N"]:
-        """Place of each track in `by_artist`."""
-        return np.argsort(self.by_artist)
+        """Place of each track in `by_artist`; of a kept one that before the first one of its artist."""
+        if self.is_kept is None:
+            return np.argsort(self.by_artist)
+        place = np.append(0, self.ends)[self.artist_of] - 1
+        place[self.by_artist] = np.arange(self.num_open)
+        return place
 
     def by(self, artist: int) -> Int[np.ndarray, "n"]:
-        """Rows of all tracks by an artist.
+        """Rows of all tracks by an artist but the kept ones.
 
         Args:
             artist: row of the artist.
@@ -198,9 +240,10 @@ class ArtistTracks:
         return self.by_artist[int(self.ends[artist - 1]) if artist else 0 : int(self.ends[artist])]
 
     def num_others(self, rows: Int[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-        """How many other tracks the artist of each track has."""
+        """How many other tracks that may be picked the artist of each track has."""
         artists = self.artist_of[rows]
-        return np.asarray(self.ends[artists] - np.where(artists > 0, self.ends[artists - 1], 0) - 1)
+        itself = 1 if self.is_kept is None else ~self.is_kept[rows]
+        return np.asarray(self.ends[artists] - np.where(artists > 0, self.ends[artists - 1], 0) - itself)
 
     def after(self, rows: Int[np.ndarray, "S"], steps: Int64[np.ndarray, "#S K"]) -> Int64[np.ndarray, "S K"]:
         """The other tracks of an artist, in the order of the catalogue; the first one follows the last one.
@@ -212,10 +255,11 @@ class ArtistTracks:
         Returns:
             Their rows; -1 where the artist has no more.
         """
-        size = self.num_others(rows)[:, None] + 1
+        num_others = self.num_others(rows)[:, None]
+        size = num_others + (1 if self.is_kept is None else ~self.is_kept[rows][:, None])
         first = self.ends[self.artist_of[rows]][:, None] - size
-        found = self.by_artist[first + (self._place[rows][:, None] - first + steps) % size]
-        return np.where(steps < size, found, -1).astype(np.int64)
+        places = first + (self._place[rows][:, None] - first + steps) % np.maximum(size, 1)
+        return np.where(steps <= num_others, self.by_artist.take(places, mode="clip"), -1).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -312,7 +356,8 @@ class Picker:
                     return int(self.artists.after(rows, np.array([[1 + int(draw * num)]]))[0, 0]), 1 / num, number
             elif source == "popular" and (num := len(self.popular)):
                 return int(self.popular[rng.integers(num)]), 1 / num, number
-        return int(rng.integers(num := len(self.artists.artist_of))), 1 / num, number
+        draw = rng.integers(num := self.artists.num_open)
+        return int(draw if self.artists.is_kept is None else self.artists.by_artist[draw]), 1 / num, number
 
     def pick_from_lists(
         self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], draws: Float64[np.ndarray, "S"]
@@ -360,11 +405,11 @@ class Picker:
             probabilities=np.concatenate(probabilities, 1),
             rest=np.bincount(left, minlength=num).astype(np.float64),
             avoided=self._avoided(heard),
-            num_tracks=len(self.artists.artist_of),
+            artists=self.artists,
         )
 
     def _avoided(self, heard: Int[np.ndarray, "S T"]) -> Int[np.ndarray, "S t"]:
-        return heard if self.avoids_heard else heard[:, :0]
+        return self.artists.without_kept(heard) if self.avoids_heard else heard[:, :0]
 
     def _draw(
         self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], rng: np.random.Generator
@@ -374,13 +419,13 @@ class Picker:
         if source == "list":
             return self.pick_from_lists(candidates, heard, rng.random(num))
         if source == "random":  # any track, as far as some draws find one that is not avoided
-            avoided, num_tracks = self._avoided(heard), len(self.artists.artist_of)
-            rows, again = rng.integers(num_tracks, size=num), np.arange(num)
+            avoided, num_tracks = self._avoided(heard), self.artists.num_open
+            rows, again = self.artists.drawn(rng.integers(num_tracks, size=num)), np.arange(num)
             for _ in range(TRIES - 1):
                 again = again[are_in(rows[again, None], avoided[again])[:, 0]]
                 if not len(again):
                     break
-                rows[again] = rng.integers(num_tracks, size=len(again))
+                rows[again] = self.artists.drawn(rng.integers(num_tracks, size=len(again)))
             return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
         if self.avoids_heard:
             rows, chances = self._distribution(source, candidates, heard)

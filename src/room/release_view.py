@@ -184,8 +184,8 @@ class ReleaseView:
         factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * shares, np.diff(vectors.ends, prepend=0))
         query = vectors.queries[row] * factors
         rough = vectors.items @ query.astype(np.float32)
-        rough[row] = -np.inf
-        kept = min(num + _SPARE, len(rough) - 1)
+        rough[row] = rough[self.release.kept] = -np.inf
+        kept = min(num + _SPARE, np.count_nonzero(rough > -np.inf))
         best = np.argpartition(-rough, kept)[:kept]
         scores = (vectors.items[best].astype(np.float64) @ query).round(SCORE_DECIMALS)
         plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
@@ -208,7 +208,7 @@ class ReleaseView:
                 if vectors is None and not is_of_users:
                     if not file.with_name(FILE).is_file():
                         raise InputError("its run has no vectors, therefore no cosines and no α")
-                    vectors = SessionVectors.read(file.with_name(FILE), self.catalog)
+                    vectors = self._vectors(file.with_name(FILE))
         except InputError as error:
             problem = str(error)
         if is_of_users:
@@ -217,6 +217,14 @@ class ReleaseView:
             self.plays = read_plays(file.with_name(PLAYS), self.catalog)
         known: dict[str, Any] = {"lists": lists, "scores": scores, "vectors": vectors, "problem": problem}
         return Player(key=key, label=label_of(name, file), recommender=name, policy=policy, arm=arm, **known)
+
+    def _vectors(self, file: Path) -> SessionVectors:
+        """The vectors of a run, which has no kept tracks."""
+        if not len(kept := self.release.kept):
+            return SessionVectors.read(file, self.catalog)
+        rows = np.delete(np.arange(len(self)), kept)
+        names = {name: getattr(self.catalog, name)[rows] for name in ("track_ids", "titles", "artist_of")}
+        return SessionVectors.read(file, replace(self.catalog, **names)).at_rows(rows, len(self))
 
     def _found(self, name: str) -> Path:
         named = parse_name(name)

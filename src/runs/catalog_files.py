@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int, Int64, Shaped, UInt8
 
 from segue.catalog import Catalog, Id, derived_id, id_problem
 from segue.errors import InputError
@@ -238,6 +238,22 @@ def text_at(letters: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"],
     """
     start = int(ends[place - 1]) if place else 0
     return letters[start : int(ends[place])].tobytes().decode()
+
+
+def texts_at(
+    letters: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], places: Int[np.ndarray, "m"]
+) -> tuple[UInt8[np.ndarray, "of_these"], Int64[np.ndarray, "m"]]:
+    """Some of the texts of which `packed` made arrays, as such arrays.
+
+    Args:
+        letters: their bytes.
+        ends: the end of each.
+        places: their numbers.
+    """
+    starts, stops = np.where(places > 0, ends[places - 1], 0), ends[places]
+    lengths = stops - starts
+    own_ends = lengths.cumsum()
+    return letters[np.arange(lengths.sum()) + (stops - own_ends).repeat(lengths)], own_ends
 
 
 def named_ids(ids: Shaped[np.ndarray, "n"], catalog: Catalog, path: Path) -> Shaped[np.ndarray, "n"]:

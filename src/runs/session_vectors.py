@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int, Int64
 
 from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
 from segue.errors import InputError
@@ -89,6 +89,19 @@ class SessionVectors:
             order: row of each track in the present order.
         """
         return replace(self, queries=self.queries[order], items=self.items[order])
+
+    def at_rows(self, rows: Int[np.ndarray, "N"], num_tracks: int) -> "SessionVectors":
+        """The same vectors among more tracks, whose vectors add nothing to a query and have no product with one.
+
+        Args:
+            rows: row of each track among all.
+            num_tracks: number of all tracks.
+        """
+        queries, items = np.zeros((2, num_tracks, self.items.shape[1]), np.float32)
+        after = int(self.ends[-1])  # the constant of an item bias, which is the same for all tracks
+        queries[:, after:] = self.queries[:1, after:]
+        queries[rows], items[rows] = self.queries, self.items
+        return replace(self, queries=queries, items=items)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""

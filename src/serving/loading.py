@@ -6,17 +6,21 @@ MLflow, which finds runs, is imported only when a release is loaded.
 import errno
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segue.errors import InputError
-from segue.serving.release_store import FolderStore, StoreUnreachableError
+from segue.serving.release_store import FolderStore, Loaded, StoreUnreachableError
 from segue.serving.settings import RedisSettings, ServiceSettings
 from segue.serving.stores import Store, make_store
+from segue.settings import Setting, checked
 
-Request = Callable[[FolderStore], str]
-"""Writes the release that the command line names into a folder and makes it current there; returns its version."""
+ACCEPT_CHANGES = Setting("whether an id may get another title or artist than in the current release")
+
+Request = Callable[[FolderStore], Loaded]
+"""Writes the release that the command line names into a folder and makes it current there."""
 
 
 def requested(
@@ -38,6 +42,7 @@ def requested(
         InputError: it is named in two ways.
     """
     arms, only = given["arms"], given["recommendations"]
+    accepts = checked("accept_changes", given["accept_changes"], bool, ACCEPT_CHANGES)
     if arms is None and only is None:
         return None
     if arms is not None and only is not None:
@@ -51,17 +56,21 @@ def requested(
         "world": world,
         "locate": locate,
     }
-    return partial(_load_into, {"C": only} if arms is None else arms, settings, provenance)
+    return partial(_load_into, {"C": only} if arms is None else arms, settings, provenance, accepts)
 
 
 def _load_into(
-    arms: Any, settings: Mapping[str, Any], provenance: Callable[[], Mapping[str, str]], store: FolderStore
-) -> str:
+    arms: Any,
+    settings: Mapping[str, Any],
+    provenance: Callable[[], Mapping[str, str]],
+    accept_changes: bool,
+    store: FolderStore,
+) -> Loaded:
     from segue.serving.prepared_release import prepare_release
 
     prepared = prepare_release(arms, **settings)
     try:
-        return store.load(partial(prepared.write, provenance=provenance()))
+        return store.load_next(partial(prepared.write, provenance=provenance()), accept_changes=accept_changes)
     except OSError as error:
         is_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # numpy gives no number for half an array
         why = "No space left on device" if is_full else error.strerror
@@ -81,10 +90,14 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
     store = make_store(settings)
     if not isinstance(settings.store, RedisSettings) and request is None and store.index().current is None:
         raise InputError("nothing to serve: name a recommender, recommendations=<recommender> or arms={C: …, T1: …}")
-    version = request(store.local) if request is not None else None
+    with suppress(StoreUnreachableError):
+        for line in store.convert():
+            warn(line)
+    _fetch(store)
+    version = request(store.local).version if request is not None else None
     try:
         if version is not None and store.index().current is None:
-            store.publish(version)
+            store.publish(version, before=None)
         if version not in (None, served := store.fetch()):
             warn(
                 f"{store.where} holds version {served}, which is served instead of the recommender named here; "
@@ -98,17 +111,38 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
         warn(f"{error}; serving from {store.local.folder} until it does")
 
 
-def load(request: Request | None, given: Mapping[str, Any]) -> tuple[str, str]:
-    """Load a release into the store of a running service; returns its version and the store.
+def _fetch(store: Store) -> str | None:
+    """The current version, copied into the local folder where replicas share it; None if it cannot be served."""
+    with suppress(InputError):
+        return store.fetch()
+    return None
+
+
+def load(
+    request: Request | None, given: Mapping[str, Any], warn: Callable[[str], None] = lambda _: None
+) -> tuple[Loaded, str]:
+    """Load a release into the store of a running service; returns it and the store.
+
+    Args:
+        request: writes the release.
+        given: the composed config.
+        warn: prints a line about releases of older versions.
 
     Raises:
-        InputError: no recommender is named, it cannot be served, or there is no such store.
+        InputError: no recommender is named, it cannot be served, there is no such store, or an id means another song
+            than in the current release.
     """
     if request is None:
         raise InputError("load needs recommendations=<recommender> or arms={C: …, T1: …}")
     with tempfile.TemporaryDirectory() as staging:
         store = store_of(given, staging)
-        return store.publish(request(store.local)), store.where
+        for line in store.convert():
+            warn(line)
+        before = store.index().current
+        _fetch(store)
+        loaded = request(store.local)
+        store.publish(loaded.version, before=before)
+        return loaded, store.where
 
 
 def store_of(given: Mapping[str, Any], staging: str) -> Store:

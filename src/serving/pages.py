@@ -184,7 +184,8 @@ def make_pages(state: State) -> FastAPI:
             | ({"new_tracks": len(release.new[name])} if arm.exploration else {})
             for name, arm in release.arms.items()
         }
-        return {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
+        described = {"experiment": release.experiment, "arms": arms, "version": release.version, "tracks": len(release)}
+        return described | ({"kept": len(release.kept)} if len(release.kept) else {})
 
     @app.get("/explain/{user}")
     async def explain_last_answer(user: User) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +20,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from segue.errors import InputError
+from segue.serving.known_tracks import change_of, with_kept
+from segue.serving.old_releases import converted
 from segue.serving.release import HEAD, Release, parse_head, read_head
-from segue.serving.release_store import FolderStore, Index, StoreUnreachableError, damaged
+from segue.serving.release_store import FolderStore, Index, StoreUnreachableError, changed_meanwhile, damaged
 from segue.serving.session_memory import MappedSessions, Noted, Played
 from segue.serving.settings import RedisSettings, SessionSettings
 
@@ -76,42 +79,100 @@ class RedisStore:
         with self._errors_as_input():
             return Index.parse(self._get("index"), f"{self.where}, key {self._key('index')}")
 
-    def publish(self, version: str) -> str:
+    def publish(self, version: str, *, before: str | None) -> str:
         """Copy a version from the local folder to Redis, make it current, and return it.
 
+        Args:
+            version: the version.
+            before: the version that was current in Redis when it was loaded.
+
         Raises:
-            InputError: Redis does not answer, or has no memory left.
+            InputError: Redis does not answer or has no memory left, or another command changed it meanwhile.
         """
-        folder = self.local.path(version)
-        head = read_head(folder)
+
+        def change(index: Index) -> tuple[Index, list[str]]:
+            if index.current != before:
+                raise InputError(changed_meanwhile(self.where))
+            return index.after_load(version, self._settings.keep)
+
         with self._errors_as_input():
-            for name in head["arrays"]:
-                with (folder / f"{name}.npy").open("rb") as file:
-                    for number, piece in enumerate(iter(lambda: file.read(_PIECE_BYTES), b"")):
-                        self._redis.set(self._key(version, name, number), piece)
-            self._redis.set(self._key(version, HEAD), json.dumps(head))
-            for old in self._change(lambda index: index.after_load(version, self._settings.keep)):
-                for key in self._redis.scan_iter(match=self._key(old, "*"), count=1000):
-                    self._redis.unlink(key)
+            self._put(self.local.path(version))
+            self._change(change)
         return version
+
+    def _put(self, folder: Path) -> None:
+        """Copy a release to Redis."""
+        head = read_head(folder)
+        for name in head["arrays"]:
+            with (folder / f"{name}.npy").open("rb") as file:
+                for number, piece in enumerate(iter(lambda: file.read(_PIECE_BYTES), b"")):
+                    self._redis.set(self._key(head["version"], name, number), piece)
+        self._redis.set(self._key(head["version"], HEAD), json.dumps(head))
 
     def rollback(self) -> str:
         """Make the version before the current one current, and return it.
 
+        If it does not know all ids of the current one, a version that also knows these takes its place.
+
         Raises:
-            InputError: there is no earlier version, it is damaged, or Redis does not answer.
+            InputError: there is no earlier version, it is damaged, Redis does not answer, or another command changed
+                it meanwhile.
         """
         with self._errors_as_input(), tempfile.TemporaryDirectory() as folder:
-            version = str(self.index().after_rollback(self.where).current)
-            try:
-                self._copy(version, Path(folder))
-                Release(Path(folder))
-            except StoreUnreachableError:
-                raise
-            except InputError:
-                raise InputError(damaged(version, self.where)) from None
-            self._change(lambda index: (index.after_rollback(self.where), []))
-            return str(self.index().current)
+            before = self.index()
+            target = str(before.after_rollback(self.where).current)
+            if (release := self._release(target, Path(folder, "target"))) is None:
+                raise InputError(damaged(target, self.where))
+            if (old := self._release(str(before.current), Path(folder, "current"))) is not None:
+                (extended := Path(folder, "extended")).mkdir()
+                release = with_kept(change_of(old, release), old, release, extended)
+            version = release.version
+            if version != target:
+                self._put(release.folder)
+
+            def change(index: Index) -> tuple[Index, list[str]]:
+                if index.current != before.current:
+                    raise InputError(changed_meanwhile(self.where))
+                return index.after_rollback(self.where).replaced(target, version), [target] * (version != target)
+
+            self._change(change)
+        return version
+
+    def convert(self) -> list[str]:
+        """As that of a folder; the index of before is kept under the key `index_before`, and its versions too.
+
+        Raises:
+            InputError: Redis does not answer.
+        """
+        lines = list[str]()
+        with self._errors_as_input():
+            before = self._get("index")
+            for version in self.index().versions:
+                head = json.loads(self._get(version, HEAD) or b"null")
+                if not isinstance(head, dict) or "catalogue" in head:
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    if (old := self._release(version, Path(folder, "old"))) is None:
+                        continue
+                    (to := Path(folder, "new")).mkdir()
+                    new, line = converted(old, to)
+                    lines += [line] if line else []
+                    if new is not old:
+                        self._put(new.folder)
+                        self._redis.set(self._key("index_before"), before or b"", nx=True)
+                        self._change(partial(_replace, version, new.version))
+        return lines
+
+    def _release(self, version: str, folder: Path) -> Release | None:
+        """A version, which is copied into a new folder; None if it is damaged."""
+        folder.mkdir()
+        try:
+            self._copy(version, folder)
+            return Release(folder)
+        except StoreUnreachableError:
+            raise
+        except InputError:
+            return None
 
     def fetch(self) -> str:
         """Copy the current version to the local folder, make it current there, and return it.
@@ -144,8 +205,8 @@ class RedisStore:
                     file.write(piece)
         (folder / HEAD).write_text(json.dumps(head), encoding="utf-8")
 
-    def _change(self, change: Callable[[Index], tuple[Index, list[str]]]) -> list[str]:
-        """Replace the index; if another process changed it in the meantime, apply the change to the new one."""
+    def _change(self, change: Callable[[Index], tuple[Index, list[str]]]) -> None:
+        """Replace the index, then remove versions; if another process changed it, apply the change to the new one."""
 
         def work(pipe: Any) -> Any:
             index, removed = change(Index.parse(pipe.get(self._key("index")), self.where))
@@ -153,7 +214,10 @@ class RedisStore:
             pipe.set(self._key("index"), json.dumps(asdict(index)))
             return removed
 
-        return cast("list[str]", self._redis.transaction(work, self._key("index"), value_from_callable=True))
+        removed = cast("list[str]", self._redis.transaction(work, self._key("index"), value_from_callable=True))
+        for old in removed:
+            for key in self._redis.scan_iter(match=self._key(old, "*"), count=1000):
+                self._redis.unlink(key)
 
     def _get(self, *parts: object) -> bytes | None:
         return cast("bytes | None", self._redis.get(self._key(*parts)))  # bytes, as nothing is decoded
@@ -265,6 +329,10 @@ class RedisSessions:
             return []
         self._problem, self._paused_until_s = None, 0.0
         return answers
+
+
+def _replace(old: str, new: str, index: Index) -> tuple[Index, list[str]]:
+    return index.replaced(old, new), []
 
 
 def _played(entries: list[bytes]) -> Played:

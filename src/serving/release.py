@@ -1,7 +1,8 @@
 """A release: everything that a service answers from, as a folder of arrays that are mapped into memory.
 
-N tracks of the catalogue, M new ones, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in the
-order of the raw ids.
+N tracks, of which some are kept, M new ones, A artists, K candidates of a list, P popular tracks, Q lists. Rows are in
+the order of the keys of their ids (`catalog.key_of`). A *kept* track is known by its id, title and artist, has no
+lists, and is never recommended; see `known_tracks.py`.
 """
 
 import hashlib
@@ -9,23 +10,26 @@ import json
 import mmap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64
+from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
 from segue.catalog import Catalog, Id
 from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, check_picking, distinct, new_rows
 from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
-from segue.runs.catalog_files import packed, text_at
+from segue.runs.catalog_files import packed, text_at, texts_at
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import CONTEXTS, SessionVectors
 from segue.settings import Setting, settings
 
 HEAD = "release.json"
+EXTENDS = "extends"
+"""Key of the provenance with the versions that a release with more kept tracks was made of."""
 _EXPLORATION = ("exploration", "exploration_plays")
 _HEAD_KINDS = {"version": str, "experiment": str, "arms": dict, "arrays": dict}
 
@@ -152,19 +156,55 @@ class ReleaseContents:
                 arrays[f"new_{arm}"] = np.sort(row_of[new]).astype(np.int64)
         for arm, of_arm in self.vectors.items():
             arrays |= {f"{name}_{arm}": array for name, array in of_arm.in_order(order).arrays().items()}
-        digests = {}
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", np.asarray(array, order="C"), allow_pickle=False)
-            digests[name] = digest(folder / f"{name}.npy")
         arms = {arm: given.record() for arm, given in self.arms.items()}
-        contents = {"experiment": self.experiment, "arms": arms, "arrays": digests}
         origins = {f"lists_{arm}": str(file.absolute()) for arm, file in self.files.items()}
-        head = {"version": _version(contents), **contents, "provenance": {**provenance, **origins}}
-        (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return _version(contents)
+        return write_arrays(folder, self.experiment, arms, arrays, provenance={**provenance, **origins})
 
 
-_NUM_AT_ONCE = 65_536  # lists whose rows are renumbered at once
+def write_arrays(
+    folder: Path,
+    experiment: str,
+    arms: Mapping[str, Mapping[str, Any]],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    provenance: Mapping[str, str],
+) -> str:
+    """Write a release into an empty folder and return its version.
+
+    Args:
+        folder: an empty folder.
+        experiment: name of the experiment.
+        arms: as JSON, by name.
+        arrays: by name, as `Release` reads them.
+        provenance: command, commit and versions that produced it, and where its lists were.
+    """
+    digests = {}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", np.asarray(array, order="C"), allow_pickle=False)
+        digests[name] = digest(folder / f"{name}.npy")
+    contents = {"experiment": experiment, "arms": arms, "arrays": digests}
+    head = {"version": _version(contents), **contents, "catalogue": catalogue_digest(arrays), "provenance": provenance}
+    (folder / HEAD).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return _version(contents)
+
+
+def catalogue_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Digest of the ids, titles and artists of the tracks of a release, which other lists or arms do not change.
+
+    Args:
+        arrays: of the release, by name.
+    """
+    found, of = hashlib.blake2b(digest_size=6), np.asarray(arrays["artist_of"])
+    for name in ("track_ids", "track_ids_text", "track_ids_ends", "titles_text", "titles_ends"):
+        if name in arrays:
+            found.update(np.ascontiguousarray(arrays[name]).data)
+    for start in range(0, len(of), _NUM_AT_ONCE):
+        for part in texts_at(arrays["artists_text"], arrays["artists_ends"], of[start : start + _NUM_AT_ONCE]):
+            found.update(part.data)
+    return found.hexdigest()
+
+
+_NUM_AT_ONCE = 65_536  # tracks that are looked at together
 
 
 def _renumbered(
@@ -237,12 +277,15 @@ class Release:
         self.version: str = head["version"]
         self.experiment: str = head["experiment"]
         self.provenance: dict[str, str] = dict(head.get("provenance", {}))
+        self.folder, self._catalogue = folder, head.get("catalogue")
         try:
             self.arms: dict[str, Arm] = {arm: Arm(**given) for arm, given in head["arms"].items()}
-            arrays = {name: _mapped(folder / f"{name}.npy", given) for name, given in head["arrays"].items()}
+            self.arrays = arrays = {name: _mapped(folder / f"{name}.npy", of) for name, of in head["arrays"].items()}
             self.keys: Int64[np.ndarray, N] = arrays["track_keys" if "track_keys" in arrays else "track_ids"]
-            """The number that stands for the id of each track (`catalog.key_of`), ascending."""
+            """`catalog.key_of` of the id of each track, ascending."""
             self._ids = (arrays["track_ids_text"], arrays["track_ids_ends"]) if "track_keys" in arrays else None
+            self.kept: Int64[np.ndarray, kept] = arrays.get("kept", np.empty(0, np.int64))
+            """Rows of the kept tracks, ascending."""
             self.artist_of: Int32[np.ndarray, N] = arrays["artist_of"]
             self.artists = ArtistTracks(self.artist_of, arrays["by_artist"], arrays["artist_ends"])
             self.top_tracks: Int32[np.ndarray, P] = distinct(arrays["top_tracks"])
@@ -251,7 +294,7 @@ class Release:
             self.lists: dict[str, Int32[np.ndarray, "N K"]] = {
                 arm: arrays[f"lists_{arm}"] for arm, given in self.arms.items() if given.policy == "lists"
             }
-            self._user_lists: dict[str, tuple[Int64[np.ndarray, Q], Int32[np.ndarray, "Q K"]]] = {
+            self.user_lists: dict[str, tuple[Int64[np.ndarray, Q], Int32[np.ndarray, "Q K"]]] = {
                 arm: (arrays[f"users_{arm}"], arrays[f"lists_{arm}"])
                 for arm, given in self.arms.items()
                 if given.policy == "user_lists"
@@ -279,13 +322,41 @@ class Release:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether the ids are texts."""
+        return self._ids is not None
+
+    @property
+    def knows_catalogue(self) -> bool:
+        """Whether its head has the digest `catalogue`; older versions did not write it."""
+        return self._catalogue is not None
+
+    @property
+    def extends(self) -> list[str]:
+        """Versions with the same lists that know fewer tracks; this one was made of them."""
+        return self.provenance.get(EXTENDS, "").split()
+
+    @cached_property
+    def catalogue(self) -> str:
+        """Digest of ids, titles and artists."""
+        return str(self._catalogue or catalogue_digest(self.arrays))
+
+    def texts(self, name: str) -> tuple[UInt8[np.ndarray, "letters"], Int64[np.ndarray, "n"]]:
+        """The texts of the arrays `<name>_text` and `<name>_ends`; see `catalog_files.packed`.
+
+        Args:
+            name: `titles` by track, `artists` by artist, or `track_ids` where they are texts.
+        """
+        return self.arrays[f"{name}_text"], self.arrays[f"{name}_ends"]
+
     def hint(self, arm: str) -> str | None:
         """What is wrong with how an arm picks, and the remedy; None otherwise."""
         how, vectors = self.arms[arm], self.vectors.get(arm)
         return gap_hint(vectors, pick=how.pick, artist_gap=how.artist_gap) if vectors else None
 
     def row_of(self, key: int) -> int:
-        """Row of the track for whose id a number stands; -1 if it is not in the catalogue."""
+        """Row of the track whose id has this `catalog.key_of`; -1 if it is not in the catalogue."""
         row = int(self.keys.searchsorted(key))
         return row if row < len(self.keys) and self.keys[row] == key else -1
 
@@ -293,9 +364,13 @@ class Release:
         """The id of a track."""
         return int(self.keys[row]) if self._ids is None else text_at(*self._ids, row)
 
+    def title(self, row: int) -> str:
+        """The title of a track; empty where it is unknown."""
+        return text_at(*self._titles, row)
+
     def track(self, row: int) -> dict[str, Any]:
         """The record of a track: `artist`, `title`, `track`."""
-        artist, title = text_at(*self._artist_names, int(self.artist_of[row])), text_at(*self._titles, row)
+        artist, title = text_at(*self._artist_names, int(self.artist_of[row])), self.title(row)
         return {"artist": artist or None, "title": title, "track": self.id_of(row)}
 
     def candidates(
@@ -313,7 +388,7 @@ class Release:
         """
         if arm in self.lists:
             return np.asarray(self.lists[arm][rows])
-        return lists_of(users, *self._user_lists[arm]).astype(np.int32)
+        return lists_of(users, *self.user_lists[arm]).astype(np.int32)
 
     def recommended_ids(self, row: int) -> list[Id]:
         """Ids that the first arm with lists of tracks recommends after a track, best first; empty without any."""

@@ -3,15 +3,19 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record
-from segue.serving.release import Release
+from segue.serving.known_tracks import Change, change_of, refuse_changes, with_kept
+from segue.serving.old_releases import converted
+from segue.serving.release import Release, read_head
 from segue.serving.settings import is_word
 
 
@@ -54,6 +58,11 @@ class Index:
         versions = [*(other for other in self.versions if other not in (version, *before)), *before, version]
         return Index(version, versions[-keep:]), versions[:-keep]
 
+    def replaced(self, old: str, version: str) -> "Index":
+        """The index with another version in place of one."""
+        others = [version if other == old else other for other in self.versions if other != version or other == old]
+        return Index(version if self.current == old else self.current, others)
+
     def after_rollback(self, where: str) -> "Index":
         """The index after a rollback to the version before the current one.
 
@@ -66,9 +75,26 @@ class Index:
         return Index(self.versions[place - 1], self.versions)
 
 
+class Loaded(NamedTuple):
+    """A release that was loaded.
+
+    Attributes:
+        version: of the release.
+        change: how its ids differ from those of the release before; None where there was none.
+    """
+
+    version: str
+    change: Change | None
+
+
 def damaged(version: str, where: str) -> str:
     """The message for a version that cannot be rolled back to."""
     return f"version {version} in {where} is damaged; nothing was changed; load it again"
+
+
+def changed_meanwhile(where: str) -> str:
+    """The message for a store that another command changed while a release was loaded."""
+    return f"another command changed {where} while this one loaded a release; type this one again"
 
 
 class StoreUnreachableError(InputError):
@@ -109,21 +135,58 @@ class FolderStore:
 
         A version that is already in the store is not replaced. If `write` fails, nothing changes.
         """
+        with self._partial() as new:
+            write(new)
+            with self._lock:
+                return self._add(Release(new))
+
+    def load_next(self, write: Callable[[Path], object], *, accept_changes: bool = False) -> Loaded:
+        """As `load`, for a release that replaces the current one: it keeps the ids that only the current one knows.
+
+        Args:
+            write: as for `load`.
+            accept_changes: whether an id may get another title or artist.
+
+        Raises:
+            InputError: an id has another title or artist, or another command changed the store meanwhile.
+        """
+        before, old, change = self.index().current, None, None
+        with suppress(InputError):  # where no version is undamaged there is nothing to keep
+            old = self.open_whole()[0]
+        with self._partial() as plain, self._partial() as extended:
+            write(plain)
+            new = Release(plain)
+            if old is not None:
+                change = change_of(old, new)
+                if not accept_changes:
+                    refuse_changes(change, old, new)
+                new = with_kept(change, old, new, extended)
+            with self._lock:
+                if self.index().current != before:
+                    raise InputError(changed_meanwhile(self.where))
+                return Loaded(self._add(new), change)
+
+    @contextmanager
+    def _partial(self) -> Iterator[Path]:
+        """A folder for a release that is no version yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=self.folder) as partial:
-            new = Path(partial, "release")
-            new.mkdir()
-            write(new)
-            version = Release(new).version
-            with self._lock:
-                index, removed = self.index().after_load(version, self._keep)
-                if not self.is_whole(version):
-                    shutil.rmtree(self.path(version), ignore_errors=True)
-                    new.rename(self.path(version))
-                write_record(asdict(index), self.folder / "index.json")
-                for old in removed:
-                    shutil.rmtree(self.path(old), ignore_errors=True)
-        return version
+            (new := Path(partial, "release")).mkdir()
+            yield new
+
+    def _add(self, new: Release) -> str:
+        index, removed = self.index().after_load(new.version, self._keep)
+        self._change(new, index, removed)
+        return new.version
+
+    def _change(self, new: Release, index: Index, removed: list[str]) -> None:
+        """Move a release to its place, then change the index, then remove versions."""
+        if not self.is_whole(new.version):
+            shutil.rmtree(self.path(new.version), ignore_errors=True)
+            new.folder.rename(self.path(new.version))
+        write_record(asdict(index), self.folder / "index.json")
+        for old in removed:
+            shutil.rmtree(self.path(old), ignore_errors=True)
 
     def is_whole(self, version: str) -> bool:
         """Whether a version is in this store and undamaged."""
@@ -135,18 +198,43 @@ class FolderStore:
     def rollback(self) -> str:
         """Make the version before the current one current, and return it.
 
+        If it does not know all ids of the current one, a version that also knows these takes its place.
+
         Raises:
             InputError: there is no earlier version, or it is damaged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            index = self.index().after_rollback(str(self.folder))
-            if not self.is_whole(str(index.current)):
-                raise InputError(damaged(str(index.current), str(self.folder)))
-            write_record(asdict(index), self.folder / "index.json")
-        return str(index.current)
+        with self._lock, self._partial() as extended:
+            before, index = str(self.index().current), self.index().after_rollback(str(self.folder))
+            if not self.is_whole(target := str(index.current)):
+                raise InputError(damaged(target, str(self.folder)))
+            release = Release(self.path(target))
+            if self.is_whole(before):
+                old = Release(self.path(before))
+                release = with_kept(change_of(old, release), old, release, extended)
+            self._change(release, index.replaced(target, release.version), [target] * (release.version != target))
+        return release.version
 
-    def publish(self, version: str) -> str:
+    def convert(self) -> list[str]:
+        """Give releases that older versions wrote the ids of their source, and return a line for each.
+
+        The first time the store of before is kept beside this one, in a folder with `.before` at the end.
+        """
+        lines = list[str]()
+        for version in self.index().versions:
+            with self._lock, self._partial() as folder, suppress(InputError):  # a damaged one stays as it is
+                if "catalogue" in read_head(self.path(version)):
+                    continue
+                old = Release(self.path(version))
+                new, line = converted(old, folder)
+                lines += [line] if line else []
+                if new is not old:
+                    if not (copy := self.folder.with_name(f"{self.folder.name}.before")).exists():
+                        shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns(".*"))
+                    self._change(new, self.index().replaced(version, new.version), [version])
+        return lines
+
+    def publish(self, version: str, *, before: str | None) -> str:  # noqa: ARG002 - as that of Redis
         """Return a version: in this store it became current when it was loaded."""
         return version
 

@@ -157,13 +157,33 @@ def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Wa
     try:
         with interruptible():
             load_to_serve(request, settings, warn)
-            release, path = make_store(settings).local.open(), Path(settings.run_dir, "tracks.json")
-            try:  # because training the next model needs logs and catalogue
-                write_lines(path, map(release.track, range(len(release))))
-            except OSError as error:
-                warn(f"cannot write {path}: {error.strerror}; the service runs without it")
+            _write_tracks(make_store(settings).local.open(), settings, warn)
     except KeyboardInterrupt:  # the waiting process is interrupted as well and prints it
         raise InputError("interrupted") from None
+
+
+def _write_tracks(release: Release, settings: ServiceSettings, warn: Warn) -> None:
+    """Write `tracks.json`, because training the next model needs logs and catalogue; kept tracks are in logs too."""
+    path = Path(settings.run_dir, "tracks.json")
+    try:
+        write_lines(path, map(release.track, range(len(release))))
+    except OSError as error:
+        warn(f"cannot write {path}: {error.strerror}; the service runs without it")
+
+
+def _follow_tracks(settings: ServiceSettings) -> Callable[[], None]:
+    """What writes `tracks.json` again when another release has become current."""
+    store = make_store(settings).local
+    written = store.index().current
+
+    def follow() -> None:
+        nonlocal written
+        with contextlib.suppress(InputError):  # a damaged release; the workers say so
+            if (current := store.index().current) != written:
+                written = current
+                _write_tracks(store.open(), settings, _log.warning)
+
+    return follow
 
 
 def import_service() -> None:
@@ -221,7 +241,7 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
         show("stop         Ctrl-C, or SIGTERM")
         return True
 
-    supervisor.run(announce)
+    supervisor.run(announce, _follow_tracks(settings))
     show(f"stopped      {closing_line(totals(), sum(workers.restarts().values()), time.monotonic() - started_s)}")
 
 

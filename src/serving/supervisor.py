@@ -102,11 +102,12 @@ class Supervisor:
         self._processes: dict[int, ForkProcess] = {}
         self._start_at_s: dict[int, float] = {}
 
-    def run(self, announce: Callable[[], bool]) -> None:
+    def run(self, announce: Callable[[], bool], each_second: Callable[[], object] = lambda: None) -> None:
         """Run the workers until a signal stops them.
 
         Args:
             announce: is called once all workers have started, until it returns True.
+            each_second: is called about once a second after that.
 
         Raises:
             InputError: no worker could start.
@@ -129,6 +130,8 @@ class Supervisor:
                                 f"no worker could start: each of {len(self._table)} died {num_deaths} times before any "
                                 "was ready; the lines above say why"
                             )
+                        if is_announced:
+                            each_second()
                         is_announced = is_announced or (self._table.has_started and announce())
             finally:
                 self._stop()

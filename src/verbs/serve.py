@@ -54,7 +54,8 @@ def _serve(given: dict[str, Any], request: "Request | None") -> None:
             show(f"arm {name:<8} {arm.recommender}, {arm.describe()}")
             if hint := release.hint(name):
                 warn(f"arm {name}: {hint}")
-        show(f"release      {release.version}, {len(release):,} tracks, in {settings.store.folder}")
+        kept = f", {num_kept:,} kept without lists" if (num_kept := len(release.kept)) else ""
+        show(f"release      {release.version}, {len(release) - num_kept:,} tracks{kept}, in {settings.store.folder}")
         show(f"run folder   {settings.run_dir}")
         run(settings, show, open_room)
 
@@ -82,7 +83,8 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
         words = [word for word in command_line()[1:] if word.startswith("store")]
         undo = f"; to undo: {shlex.join(['python', 'serve.py', 'rollback', *words])}"
         with console.status("loading recommendations"):
-            version, where = load(request, given)
+            (version, change), where = load(request, given, warn)
+        undo = f"; tracks: {change}{undo}" if change else undo
     else:
         store = store_of(given, given["run_dir"])
         where = store.where
@@ -91,7 +93,11 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
             lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
             console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
             return
-        version = store.rollback()
+        for line in store.convert():
+            warn(line)
+        known = store.index().versions
+        if (version := store.rollback()) not in known:
+            undo = "; it is new: it also knows the ids that only the release after it had"
     console.print(f"version {version} is current in {where}{undo}", soft_wrap=True, markup=False)
 
 

@@ -204,7 +204,9 @@ def test_an_empty_file_is_refused(tmp_path: Path, reader: str, example: Example)
         read(reader, tmp_path)
 
 
-def test_of_an_id_twice_in_a_catalogue_the_first_entry_counts_or_it_is_refused(tmp_path: Path, reader: str, example: Example) -> None:
+def test_of_an_id_twice_in_a_catalogue_the_first_entry_counts_or_it_is_refused(
+    tmp_path: Path, reader: str, example: Example
+) -> None:
     replace(example, tracks=[*example.tracks, example.tracks[-1]]).write(tmp_path)
     assert read(reader, tmp_path).catalog.track_ids.tolist() == [10, 11, 12]
     with pytest.raises(InputError, match=f"{example.catalogue}: track 12 occurs twice"):

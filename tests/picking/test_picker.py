@@ -1,6 +1,7 @@
 """How tracks are picked and with which probability, compared with loops written from the rules."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -22,8 +23,8 @@ SURE = 1e-4
 class Situation(NamedTuple):
     """A session, and the lists and settings by which its next track is picked.
 
-    `listed` is its list, `heard` what it has heard, the last track first and -1 for tracks that are gone, and `new` the
-    new tracks.
+    `listed` is its list, `heard` what it has heard, the last track first and -1 for tracks that are gone, `new` the new
+    tracks, and `kept` those that are known and never picked.
     """
 
     artist_of: list[int]
@@ -33,12 +34,13 @@ class Situation(NamedTuple):
     artist_gap: int
     heard: list[int]
     new: list[int]
+    kept: Sequence[int] = ()
 
     def picker(self, **changes: Any) -> Picker:
         """With the fallbacks of the service, without exploration."""
         of_situation: dict[str, Any] = {
             "policy": "lists",
-            "artists": ArtistTracks.of(np.array(self.artist_of)),
+            "artists": ArtistTracks.of(np.array(self.artist_of), kept=np.array(self.kept, np.int64)),
             "pick": self.pick,
             "artist_gap": self.artist_gap,
             "popular": np.array(self.popular, np.int64),
@@ -55,15 +57,18 @@ class Situation(NamedTuple):
 def situations(draw: st.DrawFn) -> Situation:
     num = draw(st.integers(2, 7))
     rows, row = st.integers(0, num - 1), draw(st.integers(0, num - 1))
-    listed = draw(st.permutations([c for c in range(num) if c != row]))[: draw(st.integers(0, num - 1))]
+    kept = draw(st.sets(rows, max_size=num - 1))
+    picked = rows.filter(lambda one: one not in kept)
+    listed = draw(st.permutations([c for c in range(num) if c not in {row, *kept}]))[: draw(st.integers(0, num - 1))]
     return Situation(
         artist_of=draw(st.lists(st.integers(0, 2), min_size=num, max_size=num)),
         listed=[*listed, *[-1] * draw(st.integers(0, 2))],
-        popular=draw(st.lists(rows, unique=True, max_size=3)),
+        popular=draw(st.lists(picked, unique=True, max_size=3)),
         pick=draw(st.sampled_from(["uniform", "ranked", "weighted"])),
         artist_gap=draw(st.integers(0, 3)),
         heard=[row, *draw(st.lists(st.integers(-1, num - 1), max_size=num))],
-        new=sorted(draw(st.sets(rows, max_size=4))),
+        new=sorted(draw(st.sets(picked, max_size=4))),
+        kept=sorted(kept),
     )
 
 
@@ -81,21 +86,22 @@ def slow_choices(given: Situation) -> tuple[dict[int, float], str]:
     if chances:
         return {c: chance / sum(chances.values()) for c, chance in chances.items()}, "list"
     num, last = len(given.artist_of), given.heard[0]
-    others = [row for row in range(num) if given.artist_of[row] == given.artist_of[last] and row != last]
+    every = [row for row in range(num) if row not in given.kept]
+    others = [row for row in every if given.artist_of[row] == given.artist_of[last] and row != last]
     for source, rows in (("artist", others), ("popular", given.popular)):
         if found := [row for row in rows if row not in heard]:
             return dict.fromkeys(found, 1 / len(found)), source
-    return slow_draws(num, heard, TRIES), "random"
+    return slow_draws(every, heard, TRIES), "random"
 
 
-def slow_draws(num: int, heard: set[int], tries: int) -> dict[int, float]:
+def slow_draws(every: list[int], heard: set[int], tries: int) -> dict[int, float]:
     """The probability of every track where any is drawn up to some times, until it is none that was heard."""
-    unheard = [row for row in range(num) if row not in heard]
-    chances, rest = dict.fromkeys(range(num), 0.0), 1.0
+    unheard = [row for row in every if row not in heard]
+    chances, rest = dict.fromkeys(every, 0.0), 1.0
     for attempt in range(tries):
-        for row in range(num) if attempt == tries - 1 else unheard:
-            chances[row] += rest / num
-        rest *= 1 - len(unheard) / num
+        for row in every if attempt == tries - 1 else unheard:
+            chances[row] += rest / len(every)
+        rest *= 1 - len(unheard) / len(every)
     return chances
 
 
@@ -152,7 +158,8 @@ def test_a_pick_has_the_probability_of_the_rules_and_its_source(
     picker = session.picker(exploration=exploration, new=np.array(session.new, np.int64))
     sessions = [session]
     for other in others:
-        own = [row for row in other.heard if row < num], [row for row in other.listed if row < num]
+        listed = [row for row in other.listed if row < num and row not in session.kept]
+        own = [row for row in other.heard if row < num], listed
         sessions.append(session._replace(heard=own[0] if own[0][:1] == other.heard[:1] else [0], listed=own[1]))
     candidates, heard = (
         np.array([line + [-1] * (max(map(len, lines)) - len(line)) for line in lines], np.int32)
@@ -266,11 +273,13 @@ def test_a_track_that_was_heard_is_drawn_where_all_draws_are_of_such_tracks(
 def test_the_tracks_after_a_track_are_the_others_of_its_artist_in_turn(
     artist_of: list[int], data: st.DataObject
 ) -> None:
+    """All but the kept ones; after a kept one the first one comes first."""
     row = data.draw(st.integers(0, len(artist_of) - 1))
-    own = [other for other in range(len(artist_of)) if artist_of[other] == artist_of[row]]
-    place = own.index(row)
-    expected = own[place + 1 :] + own[:place]
-    artists = ArtistTracks.of(np.array(artist_of))
+    kept = data.draw(st.sets(st.integers(0, len(artist_of) - 1), max_size=len(artist_of) - 1))
+    own = [other for other in range(len(artist_of)) if artist_of[other] == artist_of[row] and other not in kept]
+    place = own.index(row) if row in own else -1
+    expected = own[place + 1 :] + own[: max(place, 0)]
+    artists = ArtistTracks.of(np.array(artist_of), kept=np.array(sorted(kept), np.int64))
     assert artists.num_others(np.array([row])).tolist() == [len(expected)]
     found = artists.after(np.array([row]), np.arange(1, 12)[None])[0].tolist()
     assert found == expected + [-1] * (11 - len(expected))

@@ -73,11 +73,12 @@ def make_release(
     return Release(folder)
 
 
-def writer(title: str = "one", num_tracks: int = 4) -> Callable[[Path], Release]:
+def writer(title: str = "one", num_tracks: int = 4, artists: Iterable[int] = ()) -> Callable[[Path], Release]:
     """Writes a release whose contents `title` decides."""
+    catalog = make_catalog([*artists] or [0] * num_tracks)
 
     def write(folder: Path) -> Release:
-        return make_release(folder, catalog=make_catalog([0] * num_tracks), arms={"C": arm("random")}, experiment=title)
+        return make_release(folder, catalog=catalog, arms={"C": arm("random")}, experiment=title)
 
     return write
 

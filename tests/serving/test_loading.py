@@ -37,7 +37,12 @@ class Shared:
             raise StoreUnreachableError("it does not answer")
         return Index(self._current, [self._current] if self._current else [])
 
-    def publish(self, version: str) -> str:
+    def convert(self) -> list[str]:
+        self.index()
+        return []
+
+    def publish(self, version: str, *, before: str | None) -> str:
+        assert before == self._current
         self._current = version
         return version
 
@@ -49,6 +54,7 @@ class Shared:
 def request(**named: Any) -> Request | None:
     usual = {"pick": "uniform", "artist_gap": 0, "exploration": 0.0, "exploration_plays": 1, "num_lists": 4}
     more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
+    more |= {"accept_changes": False}
     given = usual | more | {"sessions": {"max_tracks": 128}} | named
     return requested(given, world=SmallWorld, locate=Path, provenance=dict)
 
@@ -163,8 +169,9 @@ def test_without_a_shared_store_and_without_a_release_there_is_nothing_to_serve(
 
 def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None:
     store = folder_of(given)
-    first = store.load(writer())
-    second, where = load(request(recommendations="random"), given)
+    first = store.load(writer(artists=[0, 0, 1, 2]))
+    (second, change), where = load(request(recommendations="random"), given)
+    assert not change
     assert where == str(store.folder)
     of_given = store_of(given, given["run_dir"])
     assert (of_given.index(), of_given.where) == (Index(second, [first, second]), where)
@@ -192,6 +199,28 @@ def test_a_disk_that_is_full_is_named_with_the_store_and_changes_nothing(
         load(request(recommendations="random"), given)
     assert store.index() == Index(first, [first])
     assert not list(store.folder.glob(".partial-*"))
+
+
+def test_a_release_in_which_an_id_is_another_song_is_refused_when_loaded_and_at_the_start(
+    given: dict[str, Any],
+) -> None:
+    """The world that is served without a catalogue has other songs than the recommendations before."""
+    store = folder_of(given)
+    first = store.load(writer(artists=[9, 0, 1, 2, 3]))
+    message = (
+        rf"^track 100 is 'Title 0' by 'Artist 0' in the new release and 'Title 0' by 'Artist 9' in release {first}"
+    )
+    for asked in (lambda one: load(one, given), lambda one: serve(one, given)):
+        with pytest.raises(InputError, match=message):
+            asked(request(recommendations="random"))
+        assert store.index() == Index(first, [first])
+    (second, change), _ = load(request(recommendations="random", accept_changes=True), given)
+    assert str(change) == "0 new, 1 kept without lists, 1 changed"
+    assert store.open().kept.tolist() == [4]
+    assert serve(request(recommendations="random"), given) == []
+    assert store.index().current == second, "the same release, and the same kept track"
+    with pytest.raises(InputError, match="accept_changes must be true or false, got 'yes'"):
+        request(recommendations="random", accept_changes="yes")
 
 
 def test_a_missing_store_is_refused_with_the_name_of_the_command(given: dict[str, Any]) -> None:

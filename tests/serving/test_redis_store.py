@@ -10,13 +10,15 @@ import psutil
 import pytest
 import uvloop
 
-from segue.catalog import key_of
+from segue.catalog import Catalog, key_of
+from segue.errors import InputError
 from segue.serving import redis_store
 from segue.serving.redis_store import RedisSessions, RedisStore
 from segue.serving.release_store import StoreUnreachableError
 from segue.serving.session_memory import MappedSessions, Noted
 from segue.serving.settings import RedisSettings, SessionSettings
 from tests.e2e.running import PATIENCE_S, Redis, redis_server, until
+from tests.serving.conftest import arm, make_release
 
 pytestmark = pytest.mark.timing
 
@@ -226,3 +228,43 @@ def test_the_first_look_for_a_release_after_a_restart_of_redis_reaches_it(tmp_pa
     server.stop()
     with pytest.raises(StoreUnreachableError, match=r"does not answer as it should: .*Connection refused"):
         store.index()  # a refused connection waits for no timeout
+
+
+def write(*songs: str) -> Callable[[Path], object]:
+    """A release in which each text is an id and the title of its song."""
+
+    def write_into(folder: Path) -> object:
+        catalog = Catalog.from_columns(songs, songs, [None] * len(songs), source="a test")
+        return make_release(folder, catalog=catalog, arms={"C": arm("random")})
+
+    return write_into
+
+
+def known_to(store: RedisStore) -> tuple[set[object], set[object]]:
+    """The ids that a replica recommends, and those that it keeps."""
+    store.fetch()
+    release = store.local.open()
+    ids = [release.id_of(row) for row in range(len(release))]
+    kept = {ids[row] for row in release.kept.tolist()}
+    return set(ids) - kept, kept
+
+
+def test_replicas_keep_ids_through_loads_and_rollbacks(tmp_path: Path, server: Redis) -> None:
+    """A machine loads, another one serves, and each has a folder of its own."""
+    loads, serves = (
+        RedisStore(f"redis://127.0.0.1:{server.port}", settings(tmp_path / name)) for name in ("loads", "serves")
+    )
+    first = loads.local.load_next(write("a", "b"))
+    loads.publish(first.version, before=None)
+    assert known_to(serves) == ({"a", "b"}, set())
+    second = loads.local.load_next(write("b", "c"))
+    with pytest.raises(InputError, match=r"another command changed redis://.* while this one loaded a release; type"):
+        loads.publish(second.version, before=None)
+    assert loads.publish(second.version, before=first.version) == second.version
+    assert known_to(serves) == ({"b", "c"}, {"a"})
+    back = serves.rollback()
+    assert loads.index().versions == [back, second.version]
+    assert known_to(serves) == known_to(loads) == ({"a", "b"}, {"c"})
+    assert loads.convert() == []
+    with pytest.raises(InputError, match="has no version before"):
+        serves.rollback()

@@ -1,4 +1,4 @@
-"""A release has what was written, in the order of the raw ids; a damaged one is refused."""
+"""A release has what was written, in the order of the numbers of ids; a damaged one is refused."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, key_of
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
 from segue.serving.release import HEAD, Arm, Release, ReleaseContents
@@ -27,7 +27,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 @st.composite
 def materials(draw: st.DrawFn) -> dict[str, Any]:
     """Ids in any order, tracks without artists, short lists, scores or none."""
-    ids = draw(st.lists(st.integers(-(2**63) + 1, 2**63 - 1), min_size=1, max_size=10, unique=True))
+    texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9)
+    ids = draw(st.lists(st.integers(0, 2**63 - 1) | texts, min_size=1, max_size=10, unique_by=str))
     num = len(ids)
     arms = {}
     for name in draw(st.sampled_from([["C"], ["C", "T1"], ["C", "T1", "T2"]])):
@@ -80,14 +81,15 @@ def test_what_is_written_is_read_back(drawn: dict[str, Any], num_at_once: int) -
         assert (release.version, release.experiment, release.arms) == (version, given["experiment"], given["arms"])
         assert list(release.arms) == list(given["arms"])
         assert len(release) == len(catalog)
-        assert release.track_ids.tolist() == sorted(catalog.track_ids.tolist())
-        assert release.track_ids[release.top_tracks].tolist() == catalog.track_ids[given["top_tracks"]].tolist()
+        assert release.keys.tolist() == sorted(catalog.keys.tolist())
+        assert release.keys[release.top_tracks].tolist() == catalog.keys[given["top_tracks"]].tolist()
+        assert release.has_texts == catalog.has_texts
         for old, track in enumerate(catalog.track_ids.tolist()):
-            row = release.row_of(track)
+            row = release.row_of(key_of(track))
             artist = catalog.artists[catalog.artist_of[old]]
             assert release.track(row) == {"artist": artist or None, "title": catalog.titles[old], "track": track}
-            same = catalog.track_ids[catalog.artist_of == catalog.artist_of[old]]
-            assert sorted(release.track_ids[release.artists.by(int(release.artist_of[row]))].tolist()) == sorted(
+            same = catalog.keys[catalog.artist_of == catalog.artist_of[old]]
+            assert sorted(release.keys[release.artists.by(int(release.artist_of[row]))].tolist()) == sorted(
                 same.tolist()
             )
             for name in release.arms:
@@ -219,10 +221,10 @@ def test_any_flipped_byte_of_any_array_is_refused(whole: Path) -> None:
 
 
 def test_any_flipped_byte_of_the_head_is_refused_or_changes_nothing_that_is_served(whole: Path) -> None:
-    """Provenance and white space are not served and may be damaged."""
+    """Provenance, the digest of the catalogue and white space are not served and may be damaged."""
     path, before = whole / HEAD, served(whole)
     contents = path.read_bytes()
-    provenance_at, refused, messages = contents.index(b'"provenance"'), 0, set[str]()
+    not_served_at, refused, messages = contents.index(b'"catalogue"'), 0, set[str]()
     try:
         for bit, step in ((1, 1), (32, 5)):
             for place in range(0, len(contents), step):
@@ -234,7 +236,7 @@ def test_any_flipped_byte_of_the_head_is_refused_or_changes_nothing_that_is_serv
                     messages.add(str(error))
                 else:
                     assert after == before, f"byte {place} of {contents[max(place - 20, 0) : place + 20]!r}"
-                    assert place >= provenance_at or contents[place : place + 1].isspace()
+                    assert place >= not_served_at or contents[place : place + 1].isspace()
     finally:
         path.write_bytes(contents)
     assert refused > len(contents) / 2

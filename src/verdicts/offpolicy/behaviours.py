@@ -172,7 +172,7 @@ class LogFolder:
         served = sorted(path for folder in beside for path in folder.glob("store/*/release.json"))
         if not len(popular) and served:
             popular = _popular_of(served[-1].parent, _rows_of(served[-1].parent, catalog))
-        files = {_json(path).get("version"): path for path in (*logs.rglob("release.json"), *served)}
+        files = {version: path for path in (*logs.rglob("release.json"), *served) for version in _versions(_json(path))}
         return cls(
             logs=logs,
             catalog=catalog,
@@ -240,7 +240,12 @@ class LogFolder:
             known = Recommendations(rows=of_lists, scores=np.full(of_lists.shape, np.nan, np.float32), users=users)
         new = _array(folder / f"new_{arm}.npy")
         explored = None if new is None else np.sort(rows[new])
-        return self._make(given, known, popular=distinct(_popular_of(folder, rows)), new=explored, with_fallbacks=True)
+        kept = _array(folder / "kept.npy")
+        picked = rows[:-1] if kept is None else np.delete(rows[:-1], kept)
+        others = np.setdiff1d(np.arange(len(self.catalog)), picked)  # the release does not have them, or has kept them
+        artists = ArtistTracks.of(self.catalog.artist_of, kept=others) if len(others) else self._artists
+        how: dict[str, Any] = {"popular": distinct(_popular_of(folder, rows)), "new": explored, "artists": artists}
+        return self._make(given, known, **how, with_fallbacks=True)
 
     def _make(
         self,
@@ -251,10 +256,11 @@ class LogFolder:
         popular: np.ndarray | None = None,
         new: np.ndarray | None = None,
         num_popular: int = NUM_POPULAR,
+        artists: ArtistTracks | None = None,
     ) -> Behaviour:
         picker = Picker(
             policy=str(given["policy"]),
-            artists=self._artists,
+            artists=artists or self._artists,
             pick=str(given.get("pick", "uniform")),
             artist_gap=int(given.get("artist_gap", 0)),
             exploration=float(given.get("exploration", 0.0)),
@@ -283,6 +289,12 @@ def _rows_of(release: Path, catalog: Catalog) -> np.ndarray:
 
 def _popular_of(release: Path, rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows[np.load(release / "top_tracks.npy", allow_pickle=False)])
+
+
+def _versions(head: Mapping[str, Any]) -> list[str]:
+    """The version of a release, and those with the same lists that knew fewer tracks."""
+    own = [head["version"]] if head.get("version") else []
+    return [*dict(head.get("provenance", {})).get("extends", "").split(), *own]
 
 
 def _json(path: Path) -> dict[str, Any]:

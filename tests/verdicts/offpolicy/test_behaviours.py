@@ -14,6 +14,7 @@ from segue.errors import InputError
 from segue.runs.catalog_files import write_catalog
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
+from segue.serving.known_tracks import change_of, with_kept
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Played
 from segue.simulation.policies import Lists, Oracle, Popular, Random, SessionLists, StickyArtist
@@ -126,9 +127,9 @@ def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World,
     assert found == {"random", "sticky_artist"}
 
 
-@pytest.mark.parametrize("has_texts", [False, True])
-def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: bool) -> None:
-    """Tracks of the store are in an order of its own, and those of the file in another one."""
+@pytest.mark.parametrize(("has_texts", "has_kept"), [(False, False), (True, False), (False, True), (True, True)])
+def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: bool, has_kept: bool) -> None:
+    """Tracks of the store are in an order of its own, and those of the file in another one, perhaps with others."""
     catalog = make_catalog([0, 1, 0, 2, 1, 0])
     catalog = with_texts(catalog) if has_texts else catalog
     of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
@@ -143,7 +144,17 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
         vectors={"T4": make_vectors(6)},
         top_tracks=[2, 2, 4],
     )
-    (store / "new").rename(store / release.version)
+    lines_of = [release.version]
+    if has_kept:
+        catalog, older = (make_catalog(artists) for artists in ([0, 1, 0, 2, 1, 0, 0, 1], [0, 1, 0, 2, 1, 0, 0]))
+        catalog, older = (with_texts(one) if has_texts else one for one in (catalog, older))
+        before = make_release(tmp_path / "before", catalog=older, arms={"C": arm("random")})
+        (store / "kept").mkdir()
+        release = with_kept(change_of(before, release), before, release, store / "kept")
+        assert len(release.kept) == 1
+        shutil.rmtree(store / "new")
+        lines_of.append(release.version)
+    release.folder.rename(store / release.version)
     (tmp_path / "run" / "logs").mkdir()
     write_catalog(catalog, tmp_path / "sorted.json")
     shuffled = (tmp_path / "sorted.json").read_text(encoding="utf-8").splitlines()[::-1]
@@ -151,8 +162,9 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
     folder = LogFolder.open(tmp_path / "run" / "logs")
     ours = Recommender(release, np.random.default_rng(0))
     for name in arms:
-        behaviour = folder.behaviour(text(name), release.version)
+        behaviour, *others = [folder.behaviour(text(name), version) for version in lines_of]
         assert behaviour is not None
+        assert None not in others
         for user, row in ((5, 0), (8, 3), (7, 2)):
             id_of = catalog.track_ids.item(row)
             [place], key = folder.catalog.rows_of([id_of]), key_of(id_of)
@@ -161,11 +173,12 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
                 answer = ours.follow(name, user, release.row_of(key), Played([key], []))
                 picked = folder.catalog.rows_of([release.id_of(answer.row)])
                 assert choices.of(picked[None])[0, 0] == pytest.approx(answer.propensity)
+            assert choices.of(np.arange(len(catalog))[None]).sum() == pytest.approx(1)
     assert folder.behaviour(text("T4"), release.version) is None, "it answers from the session"
     assert folder.behaviour(text("T9"), release.version) is None
     assert folder.popular.tolist() == folder.catalog.rows_of(catalog.track_ids[[2, 4]]).tolist()
     of_tracks_file = tmp_path / "recommendations.jsonl"
-    rows = np.full((6, 3), -1, np.int64)
+    rows = np.full((len(catalog), 3), -1, np.int64)
     rows[0] = 1, 2, -1
     Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
         of_tracks_file, folder.catalog, format="botify"
