@@ -27,7 +27,9 @@ def main(num_tracks: int) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     app = web.Application()
-    app.add_routes([web.post("/next/{user}", follow), web.post("/last/{user}", last), web.get("/track/{track}", record)])
+    app.add_routes(
+        [web.post("/next/{user}", follow), web.post("/last/{user}", last), web.get("/track/{track}", record)]
+    )
     app.on_startup.append(announce)
     web.run_app(app, sock=listener, print=None, access_log=None)
 
