@@ -90,13 +90,18 @@ def world_words(seed: int) -> tuple[str, ...]:
     return *sized(("world=published",), SMALL_WORLD), f"world.seed={seed}"
 
 
+def world_of(*words: str) -> World:
+    """The world of some words of the command line."""
+    know_defaults()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        world: World = instantiate(compose("simulate", list(words)).world, _convert_="all")
+    return world
+
+
 @cache
 def the_world(seed: int) -> World:
     """A world of published size."""
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        world: World = instantiate(compose("simulate", list(world_words(seed))).world, _convert_="all")
-    return world
+    return world_of(*world_words(seed))
 
 
 @cache

@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.e2e.forks import fork_command
 from tests.e2e.running import PATIENCE_S, run_verb, started, wait_until
 from tests.e2e.test_train import BARE, command, train
+from tests.simulation.test_catalogue_world import catalog_of, write_run
 
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
 PATIENT = f"arm.service.timeout_s={PATIENCE_S}"
@@ -72,6 +73,20 @@ def test_a_model_trained_on_simulated_logs_can_be_simulated_on_the_next_day(tmp_
 def test_a_world_can_be_read_from_files(world: World, tmp_path: Path) -> None:
     write_world(world, tmp_path / "mine")
     simulate(tmp_path, "world=files", f"world.path={tmp_path}/mine", "sessions=50", "workers=2")
+
+
+def test_listeners_of_the_tracks_of_a_run_have_the_ids_of_the_app(tmp_path: Path) -> None:
+    catalog = catalog_of(120)
+    model, other = (write_run(tmp_path / name, catalog, gap=gap) for name, gap in (("A", 1), ("B", 2)))
+    words = ("world=catalogue", f"world.tracks={model}", "world.num_listeners=60", "sessions=100")
+    done = simulate(tmp_path, *words, f"arms={{C: popular, T1: {other}}}", "hydra.run.dir=run")
+    assert f"warning: listeners of this world have the tastes of {model}: it shows whether ids" in done.stderr
+    events = [json.loads(line) for line in (tmp_path / "run" / "logs" / "day-1" / "data.json").read_text().splitlines()]
+    assert {event["track"] for event in events} < set(catalog.track_ids)
+    assert {event["recommendation"] for event in events} < {None, *catalog.track_ids}
+    refused = simulate(tmp_path, *words, f"arms={{C: popular, T1: {model}}}", code=2)
+    assert refused.stderr.count("\n") == 1
+    assert f"arms.T1: {model} is the run whose vectors are the tastes of the listeners of this world" in refused.stderr
 
 
 class Botify(BaseHTTPRequestHandler):
