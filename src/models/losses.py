@@ -281,7 +281,7 @@ class _WeightedSoftmax(torch.autograd.Function):
         in_all, once = share[own], 1 / num_copies
         total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
         if any(ctx.needs_input_grad[:4]):
-            weight_of_share = torch.where(weight > 0, weight / total, 0.0)
+            weight_of_share = weight / total
             gradient = share.mul_(torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)[:, None])
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)

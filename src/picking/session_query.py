@@ -65,7 +65,7 @@ class SessionQuery:
         self._part_of, self._starts, self._width = part_of, np.append(0, ends[:-1]), len(part_of)
         self._weights = vectors.age_weights[part_of].T.copy()
         is_divided = (powers > 0) & (lengths > 0)  # not where the length is NaN
-        self._by_square = np.where(is_divided, 1 / np.where(is_divided, lengths, 1) ** 2, 0).astype(np.float32)
+        self._by_square = (1 / np.where(is_divided, lengths, 1) ** 2).astype(np.float32)
         self._powers = np.where(is_divided, powers, 0).astype(np.float32) if is_divided.any() else None
         self._skipped = np.float32(vectors.skipped)
 
@@ -126,5 +126,5 @@ class SessionQuery:
         if (factors := self._sums(rows[None], shares[None])[1]) is not None:
             weights = weights * factors.T
         both, starts = given.queries.take(rows, axis=0, mode="clip") * given.items[item], [0, *given.ends.tolist()]
-        products = np.stack([both[:, first:end].sum(1) for first, end in pairwise(starts)])
+        products = [both[:, first:end].sum(1) for first, end in pairwise(starts)]
         return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())

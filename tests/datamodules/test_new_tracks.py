@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.pairs_in_splits import hidden_tracks
+from segue.datamodules.pairs.pairs_in_splits import hidden_tracks, track_facts
 from segue.errors import InputError
 from tests.conftest import NUM_RING_TRACKS, event, make_catalog, write_lines, write_tracks
+from tests.datamodules.reading import rules_of
 
 Make = Callable[..., PairDataModule]
 
@@ -19,6 +20,11 @@ def built(make: Make, path: Path, **changes: object) -> PairDataModule:
     datamodule = make(path, **changes)
     datamodule.setup()
     return datamodule
+
+
+def test_plays_are_counted_only_if_a_rule_needs_them() -> None:
+    facts = track_facts(lambda: pytest.fail("counted"), make_catalog([0, 1]), rules_of(), is_longest=False)
+    assert not (facts.rare | facts.hidden).any()
 
 
 @pytest.mark.parametrize("split", ["time", "session"])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
@@ -43,6 +44,39 @@ def test_sessions_come_in_the_order_of_their_start_with_their_listener(tmp_path:
     assert sessions.listens.played_ratio.tolist() == [1.0, 1.0, 0.5, 1.0, 1.0]
     assert sessions.place.tolist() == [0, 1, 0, 1, 0]
     assert sessions.has_clock
+
+
+def sessions_of_table(folder: Path, text: str, **changes: Any) -> Sessions:
+    """Of a table whose times are in seconds."""
+    (folder / "plays.csv").write_text(text)
+    units = {"timestamp": "s", "duration": "s"}
+    with opened("table", folder / "plays.csv", changes={"units": units, **changes}) as source:
+        return cut_sessions(source, rules_of())
+
+
+def test_a_share_is_the_part_of_a_track_that_fits_before_the_next_one_starts(tmp_path: Path) -> None:
+    """It is unknown for the last track of a session."""
+    text = "user,timestamp,track,duration\n1,1000,a,100\n1,1025,b,100\n1,1225,a,100\n1,9000,b,100\n2,1000,a,100\n"
+    sessions = sessions_of_table(tmp_path, text, share="gap")
+    shares = dict(zip(sessions.key.tolist(), np.split(sessions.listens.played_ratio, [3, 4]), strict=True))
+    assert sessions.key.tolist() == ["1/1", "2/1", "1/2"]
+    np.testing.assert_array_equal(shares["1/1"], np.array([0.25, 1.0, np.nan], np.float32))
+    assert np.isnan([*shares["2/1"], *shares["1/2"]]).all()
+
+
+def test_sessions_of_a_source_stay_together_although_their_events_alternate(tmp_path: Path) -> None:
+    text = "user,timestamp,track,session\n1,1000,a,x\n1,1001,b,y\n1,1002,c,x\n1,1003,d,y\n1,1004,e,x\n"
+    sessions = sessions_of_table(tmp_path, text)
+    assert sessions.listens.session.tolist() == [0, 0, 0, 1, 1]
+    assert sessions.timestamp.tolist() == [1_000_000, 1_002_000, 1_004_000, 1_001_000, 1_003_000]
+
+
+def test_events_of_a_user_at_one_time_are_counted_and_without_recommendations_no_session_is_interleaved(
+    tmp_path: Path,
+) -> None:
+    text = "user,timestamp,track\n1,1000,a\n1,1000,b\n1,1000,c\n1,1001,d\n2,1001,a\n"
+    sessions = sessions_of_table(tmp_path, text)
+    assert (sessions.num_tied, sessions.num_interleaved) == (2, 0)
 
 
 def test_a_gap_out_of_range_is_refused(tmp_path: Path) -> None:

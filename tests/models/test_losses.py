@@ -65,13 +65,14 @@ def test_a_score_of_nothing_predicts_the_mean_share() -> None:
 
 
 def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> None:
-    loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=2.0)
+    loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=1.5)
     assert loss.listener_bias is not None
     with torch.no_grad():
         loss.listener_bias.weight.copy_(torch.tensor([[0.5], [-2.0], [7.0]]))
     previous, following, share, listener, *_ = BATCH
     expected = prior = predicted = 0.0
-    start, spread = math.log(0.4 / 0.6) * math.sqrt(1 + math.pi / 8 * 4), 2.0
+    spread = 1.5
+    start = math.log(0.4 / 0.6) * math.sqrt(1 + math.pi / 8 * spread**2)
     rows = zip(scorer(previous, following).tolist(), share.tolist(), listener.tolist(), strict=True)
     for score, y, who in rows:
         logit = 3 * score + start + (0.5, -2.0, 7.0)[who]
@@ -83,6 +84,12 @@ def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> No
         prior += (0.5, -2.0, 7.0)[who] ** 2 / 2 / spread**2 / (8, 1, 1)[who] / 4
     assert loss(scorer, BATCH, LAST).item() == pytest.approx(expected + prior, rel=1e-5)
     assert loss.eval()(scorer, BATCH, LAST).item() == pytest.approx(predicted, rel=1e-5)
+
+
+def test_biases_of_listeners_have_a_spread_of_2_logits_unless_another_is_given() -> None:
+    scores, listener = torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([0, 1, 2])
+    usual, same = BCELoss(VOCABULARY), BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
+    assert torch.equal(usual.predict(scores, listener), same.predict(scores, listener))
 
 
 @pytest.mark.parametrize(("mean", "predicted"), [(0.0, 1e-3), (1.0, 1 - 1e-3)])
@@ -350,12 +357,9 @@ def test_without_shares_softmax_predicts_none() -> None:
 
 @pytest.mark.parametrize("loss", [MSELoss(VOCABULARY), BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)])
 def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | BCELoss) -> None:
-    some = torch.tensor([1.0, torch.nan, 0.5, torch.nan])
-    known = torch.tensor([0, 2])
-    torch.testing.assert_close(
-        loss(scorer, BATCH._replace(played_ratio=some), LAST),
-        loss(scorer, PairBatch(*(column[known] for column in BATCH._replace(played_ratio=some))), LAST),
-    )
+    batch = BATCH._replace(played_ratio=torch.tensor([1.0, torch.nan, 0.5, torch.nan]))
+    first, third = (loss(scorer, PairBatch(*(column[[row]] for column in batch)), LAST) for row in (0, 2))
+    torch.testing.assert_close(loss(scorer, batch, LAST), (first + third) / 2)
     none = loss(scorer, BATCH._replace(played_ratio=UNKNOWN), LAST)
     none.backward()
     assert none.item() == 0

@@ -279,11 +279,11 @@ def report(mutants: Sequence[Mutant], results: dict[str, dict[str, Any]]) -> int
             equal += reason is not None
             print(f"\n{mutant.file}\n- {before}\n+ {after}\n{reason or 'SURVIVED: write a test that fails'}")
     caught = outcomes["caught"] + outcomes["timeout"]
-    percent = 100 * caught / max(1, len(mutants))
+    percent = 100 * caught / max(1, len(mutants) - equal)
     print(
         f"\n{len(mutants)} mutants: {outcomes['caught']} caught, {outcomes['timeout']} ended by a time limit, "
         f"{outcomes['survived']} survived, of which {equal} change nothing (mutants.toml). "
-        f"Caught: {percent:.1f} %, of those that change something {100 * caught / max(1, len(mutants) - equal):.1f} %"
+        f"Caught: {100 * caught / max(1, len(mutants)):.1f} %, of those that change something {percent:.1f} %"
     )
     return int(percent < GOAL_PERCENT)
 

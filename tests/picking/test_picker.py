@@ -242,6 +242,16 @@ def test_exploration_gives_new_tracks_its_share_of_the_picks() -> None:
     assert found.tolist() == pytest.approx([0, 0.16, 0.16, 0.16, 0.16, 0.36, 0, 0])
 
 
+def test_exploration_picks_any_new_track_where_the_list_has_none() -> None:
+    situation = SESSION._replace(pick="ranked")
+    picker = situation.picker(exploration=0.4, new=np.array([6, 7]))
+    chances = all_chances(picker, *situation.arrays())[0]
+    assert chances.tolist() == pytest.approx([0, 0, 0, 0.6, 0, 0, 0.2, 0.2])
+    picked = picker.pick_next(*situation.arrays(100), np.random.default_rng(0))
+    assert set(picked.rows.tolist()) == {3, 6, 7}
+    assert picked.propensities.tolist() == pytest.approx(chances[picked.rows].tolist())
+
+
 def test_exploration_without_new_tracks_takes_nothing_from_the_lists() -> None:
     situation = SESSION._replace(pick="weighted")
     usual, explores = (situation.picker(exploration=share) for share in (0.0, 0.4))
@@ -280,6 +290,7 @@ def test_the_tracks_after_a_track_are_the_others_of_its_artist_in_turn(
     place = own.index(row) if row in own else -1
     expected = own[place + 1 :] + own[: max(place, 0)]
     artists = ArtistTracks.of(np.array(artist_of), kept=np.array(sorted(kept), np.int64))
+    assert artists.by(artist_of[row]).tolist() == own
     assert artists.num_others(np.array([row])).tolist() == [len(expected)]
     found = artists.after(np.array([row]), np.arange(1, 12)[None])[0].tolist()
     assert found == expected + [-1] * (11 - len(expected))

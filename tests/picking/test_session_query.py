@@ -15,7 +15,7 @@ from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.models.export import session_vectors
 from segue.models.retrieval.ranks import demote
-from segue.picking.session_query import SessionQuery
+from segue.picking.session_query import SessionQuery, age_weight, share_weight
 from segue.picking.session_search import best, inner_products
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
@@ -72,6 +72,28 @@ def test_a_query_is_that_of_slow_loops(sessions: list[list[tuple[int, float]]], 
     np.testing.assert_allclose(queries, expected, atol=2e-5, rtol=1e-4)
 
 
+def test_a_part_without_a_length_is_not_divided() -> None:
+    rows, shares = np.array([[3, 5, 1]]), np.array([[0.2, np.nan, 1.0]], np.float32)
+    queries, undivided = (
+        SessionQuery(made(**changes)).of(rows, shares)
+        for changes in ({"lengths": np.array([0, np.nan], np.float32)}, {"powers": np.zeros(2, np.float32)})
+    )
+    assert (queries == undivided).all()
+
+
+@pytest.mark.parametrize("library", [np, torch])
+def test_the_newest_track_weighs_1_and_earlier_ones_less_with_their_age(library: Any) -> None:
+    age = library.arange(4)
+    assert age_weight(age, 0.5, 0.8, library).tolist() == pytest.approx([1, 0.4, 0.2, 0.1])
+    assert age_weight(age, 0.0, 0.8, library).tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("library", [np, torch])
+def test_a_track_weighs_more_the_more_of_it_was_played_and_1_where_that_is_unknown(library: Any) -> None:
+    share = library.asarray([0.0, 0.5, 1.0, math.nan])
+    assert share_weight(share, -0.2, library).tolist() == pytest.approx([-0.2, 0.4, 1, 1])
+
+
 def scorers() -> dict[str, Callable[[], Scorer]]:
     return {
         "convex": lambda: COSINES(VOCABULARY, alpha="learned", dim=5, item_bias=True),
@@ -114,7 +136,7 @@ def test_tracks_that_are_missing_at_the_end_do_not_change_a_query() -> None:
     assert (SessionQuery(vectors).of(rows, shares) == SessionQuery(vectors).of(rows[:, :2], shares[:, :2])).all()
 
 
-def test_the_products_add_up_to_the_score() -> None:
+def test_the_products_of_each_track_and_part_add_up_to_the_score() -> None:
     vectors = made()
     rows, shares = np.array([3, -1, 5, 6]), np.array([0.2, np.nan, 0.7, 1.0], np.float32)
     score = inner_products(
@@ -123,6 +145,13 @@ def test_the_products_add_up_to_the_score() -> None:
     weights, products, rest = SessionQuery(vectors).products(rows, shares, 4)
     assert float((weights * products).sum()) + rest == pytest.approx(float(score), abs=1e-5)
     assert weights.shape == products.shape == (2, 3), "the oldest track does not count"
+    for part, (first, end) in enumerate([(0, 3), (3, 5)]):
+        expected = [
+            vectors.queries[row, first:end] @ vectors.items[4, first:end] if row >= 0 else 0 for row in rows[:3]
+        ]
+        assert products[part].tolist() == pytest.approx(expected)
+    assert weights[1].tolist() == pytest.approx([-0.3 + 1.3 * 0.2, 0, 0.8 * (-0.3 + 1.3 * 0.7)])
+    assert rest == pytest.approx(vectors.queries[3, 5] * vectors.items[4, 5])
 
 
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The best tracks for a session, against slow loops."""
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.picking.session_search import best, inner_products, union
+from segue.picking.session_query import SessionQuery
+from segue.picking.session_search import SessionSearch, best, gap_hint, import_faiss, inner_products, union
 from segue.runs.session_vectors import SessionVectors
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 
@@ -48,7 +50,7 @@ def slow_best(
     candidates=st.lists(st.integers(-1, NUM - 1), min_size=1, max_size=14),
     heard=st.lists(st.integers(0, NUM - 1), min_size=1, max_size=4),
     penalty=st.sampled_from([0.0, 0.5, math.inf]),
-    within=st.integers(1, 4),
+    within=st.integers(0, 4),
     may_repeat=st.booleans(),
     k=st.integers(1, 16),
     same=st.booleans(),
@@ -59,13 +61,13 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
     vectors = made(penalty=penalty, heard_within=within)
     if same:  # tracks of which nothing is known have the same vector
         vectors.items[:] = vectors.items[np.arange(NUM) // 4]
-    queries = vectors.queries[[5, 2]]
-    lines = np.array([candidates, candidates[::-1]], np.int32)
-    newest_first = np.array([heard[::-1], heard[::-1]], np.int32)
+    queries = vectors.queries[[5, 2, 7]]
+    lines = np.array([candidates, candidates[::-1], np.roll(candidates, 1)], np.int32)
+    newest_first = np.tile(np.array(heard[::-1], np.int32), (3, 1))
     found = best(vectors, queries, lines, newest_first, may_repeat=may_repeat, k=k)
     assert found.shape[1] == min(k, len(candidates))
-    recent = set(heard[-within:] if may_repeat else heard)
-    for line in (0, 1):
+    recent = set(heard[::-1][:within] if may_repeat else heard)
+    for line in (0, 1, 2):
         expected = slow_best(vectors, queries[line], lines[line].tolist(), recent, heard[-1], may_repeat)
         rows = found[line].tolist()
         assert [row for row in rows if row >= 0] == expected[:k]
@@ -95,6 +97,17 @@ def test_a_score_is_an_inner_product_whatever_is_scored_beside_it(
     assert (inner_products(stored.items, queries, candidates)[is_row] == found[is_row]).all()
 
 
+def test_nothing_is_read_after_the_vector_of_the_last_track() -> None:
+    beyond = np.vstack([made().items, np.full((1, 6), np.nan, np.float32)])
+    assert np.isfinite(inner_products(beyond[:NUM], made().queries[:1], np.array([[NUM, NUM + 7]], np.int32))).all()
+
+
+@pytest.mark.parametrize("platform", [sys.platform, "darwin"])
+def test_faiss_is_used_on_linux_alone(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert (import_faiss.__wrapped__() is not None) == (platform == "linux")
+
+
 def test_scores_leave_the_number_of_threads_of_torch_alone() -> None:
     vectors, before = made(), torch.get_num_threads()
     torch.set_num_threads(2)
@@ -108,3 +121,54 @@ def test_scores_leave_the_number_of_threads_of_torch_alone() -> None:
 def test_lists_of_the_last_tracks_follow_one_another() -> None:
     lists = np.array([[1, 2], [2, -1], [0, 1]], np.int32)
     assert union(lists, np.array([[1, 0], [2, -1]])).tolist() == [[2, -1, 1, 2], [0, 1, -1, -1]]
+
+
+LISTS = np.array([[(row + step) % NUM for step in (1, 4, 2)] for row in range(NUM)], np.int32)
+
+
+@pytest.mark.parametrize("may_repeat", [True, False])
+def test_a_search_ranks_the_lists_of_the_last_tracks_by_the_query_of_the_session(may_repeat: bool) -> None:
+    """The query looks at three tracks and their shares, the lists are those of two, and all five count as heard."""
+    vectors = made(penalty=0.0)
+    rows = np.array([[4, 1, 7, 5, 2], [2, -1, 5, 8, 3]])
+    shares = np.array([[0.1, 1.0, np.nan], [1.0, np.nan, 0.0]], np.float32)
+    search = SessionSearch(vectors, LISTS, num_lists=2, may_repeat=may_repeat)
+    found, queries = search.best(rows, shares, 4).tolist(), SessionQuery(vectors).of(rows[:, :3], shares)
+    for line, heard in enumerate(rows.tolist()):
+        candidates = [row for last in heard[:2] if last >= 0 for row in LISTS[last].tolist()]
+        expected = slow_best(vectors, queries[line], candidates, set(heard), heard[0], may_repeat)
+        assert [row for row in found[line] if row >= 0] == expected[:4]
+
+
+@pytest.mark.parametrize(("num_lists", "length"), [(2, 3), (5, 5)])
+def test_a_search_needs_the_tracks_of_its_query_and_of_its_lists(num_lists: int, length: int) -> None:
+    assert SessionSearch(made(), LISTS, num_lists=num_lists, may_repeat=True).length == length
+
+
+@pytest.mark.parametrize(
+    ("pick", "artist_gap", "exploration", "num_kept"),
+    [
+        ("ranked", 0, 0.0, 1),
+        ("ranked", 1, 0.0, 6),
+        ("ranked", 1, 0.1, 3),
+        ("weighted", 0, 0.0, 3),
+        ("uniform", 1, 0.0, 3),
+    ],
+)
+def test_the_best_alone_is_kept_where_it_is_always_picked_and_all_where_an_artist_may_be_skipped(
+    pick: str, artist_gap: int, exploration: float, num_kept: int
+) -> None:
+    """Otherwise as many as a list has."""
+    search = SessionSearch(made(), LISTS, num_lists=2, may_repeat=False)
+    assert search.num_kept(pick=pick, artist_gap=artist_gap, exploration=exploration) == num_kept
+
+
+@pytest.mark.parametrize(
+    ("pick", "artist_gap", "skipped", "is_warned"),
+    [("ranked", 0, -0.3, True), ("ranked", 1, -0.3, False), ("ranked", 0, 1.0, False), ("uniform", 0, -0.3, False)],
+)
+def test_a_picking_that_repeats_the_artists_of_the_session_is_warned_of(
+    pick: str, artist_gap: int, skipped: float, is_warned: bool
+) -> None:
+    hint = gap_hint(made(skipped=skipped), pick=pick, artist_gap=artist_gap)
+    assert ("artist_gap=100 skips them" in (hint or "")) == is_warned

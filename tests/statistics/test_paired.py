@@ -67,16 +67,16 @@ def test_one_session_has_a_difference_without_an_interval_although_its_runs_vary
     assert result == PairedDifference(difference=result.difference)
 
 
-def test_the_variances_of_sessions_and_seeds_add_up() -> None:
-    """The formula in a slow loop."""
-    rng = np.random.default_rng(3)
-    session = np.array([0, 0, 1, 2, 2, 2, 3])
+@pytest.mark.parametrize("session", [[0, 0, 1, 2, 2, 2, 3], [0, 0, 0, 1, 1, 1, 1]])
+def test_the_variances_of_sessions_and_seeds_add_up(session: list[int]) -> None:
+    """The formula in a slow loop; two sessions suffice."""
+    rng, num = np.random.default_rng(3), len(set(session))
     ours, theirs = rng.random((3, 7)), rng.random((2, 7))
     gap = [sum(ours[:, q]) / 3 - sum(theirs[:, q]) / 2 for q in range(7)]
     mean = sum(gap) / 7
-    clusters = [sum(gap[q] - mean for q in range(7) if session[q] == s) for s in range(4)]
+    clusters = [sum(gap[q] - mean for q in range(7) if session[q] == s) for s in range(num)]
     parts = [
-        (4 / 3 * sum(c**2 for c in clusters) / 49, 3),
+        (num / (num - 1) * sum(c**2 for c in clusters) / 49, num - 1),
         (np.var(ours.mean(1), ddof=1) / 3, 2),
         (np.var(theirs.mean(1), ddof=1) / 2, 1),
     ]

@@ -1,8 +1,11 @@
 import doctest
 
 import numpy as np
+import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from segue.statistics import ranking
 
@@ -86,8 +89,8 @@ def test_coverage_counts_each_track_once() -> None:
 
 
 def test_same_artist_is_a_share_of_each_list() -> None:
-    shares = ranking.same_artist(np.array([0, 2]), np.array([[1, 2], [3, 0]]), np.array([7, 7, 8, 8]))
-    assert shares.tolist() == [1 / 2, 1 / 2]
+    shares = ranking.same_artist(np.array([0, 2]), np.array([[1, 2, 3], [3, 0, 2]]), np.array([7, 7, 8, 8]))
+    assert shares.tolist() == [1 / 3, 2 / 3]
 
 
 def test_popularity_rank_is_the_mean_rank_with_ties_shared() -> None:
@@ -110,6 +113,22 @@ def test_means_by_position_are_those_of_their_queries() -> None:
         "recall_at_10_position_2_to_4",
         "ndcg_at_10_position_2_to_4",
     }
+
+
+def test_a_half_width_is_that_of_students_interval_over_the_sessions_that_have_the_metric() -> None:
+    """A metric that only one session has is left out."""
+    of_all = pd.DataFrame({"mrr": [1.0, 0.5, 0.25, 0.5, 0.2], "alone": [np.nan, np.nan, 1.0, 0.0, np.nan]})
+    of_all["one_each"] = [np.nan, 1.0, np.nan, 0.0, 0.5]
+    found = ranking.half_widths(of_all, np.array([4, 4, 7, 7, 9]))
+    mean = 2.45 / 5
+    sums = [1.5 - 2 * mean, 0.75 - 2 * mean, 0.2 - mean]
+    error = (3 / 2 * sum(one**2 for one in sums)) ** 0.5 / 5
+    assert found == pytest.approx(
+        {
+            "mrr_half_width": stats.t.ppf(0.975, 2) * error,
+            "one_each_half_width": stats.t.ppf(0.975, 2) * stats.sem([1.0, 0.0, 0.5]),
+        }
+    )
 
 
 def test_metrics_by_newness_are_those_of_their_queries() -> None:
