@@ -10,7 +10,7 @@ import tempfile
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,14 @@ def report(runs: list[dict[str, Any]]) -> list[str]:
     for pick in PICKS:
         own = {kind: [run for run in runs if run["pick"] == pick and run["ids"] == kind] for kind in KINDS}
         for kind in KINDS:
-            ratios = [one[RATE] / other[RATE] for one, other in zip(own[kind], own[KINDS[0]], strict=True)]
-            shown = [f"{median(ratios):.2f}", f"{min(ratios):.2f}", f"{max(ratios):.2f}", "0.90"]
             rate, cpu = (median(run[name] for run in own[kind]) for name in (RATE, CPU))
-            rows.append([pick, kind, f"{rate:,.0f}", f"{cpu:.0f}", *(shown if kind == "texts" else [""] * 4)])
-    return table(["pick", "ids", RATE, CPU, "of whole numbers", "least", "most", "target"], rows, "llrrrrrr")
+            quartiles = [""] * 3
+            if kind == "texts" and len(own[kind]) > 1:
+                pairs = list(zip(own[kind], own[KINDS[0]], strict=True))
+                quartiles = [f"{one:.2f}" for one in quantiles([a[RATE] / b[RATE] for a, b in pairs], n=4)]
+            rows.append([pick, kind, f"{rate:,.0f}", f"{cpu:.0f}", *quartiles, "0.90" * (kind == "texts")])
+    head = ["pick", "ids", RATE, CPU, "lower quartile", "of whole numbers", "upper quartile", "target"]
+    return table(head, rows, "llrrrrrr")
 
 
 def main() -> None:

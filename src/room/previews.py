@@ -61,7 +61,7 @@ class Previews:
         """Address of the preview of a track, or `LOCAL`; None where it has none.
 
         Args:
-            key: number that stands for the id of the track (`catalog.key_of`).
+            key: key of the track (`catalog.key_of`).
         """
         found = self._of.get(key)
         return LOCAL if isinstance(found, Path) else found
@@ -70,7 +70,7 @@ class Previews:
         """Media type and content of a local preview; None where there is none, or where it is too large.
 
         Args:
-            key: number that stands for the id of the track (`catalog.key_of`).
+            key: key of the track (`catalog.key_of`).
         """
         found = self._of.get(key)
         if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > _MAX_BYTES:

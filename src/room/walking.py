@@ -84,7 +84,7 @@ def why(
         recommender: answers from the release.
         arm: name of the arm.
         played: the session before the track.
-        track: number that stands for the id of the track.
+        track: key of the track (`catalog.key_of`).
         propensity: probability with which it was picked; None where it is not known.
         fallback: the source of a fallback, if it was one and that is known.
     """

@@ -26,7 +26,7 @@ def id_of_json(value: object) -> Id:
 
 
 def id_in_path(part: str) -> tuple[Id, int]:
-    """The id that the last part of a path is, and the number that stands for it (`catalog.key_of`).
+    """The id that the last part of a path is, and its key (`catalog.key_of`).
 
     Args:
         part: percent-encoded, as it was sent, with a letter for each byte.

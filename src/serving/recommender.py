@@ -85,7 +85,7 @@ class Recommender:
 
         Args:
             arm: name of the arm.
-            user: number that stands for the user (`catalog.key_of`).
+            user: key of the user (`catalog.key_of`).
             row: row of the track.
             played: what the session has played, this track last; only if the arm remembers sessions.
         """
@@ -100,7 +100,7 @@ class Recommender:
 
         Args:
             arm: name of an arm that remembers sessions.
-            user: number that stands for the user (`catalog.key_of`).
+            user: key of the user (`catalog.key_of`).
             row: row of the track.
             played: what the session has played, this track last.
         """

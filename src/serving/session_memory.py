@@ -33,7 +33,7 @@ class Played(NamedTuple):
     """What a session has played, in order.
 
     Attributes:
-        tracks: number that stands for each.
+        tracks: key of each.
         shares: share of each that was played; NaN where unknown.
     """
 
@@ -45,7 +45,7 @@ class Noted(NamedTuple):
     """The last answer to a user whose session is the query.
 
     Attributes:
-        track: number that stands for the track that was recommended.
+        track: key of the track that was recommended.
         propensity: the probability with which it was picked.
         is_fallback: whether no list had a track left.
         release: version of the release that answered.
