@@ -218,7 +218,7 @@ class ArtistTracks:
         """Place of each track in `by_artist`; of a kept one that before the first one of its artist."""
         if self.is_kept is None:
             return np.argsort(self.by_artist)
-        place: Int64[np.ndarray, "N"] = np.append(0, self.ends)[self.artist_of] - 1
+        place: Int64[np.ndarray, N] = np.append(0, self.ends)[self.artist_of] - 1
         place[self.by_artist] = np.arange(self.num_open)
         return place
 
