@@ -47,7 +47,8 @@ def measure(folder: Path) -> None:
     num = TRACKS + TRACKS // 100
     digits = np.random.default_rng(7).integers(0, 2**63, (num, 2)).tolist()
     texts = [str(UUID(int=(high << 64) + low)) for high, low in digits]
-    for kind, ids in zip(IDS, (list(range(num)), texts), strict=True):
+    of_kind: dict[str, list[int] | list[str]] = dict(zip(IDS, (list(range(num)), texts), strict=True))
+    for kind, ids in of_kind.items():
         for night, first in zip(NIGHTS, (0, TRACKS // 100), strict=True):
             if not (path := folder / f"{kind} {night}.jsonl").exists():
                 write(path, ids, first)

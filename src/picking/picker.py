@@ -227,7 +227,7 @@ class ArtistTracks:
         """Place of each track in `by_artist`; of a kept one that before the first one of its artist."""
         if self.is_kept is None:
             return np.argsort(self.by_artist)
-        place = np.append(0, self.ends)[self.artist_of] - 1
+        place: Int64[np.ndarray, N] = np.append(0, self.ends)[self.artist_of] - 1
         place[self.by_artist] = np.arange(self.num_open)
         return place
 
@@ -356,8 +356,8 @@ class Picker:
                     return int(self.artists.after(rows, np.array([[1 + int(draw * num)]]))[0, 0]), 1 / num, number
             elif source == "popular" and (num := len(self.popular)):
                 return int(self.popular[rng.integers(num)]), 1 / num, number
-        draw = rng.integers(num := self.artists.num_open)
-        return int(draw if self.artists.is_kept is None else self.artists.by_artist[draw]), 1 / num, number
+        row = rng.integers(num := self.artists.num_open)
+        return int(row if self.artists.is_kept is None else self.artists.by_artist[row]), 1 / num, number
 
     def pick_from_lists(
         self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], draws: Float64[np.ndarray, "S"]

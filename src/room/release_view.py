@@ -185,7 +185,7 @@ class ReleaseView:
         query = vectors.queries[row] * factors
         rough = vectors.items @ query.astype(np.float32)
         rough[row] = rough[self.release.kept] = -np.inf
-        kept = min(num + _SPARE, np.count_nonzero(rough > -np.inf))
+        kept = min(num + _SPARE, int(np.count_nonzero(rough > -np.inf)))
         best = np.argpartition(-rough, kept)[:kept]
         scores = (vectors.items[best].astype(np.float64) @ query).round(SCORE_DECIMALS)
         plays = np.zeros(len(best)) if self.plays is None else self.plays[best]

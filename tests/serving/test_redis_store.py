@@ -10,7 +10,7 @@ import psutil
 import pytest
 import uvloop
 
-from segue.catalog import Catalog, key_of
+from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
 from segue.serving import redis_store
 from segue.serving.redis_store import RedisSessions, RedisStore
@@ -240,7 +240,7 @@ def write(*songs: str) -> Callable[[Path], object]:
     return write_into
 
 
-def known_to(store: RedisStore) -> tuple[set[object], set[object]]:
+def known_to(store: RedisStore) -> tuple[set[Id], set[Id]]:
     """The ids that a replica recommends, and those that it keeps."""
     store.fetch()
     release = store.local.open()
