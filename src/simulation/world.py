@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, Shaped
 
 from segue.catalog import Catalog
 from segue.errors import InputError
@@ -35,7 +35,7 @@ class Listeners:
     """The listeners of a world.
 
     Args:
-        user_ids: raw id of each listener.
+        user_ids: id of each listener; worlds that are generated or read have whole numbers.
         interests: rows of the tracks that each listener loves; -1 fills the rest of a row.
         bias: affinity at which the share played is 0.5.
         sharpness: slope of the share around the bias, at least 0.
@@ -44,7 +44,7 @@ class Listeners:
         num_neighbours: number of tracks nearest to an interest from which the first track of a session is drawn.
     """
 
-    user_ids: Int64[np.ndarray, "U"]
+    user_ids: Shaped[np.ndarray, "U"]
     interests: Int64[np.ndarray, "U I"]
     bias: Float64[np.ndarray, "U"]
     sharpness: Float64[np.ndarray, "U"]

@@ -24,9 +24,7 @@ def odd_world(world: World) -> World:
     """A world whose tracks and listeners have texts as ids."""
     users = np.array([f"listener {number}" for number in range(len(world.listeners))], object)
     users[: len(ODD_IDS)] = ODD_IDS
-    return replace(
-        world, catalog=with_texts(world.catalog), listeners=replace(world.listeners, user_ids=users)
-    )
+    return replace(world, catalog=with_texts(world.catalog), listeners=replace(world.listeners, user_ids=users))
 
 
 @dataclass
