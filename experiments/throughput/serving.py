@@ -5,8 +5,10 @@ and 64 connections. Every answer must be in the event log. Writes serving.json a
 file.
 """
 
+import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, sized
 from experiments.throughput.sessions import check_wrk, drive, service
-from segue.catalog import Catalog
+from segue.catalog import Catalog, Id
 from segue.reports.markdown import table
 from segue.runs.recommendations import Recommendations
 
@@ -26,10 +28,10 @@ K = sized(50, 10)
 CONNECTIONS = (8, 64)
 
 
-def write_lists(folder: Path, rng: np.random.Generator) -> None:
+def write_lists(folder: Path, rng: np.random.Generator, tracks: Sequence[Id] = range(NUM_TRACKS)) -> None:
     """Lists of distinct candidates from the whole catalogue, in no order."""
-    tracks = range(NUM_TRACKS)
-    titles, artists = [f"Title {track}" for track in tracks], [f"Artist {track // 4}" for track in tracks]
+    numbers = range(NUM_TRACKS)
+    titles, artists = [f"Title {number}" for number in numbers], [f"Artist {number // 4}" for number in numbers]
     catalog = Catalog.from_columns(tracks, titles, artists, source="the study")
     steps = rng.integers(1, NUM_TRACKS // K, (NUM_TRACKS, K)).cumsum(1)
     rows = (np.arange(NUM_TRACKS)[:, None] + steps) % NUM_TRACKS
@@ -37,13 +39,21 @@ def write_lists(folder: Path, rng: np.random.Generator) -> None:
     lists.write(folder / "recommendations.jsonl", catalog, format="botify")
 
 
-def write_requests(folder: Path, rng: np.random.Generator) -> Path:
+def write_requests(
+    folder: Path,
+    rng: np.random.Generator,
+    users: Sequence[Id] = range(NUM_USERS),
+    tracks: Sequence[Id] = range(NUM_TRACKS),
+) -> Path:
     """Requests of any user after any track, in the form of sessions.lua."""
     columns = rng.integers(NUM_USERS, size=NUM_REQUESTS), rng.integers(NUM_TRACKS, size=NUM_REQUESTS)
     shares = rng.random(NUM_REQUESTS)
     file = folder / "requests.txt"
     file.write_text(
-        "".join(f"{user} {track} {share:.2f}\n" for user, track, share in zip(*columns, shares, strict=True))
+        "".join(
+            f"{users[user]} {json.dumps(tracks[track])} {share:.2f}\n"
+            for user, track, share in zip(*columns, shares, strict=True)
+        )
     )
     return file
 

@@ -1,5 +1,6 @@
 -- Load for wrk: POST /next of sessions, track by track. wrk -t1 -s sessions.lua <address> -- <file> <first user>
--- A line of the file is "<session> <track> <share>". Prints one line of JSON at the end.
+-- A line of the file is "<session> <track> <share>"; a session is a number, or the id of a user that is a text, and a
+-- track is an id as JSON. Prints one line of JSON at the end.
 
 local threads = {}
 
@@ -9,11 +10,12 @@ end
 
 function init(args)
    lines, host, sent = {}, wrk.host .. ":" .. wrk.port, -1 -- wrk asks for a first request that it does not send
-   for session, track, share in io.open(args[1]):read("*a"):gmatch("(%d+) (%d+) ([%d.]+)\n") do
+   for session, track, share in io.open(args[1]):read("*a"):gmatch("(%S+) (%S+) ([%d.]+)\n") do
+      local number = tonumber(session)
       local body = string.format('{"track": %s, "time": %s}', track, share)
       lines[#lines + 1] = string.format(
-         "POST /next/%.0f HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-         tonumber(args[2]) + tonumber(session), host, #body, body
+         "POST /next/%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+         number and string.format("%.0f", tonumber(args[2]) + number) or session, host, #body, body
       )
    end
 end

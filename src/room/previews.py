@@ -57,22 +57,22 @@ class Previews:
             raise InputError(f"room.audio={file}: {how if num_given else none}")
         self.num_refused = num_given - len(self._of)
 
-    def of(self, track: int) -> str | None:
+    def of(self, key: int) -> str | None:
         """Address of the preview of a track, or `LOCAL`; None where it has none.
 
         Args:
-            track: the number that stands for its id (`catalog.key_of`).
+            key: number that stands for the id of the track (`catalog.key_of`).
         """
-        found = self._of.get(track)
+        found = self._of.get(key)
         return LOCAL if isinstance(found, Path) else found
 
-    def read(self, track: int) -> tuple[str, bytes] | None:
+    def read(self, key: int) -> tuple[str, bytes] | None:
         """Media type and content of a local preview; None where there is none, or where it is too large.
 
         Args:
-            track: the number that stands for its id (`catalog.key_of`).
+            key: number that stands for the id of the track (`catalog.key_of`).
         """
-        found = self._of.get(track)
+        found = self._of.get(key)
         if not isinstance(found, Path) or not self._is_inside(found) or found.stat().st_size > _MAX_BYTES:
             return None
         return _kind(found) or "", found.read_bytes()

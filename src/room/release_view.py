@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from jaxtyping import Int32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, id_problem, ids_of, key_of
 from segue.errors import InputError
 from segue.room.previews import Previews
 from segue.runs.catalog_files import PLAYS, read_plays
@@ -112,6 +112,14 @@ class ReleaseView:
     def __len__(self) -> int:
         return len(self.release)
 
+    def row_of(self, given: Any) -> int:
+        """Row of the track with an id; -1 if there is none, or if it is no id.
+
+        Args:
+            given: a value of JSON, or what was typed.
+        """
+        return -1 if id_problem(given) else self.release.row_of(key_of(given))
+
     def plays_of(self, row: int) -> int | None:
         """Plays of a track in training; None where no run on this machine says it."""
         return None if self.plays is None else int(self.plays[row])
@@ -119,7 +127,7 @@ class ReleaseView:
     def record(self, row: int) -> dict[str, Any]:
         """A track as JSON: `track`, `title`, `artist`, `plays`, and `audio` where it has a preview."""
         found = {**self.release.track(row), "plays": self.plays_of(row)}
-        audio = None if self.previews is None else self.previews.of(found["track"])
+        audio = None if self.previews is None else self.previews.of(int(self.release.keys[row]))
         return found | ({"audio": audio} if audio else {})
 
     def following(self, key: str, row: int, *, num: int, alpha: float | None) -> Shown:
@@ -223,11 +231,12 @@ class ReleaseView:
 def _catalog_of(release: Release) -> Catalog:
     """The catalogue of a release, in its order."""
     titles, artists = np.empty(len(release), object), np.full(len(release.artists.ends), "", object)
-    ids, artist_of = np.asarray(release.keys), release.artist_of.astype(np.int64)
+    ids, artist_of = [], release.artist_of.astype(np.int64)
     for row, artist in enumerate(artist_of.tolist()):
         record = release.track(row)
         titles[row], artists[artist] = record["title"], record["artist"] or ""
-    return Catalog(track_ids=ids, titles=titles, artist_of=artist_of, artists=artists)
+        ids.append(record["track"])
+    return Catalog(track_ids=ids_of(ids), titles=titles, artist_of=artist_of, artists=artists)
 
 
 def label_of(name: str, file: Path | None) -> str:

@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from segue.assignment import GUESTS
+from segue.catalog import MOST_ID_BYTES, id_problem
 from segue.errors import InputError
 from segue.room import track_map, walking
 from segue.room.previews import Previews
 from segue.room.proxy import RoomServerError, check_private
 from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
 from segue.room.title_search import TitleIndex, build_index
+from segue.serving.ids import as_json
 from segue.serving.recommender import Recommender
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import Played
@@ -196,13 +198,13 @@ class RoomServer:
         }
 
     def _search(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
-        typed = query.get("q", "")[:200]
+        typed = query.get("q", "")[:MOST_ID_BYTES]
         assert ready.indexing is not None
         if not ready.indexing.done():
             return {"query": typed, "is_building": True, "found": []}
         rows = ready.indexing.result().find(typed, _MOST_FOUND)
-        if typed.strip().isdecimal() and len(typed) < 19 and (row := ready.view.release.row_of(int(typed))) >= 0:
-            rows = [row, *(other for other in rows if other != row)][:_MOST_FOUND]
+        named = [row for row in map(ready.view.row_of, (typed, typed.strip())) if row >= 0]
+        rows = list(dict.fromkeys(named + rows))[:_MOST_FOUND]
         return {"query": typed, "is_building": False, "found": [ready.view.record(row) for row in rows]}
 
     def _compare(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
@@ -253,10 +255,10 @@ class RoomServer:
         return walking.why(ready.view, ready.recommender, arm, played, following)
 
     def _audio(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> tuple[str, bytes]:
-        track = int(ready.view.release.keys[_row(ready.view, query.get("track"))])
-        found = None if ready.view.previews is None else ready.view.previews.read(track)
+        release, row = ready.view.release, _row(ready.view, query.get("track"))
+        found = None if ready.view.previews is None else ready.view.previews.read(int(release.keys[row]))
         if found is None:
-            raise UnknownError(f"track {track} has no preview on this machine")
+            raise UnknownError(f"track {as_json(release.id_of(row))} has no preview on this machine")
         return found
 
     async def _map(self, ready: ReadyRelease, *_: Any) -> tuple[str, bytes]:
@@ -357,12 +359,11 @@ def _json(found: Any) -> bytes:
 
 
 def _row(view: ReleaseView, given: Any) -> int:
-    try:
-        row = view.release.row_of(int(given))
-    except (TypeError, ValueError, OverflowError):
-        row = -1
-    if row < 0:
-        raise UnknownError(f"track {given} is not in the catalogue of {len(view):,} tracks; search for another one")
+    if problem := id_problem(given):
+        raise UnknownError(f"track {problem}; search for another one")
+    if (row := view.row_of(given)) < 0:
+        name = as_json(given)
+        raise UnknownError(f"track {name} is not in the catalogue of {len(view):,} tracks; search for another one")
     return row
 
 

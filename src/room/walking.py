@@ -4,9 +4,11 @@ import secrets
 from typing import Any
 
 from segue.assignment import GUESTS
+from segue.catalog import id_problem, key_of
 from segue.errors import InputError
 from segue.room.release_view import ReleaseView
 from segue.serving.explanation import explain
+from segue.serving.ids import as_json
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Noted, Played
 
@@ -31,7 +33,7 @@ def checked_session(view: ReleaseView, tracks: Any, shares: Any) -> Played:
 
     Args:
         view: which knows the tracks.
-        tracks: raw ids, the last track last.
+        tracks: ids, the last track last.
         shares: share of each that was played, in [0, 1].
 
     Raises:
@@ -41,14 +43,14 @@ def checked_session(view: ReleaseView, tracks: Any, shares: Any) -> Played:
         isinstance(tracks, list)
         and isinstance(shares, list)
         and 0 < len(tracks) == len(shares) <= _MAX_TRACKS
-        and all(type(track) is int for track in tracks)  # a bool is an int too
+        and not any(map(id_problem, tracks))
         and all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
     )
     if not is_right:
         raise InputError(f"a walk has 1 to {_MAX_TRACKS} tracks, with a share from 0 to 1 for each; start a new walk")
-    if unknown := [track for track in tracks if not -(2**63) <= track < 2**63 or view.release.row_of(track) < 0]:
-        raise InputError(f"track {unknown[0]} is not in this catalogue; start a new walk")
-    return Played(tracks, [float(share) for share in shares])
+    if unknown := [track for track in tracks if view.row_of(track) < 0]:
+        raise InputError(f"track {as_json(unknown[0])} is not in this catalogue; start a new walk")
+    return Played([*map(key_of, tracks)], [float(share) for share in shares])
 
 
 def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, played: Played) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, playe
         view: what the room knows of the release.
         recommender: answers from the release.
         arm: name of the arm.
-        user: raw id of the listener.
+        user: id of the listener, a whole number.
         played: the session so far.
     """
     last = view.release.row_of(played.tracks[-1])
@@ -82,7 +84,7 @@ def why(
         recommender: answers from the release.
         arm: name of the arm.
         played: the session before the track.
-        track: raw id of the track.
+        track: number that stands for the id of the track.
         propensity: probability with which it was picked; None where it is not known.
         fallback: the source of a fallback, if it was one and that is known.
     """
@@ -98,7 +100,7 @@ def why(
         found["session"] = [
             {**view.record(heard), "pull": round(_pull(one), 4)}
             for one in heaviest
-            if (heard := release.row_of(one["track"])) >= 0
+            if (heard := view.row_of(one["track"])) >= 0
         ]
     elif arm in release.lists:
         rows = release.lists[arm][last].tolist()

@@ -15,9 +15,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
+from segue.catalog import key_of
+from segue.serving.ids import as_json, id_in_path
 from segue.serving.limits import RateLimit
 from segue.serving.log_writer import LogUnavailableError, now_ms
-from segue.serving.pages import INTERNAL_ERROR, MAX_DIGITS, PlayedTrack, make_pages, unknown_track
+from segue.serving.pages import INTERNAL_ERROR, PlayedTrack, make_pages, problem_of, unknown_track
 from segue.serving.prometheus_metrics import Metrics
 from segue.serving.session_memory import Noted
 from segue.serving.settings import LimitSettings, LogSettings
@@ -30,6 +32,7 @@ Send = Callable[[Message], Awaitable[None]]
 _log = logging.getLogger("segue.serving")
 
 _JSON = (b"content-type", b"application/json")
+_MAX_DIGITS = 18  # of the length of a body
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
@@ -86,12 +89,12 @@ class ServiceApp:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; the server sends nothing else."""
         started = time.perf_counter()
-        path: str = scope["path"]
+        path: str = scope["raw_path"].decode("latin-1")  # undecoded: a %2F is no end of a part
         label = path[1:5] if path.startswith(("/next/", "/last/")) else "page"
         try:
             self._admit(scope, path)
             if label == "page":
-                status = await self._page(scope, receive, send)
+                status = await self._page({**scope, "path": path}, receive, send)
             else:
                 body = await self._answer_event(label, scope, path, receive)
                 status = HTTPStatus.OK
@@ -130,51 +133,51 @@ class ServiceApp:
     async def _answer_event(self, call: str, scope: Message, path: str, receive: Receive) -> bytes:
         """`POST /next/<user>` and `POST /last/<user>`."""
         arrived = time.perf_counter()
-        digits = path[6:]
-        if not (digits.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS):
-            reason = f"/{call}/<user>: user must be a whole number of at most {MAX_DIGITS} digits"
-            raise Refusal(HTTPStatus.NOT_FOUND, reason)
+        try:
+            user = id_in_path(path[6:])
+        except ValueError as error:
+            raise Refusal(HTTPStatus.NOT_FOUND, f"/{call}/<user>: user {error}") from None
         if scope["method"] != "POST":
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"/{call} accepts POST only", [("allow", "POST")])
-        user = int(digits)
+        listener = key_of(user)
         try:
             played = PlayedTrack.model_validate_json(await self._read(scope, receive))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the body"
-            expected = 'expected {"track": whole number, "time": share played, from 0 to 1}'
-            raise Refusal(HTTPStatus.BAD_REQUEST, f"{where}: {first['msg']}; {expected}") from None
+            expected = 'expected {"track": id, "time": share played, from 0 to 1}'
+            reason = f"{problem_of(error.errors(include_url=False)[0])}; {expected}"
+            raise Refusal(HTTPStatus.BAD_REQUEST, reason) from None
         state, now = self.state, now_ms()
         if state.log.problem:  # before the track is added to the session
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
-        recommender = state.recommender
-        if (row := recommender.release.row_of(played.track)) < 0:
-            raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, recommender.release))
+        recommender, release = state.recommender, state.recommender.release
+        key = key_of(played.track)
+        if (row := release.row_of(key)) < 0:
+            raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, release))
         arm = recommender.arm_of(user)
-        fallback, extra = None, ""
+        name, fallback, extra = as_json(user), None, ""
         if call == "next":
             if recommender.remembers(arm):
-                session = await state.sessions.play(user, played.track, played.time, now)
-                following, fallback, propensity = await recommender.ask(arm, user, row, session)
+                session = await state.sessions.play(listener, key, played.time, now)
+                following, fallback, propensity = await recommender.ask(arm, listener, row, session)
             else:
-                following, fallback, propensity = recommender.follow(arm, user, row)
+                following, fallback, propensity = recommender.follow(arm, listener, row)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
-            track = int(recommender.release.keys[following])
-            if recommender.release.arms[arm].is_of_session:
-                noted = Noted(track, propensity, fallback is not None, recommender.release.version)
-                await state.sessions.note(user, noted)
-            recommendation, answer = str(track), b'{"user": %d, "track": %d}' % (user, track)
+            if release.arms[arm].is_of_session:
+                noted = Noted(int(release.keys[following]), propensity, fallback is not None, release.version)
+                await state.sessions.note(listener, noted)
+            recommendation = as_json(release.id_of(following))
+            answer = f'{{"user": {name}, "track": {recommendation}}}'
             if self._with_propensity:
                 extra = f', "propensity": {propensity}, "release": {recommender.version}'
         else:
             if recommender.remembers(arm):
-                await state.sessions.end(user)
-            recommendation, answer = "null", b'{"user": %d}' % user
+                await state.sessions.end(listener)
+            recommendation, answer = "null", f'{{"user": {name}}}'
         if self._with_fallback:
             extra += f', "fallback": {json.dumps(fallback)}'
         line = (
-            f'{{"message": "{call}", "timestamp": {now}, "user": {user}, "track": {played.track}, '
+            f'{{"message": "{call}", "timestamp": {now}, "user": {name}, "track": {as_json(release.id_of(row))}, '
             f'"time": {played.time}, "latency": {time.perf_counter() - arrived:.9f}, '
             f'"recommendation": {recommendation}, "experiments": {recommender.experiments[arm]}{extra}}}\n'
         )
@@ -182,14 +185,14 @@ class ServiceApp:
             await state.log.append(line.encode())
         except LogUnavailableError as error:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
-        return answer
+        return answer.encode()
 
     async def _read(self, scope: Message, receive: Receive) -> bytes:
         """Read the body within the limits of size and time."""
         most_bytes = self._limits.max_body_bytes
         for name, value in scope["headers"]:
             # an invalid length cannot make the body longer
-            if name == b"content-length" and value.isdigit() and (len(value) > MAX_DIGITS or int(value) > most_bytes):
+            if name == b"content-length" and value.isdigit() and (len(value) > _MAX_DIGITS or int(value) > most_bytes):
                 raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large)
         body = bytearray()
         try:

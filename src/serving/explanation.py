@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from segue.catalog import Id
 from segue.picking.session_query import SessionQuery
 from segue.runs.session_vectors import SessionVectors
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Noted, Played
 
 
-def explain(recommender: Recommender, arm: str, user: int, played: Played, answer: Noted) -> dict[str, Any]:
+def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer: Noted) -> dict[str, Any]:
     """Explain the last answer to a user, whose arm has `context=session`.
 
     Its size is bounded: the tracks of the session that count, at most 1000.
@@ -23,7 +24,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
     Args:
         recommender: answers from the release that answered.
         arm: name of the arm of the user.
-        user: raw id.
+        user: id.
         played: what the session had played when it was answered.
         answer: the answer.
 
@@ -38,7 +39,7 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
     rows, shares = sessions[0][0], sessions[1][0]
     best = recommender.searches[arm].best(*sessions, given.num_lists * release.lists[arm].shape[1])[0].tolist()
     weights, products, rest = SessionQuery(vectors).products(rows, shares, row)
-    added = weights * products
+    added, most = weights * products, vectors.max_length
     return {
         "user": user,
         "arm": arm,
@@ -57,13 +58,13 @@ def explain(recommender: Recommender, arm: str, user: int, played: Played, answe
         "is_heard": bool((rows == row).any()),
         "session": [
             {
-                "track": track,
+                "track": release.id_of(heard) if heard >= 0 else key if key >= 0 else None,
                 "time": None if np.isnan(share) else round(float(share), 6),
                 "weights": parts_of(vectors.parts, weights[:, age].tolist()),
                 "products": parts_of(vectors.parts, products[:, age].tolist()),
             }
-            for age, (track, share) in enumerate(
-                zip(played.tracks[::-1][: vectors.max_length], shares[: vectors.max_length].tolist(), strict=True)
+            for age, (key, heard, share) in enumerate(
+                zip(played.tracks[::-1][:most], rows[:most].tolist(), shares[:most].tolist(), strict=True)
             )
         ],
     }

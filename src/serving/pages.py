@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +14,12 @@ from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from starlette.exceptions import HTTPException
 
+from segue.catalog import MOST_ID_BYTES, Id, key_of
 from segue.serving.explanation import explain
+from segue.serving.ids import as_json, id_in_path, id_of_json
 from segue.serving.log_writer import now_ms
 from segue.serving.prometheus_metrics import exposition
 from segue.serving.release import Release
@@ -28,8 +31,7 @@ _REASONS = {
     400: "the body is not as expected",
     401: "the token is missing or wrong",
     403: "a browser sent it from a page of another site",
-    404: "there is nothing to explain, or the track is not in the catalogue, or the user is not a whole number of at "
-    "most 18 digits",
+    404: "there is nothing to explain, or the track is not in the catalogue, or what the path ends in is no id",
     408: "the body took too long to arrive",
     413: "the body is too large",
     429: "too many requests of this client",
@@ -38,24 +40,13 @@ _REASONS = {
 }
 _OPEN = ("/health", "/health/live")  # paths without token and rate limit
 
-
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
-
-MAX_DIGITS = 18
-"""Of the id of a user."""
-
 # The page at `/docs`: all endpoints, to read and to try. It loads nothing else but `/openapi.json`.
 _DOCS = Path(__file__).with_name("docs.html").read_text(encoding="utf-8")
 
-Id = Annotated[int, InPath(gt=-(2**63), lt=2**63)]
-User = Annotated[int, InPath(ge=0, lt=10**MAX_DIGITS)]
-
-
-def _as_whole(value: object) -> object:
-    """A whole number that came as text or as a float, as the predecessor accepts it; anything else as it is."""
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+_AN_ID = f"a whole number below 2⁶³, or a text of 1 to {MOST_ID_BYTES} bytes"
+_IN_PATH = PlainValidator(id_in_path, json_schema_input_type=str)
+Track = Annotated[Id, _IN_PATH, InPath(description=f"id of the track, percent-encoded: {_AN_ID}")]
+User = Annotated[Id, _IN_PATH, InPath(description=f"id of the user, percent-encoded: {_AN_ID}")]
 
 
 class PlayedTrack(BaseModel):
@@ -63,20 +54,22 @@ class PlayedTrack(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    track: Annotated[int, BeforeValidator(_as_whole), Field(gt=-(2**63), lt=2**63, description="raw id of the track")]
+    track: Annotated[
+        Id, PlainValidator(id_of_json, json_schema_input_type=Id), Field(description=f"id of the track: {_AN_ID}")
+    ]
     time: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="share of it that was played")]
 
 
 class Ended(BaseModel):
     """Answer of `/last`."""
 
-    user: int
+    user: Id
 
 
 class NextTrack(Ended):
     """Answer of `/next`."""
 
-    track: int
+    track: Id
 
 
 def _hash_of(element: str) -> str:
@@ -141,9 +134,7 @@ def make_pages(state: State) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_value(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return JSONResponse({"reason": f"{where}: {first['msg']}"}, HTTPStatus.NOT_FOUND)
+        return JSONResponse({"reason": problem_of(error.errors()[0])}, HTTPStatus.NOT_FOUND)
 
     async def answer(user: User, played: PlayedTrack) -> None:  # noqa: ARG001 - ServiceApp answers before
         raise AssertionError
@@ -164,14 +155,14 @@ def make_pages(state: State) -> FastAPI:
         return HTMLResponse(_DOCS, headers={"content-security-policy": _POLICY})
 
     @app.get("/track/{track}")
-    async def track_record(track: Id) -> dict[str, Any]:
+    async def track_record(track: Track) -> dict[str, Any]:
         """The record of a track, with the ids that the first arm with lists of tracks has after it, best first."""
         release = state.recommender.release
         row = _row(release, track)
         return {**release.track(row), "recommendations": release.recommended_ids(row)}
 
     @app.get("/recommendations/{track}")
-    async def recommendations(track: Id) -> dict[str, Any]:
+    async def recommendations(track: Track) -> dict[str, Any]:
         """The list of each arm after a track, best first."""
         release = state.recommender.release
         row = _row(release, track)
@@ -198,15 +189,15 @@ def make_pages(state: State) -> FastAPI:
     @app.get("/explain/{user}")
     async def explain_last_answer(user: User) -> dict[str, Any]:
         """Why the last answer to a user: the session and its weights, and the score by parts. For `context=session`."""
-        recommender = state.recommender
+        recommender, name = state.recommender, f"user {as_json(user)}"
         arm = recommender.arm_of(user)
         if not recommender.release.arms[arm].is_of_session:
-            reason = f"user {user} is in arm {arm}, which does not answer from the session (context=session)"
+            reason = f"{name} is in arm {arm}, which does not answer from the session (context=session)"
             raise HTTPException(HTTPStatus.NOT_FOUND, f"{reason}; /recommendations/<track> shows its lists")
-        if (kept := await state.sessions.look(user, now_ms())) is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"user {user} has no session with an answer to explain")
+        if (kept := await state.sessions.look(key_of(user), now_ms())) is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"{name} has no session with an answer to explain")
         if kept[1].release != recommender.release.version:
-            reason = f"user {user} was answered by release {kept[1].release}, which is not served any more"
+            reason = f"{name} was answered by release {kept[1].release}, which is not served any more"
             raise HTTPException(HTTPStatus.NOT_FOUND, reason)
         return explain(recommender, arm, user, *kept)
 
@@ -232,12 +223,22 @@ def make_pages(state: State) -> FastAPI:
     return app
 
 
-def _row(release: Release, track: int) -> int:
-    if (row := release.row_of(track)) < 0:
+def _row(release: Release, track: Id) -> int:
+    if (row := release.row_of(key_of(track))) < 0:
         raise HTTPException(HTTPStatus.NOT_FOUND, unknown_track(track, release))
     return row
 
 
-def unknown_track(track: int, release: Release) -> str:
+def unknown_track(track: Id, release: Release) -> str:
     """The reason of a 404 for a track."""
-    return f"track {track} is not in the catalogue of {len(release)} tracks"
+    return f"track {as_json(track)} is not in the catalogue of {len(release)} tracks"
+
+
+def problem_of(error: Mapping[str, Any]) -> str:
+    """What is wrong, in the words of ours where pydantic has them.
+
+    Args:
+        error: an error of pydantic.
+    """
+    where = ".".join(map(str, error["loc"])) or "the body"
+    return f"{where} {error['ctx']['error']}" if error["type"] == "value_error" else f"{where}: {error['msg']}"

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from segue.assignment import salt_of, treatment
+from segue.catalog import Id
 from segue.picking.picker import NUM_POPULAR, Picker
 from segue.picking.places import PICKS
 from segue.picking.session_search import SessionSearch
@@ -73,7 +74,7 @@ class Recommender:
         self.version = json.dumps(release.version)
         """The value of `release` in the event log."""
 
-    def arm_of(self, user: int) -> str:
+    def arm_of(self, user: Id) -> str:
         """Name of the arm of a user."""
         return self._arm_names[treatment(user, salt=self._salt, num_arms=len(self._arm_names))]
 
@@ -86,7 +87,7 @@ class Recommender:
 
         Args:
             arm: name of the arm.
-            user: raw id of the user.
+            user: number that stands for the user (`catalog.key_of`).
             row: row of the track.
             played: what the session has played, this track last; only if the arm remembers sessions.
         """
@@ -101,7 +102,7 @@ class Recommender:
 
         Args:
             arm: name of an arm that remembers sessions.
-            user: raw id of the user.
+            user: number that stands for the user (`catalog.key_of`).
             row: row of the track.
             played: what the session has played, this track last.
         """

@@ -172,6 +172,8 @@ class RedisStore:
 class RedisSessions:
     """Sessions in Redis, shared by several replicas; while Redis does not answer, sessions of this machine.
 
+    Users and tracks are the numbers that stand for their ids (`catalog.key_of`): no text of a request is in a key.
+
     Args:
         url: address of Redis.
         settings: of the store. After a failure Redis is asked again when `timeout_s` seconds have passed.

@@ -20,6 +20,7 @@ from segue.errors import InputError
 from segue.picking.picker import LISTS, ArtistTracks, check_picking, new_rows
 from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
+from segue.runs.catalog_files import packed, text_at
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import CONTEXTS, SessionVectors
 from segue.settings import Setting, settings

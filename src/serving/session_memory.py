@@ -1,5 +1,7 @@
 """The tracks of each user's current session, in a file of bounded size that the workers of a machine share.
 
+Users and tracks are the numbers that stand for their ids (`catalog.key_of`).
+
 All workers map the file. Each user belongs to a bucket with eight places; a new user in a full bucket replaces the one
 without a request for the longest time. The file begins with a line that names its layout.
 """
@@ -31,7 +33,7 @@ class Played(NamedTuple):
     """What a session has played, in order.
 
     Attributes:
-        tracks: raw ids.
+        tracks: number that stands for each.
         shares: share of each that was played; NaN where unknown.
     """
 
@@ -43,7 +45,7 @@ class Noted(NamedTuple):
     """The last answer to a user whose session is the query.
 
     Attributes:
-        track: raw id of the track that was recommended.
+        track: number that stands for the track that was recommended.
         propensity: the probability with which it was picked.
         is_fallback: whether no list had a track left.
         release: version of the release that answered.

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Listeners:
     """The listeners of a world.
 
     Args:
-        user_ids: id of each listener; worlds that are generated or read have whole numbers.
+        user_ids: id of each listener, `int64` or texts.
         interests: rows of the tracks that each listener loves; -1 fills the rest of a row.
         bias: affinity at which the share played is 0.5.
         sharpness: slope of the share around the bias, at least 0.
@@ -104,7 +105,8 @@ class World:
         Returns:
             Sixteen hexadecimal digits.
         """
-        texts = [*self.catalog.artists, *(self.catalog.track_ids if self.catalog.has_texts else ())]
+        ids = (self.catalog.track_ids, self.listeners.user_ids)
+        texts = chain(self.catalog.artists, *(one for one in ids if one.dtype == object))
         sha = hashlib.sha256("\n".join(texts).encode())
         for part in (self.catalog, self, self.listeners):
             for name in part.__dataclass_fields__:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from segue.catalog import Catalog, Id, id_problem
+from segue.catalog import Catalog, Id, id_problem, ids_of
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.catalog_files import (
@@ -21,6 +21,7 @@ from segue.runs.catalog_files import (
     read_columns,
     read_lines,
     read_top_tracks,
+    refuse_mixed,
     write_catalog,
     write_lines,
     write_top_tracks,
@@ -146,8 +147,8 @@ def _check_listener(
 ) -> None:
     if not isinstance(interests, list) or not interests or any(map(id_problem, interests)):
         raise InputError(f"interests must be a list of at least one track id, got {interests!r}")
-    if not isinstance(user, int) or id_problem(user):
-        raise InputError(f"user must be a whole number, got {user!r}")
+    if problem := id_problem(user):
+        raise InputError(f"user {problem}, got {user!r}")
 
 
 def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
@@ -160,6 +161,8 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
             raise InputError(f"{where}: {error}") from None
     if not lines:
         raise InputError(f"{path} is empty; a world needs at least one listener")
+    users = [line["user"] for line in lines.values()]
+    refuse_mixed(users, str(path))
     frame, places = pd.DataFrame(list(lines.values())), list(lines)
     if (again := frame["user"].duplicated()).any():
         where = places[int(again.argmax())]
@@ -169,8 +172,9 @@ def _read_listeners(path: Path, catalog: Catalog) -> Listeners:
         given = lines[where]["interest_neighbours"]
         raise InputError(f"{where}: interest_neighbours must be at most {len(catalog)}, as many as tracks, got {given}")
     interests = _interest_rows(frame.pop("interests").tolist(), places, catalog, path.parent / "tracks.json")
+    del frame["user"]
     columns = {n: frame[key].to_numpy(_KINDS.get(n, np.int64)) for key, (n, _) in _KEYS.items() if key in frame}
-    return Listeners(interests=interests, **columns)
+    return Listeners(user_ids=ids_of(users), interests=interests, **columns)
 
 
 def _interest_rows(

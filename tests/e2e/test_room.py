@@ -24,6 +24,7 @@ from segue.catalog import Catalog  # noqa: E402
 from segue.runs.catalog_files import write_plays, write_top_tracks  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
+from tests.conftest import write_lines  # noqa: E402
 from tests.e2e.running import Running, serving  # noqa: E402
 from tests.room.test_sweeps import comparison  # noqa: E402
 
@@ -141,6 +142,38 @@ def test_a_person_uses_every_view(tmp_path: Path, browser: Any) -> None:
     with serving(tmp_path, arms, *room) as service:
         listen(service.port, 150)
         _use(service, browser, *cosines)
+
+
+def test_ids_are_texts_on_the_page_and_never_part_of_it(tmp_path: Path, browser: Any) -> None:
+    """Tracks without titles, which the page names by their ids."""
+    ids = ["<script>document.title='broken'</script>", "a/b?c=#%2F&é+", "=1+1", "'\"><img src=x onerror=alert(1)>"]
+    lines = (
+        {"track": track, "recommendations": [ids[(row + step) % len(ids)] for step in (1, 2, 3)]}
+        for row, track in enumerate(ids)
+    )
+    write_lines(tmp_path / "lists.jsonl", lines)
+    faults: list[str] = []
+    with serving(tmp_path, f"recommendations={tmp_path}/lists.jsonl", "pick=ranked") as service:
+        page = browser.new_page()
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        page.goto(f"http://127.0.0.1:{service.port}/room")
+        field = page.get_by_role("combobox")
+        for track in reversed(ids):
+            field.fill(track)
+            page.get_by_role("option", name=f"Track {track}").wait_for()
+        field.press("Enter")
+        page.get_by_role("heading", name=f"Track {ids[0]}").wait_for()
+        page.locator(".tracks a").nth(0).get_by_text(f"Track {ids[1]}", exact=True).click()
+        page.get_by_role("heading", name=f"Track {ids[1]}").wait_for()
+        page.get_by_role("link", name="Walk from here").click()
+        page.get_by_role("checkbox").check()
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.locator(".walk-step").nth(1).get_by_text(f"Track {ids[2]}").first.wait_for()
+        assert page.title() == "Walk · Listening room"
+        assert [(line["track"], line["recommendation"]) for line in service.lines()] == [(ids[1], ids[2])]
+        page.close()
+    assert faults == []
 
 
 def _use(service: Running, browser: Any, track_cosines: Any, artist_cosines: Any, bias: Any) -> None:

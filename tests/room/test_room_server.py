@@ -14,9 +14,11 @@ pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make se
 from segue.room.room_server import RoomServer, main
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
+from tests.conftest import make_vectors, write_lines
 from tests.e2e.running import PATIENCE_S
 from tests.room.conftest import ARTIST_OF, PLAYS, locate
 from tests.room.test_proxy import SPOILS
+from tests.serving.conftest import TEXTS, arm, lists_of, make_release, text_catalog
 
 
 def run_folder(release: Release, folder: Path) -> Path:
@@ -108,6 +110,51 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
     asyncio.run(work())
 
 
+def test_the_room_names_tracks_by_ids_that_are_texts(tmp_path: Path) -> None:
+    num = len(TEXTS)
+    release = make_release(
+        tmp_path / "release",
+        catalog=text_catalog(),
+        arms={"C": arm(pick="ranked"), "T1": arm(pick="ranked", context="session", num_lists=2)},
+        lists=dict.fromkeys(("C", "T1"), lists_of([(row + 1) % num, (row + 2) % num] for row in range(num))),
+        vectors={"T1": make_vectors(num)},
+    )
+    folder = run_folder(release, tmp_path)
+    (tmp_path / "a.mp3").write_bytes(b"sound")
+    write_lines(tmp_path / "tracks.json", ({"track": track, "audio": "a.mp3"} for track in TEXTS[1:]))
+    settings = json.loads((folder / "serve.json").read_text())
+    settings["room"] |= {"audio": str(tmp_path / "tracks.json"), "audio_from": [str(tmp_path)]}
+    (folder / "serve.json").write_text(json.dumps(settings))
+    server = RoomServer(folder, locate)
+
+    async def work() -> None:
+        while (await ask(server, "search", q="title"))[1]["is_building"]:
+            await asyncio.sleep(0.01)
+        for row, track in enumerate(TEXTS):
+            following = [TEXTS[(row + step) % num] for step in (1, 2)]
+            for typed in (track, f" {track} "[:256]):
+                assert (await ask(server, "search", q=typed))[1]["found"][0]["track"] == track
+            _, compared = await ask(server, "compare", track=track, players="C")
+            assert compared["track"]["track"] == track
+            assert [one["track"] for one in compared["columns"][0]["items"]] == following
+            for arm_ in ("C", "T1"):
+                given = {"arm": arm_, "tracks": [track], "shares": [1]}
+                status, step = await ask(server, "step", body=given)
+                assert (status, step["track"] in following) == (200, True)
+                assert [one["track"] for one in step["session"]] == ([track] if arm_ == "T1" else [])
+                assert (await ask(server, "why", body={**given, "track": step["track"]}))[1]["title"] == step["title"]
+            none = {"reason": 'track "1" has no preview on this machine'}
+            assert await ask(server, "audio", track=track) == ((200, b"sound") if row else (404, none))
+        for track, reason in (
+            ("B", 'track "B" is not in the catalogue of 9 tracks; search for another one'),
+            ("", "track must have 1 to 256 bytes, and has 0; search for another one"),
+            ("x" * 257, "track must have 1 to 256 bytes, and has 257; search for another one"),
+        ):
+            assert await ask(server, "compare", track=track, players="C") == (404, {"reason": reason})
+
+    asyncio.run(work())
+
+
 @pytest.mark.parametrize("spoil", SPOILS)
 def test_the_desk_does_not_listen_where_others_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spoil: Any
@@ -123,7 +170,7 @@ def test_the_desk_does_not_listen_where_others_may(
 
 WRONG: list[Any] = [
     None, True, False, 0, 1, -1, 1.0, 0.5, -0.5, 100.0, 2**63, -(2**70), 10**300, 1e308, math.nan, math.inf, -math.inf,
-    "", "C", "100", "\ud800", "\0", "9" * 5000, [], ["C"], [100], [None], [[100]], [100.0], [True], [math.nan],
+    "", "C", "0100", "\ud800", "\0", "9" * 5000, [], ["C"], [100], [None], [[100]], [100.0], [True], [math.nan],
     [10**30], {}, {"C": 1}, {"arm": "C"},
 ]  # fmt: skip
 """JSON values that a question may have where another type is meant."""

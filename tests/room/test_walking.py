@@ -22,7 +22,7 @@ def test_a_step_is_that_of_the_service(view: ReleaseView, recommender: Recommend
     twin = Recommender(view.release, np.random.default_rng(0))
     row, fallback, propensity = twin.follow(arm, 1, view.release.row_of(103), played)
     found = walking.step(view, recommender, arm, 1, played)
-    assert found["track"] == int(view.release.track_ids[row])
+    assert found["track"] == view.release.id_of(row)
     assert (found["propensity"], found["fallback"]) == (propensity, fallback)
     assert found["sentence"].endswith(".")
 
@@ -59,7 +59,9 @@ def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) 
         ([100], []),
         ([100], [2]),
         ([99], [1]),
-        (["100"], [1]),
+        (["0100"], [1]),
+        ([""], [1]),
+        ([100.0], [1]),
         ([True], [1]),
         ([100] * 200, [1] * 200),
         ([2**70], [1]),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ _metrics = tempfile.mkdtemp(prefix="segue-metrics-")
 atexit.register(shutil.rmtree, _metrics, ignore_errors=True)
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", _metrics)
 
-from segue.catalog import Catalog  # noqa: E402
+from segue.catalog import Catalog, Id, ids_of  # noqa: E402
 from segue.picking.picker import LISTS  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
@@ -93,6 +94,26 @@ def ring(tmp_path: Path) -> Release:
     )
 
 
+TEXTS = ["1", "a", "A", "\u00e9", "e\u0301", "=1+1", "<script>alert(1)</script>", "a/b?c#%2F", "\u00e9" * 128]
+"""Ids that are texts: a whole number, some that differ in case or in Unicode's forms, and what may break a page."""
+
+
+def text_catalog(ids: Iterable[Id] = TEXTS) -> Catalog:
+    """Tracks of one artist each."""
+    names = list(ids)
+    return replace(make_catalog(range(len(names))), track_ids=ids_of(names))
+
+
+@pytest.fixture
+def text_ring(tmp_path: Path) -> Release:
+    """The tracks of `TEXTS`; the two after each on a ring."""
+    num = len(TEXTS)
+    lists = lists_of([(row + 1) % num, (row + 2) % num] for row in range(num))
+    return make_release(
+        tmp_path / "texts", catalog=text_catalog(), arms={"C": arm(pick="ranked")}, lists={"C": lists}, top_tracks=[3]
+    )
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to a request."""
@@ -120,7 +141,7 @@ async def ask(
     Args:
         app: the application.
         method: of the request.
-        path: decoded, as a server hands it over.
+        path: as it was sent.
         body: the whole or its pieces.
         headers: of the request.
         client: address it comes from.
@@ -149,7 +170,7 @@ async def ask(
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": path,
+        "path": unquote(path),
         "raw_path": path.encode("utf-8", "replace"),
         "query_string": b"",
         "root_path": "",

@@ -40,7 +40,7 @@ class Chooser(Recommender):
         return Chosen(answer.row, answer.fallback)
 
     def answer(self, arm: str, user: int, row: int, played: Sequence[int]) -> Next:
-        track = int(self.release.track_ids[row])
+        track = int(self.release.keys[row])
         return self.follow(arm, user, row, Played([*played, *([track] if track not in played[-1:] else [])], []))
 
 
@@ -72,7 +72,7 @@ def test_played_tracks_are_not_repeated_while_there_are_others(ring: Release, pi
         ours, row, played = recommender(release, seed), 0, [100]
         while len(played) < len(release):
             row, fallback = ours.choose("C", 7, row, played)
-            track = int(release.track_ids[row])
+            track = int(release.keys[row])
             if fallback != "random":  # which tries for a while, as the simulation does
                 assert track not in played
             played = sorted({*played, track})
@@ -110,7 +110,7 @@ def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) ->
         Chosen(row, "random") for row in (1, 2, 4)
     }
     assert ours.choose("T1", 7, 0, [100, 101, 102]) == Chosen(3, "popular")
-    everything = ring.track_ids.tolist()
+    everything = ring.keys.tolist()
     assert ours.choose("T1", 7, 0, everything).fallback == "random", "there is an answer even when all was played"
 
 

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import psutil
 import pytest
 import uvloop
 
+from segue.catalog import key_of
 from segue.serving import redis_store
 from segue.serving.redis_store import RedisSessions, RedisStore
 from segue.serving.release_store import StoreUnreachableError
@@ -133,6 +135,19 @@ def test_shares_and_the_last_answer_are_shared_until_the_next_track(tmp_path: Pa
         played = await sessions.play(1, 600, 0.25, 9)
         await sessions.note(1, answer)
         assert await sessions.look(1, 9) == (played, answer) == (([600], [0.25]), answer)
+
+    run(work, tmp_path, server.port)
+
+
+def test_ids_of_256_bytes_are_numbers_in_redis(tmp_path: Path, server: Redis) -> None:
+    user, track = "\u00e9" * 128, "a b:*\n" * 42
+
+    async def work(sessions: RedisSessions) -> None:
+        await sessions.play(key_of(user), key_of(track), 0.5, 9)
+        await sessions.note(key_of(user), Noted(key_of(track), 0.25, False, "0123456789ab"))
+        assert (await sessions.look(key_of(user), 9)) == (([key_of(track)], [0.5]), (key_of(track), 0.25, False, ANY))
+        keys = await sessions._redis.keys("*")
+        assert sorted(keys) == [f"test:{kind}:{key_of(user)}".encode() for kind in ("answer", "session")]
 
     run(work, tmp_path, server.port)
 

@@ -13,6 +13,7 @@ from segue.simulation.names import artist_names
 from segue.simulation.world import World, generate, tracks_of_artists
 from segue.simulation.world_files import read_world, write_world
 from tests.conftest import TASTE
+from tests.odd_ids import ODD_IDS
 
 
 def test_the_same_seed_gives_the_same_world(world: World) -> None:
@@ -160,6 +161,19 @@ def test_a_world_is_unchanged_after_writing_and_reading(world: World, tmp_path: 
     assert back.catalog.titles.tolist() == world.catalog.titles.tolist()
 
 
+def test_listeners_may_have_texts_as_ids(world: World, tmp_path: Path) -> None:
+    users = np.array([*ODD_IDS, *map(str, range(len(ODD_IDS), len(world.listeners)))], object)
+    ours = replace(world, listeners=replace(world.listeners, user_ids=users))
+    write_world(ours, tmp_path)
+    back = read_world(path=str(tmp_path), seed=9, taste=TASTE)
+    assert back.listeners.user_ids.tolist() == users.tolist()
+    assert back.digest() == ours.digest() != world.digest()
+    with (tmp_path / "users.json").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**USER, "interests": world.catalog.track_ids[:1].tolist()}) + "\n")
+    with pytest.raises(InputError, match=r"users.json has whole numbers and texts as ids, such as 0 and '3f2c1a9e"):
+        read_world(path=str(tmp_path), seed=9, taste=TASTE)
+
+
 def test_rows_are_sorted_by_id_for_any_order_of_the_lines(world: World, tmp_path: Path) -> None:
     write_world(world, tmp_path)
     path = tmp_path / "tracks.json"
@@ -204,7 +218,7 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
             "users.json, line 1: interest 999 is not a track of",
         ),
         ("users.json", json.dumps({**USER, "interests": []}), "interests must be a list of at least one track id"),
-        ("users.json", json.dumps({**USER, "user": "a"}), "user must be a whole number, got 'a'"),
+        ("users.json", json.dumps({**USER, "user": "a\0"}), r"user has a NUL, got 'a\\x00'"),
         ("users.json", json.dumps({**USER, "consume_bias": None}), "line 1: consume_bias must be a number"),
         (
             "users.json",
@@ -221,7 +235,11 @@ USER = {"user": 0, "interests": [1], "consume_bias": 1.0, "consume_sharpness": 1
         ("users.json", "", "users.json is empty; a world needs at least one listener"),
         ("users.json", "[1]", "line 1 is damaged: expected a JSON object, got list"),
         ("users.json", "{", "line 1 is damaged: not JSON"),
-        ("tracks.json", '{"artist": "A", "title": "T", "track": 1.5}', "tracks.json, line 1: expected"),
+        (
+            "tracks.json",
+            '{"artist": "A", "title": "T", "track": 1.5}',
+            'tracks.json, line 1: expected .*; "track" must be a whole number or a text',
+        ),
         ("tracks.json", "", "tracks.json is empty"),
         ("top_tracks.json", "[1, 999]", "track 999 is not in the catalogue of the same folder"),
         ("top_tracks.json", "{}", "must hold one JSON array of track ids"),

@@ -27,8 +27,8 @@ def separate(
     `begins` says, as does every user whose sessions follow one another, or whose log has no recommendations.
 
     Args:
-        events: the events with the columns `user_id`, `timestamp`, `is_last`, `track` and `recommendation` (in the ids
-            or rows of `track`; negative where there is none), and any others.
+        events: the events with the columns `user_id`, `timestamp`, `is_last`, `track` and `recommendation` (in the
+            numbers that `track` has; -1 where there is none), and any others.
         begins: whether each event begins a session, if no sessions were interleaved.
         policy: one of `POLICIES`.
         gap_ms: longest time between two events of a session, in milliseconds.
@@ -37,7 +37,7 @@ def separate(
         The events that are kept, in the order of their sessions; whether each of them begins a session; and the number
         of sessions that ran at the same time as another one of their user.
     """
-    is_expecting = (events["recommendation"] >= 0) & ~events["is_last"]
+    is_expecting = (events["recommendation"] != -1) & ~events["is_last"]
     is_other = ~begins[1:] & is_expecting[:-1] & (events["recommendation"][:-1] != events["track"][1:])
     if not is_other.any():  # as in almost every log
         return events, begins, 0

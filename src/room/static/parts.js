@@ -173,7 +173,7 @@ async function hear(track) {
   if (!isOther) return;
   if (player.src.startsWith("blob:")) URL.revokeObjectURL(player.src);
   player.src =
-    track.audio === "local" ? URL.createObjectURL(await (await request(`/room/api/audio?track=${track.track}`)).blob()) : track.audio;
+    track.audio === "local" ? URL.createObjectURL(await (await request(`/room/api/audio?track=${encodeURIComponent(track.track)}`)).blob()) : track.audio;
   await player.play();
   playing = track.track;
   tell();

@@ -45,7 +45,7 @@ def _whole(key: str) -> str:
 
 
 def _id(key: str) -> str:
-    """The number that stands for an id (`catalog.key_of`)."""
+    """The key of an id (`catalog.key_of`)."""
     return f"{_whole(key)} WHEN json_type({key}) = 'VARCHAR' THEN key_of({key} ->> '$') END"
 
 
@@ -122,7 +122,7 @@ MaxRejected = Annotated[float, Setting("accepted share of lines that are not eve
 
 
 class _Keys(dict[str | None, int | None]):
-    """The number that stands for each text that is an id; None for other texts."""
+    """The key of each text that is an id; None for other texts."""
 
     def __missing__(self, text: str | None) -> int | None:
         self[text] = None if text is None or id_problem(text) else key_of(text)

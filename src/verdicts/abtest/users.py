@@ -15,8 +15,8 @@ class Sessions:
     """The sessions of an experiment that have no fault, sorted by user and start.
 
     Args:
-        user_keys: number that stands for the user of each session, see `catalog.key_of`; of texts it is a digest of 63
-            bits, and two of ten million users have the same one with probability 0.00001.
+        user_keys: key of the user of each session, see `catalog.key_of`; of texts it is a digest of 63
+            bits, and any two of ten million users have the same one with a probability below 0.00001.
         arm_of: number of the arm of each session.
         started_ms: time of the first event of each session, in milliseconds since 1970.
         tracks: number of events of each session.
@@ -79,7 +79,7 @@ class Users:
         experiment: name of the experiment.
         arms: names of its arms, the control first.
         exposed: number of users of each arm in the log, before anything is left out.
-        user_keys: number that stands for each user, ascending; see `Sessions`.
+        user_keys: key of each user, ascending; see `Sessions`.
         arm_of: number of the arm of each user: its place in `arms`.
         sessions: number of sessions of each user.
         tracks: number of events of each user.
@@ -118,7 +118,7 @@ class Users:
         """Values of users; NaN for those who are not here.
 
         Args:
-            user_keys: numbers that stand for them.
+            user_keys: their keys.
             values: of each user here.
         """
         place = np.searchsorted(self.user_keys, user_keys).clip(max=len(self) - 1)

@@ -101,7 +101,7 @@ class Behaviour:
     Args:
         picker: its rules.
         lists: rows of the list of each track, or of each of `users`; -1 fills up; no columns for other policies.
-        users: numbers that stand for the users of the lists (`catalog.key_of`), ascending; for `user_lists`.
+        users: keys of the users of the lists (`catalog.key_of`), ascending; for `user_lists`.
     """
 
     picker: Picker
@@ -112,7 +112,7 @@ class Behaviour:
         """Compute the probabilities at some decisions.
 
         Args:
-            users: number that stands for the user of each decision.
+            users: key of the user of each decision.
             played: rows of the tracks that each session has played, the last one last.
         """
         if self.users is not None:

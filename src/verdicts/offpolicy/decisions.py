@@ -34,7 +34,7 @@ class Decisions:
     """Complete sessions whose every recommendation has a propensity, in the order of their starts.
 
     Args:
-        users: number that stands for the user of each session, see `catalog.key_of`.
+        users: key of the user of each session, see `catalog.key_of`.
         started_ms: time of the first event of each session, in milliseconds since 1970.
         setting: for each session, the place in `settings` of its arm and release.
         settings: text of `experiments` and of `release` of the lines of an arm.

@@ -33,9 +33,14 @@ def read(folder: Path, lines: list[Any]) -> Users:
 
 
 def test_a_log_of_texts_gives_the_numbers_of_the_same_log_of_whole_numbers(tmp_path: Path) -> None:
-    """Also with two sessions of a user at the same time, which are told apart by recommendations."""
+    """Also with two sessions of a user at the same time, which recommendations separate."""
+
     def lines(user: Any, track: Any) -> list[dict[str, Any]]:
-        at_once = zip(session(user(1), 5, tracks=(track(1), track(2), track(3))), session(user(1), 5, tracks=(track(4), track(5), track(6))))
+        at_once = zip(
+            session(user(1), 5, tracks=(track(1), track(2), track(3))),
+            session(user(1), 5, tracks=(track(4), track(5), track(6))),
+            strict=True,
+        )
         others = [session(user(number), number, "T1", (track(number), track(2))) for number in range(2, 30)]
         return [line for pair in at_once for line in pair] + [line for one in others for line in one]
 
@@ -51,7 +56,9 @@ def test_a_log_of_texts_gives_the_numbers_of_the_same_log_of_whole_numbers(tmp_p
 
 def test_a_number_and_its_text_are_the_same_user(tmp_path: Path) -> None:
     """A service may be given the same id as either; 007 and +7 are other users."""
-    users = read(tmp_path, [*session(7), *session("7", 100), *session("007"), *session("+7", arm="T1"), *session("8", 0, "T1")])
+    users = read(
+        tmp_path, [*session(7), *session("7", 100), *session("007"), *session("+7", arm="T1"), *session("8", 0, "T1")]
+    )
     assert users.user_keys.tolist() == sorted(map(key_of, ("7", "8", "007", "+7")))
     assert users.sessions[users.user_keys.tolist().index(7)] == 2
 
@@ -73,5 +80,7 @@ def test_guests_are_left_out_among_users_who_are_texts(tmp_path: Path) -> None:
 
 def test_an_unpaired_surrogate_is_no_text_and_its_line_is_named(tmp_path: Path) -> None:
     wrong = json.dumps(session("\ud800")[0])
-    with pytest.raises(InputError, match=r"1 of 5 lines are not events.* line 5: no message, timestamp, user and track"):
+    with pytest.raises(
+        InputError, match=r"1 of 5 lines are not events.* line 5: no message, timestamp, user and track"
+    ):
         read(tmp_path, [*session("ann"), *session("bob", arm="T1"), wrong])

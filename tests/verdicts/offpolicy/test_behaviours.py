@@ -154,7 +154,7 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
         behaviour = folder.behaviour(text(name), release.version)
         assert behaviour is not None
         for user, row in ((5, 0), (8, 3), (7, 2)):
-            id_of = catalog.track_ids[row]
+            id_of = catalog.track_ids.item(row)
             [place], key = folder.catalog.rows_of([id_of]), key_of(id_of)
             choices = behaviour.choices(np.array([user]), np.array([[place]]))
             for _ in range(20):

@@ -187,7 +187,10 @@ def test_a_broken_propensity_is_noticed(mixed: Path, tmp_path: Path) -> None:
     found = log.estimate(folder.candidate(Candidate(name="random")), settings())
     assert "Left out, because a propensity is not that of its release: 1 sessions." in remarks(found)
     everything = copy(mixed, tmp_path / "all", lambda _, line: doubled(line))
-    message = r"1500 of 1500 sessions have another propensity than their release, such as .* instead of .* in the session that began at \d+ ms"
+    message = (
+        r"1500 of 1500 sessions have another propensity than their release, such as .* instead of .* in the session "
+        r"that began at \d+ ms"
+    )
     with pytest.raises(InputError, match=message):
         opened(everything)
 
