@@ -42,7 +42,8 @@ def write_run(folder: Path, catalog: Catalog, *, gap: int = 1, plays: bool = Tru
     rng = np.random.default_rng(7)
     items = rng.normal(size=(catalog.num_artists, 41))[catalog.artist_of] + rng.normal(size=(num_tracks, 41))
     items[-1, :40] = 0
-    given = {"items": items.astype(np.float32), "queries": items.astype(np.float32), "ends": np.array([20, 40])}
+    items = items.astype(np.float32)
+    given: dict[str, Any] = {"items": items, "queries": items, "ends": np.array([20, 40])}
     make_vectors(num_tracks, **{**given, **vectors}).write(folder / "vectors.npz", catalog)
     return folder
 
@@ -60,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def world_of(tracks: Path | str | None, **settings: Any) -> World:
-    given = {"num_listeners": 200, "model_share": 0.5, "taste": TASTE, "locate": Path} | settings
+    given: dict[str, Any] = {"num_listeners": 200, "model_share": 0.5, "taste": TASTE, "locate": Path} | settings
     return of_catalogue(tracks=None if tracks is None else str(tracks), **given)
 
 
