@@ -9,11 +9,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from segue.terminal.hydra_parts import know_defaults
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import cpu_s, memory_gb
 from segue.runs.provenance import ROOT
+from segue.terminal.hydra_parts import know_defaults
 
 if __name__ == "__main__":
     began, used = time.monotonic(), cpu_s(os.getpid())
