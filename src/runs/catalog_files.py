@@ -70,7 +70,8 @@ def catalog_records(path: Path, *, derive: bool = False) -> list[tuple[str, Id, 
     """
     found: list[tuple[str, Id, str | None, str | None]] = []
     for where, record in read_lines(path):
-        track, title, artist = (record.get(name) for name in ("track", "title", "artist"))
+        track: Any = record.get("track")
+        title, artist = record.get("title"), record.get("artist")
         if derive and track is None and isinstance(title, str) and title and isinstance(artist, str | None):
             track = derived_id(title, artist)
         if (problem := id_problem(track)) or not isinstance(title, str | None) or not isinstance(artist, str | None):
@@ -79,7 +80,7 @@ def catalog_records(path: Path, *, derive: bool = False) -> list[tuple[str, Id, 
         for text in (title, artist):
             if text is not None and not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise InputError(f"{where}: {text!r} contains an unpaired surrogate; correct the text")
-        found.append((where, track, title, artist))  # type: ignore[arg-type]  # an id
+        found.append((where, track, title, artist))
     refuse_mixed([track for _, track, _, _ in found], str(path))
     return found
 

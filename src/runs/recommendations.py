@@ -7,6 +7,7 @@ not import torch because the service imports it.
 import hashlib
 import json
 import math
+import types
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -333,7 +334,7 @@ def _parser(key: str, kind_of_key: type, kind: type) -> Callable[[bytes], Any]:
     """What parses and checks a line, by its first key, and by the kinds of this key and of the candidates."""
     scores, plays = list[Annotated[float, Field(gt=-1e30, lt=1e30)]] | None, Annotated[int, Field(ge=0, lt=2**63)]
     others = {"scores": scores, "plays": plays, "title": Any, "artist": Any, "id": Any}
-    keys = {key: _KINDS[kind_of_key], _LISTS[key]: list[_KINDS[kind]]}  # type: ignore[valid-type]  # made at run time
+    keys: dict[str, Any] = {key: _KINDS[kind_of_key], _LISTS[key]: types.GenericAlias(list, _KINDS[kind])}
     keys |= {name: NotRequired[of_name] for name, of_name in others.items()}
     parse: Callable[[bytes], Any] = TypeAdapter(
         with_config(ConfigDict(strict=True))(_TYPED("Line", keys))
