@@ -52,10 +52,10 @@ def id_problem(value: object) -> str | None:
 
 
 def key_of(id: Id) -> int:
-    """The number that stands for an id in memory: a whole number itself, a text a digest below 0.
+    """The key of an id, its number in memory: of a whole number itself, of a text a digest below 0.
 
     Args:
-        id: the id. A text that is a whole number as people write it stands for this number.
+        id: the id. A text that is a whole number as people write it has the key of this number.
     """
     if isinstance(id, str):
         if _is_whole(id) and (number := int(id)) < 2**63:
@@ -65,7 +65,7 @@ def key_of(id: Id) -> int:
 
 
 def keys_of(ids: Shaped[np.ndarray, "*n"] | Sequence[Id]) -> Int64[np.ndarray, "*n"]:
-    """The numbers that stand for ids; see `key_of`.
+    """The keys of ids; see `key_of`.
 
     Args:
         ids: of any shape; whole numbers are returned as they are.
@@ -171,7 +171,7 @@ class Catalog:
 
     @cached_property
     def keys(self) -> Int64[np.ndarray, "N"]:
-        """The number that stands for each id; see `key_of`."""
+        """The key of each id; see `key_of`."""
         return keys_of(self.track_ids)
 
     @cached_property
@@ -191,7 +191,7 @@ class Catalog:
         """Look up the rows of ids.
 
         Args:
-            ids: ids, or the numbers that stand for them, of any shape.
+            ids: ids, or their keys, of any shape.
 
         Returns:
             Row of each id; -1 where the catalogue does not have the track.

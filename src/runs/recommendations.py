@@ -70,7 +70,7 @@ class Recommendations:
     Args:
         rows: rows of the candidates, in 0..N-1; shorter lists are padded with -1.
         scores: score of each candidate; NaN where there is none.
-        users: number that stands for the user of each list (`catalog.key_of`), ascending; None if row r has the list
+        users: key of the user of each list (`catalog.key_of`), ascending; None if row r has the list
             of row r of the catalogue (Q = N).
         plays: number of plays of each track in training; None where it is not known.
     """
@@ -156,7 +156,7 @@ def lists_of(
     """The lists of some users.
 
     Args:
-        asked: the numbers that stand for them (`catalog.key_of`).
+        asked: their keys (`catalog.key_of`).
         users: that of the user of each list, ascending.
         rows: the lists.
 

@@ -119,7 +119,7 @@ def whole(path: str, rows: RawRows) -> str:
 
 
 def key_of_text(text: str) -> str:
-    """SQL of the number that stands for an id that is a text while a source is read: tables are joined by numbers.
+    """SQL of the key of an id that is a text while a source is read: tables are joined by numbers.
 
     Args:
         text: SQL of the id.
@@ -130,7 +130,7 @@ def key_of_text(text: str) -> str:
 def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, str, list[str]]:
     """SQL of an id, and when it is a reason to reject the row. Without a column, every row has the id 0.
 
-    An id is a number, or the number that stands for a text, and this text.
+    An id is a number, or the key of a text, and this text.
     """
     if path is None:
         return "CAST(0 AS BIGINT)", NO_TEXT, []
