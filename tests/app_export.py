@@ -1,4 +1,4 @@
-"""Writes plays as an app exports them, with text ids: python -m tests.app_export plays.csv [rows]
+"""Writes plays as an app exports them, with text ids: python -m tests.app_export plays.csv [shuffled]
 
 Users are UUIDs, tracks are URIs. Everything is invented, and the same each time. A session stays near one of the moods
 of its user, so that there is something to learn.
@@ -68,8 +68,9 @@ def plays(num_rows: int = NUM_ROWS) -> pd.DataFrame:
 
 def main() -> None:
     """Write the file."""
-    target, *rest = sys.argv[1:]
-    plays(*map(int, rest)).to_csv(Path(target), index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ")
+    target, *words = sys.argv[1:]
+    found = plays().sample(frac=1, random_state=1) if words == ["shuffled"] else plays()
+    found.to_csv(Path(target), index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ")
     print(f"wrote {target}")
 
 

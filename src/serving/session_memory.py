@@ -1,6 +1,6 @@
 """The tracks of each user's current session, in a file of bounded size that the workers of a machine share.
 
-Users and tracks are the numbers that stand for their ids (`catalog.key_of`).
+Users and tracks are the keys of their ids (`catalog.key_of`).
 
 All workers map the file. Each user belongs to a bucket with eight places; a new user in a full bucket replaces the one
 without a request for the longest time. The file begins with a line that names its layout.
