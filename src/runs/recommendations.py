@@ -21,7 +21,7 @@ from jaxtyping import Float32, Int, Int64, Shaped
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
-from segue.catalog import MOST_ID_BYTES, Catalog, id_problem, keys_of
+from segue.catalog import Catalog, id_problem, keys_of
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.settings import Setting, checked
@@ -324,7 +324,7 @@ def _check_names(lines: _Lines, catalog: Catalog) -> None:
 _LISTS = {"track": "recommendations", "item_id": "recommendations", "user": "tracks"}
 _KINDS: dict[type, Any] = {
     int: Annotated[int, Field(ge=0, lt=2**63)],
-    str: Annotated[str, Field(min_length=1, max_length=MOST_ID_BYTES)],
+    str: str,  # `_Places` looks at each text once
 }
 _TYPED: Any = TypedDict  # of keys that a type checker need not know
 
@@ -337,7 +337,7 @@ def _parser(key: str, kind_of_key: type, kind: type) -> Callable[[bytes], Any]:
     keys: dict[str, Any] = {key: _KINDS[kind_of_key], _LISTS[key]: types.GenericAlias(list, _KINDS[kind])}
     keys |= {name: NotRequired[of_name] for name, of_name in others.items()}
     parse: Callable[[bytes], Any] = TypeAdapter(
-        with_config(ConfigDict(strict=True))(_TYPED("Line", keys))
+        with_config(ConfigDict(strict=True, cache_strings="keys"))(_TYPED("Line", keys))
     ).validate_json
     return parse
 
@@ -390,7 +390,7 @@ def _read_lines(path: Path) -> _Lines:
         candidates, of_list, artist = line[_LISTS[key]], line.get("scores"), line.get("artist")
         try:
             keys.append(names[line[key]] if kinds[0] is str else line[key])
-            ids.fromlist(candidates if kinds[1] is int else [names[one] for one in candidates])
+            ids.fromlist(candidates if kinds[1] is int else [*map(names.__getitem__, candidates)])
         except ValueError as error:
             raise InputError(f"{where} is damaged: {error}") from None
         lengths.append(len(candidates))
