@@ -300,7 +300,8 @@ def test_lists_of_another_catalogue_are_refused(file: str, tmp_path: Path) -> No
         ("{", "as JSON"),
         ("[]", "must hold one JSON array of track ids, most played first"),
         ("[999]", "top_tracks.json: track 999 is not in the catalogue of the same folder"),
-        ('["100"]', "must hold one JSON array"),
+        ("[1.5]", "must hold one JSON array"),
+        ('[100, "a"]', "has whole numbers and texts as ids, such as 100 and 'a'"),
     ],
 )
 def test_damaged_top_tracks_are_refused(file: str, text: str, message: str) -> None:
