@@ -89,6 +89,16 @@ def ids_of(values: Sequence[Id]) -> Shaped[np.ndarray, "n"]:
     return texts
 
 
+def quoted(id: Id) -> str:
+    """An id in a message: quoted where it has a space, or a sign that does not print.
+
+    Args:
+        id: the id.
+    """
+    text = str(id)
+    return text if text.isprintable() and " " not in text else repr(text)
+
+
 def derived_id(title: str, artist: str | None) -> str:
     """The id of a track that a source names by title and artist alone.
 
@@ -144,7 +154,7 @@ class Catalog:
         track_ids = ids_of(tracks)
         ids, counts = np.unique(track_ids, return_counts=True)
         if len(ids) < len(track_ids):
-            raise InputError(f"{source}: track {ids[counts > 1][0]} occurs twice; every id must be unique")
+            raise InputError(f"{source}: track {quoted(ids[counts > 1][0])} occurs twice; every id must be unique")
         names: dict[str, int] = {}
         of = np.array([-1 if artist is None else names.setdefault(artist, len(names)) for artist in artists], np.int64)
         num_nameless = np.count_nonzero(of < 0)

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Int, Int64, Shaped, UInt8
 
-from segue.catalog import Catalog, Id, derived_id, id_problem
+from segue.catalog import Catalog, Id, derived_id, id_problem, ids_of, quoted
 from segue.errors import InputError
 from segue.runs.atomic import write_text, write_whole
 
@@ -149,9 +149,10 @@ def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
     if not isinstance(ids, list) or not ids or any(map(id_problem, ids)):
         raise InputError(f"{path} must hold one JSON array of track ids, most played first")
     refuse_mixed(ids, str(path))
-    rows = catalog.rows_of(ids)
+    rows = catalog.rows_of(named_ids(ids_of(ids), catalog, path))
     if (rows < 0).any():
-        raise InputError(f"{path}: track {ids[int((rows < 0).argmax())]} is not in the catalogue of the same folder")
+        unknown = quoted(ids[int((rows < 0).argmax())])
+        raise InputError(f"{path}: track {unknown} is not in the catalogue of the same folder")
     return rows
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segue.catalog import Catalog, derived_id, ids_of
+from segue.catalog import Catalog, derived_id, ids_of, quoted
 from segue.errors import InputError
 from segue.runs.catalog_files import catalog_records
 
@@ -30,14 +30,20 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
     given, ids = _read(path, derive=_has_derived_ids(old)), list(map(str, old.track_ids.tolist()))
     if lacking := [one for one in ids if one not in given]:
         raise InputError(
-            f"catalogue={path} lacks {len(lacking):,} of the {len(old):,} tracks of the run, for example {lacking[0]}; "
-            "give a catalogue with all of them and the new ones"
+            f"catalogue={path} lacks {len(lacking):,} of the {len(old):,} tracks of the run, for example "
+            f"{quoted(lacking[0])}; give a catalogue with all of them and the new ones"
         )
-    for one, artist in zip(ids, old.artists[old.artist_of].tolist(), strict=True):
-        if (named := given[one][1] or "") != artist:
+    for one, title, artist in zip(ids, old.titles.tolist(), old.artists[old.artist_of].tolist(), strict=True):
+        called, named = given[one][0] or "", given[one][1] or ""
+        if named != artist:
             raise InputError(
-                f"catalogue={path}: track {one} is by {named or 'nobody'!r}, and by {artist or 'nobody'!r} in the run; "
-                "correct it, or train a run with this catalogue"
+                f"catalogue={path}: track {quoted(one)} is by {named or 'nobody'!r}, and by {artist or 'nobody'!r} in "
+                "the run; correct it, or train a run with this catalogue"
+            )
+        if called and title and called != title:
+            raise InputError(
+                f"catalogue={path}: track {quoted(one)} is called {called!r}, and {title!r} in the run; correct it, "
+                "or train a run with this catalogue"
             )
     known = set(ids)
     if not (new := {one: names for one, names in given.items() if one not in known}):

@@ -23,7 +23,7 @@ from jaxtyping import Float32, Int, Int64, Shaped
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
-from segue.catalog import Catalog, Id, id_problem, keys_of
+from segue.catalog import Catalog, Id, id_problem, keys_of, quoted
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.settings import Setting, checked
@@ -292,8 +292,8 @@ def _padded(
         if problem := id_problem(unknown):
             raise InputError(f"{lines.path}, line {number + 1} is damaged: the id {str(unknown)[:20]!r} {problem}")
         raise InputError(
-            f"{lines.path}, line {number + 1}: track {unknown} is not in the catalogue of {len(catalog)} tracks; "
-            "use the catalogue that these recommendations were made for"
+            f"{lines.path}, line {number + 1}: track {quoted(unknown)} is not in the catalogue of {len(catalog)} "
+            "tracks; use the catalogue that these recommendations were made for"
         )
     shape = len(ends), max(int(lines.lengths.max()), 1)
     if len(rows) == shape[0] * shape[1]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, UInt8
 
+from segue.catalog import quoted
 from segue.errors import InputError
 from segue.picking.picker import ArtistTracks
 from segue.runs.catalog_files import packed, texts_at, unpacked
@@ -87,8 +88,8 @@ def refuse_changes(change: Change, old: Release, new: Release) -> None:
     was, given = old.track(int(change.before[0])), new.track(int(change.changed[0]))
     others = f", and {len(change.changed) - 1:,} more ids have another title or artist" * (len(change.changed) > 1)
     raise InputError(
-        f"track {given['track']} is {_song(given)} in the new release and {_song(was)} in release {old.version}, which "
-        f"is current{others}; an id must keep its meaning: correct the ids, or, if only the names were corrected, "
+        f"track {quoted(given['track'])} is {_song(given)} in the new release and {_song(was)} in release {old.version}, "
+        f"which is current{others}; an id must keep its meaning: correct the ids, or, if only the names were corrected, "
         "set accept_changes=true; nothing in the store has changed"
     )
 

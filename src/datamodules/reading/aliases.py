@@ -1,12 +1,12 @@
 """Ids of tracks that the source merged: a file of lines `old,new`, and what it does to the rows that are read."""
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from segue.catalog import id_problem
+from segue.catalog import id_problem, quoted
 from segue.datamodules.reading.queries import Database
 from segue.errors import InputError
 
@@ -44,7 +44,9 @@ def read_aliases(path: Path) -> dict[str, str]:
                 raise InputError(f"{where}: an id {problem}; correct or remove the line")
         old, new = cells
         if old in found:
-            raise InputError(f"{where}: {old} has an alias already, {found[old]}; remove one of the two lines")
+            raise InputError(
+                f"{where}: {quoted(old)} has an alias already, {quoted(found[old])}; remove one of the two lines"
+            )
         found[old] = new
     return {old: _last(old, found, path) for old in found}
 
@@ -54,10 +56,32 @@ def _last(old: str, aliases: dict[str, str], path: Path) -> str:
     passed, id = dict[str, str](), old
     while id in aliases:
         if id in passed:
-            raise InputError(f"{path}: the aliases of {id} lead back to it; remove one of their lines")
+            raise InputError(f"{path}: the aliases of {quoted(id)} lead back to it; remove one of their lines")
         passed[id] = id = aliases[id]
     aliases.update(dict.fromkeys(passed, id))
     return id
+
+
+def forget_names(
+    database: Database, aliases: Mapping[str, str], names: Sequence[str], *, key: Callable[[str], str]
+) -> None:
+    """Forget titles and artists of rows with an id of before, where other rows have the id of today: theirs count.
+
+    Args:
+        database: has the table `parsed`.
+        aliases: id of today for each id of before.
+        names: the columns.
+        key: from the SQL of an id to that of what the column `track` has for it.
+    """
+    database.register(
+        "pairs_of_ids", {"old": np.array([*aliases], object), "new": np.array([*aliases.values()], object)}
+    )
+    database.execute(f"""
+        UPDATE parsed SET {", ".join(f"{name} = NULL" for name in names)}
+        FROM (SELECT {key("old")} AS old FROM pairs_of_ids
+              WHERE {key("new")} IN (SELECT track FROM parsed WHERE reason IS NULL)) p
+        WHERE parsed.track = p.old""")
+    database.unregister("pairs_of_ids")
 
 
 def replace_ids(

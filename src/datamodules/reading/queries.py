@@ -4,6 +4,8 @@ import re
 
 import duckdb
 
+from segue.catalog import quoted
+
 Database = duckdb.DuckDBPyConnection
 """A connection to a database."""
 
@@ -29,7 +31,8 @@ def mixed_ids(database: Database, ids: str) -> str | None:
     [(num, num_whole, number, text)] = database.execute(f"SELECT {counts} FROM ({ids})").fetchall()
     if num_whole in (0, num):
         return None
-    return f"whole numbers ({num_whole:,} of {num:,}, such as {number}) beside texts (such as {text}): all are texts"
+    numbers = f"whole numbers ({num_whole:,} of {num:,}, such as {number})"
+    return f"{numbers} beside texts (such as {quoted(text)}): all are texts"
 
 
 def one_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 
 from segue.catalog import Catalog, ids_of
-from segue.datamodules.reading.aliases import KEY, read_aliases, replace_ids
+from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
 from segue.datamodules.reading.files import find_files
@@ -367,6 +367,8 @@ def _use_aliases(plan: Plan) -> list[str]:
     database = plan.rows.database
     has_texts = _has_column(database, "track_id")
     key, more = (key_of_text, ", track_id = new") if has_texts else ("CAST({} AS BIGINT)".format, "")
+    if names := [name for name in ("title", "artist") if _has_column(database, name)]:
+        forget_names(database, plan.aliases, names, key=key)
     changed = replace_ids(database, plan.aliases, "parsed", "track", key=key, more=more)
     if "recommendation" in plan.mapping:
         replace_ids(database, plan.aliases, "parsed", "recommendation", key=key)

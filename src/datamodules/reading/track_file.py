@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segue.catalog import Catalog, Id, derived_id
+from segue.catalog import Catalog, Id, derived_id, quoted
 from segue.datamodules.reading.aliases import replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, column_of
 from segue.datamodules.reading.files import find_files, in_folder
@@ -180,8 +180,8 @@ def _drop_repeated(database: Database, column: str, shown: str, *, refuse: bool)
         ORDER BY place LIMIT 1""").fetchall()
     return [
         f"titles       {num:,} entries of {shown} have the id of an earlier one and another title or artist, such as "
-        f"track {id}: {title or ''!r} by {artist or 'nobody'}, first {first or ''!r} by {by or 'nobody'}; the first of "
-        "each id counts"
+        f"track {quoted(id)}: {title or ''!r} by {artist or 'nobody'}, first {first or ''!r} by {by or 'nobody'}; the "
+        "first of each id counts"
         for id, first, by, title, artist, num in others
     ]
 
@@ -223,17 +223,42 @@ def tracks_of_events(database: Database, attributes: Sequence[AttributeSettings]
     columns = [column_of(one.name) for one in attributes if one.file is None]
     firsts = "".join(f", arg_min({name}, position) FILTER ({name} IS NOT NULL) AS {name}" for name in columns)
     names = "".join(f", {name}" for name in columns)
+    differ = "min(title) <> max(title) OR min(artist) <> max(artist)" if has_ids else "FALSE"
     database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
         SELECT row_number() OVER (ORDER BY first) - 1 AS row, track, track_id, title, artist,
-               CAST(NULL AS DOUBLE) AS duration_ms {names}
+               CAST(NULL AS DOUBLE) AS duration_ms, differ {names}
         FROM (SELECT track, any_value(track_id) AS track_id, min(position) AS first,
                      arg_min(title, position) FILTER (title IS NOT NULL) AS title,
-                     arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist {firsts}
+                     arg_min(artist, position) FILTER (artist IS NOT NULL) AS artist,
+                     COALESCE({differ}, FALSE) AS differ {firsts}
               FROM numbered WHERE reason IS NULL AND dropped IS NULL GROUP BY track)""")
     if not has_ids:
         return Tracks(shown="", ids="none", has_durations=False)
-    ids = "SELECT COALESCE(track_id, CAST(track AS VARCHAR)) AS id FROM catalogue"
+    ids, remarks = "SELECT COALESCE(track_id, CAST(track AS VARCHAR)) AS id FROM catalogue", _name_by_time(database)
     if are_whole(database, ids):
-        return Tracks(shown="", ids="whole", has_durations=False)
-    return Tracks(shown="", ids="text", has_durations=False, remarks=remarks_on_ids(database, ids))
+        return Tracks(shown="", ids="whole", has_durations=False, remarks=remarks)
+    return Tracks(shown="", ids="text", has_durations=False, remarks=[*remarks, *remarks_on_ids(database, ids)])
+
+
+def _name_by_time(database: Database) -> list[str]:
+    """Give the tracks with several titles or artists those of their earliest play, and say in a line how many.
+
+    The order of the rows does not matter then: two trainings on the same plays give an id the same title.
+    """
+    example = "min(COALESCE(track_id, CAST(track AS VARCHAR)))"
+    [(num, first)] = database.execute(f"SELECT count(*), {example} FROM catalogue WHERE differ").fetchall()
+    if not num:
+        return []
+    order = "ORDER BY timestamp, title, artist"
+    database.execute(f"""
+        UPDATE catalogue SET title = f.title, artist = f.artist
+        FROM (SELECT track, first(title {order}) FILTER (title IS NOT NULL) AS title,
+                     first(artist {order}) FILTER (artist IS NOT NULL) AS artist
+              FROM numbered WHERE reason IS NULL AND dropped IS NULL
+              AND track IN (SELECT track FROM catalogue WHERE differ) GROUP BY track) f
+        WHERE catalogue.track = f.track""")
+    return [
+        f"titles       {num:,} ids of tracks have several titles or artists, such as {quoted(first)}; those of the "
+        "earliest play count"
+    ]
