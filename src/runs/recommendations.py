@@ -240,11 +240,11 @@ class _Lines:
     Args:
         path: the file.
         key: the key that its lines have for what they are about, of `_LISTS`.
-        keys: the track or the user that each line is about; all differ.
+        keys: the id of the track or the user that each line is about; all differ. Of texts the place in `key_names`.
         lengths: number of its candidates.
-        ids: the candidates of all lines.
-        names: the texts that ids are; `ids` are then places of it. None where they are whole numbers.
-        key_names: the same of `keys`.
+        ids: the ids of the candidates of all lines. Of texts the places in `names`.
+        names: the ids that are texts; None where ids are whole numbers.
+        key_names: the same for `keys`.
         scores: their scores; NaN in lines without scores.
         titles: title in each line, of any type; None without one.
         artists: artist in each line, of any type; None without one.
