@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,7 @@ from jaxtyping import Float32, Int, Int64, Shaped
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 - pydantic needs it before Python 3.12
 
-from segue.catalog import Catalog, id_problem, keys_of
+from segue.catalog import Catalog, Id, id_problem, keys_of
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.settings import Setting, checked
@@ -106,7 +108,7 @@ class Recommendations:
             InputError: the file is missing or damaged, or belongs to another catalogue. The message names the line.
         """
         if (lines := _read_lines(path)).key == "user":
-            rows, scores = _padded(lines, catalog, np.zeros(len(lines.keys), np.int64))
+            rows, scores = _padded(lines, catalog, np.zeros(len(lines.subjects), np.int64))
             users = keys_of(lines.subjects)
             order = np.argsort(users)
             return cls(rows=rows[order], scores=scores[order], users=users[order])
@@ -240,11 +242,10 @@ class _Lines:
     Args:
         path: the file.
         key: the key that its lines have for what they are about, of `_LISTS`.
-        keys: the id of the track or the user that each line is about; all differ. Of texts the place in `key_names`.
+        subjects: id of the track or the user that each line is about; all differ.
         lengths: number of its candidates.
-        ids: the ids of the candidates of all lines. Of texts the places in `names`.
-        names: the ids that are texts; None where ids are whole numbers.
-        key_names: the same for `keys`.
+        ids: id of each candidate of all lines; with `are_hashes`, Python's `hash` of their texts, which this process alone
+            knows: half a billion lookups of texts would take minutes.
         scores: their scores; NaN in lines without scores.
         titles: title in each line, of any type; None without one.
         artists: artist in each line, of any type; None without one.
@@ -253,20 +254,21 @@ class _Lines:
 
     path: Path
     key: str
-    keys: Int64[np.ndarray, "n"]
+    subjects: Shaped[np.ndarray, "n"]
     lengths: Int64[np.ndarray, "n"]
     ids: Int64[np.ndarray, "E"]
+    are_hashes: bool
     scores: Float32[np.ndarray, "E"]
     titles: list[Any]
     artists: list[Any]
     plays: Int64[np.ndarray, "n"]
-    names: Shaped[np.ndarray, "texts"] | None
-    key_names: Shaped[np.ndarray, "texts"] | None
 
-    @property
-    def subjects(self) -> Shaped[np.ndarray, "n"]:
-        """The id of the track or the user of each line."""
-        return self.keys if self.key_names is None else self.key_names[self.keys]
+    def candidate(self, place: int) -> Id:
+        """One of the candidates, as its line has it."""
+        number = int(self.lengths.cumsum().searchsorted(place, "right"))
+        line = json.loads(next(islice(_bare_lines(self.path), number, None)))
+        found: Id = line[_LISTS[self.key]][place - int(self.lengths[:number].sum())]
+        return found
 
 
 _NUM_AT_ONCE = 2**20  # ids whose rows are looked up at once
@@ -278,16 +280,17 @@ def _padded(
     """Candidates and scores of each line; `query_rows` is negative where the track of a line is unknown."""
     rows, ends = lines.ids, lines.lengths.cumsum()  # rows replace the ids, of which there may be hundreds of millions
     bad_lines = [(int(number), lines.subjects.item(number)) for number in np.flatnonzero(query_rows < 0)[:1]]
-    row_of_name = None if lines.names is None else catalog.rows_of(lines.names)
+    rows_of = _rows_of_hashes(catalog) if lines.are_hashes else catalog.rows_of
     for start in range(0, len(rows), _NUM_AT_ONCE):
         some = rows[start : start + _NUM_AT_ONCE]
-        found = catalog.rows_of(some) if row_of_name is None else row_of_name[some]
+        found = rows_of(some)
         for place in np.flatnonzero(found < 0)[:1]:
-            unknown = some.item(place) if lines.names is None else lines.names[some[place]]
-            bad_lines.append((int(ends.searchsorted(start + place, "right")), unknown))
+            bad_lines.append((int(ends.searchsorted(start + place, "right")), lines.candidate(start + int(place))))
         some[:] = found
     if bad_lines:
-        number, unknown = min(bad_lines)
+        number, unknown = min(bad_lines, key=itemgetter(0))
+        if problem := id_problem(unknown):
+            raise InputError(f"{lines.path}, line {number + 1} is damaged: the id {str(unknown)[:20]!r} {problem}")
         raise InputError(
             f"{lines.path}, line {number + 1}: track {unknown} is not in the catalogue of {len(catalog)} tracks; "
             "use the catalogue that these recommendations were made for"
@@ -299,6 +302,21 @@ def _padded(
     padded, scores = np.full(shape, -1, np.int64), np.full(shape, np.nan, np.float32)
     padded[is_filled], scores[is_filled] = rows, lines.scores
     return padded, scores
+
+
+def _rows_of_hashes(catalog: Catalog) -> Callable[[Int64[np.ndarray, "E"]], Int64[np.ndarray, "E"]]:
+    """What looks up the row of each id by the `hash` of its text; -1 where the catalogue does not have the track."""
+    hashes = np.fromiter(map(hash, map(str, catalog.track_ids.tolist())), np.int64, len(catalog))
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    if (np.diff(ordered) == 0).any():
+        raise InputError("two ids of tracks have the same hash by chance; type the command again")
+
+    def rows_of(asked: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
+        places = ordered.searchsorted(asked).clip(max=len(ordered) - 1)
+        return np.where(ordered[places] == asked, order[places], -1)
+
+    return rows_of
 
 
 def _name(value: Any) -> str | None:
@@ -324,7 +342,7 @@ def _check_names(lines: _Lines, catalog: Catalog) -> None:
 _LISTS = {"track": "recommendations", "item_id": "recommendations", "user": "tracks"}
 _KINDS: dict[type, Any] = {
     int: Annotated[int, Field(ge=0, lt=2**63)],
-    str: str,  # `_Places` looks at each text once
+    str: str,  # those of the lines are looked at, and a candidate is one of them
 }
 _TYPED: Any = TypedDict  # of keys that a type checker need not know
 
@@ -378,22 +396,21 @@ def _bare_lines(path: Path) -> Iterator[bytes]:
 
 def _read_lines(path: Path) -> _Lines:
     key: str | None = None
-    keys, lengths, ids, plays, scores = array("q"), array("q"), array("q"), array("q"), array("f")
+    lengths, ids, plays, scores = array("q"), array("q"), array("q"), array("f")
     titles, artists, known = list[Any](), list[Any](), dict[str, str]()  # known, as an artist has many tracks
+    subjects, former = list[Id](), list[Any]()
     kinds: tuple[type, type] = int, int
-    names, former = _Places(), list[Any]()
     for number, bare in enumerate(_bare_lines(path), start=1):
         where = f"{path}, line {number}"
         if key is None:
             kinds = _kinds_of(path, key := _key_of(bare) or "track")
         line = _parse(bare, key, kinds, where)
         candidates, of_list, artist = line[_LISTS[key]], line.get("scores"), line.get("artist")
-        try:
-            keys.append(names[line[key]] if kinds[0] is str else line[key])
-            ids.fromlist(candidates if kinds[1] is int else [*map(names.__getitem__, candidates)])
-        except ValueError as error:
-            raise InputError(f"{where} is damaged: {error}") from None
+        if kinds[0] is str and (problem := id_problem(line[key])):
+            raise InputError(f'{where} is damaged: "{key}" {problem}')
+        subjects.append(line[key])
         lengths.append(len(candidates))
+        ids.fromlist([*map(hash, candidates)] if kinds[1] is str else candidates)
         former.append(line.get("id"))
         scores.fromlist([math.nan] * len(candidates) if of_list is None else of_list)
         plays.append(line.get("plays", -1))
@@ -401,31 +418,27 @@ def _read_lines(path: Path) -> _Lines:
         artists.append(known.setdefault(artist, artist) if isinstance(artist, str) else artist)
     if key is None:
         raise InputError(f"{path} is empty: expected one line for each track of the catalogue")
-    numbers = {"keys": keys, "lengths": lengths, "ids": ids, "plays": plays}
-    columns: dict[str, Any] = {name: np.frombuffer(column, np.int64) for name, column in numbers.items()}
-    columns |= {"scores": np.frombuffer(scores, np.float32), "titles": titles, "artists": artists}
-    order = np.argsort(columns["keys"], kind="stable")
-    is_repeated = np.diff(columns["keys"][order]) == 0
-    if is_repeated.any():
-        number = int(order[1:][is_repeated].min())
-        shown = list(names)[keys[number]] if kinds[0] is str else keys[number]
-        name = f"{key.removesuffix('_id')} {shown}"
-        raise InputError(f"{path}, line {number + 1}: {name} has two lines; give it one list")
-    texts = np.array([*names], object)
-    if kinds[0] is int and key != "user" and None not in former and columns["keys"].tolist() == [*range(len(keys))]:
-        kinds, texts = (str, str), np.array(former, object)  # older versions numbered texts, in the order of the lines
-    columns |= dict(zip(("key_names", "names"), (texts if kind is str else None for kind in kinds), strict=True))
-    return _Lines(path=path, key=key, **columns)
-
-
-class _Places(dict[str, int]):
-    """The place of each text, in the order in which they were first asked for."""
-
-    def __missing__(self, text: str) -> int:
-        if problem := id_problem(text):
-            raise ValueError(f"the id {text[:20]!r} {problem}")
-        self[text] = len(self)
-        return len(self) - 1
+    first = dict[Id, int]()
+    for number, subject in enumerate(subjects):
+        if first.setdefault(subject, number) != number:
+            name = f"{key.removesuffix('_id')} {subject}"
+            raise InputError(f"{path}, line {number + 1}: {name} has two lines; give it one list")
+    of_lines = np.frombuffer(ids, np.int64)
+    if kinds[0] is int and key != "user" and None not in former and subjects == [*range(len(subjects))]:
+        kinds, subjects = (str, str), former  # older versions numbered texts, in the order of the lines
+        of_lines = np.fromiter(map(hash, former), np.int64, len(former))[of_lines]
+    return _Lines(
+        path=path,
+        key=key,
+        subjects=np.array(subjects, object if kinds[0] is str else np.int64),
+        lengths=np.frombuffer(lengths, np.int64),
+        ids=of_lines,
+        are_hashes=kinds[1] is str,
+        scores=np.frombuffer(scores, np.float32),
+        titles=titles,
+        artists=artists,
+        plays=np.frombuffer(plays, np.int64),
+    )
 
 
 def _parse(bare: bytes, key: str, kinds: tuple[type, type], where: str) -> dict[str, Any]:

@@ -172,7 +172,7 @@ GOOD = '{"track": 100, "recommendations": [101], "scores": [0.5]}'
         (GOOD + "\n{}", 'line 2 is damaged: expected an object with a whole number under "track", "item_id" or "user"'),
         ('{"item_id": 100}', 'line 1 is damaged: "recommendations" must be a list of track ids'),
         ('{"item_id": "x", "recommendations": []}', "line 1: track x is not in the catalogue of 3 tracks"),
-        ('{"item_id": "", "recommendations": []}', 'expected an object with a text under "item_id"'),
+        ('{"item_id": "", "recommendations": []}', '"item_id" must have 1 to 256 bytes, and has 0'),
         ('{"track": "100", "recommendations": ["a\\u0000b"]}', r"the id 'a\\x00b' has a NUL"),
         ('{"track": "é' + "é" * 128 + '", "recommendations": []}', "must have 1 to 256 bytes, and has 258"),
         ('{"track": "100", "recommendations": [101]}', '"recommendations" must be a list of track ids, each a text'),
