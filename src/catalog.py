@@ -26,6 +26,9 @@ _MAX_IDS_PER_TRACK = 8
 MOST_ID_BYTES = 256
 """The longest id, in bytes of UTF-8."""
 
+AN_ID = f"a whole number from 0 to 2⁶³-1, or a text of 1 to {MOST_ID_BYTES} bytes without NUL"
+"""What an id is, for messages and descriptions; see `id_problem`."""
+
 Id = int | str
 """An id of a track or a user."""
 

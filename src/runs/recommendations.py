@@ -244,8 +244,8 @@ class _Lines:
         key: the key that its lines have for what they are about, of `_LISTS`.
         subjects: id of the track or the user that each line is about; all differ.
         lengths: number of its candidates.
-        ids: the candidates of all lines; with `are_hashes`, Python's `hash` of their texts, which this process alone
-            knows: half a billion lookups of texts would take minutes.
+        ids: id of each candidate of all lines; with `are_hashes`, Python's `hash` of their texts, which this process
+            alone knows: half a billion lookups of texts would take minutes.
         scores: their scores; NaN in lines without scores.
         titles: title in each line, of any type; None without one.
         artists: artist in each line, of any type; None without one.
@@ -310,7 +310,7 @@ def _rows_of_hashes(catalog: Catalog) -> Callable[[Int64[np.ndarray, "E"]], Int6
     order = np.argsort(hashes)
     ordered = hashes[order]
     if (np.diff(ordered) == 0).any():
-        raise InputError("two ids of tracks have the same hash by chance; type the command again")
+        raise InputError("two ids of tracks have the same hash in this process; type the command again")
 
     def rows_of(asked: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
         places = ordered.searchsorted(asked).clip(max=len(ordered) - 1)

@@ -135,7 +135,7 @@ def rewritten(
     Args:
         release: the release.
         folder: an empty folder, into which the other one is written.
-        keys: `catalog.key_of` of each id, those of the release first.
+        keys: the key of each id (`catalog.key_of`), those of the release first.
         ids: of each track; None where they are the same numbers.
         titles: of each track.
         artists: name of each artist.

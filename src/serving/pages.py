@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from starlette.exceptions import HTTPException
 
-from segue.catalog import MOST_ID_BYTES, Id, key_of
+from segue.catalog import AN_ID, Id, key_of
 from segue.serving.explanation import explain
 from segue.serving.ids import as_json, id_in_path, id_of_json
 from segue.serving.log_writer import now_ms
@@ -43,10 +43,9 @@ _OPEN = ("/health", "/health/live")  # paths without token and rate limit
 # The page at `/docs`: all endpoints, to read and to try. It loads nothing else but `/openapi.json`.
 _DOCS = Path(__file__).with_name("docs.html").read_text(encoding="utf-8")
 
-_AN_ID = f"a whole number below 2⁶³, or a text of 1 to {MOST_ID_BYTES} bytes"
 _IN_PATH = PlainValidator(lambda part: id_in_path(part)[0], json_schema_input_type=str)
-Track = Annotated[Id, _IN_PATH, InPath(description=f"id of the track, percent-encoded: {_AN_ID}")]
-User = Annotated[Id, _IN_PATH, InPath(description=f"id of the user, percent-encoded: {_AN_ID}")]
+Track = Annotated[Id, _IN_PATH, InPath(description=f"id of the track, percent-encoded: {AN_ID}")]
+User = Annotated[Id, _IN_PATH, InPath(description=f"id of the user, percent-encoded: {AN_ID}")]
 
 
 class PlayedTrack(BaseModel):
@@ -55,7 +54,7 @@ class PlayedTrack(BaseModel):
     model_config = ConfigDict(strict=True)
 
     track: Annotated[
-        Id, PlainValidator(id_of_json, json_schema_input_type=Id), Field(description=f"id of the track: {_AN_ID}")
+        Id, PlainValidator(id_of_json, json_schema_input_type=Id), Field(description=f"id of the track: {AN_ID}")
     ]
     time: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="share of it that was played")]
 

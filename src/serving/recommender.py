@@ -155,9 +155,9 @@ class Recommender:
         """
         lengths = np.array([len(one.tracks) for one in played], np.int64)
         num = int(lengths.sum())
-        ids = np.fromiter(chain.from_iterable(one.tracks for one in played), np.int64, num)
-        found = self.release.keys.searchsorted(ids)
-        np.putmask(found, self.release.keys.take(found, mode="clip") != ids, -1)
+        keys = np.fromiter(chain.from_iterable(one.tracks for one in played), np.int64, num)
+        found = self.release.keys.searchsorted(keys)
+        np.putmask(found, self.release.keys.take(found, mode="clip") != keys, -1)
         known = chain.from_iterable(one.shares or (np.nan,) * len(one.tracks) for one in played)
         rows = np.full((len(played), lengths.max(initial=0)), -1)
         shares = np.full(rows.shape, np.nan, np.float32)

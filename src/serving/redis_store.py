@@ -236,7 +236,7 @@ class RedisStore:
 class RedisSessions:
     """Sessions in Redis, shared by several replicas; while Redis does not answer, sessions of this machine.
 
-    Users and tracks are the keys of their ids (`catalog.key_of`): no text of a request is in a key.
+    Users and tracks are the keys of their ids (`catalog.key_of`): no text of a request is in a key of Redis.
 
     Args:
         url: address of Redis.

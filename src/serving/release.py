@@ -282,7 +282,7 @@ class Release:
             self.arms: dict[str, Arm] = {arm: Arm(**given) for arm, given in head["arms"].items()}
             self.arrays = arrays = {name: _mapped(folder / f"{name}.npy", of) for name, of in head["arrays"].items()}
             self.keys: Int64[np.ndarray, N] = arrays["track_keys" if "track_keys" in arrays else "track_ids"]
-            """`catalog.key_of` of the id of each track, ascending."""
+            """The key of the id of each track (`catalog.key_of`), ascending."""
             self._ids = (arrays["track_ids_text"], arrays["track_ids_ends"]) if "track_keys" in arrays else None
             self.kept: Int64[np.ndarray, kept] = arrays.get("kept", np.empty(0, np.int64))
             """Rows of the kept tracks, ascending."""
@@ -356,7 +356,7 @@ class Release:
         return gap_hint(vectors, pick=how.pick, artist_gap=how.artist_gap) if vectors else None
 
     def row_of(self, key: int) -> int:
-        """Row of the track whose id has this `catalog.key_of`; -1 if it is not in the catalogue."""
+        """Row of the track whose id has this key (`catalog.key_of`); -1 if it is not in the catalogue."""
         row = int(self.keys.searchsorted(key))
         return row if row < len(self.keys) and self.keys[row] == key else -1
 
@@ -380,7 +380,7 @@ class Release:
 
         Args:
             arm: name of the arm.
-            users: raw id of each user.
+            users: key of each user (`catalog.key_of`).
             rows: row of the last track of each.
 
         Returns:

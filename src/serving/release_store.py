@@ -93,8 +93,8 @@ def damaged(version: str, where: str) -> str:
 
 
 def changed_meanwhile(where: str) -> str:
-    """The message for a store that another command changed while a release was loaded."""
-    return f"another command changed {where} while this one loaded a release; type this one again"
+    """The message for a store that another command changed during a `load` or a `rollback`."""
+    return f"another command changed {where} while this one ran; type this one again"
 
 
 class StoreUnreachableError(InputError):

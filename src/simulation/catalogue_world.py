@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, most_played
 from segue.errors import InputError
 from segue.runs.catalog_files import read_catalog
 from segue.runs.recommendations import Recommendations, file_digest
@@ -80,7 +80,7 @@ def of_catalogue(
     fame = _fame(np.bincount(catalog.artist_of, plays) / np.bincount(catalog.artist_of))
     return World(
         catalog=catalog,
-        top_tracks=np.argsort(-plays, kind="stable"),
+        top_tracks=most_played(plays),
         embeddings=_embeddings(vectors, catalog, fame, taste, model_share, taste_rng),
         listeners=population(num_listeners, num_interests, plays / plays.sum(), listeners_rng),
         model=TasteModel(name=model or tracks, lists=file_digest(file)),

@@ -500,8 +500,10 @@ class RemoteService(Policy):
         some = np.random.default_rng(0).integers(len(catalog), size=self._NUM_COMPARED)
         async with self._open() as session:
             experiments = await self._ask(session, "GET", "experiments")  # which botify does not have
-            num_tracks = experiments.get("tracks") if isinstance(experiments, dict) else None
-            if isinstance(num_tracks, int) and num_tracks != len(catalog):
+            given = experiments if isinstance(experiments, dict) else {}
+            num_tracks, num_kept = given.get("tracks"), given.get("kept")
+            without_kept = num_tracks - num_kept if isinstance(num_tracks, int) and isinstance(num_kept, int) else None
+            if isinstance(num_tracks, int) and len(catalog) not in (num_tracks, without_kept):
                 raise self._mismatch(f"it has {num_tracks:,} tracks, and this world {len(catalog):,}")
             for row in dict.fromkeys([0, len(catalog) - 1, *some.tolist()]):
                 answer = await self._ask(session, "GET", "track", catalog.track_ids[row])

@@ -217,7 +217,7 @@ def test_a_load_is_refused_if_another_command_changed_the_store_meanwhile(tmp_pa
         assert other.version != first.version
         released(folder, NEW)
 
-    with pytest.raises(InputError, match=r"another command changed .* while this one loaded a release; type this one"):
+    with pytest.raises(InputError, match=r"another command changed .* while this one ran; type this one"):
         store.load_next(write_late)
     assert len(store.index().versions) == 2
 

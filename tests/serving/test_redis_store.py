@@ -258,7 +258,7 @@ def test_replicas_keep_ids_through_loads_and_rollbacks(tmp_path: Path, server: R
     loads.publish(first.version, before=None)
     assert known_to(serves) == ({"a", "b"}, set())
     second = loads.local.load_next(write("b", "c"))
-    with pytest.raises(InputError, match=r"another command changed redis://.* while this one loaded a release; type"):
+    with pytest.raises(InputError, match=r"another command changed redis://.* while this one ran; type this"):
         loads.publish(second.version, before=None)
     assert loads.publish(second.version, before=first.version) == second.version
     assert known_to(serves) == ({"b", "c"}, {"a"})

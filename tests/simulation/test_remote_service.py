@@ -140,12 +140,21 @@ def test_a_service_without_a_page_of_experiments_is_compared_by_its_tracks(servi
         policy_of(service, odd_world).check()
 
 
+def test_a_service_may_have_kept_tracks_that_the_world_lacks(service: Service, odd_world: World) -> None:
+    """It never recommends them."""
+    service.experiments = {"tracks": 450, "kept": 50}
+    policy_of(service, odd_world).check()
+
+
 def test_a_service_with_another_catalogue_is_refused(service: Service, odd_world: World, world: World) -> None:
     """More tracks, other ids, and one id that is another song."""
     remedy = "; start the service with recommendations for this world, or simulate listeners of its tracks: world=cat"
     with pytest.raises(InputError, match=rf"track 0, .* in this world, is not in it{remedy}"):
         policy_of(service, world).check()
     service.experiments = {"tracks": 1401}
+    with pytest.raises(InputError, match=rf"it has 1,401 tracks, and this world 400{remedy}"):
+        policy_of(service, odd_world).check()
+    service.experiments = {"tracks": 1401, "kept": 1000}
     with pytest.raises(InputError, match=rf"it has 1,401 tracks, and this world 400{remedy}"):
         policy_of(service, odd_world).check()
     service.experiments = {"tracks": 400}

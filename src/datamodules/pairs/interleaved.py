@@ -27,8 +27,8 @@ def separate(
     `begins` says, as does every user whose sessions follow one another, or whose log has no recommendations.
 
     Args:
-        events: the events with the columns `user_id`, `timestamp`, `is_last`, `track` and `recommendation` (in the
-            numbers that `track` has; -1 where there is none), and any others.
+        events: the events with the columns `user_id`, `timestamp`, `is_last`, `track` and `recommendation` (a
+            row or a key, as `track` is; -1 where there is none), and any others.
         begins: whether each event begins a session, if no sessions were interleaved.
         policy: one of `POLICIES`.
         gap_ms: longest time between two events of a session, in milliseconds.

@@ -1,9 +1,10 @@
 """From the rows of files to parsed rows: the SQL that reads the roles of each row, and says why a row is rejected.
 
-A parsed row has the columns `file`, `user` and `track` (numbers), `user_id` and `track_id` (the texts for which these
-stand, NULL where the ids are the numbers), `timestamp` (ms), `title`, `artist`, `share`, `session`, `is_last`,
-`recommendation`, `dropped` (name of the rule that leaves it out) and `reason` (why it is rejected); those without a
-meaning for a source are NULL. `row` and `place` are there if a row has several events, `is_blank` for text.
+A parsed row has the columns `file`, `user` and `track` (ids that are numbers, or the keys of `key_of_text`), `user_id`
+and `track_id` (the texts of which they are keys, otherwise NULL), `timestamp` (ms), `title`, `artist`, `share`,
+`session`, `is_last`, `recommendation`, `dropped` (name of the rule that leaves it out) and `reason` (why it is
+rejected); those without a meaning for a source are NULL. `row` and `place` are there if a row has several events,
+`is_blank` for text.
 """
 
 from collections.abc import Mapping
@@ -119,7 +120,7 @@ def whole(path: str, rows: RawRows) -> str:
 
 
 def key_of_text(text: str) -> str:
-    """SQL of the key of an id that is a text while a source is read: tables are joined by numbers.
+    """SQL of the key of a text while a source is read, where tables are joined by numbers; it is not `catalog.key_of`.
 
     Args:
         text: SQL of the id.
@@ -158,7 +159,7 @@ def problems_of_text(text: str) -> dict[str, str]:
 
 
 def _track(plan: Plan) -> tuple[str, str, list[str]]:
-    """SQL of the id of a track; without one, title and artist stand for the track."""
+    """SQL of the id of a track; without one, the key of title and artist."""
     if path := plan.mapping.get("track"):
         return _id(path, plan.rows, plan.track_ids)
     title = plan.rows.text(plan.mapping["title"])

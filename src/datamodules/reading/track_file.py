@@ -130,8 +130,7 @@ def read_track_file(
                 SELECT COALESCE(min(rowid) FILTER (NOT is_merged), min(rowid)) FROM track_file GROUP BY text)""")
     ids = settings.ids
     if ids == "auto":
-        are_numbers = "SELECT bool_and(COALESCE(CAST(number AS VARCHAR) = text AND number >= 0, FALSE)) FROM track_file"
-        ids = "whole" if count(database, are_numbers) else "text"
+        ids = "whole" if are_whole(database, "SELECT text AS id FROM track_file") else "text"
     column = "number" if ids == "whole" else "text"
     wrong = {
         "no whole number as its track id" if ids == "whole" else "no track id": f"NULLIF({column}::VARCHAR, '') IS NULL"

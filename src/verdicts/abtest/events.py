@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
-from segue.catalog import MOST_ID_BYTES, id_problem, key_of
+from segue.catalog import AN_ID, id_problem, key_of
 from segue.datamodules.pairs.interleaved import changes, separate
 from segue.datamodules.reading.files import check_whole
 from segue.datamodules.reading.units import LATEST_MS
@@ -41,6 +41,7 @@ _READ = f"""read_json($files, format = 'newline_delimited', columns = {_KEYS}, i
 
 
 def _whole(key: str) -> str:
+    """The beginning of a CASE: a whole number as BIGINT."""
     return f"CASE WHEN regexp_full_match({key}::VARCHAR, '[0-9]{{1,19}}') THEN TRY_CAST({key}::VARCHAR AS BIGINT)"
 
 
@@ -69,19 +70,17 @@ _COLUMNS = {
 }
 """SQL of the columns that `read_events` can give."""
 
-_AN_ID = f"a whole number from 0 to 2⁶³-1, or a text of 1 to {MOST_ID_BYTES} bytes without NUL"
-
 _FAULTS = {
     "is_last": ("is_last IS NULL", 'message must be "next" or "last"'),
     "timestamp": (
         f"COALESCE(timestamp NOT BETWEEN 0 AND {LATEST_MS}, TRUE)",
         "timestamp must be a whole number of milliseconds since 1970, before 2100",
     ),
-    "user_id": ("user_id IS NULL", f"user must be {_AN_ID}"),
-    "track": ("track IS NULL", f"track must be {_AN_ID}"),
+    "user_id": ("user_id IS NULL", f"user must be {AN_ID}"),
+    "track": ("track IS NULL", f"track must be {AN_ID}"),
     "time": ("COALESCE(NOT isfinite(time), TRUE)", "time must be a number"),
     "latency": ("COALESCE(latency NOT BETWEEN 0 AND 1e6, TRUE)", "latency must be a number of seconds, from 0 to 1e6"),
-    "recommendation": ("recommendation IS NULL", f"recommendation must be {_AN_ID}, or null"),
+    "recommendation": ("recommendation IS NULL", f"recommendation must be {AN_ID}, or null"),
     "experiments": ("experiments IS NULL", "experiments is missing"),
 }
 """When a line is no event, by the column that says it, and the rule for the user."""
