@@ -87,9 +87,10 @@ def refuse_changes(change: Change, old: Release, new: Release) -> None:
         return
     was, given = old.track(int(change.before[0])), new.track(int(change.changed[0]))
     others = f", and {len(change.changed) - 1:,} more ids have another title or artist" * (len(change.changed) > 1)
+    track = quoted(given["track"])
     raise InputError(
-        f"track {quoted(given['track'])} is {_song(given)} in the new release and {_song(was)} in release {old.version}, "
-        f"which is current{others}; an id must keep its meaning: correct the ids, or, if only the names were corrected, "
+        f"track {track} is {_song(given)} in the new release and {_song(was)} in release {old.version}, which is "
+        f"current{others}; an id must keep its meaning: correct the ids, or, if only the names were corrected, "
         "set accept_changes=true; nothing in the store has changed"
     )
 
