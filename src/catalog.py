@@ -157,7 +157,7 @@ class Catalog:
         track_ids = ids_of(tracks)
         ids, counts = np.unique(track_ids, return_counts=True)
         if len(ids) < len(track_ids):
-            raise InputError(f"{source}: track {quoted(ids[counts > 1][0])} occurs twice; every id must be unique")
+            raise InputError(f"{source}: track {quoted(ids[counts > 1].item(0))} occurs twice; every id must be unique")
         names: dict[str, int] = {}
         of = np.array([-1 if artist is None else names.setdefault(artist, len(names)) for artist in artists], np.int64)
         num_nameless = np.count_nonzero(of < 0)

@@ -133,10 +133,32 @@ def test_derived_ids_are_the_same_in_sql() -> None:
 # --- ids that the source merged ---------------------------------------------------------------------------------------
 
 
+def test_an_id_with_several_titles_has_those_of_its_earliest_play_and_this_is_said(tmp_path: Path) -> None:
+    plays = [(9, "x y", "Late", "Bob"), (3, "x y", "", ""), (5, "x y", "Early", "Ann"), (4, "z", "Other", "Eve")]
+    found = []
+    for order in (plays, plays[::-1]):
+        rows = (f"u,{second},{track},{title},{artist}\n" for second, track, title, artist in order)
+        log = read_text(tmp_path, "plays.csv", "user,timestamp,track,title,artist\n" + "".join(rows))
+        found.append(of_plays(log)[0])
+        [line] = log.reading.remarks
+        assert line.startswith("titles       1 ids of tracks have several titles or artists, such as 'x y'; those of")
+    assert found[0] == found[1] == {"x y": ("Early", "Ann"), "z": ("Other", "Eve")}
+
+
 def with_aliases(folder: Path, text: str) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     (folder / "aliases.txt").write_text(text, encoding="utf-8")
     return {"aliases": str(folder / "aliases.txt")}
+
+
+@pytest.mark.parametrize("has_new", [True, False])
+def test_an_alias_brings_a_title_only_where_the_id_of_today_has_none(tmp_path: Path, has_new: bool) -> None:
+    plays = [(1, 7, "Of before", "Ann"), *[(2, 8, "Of today", "Bob")] * has_new, (3, 9, "Other", "Eve")]
+    rows = (f"u,{second},{track},{title},{artist}\n" for second, track, title, artist in plays)
+    text = "user,timestamp,track,title,artist\n" + "".join(rows)
+    names, counts = of_plays(read_text(tmp_path, "plays.csv", text, **with_aliases(tmp_path, "7,8\n")))
+    assert names == {8: ("Of today", "Bob") if has_new else ("Of before", "Ann"), 9: ("Other", "Eve")}
+    assert counts == {8: 1 + has_new, 9: 1}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +190,7 @@ def test_the_id_of_before_is_the_id_of_today(tmp_path: Path, aliases: str, expec
         ("1,2\n2,3\n3,1\n", r"aliases.txt: the aliases of 1 lead back to it; remove one of their lines"),
         ("0,1\n1,2\n2,1\n", r"aliases.txt: the aliases of 1 lead back to it"),
         ("7,7\n", r"aliases.txt: the aliases of 7 lead back to it"),
+        ('"a\nb",8\n"a\nb",9\n', r"'a\\nb' has an alias already, 8; remove one"),
         ("7\n", r"aliases.txt line 1: must have two ids, old,new, and has 1 columns"),
         ("7,\n", r"aliases.txt line 1: an id must have 1 to 256 bytes, and has 0; correct or remove the line"),
         (f"{'x' * 257},8\n", r"line 1: an id must have 1 to 256 bytes, and has 257"),

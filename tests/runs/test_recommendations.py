@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
+from segue.runs.catalog_files import read_top_tracks
 from segue.runs.recommendations import (
     FORMATS,
     Recommendations,
@@ -249,3 +250,5 @@ def test_a_file_of_before_which_has_texts_beside_numbers_is_read_by_its_texts(tm
     )
     lists, catalog = Recommendations.read_with_catalog(path)
     assert (lists.rows.tolist(), catalog.track_ids.tolist()) == ([[1], [0]], ["spotify:a", "é"])
+    (tmp_path / "top_tracks.json").write_text("[1, 0]")
+    assert read_top_tracks(tmp_path / "top_tracks.json", catalog).tolist() == [1, 0]
