@@ -312,9 +312,17 @@ def _rows_of_hashes(catalog: Catalog) -> Callable[[Int64[np.ndarray, "E"]], Int6
     if (np.diff(ordered) == 0).any():
         raise InputError("two ids of tracks have the same hash in this process; type the command again")
 
+    # A table finds nine of ten in two reads of memory, of which a search needs twenty.
+    mask = (1 << (4 * len(hashes)).bit_length()) - 1
+    table = np.zeros(mask + 1, np.int32)
+    table[hashes & mask] = np.arange(len(hashes))
+
     def rows_of(asked: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
-        places = ordered.searchsorted(asked).clip(max=len(ordered) - 1)
-        return np.where(ordered[places] == asked, order[places], -1)
+        rows = table[asked & mask].astype(np.int64)
+        others = np.flatnonzero(hashes[rows] != asked)
+        places = ordered.searchsorted(asked[others]).clip(max=len(ordered) - 1)
+        rows[others] = np.where(ordered[places] == asked[others], order[places], -1)
+        return rows
 
     return rows_of
 
