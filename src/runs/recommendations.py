@@ -318,7 +318,7 @@ def _rows_of_hashes(catalog: Catalog) -> Callable[[Int64[np.ndarray, "E"]], Int6
     table[hashes & mask] = np.arange(len(hashes))
 
     def rows_of(asked: Int64[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
-        rows = table[asked & mask].astype(np.int64)
+        rows: Int64[np.ndarray, E] = table[asked & mask].astype(np.int64)
         others = np.flatnonzero(hashes[rows] != asked)
         places = ordered.searchsorted(asked[others]).clip(max=len(ordered) - 1)
         rows[others] = np.where(ordered[places] == asked[others], order[places], -1)
