@@ -13,7 +13,7 @@ from rich.text import Text
 from segue.reports.result_table import Table
 from segue.reports.tables import listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
-from segue.runs.provenance import call_of
+from segue.runs.provenance import call_of, program
 
 _CHANGES_OF_WORLD = ("world.", "taste@")
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
@@ -123,7 +123,7 @@ def why_below_popular(run: FinishedRun) -> list[RenderableType]:
         why += (
             " In these logs the most played tracks follow more often than those that the model ranks first. "
             "Recall says how well the logs are predicted, and logs also depend on what was recommended when they were "
-            "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
+            f"written. An A/B test ({program('serve')}, {program('abtest')}) measures what listeners play longer."
         )
         return [Text(why), *change]
     arms = run.config.datamodule.prepare.arms.values()

@@ -9,7 +9,6 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from segue.errors import JobsFailed
 from segue.runs.cores import SPINS
@@ -87,7 +86,7 @@ def verb(
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                     sys.exit(1)
                 except JobsFailed as failed:
-                    errors.print(f"[bold red]error:[/] {escape(str(failed))}")
+                    show_error(str(failed))
                     sys.exit(2)
                 except Exception as error:
                     if (why := line_of(error)) is None:
