@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
-from segue.runs.provenance import ROOT
+from segue.runs.provenance import CONF
 
 
 def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def option_of(path: str) -> str:
         path: a path, in quotes or not, or the name of a source.
     """
     plain = path.strip("'\"")
-    if (ROOT / "conf" / "datamodule" / f"{plain}.yaml").is_file():
+    if (CONF / "datamodule" / f"{plain}.yaml").is_file():
         return f"datamodule={plain}"
     return f"datamodule={next(iter(sources_of(Path(plain))), 'table')} datamodule.path={path}"
 
@@ -67,7 +67,7 @@ def sources_of(folder: Path) -> list[str]:
     Only sources that name both kinds of files are looked for; their names alone say little.
     """
     found = []
-    for config in sorted((ROOT / "conf" / "datamodule").glob("*.yaml")):
+    for config in sorted((CONF / "datamodule").glob("*.yaml")):
         source = OmegaConf.load(config)  # its own values alone
         events, tracks = OmegaConf.select(source, "files.pattern"), OmegaConf.select(source, "catalogue.file")
         names_both = isinstance(events, str) and isinstance(tracks, str) and config.stem != "default"

@@ -13,6 +13,7 @@ from rich.text import Text
 from segue.reports.result_table import Table
 from segue.reports.tables import listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
+from segue.runs.provenance import call_of, program
 
 _CHANGES_OF_WORLD = ("world.", "taste@")
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
@@ -73,7 +74,7 @@ def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
         "added": f"{counts['num_added']:,} tracks to {counts['num_tracks']:,}: {known}",
         "lists": f"{of_all} have new tracks; {counts['num_listed']:,} of the new tracks are in one",
         "run folder": run_dir,
-        "next": f"python serve.py load store.folder=<run folder of the service>/store recommendations={run_dir}",
+        "next": f"{call_of('serve')} load store.folder=<run folder of the service>/store recommendations={run_dir}",
     }
 
 
@@ -99,7 +100,7 @@ def next_steps(run: FinishedRun) -> str:
             is_found = not run.run_id or config.logger.tracking_uri == "sqlite:///mlflow.db"  # as without a variable
             store = "" if is_found else f"MLFLOW_TRACKING_URI={shlex.quote(config.logger.tracking_uri)} "
             world = " ".join([f"world={run.choices['world']}", *_typed(run, _CHANGES_OF_WORLD)])
-            lines.append(("", f"{store}python simulate.py {arms} {world}"))
+            lines.append(("", f"{store}{call_of('simulate')} {arms} {world}"))
     return "\n".join(f"{name:12} {line}" for name, line in lines)
 
 
@@ -122,7 +123,7 @@ def why_below_popular(run: FinishedRun) -> list[RenderableType]:
         why += (
             " In these logs the most played tracks follow more often than those that the model ranks first. "
             "Recall says how well the logs are predicted, and logs also depend on what was recommended when they were "
-            "written. An A/B test (serve.py, abtest.py) measures what listeners play longer."
+            f"written. An A/B test ({program('serve')}, {program('abtest')}) measures what listeners play longer."
         )
         return [Text(why), *change]
     arms = run.config.datamodule.prepare.arms.values()
@@ -148,7 +149,7 @@ def _better_at_recall(run: FinishedRun) -> tuple[str, str]:
 
 
 def _command(*words: str) -> str:
-    return " ".join(["python train.py", *words])
+    return " ".join([call_of("train"), *words])
 
 
 def _is_simulated(run: FinishedRun) -> bool:

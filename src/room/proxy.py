@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl
 
 from segue.errors import InputError
 from segue.room.previews import is_host
+from segue.runs.provenance import ROOT, as_called
 from segue.serving.settings import TOKEN, ServiceSettings
 from segue.settings import Setting, settings
 
@@ -56,7 +57,6 @@ _KINDS = {
     ".json": _JSON,
 }
 _STATIC = Path(__file__).parent / "static"
-_ROOT = Path(__file__).parents[2]
 
 _START_S = 60.0  # seconds within which the room server must listen after its start
 
@@ -128,7 +128,7 @@ class RoomProxy:
         files[_PAGE] = files[f"{_PAGE}/"] = files.pop(f"{_PAGE}/index.html")
         # a browser cannot send a token when it opens a page; the page asks for it and sends it with each question
         self.open_paths = files.keys()
-        self._files = {name: (_KINDS.get(path.suffix, _TEXT), path.read_bytes()) for name, path in files.items()}
+        self._files = {name: (_KINDS.get(path.suffix, _TEXT), _content(path)) for name, path in files.items()}
         self._server: subprocess.Popen[bytes] | None = None
 
     async def __call__(self, scope: "Message", body: bytes, send: "Send") -> None:
@@ -218,9 +218,14 @@ class RoomProxy:
         command = [sys.executable, "-Pm", "segue.room.room_server", *given]
         environment = {name: value for name, value in os.environ.items() if name != TOKEN}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        environment["PYTHONPATH"] = str(_ROOT)
+        environment["PYTHONPATH"] = str(ROOT)
         # a group of its own, which Ctrl-C does not reach; in a session of its own, its low priority would not count
         self._server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
+
+
+def _content(path: Path) -> bytes:
+    """A file of the page; the commands that it names are those of here."""
+    return as_called(path.read_text(encoding="utf-8")).encode() if path.suffix == ".js" else path.read_bytes()
 
 
 def socket_of(run_dir: Path) -> Path:

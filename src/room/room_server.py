@@ -30,6 +30,7 @@ from segue.room.previews import Previews
 from segue.room.proxy import RoomServerError, check_private
 from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
 from segue.room.title_search import TitleIndex, build_index
+from segue.runs.provenance import call_of
 from segue.serving.ids import as_json
 from segue.serving.recommender import Recommender
 from segue.serving.release_store import FolderStore
@@ -307,7 +308,7 @@ class RoomServer:
 
     def _picture(self, *_: Any) -> tuple[str, bytes]:
         if not (path := (last_comparison() or Path()) / "comparison.png").is_file():
-            raise UnknownError("there is no picture of a comparison; run python compare.py")
+            raise UnknownError(f"there is no picture of a comparison; run {call_of('compare')}")
         return "image/png", path.read_bytes()
 
 
@@ -347,7 +348,7 @@ def side_by_side(folder: Path) -> dict[str, Any]:
         has_picture = (folder / "comparison.png").is_file()
         return {**alike, "folder": str(folder), "metrics": metrics, "has_picture": has_picture, "setups": setups}
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); run python compare.py again") from None
+        raise InputError(f"{path} cannot be read ({error}); run {call_of('compare')} again") from None
 
 
 def _has_failed(task: asyncio.Future[Any]) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from segue.errors import InputError
+from segue.runs.provenance import CONF
 from segue.statistics.design import sample_ratio
 from segue.statistics.intervals import always_valid
 from segue.verdicts.abtest.analysis import analyse
@@ -28,7 +29,7 @@ from segue.verdicts.abtest.verdict import split_sentence, users_table
 NUM_POINTS = 40
 """Times at which the interval of the primary metric is computed."""
 
-_CONF = Path(__file__).parents[2] / "conf" / "abtest.yaml"
+_CONF = CONF / "abtest.yaml"
 _READING = ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")
 _KEYS = (
     *("treatment", "metric", "family", "unit", "decision", "control_mean", "treatment_mean", "effect_percent"),

@@ -12,32 +12,51 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import distribution, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The clone: `conf/` and the verbs lie here."""
+from segue import __version__
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = _PACKAGE.parent
+"""The folder that `segue` is imported from: the clone, or where the package is installed."""
+CLONE = ROOT if _PACKAGE.name == "src" else None
+"""The clone; None where the package is installed, whose folder is called `segue`."""
+CONF = (_PACKAGE / "conf").resolve()
+"""The configs of the verbs."""
 
 _PACKAGES = ("torch", "pytorch-lightning", "mlflow", "hydra-core", "duckdb", "pandas", "numpy")
 
 
-def git_state(root: Path = ROOT) -> dict[str, str]:
-    """`git_commit` (`unknown` outside a checkout) and `git_dirty` (`true` where tracked files differ from it)."""
+def git_state(root: Path | None = CLONE) -> dict[str, str]:
+    """Which code this is.
+
+    Args:
+        root: the clone, if there is one.
+
+    Returns:
+        `git_commit`: `unknown` in a clone that is no checkout, `segue-<version>` where the package is installed.
+        `git_dirty`: `true` where tracked files differ from the commit, `unknown` where there is none.
+    """
+    if root is None:
+        return {"git_commit": f"segue-{__version__}", "git_dirty": "unknown"}
     commit = _git(root, "rev-parse", "HEAD")
     dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
     return {"git_commit": commit or "unknown", "git_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
 
 
-def changed_files(root: Path = ROOT) -> list[str] | None:
+def changed_files(root: Path | None = CLONE) -> list[str] | None:
     """Files that differ from the commit, and files of code that it does not have; None outside a checkout."""
     changed = _git(root, "diff", "--name-only", "HEAD")
     added = _git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.yaml", "*.lua")
     return None if changed is None else [*changed.splitlines(), *(added or "").splitlines()]
 
 
-def git_diff(root: Path = ROOT) -> str:
+def git_diff(root: Path | None = CLONE) -> str:
     """What tracked files have that the commit has not; empty where they are the same, or there is no checkout."""
     return _git(root, "diff", "HEAD") or ""
 
 
-def _git(root: Path, *words: str) -> str | None:
+def _git(root: Path | None, *words: str) -> str | None:
+    if root is None:  # a folder with packages may lie in a checkout of something else
+        return None
     try:
         done = subprocess.run(
             ["git", *words], cwd=root, capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"
@@ -51,7 +70,10 @@ _of_verbs: list[list[str]] = []
 
 
 def command_line() -> list[str]:
-    """Program and words of the command: of a verb as Hydra reads them, of any other program as they were typed."""
+    """Program and words of the command: of a verb as Hydra reads them, of any other program as they were typed.
+
+    The program of a verb is as `program` names it.
+    """
     return _of_verbs[-1] if _of_verbs else sys.argv
 
 
@@ -74,7 +96,32 @@ def running(line: Sequence[str]) -> Iterator[list[str]]:
 
 def command() -> str:
     """The command, as a shell would take it."""
-    return shlex.join(["python", *command_line()])
+    called, *words = command_line()
+    before = called.split() if called.startswith(_CONSOLE) else ["python", called]
+    return shlex.join([*before, *words])
+
+
+VERBS = ("describe", "prepare", "train", "compare", "simulate", "serve", "abtest")
+"""The commands of Segue."""
+_CONSOLE = "segue "
+_IN_A_TEXT = re.compile(rf"(?<![\w./=-])(python )?({'|'.join(VERBS)})\.py\b")
+
+
+def program(verb: str) -> str:
+    """The program of a verb: `train.py` in a clone, `segue train` elsewhere and under the command `segue`."""
+    is_console = CLONE is None or command_line()[0].startswith(_CONSOLE)
+    return f"{_CONSOLE}{verb}" if is_console else f"{verb}.py"
+
+
+def call_of(verb: str) -> str:
+    """What a person types to call a verb here, before its words."""
+    called = program(verb)
+    return called if called.startswith(_CONSOLE) else f"python {called}"
+
+
+def as_called(text: str) -> str:
+    """A text that names verbs as in a clone, such as `python train.py -m` or `train.py`, with the names of here."""
+    return _IN_A_TEXT.sub(lambda name: call_of(name[2]) if name[1] else program(name[2]), text)
 
 
 def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:
@@ -94,7 +141,7 @@ def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:
     return found
 
 
-def provenance(root: Path = ROOT) -> dict[str, str]:
+def provenance(root: Path | None = CLONE) -> dict[str, str]:
     """Command, commit, versions of what decides numbers, machine."""
     state = {"command": command(), **git_state(root), "python": platform.python_version()}
     state |= {package: version(package) for package in _PACKAGES} | torch_build()

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from segue.errors import InputError
 from segue.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
-from segue.runs.provenance import ROOT
+from segue.runs.provenance import CONF
 from segue.runs.targets import check_targets, read_config
 
 # Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked.
@@ -99,7 +99,7 @@ def _refuse_unsafe(word: str, folder: Path) -> None:
     else:
         key = override.key_or_group
         is_of_hydra = re.split(r"[./]", key)[0] in ("hydra", "search", *_OF_THIS_COMMAND)
-        reads = (ROOT / "conf" / key).is_dir() and any(sign in str(override.value()) for sign in "/$")
+        reads = (CONF / key).is_dir() and any(sign in str(override.value()) for sign in "/$")
         refers = "${" in _TO_A_SETTING.sub("", word)
         is_safe = not (is_of_hydra or override.package is not None or reads or refers)
     if not is_safe:

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from segue.errors import InputError
-from segue.runs.provenance import ROOT
+from segue.runs.provenance import CONF
 
 _NAMES = ("src", "segue")  # what this package has been called; the last one is its name today
 # Settings that older versions wrote, by class: what others say too, or what is decided without a setting now.
@@ -129,7 +129,7 @@ def _targets(node: Any) -> Iterator[Any]:
 @cache
 def _named_in(group: str) -> frozenset[str]:
     """What the files of `conf/` build: exact names, since `torch.load` is in the package of `torch.optim.Adam`."""
-    texts = (file.read_text(encoding="utf-8") for file in (ROOT / "conf" / group).rglob("*.yaml"))
+    texts = (file.read_text(encoding="utf-8") for file in (CONF / group).rglob("*.yaml"))
     return frozenset(name for text in texts for name in _IN_A_FILE.findall(text))
 
 

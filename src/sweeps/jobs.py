@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError, JobFailed, JobsFailed
 from segue.runs.folder import remove_if_empty, short_run_name
-from segue.runs.provenance import ROOT, command_line, provenance, running
+from segue.runs.provenance import ROOT, call_of, command_line, provenance, running
 from segue.settings import Setting, settings
 from segue.terminal.console import console, errors
 from segue.terminal.hydra_parts import VerbSweeper
@@ -183,7 +183,7 @@ class Sweep(VerbSweeper):
         failed = {number: why for number, result in enumerate(results) if (why := outcome(result)[1]) is not None}
         if parent and len(failed) < len(results):  # otherwise there is nothing to compare
             console.print(
-                f"next         python compare.py parent={short_run_name(parent)}", soft_wrap=True, markup=False
+                f"next         {call_of('compare')} parent={short_run_name(parent)}", soft_wrap=True, markup=False
             )
         lines = [f"{len(failed)} of {len(results)} jobs failed:"]
         for number, why in failed.items():

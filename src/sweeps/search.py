@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
+from segue.runs.provenance import call_of
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import Sweep, outcome
 from segue.sweeps.search_space import Space, as_typed
@@ -213,9 +214,9 @@ class Search(Sweep):
             "pictures": f"{self.folder}/search_*.png, as a table {table}",
         }
         if parent:
-            lines["compare"] = f"python compare.py parent={parent}"
+            lines["compare"] = f"{call_of('compare')} parent={parent}"
         words = [word for word in space.command(best.params) if not word.startswith("resume=")]
-        lines["next"] = shlex.join(["python", "train.py", *words])
+        lines["next"] = f"{call_of('train')} {shlex.join(words)}"
         for name, text in lines.items():
             console.print(f"{name:<12} {text}", soft_wrap=True, markup=False)
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from segue.errors import JobsFailed
 from segue.runs.cores import SPINS
 from segue.runs.folder import remove_if_empty
 from segue.runs.garbage import keep_objects
-from segue.runs.provenance import ROOT, command_line, running
+from segue.runs.provenance import CONF, command_line, program, running
 from segue.terminal import hydra_parts
 from segue.terminal.console import errors
 from segue.terminal.messages import is_interrupt, message, show_error
@@ -71,13 +70,13 @@ def verb(
         @functools.wraps(task)
         def main(words: Sequence[str] | None = None) -> None:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
-            with running(command_line() if words is None else [f"{config_name}.py", *words]) as line:
+            with running(command_line() if words is None else [program(config_name), *words]) as line:
                 try:
                     refuse_placeholders(line[1:])
                     line[1:] = rewrite(line[1:])
                     refuse_path_alone(line[1:], option_of)
                     hydra_parts.register(sweepers, full_errors=wants_traceback)
-                    hydra_parts.run(job, line[1:], conf=ROOT / "conf", config_name=config_name, choose=choose)
+                    hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose)
                 except (KeyboardInterrupt, SystemExit) as stopped:
                     if not is_interrupt(stopped):
                         raise
@@ -87,7 +86,7 @@ def verb(
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                     sys.exit(1)
                 except JobsFailed as failed:
-                    errors.print(f"[bold red]error:[/] {escape(str(failed))}")
+                    show_error(str(failed))
                     sys.exit(2)
                 except Exception as error:
                     if (why := line_of(error)) is None:

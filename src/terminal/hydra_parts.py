@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
+from segue.runs.provenance import as_called
 from segue.settings import with_defaults
 
 PLUGINS = "hydra_plugins.segue"
@@ -81,6 +82,9 @@ class VerbLoader(ConfigLoaderImpl):
         config = compose([*overrides, *added])
         for _ in added:
             config.hydra.overrides.task.pop()
+        if validate_sweep_overrides:
+            usage = config.hydra.help
+            usage.app_name, usage.template = as_called(usage.app_name), as_called(usage.template)
         return config
 
 

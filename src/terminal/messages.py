@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from segue.errors import InputError
 from segue.runs.folder import as_dict, flatten, is_resumable
-from segue.runs.provenance import command_line
+from segue.runs.provenance import as_called, command_line
 from segue.terminal.console import errors
 
 _OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -26,7 +26,7 @@ _OF_A_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
 
 def show_error(line: str) -> None:
     """Print the one line of an error."""
-    errors.print(f"[bold red]error:[/] {escape(line)}")
+    errors.print(f"[bold red]error:[/] {escape(as_called(line))}")
 
 
 def is_interrupt(stopped: BaseException) -> bool:

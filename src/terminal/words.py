@@ -91,11 +91,21 @@ def commands_of(words: Sequence[str], key: str, commands: Sequence[str]) -> list
     """
     for previous, word in pairwise(["", *words]):
         is_bare = re.fullmatch(r"\w[\w-]*", word) and not previous.startswith("-")  # which may take it as its value
-        if is_bare and word not in commands:
-            close = difflib.get_close_matches(word, commands, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"{word!r} is not a command; the commands are {', '.join(commands)}{hint}")
+        if is_bare:
+            refuse_unknown_command(word, commands)
     return [f"{key}={word}" if word in commands else word for word in words]
+
+
+def refuse_unknown_command(word: str, commands: Sequence[str]) -> None:
+    """Refuse a word that is not one of some commands.
+
+    Raises:
+        InputError: it is none.
+    """
+    if word not in commands:
+        close = difflib.get_close_matches(word, commands, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"{word!r} is not a command; the commands are {', '.join(commands)}{hint}")
 
 
 def _quoted(word: str) -> str:

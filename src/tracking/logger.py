@@ -18,7 +18,6 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import MLFlowLogger
 
 from segue.runs.folder import parameters
-from segue.runs.provenance import ROOT
 from segue.runs.resume import config_digest, setup_digest
 from segue.terminal.console import console
 from segue.tracking.mlflow_parts import requirements_unchecked
@@ -190,7 +189,7 @@ class RunLogger(MLFlowLogger):
                     run_id=self.run_id,
                     name="model",
                     model_id=model.model_id,
-                    python_model=str(ROOT / "src" / "tracking" / "model.py"),
+                    python_model=str(Path(__file__).with_name("model.py")),
                     artifacts={"recommendations": str(recommendations)},
                     model_config={"key": key},
                     signature=signature,

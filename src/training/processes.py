@@ -215,7 +215,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
     if not external and num_machines > 1:
         raise InputError(
             f"trainer.num_nodes={num_machines} needs torchrun on each machine: torchrun --nnodes={num_machines} "
-            f"--nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=<first machine>:29500 train.py …"
+            f"--nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=<first machine>:29500 -m segue train …"
         )
     if count == 1:
         yield Processes()

@@ -70,7 +70,7 @@ def train(config: DictConfig) -> float:
     _check_devices(config)
     devices, num_machines = config.trainer.devices, config.trainer.get("num_nodes", 1)
     is_shared = config.trainer.get("strategy") is not None
-    again = [sys.executable, "-m", "segue.training", *command_line()[1:]]
+    again = [sys.executable, "-m", "segue", "train", *command_line()[1:]]
     with processes_of(devices=devices, num_machines=num_machines, is_shared=is_shared, again=again) as processes:
         if not processes.is_first:
             config.merge_with({"run_dir": processes.new_folder(), "resume": None, "logger": None})

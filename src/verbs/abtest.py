@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from segue.errors import InputError
 from segue.runs.folder import refuse_used_folder
-from segue.runs.provenance import provenance
+from segue.runs.provenance import call_of, provenance
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
@@ -71,8 +71,8 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     )
     source = run_dir if config.logs is None else logs
     is_run = any(Path(name).is_dir() or parse_name(name).name.startswith("run:") for name in names.values() if name)
-    lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir)), *[("next", "python compare.py")] * is_run]
-    train = ("next", f"python train.py datamodule=botify datamodule.path={source}")
+    lines = [("results", ", ".join(FILES)), ("run folder", str(run_dir)), *[("next", call_of("compare"))] * is_run]
+    train = ("next", f"{call_of('train')} datamodule=botify datamodule.path={source}")
     show_lines([*lines, *[train] * (source / "tracks.json").exists()])
 
 
@@ -136,5 +136,5 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     _print(table, "", *(f"- {line}" for line in remarks(found)), "")
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
     if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):
-        lines.append(("next", "python compare.py"))
+        lines.append(("next", call_of("compare")))
     show_lines(lines)

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from segue.runs.folder import refuse_used_folder, short_run_name
-from segue.runs.provenance import provenance
+from segue.runs.provenance import call_of, provenance
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console
 from segue.terminal.entry import verb
@@ -57,4 +57,4 @@ def compare(config: DictConfig) -> None:
         console.print(f"registered   {registered}", markup=False)
     console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
     best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(result.winner.run_id)
-    console.print(f"next         python serve.py recommendations={best}", soft_wrap=True, markup=False)
+    console.print(f"next         {call_of('serve')} recommendations={best}", soft_wrap=True, markup=False)

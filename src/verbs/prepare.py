@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of, refuse_shards
 from segue.runs.folder import lock_folder, refuse_used_folder
+from segue.runs.provenance import call_of
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
@@ -48,6 +49,6 @@ def prepare(config: DictConfig) -> None:
         "shards": f"{len(manifest.shards)}, {sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB",
         "results": "manifest.json, vocabulary.json, pairs-*.parquet",
         "run folder": str(run_dir),
-        "next": f"python train.py datamodule=shards datamodule.path={run_dir}{context}",
+        "next": f"{call_of('train')} datamodule=shards datamodule.path={run_dir}{context}",
     }
     show_lines((name, line) for name, line in lines.items() if line)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
 from segue.runs.folder import refuse_used_folder
-from segue.runs.provenance import command_line, provenance
+from segue.runs.provenance import call_of, command_line, provenance
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, warn
 from segue.terminal.entry import verb
@@ -81,7 +81,7 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
     undo = ""
     if given["do"] == "load":
         words = [word for word in command_line()[1:] if word.startswith("store")]
-        undo = f"; to undo: {shlex.join(['python', 'serve.py', 'rollback', *words])}"
+        undo = f"; to undo: {call_of('serve')} {shlex.join(['rollback', *words])}"
         with console.status("loading recommendations"):
             (version, change), where = load(request, given, warn)
         undo = f"; tracks: {change}{undo}" if change else undo

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.reports.tables import arms_table
 from segue.runs.folder import refuse_used_folder
-from segue.runs.provenance import provenance
+from segue.runs.provenance import call_of, provenance
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, show_lines, warn
 from segue.terminal.entry import verb
@@ -36,8 +36,8 @@ def simulate(config: DictConfig) -> None:
     steps, seconds = record["steps_per_second"], record["seconds"]
     speed = f"{steps * seconds:,.0f} recommendations in {seconds:.1f} s, {steps:,.0f} per second"
     experiment = f" experiment={config.experiment_name}" if config.after else ""  # previous days may have others
-    following = [f"python abtest.py logs={run_dir}{experiment}"] * (len(arms) > 1)
-    following.append(f"python train.py datamodule=botify datamodule.path={run_dir}")
+    following = [f"{call_of('abtest')} logs={run_dir}{experiment}"] * (len(arms) > 1)
+    following.append(f"{call_of('train')} datamodule=botify datamodule.path={run_dir}")
     lines = [("next", command) for command in following if config.write_logs]
     show_lines([("simulated", speed), ("run folder", str(run_dir)), *lines])
 

@@ -20,6 +20,7 @@ from segue.datamodules.reading.table import Reading
 from segue.reports import writing
 from segue.reports.numbers import duration, plain
 from segue.reports.result_table import Cell, Table
+from segue.runs.provenance import call_of
 
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
 """Words of the command line that decide which data are read; the next command has them too."""
@@ -131,7 +132,7 @@ def next_command(
     elif unit:
         kept = [word for word in kept if not word.startswith(f"{UNIT_OF_TIME}=")] + [f"{UNIT_OF_TIME}={unit}"]
     again = unit is not None or any(warning.name == "splits" for warning in warnings)
-    return " ".join(["python", "describe.py" if again else "train.py", *map(shlex.quote, kept)])
+    return " ".join([call_of("describe" if again else "train"), *map(shlex.quote, kept)])
 
 
 def _as_words(values: Mapping[str, str | None]) -> str:

@@ -14,6 +14,7 @@ from segue.datamodules.describing.clock import DAY_MS, Clock
 from segue.datamodules.describing.measures import Facts, Material
 from segue.datamodules.pairs.pair_rules import Policies
 from segue.reports.numbers import duration
+from segue.runs.provenance import program
 from segue.settings import Setting, settings
 
 _OF_COUNT: dict[str, Any] = {"least": 1, "hint": "null switches the warning off"}
@@ -108,7 +109,7 @@ def _of_rows(facts: Facts, material: Material) -> Iterator[_Candidate]:
             "rejected_share",
             share,
             f"{percent(share)} of the rows were rejected: {reasons}",
-            "correct them, they are listed in rejected.jsonl, or let train.py go on with "
+            f"correct them, they are listed in rejected.jsonl, or let {program('train')} go on with "
             f"datamodule.max_rejected={most}",
         )
     for rule, count in material.dropped.items():

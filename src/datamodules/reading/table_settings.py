@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from segue.datamodules.reading.queries import one_line
 from segue.errors import InputError
-from segue.runs.provenance import ROOT
+from segue.runs.provenance import CONF
 from segue.settings import Setting, checked, from_config, settings, with_defaults
 
 RESERVED = ("track", "artist")
@@ -313,7 +313,7 @@ def source_config(name: str) -> Any:
     Args:
         name: name of its file in `conf/datamodule/`.
     """
-    file = OmegaConf.load(ROOT / "conf" / "datamodule" / f"{name}.yaml")
+    file = OmegaConf.load(CONF / "datamodule" / f"{name}.yaml")
     config: Any = OmegaConf.create(with_defaults(OmegaConf.to_container(file)))
     first = next((base for base in config.get("defaults", []) if isinstance(base, str)), None)
     return config if first is None else OmegaConf.merge(source_config(first), config)

@@ -16,6 +16,7 @@ from segue.reports.markdown import bullets, escape
 from segue.reports.numbers import interval, number, p_value, plain
 from segue.reports.result_table import Cell, Table, styled
 from segue.runs.folder import short_run_name
+from segue.runs.provenance import call_of
 from segue.statistics.online import TIME
 from segue.verdicts.comparison.analysis import TESTED, Comparison, Setup, disagreement, listed, verdict
 from segue.verdicts.comparison.picture import draw
@@ -266,4 +267,4 @@ def listener_test(comparison: Comparison) -> tuple[str, str] | None:
     if comparison.select.startswith("online/"):
         why = "An A/B test of the two best set-ups, in simulated traffic"
     control, treatment = short_run_name(others[0].run_id), short_run_name(best.run_id)
-    return why, shlex.join(["python", "abtest.py", f"control={control}", f"treatment={treatment}", *best.world])
+    return why, f"{call_of('abtest')} {shlex.join([f'control={control}', f'treatment={treatment}', *best.world])}"

@@ -1,0 +1,136 @@
+"""The wheel: it holds the code and the configs, and its command works in any folder."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from segue import __version__
+from segue.runs.provenance import VERBS
+from tests.conftest import ROOT
+
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input"]
+ALL_HELPS = """
+import contextlib, sys
+from segue.__main__ import main
+from segue.runs.provenance import VERBS
+for verb in VERBS:
+    for option in (["--help"], ["--cfg", "job"]):
+        sys.argv = ["segue", verb, *option]
+        print("##", verb, *option)
+        with contextlib.suppress(SystemExit):
+            main()
+"""
+TRAIN_AND_COMPARE = """
+import sys
+from segue.__main__ import main
+for line in ("train --config-dir mine experiment=mine hydra.run.dir=run", "compare hydra.run.dir=compared"):
+    sys.argv = ["segue", *line.split()]
+    main()
+"""
+
+
+@dataclass
+class Installed:
+    """What pip installed: the wheel, the folder with the package, and an empty folder to work in."""
+
+    wheel: Path
+    target: Path
+    folder: Path
+
+    def run(self, *command: str, code: int = 0) -> str:
+        env = {**os.environ, "PYTHONPATH": str(self.target), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    def segue(self, *words: str, code: int = 0) -> str:
+        return self.run(str(self.target / "bin" / "segue"), *words, code=code)
+
+
+def sources(*paths: str) -> list[str]:
+    """Files of the project that git tracks, or would track."""
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths]
+    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    return sorted(name for name in listed if os.path.lexists(ROOT / name) and name)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("package")
+    for name in sources("pyproject.toml", "README.md", "LICENSE", "segue", "src", "conf"):
+        (folder / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "clone" / name, follow_symlinks=False)
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), "./clone"]
+    subprocess.run([*PIP, *build], cwd=folder, check=True)
+    [wheel] = folder.glob("*.whl")
+    install = ["install", "--no-deps", "--no-index", "--target", str(folder / "target"), str(wheel)]
+    subprocess.run([*PIP, *install], cwd=folder, check=True)
+    (folder / "empty").mkdir()
+    return Installed(wheel, folder / "target", folder / "empty")
+
+
+def test_the_wheel_holds_what_git_tracks_of_the_code_and_the_configs(installed: Installed) -> None:
+    assert installed.wheel.name == f"segue-{__version__}-py3-none-any.whl"
+    held = [name for name in zipfile.ZipFile(installed.wheel).namelist() if ".dist-info/" not in name]
+    code = {name.replace("src/", "segue/", 1) for name in sources("src") if name != "src/conf"}
+    assert sorted(held) == sorted(code | {f"segue/{name}" for name in sources("conf")})
+    assert "segue/py.typed" in held
+
+
+def test_the_verbs_print_their_help_and_their_configs_anywhere(installed: Installed) -> None:
+    printed = installed.run(sys.executable, "-c", ALL_HELPS)
+    blocks = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n)+)", printed, re.MULTILINE))
+    assert list(blocks) == [f"{verb} {option}" for verb in VERBS for option in ("--help", "--cfg job")]
+    for verb in VERBS:
+        assert f"  segue {verb}" in blocks[f"{verb} --help"]
+        assert "run_dir: outputs/" in blocks[f"{verb} --cfg job"]
+    assert not re.search(r"\w\.py\b", printed)
+    assert list(installed.folder.iterdir()) == []
+
+
+def test_the_command_lists_the_verbs(installed: Installed) -> None:
+    printed = installed.segue("--help")
+    assert re.findall(r"^  (\w+) +[A-Z].*\.$", printed, re.MULTILINE) == list(VERBS)
+    assert installed.run(sys.executable, "-m", "segue") == printed
+    assert installed.segue("--version") == f"segue {__version__}\n"
+    assert "'trian' is not a command; the commands are" in installed.segue("trian", code=2)
+
+
+def test_what_trains_and_compares_is_the_installed_code_with_a_config_of_ones_own(installed: Installed) -> None:
+    shutil.copy(ROOT / "examples" / "plays.csv", installed.folder)
+    (installed.folder / "mine" / "experiment").mkdir(parents=True)
+    own = """
+        # @package _global_
+        defaults: [override /datamodule: table, override /model: popular]
+        datamodule: {path: plays.csv}
+        callbacks: {plots: null, lineage: null}
+    """
+    (installed.folder / "mine" / "experiment" / "mine.yaml").write_text(textwrap.dedent(own).lstrip())
+    printed = installed.run(sys.executable, "-c", TRAIN_AND_COMPARE)
+    assert "\nnext         segue train -m model=" in printed
+    assert "\nnext         segue serve recommendations=run:" in printed
+    head = (installed.folder / "run" / "config.yaml").read_text(encoding="utf-8").splitlines()
+    assert head[:2] == [
+        "# command: segue train --config-dir mine experiment=mine hydra.run.dir=run",
+        f"# git_commit: segue-{__version__}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("segue t", "train"), ("segue train datamodule=kk", "datamodule=kkbox"), ("segue ", None)]
+)
+def test_bash_completes_verbs_and_options(installed: Installed, line: str, words: str | None) -> None:
+    script = f"""
+        PATH="{installed.target / "bin"}:$PATH"; eval "$(segue -sc install=bash)"
+        COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}; COMP_CWORD=$(( {len(line.split(" "))} - 1 ))
+        hydra_bash_completion; echo "${{COMPREPLY[@]}}"
+    """
+    assert installed.run("bash", "-c", script).split() == ([words] if words else list(VERBS))
