@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.app_export import plays
+from tests.e2e.running import wait_until
 from tests.e2e.test_readme import commands, services, walk  # noqa: F401 - a fixture
 
 
@@ -38,7 +39,7 @@ def test_every_file_answer_and_log_line_of_the_page_has_the_ids_of_the_app(
     verdict = next(outputs.glob("abtest/*/abtest.json"))
     assert json.loads(verdict.read_text())["experiment"] == "IDS"
 
-    assert service.ask("GET", "/experiments").body["experiment"] == "IDS"  # rolled back
+    wait_until(lambda: service.ask("GET", "/experiments").body["experiment"] == "IDS", "the release of before")
     for track in list(songs)[::100]:
         record = service.ask("GET", f"/track/{quote(track, safe='')}").body
         assert (record["track"], record["title"], record["artist"]) == (track, *songs[track])
