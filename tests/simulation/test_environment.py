@@ -5,6 +5,7 @@ import warnings
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from gymnasium.utils.env_checker import check_env
 
 from segue.simulation.environment import ListenerEnv, ListenerVectorEnv
@@ -60,9 +61,9 @@ def test_gymnasium_creates_both_environments_by_name(world: World) -> None:
     assert isinstance(gym.make_vec("segue/Listener-v0", num_envs=3, world=world).unwrapped, ListenerVectorEnv)
 
 
-def test_the_example_of_the_documentation_runs(capfd: object) -> None:
+def test_the_example_of_the_documentation_runs(capfd: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(example.splitlines()) <= 20
     exec(compile(example, "docs/simulation.md", "exec"), {})
-    assert "mean time per session" in capfd.readouterr().out  # type: ignore[attr-defined]
+    assert "mean time per session" in capfd.readouterr().out

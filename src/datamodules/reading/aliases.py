@@ -1,7 +1,8 @@
 """Ids of tracks that the source merged: a file of lines `old,new`, and what it does to the rows that are read."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,15 @@ def _last(old: str, aliases: dict[str, str], path: Path) -> str:
     return id
 
 
+@contextmanager
+def _pairs(database: Database, aliases: Mapping[str, str]) -> Iterator[None]:
+    """In this context there is a table `pairs_of_ids` with the columns `old` and `new`."""
+    columns = {"old": np.array([*aliases], object), "new": np.array([*aliases.values()], object)}
+    database.register("pairs_of_ids", columns)
+    yield
+    database.unregister("pairs_of_ids")
+
+
 def forget_names(
     database: Database, aliases: Mapping[str, str], names: Sequence[str], *, key: Callable[[str], str]
 ) -> None:
@@ -73,15 +83,12 @@ def forget_names(
         names: the columns.
         key: from the SQL of an id to that of what the column `track` has for it.
     """
-    database.register(
-        "pairs_of_ids", {"old": np.array([*aliases], object), "new": np.array([*aliases.values()], object)}
-    )
-    database.execute(f"""
-        UPDATE parsed SET {", ".join(f"{name} = NULL" for name in names)}
-        FROM (SELECT {key("old")} AS old FROM pairs_of_ids
-              WHERE {key("new")} IN (SELECT track FROM parsed WHERE reason IS NULL)) p
-        WHERE parsed.track = p.old""")
-    database.unregister("pairs_of_ids")
+    with _pairs(database, aliases):
+        database.execute(f"""
+            UPDATE parsed SET {", ".join(f"{name} = NULL" for name in names)}
+            FROM (SELECT {key("old")} AS old FROM pairs_of_ids
+                  WHERE {key("new")} IN (SELECT track FROM parsed WHERE reason IS NULL)) p
+            WHERE parsed.track = p.old""")
 
 
 def replace_ids(
@@ -106,11 +113,8 @@ def replace_ids(
     Returns:
         The number of rows that were changed.
     """
-    database.register(
-        "pairs_of_ids", {"old": np.array([*aliases], object), "new": np.array([*aliases.values()], object)}
-    )
-    [(changed,)] = database.execute(f"""
-        UPDATE {table} SET {column} = {key("new")} {more}
-        FROM pairs_of_ids WHERE {table}.{column} = {key("old")}""").fetchall()
-    database.unregister("pairs_of_ids")
+    with _pairs(database, aliases):
+        [(changed,)] = database.execute(f"""
+            UPDATE {table} SET {column} = {key("new")} {more}
+            FROM pairs_of_ids WHERE {table}.{column} = {key("old")}""").fetchall()
     return int(changed)
