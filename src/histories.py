@@ -49,7 +49,7 @@ class Histories:
     def __len__(self) -> int:
         return len(self.last)
 
-    def where(self, chosen: Bool[np.ndarray, "Q"] | slice) -> "Histories":
+    def where(self, chosen: Bool[np.ndarray, "Q"] | Int64[np.ndarray, "P"] | slice) -> "Histories":
         """Select queries.
 
         Args:

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from segue.callbacks.run_context import RunContext
 from segue.terminal.console import console
+from segue.terminal.progress import are_drawn
 
 _UPDATE_INTERVAL_S = 0.05
 
@@ -36,7 +37,7 @@ class TrainingProgress(Callback):
             TextColumn("{task.fields[speed]}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not are_drawn(),
         )
         self._task = self._bar.add_task("training", start=False, total=max_epochs * self._num_batches, speed="")
 
@@ -62,7 +63,7 @@ class TrainingProgress(Callback):
         self._bar.update(
             self._task, completed=(trainer.current_epoch + 1) * self._num_batches, description=shown, speed=speed
         )
-        if not console.is_terminal:
+        if not are_drawn():
             console.print(shown)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002

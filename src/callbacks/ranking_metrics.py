@@ -13,6 +13,7 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
+from segue.models.contracts import Ranker
 from segue.models.exchange import by_parts
 from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays
 from segue.runs.atomic import write_whole
@@ -77,23 +78,41 @@ class RankingMetrics(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
         if len(queries := self.queries["val"]):
-            ranks = self._ranks(pl_module, queries, "val")
-            metrics = [ranking.accuracy(ranks), self._by_newness(pl_module, queries, ranks)]
+            ranker = ranker_of(pl_module)
+            ranks = self._ranks(ranker, queries, "val")
+            metrics = [ranking.accuracy(ranks), self._by_newness(ranker, queries, ranks)]
             means = pd.concat(metrics, axis=1).mean().dropna()
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""
-        queries, known, train = self.queries["test"], self._vocabulary, self._train
+        queries = self.queries["test"]
         num_sessions = len(np.unique(queries.session))
         sizes = {"queries": len(queries), "sessions": num_sessions, "all_queries": self._num_all_queries}
         pl_module.log_dict({f"test/num_{name}": float(size) for name, size in sizes.items()})
         if not len(queries):
             return
-        self.ranks = self._ranks(pl_module, queries, "test")
-        metrics = ranking.accuracy(self.ranks)
-        beyond, covered = self._beyond_accuracy(pl_module, queries)
-        by_newness = self._by_newness(pl_module, queries, self.ranks)
+        means, per_query = self.measure(ranker_of(pl_module), "test")
+        self.ranks = per_query["rank"].to_numpy()
+        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
+        write_whole(self._queries_path, lambda partial: per_query.to_parquet(partial, index=False))
+
+    def measure(self, ranker: Ranker, label: str) -> tuple[dict[str, float], pd.DataFrame]:
+        """Rank the queries of a split and compute all metrics of the ranks.
+
+        Args:
+            ranker: the model.
+            label: `val` or `test`.
+
+        Returns:
+            Means by name, with half the widths of their intervals and with floors; and a line for each query with its
+            rank and metrics.
+        """
+        queries, known, train = self.queries[label], self._vocabulary, self._train
+        ranks = self._ranks(ranker, queries, label)
+        metrics = ranking.accuracy(ranks)
+        beyond, covered = self._beyond_accuracy(ranker, queries)
+        by_newness = self._by_newness(ranker, queries, ranks)
         per_query = pd.concat([metrics, by_newness, beyond], axis=1)
         means = {
             **{str(name): float(mean) for name, mean in per_query.mean().dropna().items()},
@@ -118,17 +137,15 @@ class RankingMetrics(Callback):
         for floor, floor_ranks in floors.items():
             floor_means = ranking.accuracy(floor_ranks).mean()
             means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}
-        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
         ids = known.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
-        frame = pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": self.ranks}), per_query], axis=1)
-        write_whole(self._queries_path, lambda partial: frame.to_parquet(partial, index=False))
+        return means, pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": ranks}), per_query], axis=1)
 
     def _ranks(
-        self, pl_module: LightningModule, queries: Pairs, label: str, among: np.ndarray | None = None
+        self, ranker: Ranker, queries: Pairs, label: str, among: np.ndarray | None = None
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the queries; processes that train together rank some each."""
-        ranker, histories = ranker_of(pl_module), self._context.datamodule.histories(queries)
+        histories = self._context.datamodule.histories(queries)
         with torch.inference_mode(), progress(f"ranking {label} queries", len(queries)) as advance:
             return by_parts(
                 lambda first, end: ranker.ranks(
@@ -137,20 +154,20 @@ class RankingMetrics(Callback):
                 len(queries),
             )
 
-    def _by_newness(self, pl_module: LightningModule, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
+    def _by_newness(self, ranker: Ranker, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
         """The metrics of queries with and without new tracks; no columns where no query has a new track."""
         is_new = self._context.datamodule.new_tracks
         previous_is_new, next_is_new = is_new[queries.previous], is_new[queries.following]
         if not (previous_is_new | next_is_new).any():
             return pd.DataFrame(index=range(len(queries)))
-        among = self._ranks(pl_module, queries.where(next_is_new), "new", among=is_new)
+        among = self._ranks(ranker, queries.where(next_is_new), "new", among=is_new)
         return ranking.by_newness(ranks, among, previous_is_new=previous_is_new, next_is_new=next_is_new)
 
-    def _beyond_accuracy(self, pl_module: LightningModule, queries: Pairs) -> tuple[pd.DataFrame, float]:
+    def _beyond_accuracy(self, ranker: Ranker, queries: Pairs) -> tuple[pd.DataFrame, float]:
         catalog, plays = self._vocabulary.catalog, self._vocabulary.plays
         distinct, place = np.unique(queries.previous, return_inverse=True)
         with torch.inference_mode():
-            lists, _ = ranker_of(pl_module).lists(self._list_length, distinct).collect()
+            lists, _ = ranker.lists(self._list_length, distinct).collect()
         per_query = {
             f"same_artist_at_{self._list_length}": ranking.same_artist(distinct, lists, catalog.artist_of)[place],
             f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays)[place],

@@ -6,16 +6,16 @@ N tracks of the run, M new ones, V width of a vector, K candidates of a list, Q 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from segue.catalog import Catalog, Listens, Vocabulary
+from segue.catalog import Catalog, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Scorer
+from segue.models.restoring import vocabulary_of_run
 from segue.models.retrieval.nearest import lists_of_vectors, to_units
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.session_vectors import FILE, SessionVectors
@@ -116,17 +116,7 @@ def extended_scorer(
     Raises:
         InputError: the checkpoint is not one of this head.
     """
-    counts = (np.arange(len(catalog)) < num_old).astype(np.int64)
-    nothing = np.empty(0, np.int64)
-    vocabulary = Vocabulary(
-        catalog=catalog,
-        previous_counts=counts,
-        next_counts=counts,
-        plays=np.concatenate([plays, counts[num_old:]]),
-        listener_counts=np.zeros(1, np.int64),
-        listens=Listens(session=nothing, track=nothing, played_ratio=np.empty(0, np.float32)),
-        mean_played_ratio=None,
-    )
+    vocabulary = vocabulary_of_run(catalog, np.append(plays, np.zeros(len(catalog) - num_old, np.int64)), num_old)
     scorer = build(vocabulary)
     assert isinstance(scorer, torch.nn.Module)
     for name, tensor in scorer.state_dict().items():
@@ -136,25 +126,6 @@ def extended_scorer(
             raise InputError(f"add=: the checkpoint of the run does not fit its config.yaml ({name}); train it again")
         (tensor[: len(learned)] if tensor.ndim else tensor).copy_(learned)
     return scorer.eval()
-
-
-def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
-    """Read the numbers of a checkpoint.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its `state_dict`, on the CPU.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
-    except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, UnpicklingError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"add=: cannot read {path}: {why}; train the run again") from None
 
 
 def extended_vectors(

@@ -373,6 +373,21 @@ class Ranker(Protocol):
             Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.
         """
 
+    def top(
+        self, histories: Histories, k: int, *, among: Among = None
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Find the K best candidates of each history: those with the ranks 1 to K.
+
+        Args:
+            histories: what was heard before, as in `ranks`.
+            k: number of candidates, 1 <= k < N.
+            among: True for each track that is a candidate; None for all tracks.
+
+        Returns:
+            Rows of the candidates, best first, and their scores. Of equal scores the track with more plays comes first.
+            Row -1 and score NaN fill up, where there are fewer candidates.
+        """
+
     def lists(
         self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
     ) -> ListSearch:

@@ -22,14 +22,112 @@ from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Que
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.repeats import as_number
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
-from segue.models.retrieval.nearest import lists_of_vectors
+from segue.models.retrieval.nearest import lists_of_vectors, to_units, top_of_scores
 from segue.models.retrieval.ranks import ranks_of_tracks, ranks_of_vectors
+from segue.runs.recommendations import SCORE_DECIMALS
 
 _PAIRS_AT_ONCE = 65_536
 """Given pairs that are scored together."""
+_QUERIES_AT_ONCE = 256
+"""Queries whose scores of all tracks are in memory together."""
 
 
-class PairRanker(LightningModule):
+class RanksByVectors:
+    """How a head ranks: by the inner products of its vectors. Every `Ranker` with a head has these methods.
+
+    Attributes:
+        scorer: the head.
+        context: which query vector a history gives.
+    """
+
+    scorer: Scorer
+    context: Context
+    _plays: Int64[np.ndarray, "N"]
+
+    @property
+    def _place(self) -> torch.device:
+        """Where the head is."""
+        return next(self.scorer.parameters()).device
+
+    def ranks(
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
+    ) -> Float64[np.ndarray, "Q"]:
+        """Rank the track that followed each history among all tracks except `histories.previous`.
+
+        Args:
+            histories: what was heard before.
+            following: rows of the tracks that followed.
+            on_block: reports progress.
+            among: True for each track that is a candidate; None for all tracks.
+
+        Returns:
+            Rank of each `following`, at least 1; see `retrieval.ranks`.
+        """
+        penalty, items = as_number(self.context.repeats.penalty()), self.scorer.item_vectors()
+        common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
+        if self.context.is_last and penalty == 0:
+            return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
+        return ranks_of_vectors(
+            queries=lambda first, end: self._queries(histories.part(first, end)), penalty=penalty, **common
+        )
+
+    def _queries(self, histories: Histories) -> Queries:
+        """The query vectors of histories, one for each."""
+        rows, shares = histories.newest(max(1, self.context.max_length))
+        columns = histories.previous, rows, shares, histories.newest_rows(self.context.repeats.within)
+        *tensors, of_rule = (torch.from_numpy(column).to(self._place) for column in columns)
+        return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
+
+    def top(
+        self, histories: Histories, k: int, *, among: Among = None
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Find the K best candidates of each history; scores are rounded as in lists.
+
+        Args:
+            histories: what was heard before.
+            k: number of candidates, 1 <= k < N.
+            among: True for each track that is a candidate; None for all tracks.
+
+        Returns:
+            Rows of the candidates, best first, and their scores.
+        """
+        items, penalty = self.scorer.item_vectors(), as_number(self.context.repeats.penalty())
+        parts = []
+        for start in range(0, len(histories), _QUERIES_AT_ONCE):
+            queries = self._queries(histories.part(start, start + _QUERIES_AT_ONCE))
+            scores = to_units(queries.vectors @ items.T).div_(10**SCORE_DECIMALS)
+            lines = queries.of_pair
+            parts.append(
+                top_of_scores(
+                    scores[lines],
+                    previous=queries.previous[lines],
+                    heard=queries.heard[lines],
+                    penalty=penalty,
+                    plays=self._plays,
+                    k=k,
+                    among=among,
+                )
+            )
+        rows, values = zip(*parts, strict=True)
+        return np.concatenate(rows), np.concatenate(values)
+
+    def lists(
+        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
+    ) -> ListSearch:
+        """Prepare a search for lists; see `retrieval.nearest`."""
+        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
+        query_rows = torch.arange(len(items)) if rows is None else torch.from_numpy(rows)
+        return lists_of_vectors(
+            queries=queries, items=items, query_rows=query_rows, k=k, plays=self._plays, recall=recall, plan=plan
+        )
+
+    def lists_digest(self) -> str:
+        """Return a digest of the vectors and the plays."""
+        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
+        return digest_of_arrays(queries.cpu().numpy(), items.cpu().numpy(), self._plays)
+
+
+class PairRanker(RanksByVectors, LightningModule):
     """Learns to score pairs of tracks.
 
     Logs `train/loss`, `val/loss` and, where shares are known, MSE and MAE of the predicted share. The test metrics are
@@ -140,11 +238,12 @@ class PairRanker(LightningModule):
         self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the losses of the epoch so far, where it is not over.
+        """Add the rule for tracks already heard, and the losses of the epoch so far, where it is not over.
 
         Args:
-            checkpoint: gets `epoch_losses`: the loss and the number of pairs of each batch.
+            checkpoint: gets `repeats`, and `epoch_losses`: the loss and the number of pairs of each batch.
         """
+        checkpoint["repeats"] = self.context.repeats.decided()
         if self._trained and not self.trainer.is_last_batch:
             losses, sizes = zip(*self._trained, strict=True)
             checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
@@ -196,50 +295,6 @@ class PairRanker(LightningModule):
         """Log regression metrics with their floors, and the numbers of the scorer."""
         self._log_regression("test", *self._known_pairs())
         self._log_scorer()
-
-    def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
-    ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each history among all tracks except `histories.previous`.
-
-        Args:
-            histories: what was heard before.
-            following: rows of the tracks that followed.
-            on_block: reports progress.
-            among: True for each track that is a candidate; None for all tracks.
-
-        Returns:
-            Rank of each `following`, at least 1; see `retrieval.ranks`.
-        """
-        penalty, items = as_number(self.context.repeats.penalty()), self.scorer.item_vectors()
-        common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
-        if self.context.is_last and penalty == 0:
-            return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
-        return ranks_of_vectors(
-            queries=lambda first, end: self._queries(histories.part(first, end)), penalty=penalty, **common
-        )
-
-    def _queries(self, histories: Histories) -> Queries:
-        """The query vectors of histories, one for each."""
-        rows, shares = histories.newest(max(1, self.context.max_length))
-        columns = histories.previous, rows, shares, histories.newest_rows(self.context.repeats.within)
-        *tensors, of_rule = (torch.from_numpy(column).to(self.device) for column in columns)
-        return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
-
-    def lists(
-        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
-    ) -> ListSearch:
-        """Prepare a search for lists; see `retrieval.nearest`."""
-        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
-        query_rows = torch.arange(len(items)) if rows is None else torch.from_numpy(rows)
-        return lists_of_vectors(
-            queries=queries, items=items, query_rows=query_rows, k=k, plays=self._plays, recall=recall, plan=plan
-        )
-
-    def lists_digest(self) -> str:
-        """Return a digest of the vectors and the plays."""
-        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
-        return digest_of_arrays(queries.cpu().numpy(), items.cpu().numpy(), self._plays)
 
     def _known_pairs(self) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Int64[Tensor, "P"]]:
         """Return score, share and listener of all pairs with a known share since the last call."""

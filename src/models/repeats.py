@@ -60,6 +60,10 @@ class Repeats(nn.Module):
         self.rule = rule
         self.log_penalty = nn.Parameter(torch.zeros(())) if rule == "penalty" else None
 
+    def decided(self) -> dict[str, str | int]:
+        """What was decided from the training sessions, for checkpoints: `rule` and `within`."""
+        return {"rule": self.rule, "within": self.within}
+
     def recent(self, history: Int64[Tensor, "B H"]) -> Int64[Tensor, "B h"]:
         """Select the tracks of each history that the rule is for.
 

@@ -1,11 +1,63 @@
 """The two streams that a person reads: `console` for results, `errors` for what went wrong."""
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
+from rich.control import Control
 from rich.markup import escape
 
-console = Console(highlight=False, emoji=False)
+
+class Printed:
+    """What was printed, to be shown later: as text or as HTML."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def add(self, objects: tuple[Any, ...], how: dict[str, Any]) -> None:
+        """Keep a call of `Console.print`."""
+        self._calls.append((objects, how))
+
+    def text(self, width: int = 120) -> str:
+        """All of it as text.
+
+        Args:
+            width: columns of a line.
+        """
+        return self._replayed(width).export_text().rstrip("\n")
+
+    def html(self, width: int = 120) -> str:
+        """All of it as an HTML element, with colours that are readable on light and dark pages.
+
+        Args:
+            width: columns of a line.
+        """
+        style = "white-space:pre;overflow-x:auto;line-height:1.3;font-family:monospace;background:none"
+        return self._replayed(width).export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
+
+    def _replayed(self, width: int) -> Console:
+        copy = Console(file=io.StringIO(), record=True, width=width, highlight=False, emoji=False, force_terminal=False)
+        for objects, how in self._calls:
+            copy.print(*objects, **how)
+        return copy
+
+
+class _Results(Console):
+    """A console whose results can be kept instead of printed. Progress bars are always drawn."""
+
+    kept: Printed | None = None
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print, or keep."""
+        if self.kept is None or any(isinstance(one, Control) for one in objects):
+            super().print(*objects, **how)
+        else:
+            self.kept.add(objects, how)
+
+
+console = _Results(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
@@ -22,3 +74,17 @@ def warn(line: str) -> None:
         line: what is wrong, and the remedy.
     """
     errors.print(f"[bold yellow]warning:[/] {escape(line)}")
+
+
+@contextmanager
+def keeping() -> Iterator[Printed]:
+    """Keep results instead of printing them.
+
+    Yields:
+        What is printed meanwhile.
+    """
+    before, console.kept = console.kept, Printed()
+    try:
+        yield console.kept
+    finally:
+        console.kept = before

@@ -5,22 +5,42 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from segue.errors import JobsFailed
+from segue.errors import InputError, JobsFailed
 from segue.runs.cores import SPINS
 from segue.runs.folder import remove_if_empty
 from segue.runs.garbage import keep_objects
-from segue.runs.provenance import CONF, command_line, program, running
+from segue.runs.provenance import CONF, as_called, command_line, program, running
 from segue.terminal import hydra_parts
 from segue.terminal.console import errors
 from segue.terminal.messages import is_interrupt, message, show_error
 from segue.terminal.words import refuse_path_alone, refuse_placeholders
 
 Rewrite = Callable[[list[str]], list[str]]
+
+
+class Verb(Protocol):
+    """The entry of a verb: a function of the words of the command line; without them it takes those of this process."""
+
+    def __call__(self, words: Sequence[str] | None = None) -> None:
+        """Do what the command does: it prints, and an error ends the process."""
+
+    def call(self, words: Sequence[str]) -> Any:
+        """Do the same inside of a program.
+
+        Args:
+            words: of the command line.
+
+        Returns:
+            What the function returned that is the verb.
+
+        Raises:
+            InputError: with the one line that the command prints.
+        """
 
 
 def verb(
@@ -30,10 +50,8 @@ def verb(
     option_of: Callable[[str], str],
     rewrite: Rewrite = list,
     choose: hydra_parts.Choose = lambda *_: [],
-) -> Callable[[Callable[[DictConfig], Any]], Callable[..., None]]:
+) -> Callable[[Callable[[DictConfig], Any]], Verb]:
     """Make a function of a config the entry of a verb.
-
-    The entry is a function of the words of the command line; without them it takes those of this process.
 
     Hydra composes `conf/<config_name>.yaml` and the command line. An error of the user's ends as one line and exit
     code 2, an interruption with 130; anything else is a bug and keeps its traceback. An empty run folder is
@@ -47,11 +65,18 @@ def verb(
         choose: the overrides that the data add to them, when Hydra composes a config.
     """
 
-    def decorate(task: Callable[[DictConfig], Any]) -> Callable[..., None]:
+    def decorate(task: Callable[[DictConfig], Any]) -> Verb:
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
         def line_of(error: Exception) -> str | None:
             return None if wants_traceback else message(error)
+
+        def run(job: Callable[[DictConfig], Any], line: list[str]) -> None:
+            refuse_placeholders(line[1:])
+            line[1:] = rewrite(line[1:])
+            refuse_path_alone(line[1:], option_of)
+            hydra_parts.register(sweepers, full_errors=wants_traceback)
+            hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose)
 
         @functools.wraps(task)
         def job(config: DictConfig) -> Any:
@@ -72,11 +97,7 @@ def verb(
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
             with running(command_line() if words is None else [program(config_name), *words]) as line:
                 try:
-                    refuse_placeholders(line[1:])
-                    line[1:] = rewrite(line[1:])
-                    refuse_path_alone(line[1:], option_of)
-                    hydra_parts.register(sweepers, full_errors=wants_traceback)
-                    hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose)
+                    run(job, line)
                 except (KeyboardInterrupt, SystemExit) as stopped:
                     if not is_interrupt(stopped):
                         raise
@@ -96,6 +117,21 @@ def verb(
                 finally:
                     keep_objects()
 
-        return main
+        def call(words: Sequence[str]) -> Any:
+            results = []
+            with running([program(config_name), *words]) as line, hydra_parts.beside_other_configs():
+                try:
+                    run(lambda config: results.append(task(config)), line)
+                except InputError as error:
+                    raise InputError(as_called(str(error))) from error.__cause__
+                except Exception as error:
+                    if (why := line_of(error)) is None:
+                        raise
+                    raise InputError(as_called(why)) from error
+            return results[0]
+
+        entry: Any = main
+        entry.call = call
+        return cast("Verb", entry)
 
     return decorate

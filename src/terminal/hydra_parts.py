@@ -5,7 +5,8 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.core.utils import env_override
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
@@ -119,6 +122,18 @@ def run(
             _run_hydra(given, parser, task, str(conf), config_name)
     finally:
         vars(parts)["ConfigLoaderImpl"] = ConfigLoaderImpl
+
+
+@contextmanager
+def beside_other_configs() -> Iterator[None]:
+    """Leave what a program has of Hydra as it is: its global config, and the environment."""
+    kept = Singleton.get_state()
+    GlobalHydra.instance().clear()
+    try:
+        with env_override({"HYDRA_FULL_ERROR": "1"}):
+            yield
+    finally:
+        Singleton.set_state(kept)
 
 
 def _without_secrets() -> dict[str, str]:

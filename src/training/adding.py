@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from segue.datamodules.reading.attribute_files import attributes_of_run
 from segue.errors import InputError
-from segue.models.added_tracks import extended_scorer, extended_vectors, read_checkpoint, with_new_tracks
+from segue.models.added_tracks import extended_scorer, extended_vectors, with_new_tracks
+from segue.models.restoring import read_checkpoint
 from segue.runs.atomic import write_record
 from segue.runs.catalog_files import write_catalog
 from segue.runs.extended_catalogue import extended_catalogue
@@ -74,7 +75,9 @@ def add_tracks(
     num_old = len(old)
     catalog = replace(catalog, attributes=attributes_of_run(given, catalog, Path(str(config.catalogue))))
     build = instantiate(given["model"], _convert_="all")
-    scorer = extended_scorer(build, read_checkpoint(files.path(_CHECKPOINT)), catalog, num_old, lists.plays)
+    scorer = extended_scorer(
+        build, read_checkpoint(files.path(_CHECKPOINT))["state_dict"], catalog, num_old, lists.plays
+    )
     with torch.inference_mode():
         queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()
     vectors = None

@@ -50,14 +50,17 @@ def make_loss(loss: str, vocabulary: Vocabulary) -> Loss:
     return made
 
 
-def make_ranker(model: str, vocabulary: Vocabulary, context: str = "last") -> Ranker:
-    """A small model of any kind with the module that fits it, from its yaml and the recipe that goes with it."""
+def config_of_ranker(model: str, context: str = "last") -> Any:
+    """The config of a small model of any kind, from its yaml and the recipe that goes with it."""
     own = composed(f"model={model}").model
     words = [f"model.{name}={value}" for name, value in SMALL.items() if name in own]
+    return composed(f"model={model}", f"context={context}", *words).ranker
+
+
+def make_ranker(model: str, vocabulary: Vocabulary, context: str = "last") -> Ranker:
+    """A small model of any kind with the module that fits it."""
     torch.manual_seed(0)
-    made: Ranker = instantiate(composed(f"model={model}", f"context={context}", *words).ranker, _convert_="all")(
-        vocabulary=vocabulary
-    )
+    made: Ranker = instantiate(config_of_ranker(model, context), _convert_="all")(vocabulary=vocabulary)
     return made
 
 

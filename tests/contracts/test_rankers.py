@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule
 
 from segue.datamodules.pair_datamodule import PairDataModule
@@ -15,8 +16,9 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
+from segue.models.restoring import restore
 from tests.conftest import NUM_RING_TRACKS, build_datamodule, write_lines
-from tests.contracts.building import fit, make_ranker, names, recipe_of
+from tests.contracts.building import config_of_ranker, fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
 from tests.datamodules.sharding import read_shards, shards_of
 
@@ -118,6 +120,38 @@ def test_ranks_say_where_the_candidates_of_a_list_stand(ranker: Ranker) -> None:
     ranks = ranker.ranks(Histories.of_tracks(np.repeat(ROWS, rows.shape[1])), rows.ravel(), nothing).reshape(rows.shape)
     assert (np.diff(ranks) >= 0).all()
     assert ranks.sum(1).tolist() == [sum(range(1, NUM_RING_TRACKS))] * NUM_RING_TRACKS
+
+
+def test_the_top_of_a_history_has_the_ranks_from_one_on(ranker: Ranker, ring: PairDataModule) -> None:
+    histories, among = ring.histories(ring.pairs["test"]).part(0, 40), ROWS % 4 != 1
+    for chosen in (None, among):
+        rows, scores = ranker.top(histories, NUM_RING_TRACKS - 1, among=chosen)
+        is_there = rows >= 0
+        assert (is_there.sum(1) == NUM_RING_TRACKS - 1 if chosen is None else is_there.sum(1) < among.sum() + 1).all()
+        assert np.array_equal(is_there, np.isfinite(scores))
+        of = np.repeat(np.arange(len(rows)), is_there.sum(1))
+        ranks = ranker.ranks(histories.where(of), rows[is_there], nothing, among=chosen)
+        for query in range(len(rows)):
+            assert (np.diff(ranks[of == query]) >= 0).all()
+        assert np.array_equal(ranker.top(histories, 3, among=chosen)[0], rows[:, :3])
+
+
+def test_it_is_restored_from_its_checkpoint_without_the_data(
+    ranker: Ranker, ring: PairDataModule, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    name, context = request.node.callspec.params["ranker"]
+    assert isinstance(ranker, LightningModule)
+    checkpoint = {"state_dict": ranker.state_dict()}
+    ranker.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    config = OmegaConf.to_container(config_of_ranker(name, context), resolve=True)
+    assert isinstance(config, dict)
+    restored = restore(
+        {str(key): value for key, value in config.items()}, tmp_path / "best.ckpt", ring.catalog, ring.vocabulary.plays
+    )
+    histories = ring.histories(ring.pairs["test"])
+    for before, after in zip(ranker.top(histories, K), restored.top(histories, K), strict=True):
+        assert np.array_equal(before, after)
 
 
 def test_ranks_among_some_tracks_are_those_of_the_lists_without_the_others(ranker: Ranker) -> None:

@@ -319,7 +319,7 @@ def test_a_config_that_is_none_of_a_run_is_one_line(tmp_path: Path, config: Conf
 def test_a_checkpoint_with_code_is_one_line(tmp_path: Path, config: Config) -> None:
     run, mark = finished_run(tmp_path / "run", "convex"), tmp_path / "mark"
     (run / "checkpoints" / "best.ckpt").write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())
-    with pytest.raises(InputError, match=r"add=: cannot read .*best.ckpt: .*; train the run again"):
+    with pytest.raises(InputError, match=r"cannot read .*best.ckpt: .*; train the run again"):
         add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
     assert not mark.exists()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -21,9 +21,12 @@ from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Among, Context, OnBlock
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
+from segue.models.retrieval.nearest import top_of_scores
 from segue.models.retrieval.ranks import ranks_of_scores
 from segue.models.retrieval.sparse import no_scores, sparse_lists
 
+_QUERIES_AT_ONCE = 256
+"""Queries whose scores of all tracks are in memory together."""
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
 
@@ -93,6 +96,36 @@ class Baseline(LightningModule):
             among=among,
         )
 
+    def top(
+        self, histories: Histories, k: int, *, among: Among = None
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Find the K best candidates of each history.
+
+        Args:
+            histories: what was heard before.
+            k: number of candidates, 1 <= k < N.
+            among: True for each track that is a candidate; None for all tracks.
+
+        Returns:
+            Rows of the candidates, best first, and their scores.
+        """
+        repeats, parts = self.context.repeats, []
+        within = repeats.within if repeats.rule == "never" else 0
+        for start in range(0, len(histories), _QUERIES_AT_ONCE):
+            part = histories.part(start, start + _QUERIES_AT_ONCE)
+            found = top_of_scores(
+                torch.from_numpy(self._scores_of(part).toarray().astype(np.float32)),
+                previous=torch.from_numpy(part.previous),
+                heard=torch.from_numpy(part.newest_rows(within)),
+                penalty=np.inf,
+                plays=self._model.order,
+                k=k,
+                among=among,
+            )
+            parts.append(found)
+        rows, values = zip(*parts, strict=True)
+        return np.concatenate(rows), np.concatenate(values)
+
     def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, **_: object) -> ListSearch:
         """Prepare a search for lists. They are exact, because exact search is fast enough."""
         order = self._model.order
@@ -137,6 +170,14 @@ class Baseline(LightningModule):
         scores = self._scores(distinct)
         scores.data /= np.repeat(scores.sum(1), np.diff(scores.indptr))  # a row with entries has a positive sum
         return csr_array(weights @ scores)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the rule for tracks already heard, which a restored model cannot find out again.
+
+        Args:
+            checkpoint: gets `repeats`.
+        """
+        checkpoint["repeats"] = self.context.repeats.decided()
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return the scores for a checkpoint. They are not a buffer because their size is not known in advance.

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor
 
 from segue.catalog import most_played
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
-from segue.models.retrieval.ranks import TIE, refuse_non_finite
+from segue.models.retrieval.ranks import TIE, demote, refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
 
 NUM_SAMPLED = 1000
@@ -199,6 +199,45 @@ def best_of_groups(scores: Float[Tensor, "B G S"], k: int) -> tuple[Float[Tensor
     values, by_value = values.sort(dim=1, descending=True, stable=True)
     places = places.gather(1, by_value)
     return values, groups.gather(1, places // size) * size + places % size
+
+
+def top_of_scores(
+    scores: Float[Tensor, "B N"],
+    *,
+    previous: Int64[Tensor, "B"],
+    heard: Int64[Tensor, "B H"],
+    penalty: float,
+    plays: Real[np.ndarray, "N"],
+    k: int,
+    among: Bool[np.ndarray, "N"] | None = None,
+) -> tuple[Int64[np.ndarray, "B K"], Float32[np.ndarray, "B K"]]:
+    """Find the k best candidates of each line, by the rules of `ranks`.
+
+    Args:
+        scores: scores of all tracks; they are overwritten.
+        previous: row of the track of each line that is no candidate.
+        heard: rows of the tracks already heard, -1 where there is none.
+        penalty: subtracted from the scores of tracks already heard; infinity puts them last.
+        plays: popularity of every track, which decides between equal scores.
+        k: number of candidates.
+        among: True for each track that is a candidate; None for all tracks.
+
+    Returns:
+        Rows, best first, and scores, from which the penalty is subtracted; -1 and NaN where there are fewer candidates.
+
+    Raises:
+        InputError: `k` is not in [1, N-1].
+    """
+    check_k(k, scores.shape[1])
+    demote(scores, heard, penalty).scatter_(1, previous[:, None], -torch.inf)
+    if among is not None:
+        scores.masked_fill_(torch.from_numpy(~among).to(scores.device), -torch.inf)
+    order = torch.from_numpy(most_played(plays)).to(scores.device)
+    values, places = _top_k_by_place(scores[:, order], k)
+    values, by_value = values.sort(dim=1, descending=True, stable=True)
+    rows, found = order[places.gather(1, by_value)].cpu().numpy(), values.cpu().numpy()
+    is_there = found > -np.inf
+    return np.where(is_there, rows, -1), np.where(is_there, found, np.float32(np.nan))
 
 
 def to_units(scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
