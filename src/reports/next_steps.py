@@ -26,7 +26,7 @@ class FinishedRun:
 
     Args:
         config: of the run, all of it.
-        choices: the name that was chosen of each group of conf.
+        choices: the name that was chosen of each group of conf; None where nothing was.
         overrides: of the command line, all of them.
         run_id: of MLflow; None where it has none.
         runs_page: where the MLflow UI shows the runs of the experiment: what follows its address; None without MLflow.
@@ -37,7 +37,7 @@ class FinishedRun:
     """
 
     config: DictConfig
-    choices: Mapping[str, str]
+    choices: Mapping[str, str | None]
     overrides: Sequence[str]
     run_id: str | None
     runs_page: str | None

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -23,6 +23,7 @@ from segue.terminal.words import refuse_path_alone, refuse_placeholders
 Rewrite = Callable[[list[str]], list[str]]
 
 
+@runtime_checkable
 class Verb(Protocol):
     """The entry of a verb: a function of the words of the command line; without them it takes those of this process."""
 
@@ -118,16 +119,26 @@ def verb(
                     keep_objects()
 
         def call(words: Sequence[str]) -> Any:
-            results = []
+            results: list[Any] = []
+            failures: list[BaseException] = []
+
+            def keep(config: DictConfig) -> None:
+                try:
+                    results.append(task(config))
+                except BaseException as error:  # Hydra would print something
+                    failures.append(error)
+
             with running([program(config_name), *words]) as line, hydra_parts.beside_other_configs():
                 try:
-                    run(lambda config: results.append(task(config)), line)
-                except InputError as error:
-                    raise InputError(as_called(str(error))) from error.__cause__
+                    run(keep, line)
+                    for failure in failures:
+                        raise failure
                 except Exception as error:
-                    if (why := line_of(error)) is None:
+                    if is_interrupt(error):
+                        raise KeyboardInterrupt from None
+                    if (why := message(error)) is None:
                         raise
-                    raise InputError(as_called(why)) from error
+                    raise InputError(as_called(why)) from error.__cause__
             return results[0]
 
         entry: Any = main

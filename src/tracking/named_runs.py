@@ -113,6 +113,70 @@ def _run_of_id(start: str, tracking_uri: str) -> Any:
     return matches[0]
 
 
+ADDED = "additions.json"
+"""What was added to a run: the file that says that a run folder was not trained."""
+
+
+class FilesOfRun:
+    """Finds the files of a trained run: in its folder, or in MLflow if the folder is not on this machine.
+
+    Args:
+        called: what names the run in messages, such as `add=run:1234`.
+        name: the run, see `find_run`.
+        tracking_uri: the store; None for the usual one.
+
+    Raises:
+        InputError: there is no such run, or it was not trained.
+
+    Attributes:
+        name: the run as it was named.
+        run_id: of MLflow; None where it has none.
+        folder: the run folder; None where it is not on this machine.
+    """
+
+    def __init__(self, called: str, name: str, tracking_uri: str | None = None) -> None:
+        try:
+            found = find_run(name, tracking_uri)
+        except InputError as error:
+            raise InputError(f"{called}: {error}") from None
+        self.name, self.run_id, self._called, self._uri = name, found.run_id, called, tracking_uri
+        self.folder = found.folder if found.folder is not None and (found.folder / "config.yaml").is_file() else None
+        if found.folder is not None and (found.folder / ADDED).is_file():
+            raise InputError(f"{called} was not trained, but has tracks that were added to a run; name that run")
+        if self.folder is None and self.run_id is None:
+            raise InputError(f"{called}: no run of train.py is there; give run:<id>, or the folder of a finished run")
+
+    def find(self, file: str, into: Path | None = None) -> Path | None:
+        """The file; None if the run has none.
+
+        Args:
+            file: its path in the run folder.
+            into: folder that it is copied to from MLflow; None for a temporary one.
+        """
+        if self.folder is not None:
+            return self.folder / file if (self.folder / file).is_file() else None
+        try:
+            return fetch(existing_store(self._uri), str(self.run_id), file, into=into)
+        except (InputError, OSError):
+            return None
+
+    def path(self, file: str, into: Path | None = None) -> Path:
+        """The file.
+
+        Args:
+            file: its path in the run folder.
+            into: folder that it is copied to from MLflow; None for a temporary one.
+
+        Raises:
+            InputError: the run has none.
+        """
+        if (found := self.find(file, into)) is None:
+            raise InputError(
+                f"{self._called} has no {file}; it has not finished, or callbacks were left out: train a run with all"
+            )
+        return found
+
+
 def folder_of(name: str, tracking_uri: str | None) -> Path:
     """The folder of the run that `resume=` names.
 

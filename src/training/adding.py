@@ -23,11 +23,8 @@ from segue.runs.provenance import provenance
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
 from segue.runs.targets import check_targets, read_config
-from segue.tracking.named_runs import find_run
-from segue.tracking.store import existing_store, fetch
+from segue.tracking.named_runs import ADDED, FilesOfRun
 
-RECORD = "additions.json"
-"""What was added: the file that says that a run folder was not trained."""
 _LISTS, _CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
 _TRACKS, _TOP = "tracks.json", "top_tracks.json"
 _KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
@@ -56,7 +53,7 @@ def add_tracks(
         InputError: there is no such run, it cannot get new tracks, or the catalogue does not fit it.
     """
     _check_words(config, words)
-    run_dir, files = Path(config.run_dir), _FilesOfRun(str(config.add), config.get("logger"))
+    run_dir, files = Path(config.run_dir), FilesOfRun(f"add={config.add}", str(config.add), _store(config))
     refuse_used_folder(run_dir)
     refuse_used_folder(run_dir, _LISTS)
     lists, old = Recommendations.read_with_catalog(files.path(_LISTS))
@@ -107,13 +104,17 @@ def add_tracks(
                 vectors.write(run_dir / FILE, catalog)
             if (top := files.find(_TOP)) is not None:
                 shutil.copyfile(top, run_dir / _TOP)
-            write_record({**added, "provenance": provenance()}, run_dir / RECORD)
+            write_record({**added, "provenance": provenance()}, run_dir / ADDED)
             extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
         except BaseException:  # the lists come last: a folder without them is free
-            for name in (_TRACKS, FILE, _TOP, RECORD, _LISTS):
+            for name in (_TRACKS, FILE, _TOP, ADDED, _LISTS):
                 (run_dir / name).unlink(missing_ok=True)
             raise
     return added
+
+
+def _store(config: DictConfig) -> str | None:
+    return config.logger.tracking_uri if config.get("logger") else None
 
 
 def _check_words(config: DictConfig, words: Sequence[str]) -> None:
@@ -124,41 +125,3 @@ def _check_words(config: DictConfig, words: Sequence[str]) -> None:
     for word in words:
         if (key := word.partition("=")[0].lstrip("+~")) not in _KEYS:
             raise InputError(f"{word} has no effect with add=, which takes the settings of its run; leave {key} out")
-
-
-class _FilesOfRun:
-    """Finds the files of a run: in its folder, or in MLflow if the folder is not on this machine."""
-
-    def __init__(self, name: str, logger: Any) -> None:
-        uri = logger.tracking_uri if logger else None
-        try:
-            found = find_run(name, uri)
-        except InputError as error:
-            raise InputError(f"add={name}: {error}") from None
-        self.name, self.run_id, self._uri = name, found.run_id, uri
-        self.folder = found.folder if found.folder is not None and (found.folder / "config.yaml").is_file() else None
-        if found.folder is not None and (found.folder / RECORD).is_file():
-            raise InputError(f"add={name} was not trained, but has tracks that were added to a run; name that run")
-        if self.folder is None and self.run_id is None:
-            raise InputError(f"add={name}: no run of train.py is there; give run:<id>, or the folder of a finished run")
-
-    def find(self, file: str) -> Path | None:
-        """The file; None if the run has none."""
-        if self.folder is not None:
-            return self.folder / file if (self.folder / file).is_file() else None
-        try:
-            return fetch(existing_store(self._uri), str(self.run_id), file)
-        except (InputError, OSError):
-            return None
-
-    def path(self, file: str) -> Path:
-        """The file.
-
-        Raises:
-            InputError: the run has none.
-        """
-        if (found := self.find(file)) is None:
-            raise InputError(
-                f"add={self.name} has no {file}; it has not finished, or callbacks were left out: train a run with all"
-            )
-        return found

@@ -171,7 +171,7 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         alpha=config.model.get("alpha"),
         parts=config.model.get("parts"),
         context=context,
-        overrides=hydra.overrides.task,
+        overrides=list(hydra.overrides.task),
         swept=config.swept,
     )
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
@@ -325,8 +325,8 @@ def _run(
     metrics = history.metrics()
     finished = FinishedRun(
         config=config,
-        choices=hydra.runtime.choices,
-        overrides=hydra.overrides.task,
+        choices=dict(hydra.runtime.choices),
+        overrides=list(hydra.overrides.task),
         run_id=logger.run_id if logger else None,
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         metrics=metrics,

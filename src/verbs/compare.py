@@ -1,7 +1,9 @@
 """From MLflow runs to an answer: which set-up is best, and is the difference real?"""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -13,6 +15,11 @@ from segue.terminal.entry import verb
 from segue.terminal.progress import progress
 from segue.terminal.words import EXPERIMENT, as_plain_text, renamed
 
+if TYPE_CHECKING:
+    from segue.verdicts.comparison.analysis import Comparison, Run
+
+say = partial(console.print, sep="\n", markup=False, highlight=False)
+
 
 def _words(words: list[str]) -> list[str]:
     return renamed(as_plain_text(words, "filter"), EXPERIMENT)
@@ -22,39 +29,54 @@ def _words(words: list[str]) -> list[str]:
 def compare(config: DictConfig) -> None:
     """Find runs, compare their set-ups, write and print; register the winner where that is asked for."""
     from segue.tracking.store import existing_store
-    from segue.verdicts.comparison import analysis as comparison
-    from segue.verdicts.comparison.report import comparison_table, listener_test, sentences, write_report
     from segue.verdicts.comparison.runs import attach, find, read, register, run_to_register
 
-    run_dir = Path(config.run_dir)
-    refuse_used_folder(run_dir, "comparison.json")
+    refuse_used_folder(Path(config.run_dir), "comparison.json")
     uri = existing_store(config.tracking_uri)
     with console.status("finding runs"):
         parent = None if config.parent is None else str(config.parent)
         found = find(uri, str(config.experiment_name), parent=parent, filter_string=str(config.filter or ""))
-    say = partial(console.print, sep="\n", markup=False, highlight=False)
     say(*found.notes, end="\n" * bool(found.notes))
-    selects = [config.select] if isinstance(config.select, str) else list(config.select)
     with progress("reading runs", len(found.runs)) as advance:
-        runs = read(found.runs, uri, curves=selects, on_run=advance)
-    select, notes = comparison.choose_metric(selects, runs)
-    say(*notes, end="\n" * bool(notes))
-    metrics = [config.metrics] if isinstance(config.metrics, str) else list(config.metrics)
-    with console.status("comparing"):
-        result = comparison.compare(runs, select=select, mode=config.mode, metrics=metrics, level=config.level)
-        write_report(result, run_dir, provenance())
-    if found.parent is not None:
-        attach(run_dir, found.parent, uri)
+        runs = read(found.runs, uri, curves=_several(config.select), on_run=advance)
     where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
-    console.print(comparison_table(result, f"{len(runs)} runs of {where}", console.width))
-    say(*sentences(result))
-    if test := listener_test(result):
-        say(":\n             ".join(test), soft_wrap=True)
+    result = answer(config, runs, where=where)
+    if found.parent is not None:
+        attach(Path(config.run_dir), found.parent, uri)
     chosen = run_to_register(None if config.register is None else str(config.register), found, result, uri)
     if chosen is not None:
         version = register(chosen, uri, name=str(config.name), alias=str(config.alias))
         registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"
         console.print(f"registered   {registered}", markup=False)
-    console.print(f"run folder   {run_dir}", soft_wrap=True, markup=False)
+    console.print(f"run folder   {config.run_dir}", soft_wrap=True, markup=False)
     best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(result.winner.run_id)
     console.print(f"next         {call_of('serve')} recommendations={best}", soft_wrap=True, markup=False)
+
+
+def answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Comparison":
+    """Compare runs, write the report and print it.
+
+    Args:
+        config: of the verb.
+        runs: what is compared.
+        where: where they are from, for the title.
+    """
+    from segue.verdicts.comparison import analysis as comparison
+    from segue.verdicts.comparison.report import comparison_table, listener_test, sentences, write_report
+
+    select, notes = comparison.choose_metric(_several(config.select), runs)
+    say(*notes, end="\n" * bool(notes))
+    with console.status("comparing"):
+        result = comparison.compare(
+            runs, select=select, mode=config.mode, metrics=_several(config.metrics), level=config.level
+        )
+        write_report(result, Path(config.run_dir), provenance())
+    console.print(comparison_table(result, f"{len(runs)} runs of {where}", console.width))
+    say(*sentences(result))
+    if test := listener_test(result):
+        say(":\n             ".join(test), soft_wrap=True)
+    return result
+
+
+def _several(given: Any) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)

@@ -1,5 +1,6 @@
 """From runs in MLflow to a comparison: which runs, their set-ups, their test queries and their learning curves."""
 
+import json
 import re
 import shlex
 from collections import Counter
@@ -7,12 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 
 from segue.errors import InputError
-from segue.runs.folder import short
+from segue.runs.folder import RunRecord, digest, flatten, short
+from segue.runs.targets import read_config
 from segue.statistics.online import LISTENERS_FILE, TIME
 from segue.statistics.ranking import BY_NEWNESS
 from segue.tracking.named_runs import find_run
@@ -122,19 +125,19 @@ def setup_names(runs: Sequence[Any]) -> dict[str, str]:
     of = {run.info.run_id: run.data.tags.get("setup_digest", run.info.run_id) for run in runs}
     first = {of[run.info.run_id]: run for run in reversed(runs)}
     named: dict[str, list[str]] = {}
-    for digest, run in first.items():
-        named.setdefault(run.data.tags.get("setup", run.info.run_name), []).append(digest)
+    for setup, run in first.items():
+        named.setdefault(run.data.tags.get("setup", run.info.run_name), []).append(setup)
     names = {}
-    for name, digests in named.items():
-        params = [_params(first[digest]) for digest in digests]
+    for name, setups in named.items():
+        params = [_params(first[setup]) for setup in setups]
         keys = sorted({key for one in params for key in one if len({other.get(key) for other in params}) > 1})
-        for digest, own in zip(digests, params, strict=True):
+        for setup, own in zip(setups, params, strict=True):
             differing = [f"{key.rpartition('.')[2]}={short(own.get(key, '–'))}" for key in keys]
-            names[digest] = " ".join([name, *differing[:_MAX_DIFFERENCES]])
+            names[setup] = " ".join([name, *differing[:_MAX_DIFFERENCES]])
     counts = Counter(names.values())
     return {
-        run_id: names[digest] if counts[names[digest]] == 1 else f"{names[digest]} {digest[:4]}"
-        for run_id, digest in of.items()
+        run_id: names[setup] if counts[names[setup]] == 1 else f"{names[setup]} {setup[:4]}"
+        for run_id, setup in of.items()
     }
 
 
@@ -184,6 +187,83 @@ def read(
         fetched.append(one)
         on_run(1)
     return fetched
+
+
+def read_folders(folders: Sequence[Path], names: Sequence[str] | None = None) -> list[Run]:
+    """Read runs from their folders, without a store and therefore without learning curves.
+
+    Args:
+        folders: the run folders of `train.py`.
+        names: name of the set-up of each; by default what distinguishes it from the others.
+
+    Returns:
+        One run for each folder, in the same order. Its folder takes the place of the id.
+
+    Raises:
+        InputError: a folder has no finished run, or the runs are trained on other data than the first.
+    """
+    found = [_RunInFolder.read(folder) for folder in folders]
+    for one in found:
+        if one.data_digest != found[0].data_digest:
+            raise InputError(
+                f"{one.folder} is trained on other data than {found[0].folder} (digest {one.data_digest}, not "
+                f"{found[0].data_digest}); compare models of the same plays"
+            )
+    given = list(names) if names is not None else list(setup_names(found).values())
+    return [one.as_run(name) for one, name in zip(found, given, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _RunInFolder:
+    """A run folder, with what `setup_names` reads of an MLflow run."""
+
+    folder: Path
+    data_digest: str
+    metrics: dict[str, float]
+    config: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "_RunInFolder":
+        record = RunRecord.read(folder)
+        try:
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{folder} has no finished run; train again") from None
+        numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+        return cls(
+            folder=folder, data_digest=record.data_digest, metrics=numbers, config=read_config(folder / "config.yaml")
+        )
+
+    @property
+    def info(self) -> Any:
+        return SimpleNamespace(run_id=str(self.folder), run_name=self.config["run_name"])
+
+    @property
+    def data(self) -> Any:
+        digest_of_setup = digest({**self.config, "seed": 0} | dict.fromkeys(("callbacks", "datamodule", "hydra")))
+        name = str(self.config["run_name"]).removesuffix(f" seed={self.config['seed']}")
+        params = {name: str(value) for name, value in flatten(self.config).items() if not name.startswith(_OF_A_FOLDER)}
+        return SimpleNamespace(tags={"setup": name, "setup_digest": digest_of_setup}, params=params)
+
+    def as_run(self, name: str) -> Run:
+        """The run, for a comparison."""
+        frames = [self.folder / "test_queries.parquet", self.folder / LISTENERS_FILE]
+        queries, listening = (pd.read_parquet(path) if path.is_file() else None for path in frames)
+        if queries is not None:
+            queries = queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
+        return Run(
+            run_id=str(self.folder),
+            setup=name,
+            seed=int(self.config["seed"]),
+            metrics=self.metrics,
+            queries=queries,
+            listening=listening if TIME in self.metrics else None,
+            alpha=self.metrics.get("alpha"),
+        )
+
+
+_OF_A_FOLDER = ("run_dir", "run_name", "datamodule.", "ranker.", "recipe.", "logger", "hydra.", "swept", "callbacks.")
+"""Beginnings of settings that say where a run is, or that repeat others."""
 
 
 def _world(run: Any) -> tuple[str, ...] | None:

@@ -1,0 +1,157 @@
+"""From Python values to the words of a verb, and from what it wrote to an object."""
+
+import base64
+import html
+import json
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segue.errors import InputError
+from segue.terminal.console import Printed, keeping
+from segue.terminal.entry import Verb
+from segue.terminal.quiet import silence_libraries
+
+_PLAIN = re.compile(r"[A-Za-z_/.][\w/.@+-]*", re.ASCII)
+_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+_WORDS = re.compile(r"(?i:null|true|false|nan|inf)")
+
+
+class Folder:
+    """A folder in which a verb writes: one that the caller names, or a temporary one, removed with its last user.
+
+    Args:
+        named: the folder that was named; None for a temporary one.
+
+    Attributes:
+        path: where it is.
+    """
+
+    def __init__(self, named: str | Path | None = None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="segue-")) if named is None else Path(named)
+        if named is None:
+            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def words_of(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of the command line.
+
+    Args:
+        options: values by name; `model__alpha` and `model.alpha` are the same name.
+    """
+    return [f"{name.replace('__', '.')}={value_of(value)}" for name, value in options.items()]
+
+
+def value_of(value: Any) -> str:
+    """A value as the command line has it.
+
+    Args:
+        value: a number, a text, a path, None, a list or a mapping of such values, or an object with a `folder`, such as
+            a fitted `Recommender`.
+
+    Raises:
+        InputError: it is of another type, or a key has other signs than letters, digits, _ and -.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        text = str(value)
+        if _PLAIN.fullmatch(text) and not _WORDS.fullmatch(text):
+            return text
+        return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not _KEY.fullmatch(str(key))]:
+            raise InputError(f"{wrong[0]!r} cannot be a key of an option; use letters, digits, _ and -")
+        return "{" + ", ".join(f"{key}: {value_of(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, Sequence | np.ndarray):
+        return "[" + ", ".join(map(value_of, value)) + "]"
+    if isinstance(folder := getattr(value, "folder", None), Path):
+        return value_of(folder.absolute())
+    raise InputError(f"{value!r} cannot be an option; give a number, a text, a path, None, a list or a dict of these")
+
+
+def call(verb: Verb, words: Iterable[str], folder: Folder | None = None) -> tuple[Any, Printed]:
+    """Call a verb.
+
+    Args:
+        verb: the verb.
+        words: of the command line.
+        folder: its run folder.
+
+    Returns:
+        What the verb returned, and what it would have printed.
+
+    Raises:
+        InputError: with the line that the command prints.
+    """
+    place = folder or Folder()
+    silence_libraries()
+    with keeping() as printed:
+        return verb.call([*words, f"hydra.run.dir={value_of(place.path)}"]), printed
+
+
+class Result:
+    """What a verb found out: printed as the verb prints it, in a notebook with its pictures.
+
+    Args:
+        printed: what the verb printed.
+        folder: its files.
+
+    Attributes:
+        name: of its files, such as `abtest` for `abtest.json`.
+    """
+
+    name = ""
+
+    def __init__(self, printed: Printed, folder: Folder) -> None:
+        self._printed, self._place = printed, folder
+
+    @property
+    def folder(self) -> Path:
+        """The files that were written; a temporary folder, where none was named, which exists as long as this."""
+        return self._place.path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The whole result in plain values, as in the JSON file of the folder."""
+        record = json.loads((self.folder / f"{self.name}.json").read_text(encoding="utf-8"))
+        assert isinstance(record, dict)
+        return record
+
+    def __repr__(self) -> str:
+        return self._printed.text()
+
+    def _repr_html_(self) -> str:
+        pictures = [base64.b64encode(path.read_bytes()).decode() for path in sorted(self.folder.glob("*.png"))]
+        shown = [f'<img alt="{html.escape(self.name)}" src="data:image/png;base64,{one}"/>' for one in pictures]
+        return "\n".join([self._printed.html(), *shown])
+
+
+def refuse_used(folder: str | Path) -> Path:
+    """A folder that does not exist, or is empty.
+
+    Args:
+        folder: its path.
+
+    Raises:
+        InputError: it has files.
+    """
+    path = Path(folder)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if next(path.iterdir(), None) is None:
+            return path
+    if path.exists():
+        raise InputError(f"{path} has files already; name a folder that does not exist")
+    return path

@@ -1,0 +1,179 @@
+"""Plays: what listeners heard, read from any source."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hydra.utils import instantiate
+from jaxtyping import Shaped
+from omegaconf import DictConfig, OmegaConf
+
+from segue.api.calling import Folder, Result, call, value_of, words_of
+from segue.datamodules.reading.column_roles import ROLES
+from segue.datamodules.source_choice import choose_recipe, option_of, sources_of
+from segue.errors import InputError
+from segue.sweeps.jobs import Sweep
+from segue.terminal.console import Printed, console
+from segue.terminal.entry import verb
+from segue.verbs.describe import describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from segue.datamodules.split_datamodule import SplitDataModule
+
+
+class Description(Result):
+    """What data look like: numbers, warnings with remedies, a picture."""
+
+    name = "describe"
+
+    @property
+    def warnings(self) -> "pd.DataFrame":
+        """A line for each warning: its name, the value, what it says, the remedy."""
+        import pandas as pd
+
+        return pd.DataFrame(self.record["warnings"])
+
+
+class Plays:
+    """What listeners heard: the events of a source, cut into sessions and divided into training, validation and test.
+
+    It is printed as the table that `train.py` prints of its data. See `read_plays`.
+
+    Attributes:
+        words: words of the command line that name this source.
+    """
+
+    def __init__(self, words: list[str], kept: Folder | None = None) -> None:
+        self.words, self._kept = words, kept  # the temporary file of a DataFrame lives as long as this
+        (self.datamodule, _), self._printed = read(words)
+
+    @property
+    def tracks(self) -> Shaped[np.ndarray, "N"]:
+        """Ids of the tracks, whole numbers or texts."""
+        return self.datamodule.catalog.track_ids
+
+    def __len__(self) -> int:
+        """Number of plays that are in sessions."""
+        return len(self.datamodule.sessions.listens.track)
+
+    def describe(self, folder: str | Path | None = None, **options: Any) -> Description:
+        """Describe the data before training, as `describe.py` does.
+
+        Args:
+            folder: where `describe.json` and `describe.png` are written; a temporary folder by default.
+            options: of `describe.py`, by name.
+
+        Returns:
+            The numbers, warnings with their remedies, and a picture.
+
+        Raises:
+            InputError: an option is unknown or out of range.
+        """
+        place = Folder(folder)
+        return Description(call(describe, [*self.words, *words_of(options)], place)[1], place)
+
+    def __repr__(self) -> str:
+        return self._printed.text()
+
+    def _repr_html_(self) -> str:
+        return self._printed.html()
+
+
+def read(words: list[str]) -> tuple[tuple["SplitDataModule", dict[str, Any]], Printed]:
+    """Read the data of a training run.
+
+    Args:
+        words: of the command line of `train.py`.
+
+    Returns:
+        The data in splits with the settings of `callbacks.ranking`, and what a run prints of the data.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    found, printed = call(_read, words)
+    return found, printed
+
+
+@verb("train", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
+def _read(config: DictConfig) -> tuple["SplitDataModule", dict[str, Any]]:
+    from segue.reports.tables import frame_table
+
+    with console.status("reading events"):
+        datamodule: SplitDataModule = instantiate(config.datamodule, _convert_="all")
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+    console.print(frame_table(datamodule.summary(), title=datamodule.path))
+    for line in datamodule.remarks():
+        console.print(line, soft_wrap=True, markup=False)
+    ranking = OmegaConf.to_container(config.callbacks.ranking, resolve=True)
+    assert isinstance(ranking, dict)
+    return datamodule, {str(name): value for name, value in ranking.items()}
+
+
+def read_plays(data: Any, source: str | None = None, **options: Any) -> Plays:
+    """Read what listeners heard.
+
+    Args:
+        data: a file, a folder, a glob or an address; a DataFrame of pandas or Polars, or an Arrow table, with a line
+            for each play; or a mapping from roles, such as `user`, `timestamp`, `track`, `title` and `artist`, to
+            columns of values. It is not changed.
+        source: the source, one of `datamodule=`; by default it is recognised by the names of the files, otherwise
+            `table`: columns with usual names are found.
+        options: settings of the source, such as `columns={"user": "listener"}` or `session_gap_minutes=60`; the page of
+            settings lists those of `datamodule`.
+
+    Returns:
+        The plays.
+
+    Raises:
+        InputError: the data cannot be read, or an option is unknown or out of range.
+
+    Examples:
+        >>> import segue
+        >>> plays = segue.read_plays("examples/plays.csv")
+        >>> len(plays.tracks)
+        200
+    """
+    kept = None
+    if not isinstance(data, str | Path):
+        data, options, kept = _as_file(data, source, options)
+    path = str(data)
+    chosen = source or next(iter(sources_of(Path(path))), "table")
+    words = [f"datamodule={value_of(chosen)}", f"datamodule.path={value_of(path)}"]
+    return Plays([*words, *(f"datamodule.{word}" for word in words_of(options))], kept)
+
+
+def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Folder]:
+    """Write a table to a temporary file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if source not in (None, "table"):
+        raise InputError(f"source={source} names files, and the plays are a table in memory; leave out source=")
+    columns = dict(options.get("columns", {}))
+    try:
+        if isinstance(data, Mapping):
+            if unknown := [str(role) for role in data if role not in ROLES]:
+                raise InputError(f"{unknown[0]!r} is not a role of a column; use {', '.join(ROLES)}")
+            columns = {**{str(role): str(role) for role in data}, **columns}
+            table = pa.table({str(role): pa.array(column) for role, column in data.items()})
+        elif hasattr(data, "iloc"):  # pandas, whose index is not a column
+            table = pa.Table.from_pandas(data, preserve_index=False)
+        elif hasattr(data, "__arrow_c_stream__"):
+            table = pa.table(data)
+        else:
+            raise InputError(
+                f"plays cannot be a {type(data).__name__}; give a path, a DataFrame of pandas or Polars, an Arrow "
+                "table, or a mapping from roles to columns"
+            )
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the plays cannot be written as a table: {' '.join(str(error).split())[:300]}") from None
+    folder = Folder()
+    parquet.write_table(table, folder.path / "plays.parquet")
+    return folder.path / "plays.parquet", {**options, **({"columns": columns} if columns else {})}, folder

@@ -1,0 +1,537 @@
+"""A model that is fitted to plays and recommends what follows. It holds a run folder, and nothing else."""
+
+import html
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from segue.api.calling import Folder, call, refuse_used, words_of
+from segue.api.plays import Plays, read, read_plays
+from segue.catalog import Catalog, Id, quoted
+from segue.errors import InputError
+from segue.histories import Histories
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from segue.models.contracts import Ranker
+
+_LISTS, _CHECKPOINT, _LAST = "recommendations.jsonl", "checkpoints/best.ckpt", "last.ckpt"
+_FILES = ("config.yaml", "metrics.json", "run.json", _LISTS, _CHECKPOINT)
+_USUAL = {"model": "convex", "context": None, "seed": 1}
+_NOT_OPTIONS = ("datamodule", "hydra.", "run_dir", "resume", "trust", "parent_run_id", "swept", "trial")
+"""Beginnings of words of a run that say what it read and where it wrote."""
+_SHOWN = ("recall_at_10", "ndcg_at_10", "mrr_at_10", "recall_at_20", "mrr")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Metrics of a model on one split, with its floors and rivals.
+
+    Args:
+        table: a line for the model, each floor and each rival; for each metric its mean, and the ends `<metric>_lower`
+            and `<metric>_upper` of the interval over sessions, which floors do not have.
+        metrics: all metrics of the model by name, as `train.py` reports them.
+        queries: a line for each query of the model: session, previous and following track, rank, metrics.
+        split: `val` or `test`.
+    """
+
+    table: "pd.DataFrame"
+    metrics: Mapping[str, float]
+    queries: "pd.DataFrame"
+    split: str
+
+    def _shown(self) -> "pd.DataFrame":
+        names = [name for name in self.table.columns if f"{name}_lower" in self.table]
+        cells = {
+            name: [
+                f"{mean:.4f}" + ("" if np.isnan(lower) else f" [{lower:.4f}, {upper:.4f}]")
+                for mean, lower, upper in self.table[[name, f"{name}_lower", f"{name}_upper"]].itertuples(index=False)
+            ]
+            for name in names
+        }
+        return type(self.table)(cells, index=self.table.index)
+
+    def __repr__(self) -> str:
+        sessions = self.queries["session"].nunique()
+        return f"{self.split}: {len(self.queries):,} queries of {sessions:,} sessions\n{self._shown().to_string()}"
+
+    def _repr_html_(self) -> str:
+        first = repr(self).splitlines()[0]
+        return f"<p>{html.escape(first)}</p>{self._shown().to_html()}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """What the files of a run say."""
+
+    catalog: Catalog
+    plays: Int64[np.ndarray, "N"]
+    ranker: "Ranker"
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by the name that Python accepts: `model__alpha`."""
+    return {name.replace(".", "__"): value for name, value in options.items()}
+
+
+class Recommender:
+    """A model and its settings; `fit` trains it, as `train.py` does.
+
+    Args:
+        model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`.
+        context: what a query is made of, `last` or `session`; None: as the recipe of the plays says.
+        seed: decides every random number; 0 or more.
+        random_state: another name of `seed`.
+        options: any option of `train.py` by name: `model__alpha=0.9` is `model.alpha=0.9`.
+
+    Raises:
+        InputError: `seed` and `random_state` are both given.
+
+    `get_params`, `set_params` and `sklearn.base.clone` work as in scikit-learn. A fitted model can be pickled and
+    copied. It writes nothing outside of the folder that `fit` or `save` names, and nothing to MLflow, unless
+    `logger="mlflow"` asks for it.
+    """
+
+    def __init__(
+        self,
+        model: str = "convex",
+        *,
+        context: str | None = None,
+        seed: int = 1,
+        random_state: int | None = None,
+        **options: Any,
+    ) -> None:
+        if random_state is not None:
+            if seed != _USUAL["seed"]:
+                raise InputError(f"seed={seed} and random_state={random_state} are two names of one option; give one")
+            seed = random_state
+        self._params: dict[str, Any] = {"model": model, "context": context, "seed": seed, **_named(options)}
+        self._place: Folder | None = None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - the name is that of scikit-learn
+        """Return the settings.
+
+        Args:
+            deep: ignored; no setting has settings of its own.
+
+        Returns:
+            Values by name: what the constructor takes.
+        """
+        return dict(self._params)
+
+    def set_params(self, **params: Any) -> "Recommender":
+        """Change settings, which the next `fit` uses.
+
+        Args:
+            params: values by name.
+
+        Returns:
+            Itself.
+        """
+        if "random_state" in params:
+            params["seed"] = params.pop("random_state")
+        self._params |= _named(params)
+        return self
+
+    def _words(self) -> list[str]:
+        given = {name: value for name, value in self._params.items() if name != "context" or value is not None}
+        return words_of(given)
+
+    def fit(self, plays: Any, folder: str | Path | None = None) -> "Recommender":
+        """Train on plays, choose the best epoch on validation sessions, test it, and keep the run.
+
+        Args:
+            plays: what `read_plays` returned, or what it takes.
+            folder: where the run is written, which must be empty or missing; a temporary folder by default.
+
+        Returns:
+            Itself, fitted.
+
+        Raises:
+            InputError: the plays cannot be read, or an option is unknown or out of range.
+        """
+        from segue.training.train import train
+
+        plays = plays if isinstance(plays, Plays) else read_plays(plays)
+        place = Folder(None if folder is None else refuse_used(folder))
+        logger = [] if "logger" in self._params else ["logger=none"]
+        call(train, [*plays.words, *logger, *self._words()], place)
+        self._forget()
+        self._place = place
+        return self
+
+    def _forget(self) -> None:
+        self.__dict__.pop("_loaded", None)
+        self.__dict__.pop("metrics", None)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder of the fitted model.
+
+        Raises:
+            InputError: it is not fitted.
+        """
+        if self._place is None:
+            raise InputError(f"{self!r} is not fitted; call fit(plays) first")
+        return self._place.path
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """What the run measured, by name: `val/…` of the best epoch, `test/…`, and how long training took."""
+        found = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        from segue.datamodules.reading.attribute_files import attributes_of_run
+        from segue.models.restoring import restore
+        from segue.runs.catalog_files import PLAYS, read_plays
+        from segue.runs.recommendations import Recommendations
+        from segue.runs.targets import check_targets, read_config
+
+        lists, catalog = Recommendations.read_with_catalog(self.folder / _LISTS)
+        config = read_config(self.folder / "config.yaml")
+        check_targets(config["ranker"], trust=config.get("trust"), of=f"the run in {self.folder}")
+        plays = lists.plays if lists.plays is not None else read_plays(self.folder / PLAYS, catalog)
+        if attributes := attributes_of_run(config, catalog, Path(str(config["datamodule"]["path"]))):
+            catalog = type(catalog)(**{**vars(catalog), "attributes": attributes})
+        return _Loaded(catalog, plays, restore(config["ranker"], self.folder / _CHECKPOINT, catalog, plays))
+
+    @property
+    def tracks(self) -> "pd.DataFrame":
+        """The tracks that it can recommend: id, title, artist and plays in training."""
+        catalog = self._loaded.catalog
+        return self._frame(np.arange(len(catalog))).assign(plays=self._loaded.plays)
+
+    def _frame(self, rows: Int64[np.ndarray, "n"]) -> "pd.DataFrame":
+        import pandas as pd
+
+        catalog = self._loaded.catalog
+        columns = {"id": catalog.track_ids[rows], "title": catalog.titles[rows]}
+        return pd.DataFrame({**columns, "artist": catalog.artists[catalog.artist_of[rows]]})
+
+    def _rows_of(self, session: Id | Sequence[Id] | np.ndarray) -> Int64[np.ndarray, "n"]:
+        """Rows of the tracks of a session, oldest first."""
+        ids: list[Id] = [session] if isinstance(session, int | str | np.integer) else list(session)
+        ids = [one.item() if isinstance(one, np.generic) else one for one in ids]
+        if not ids:
+            raise InputError("a session needs at least one track")
+        rows = self._loaded.catalog.rows_of(ids)
+        if unknown := [one for one, row in zip(ids, rows.tolist(), strict=True) if row < 0]:
+            num = len(self._loaded.catalog)
+            raise InputError(f"track {quoted(unknown[0])} is not among the {num:,} tracks of this model (model.tracks)")
+        return rows
+
+    def next(
+        self, session: Id | Sequence[Id] | np.ndarray, k: int = 10, *, played: Sequence[float] | None = None
+    ) -> "pd.DataFrame":
+        """Recommend what should follow a track or a session.
+
+        Args:
+            session: id of a track, or ids of the tracks of a session, oldest first. A model of one previous track uses
+                the last one.
+            k: number of recommendations, 1 <= k < N.
+            played: share of each track of the session that was played, in [0, 1]; unknown by default.
+
+        Returns:
+            A line for each recommendation, best first: `id`, `title`, `artist`, `score`.
+
+        Raises:
+            InputError: a track is not in the catalogue, or `k` or a share is out of range.
+        """
+        import torch
+
+        rows = self._rows_of(session)
+        shares = np.full(len(rows), np.nan, np.float32) if played is None else np.asarray(played, np.float32)
+        if shares.shape != rows.shape or ((shares < 0) | (shares > 1)).any():
+            raise InputError(f"played={played!r} must have a share in [0, 1] for each of the {len(rows)} tracks")
+        if not 1 <= k < len(self._loaded.catalog):
+            raise InputError(f"k must be in [1, {len(self._loaded.catalog) - 1}], got {k}: the catalogue has no more")
+        histories = Histories(
+            tracks=rows,
+            played_ratio=shares,
+            last=np.array([len(rows) - 1]),
+            length=np.array([len(rows)]),
+            previous=rows[-1:],
+        )
+        with torch.inference_mode():
+            found, scores = self._loaded.ranker.top(histories, k)
+        return self._frame(found[0]).assign(score=scores[0])
+
+    def evaluate(self, plays: Any, split: str = "test", rivals: Sequence[str] = ()) -> Evaluation:
+        """Rank the tracks that followed in held-out sessions, among all tracks.
+
+        Args:
+            plays: the plays that it was fitted to, from `read_plays` or as it takes them.
+            split: `test`, or `val`: the sessions that chose the epoch.
+            rivals: models that are fitted to the same plays, with the same context and seed, such as `popular`,
+                `rules` or `vstan`.
+
+        Returns:
+            Metrics with intervals over sessions, also of the floors `popular` (the most played tracks) and `counts`
+            (what followed most often), and of the rivals.
+
+        Raises:
+            InputError: the plays are others, `split` is unknown, or a rival cannot be fitted.
+        """
+        import pandas as pd
+
+        if split not in ("val", "test"):
+            raise InputError(f"split must be val or test, got {split!r}")
+        plays = plays if isinstance(plays, Plays) else read_plays(plays)
+        means, queries = self._measure(plays, split)
+        lines = {self._name(): means}
+        for floor in ("popular", "counts"):
+            ending = f"_{floor}_floor"
+            lines[f"{floor} (floor)"] = {
+                name.removesuffix(ending): value for name, value in means.items() if name.endswith(ending)
+            }
+        for rival in rivals:
+            params = {name: self._params[name] for name in ("context", "seed")}
+            lines[rival] = Recommender(rival, **params).fit(plays)._measure(plays, split)[0]
+        table: dict[str, dict[str, float]] = {}
+        for line, values in lines.items():
+            table[line] = {}
+            for name in _SHOWN:
+                if name in values:
+                    half = values.get(f"{name}_half_width", np.nan)
+                    table[line] |= {
+                        name: values[name],
+                        f"{name}_lower": values[name] - half,
+                        f"{name}_upper": values[name] + half,
+                    }
+        return Evaluation(pd.DataFrame.from_dict(table, orient="index"), means, queries, split)
+
+    def _measure(self, plays: Plays, split: str) -> tuple[dict[str, float], "pd.DataFrame"]:
+        from segue.callbacks.ranking_metrics import RankingMetrics
+        from segue.callbacks.run_context import RunContext
+
+        (datamodule, ranking), _ = read([*plays.words, *self._words()])
+        digest = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]
+        if datamodule.digest() != digest:
+            raise InputError(
+                f"{datamodule.path} has other pairs than those that the model was fitted to (digest "
+                f"{datamodule.digest()}, not {digest}); fit it to these plays"
+            )
+        settings = {name: value for name, value in ranking.items() if not name.startswith("_")}
+        metrics = RankingMetrics(RunContext(datamodule=datamodule), **settings)
+        if not len(metrics.queries[split]):
+            raise InputError(f"{datamodule.path} has no {split} queries: no pair was played by half or more")
+        means, queries = metrics.measure(self._loaded.ranker, split)
+        return {name: float(np.float32(value)) for name, value in means.items()}, queries  # as Lightning keeps them
+
+    def similar_artists(self, artist: str, k: int = 10) -> "pd.DataFrame":
+        """Find the artists whose vectors are nearest.
+
+        Args:
+            artist: name of an artist.
+            k: largest number of artists.
+
+        Returns:
+            A line for each artist, nearest first: `artist`, and `score`, the cosine of the vectors, in [-1, 1].
+
+        Raises:
+            InputError: the model has no vectors, or does not know the artist.
+        """
+        import pandas as pd
+        import torch
+
+        from segue.models.pair_ranker import mean_of_tracks
+
+        catalog, scorer = self._loaded.catalog, self._loaded.ranker.scorer
+        if scorer is None:
+            raise InputError(f"model={self._params['model']} has no vectors; use a head, such as model=convex")
+        [rows] = np.nonzero(catalog.artists == artist)
+        if not artist or not len(rows):
+            import difflib
+
+            close = difflib.get_close_matches(artist, catalog.artists.tolist(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"no track of this model is by {artist!r}{hint}")
+        with torch.inference_mode():
+            own = scorer.artist_vectors()
+            vectors = mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own
+            units = torch.nn.functional.normalize(vectors)
+            cosines = (units @ units[int(rows[0])]).numpy()
+        is_other = (catalog.artists != "") & (np.arange(len(cosines)) != rows[0])
+        best = np.flatnonzero(is_other)[np.argsort(-cosines[is_other], kind="stable")[:k]]
+        return pd.DataFrame({"artist": catalog.artists[best], "score": cosines[best]})
+
+    def explain(self, session: Id | Sequence[Id] | np.ndarray, track: Id) -> "pd.DataFrame":
+        """Explain a score: what each track of a session adds to each part of it.
+
+        Args:
+            session: id of a track, or ids of the tracks of a session, oldest first.
+            track: id of the track that may follow.
+
+        Returns:
+            A line for each track of the session that counts and each part, such as `track` and `artist`: `id`, `part`,
+            the `weight`, the `product` of the vectors and what is `added`, their product. The last line is what the
+            candidate has by itself. The score is the sum of `added`.
+
+        Raises:
+            InputError: the model has no vectors, or a track is not in the catalogue.
+        """
+        import pandas as pd
+
+        from segue.picking.session_query import SessionQuery
+        from segue.runs.session_vectors import FILE, SessionVectors
+
+        if not (path := self.folder / FILE).is_file():
+            raise InputError(f"model={self._params['model']} has no vectors; use a head, such as model=convex")
+        catalog = self._loaded.catalog
+        vectors = SessionVectors.read(path, catalog)
+        rows, [item] = self._rows_of(session)[::-1], self._rows_of([track])
+        shares = np.full(len(rows), np.nan, np.float32)
+        weights, products, rest = SessionQuery(vectors).products(rows, shares, int(item))
+        counted = catalog.track_ids[rows[: weights.shape[1]]]
+        lines = [
+            (one, part, float(weights[of, age]), float(products[of, age]))
+            for age, one in enumerate(counted.tolist())
+            for of, part in enumerate(vectors.parts)
+        ]
+        frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
+        frame["added"] = frame["weight"] * frame["product"]
+        frame = frame[frame["weight"] != 0].astype({"id": object})
+        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest]
+        return frame.reset_index(drop=True)
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the run folder; `segue.load`, `serve.py` and `train.py resume=` take it.
+
+        Args:
+            folder: where to; it must be empty or missing.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the model is not fitted, or the folder has files.
+        """
+        source, target = self.folder, refuse_used(folder)
+        return Path(shutil.copytree(source, target, dirs_exist_ok=True))
+
+    def _name(self) -> str:
+        return " ".join([str(self._params["model"]), *self._differing(("model",))])
+
+    def _differing(self, without: Sequence[str] = ()) -> list[str]:
+        return [
+            f"{name}={value!r}"
+            for name, value in self._params.items()
+            if name not in without and (name not in _USUAL or value != _USUAL[name])
+        ]
+
+    def __repr__(self) -> str:
+        return f"Recommender({', '.join(self._differing())})"
+
+    def _repr_html_(self) -> str:
+        if self._place is None:
+            return f"<code>{html.escape(repr(self))}</code> (not fitted)"
+        shown = {name: self.metrics[name] for name in (f"test/{one}" for one in _SHOWN) if name in self.metrics}
+        rows = "".join(f"<tr><td>{name}</td><td>{value:.4f}</td></tr>" for name, value in shown.items())
+        return f"<code>{html.escape(repr(self))}</code><table>{rows}</table>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._place is None:
+            return {"params": self._params, "files": None}
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+            archive.add(self.folder, ".", filter=lambda file: None if file.name.endswith(_LAST) else file)
+        return {"params": self._params, "files": packed.getvalue()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._params, self._place = state["params"], None
+        if state["files"] is not None:
+            self._place = Folder()
+            with tarfile.open(fileobj=io.BytesIO(state["files"])) as archive:
+                archive.extractall(self._place.path, filter="data")
+
+    def __copy__(self) -> "Recommender":
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Recommender":
+        copy = Recommender.__new__(type(self))
+        copy._params, copy._place = dict(self._params), self._place  # the files of a run do not change
+        return copy
+
+
+def fit(
+    plays: Any,
+    model: str = "convex",
+    *,
+    context: str | None = None,
+    seed: int = 1,
+    random_state: int | None = None,
+    folder: str | Path | None = None,
+    **options: Any,
+) -> Recommender:
+    """Train a model on plays, as `train.py` does: the same options give the same numbers.
+
+    Args:
+        plays: what `read_plays` returned, or what it takes: a path, a DataFrame, a mapping from roles to columns.
+        model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`.
+        context: what a query is made of, `last` or `session`; None: as the recipe of the plays says.
+        seed: decides every random number; 0 or more.
+        random_state: another name of `seed`.
+        folder: where the run is written, which must be empty or missing; a temporary folder by default.
+        options: any option of `train.py` by name: `model__alpha=0.9` is `model.alpha=0.9`.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        InputError: the plays cannot be read, or an option is unknown or out of range.
+
+    Examples:
+        >>> import segue
+        >>> model = segue.fit("examples/plays.csv", model="popular")
+        >>> list(model.next(model.tracks["id"][0], k=3).columns)
+        ['id', 'title', 'artist', 'score']
+    """
+    made = Recommender(model, context=context, seed=seed, random_state=random_state, **options)
+    return made.fit(plays, folder)
+
+
+def load(run: str | Path) -> Recommender:
+    """Load the model of a run of `train.py`, or one that was saved.
+
+    Args:
+        run: the run folder, or `run:<id>` of a run in MLflow.
+
+    Returns:
+        The fitted model. Its files are read where they are.
+
+    Raises:
+        InputError: there is no such run, it has not finished, or it was not trained.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from segue.runs.folder import RunRecord
+    from segue.runs.session_vectors import FILE
+    from segue.tracking.named_runs import FilesOfRun
+
+    files = FilesOfRun(str(run), str(run))
+    place = Folder(files.folder)
+    for name in (*_FILES, FILE):
+        found = files.find(name, place.path) if name == FILE else files.path(name, place.path)
+        if found is not None and not (place.path / name).exists():
+            (place.path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, place.path / name)
+    words = [word for word in RunRecord.read(place.path).overrides if not word.startswith(_NOT_OPTIONS)]
+    given: dict[str, Any] = {
+        one.get_key_element(): one.value() for one in OverridesParser.create().parse_overrides(words)
+    }
+    given.pop("logger", None)
+    recommender = Recommender(**given)
+    recommender._place = place
+    return recommender

@@ -1,0 +1,89 @@
+"""Python values as words of the command line."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue import InputError
+from segue.api.calling import Folder, refuse_used, value_of, words_of
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.from_regex(r"k[a-z0-9_-]{0,5}", fullmatch=True), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def parsed(word: str) -> Any:
+    return OverridesParser.create().parse_override(word).value()
+
+
+def plain(value: Any) -> Any:
+    """Without the kinds of quotes."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return getattr(value, "text", value)
+
+
+@given(VALUES)
+def test_hydra_reads_the_value_that_was_given(value: object) -> None:
+    assert plain(parsed(f"key={value_of(value)}")) == value
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.float32(0.5), np.array([1, 2]), (1, 2), Path("a folder/plays.csv")])
+def test_numpy_tuples_and_paths_are_values(value: object) -> None:
+    kinds = {np.ndarray: np.ndarray.tolist, tuple: list} if not isinstance(value, np.generic) else {}
+    expected = next((make(value) for kind, make in kinds.items() if isinstance(value, kind)), value)
+    expected = str(expected) if isinstance(expected, Path) else expected
+    found = plain(parsed(f"key={value_of(value)}"))
+    assert found == pytest.approx(expected) if isinstance(expected, float) else found == expected
+
+
+def test_infinity_and_nan_are_numbers() -> None:
+    assert parsed(f"key={value_of(math.inf)}") == math.inf
+    assert math.isnan(parsed(f"key={value_of(math.nan)}"))
+
+
+def test_two_underscores_are_a_dot() -> None:
+    assert words_of({"model__alpha": 0.9, "trainer.max_epochs": 2}) == ["model.alpha=0.9", "trainer.max_epochs=2"]
+
+
+def test_an_object_is_no_option() -> None:
+    with pytest.raises(InputError, match="cannot be an option; give a number"):
+        value_of(object())
+
+
+def test_a_key_with_spaces_is_refused() -> None:
+    with pytest.raises(InputError, match="'a key' cannot be a key of an option"):
+        value_of({"a key": 1})
+
+
+def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
+    assert refuse_used(tmp_path) == tmp_path
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="has files already; name a folder that does not exist"):
+        refuse_used(tmp_path)
+    with pytest.raises(InputError, match="has files already"):
+        refuse_used(tmp_path / "file")
+
+
+def test_a_temporary_folder_goes_with_its_last_user() -> None:
+    folder = Folder()
+    path = folder.path
+    assert path.is_dir()
+    del folder
+    assert not path.exists()

@@ -1,0 +1,220 @@
+"""A fitted model: the numbers of the verb, recommendations, and the manners of scikit-learn."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import segue
+from segue.training.train import train
+from tests.conftest import ROOT
+
+CSV = ROOT / "examples" / "plays.csv"
+OPTIONS: dict[str, Any] = {"trainer__max_epochs": 2, "model__dim": 8}
+TIMES = ("seconds", "time/")
+
+
+@pytest.fixture(scope="module")
+def plays() -> segue.Plays:
+    return segue.read_plays(CSV)
+
+
+@pytest.fixture(scope="module")
+def session(plays: segue.Plays) -> segue.Recommender:
+    return segue.fit(plays, context="session", **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def rules(plays: segue.Plays) -> segue.Recommender:
+    return segue.fit(plays, model="rules", context="last")
+
+
+@pytest.mark.parametrize("model", ["convex", "rules"])
+def test_it_has_the_numbers_of_the_command(
+    model: str, session: segue.Recommender, rules: segue.Recommender, plays: segue.Plays, tmp_path: Path
+) -> None:
+    words = ["datamodule=table", f"datamodule.path={CSV}", "logger=none", f"hydra.run.dir={tmp_path}"]
+    words += {
+        "convex": ["context=session", "trainer.max_epochs=2", "model.dim=8"],
+        "rules": ["model=rules", "context=last"],
+    }[model]
+    train(words)
+    fitted = {"convex": session, "rules": rules}[model]
+    of_command = json.loads((tmp_path / "metrics.json").read_text())
+    found = {name: value for name, value in of_command.items() if not any(time in name for time in TIMES) and value}
+    assert {name: fitted.metrics[name] for name in found} == found
+    assert (tmp_path / "recommendations.jsonl").read_bytes() == (fitted.folder / "recommendations.jsonl").read_bytes()
+    evaluated = fitted.evaluate(plays)
+    names = [name for name in evaluated.metrics if f"test/{name}" in of_command]
+    assert len(names) > 20
+    assert {name: evaluated.metrics[name] for name in names} == {name: of_command[f"test/{name}"] for name in names}
+    validated = fitted.evaluate(plays, split="val").metrics
+    assert validated["ndcg_at_10"] == of_command["val/ndcg_at_10"]
+
+
+def test_floors_and_rivals_are_lines_with_the_same_queries(session: segue.Recommender, plays: segue.Plays) -> None:
+    found = session.evaluate(plays, rivals=["popular"])
+    assert list(found.table.index)[1:] == ["popular (floor)", "counts (floor)", "popular"]
+    popular, floor = found.table.loc["popular"], found.table.loc["popular (floor)"]
+    assert popular["recall_at_10"] == floor["recall_at_10"]
+    assert popular["recall_at_10_lower"] < popular["recall_at_10"] < popular["recall_at_10_upper"]
+    assert np.isnan(floor["recall_at_10_lower"])
+    assert "[" in repr(found)
+    assert "<table" in found._repr_html_()
+
+
+def test_after_one_track_it_recommends_its_exported_list(rules: segue.Recommender) -> None:
+    for line in (rules.folder / "recommendations.jsonl").read_text().splitlines()[:20]:
+        exported = json.loads(line)
+        found = rules.next(exported["track"], k=len(exported["recommendations"]))
+        assert found["id"].tolist() == exported["recommendations"]
+        assert found["score"].to_numpy() == pytest.approx(exported["scores"], abs=1e-6)
+
+
+def test_a_session_counts(session: segue.Recommender) -> None:
+    ids = session.tracks["id"].tolist()
+    alone, after = session.next(ids[0], k=20), session.next([ids[5], ids[9], ids[0]], k=20)
+    assert list(after.columns) == ["id", "title", "artist", "score"]
+    assert after["score"].is_monotonic_decreasing
+    assert not after.equals(alone)
+    assert not session.next([ids[5], ids[0]], played=[0.0, 1.0]).equals(
+        session.next([ids[5], ids[0]], played=[1.0, 1.0])
+    )
+    assert session.next(np.array(ids[:3], object)).equals(session.next(ids[:3]))
+
+
+def test_an_explanation_adds_up_to_the_score(session: segue.Recommender) -> None:
+    heard = session.tracks["id"].tolist()[:4]
+    found = session.next(heard, k=3)
+    for track, score in zip(found["id"], found["score"], strict=True):
+        explained = session.explain(heard, track)
+        assert explained["added"].sum() == pytest.approx(score, abs=1e-5)
+        assert set(explained["part"]) == {"track", "artist", "candidate"}
+
+
+def test_artists_have_neighbours(session: segue.Recommender) -> None:
+    artist = session.tracks["artist"][0]
+    found = session.similar_artists(artist, k=5)
+    assert len(found) == 5
+    assert artist not in set(found["artist"])
+    assert found["score"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_recommends_the_same(session: segue.Recommender, again: Any) -> None:
+    ids = session.tracks["id"].tolist()[:3]
+    other = again(session)
+    assert other.next(ids).equals(session.next(ids))
+    assert repr(other) == repr(session)
+    other.set_params(seed=5)
+    assert session.get_params()["seed"] == 1
+
+
+def test_it_is_saved_and_loaded(session: segue.Recommender, plays: segue.Plays, tmp_path: Path) -> None:
+    ids = session.tracks["id"].tolist()[:3]
+    loaded = segue.load(session.save(tmp_path / "run"))
+    assert loaded.get_params() == session.get_params()
+    assert loaded.next(ids).equals(session.next(ids))
+    assert loaded.evaluate(plays).metrics == session.evaluate(plays).metrics
+    with pytest.raises(segue.InputError, match="run has files already"):
+        session.save(tmp_path / "run")
+
+
+def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
+    clone = pytest.importorskip("sklearn.base").clone(session)
+    assert clone.get_params() == session.get_params()
+    assert repr(clone) == "Recommender(context='session', trainer__max_epochs=2, model__dim=8)"
+    assert "not fitted" in clone._repr_html_()
+    assert "test/ndcg_at_10" in session._repr_html_()
+    with pytest.raises(segue.InputError, match="is not fitted; call fit"):
+        clone.next(1)
+
+
+def test_random_state_is_the_seed() -> None:
+    assert segue.Recommender(random_state=7).get_params()["seed"] == 7
+    assert segue.Recommender().set_params(random_state=8).get_params()["seed"] == 8
+    with pytest.raises(segue.InputError, match="seed=3 and random_state=4 are two names of one option"):
+        segue.Recommender(seed=3, random_state=4)
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda model: model.next("zz"), "track zz is not among the 200 tracks"),
+        (lambda model: model.next([]), "a session needs at least one track"),
+        (lambda model: model.next(model.tracks["id"][0], k=200), r"k must be in \[1, 199\], got 200"),
+        (lambda model: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),
+        (lambda model: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
+        (lambda model: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
+        (lambda _: segue.fit(CSV, model="convx"), "there is no model=convx; did you mean convex?"),
+        (lambda _: segue.fit(CSV, seed=-1), "seed must be a whole number of at least 0"),
+        (lambda _: segue.fit(CSV, model__alpa=1), "did you mean model.alpha?"),
+        (lambda _: segue.load("nowhere/run"), "there is no folder nowhere/run"),
+        (lambda model: segue.fit(CSV, folder=model.folder), "has files already"),
+    ],
+)
+def test_an_error_is_the_line_of_the_command(
+    session: segue.Recommender, call: Any, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(segue.InputError, match=line) as error:
+        call(session)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_baseline_has_no_vectors(rules: segue.Recommender) -> None:
+    for ask in (
+        lambda: rules.similar_artists("x"),
+        lambda: rules.explain(rules.tracks["id"][0], rules.tracks["id"][1]),
+    ):
+        with pytest.raises(segue.InputError, match="model=rules has no vectors; use a head"):
+            ask()
+
+
+def test_other_plays_are_refused(session: segue.Recommender) -> None:
+    with pytest.raises(segue.InputError, match="has other pairs than those that the model was fitted to"):
+        session.evaluate(pd.read_csv(CSV).iloc[:6000])
+
+
+USER = """
+import pathlib, sys, segue
+assert not {"torch", "pandas", "mlflow", "hydra", "numpy"} & set(sys.modules), "import segue is quick"
+model = segue.fit(sys.argv[1], model="popular")
+model.next(model.tracks["id"][0])
+model.evaluate(sys.argv[1])
+found = segue.abtest(segue.simulate({"C": "random", "T1": "popular"}, sessions=200))
+assert "T1" in found.verdict and "mlflow" not in sys.modules
+assert not list(pathlib.Path().iterdir()), list(pathlib.Path().iterdir())
+"""
+
+
+def test_it_writes_nothing_where_nothing_was_named(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "empty").mkdir()
+    env = {
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(tmp_path / "temporary"),
+        "HOME": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", USER, str(CSV)], cwd=tmp_path / "empty", env=env, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list((tmp_path / "temporary").glob("segue-*"))
+
+
+def test_mlflow_gets_a_run_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracked = segue.fit(CSV, model="popular", logger="mlflow")
+    run = json.loads((tracked.folder / "run.json").read_text())["mlflow_run_id"]
+    loaded = segue.load(f"run:{run}")
+    assert loaded.next(loaded.tracks["id"][0]).equals(tracked.next(loaded.tracks["id"][0]))
