@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segue.api.experiments import ABTest, ModelComparison, Simulation, abtest, compare, simulate
+    from segue.api.fitting import Evaluation, Recommender, fit, load
     from segue.api.plays import Description, Plays, read_plays
-    from segue.api.recommender import Evaluation, Recommender, fit, load
     from segue.errors import InputError
 
 __version__ = "0.1.0"
 
 _HOME = {
     "segue.api.plays": ("Description", "Plays", "read_plays"),
-    "segue.api.recommender": ("Evaluation", "Recommender", "fit", "load"),
+    "segue.api.fitting": ("Evaluation", "Recommender", "fit", "load"),
     "segue.api.experiments": ("ABTest", "ModelComparison", "Simulation", "abtest", "compare", "simulate"),
     "segue.errors": ("InputError",),
 }

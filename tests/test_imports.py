@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("runs", "simulation", "serving", "terminal", "tracking", "reports"),
         *("datamodules", "verdicts", "sweeps"),
     },
+    "api": NOUNS | {"runs", "models", "terminal", "tracking", "datamodules", "callbacks", "training", "verbs"},
 }
 OF_MODELS_FOR_DATA = {"segue.models.contracts", "segue.models.retrieval.ranks"}
 """All that `datamodules` may import of `models`: what a batch is, and ranks, for the floors."""
@@ -160,13 +161,13 @@ def test_few_modules_lie_in_no_room() -> None:
 
 
 def test_few_arrows_lie_between_folders_and_no_folder_imports_many() -> None:
-    """The whole can be drawn, and a folder can be read with few others open."""
+    """The whole can be drawn, and a folder can be read with few others open. `api` lies above all."""
     folders = {path.relative_to(ROOT / "src").parts[0] for path in ROOMS}
     arrows = {
         (room_of(path), module.split(".")[1]) for path in FILES[1:] for module in modules_of(path) if "." in module
     }
     others = {folder: {to for start, to in arrows if start == folder} - {folder} for folder in folders}
-    assert sum(len(to & folders) for to in others.values()) <= 57
+    assert sum(len(to & folders) for folder, to in others.items() if folder != "api") <= 57
     assert {folder: sorted(to) for folder, to in others.items() if len(to) > 10} == {}
 
 
@@ -225,10 +226,10 @@ def module_of(verb: str) -> str:
     return next(str(node.module) for node in VERBS[verb].body if isinstance(node, ast.ImportFrom))
 
 
-def test_nothing_imports_a_verb() -> None:
+def test_nothing_but_the_python_interface_imports_a_verb() -> None:
     verbs = {module_of(verb) for verb in VERBS}
     for path in FILES:
-        assert room_of(path) in {"verbs", "training"} or not modules_of(path) & verbs
+        assert room_of(path) in {"verbs", "training", "api"} or not modules_of(path) & verbs
 
 
 @pytest.mark.parametrize("verb", VERBS)

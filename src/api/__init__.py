@@ -1,1 +1,1 @@
-"""The Python interface: what `import segue` offers. Each function calls the verb that does the same."""
+"""The Python interface, what `import segue` offers: each function calls the verb that does the same."""

@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from segue.api.calling import Folder, Result, call, value_of, words_of
-from segue.api.recommender import Recommender
+from segue.api.fitting import Recommender
 from segue.errors import InputError
-from segue.sweeps.jobs import Sweep
-from segue.terminal.entry import verb
 from segue.verbs.abtest import abtest as abtest_verb
+from segue.verbs.compare import compare as compare_verb
 from segue.verbs.simulate import simulate as simulate_verb
 
 if TYPE_CHECKING:
@@ -94,20 +91,10 @@ def compare(
     Raises:
         InputError: there are fewer than two models, one is not fitted, or they are fitted to different plays.
     """
-    names = list(models) if isinstance(models, Mapping) else None
-    folders = [one.folder for one in (models.values() if isinstance(models, Mapping) else models)]
-    if len(folders) < 2:
-        raise InputError(f"compare needs two models or more, got {len(folders)}")
-
-    def task(config: DictConfig) -> None:
-        from segue.verbs.compare import answer
-        from segue.verdicts.comparison.runs import read_folders
-
-        answer(config, read_folders(folders, names), where="models")
-
+    if len(models) < 2:
+        raise InputError(f"compare needs two models or more, got {len(models)}")
     place = Folder(folder)
-    entry = verb("compare", option_of="parent={}".format, sweepers=[Sweep])(task)
-    return ModelComparison(call(entry, words_of(options), place)[1], place)
+    return ModelComparison(call(compare_verb, [f"runs={value_of(models)}", *words_of(options)], place)[1], place)
 
 
 def simulate(arms: Mapping[str, Any], *, folder: str | Path | None = None, **options: Any) -> Simulation:

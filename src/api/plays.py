@@ -5,23 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hydra.utils import instantiate
 from jaxtyping import Shaped
-from omegaconf import DictConfig, OmegaConf
 
 from segue.api.calling import Folder, Result, call, value_of, words_of
 from segue.datamodules.reading.column_roles import ROLES
-from segue.datamodules.source_choice import choose_recipe, option_of, sources_of
+from segue.datamodules.source_choice import sources_of
 from segue.errors import InputError
-from segue.sweeps.jobs import Sweep
-from segue.terminal.console import Printed, console
-from segue.terminal.entry import verb
+from segue.training.train import read_data
 from segue.verbs.describe import describe
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from segue.datamodules.split_datamodule import SplitDataModule
 
 
 class Description(Result):
@@ -48,12 +42,13 @@ class Plays:
 
     def __init__(self, words: list[str], kept: Folder | None = None) -> None:
         self.words, self._kept = words, kept  # the temporary file of a DataFrame lives as long as this
-        (self.datamodule, _), self._printed = read(words)
+        (self.datamodule, _), self._printed = call(read_data, words)
 
     @property
     def tracks(self) -> Shaped[np.ndarray, "N"]:
         """Ids of the tracks, whole numbers or texts."""
-        return self.datamodule.catalog.track_ids
+        ids: np.ndarray = self.datamodule.catalog.track_ids
+        return ids
 
     def __len__(self) -> int:
         """Number of plays that are in sessions."""
@@ -80,38 +75,6 @@ class Plays:
 
     def _repr_html_(self) -> str:
         return self._printed.html()
-
-
-def read(words: list[str]) -> tuple[tuple["SplitDataModule", dict[str, Any]], Printed]:
-    """Read the data of a training run.
-
-    Args:
-        words: of the command line of `train.py`.
-
-    Returns:
-        The data in splits with the settings of `callbacks.ranking`, and what a run prints of the data.
-
-    Raises:
-        InputError: they cannot be read.
-    """
-    found, printed = call(_read, words)
-    return found, printed
-
-
-@verb("train", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
-def _read(config: DictConfig) -> tuple["SplitDataModule", dict[str, Any]]:
-    from segue.reports.tables import frame_table
-
-    with console.status("reading events"):
-        datamodule: SplitDataModule = instantiate(config.datamodule, _convert_="all")
-        datamodule.prepare_data()
-        datamodule.setup("fit")
-    console.print(frame_table(datamodule.summary(), title=datamodule.path))
-    for line in datamodule.remarks():
-        console.print(line, soft_wrap=True, markup=False)
-    ranking = OmegaConf.to_container(config.callbacks.ranking, resolve=True)
-    assert isinstance(ranking, dict)
-    return datamodule, {str(name): value for name, value in ranking.items()}
 
 
 def read_plays(data: Any, source: str | None = None, **options: Any) -> Plays:

@@ -1,7 +1,8 @@
 """Ranking metrics over the whole catalogue, the same for every model."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,7 @@ class RankingMetrics(Callback):
             ranks = self._ranks(ranker, queries, "val")
             metrics = [ranking.accuracy(ranks), self._by_newness(ranker, queries, ranks)]
             means = pd.concat(metrics, axis=1).mean().dropna()
-            pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=len(queries))
+            pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=1)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""
@@ -94,7 +95,7 @@ class RankingMetrics(Callback):
             return
         means, per_query = self.measure(ranker_of(pl_module), "test")
         self.ranks = per_query["rank"].to_numpy()
-        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=len(queries))
+        pl_module.log_dict({f"test/{name}": mean for name, mean in means.items()}, batch_size=1)  # means are complete
         write_whole(self._queries_path, lambda partial: per_query.to_parquet(partial, index=False))
 
     def measure(self, ranker: Ranker, label: str) -> tuple[dict[str, float], pd.DataFrame]:
@@ -173,6 +174,31 @@ class RankingMetrics(Callback):
             f"popularity_rank_at_{self._list_length}": ranking.popularity_rank(lists, plays)[place],
         }
         return pd.DataFrame(per_query), ranking.coverage(lists, len(catalog))
+
+
+def measured(
+    ranker: Ranker, datamodule: SplitDataModule, label: str, settings: Mapping[str, Any]
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The metrics that a run reports of a model.
+
+    Args:
+        ranker: the model.
+        datamodule: the data, set up.
+        label: `val` or `test`.
+        settings: `callbacks.ranking` of the config.
+
+    Returns:
+        See `RankingMetrics.measure`; the means are rounded as Lightning does.
+
+    Raises:
+        InputError: the split has no queries.
+    """
+    given = {name: value for name, value in settings.items() if not name.startswith("_")}
+    metrics = RankingMetrics(RunContext(datamodule=datamodule), **given)
+    if not len(metrics.queries[label]):
+        raise InputError(f"{datamodule.path} has no {label} queries: no pair has a share of {ranking.LIKED} or more")
+    means, queries = metrics.measure(ranker, label)
+    return {name: float(np.float32(value)) for name, value in means.items()}, queries
 
 
 def check_monitor_mode(metric: str, mode: str) -> None:

@@ -4,7 +4,7 @@ import inspect
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -15,7 +15,7 @@ from segue.datamodules.source_choice import check_source_choice, choose_recipe, 
 from segue.errors import InputError
 from segue.reports.next_steps import FinishedRun, added_report, training_report
 from segue.reports.tables import frame_table
-from segue.runs.folder import lock_folder, refuse_used_folder, setup_name, short_run_name
+from segue.runs.folder import as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line
@@ -46,6 +46,27 @@ _SEARCH = {"search=": "hydra/sweeper=", "search.": "hydra.sweeper."}
 
 def _words(words: list[str]) -> list[str]:
     return renamed(words_of_run(words, folder_of), _SEARCH)
+
+
+@verb("train", option_of=option_of, rewrite=_words, choose=choose_recipe, sweepers=[Sweep])
+def read_data(config: DictConfig) -> "tuple[SplitDataModule, dict[str, Any]]":
+    """Read and print the data of a training run, and do nothing else.
+
+    Returns:
+        The data in splits, and the settings of `callbacks.ranking`.
+    """
+    with console.status("reading events"):
+        datamodule: SplitDataModule = instantiate(config.datamodule, _convert_="all")
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+    _show_data(datamodule)
+    return datamodule, as_dict(config.callbacks.ranking)
+
+
+def _show_data(datamodule: "SplitDataModule") -> None:
+    console.print(frame_table(datamodule.summary(), title=datamodule.path))
+    for line in datamodule.remarks():
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _is_job() -> bool:
@@ -257,9 +278,7 @@ def _run(
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
-    console.print(frame_table(datamodule.summary(), title=datamodule.path))
-    for line in datamodule.remarks():
-        console.print(line, soft_wrap=True, markup=False)
+    _show_data(datamodule)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     if line := model.context.repeats.describe():
         console.print(line, soft_wrap=True, markup=False)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from segue.errors import InputError
 from segue.runs.folder import refuse_used_folder, short_run_name
 from segue.runs.provenance import call_of, provenance
 from segue.sweeps.jobs import Sweep
-from segue.terminal.console import console
+from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 from segue.terminal.progress import progress
 from segue.terminal.words import EXPERIMENT, as_plain_text, renamed
+from segue.verbs.simulate import plain
 
 if TYPE_CHECKING:
     from segue.verdicts.comparison.analysis import Comparison, Run
@@ -32,6 +34,9 @@ def compare(config: DictConfig) -> None:
     from segue.verdicts.comparison.runs import attach, find, read, register, run_to_register
 
     refuse_used_folder(Path(config.run_dir), "comparison.json")
+    if config.runs is not None:
+        _compare_folders(config)
+        return
     uri = existing_store(config.tracking_uri)
     with console.status("finding runs"):
         parent = None if config.parent is None else str(config.parent)
@@ -40,7 +45,7 @@ def compare(config: DictConfig) -> None:
     with progress("reading runs", len(found.runs)) as advance:
         runs = read(found.runs, uri, curves=_several(config.select), on_run=advance)
     where = found.parent.info.run_name if found.parent is not None else f"experiment {config.experiment_name}"
-    result = answer(config, runs, where=where)
+    result = _answer(config, runs, where=where)
     if found.parent is not None:
         attach(Path(config.run_dir), found.parent, uri)
     chosen = run_to_register(None if config.register is None else str(config.register), found, result, uri)
@@ -53,14 +58,22 @@ def compare(config: DictConfig) -> None:
     console.print(f"next         {call_of('serve')} recommendations={best}", soft_wrap=True, markup=False)
 
 
-def answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Comparison":
-    """Compare runs, write the report and print it.
+def _compare_folders(config: DictConfig) -> None:
+    from segue.verdicts.comparison.runs import read_folders
 
-    Args:
-        config: of the verb.
-        runs: what is compared.
-        where: where they are from, for the title.
-    """
+    if used := [name for name in ("parent", "filter", "register") if config[name]]:
+        raise InputError(f"{used[0]}={config[used[0]]} is about runs in MLflow, and runs= names folders; leave one out")
+    given = plain(config.runs)
+    names = list(map(str, given)) if isinstance(given, dict) else None
+    folders = list(given.values()) if isinstance(given, dict) else given
+    if not isinstance(folders, list) or len(folders) < 2:
+        raise InputError(f"runs={config.runs} must name two run folders or more: runs=[<folder>,<folder>]")
+    result = _answer(config, read_folders([Path(str(one)) for one in folders], names), where="these folders")
+    show_lines([("run folder", config.run_dir), ("next", f"{call_of('serve')} recommendations={result.winner.run_id}")])
+
+
+def _answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Comparison":
+    """Compare runs, write the report and print it."""
     from segue.verdicts.comparison import analysis as comparison
     from segue.verdicts.comparison.report import comparison_table, listener_test, sentences, write_report
 

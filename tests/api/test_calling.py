@@ -44,13 +44,18 @@ def test_hydra_reads_the_value_that_was_given(value: object) -> None:
     assert plain(parsed(f"key={value_of(value)}")) == value
 
 
-@pytest.mark.parametrize("value", [np.int64(3), np.float32(0.5), np.array([1, 2]), (1, 2), Path("a folder/plays.csv")])
-def test_numpy_tuples_and_paths_are_values(value: object) -> None:
-    kinds = {np.ndarray: np.ndarray.tolist, tuple: list} if not isinstance(value, np.generic) else {}
-    expected = next((make(value) for kind, make in kinds.items() if isinstance(value, kind)), value)
-    expected = str(expected) if isinstance(expected, Path) else expected
-    found = plain(parsed(f"key={value_of(value)}"))
-    assert found == pytest.approx(expected) if isinstance(expected, float) else found == expected
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.array([1, 2]), [1, 2]),
+        ((1, "two"), [1, "two"]),
+        (Path("a folder/plays.csv"), "a folder/plays.csv"),
+    ],
+)
+def test_numpy_tuples_and_paths_are_values(value: object, read: object) -> None:
+    assert plain(parsed(f"key={value_of(value)}")) == read
 
 
 def test_infinity_and_nan_are_numbers() -> None:

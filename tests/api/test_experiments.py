@@ -4,6 +4,7 @@ import doctest
 import json
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_a_simulation_is_analysed_as_the_command_does(tmp_path: Path) -> None:
 
 
 def test_a_model_is_an_arm() -> None:
-    world = {"world__num_tracks": 300, "world__num_listeners": 200}
+    world: dict[str, Any] = {"world__num_tracks": 300, "world__num_listeners": 200}
     logs = segue.simulate({"C": "random", "T1": "sticky_artist"}, sessions=2000, **world)
     model = segue.fit(segue.read_plays(logs.folder), trainer__max_epochs=1, callbacks__export__k=20)
     arms = {"C": "popular", "T1": {"recommender": model, "pick": "ranked"}}
@@ -74,7 +75,7 @@ def test_an_error_of_the_verb_is_one_line() -> None:
         segue.abtest("nowhere")
 
 
-@pytest.mark.parametrize("name", ["plays", "recommender"])
+@pytest.mark.parametrize("name", ["plays", "fitting"])
 def test_the_examples_of_the_docstrings_are_true(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = doctest.testmod(import_module(f"segue.api.{name}"))

@@ -45,7 +45,7 @@ def test_a_mapping_names_the_roles(plays: segue.Plays) -> None:
     frame = pd.read_csv(CSV)
     columns = {"user": "listener", "timestamp": "played_at", "title": "song", "artist": "artist"}
     columns |= {"played": "seconds_played", "duration": "length"}
-    given = {role: frame[column].to_numpy() for role, column in columns.items()}
+    given: dict[str, Any] = {role: frame[column].to_numpy() for role, column in columns.items()}
     given["timestamp"] = pd.to_datetime(frame["played_at"])
     read = segue.read_plays(given, units={"timestamp": "iso", "played": "s", "duration": "s"})
     assert read.datamodule.digest() == plays.datamodule.digest()

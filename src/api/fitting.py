@@ -1,5 +1,6 @@
 """A model that is fitted to plays and recommends what follows. It holds a run folder, and nothing else."""
 
+import difflib
 import html
 import io
 import json
@@ -15,18 +16,17 @@ import numpy as np
 from jaxtyping import Int64
 
 from segue.api.calling import Folder, call, refuse_used, words_of
-from segue.api.plays import Plays, read, read_plays
-from segue.catalog import Catalog, Id, quoted
+from segue.api.plays import Plays, read_plays
+from segue.catalog import Id, quoted
 from segue.errors import InputError
-from segue.histories import Histories
+from segue.training.train import read_data, train
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from segue.models.contracts import Ranker
+    from segue.models.fitted import FittedModel
 
-_LISTS, _CHECKPOINT, _LAST = "recommendations.jsonl", "checkpoints/best.ckpt", "last.ckpt"
-_FILES = ("config.yaml", "metrics.json", "run.json", _LISTS, _CHECKPOINT)
+_LAST = "last.ckpt"
 _USUAL = {"model": "convex", "context": None, "seed": 1}
 _NOT_OPTIONS = ("datamodule", "hydra.", "run_dir", "resume", "trust", "parent_run_id", "swept", "trial")
 """Beginnings of words of a run that say what it read and where it wrote."""
@@ -68,15 +68,6 @@ class Evaluation:
     def _repr_html_(self) -> str:
         first = repr(self).splitlines()[0]
         return f"<p>{html.escape(first)}</p>{self._shown().to_html()}"
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """What the files of a run say."""
-
-    catalog: Catalog
-    plays: Int64[np.ndarray, "N"]
-    ranker: "Ranker"
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,8 +151,6 @@ class Recommender:
         Raises:
             InputError: the plays cannot be read, or an option is unknown or out of range.
         """
-        from segue.training.train import train
-
         plays = plays if isinstance(plays, Plays) else read_plays(plays)
         place = Folder(None if folder is None else refuse_used(folder))
         logger = [] if "logger" in self._params else ["logger=none"]
@@ -171,7 +160,7 @@ class Recommender:
         return self
 
     def _forget(self) -> None:
-        self.__dict__.pop("_loaded", None)
+        self.__dict__.pop("_model", None)
         self.__dict__.pop("metrics", None)
 
     @property
@@ -186,37 +175,32 @@ class Recommender:
         return self._place.path
 
     @cached_property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, int | float]:
         """What the run measured, by name: `val/…` of the best epoch, `test/…`, and how long training took."""
         found = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
     @cached_property
-    def _loaded(self) -> _Loaded:
+    def _model(self) -> "FittedModel":
         from segue.datamodules.reading.attribute_files import attributes_of_run
-        from segue.models.restoring import restore
-        from segue.runs.catalog_files import PLAYS, read_plays
-        from segue.runs.recommendations import Recommendations
-        from segue.runs.targets import check_targets, read_config
+        from segue.models.fitted import FittedModel
 
-        lists, catalog = Recommendations.read_with_catalog(self.folder / _LISTS)
-        config = read_config(self.folder / "config.yaml")
-        check_targets(config["ranker"], trust=config.get("trust"), of=f"the run in {self.folder}")
-        plays = lists.plays if lists.plays is not None else read_plays(self.folder / PLAYS, catalog)
-        if attributes := attributes_of_run(config, catalog, Path(str(config["datamodule"]["path"]))):
-            catalog = type(catalog)(**{**vars(catalog), "attributes": attributes})
-        return _Loaded(catalog, plays, restore(config["ranker"], self.folder / _CHECKPOINT, catalog, plays))
+        return FittedModel.read(
+            self.folder,
+            str(self._params["model"]),
+            lambda config, catalog: attributes_of_run(config, catalog, Path(str(config["datamodule"]["path"]))),
+        )
 
     @property
     def tracks(self) -> "pd.DataFrame":
         """The tracks that it can recommend: id, title, artist and plays in training."""
-        catalog = self._loaded.catalog
-        return self._frame(np.arange(len(catalog))).assign(plays=self._loaded.plays)
+        catalog = self._model.catalog
+        return self._frame(np.arange(len(catalog))).assign(plays=self._model.plays)
 
     def _frame(self, rows: Int64[np.ndarray, "n"]) -> "pd.DataFrame":
         import pandas as pd
 
-        catalog = self._loaded.catalog
+        catalog = self._model.catalog
         columns = {"id": catalog.track_ids[rows], "title": catalog.titles[rows]}
         return pd.DataFrame({**columns, "artist": catalog.artists[catalog.artist_of[rows]]})
 
@@ -226,9 +210,9 @@ class Recommender:
         ids = [one.item() if isinstance(one, np.generic) else one for one in ids]
         if not ids:
             raise InputError("a session needs at least one track")
-        rows = self._loaded.catalog.rows_of(ids)
+        rows = self._model.catalog.rows_of(ids)
         if unknown := [one for one, row in zip(ids, rows.tolist(), strict=True) if row < 0]:
-            num = len(self._loaded.catalog)
+            num = len(self._model.catalog)
             raise InputError(f"track {quoted(unknown[0])} is not among the {num:,} tracks of this model (model.tracks)")
         return rows
 
@@ -249,24 +233,14 @@ class Recommender:
         Raises:
             InputError: a track is not in the catalogue, or `k` or a share is out of range.
         """
-        import torch
-
         rows = self._rows_of(session)
         shares = np.full(len(rows), np.nan, np.float32) if played is None else np.asarray(played, np.float32)
         if shares.shape != rows.shape or ((shares < 0) | (shares > 1)).any():
             raise InputError(f"played={played!r} must have a share in [0, 1] for each of the {len(rows)} tracks")
-        if not 1 <= k < len(self._loaded.catalog):
-            raise InputError(f"k must be in [1, {len(self._loaded.catalog) - 1}], got {k}: the catalogue has no more")
-        histories = Histories(
-            tracks=rows,
-            played_ratio=shares,
-            last=np.array([len(rows) - 1]),
-            length=np.array([len(rows)]),
-            previous=rows[-1:],
-        )
-        with torch.inference_mode():
-            found, scores = self._loaded.ranker.top(histories, k)
-        return self._frame(found[0]).assign(score=scores[0])
+        if not 1 <= k < len(self._model.catalog):
+            raise InputError(f"k must be in [1, {len(self._model.catalog) - 1}], got {k}: the catalogue has no more")
+        found, scores = self._model.top(rows, shares, k)
+        return self._frame(found).assign(score=scores)
 
     def evaluate(self, plays: Any, split: str = "test", rivals: Sequence[str] = ()) -> Evaluation:
         """Rank the tracks that followed in held-out sessions, among all tracks.
@@ -313,22 +287,16 @@ class Recommender:
         return Evaluation(pd.DataFrame.from_dict(table, orient="index"), means, queries, split)
 
     def _measure(self, plays: Plays, split: str) -> tuple[dict[str, float], "pd.DataFrame"]:
-        from segue.callbacks.ranking_metrics import RankingMetrics
-        from segue.callbacks.run_context import RunContext
+        from segue.callbacks.ranking_metrics import measured
 
-        (datamodule, ranking), _ = read([*plays.words, *self._words()])
+        (datamodule, settings), _ = call(read_data, [*plays.words, *self._words()])
         digest = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]
         if datamodule.digest() != digest:
             raise InputError(
                 f"{datamodule.path} has other pairs than those that the model was fitted to (digest "
                 f"{datamodule.digest()}, not {digest}); fit it to these plays"
             )
-        settings = {name: value for name, value in ranking.items() if not name.startswith("_")}
-        metrics = RankingMetrics(RunContext(datamodule=datamodule), **settings)
-        if not len(metrics.queries[split]):
-            raise InputError(f"{datamodule.path} has no {split} queries: no pair was played by half or more")
-        means, queries = metrics.measure(self._loaded.ranker, split)
-        return {name: float(np.float32(value)) for name, value in means.items()}, queries  # as Lightning keeps them
+        return measured(self._model.ranker, datamodule, split, settings)
 
     def similar_artists(self, artist: str, k: int = 10) -> "pd.DataFrame":
         """Find the artists whose vectors are nearest.
@@ -344,28 +312,15 @@ class Recommender:
             InputError: the model has no vectors, or does not know the artist.
         """
         import pandas as pd
-        import torch
 
-        from segue.models.pair_ranker import mean_of_tracks
-
-        catalog, scorer = self._loaded.catalog, self._loaded.ranker.scorer
-        if scorer is None:
-            raise InputError(f"model={self._params['model']} has no vectors; use a head, such as model=convex")
-        [rows] = np.nonzero(catalog.artists == artist)
+        artists = self._model.catalog.artists
+        [rows] = np.nonzero(artists == artist)
         if not artist or not len(rows):
-            import difflib
-
-            close = difflib.get_close_matches(artist, catalog.artists.tolist(), n=1)
+            close = difflib.get_close_matches(artist, artists.tolist(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InputError(f"no track of this model is by {artist!r}{hint}")
-        with torch.inference_mode():
-            own = scorer.artist_vectors()
-            vectors = mean_of_tracks(scorer, torch.from_numpy(catalog.artist_of)) if own is None else own
-            units = torch.nn.functional.normalize(vectors)
-            cosines = (units @ units[int(rows[0])]).numpy()
-        is_other = (catalog.artists != "") & (np.arange(len(cosines)) != rows[0])
-        best = np.flatnonzero(is_other)[np.argsort(-cosines[is_other], kind="stable")[:k]]
-        return pd.DataFrame({"artist": catalog.artists[best], "score": cosines[best]})
+        best, cosines = self._model.similar_artists(int(rows[0]), k)
+        return pd.DataFrame({"artist": artists[best], "score": cosines})
 
     def explain(self, session: Id | Sequence[Id] | np.ndarray, track: Id) -> "pd.DataFrame":
         """Explain a score: what each track of a session adds to each part of it.
@@ -384,21 +339,14 @@ class Recommender:
         """
         import pandas as pd
 
-        from segue.picking.session_query import SessionQuery
-        from segue.runs.session_vectors import FILE, SessionVectors
-
-        if not (path := self.folder / FILE).is_file():
-            raise InputError(f"model={self._params['model']} has no vectors; use a head, such as model=convex")
-        catalog = self._loaded.catalog
-        vectors = SessionVectors.read(path, catalog)
-        rows, [item] = self._rows_of(session)[::-1], self._rows_of([track])
-        shares = np.full(len(rows), np.nan, np.float32)
-        weights, products, rest = SessionQuery(vectors).products(rows, shares, int(item))
-        counted = catalog.track_ids[rows[: weights.shape[1]]]
+        rows, [item] = self._rows_of(session), self._rows_of([track])
+        weights, products, rest = self._model.explain(rows, int(item))
+        parts = self._model.vectors.parts
+        counted = self._model.catalog.track_ids[rows[::-1][: weights.shape[1]]]
         lines = [
             (one, part, float(weights[of, age]), float(products[of, age]))
             for age, one in enumerate(counted.tolist())
-            for of, part in enumerate(vectors.parts)
+            for of, part in enumerate(parts)
         ]
         frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
         frame["added"] = frame["weight"] * frame["product"]
@@ -516,13 +464,14 @@ def load(run: str | Path) -> Recommender:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from segue.models.fitted import FILES
     from segue.runs.folder import RunRecord
     from segue.runs.session_vectors import FILE
     from segue.tracking.named_runs import FilesOfRun
 
     files = FilesOfRun(str(run), str(run))
     place = Folder(files.folder)
-    for name in (*_FILES, FILE):
+    for name in (*FILES, "metrics.json", "run.json", FILE):
         found = files.find(name, place.path) if name == FILE else files.path(name, place.path)
         if found is not None and not (place.path / name).exists():
             (place.path / name).parent.mkdir(parents=True, exist_ok=True)

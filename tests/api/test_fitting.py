@@ -128,7 +128,7 @@ def test_it_is_saved_and_loaded(session: segue.Recommender, plays: segue.Plays, 
 
 
 def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
-    clone = pytest.importorskip("sklearn.base").clone(session)
+    clone: segue.Recommender = vars(pytest.importorskip("sklearn.base"))["clone"](session)
     assert clone.get_params() == session.get_params()
     assert repr(clone) == "Recommender(context='session', trainer__max_epochs=2, model__dim=8)"
     assert "not fitted" in clone._repr_html_()

@@ -1,0 +1,148 @@
+"""A finished run as a model: its catalogue and its ranker, read from its files, and what they answer.
+
+N tracks of the run, K recommendations, n tracks of a session, P parts of a vector.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from segue.attributes import Attribute
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.contracts import Ranker
+from segue.models.pair_ranker import mean_of_tracks
+from segue.models.restoring import restore
+from segue.picking.session_query import SessionQuery
+from segue.runs.catalog_files import PLAYS, read_plays
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE, SessionVectors
+from segue.runs.targets import check_targets, read_config
+
+LISTS, CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
+FILES = ("config.yaml", LISTS, CHECKPOINT)
+"""The files of a run that a model is read from; `PLAYS` and `vectors.npz` may be missing."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedModel:
+    """A model that was trained, without its data.
+
+    Args:
+        name: of the model, such as `convex`.
+        folder: the run folder.
+        catalog: the tracks of the run.
+        plays: how often each was played in training.
+        ranker: ranks them.
+    """
+
+    name: str
+    folder: Path
+    catalog: Catalog
+    plays: Int64[np.ndarray, "N"]
+    ranker: Ranker
+
+    @classmethod
+    def read(
+        cls, folder: Path, name: str, attributes: Callable[[Mapping[str, Any], Catalog], Mapping[str, Attribute]]
+    ) -> "FittedModel":
+        """Read the files of a run.
+
+        Args:
+            folder: the run folder.
+            name: of the model.
+            attributes: from the config of the run and its catalogue to the attributes that are parts of the model.
+
+        Raises:
+            InputError: a file is missing or damaged, or the config builds what is not in `conf/`.
+        """
+        lists, catalog = Recommendations.read_with_catalog(folder / LISTS)
+        config = read_config(folder / "config.yaml")
+        check_targets(config["ranker"], trust=config.get("trust"), of=f"the run in {folder}")
+        plays = lists.plays if lists.plays is not None else read_plays(folder / PLAYS, catalog)
+        catalog = replace(catalog, attributes=attributes(config, catalog))
+        return cls(name, folder, catalog, plays, restore(config["ranker"], folder / CHECKPOINT, catalog, plays))
+
+    @torch.inference_mode()
+    def top(
+        self, rows: Int64[np.ndarray, "n"], shares: Float32[np.ndarray, "n"], k: int
+    ) -> tuple[Int64[np.ndarray, "K"], Float32[np.ndarray, "K"]]:
+        """Recommend what should follow a session.
+
+        Args:
+            rows: rows of its tracks, oldest first.
+            shares: share of each that was played, in [0, 1]; NaN where unknown.
+            k: number of recommendations, 1 <= k < N.
+
+        Returns:
+            Rows, best first, and their scores.
+        """
+        last = np.array([len(rows) - 1])
+        histories = Histories(tracks=rows, played_ratio=shares, last=last, length=last + 1, previous=rows[last])
+        found, scores = self.ranker.top(histories, k)
+        return found[0], scores[0]
+
+    @torch.inference_mode()
+    def similar_artists(self, row: int, k: int) -> tuple[Int64[np.ndarray, "K"], Float32[np.ndarray, "K"]]:
+        """Find the artists whose vectors are nearest.
+
+        Args:
+            row: row of an artist.
+            k: largest number of artists.
+
+        Returns:
+            Rows of artists with a name, nearest first, and the cosines of the vectors.
+
+        Raises:
+            InputError: the model has no vectors.
+        """
+        if (scorer := self.ranker.scorer) is None:
+            raise self._has_no_vectors
+        own = scorer.artist_vectors()
+        vectors = mean_of_tracks(scorer, torch.from_numpy(self.catalog.artist_of)) if own is None else own
+        units = torch.nn.functional.normalize(vectors)
+        cosines = (units @ units[row]).numpy()
+        [others] = np.nonzero((self.catalog.artists != "") & (np.arange(len(cosines)) != row))
+        best = others[np.argsort(-cosines[others], kind="stable")[:k]]
+        return best, cosines[best]
+
+    @property
+    def _has_no_vectors(self) -> InputError:
+        return InputError(f"model={self.name} has no vectors; use a head, such as model=convex")
+
+    @cached_property
+    def vectors(self) -> SessionVectors:
+        """The vectors of the tracks, and the numbers of the context.
+
+        Raises:
+            InputError: the model has none.
+        """
+        if not (path := self.folder / FILE).is_file():
+            raise self._has_no_vectors
+        return SessionVectors.read(path, self.catalog)
+
+    def explain(
+        self, rows: Int64[np.ndarray, "n"], item: int
+    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
+        """Explain the score of a track after a session; see `SessionQuery.products`.
+
+        Args:
+            rows: rows of the tracks of the session, oldest first.
+            item: row of the track.
+
+        Returns:
+            Weights and products of each part (rows) and each track that counts (columns), newest first, and what the
+            track has by itself.
+
+        Raises:
+            InputError: the model has no vectors.
+        """
+        unknown = np.full(len(rows), np.nan, np.float32)
+        return SessionQuery(self.vectors).products(rows[::-1], unknown, item)
