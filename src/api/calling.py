@@ -2,6 +2,7 @@
 
 import base64
 import html
+import itertools
 import json
 import re
 import shutil
@@ -30,15 +31,27 @@ class Folder:
 
     Args:
         named: the folder that was named; None for a temporary one.
+        content: what it has, for the name of a temporary one.
 
     Attributes:
         path: where it is.
     """
 
-    def __init__(self, named: str | Path | None = None) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="segue-")) if named is None else Path(named)
+    def __init__(self, named: str | Path | None = None, content: str = "result") -> None:
+        self.path = _temporary(content) if named is None else Path(named)
         if named is None:
             weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def _temporary(content: str) -> Path:
+    """A new folder that only this user can read, with a name for people: `segue-convex`, `segue-convex-2`, …"""
+    name = re.sub(r"\W+", "-", f"segue-{content}")
+    for ending in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
+        path = Path(tempfile.gettempdir(), f"{name}{ending}")
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            return path
+    raise AssertionError("numbers do not end")
 
 
 def words_of(options: Mapping[str, Any]) -> list[str]:

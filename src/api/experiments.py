@@ -93,7 +93,7 @@ def compare(
     """
     if len(models) < 2:
         raise InputError(f"compare needs two models or more, got {len(models)}")
-    place = Folder(folder)
+    place = Folder(folder, "comparison")
     return ModelComparison(call(compare_verb, [f"runs={value_of(models)}", *words_of(options)], place)[1], place)
 
 
@@ -113,7 +113,7 @@ def simulate(arms: Mapping[str, Any], *, folder: str | Path | None = None, **opt
     Raises:
         InputError: a recommender or an option cannot be used.
     """
-    place = Folder(folder)
+    place = Folder(folder, "simulation")
     return Simulation(call(simulate_verb, [f"arms={value_of(arms)}", *words_of(options)], place)[1], place)
 
 
@@ -131,7 +131,7 @@ def abtest(logs: str | Path | Simulation | None = None, *, folder: str | Path | 
     Raises:
         InputError: the logs cannot be read, or an option cannot be used.
     """
-    place = Folder(folder)
+    place = Folder(folder, "abtest")
     given = logs.logs if isinstance(logs, Simulation) else logs
     words = [] if given is None else [f"logs={value_of(given)}"]
     return ABTest(call(abtest_verb, [*words, *words_of(options)], place)[1], place)

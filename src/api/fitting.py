@@ -152,7 +152,7 @@ class Recommender:
             InputError: the plays cannot be read, or an option is unknown or out of range.
         """
         plays = plays if isinstance(plays, Plays) else read_plays(plays)
-        place = Folder(None if folder is None else refuse_used(folder))
+        place = Folder(None if folder is None else refuse_used(folder), str(self._params["model"]))
         logger = [] if "logger" in self._params else ["logger=none"]
         call(train, [*plays.words, *logger, *self._words()], place)
         self._forget()
@@ -400,7 +400,7 @@ class Recommender:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._params, self._place = state["params"], None
         if state["files"] is not None:
-            self._place = Folder()
+            self._place = Folder(content=str(self._params["model"]))
             with tarfile.open(fileobj=io.BytesIO(state["files"])) as archive:
                 archive.extractall(self._place.path, filter="data")
 

@@ -137,6 +137,6 @@ def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple
         if isinstance(error, InputError):
             raise
         raise InputError(f"the plays cannot be written as a table: {' '.join(str(error).split())[:300]}") from None
-    folder = Folder()
+    folder = Folder(content="plays")
     parquet.write_table(table, folder.path / "plays.parquet")
     return folder.path / "plays.parquet", {**options, **({"columns": columns} if columns else {})}, folder

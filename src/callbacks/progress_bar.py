@@ -4,11 +4,11 @@ import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from segue.callbacks.run_context import RunContext
 from segue.terminal.console import console
-from segue.terminal.progress import are_drawn
+from segue.terminal.progress import bars
 
 _UPDATE_INTERVAL_S = 0.05
 
@@ -27,23 +27,21 @@ class TrainingProgress(Callback):
         self._history, self._max_epochs = context.history, max_epochs
         self._num_batches = len(context.datamodule.train_dataloader())
         self._monitor, self._better = monitor, max if mode == "max" else min
-        self._pairs, self._shown_at = 0, 0.0
-        self._bar = Progress(
+        self._pairs, self._shown_at, self._began = 0, 0.0, 0.0
+        self._bar = bars(
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[speed]}"),
-            console=console,
-            transient=True,
-            disable=not are_drawn(),
         )
         self._task = self._bar.add_task("training", start=False, total=max_epochs * self._num_batches, speed="")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Start the bar, at the epoch of a resumed run; its end is the last epoch, which may never be reached."""
         self._bar.start()
+        self._began = time.monotonic()
         self._bar.start_task(self._task)
         self._bar.update(self._task, completed=trainer.current_epoch * self._num_batches)
 
@@ -59,11 +57,11 @@ class TrainingProgress(Callback):
         shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
         if scores := [epoch[self._monitor] for epoch in self._history.epochs if self._monitor in epoch]:
             shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
-        speed = f"{self._pairs / (self._bar.tasks[self._task].elapsed or 1e-9):,.0f} pairs/s"
+        speed = f"{self._pairs / (time.monotonic() - self._began):,.0f} pairs/s"
         self._bar.update(
             self._task, completed=(trainer.current_epoch + 1) * self._num_batches, description=shown, speed=speed
         )
-        if not are_drawn():
+        if not (console.is_terminal or console.is_jupyter):
             console.print(shown)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002

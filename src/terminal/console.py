@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +38,7 @@ class Printed:
         return self._replayed(width).export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
 
     def _replayed(self, width: int) -> Console:
-        copy = Console(file=io.StringIO(), record=True, width=width, highlight=False, emoji=False, force_terminal=False)
+        copy = Console(file=io.StringIO(), record=True, width=width, highlight=False, emoji=False, force_jupyter=False)
         for objects, how in self._calls:
             copy.print(*objects, **how)
         return copy
@@ -56,14 +56,18 @@ class _Results(Console):
         else:
             self.kept.add(objects, how)
 
+    def status(self, *words: Any, **how: Any) -> Any:
+        """Show what is being done; not in a notebook, where it would leave lines."""
+        return nullcontext() if self.is_jupyter else super().status(*words, **how)
+
 
 console = _Results(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def show_lines(lines: Iterable[tuple[str, str]]) -> None:
-    """Print lines such as the run folder, each after its name."""
-    for name, line in lines:
+    """Print where the results are and what to type next, each line after its name; not where results are kept."""
+    for name, line in lines if console.kept is None else ():
         console.print(f"{name:12} {line}", soft_wrap=True, markup=False)
 
 

@@ -53,9 +53,8 @@ def compare(config: DictConfig) -> None:
         version = register(chosen, uri, name=str(config.name), alias=str(config.alias))
         registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"
         console.print(f"registered   {registered}", markup=False)
-    console.print(f"run folder   {config.run_dir}", soft_wrap=True, markup=False)
     best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(result.winner.run_id)
-    console.print(f"next         {call_of('serve')} recommendations={best}", soft_wrap=True, markup=False)
+    _show_next(config, best)
 
 
 def _compare_folders(config: DictConfig) -> None:
@@ -69,7 +68,11 @@ def _compare_folders(config: DictConfig) -> None:
     if not isinstance(folders, list) or len(folders) < 2:
         raise InputError(f"runs={config.runs} must name two run folders or more: runs=[<folder>,<folder>]")
     result = _answer(config, read_folders([Path(str(one)) for one in folders], names), where="these folders")
-    show_lines([("run folder", config.run_dir), ("next", f"{call_of('serve')} recommendations={result.winner.run_id}")])
+    _show_next(config, result.winner.run_id)
+
+
+def _show_next(config: DictConfig, best: str) -> None:
+    show_lines([("run folder", config.run_dir), ("next", f"{call_of('serve')} recommendations={best}")])
 
 
 def _answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Comparison":
