@@ -108,18 +108,19 @@ docs: $(READY)    ## the pages of this project as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "First page: $(CURDIR)/site/index.html"
 
-lock:             ## requirements.lock for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
-	@echo "Resolving the versions of requirements.lock; this takes half a minute"
+lock:             ## both locks for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
+	@echo "Resolving the versions of requirements.lock and requirements-serve.lock; this takes half a minute"
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv; \
-	compile() { "$$folder/venv/bin/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+	compile() { "$$folder/venv/bin/uv" pip compile --universal --python-version 3.11 --fork-strategy fewest \
 		--no-emit-index-url --quiet --no-annotate --custom-compile-command "make lock" "$$@"; }; \
-	touch requirements.lock; cp requirements.lock "$$folder/with_torch"; compile --output-file "$$folder/with_torch" $(ARGS); \
-	echo "torch ; python_version < '3'" > "$$folder/no_torch"; \
-	compile --override "$$folder/no_torch" --constraint "$$folder/with_torch" --generate-hashes --output-file "$$folder/lock"; \
-	diff <(grep == requirements.lock | tr -d '\\') <(grep == "$$folder/lock" | tr -d '\\') | grep '^[<>]' || echo "No version changes"; \
-	cp "$$folder/lock" requirements.lock
-	@echo "Next: make test, then commit pyproject.toml and requirements.lock together"
+	renew() { touch "$$1"; diff <(grep == "$$1" | tr -d '\\') <(grep == "$$folder/lock" | tr -d '\\') | grep '^[<>]' || echo "No version of $$1 changes"; \
+		cp "$$folder/lock" "$$1"; }; \
+	touch requirements.lock; cp requirements.lock "$$folder/with_torch"; compile pyproject.toml --extra dev --output-file "$$folder/with_torch" $(ARGS); \
+	echo "torch ; python_version < '3'" > "$$folder/no_torch"; set -- --constraint "$$folder/with_torch" --generate-hashes --output-file "$$folder/lock"; \
+	compile pyproject.toml --extra dev --override "$$folder/no_torch" "$$@"; renew requirements.lock; \
+	compile --group serving "$$@"; renew requirements-serve.lock
+	@echo "Next: make test, then commit pyproject.toml and both locks together"
 
 STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
