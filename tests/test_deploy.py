@@ -24,10 +24,7 @@ def test_a_panel_has_a_title_a_description_a_unit_and_the_data_source_of_compose
 def test_panels_do_not_overlap() -> None:
     places = [panel["gridPos"] for panel in panels()]
     cells = [
-        (x, y)
-        for at in places
-        for x in range(at["x"], at["x"] + at["w"])
-        for y in range(at["y"], at["y"] + at["h"])
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
     ]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
@@ -46,7 +43,9 @@ def test_the_service_writes_to_one_volume_and_nothing_else() -> None:
 def test_compose_refuses_to_start_without_a_secret_and_names_none(secret: str) -> None:
     with pytest.raises(AssertionError, match=f"{secret} must be set"):
         compose(**{name: value for name, value in SECRETS.items() if name != secret})
-    said = re.findall(r"^\s+\w*(?:TOKEN|PASSWORD|SECRET)\w*: (.*)$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
+    said = re.findall(
+        r"^\s+\w*(?:TOKEN|PASSWORD|SECRET)\w*: (.*)$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE
+    )
     assert [value for value in said if not re.match(r'"?\$\{\w+:\?', value)] == []
 
 
