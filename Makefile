@@ -1,4 +1,4 @@
-.PHONY: setup owned train test flaky bench studies spark mutants lint format docs lock ui docs-screenshots
+.PHONY: setup owned train test wheel flaky bench studies spark mutants lint format docs lock ui docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -63,6 +63,9 @@ train: $(READY)   ## make train ARGS="model=track seed=2"
 test: export PYTHONDONTWRITEBYTECODE =   # each process that a test starts would compile the project again
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
+
+wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rl rivals all" tries its extras
+	$(BIN)/python -m tests.wheel $(ARGS)
 
 flaky: export PYTHONDONTWRITEBYTECODE =
 flaky: $(READY)   ## make flaky REPEATS=2: repeats the tests that wait for something, idle and beside busy processes
