@@ -1,4 +1,4 @@
-.PHONY: setup owned train test wheel flaky bench studies spark mutants lint format docs lock ui docs-screenshots
+.PHONY: setup owned train test wheel flaky bench studies spark container mutants lint format docs lock ui docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -8,6 +8,7 @@ READY := .venv/.ready
 RIVALS := .venv/.rivals
 SPARK := .venv/.spark
 MUTANTS := .venv/.mutants
+CONTAINER := .venv/.container
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 # $(call REQUIREMENTS,<expression>): requirements of pyproject.toml, one per line; `project` is its table of that name.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*($(1)), sep="\n")'
@@ -89,6 +90,14 @@ $(SPARK): $(READY)
 	@echo "Installing pyspark (450 MB) into .venv; this takes minutes"
 	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["spark"]))
 	@touch $(SPARK)
+
+container: $(CONTAINER)   ## what deploy/ says, without a container engine; needs bubblewrap, Prometheus and Redis
+	$(BIN)/python -m pytest -n 0 tests/container.py $(ARGS)
+
+$(CONTAINER): $(READY)
+	@echo "Installing linters of the Dockerfile and of compose.yaml into .venv; this takes seconds"
+	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["container"]))
+	@touch $(CONTAINER)
 
 mutants: $(MUTANTS)   ## puts faults into the code and looks whether a test fails; make mutants ARGS="--seed 2"
 	$(BIN)/python -m tests.mutants $(ARGS)
