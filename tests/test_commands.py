@@ -30,6 +30,7 @@ from segue.terminal.words import renamed
 from segue.training import train
 from segue.verbs import compare, serve, simulate
 from tests.conftest import ROOT
+from tests.deploying import commands
 from tests.e2e.forks import run_forked
 from tests.pages import PAGES, Line, lines_of, words_of
 
@@ -47,13 +48,13 @@ SMALLEST = "compare"
 """The verb whose config is composed soonest; what is chosen of Hydra itself is the same for all."""
 OF_THE_SYSTEM = {
     *("make", "git", "cd", ".", "rm", "mv", "kill", "export", "head", "curl", "jq", "apt-get"),
-    *("redis-server", "nginx"),
+    *("redis-server", "nginx", "docker", "systemctl", "install", "sh"),
 }
 """Programs that the pages may call beside those of `.venv`; not every machine has all of them."""
 OF_VENV = {"python", "python3", "pip", "mlflow", "mkdocs", "pre-commit", "torchrun"}
 TIMING = {"command", "time", "-v"}
 """Words before a command that time it."""
-TREE = re.compile(r"^(?:\./|\$PWD/)?((?:conf|docs|examples|experiments|src|tests)/[\w./-]+|\w+\.py)$")
+TREE = re.compile(r"^(?:\./|\$PWD/)?((?:conf|deploy|docs|examples|experiments|src|tests)/[\w./-]+|\w+\.py)$")
 """A file or a folder of this repository."""
 FLAGS = re.compile(
     r"(?<!\S)(?:-m|--multirun|-h|--help|--resolve|(?:-c|--cfg) (?:job|hydra|all)|(?:-p|--package) \S+)(?!\S)"
@@ -189,6 +190,9 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
             yield from _missing(match[1], match[2])
     elif name.endswith("pip"):
         yield from _faults_of_pip(words)
+    elif name == "docker":  # in a container
+        for verb, *options in (words[at + 1 :] for at, word in enumerate(words[:-1]) if word == "segue"):
+            yield from _refused(lambda: check_options(verb, options, page)) if verb in REWRITE else []
     elif name == "python" and words[0] == "-c":
         compile(words[1], "a page", "exec")
     elif name == "python" and words[0] == "-m" and words[1].partition(".")[0] in ("segue", "tests", "experiments"):
@@ -349,6 +353,12 @@ def test_every_command_of_a_page_can_be_typed(page: Path) -> None:
         pytest.skip("the rest can be typed; the files of its older commits are not in a checkout without history")
 
 
+@pytest.mark.parametrize("file", commands())
+def test_the_service_has_the_options_that_a_file_of_deploy_starts_it_with(file: str) -> None:
+    verb, *options = commands()[file]
+    check_options(verb, options, "")
+
+
 def test_the_programs_of_venv_are_installed() -> None:
     assert [name for name in OF_VENV if shutil.which(name, path=Path(sys.executable).parent) is None] == []
 
@@ -379,6 +389,7 @@ def block(*lines: str) -> str:
         ("`python describe.py datamodule=table datamodule.path=examples/nothing.csv`", "nothing.csv does not exist"),
         (block("python experiments/throughput/bench.py --full \\", "    --fast"), "has no option --fast"),
         ('`make bench ARGS="--rounds many"`', "argument --rounds: invalid int value: 'many'"),
+        ("`docker run -v segue:/data segue serve wrokers=2`", "the config has no wrokers"),
         ("`make nothing`", "make has no nothing"),
         ('`make train ARG="model=track"`', "the Makefile uses no ARG"),
         ('`make train ARGS="modl=track"`', "the config has no modl"),
