@@ -119,7 +119,7 @@ def box(
     bound = ["--ro-bind", str(venv), "/opt/segue", "--bind", str(volume), folder]
     bound += [word for at, path in mounts.items() for word in ("--ro-bind", str(path), at)]
     bound += ["--dir", "/tmp", "--remount-ro", "/", "--chdir", folder]
-    settings = ENVIRONMENT | env
+    settings = {**ENVIRONMENT, **env}
     set_all = [word for name, value in settings.items() for word in ("--setenv", name, value)]
     uid, _, gid = user.partition(":")
     alone = ["--unshare-all", "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL", "--uid", uid, "--gid", gid]

@@ -192,7 +192,7 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
         yield from _faults_of_pip(words)
     elif name == "docker":  # in a container
         for verb, *options in (words[at + 1 :] for at, word in enumerate(words[:-1]) if word == "segue"):
-            yield from _refused(lambda: check_options(verb, options, page)) if verb in REWRITE else []
+            yield from _refused(partial(check_options, verb, options, page)) if verb in REWRITE else []
     elif name == "python" and words[0] == "-c":
         compile(words[1], "a page", "exec")
     elif name == "python" and words[0] == "-m" and words[1].partition(".")[0] in ("segue", "tests", "experiments"):

@@ -61,6 +61,6 @@ def test_what_compose_and_the_image_name_of_this_project_exists() -> None:
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = (DEPLOY / "segue.service").read_text(encoding="utf-8").replace("/opt/segue/bin/segue", "/bin/true")
     (tmp_path / "segue.service").write_text(unit, encoding="utf-8")
-    verify = [binary("systemd-analyze"), "verify", tmp_path / "segue.service"]
+    verify = [binary("systemd-analyze"), "verify", str(tmp_path / "segue.service")]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
