@@ -231,7 +231,9 @@ def _faults_of_make(words: list[str]) -> Iterator[str]:
 
 def _faults_of_pip(words: list[str]) -> Iterator[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {name for word in words if (match := re.match(r"^(?:\.|segue)\[(.+)\]$", word)) for name in match[1].split(",")}
+    extras = {
+        name for word in words if (match := re.match(r"^(?:\.|segue)\[(.+)\]$", word)) for name in match[1].split(",")
+    }
     yield from (f"pyproject.toml has no extra {name}" for name in extras - project["optional-dependencies"].keys())
 
 
