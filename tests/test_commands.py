@@ -176,6 +176,8 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
     """Why a command cannot be typed, from its words."""
     name = program(words)
     words = words[words.index(name) + 1 :]
+    if name == "segue" and words:  # the command of an installed Segue
+        name, words = "python", [f"{words[0]}.py", *words[1:]]
     if not is_program(name):
         yield f"{name} is no program of this project"
     files = [match[1] for word in words if (match := TREE.match(re.sub(r"^[\w.+~]+=|^>", "", word)))]
@@ -233,7 +235,9 @@ def _faults_of_make(words: list[str]) -> Iterator[str]:
 
 def _faults_of_pip(words: list[str]) -> Iterator[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {name for word in words if (match := re.match(r"^\.\[(.+)\]$", word)) for name in match[1].split(",")}
+    extras = {
+        name for word in words if (match := re.match(r"^(?:\.|segue)\[(.+)\]$", word)) for name in match[1].split(",")
+    }
     yield from (f"pyproject.toml has no extra {name}" for name in extras - project["optional-dependencies"].keys())
 
 
@@ -371,6 +375,8 @@ def block(*lines: str) -> str:
     ("page", "fault"),
     [
         ("`python nothing.py`", "nothing.py does not exist"),
+        (block("segue trian model=popular"), "trian.py does not exist"),
+        (block("segue train modl=popular"), "the config has no modl"),
         (block("frobnicate now"), "frobnicate is no program of this project"),
         (block("echo 'one"), "bash: No closing quotation"),
         (block("python train.py (model=track)"), "bash: .*syntax error"),
@@ -395,6 +401,7 @@ def block(*lines: str) -> str:
         ('`make train ARGS="modl=track"`', "the config has no modl"),
         ("`python -m tests.nothing`", "there is no tests.nothing"),
         ('`pip install -e ".[nothing]"`', "pyproject.toml has no extra nothing"),
+        ('`pip install "segue[room,nothing]"`', "pyproject.toml has no extra nothing"),
         ("`git show 652e071:nothing.md`", "nothing.md is not in 652e071"),
         (
             block("git worktree add ../old 652e071", "cd ../old", "python experiments/nothing.py"),

@@ -131,8 +131,8 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         group, name, choices = unknown[1], unknown[2], unknown[3].split()
         if group == "hydra/sweeper":  # which is typed as search=
             group, choices = "search", [choice for choice in choices if choice not in ("basic", "jobs")]
-        if group == "hydra/launcher" and (missing := line_of_missing(f"hydra_{name.partition('_')[0]}_launcher")):
-            return missing
+        if group == "hydra/launcher" and (line := line_of_missing(f"hydra_{name.partition('_')[0]}_launcher")):
+            return line
         return f"there is no {group}={name};{_close(name, choices)} choose one of {', '.join(choices)}"
     if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
         group = useless[2]

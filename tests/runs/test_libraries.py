@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import ConfigCompositionException, InstantiationException
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 from segue.runs import libraries
 from segue.runs.libraries import LIBRARIES, line_of_import
@@ -27,9 +27,9 @@ WHERE = {"serve": "serving/", "room": "room/", "sweep": "sweeps/pruning.py", "rl
 """Where the libraries of an extra are imported with the module; elsewhere they are imported in functions."""
 
 
-def installed_by(extra: str) -> set[str]:
+def installed_by(extra: str) -> set[NormalizedName]:
     needs = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
-    return {canonicalize_name(Requirement(need).name) for need in needs} - {"segue"}
+    return {canonicalize_name(need) for need in (Requirement(text).name for text in needs) if need != "segue"}
 
 
 @pytest.mark.parametrize("extra", sorted({"", *PROJECT["optional-dependencies"]} - OF_TOOLS))
