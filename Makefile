@@ -1,4 +1,4 @@
-.PHONY: setup owned train test flaky bench studies spark mutants lint format docs lock ui docs-screenshots
+.PHONY: setup owned train test wheel flaky bench studies spark container mutants lint format docs lock ui docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -8,6 +8,7 @@ READY := .venv/.ready
 RIVALS := .venv/.rivals
 SPARK := .venv/.spark
 MUTANTS := .venv/.mutants
+CONTAINER := .venv/.container
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 # $(call REQUIREMENTS,<expression>): requirements of pyproject.toml, one per line; `project` is its table of that name.
 REQUIREMENTS = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*($(1)), sep="\n")'
@@ -64,6 +65,9 @@ test: export PYTHONDONTWRITEBYTECODE =   # each process that a test starts would
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
 
+wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rl rivals all" tries its extras
+	$(BIN)/python -m tests.wheel $(ARGS)
+
 flaky: export PYTHONDONTWRITEBYTECODE =
 flaky: $(READY)   ## make flaky REPEATS=2: repeats the tests that wait for something, idle and beside busy processes
 	$(BIN)/python -m tests.flaky $(or $(REPEATS),20)
@@ -87,6 +91,14 @@ $(SPARK): $(READY)
 	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["spark"]))
 	@touch $(SPARK)
 
+container: $(CONTAINER)   ## what deploy/ says, without a container engine; needs bubblewrap, Prometheus and Redis
+	$(BIN)/python -m pytest -n 0 tests/container.py $(ARGS)
+
+$(CONTAINER): $(READY)
+	@echo "Installing linters of the Dockerfile and of compose.yaml into .venv; this takes seconds"
+	@$(INSTALL) --quiet --constraint .venv/locked.txt --requirement <($(call REQUIREMENTS,project["optional-dependencies"]["container"]))
+	@touch $(CONTAINER)
+
 mutants: $(MUTANTS)   ## puts faults into the code and looks whether a test fails; make mutants ARGS="--seed 2"
 	$(BIN)/python -m tests.mutants $(ARGS)
 
@@ -108,18 +120,19 @@ docs: $(READY)    ## the pages of this project as a site, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "First page: $(CURDIR)/site/index.html"
 
-lock:             ## requirements.lock for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
-	@echo "Resolving the versions of requirements.lock; this takes half a minute"
+lock:             ## both locks for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
+	@echo "Resolving the versions of requirements.lock and requirements-serve.lock; this takes half a minute"
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv; \
-	compile() { "$$folder/venv/bin/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+	compile() { "$$folder/venv/bin/uv" pip compile --universal --python-version 3.11 --fork-strategy fewest \
 		--no-emit-index-url --quiet --no-annotate --custom-compile-command "make lock" "$$@"; }; \
-	touch requirements.lock; cp requirements.lock "$$folder/with_torch"; compile --output-file "$$folder/with_torch" $(ARGS); \
-	echo "torch ; python_version < '3'" > "$$folder/no_torch"; \
-	compile --override "$$folder/no_torch" --constraint "$$folder/with_torch" --generate-hashes --output-file "$$folder/lock"; \
-	diff <(grep == requirements.lock | tr -d '\\') <(grep == "$$folder/lock" | tr -d '\\') | grep '^[<>]' || echo "No version changes"; \
-	cp "$$folder/lock" requirements.lock
-	@echo "Next: make test, then commit pyproject.toml and requirements.lock together"
+	renew() { touch "$$1"; diff <(grep == "$$1" | tr -d '\\') <(grep == "$$folder/lock" | tr -d '\\') | grep '^[<>]' || echo "No version of $$1 changes"; \
+		cp "$$folder/lock" "$$1"; }; \
+	touch requirements.lock; cp requirements.lock "$$folder/with_torch"; compile pyproject.toml --extra dev --output-file "$$folder/with_torch" $(ARGS); \
+	echo "torch ; python_version < '3'" > "$$folder/no_torch"; set -- --constraint "$$folder/with_torch" --generate-hashes --output-file "$$folder/lock"; \
+	compile pyproject.toml --extra dev --override "$$folder/no_torch" "$$@"; renew requirements.lock; \
+	compile --group serving "$$@"; renew requirements-serve.lock
+	@echo "Next: make test, then commit pyproject.toml and both locks together"
 
 STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 

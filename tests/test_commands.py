@@ -30,6 +30,7 @@ from segue.terminal.words import renamed
 from segue.training import train
 from segue.verbs import compare, serve, simulate
 from tests.conftest import ROOT
+from tests.deploying import commands
 from tests.e2e.forks import run_forked
 from tests.pages import PAGES, Line, lines_of, words_of
 
@@ -47,13 +48,13 @@ SMALLEST = "compare"
 """The verb whose config is composed soonest; what is chosen of Hydra itself is the same for all."""
 OF_THE_SYSTEM = {
     *("make", "git", "cd", ".", "rm", "mv", "kill", "export", "head", "curl", "jq", "apt-get"),
-    *("redis-server", "nginx"),
+    *("redis-server", "nginx", "docker", "systemctl", "install", "sh"),
 }
 """Programs that the pages may call beside those of `.venv`; not every machine has all of them."""
 OF_VENV = {"python", "python3", "pip", "mlflow", "mkdocs", "pre-commit", "torchrun"}
 TIMING = {"command", "time", "-v"}
 """Words before a command that time it."""
-TREE = re.compile(r"^(?:\./|\$PWD/)?((?:conf|docs|examples|experiments|src|tests)/[\w./-]+|\w+\.py)$")
+TREE = re.compile(r"^(?:\./|\$PWD/)?((?:conf|deploy|docs|examples|experiments|src|tests)/[\w./-]+|\w+\.py)$")
 """A file or a folder of this repository."""
 FLAGS = re.compile(
     r"(?<!\S)(?:-m|--multirun|-h|--help|--resolve|(?:-c|--cfg) (?:job|hydra|all)|(?:-p|--package) \S+)(?!\S)"
@@ -175,6 +176,8 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
     """Why a command cannot be typed, from its words."""
     name = program(words)
     words = words[words.index(name) + 1 :]
+    if name == "segue" and words:  # the command of an installed Segue
+        name, words = "python", [f"{words[0]}.py", *words[1:]]
     if not is_program(name):
         yield f"{name} is no program of this project"
     files = [match[1] for word in words if (match := TREE.match(re.sub(r"^[\w.+~]+=|^>", "", word)))]
@@ -189,6 +192,9 @@ def _faults_of(words: list[str], commit: str | None, page: str) -> Iterator[str]
             yield from _missing(match[1], match[2])
     elif name.endswith("pip"):
         yield from _faults_of_pip(words)
+    elif name == "docker":  # in a container
+        for verb, *options in (words[at + 1 :] for at, word in enumerate(words[:-1]) if word == "segue"):
+            yield from _refused(partial(check_options, verb, options, page)) if verb in REWRITE else []
     elif name == "python" and words[0] == "-c":
         compile(words[1], "a page", "exec")
     elif name == "python" and words[0] == "-m" and words[1].partition(".")[0] in ("segue", "tests", "experiments"):
@@ -229,7 +235,9 @@ def _faults_of_make(words: list[str]) -> Iterator[str]:
 
 def _faults_of_pip(words: list[str]) -> Iterator[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {name for word in words if (match := re.match(r"^\.\[(.+)\]$", word)) for name in match[1].split(",")}
+    extras = {
+        name for word in words if (match := re.match(r"^(?:\.|segue)\[(.+)\]$", word)) for name in match[1].split(",")
+    }
     yield from (f"pyproject.toml has no extra {name}" for name in extras - project["optional-dependencies"].keys())
 
 
@@ -349,6 +357,12 @@ def test_every_command_of_a_page_can_be_typed(page: Path) -> None:
         pytest.skip("the rest can be typed; the files of its older commits are not in a checkout without history")
 
 
+@pytest.mark.parametrize("file", commands())
+def test_the_service_has_the_options_that_a_file_of_deploy_starts_it_with(file: str) -> None:
+    verb, *options = commands()[file]
+    check_options(verb, options, "")
+
+
 def test_the_programs_of_venv_are_installed() -> None:
     assert [name for name in OF_VENV if shutil.which(name, path=Path(sys.executable).parent) is None] == []
 
@@ -361,6 +375,8 @@ def block(*lines: str) -> str:
     ("page", "fault"),
     [
         ("`python nothing.py`", "nothing.py does not exist"),
+        (block("segue trian model=popular"), "trian.py does not exist"),
+        (block("segue train modl=popular"), "the config has no modl"),
         (block("frobnicate now"), "frobnicate is no program of this project"),
         (block("echo 'one"), "bash: No closing quotation"),
         (block("python train.py (model=track)"), "bash: .*syntax error"),
@@ -379,11 +395,13 @@ def block(*lines: str) -> str:
         ("`python describe.py datamodule=table datamodule.path=examples/nothing.csv`", "nothing.csv does not exist"),
         (block("python experiments/throughput/bench.py --full \\", "    --fast"), "has no option --fast"),
         ('`make bench ARGS="--rounds many"`', "argument --rounds: invalid int value: 'many'"),
+        ("`docker run -v segue:/data segue serve wrokers=2`", "the config has no wrokers"),
         ("`make nothing`", "make has no nothing"),
         ('`make train ARG="model=track"`', "the Makefile uses no ARG"),
         ('`make train ARGS="modl=track"`', "the config has no modl"),
         ("`python -m tests.nothing`", "there is no tests.nothing"),
         ('`pip install -e ".[nothing]"`', "pyproject.toml has no extra nothing"),
+        ('`pip install "segue[room,nothing]"`', "pyproject.toml has no extra nothing"),
         ("`git show 652e071:nothing.md`", "nothing.md is not in 652e071"),
         (
             block("git worktree add ../old 652e071", "cd ../old", "python experiments/nothing.py"),

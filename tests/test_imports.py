@@ -79,15 +79,18 @@ MODULES = {
 ROOMS = sorted(path.parent for path in FILES if path.name == "__init__.py" and path.parent != ROOT / "src")
 
 
+def names_in(node: ast.AST) -> set[str]:
+    """What a statement imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"relative import: {ast.unparse(node)}"
+        return {f"{node.module}.{alias.name}" for alias in node.names}
+    return set()
+
+
 def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return set().union(*map(names_in, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
 
 
 def room_of(path: Path) -> str:

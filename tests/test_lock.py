@@ -1,4 +1,4 @@
-"""`requirements.lock` agrees with `pyproject.toml`: it holds what `make setup` installs, with hashes, and no more."""
+"""Both locks agree with `pyproject.toml`: they hold what `make setup` and a service need, with hashes, and no more."""
 
 import re
 import tomllib
@@ -10,12 +10,27 @@ from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NEEDS = [Requirement(need) for need in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
-"""What `make setup` installs."""
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 CHOSEN_BY_RANGE = "torch"
-RENEW = "run make lock, then commit pyproject.toml and requirements.lock together"
+RENEW = "run make lock, then commit pyproject.toml and both locks together"
+
+
+def flattened(needs: list[str]) -> list[Requirement]:
+    """Requirements; instead of `segue[…]` those of the extras that it names."""
+    found = []
+    for need in map(Requirement, needs):
+        if need.name == PROJECT["name"]:
+            for extra in sorted(need.extras):
+                found += flattened(PROJECT["optional-dependencies"][extra])
+        else:
+            found.append(need)
+    return found
+
+
+NEEDS = flattened(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])
+"""What `make setup` installs."""
+OF_A_SERVICE = flattened(PYPROJECT["dependency-groups"]["serving"])
 
 
 def entries(lock: str) -> list[tuple[Requirement, list[str]]]:
@@ -24,19 +39,19 @@ def entries(lock: str) -> list[tuple[Requirement, list[str]]]:
     return [(Requirement(name), re.findall(r"--hash=(\S+)", hashes)) for name, hashes in blocks]
 
 
-PINNED = entries(LOCK)
-HERE = {canonicalize_name(need.name): need for need, _ in PINNED if need.marker is None or need.marker.evaluate()}
-"""The entries for the Python and the platform of this test."""
+LOCKS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("requirements.lock", "requirements-serve.lock")}
+ALL_PINNED = {name: entries(lock) for name, lock in LOCKS.items()}
+PINNED, SERVING = ALL_PINNED.values()
 
 
 def applies(need: Requirement, extras: set[str]) -> bool:
     return need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras | {""})
 
 
-def needed() -> set[str]:
-    """Names of all packages that the project needs here, directly or through others, without those of PyTorch."""
+def needed(needs: list[Requirement]) -> set[str]:
+    """Names of all packages that are needed here, directly or through others, without those of PyTorch."""
     seen: set[tuple[str, str]] = set()
-    waiting = [need for need in NEEDS if applies(need, set())]
+    waiting = [need for need in needs if applies(need, set())]
     while waiting:
         need = waiting.pop()
         name = canonicalize_name(need.name)
@@ -64,18 +79,34 @@ def test_each_dependency_is_locked_within_its_range(need: Requirement) -> None:
     assert not outside, f"requirements.lock has {need.name} {outside}, pyproject.toml allows {need.specifier}; {RENEW}"
 
 
-def test_each_entry_is_one_version_with_hashes() -> None:
-    assert len(PINNED) > 100
-    assert [str(pin) for pin, _ in PINNED if not re.fullmatch(r"==[^,*]+", str(pin.specifier))] == []
-    assert [str(pin) for pin, _ in PINNED if pin.url] == []
-    assert [str(pin) for pin, hashes in PINNED if not hashes] == []
-    assert {key for _, hashes in PINNED for key in hashes if not re.fullmatch(r"sha256:[0-9a-f]{64}", key)} == set()
+def test_a_service_has_the_versions_of_everybody_else() -> None:
+    ranges = flattened(PROJECT["dependencies"] + ["segue[serve,room]"])
+    assert {need.name for need in OF_A_SERVICE} <= {need.name for need in ranges}
+    assert [str(need) for need in OF_A_SERVICE if need.specifier] == []  # the others say which versions
+    locked = {str(pin): hashes for pin, hashes in PINNED}
+    assert [str(pin) for pin, hashes in SERVING if locked.get(str(pin)) != hashes] == []
 
 
-def test_it_names_no_host_and_no_index() -> None:
+def test_a_service_carries_nothing_that_only_training_needs() -> None:
+    large = {"duckdb", "matplotlib", "mlflow", "pandas", "pyarrow", "pytorch-lightning", "scipy", "torch"}
+    assert {canonicalize_name(pin.name) for pin, _ in SERVING} & large == set()
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_each_entry_is_one_version_with_hashes(name: str) -> None:
+    pinned = ALL_PINNED[name]
+    assert len(pinned) > 20
+    assert [str(pin) for pin, _ in pinned if not re.fullmatch(r"==[^,*]+", str(pin.specifier))] == []
+    assert [str(pin) for pin, _ in pinned if pin.url] == []
+    assert [str(pin) for pin, hashes in pinned if not hashes] == []
+    assert {key for _, hashes in pinned for key in hashes if not re.fullmatch(r"sha256:[0-9a-f]{64}", key)} == set()
+
+
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
+def test_it_names_no_host_and_no_index(lock: str) -> None:
     line = r"#.*|[a-z0-9.-]+==\S+( ; .*)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?"
-    assert [text for text in LOCK.splitlines() if not re.fullmatch(line, text)] == []
-    assert "://" not in LOCK
+    assert [text for text in lock.splitlines() if not re.fullmatch(line, text)] == []
+    assert "://" not in lock
 
 
 def test_pytorch_and_what_only_pytorch_needs_are_left_out() -> None:
@@ -84,10 +115,12 @@ def test_pytorch_and_what_only_pytorch_needs_are_left_out() -> None:
     assert "pytorch-lightning" in names
 
 
-def test_it_holds_what_the_project_needs_here_and_nothing_else() -> None:
-    missing, superfluous = needed() - HERE.keys() - {CHOSEN_BY_RANGE}, HERE.keys() - needed()
-    assert not missing, f"requirements.lock lacks {sorted(missing)}; {RENEW}"
-    assert not superfluous, f"nothing needs {sorted(superfluous)} of requirements.lock; {RENEW}"
+@pytest.mark.parametrize(("name", "needs"), [*zip(LOCKS, (NEEDS, OF_A_SERVICE), strict=True)], ids=LOCKS)
+def test_it_holds_what_is_needed_here_and_nothing_else(name: str, needs: list[Requirement]) -> None:
+    here = {canonicalize_name(pin.name) for pin, _ in ALL_PINNED[name] if pin.marker is None or pin.marker.evaluate()}
+    missing, superfluous = needed(needs) - here - {CHOSEN_BY_RANGE}, here - needed(needs)
+    assert not missing, f"{name} lacks {sorted(missing)}; {RENEW}"
+    assert not superfluous, f"nothing needs {sorted(superfluous)} of {name}; {RENEW}"
 
 
 def test_an_entry_without_a_hash_is_recognised() -> None:

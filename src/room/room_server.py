@@ -30,6 +30,7 @@ from segue.room.previews import Previews
 from segue.room.proxy import RoomServerError, check_private
 from segue.room.release_view import MAX_SHOWN, ReleaseView, alphas_of
 from segue.room.title_search import TitleIndex, build_index
+from segue.runs.libraries import line_of_import
 from segue.runs.provenance import call_of
 from segue.serving.ids import as_json
 from segue.serving.recommender import Recommender
@@ -103,7 +104,9 @@ class RoomServer:
             return 200, kind, body
         except InputError as error:
             return (404 if isinstance(error, UnknownError) else 400), _JSON, _json({"reason": str(error)})
-        except Exception:
+        except Exception as error:
+            if missing := line_of_import(error):
+                return 501, _JSON, _json({"reason": missing})
             _log.exception("internal error: %s", question["path"])
             return 500, _JSON, _json({"reason": "internal error; the log of the service has the details"})
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import distribution, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from segue import __version__
@@ -129,8 +129,14 @@ def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:
 
     Args:
         environment: the `.venv`, where `make setup` leaves `torch.json`; other installations have none.
+
+    Returns:
+        Nothing where torch is not installed.
     """
-    installed = distribution("torch")
+    try:
+        installed = distribution("torch")
+    except PackageNotFoundError:
+        return {}
     text = Path(str(installed.locate_file("torch/version.py"))).read_text(encoding="utf-8")
     build = dict(re.findall(r"^(__version__|git_version) = '(.+)'", text, re.MULTILINE))
     found = {"torch_build": f"{build.get('__version__')}, commit {build.get('git_version')}"}
@@ -142,7 +148,10 @@ def torch_build(environment: Path = Path(sys.prefix)) -> dict[str, str]:
 
 
 def provenance(root: Path | None = CLONE) -> dict[str, str]:
-    """Command, commit, versions of what decides numbers, machine."""
+    """Command, commit, versions of what decides numbers and is installed, machine."""
     state = {"command": command(), **git_state(root), "python": platform.python_version()}
-    state |= {package: version(package) for package in _PACKAGES} | torch_build()
+    for package in _PACKAGES:  # a machine that only serves has few of them
+        with suppress(PackageNotFoundError):
+            state[package] = version(package)
+    state |= torch_build()
     return state | {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}

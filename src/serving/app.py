@@ -61,7 +61,7 @@ class ServiceApp:
 
     Args:
         state: what the worker answers from.
-        metrics: counts requests and fallbacks.
+        metrics: counts requests, plays and fallbacks.
         limits: of requests.
         logged: says which keys a line of the event log has.
         token: the token that a request must send, if any.
@@ -184,6 +184,7 @@ class ServiceApp:
             await state.log.append(line.encode())
         except LogUnavailableError as error:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+        self._metrics.played(release.experiment, arm, call, played.time)
         return answer.encode()
 
     async def _read(self, scope: Message, receive: Receive) -> bytes:

@@ -218,7 +218,7 @@ def make_pages(state: State) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         """Metrics of all workers of this service, in Prometheus' text format."""
-        return PlainTextResponse(exposition(state.workers), media_type=CONTENT_TYPE_LATEST)
+        return PlainTextResponse(exposition(state.workers, state.recommender.release), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

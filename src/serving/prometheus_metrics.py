@@ -8,6 +8,7 @@ which part an upgrade has taken away.
 import contextlib
 import os
 from collections import Counter as Counted
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from segue.serving.release import Release
 from segue.serving.worker_table import WorkerTable
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -31,6 +33,9 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # otherwise prometheus_client coun
 _requests = Counter("segue_requests", "Requests answered.", ["endpoint", "status"])
 _seconds = Histogram("segue_request_seconds", "Time until a request is answered.", ["endpoint"], buckets=_SECONDS)
 _fallbacks = Counter("segue_fallbacks", "Answers that no list gave, by the source they came from.", ["arm", "source"])
+_PLAY = ["experiment", "arm", "message"]
+_plays = Counter("segue_plays", "Plays that listeners reported, by message of the event log: next or last.", _PLAY)
+_listened = Counter("segue_listened_tracks", "Sum of the shares of tracks that listeners have played.", _PLAY)
 _events = Counter("segue_events_logged", "Events written to the event log.")
 _log_queue = Gauge("segue_log_queue", "Events that wait for the disk, see log.fsync.", multiprocess_mode="livesum")
 _log_lines = Gauge("segue_log_lines", "Events written by the workers alive.", multiprocess_mode="livesum")
@@ -49,6 +54,7 @@ class Metrics:
     def __init__(self) -> None:
         self._by_answer: dict[tuple[str, int], Callable[[], None]] = {}
         self._by_endpoint: dict[str, Callable[[float], None]] = {}
+        self._played: defaultdict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0, 0.0])
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -67,8 +73,25 @@ class Metrics:
         """No list gave an answer."""
         _fallbacks.labels(arm, source).inc()
 
+    def played(self, experiment: str, arm: str, message: str, share: float) -> None:
+        """A listener reported a play; `observe` counts it.
+
+        Args:
+            experiment: name of the experiment.
+            arm: of the listener.
+            message: `next`, or `last` at the end of a session.
+            share: of the track that was played, in [0, 1].
+        """
+        sums = self._played[experiment, arm, message]
+        sums[0] += 1
+        sums[1] += share
+
     def observe(self, num_waiting: int, num_lines: int, num_problems: int) -> None:
-        """Record the present state of the log and of the service."""
+        """Record the present state of the log and of the service, and the plays since the call before."""
+        for labels, (num_plays, shares) in self._played.items():
+            _plays.labels(*labels).inc(num_plays)
+            _listened.labels(*labels).inc(shares)
+        self._played.clear()
         _log_queue.set(num_waiting)
         _log_lines.set(num_lines)
         _problems.set(num_problems)
@@ -111,8 +134,8 @@ def _counted() -> Iterable[Metric]:
 
 
 class _AllMetrics(Collector):
-    def __init__(self, workers: WorkerTable) -> None:
-        self._workers = workers
+    def __init__(self, workers: WorkerTable, release: Release) -> None:
+        self._workers, self._release = workers, release
 
     def collect(self) -> Iterator[Metric]:
         workers = self._workers
@@ -123,8 +146,20 @@ class _AllMetrics(Collector):
         for name, count in workers.restarts().items():
             restarts.add_metric([name], count)
         yield restarts
+        release = self._release
+        labels = ["experiment", "arm", "recommender", "pick", "artist_gap", "context", "release"]
+        arms = GaugeMetricFamily("segue_arm", "1 for each arm of the running experiment.", labels=labels)
+        for name, arm in release.arms.items():
+            how = [arm.pick, str(arm.artist_gap), arm.context] if arm.has_lists else ["", "", ""]
+            arms.add_metric([release.experiment, name, arm.recommender, *how, release.version], 1)
+        yield arms
 
 
-def exposition(workers: WorkerTable) -> bytes:
-    """The metrics of all workers, in Prometheus' text format."""
-    return generate_latest(_AllMetrics(workers))
+def exposition(workers: WorkerTable, release: Release) -> bytes:
+    """The metrics of all workers, in Prometheus' text format.
+
+    Args:
+        workers: the state of all workers.
+        release: the current one of the worker that is asked.
+    """
+    return generate_latest(_AllMetrics(workers, release))

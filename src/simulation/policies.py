@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 from urllib.parse import quote
 
-import aiohttp
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 from scipy.special import expit
-from yarl import URL
 
 from segue.assignment import check_arms
 from segue.catalog import Id, id_problem, keys_of
@@ -31,6 +29,9 @@ from segue.settings import Setting, settings
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import NearestTracks
 from segue.simulation.world import World
+
+if TYPE_CHECKING:
+    import aiohttp
 
 # Tracks per session whose shares `Oracle` keeps up to date. Their number changes the speed only.
 _CANDIDATES = 1024
@@ -488,7 +489,9 @@ class RemoteService(Policy):
             )
         return cast(Id, track)
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections),
             headers=self._headers,
@@ -544,9 +547,12 @@ class RemoteService(Policy):
             await asyncio.gather(*requests, return_exceptions=True)
 
     async def _ask(
-        self, session: aiohttp.ClientSession, method: str, call: str, of: Id | None = None, body: Any = None
+        self, session: "aiohttp.ClientSession", method: str, call: str, of: Id | None = None, body: Any = None
     ) -> Any:
         """The answer to a request about an id; None where a page is not there, or the service has nothing of the id."""
+        from aiohttp import ClientError
+        from yarl import URL
+
         path = call if of is None else f"{call}/{quote(str(of), safe='')}"
         url, problem = URL(f"{self._url}/{path}", encoded=True), ""  # as text, the client would change it again
         for attempt in range(self._retries + 1):
@@ -562,7 +568,7 @@ class RemoteService(Policy):
                         return None
                     if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                         break
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            except (ClientError, TimeoutError, ValueError) as error:
                 problem = str(error) or type(error).__name__
         raise InputError(
             f"{method} {url} failed {attempt + 1} times, last with {problem}; check that the service of this world runs"

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from segue.errors import InputError
 from segue.runs.folder import as_dict, flatten, is_resumable
+from segue.runs.libraries import line_of_import, line_of_missing
 from segue.runs.provenance import as_called, command_line
 from segue.terminal.console import errors
 
@@ -42,6 +43,8 @@ def message(error: BaseException) -> str | None:
     """The line for an error that the user can correct; None for a bug."""
     if isinstance(error, InputError):
         return _one_line(str(error))
+    if missing := line_of_import(error):
+        return missing
     if isinstance(error, InstantiationException):
         cause = error.__cause__ or error
         where = re.search(r"full_key: (\S+)", str(error))
@@ -128,6 +131,8 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         group, name, choices = unknown[1], unknown[2], unknown[3].split()
         if group == "hydra/sweeper":  # which is typed as search=
             group, choices = "search", [choice for choice in choices if choice not in ("basic", "jobs")]
+        if group == "hydra/launcher" and (line := line_of_missing(f"hydra_{name.partition('_')[0]}_launcher")):
+            return line
         return f"there is no {group}={name};{_close(name, choices)} choose one of {', '.join(choices)}"
     if useless := re.search(r"(In '.+': )?Could not override '(\S+)'. No match in the defaults list", said):
         group = useless[2]

@@ -3,6 +3,7 @@
 import shlex
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
 from segue.runs.folder import refuse_used_folder
+from segue.runs.libraries import line_of_missing
 from segue.runs.provenance import call_of, command_line, provenance
 from segue.sweeps.jobs import Sweep
 from segue.terminal.console import console, warn
@@ -65,13 +67,12 @@ def _room(given: dict[str, Any]) -> Any:
     module, _, name = given["_target_"].rpartition(".")
     if not given["enabled"]:
         return None
-    try:
-        made = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if not module.startswith(str(error.name)):
-            raise
-        warn(f"there is no page at /room, because {error.name} is not installed; room.enabled=false hides this line")
-        return None
+    for library in (module.rpartition(".")[0], "rapidfuzz"):  # the room server imports the second one
+        if find_spec(library) is None:
+            missing = line_of_missing(library) or f"{library} is not installed"
+            warn(f"there is no page at /room: {missing}; room.enabled=false hides this line")
+            return None
+    made = getattr(import_module(module), name)
     return made(**{key: value for key, value in given.items() if key != "_target_"}).open
 
 

@@ -444,7 +444,7 @@ def test_a_service_runs_where_the_listening_room_is_not_installed(
         with serving(tmp_path, *words, run=f"is-{enabled}") as service:
             assert (service.ask("GET", "/room").status, service.ask("GET", "/docs").status) == (404, 200)
             said = [line for line in service.said().splitlines() if "room" in line]
-        line = "there is no page at /room, because segue.room is not installed; room.enabled=false hides this line"
+        line = "there is no page at /room: segue.room is not installed; room.enabled=false hides this line"
         assert [line in one for one in said] == [True] * (enabled == "true")
 
 

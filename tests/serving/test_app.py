@@ -812,6 +812,7 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
         ]:
             await service.ask("POST", path, body)
         await service.ask("GET", "/nowhere/" + "x" * 50)
+        service.service._metrics.observe(0, 0, 0)
         after = await samples()
         grown = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
         counts = {name: value for name, value in grown.items() if name.startswith("segue_requests_total")}
@@ -822,6 +823,14 @@ def test_metrics_count_requests_by_endpoint_and_status(ring: Release, tmp_path: 
             'segue_requests_total{endpoint="last",status="200"}': 1,
             'segue_requests_total{endpoint="page",status="200"}': 1,
             'segue_requests_total{endpoint="page",status="404"}': 1,
+        }
+        plays = {name: value for name, value in grown.items() if name.startswith(("segue_plays", "segue_listened"))}
+        arm = f'arm="{service.service.state.recommender.arm_of(1)}",experiment="TEST"'
+        assert plays == {
+            f'segue_plays_total{{{arm},message="next"}}': 2,
+            f'segue_plays_total{{{arm},message="last"}}': 1,
+            f'segue_listened_tracks_total{{{arm},message="next"}}': 1.0,
+            f'segue_listened_tracks_total{{{arm},message="last"}}': 0.5,
         }
         assert grown['segue_request_seconds_count{endpoint="next"}'] == 4
         assert 0 < grown['segue_request_seconds_sum{endpoint="next"}'] < 4

@@ -8,13 +8,15 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from segue.serving.prometheus_metrics import Metrics, Totals, count_as, exposition, totals
+from segue.serving.release import Release
 from segue.serving.worker_table import WorkerTable
 
 
-def log_lines() -> float:
-    text = exposition(WorkerTable(1, reset_after_s=1)).decode()
-    (line,) = [line for line in text.splitlines() if line.startswith("segue_log_lines ")]
-    return float(line.split()[1])
+def value(sample: str, release: Release) -> float:
+    """The value of a sample such as `segue_log_lines`, 0 where it is absent."""
+    text = exposition(WorkerTable(1, reset_after_s=1), release).decode()
+    lines = [line.rpartition(" ") for line in text.splitlines()]
+    return sum(float(number) for name, _, number in lines if name == sample)
 
 
 def run_as(name: str, work: Callable[[Metrics], None]) -> None:
@@ -30,12 +32,12 @@ def run_as(name: str, work: Callable[[Metrics], None]) -> None:
     assert process.exitcode == 0
 
 
-def test_the_gauges_of_a_worker_that_died_are_forgotten() -> None:
+def test_the_gauges_of_a_worker_that_died_are_forgotten(ring: Release) -> None:
     Metrics().observe(0, 5, 0)
     run_as("worker-8", lambda metrics: metrics.observe(0, 7, 0))
-    assert log_lines() == 12
+    assert value("segue_log_lines", ring) == 12
     mark_process_dead("worker-8")
-    assert log_lines() == 5
+    assert value("segue_log_lines", ring) == 5
 
 
 def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> None:
@@ -61,12 +63,37 @@ def test_a_restarted_worker_goes_on_with_the_counters_of_the_one_before() -> Non
     assert set(folder.iterdir()) == files, "a restart leaves no more files"
 
 
-def test_files_that_a_worker_has_not_filled_yet_or_takes_away_are_left_out() -> None:
+def test_plays_add_up_for_each_arm_of_an_experiment(ring: Release) -> None:
+    labels = '{arm="T1",experiment="TEST",message="next"}'
+    before = value(f"segue_plays_total{labels}", ring), value(f"segue_listened_tracks_total{labels}", ring)
+
+    def work(metrics: Metrics) -> None:
+        for share in (0.5, 0.25):
+            metrics.played("TEST", "T1", "next", share)
+        metrics.played("TEST", "T1", "last", 1.0)
+        for _ in range(2):  # each play counts once
+            metrics.observe(0, 0, 0)
+
+    run_as("worker-9", work)
+    after = value(f"segue_plays_total{labels}", ring), value(f"segue_listened_tracks_total{labels}", ring)
+    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 0.75]
+
+
+def test_each_arm_of_the_running_experiment_is_named_with_its_settings(ring: Release) -> None:
+    text = exposition(WorkerTable(1, reset_after_s=1), ring).decode()
+    given = 'artist_gap="0",context="last",experiment="TEST"'
+    assert [line for line in text.splitlines() if line.startswith("segue_arm{")] == [
+        f'segue_arm{{arm="{arm}",{given},pick="{pick}",recommender="r.jsonl",release="{ring.version}"}} 1.0'
+        for arm, pick in (("C", "uniform"), ("T1", "ranked"))
+    ]
+
+
+def test_files_that_a_worker_has_not_filled_yet_or_takes_away_are_left_out(ring: Release) -> None:
     empty, gone = (Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"gauge_livesum_worker-{name}.db") for name in "67")
     empty.touch()
     gone.symlink_to("what was there when the folder was listed")
     try:
-        assert "segue_workers_alive" in exposition(WorkerTable(1, reset_after_s=1)).decode()
+        assert "segue_workers_alive" in exposition(WorkerTable(1, reset_after_s=1), ring).decode()
     finally:
         empty.unlink()
         gone.unlink()

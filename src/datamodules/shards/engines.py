@@ -130,12 +130,11 @@ def check_spark() -> None:
     """Refuse to begin without pyspark or Java.
 
     Raises:
-        InputError: one is missing.
+        ModuleNotFoundError: pyspark is missing.
+        InputError: Java is missing.
     """
-    from importlib.util import find_spec
+    import pyspark  # noqa: F401
 
-    if find_spec("pyspark") is None:
-        raise InputError('engine=spark needs pyspark, which is not installed: pip install "pyspark>=4,<5" (450 MB)')
     home = os.environ.get("JAVA_HOME")
     if shutil.which(str(Path(home, "bin", "java")) if home else "java") is None:
         where = f"JAVA_HOME={home} has none" if home else "there is no java"

@@ -3,7 +3,6 @@
 N tracks in the catalogue, M of them with a vector (R with those of artists), D embedding width.
 """
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -14,7 +13,6 @@ from jaxtyping import Float32, Int64
 from scipy.sparse import csr_array, csr_matrix
 
 from segue.catalog import Listens, Vocabulary
-from segue.errors import InputError
 from segue.models.baselines.counting import (
     ArtistWeight,
     Counter,
@@ -45,7 +43,8 @@ class Item2Vec(Counter):
         vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
-        InputError: gensim is not installed, or a setting is out of range.
+        InputError: a setting is out of range.
+        ModuleNotFoundError: gensim is not installed.
 
     Source:
         Barkan and Koenigstein, Item2vec, MLSP 2016;
@@ -78,10 +77,12 @@ class Item2Vec(Counter):
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
+        from gensim.models import Word2Vec
+
         super().__init__(vocabulary, artist_weight)
         self._num_neighbours, self._least_played, self._has_means = num_neighbours, least_played, artist_mean
         self._learn: Callable[[list[list[str]]], Any] = partial(
-            _library("gensim.models", "item2vec").Word2Vec,
+            Word2Vec,
             sg=1,
             vector_size=dim,
             window=window,
@@ -159,7 +160,8 @@ class Als(_Factorised):
         vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
-        InputError: implicit is not installed, or a setting is out of range.
+        InputError: a setting is out of range.
+        ModuleNotFoundError: implicit is not installed.
 
     Source:
         Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
@@ -181,8 +183,10 @@ class Als(_Factorised):
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
+        from implicit.cpu.als import AlternatingLeastSquares
+
         build = partial(
-            _library("implicit.cpu.als", "als").AlternatingLeastSquares,
+            AlternatingLeastSquares,
             factors=dim,
             regularization=regularization,
             alpha=confidence,
@@ -202,7 +206,8 @@ class Bpr(_Factorised):
         vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
-        InputError: implicit is not installed, or a setting is out of range.
+        InputError: a setting is out of range.
+        ModuleNotFoundError: implicit is not installed.
 
     Source:
         Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
@@ -222,8 +227,10 @@ class Bpr(_Factorised):
         artist_weight: ArtistWeight = 0.0,
         seed: Seed,
     ) -> None:
+        from implicit.cpu.bpr import BayesianPersonalizedRanking
+
         build = partial(
-            _library("implicit.cpu.bpr", "bpr").BayesianPersonalizedRanking,
+            BayesianPersonalizedRanking,
             factors=dim,
             learning_rate=lr,
             regularization=regularization,
@@ -231,15 +238,6 @@ class Bpr(_Factorised):
             random_state=seed,
         )
         super().__init__(vocabulary, build, artist_weight, num_neighbours, similarity, least_played)
-
-
-def _library(module: str, model: str) -> Any:
-    """A module of a library that only some baselines need."""
-    library = module.partition(".")[0]
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise InputError(f"model={model} needs {library}; install it with: pip install -e '.[rivals]'") from None
 
 
 def _with_means(

@@ -1,6 +1,5 @@
 """Baselines against slow loops over sessions, and where the best answer is certain."""
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -393,22 +392,6 @@ def test_impossible_settings_are_refused(model: Any, message: str) -> None:
 def test_a_monitor_that_needs_a_loss_is_refused(monitor: str) -> None:
     with pytest.raises(InputError, match=f"monitor.metric={monitor} cannot be computed.*use monitor=ndcg"):
         Baseline(vocabulary=VOCABULARY, model=MODELS["popular"], context=LAST_TRACK, monitor=monitor)
-
-
-@pytest.mark.parametrize(
-    ("name", "package", "module"),
-    [
-        ("item2vec", "gensim", "gensim.models"),
-        ("als", "implicit", "implicit.cpu.als"),
-        ("bpr", "implicit", "implicit.cpu.bpr"),
-    ],
-)
-def test_without_its_package_the_error_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, package: str, module: str
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=rf"model={name} needs {package}; install .*: pip install -e '.\[rivals\]'"):
-        MODELS[name](VOCABULARY)
 
 
 def test_a_model_that_counts_nothing_is_refused() -> None:
