@@ -84,8 +84,8 @@ def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) 
             "## Model details",
             bullets(f"{name}: {value}" if name[-1] != "=" else f"{name}{value}" for name, value in details.items()),
             "## Intended use",
-            f"Ranking the {data.sizes.loc['all', 'tracks']:,} tracks of one catalogue by how well they follow a track or "
-            "a session. Other tracks are never recommended.",
+            f"Ranking the {data.sizes.loc['all', 'tracks']:,} tracks of one catalogue by how well they follow a track "
+            "or a session. Other tracks are never recommended.",
             "## Data",
             bullets(f"{name}: {value}" for name, value in source.items()),
             *_with_notes(sizes),
@@ -124,7 +124,7 @@ def _limits(run: FinishedRun) -> Iterator[str]:
     if is_simulated(run):
         yield f"The listeners are simulated. The numbers hold for the world `{run.choices['world']}`."
     yield "Intervals account for the variation across test sessions, and not for that across seeds: this is one seed."
-    yield f"{run.config.monitor.metric} chose the epoch; the validation metrics in metrics.json are therefore optimistic."
+    yield f"{run.config.monitor.metric} chose the epoch; validation metrics in metrics.json are therefore optimistic."
     yield "No metric is computed by group of listeners or of artists; a mean can hide that some are served badly."
 
 

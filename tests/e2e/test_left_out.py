@@ -67,7 +67,9 @@ def test_each_callback_can_be_left_out(ring_logs: Path, tmp_path: Path, name: st
     assert f"{metrics['test/mse']:.4g}" in done.stdout
     if is_tracked:
         model = set() if name == "export" else {"model"}
-        assert tracked(tmp_path) == ({"metrics.json", "model_card.md"} if name == "lineage" else OF_MLFLOW - lacks | model)
+        assert tracked(tmp_path) == (
+            {"metrics.json", "model_card.md"} if name == "lineage" else OF_MLFLOW - lacks | model
+        )
 
 
 def test_all_callbacks_can_be_left_out_together(ring_logs: Path, tmp_path: Path) -> None:
