@@ -5,6 +5,7 @@ The formula is the one of `session_query.py`: its functions get ndonnx instead o
 S sessions, H tracks of a session, V width of a vector, B tracks.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_catalog(catalog, folder / TRACKS)
     for name, model in ((QUERY, query), (ITEM, item)):
-        write_whole(folder / name, lambda partial, model=model: partial.write_bytes(model.SerializeToString()))
+        write_whole(folder / name, partial(onnx.save, model))
 
 
 def _query_model(vectors: SessionVectors, ndx: Any) -> Any:

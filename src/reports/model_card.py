@@ -84,7 +84,7 @@ def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) 
             "## Model details",
             bullets(f"{name}: {value}" if name[-1] != "=" else f"{name}{value}" for name, value in details.items()),
             "## Intended use",
-            f"Ranking the {data.sizes.loc['all', 'tracks']:,} tracks of one catalogue by how well they follow a track "
+            f"Ranking the {int(data.sizes['tracks']['all']):,} tracks of one catalogue by how well they follow a track "
             "or a session. Other tracks are never recommended.",
             "## Data",
             bullets(f"{name}: {value}" for name, value in source.items()),

@@ -259,7 +259,8 @@ def _run(
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
     console.print(frame_table(datamodule.summary(), title=datamodule.path))
-    for line in datamodule.remarks():
+    remarks = datamodule.remarks()
+    for line in remarks:
         console.print(line, soft_wrap=True, markup=False)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     if line := model.context.repeats.describe():
@@ -332,7 +333,7 @@ def _run(
         digest=data_digest,
         sizes=datamodule.summary(),
         span=datamodule.span(),
-        remarks=datamodule.remarks(),
+        remarks=remarks,
     )
     written = history.write(run_dir, mlflow_run_id=finished.run_id), write_model_card(finished, data, provenance())
     if logger:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,8 +67,9 @@ def test_the_file_for_pgvector_is_sql_of_postgresql_and_loads_the_columns(tmp_pa
     commands = re.findall(r"^\\(.*)", text, re.MULTILINE)
     assert commands == ["copy tracks FROM 'vectors.csv' WITH (FORMAT csv, HEADER)"]
     sql = re.sub(r"^\\.*", "", text, flags=re.MULTILINE).replace(":width", "6").replace(":'track'", "'100'")
-    extension, table, index, query = (statement.stmt for statement in parse_sql(sql))
-    assert [type(statement).__name__ for statement in (extension, table, index, query)] == [
+    statements: list[Any] = [statement.stmt for statement in parse_sql(sql)]
+    _, table, index, query = statements
+    assert [type(statement).__name__ for statement in statements] == [
         *("CreateExtensionStmt", "CreateStmt", "IndexStmt", "SelectStmt"),
     ]
     write_vector_rows(make_vectors(9), make_catalog(range(9)), tmp_path)
