@@ -1,10 +1,12 @@
 """Segue: from listening logs to recommendations of the next track, and to a verdict on them.
 
-import segue
-
-plays = segue.read_plays("plays.csv")
-model = segue.fit(plays, model="convex", context="session", seed=1)
-model.next("track:1", k=10)
+Examples:
+    >>> import segue
+    >>> plays = segue.read_plays("examples/plays.csv")
+    >>> model = segue.fit(plays, model="convex", context="session", seed=1)
+    >>> session = plays.tracks[:3]
+    >>> len(model.next(session, k=10))
+    10
 """
 
 from importlib import import_module
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from segue.api.plays import Description, Plays, read_plays
     from segue.errors import InputError
 
-__version__ = "0.1.0"
+__version__: str
 
 _HOME = {
     "segue.api.plays": ("Description", "Plays", "read_plays"),
@@ -47,6 +49,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what is used: torch, pandas and MLflow come with it, and not with `import segue`."""
+    if name == "__version__":  # in a clone git knows it
+        from segue.runs.provenance import segue_version
+
+        return segue_version()
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'segue' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)

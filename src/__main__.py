@@ -6,9 +6,8 @@ from importlib import import_module
 
 from omegaconf import OmegaConf
 
-from segue import __version__
 from segue.errors import InputError
-from segue.runs.provenance import CONF, VERBS, as_called, command_line, running
+from segue.runs.provenance import CONF, VERBS, as_called, command_line, running, segue_version
 from segue.terminal.messages import show_error
 from segue.terminal.words import refuse_unknown_command
 
@@ -30,7 +29,7 @@ def main() -> None:
         if first in ("-h", "--help"):
             print(usage(), end="")
         elif first == "--version":
-            print(f"segue {__version__}")
+            print(f"segue {segue_version()}")
         elif first in ("-sc", "--shell-completion"):
             _complete([first, *words])
         else:

@@ -47,7 +47,7 @@ REWRITE: dict[str, Callable[[list[str]], list[str]]] = {
 SMALLEST = "compare"
 """The verb whose config is composed soonest; what is chosen of Hydra itself is the same for all."""
 OF_THE_SYSTEM = {
-    *("make", "git", "cd", ".", "rm", "mv", "kill", "export", "head", "curl", "jq", "apt-get"),
+    *("make", "git", "cd", ".", "rm", "mv", "kill", "export", "head", "curl", "jq", "apt-get", "psql"),
     *("redis-server", "nginx", "docker", "systemctl", "install", "sh"),
 }
 """Programs that the pages may call beside those of `.venv`; not every machine has all of them."""

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "histories": set(),
     "assignment": {"errors"},
     "statistics": set(),
-    "runs": NOUNS | {"__version__"},
+    "runs": NOUNS,
     "picking": NOUNS | {"runs"},
     "models": NOUNS | {"runs", "picking"},
     "simulation": NOUNS | {"statistics", "runs", "picking"},
@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("reports", "datamodules"),
     },
     "training": NOUNS | {"runs", "models", "terminal", "tracking", "reports", "datamodules", "sweeps", "callbacks"},
-    "__main__": {"errors", "runs", "terminal", "__version__"},
+    "__main__": {"errors", "runs", "terminal"},
     "verbs": NOUNS
     | {
         *("runs", "simulation", "serving", "terminal", "tracking", "reports"),

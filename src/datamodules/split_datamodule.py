@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.batches import BatchSampler, BatchShare, PairDataset, PairLoader
+from segue.datamodules.describing.clock import utc
 from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading
@@ -157,6 +158,11 @@ class SplitDataModule(LightningDataModule):
         """
         assert self.sizes is not None, "summary() before setup()"
         return self.sizes
+
+    def span(self) -> tuple[str, str] | None:
+        """Times of the first and the last play, in UTC; None where the source has no clock. Call it after `setup`."""
+        times = self.sessions.timestamp
+        return (utc(int(times.min())), utc(int(times.max()))) if self.sessions.has_clock else None
 
     def histories(self, pairs: Pairs) -> Histories:
         """Look up what was heard before the next track of each pair. Call it after `setup`.

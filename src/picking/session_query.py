@@ -64,7 +64,7 @@ class SessionQuery:
         part_of = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         self._part_of, self._starts, self._width = part_of, np.append(0, ends[:-1]), len(part_of)
         self._weights = vectors.age_weights[part_of].T.copy()
-        is_divided = (powers > 0) & (lengths > 0)  # not where the length is NaN
+        is_divided = vectors.is_divided
         self._by_square = (1 / np.where(is_divided, lengths, 1) ** 2).astype(np.float32)
         self._powers = np.where(is_divided, powers, 0).astype(np.float32) if is_divided.any() else None
         self._skipped = np.float32(vectors.skipped)

@@ -94,7 +94,7 @@ def next_steps(run: FinishedRun) -> str:
             ]
     if not run.is_job:
         lines.append(("next", _command("-m model=track,artist,mean,convex,contextual", *_typed(run, _SOURCE))))
-        if _is_simulated(run) and run.examples is not None:
+        if is_simulated(run) and run.examples is not None:
             name = short_run_name(run.run_id) if run.run_id else config.run_dir
             arms = shlex.quote(f'arms={{C: popular, T1: "{name}"}}')
             is_found = not run.run_id or config.logger.tracking_uri == "sqlite:///mlflow.db"  # as without a variable
@@ -119,11 +119,10 @@ def why_below_popular(run: FinishedRun) -> list[RenderableType]:
     what, command = _better_at_recall(run)
     change: list[RenderableType] = [Text(f"{what}:"), f"{'':13}{command}"]
     why = f"The model is below popular in {', '.join(below)}."
-    if not _is_simulated(run):
+    if not is_simulated(run):
         why += (
             " In these logs the most played tracks follow more often than those that the model ranks first. "
-            "Recall says how well the logs are predicted, and logs also depend on what was recommended when they were "
-            f"written. An A/B test ({program('serve')}, {program('abtest')}) measures what listeners play longer."
+            + logs_are_not_listeners()
         )
         return [Text(why), *change]
     arms = run.config.datamodule.prepare.arms.values()
@@ -135,6 +134,14 @@ def why_below_popular(run: FinishedRun) -> list[RenderableType]:
     if "online/mean_time_per_session" in run.metrics:
         why += " The listening test above measures it."
     return [Text(why), *change]
+
+
+def logs_are_not_listeners() -> str:
+    """What recall does not say, and which commands measure it."""
+    return (
+        "Recall says how well the logs are predicted, and logs also depend on what was recommended when they were "
+        f"written. An A/B test ({program('serve')}, {program('abtest')}) measures what listeners play longer."
+    )
 
 
 def _better_at_recall(run: FinishedRun) -> tuple[str, str]:
@@ -152,7 +159,8 @@ def _command(*words: str) -> str:
     return " ".join([call_of("train"), *words])
 
 
-def _is_simulated(run: FinishedRun) -> bool:
+def is_simulated(run: FinishedRun) -> bool:
+    """Whether its listeners are simulated."""
     return run.choices["datamodule"] == "simulated"
 
 

@@ -23,6 +23,9 @@ NUM_EXAMPLES = 10
 NUM_FOLLOWING = 5
 """Recommendations that are shown of each of them."""
 
+BESIDE = re.compile("_floor$|_half_width$|_position_|^(num_)?(warm|cold|new)_")
+"""Test metrics that are shown beside others, or in a table of their own."""
+
 _FLOORS = {
     "counts": "ranks by how often the candidate came next in training",
     "popular": "ranks by plays in training, whatever came before",
@@ -87,7 +90,7 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     test = {name.removeprefix("test/"): value for name, value in metrics.items() if name.startswith("test/")}
     by_floors: dict[tuple[str, ...], list[str]] = {}
     for name in test:
-        if not re.search("_floor$|_half_width$|_position_|^(num_)?(warm|cold|new)_", name):
+        if not BESIDE.search(name):
             floors = tuple(floor for floor in _FLOORS if f"{name}_{floor}_floor" in test)
             by_floors.setdefault(floors, []).append(name)
     tables: list[Table] = []

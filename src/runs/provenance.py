@@ -7,12 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-
-from segue import __version__
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE.parent
@@ -36,10 +35,26 @@ def git_state(root: Path | None = CLONE) -> dict[str, str]:
         `git_dirty`: `true` where tracked files differ from the commit, `unknown` where there is none.
     """
     if root is None:
-        return {"git_commit": f"segue-{__version__}", "git_dirty": "unknown"}
+        return {"git_commit": f"segue-{segue_version(root)}", "git_dirty": "unknown"}
     commit = _git(root, "rev-parse", "HEAD")
     dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
     return {"git_commit": commit or "unknown", "git_dirty": "unknown" if dirty is None else str(bool(dirty)).lower()}
+
+
+def segue_version(root: Path | None = CLONE) -> str:
+    """The version of the package; in a clone the one that a wheel built there would get, by the last tag.
+
+    Args:
+        root: the clone, if there is one. Without git or setuptools-scm it has the fallback version of pyproject.toml.
+    """
+    if root is None:
+        return version("segue")
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools_scm"]
+    try:
+        from setuptools_scm import get_version
+    except ImportError:
+        return str(settings["fallback_version"])
+    return str(get_version(root, **settings))
 
 
 def changed_files(root: Path | None = CLONE) -> list[str] | None:

@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Bool, Float32, Int, Int64
 
 from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
 from segue.errors import InputError
@@ -81,6 +81,11 @@ class SessionVectors:
     def max_length(self) -> int:
         """Number of newest tracks that count (H)."""
         return int(self.age_weights.shape[1])
+
+    @property
+    def is_divided(self) -> Bool[np.ndarray, "P"]:
+        """Which parts of a sum are divided by their length; not those whose length differs from track to track."""
+        return (self.powers > 0) & (self.lengths > 0)
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "SessionVectors":
         """The same vectors in another order of the tracks.

@@ -18,7 +18,7 @@ from segue.reports.tables import frame_table
 from segue.runs.folder import as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
-from segue.runs.provenance import command_line
+from segue.runs.provenance import command_line, provenance
 from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
@@ -63,10 +63,12 @@ def read_data(config: DictConfig) -> "tuple[SplitDataModule, dict[str, Any]]":
     return datamodule, as_dict(config.callbacks.ranking)
 
 
-def _show_data(datamodule: "SplitDataModule") -> None:
+def _show_data(datamodule: "SplitDataModule") -> list[str]:
     console.print(frame_table(datamodule.summary(), title=datamodule.path))
-    for line in datamodule.remarks():
+    remarks = datamodule.remarks()
+    for line in remarks:
         console.print(line, soft_wrap=True, markup=False)
+    return remarks
 
 
 def _is_job() -> bool:
@@ -272,13 +274,14 @@ def _run(
     from segue.callbacks.run_context import RunContext, RunHistory
     from segue.datamodules.batches import BatchShare
     from segue.datamodules.describing.measures import profile_of
+    from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import PRUNED, runs_page
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
-    _show_data(datamodule)
+    remarks = _show_data(datamodule)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     if line := model.context.repeats.describe():
         console.print(line, soft_wrap=True, markup=False)
@@ -333,14 +336,6 @@ def _run(
         return float("nan")
     best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    written = history.write(run_dir, mlflow_run_id=logger.run_id if logger else None)
-    if logger:
-        logger.log_file(written)
-        clock.end("tracking")
-        logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
-        logger.finish()
-    clock.end("tracking")
-
     metrics = history.metrics()
     finished = FinishedRun(
         config=config,
@@ -353,6 +348,22 @@ def _run(
         seconds=clock.seconds,
         is_job=_is_job(),
     )
+    data = CardData(
+        path=datamodule.path,
+        digest=data_digest,
+        sizes=datamodule.summary(),
+        span=datamodule.span(),
+        remarks=remarks,
+    )
+    written = history.write(run_dir, mlflow_run_id=finished.run_id), write_model_card(finished, data, provenance())
+    if logger:
+        for file in written:
+            logger.log_file(file)
+        clock.end("tracking")
+        logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
+        logger.finish()
+    clock.end("tracking")
+
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)
     return metrics[config.monitor.metric]

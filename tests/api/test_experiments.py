@@ -75,9 +75,9 @@ def test_an_error_of_the_verb_is_one_line() -> None:
         segue.abtest("nowhere")
 
 
-@pytest.mark.parametrize("name", ["plays", "fitting"])
+@pytest.mark.parametrize("name", ["segue", "segue.api.plays", "segue.api.fitting"])
 def test_the_examples_of_the_docstrings_are_true(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    found = doctest.testmod(import_module(f"segue.api.{name}"))
+    found = doctest.testmod(import_module(name))
     assert found.attempted > 1
     assert not found.failed

@@ -67,7 +67,9 @@ def test_each_callback_can_be_left_out(ring_logs: Path, tmp_path: Path, name: st
     assert f"{metrics['test/mse']:.4g}" in done.stdout
     if is_tracked:
         model = set() if name == "export" else {"model"}
-        assert tracked(tmp_path) == ({"metrics.json"} if name == "lineage" else OF_MLFLOW - lacks | model)
+        assert tracked(tmp_path) == (
+            {"metrics.json", "model_card.md"} if name == "lineage" else OF_MLFLOW - lacks | model
+        )
 
 
 def test_all_callbacks_can_be_left_out_together(ring_logs: Path, tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_all_callbacks_can_be_left_out_together(ring_logs: Path, tmp_path: Path)
     done = quick(
         tmp_path, ring_logs, *without, "monitor=loss", "trainer.max_epochs=2", "logger=none", "hydra.run.dir=run"
     )
-    assert left(tmp_path / "run") == {"config.yaml", "run.json", "metrics.json"}
+    assert left(tmp_path / "run") == {"config.yaml", "run.json", "metrics.json", "model_card.md"}
     assert metrics_of(tmp_path / "run")["epoch"] == metrics_of(tmp_path / "run")["epochs"] - 1
     assert "test" in done.stdout
 

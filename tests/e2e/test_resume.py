@@ -66,6 +66,11 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(killed:
     assert numbers(killed / "killed") == numbers(killed / "whole")
     lists = [(killed / name / "recommendations.jsonl").read_bytes() for name in ("killed", "whole")]
     assert lists[0] == lists[1]
+    cards = [
+        (killed / name / "model_card.md").read_text().partition("## Intended use")[2] for name in ("killed", "whole")
+    ]
+    assert len({card.partition("## Command and versions")[0] for card in cards}) == 1
+    assert all(card for card in cards)
     run_id = metrics_of(killed / "killed")["mlflow_run_id"]
     assert run_id == begun["mlflow_run_id"]
     client = mlflow.MlflowClient(f"sqlite:///{killed}/mlflow.db")

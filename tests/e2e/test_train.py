@@ -35,7 +35,7 @@ BARE = ("callbacks.plots=null", "callbacks.lineage.model=false")
 VOLATILE = ("mlflow_run_id", "fit_seconds")
 FILES = {
     *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json"),
-    *("plays.npz", "vectors.npz"),
+    *("plays.npz", "vectors.npz", "model_card.md"),
 }
 PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
 DIRTY = {"uncommitted.diff"}

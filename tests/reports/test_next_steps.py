@@ -25,7 +25,7 @@ def below(*names: str, **more: float) -> dict[str, float]:
         "test/recall_at_1": 0.3,
         "test/recall_at_1_popular_floor": 0.3,
         "test/mrr": 0.1,
-        "test/mrr_popular_floor": 1,
+        "test/mrr_popular_floor": 1.0,
     }
     return {**recalls, **above, **more}
 

@@ -127,6 +127,7 @@ def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, 
     assert added["num_unknown"] == (4 if model in ("track", "contextual") else 2)
     assert added["num_changed_lists"] == num_changed
     assert json.loads((folder / "additions.json").read_text())["num_added"] == 4
+    assert not (folder / "model_card.md").exists()  # nothing was trained
     assert (folder / "top_tracks.json").read_bytes() == (run / "top_tracks.json").read_bytes()
     if model not in ("track", "contextual"):  # 900 has the vector of its artist alone
         artist = slice(*((4, 8) if model in ("convex", "mean") else (0, 4)))

@@ -1,0 +1,85 @@
+"""The vectors of a run as ONNX models, for programs without Segue: C++, Java, C#, JavaScript, a phone.
+
+The formula is the one of `session_query.py`: its functions get ndonnx instead of numpy.
+
+S sessions, H tracks of a session, V width of a vector, B tracks.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segue.catalog import Catalog
+from segue.errors import InputError
+from segue.picking.session_query import length_factor, share_weight
+from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import write_catalog
+from segue.runs.session_vectors import SessionVectors
+
+QUERY, ITEM, TRACKS = "query.onnx", "item.onnx", "tracks.json"
+LARGEST = 2**31 - 2**20
+"""Bytes of a table of vectors; a file of ONNX without others beside it has less than 2 GiB."""
+
+
+def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
+    """Write `query.onnx`, `item.onnx` and `tracks.json`; the score of a track for a session is an inner product.
+
+    `query.onnx` takes `rows` (int64, S × H), the rows of the tracks of each session, newest first, -1 after the oldest,
+    and `shares` (float32, S × H), the share of each that was played, NaN where that is unknown. It returns `vectors`
+    (float32, S × V). H is the `max_length` of the context; 1 with `context=last`. `item.onnx` takes `rows` (int64, B)
+    and returns `vectors` (float32, B × V). The row of a track is the place of its line in `tracks.json`, from 0.
+
+    The metadata of `query.onnx` have `heard_penalty`, which is to be subtracted from the scores of the `heard_within`
+    newest tracks of a session, and `context`.
+
+    Args:
+        vectors: of a run.
+        catalog: its catalogue.
+        folder: where the files go; created if missing.
+
+    Raises:
+        InputError: ndonnx is not installed, or the vectors are too large for a file.
+    """
+    try:
+        import ndonnx as ndx
+        import onnx
+    except ImportError:
+        raise InputError("ONNX files need ndonnx; install it with: pip install 'segue[onnx]'") from None
+    if vectors.queries.nbytes > LARGEST:
+        raise InputError(
+            f"an ONNX file holds at most {LARGEST:,} bytes of vectors, and {len(catalog):,} tracks have "
+            f"{vectors.queries.nbytes:,}; use a smaller model.dim, or vectors.parquet"
+        )
+    rows = ndx.argument(shape=("tracks",), dtype=ndx.int64)
+    item = ndx.build({"rows": rows}, {"vectors": ndx.take(ndx.asarray(vectors.items), rows, axis=0)})
+    query = _query_model(vectors, ndx)
+    given = {"context": vectors.context, "heard_penalty": vectors.penalty, "heard_within": vectors.heard_within}
+    onnx.helper.set_model_props(query, {name: str(value) for name, value in given.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_catalog(catalog, folder / TRACKS)
+    for name, model in ((QUERY, query), (ITEM, item)):
+        write_whole(folder / name, partial(onnx.save, model))
+
+
+def _query_model(vectors: SessionVectors, ndx: Any) -> Any:
+    length, width = vectors.max_length, vectors.queries.shape[1]
+    rows = ndx.argument(shape=("sessions", length), dtype=ndx.int64)
+    shares = ndx.argument(shape=("sessions", length), dtype=ndx.float32)
+    is_there = rows >= 0
+    heard = ndx.take(ndx.asarray(vectors.queries), ndx.reshape(ndx.where(is_there, rows, 0), (-1,)), axis=0)
+    heard = ndx.reshape(heard, (-1, length, width))
+    by_share = ndx.where(is_there, share_weight(shares, np.float32(vectors.skipped), ndx), np.float32(0))
+    pieces, first = [], 0
+    for part, end in enumerate(vectors.ends.tolist()):
+        weights = by_share * ndx.asarray(vectors.age_weights[part])
+        summed = ndx.sum(weights[:, :, None] * heard[:, :, first:end], axis=1)
+        if vectors.is_divided[part]:
+            squared = ndx.sum(summed * summed, axis=1, keepdims=True) / vectors.lengths[part] ** 2
+            summed = summed * length_factor(squared, vectors.powers[part])
+        pieces.append(summed)
+        first = end
+    if first < width:  # columns after the last part are those of the newest track
+        pieces.append(heard[:, 0, first:])
+    return ndx.build({"rows": rows, "shares": shares}, {"vectors": ndx.concat(pieces, axis=1)})

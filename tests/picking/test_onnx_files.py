@@ -1,0 +1,83 @@
+"""ONNX files: onnxruntime gives the vectors of torch, and the recommendations of the run."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segue.errors import InputError
+from segue.picking import onnx_files
+from segue.picking.onnx_files import ITEM, QUERY, TRACKS, write_onnx
+from segue.runs.catalog_files import read_catalog
+from tests.conftest import make_catalog, make_vectors
+from tests.exported import NUM, ExportedRun, assert_are_the_lists, exported_run, torch_queries
+
+CASES = [(model, context) for model in ("convex", "artist", "contextual") for context in ("last", "session")]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> ExportedRun:
+    model, context = request.param
+    made = exported_run(tmp_path, model=model, context=context)
+    write_onnx(made.vectors, made.catalog, tmp_path / "onnx")
+    return made
+
+
+def session(folder: Path, name: str) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(folder / "onnx" / name, providers=["CPUExecutionProvider"])
+
+
+def queries_of(folder: Path, rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    [vectors] = session(folder, QUERY).run(None, {"rows": rows, "shares": shares})
+    return np.asarray(vectors)
+
+
+def items_of(folder: Path) -> np.ndarray:
+    [vectors] = session(folder, ITEM).run(None, {"rows": np.arange(NUM)})
+    return np.asarray(vectors)
+
+
+def test_the_scores_are_those_of_torch_for_any_session(run: ExportedRun, tmp_path: Path) -> None:
+    rng, length = np.random.default_rng(0), run.vectors.max_length
+    rows = rng.integers(0, NUM, (50, length))
+    rows[np.arange(length) >= rng.integers(1, length + 1, 50)[:, None]] = -1  # sessions of any length
+    shares = rng.choice(np.array([0, 0.3, 1, np.nan], np.float32), rows.shape)
+    with torch.inference_mode():
+        items = run.ranker.scorer.item_vectors().numpy()
+    expected = torch_queries(run, rows, shares) @ items.T
+    np.testing.assert_allclose(queries_of(tmp_path, rows, shares) @ items_of(tmp_path).T, expected, atol=1e-5)
+
+
+def test_the_best_tracks_after_one_are_the_recommendations_of_the_run(run: ExportedRun, tmp_path: Path) -> None:
+    rows = np.full((NUM, run.vectors.max_length), -1)
+    rows[:, 0] = np.arange(NUM)
+    shares = np.full(rows.shape, np.nan, np.float32)
+    assert_are_the_lists(run, queries_of(tmp_path, rows, shares) @ items_of(tmp_path).T)
+
+
+def test_a_part_is_divided_by_its_length_and_rows_and_rules_are_in_the_files(tmp_path: Path) -> None:
+    from segue.picking.session_query import SessionQuery
+
+    vectors, catalog = make_vectors(9), make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
+    write_onnx(vectors, catalog, tmp_path / "onnx")
+    rows, shares = np.array([[3, 5, 1], [8, -1, -1]]), np.array([[0.2, np.nan, 1], [0, 0, 0]], np.float32)
+    np.testing.assert_allclose(queries_of(tmp_path, rows, shares), SessionQuery(vectors).of(rows, shares), atol=1e-5)
+    assert read_catalog(tmp_path / "onnx" / TRACKS).track_ids.tolist() == catalog.track_ids.tolist()
+    given = session(tmp_path, QUERY).get_modelmeta().custom_metadata_map
+    assert given == {"context": "session", "heard_penalty": "inf", "heard_within": "1000"}
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, catalog = make_vectors(9), make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
+    monkeypatch.setattr(onnx_files, "LARGEST", 100)
+    with pytest.raises(InputError, match=r"at most 100 bytes of vectors, and 9 tracks have 216; use a smaller model"):
+        write_onnx(vectors, catalog, tmp_path / "onnx")
+    monkeypatch.setitem(sys.modules, "ndonnx", None)
+    with pytest.raises(InputError, match=r"ONNX files need ndonnx; install it with: pip install 'segue\[onnx\]'"):
+        write_onnx(vectors, catalog, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
