@@ -4,6 +4,7 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +21,12 @@ def blocks_of(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("page", "num_blocks"), [("docs/coming_from.md", 5), ("docs/api/segue.md", 1)])
-def test_the_python_of_a_page_runs(
-    page: str, num_blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_of_a_page_runs(page: str, num_blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").mkdir()
     shutil.copy(ROOT / "examples" / "plays.csv", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(segue, "fit", partial(segue.fit, trainer__max_epochs=1))
+    api: Any = segue
+    monkeypatch.setattr(api, "fit", partial(api.fit, trainer__max_epochs=1))
     names: dict[str, object] = {}
     blocks = blocks_of(page)
     assert len(blocks) == num_blocks

@@ -119,6 +119,8 @@ def test_nothing_serious_for_people_with_impairments(name: str, site: Path) -> N
             page.goto((site / name).as_uri())
             page.locator(f"[data-md-color-scheme={'default' if scheme == 'light' else 'slate'}]").first.wait_for()
             page.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
-            found = page.evaluate("(rules) => axe.run({resultTypes: ['violations'], runOnly: rules ?? undefined})", rules)
+            found = page.evaluate(
+                "(rules) => axe.run({resultTypes: ['violations'], runOnly: rules ?? undefined})", rules
+            )
             problems += [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
     assert [(one["id"], [node["html"][:100] for node in one["nodes"]][:3]) for one in problems] == []

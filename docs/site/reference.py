@@ -1,5 +1,6 @@
 """Signatures of the reference have the type of a setting alone; its range and meaning are in the list of arguments."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from pydoc import locate
@@ -50,7 +51,7 @@ def _rows(path: str, names: list[str]) -> list[str]:
     from segue.settings import described
 
     target: Any = locate(path)
-    function = target.__init__ if isinstance(target, type) else target
+    function = target.__init__ if inspect.isclass(target) else target
     if not hasattr(function, "group"):
         return []
     cells = described(target)
