@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +94,33 @@ def test_a_module_of_each_page_of_the_api_is_described(site: Path) -> None:
         page = read(site / "docs/api" / f"{source.stem}.html")
         assert modules
         assert [module for module in modules if f'id="{module}"' not in page] == [], source
+
+
+def test_pages_have_the_mark_and_the_colours_of_the_listening_room(site: Path) -> None:
+    for page in (site / "index.html", site / "docs/api/segue.html"):
+        loaded = re.findall(r"""<(?:link|img)\b[^>]*?\b(?:href|src)=["']?([^"' >]+)""", read(page))
+        files = {(page.parent / name).resolve().relative_to(site) for name in loaded if ":" not in name}
+        assert {Path("src/room/static/icon.svg"), Path("src/room/static/colours.css")} <= files
+        assert all((site / name).is_file() for name in files)
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("name", ["index.html", "docs/coming_from.html", "docs/api/segue.html"])
+def test_nothing_serious_for_people_with_impairments(name: str, site: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; run make setup")
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed; run make setup")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("Chromium is not installed; apt-get install chromium")
+    problems: list[Any] = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for scheme, rules in (("light", None), ("dark", ["color-contrast"])):  # nothing but colours differs
+            page = browser.new_page(color_scheme=scheme)
+            page.goto((site / name).as_uri())
+            page.locator(f"[data-md-color-scheme={'default' if scheme == 'light' else 'slate'}]").first.wait_for()
+            page.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
+            found = page.evaluate(
+                "(rules) => axe.run({resultTypes: ['violations'], runOnly: rules ?? undefined})", rules
+            )
+            problems += [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["html"][:100] for node in one["nodes"]][:3]) for one in problems] == []

@@ -24,8 +24,12 @@ LINK = re.compile(r"""(?:\]\(|\b(?:src|href)=["'])([^)#"'\s]+)""")
 FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 ITEM = re.compile(r"[-*] |\d+\. ")
 LIST_AFTER_PARAGRAPH = re.compile(r"^((?![-*#|>] |\d+\. |\s).+\n)(?=[-*] |1\. )", re.MULTILINE)
-OF_SITE = ("docs/site/site.css", "docs/site/iframe-worker.js")
-"""What the pages load. The script lets the search work on a page that a browser opens from the disk."""
+OF_SITE = (
+    *("docs/site/site.css", "docs/site/iframe-worker.js"),
+    *("src/room/static/colours.css", "src/room/static/icon.svg"),
+)
+"""What the pages load. Colours and mark are those of the listening room. The script lets the search work on a page that
+a browser opens from the disk."""
 
 SETTINGS = "docs/settings.md"
 """The page of all settings, which is no file: it is written when the site is built."""
@@ -158,3 +162,8 @@ def on_page_context(context: dict[str, Any], page: Page, nav: Navigation, **_: o
     if page in nav.items:
         page.meta["hide"] = ["navigation"]
     return context
+
+
+def on_post_page(output: str, **_: object) -> str:
+    """Name the search, which the theme leaves without a name, for people who hear the page."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
