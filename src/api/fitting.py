@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -368,6 +368,29 @@ class Recommender:
         """
         source, target = self.folder, refuse_used(folder)
         return Path(shutil.copytree(source, target, dirs_exist_ok=True))
+
+    def export(self, folder: str | Path, format: Literal["onnx", "parquet"]) -> Path:
+        """Write the vectors for programs without Segue.
+
+        Args:
+            folder: where the files go; created if missing.
+            format: `onnx` for `query.onnx`, `item.onnx` and `tracks.json`; `parquet` for `vectors.parquet`, with a row
+                for each track.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the model has no vectors, `format` is unknown, or a library is missing.
+        """
+        from segue.picking.onnx_files import write_onnx
+        from segue.runs.vector_rows import write_vector_rows
+
+        writers = {"onnx": write_onnx, "parquet": write_vector_rows}
+        if format not in writers:
+            raise InputError(f"format must be onnx or parquet, got {format!r}")
+        writers[format](self._model.vectors, self._model.catalog, Path(folder))
+        return Path(folder)
 
     def _name(self) -> str:
         return " ".join([str(self._params["model"]), *self._differing(("model",))])

@@ -16,6 +16,7 @@ from segue.errors import InputError
 from segue.picking.session_query import length_factor, share_weight
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import write_catalog
+from segue.runs.libraries import line_of_missing
 from segue.runs.session_vectors import SessionVectors
 
 QUERY, ITEM, TRACKS = "query.onnx", "item.onnx", "tracks.json"
@@ -46,7 +47,7 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
         import ndonnx as ndx
         import onnx
     except ImportError:
-        raise InputError("ONNX files need ndonnx; install it with: pip install 'segue[onnx]'") from None
+        raise InputError(str(line_of_missing("ndonnx"))) from None
     if vectors.queries.nbytes > LARGEST:
         raise InputError(
             f"an ONNX file holds at most {LARGEST:,} bytes of vectors, and {len(catalog):,} tracks have "

@@ -6,11 +6,12 @@ LIBRARIES = {
     "": (
         *("duckdb", "faiss", "filelock", "hydra", "jaxtyping", "markdown_it", "matplotlib", "mlflow", "mmh3", "numpy"),
         *("omegaconf", "pandas", "psutil", "pyarrow", "pydantic", "pytorch_lightning", "rich", "scipy", "torch"),
-        *("typing_extensions", "yaml"),
+        *("tqdm", "typing_extensions", "yaml"),
     ),
     "serve": ("aiohttp", "fastapi", "granian", "prometheus_client", "redis", "uvloop"),
     "room": ("rapidfuzz",),
     "sweep": ("hydra_joblib_launcher", "optuna"),
+    "onnx": ("ndonnx",),
     "spark": ("pyspark",),
     "rl": ("gymnasium",),
     "rivals": ("gensim", "implicit"),

@@ -127,6 +127,15 @@ def test_it_is_saved_and_loaded(session: segue.Recommender, plays: segue.Plays, 
         session.save(tmp_path / "run")
 
 
+def test_its_vectors_are_exported(session: segue.Recommender, tmp_path: Path) -> None:
+    session.export(tmp_path, "onnx")
+    session.export(tmp_path, "parquet")
+    files = ["item.onnx", "query.onnx", "tracks.json", "vectors.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    rows = pd.read_parquet(tmp_path / "vectors.parquet")
+    assert rows["id"].tolist() == session.tracks["id"].tolist()
+
+
 def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
     clone: segue.Recommender = vars(pytest.importorskip("sklearn.base"))["clone"](session)
     assert clone.get_params() == session.get_params()
@@ -152,6 +161,7 @@ def test_random_state_is_the_seed() -> None:
         (lambda model: model.next(model.tracks["id"][0], k=200), r"k must be in \[1, 199\], got 200"),
         (lambda model: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),
         (lambda model: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
+        (lambda model: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
         (lambda model: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
         (lambda _: segue.fit(CSV, model="convx"), "there is no model=convx; did you mean convex?"),
         (lambda _: segue.fit(CSV, seed=-1), "seed must be a whole number of at least 0"),

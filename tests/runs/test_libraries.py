@@ -19,10 +19,12 @@ from tests.contracts.building import composed
 from tests.test_imports import FILES, imported, names_in
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OF_TOOLS = {"all", "bench", "dev", "mutants"}
+OF_TOOLS = {"all", "bench", "container", "dev", "mutants"}
 """Extras whose libraries `src/` does not import."""
-BROUGHT = {"joblib", "lightning_fabric", "requests", "sqlalchemy", "starlette", "threadpoolctl", "yarl"}
+BROUGHT = {"joblib", "lightning_fabric", "onnx", "requests", "sqlalchemy", "starlette", "threadpoolctl", "yarl"}
 """Libraries that come with one of the table, which is imported before."""
+OPTIONAL = {"setuptools_scm"}
+"""Libraries that a clone does without."""
 WHERE = {"serve": "serving/", "room": "room/", "sweep": "sweeps/pruning.py", "rl": "simulation/environment.py"}
 """Where the libraries of an extra are imported with the module; elsewhere they are imported in functions."""
 
@@ -52,7 +54,7 @@ def imported_at_once(path: Path) -> set[str]:
 
 
 def test_every_library_that_is_imported_is_in_the_table() -> None:
-    known = {*sys.stdlib_module_names, "segue", *BROUGHT}.union(*LIBRARIES.values())
+    known = {*sys.stdlib_module_names, "segue", *BROUGHT, *OPTIONAL}.union(*LIBRARIES.values())
     assert first_names(set().union(*map(imported, FILES))) - known == set()
 
 
