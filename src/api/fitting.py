@@ -383,13 +383,7 @@ class Recommender:
         Raises:
             InputError: the model has no vectors, `format` is unknown, or a library is missing.
         """
-        from segue.picking.onnx_files import write_onnx
-        from segue.runs.vector_rows import write_vector_rows
-
-        writers = {"onnx": write_onnx, "parquet": write_vector_rows}
-        if format not in writers:
-            raise InputError(f"format must be onnx or parquet, got {format!r}")
-        writers[format](self._model.vectors, self._model.catalog, Path(folder))
+        self._model.export(Path(folder), format)
         return Path(folder)
 
     def _name(self) -> str:

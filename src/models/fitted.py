@@ -20,11 +20,13 @@ from segue.histories import Histories
 from segue.models.contracts import Ranker
 from segue.models.pair_ranker import mean_of_tracks
 from segue.models.restoring import restore
+from segue.picking.onnx_files import write_onnx
 from segue.picking.session_query import SessionQuery
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.runs.targets import check_targets, read_config
+from segue.runs.vector_rows import write_vector_rows
 
 LISTS, CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
 FILES = ("config.yaml", LISTS, CHECKPOINT)
@@ -146,3 +148,18 @@ class FittedModel:
         """
         unknown = np.full(len(rows), np.nan, np.float32)
         return SessionQuery(self.vectors).products(rows[::-1], unknown, item)
+
+    def export(self, folder: Path, format: str) -> None:
+        """Write the vectors for programs without Segue.
+
+        Args:
+            folder: where the files go; created if missing.
+            format: `onnx`, see `write_onnx`, or `parquet`, see `write_vector_rows`.
+
+        Raises:
+            InputError: the model has no vectors, `format` is unknown, or a library is missing.
+        """
+        writers = {"onnx": write_onnx, "parquet": write_vector_rows}
+        if format not in writers:
+            raise InputError(f"format must be {' or '.join(writers)}, got {format!r}")
+        writers[format](self.vectors, self.catalog, folder)
