@@ -28,22 +28,22 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [
-    "ABTest",
-    "Description",
-    "Evaluation",
-    "InputError",
-    "ModelComparison",
+__all__ = [  # noqa: RUF022  in the order in which they are used, which is that of the reference
+    "read_plays",
     "Plays",
-    "Recommender",
-    "Simulation",
-    "__version__",
-    "abtest",
-    "compare",
+    "Description",
     "fit",
     "load",
-    "read_plays",
+    "Recommender",
+    "Evaluation",
+    "compare",
+    "ModelComparison",
     "simulate",
+    "Simulation",
+    "abtest",
+    "ABTest",
+    "InputError",
+    "__version__",
 ]
 
 

@@ -47,8 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("runs", "simulation", "serving", "terminal", "tracking", "reports"),
         *("datamodules", "verdicts", "sweeps"),
     },
-    "api": NOUNS
-    | {"runs", "picking", "models", "terminal", "tracking", "datamodules", "callbacks", "training", "verbs"},
+    "api": NOUNS | {"runs", "models", "terminal", "tracking", "datamodules", "callbacks", "training", "verbs"},
 }
 OF_MODELS_FOR_DATA = {"segue.models.contracts", "segue.models.retrieval.ranks"}
 """All that `datamodules` may import of `models`: what a batch is, and ranks, for the floors."""

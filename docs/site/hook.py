@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
@@ -24,7 +25,9 @@ LINK = re.compile(r"""(?:\]\(|\b(?:src|href)=["'])([^)#"'\s]+)""")
 FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 ITEM = re.compile(r"[-*] |\d+\. ")
 LIST_AFTER_PARAGRAPH = re.compile(r"^((?![-*#|>] |\d+\. |\s).+\n)(?=[-*] |1\. )", re.MULTILINE)
+NOTEBOOK = "examples/first_hour.ipynb"
 OF_SITE = (
+    NOTEBOOK,
     *("docs/site/site.css", "docs/site/iframe-worker.js"),
     *("src/room/static/colours.css", "src/room/static/icon.svg"),
 )
@@ -118,8 +121,9 @@ def linked(page: Path, root: Path) -> set[Path]:
     return {target for target in targets if target.is_file() and target.is_relative_to(root)}
 
 
+@event_priority(100)
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Replace the files of `docs_dir` by those of the repository, named by their path in it."""
+    """Replace the files of `docs_dir` by those of the repository, named by their path, before the plugins see them."""
     root = Path(config.docs_dir).resolve().parent
     sys.path.insert(0, str(root))
     of_theme = [file for file in files if file.src_dir != config.docs_dir]

@@ -34,7 +34,7 @@ class Printed:
         Args:
             width: columns of a line.
         """
-        style = "white-space:pre;overflow-x:auto;line-height:1.3;font-family:monospace;background:none"
+        style = "white-space:pre;overflow-x:auto;font:0.85em/1.3 monospace;background:none"
         return self._replayed(width).export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
 
     def _replayed(self, width: int) -> Console:
