@@ -92,6 +92,9 @@ class Box:
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The environment that the first stage of the Dockerfile installs."""
+    probe = subprocess.run([binary("bwrap"), *SYSTEM, "--unshare-pid", "true"], capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"bubblewrap cannot isolate a process on this machine: {probe.stderr.strip()}")
     folder = tmp_path_factory.mktemp("image")
     (installed := folder / "venv").mkdir()
     kept = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
