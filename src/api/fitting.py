@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -369,7 +369,7 @@ class Recommender:
         source, target = self.folder, refuse_used(folder)
         return Path(shutil.copytree(source, target, dirs_exist_ok=True))
 
-    def export(self, folder: str | Path, format: Literal["onnx", "parquet"]) -> Path:
+    def export(self, folder: str | Path, format: str) -> Path:
         """Write the vectors for programs without Segue.
 
         Args:
