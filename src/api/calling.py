@@ -4,12 +4,17 @@ import base64
 import html
 import itertools
 import json
+import os
+import random
 import re
 import shutil
+import signal
 import tempfile
+import threading
+import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +27,7 @@ from segue.terminal.entry import Verb
 from segue.terminal.quiet import silence_libraries
 
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.@+-]*", re.ASCII)
-_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+_KEY = re.compile(r"[A-Za-z_][\w -]*", re.ASCII)
 _WORDS = re.compile(r"(?i:null|true|false|nan|inf)")
 
 
@@ -38,9 +43,15 @@ class Folder:
     """
 
     def __init__(self, named: str | Path | None = None, content: str = "result") -> None:
-        self.path = _temporary(content) if named is None else Path(named)
+        self.path = _temporary(content) if named is None else Path(named).expanduser().absolute()
         if named is None:
-            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+            weakref.finalize(self, _remove, self.path, os.getpid())
+
+
+def _remove(path: Path, process: int) -> None:
+    """Remove a temporary folder, unless this process is a fork of the one that has it."""
+    if os.getpid() == process:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _temporary(content: str) -> Path:
@@ -71,7 +82,7 @@ def value_of(value: Any) -> str:
             a fitted `Recommender`.
 
     Raises:
-        InputError: it is of another type, or a key has other signs than letters, digits, _ and -.
+        InputError: it is of another type, or a key has other signs than letters, digits, spaces, _ and -.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -86,8 +97,9 @@ def value_of(value: Any) -> str:
         return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not _KEY.fullmatch(str(key))]:
-            raise InputError(f"{wrong[0]!r} cannot be a key of an option; use letters, digits, _ and -")
-        return "{" + ", ".join(f"{key}: {value_of(one)}" for key, one in value.items()) + "}"
+            raise InputError(f"{wrong[0]!r} cannot be a name here; use letters from A to Z, digits, spaces, _ and -")
+        keys = (str(key).replace(" ", "\\ ") for key in value)
+        return "{" + ", ".join(f"{key}: {value_of(one)}" for key, one in zip(keys, value.values(), strict=True)) + "}"
     if isinstance(value, Sequence | np.ndarray):
         return "[" + ", ".join(map(value_of, value)) + "]"
     if isinstance(folder := getattr(value, "folder", None), Path):
@@ -110,9 +122,37 @@ def call(verb: Verb, words: Iterable[str], folder: Folder | None = None) -> tupl
         InputError: with the line that the command prints.
     """
     place = folder or Folder()
-    silence_libraries()
-    with keeping() as printed:
+    with _one_at_a_time, _undisturbed(), keeping() as printed:
+        silence_libraries()
         return verb.call([*words, f"hydra.run.dir={value_of(place.path)}"]), printed
+
+
+_one_at_a_time = threading.RLock()
+"""A verb has the command line, Hydra and the console of the whole process: calls of several threads wait."""
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave random numbers, settings of torch, the environment and the handler of Ctrl-C as the program has them."""
+    import torch
+
+    environment, handler = dict(os.environ), signal.getsignal(signal.SIGINT)
+    of_python, of_torch = random.getstate(), torch.random.get_rng_state()
+    of_numpy = np.random.get_state()  # noqa: NPY002  the state that programs share
+    is_strict = torch.are_deterministic_algorithms_enabled()
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        torch.random.set_rng_state(of_torch)
+        torch.use_deterministic_algorithms(is_strict)
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)
 
 
 class Result:
@@ -161,7 +201,7 @@ def refuse_used(folder: str | Path) -> Path:
     Raises:
         InputError: it has files.
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     with suppress(FileNotFoundError, NotADirectoryError):
         if next(path.iterdir(), None) is None:
             return path

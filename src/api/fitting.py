@@ -4,6 +4,7 @@ import difflib
 import html
 import io
 import json
+import operator
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from jaxtyping import Int64
 
 from segue.api.calling import Folder, call, refuse_used, words_of
 from segue.api.plays import Plays, read_plays
-from segue.catalog import Id, quoted
+from segue.catalog import Id, id_problem, quoted
 from segue.errors import InputError
 from segue.training.train import read_data, train
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from segue.models.fitted import FittedModel
 
 _LAST = "last.ckpt"
+_OF_DATA = "datamodule__"
 _USUAL = {"model": "convex", "context": None, "seed": 1}
 _NOT_OPTIONS = ("datamodule", "hydra.", "run_dir", "resume", "trust", "parent_run_id", "swept", "trial")
 """Beginnings of words of a run that say what it read and where it wrote."""
@@ -75,6 +77,30 @@ def _named(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace(".", "__"): value for name, value in options.items()}
 
 
+def _whole(name: str, value: Any, most: int) -> int:
+    """A number of results.
+
+    Raises:
+        InputError: it is no whole number from 1 to `most`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= most:
+        raise InputError(f"{name} must be a whole number in [1, {most}], got {value!r}: there are no more candidates")
+    return number
+
+
+def _differing(params: Mapping[str, Any], without: Sequence[str] = ()) -> list[str]:
+    """The settings that differ from the usual ones."""
+    return [
+        f"{name}={value!r}"
+        for name, value in params.items()
+        if name not in without and (name not in _USUAL or value != _USUAL[name])
+    ]
+
+
 class Recommender:
     """A model and its settings; `fit` trains it, as `train.py` does.
 
@@ -83,7 +109,8 @@ class Recommender:
         context: what a query is made of, `last` or `session`; None: as the recipe of the plays says.
         seed: decides every random number; 0 or more.
         random_state: another name of `seed`.
-        options: any option of `train.py` by name: `model__alpha=0.9` is `model.alpha=0.9`.
+        options: any option of `train.py` by name: `model__alpha=0.9` is `model.alpha=0.9`. Columns of a table in memory
+            are `datamodule__columns={"user": "listener"}`, or are given to `read_plays`.
 
     Raises:
         InputError: `seed` and `random_state` are both given.
@@ -107,6 +134,7 @@ class Recommender:
                 raise InputError(f"seed={seed} and random_state={random_state} are two names of one option; give one")
             seed = random_state
         self._params: dict[str, Any] = {"model": model, "context": context, "seed": seed, **_named(options)}
+        self._of_fit: dict[str, Any] = {}  # the settings that the files are of
         self._place: Folder | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - the name is that of scikit-learn
@@ -134,9 +162,10 @@ class Recommender:
         self._params |= _named(params)
         return self
 
-    def _words(self) -> list[str]:
-        given = {name: value for name, value in self._params.items() if name != "context" or value is not None}
-        return words_of(given)
+    def _words(self, params: Mapping[str, Any]) -> list[str]:
+        if named := [name for name in params if name.startswith(("run_dir", "hydra", "datamodule__path"))]:
+            raise InputError(f"{named[0]} is no option of fit; folder= names the run folder, and plays are the data")
+        return words_of({name: value for name, value in params.items() if name != "context" or value is not None})
 
     def fit(self, plays: Any, folder: str | Path | None = None) -> "Recommender":
         """Train on plays, choose the best epoch on validation sessions, test it, and keep the run.
@@ -151,13 +180,18 @@ class Recommender:
         Raises:
             InputError: the plays cannot be read, or an option is unknown or out of range.
         """
-        plays = plays if isinstance(plays, Plays) else read_plays(plays)
+        plays = self._read(plays)
         place = Folder(None if folder is None else refuse_used(folder), str(self._params["model"]))
         logger = [] if "logger" in self._params else ["logger=none"]
-        call(train, [*plays.words, *logger, *self._words()], place)
+        call(train, [*plays.words, *logger, *self._words(self._params)], place)
         self._forget()
-        self._place = place
+        self._place, self._of_fit = place, dict(self._params)
         return self
+
+    def _read(self, plays: Any) -> Plays:
+        """Plays as they are, or read with the settings `datamodule__…`."""
+        own = {name.removeprefix(_OF_DATA): value for name, value in self._params.items() if name.startswith(_OF_DATA)}
+        return plays if isinstance(plays, Plays) else read_plays(plays, **own)
 
     def _forget(self) -> None:
         self.__dict__.pop("_model", None)
@@ -182,14 +216,9 @@ class Recommender:
 
     @cached_property
     def _model(self) -> "FittedModel":
-        from segue.datamodules.reading.attribute_files import attributes_of_run
         from segue.models.fitted import FittedModel
 
-        return FittedModel.read(
-            self.folder,
-            str(self._params["model"]),
-            lambda config, catalog: attributes_of_run(config, catalog, Path(str(config["datamodule"]["path"]))),
-        )
+        return FittedModel.read(self.folder, str(self._of_fit["model"]))
 
     @property
     def tracks(self) -> "pd.DataFrame":
@@ -206,8 +235,11 @@ class Recommender:
 
     def _rows_of(self, session: Id | Sequence[Id] | np.ndarray) -> Int64[np.ndarray, "n"]:
         """Rows of the tracks of a session, oldest first."""
-        ids: list[Id] = [session] if isinstance(session, int | str | np.integer) else list(session)
-        ids = [one.item() if isinstance(one, np.generic) else one for one in ids]
+        given: Any = session
+        several = not isinstance(given, str) and hasattr(given, "__iter__") and getattr(given, "ndim", 1) == 1
+        ids: list[Any] = [one.item() if isinstance(one, np.generic) else one for one in (given if several else [given])]
+        if wrong := [(one, why) for one in ids if (why := id_problem(one))]:
+            raise InputError(f"{wrong[0][0]!r} is no id of a track: it {wrong[0][1]}")
         if not ids:
             raise InputError("a session needs at least one track")
         rows = self._model.catalog.rows_of(ids)
@@ -234,12 +266,14 @@ class Recommender:
             InputError: a track is not in the catalogue, or `k` or a share is out of range.
         """
         rows = self._rows_of(session)
-        shares = np.full(len(rows), np.nan, np.float32) if played is None else np.asarray(played, np.float32)
+        try:
+            shares = np.full(len(rows), np.nan) if played is None else np.asarray(played, float)
+        except (TypeError, ValueError):
+            shares = np.empty(0)
         if shares.shape != rows.shape or ((shares < 0) | (shares > 1)).any():
             raise InputError(f"played={played!r} must have a share in [0, 1] for each of the {len(rows)} tracks")
-        if not 1 <= k < len(self._model.catalog):
-            raise InputError(f"k must be in [1, {len(self._model.catalog) - 1}], got {k}: the catalogue has no more")
-        found, scores = self._model.top(rows, shares, k)
+        k = _whole("k", k, len(self._model.catalog) - 1)
+        found, scores = self._model.top(rows, shares.astype(np.float32), k)
         return self._frame(found).assign(score=scores)
 
     def evaluate(self, plays: Any, split: str = "test", rivals: Sequence[str] = ()) -> Evaluation:
@@ -262,7 +296,7 @@ class Recommender:
 
         if split not in ("val", "test"):
             raise InputError(f"split must be val or test, got {split!r}")
-        plays = plays if isinstance(plays, Plays) else read_plays(plays)
+        plays = self._read(plays)
         means, queries = self._measure(plays, split)
         lines = {self._name(): means}
         for floor in ("popular", "counts"):
@@ -270,8 +304,8 @@ class Recommender:
             lines[f"{floor} (floor)"] = {
                 name.removesuffix(ending): value for name, value in means.items() if name.endswith(ending)
             }
-        for rival in rivals:
-            params = {name: self._params[name] for name in ("context", "seed")}
+        for rival in [rivals] if isinstance(rivals, str) else rivals:
+            params = {name: self._of_fit[name] for name in ("context", "seed")}
             lines[rival] = Recommender(rival, **params).fit(plays)._measure(plays, split)[0]
         table: dict[str, dict[str, float]] = {}
         for line, values in lines.items():
@@ -289,7 +323,7 @@ class Recommender:
     def _measure(self, plays: Plays, split: str) -> tuple[dict[str, float], "pd.DataFrame"]:
         from segue.callbacks.ranking_metrics import measured
 
-        (datamodule, settings), _ = call(read_data, [*plays.words, *self._words()])
+        (datamodule, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)])
         digest = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]
         if datamodule.digest() != digest:
             raise InputError(
@@ -314,6 +348,7 @@ class Recommender:
         import pandas as pd
 
         artists = self._model.catalog.artists
+        artist, k = str(artist), _whole("k", k, len(artists))
         [rows] = np.nonzero(artists == artist)
         if not artist or not len(rows):
             close = difflib.get_close_matches(artist, artists.tolist(), n=1)
@@ -355,7 +390,7 @@ class Recommender:
         return frame.reset_index(drop=True)
 
     def save(self, folder: str | Path) -> Path:
-        """Copy the run folder; `segue.load`, `serve.py` and `train.py resume=` take it.
+        """Copy the run folder; `segue.load` and `serve.py` take it.
 
         Args:
             folder: where to; it must be empty or missing.
@@ -387,17 +422,10 @@ class Recommender:
         return Path(folder)
 
     def _name(self) -> str:
-        return " ".join([str(self._params["model"]), *self._differing(("model",))])
-
-    def _differing(self, without: Sequence[str] = ()) -> list[str]:
-        return [
-            f"{name}={value!r}"
-            for name, value in self._params.items()
-            if name not in without and (name not in _USUAL or value != _USUAL[name])
-        ]
+        return " ".join([str(self._of_fit["model"]), *_differing(self._of_fit, ("model",))])
 
     def __repr__(self) -> str:
-        return f"Recommender({', '.join(self._differing())})"
+        return f"Recommender({', '.join(_differing(self._params))})"
 
     def _repr_html_(self) -> str:
         if self._place is None:
@@ -408,16 +436,16 @@ class Recommender:
 
     def __getstate__(self) -> dict[str, Any]:
         if self._place is None:
-            return {"params": self._params, "files": None}
+            return {"params": self._params, "of_fit": {}, "files": None}
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
             archive.add(self.folder, ".", filter=lambda file: None if file.name.endswith(_LAST) else file)
-        return {"params": self._params, "files": packed.getvalue()}
+        return {"params": self._params, "of_fit": self._of_fit, "files": packed.getvalue()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._params, self._place = state["params"], None
+        self._params, self._of_fit, self._place = state["params"], state["of_fit"], None
         if state["files"] is not None:
-            self._place = Folder(content=str(self._params["model"]))
+            self._place = Folder(content=str(self._of_fit["model"]))
             with tarfile.open(fileobj=io.BytesIO(state["files"])) as archive:
                 archive.extractall(self._place.path, filter="data")
 
@@ -426,7 +454,8 @@ class Recommender:
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Recommender":
         copy = Recommender.__new__(type(self))
-        copy._params, copy._place = dict(self._params), self._place  # the files of a run do not change
+        copy._params, copy._of_fit = dict(self._params), self._of_fit
+        copy._place = self._place  # the files of a run do not change
         return copy
 
 
@@ -499,5 +528,5 @@ def load(run: str | Path) -> Recommender:
     }
     given.pop("logger", None)
     recommender = Recommender(**given)
-    recommender._place = place
+    recommender._place, recommender._of_fit = place, recommender.get_params()
     return recommender

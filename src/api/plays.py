@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 
 from segue.api.calling import Folder, Result, call, value_of, words_of
 from segue.datamodules.reading.column_roles import ROLES
+from segue.datamodules.reading.files import is_address
 from segue.datamodules.source_choice import sources_of
 from segue.errors import InputError
 from segue.training.train import read_data
@@ -16,6 +17,7 @@ from segue.verbs.describe import describe
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 class Description(Result):
@@ -43,6 +45,9 @@ class Plays:
     def __init__(self, words: list[str], kept: Folder | None = None) -> None:
         self.words, self._kept = words, kept  # the temporary file of a DataFrame lives as long as this
         (self.datamodule, _), self._printed = call(read_data, words)
+        path = self.datamodule.path
+        if not is_address(path):  # the working directory may change
+            self.words = [words[0], f"datamodule.path={value_of(Path(path).absolute())}", *words[2:]]
 
     @property
     def tracks(self) -> Shaped[np.ndarray, "N"]:
@@ -83,7 +88,7 @@ def read_plays(data: Any, source: str | None = None, **options: Any) -> Plays:
     Args:
         data: a file, a folder, a glob or an address; a DataFrame of pandas or Polars, or an Arrow table, with a line
             for each play; or a mapping from roles, such as `user`, `timestamp`, `track`, `title` and `artist`, to
-            columns of values. It is not changed.
+            columns of values. It is not changed; levels of the index of pandas that have a name are columns.
         source: the source, one of `datamodule=`; by default it is recognised by the names of the files, otherwise
             `table`: columns with usual names are found.
         options: settings of the source, such as `columns={"user": "listener"}` or `session_gap_minutes=60`; the page of
@@ -104,7 +109,7 @@ def read_plays(data: Any, source: str | None = None, **options: Any) -> Plays:
     kept = None
     if not isinstance(data, str | Path):
         data, options, kept = _as_file(data, source, options)
-    path = str(data)
+    path = str(data) if is_address(str(data)) else str(Path(data).expanduser())
     chosen = source or next(iter(sources_of(Path(path))), "table")
     words = [f"datamodule={value_of(chosen)}", f"datamodule.path={value_of(path)}"]
     return Plays([*words, *(f"datamodule.{word}" for word in words_of(options))], kept)
@@ -117,26 +122,49 @@ def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple
 
     if source not in (None, "table"):
         raise InputError(f"source={source} names files, and the plays are a table in memory; leave out source=")
-    columns = dict(options.get("columns", {}))
+    columns = options.get("columns", {})
+    if not isinstance(columns, Mapping):
+        raise InputError(f"columns={columns!r} must be a mapping from roles to columns: {{'user': 'listener'}}")
     try:
         if isinstance(data, Mapping):
             if unknown := [str(role) for role in data if role not in ROLES]:
                 raise InputError(f"{unknown[0]!r} is not a role of a column; use {', '.join(ROLES)}")
             columns = {**{str(role): str(role) for role in data}, **columns}
             table = pa.table({str(role): pa.array(column) for role, column in data.items()})
-        elif hasattr(data, "iloc"):  # pandas, whose index is not a column
-            table = pa.Table.from_pandas(data, preserve_index=False)
-        elif hasattr(data, "__arrow_c_stream__"):
+        elif hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas
+            is_named = any(name is not None for name in data.index.names)
+            table = pa.Table.from_pandas(data.reset_index() if is_named else data, preserve_index=False)
+        elif hasattr(data, "__arrow_c_stream__") and not hasattr(data, "iloc"):
             table = pa.table(data)
         else:
             raise InputError(
                 f"plays cannot be a {type(data).__name__}; give a path, a DataFrame of pandas or Polars, an Arrow "
                 "table, or a mapping from roles to columns"
             )
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        folder = Folder(content="plays")
+        parquet.write_table(_as_plain(table), folder.path / "plays.parquet")
+    except InputError:
+        raise
+    except (pa.ArrowException, TypeError, ValueError, OSError) as error:
         raise InputError(f"the plays cannot be written as a table: {' '.join(str(error).split())[:300]}") from None
-    folder = Folder(content="plays")
-    parquet.write_table(table, folder.path / "plays.parquet")
     return folder.path / "plays.parquet", {**options, **({"columns": columns} if columns else {})}, folder
+
+
+def _as_plain(table: "pa.Table") -> "pa.Table":
+    """The table with categories as values, and durations in seconds."""
+    import pyarrow as pa
+
+    kinds = [field.type for field in table.schema]
+    values = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
+    values = [pa.string() if pa.types.is_string_view(kind) else kind for kind in values]
+    for place, kind in enumerate(kinds):  # which Arrow cannot cast
+        if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
+            texts = pa.array(table.column(place).to_pylist(), pa.string())
+            table = table.set_column(place, table.column_names[place], texts)
+    plain = table.cast(pa.schema(list(zip(table.column_names, values, strict=True))))
+    for place, kind in enumerate(values):
+        if pa.types.is_duration(kind):
+            whole = plain.column(place).cast(pa.duration("ns"), safe=False).cast(pa.int64())
+            seconds = pa.array(whole.to_pandas().to_numpy(dtype=float, na_value=np.nan) / 1e9, from_pandas=True)
+            plain = plain.set_column(place, plain.column_names[place], seconds)
+    return plain

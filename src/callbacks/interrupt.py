@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from segue.terminal.console import console
+from segue.terminal.console import errors
 from segue.tracking.logger import run_logger
 from segue.tracking.store import INTERRUPTED
 
@@ -36,7 +36,7 @@ class Interrupt(Callback):
         def stop(*_: object) -> None:
             trainer.should_stop = self._stopped = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            console.print("\nCtrl-C: training ends here; testing and exporting follow. A second Ctrl-C stops at once.")
+            errors.print("\nCtrl-C: training ends here; testing and exporting follow. A second Ctrl-C stops at once.")
 
         self._restore.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, stop))
 

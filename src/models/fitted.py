@@ -3,23 +3,20 @@
 N tracks of the run, K recommendations, n tracks of a session, P parts of a vector.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from segue.attributes import Attribute
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
 from segue.models.pair_ranker import mean_of_tracks
-from segue.models.restoring import restore
+from segue.models.restoring import CHECKPOINT, restore
 from segue.picking.onnx_files import write_onnx
 from segue.picking.session_query import SessionQuery
 from segue.runs.catalog_files import PLAYS, read_plays
@@ -28,9 +25,9 @@ from segue.runs.session_vectors import FILE, SessionVectors
 from segue.runs.targets import check_targets, read_config
 from segue.runs.vector_rows import write_vector_rows
 
-LISTS, CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
+LISTS = "recommendations.jsonl"
 FILES = ("config.yaml", LISTS, CHECKPOINT)
-"""The files of a run that a model is read from; `PLAYS` and `vectors.npz` may be missing."""
+"""The files of a run that a model is read from; that of a head has `vectors.npz` too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +49,12 @@ class FittedModel:
     ranker: Ranker
 
     @classmethod
-    def read(
-        cls, folder: Path, name: str, attributes: Callable[[Mapping[str, Any], Catalog], Mapping[str, Attribute]]
-    ) -> "FittedModel":
+    def read(cls, folder: Path, name: str) -> "FittedModel":
         """Read the files of a run.
 
         Args:
             folder: the run folder.
             name: of the model.
-            attributes: from the config of the run and its catalogue to the attributes that are parts of the model.
 
         Raises:
             InputError: a file is missing or damaged, or the config builds what is not in `conf/`.
@@ -69,8 +63,7 @@ class FittedModel:
         config = read_config(folder / "config.yaml")
         check_targets(config["ranker"], trust=config.get("trust"), of=f"the run in {folder}")
         plays = lists.plays if lists.plays is not None else read_plays(folder / PLAYS, catalog)
-        catalog = replace(catalog, attributes=attributes(config, catalog))
-        return cls(name, folder, catalog, plays, restore(config["ranker"], folder / CHECKPOINT, catalog, plays))
+        return cls(name, folder, catalog, plays, restore(config["ranker"], folder, catalog, plays))
 
     @torch.inference_mode()
     def top(
@@ -107,9 +100,10 @@ class FittedModel:
         """
         if (scorer := self.ranker.scorer) is None:
             raise self._has_no_vectors
-        own = scorer.artist_vectors()
-        vectors = mean_of_tracks(scorer, torch.from_numpy(self.catalog.artist_of)) if own is None else own
-        units = torch.nn.functional.normalize(vectors)
+        of_artists = mean_of_tracks(scorer, torch.from_numpy(self.catalog.artist_of))
+        if (own := scorer.query_parts().get("artist")) is not None:  # all tracks of an artist have it
+            of_artists = of_artists[:, own.columns]
+        units = torch.nn.functional.normalize(of_artists)
         cosines = (units @ units[row]).numpy()
         [others] = np.nonzero((self.catalog.artists != "") & (np.arange(len(cosines)) != row))
         best = others[np.argsort(-cosines[others], kind="stable")[:k]]

@@ -4,6 +4,7 @@ N tracks of the run.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -11,13 +12,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Int64
-from torch import nn
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
 
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.errors import InputError
-from segue.models.contracts import Context, Ranker, Scorer
+from segue.models.contracts import Context, QueryPart, Ranker, Scorer
 from segue.models.pair_ranker import RanksByVectors
+from segue.runs.session_vectors import FILE, SessionVectors
+
+CHECKPOINT = "checkpoints/best.ckpt"
+"""The checkpoint of the best epoch in a run folder."""
 
 
 class RestoredHead(RanksByVectors, nn.Module):
@@ -37,18 +42,47 @@ class RestoredHead(RanksByVectors, nn.Module):
         self.eval()
 
 
-def restore(config: Mapping[str, Any], checkpoint: Path, catalog: Catalog, plays: Int64[np.ndarray, "N"]) -> Ranker:
-    """Build the model of a run, and give it the numbers that were learned.
+class _Table(Scorer):
+    """A head whose vectors are computed: it needs no attributes, and nothing of the class that was trained."""
+
+    def __init__(self, vectors: SessionVectors) -> None:
+        super().__init__(len(vectors.queries))
+        self._vectors = vectors
+        tables = (nn.Parameter(torch.from_numpy(one), requires_grad=False) for one in (vectors.queries, vectors.items))
+        self._queries, self._items = tables
+
+    def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+        """Look up query vectors."""
+        return torch.as_tensor(self._queries[rows])
+
+    def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
+        """Look up item vectors."""
+        return torch.as_tensor(self._items[rows])
+
+    def query_parts(self) -> Mapping[str, QueryPart]:
+        """Name the parts of a query vector."""
+        given = self._vectors
+        starts = [0, *given.ends.tolist()]
+        numbers = ([None if np.isnan(one) else float(one) for one in of] for of in (given.lengths, given.shares))
+        return {
+            name: QueryPart(slice(first, end), length, share)
+            for name, (first, end), length, share in zip(given.parts, pairwise(starts), *numbers, strict=True)
+        }
+
+
+def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: Int64[np.ndarray, "N"]) -> Ranker:
+    """Build the model of a run from its vectors or counts, and from the numbers of its context.
 
     Args:
         config: `ranker` of the config of the run, whose targets were checked.
-        checkpoint: the file.
+        folder: the run folder.
         catalog: the tracks of the run.
         plays: how often each was played in training.
 
     Raises:
-        InputError: the checkpoint cannot be read, does not fit the config, or is of an older version.
+        InputError: a file cannot be read, does not fit the config, or is of an older version.
     """
+    checkpoint = folder / CHECKPOINT
     saved = read_checkpoint(checkpoint)
     state, decided = saved["state_dict"], saved.get("repeats")
     if not isinstance(decided, Mapping):
@@ -56,11 +90,11 @@ def restore(config: Mapping[str, Any], checkpoint: Path, catalog: Catalog, plays
     vocabulary = vocabulary_of_run(catalog, plays)
     built = {**config, "context": {**config["context"], "repeats": decided["rule"]}}
     try:
-        ranker = (
-            _restored_head(built, state, vocabulary)
-            if "scorer" in config
-            else _restored_baseline(built, state, vocabulary)
-        )
+        if "scorer" in config:
+            vectors = SessionVectors.read(folder / FILE, catalog)
+            ranker = _restored_head(built["context"], vectors, state, vocabulary)
+        else:
+            ranker = _restored_baseline(built, state, vocabulary)
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint} does not fit the config of its run ({why}); train again") from None
@@ -68,14 +102,14 @@ def restore(config: Mapping[str, Any], checkpoint: Path, catalog: Catalog, plays
     return ranker
 
 
-def _restored_head(config: Mapping[str, Any], state: Mapping[str, Any], vocabulary: Vocabulary) -> Ranker:
-    scorer: Scorer = instantiate(config["scorer"], _convert_="all")(vocabulary)
-    context: Context = instantiate(config["context"], _convert_="all")(
-        vocabulary, list(scorer.query_parts()), learns=True
-    )
-    for name, module in (("scorer.", scorer), ("context.", context)):
-        module.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
-    return cast("Ranker", RestoredHead(scorer, context, vocabulary.plays))
+def _restored_head(
+    context: Mapping[str, Any], vectors: SessionVectors, state: Mapping[str, Any], vocabulary: Vocabulary
+) -> Ranker:
+    scorer = _Table(vectors)
+    built: Context = instantiate(context, _convert_="all")(vocabulary, list(scorer.query_parts()), learns=True)
+    name = "context."
+    built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
+    return cast("Ranker", RestoredHead(scorer, built, vocabulary.plays))
 
 
 def _restored_baseline(config: Mapping[str, Any], state: Mapping[str, Any], vocabulary: Vocabulary) -> Ranker:

@@ -35,7 +35,8 @@ class Printed:
             width: columns of a line.
         """
         style = "white-space:pre;overflow-x:auto;font:0.85em/1.3 monospace;background:none"
-        return self._replayed(width).export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
+        page = self._replayed(width).export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
+        return page.replace("color: #000000; text-decoration-color: #000000;", "").replace("#7f7f7f", "#808080")
 
     def _replayed(self, width: int) -> Console:
         copy = Console(file=io.StringIO(), record=True, width=width, highlight=False, emoji=False, force_jupyter=False)

@@ -133,10 +133,10 @@ def verb(
                     run(keep, line)
                     for failure in failures:
                         raise failure
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     if is_interrupt(error):
                         raise KeyboardInterrupt from None
-                    if (why := message(error)) is None:
+                    if isinstance(error, SystemExit) or (why := message(error)) is None:
                         raise
                     raise InputError(as_called(why)) from error.__cause__
             return results[0]

@@ -3,8 +3,11 @@
 import copy
 import json
 import pickle
+import random
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pandas as pd
 import pytest
 
 import segue
+from segue.api.calling import Folder, _remove
 from segue.training.train import train
 from tests.conftest import ROOT
 
@@ -146,6 +150,50 @@ def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
         clone.next(1)
 
 
+def test_a_model_with_attributes_needs_no_source(tmp_path: Path) -> None:
+    frame = pd.read_csv(CSV).assign(genre=lambda frame: [f"genre {len(name) % 4}" for name in frame.artist])
+    plays = segue.read_plays(frame, attributes={"genre": {"kind": "value", "column": "genre"}})
+    model = segue.fit(plays, model__parts={"track": 0.5, "genre": 0.5}, **OPTIONS)
+    ids = model.tracks["id"].tolist()
+    assert model.evaluate(plays).metrics["ndcg_at_10"] == model.metrics["test/ndcg_at_10"]
+    del plays
+    assert segue.load(model.save(tmp_path / "run")).next(ids[:2]).equals(model.next(ids[:2]))
+
+
+def test_a_fit_leaves_the_program_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plays.csv").write_bytes(CSV.read_bytes())
+    random.seed(5)
+    environment, handler = dict(os.environ), signal.getsignal(signal.SIGINT)
+    plays = segue.read_plays("plays.csv")
+    monkeypatch.chdir(tmp_path.parent)
+    model = segue.fit(plays, model="popular", folder=tmp_path / "run")
+    assert model.next(model.tracks["id"][0]).shape == (10, 4)
+    drawn = random.random()
+    random.seed(5)
+    assert random.random() == drawn
+    assert dict(os.environ) == environment
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_threads_wait_for_each_other() -> None:
+    with ThreadPoolExecutor(3) as threads:
+        digests = set(threads.map(lambda path: segue.read_plays(path).datamodule.digest(), [CSV] * 3))
+    assert len(digests) == 1
+
+
+def test_settings_of_the_next_fit_do_not_rename_this_one(rules: segue.Recommender, plays: segue.Plays) -> None:
+    changed = copy.copy(rules).set_params(model="popular", context=None)
+    assert repr(changed) == "Recommender(model='popular')"
+    assert changed.evaluate(plays).table.index[0] == "rules context='last'"
+
+
+def test_a_fork_does_not_remove_the_files_of_its_parent() -> None:
+    folder = Folder()
+    _remove(folder.path, process=os.getpid() + 1)
+    assert folder.path.exists()
+
+
 def test_random_state_is_the_seed() -> None:
     assert segue.Recommender(random_state=7).get_params()["seed"] == 7
     assert segue.Recommender().set_params(random_state=8).get_params()["seed"] == 8
@@ -157,8 +205,11 @@ def test_random_state_is_the_seed() -> None:
     ("call", "line"),
     [
         (lambda model: model.next("zz"), "track zz is not among the 200 tracks"),
+        (lambda model: model.next(1.5), "1.5 is no id of a track: it must be a whole number or a text"),
+        (lambda _: segue.fit(CSV, run_dir="x"), "run_dir is no option of fit; folder= names the run folder"),
+        (lambda model: segue.compare([model, model]), "is named twice"),
         (lambda model: model.next([]), "a session needs at least one track"),
-        (lambda model: model.next(model.tracks["id"][0], k=200), r"k must be in \[1, 199\], got 200"),
+        (lambda model: model.next(model.tracks["id"][0], k=200), r"k must be a whole number in \[1, 199\], got 200"),
         (lambda model: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),
         (lambda model: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
         (lambda model: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),

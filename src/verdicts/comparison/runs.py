@@ -202,6 +202,8 @@ def read_folders(folders: Sequence[Path], names: Sequence[str] | None = None) ->
     Raises:
         InputError: a folder has no finished run, or the runs are trained on other data than the first.
     """
+    if twice := [folder for place, folder in enumerate(folders) if folder in folders[:place]]:
+        raise InputError(f"{twice[0]} is named twice; a run is compared with other runs")
     found = [_RunInFolder.read(folder) for folder in folders]
     for one in found:
         if one.data_digest != found[0].data_digest:
