@@ -125,7 +125,8 @@ def _limits(run: FinishedRun) -> Iterator[str]:
         yield f"The listeners are simulated. The numbers hold for the world `{run.choices['world']}`."
     yield "Intervals account for the variation across test sessions, and not for that across seeds: this is one seed."
     if run.metrics["epochs"] > 1:
-        yield f"{run.config.monitor.metric} chose the epoch; validation metrics in metrics.json are therefore optimistic."
+        chose = f"{run.config.monitor.metric} chose the epoch"
+        yield f"{chose}; validation metrics in metrics.json are therefore optimistic."
     yield "No metric is computed by group of listeners or of artists; a mean can hide that some are served badly."
 
 

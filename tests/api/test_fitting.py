@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import random
 import signal
@@ -205,7 +206,7 @@ def test_random_state_is_the_seed() -> None:
     ("call", "line"),
     [
         (lambda model: model.next("zz"), "track zz is not among the 200 tracks"),
-        (lambda model: model.next(1.5), "1.5 is no id of a track: it must be a whole number or a text"),
+        (lambda model: model.next(-1), "-1 is no id of a track: it must be a whole number from 0"),
         (lambda _: segue.fit(CSV, run_dir="x"), "run_dir is no option of fit; folder= names the run folder"),
         (lambda model: segue.compare([model, model]), "is named twice"),
         (lambda model: model.next([]), "a session needs at least one track"),

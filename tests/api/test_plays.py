@@ -64,7 +64,7 @@ def test_a_source_is_recognised_by_its_files(ring_logs: Path) -> None:
     [
         ("missing.csv", {}, "cannot read missing.csv: no such file or folder"),
         ({"usr": [1]}, {}, "'usr' is not a role of a column; use user, timestamp"),
-        (CSV, {"columns": "user"}, "columns='user' must be a mapping from roles to columns"),
+        ({"user": [1]}, {"columns": "user"}, "columns='user' must be a mapping from roles to columns"),
         (7, {}, "plays cannot be a int; give a path, a DataFrame"),
         ({"user": [1, 2], "track": [1]}, {}, "the plays cannot be written as a table"),
         ({"user": [1]}, {"source": "yes"}, "source=yes names files, and the plays are a table in memory"),

@@ -16,7 +16,9 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
-from segue.models.restoring import restore
+from segue.models.export import session_vectors
+from segue.models.restoring import CHECKPOINT, restore
+from segue.runs.session_vectors import FILE
 from tests.conftest import NUM_RING_TRACKS, build_datamodule, write_lines
 from tests.contracts.building import config_of_ranker, fit, make_ranker, names, recipe_of
 from tests.contracts.test_heads import HEADS
@@ -143,11 +145,14 @@ def test_it_is_restored_from_its_checkpoint_without_the_data(
     assert isinstance(ranker, LightningModule)
     checkpoint = {"state_dict": ranker.state_dict()}
     ranker.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, tmp_path / "best.ckpt")
+    (tmp_path / CHECKPOINT).parent.mkdir()
+    torch.save(checkpoint, tmp_path / CHECKPOINT)
+    if ranker.scorer is not None:
+        session_vectors(ranker.scorer, ranker.context).write(tmp_path / FILE, ring.catalog)
     config = OmegaConf.to_container(config_of_ranker(name, context), resolve=True)
     assert isinstance(config, dict)
     restored = restore(
-        {str(key): value for key, value in config.items()}, tmp_path / "best.ckpt", ring.catalog, ring.vocabulary.plays
+        {str(key): value for key, value in config.items()}, tmp_path, ring.catalog, ring.vocabulary.plays
     )
     histories = ring.histories(ring.pairs["test"])
     for before, after in zip(ranker.top(histories, K), restored.top(histories, K), strict=True):
