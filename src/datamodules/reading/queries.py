@@ -1,6 +1,7 @@
 """Queries in DuckDB: their numbers, their errors in one line, and quoted names and texts."""
 
 import re
+from pathlib import Path
 
 import duckdb
 
@@ -39,12 +40,20 @@ def one_line(error: Exception) -> str:
     """The text of a DuckDB error on one line, without its kind, its query and values of the data."""
     text = re.sub(r"^[A-Z]\w+( \w+)* Error: ", "", " ".join(str(error).split()))
     text = re.sub(r"\bstring '.*?' to\b", "a text to", text)
-    return re.split(r" LINE \d+: ", text, maxsplit=1)[0]
+    return re.split(r" LINE \d+: | Stack Trace", text, maxsplit=1)[0]
 
 
 def plain_path(path: str) -> str:
     """A path without the escapes of a glob."""
     return re.sub(r"\[([*?\[])\]", r"\1", path)
+
+
+def scratch_folder(database: Database) -> Path:
+    """A folder beside the temporary files of a database, for files that live no longer than these."""
+    [(spill,)] = database.execute("SELECT current_setting('temp_directory')").fetchall()
+    folder = Path(spill).with_name("rewritten")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def quoted_name(name: str) -> str:
