@@ -53,8 +53,8 @@ class Dialect:
         return (
             f"read_csv($files, columns = {{{columns}}}, delim = {quoted_text(self.delimiter)}, quote = {quote}, "
             f"escape = {quote}, header = false, skip = {self.skip}, auto_detect = false, "
-            f"strict_mode = {bool(self.quote)}, encoding = {quoted_text(self.encoding)}, parallel = {self.is_parallel}, "
-            f"{keep})"
+            f"strict_mode = {bool(self.quote)}, parallel = {self.is_parallel}, "
+            f"encoding = {quoted_text(self.encoding)}, {keep})"
         )
 
 
@@ -93,7 +93,9 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
             "differ in case alone are the same)"
         )
     skip = settings.skip + has_header
-    return Dialect(encoding=encoding, skip=skip, delimiter=delimiter, quote=quote, names=tuple(names))
+    return Dialect(
+        encoding=encoding, skip=skip, is_parallel=is_parallel, delimiter=delimiter, quote=quote, names=tuple(names)
+    )
 
 
 def _delimiter(database: Database, files: Files, settings: FileFormat, encoding: str) -> str:

@@ -305,7 +305,7 @@ def as_plain_text(database: Database, files: Files, settings: FileFormat) -> tup
         if encoding != "utf-8" or not is_plain:
             target = scratch_folder(database) / f"{settings.group}-{place}.txt"
             rewrite_text(file, encoding, target, shown=shown)
-            path, scan = str(target), scan_text(target, quote=quote)  # noqa: PLW2901
+            path, scan = str(target), scan_text(target, quote=quote)
         paths.append(path)
         encodings.append(encoding)
         has_lines |= scan.has_lines_in_quotes

@@ -31,17 +31,10 @@ _CONTROLS = re.compile("[\udc80-\udc9f]")
 """Bytes that Latin-1 has no letter for."""
 _UNDEFINED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
 """Bytes that Windows-1252 has no letter for."""
-_FOREIGN = re.compile("[\udca1-\udcff]{4}")
+_FOREIGN = re.compile("[\udc80-\udcff]{4}")
 """Four letters in a row that ASCII does not have: a word of another script."""
 _MANY_FOREIGN = 0.1
 """Share of lines with such a word above which a text is not Windows-1252."""
-_NAMES = {
-    **{f"cp{number}": f"windows-{number}" for number in (1251, 1253, 1255, 1256)},
-}
-_OTHERS = [*_NAMES, "koi8_r", "gb18030", "big5", "cp949", "euc_jp"]
-"""Encodings of other scripts, as charset-normalizer names them."""
-_SAMPLE = 2**16
-"""Characters from which another encoding is guessed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +181,7 @@ def utf_16_of(start: bytes) -> str:
     Args:
         start: the first bytes.
 
-    >>> utf_16_of("artist".encode("utf-16")), utf_16_of("artist, title".encode("utf-16-be")), utf_16_of(b"artist, title")
+    >>> utf_16_of("title".encode("utf-16")), utf_16_of("a title".encode("utf-16-be")), utf_16_of(b"a title")
     ('utf-16', 'utf-16-be', '')
     """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -204,11 +197,11 @@ def _encoding_of_lines(path: Path) -> str:
     """The encoding of a text with a byte that is not UTF-8.
 
     It is UTF-8 if the first line and nearly all others are, Windows-1252 if that has letters for the others and they
-    are not words of another script, and otherwise what charset-normalizer guesses; empty if it has no guess.
+    are not words of another script, and otherwise cannot be seen: empty.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     num_lines = num_controls = num_undefined = num_foreign = num_wrong = 0
-    first, sample = None, ""
+    first = None
     for block in _blocks(path):
         text = decoder.decode(block)
         first = text.lstrip().partition("\n")[0].partition("\r")[0] if first is None else first
@@ -218,15 +211,11 @@ def _encoding_of_lines(path: Path) -> str:
             num_controls += bool(_CONTROLS.search(line))
             num_undefined += bool(_UNDEFINED.search(line))
             num_foreign += bool(_FOREIGN.search(line))
-            sample += line + "\n" if len(sample) < _SAMPLE else ""
     if num_wrong <= _MANY * num_lines and not _NOT_UTF_8.search(first or ""):
         return "utf-8"
     if num_undefined <= _MANY * num_wrong and num_foreign <= _MANY_FOREIGN * num_wrong:
         return "windows-1252" if num_controls else "latin-1"
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(sample.encode("utf-8", "surrogateescape"), cp_isolation=_OTHERS).best()
-    return "" if best is None else _NAMES.get(best.encoding, best.encoding)
+    return ""
 
 
 def rewrite_text(path: Path, encoding: str, target: Path, *, shown: str) -> None:

@@ -21,8 +21,8 @@ from segue.datamodules.reading.files import find_files, is_address
 from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.swallowed_rows import SwallowedRows, find_swallowed
 from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, key_of_text, min_seconds_rule, parsed_columns
+from segue.datamodules.reading.swallowed_rows import SwallowedRows, find_swallowed
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
@@ -359,9 +359,8 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
 def _files_left_out(rows: RawRows, settings: TableSettings) -> Iterator[str]:
     """Say in a line which files of a folder or an archive are not read, if no pattern says which are."""
     if names := rows.files.left_out:
-        listed = ", ".join(names[:_MOST_NAMED]) + (
-            f" and {len(names) - _MOST_NAMED:,} more" * (len(names) > _MOST_NAMED)
-        )
+        num_more = len(names) - _MOST_NAMED
+        listed = ", ".join(names[:_MOST_NAMED]) + (f" and {num_more:,} more" if num_more > 0 else "")
         yield f"files        not read: {listed}; {settings.files.group}.pattern=<glob> chooses the files"
 
 

@@ -50,9 +50,7 @@ class FileFormat:
     header: Annotated[Literal["auto"] | bool, Setting("whether csv begins with the names of its columns")] = "auto"
     names: Annotated[Sequence[str | int] | None, Setting("names of the columns of csv without a header")] = None
     skip: Annotated[int, Setting("number of lines before the header, or before the first row", least=0)] = 0
-    encoding: Annotated[str, Setting("a name that Python knows, such as windows-1252; auto: what the bytes show")] = (
-        "auto"
-    )
+    encoding: Annotated[str, Setting("such as windows-1252; auto: what the bytes show")] = "auto"
 
     def __post_init__(self) -> None:
         if self.encoding == "auto":
