@@ -19,6 +19,7 @@ from segue.datamodules.reading.table_settings import settings_of
 from segue.errors import InputError
 from tests.conftest import build_datamodule
 from tests.datamodules.reading import read, rejected_lines
+from tests.fuzzing import outcome
 
 NAMES = ["user", "timestamp", "track", "title"]
 ENDS = ["\n", "\r", "\r\n"]
@@ -217,3 +218,9 @@ def test_two_lines_of_a_title_are_no_swallowed_rows(tmp_path: Path) -> None:
     swallowed = read("table", tmp_path / "plays.csv").reading.swallowed
     assert swallowed is not None
     assert (swallowed.num_cells, swallowed.num_lines) == (40, 800)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 10))
+def test_a_damaged_export_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
+    """`python -m tests.fuzzing` reads 10,000 of them."""
+    assert [refusal for number in range(seed, seed + 10) if "\n" in (refusal := outcome(number, tmp_path))] == []

@@ -98,7 +98,8 @@ class RawRows:
     @property
     def listed(self) -> str:
         """The first names of columns, for a message."""
-        names = [name if len(name) <= 40 else f"{name[:40]}…" for name in self.types]
+        lines = (" ".join(name.split()) for name in self.types)
+        names = [name if len(name) <= 40 else f"{name[:40]}…" for name in lines]
         return ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
 
     def cell(self, path: str, type_: str = "VARCHAR") -> tuple[str, str]:
