@@ -34,7 +34,7 @@ def damaged_export(seed: int) -> tuple[str, bytes]:
         cells = [f"u{row % 5}", 1_700_000_000 + row, row, title] if row else ["user", "timestamp", "track", "title"]
         if rng.random() < 0.02:
             cells = cells[: rng.randint(0, 3)] or [""]
-        csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=end).writerow(cells)
+        csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=end).writerow(cells)  # type: ignore[arg-type]
     encoding = rng.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "windows-1252"])
     content = text.getvalue().encode(encoding)
     for _ in range(rng.choice([0, 0, 1, 3])):

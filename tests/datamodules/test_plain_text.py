@@ -89,6 +89,13 @@ def test_many_cells_with_ends_of_lines_are_read_as_by_csv(tmp_path: Path, end: s
     assert next((pair for pair in pairs if pair[0] != pair[1]), None) is None
 
 
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_the_delimiter_of_cells_in_quotes_is_found(tmp_path: Path, delimiter: str) -> None:
+    text = as_csv(plays(), quoting=csv.QUOTE_ALL, delimiter=delimiter)
+    (tmp_path / "plays.csv").write_text(text, encoding="utf-8")
+    assert cells_of(tmp_path / "plays.csv") == plays()
+
+
 def test_names_of_columns_may_have_ends_of_lines(tmp_path: Path) -> None:
     text = as_csv([*plays(), ["u9", "soon", "t1", "x"]]).replace("title", '"title\nof the song"', 1)
     (tmp_path / "plays.csv").write_text(text, encoding="utf-8")

@@ -111,7 +111,7 @@ def _delimiter(database: Database, files: Files, settings: FileFormat, encoding:
             if text := b"".join(line for line in lines[skip:] if len(line) <= 2**16):
                 path, skip = sample.name, 0
                 Path(path).write_bytes(text)
-        query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = false,
+        query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = true,
             all_varchar = true, skip = {skip}, encoding = '{encoding}'{given})"""
         try:
             [(found,)] = database.execute(query, {"file": path}).fetchall()

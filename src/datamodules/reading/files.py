@@ -118,13 +118,13 @@ def find_files(path: str, settings: FileFormat, *, patterns: str | Sequence[str]
         raise InputError(str(error).replace(str(unpacked), path)) from None
     if not found:
         raise InputError(_nothing_found(Path(path), settings, patterns))
-    shown = {file: f"{path}/{file.relative_to(unpacked)}" if unpacked in file.parents else str(file) for file in found}
+    names = {file: f"{path}/{file.relative_to(unpacked)}" if unpacked in file.parents else str(file) for file in found}
     if len(formats) > 1:
-        listed = " and ".join(f"{shown[file]} ({name})" for name, file in sorted(formats.items()))
+        listed = " and ".join(f"{names[file]} ({name})" for name, file in sorted(formats.items()))
         raise InputError(f"{path} has files of several formats: {listed}; choose with {settings.group}.pattern='*.csv'")
     return Files(
         paths=[glob.escape(str(file)) for file in found],
-        shown=list(shown.values()),
+        shown=list(names.values()),
         format=next(iter(formats)),
         folder=folder,
         left_out=left_out,
