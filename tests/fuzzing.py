@@ -9,11 +9,13 @@ import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from segue.errors import InputError
 from tests.datamodules.reading import read
 
 _ENDS = ("\n", "\r", "\r\n")
+_QUOTING: tuple[Literal[0, 1, 2], ...] = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC)
 _BYTES = (b'"', b"\r", b"\n", b"\0", b",", b'""', b"\xff", b"\xc3", b'"\r', b"'", b"\\", b"\xef\xbb\xbf", b"{", b"[")
 
 
@@ -25,7 +27,7 @@ def damaged_export(seed: int) -> tuple[str, bytes]:
     """
     rng = random.Random(seed)
     text = io.StringIO(newline="")
-    delimiter, quoting, own = rng.choice(",;\t|"), rng.choice([0, 1, 2]), rng.choice(_ENDS)
+    delimiter, quoting, own = rng.choice(",;\t|"), rng.choice(_QUOTING), rng.choice(_ENDS)
     for row in range(rng.choice([1, 5, 60, 400])):
         end = own if rng.random() < 0.9 else rng.choice(_ENDS)
         title = f"Song {row % 9}"
@@ -34,7 +36,7 @@ def damaged_export(seed: int) -> tuple[str, bytes]:
         cells = [f"u{row % 5}", 1_700_000_000 + row, row, title] if row else ["user", "timestamp", "track", "title"]
         if rng.random() < 0.02:
             cells = cells[: rng.randint(0, 3)] or [""]
-        csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=end).writerow(cells)  # type: ignore[arg-type]
+        csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=end).writerow(cells)
     encoding = rng.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "windows-1252"])
     content = text.getvalue().encode(encoding)
     for _ in range(rng.choice([0, 0, 1, 3])):

@@ -7,6 +7,7 @@ import random
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -25,13 +26,14 @@ NAMES = ["user", "timestamp", "track", "title"]
 ENDS = ["\n", "\r", "\r\n"]
 TEXTS = st.text(st.sampled_from('ab ,;"\n\r\u00e9'), max_size=8)
 Rows = list[list[str]]
+Quoting = Literal[0, 1, 2, 3]
 
 
 def plays(num: int = 40, title: str = "Song {}") -> Rows:
     return [[f"u{n // 10}", str(1_700_000_000 + 60 * n), f"t{n % 20}", title.format(n % 20)] for n in range(num)]
 
 
-def as_csv(rows: Rows, *, end: str = "\n", quoting: int = csv.QUOTE_MINIMAL, delimiter: str = ",") -> str:
+def as_csv(rows: Rows, *, end: str = "\n", quoting: Quoting = csv.QUOTE_MINIMAL, delimiter: str = ",") -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end, quoting=quoting, delimiter=delimiter).writerows([NAMES, *rows])
     return text.getvalue()
@@ -61,7 +63,7 @@ def cells_of_csv(text: str) -> Rows:
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "windows-1252"]),
 )
 def test_what_the_csv_module_reads_is_read(
-    tmp_path_factory: pytest.TempPathFactory, cells: Rows, ends: list[str], quoting: int, encoding: str
+    tmp_path_factory: pytest.TempPathFactory, cells: Rows, ends: list[str], quoting: Quoting, encoding: str
 ) -> None:
     """Lines end in several ways, in one file and inside of cells."""
     rows = [["id", *row] for row in cells]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt64
 
 from segue.errors import InputError
 
@@ -154,13 +155,24 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _lines_in_quotes(block: bytes, quote: int, *, is_inside: bool) -> tuple[bool, bool]:
-    """Whether an end of a line follows an odd number of quotes, and whether the end of the block does."""
+    """Whether an end of a line follows an odd number of quotes, and whether the end of the block does.
+
+    64 bytes at a time, as simdjson does.
+    """
     if not is_inside and bytes([quote]) not in block:
         return False, False
-    text = np.frombuffer(block, np.uint8)
-    quotes, ends = np.flatnonzero(text == quote), np.flatnonzero(text == ord("\n"))
-    num_before = np.searchsorted(quotes, ends) + is_inside
-    return bool((num_before & 1).any()), bool((len(quotes) + is_inside) & 1)
+    inside, ends = _bits(block, quote), _bits(block, ord("\n"))
+    for distance in (1, 2, 4, 8, 16, 32):  # until a bit says whether the quotes up to it in its word are odd
+        inside ^= inside << distance
+    after = np.bitwise_xor.accumulate(inside >> 63).astype(bool) ^ is_inside
+    begins_inside = np.concatenate(([is_inside], after[:-1]))
+    return bool((ends & np.where(begins_inside, ~inside, inside)).any()), bool(after[-1])
+
+
+def _bits(block: bytes, byte: int) -> UInt64[np.ndarray, " W"]:
+    """A bit for each byte of a block: whether it is this one. The last word is filled with zeros."""
+    bits = np.packbits(np.frombuffer(block, np.uint8) == byte, bitorder="little")
+    return np.pad(bits, (0, -len(bits) % 8)).view("<u8")
 
 
 def _num_lines(path: Path, end: int) -> int:
