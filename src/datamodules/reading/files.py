@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from segue.datamodules.reading.plain_text import BOM, read_start, rewrite_text, scan_text, utf_16_of
-from segue.datamodules.reading.queries import Database, one_line, plain_path, scratch_folder
+from segue.datamodules.reading.queries import Database, is_of_files, one_line, plain_path, scratch_folder
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
@@ -73,6 +73,8 @@ class Files:
         try:
             return database.execute(query, {"files": self.paths, **parameters})
         except duckdb.Error as error:
+            if not is_of_files(error):
+                raise
             text = one_line(error)
             pairs = list(zip(self.paths, self.shown, strict=True))
             all_files = self.shown[0] + " and others" * (len(pairs) > 1)

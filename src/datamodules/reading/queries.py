@@ -9,6 +9,16 @@ from segue.catalog import quoted
 
 Database = duckdb.DuckDBPyConnection
 """A connection to a database."""
+_OF_FILES = (
+    duckdb.ConversionException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.InvalidInputException,
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.OutOfRangeException,
+    duckdb.SerializationException,
+)
 
 
 def count(database: Database, query: str) -> int:
@@ -41,6 +51,14 @@ def one_line(error: Exception) -> str:
     text = re.sub(r"^[A-Z]\w+( \w+)* Error: ", "", " ".join(str(error).split()))
     text = re.sub(r"\bstring '.*?' to\b", "a text to", text)
     return re.split(r" LINE \d+: | Stack Trace", text, maxsplit=1)[0]
+
+
+def is_of_files(error: duckdb.Error) -> bool:
+    """Whether files can cause an error, by their content or their size. Any other is a fault of the query.
+
+    Damaged Parquet raises `duckdb.Error` itself.
+    """
+    return type(error) is duckdb.Error or isinstance(error, _OF_FILES)
 
 
 def plain_path(path: str) -> str:

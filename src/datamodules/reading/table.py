@@ -18,7 +18,7 @@ from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, r
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
 from segue.datamodules.reading.files import find_files, is_address
-from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
+from segue.datamodules.reading.queries import Database, are_whole, count, is_of_files, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
 from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, key_of_text, min_seconds_rule, parsed_columns
@@ -151,7 +151,7 @@ def look_at(path: str, settings: TableSettings) -> Plan:
 
 @contextmanager
 def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Path]]:
-    """A database, and a folder for its files. What it cannot do is an `InputError` of one line."""
+    """A database, and a folder for its files. What it cannot do with the source is an `InputError` of one line."""
     import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
 
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
@@ -169,6 +169,8 @@ def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Pa
         try:
             yield database, Path(folder)
         except duckdb.Error as error:
+            if not is_of_files(error):
+                raise
             shown = path.partition("?")[0] if is_address(path) else path  # an address may have a secret after its name
             raise InputError(
                 f"cannot read {shown}: DuckDB fails: {one_line(error).replace(path, shown)[:300]}; correct the files, "
@@ -280,10 +282,11 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     attributes = attribute_columns(() if has_catalogue else settings.attributes, rows)
     try:
         rows.run(f"CREATE OR REPLACE TABLE parsed AS SELECT {select} {attributes} FROM ({rows.relation()})")
-    except InputError as error:
-        if settings.sql.texts and "datamodule" not in str(error):
-            raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
-        raise
+    except (InputError, duckdb.Error) as error:
+        if not settings.sql.texts or "datamodule" in str(error):
+            raise
+        where = "" if isinstance(error, InputError) else f"cannot read {rows.files.shown[0]}: "
+        raise InputError(f"{where}{one_line(error)} (datamodule.sql has expressions of this source)") from None
     _number(plan)
 
 
