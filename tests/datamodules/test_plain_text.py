@@ -98,6 +98,32 @@ def test_the_delimiter_of_cells_in_quotes_is_found(tmp_path: Path, delimiter: st
     assert cells_of(tmp_path / "plays.csv") == plays()
 
 
+def test_a_row_of_an_empty_cell_does_not_hide_the_delimiter(tmp_path: Path) -> None:
+    text = as_csv([[""], *plays()], delimiter=";")
+    (tmp_path / "plays.csv").write_text(text, encoding="utf-8")
+    assert cells_of(tmp_path / "plays.csv") == plays()
+
+
+def test_half_of_a_character_rejects_its_line(tmp_path: Path) -> None:
+    text = as_csv(plays()).replace("Song 7\n", "Song \ud83d\n", 1)
+    (tmp_path / "plays.csv").write_bytes(text.encode("utf-16", "surrogatepass"))
+    assert read("table", tmp_path / "plays.csv").reading.num_events == 39
+    assert [row["line"] for row in rejected_lines(tmp_path)] == [9]
+
+
+def test_zero_bytes_in_the_names_of_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv").write_text(as_csv(plays()).replace("title", "ti\0tle"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"the names of the columns of .*plays.csv have zero bytes.*save it again as"):
+        read("table", tmp_path / "plays.csv")
+
+
+def test_a_long_line_that_duckdb_cannot_keep_is_refused_in_one_line(tmp_path: Path) -> None:
+    text = as_csv([*plays(), ["\u3042" * 5000]])
+    (tmp_path / "plays.csv").write_text("x" + text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"plays.csv: a long line cannot be read; correct it, or give"):
+        read("table", tmp_path / "plays.csv")
+
+
 def test_names_of_columns_may_have_ends_of_lines(tmp_path: Path) -> None:
     text = as_csv([*plays(), ["u9", "soon", "t1", "x"]]).replace("title", '"title\nof the song"', 1)
     (tmp_path / "plays.csv").write_text(text, encoding="utf-8")

@@ -20,6 +20,8 @@ _MOST_LINES_OF_NAMES = 20
 """Lines that a first row may have, because names in quotes have ends of lines."""
 _SAMPLE = 2**20
 """Bytes of a file whose lines show how it is written."""
+_EMPTY = (b'""', b"''")
+"""A row of one empty cell, after which DuckDB finds no delimiter."""
 _VALUE = re.compile(r"[+-]?[\d.,:eE/ -]*\d[\d.,:TZ/ -]*|[0-9a-f]{8}-[0-9a-f-]{27}|true|false", re.IGNORECASE)
 """A number, a time or a UUID, which is no name of a column."""
 
@@ -99,7 +101,7 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
 
 
 def _delimiter(database: Database, files: Files, settings: FileFormat, encoding: str) -> str:
-    """The delimiter of the first file, as DuckDB finds it in its first lines, without those above 64 KiB."""
+    """The delimiter of the first file, as DuckDB finds it in its first lines, without empty ones and above 64 KiB."""
     given = "" if settings.quote == "auto" else f", quote = {quoted_text(settings.quote)}"
     with tempfile.NamedTemporaryFile(prefix="segue-", suffix=".csv") as sample:
         path, skip = files.paths[0], settings.skip
@@ -108,7 +110,7 @@ def _delimiter(database: Database, files: Files, settings: FileFormat, encoding:
             lines = start.splitlines(keepends=True)
             if len(start) == _SAMPLE:
                 del lines[-1]
-            if text := b"".join(line for line in lines[skip:] if len(line) <= 2**16):
+            if text := b"".join(line for line in lines[skip:] if len(line) <= 2**16 and line.rstrip() not in _EMPTY):
                 path, skip = sample.name, 0
                 Path(path).write_bytes(text)
         query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = true,

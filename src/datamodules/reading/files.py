@@ -83,6 +83,8 @@ class Files:
                 text = text.replace(path, shown)  # an address may have a secret after its name
             if "state machine reached an invalid state" in text:
                 text = "ends of lines are of several kinds (LF, CRLF, CR); make them one, for example with dos2unix"
+            if "segment statistics update" in text:  # of a long line DuckDB keeps a part, with half of a character
+                text = "a long line cannot be read; correct it, or give datamodule.files.delimiter or encoding"
             remedy = "; correct the file, or give datamodule.files.format" if self.format in ("json", "parquet") else ""
             raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None
 

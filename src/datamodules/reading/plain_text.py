@@ -36,6 +36,8 @@ _FOREIGN = re.compile("[\udc80-\udcff]{4}")
 """Four letters in a row that ASCII does not have: a word of another script."""
 _MANY_FOREIGN = 0.1
 """Share of lines with such a word above which a text is not Windows-1252."""
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character that UTF-16 writes as two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +235,8 @@ def _encoding_of_lines(path: Path) -> str:
 def rewrite_text(path: Path, encoding: str, target: Path, *, shown: str) -> None:
     """Write a text as UTF-8 with LF at the ends of all lines, those in cells included.
 
-    A byte that the encoding does not have is copied, and DuckDB rejects its line.
+    A byte that the encoding does not have is copied, half of a character of UTF-16 becomes the byte 255, and DuckDB
+    rejects the line.
 
     Args:
         path: the file.
@@ -244,16 +247,16 @@ def rewrite_text(path: Path, encoding: str, target: Path, *, shown: str) -> None
     Raises:
         InputError: the text is not in this encoding, or there is no space.
     """
-    errors = "surrogatepass" if encoding.startswith("utf-16") else "surrogateescape"
+    is_wide = encoding.startswith("utf-16")
     name = "utf-8-sig" if encoding == "utf-8" else encoding
     try:
         with (
             open_binary(path) as binary,
-            io.TextIOWrapper(binary, name, errors) as text,
-            target.open("w", encoding="utf-8", errors=errors, newline="") as written,
+            io.TextIOWrapper(binary, name, "surrogatepass" if is_wide else "surrogateescape") as text,
+            target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as written,
         ):
             while block := text.read(_BLOCK):
-                written.write(block)
+                written.write(_HALF.sub("\udcff", block) if is_wide else block)
     except UnicodeError as error:
         raise InputError(
             f"cannot read {shown}: it is not {encoding} ({error}); give datamodule.files.encoding=<name>"

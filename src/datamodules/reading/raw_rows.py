@@ -339,6 +339,11 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
     if not types:
         rule = " with a JSON object" if "json" in format_ else ""
         raise InputError(f"{files.shown[0]} has no row{rule}; download it again, or give {key}.format or {key}.skip")
+    if any("\0" in name for name in types):
+        raise InputError(
+            f"the names of the columns of {files.shown[0]} have zero bytes, as damaged UTF-16 has; save it again as "
+            f"UTF-8, or give {key}.encoding or {key}.skip"
+        )
     if taken := [name for name in types if name.lower() in (FILE, "file_index") and format_ in ("csv", "parquet")]:
         raise InputError(f"{files.shown[0]} has a column {taken[0]}, a name that DuckDB or Segue uses; rename it")
     absent = [name for name in optional if name not in types]
