@@ -13,14 +13,14 @@ from segue.datamodules.reading.table_settings import settings_of
 from segue.errors import InputError
 from tests.datamodules.reading import read
 
-OF_FILES = {
+OF_FILES: dict[type[duckdb.Error], str] = {
     duckdb.ConversionException: "SELECT CAST('x' AS INTEGER)",
     duckdb.InvalidInputException: "FROM read_json_objects('{path}')",
     duckdb.IOException: "FROM read_parquet('{path}.absent')",
     duckdb.OutOfMemoryException: "SET memory_limit = '1MB'; SELECT list(range) FROM range(999999)",
     duckdb.OutOfRangeException: "SELECT CAST(9223372036854775807 AS BIGINT) + 1",
 }
-OF_QUERIES = {
+OF_QUERIES: dict[type[duckdb.Error], str] = {
     duckdb.BinderException: "SELECT absent FROM range(1)",
     duckdb.CatalogException: "SELECT absent(1)",
     duckdb.ParserException: "SELEC 1",
