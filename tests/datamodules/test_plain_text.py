@@ -257,5 +257,5 @@ def test_two_lines_of_a_title_are_no_swallowed_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(0, 60, 10))
 def test_a_damaged_export_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
-    """`python -m tests.fuzzing` reads 10,000 of them."""
+    """`python -m tests.fuzzing 0 10000` reads 10,000 of them."""
     assert [refusal for number in range(seed, seed + 10) if "\n" in (refusal := outcome(number, tmp_path))] == []
