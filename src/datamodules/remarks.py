@@ -42,7 +42,9 @@ def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
             others = f"; columns that are not used: {', '.join(reading.unused[:20])}" if reading.unused else ""
             yield f"users        no column is the user: all plays are of one listener{others}"
     if reading.encoding != "utf-8":
-        yield f"encoding     {reading.encoding}, because the text is not UTF-8 (datamodule.files.encoding)"
+        yield f"encoding     {reading.encoding}, because not all text is UTF-8 (datamodule.files.encoding)"
+    if reading.swallowed:
+        yield f"quotes       {reading.swallowed}; {reading.swallowed.REMEDY}"
     yield from reading.remarks
     if left_out := [f"{num:,} by {name}" for name, num in data.dropped.items() if num and name != "interleaved"]:
         yield f"left out     {', '.join(left_out)}"

@@ -22,7 +22,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.retrieval.ranks import ranks_by_plays
 from segue.statistics import ranking
 
-_REMARKS = ("aliases", "encoding", "ids", "interleaved", "share played", "titles", "users")
+_REMARKS = ("aliases", "encoding", "files", "ids", "interleaved", "share played", "titles", "users")
 """Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 NUM_BINS = 20
 """Number of bins of the histogram of shares."""

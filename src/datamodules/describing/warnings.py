@@ -42,6 +42,7 @@ class Thresholds:
     same_share: Annotated[_Share, Setting("share of the known shares played that have one value", **_OF_SHARE)] = 0.99
     earliest_year: Annotated[_Count, Setting("earlier or future times look like another unit", **_OF_COUNT)] = 1995
     rejected_share: Annotated[_Share, Setting("share of the rows that were rejected", **_OF_SHARE)] = 0.01
+    swallowed_lines: Annotated[_Count, Setting("ends of lines in cells that look like rows", **_OF_COUNT)] = 1
     dropped_share: Annotated[_Share, Setting("of rows that a rule but duplicates left out", **_OF_SHARE)] = 0.2
     cold_share: Annotated[_Share, Setting("of test pairs with a track that training does not have", **_OF_SHARE)] = 0.5
     nameless_share: Annotated[_Share, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
@@ -112,6 +113,8 @@ def _of_rows(facts: Facts, material: Material) -> Iterator[_Candidate]:
             f"correct them, they are listed in rejected.jsonl, or let {program('train')} go on with "
             f"datamodule.max_rejected={most}",
         )
+    if swallowed := material.reading.swallowed:
+        yield "swallowed_lines", swallowed.num_lines, str(swallowed), swallowed.REMEDY
     for rule, count in material.dropped.items():
         if count and rule != "duplicates":
             setting = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"

@@ -7,6 +7,7 @@ or a JSON array of numbers. NULL is unknown.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -114,7 +115,8 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
     of_run = attribute_settings({name: given["datamodule"]["attributes"][name] for name in names})
     ids = catalog.track_ids
     lines = FileFormat(group="catalogue", format="jsonl")
-    with duckdb.connect() as database:
+    with TemporaryDirectory(prefix="segue-") as folder, duckdb.connect() as database:
+        database.execute(f"SET temp_directory = '{folder}/spill'")
         rows = open_rows(database, find_files(str(path), lines, patterns=(), unpacked=path), lines)
         derived = derived_in_sql(rows.shown("title"), rows.shown("artist"))
         columns = f"COALESCE({rows.shown('track')}, {derived}) AS track_id {attribute_columns(of_run, rows)}"

@@ -3,20 +3,25 @@
 import csv
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 
-from segue.datamodules.reading.files import Files, is_utf_16, read_start
+from segue.datamodules.reading.files import Files, quote_of
+from segue.datamodules.reading.plain_text import read_start
 from segue.datamodules.reading.queries import Database, one_line, quoted_text
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
 MOST_REJECTED = 1_000_000
 """Lines of one file that DuckDB may reject; each is kept in memory. With more, the format is wrong."""
+_MOST_LINES_OF_NAMES = 20
+"""Lines that a first row may have, because names in quotes have ends of lines."""
 _SAMPLE = 2**20
 """Bytes of a file whose lines show how it is written."""
+_EMPTY = (b'""', b"''")
+"""A row of one empty cell, after which DuckDB finds no delimiter."""
 _VALUE = re.compile(r"[+-]?[\d.,:eE/ -]*\d[\d.,:TZ/ -]*|[0-9a-f]{8}-[0-9a-f-]{27}|true|false", re.IGNORECASE)
 """A number, a time or a UUID, which is no name of a column."""
 
@@ -27,7 +32,8 @@ class Dialect:
 
     Args:
         encoding: as DuckDB names it.
-        skip: lines before the first row, the header included.
+        skip: rows before the first one of data, the header included.
+        is_parallel: whether several threads may read; not if a cell has an end of a line, see `plain_text.py`.
         delimiter: what separates the columns.
         quote: one character, or empty for none.
         names: names of the columns.
@@ -35,6 +41,7 @@ class Dialect:
 
     encoding: str
     skip: int
+    is_parallel: bool = True
     delimiter: str = "\x01"
     quote: str = ""
     names: tuple[str, ...] = ("line",)
@@ -48,44 +55,12 @@ class Dialect:
         return (
             f"read_csv($files, columns = {{{columns}}}, delim = {quoted_text(self.delimiter)}, quote = {quote}, "
             f"escape = {quote}, header = false, skip = {self.skip}, auto_detect = false, "
-            f"strict_mode = {bool(self.quote)}, encoding = '{self.encoding}', {keep})"
+            f"strict_mode = {bool(self.quote)}, parallel = {self.is_parallel}, "
+            f"encoding = {quoted_text(self.encoding)}, {keep})"
         )
 
 
-def encoding_of(files: Files) -> str:
-    """UTF-16 if all files are, Latin-1 if the first line of a text is not UTF-8, otherwise UTF-8.
-
-    Raises:
-        InputError: only some are UTF-16, or a text is in Windows-1252.
-    """
-    starts = [read_start(path) for path in files.local] if files.format != "parquet" else []
-    is_wide = [is_utf_16(path, start) for path, start in zip(files.local, starts, strict=False)]
-    if any(is_wide):
-        if all(is_wide) and "json" not in files.format:
-            return "utf-16"
-        shown = files.shown[is_wide.index(True)]
-        raise InputError(f"cannot read {shown}: it is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
-    for start, shown in zip(starts, files.shown, strict=False):
-        lines = start.splitlines()[:-1]
-        wrong = [line for line in lines if re.search(rb"[\x80-\x9f]", line) and not _is_utf_8(line)]
-        if len(wrong) > 0.01 * len(lines):  # bytes that Latin-1 has no letter for
-            raise InputError(
-                f"cannot read {shown}: it is neither UTF-8 nor Latin-1, probably Windows-1252; save it as UTF-8 "
-                "(iconv -f WINDOWS-1252 -t UTF-8)"
-            )
-    firsts = [start.splitlines()[0] for start in starts if start.strip() and "json" not in files.format]
-    return "utf-8" if all(map(_is_utf_8, firsts)) else "latin-1"
-
-
-def _is_utf_8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.end >= len(line) and "unexpected end" in error.reason  # the line goes on
-    return True
-
-
-def dialect_of(database: Database, files: Files, settings: FileFormat, encoding: str) -> Dialect:
+def dialect_of(database: Database, files: Files, settings: FileFormat, encoding: str, *, is_parallel: bool) -> Dialect:
     """How csv files are written: what the settings say, otherwise what DuckDB finds in the first file.
 
     Raises:
@@ -94,15 +69,15 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
     delimiter, key = settings.delimiter.replace("\\t", "\t"), settings.group
     if delimiter == "auto":
         delimiter = _delimiter(database, files, settings, encoding)
-    quote = '"' if settings.quote == "auto" else settings.quote  # DuckDB would also take an apostrophe of a title
+    quote = quote_of(settings, "csv")
     lines = Dialect(encoding=encoding, skip=settings.skip).scan()
     firsts = []
-    for path in files.paths:
-        query = f"SELECT line FROM {lines} WHERE line IS NOT NULL LIMIT 1"
-        row = database.execute(query, {"files": [path]}).fetchone()
-        text = "" if row is None else str(row[0]).replace(delimiter or "\n", "\x02")
-        reader = csv.reader([text], delimiter="\x02", quotechar=quote or None, quoting=0 if quote else 3)
-        firsts.append([cell.strip() for cell in next(reader)])
+    for path, shown in zip(files.paths, files.shown, strict=True):
+        query = f"SELECT COALESCE(line, '') FROM {lines} LIMIT {_MOST_LINES_OF_NAMES}"
+        found = replace(files, paths=[path], shown=[shown]).run(database, query).fetchall()
+        texts = [(line.replace(delimiter, "\x02") if delimiter else line) + "\n" for (line,) in found]
+        reader = csv.reader(texts, delimiter="\x02", quotechar=quote or None, quoting=0 if quote else 3)
+        firsts.append([cell.strip() for cell in next(filter(None, reader), [])])
     first = firsts[0]
     has_header = (settings.names is None and _is_header(first)) if settings.header == "auto" else settings.header
     names = list(map(str, settings.names)) if settings.names is not None else first if has_header else [""] * len(first)
@@ -120,23 +95,25 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
             "differ in case alone are the same)"
         )
     skip = settings.skip + has_header
-    return Dialect(encoding=encoding, skip=skip, delimiter=delimiter, quote=quote, names=tuple(names))
+    return Dialect(
+        encoding=encoding, skip=skip, is_parallel=is_parallel, delimiter=delimiter, quote=quote, names=tuple(names)
+    )
 
 
 def _delimiter(database: Database, files: Files, settings: FileFormat, encoding: str) -> str:
-    """The delimiter of the first file, as DuckDB finds it in its first lines, without those above 64 KiB."""
+    """The delimiter of the first file, as DuckDB finds it in its first lines, without empty ones and above 64 KiB."""
     given = "" if settings.quote == "auto" else f", quote = {quoted_text(settings.quote)}"
     with tempfile.NamedTemporaryFile(prefix="segue-", suffix=".csv") as sample:
         path, skip = files.paths[0], settings.skip
-        if files.local and encoding != "utf-16":
+        if files.local:
             start = read_start(files.local[0], _SAMPLE)
-            lines = re.split(rb"(?<=\n)" if b"\n" in start else rb"(?<=\r)", start)
+            lines = start.splitlines(keepends=True)
             if len(start) == _SAMPLE:
                 del lines[-1]
-            if text := b"".join(line for line in lines[skip:] if len(line) <= 2**16):
+            if text := b"".join(line for line in lines[skip:] if len(line) <= 2**16 and line.rstrip() not in _EMPTY):
                 path, skip = sample.name, 0
                 Path(path).write_bytes(text)
-        query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = false,
+        query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = true,
             all_varchar = true, skip = {skip}, encoding = '{encoding}'{given})"""
         try:
             [(found,)] = database.execute(query, {"file": path}).fetchall()

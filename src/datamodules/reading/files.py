@@ -1,20 +1,19 @@
 """Which files hold the rows of a source, in which format they are written, and which of them cannot be read."""
 
 import glob
-import mmap
 import re
 import shutil
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from segue.datamodules.reading.queries import Database, one_line, plain_path
+from segue.datamodules.reading.plain_text import BOM, read_start, rewrite_text, scan_text, utf_16_of
+from segue.datamodules.reading.queries import Database, is_of_files, one_line, plain_path, scratch_folder
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
 
@@ -25,10 +24,10 @@ _FORMAT_OF_SUFFIX = {
     ".json": "json",
 }
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://")
-_LONGEST = 16 * 2**20
-"""Bytes of a line. DuckDB rejects lines above 2 MiB, but leaves out lines above 32 MiB without a word."""
 _MOST_UNPACKED = 200 * 2**30
 """Bytes that one archive may unpack to. A small file can be made that unpacks to more than any disk holds."""
+_OF_MACOS = "__MACOSX"
+"""Folder that macOS adds to an archive, with no data."""
 _OTHER_FILES = {
     b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or export it as csv",
     b"\x1f\x8b": "compressed with gzip; add .gz to its name",
@@ -50,11 +49,15 @@ class Files:
         paths: what DuckDB opens, in the order in which they are read.
         shown: how each is called in messages.
         format: see `FileFormat`.
+        folder: of the files, in which other files of the source are looked for.
+        left_out: names of the other files of a folder or an archive, if no pattern says which are read.
     """
 
     paths: list[str]
     shown: list[str]
     format: str
+    folder: Path
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def local(self) -> list[Path]:
@@ -70,6 +73,8 @@ class Files:
         try:
             return database.execute(query, {"files": self.paths, **parameters})
         except duckdb.Error as error:
+            if not is_of_files(error):
+                raise
             text = one_line(error)
             pairs = list(zip(self.paths, self.shown, strict=True))
             all_files = self.shown[0] + " and others" * (len(pairs) > 1)
@@ -78,6 +83,8 @@ class Files:
                 text = text.replace(path, shown)  # an address may have a secret after its name
             if "state machine reached an invalid state" in text:
                 text = "ends of lines are of several kinds (LF, CRLF, CR); make them one, for example with dos2unix"
+            if "segment statistics update" in text:  # of a long line DuckDB keeps a part, with half of a character
+                text = "a long line cannot be read; correct it, or give datamodule.files.delimiter or encoding"
             remedy = "; correct the file, or give datamodule.files.format" if self.format in ("json", "parquet") else ""
             raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None
 
@@ -101,10 +108,11 @@ def find_files(path: str, settings: FileFormat, *, patterns: str | Sequence[str]
     """
     if is_address(path):
         shown = path.partition("?")[0]
-        return Files(paths=[path], shown=[shown], format=_format_of_name(shown.rstrip("*"), settings))
+        format_ = _format_of_name(shown.rstrip("*"), settings)
+        return Files(paths=[path], shown=[shown], format=format_, folder=Path(path).parent)
     patterns = [patterns] if isinstance(patterns, str) else patterns
     try:
-        found = _local_files(Path(path), settings, patterns, unpacked)
+        found, folder, left_out = _local_files(Path(path), settings, patterns, unpacked)
         if not found and Path(path).is_dir():
             next(Path(path).iterdir(), None)  # which fails without permission, unlike a glob
         formats = {_format_of(file, settings): file for file in reversed(found)}
@@ -114,12 +122,17 @@ def find_files(path: str, settings: FileFormat, *, patterns: str | Sequence[str]
         raise InputError(str(error).replace(str(unpacked), path)) from None
     if not found:
         raise InputError(_nothing_found(Path(path), settings, patterns))
+    names = {file: f"{path}/{file.relative_to(unpacked)}" if unpacked in file.parents else str(file) for file in found}
     if len(formats) > 1:
-        listed = " and ".join(f"{file} ({name})" for name, file in sorted(formats.items()))
+        listed = " and ".join(f"{names[file]} ({name})" for name, file in sorted(formats.items()))
         raise InputError(f"{path} has files of several formats: {listed}; choose with {settings.group}.pattern='*.csv'")
-    archive = unpacked in found[0].parents
-    shown_as = [f"{path}/{file.relative_to(unpacked)}" if archive else str(file) for file in found]
-    return Files(paths=[glob.escape(str(file)) for file in found], shown=shown_as, format=next(iter(formats)))
+    return Files(
+        paths=[glob.escape(str(file)) for file in found],
+        shown=list(names.values()),
+        format=next(iter(formats)),
+        folder=folder,
+        left_out=left_out,
+    )
 
 
 def in_folder(folder: Path, settings: FileFormat, patterns: Sequence[str]) -> list[Path]:
@@ -131,8 +144,8 @@ def in_folder(folder: Path, settings: FileFormat, patterns: Sequence[str]) -> li
         patterns: globs.
     """
     for pattern in patterns:
-        found = [path for path in folder.glob(pattern) if _is_data(path)]
-        if pattern.endswith("*") and settings.format == "auto":  # everything, therefore also a README
+        found = [path for path in folder.glob(pattern) if _is_data(path) and _OF_MACOS not in path.parts]
+        if _is_everything(pattern, settings):
             found = [path for path in found if _suffix(path) in _FORMAT_OF_SUFFIX]
             found = [path for path in found if _suffix(path) != ".txt"] or found  # a README.txt beside data
         if found:
@@ -140,16 +153,53 @@ def in_folder(folder: Path, settings: FileFormat, patterns: Sequence[str]) -> li
     return []
 
 
-def _local_files(path: Path, settings: FileFormat, patterns: Sequence[str], unpacked: Path) -> list[Path]:
-    if path.suffix == ".zip" and path.is_file():
+def _is_everything(pattern: str, settings: FileFormat) -> bool:
+    """Whether a glob fits all files, therefore also a README."""
+    return pattern.endswith("*") and settings.format == "auto"
+
+
+def _local_files(
+    path: Path, settings: FileFormat, patterns: Sequence[str], unpacked: Path
+) -> tuple[list[Path], Path, list[str]]:
+    """The files that are read, their folder, and the names of its other files, if a glob fits all of them."""
+    if _is_zip(path):
         _unpack(path, unpacked)
-        return in_folder(unpacked, settings, patterns)
+        return _with_others(unpacked, settings, patterns)
     if path.is_dir():
-        return in_folder(path, settings, patterns)
+        found, _, left_out = _with_others(path, settings, patterns)
+        archives = sorted(filter(_is_zip, path.rglob("*")))
+        if found or not archives:
+            return found, path, left_out
+        left_out = [name for name in left_out if not _is_zip(path / name)]
+        for archive in archives:
+            folder = unpacked / archive.relative_to(path)
+            _unpack(archive, folder)
+            inside, _, others = _with_others(folder, settings, patterns)
+            found += inside
+            left_out += [f"{archive.relative_to(path)}/{name}" for name in others]
+        return found, folder if len(archives) == 1 else path, left_out
     if path.is_file():
-        return [path]
+        return [path], path.parent, []
     names = [] if "\0" in str(path) else glob.glob(str(path), recursive=True)  # noqa: PTH207 - absolute globs
-    return sorted(filter(_is_data, map(Path, names)), key=_oldest_first)
+    return sorted(filter(_is_data, map(Path, names)), key=_oldest_first), path.parent, []
+
+
+def _with_others(folder: Path, settings: FileFormat, patterns: Sequence[str]) -> tuple[list[Path], Path, list[str]]:
+    found = in_folder(folder, settings, patterns)
+    if not all(_is_everything(pattern, settings) for pattern in patterns):
+        return found, folder, []
+    read = set(found)
+    others = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file() and file not in read}
+    names = {_OF_MACOS if _OF_MACOS in file.parts else str(file) for file in others if not _is_hidden(file)}
+    return found, folder, sorted(names)
+
+
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts) and _OF_MACOS not in file.parts
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and _is_data(path)
 
 
 def _is_data(path: Path) -> bool:
@@ -200,7 +250,6 @@ def _format_of(file: Path, settings: FileFormat) -> str:
         if not opened.read(1):
             raise InputError(f"{file} is empty; remove it, or download it again")
     found = _format_of_name(file.name, settings)
-    check_whole(file, has_lines=found in ("csv", "jsonl", "lines"))
     start = read_start(file)
     if found == "parquet":
         if not start.startswith((b"PAR1", b"PARE")):
@@ -213,13 +262,12 @@ def _format_of(file: Path, settings: FileFormat) -> str:
     for magic, what in _OTHER_FILES.items():
         if start.startswith(magic):
             raise InputError(f"cannot read {file}: it is {what}")
-    is_utf_16(file, start)
     if settings.format == "auto":
-        found = _format_of_start(start.removeprefix(b"\xef\xbb\xbf").lstrip(), found)
-    if found == "json" and start.startswith(b"\xef\xbb\xbf"):
-        raise InputError(f"cannot read {file}: JSON cannot begin with a byte-order mark; save it as UTF-8 without one")
-    if found != "json":
-        _check_lines(file)
+        text = start.decode(utf_16_of(start) or "latin-1", "ignore").encode("latin-1", "ignore")
+        found = _format_of_start(text.removeprefix(BOM).lstrip(), found)
+    scan = scan_text(file, quote=quote_of(settings, found))
+    if found != "json" and scan.long_line is not None:
+        raise _too_long(file, scan.long_line)
     return found
 
 
@@ -231,83 +279,53 @@ def _format_of_start(start: bytes, found: str) -> str:
     return found
 
 
-def open_binary(path: Path) -> Any:
-    """Open a file to read its bytes, unpacked if its name ends in .gz or .zst.
+def as_plain_text(database: Database, files: Files, settings: FileFormat) -> tuple[Files, str, bool]:
+    """The files with those rewritten that DuckDB does not read exactly; see `plain_text.py`.
 
     Args:
-        path: the file.
-    """
-    import pyarrow as pa
+        database: rewritten files are beside its temporary files.
+        files: the files.
+        settings: how they are written.
 
-    return pa.input_stream(str(path), compression="detect") if path.suffix in (".gz", ".zst") else path.open("rb")
-
-
-def read_start(file: Path, size: int = 4096) -> bytes:
-    """The first bytes of a file, unpacked.
-
-    Args:
-        file: a file that is whole.
-        size: number of bytes.
-    """
-    with open_binary(file) as opened:
-        return bytes(opened.read(size))
-
-
-def is_utf_16(file: Path, start: bytes) -> bool:
-    """Whether a text is UTF-16 in the usual order of bytes (little-endian), with or without a mark.
-
-    Args:
-        file: its name, for the message.
-        start: its first bytes.
+    Returns:
+        The files, their encoding (several with commas between them), and whether cells may have ends of lines.
 
     Raises:
-        InputError: it is UTF-16 in the other order, which DuckDB does not read.
+        InputError: the encoding of a file cannot be seen, or is another one than the settings say.
     """
-    odd, even = start[1:200:2], start[0:200:2]
-    if start.startswith(b"\xfe\xff") or (len(even) > 4 and even.count(0) > len(even) / 2 > 2 * odd.count(0)):
-        raise InputError(
-            f"cannot read {file}: it is UTF-16 in big-endian order; save it as UTF-8 "
-            f"(iconv -f UTF-16 -t UTF-8 {file.name} > new-{file.name})"
-        )
-    return start.startswith(b"\xff\xfe") or (len(odd) > 4 and odd.count(0) > len(odd) / 2 > 2 * even.count(0))
+    quote = quote_of(settings, files.format)
+    if files.format == "parquet" or not files.local:
+        return files, "utf-8" if settings.encoding == "auto" else settings.encoding, bool(quote)
+    paths, encodings, has_lines = list[str](), list[str](), False
+    for place, (path, file, shown) in enumerate(zip(files.paths, files.local, files.shown, strict=True)):
+        scan = scan_text(file, quote=quote)
+        encoding = scan.encoding if settings.encoding == "auto" else settings.encoding
+        if not encoding:
+            raise InputError(
+                f"cannot see the encoding of {shown}, it is neither UTF-8 nor Windows-1252; give "
+                f"{settings.group}.encoding=<name>, such as windows-1251 or shift_jis"
+            )
+        is_plain = scan.is_uniform and not (files.format == "json" and scan.begins_with_mark)
+        if encoding != "utf-8" or not is_plain:
+            target = scratch_folder(database) / f"{settings.group}-{place}.txt"
+            rewrite_text(file, encoding, target, shown=shown)
+            path, scan = str(target), scan_text(target, quote=quote)
+        paths.append(path)
+        encodings.append(encoding)
+        has_lines |= scan.has_lines_in_quotes
+    return replace(files, paths=paths), ", ".join(sorted(set(encodings))), has_lines
 
 
-def check_whole(path: Path, *, has_lines: bool) -> None:
-    """Refuse a truncated .gz or .zst file. DuckDB would read its first part without an error.
+def quote_of(settings: FileFormat, format_: str) -> str:
+    """What encloses cells of csv; empty for nothing. DuckDB would also find an apostrophe of a title.
 
     Args:
-        path: the file; files with another suffix are not checked.
-        has_lines: whether it is a text of lines. Then a line above 32 MiB is refused too.
-
-    Raises:
-        InputError: the file is truncated or is not such a file, or a line is too long.
+        settings: how a text is written.
+        format_: see `FileFormat`.
     """
-    if path.suffix not in (".gz", ".zst"):
-        return
-    num_lines = 1
-    try:
-        with open_binary(path) as file:
-            while block := file.read(_LONGEST):
-                if has_lines and len(block) == _LONGEST and b"\n" not in block and b"\r" not in block:
-                    raise _too_long(path, num_lines)
-                num_lines += block.count(b"\n") if has_lines else 0
-    except OSError as error:
-        kind = {".gz": "gzip", ".zst": "zstd"}[path.suffix]
-        raise InputError(f"{path} is not a complete {kind} file: {error}; copy or compress it again") from None
-
-
-def _check_lines(file: Path) -> None:
-    """Refuse an uncompressed text with a line of more than 32 MiB; a line of 16 to 32 MiB may be refused.
-
-    Only the end of each 16 MiB is read, as long as it has an end of a line.
-    """
-    if file.suffix in (".gz", ".zst") or file.stat().st_size < _LONGEST:
-        return
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        for begin in range(0, len(text) - _LONGEST + 1, _LONGEST):
-            if all(text.rfind(end, begin, begin + _LONGEST) < 0 for end in (b"\n", b"\r")):
-                before = sum(text[at : at + _LONGEST].count(b"\n") for at in range(0, begin, _LONGEST))
-                raise _too_long(file, before + 1)
+    if format_ != "csv":
+        return ""
+    return '"' if settings.quote == "auto" else settings.quote
 
 
 def _too_long(file: Path, line: int) -> InputError:
@@ -315,6 +333,21 @@ def _too_long(file: Path, line: int) -> InputError:
         f"{file} line {line} is longer than 16 MiB: correct or remove it (a file of JSON objects without ends of lines "
         "needs datamodule.files.format=json)"
     )
+
+
+def check_whole(path: Path) -> None:
+    """Refuse a truncated .gz or .zst file of lines, or one with a line above 16 MiB.
+
+    DuckDB would read its first part, or leave the line out, without an error.
+
+    Args:
+        path: the file; files with another suffix are not checked.
+
+    Raises:
+        InputError: the file is truncated or is not such a file, or a line is too long.
+    """
+    if path.suffix in (".gz", ".zst") and (line := scan_text(path).long_line) is not None:
+        raise _too_long(path, line)
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Queries in DuckDB: their numbers, their errors in one line, and quoted names and texts."""
 
 import re
+from pathlib import Path
 
 import duckdb
 
@@ -8,6 +9,16 @@ from segue.catalog import quoted
 
 Database = duckdb.DuckDBPyConnection
 """A connection to a database."""
+_OF_FILES = (
+    duckdb.ConversionException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.InvalidInputException,
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.OutOfRangeException,
+    duckdb.SerializationException,
+)
 
 
 def count(database: Database, query: str) -> int:
@@ -39,12 +50,28 @@ def one_line(error: Exception) -> str:
     """The text of a DuckDB error on one line, without its kind, its query and values of the data."""
     text = re.sub(r"^[A-Z]\w+( \w+)* Error: ", "", " ".join(str(error).split()))
     text = re.sub(r"\bstring '.*?' to\b", "a text to", text)
-    return re.split(r" LINE \d+: ", text, maxsplit=1)[0]
+    return re.split(r" LINE \d+: | Stack Trace", text, maxsplit=1)[0]
+
+
+def is_of_files(error: duckdb.Error) -> bool:
+    """Whether files can cause an error, by their content or their size. Any other is a fault of the query.
+
+    Damaged Parquet raises `duckdb.Error` itself.
+    """
+    return type(error) is duckdb.Error or isinstance(error, _OF_FILES)
 
 
 def plain_path(path: str) -> str:
     """A path without the escapes of a glob."""
     return re.sub(r"\[([*?\[])\]", r"\1", path)
+
+
+def scratch_folder(database: Database) -> Path:
+    """A folder beside the temporary files of a database, for files that live no longer than these."""
+    [(spill,)] = database.execute("SELECT current_setting('temp_directory')").fetchall()
+    folder = Path(spill).with_name("rewritten")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def quoted_name(name: str) -> str:

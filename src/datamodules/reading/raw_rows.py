@@ -11,8 +11,8 @@ from difflib import get_close_matches
 
 import duckdb
 
-from segue.datamodules.reading.dialects import MOST_REJECTED, Dialect, dialect_of, encoding_of
-from segue.datamodules.reading.files import Files
+from segue.datamodules.reading.dialects import MOST_REJECTED, Dialect, dialect_of
+from segue.datamodules.reading.files import Files, as_plain_text
 from segue.datamodules.reading.queries import Database, one_line, quoted_name, quoted_text
 from segue.datamodules.reading.table_settings import FileFormat
 from segue.errors import InputError
@@ -38,7 +38,8 @@ class RawRows:
         sample: the same without a record of rejected lines, for the first rows.
         rejects: name of the table of lines that DuckDB cannot read; None if the format has none.
         absent: optional columns that the files do not have.
-        encoding: of text.
+        encoding: of text, as Python names it; of several files, all that occur.
+        has_lines_in_cells: whether a cell may have an end of a line.
 
     `derived` are the types of the columns that `define` adds.
     """
@@ -52,6 +53,7 @@ class RawRows:
     rejects: str | None
     absent: list[str]
     encoding: str
+    has_lines_in_cells: bool = False
     derived: dict[str, str] = field(default_factory=dict)
     _each: str | None = None
     _defined: dict[str, str] = field(default_factory=dict)
@@ -96,7 +98,8 @@ class RawRows:
     @property
     def listed(self) -> str:
         """The first names of columns, for a message."""
-        names = [name if len(name) <= 40 else f"{name[:40]}…" for name in self.types]
+        lines = (" ".join(name.split()) for name in self.types)
+        names = [name if len(name) <= 40 else f"{name[:40]}…" for name in lines]
         return ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
 
     def cell(self, path: str, type_: str = "VARCHAR") -> tuple[str, str]:
@@ -217,7 +220,7 @@ class RawRows:
         Args:
             limit: number of rows that are read; None for all.
         """
-        relation = self._of_files(limit)
+        relation = self.of_files(limit=limit)
         if self._each is not None:
             relation = f"""
                 SELECT *, unnest(items) AS item, unnest(range(len(items))) AS place FROM (
@@ -227,7 +230,8 @@ class RawRows:
         columns = "".join(f", ({text}) AS {quoted_name(name)}" for name, text in self._defined.items())
         return f"SELECT *{columns} FROM ({relation})" if columns else relation
 
-    def _of_files(self, limit: int | None) -> str:
+    def of_files(self, *, limit: int | None = None) -> str:
+        """SQL SELECT of the rows without the columns of `define`; see `relation`."""
         scan = self.scan if limit is None else f"(FROM {self.sample} LIMIT {limit})"
         index = f"CAST(file_index AS INTEGER) AS {FILE}" if limit is None else f"0 AS {FILE}"
         if not self.is_json:
@@ -304,7 +308,7 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
     if not files.local:
         _load_httpfs(database, files.shown[0])
     key, format_ = settings.group, files.format
-    encoding = encoding_of(files) if settings.encoding == "auto" else settings.encoding
+    files, encoding, has_lines = as_plain_text(database, files, settings)
     rejects: str | None = None
     dialect = None
     if format_ == "parquet":
@@ -313,9 +317,10 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
         most = max([2**24, *(2 * path.stat().st_size for path in files.local)])
         scan = sample = f"read_json_objects($files, format = 'auto', maximum_object_size = {min(most, 2**31 - 1)})"
     else:
-        dialect = Dialect(encoding=encoding, skip=settings.skip)
+        of_duckdb = "utf-8" if files.local else encoding
+        dialect = Dialect(encoding=of_duckdb, skip=settings.skip)
         if format_ == "csv":
-            dialect = dialect_of(database, files, settings, encoding)
+            dialect = dialect_of(database, files, settings, of_duckdb, is_parallel=not has_lines)
         rejects = f"rejects_{re.sub('[^a-z]', '_', key)}"
         database.execute(f"DROP TABLE IF EXISTS {rejects}; DROP TABLE IF EXISTS scans_{rejects}")
         scan, sample = dialect.scan(rejects), dialect.scan()
@@ -334,13 +339,18 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
     if not types:
         rule = " with a JSON object" if "json" in format_ else ""
         raise InputError(f"{files.shown[0]} has no row{rule}; download it again, or give {key}.format or {key}.skip")
+    if any("\0" in name for name in types):
+        raise InputError(
+            f"the names of the columns of {files.shown[0]} have zero bytes, as damaged UTF-16 has; save it again as "
+            f"UTF-8, or give {key}.encoding or {key}.skip"
+        )
     if taken := [name for name in types if name.lower() in (FILE, "file_index") and format_ in ("csv", "parquet")]:
         raise InputError(f"{files.shown[0]} has a column {taken[0]}, a name that DuckDB or Segue uses; rename it")
     absent = [name for name in optional if name not in types]
     types |= dict.fromkeys(absent, "JSON" if "json" in format_ else "VARCHAR")
     return RawRows(
         database=database, files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects,
-        absent=absent, encoding=encoding,
+        absent=absent, encoding=encoding, has_lines_in_cells=has_lines,
     )  # fmt: skip
 
 

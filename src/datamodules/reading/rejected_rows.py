@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -9,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from segue.datamodules.reading.dialects import Dialect
-from segue.datamodules.reading.files import open_binary
+from segue.datamodules.reading.plain_text import open_binary
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
@@ -20,6 +21,8 @@ from segue.runs.atomic import write_whole
 _MOST_LISTED = 100_000
 """Rejected rows that are listed with their line; all are counted."""
 
+_END = "\x02"
+"""A line that is put behind the last one of a file."""
 _REASONS = {
     "INVALID ENCODING": "the line is not {encoding}; datamodule.files.encoding may be wrong",
     "LINE SIZE OVER MAXIMUM": "the line is longer than 2 MiB",
@@ -93,6 +96,8 @@ def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> Rejecte
             ORDER BY r.row LIMIT {_MOST_LISTED}"""
         found = [RejectedRow(*row) for row in rows.database.execute(query).fetchall()]
     lost = _lost(rows) if rows.rejects is not None else []
+    if rows.has_lines_in_cells:
+        _refuse_open_quote(rows)
     counts.update(row.reason.partition(", got ")[0] for row in lost)
     lines: list[dict[str, str | int]] = [
         {
@@ -101,7 +106,7 @@ def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> Rejecte
             "reason": row.reason,
             **({"text": text} if with_text and text is not None else {}),
         }
-        for row, unit, place, text in _located(sorted([*found, *lost])[:_MOST_LISTED], rows)
+        for row, unit, place, text in located(sorted([*found, *lost])[:_MOST_LISTED], rows)
     ]
     return RejectedRows(lines=lines, by_reason=dict(counts), num_lost=len(lost))
 
@@ -122,13 +127,42 @@ def _lost(rows: RawRows) -> list[RejectedRow]:
     for path, byte, line, kind, message, is_open in rows.database.execute(query).fetchall():
         row = RejectedRow(places.get(path, 0), -1, max(int(byte) - 1, 0), int(line), _reason(kind, message, rows))
         if is_open:
-            [(_, _, number, _)] = _located([row], rows)
-            raise InputError(
-                f"{rows.files.shown[row.file]} line {number}: a quote is not closed, and the lines after it cannot be "
-                "read; correct the line, or give datamodule.files.quote='' if quotes are a part of the text"
-            )
+            [(_, _, number, _)] = located([row], rows)
+            raise _open_quote(rows.files.shown[row.file], number)
         lost.append(row)
     return lost
+
+
+def _refuse_open_quote(rows: RawRows) -> None:
+    """Refuse a file that ends inside of a cell. One thread of DuckDB leaves out this row without a word.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    if (dialect := rows.dialect) is None:
+        return
+    csv.field_size_limit(1 << 30)
+    for path, shown in zip(rows.files.local, rows.files.shown, strict=False):
+        with open_binary(path) as binary, io.TextIOWrapper(binary, "utf-8", "replace", newline="") as text:
+            last, begins, ends = list[str](), 0, 0
+            reader = _cells(itertools.chain(text, [_END]), dialect)
+            for row in reader:
+                last, begins, ends = row, ends + 1, reader.line_num
+            if last != [_END]:
+                raise _open_quote(shown, begins)
+
+
+def _open_quote(shown: str, line: int) -> InputError:
+    return InputError(
+        f"{shown} line {line}: a quote is not closed, and the lines after it cannot be read; correct the line, or give "
+        "datamodule.files.quote='' if quotes are a part of the text"
+    )
+
+
+def _cells(lines: Iterable[str], dialect: Dialect) -> Any:
+    """The reader of the csv module."""
+    quote = dialect.quote or None
+    return csv.reader(lines, delimiter=dialect.delimiter[0], quotechar=quote, quoting=0 if quote else 3)
 
 
 def _reason(kind: str, message: str, rows: RawRows) -> str:
@@ -181,8 +215,13 @@ def in_words(line: Mapping[str, str | int]) -> str:
     return f"{Path(str(line['file'])).name} {unit} {line[unit]}: {line['reason']}"
 
 
-def _located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:
-    """Rejected rows with their lines, or of Parquet, JSON arrays and addresses with their numbers."""
+def located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:
+    """Rows with their lines, or of Parquet, JSON arrays and addresses with their numbers.
+
+    Args:
+        found: the rows.
+        rows: all rows of the files.
+    """
     for file, group in groupby(found, key=lambda row: row.file):
         if rows.dialect is None or not rows.files.local:
             yield from map(_by_number, group)
@@ -202,19 +241,17 @@ def _in_lines(wanted: list[RejectedRow], dialect: Dialect, path: Path) -> Iterat
     csv.field_size_limit(1 << 30)
     lost = sorted((row for row in wanted if row.byte >= 0), key=lambda row: row.byte, reverse=True)
     others = {row.row: row for row in wanted if row.byte < 0}
-    encoding = "utf-16-le" if dialect.encoding == "utf-16" else dialect.encoding  # DuckDB counts the mark
-    errors = "surrogateescape" if encoding == "utf-8" else "replace"
-    with open_binary(path) as binary, io.TextIOWrapper(binary, encoding, errors, newline="") as text:
+    errors = "surrogateescape"
+    with open_binary(path) as binary, io.TextIOWrapper(binary, "utf-8", errors, newline="") as text:
         taken: list[str] = []
         lines = _kept(text, taken)
-        for _ in range(dialect.skip):
-            next(lines, "")
         is_plain = dialect.names == ("line",)
-        quote = dialect.quote or None
-        cells = csv.reader(lines, delimiter=dialect.delimiter[0], quotechar=quote, quoting=0 if quote else 3)
+        all_rows: Iterator[object] = lines if is_plain else _cells(lines, dialect)
+        for _ in range(dialect.skip):
+            next(all_rows, None)
         number, byte, place = len(taken), len("".join(taken).encode("utf-8", errors)), 0
         taken.clear()
-        for _ in lines if is_plain else cells:
+        for _ in all_rows:
             raw = "".join(taken).encode("utf-8", errors)
             shown = raw.decode("utf-8", "replace").replace("\0", "").rstrip("\r\n")
             end = byte + len(raw.rstrip(b"\r\n"))

@@ -17,11 +17,12 @@ from segue.catalog import Catalog, ids_of
 from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
-from segue.datamodules.reading.files import find_files
-from segue.datamodules.reading.queries import Database, are_whole, count, one_line, quoted_text
+from segue.datamodules.reading.files import find_files, is_address
+from segue.datamodules.reading.queries import Database, are_whole, count, is_of_files, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
 from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, key_of_text, min_seconds_rule, parsed_columns
+from segue.datamodules.reading.swallowed_rows import SwallowedRows, find_swallowed
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
@@ -30,9 +31,8 @@ from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
-
-_MANY_NOT_UTF_8 = 0.01
-"""Share of lines that are not UTF-8 above which a file is read as Latin-1."""
+_MOST_NAMED = 5
+"""Names of files that are not read, in a remark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class Reading:
         rejected: number of rows that were rejected, for each reason, without the values.
         examples: some rejected rows: file, line or row, reason.
         dropped: number of events that each rule left out.
+        swallowed: rows that seem to be inside a cell; None if none is.
         num_capped: number of events whose share was above 1 and is 1 now.
         remarks: what a user should know of the ids of the tracks, in lines.
     """
@@ -68,6 +69,7 @@ class Reading:
     dropped: Mapping[str, int]
     num_capped: int
     remarks: Sequence[str] = ()
+    swallowed: SwallowedRows | None = None
 
     @property
     def num_rejected(self) -> int:
@@ -126,13 +128,9 @@ def read_table(
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
     """
-    with _database(settings) as (database, folder):
-        for encoding in (settings.files.encoding, "latin-1"):
-            chosen = replace(settings, files=replace(settings.files, encoding=encoding))
-            plan, tracks, place = _open(database, path, chosen, folder, min_seconds)
-            _parse(plan, has_catalogue=tracks is not None)
-            if not _has_wrong_encoding(plan):
-                break
+    with _database(settings, path) as (database, folder):
+        plan, tracks, place = _open(database, path, settings, folder, min_seconds)
+        _parse(plan, has_catalogue=tracks is not None)
         plan.rows.check_rejects()
         yield _events(path, plan, tracks, place, rejections)
 
@@ -147,12 +145,13 @@ def look_at(path: str, settings: TableSettings) -> Plan:
     Raises:
         InputError: files are missing or damaged, or a column is missing.
     """
-    with _database(settings) as (database, folder):
+    with _database(settings, path) as (database, folder):
         return _open(database, path, settings, folder, 0)[0]
 
 
 @contextmanager
-def _database(settings: TableSettings) -> Iterator[tuple[Database, Path]]:
+def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Path]]:
+    """A database, and a folder for its files. What it cannot do with the source is an `InputError` of one line."""
     import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
 
     with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
@@ -169,6 +168,14 @@ def _database(settings: TableSettings) -> Iterator[tuple[Database, Path]]:
         database.execute("SET disabled_optimizers = 'in_clause, build_side_probe_side'")
         try:
             yield database, Path(folder)
+        except duckdb.Error as error:
+            if not is_of_files(error):
+                raise
+            shown = path.partition("?")[0] if is_address(path) else path  # an address may have a secret after its name
+            raise InputError(
+                f"cannot read {shown}: DuckDB fails: {one_line(error).replace(path, shown)[:300]}; correct the files, "
+                "or leave some out"
+            ) from error
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
                 raise KeyboardInterrupt from None
@@ -182,9 +189,8 @@ def _open(
 
     Nothing is read but the catalogue and the first rows.
     """
-    archive = folder / "unpacked"
-    files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=archive)
-    place = archive if archive.is_dir() else Path(path) if Path(path).is_dir() else Path(path).parent
+    files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
+    place = files.folder
     aliases = {} if settings.aliases is None else read_aliases(Path(settings.aliases))
     of_tracks = settings
     if aliases and settings.ids != "text" and ids_of([*aliases, *aliases.values()]).dtype == object:
@@ -276,10 +282,11 @@ def _parse(plan: Plan, *, has_catalogue: bool) -> None:
     attributes = attribute_columns(() if has_catalogue else settings.attributes, rows)
     try:
         rows.run(f"CREATE OR REPLACE TABLE parsed AS SELECT {select} {attributes} FROM ({rows.relation()})")
-    except InputError as error:
-        if settings.sql.texts and "datamodule" not in str(error):
-            raise InputError(f"{error} (datamodule.sql has expressions of this source)") from None
-        raise
+    except (InputError, duckdb.Error) as error:
+        if not settings.sql.texts or "datamodule" in str(error):
+            raise
+        where = "" if isinstance(error, InputError) else f"cannot read {rows.files.shown[0]}: "
+        raise InputError(f"{where}{one_line(error)} (datamodule.sql has expressions of this source)") from None
     _number(plan)
 
 
@@ -296,15 +303,6 @@ def _number(plan: Plan) -> None:
         CREATE OR REPLACE VIEW numbered AS
         SELECT {number} AS position, * EXCLUDE ({others}), {", ".join(columns)}
         FROM parsed {"WHERE NOT is_blank" if "is_blank" in stored else ""}""")
-
-
-def _has_wrong_encoding(plan: Plan) -> bool:
-    """Whether many lines are not UTF-8, and the settings leave the encoding open."""
-    rows = plan.rows
-    if rows.rejects is None or plan.settings.files.encoding != "auto" or rows.is_json:
-        return False
-    num_bad = count(rows.database, f"SELECT count(*) FROM {rows.rejects} WHERE error_type = 'INVALID ENCODING'")
-    return num_bad > _MANY_NOT_UTF_8 * count(rows.database, "SELECT count(*) FROM parsed")
 
 
 def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejections: Rejections) -> SourceEvents:
@@ -354,10 +352,19 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
             rejected=found.by_reason,
             examples=[{key: line[key] for key in line if key != "text"} for line in found.lines[:3]],
             num_capped=count(database, capped_events) if may_be_capped else 0,
-            remarks=[*remarks, *tracks.remarks],
+            remarks=[*_files_left_out(rows, settings), *remarks, *tracks.remarks],
+            swallowed=find_swallowed(rows),
             dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
         ),
     )
+
+
+def _files_left_out(rows: RawRows, settings: TableSettings) -> Iterator[str]:
+    """Say in a line which files of a folder or an archive are not read, if no pattern says which are."""
+    if names := rows.files.left_out:
+        num_more = len(names) - _MOST_NAMED
+        listed = ", ".join(names[:_MOST_NAMED]) + (f" and {num_more:,} more" if num_more > 0 else "")
+        yield f"files        not read: {listed}; {settings.files.group}.pattern=<glob> chooses the files"
 
 
 def _use_aliases(plan: Plan) -> list[str]:

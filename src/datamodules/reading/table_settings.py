@@ -1,5 +1,6 @@
 """The settings of a source: the keys of `conf/datamodule/*.yaml` that say what its files contain."""
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -19,7 +20,6 @@ _OF_TIME = "since 1970: s, ms, us or ns; iso: a date and time; or a format of st
 _Text = str | None
 _Column = str | int | None
 _Format = Literal["auto", "csv", "jsonl", "json", "parquet", "lines"]
-_Encoding = Literal["auto", "utf-8", "latin-1", "utf-16"]
 _Duration = Literal["auto", "s", "ms", "us"]
 _Share = Literal["auto", "ratio", "played", "skipped", "gap", "none"]
 _Kind = Literal["value", "values", "number", "vector"]
@@ -38,6 +38,9 @@ class FileFormat:
 
     Args:
         group: what comes before the names of these settings on the command line.
+
+    Raises:
+        InputError: Python does not know the encoding.
     """
 
     group: str
@@ -47,7 +50,19 @@ class FileFormat:
     header: Annotated[Literal["auto"] | bool, Setting("whether csv begins with the names of its columns")] = "auto"
     names: Annotated[Sequence[str | int] | None, Setting("names of the columns of csv without a header")] = None
     skip: Annotated[int, Setting("number of lines before the header, or before the first row", least=0)] = 0
-    encoding: Annotated[_Encoding, Setting("auto: Latin-1 where too many lines are not UTF-8")] = "auto"
+    encoding: Annotated[str, Setting("such as windows-1252; auto: what the bytes show")] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.encoding == "auto":
+            return
+        try:
+            "".encode(self.encoding)
+            self.encoding = "utf-8" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
+        except (LookupError, ValueError):
+            raise InputError(
+                f"{self.group}.encoding must be auto or an encoding that Python knows, such as utf-8, utf-16, "
+                f"windows-1252 or shift_jis, got {self.encoding!r}"
+            ) from None
 
 
 @settings("datamodule.files")
@@ -177,6 +192,7 @@ class CatalogueSettings(FileFormat):
     sql: Annotated[_Expressions, Setting("expressions that roles can name like columns")] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.sql = _checked(self.sql, f"{self.group}.sql")
 
 
@@ -200,6 +216,7 @@ class AttributeSettings(FileFormat):
     most_shared: Annotated[float, Setting("largest share of tracks with the same value", above=0, most=1)] = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         is_numpy = self.file is not None and self.file.endswith(".npy")
         if self.track is not None and self.file is None:
             raise InputError(f"{self.group}.track belongs to {self.group}.file, which is not given; give it too")

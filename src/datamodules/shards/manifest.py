@@ -108,8 +108,9 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""
         record = asdict(self)
-        if not record["reading"]["remarks"]:
-            del record["reading"]["remarks"]
+        for name in ("remarks", "swallowed"):
+            if not record["reading"][name]:
+                del record["reading"][name]
         write_record(record, folder / MANIFEST)
 
     @classmethod

@@ -214,7 +214,7 @@ def _event_files(folder: Path, where: str) -> list[Path]:
     if not files:
         raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
     for path in files:
-        check_whole(path, has_lines=True)
+        check_whole(path)
     return files
 
 

@@ -7,6 +7,7 @@ import pytest
 from segue.catalog import Catalog
 from segue.datamodules.describing import warnings
 from segue.datamodules.describing.measures import Facts, Material
+from segue.datamodules.reading.swallowed_rows import SwallowedRows
 from segue.errors import InputError
 from tests.datamodules.describing.building import (
     DAY,
@@ -48,6 +49,11 @@ FOUND: dict[str, tuple[Material, str, str]] = {
         read_with(num_rows=200, rejected={"no time": 10, "no track": 90}),
         r"50 % of the rows were rejected: no track \(90\); no time \(10\)",
         "datamodule.max_rejected=0.53",
+    ),
+    "swallowed_lines": (
+        read_with(swallowed=SwallowedRows(file="a.csv", line=7, column="title", num_lines=90, num_cells=3)),
+        "90 ends of lines are inside cells, .*: column title of the row at a.csv line 7, and 2 other cells",
+        "datamodule.files.quote=''",
     ),
     "dropped_share": (
         read_with(num_rows=200, dropped={"min_count": 50, "repeats": 2}),

@@ -1,0 +1,261 @@
+"""Line ends, quotes, encodings and archives of exports that nobody tuned for: the rows are those that were written."""
+
+import csv
+import gzip
+import io
+import random
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.datamodules.reading.files import find_files
+from segue.datamodules.reading.raw_rows import open_rows
+from segue.datamodules.reading.table import _database
+from segue.datamodules.reading.table_settings import settings_of
+from segue.errors import InputError
+from tests.conftest import build_datamodule
+from tests.datamodules.reading import read, rejected_lines
+from tests.fuzzing import outcome
+
+NAMES = ["user", "timestamp", "track", "title"]
+ENDS = ["\n", "\r", "\r\n"]
+TEXTS = st.text(st.sampled_from('ab ,;"\n\r\u00e9'), max_size=8)
+Rows = list[list[str]]
+Quoting = Literal[0, 1, 2, 3]
+
+
+def plays(num: int = 40, title: str = "Song {}") -> Rows:
+    return [[f"u{n // 10}", str(1_700_000_000 + 60 * n), f"t{n % 20}", title.format(n % 20)] for n in range(num)]
+
+
+def as_csv(rows: Rows, *, end: str = "\n", quoting: Quoting = csv.QUOTE_MINIMAL, delimiter: str = ",") -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=end, quoting=quoting, delimiter=delimiter).writerows([NAMES, *rows])
+    return text.getvalue()
+
+
+def cells_of(path: Path) -> Rows:
+    """The cells of a file, as DuckDB gets them, with LF for every end of a line."""
+    of_table = settings_of("table")
+    with _database(of_table, str(path)) as (database, folder):
+        files = find_files(str(path), of_table.files, patterns="**/*", unpacked=folder / "unpacked")
+        rows = open_rows(database, files, of_table.files)
+        found = rows.run(f"SELECT * EXCLUDE (place_of_file) FROM ({rows.relation()})").fetchall()
+        return [[(cell or "").replace("\r\n", "\n") for cell in row] for row in found]
+
+
+def cells_of_csv(text: str) -> Rows:
+    """The cells that Python's csv reads, with LF for every end of a line, of complete rows without the names."""
+    rows = csv.reader(io.StringIO(text, newline=None), strict=True)
+    return [row for row in rows if len(row) == len(NAMES)][1:]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cells=st.lists(st.lists(TEXTS, min_size=3, max_size=3), min_size=1, max_size=6),
+    ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=3),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "windows-1252"]),
+)
+def test_what_the_csv_module_reads_is_read(
+    tmp_path_factory: pytest.TempPathFactory, cells: Rows, ends: list[str], quoting: Quoting, encoding: str
+) -> None:
+    """Lines end in several ways, in one file and inside of cells."""
+    rows = [["id", *row] for row in cells]
+    text = "".join(
+        as_csv([row], end=ends[place % len(ends)], quoting=quoting)[0 if place == 0 else len(header) :]
+        for place, row in enumerate(rows)
+        if (header := as_csv([], end=ends[place % len(ends)], quoting=quoting))
+    )
+    path = tmp_path_factory.mktemp("csv") / "plays.csv"
+    path.write_bytes(text.encode(encoding))
+    assert cells_of(path) == cells_of_csv(text)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_many_cells_with_ends_of_lines_are_read_as_by_csv(tmp_path: Path, end: str) -> None:
+    """Several threads of DuckDB begin at lines inside of cells, and read other rows."""
+    rng = random.Random(1)
+    rows = plays(150_000)
+    for row in rows[::500]:
+        row[3] = end.join(f"{n},1700000000,t{n},x" for n in range(rng.randint(2, 2000)))
+    text = as_csv(rows, end=end)
+    path = tmp_path / "plays.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    pairs = zip(cells_of(path), cells_of_csv(text), strict=True)
+    assert next((pair for pair in pairs if pair[0] != pair[1]), None) is None
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_the_delimiter_of_cells_in_quotes_is_found(tmp_path: Path, delimiter: str) -> None:
+    text = as_csv(plays(), quoting=csv.QUOTE_ALL, delimiter=delimiter)
+    (tmp_path / "plays.csv").write_text(text, encoding="utf-8")
+    assert cells_of(tmp_path / "plays.csv") == plays()
+
+
+def test_a_row_of_an_empty_cell_does_not_hide_the_delimiter(tmp_path: Path) -> None:
+    text = as_csv([[""], *plays()], delimiter=";")
+    (tmp_path / "plays.csv").write_text(text, encoding="utf-8")
+    assert cells_of(tmp_path / "plays.csv") == plays()
+
+
+def test_half_of_a_character_rejects_its_line(tmp_path: Path) -> None:
+    text = as_csv(plays()).replace("Song 7\n", "Song \ud83d\n", 1)
+    (tmp_path / "plays.csv").write_bytes(text.encode("utf-16", "surrogatepass"))
+    assert read("table", tmp_path / "plays.csv").reading.num_events == 39
+    assert [row["line"] for row in rejected_lines(tmp_path)] == [9]
+
+
+def test_zero_bytes_in_the_names_of_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv").write_text(as_csv(plays()).replace("title", "ti\0tle"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"the names of the columns of .*plays.csv have zero bytes.*save it again as"):
+        read("table", tmp_path / "plays.csv")
+
+
+def test_a_long_line_that_duckdb_cannot_keep_is_refused_in_one_line(tmp_path: Path) -> None:
+    text = as_csv([*plays(), ["\u3042" * 5000]])
+    (tmp_path / "plays.csv").write_text("x" + text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"plays.csv: a long line cannot be read; correct it, or give"):
+        read("table", tmp_path / "plays.csv")
+
+
+def test_names_of_columns_may_have_ends_of_lines(tmp_path: Path) -> None:
+    text = as_csv([*plays(), ["u9", "soon", "t1", "x"]]).replace("title", '"title\nof the song"', 1)
+    (tmp_path / "plays.csv").write_text(text, encoding="utf-8")
+    changes = {"columns": {"title": "title\nof the song"}}
+    assert read("table", tmp_path / "plays.csv", changes=changes).catalog.titles[0] == "Song 0"
+    assert [row["line"] for row in rejected_lines(tmp_path)] == [43]
+
+
+@pytest.mark.parametrize(
+    ("title", "encoding", "named"),
+    [
+        ("Caf\u00e9 {}", "latin-1", "latin-1"),
+        ("Caf\u00e9 \u2013 {}", "windows-1252", "windows-1252"),
+        ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "utf-16", "utf-16"),
+        ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "utf-16-le", "utf-16-le"),
+        ("\u6771\u4eac\u4e8b\u5909 {}", "utf-16-be", "utf-16-be"),
+    ],
+)
+def test_an_encoding_is_recognised_and_named(tmp_path: Path, title: str, encoding: str, named: str) -> None:
+    rows = plays(400, title)
+    (tmp_path / "plays.csv").write_bytes(as_csv(rows).encode(encoding))
+    datamodule = build_datamodule(tmp_path / "plays.csv", tmp_path, source="table")
+    datamodule.setup()
+    assert set(datamodule.catalog.titles) == {row[3] for row in rows}
+    assert any(line.startswith(f"encoding     {named}, ") for line in datamodule.remarks())
+
+
+@pytest.mark.parametrize(
+    ("title", "encoding"),
+    [
+        ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "windows-1251"),
+        ("\u9583\u5149\u5c11\u5973 {}", "shift_jis"),
+        ("\uc544\uc774\uc720 {}", "euc-kr"),
+    ],
+)
+def test_an_encoding_that_cannot_be_seen_is_given(tmp_path: Path, title: str, encoding: str) -> None:
+    (tmp_path / "plays.csv").write_bytes(as_csv(plays(title=title)).encode(encoding))
+    message = r"cannot see the encoding of .*plays.csv, it is neither UTF-8 nor Windows-1252; give datamodule.files.enc"
+    with pytest.raises(InputError, match=message):
+        read("table", tmp_path / "plays.csv")
+    log = read("table", tmp_path / "plays.csv", changes={"files": {"encoding": encoding}})
+    assert log.catalog.titles[0] == title.format(0)
+
+
+def test_a_byte_that_the_encoding_lacks_rejects_its_line(tmp_path: Path) -> None:
+    text = as_csv(plays(400, "Caf\u00e9 {}")).encode("windows-1252").replace(b"Caf\xe9 7\n", b"Caf\xe9\x81 7\n", 1)
+    (tmp_path / "plays.csv").write_bytes(text)
+    assert read("table", tmp_path / "plays.csv").reading.encoding == "windows-1252"
+    reason = "the line is not WINDOWS-1252; datamodule.files.encoding may be wrong"
+    assert [(row["line"], row["reason"]) for row in rejected_lines(tmp_path)] == [(9, reason)]
+
+
+def test_files_of_a_folder_may_have_several_encodings(tmp_path: Path) -> None:
+    for name, encoding in (("a.csv", "utf-8"), ("b.csv", "utf-16"), ("c.csv", "windows-1252")):
+        (tmp_path / name).write_bytes(as_csv(plays(title="\u201cCaf\u00e9\u201d {}")).encode(encoding))
+    log = read("table", tmp_path)
+    assert set(log.catalog.titles) == {row[3] for row in plays(title="\u201cCaf\u00e9\u201d {}")}
+    assert log.reading.encoding == "utf-16, utf-8, windows-1252"
+
+
+def zipped(members: Mapping[str, str | bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    return content.getvalue()
+
+
+def test_archives_of_a_folder_are_read_and_what_is_no_table_is_named(tmp_path: Path) -> None:
+    other = {"README.txt": "about", "__MACOSX/._plays.csv": "x", "cover.jpg": "x"}
+    (tmp_path / "2024.zip").write_bytes(zipped({"plays.csv": as_csv(plays(40)), **other}))
+    more = gzip.compress(as_csv([["u9", "soon", "t1", "x"], *plays(80)[40:]]).encode())
+    (tmp_path / "2025.ZIP").write_bytes(zipped({"deep/plays.csv.gz": more}))
+    (tmp_path / "notes.md").write_text("x")
+    log = read("table", tmp_path)
+    assert log.reading.num_events == 80
+    assert rejected_lines(tmp_path)[0]["file"] == f"{tmp_path}/2025.ZIP/deep/plays.csv.gz"
+    [remark] = log.reading.remarks
+    named = "notes.md, 2024.zip/README.txt, 2024.zip/__MACOSX, 2024.zip/cover.jpg"
+    assert remark == f"files        not read: {named}; datamodule.files.pattern=<glob> chooses the files"
+
+
+def test_an_archive_beside_tables_is_not_read_and_named(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv.gz").write_bytes(gzip.compress(as_csv(plays()).encode()))
+    (tmp_path / "copy.zip").write_bytes(zipped({"plays.csv": as_csv(plays())}))
+    log = read("table", tmp_path)
+    assert log.reading.num_rows == 40
+    assert log.reading.remarks[0].startswith("files        not read: copy.zip; datamodule.files.pattern=<glob>")
+
+
+def test_a_pattern_is_that_of_each_archive(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped({"logs/plays.csv": as_csv(plays()), "logs/x.csv": "a,b\n1,2\n"}))
+    log = read("table", tmp_path, changes={"files": {"pattern": "logs/p*.csv"}})
+    assert (log.reading.num_rows, log.reading.remarks) == (40, [])
+
+
+def with_stray_quotes() -> Rows:
+    """Lines of a table without quotes, two titles of which begin or end with one."""
+    rows = plays(400)
+    rows[100][3], rows[150][3] = '"' + rows[100][3], rows[150][3] + '"'
+    return rows
+
+
+def write_plain(folder: Path, rows: Rows) -> Path:
+    path = folder / "plays.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in [NAMES, *rows]), encoding="utf-8")
+    return path
+
+
+def test_rows_between_two_stray_quotes_are_warned_of(tmp_path: Path) -> None:
+    path = write_plain(tmp_path, with_stray_quotes())
+    datamodule = build_datamodule(path, tmp_path, source="table")
+    datamodule.setup()
+    [remark] = [line for line in datamodule.remarks() if line.startswith("quotes")]
+    assert remark == (
+        "quotes       50 ends of lines are inside cells, as if two stray quotes had swallowed rows: column title of "
+        f"the row at {path} line 102; if quotes are a part of the text, give datamodule.files.quote=''"
+    )
+    whole = read("table", path, changes={"files": {"quote": ""}})
+    assert (whole.reading.num_rows, whole.reading.swallowed) == (400, None)
+
+
+def test_two_lines_of_a_title_are_no_swallowed_rows(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv").write_text(as_csv(plays(title="Song {}\nlive")), encoding="utf-8")
+    assert read("table", tmp_path / "plays.csv").reading.swallowed is None
+    (tmp_path / "plays.csv").write_text(as_csv(plays(title="Song {}" + "\nla" * 20)), encoding="utf-8")
+    swallowed = read("table", tmp_path / "plays.csv").reading.swallowed
+    assert swallowed is not None
+    assert (swallowed.num_cells, swallowed.num_lines) == (40, 800)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 10))
+def test_a_damaged_export_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
+    """`python -m tests.fuzzing 0 10000` reads 10,000 of them."""
+    assert [refusal for number in range(seed, seed + 10) if "\n" in (refusal := outcome(number, tmp_path))] == []
