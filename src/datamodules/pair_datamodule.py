@@ -107,18 +107,20 @@ class PairDataModule(SplitDataModule):
         self.pairs = {
             name: found.pairs.where(found.is_kept & (found.part_of_pair == part)) for part, name in enumerate(SPLITS)
         }
+        later = self.reading.later
+        future = "" if later is None else f"; {later}; {later.remedy}"
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
             if not len(found.pairs):
                 raise InputError(
                     f"no pairs: none of {len(found.sessions):,} sessions in {self.path} has two tracks; check "
-                    "datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp"
+                    f"datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp{future}"
                 )
             missing = [role for role in ("user", "timestamp") if not {role, "session"} & set(self.reading.columns)]
             options = " and ".join(f"datamodule.columns.{role}=<column>" for role in missing)
             remedy = f"no column is the {' or the '.join(missing)}: give {options}, or " if missing else ""
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(found.sessions)} sessions with {len(found.pairs)} "
-                f"pairs in {self.path} are too few for split={kind}; {remedy}add more logs"
+                f"pairs in {self.path} are too few for split={kind}; {remedy}add more logs{future}"
             )
         self.describe_pairs(facts.hidden)
 

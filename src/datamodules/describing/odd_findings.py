@@ -72,10 +72,10 @@ def odd_findings(reading: Reading, odd: Mapping[str, int]) -> Iterator[OddFindin
             remedy = "datamodule.units.timestamp=s; or datamodule.policies.since=1970-01-01, which keeps them"
         yield OddFinding("early_plays", num, says, remedy)
     if reading.num_nameless:
-        says = f"{_plays(reading.num_nameless, reading.num_events)} are of tracks without an artist, each an artist of its own"
-        yield OddFinding(
-            "nameless_plays", reading.num_nameless, says, "datamodule.policies.nameless=drop leaves them out"
-        )
+        num = reading.num_nameless
+        says = f"{_plays(num, reading.num_events)} are of tracks without an artist, each an artist of its own"
+        remedy = "datamodule.policies.nameless=drop leaves them out"
+        yield OddFinding("nameless_plays", num, says, remedy)
     if num := odd.get("machines", 0):
         says = (
             f"{_num(num, 'listener')} with {PLAYS_OF_A_MACHINE:,} plays or more on one day, as by a program or a "
@@ -108,7 +108,9 @@ def _zone(odd: Mapping[str, int]) -> Iterator[OddFinding]:
         f"people play least from {first:02}:00 to {(first + _NIGHT) % 24:02}:00, {abs(before)} hours from the night: "
         "the times have no zone, and seem to be of another one than the listeners"
     )
-    remedy = f"order and sessions are right; if the times are not UTC, name their zone: datamodule.zone=Etc/GMT{-before:+d}"
+    remedy = (
+        f"order and sessions are right; if the times are not UTC, name their zone: datamodule.zone=Etc/GMT{-before:+d}"
+    )
     yield OddFinding("zone_hours", abs(before), says, remedy)
 
 

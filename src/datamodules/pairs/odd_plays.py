@@ -44,10 +44,10 @@ def count_odd(
         is_local: whether the times have no zone, so that their hours say something.
 
     Returns:
-        `plays`: all of them; `future` and `early`: plays later than the clock of this machine, and plays before `EARLIEST_YEAR`; `machines`
-        and `plays_of_machines`: listeners with `PLAYS_OF_A_MACHINE` plays on a day, and all their plays;
-        `long_sessions` and `plays_of_long_sessions`: sessions of more than `LONGEST_HOURS`; and `HOURS`. Numbers that
-        are 0 are missing.
+        `plays`: all of them; `future` and `early`: plays later than the clock of this machine, and plays before
+            `EARLIEST_YEAR`; `machines` and `plays_of_machines`: listeners with `PLAYS_OF_A_MACHINE` plays on a day, and
+            all their plays; `long_sessions` and `plays_of_long_sessions`: sessions of more than `LONGEST_HOURS`; and
+            `HOURS`. Numbers that are 0 are missing.
     """
     user, timestamp = events["user_id"], events["timestamp"]
     early_ms = datetime(EARLIEST_YEAR, 1, 1, tzinfo=UTC).timestamp() * 1000
