@@ -1,4 +1,4 @@
-"""Plays after the last day that is wanted: how many were left out, and what to do about it."""
+"""Plays of the future: how many were left out, and what to do about it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
