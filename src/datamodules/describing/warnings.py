@@ -113,6 +113,8 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     for name, value, says, remedy in (
         *_of_rows(facts, material), *of_times, *odd, *of_users, *of_ids, *_of_tracks(facts),
     ):  # fmt: skip
+        if name == "early_plays" and any(warning.unit for warning in found):
+            continue  # they are early because of their unit
         threshold = getattr(thresholds, name)
         if threshold is not None and value >= threshold:
             unit = remedy.partition(f"{UNIT_OF_TIME}=")[2] or None
