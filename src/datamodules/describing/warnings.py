@@ -107,7 +107,7 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     Returns:
         The warnings.
     """
-    found = []
+    found: list[DataWarning] = []
     of_times, of_users = _of_times(facts, material, thresholds), _of_users(facts, thresholds)
     of_ids, odd = _of_ids(material), odd_findings(material.reading, material.sessions.odd)
     for name, value, says, remedy in (
