@@ -13,7 +13,7 @@ from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.sessions import cut_sessions
 from segue.datamodules.reading.rejected_rows import Rejections
-from segue.datamodules.reading.table import SourceEvents, read_table
+from segue.datamodules.reading.table import LeftOut, SourceEvents, read_table
 from segue.datamodules.reading.table_settings import Attributes, TableSettings, table_settings
 from segue.datamodules.remarks import remarks_on
 from segue.datamodules.split_datamodule import SplitDataModule
@@ -107,18 +107,20 @@ class PairDataModule(SplitDataModule):
         self.pairs = {
             name: found.pairs.where(found.is_kept & (found.part_of_pair == part)) for part, name in enumerate(SPLITS)
         }
+        later = self.reading.later
+        future = "" if later is None else f"; {later}; {later.remedy}"
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
             if not len(found.pairs):
                 raise InputError(
                     f"no pairs: none of {len(found.sessions):,} sessions in {self.path} has two tracks; check "
-                    "datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp"
+                    f"datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp{future}"
                 )
             missing = [role for role in ("user", "timestamp") if not {role, "session"} & set(self.reading.columns)]
             options = " and ".join(f"datamodule.columns.{role}=<column>" for role in missing)
             remedy = f"no column is the {' or the '.join(missing)}: give {options}, or " if missing else ""
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(found.sessions)} sessions with {len(found.pairs)} "
-                f"pairs in {self.path} are too few for split={kind}; {remedy}add more logs"
+                f"pairs in {self.path} are too few for split={kind}; {remedy}add more logs{future}"
             )
         self.describe_pairs(facts.hidden)
 
@@ -128,9 +130,21 @@ class PairDataModule(SplitDataModule):
         Returns:
             A context that has the events; see `read_table`.
         """
-        min_seconds = self.rules.policies.min_seconds
-        return read_table(self.path, self._settings, min_seconds=min_seconds, rejections=self._rejections)
+        policies = self.rules.policies
+        left_out = LeftOut(
+            min_seconds=policies.min_seconds,
+            since=policies.first_day,
+            until=policies.last_day,
+            is_now=policies.ends_now,
+            nameless=policies.nameless == "drop",
+        )
+        return read_table(self.path, self._settings, left_out=left_out, rejections=self._rejections)
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
         return [*remarks_on(self, self.rules.policies.interleaved)]
+
+    @property
+    def last_day(self) -> str | None:
+        """See `SplitDataModule`."""
+        return None if self.reading.later is None else self.reading.later.day

@@ -3,21 +3,17 @@
 P training pairs.
 """
 
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import numpy as np
 from jaxtyping import Float32
 
+from segue.datamodules.describing.warnings import odd_lines
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.split_datamodule import SplitDataModule
 
 _MANY_TIES = 0.05
 """Share of events with the timestamp of the event before them, above which their order is the order of the file."""
-
-_EARLY_MS = 631_152_000_000
-"""Start of 1990. Seconds that are read as milliseconds are in January 1970."""
 
 _SOURCE_OF_SHARE = {
     "longest": "played / longest play of the track in training (the source has no durations)",
@@ -59,14 +55,7 @@ def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
             f"ties         {sessions.num_tied / num_events:.0%} of the events have the time of the event before them; "
             "their order is the order of the rows"
         )
-    if sessions.has_clock and (num_future := int((sessions.timestamp > time.time() * 1000).sum())):
-        latest = datetime.fromtimestamp(sessions.timestamp.max() / 1000, UTC)
-        yield (
-            f"times        {num_future:,} events lie in the future, the last in {latest:%B %Y}; check "
-            "datamodule.units.timestamp and datamodule.zone"
-        )
-    if reading.units.get("timestamp") == "ms" and sessions.timestamp.max(initial=0) < _EARLY_MS:
-        yield "times        all events lie before 1990; are the times seconds? datamodule.units.timestamp=s"
+    yield from odd_lines(reading, sessions.odd)
     if reading.num_capped:
         yield (
             f"share played above 1 for {reading.num_capped:,} events, which count as 1; check the units, or reject "

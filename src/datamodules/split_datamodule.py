@@ -72,6 +72,14 @@ class SplitDataModule(LightningDataModule):
         self.path, self.prepared_by = str(path), prepared_by
         self._history, self._seed = history, seed
 
+    @property
+    def last_day(self) -> str | None:
+        """The last day (UTC) of its plays where the clock of this machine left later ones out; otherwise None.
+
+        With `datamodule.policies.until=<this day>` another day gives the same data. Call it after `setup`.
+        """
+        return None
+
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
         return []

@@ -83,3 +83,15 @@ def duration(seconds: float) -> str:
         if seconds >= least:
             return f"{plain(seconds / per_unit, digits=2)} {unit}"
     return f"{plain(seconds, digits=2)} s"
+
+
+def percent(share: float) -> str:
+    """A share for people.
+
+    >>> percent(0.3), percent(0.99987), percent(0.00012), percent(1.0)
+    ('30 %', '99.99 %', '0.012 %', '100 %')
+    """
+    if share in (0, 1):
+        return f"{share:.0%}".replace("%", " %")
+    value = 100 * share
+    return f"{value:.2f} %".replace(".00", "") if value >= 99 else f"{value:.2g} %"

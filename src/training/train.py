@@ -143,7 +143,10 @@ def check_trainer(
 def _train(
     config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
 ) -> float:
-    datamodule = _data(config, processes)
+    datamodule, words = _data(config, processes), list(HydraConfig.get().overrides.task)
+    if (day := datamodule.last_day) is not None:  # written into the run, which then has the same data on any day
+        config.datamodule.policies.until = day
+        words = [*words, f"datamodule.policies.until={day}"]
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
     if previous:
@@ -157,7 +160,7 @@ def _train(
         refuse_used_folder(Path(config.run_dir))
     run_dir = Path(config.run_dir)
     with lock_folder(run_dir, is_resumed=previous is not None):
-        return _run(config, datamodule, previous, setup, clock, processes)
+        return _run(config, datamodule, previous, setup, words, clock, processes)
 
 
 def _add(config: DictConfig) -> float:
@@ -264,6 +267,7 @@ def _run(
     datamodule: "SplitDataModule",
     previous: "PreviousRun | None",
     setup: str,
+    words: list[str],
     clock: PhaseClock,
     processes: "Processes",
 ) -> float:
@@ -316,7 +320,7 @@ def _run(
         run_id = logger.run_id
     record_beginning(
         config,
-        words=hydra.overrides.task,
+        words=words,
         data_digest=data_digest,
         mlflow_run_id=run_id,
         is_resumed=previous is not None,

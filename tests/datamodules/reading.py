@@ -10,7 +10,7 @@ from typing import Any
 from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.reading.rejected_rows import Rejections
-from segue.datamodules.reading.table import Reading, SourceEvents, read_table
+from segue.datamodules.reading.table import LeftOut, Reading, SourceEvents, read_table
 from segue.datamodules.reading.table_settings import settings_of
 
 Row = tuple[Any, ...]
@@ -49,15 +49,15 @@ def opened(
     *,
     max_rejected: float = 0.0,
     with_text: bool = True,
-    min_seconds: float = 0,
     changes: Mapping[str, Any] | None = None,
+    **left_out: Any,
 ) -> AbstractContextManager[SourceEvents]:
-    """The events of a source, in DuckDB. Rejected rows go to `out/` of the folder."""
+    """The events of a source, in DuckDB. Rejected rows go to `out/` of the folder; `left_out` as for `LeftOut`."""
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     return read_table(
         str(path),
         settings_of(source, changes),
-        min_seconds=min_seconds,
+        left_out=LeftOut(**left_out),
         rejections=Rejections(path=folder / "out" / "rejected.jsonl", with_text=with_text, most=max_rejected),
     )
 

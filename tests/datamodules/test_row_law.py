@@ -7,6 +7,7 @@ import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ class Table:
 
 
 NOTHING = {
+    "until": None,
+    "since": None,
+    "plays_a_day": None,
+    "longest_hours": None,
     "duplicates": "keep",
     "min_seconds": 0,
     "repeats": "keep",
@@ -111,6 +116,15 @@ NOTHING = {
 Session = tuple[str, list[Row]]
 
 
+def later(days: float) -> str:
+    """The day (UTC) so long after the start."""
+    return f"{datetime.fromtimestamp(START_S + 86_400 * days, UTC):%Y-%m-%d}"
+
+
+def day_of(row: Row) -> str:
+    return later((row.seconds or 0) / 86_400)
+
+
 def oracle(table: Table) -> tuple[Counter[str], list[Session], int]:
     """What each rule drops, the sessions before `min_count` and `self_pairs`, and the number of rejected rows."""
     policies, dropped = {**NOTHING, **table.policies}, Counter[str]()
@@ -120,6 +134,10 @@ def oracle(table: Table) -> tuple[Counter[str], list[Session], int]:
             dropped["min_seconds"] += 1  # what a rule leaves out is not checked
         elif row.seconds is None:
             num_rejected += 1
+        elif table.has_clock and policies["until"] is not None and day_of(row) > policies["until"]:
+            dropped["until"] += 1
+        elif table.has_clock and policies["since"] is not None and day_of(row) < policies["since"]:
+            dropped["since"] += 1
         else:
             kept.append(row)
     users: dict[str, list[Row]] = {}
@@ -130,7 +148,7 @@ def oracle(table: Table) -> tuple[Counter[str], list[Session], int]:
         if table.has_clock:
             rows = sorted(rows, key=lambda row: row.seconds or 0)
         seen: set[tuple[Any, ...]] = set()
-        current: list[Row] = []
+        once: list[Row] = []
         for row in rows:
             share = None if row.played is None or not table.has_shares else min(row.played, 100.0)
             key = (row.seconds, row.track, share)
@@ -138,6 +156,13 @@ def oracle(table: Table) -> tuple[Counter[str], list[Session], int]:
                 dropped["duplicates"] += 1
                 continue
             seen.add(key)
+            once.append(row)
+        busiest = max(Counter(map(day_of, once)).values())
+        if table.has_clock and policies["plays_a_day"] is not None and busiest >= policies["plays_a_day"]:
+            dropped["plays_a_day"] += len(once)
+            continue
+        current: list[Row] = []
+        for row in once:
             if table.has_clock and current and (row.seconds or 0) - (current[-1].seconds or 0) > GAP_S:
                 sessions.append((user, current))
                 current = []
@@ -153,6 +178,10 @@ def oracle(table: Table) -> tuple[Counter[str], list[Session], int]:
     if (longest := policies["longest_session"]) is not None:
         dropped["longest_session"] += sum(len(rows) for _, rows in sessions if len(rows) > longest)
         sessions = [(user, rows) for user, rows in sessions if len(rows) <= longest]
+    if (hours := policies["longest_hours"]) is not None and table.has_clock:
+        is_long = [(rows[-1].seconds or 0) - (rows[0].seconds or 0) > 3600 * hours for _, rows in sessions]
+        dropped["longest_hours"] += sum(len(rows) for (_, rows), long in zip(sessions, is_long, strict=True) if long)
+        sessions = [session for session, long in zip(sessions, is_long, strict=True) if not long]
     num_of = Counter(user for user, _ in sessions)
     dropped["min_sessions"] += sum(len(rows) for user, rows in sessions if num_of[user] < policies["min_sessions"])
     sessions = [(user, rows) for user, rows in sessions if num_of[user] >= policies["min_sessions"]]
@@ -186,6 +215,7 @@ POLICIES = {
     "repeats": st.sampled_from(["keep", "drop"]),
     "self_pairs": st.sampled_from(["keep", "drop"]),
     "longest_session": st.sampled_from([None, 2, 4]),
+    "longest_hours": st.sampled_from([None, 0.3, 1]),
     "min_sessions": st.sampled_from([1, 2, 3]),
     "min_count": st.sampled_from([1, 2, 3]),
 }
@@ -284,6 +314,22 @@ ALONE: dict[str, tuple[dict[str, Any], list[Row], dict[str, int]]] = {
         {"longest_session": 2},
         short(*(("a", n, n, 50) for n in range(3)), *(("b", n, n, 50) for n in range(2))),
         {"longest_session": 3},
+    ),
+    "until": (
+        {"until": later(1401)},
+        short(*(("a", 1440 * (1400 + n) + m, n, 50) for n in range(4) for m in (0, 1))),
+        {"until": 4},
+    ),
+    "since": ({"since": later(1)}, short(*(("a", 1440 * n, n, 50) for n in range(4))), {"since": 1}),
+    "plays_a_day": (
+        {"plays_a_day": 4},
+        short(*(("a", n, n, 50) for n in range(4)), *(("b", 400 * n, n, 50) for n in range(4)), ("a", 3000, 1, 50)),
+        {"plays_a_day": 5},
+    ),
+    "longest_hours": (
+        {"longest_hours": 0.5},
+        short(*(("a", 10 * n, n, 50) for n in range(5)), *(("b", 10 * n, n, 50) for n in range(4))),
+        {"longest_hours": 5},
     ),
     "min_sessions": (
         {"min_sessions": 2},

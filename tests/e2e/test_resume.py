@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, event, write_lines
 from tests.e2e.forks import held_command
 from tests.e2e.running import started
 from tests.e2e.test_train import BARE, VOLATILE, command, metrics_of, quick, train
@@ -195,3 +199,22 @@ def test_a_sweep_that_is_repeated_does_only_what_is_missing(ring_logs: Path, tmp
     newest = parents[0].info.run_id
     below = {run.info.run_id for run in runs if f"sweep.{newest}" in run.data.tags}
     assert first < below
+
+
+def test_a_run_that_left_out_plays_of_the_future_has_the_day_and_is_resumed_with_it(
+    ring_logs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(ring_logs, logs := tmp_path / "logs")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    lines = [event(1, round(tomorrow.timestamp() * 1000) + nth, 100 + nth) for nth in range(5)]
+    write_lines(logs / "logs" / "later" / "data.json", lines)
+    done = quick(tmp_path, logs, *BARE, "logger=none", "trainer.max_epochs=1", "hydra.run.dir=run")
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("times")]
+    [option] = re.findall(r"datamodule\.policies\.until=[\d-]+", line)
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert config["datamodule"]["policies"]["until"] == option.partition("=")[2]
+    assert json.loads((tmp_path / "run/run.json").read_text())["overrides"][-1] == option
+    done = train(tmp_path, "resume=run", "trainer.max_epochs=2", "logger=none")
+    assert "epoch 2/2" in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.startswith("times")]
+    assert "5 by until" in done.stdout

@@ -11,9 +11,9 @@ import numpy as np
 
 from segue.datamodules.describing.clock import Clock
 from segue.datamodules.describing.measures import Facts, Shares, Spread
-from segue.datamodules.describing.warnings import DataWarning, percent
+from segue.datamodules.describing.warnings import DataWarning
 from segue.reports.axes import plain, tidy
-from segue.reports.numbers import count, duration
+from segue.reports.numbers import count, duration, percent
 from segue.reports.palette import BLUE, FAINT, GREY, INK, ORANGE, RED
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from rich.text import Text
 from segue.datamodules.describing.clock import Clock
 from segue.datamodules.describing.measures import Facts, Material, Spread
 from segue.datamodules.describing.picture import draw
-from segue.datamodules.describing.warnings import UNIT_OF_TIME, DataWarning, most_common, percent
+from segue.datamodules.describing.warnings import UNIT_OF_TIME, DataWarning, most_common
 from segue.datamodules.reading.rejected_rows import in_words
 from segue.datamodules.reading.table import Reading
 from segue.reports import writing
-from segue.reports.numbers import duration, plain
+from segue.reports.numbers import duration, percent, plain
 from segue.reports.result_table import Cell, Table
 from segue.runs.provenance import call_of
 

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 
 from segue.datamodules.describing.clock import DAY_MS, Clock
 from segue.datamodules.describing.measures import Facts, Material
+from segue.datamodules.describing.odd_findings import LABELS, odd_findings
 from segue.datamodules.pairs.pair_rules import Policies
-from segue.reports.numbers import duration
+from segue.datamodules.reading.table import Reading
+from segue.reports.numbers import duration, percent
 from segue.runs.provenance import program
 from segue.settings import Setting, settings
 
@@ -32,7 +34,8 @@ class Thresholds:
         InputError: a threshold is out of range.
     """
 
-    plays_a_day: Annotated[_Count, Setting("plays of one listener on one day (UTC)", **_OF_COUNT)] = 10_000
+    machines: Annotated[_Count, Setting("listeners with 1,000 plays on one day (UTC)", **_OF_COUNT)] = 1
+    long_sessions: Annotated[_Count, Setting("sessions of more than 24 hours without a pause", **_OF_COUNT)] = 1
     track_share: Annotated[_Share, Setting("share of the plays that one track has", **_OF_SHARE)] = 0.3
     duplicate_share: Annotated[_Share, Setting("of plays with listener, time and track of another", **_OF_SHARE)] = 0.01
     single_play_users: Annotated[_Share, Setting("share of the users who have exactly one play", **_OF_SHARE)] = 0.9
@@ -41,10 +44,14 @@ class Thresholds:
     tie_share: Annotated[_Share, Setting("of plays with the time of another of the listener", **_OF_SHARE)] = 0.05
     same_share: Annotated[_Share, Setting("share of the known shares played that have one value", **_OF_SHARE)] = 0.99
     earliest_year: Annotated[_Count, Setting("earlier or future times look like another unit", **_OF_COUNT)] = 1995
+    future_plays: Annotated[_Count, Setting("plays of the future, left out or not", **_OF_COUNT)] = 1
+    early_plays: Annotated[_Count, Setting("plays before 1990", **_OF_COUNT)] = 1
+    zone_hours: Annotated[_Count, Setting("hours from the quietest time of the day to the night", **_OF_COUNT)] = 6
     rejected_share: Annotated[_Share, Setting("share of the rows that were rejected", **_OF_SHARE)] = 0.01
     swallowed_lines: Annotated[_Count, Setting("ends of lines in cells that look like rows", **_OF_COUNT)] = 1
     dropped_share: Annotated[_Share, Setting("of rows that a rule but duplicates left out", **_OF_SHARE)] = 0.2
     cold_share: Annotated[_Share, Setting("of test pairs with a track that training does not have", **_OF_SHARE)] = 0.5
+    nameless_plays: Annotated[_Count, Setting("plays of tracks without an artist, if some have one", **_OF_COUNT)] = 1
     nameless_share: Annotated[_Share, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
     alike_ids: Annotated[_Count, Setting("ids that differ by case or normalisation alone", **_OF_COUNT)] = 1
 
@@ -68,6 +75,20 @@ class DataWarning:
     unit: str | None = None
 
 
+def odd_lines(reading: Reading, odd: Mapping[str, int]) -> list[str]:
+    """What is odd and reaches its usual threshold, in lines for a run.
+
+    Args:
+        reading: what was read.
+        odd: see `count_odd`.
+    """
+    return [
+        f"{LABELS[name]:<12} {says}; {remedy}"
+        for name, value, says, remedy in odd_findings(reading, odd)
+        if value >= getattr(Thresholds(), name)
+    ]
+
+
 UNIT_OF_TIME = "datamodule.units.timestamp"
 """The setting for times that were read in a wrong unit."""
 _POLICIES = {field.name for field in fields(Policies)}
@@ -86,10 +107,14 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     Returns:
         The warnings.
     """
-    found = []
+    found: list[DataWarning] = []
     of_times, of_users = _of_times(facts, material, thresholds), _of_users(facts, thresholds)
-    of_ids = _of_ids(material)
-    for name, value, says, remedy in (*_of_rows(facts, material), *of_times, *of_users, *of_ids, *_of_tracks(facts)):
+    of_ids, odd = _of_ids(material), odd_findings(material.reading, material.sessions.odd)
+    for name, value, says, remedy in (
+        *_of_rows(facts, material), *of_times, *odd, *of_users, *of_ids, *_of_tracks(facts),
+    ):  # fmt: skip
+        if name == "early_plays" and any(warning.unit for warning in found):
+            continue  # they are early because of their unit
         threshold = getattr(thresholds, name)
         if threshold is not None and value >= threshold:
             unit = remedy.partition(f"{UNIT_OF_TIME}=")[2] or None
@@ -116,7 +141,7 @@ def _of_rows(facts: Facts, material: Material) -> Iterator[_Candidate]:
     if swallowed := material.reading.swallowed:
         yield "swallowed_lines", swallowed.num_lines, str(swallowed), swallowed.REMEDY
     for rule, count in material.dropped.items():
-        if count and rule != "duplicates":
+        if count and rule != "duplicates" and not (rule == "until" and material.reading.later):
             setting = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"
             yield (
                 "dropped_share",
@@ -136,13 +161,6 @@ def _of_times(facts: Facts, material: Material, thresholds: Thresholds) -> Itera
             math.inf,
             f"the times look like {unit[0]} that were read as milliseconds: from {clock.first} to {clock.last}",
             f"{UNIT_OF_TIME}={unit[1]}",
-        )
-    elif clock.last_ms > _now_ms() + DAY_MS:
-        yield (
-            "earliest_year",
-            math.inf,
-            f"the last play is in the future: {clock.last}",
-            "check the column and the unit of the timestamp (datamodule.units.timestamp)",
         )
     if clock.silence_days >= 1:
         before, share = clock.plays_before_silence, clock.silence_days / clock.span_days
@@ -195,13 +213,6 @@ def _of_users(facts: Facts, thresholds: Thresholds) -> Iterator[_Candidate]:
             f"{percent(facts.single_session_users)} of the {facts.num_users:,} users have one session only, although "
             f"the plays span {duration(clock.span_days * 86_400)}",
             "check the unit of the timestamp (datamodule.units.timestamp) and datamodule.session_gap_minutes",
-        )
-    if clock:
-        yield (
-            "plays_a_day",
-            clock.busiest_plays,
-            f"listener {clock.busiest_listener} has {clock.busiest_plays:,} plays on {clock.busiest_day}",
-            "this may be a program or a shared account, or several users under one id; leave the user out if so",
         )
 
 
@@ -278,15 +289,3 @@ def _now_ms() -> float:
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Names and counts, the largest first."""
     return sorted(counts.items(), key=lambda item: -item[1])
-
-
-def percent(share: float) -> str:
-    """A share for people.
-
-    >>> percent(0.3), percent(0.99987), percent(0.00012), percent(1.0)
-    ('30 %', '99.99 %', '0.012 %', '100 %')
-    """
-    if share in (0, 1):
-        return f"{share:.0%}".replace("%", " %")
-    value = 100 * share
-    return f"{value:.2f} %".replace(".00", "") if value >= 99 else f"{value:.2g} %"

@@ -1,10 +1,12 @@
 """The settings that decide which pairs the events of a source make, and in which split each of them is.
 
-Events are left out in this order: `min_seconds`, `duplicates`, `interleaved`, `repeats`, `longest_session`,
-`min_sessions`, then the split, then `min_count`, then `self_pairs`. Each rule counts what it leaves out.
+Events are left out in this order: `min_seconds`, `until`, `since`, `nameless`, `duplicates`, `plays_a_day`,
+`interleaved`, `repeats`, `longest_session`, `longest_hours`, `min_sessions`, then the split, then `min_count`, then
+`self_pairs`. Each rule counts what it leaves out.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ PAIRINGS = ("consecutive", "first", "window")
 
 _SEED: dict[str, Any] = {"least": 0, "most": 2**32 - 1}
 _DROP_OR_KEEP = ("drop", "keep")
+_NOW = "now"
 GapMinutes = Annotated[
     float, Setting("a longer pause ends a session, in minutes", above=0, most=1e9, hint="30 is usual")
 ]
@@ -28,8 +31,24 @@ GapMinutes = Annotated[
 @settings("datamodule.policies")
 @dataclass(frozen=True, kw_only=True)
 class Policies:
-    """The keys of `datamodule.policies`: which valid events and pairs are left out."""
+    """The keys of `datamodule.policies`: which valid events and pairs are left out.
 
+    Raises:
+        InputError: a value is out of range, or no day.
+    """
+
+    until: Annotated[
+        str | None, Setting("plays after this day (UTC) are left out; now: the day of reading; null: none")
+    ] = "now"
+    since: Annotated[str | None, Setting("plays before this day (UTC) are left out, such as 1990-01-01")] = None
+    nameless: Annotated[str, Setting("plays of tracks without an artist", choices=_DROP_OR_KEEP)] = "keep"
+    plays_a_day: Annotated[
+        int | None,
+        Setting("listeners with as many plays on a day (UTC) are left out", least=1, hint="null for no limit"),
+    ] = None
+    longest_hours: Annotated[
+        float | None, Setting("sessions that last longer are left out, in hours", above=0, hint="null for no limit")
+    ] = None
     duplicates: Annotated[
         str, Setting("events of the same user, timestamp, track and share", choices=_DROP_OR_KEEP)
     ] = "keep"
@@ -44,6 +63,43 @@ class Policies:
     interleaved: Annotated[str, Setting("sessions of a user at the same time; see `separate`", choices=POLICIES)] = (
         "separate"
     )
+
+    def __post_init__(self) -> None:
+        for name in ("since", "until"):
+            if (day := getattr(self, name)) not in (None, *[_NOW] * (name == "until")):
+                _date(day, key=f"datamodule.policies.{name}")
+
+    @property
+    def ends_now(self) -> bool:
+        """Whether the clock of this machine says which plays are of the future."""
+        return self.until == _NOW
+
+    @property
+    def last_day(self) -> date | None:
+        """The last day (UTC) whose plays are kept; None for no limit. It may be the day of today."""
+        return datetime.now(UTC).date() if self.ends_now else _day(self.until)
+
+    @property
+    def first_day(self) -> date | None:
+        """The first day (UTC) whose plays are kept; None for no limit."""
+        return _day(self.since)
+
+
+def _day(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)
+
+
+def _date(text: str, *, key: str) -> None:
+    """Refuse what is no day.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        now = ", now" * key.endswith("until")
+        raise InputError(f"{key} must be a day such as 2026-01-31{now} or null, got {text}") from None
 
 
 @settings("datamodule", Policies)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.interleaved import changes, separate
+from segue.datamodules.pairs.odd_plays import busy_listeners, count_odd, hours_of_sessions
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.reading.table import Reading, SourceEvents
 
@@ -32,6 +33,7 @@ class Sessions:
         num_interleaved: number of sessions that ran at the same time as another one of their user.
         num_tied: number of events that have the timestamp of the event before them.
         dropped: number of events that each policy left out.
+        odd: numbers of what is odd and is still there; see `count_odd`.
     """
 
     user: Shaped[np.ndarray, "S"]
@@ -44,6 +46,7 @@ class Sessions:
     num_interleaved: int = 0
     num_tied: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    odd: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -128,6 +131,10 @@ def cut_events(
     if has_clock and policies.duplicates == "drop" and (again := _duplicates(events)).any():
         dropped["duplicates"] = int(again.sum())
         events = _where(events, ~again)
+    if has_clock and policies.plays_a_day is not None:
+        is_busy = busy_listeners(events["user_id"], events["timestamp"], policies.plays_a_day)
+        dropped["plays_a_day"] = int(is_busy.sum())
+        events = _where(events, ~is_busy)
     begins, pause = changes(events["user_id"]), np.diff(events["timestamp"])
     num_tied = int((~begins[1:] & (pause == 0)).sum()) if has_clock else 0
     if "is_last" in events:
@@ -145,9 +152,11 @@ def cut_events(
     session, is_first = begins.cumsum() - 1, changes(events["user_id"])[begins]
     nth, listener = np.arange(len(is_first)), is_first.cumsum() - 1
     number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
-    kept = _kept(policies, session, events["track"], listener, dropped)
+    hours = hours_of_sessions(session, events["timestamp"], len(nth))
+    kept = _kept(policies, session, events["track"], listener, hours, dropped)
     if not kept.all():
         events, session = _where(events, kept), session[kept]
+    odd = count_odd(events, session, len(nth), policies, is_local=reading.is_zoneless) if has_clock else {}
     length = np.bincount(session, minlength=len(nth))
     start, some = length.cumsum() - length, np.flatnonzero(length)
     some = some[np.lexsort((events["position"][start[some]], events["timestamp"][start[some]]))]
@@ -163,6 +172,7 @@ def cut_events(
         num_interleaved=num_interleaved,
         num_tied=num_tied,
         dropped=dropped,
+        odd=odd,
     )
     return sessions, events["position"][start[some]], int(is_first.sum())
 
@@ -221,6 +231,7 @@ def _kept(
     session: Int64[np.ndarray, "E"],
     track: Int64[np.ndarray, "E"],
     listener: Int64[np.ndarray, "S"],
+    hours: Float64[np.ndarray, "S"],
     dropped: dict[str, int],
 ) -> Bool[np.ndarray, "E"]:
     """Which events repeats, long sessions and rare users leave, in this order; the others are counted in `dropped`."""
@@ -235,6 +246,8 @@ def _kept(
     if policies.longest_session is not None:
         is_long = np.bincount(session[kept], minlength=len(listener)) > policies.longest_session
         leave_out("longest_session", is_long[session])
+    if policies.longest_hours is not None:
+        leave_out("longest_hours", (hours > policies.longest_hours)[session])
     if policies.min_sessions > 1:
         is_left = np.bincount(session[kept], minlength=len(listener)) > 0
         leave_out("min_sessions", (np.bincount(listener, is_left) < policies.min_sessions)[listener][session])

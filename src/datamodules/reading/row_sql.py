@@ -42,6 +42,7 @@ class Plan:
         aliases: id of today for each id of a track that the source merged with another one.
         catalogue_has_durations: whether the catalogue gives durations.
         drop: conditions of rows that are left out, by name.
+        drop_times: the same, over the parsed `timestamp` of a row that is valid and not left out by another rule.
     """
 
     rows: RawRows
@@ -53,6 +54,7 @@ class Plan:
     aliases: Mapping[str, str]
     catalogue_has_durations: bool
     drop: Mapping[str, str | None]
+    drop_times: Mapping[str, str]
 
 
 def parsed_columns(plan: Plan) -> dict[str, str]:

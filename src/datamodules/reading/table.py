@@ -4,10 +4,14 @@ DuckDB reads the files, and uses the disk where the memory that it may use is no
 several), or is *dropped* by a rule of the settings, or is *rejected* as invalid. All are counted.
 """
 
+import math
+import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -18,6 +22,7 @@ from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, r
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
 from segue.datamodules.reading.files import find_files, is_address
+from segue.datamodules.reading.later_plays import LaterPlays
 from segue.datamodules.reading.queries import Database, are_whole, count, is_of_files, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
@@ -54,6 +59,9 @@ class Reading:
         swallowed: rows that seem to be inside a cell; None if none is.
         num_capped: number of events whose share was above 1 and is 1 now.
         remarks: what a user should know of the ids of the tracks, in lines.
+        later: plays that were left out because they are of the future; None if there are none.
+        num_nameless: number of events whose track has no artist; 0 if no track has one.
+        is_zoneless: whether the times are texts without a zone, or columns of times that have none.
     """
 
     columns: Mapping[str, str]
@@ -70,11 +78,42 @@ class Reading:
     num_capped: int
     remarks: Sequence[str] = ()
     swallowed: SwallowedRows | None = None
+    later: LaterPlays | None = None
+    num_nameless: int = 0
+    is_zoneless: bool = False
 
     @property
     def num_rejected(self) -> int:
         """Number of rows that were rejected."""
         return sum(self.rejected.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Which valid plays are left out while a source is read.
+
+    Args:
+        min_seconds: those that are shorter, in seconds.
+        since: those before this day (UTC).
+        until: those after this day (UTC).
+        is_now: whether this day is that of the clock of this machine.
+        nameless: those of tracks without an artist.
+    """
+
+    min_seconds: int | float = 0
+    since: date | None = None
+    until: date | None = None
+    is_now: bool = False
+    nameless: bool = False
+
+    def of_times(self) -> dict[str, str]:
+        """SQL condition of each rule about the time of a play, by its name."""
+        until = {} if self.until is None else {"until": f"timestamp >= {_ms_of(self.until + timedelta(days=1))}"}
+        return until if self.since is None else {**until, "since": f"timestamp < {_ms_of(self.since)}"}
+
+
+def _ms_of(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,24 +154,25 @@ class SourceEvents:
 
 @contextmanager
 def read_table(
-    path: str, settings: TableSettings, *, min_seconds: int | float = 0, rejections: Rejections
+    path: str, settings: TableSettings, *, left_out: LeftOut | None = None, rejections: Rejections
 ) -> Iterator[SourceEvents]:
     """Read the catalogue and the events of a source. The events are gone when the context ends.
 
     Args:
         path: a file, a folder, a glob, or an address.
         settings: what the files contain.
-        min_seconds: shorter plays are left out, in seconds.
+        left_out: which valid plays are left out; None for none.
         rejections: where rejected rows are written, and how many there may be.
 
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
     """
+    left_out = left_out or LeftOut()
     with _database(settings, path) as (database, folder):
-        plan, tracks, place = _open(database, path, settings, folder, min_seconds)
+        plan, tracks, place = _open(database, path, settings, folder, left_out)
         _parse(plan, has_catalogue=tracks is not None)
         plan.rows.check_rejects()
-        yield _events(path, plan, tracks, place, rejections)
+        yield _events(path, plan, tracks, place, left_out, rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -146,7 +186,7 @@ def look_at(path: str, settings: TableSettings) -> Plan:
         InputError: files are missing or damaged, or a column is missing.
     """
     with _database(settings, path) as (database, folder):
-        return _open(database, path, settings, folder, 0)[0]
+        return _open(database, path, settings, folder, LeftOut())[0]
 
 
 @contextmanager
@@ -183,7 +223,7 @@ def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Pa
 
 
 def _open(
-    database: Database, path: str, settings: TableSettings, folder: Path, min_seconds: int | float
+    database: Database, path: str, settings: TableSettings, folder: Path, left_out: LeftOut
 ) -> tuple[Plan, Tracks | None, Path]:
     """What is read, the catalogue if it is in a file, and the folder of the source.
 
@@ -217,11 +257,12 @@ def _open(
         aliases=aliases,
         catalogue_has_durations=has_durations,
         drop=settings.sql.drop,
+        drop_times=left_out.of_times() if "timestamp" in mapping else {},
     )
     if aliases and "track" not in mapping:
         raise InputError(f"{KEY}={settings.aliases}: the source has no ids of tracks; give datamodule.columns.track")
-    if min_seconds:
-        plan = replace(plan, drop={**plan.drop, "min_seconds": min_seconds_rule(min_seconds, plan)})
+    if left_out.min_seconds:
+        plan = replace(plan, drop={**plan.drop, "min_seconds": min_seconds_rule(left_out.min_seconds, plan)})
     return plan, tracks, place
 
 
@@ -297,7 +338,12 @@ def _number(plan: Plan) -> None:
     sign = "-" if plan.settings.files.newest_first else ""
     number = f"row, {sign}(row * 1048576 + place)" if has_items else f"rowid AS row, {sign}rowid"
     roles = {name: sql if sql in CONSTANTS else NO_TEXT for name, sql in parsed_columns(plan).items()}
-    columns = [name if name in stored else f"{sql} AS {name}" for name, sql in roles.items()]
+    roles |= {name: name for name in stored & roles.keys()}
+    if plan.drop_times:
+        rules = " ".join(f"WHEN {sql} THEN {quoted_text(name)}" for name, sql in plan.drop_times.items())
+        is_out = f"({roles['dropped']}) IS NOT NULL OR ({roles['reason']}) IS NOT NULL"
+        roles["dropped"] = f"CASE WHEN {is_out} THEN {roles['dropped']} {rules} END"
+    columns = [f"{sql} AS {name}" for name, sql in roles.items()]
     others = ", ".join([*(stored & roles.keys()), *(["row", "place"] if has_items else [])])
     database.execute(f"""
         CREATE OR REPLACE VIEW numbered AS
@@ -305,7 +351,9 @@ def _number(plan: Plan) -> None:
         FROM parsed {"WHERE NOT is_blank" if "is_blank" in stored else ""}""")
 
 
-def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejections: Rejections) -> SourceEvents:
+def _events(
+    path: str, plan: Plan, tracks: Tracks | None, folder: Path, left_out: LeftOut, rejections: Rejections
+) -> SourceEvents:
     rows, settings = plan.rows, plan.settings
     database, has_items = rows.database, settings.sql.each is not None
     remarks = _use_aliases(plan)
@@ -319,19 +367,22 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.check(found, num_rows, path)
-    num_events = count(
-        database, "SELECT count(*) FROM numbered WHERE dropped IS NULL AND row NOT IN (SELECT row FROM rejected)"
-    )
+    num_events, num_nameless = _count_events(database)
+    dropped = dict.fromkeys([*plan.drop, *plan.drop_times], 0)
+    dropped |= _counts(database, "SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1")
+    if left_out.nameless:
+        num_events, num_nameless, dropped["nameless"] = num_events - num_nameless, 0, num_nameless
     if num_events == 0:
         raise InputError(
             f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
-            "out; check datamodule.columns, datamodule.policies.min_seconds and datamodule.sql.drop"
+            "out; check datamodule.columns, datamodule.units.timestamp, datamodule.policies and datamodule.sql.drop"
         )
     user, user_names = _name_users(database)
     _forget_texts(plan)
-    _make_view(database, user, has_recommendations="recommendation" in plan.mapping)
-    dropped = database.execute("SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1").fetchall()
+    has_recommendations = "recommendation" in plan.mapping
+    _make_view(database, user, has_recommendations=has_recommendations, drop_nameless=left_out.nameless)
     attributes = read_attributes(database, settings.attributes, folder, source=tracks.shown or str(path))
+    is_zoneless = _is_zoneless(plan)
     used = {part for path in plan.mapping.values() for part in (path, path.split(".")[0])}
     may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"
     capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
@@ -354,9 +405,53 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, folder: Path, rejectio
             num_capped=count(database, capped_events) if may_be_capped else 0,
             remarks=[*_files_left_out(rows, settings), *remarks, *tracks.remarks],
             swallowed=find_swallowed(rows),
-            dropped=dict.fromkeys(plan.drop, 0) | {str(name): int(num) for name, num in dropped},
+            dropped=dropped,
+            later=_later(database, dropped, left_out, is_zoneless=is_zoneless),
+            num_nameless=0 if num_nameless == num_events else num_nameless,
+            is_zoneless=is_zoneless,
         ),
     )
+
+
+def _counts(database: Database, query: str) -> dict[str, int]:
+    return {str(name): int(num) for name, num in database.execute(query).fetchall()}
+
+
+def _count_events(database: Database) -> tuple[int, int]:
+    """Number of valid events, and of those without an artist."""
+    query = """SELECT count(*), count(*) FILTER (is_nameless) FROM validated
+        WHERE reason IS NULL AND row NOT IN (SELECT row FROM rejected)"""
+    [(num, num_nameless)] = database.execute(query).fetchall()
+    return int(num), int(num_nameless)
+
+
+def _later(
+    database: Database, dropped: Mapping[str, int], left_out: LeftOut, *, is_zoneless: bool
+) -> LaterPlays | None:
+    """The plays of the future that were left out, if the clock of this machine says so and not a setting."""
+    if not dropped.get("until") or not left_out.is_now:
+        return None
+    last_ms = count(database, "SELECT max(timestamp) FROM numbered WHERE dropped = 'until'")
+    hours = math.ceil((last_ms - time.time() * 1000) / 3_600_000)
+    has_zone = not is_zoneless
+    return LaterPlays(num=dropped["until"], last_ms=last_ms, day=str(left_out.until), hours=hours, has_zone=has_zone)
+
+
+_ZONE = re.compile(r"(Z|UTC|GMT|[+-]\d{2}:?\d{2}|[+-]\d{2})$", re.IGNORECASE)
+_A_TIME = re.compile(r"\d:\d\d")
+
+
+def _is_zoneless(plan: Plan) -> bool:
+    """Whether `datamodule.zone` decides what the times mean: they are texts without a zone, or times without one."""
+    if (path := plan.mapping.get("timestamp")) is None:
+        return False
+    type_, unit = plan.rows.type_of(path), plan.units["timestamp"]
+    if type_.startswith("TIMESTAMP"):
+        return "WITH TIME ZONE" not in type_
+    if unit == "iso":
+        times = [value for value in plan.rows.first_values(path) if _A_TIME.search(value)]
+        return bool(times) and not any(_ZONE.search(value.strip()) for value in times)
+    return "%" in unit and "%z" not in unit and "%Z" not in unit
 
 
 def _files_left_out(rows: RawRows, settings: TableSettings) -> Iterator[str]:
@@ -397,7 +492,7 @@ def _validate(plan: Plan, tracks: Tracks) -> None:
     plan.rows.database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
         SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
-            {is_above} AS is_above_one,
+            {is_above} AS is_above_one, c.artist IS NULL AS is_nameless,
             CASE WHEN n.reason IS NOT NULL THEN n.reason WHEN c.row IS NULL THEN {unknown}
                  WHEN {"FALSE" if is_capped else is_above}
                  THEN 'the share played must lie in [0, 1], got ' || ({share}) END AS reason
@@ -438,15 +533,16 @@ def _forget_texts(plan: Plan) -> None:
     _number(plan)
 
 
-def _make_view(database: Database, user: str, *, has_recommendations: bool) -> None:
+def _make_view(database: Database, user: str, *, has_recommendations: bool, drop_nameless: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
     recommendation = ", r.row AS recommendation" * has_recommendations
     join = "LEFT JOIN users u ON v.user = u.user" * ("u." in user)
     join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
+    is_nameless = "AND NOT v.is_nameless" * drop_nameless
     # a valid event has a track; with this condition DuckDB joins the catalogue by an inner join, which is faster
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS
         SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio,
                v.session AS source_session, v.is_last {recommendation}
-        FROM validated v {join} WHERE v.reason IS NULL AND v.track IS NOT NULL {is_lost}""")
+        FROM validated v {join} WHERE v.reason IS NULL AND v.track IS NOT NULL {is_lost} {is_nameless}""")

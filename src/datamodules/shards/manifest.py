@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class Manifest:
         vocabulary: the files of the vocabulary with their digests; the first is JSON.
         shards: the files of rows, in the order of sessions.
         provenance: command, commit, versions, machine.
+        odd: numbers of what is odd; see `count_odd`.
     """
 
     version: int
@@ -104,11 +105,12 @@ class Manifest:
     vocabulary: Mapping[str, str]
     shards: Sequence[Shard]
     provenance: Mapping[str, str]
+    odd: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""
         record = asdict(self)
-        for name in ("remarks", "swallowed"):
+        for name in ("remarks", "swallowed", "later", "num_nameless", "is_zoneless"):
             if not record["reading"][name]:
                 del record["reading"][name]
         write_record(record, folder / MANIFEST)

@@ -168,6 +168,7 @@ class PreparedRows:
         remaining: numbers of the sessions that are left, among all of `maker` (S).
         num_listeners: number of listeners.
         dropped: number of events (of pairs) that each rule left out.
+        odd: numbers of what is odd; see `count_odd`.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.
         begins: place in `parts` of the first one of each session, and the number of all.
     """
@@ -179,6 +180,7 @@ class PreparedRows:
     remaining: Int64[np.ndarray, "S"]
     num_listeners: int
     dropped: Mapping[str, int]
+    odd: Mapping[str, int]
     parts: Int8[np.ndarray, "_"]
     begins: Int64[np.ndarray, "_"]
 
@@ -242,6 +244,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
         remaining=np.concatenate([np.empty(0, np.int64), *(some.remaining for some in counts)]),
         num_listeners=max((some.num_listeners for some in counts), default=0),
         dropped=dict(dropped),
+        odd=dict(sum((odd for *_, odd in cut), Counter())),
         parts=parts,
         begins=begins,
     )

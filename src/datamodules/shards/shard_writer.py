@@ -90,6 +90,7 @@ def write_shards(
             num_interleaved=rows.numbers["interleaved"],
             num_tied=rows.numbers["tied"],
             dropped=rows.dropped,
+            odd=rows.odd,
             reading=rows.maker.files.reading,
             vocabulary=vocabulary,
             shards=shards,

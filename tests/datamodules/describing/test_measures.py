@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.describing import clock, measures, warnings
+from segue.datamodules.describing import clock, measures
 from segue.datamodules.describing.clock import DAY_MS, utc
 from segue.datamodules.describing.measures import Material, measure_test
 from segue.datamodules.pairs.pairs import Pairs
@@ -35,7 +35,7 @@ def numbered(plays: list[Play]) -> list[Play]:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    for module in (measures, clock, warnings):
+    for module in (measures, clock):
         result = doctest.testmod(module, extraglobs={"np": np})
         assert result.attempted >= 1
         assert result.failed == 0

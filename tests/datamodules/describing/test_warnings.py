@@ -96,11 +96,6 @@ FOUND: dict[str, tuple[Material, str, str]] = {
         "100 % of the 5 users have one session only, although the plays span 3 days",
         "datamodule.session_gap_minutes",
     ),
-    "plays_a_day": (
-        material_of_plays([*USUAL, *(Play(2, START + n, n % 40, n / 20_000) for n in range(10_000))]),
-        r"listener 3 has 10,00\d plays on 2023-11-14",
-        "a program or a shared account",
-    ),
     "track_share": (
         material_of_plays([play._replace(track=7) if play.time // MINUTE % 2 else play for play in USUAL]),
         "5[0-9] % of the plays are of one track, Title 7 by Artist 3",
@@ -154,12 +149,6 @@ def test_finer_units_than_milliseconds_are_recognised(factor: int, says: str) ->
     assert any(says in warning.says for warning in found)
 
 
-def test_a_play_in_the_future_is_warned_of() -> None:
-    future = [*USUAL, USUAL[0]._replace(time=int(warnings._now_ms()) + 3 * DAY)]
-    found = {warning.name: warning.says for warning in warnings_of(material_of_plays(future))}
-    assert "the last play is in the future" in found["earliest_year"]
-
-
 def test_times_that_count_from_the_start_of_the_data_are_no_other_unit() -> None:
     relative = shifted(USUAL, lambda time: time - START)
     assert warnings_of(material_of_plays(relative)) == []
@@ -192,7 +181,7 @@ def test_data_that_cannot_be_split_are_the_first_warning() -> None:
             1.5,
             "warnings.track_share must be a number of at least 0 and at most 1 or null, got 1.5; null",
         ),
-        ("plays_a_day", 0, "warnings.plays_a_day must be a whole number of at least 1 or null, got 0; null switches"),
+        ("machines", 0, "warnings.machines must be a whole number of at least 1 or null, got 0; null switches"),
     ],
 )
 def test_a_threshold_out_of_range_is_refused(name: str, value: int | float, line: str) -> None:

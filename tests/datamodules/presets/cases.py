@@ -48,14 +48,15 @@ CASES = {
         layout.__name__: Case(layout.__name__, layout)
         for layout in (
             *(research.yambda, research.yambda_sequential, research.playlists_mpd, research.thirty_music),
-            *(research.nowplaying, research.music4all_onion, research.recbole, research.kkbox),
+            *(research.nowplaying, research.nowplaying_sessions, research.music4all_onion, research.recbole),
+            research.kkbox,
         )
     },
 }
 PRESETS = sorted({case.preset for case in CASES.values()})
 """Each is also the name of a case."""
 
-WITHOUT_CLOCK = ("playlists_mpd", "kkbox")
+WITHOUT_CLOCK = ("playlists_mpd", "kkbox", "nowplaying_sessions")
 
 
 def datamodule(name: str, folder: Path, **settings: object) -> PairDataModule:

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import gzip
 import json
 import random
 from pathlib import Path
@@ -146,6 +147,24 @@ def thirty_music(folder: Path, plays: list[Play]) -> Expected:
         tracks.append(f"track\t{track}\t-1\t{json.dumps(named)}\t{json.dumps(linked)}")
         expected.artists[track], expected.titles[track] = track // 4, title(track)
     write_lines(folder / "entities/tracks.idomaar", tracks)
+    return expected
+
+
+def nowplaying_sessions(folder: Path, plays: list[Play]) -> Expected:
+    """Two compressed files with a session in each line: numbers of tracks, in the order in which they were played."""
+    expected = Expected(["train.txt.gz", "test.txt.gz"])
+    sessions: dict[tuple[int, int], list[int]] = {}
+    for play in plays:
+        sessions.setdefault((play.user, play.session), []).append(play.track + 1)
+    for number, tracks in enumerate(sessions.values()):
+        for track in tracks:
+            expected.hear(number, Heard(0, None, track, None))
+    lines = [" ".join(map(str, tracks)) for tracks in sessions.values()]
+    expected.num_lists = len(lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    num_train = len(lines) * 9 // 10
+    for file, some in zip(expected.main, (lines[:num_train], lines[num_train:]), strict=True):
+        (folder / file).write_bytes(gzip.compress("".join(f"{line}\n" for line in some).encode()))
     return expected
 
 

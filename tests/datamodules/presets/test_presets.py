@@ -226,3 +226,18 @@ def test_settings_that_presets_introduced_are_checked(written: dict[str, tuple[P
         variant("lastfm_1k", written["lastfm_1k"][0], "datamodule.files.newest_first=maybe")
     with pytest.raises(InputError, match=r"datamodule.catalogue.sql does not fit .*tracks.idomaar: .*nonsense"):
         variant("thirty_music", written["thirty_music"][0], "datamodule.catalogue.sql.title='nonsense(line)'")
+
+
+def test_the_published_sessions_of_nowplaying_are_all_read(real_data: Path, tmp_path: Path) -> None:
+    if not (folder := real_data / "nowplaying").is_dir():
+        pytest.skip("SEGUE_DATA has no nowplaying")
+    config = composed("datamodule=nowplaying_sessions", f"datamodule.path='{folder}'").datamodule
+    module: PairDataModule = instantiate(config, rejected_path=str(tmp_path / "rejected.jsonl"), _convert_="all")
+    module.setup()
+    assert len(module.sessions) == 142_556
+    assert len(module.sessions.listens.track) == 953_381 + 104_303
+    assert len(module.catalog) == 60_416
+    assert (module.reading.num_rejected, module.catalog.num_artists) == (0, 60_416)
+    assert sum(map(len, module.pairs.values())) == 953_381 + 104_303 - 142_556
+    lines = {line.split()[0] for line in module.remarks()}
+    assert lines == {"artists"}
