@@ -108,7 +108,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""
         record = asdict(self)
-        for name in ("remarks", "swallowed"):
+        for name in ("remarks", "swallowed", "evidence", "holds", "alternatives"):
             if not record["reading"][name]:
                 del record["reading"][name]
         write_record(record, folder / MANIFEST)

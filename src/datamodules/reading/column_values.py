@@ -1,0 +1,240 @@
+"""What the columns of a table hold, as their first rows show, whatever their names are.
+
+n values, R rows.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segue.datamodules.reading.raw_rows import RawRows
+from segue.datamodules.reading.units import EXCEL_DAYS, MS_OF, NO, YES, as_numbers, find_unit_of_time, is_hms
+
+NUM_ROWS = 10_000
+"""Rows that are looked at."""
+_NESTED_ROWS, _NESTED_DEPTH = 200, 3
+"""Rows of JSON in which objects inside objects are looked for, and how deep."""
+_MOST, _HALF = 0.99, 0.5
+"""Share of the values that must fit where no name says what they are, and where one does."""
+_EARLIEST_S = 946_684_800
+"""Start of 2000. Earlier numbers are not taken for times unless their name says so."""
+_HOUR_S, _YEAR_S = 3600, 31_557_600
+_NUMBERED = re.compile(
+    r"(^|[^a-z])(id|ids|uid|guid|nr|no|num|number|nummer|numero|phone|tel|telefon|telephone|mobile|price|preis|prix|"
+    r"precio|amount|isrc|ean|code|zip|plz|key|hash)([^a-z]|$)|[a-z]I[dD]$"
+)
+"""Names of columns whose numbers are no times without a clock in their texts."""
+_URI = re.compile(
+    r"spotify:track:\w+|https?://(open\.spotify\.com/(intl-\w+/)?track/|(www\.|music\.|m\.)?youtube\.com/watch\?|"
+    r"youtu\.be/|(www\.)?deezer\.com/(\w+/)?track/|tidal\.com/(browse/)?track/|musicbrainz\.org/recording/|"
+    r"soundcloud\.com/[^/]+/).*"
+)
+"""Addresses of tracks."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnValues:
+    """The first values of a column.
+
+    Args:
+        name: of the column.
+        texts: those that are not empty, by the number of the row.
+    """
+
+    name: str
+    texts: pd.Series
+
+    @cached_property
+    def values(self) -> list[str]:
+        """The values as texts."""
+        return [str(text) for text in self.texts]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Those that are numbers."""
+        return as_numbers(self.values)
+
+    @cached_property
+    def are_numbers(self) -> bool:
+        """Whether nearly all are numbers."""
+        return len(self) > 0 and len(self.numbers) >= _MOST * len(self)
+
+    @cached_property
+    def num_distinct(self) -> int:
+        """How many different ones there are."""
+        return int(self.texts.nunique())
+
+    @cached_property
+    def time(self) -> tuple[str, int]:
+        """In which unit most are times, and how many are; see `find_unit_of_time`."""
+        few = self.values[:100]
+        if not few or not find_unit_of_time(few)[0]:  # texts are seen early
+            return "", 0
+        return find_unit_of_time(self.values)
+
+    @property
+    def are_times(self) -> bool:
+        """Whether most can be read as times."""
+        return self.time[1] > _HALF * len(self)
+
+    @cached_property
+    def look_like_times(self) -> bool:
+        """Whether nearly all are times, also if no name says so: texts of dates, or numbers of the years since 2000."""
+        unit, num = self.time
+        if num < _MOST * len(self) or self.num_distinct < 2 or unit == "%Y%m%d":
+            return False
+        if not self.are_numbers or unit == "%Y%m%d%H%M%S":
+            return True
+        seconds = self.seconds
+        is_recent = (seconds >= _EARLIEST_S) & (seconds < time.time() + _YEAR_S)
+        has_parts = unit != "excel" or bool((self.numbers % 1 != 0).mean() > _HALF)
+        is_id = _NUMBERED.search(self.name.lower()) or _NUMBERED.search(self.name)
+        return bool(is_recent.mean() >= _MOST and has_parts and self.num_distinct > len(self) / 2 and not is_id)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Numbers that are times, in seconds since 1970."""
+        unit = self.time[0]
+        if unit == "excel":
+            return (self.numbers - EXCEL_DAYS[0]) * 86_400
+        if unit == "epoch":
+            return np.where(self.numbers >= 1e11, self.numbers / 1000, self.numbers)
+        return self.numbers * MS_OF.get(unit, 1000.0) / 1000
+
+    @cached_property
+    def run_like_a_clock(self) -> bool:
+        """Whether times may be used although no name says so.
+
+        Texts with an hour may. Numbers must follow each other as plays do: most rise (or fall) from row to row, by less
+        than an hour, and not by one, which is how rows are numbered.
+        """
+        if not self.look_like_times:
+            return False
+        if not self.are_numbers:
+            return sum(":" in value for value in self.values) > _HALF * len(self)
+        steps = np.diff(self.numbers)
+        if len(steps) < 20 or self.time[0] == "%Y%m%d%H%M%S":
+            return self.time[0] == "%Y%m%d%H%M%S"
+        are_counted = (np.abs(steps) <= 1).mean() > 0.9
+        are_sorted = max((steps >= 0).mean(), (steps <= 0).mean()) >= 0.8
+        return bool(are_sorted and not are_counted and np.median(np.abs(np.diff(self.seconds))) <= _HOUR_S)
+
+    @cached_property
+    def are_flags(self) -> bool:
+        """Whether nearly all say yes or no."""
+        return 0 < self.num_distinct <= 6 and self._share(lambda value: value.lower() in (*YES, *NO)) >= _MOST
+
+    @cached_property
+    def are_durations(self) -> bool:
+        """Whether most are numbers of at least 0, or such as 3:25."""
+        return self._share(is_hms) > _HALF or bool((self.numbers >= 0).sum() > _HALF * len(self))
+
+    @cached_property
+    def are_shares(self) -> bool:
+        """Whether most are numbers from 0 to 1, or to 100 percent; a few may be above."""
+        return bool(((self.numbers >= 0) & (self.numbers <= 120)).sum() > _HALF * len(self))
+
+    @cached_property
+    def are_uris(self) -> bool:
+        """Whether nearly all are addresses of tracks."""
+        return self._share(lambda value: _URI.fullmatch(value) is not None) >= _MOST
+
+    def _share(self, fits: Any) -> float:
+        return sum(map(fits, self.values)) / max(len(self), 1)
+
+    @cached_property
+    def holds(self) -> str:
+        """What they are, with the share that fits, in words; empty for texts and numbers without a known meaning."""
+        if not len(self):
+            return "nothing in the first rows"
+        if self.look_like_times:
+            return f"{self.evidence('times', self.time[1])}"
+        for what, are in (("flags", self.are_flags), ("addresses of tracks", self.are_uris)):
+            if are:
+                return self.evidence(what, len(self))
+        return ""
+
+    def evidence(self, what: str, num: int) -> str:
+        """How many of the values are something."""
+        return f"{num:,} of {len(self):,} are {what}"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The first rows of a table.
+
+    Args:
+        texts: cells as texts, None where they are empty; a column for each path.
+    """
+
+    texts: pd.DataFrame
+
+    @cached_property
+    def columns(self) -> dict[str, ColumnValues]:
+        """The values of each column."""
+        return {str(name): ColumnValues(str(name), self.texts[name].dropna()) for name in self.texts.columns}
+
+    def source_of(self, name: str) -> str | None:
+        """A column from whose values those of another one follow: the listener of a birthday, the track of a release.
+
+        Args:
+            name: of the other one.
+        """
+        rows = self.texts.dropna(subset=[name])
+        for other, column in self.columns.items():
+            if other == name or len(column) < 20 or not 2 <= column.num_distinct <= len(column) / 2.5:
+                continue
+            if column.look_like_times:
+                continue
+            num_values = rows.groupby(other)[name].nunique()
+            if len(num_values) > 1 and (num_values == 1).mean() >= 0.98:
+                return other
+        return None
+
+
+def look_at_columns(rows: RawRows, names: Sequence[str]) -> Sample:
+    """Read the first rows.
+
+    Args:
+        rows: the rows.
+        names: paths of the columns.
+    """
+    if not names:
+        return Sample(pd.DataFrame())
+    cells = ", ".join(f"NULLIF(trim(CAST({rows.shown(name)} AS VARCHAR)), '') AS c{n}" for n, name in enumerate(names))
+    found = rows.run(f"SELECT {cells} FROM ({rows.relation(limit=NUM_ROWS)})").fetchall()
+    return Sample(pd.DataFrame(found, columns=pd.Index(list(names), dtype=object), dtype=object))
+
+
+def nested_paths(rows: RawRows) -> list[str]:
+    """Paths of the values inside the objects of JSON rows, as their first rows have them."""
+    if not rows.is_json:
+        return []
+    lines = rows.run(f"SELECT CAST(line AS VARCHAR) FROM ({rows.relation(limit=_NESTED_ROWS)})").fetchall()
+    found: dict[str, None] = {}
+    for (line,) in lines:
+        try:
+            row = json.loads(line or "null")
+        except ValueError:
+            continue
+        found |= dict.fromkeys(_paths(row, "", 0))
+    return [path for path in found if "." in path and path.split(".")[0] in rows.types]
+
+
+def _paths(value: object, path: str, depth: int) -> Iterator[str]:
+    if isinstance(value, dict) and depth < _NESTED_DEPTH:
+        for key, inner in value.items():
+            if key and "." not in key and '"' not in key:
+                yield from _paths(inner, f"{path}.{key}" if path else key, depth + 1)
+    elif path:
+        yield path
