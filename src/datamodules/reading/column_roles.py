@@ -143,14 +143,15 @@ class Roles:
 
 def option(role: str, column: str) -> str:
     """The word of the command line that gives a role to a column."""
-    return shlex.quote(f"datamodule.columns.{role}={as_word(column)}")
+    word = as_word(column, quote='"')
+    return shlex.quote(f"datamodule.columns.{role}={word}")
 
 
-def as_word(text: str) -> str:
+def as_word(text: str, *, quote: str = "'") -> str:
     """A text in the language of Hydra, where an unquoted `null` or `12` is none."""
     if re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII) and text.lower() not in ("null", "true", "false", "nan", "inf"):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return quote + text.replace("\\", "\\\\").replace(quote, f"\\{quote}") + quote
 
 
 def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> Roles:
@@ -358,6 +359,35 @@ class _Search:
             if uris:
                 self._choose("track", uris[0], "by its values")
                 self._evidence["track"] += f": {columns[uris[0]].holds}"
+        self._amounts_by_values()
+
+    def _amounts_by_values(self) -> None:
+        """Choose the columns of durations or of shares where no name says how much was played."""
+        mapping, sample = {**self._given, **self._mapping}, self._sample
+        key = [mapping[role] for role in ("track", "title", "artist") if mapping.get(role) in sample.columns]
+        key = key[:1] if "track" in mapping else key
+        if not key or {"played_ratio", "skipped"} & mapping.keys() or not {"played", "duration"} & {*self._roles}:
+            return
+        amounts = [name for name in self._free(self._all) if sample.are_amounts(name)]
+        durations, played = [mapping.get("duration")], [mapping.get("played")]
+        if "duration" not in mapping and "duration" in self._roles:
+            durations = [name for name in amounts if sample.are_lengths(name, key)]
+        if "played" not in mapping and "played" in self._roles:
+            played = [name for name in amounts if not sample.is_fixed_by(key, name)]
+        pairs = [
+            (sample.part_of(part, whole), part, whole)
+            for whole in durations for part in played
+            if part != whole and part in sample.columns and whole in sample.columns
+        ]  # fmt: skip
+        share, *best = max(pairs, default=(0.0,))
+        if share and not {"played", "duration"} <= mapping.keys():
+            for role, name in zip(("played", "duration"), best, strict=True):
+                if role not in mapping:
+                    self._choose(role, name, "by its values")
+        elif "played" not in mapping and "played_ratio" in self._roles:
+            shares = [name for name in amounts if sample.are_shares(name, key)]
+            if len(shares) == 1:
+                self._choose("played_ratio", shares[0], "by its values")
 
     def _alternative(self, name: str, mapping: Mapping[str, str]) -> str | None:
         """The role that a column without one could have."""

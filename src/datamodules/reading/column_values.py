@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from segue.datamodules.reading.raw_rows import RawRows
-from segue.datamodules.reading.units import EXCEL_DAYS, MS_OF, NO, YES, as_numbers, find_unit_of_time, is_hms
+from segue.datamodules.reading.units import EXCEL_DAYS, MS_OF, NO, YES, as_numbers, find_unit_of_time, has_decimal_commas, is_hms
 
 NUM_ROWS = 10_000
 """Rows that are looked at."""
@@ -98,8 +98,13 @@ class ColumnValues:
         seconds = self.seconds
         is_recent = (seconds >= _EARLIEST_S) & (seconds < time.time() + _YEAR_S)
         has_parts = unit != "excel" or bool((self.numbers % 1 != 0).mean() > _HALF)
-        is_id = _NUMBERED.search(self.name.lower()) or _NUMBERED.search(self.name)
-        return bool(is_recent.mean() >= _MOST and has_parts and self.num_distinct > len(self) / 2 and not is_id)
+        is_varied = self.num_distinct > len(self) / 2
+        return bool(is_recent.mean() >= _MOST and has_parts and is_varied and not self.has_name_of_ids)
+
+    @property
+    def has_name_of_ids(self) -> bool:
+        """Whether its name says that it has ids or prices."""
+        return bool(_NUMBERED.search(self.name.lower()) or _NUMBERED.search(self.name))
 
     @property
     def seconds(self) -> np.ndarray:
@@ -125,7 +130,7 @@ class ColumnValues:
         steps = np.diff(self.numbers)
         if len(steps) < 20 or self.time[0] == "%Y%m%d%H%M%S":
             return self.time[0] == "%Y%m%d%H%M%S"
-        are_counted = (np.abs(steps) <= 1).mean() > 0.9
+        are_counted = self.time[0] != "excel" and (np.abs(steps) <= 1).mean() > 0.9
         are_sorted = max((steps >= 0).mean(), (steps <= 0).mean()) >= 0.8
         return bool(are_sorted and not are_counted and np.median(np.abs(np.diff(self.seconds))) <= _HOUR_S)
 
@@ -147,7 +152,7 @@ class ColumnValues:
     @cached_property
     def are_uris(self) -> bool:
         """Whether nearly all are addresses of tracks."""
-        return self._share(lambda value: _URI.fullmatch(value) is not None) >= _MOST
+        return self._share(lambda value: ":" in value and _URI.fullmatch(value) is not None) >= _MOST
 
     def _share(self, fits: Any) -> float:
         return sum(map(fits, self.values)) / max(len(self), 1)
@@ -183,6 +188,63 @@ class Sample:
     def columns(self) -> dict[str, ColumnValues]:
         """The values of each column."""
         return {str(name): ColumnValues(str(name), self.texts[name].dropna()) for name in self.texts.columns}
+
+    def numbers_of(self, name: str) -> pd.Series:
+        """The numbers of a column, by the number of the row."""
+        texts = self.columns[name].texts
+        if has_decimal_commas(self.columns[name].values):
+            texts = texts.str.replace(",", ".", regex=False)
+        return pd.to_numeric(texts, errors="coerce").dropna()
+
+    def are_amounts(self, name: str) -> bool:
+        """Whether a column has numbers of at least 0 that may be durations or shares: ten or more, and no ids."""
+        column = self.columns[name]
+        if not column.are_numbers or column.num_distinct < 10 or column.look_like_times or column.are_flags:
+            return False
+        return not column.has_name_of_ids and bool((column.numbers >= 0).all())
+
+    def is_fixed_by(self, key: Sequence[str], name: str) -> bool:
+        """Whether rows with the same track have the same value of a column, as a length is; not without such rows."""
+        rows = self.texts.dropna(subset=[*key, name]).groupby(list(key))[name].agg(["size", "nunique"])
+        rows = rows[rows["size"] > 1]
+        return len(rows) >= 10 and bool((rows["nunique"] == 1).mean() >= 0.95)
+
+    def are_lengths(self, name: str, key: Sequence[str]) -> bool:
+        """Whether a column may have the length of each track, in seconds or milliseconds.
+
+        Args:
+            name: of the column.
+            key: columns that say which track is played.
+        """
+        if not self.are_amounts(name) or not self.is_fixed_by(key, name):
+            return False
+        typical = float(np.median(self.columns[name].numbers))
+        return 60 <= typical <= 900 or 60_000 <= typical <= 900_000
+
+    def part_of(self, played: str, duration: str) -> float:
+        """Share of the rows in which a track was played to its end, if one column may be the time played of the other.
+
+        A time is not longer than the track in 95 % of the rows, and equal to it in 5 % or more; otherwise 0.
+        """
+        ratio = (self.numbers_of(played) / self.numbers_of(duration)).replace([np.inf, -np.inf], np.nan).dropna()
+        if len(ratio) < 20:
+            return 0.0
+        factor = min((1.0, 1e-3, 1e3), key=lambda factor: abs(float(ratio.quantile(0.95)) / factor - 1))
+        ratio = ratio / factor
+        whole = float(((ratio - 1).abs() <= 0.02).mean())
+        return whole if (ratio <= 1.02).mean() >= 0.95 and 0.05 <= whole < 1 else 0.0
+
+    def are_shares(self, name: str, key: Sequence[str]) -> bool:
+        """Whether a column may have shares played: from 0 to 1, often 1, and not the same for each play of a track.
+
+        Args:
+            name: of the column.
+            key: columns that say which track is played.
+        """
+        if not self.are_amounts(name) or self.source_of(name) or self.is_fixed_by(key, name):
+            return False
+        numbers = self.columns[name].numbers
+        return bool((numbers <= 1).mean() >= _MOST and 0.01 <= (numbers == 1).mean() < 1)
 
     def source_of(self, name: str) -> str | None:
         """A column from whose values those of another one follow: the listener of a birthday, the track of a release.

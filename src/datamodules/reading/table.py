@@ -78,6 +78,11 @@ class Reading:
     alternatives: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def unused_times(self) -> list[str]:
+        """Columns that look like times of plays and have no role."""
+        return [name for name, role in self.alternatives.items() if role == "timestamp" and name in self.holds]
+
+    @property
     def num_rejected(self) -> int:
         """Number of rows that were rejected."""
         return sum(self.rejected.values())

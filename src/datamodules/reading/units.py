@@ -39,9 +39,12 @@ NO = tuple("false f 0 no n 0.0 falsch faux falso fałsz nein non não nao nie ha
 
 HMS = r"(\d+:)?\d{1,2}:\d\d([.,]\d+)?"
 """Durations such as 3:25 and 1:03:25."""
+_IS_HMS, _IS_COMMA = re.compile(HMS), re.compile(r"-?\d+,\d+ ?%?")
 
 _EPOCHS = (("ns", 1e17), ("us", 1e14), ("ms", 1e11), ("s", 1e8))
 """Units of numbers since 1970, and the least that a typical one is in each."""
+_FEW = 100
+"""Values of which one must have a format that is tried on all."""
 _MIXED = 0.01
 """Share of the numbers that seconds and milliseconds each must have to be read as both."""
 
@@ -90,20 +93,23 @@ def _compact_format(values: Sequence[str]) -> tuple[str, int]:
 
 
 def _format_of_time(values: Sequence[str]) -> tuple[str, int]:
-    known, fits = _num_of_formats(values, _OTHER_FORMATS)
+    known = _num_of_formats(values, [])[0]
     if known >= len(values) / 2:
         return "iso", known
-    best = max(fits)
+    few = _num_of_formats(values[:_FEW], _OTHER_FORMATS)[1]
+    formats = [text for text, num in zip(_OTHER_FORMATS, few, strict=True) if num]
+    fits = _num_of_formats(values, formats)[1]
+    best = max(fits, default=0)
     if best <= len(values) / 2 or fits.count(best) > 1:
         return "", 0
-    return _OTHER_FORMATS[fits.index(best)], best
+    return formats[fits.index(best)], best
 
 
 def _num_of_formats(values: Sequence[str], formats: Sequence[str]) -> tuple[int, list[int]]:
     """How many texts are times as they are usually written, and how many have each format."""
     usual = f"COALESCE(TRY_CAST(value AS TIMESTAMPTZ), TRY_STRPTIME(value, {list(USUAL_FORMATS)})::TIMESTAMPTZ)"
-    others = ", ".join(f"count(TRY_STRPTIME(value, '{text}'))" for text in formats)
-    query = f"SELECT count({usual}), {others} FROM (SELECT unnest($values) AS value)"
+    others = "".join(f", count(TRY_STRPTIME(value, '{text}'))" for text in formats)
+    query = f"SELECT count({usual}) {others} FROM (SELECT unnest($values) AS value)"
     with duckdb.connect() as database:
         [(known, *fits)] = database.execute(query, {"values": list(values)}).fetchall()
     return int(known), list(map(int, fits))
@@ -155,7 +161,7 @@ def unit_of_duration(values: Sequence[str], *, column: str) -> str:
 
 def is_hms(text: str) -> bool:
     """Whether a text is a duration such as 3:25."""
-    return re.fullmatch(HMS, text) is not None
+    return _IS_HMS.fullmatch(text) is not None
 
 
 def unit_of_ratio(values: Sequence[str], *, column: str) -> str:
@@ -172,7 +178,7 @@ def unit_of_ratio(values: Sequence[str], *, column: str) -> str:
 
 def has_decimal_commas(values: Sequence[str]) -> bool:
     """Whether numbers are written as in 0,85: some are, and not all of these could be thousands as in 1,234."""
-    commas = [value for value in values if re.fullmatch(r"-?\d+,\d+ ?%?", value)]
+    commas = [value for value in values if "," in value and _IS_COMMA.fullmatch(value)]
     return any(not re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", value) for value in commas)
 
 
