@@ -89,9 +89,7 @@ def _on_columns(reading: Reading) -> Iterator[str]:
     by_values = [role for role in reading.guessed if reading.evidence.get(role, "").startswith("by its values")]
     by_names = [role for role in reading.guessed if role not in by_values]
     ways = [(by_names, "by their names"), (by_values, "by their values")]
-    found = "; ".join(
-        f"{' '.join(f'{role}={columns[role]}' for role in roles)}, {why}" for roles, why in ways if roles
-    )
+    found = "; ".join(f"{' '.join(f'{role}={columns[role]}' for role in roles)}, {why}" for roles, why in ways if roles)
     yield f"columns      {found}; datamodule.columns.<role>=<column> changes one"
     if "user" not in columns and "session" not in columns:
         yield "users        no column is the user: all plays are of one listener"
@@ -100,9 +98,9 @@ def _on_columns(reading: Reading) -> Iterator[str]:
         yield f"not used     {', '.join(reading.unused[:_MOST_NAMED])}{f' and {num_more:,} more' * (num_more > 0)}"
     for name, role in reading.alternatives.items():
         chosen = f"{role}={columns[role]} is used" if role in columns else f"no column is the {role}"
-        if role in columns or role == "timestamp":
-            holds = f" ({reading.holds[name]})" if name in reading.holds else ""
-            yield f"{'times' if role == 'timestamp' else 'columns':<12} {name}{holds} could be the {role}; {chosen}; {option(role, name)} uses it"
+        holds = f" ({reading.holds[name]})" if name in reading.holds else ""
+        what = "times" if role == "timestamp" else "columns"
+        yield f"{what:<12} {name}{holds} could be the {role}; {chosen}; {option(role, name)} uses it"
 
 
 def _on_shares(reading: Reading, shares: Float32[np.ndarray, "P"]) -> Iterator[str]:

@@ -151,10 +151,8 @@ def _reading(material: Material) -> list[RenderableType]:
         ]
         parts.append(_titled("columns", ["role", "column", "unit", "found"], rows, "llll"))
     if reading.unused:
-        rows = [
-            [name, reading.holds.get(name, ""), option(reading.alternatives[name], name) if name in reading.alternatives else ""]
-            for name in reading.unused
-        ]
+        switch = {name: option(role, name) for name, role in reading.alternatives.items()}
+        rows = [[name, reading.holds.get(name, ""), switch.get(name, "")] for name in reading.unused]
         parts.append(_titled("columns that are not used", ["column", "values", "use it with"], rows, "lll"))
     if reading.rejected:
         rows = [[f"{count:,}", reason] for reason, count in most_common(reading.rejected)]

@@ -5,96 +5,13 @@ Names in English come first, names in other languages next, if the values fit; t
 
 import re
 import shlex
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
+from segue.datamodules.reading.column_names import OTHER_NAMES, ROLES, USUAL_NAMES, plain, spellings
 from segue.datamodules.reading.column_values import ColumnValues, look_at_columns, nested_paths
 from segue.datamodules.reading.raw_rows import RawRows
-from segue.datamodules.reading.table_settings import Columns
 from segue.errors import InputError
-
-_USUAL_NAMES = {
-    "user": "user userid uid username listener listenerid msno account",
-    "timestamp": "timestamp ts listenedat playedat uts unixtime datetime utctime createdat date starttime endtime time",
-    "track": "trackid itemid songid spotifytrackuri trackuri recordingmbid trackmbid track item song",
-    "title": "title trackname songname tracktitle songtitle mastermetadatatrackname recordingname "
-    "trackmetadatatrackname song track name",
-    "artist": "artist artistname artists artistnames mastermetadataalbumartistname artistcreditname "
-    "trackmetadataartistname performer artistid",
-    "played_ratio": "playedratio playratio playedratiopct listenratio percentplayed completion share shareplayed",
-    "played": "msplayed playedms secondsplayed playedseconds played playtime listentime secondslistened listened",
-    "duration": "durationms duration trackduration tracklengthseconds tracklength durationsec length dur "
-    "trackmetadataadditionalinfodurationms songlength",
-    "skipped": "skipped isskipped skip",
-    "session": "session sessionid playlistid pid playlist",
-}
-ROLES = tuple(field.name for field in fields(Columns))
-"""What a column can be; the keys of `datamodule.columns`."""
-
-USUAL_NAMES = {role: _USUAL_NAMES.get(role, "").split() for role in ROLES}
-"""Usual names of the columns of each role, in lower case without punctuation; earlier ones come first."""
-
-_OTHER_NAMES = {
-    "user": "customerid customer memberid member profileid profile person who accountid "
-    "benutzer nutzer nutzerid horer hoererin hoerer kunde kundenid utilisateur auditeur abonne usuario oyente cliente "
-    "usuaria ouvinte utente ascoltatore utilizzatore polzovatel slushatel пользователь слушатель пользовательid "
-    "uzytkownik sluchacz kullanici dinleyici uye yuza yuzaa riyosha riyousha choshusha",
-    "timestamp": "startedat started start startat playstart starttimestamp begin beginat beganat eventtime eventdate "
-    "eventtimestamp playdate playdatetime playtimestamp dateplayed timeplayed scrobbledat scrobbletime listentime "
-    "listendate heardat streamedat streamdate loggedat occurredat recordedat timestamputc timeutc dateutc datetimeutc "
-    "timestampms timestamps epoch epochms unix unixts localtime finishedat endedat end stoppedat when "
-    "zeitpunkt zeit zeitstempel datum datumzeit datumuhrzeit abgespieltam gehortam gespieltam beginn startzeit wann "
-    "horodatage horodate dateheure dateetheure heure jouele ecoutele dateecoute datedecoute debut quand "
-    "fecha fechahora fechayhora hora marcadetiempo reproducidoel escuchadoel inicio cuando "
-    "data datahora dataehora dataehorario datadereproducao tocadoem ouvidoem reproduzidoem quando carimbo "
-    "dataora dataeora orario ora riprodottoil ascoltatoil inizio "
-    "дата времени время датаивремя датавремя когда прослушано начало dataivremya vremya nachalo "
-    "dataczas dataigodzina czas godzina odtworzono odsluchano poczatek kiedy "
-    "tarih zaman tarihsaat tarihvesaat saat calinmatarihi dinlemetarihi dinlenme baslangic nezaman "
-    "nichiji hizuke jikoku saiseinichiji saiseibi kaishi kaishijikan",
-    "track": "trackuri uri spotifyuri titleurl videoid isrc titelid liedid stuckid pisteid morceauid cancionid "
-    "pistaid musicaid faixaid branoid canzoneid трекid trekid utworid piosenkaid sarkiid parcaid kyokuid",
-    "title": "songtitle tracktitle recording tune "
-    "titel liedtitel lied stuck songtitel musiktitel titre morceau chanson piste nomdumorceau titredumorceau "
-    "titulo cancion pista nombredelacancion tema musica faixa nomedamusica nomedafaixa titolo brano canzone traccia "
-    "название трек песня композиция названиетрека nazvanie trek pesnya "
-    "tytul utwor piosenka nazwautworu sarki parca sarkiadi parcaadi baslik kyokumei kyoku taitoru",
-    "artist": "band singer musician composer creator channel channelname subtitles "
-    "kunstler kuenstler interpret interpretin band artiste interprete chanteur groupe nomdelartiste artista "
-    "cantante cantor interpretante grupo banda nomedoartista artistaprincipale gruppo "
-    "исполнитель артист певец группа ispolnitel artystka artysta wykonawca zespol "
-    "sanatci sarkici grup yorumcu aatisuto atisuto kashu",
-    "played_ratio": "playedshare fractionplayed playedfraction percentlistened playedpercent percentcomplete "
-    "completionrate anteil gehortanteil anteilgehort abspielanteil fraction part partecoutee proportion "
-    "fraccion porcentaje proporcion fracao porcentagem proporcao frazione percentuale quota "
-    "доля процент dolya udzial procent odsetek oran yuzde wariai saiseiritsu",
-    "played": "playduration playedtime timeplayedms timelistened playedfor heard heardms listenedms listenms "
-    "listeningtime streamms gehort gehoert gehortms spielzeit gespielt abspieldauer hordauer horzeit "
-    "tempsecoute tempsdecoute dureeecoute dureeecoutee dureedecoute ecoute tiempoescuchado tiempoescucha "
-    "tiemporeproducido escuchado reproducido tempoouvido tempodeescuta ouvido reproduzido tempoascolto tempodiascolto "
-    "ascoltato riprodotto прослушаноСекунд времяпрослушивания vremyaproslushivaniya "
-    "czasodtwarzania czassluchania dinlemesuresi calmasuresi dinlenen saiseijikan",
-    "duration": "songduration tracktime runtime totaltime lengthms lengthsec lengthseconds songlengthms totalms "
-    "dauer lange laenge liedlange titellange spieldauer duree dureemorceau longueur dureetotale duracion "
-    "duraciontotal duracao duracaototal durata durataprano lunghezza "
-    "длительность продолжительность dlitelnost dlugosc czastrwania sure uzunluk sarkisuresi nagasa kyokunonagasa",
-    "skipped": "wasskipped skippedtrack isskip skippedflag ubersprungen uebersprungen saute passe zappe "
-    "saltado saltada omitido pulado pulada pulou saltato saltata пропущено пропущен propushcheno "
-    "pominiete pominieto pominiety atlandi atlanan gecildi sukippu",
-    "session": "sitzung sitzungid sitzungsid seance sesion sesionid sessao sessaoid sessione sessioneid сессия сеанс "
-    "seans sesja sesjaid oturum oturumid sesshon",
-}
-"""Further names, in English, German, French, Spanish, Portuguese, Italian, Russian, Polish, Turkish and Japanese."""
-
-_NO_ACCENT = str.maketrans({"ł": "l", "ı": "i", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d"})
-"""Letters that are not a letter with a mark."""
-
-_UNIT = re.compile(r"(?<=\w)([\s_.(\[/]+(ms|millis|s|secs?|sek|seconds?|sekunden|us|min|utc|in|%)\b)+[)\].]*$", re.IGNORECASE)
-"""A unit at the end of a name."""
-_MOST_COLUMNS = 200
-"""Columns whose values are looked at."""
-
 
 _NEVER_READ = re.compile(
     r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
@@ -103,16 +20,8 @@ _NEVER_READ = re.compile(
 
 _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
 """Usual paths inside a column."""
-
-
-def _plain(name: str) -> str:
-    """A name in lower case without accents and punctuation, and without the type of RecBole (`user_id:token`)."""
-    folded = unicodedata.normalize("NFKD", name.casefold().translate(_NO_ACCENT).partition(":")[0])
-    return "".join(letter for letter in folded if letter.isalnum())
-
-
-OTHER_NAMES = {role: list(map(_plain, _OTHER_NAMES.get(role, "").split())) for role in ROLES}
-"""Further names, as `_plain` makes them."""
+_MOST_COLUMNS = 200
+"""Columns whose values are looked at."""
 
 _KINDS: dict[str, tuple[str, Callable[[ColumnValues], bool]]] = {
     "timestamp": ("times", lambda column: column.are_times),
@@ -236,9 +145,11 @@ class _Search:
         nested = [path for path in nested_paths(rows) if not is_private(path)]
         usual = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
         objects = {path.split(".")[0] for path in nested}
-        names = [name for name in (*rows.types, *usual, *rows.derived) if name not in rows.absent and name not in objects]
-        names = [name for name in names if not is_private(name)]
-        self._sample = look_at_columns(rows, list(dict.fromkeys([*names, *nested]))[:_MOST_COLUMNS])
+        left_out = {*rows.absent, *objects}
+        names = [name for name in (*rows.types, *usual, *rows.derived) if name not in left_out and not is_private(name)]
+        self._names = list(dict.fromkeys([*names, *nested]))
+        can_be_read = [name for name in self._names if not rows.is_json or not re.search(r'["\\]', name)]
+        self._sample = look_at_columns(rows, can_be_read[:_MOST_COLUMNS] if len(self._names) > 1 else [])
         self._usual = [name for name in names if name not in given.values()]
         self._all = [name for name in self._sample.columns if name not in given.values()]
         self._mapping: dict[str, str] = {}
@@ -256,9 +167,9 @@ class _Search:
                 self._choose(role, name, "by its name")
         mapping = {**self._given, **self._mapping}
         used = set(mapping.values())
-        unused = [name for name in self._all if name not in used]
-        alternatives = {name: role for name in unused if (role := self._alternative(name, mapping))}
-        holds = {name: self._sample.columns[name].holds for name in unused}
+        columns = {name: self._sample.columns.get(name) for name in self._names if name not in used}
+        alternatives = {name: role for name in columns if (role := self._alternative(name, mapping))}
+        holds = {name: "" if column is None else column.holds for name, column in columns.items()}
         return Roles(mapping=mapping, evidence=self._evidence, holds=holds, alternatives=alternatives)
 
     def _choose(self, role: str, name: str, why: str) -> None:
@@ -281,8 +192,8 @@ class _Search:
         """
         names, unfit = self._usual, dict[str, str]()
         if "title" in self._given:  # a column `track` beside it is seldom an id
-            names = [name for name in names if _plain(name) not in USUAL_NAMES["title"] or self._rows.has_numbers(name)]
-        by_plain = {_plain(name): name for name in reversed(names)}
+            names = [name for name in names if plain(name) not in USUAL_NAMES["title"] or self._rows.has_numbers(name)]
+        by_plain = {plain(name): name for name in reversed(names)}
         for role in self._roles:
             free = self._free([by_plain[name] for name in USUAL_NAMES[role] if name in by_plain])
             if role == "track" and len(free) > 1:
@@ -300,8 +211,8 @@ class _Search:
     def _titles_in_track(self) -> None:
         """Read titles from a column `track` or `song` that has texts, if an artist and no other title is known."""
         mapping = self._mapping
-        is_ambiguous = "track" in mapping and "title" in self._roles and _plain(mapping["track"]) in USUAL_NAMES["title"]
-        if _plain(mapping.get("title", "")) == "name" and is_ambiguous:
+        is_ambiguous = "title" in self._roles and plain(mapping.get("track", "")) in USUAL_NAMES["title"]
+        if plain(mapping.get("title", "")) == "name" and is_ambiguous:
             del mapping["title"]  # beside a track, `name` is rather that of the listener
         has_artist = "artist" in mapping or "artist" in self._given
         if is_ambiguous and "title" not in mapping and has_artist and not self._rows.has_numbers(mapping["track"]):
@@ -310,19 +221,15 @@ class _Search:
 
     def _by_other_names(self) -> None:
         """Choose by names of other languages, by names with a unit and by those inside objects, if the values fit."""
-        has_titles = {"title", "track"} & {*self._mapping, *self._given}
         for role in self._roles:
-            if role in self._mapping or (role == "track" and "title" in has_titles and not self._has_uris()):
+            if role in self._mapping:
                 continue
             known = [*USUAL_NAMES[role], *OTHER_NAMES[role]]
-            by_place = {name: place for place, name in reversed(list(enumerate(known)))}
-            ranked = [(min((by_place[p] for p in _spellings(name) if p in by_place), default=-1), name) for name in self._all]
-            fitting = [name for place, name in sorted(ranked) if place >= 0 and self._is_fit(role, name)]
-            if free := self._free(fitting):
-                self._choose(role, free[0], "by its name")
-
-    def _has_uris(self) -> bool:
-        return any(self._sample.columns[name].are_uris for name in self._free(self._all))
+            named = [name for name in self._free(self._all) if spellings(name) & set(known)]
+            fitting = [name for name in named if self._is_fit(role, name)]
+            if fitting:
+                first = min(fitting, key=lambda name: min(map(known.index, spellings(name) & set(known))))
+                self._choose(role, first, "by its name")
 
     def _is_fit(self, role: str, name: str) -> bool:
         """Whether a column that has an unusual name may have a role."""
@@ -337,7 +244,7 @@ class _Search:
             return False
         if role in _KINDS:
             return _KINDS[role][1](column)
-        if role == "track" and "title" in self._mapping:
+        if role == "track" and "title" in (*self._mapping, *self._given):
             return column.are_uris and self._is_filled(column)
         return role != "track" or self._is_filled(column)
 
@@ -391,19 +298,14 @@ class _Search:
 
     def _alternative(self, name: str, mapping: Mapping[str, str]) -> str | None:
         """The role that a column without one could have."""
-        column = self._sample.columns[name]
+        if (column := self._sample.columns.get(name)) is None:
+            return None
         if column.look_like_times:
             return None if self._sample.source_of(name) else "timestamp"
         for role in self._roles:
             known = {*USUAL_NAMES[role], *OTHER_NAMES[role]}
-            if _spellings(name) & known and self._is_fit(role, name):
+            if spellings(name) & known and self._is_fit(role, name):
                 return role
         if column.are_flags and not {"played_ratio", "played", "skipped"} & mapping.keys():
             return None if self._sample.source_of(name) else "skipped"
         return "track" if column.are_uris else None
-
-
-def _spellings(name: str) -> set[str]:
-    """A name as lists of names have it: whole, without a unit behind it, and what comes behind the last dot."""
-    last = name.rpartition(".")[2]
-    return {_plain(text) for one in (name, last) for text in (one, _UNIT.sub("", one))}

@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 
 from segue.datamodules.reading.raw_rows import RawRows
-from segue.datamodules.reading.units import EXCEL_DAYS, MS_OF, NO, YES, as_numbers, find_unit_of_time, has_decimal_commas, is_hms
+from segue.datamodules.reading.units import (
+    EXCEL_DAYS,
+    MS_OF,
+    NO,
+    YES,
+    as_numbers,
+    find_unit_of_time,
+    has_decimal_commas,
+    is_hms,
+)
 
 NUM_ROWS = 10_000
 """Rows that are looked at."""
@@ -25,6 +34,7 @@ _MOST, _HALF = 0.99, 0.5
 """Share of the values that must fit where no name says what they are, and where one does."""
 _EARLIEST_S = 946_684_800
 """Start of 2000. Earlier numbers are not taken for times unless their name says so."""
+_COMPACT = "%Y%m%d%H%M%S"
 _HOUR_S, _YEAR_S = 3600, 31_557_600
 _NUMBERED = re.compile(
     r"(^|[^a-z])(id|ids|uid|guid|nr|no|num|number|nummer|numero|phone|tel|telefon|telephone|mobile|price|preis|prix|"
@@ -93,7 +103,7 @@ class ColumnValues:
         unit, num = self.time
         if num < _MOST * len(self) or self.num_distinct < 2 or unit == "%Y%m%d":
             return False
-        if not self.are_numbers or unit == "%Y%m%d%H%M%S":
+        if not self.are_numbers or unit == _COMPACT:
             return True
         seconds = self.seconds
         is_recent = (seconds >= _EARLIEST_S) & (seconds < time.time() + _YEAR_S)
@@ -125,14 +135,14 @@ class ColumnValues:
         """
         if not self.look_like_times:
             return False
-        if not self.are_numbers:
-            return sum(":" in value for value in self.values) > _HALF * len(self)
-        steps = np.diff(self.numbers)
-        if len(steps) < 20 or self.time[0] == "%Y%m%d%H%M%S":
-            return self.time[0] == "%Y%m%d%H%M%S"
-        are_counted = self.time[0] != "excel" and (np.abs(steps) <= 1).mean() > 0.9
+        if self.time[0] == _COMPACT or not self.are_numbers:
+            return self.time[0] == _COMPACT or sum(":" in value for value in self.values) > _HALF * len(self)
+        if len(self) <= 20:
+            return False
+        steps = np.diff(self.seconds)
+        are_counted = self.time[0] != "excel" and (np.abs(np.diff(self.numbers)) <= 1).mean() > 0.9
         are_sorted = max((steps >= 0).mean(), (steps <= 0).mean()) >= 0.8
-        return bool(are_sorted and not are_counted and np.median(np.abs(np.diff(self.seconds))) <= _HOUR_S)
+        return bool(are_sorted and not are_counted and np.median(np.abs(steps)) <= _HOUR_S)
 
     @cached_property
     def are_flags(self) -> bool:
@@ -163,7 +173,7 @@ class ColumnValues:
         if not len(self):
             return "nothing in the first rows"
         if self.look_like_times:
-            return f"{self.evidence('times', self.time[1])}"
+            return self.evidence("times", self.time[1])
         for what, are in (("flags", self.are_flags), ("addresses of tracks", self.are_uris)):
             if are:
                 return self.evidence(what, len(self))

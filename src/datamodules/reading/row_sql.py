@@ -272,7 +272,8 @@ def _amount(role: str, plan: Plan) -> str:
     text = rows.text(path)
     parts = f"string_split(replace({text}, ',', '.'), ':')"
     seconds, minutes, hours = (f"TRY_CAST({parts}[-{place}] AS DOUBLE)" for place in (1, 2, 3))
-    return f"CASE WHEN regexp_full_match({text}, '{HMS}') THEN {seconds} + 60 * {minutes} + 3600 * COALESCE({hours}, 0) END"
+    total = f"{seconds} + 60 * {minutes} + 3600 * COALESCE({hours}, 0)"
+    return f"CASE WHEN regexp_full_match({text}, '{HMS}') THEN {total} END"
 
 
 def _milliseconds(role: str, plan: Plan) -> str:

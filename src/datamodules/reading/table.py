@@ -237,9 +237,7 @@ def _open(
     return plan, tracks, place
 
 
-def _units(
-    mapping: Mapping[str, str], rows: RawRows, settings: TableSettings
-) -> tuple[dict[str, str], frozenset[str]]:
+def _units(mapping: Mapping[str, str], rows: RawRows, settings: TableSettings) -> tuple[dict[str, str], frozenset[str]]:
     """The unit of each role that has one and a column, and the columns of numbers such as 0,85 or 85 %.
 
     A unit is the setting, or what the first values show.

@@ -33,8 +33,14 @@ _OTHER_FORMATS = (
 )
 """Other formats of times. One is used if it fits more of the first rows than any other: 01/02/2026 fits two."""
 
-YES = tuple("true t 1 yes y 1.0 wahr vrai verdadero verdadeiro vero prawda ja oui si sí sim tak evet да hai".split())
-NO = tuple("false f 0 no n 0.0 falsch faux falso fałsz nein non não nao nie hayır hayir нет iie".split())
+YES = (
+    *("true", "t", "1", "yes", "y", "1.0", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "prawda"),
+    *("ja", "oui", "si", "sí", "sim", "tak", "evet", "да", "hai"),
+)
+NO = (
+    *("false", "f", "0", "no", "n", "0.0", "falsch", "faux", "falso", "fałsz"),
+    *("nein", "non", "não", "nao", "nie", "hayır", "hayir", "нет", "iie"),
+)
 """Texts that say yes and no, in lower case."""
 
 HMS = r"(\d+:)?\d{1,2}:\d\d([.,]\d+)?"
@@ -67,10 +73,7 @@ def find_unit_of_time(values: Sequence[str]) -> tuple[str, int]:
         return found
     if EXCEL_DAYS[0] <= typical < EXCEL_DAYS[1]:
         return "excel", int(((numbers >= EXCEL_DAYS[0]) & (numbers < EXCEL_DAYS[1])).sum())
-    for unit, least in _EPOCHS:
-        if typical >= least:
-            break
-    else:
+    if not (unit := next((unit for unit, least in _EPOCHS if typical >= least), "")):
         return "", 0
     of_unit = {unit: _num_within(numbers, unit) for unit in ("s", "ms")}
     if min(of_unit.values()) >= max(2, _MIXED * len(values)):
@@ -127,7 +130,7 @@ def unit_of_time(values: Sequence[str], *, column: str) -> str:
     """
     if not values:
         return "iso"
-    if (unit := find_unit_of_time(values)[0]):
+    if unit := find_unit_of_time(values)[0]:
         return unit
     numbers = as_numbers(values)
     if len(numbers) > len(values) / 2:
@@ -146,7 +149,7 @@ def unit_of_time(values: Sequence[str], *, column: str) -> str:
 
 
 def unit_of_duration(values: Sequence[str], *, column: str) -> str:
-    """The unit of durations: `hms` if most are such as 3:25, what the name of the column says, otherwise ms above 5,000.
+    """The unit of durations: `hms` if most are such as 3:25, or that of the name, otherwise ms if most are above 5,000.
 
     Args:
         values: texts of the first rows.
