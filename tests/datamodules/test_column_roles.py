@@ -124,6 +124,7 @@ WRITTEN: dict[str, tuple[Write, str]] = {
     "decimal comma": (lambda time: str(excel(time)).replace(".", ","), "excel"),
     "dots": (local("%d.%m.%Y %H:%M:%S"), "%d.%m.%Y %H:%M:%S"),
     "American": (local("%m/%d/%Y %I:%M:%S %p"), "%m/%d/%Y %I:%M:%S %p"),
+    "Takeout": (local("%b %d, %Y, %I:%M:%S\u202f%p UTC"), "%b %d, %Y, %I:%M:%S\u202f%p %Z"),
     "compact": (local("%Y%m%d%H%M%S"), "%Y%m%d%H%M%S"),
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.units import (
     EXCEL_DAYS,
@@ -41,6 +42,8 @@ _NUMBERED = re.compile(
     r"precio|amount|isrc|ean|code|zip|plz|key|hash)([^a-z]|$)|[a-z]I[dD]$"
 )
 """Names of columns whose numbers are no times without a clock in their texts."""
+_DIGITS = re.compile(r"\d.*\d.*\d.*\d")
+"""What every time has."""
 _URI = re.compile(
     r"spotify:track:\w+|https?://(open\.spotify\.com/(intl-\w+/)?track/|(www\.|music\.|m\.)?youtube\.com/watch\?|"
     r"youtu\.be/|(www\.)?deezer\.com/(\w+/)?track/|tidal\.com/(browse/)?track/|musicbrainz\.org/recording/|"
@@ -88,7 +91,8 @@ class ColumnValues:
     def time(self) -> tuple[str, int]:
         """In which unit most are times, and how many are; see `find_unit_of_time`."""
         few = self.values[:100]
-        if not few or not find_unit_of_time(few)[0]:  # texts are seen early
+        have_digits = sum(_DIGITS.search(value) is not None for value in few) > _HALF * len(few)
+        if not have_digits or not find_unit_of_time(few)[0]:  # texts are seen early
             return "", 0
         return find_unit_of_time(self.values)
 
@@ -283,9 +287,18 @@ def look_at_columns(rows: RawRows, names: Sequence[str]) -> Sample:
     """
     if not names:
         return Sample(pd.DataFrame())
-    cells = ", ".join(f"NULLIF(trim(CAST({rows.shown(name)} AS VARCHAR)), '') AS c{n}" for n, name in enumerate(names))
-    found = rows.run(f"SELECT {cells} FROM ({rows.relation(limit=NUM_ROWS)})").fetchall()
-    return Sample(pd.DataFrame(found, columns=pd.Index(list(names), dtype=object), dtype=object))
+    keys = [name for name in names if rows.is_json and name not in rows.derived]
+    cells = [f"CAST({rows.shown(name)} AS VARCHAR)" for name in names if name not in keys]
+    if keys:  # a line is parsed once for all of its keys
+        paths = [quoted_text(rows.json_path(name)) for name in keys]
+        cells.append(f"TRY(json_extract_string(line, [{', '.join(paths)}]))")
+    found = rows.run(f"SELECT {', '.join(cells)} FROM ({rows.relation(limit=NUM_ROWS)})").fetchall()
+    if keys:
+        found = [(*others, *(of_keys or [None] * len(keys))) for *others, of_keys in found]
+    columns = [*(name for name in names if name not in keys), *keys]
+    texts = pd.DataFrame(found, columns=pd.Index(columns, dtype=object), dtype=object)[list(names)]
+    texts = texts.apply(lambda column: column.str.strip())
+    return Sample(texts.mask(texts == ""))
 
 
 def nested_paths(rows: RawRows) -> list[str]:

@@ -5,6 +5,7 @@ Times become milliseconds since 1970, durations milliseconds, shares fractions.
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 import duckdb
 import numpy as np
@@ -29,6 +30,7 @@ _OTHER_FORMATS = (
     *("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S"),
     *("%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%a, %d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y", "%Y.%m.%d %H:%M:%S"),
     *("%b %d, %Y, %I:%M:%S %p", "%b %d, %Y, %I:%M:%S %p %Z", "%Y/%m/%d %H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z"),
+    *("%b %d, %Y, %I:%M:%S\u202f%p %Z", "%d.%m.%Y, %H:%M:%S", "%d.%m.%Y, %H:%M:%S %Z"),  # pages of Google Takeout
     *("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%d"),
 )
 """Other formats of times. One is used if it fits more of the first rows than any other: 01/02/2026 fits two."""
@@ -108,13 +110,18 @@ def _format_of_time(values: Sequence[str]) -> tuple[str, int]:
     return formats[fits.index(best)], best
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """A connection for texts of times, which takes longer to open than to use."""
+    return duckdb.connect(config={"threads": 1})
+
+
 def _num_of_formats(values: Sequence[str], formats: Sequence[str]) -> tuple[int, list[int]]:
     """How many texts are times as they are usually written, and how many have each format."""
     usual = f"COALESCE(TRY_CAST(value AS TIMESTAMPTZ), TRY_STRPTIME(value, {list(USUAL_FORMATS)})::TIMESTAMPTZ)"
     others = "".join(f", count(TRY_STRPTIME(value, '{text}'))" for text in formats)
     query = f"SELECT count({usual}) {others} FROM (SELECT unnest($values) AS value)"
-    with duckdb.connect() as database:
-        [(known, *fits)] = database.execute(query, {"values": list(values)}).fetchall()
+    [(known, *fits)] = _database().execute(query, {"values": list(values)}).fetchall()
     return int(known), list(map(int, fits))
 
 
