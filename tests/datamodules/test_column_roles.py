@@ -46,11 +46,11 @@ ROLES = ("user", "timestamp", "title", "artist", "played", "duration")
 
 
 def plays(num: int = 300, *, seed: int = 1) -> list[tuple[str, datetime, str, str, int, int]]:
-    """Plays of five listeners in the order of time: listener, time, title, artist, seconds played, length."""
+    """Plays of five listeners in the order of time, with nights: listener, time, title, artist, seconds, length."""
     rng = random.Random(seed)
     now, rows = START, []
-    for _ in range(num):
-        now += timedelta(seconds=rng.randint(20, 400))
+    for n in range(num):
+        now += timedelta(seconds=rng.randint(20, 400), hours=10 * (n % 60 == 59))
         song = rng.randrange(40)
         length = 120 + 7 * song
         played = length if rng.random() < 0.5 else rng.randint(1, length)
@@ -155,6 +155,8 @@ NO_TIMES: dict[str, Of] = {
     "years": lambda _, rng: rng.randint(1960, 2026),
     "row numbers": lambda n, _: n + 1,
     "row numbers from far": lambda n, _: 1_600_000_000 + n,
+    "numbers of orders": lambda n, rng: 1_600_000_000 + 40 * n + rng.randint(0, 30),
+    "sorted phone numbers": lambda n, _: 1_510_000_000 + 900_000 * n,
     "phone numbers": lambda _, rng: rng.choice([1_512_345_678, 1_701_234_567, 1_609_876_543, 1_633_333_333]),
     "many phone numbers": lambda _, rng: rng.randint(1_510_000_000, 1_799_999_999),
     "days": lambda n, _: 20_260_000 + 101 + n // 30,

@@ -35,6 +35,8 @@ _MOST, _HALF = 0.99, 0.5
 """Share of the values that must fit where no name says what they are, and where one does."""
 _EARLIEST_S = 946_684_800
 """Start of 2000. Earlier numbers are not taken for times unless their name says so."""
+_PAUSE = 30
+"""How many times as long as a typical step the longest one is, in times of plays: a night, or another listener."""
 _COMPACT = "%Y%m%d%H%M%S"
 _HOUR_S, _YEAR_S = 3600, 31_557_600
 _NUMBERED = re.compile(
@@ -112,8 +114,13 @@ class ColumnValues:
         seconds = self.seconds
         is_recent = (seconds >= _EARLIEST_S) & (seconds < time.time() + _YEAR_S)
         has_parts = unit != "excel" or bool((self.numbers % 1 != 0).mean() > _HALF)
-        is_varied = self.num_distinct > len(self) / 2
+        is_varied = self.num_distinct > len(self) / 2 and (unit == "excel" or not self._are_counted)
         return bool(is_recent.mean() >= _MOST and has_parts and is_varied and not self.has_name_of_ids)
+
+    @property
+    def _are_counted(self) -> bool:
+        """Whether numbers rise by one from row to row, as numbers of rows do."""
+        return bool((np.abs(np.diff(self.numbers)) <= 1).mean() > 0.9)
 
     @property
     def has_name_of_ids(self) -> bool:
@@ -135,7 +142,7 @@ class ColumnValues:
         """Whether times may be used although no name says so.
 
         Texts with an hour may. Numbers must follow each other as plays do: most rise (or fall) from row to row, by less
-        than an hour, and not by one, which is how rows are numbered.
+        than an hour, and there are pauses, which numbers of orders do not have.
         """
         if not self.look_like_times:
             return False
@@ -144,9 +151,9 @@ class ColumnValues:
         if len(self) <= 20:
             return False
         steps = np.diff(self.seconds)
-        are_counted = self.time[0] != "excel" and (np.abs(np.diff(self.numbers)) <= 1).mean() > 0.9
         are_sorted = max((steps >= 0).mean(), (steps <= 0).mean()) >= 0.8
-        return bool(are_sorted and not are_counted and np.median(np.abs(steps)) <= _HOUR_S)
+        typical, longest = np.median(np.abs(steps)), np.abs(steps).max()
+        return bool(are_sorted and typical <= _HOUR_S and longest >= _PAUSE * typical)
 
     @cached_property
     def are_flags(self) -> bool:
