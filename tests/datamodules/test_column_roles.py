@@ -166,7 +166,9 @@ NO_TIMES: dict[str, Of] = {
 @pytest.mark.parametrize("what", NO_TIMES)
 def test_ids_that_look_like_times_are_not_taken(tmp_path: Path, what: str) -> None:
     rows = [{"x1": NO_TIMES[what](n, random.Random(n)), "title": f"S{n % 30}", "artist": "A"} for n in range(300)]
-    assert "timestamp" not in roles_of(tmp_path, rows).mapping
+    roles = roles_of(tmp_path, rows)
+    assert "timestamp" not in roles.mapping
+    assert not (what.startswith("row numbers") and roles.alternatives)
 
 
 def test_a_date_of_the_listener_or_of_the_track_is_no_time_of_a_play(tmp_path: Path) -> None:
@@ -254,6 +256,18 @@ def test_other_numbers_are_no_time_and_no_share_played(tmp_path: Path, of: Of) -
     assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
     by_track = [row | {"qq": of(n, random.Random(row["title"]))} for n, row in enumerate(rows)]
     assert roles_of(tmp_path, by_track).mapping == {"timestamp": "ts", "title": "title"}
+
+
+def test_a_feature_of_the_track_is_no_share_played(tmp_path: Path) -> None:
+    rows = [{"ts": row["x7"], "title": f"S{n // 2}"} for n, row in enumerate(table(USUAL))]
+    rows = [row | {"qq": min(1.0, round(1.3 * random.Random(row["title"]).random(), 3))} for row in rows]
+    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
+
+
+def test_a_number_below_the_length_that_never_equals_it_is_no_time_played(tmp_path: Path) -> None:
+    rows = [{"ts": row["x7"], "title": row["title"], "bb": row["duration"]} for row in table(USUAL)]
+    rows = [row | {"qq": random.Random(n).randint(1, row["bb"])} for n, row in enumerate(rows)]
+    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
 
 
 def test_a_flag_is_named_with_its_switch(tmp_path: Path) -> None:
