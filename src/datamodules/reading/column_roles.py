@@ -276,19 +276,21 @@ class _Search:
         if not key or {"played_ratio", "skipped"} & mapping.keys() or not {"played", "duration"} & {*self._roles}:
             return
         amounts = [name for name in self._free(self._all) if sample.are_amounts(name)]
-        durations, played = [mapping.get("duration")], [mapping.get("played")]
+        known = {role: [name] for role, name in mapping.items() if name in sample.columns}
+        durations, played = known.get("duration", []), known.get("played", [])
         if "duration" not in mapping and "duration" in self._roles:
             durations = [name for name in amounts if sample.are_lengths(name, key)]
         if "played" not in mapping and "played" in self._roles:
             played = [name for name in amounts if not sample.is_fixed_by(key, name)]
         pairs = [
-            (sample.part_of(part, whole), part, whole)
-            for whole in durations for part in played
-            if part != whole and part in sample.columns and whole in sample.columns
-        ]  # fmt: skip
-        share, *best = max(pairs, default=(0.0,))
-        if share and not {"played", "duration"} <= mapping.keys():
-            for role, name in zip(("played", "duration"), best, strict=True):
+            (sample.part_of(part, whole), {"played": part, "duration": whole})
+            for whole in durations
+            for part in played
+            if part != whole
+        ]
+        share, best = max(pairs, key=lambda pair: pair[0], default=(0.0, dict[str, str]()))
+        if share and not best.keys() <= mapping.keys():
+            for role, name in best.items():
                 if role not in mapping:
                     self._choose(role, name, "by its values")
         elif "played" not in mapping and "played_ratio" in self._roles:
