@@ -168,7 +168,7 @@ class _Search:
         mapping = {**self._given, **self._mapping}
         used = set(mapping.values())
         columns = {name: self._sample.columns.get(name) for name in self._names if name not in used}
-        alternatives = {name: role for name in columns if (role := self._alternative(name, mapping))}
+        alternatives = {name: could for name in columns if (could := self._alternative(name, mapping))}
         holds = {name: "" if column is None else column.holds for name, column in columns.items()}
         return Roles(mapping=mapping, evidence=self._evidence, holds=holds, alternatives=alternatives)
 

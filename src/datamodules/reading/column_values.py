@@ -6,10 +6,9 @@ n values, R rows.
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -175,7 +174,7 @@ class ColumnValues:
         """Whether nearly all are addresses of tracks."""
         return self._share(lambda value: ":" in value and _URI.fullmatch(value) is not None) >= _MOST
 
-    def _share(self, fits: Any) -> float:
+    def _share(self, fits: Callable[[str], bool]) -> float:
         return sum(map(fits, self.values)) / max(len(self), 1)
 
     @cached_property
