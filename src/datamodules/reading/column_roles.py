@@ -148,7 +148,7 @@ class _Search:
         left_out = {*rows.absent, *objects}
         names = [name for name in (*rows.types, *usual, *rows.derived) if name not in left_out and not is_private(name)]
         self._names = list(dict.fromkeys([*names, *nested]))
-        can_be_read = [name for name in self._names if not rows.is_json or not re.search(r'["\\]', name)]
+        can_be_read = [name for name in self._names if not rows.is_json or not re.search(r'["\\*]', name)]
         self._sample = look_at_columns(rows, can_be_read[:_MOST_COLUMNS] if len(self._names) > 1 else [])
         self._usual = [name for name in names if name not in given.values()]
         self._all = [name for name in self._sample.columns if name not in given.values()]
