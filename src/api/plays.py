@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from segue.api.calling import Folder, Result, call, value_of, words_of
-from segue.datamodules.reading.column_roles import ROLES
+from segue.datamodules.reading.column_names import ROLES
 from segue.datamodules.reading.files import is_address
 from segue.datamodules.source_choice import sources_of
 from segue.errors import InputError

@@ -9,11 +9,15 @@ import numpy as np
 from jaxtyping import Float32
 
 from segue.datamodules.describing.warnings import odd_lines
+from segue.datamodules.reading.column_roles import option
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.split_datamodule import SplitDataModule
 
 _MANY_TIES = 0.05
 """Share of events with the timestamp of the event before them, above which their order is the order of the file."""
+
+_MOST_NAMED = 20
+"""Columns that are not used, in a line."""
 
 _SOURCE_OF_SHARE = {
     "longest": "played / longest play of the track in training (the source has no durations)",
@@ -32,11 +36,7 @@ def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
     reading, sessions, catalog = data.reading, data.sessions, data.catalog
     columns, num_events = reading.columns, len(sessions.listens.track)
     if reading.guessed:
-        found = " ".join(f"{role}={columns[role]}" for role in reading.guessed)
-        yield f"columns      {found}, by their names; datamodule.columns.<role>=<column> changes one"
-        if "user" not in columns and "session" not in columns:
-            others = f"; columns that are not used: {', '.join(reading.unused[:20])}" if reading.unused else ""
-            yield f"users        no column is the user: all plays are of one listener{others}"
+        yield from _on_columns(reading)
     if reading.encoding != "utf-8":
         yield f"encoding     {reading.encoding}, because not all text is UTF-8 (datamodule.files.encoding)"
     if reading.swallowed:
@@ -70,6 +70,26 @@ def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
     if catalog.attributes:
         known = [f"{name} of {attribute.known.mean():.0%}" for name, attribute in catalog.attributes.items()]
         yield f"attributes   {', '.join(known)} of the tracks are known"
+
+
+def _on_columns(reading: Reading) -> Iterator[str]:
+    """Why each column was chosen, and which are not used."""
+    columns = reading.columns
+    by_values = [role for role in reading.guessed if reading.evidence.get(role, "").startswith("by its values")]
+    by_names = [role for role in reading.guessed if role not in by_values]
+    ways = [(by_names, "by their names"), (by_values, "by their values")]
+    found = "; ".join(f"{' '.join(f'{role}={columns[role]}' for role in roles)}, {why}" for roles, why in ways if roles)
+    yield f"columns      {found}; datamodule.columns.<role>=<column> changes one"
+    if "user" not in columns and "session" not in columns:
+        yield "users        no column is the user: all plays are of one listener"
+    if reading.unused:
+        num_more = len(reading.unused) - _MOST_NAMED
+        yield f"not used     {', '.join(reading.unused[:_MOST_NAMED])}{f' and {num_more:,} more' * (num_more > 0)}"
+    for name, role in reading.alternatives.items():
+        chosen = f"{role}={columns[role]} is used" if role in columns else f"no column is the {role}"
+        holds = f" ({reading.holds[name]})" if name in reading.holds else ""
+        what = "times" if role == "timestamp" else "columns"
+        yield f"{what:<12} {name}{holds} could be the {role}; {chosen}; {option(role, name)} uses it"
 
 
 def _on_shares(reading: Reading, shares: Float32[np.ndarray, "P"]) -> Iterator[str]:

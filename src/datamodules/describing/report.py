@@ -1,6 +1,5 @@
 """The report of a description: what is printed, and `describe.json`."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from segue.datamodules.describing.clock import Clock
 from segue.datamodules.describing.measures import Facts, Material, Spread
 from segue.datamodules.describing.picture import draw
 from segue.datamodules.describing.warnings import UNIT_OF_TIME, DataWarning, most_common
+from segue.datamodules.reading.column_roles import as_word, option
 from segue.datamodules.reading.rejected_rows import in_words
 from segue.datamodules.reading.table import Reading
 from segue.reports import writing
@@ -137,25 +137,23 @@ def next_command(
 
 def _as_words(values: Mapping[str, str | None]) -> str:
     """A mapping in the language of Hydra."""
-    words = (f"{name}: {'null' if value is None else _quoted(value)}" for name, value in values.items())
+    words = (f"{name}: {'null' if value is None else as_word(value)}" for name, value in values.items())
     return f"{{{', '.join(words)}}}"
-
-
-def _quoted(text: str) -> str:
-    """A text in the language of Hydra, where an unquoted `null` or `12` is none."""
-    if re.fullmatch(r"[A-Za-z_]\w*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _reading(material: Material) -> list[RenderableType]:
     reading, parts = material.reading, list[RenderableType]()
     if reading.guessed:
+        why = dict.fromkeys(reading.guessed, "by its name") | dict(reading.evidence)
         rows = [
-            [role, column, reading.units.get(role, ""), "by its name" if role in reading.guessed else "as given"]
+            [role, column, reading.units.get(role, ""), why.get(role, "as given")]
             for role, column in reading.columns.items()
         ]
         parts.append(_titled("columns", ["role", "column", "unit", "found"], rows, "llll"))
+    if reading.unused:
+        switch = {name: option(role, name) for name, role in reading.alternatives.items()}
+        rows = [[name, reading.holds.get(name, ""), switch.get(name, "")] for name in reading.unused]
+        parts.append(_titled("columns that are not used", ["column", "values", "use it with"], rows, "lll"))
     if reading.rejected:
         rows = [[f"{count:,}", reason] for reason, count in most_common(reading.rejected)]
         examples = (f"for example {in_words(row)}" for row in reading.examples)

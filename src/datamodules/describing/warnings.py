@@ -14,6 +14,7 @@ from segue.datamodules.describing.clock import DAY_MS, Clock
 from segue.datamodules.describing.measures import Facts, Material
 from segue.datamodules.describing.odd_findings import LABELS, odd_findings
 from segue.datamodules.pairs.pair_rules import Policies
+from segue.datamodules.reading.column_roles import option
 from segue.datamodules.reading.table import Reading
 from segue.reports.numbers import duration, percent
 from segue.runs.provenance import program
@@ -53,6 +54,7 @@ class Thresholds:
     cold_share: Annotated[_Share, Setting("of test pairs with a track that training does not have", **_OF_SHARE)] = 0.5
     nameless_plays: Annotated[_Count, Setting("plays of tracks without an artist, if some have one", **_OF_COUNT)] = 1
     nameless_share: Annotated[_Share, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
+    unused_times: Annotated[_Count, Setting("columns that look like times and are not used", **_OF_COUNT)] = 1
     alike_ids: Annotated[_Count, Setting("ids that differ by case or normalisation alone", **_OF_COUNT)] = 1
 
 
@@ -140,6 +142,15 @@ def _of_rows(facts: Facts, material: Material) -> Iterator[_Candidate]:
         )
     if swallowed := material.reading.swallowed:
         yield "swallowed_lines", swallowed.num_lines, str(swallowed), swallowed.REMEDY
+    if times := material.reading.unused_times:
+        chosen = material.reading.columns.get("timestamp")
+        yield (
+            "unused_times",
+            len(times),
+            f"{'; '.join(f'the column {name} ({material.reading.holds[name]})' for name in times)}: not used, "
+            + (f"the time of a play is in {chosen}" if chosen else "and no column is the time of a play"),
+            f"{' or '.join(option('timestamp', name) for name in times)}",
+        )
     for rule, count in material.dropped.items():
         if count and rule != "duplicates" and not (rule == "until" and material.reading.later):
             setting = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"

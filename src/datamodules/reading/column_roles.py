@@ -1,33 +1,17 @@
-"""Which column has which role: what the settings say, or what the names of the columns usually mean."""
+"""Which column has which role: what the settings say, or what the names and the values of the columns mean.
+
+Names in English come first, names in other languages next, if the values fit; then the values alone.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from segue.datamodules.reading.column_names import OTHER_NAMES, ROLES, USUAL_NAMES, plain, spellings
+from segue.datamodules.reading.column_values import ColumnValues, look_at_columns, nested_paths
 from segue.datamodules.reading.raw_rows import RawRows
-from segue.datamodules.reading.table_settings import Columns
 from segue.errors import InputError
-
-_USUAL_NAMES = {
-    "user": "user userid uid username listener listenerid msno account",
-    "timestamp": "timestamp ts listenedat playedat uts unixtime datetime utctime createdat date starttime endtime time",
-    "track": "trackid itemid songid spotifytrackuri trackuri recordingmbid trackmbid track item song",
-    "title": "title trackname songname tracktitle songtitle mastermetadatatrackname recordingname "
-    "trackmetadatatrackname song track name",
-    "artist": "artist artistname artists artistnames mastermetadataalbumartistname artistcreditname "
-    "trackmetadataartistname performer artistid",
-    "played_ratio": "playedratio playratio playedratiopct listenratio percentplayed completion share shareplayed",
-    "played": "msplayed playedms secondsplayed playedseconds played playtime listentime secondslistened listened",
-    "duration": "durationms duration trackduration tracklengthseconds tracklength durationsec length dur "
-    "trackmetadataadditionalinfodurationms songlength",
-    "skipped": "skipped isskipped skip",
-    "session": "session sessionid playlistid pid playlist",
-}
-ROLES = tuple(field.name for field in fields(Columns))
-"""What a column can be; the keys of `datamodule.columns`."""
-
-USUAL_NAMES = {role: _USUAL_NAMES.get(role, "").split() for role in ROLES}
-"""Usual names of the columns of each role, in lower case without punctuation; earlier ones come first."""
 
 _NEVER_READ = re.compile(
     r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
@@ -36,17 +20,58 @@ _NEVER_READ = re.compile(
 
 _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
 """Usual paths inside a column."""
+_MOST_COLUMNS = 200
+"""Columns whose values are looked at."""
+
+_KINDS: dict[str, tuple[str, Callable[[ColumnValues], bool]]] = {
+    "timestamp": ("times", lambda column: column.are_times),
+    "played_ratio": ("shares", lambda column: column.are_shares),
+    "played": ("durations", lambda column: column.are_durations),
+    "duration": ("durations", lambda column: column.are_durations),
+    "skipped": ("flags", lambda column: column.are_flags),
+}
+"""What the values of a role are, and whether most values of a column are that."""
 
 
-def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> dict[str, str]:
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """What was found.
+
+    Args:
+        mapping: the column of each role that has one, in the order of `ROLES`.
+        evidence: why a column was chosen, for each role that the settings left open.
+        holds: what each column that is not used has, as far as its values show it.
+        alternatives: a role that such a column could have.
+    """
+
+    mapping: Mapping[str, str]
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    holds: Mapping[str, str] = field(default_factory=dict)
+    alternatives: Mapping[str, str] = field(default_factory=dict)
+
+
+def option(role: str, column: str) -> str:
+    """The word of the command line that gives a role to a column."""
+    word = as_word(column, quote='"')
+    return shlex.quote(f"datamodule.columns.{role}={word}")
+
+
+def as_word(text: str, *, quote: str = "'") -> str:
+    """A text in the language of Hydra, where an unquoted `null` or `12` is none."""
+    if re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    return quote + text.replace("\\", "\\\\").replace(quote, f"\\{quote}") + quote
+
+
+def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> Roles:
     """Find the column of each role.
 
     Args:
         rows: the rows.
-        given: for each role the path of a column, None for none, or `auto` for one that has a usual name.
+        given: for each role the path of a column, None for none, or `auto` for one that names or values show.
 
     Returns:
-        The path of each role that has a column, in the order of `ROLES`.
+        The roles, and what is known of the columns without one.
 
     Raises:
         InputError: a role or a column does not exist, or may not be read.
@@ -61,12 +86,10 @@ def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> dict[str, str
         if path is not None and path != "auto":
             mapping[role] = rows.found(path, key=f"datamodule.columns.{role}")
     mapping = {role: path for role, path in mapping.items() if path not in rows.absent}
-    nested = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
-    free = [name for name in (*rows.types, *nested, *rows.derived) if name not in (*mapping.values(), *rows.absent)]
-    if "title" in mapping:  # a column `track` beside it is seldom an id
-        free = [name for name in free if _plain(name) not in USUAL_NAMES["title"] or rows.has_numbers(name)]
-    roles = [role for role, path in given.items() if path == "auto"]
-    mapping |= _guess(rows, free, roles, has_artist="artist" in mapping)
+    found = Roles(mapping=mapping)
+    if roles := [role for role, path in given.items() if path == "auto"]:
+        found = _Search(rows, mapping, roles).found()
+    mapping = dict(found.mapping)
     for role, path in mapping.items():
         if role not in ("user", "session") and path == mapping.get("user"):
             raise InputError(
@@ -79,7 +102,7 @@ def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> dict[str, str
             columns, remedy = "column", "datamodule.files.delimiter=<what separates columns>, or datamodule.files.skip="
             remedy += "<lines before the names>"
         raise InputError(f"{rows.files.shown[0]} has the {columns} {rows.listed}; give {remedy}")
-    return {role: mapping[role] for role in ROLES if role in mapping}
+    return replace(found, mapping={role: mapping[role] for role in ROLES if role in mapping})
 
 
 def is_private(name: str) -> bool:
@@ -108,30 +131,183 @@ def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
             raise InputError(f"datamodule.sql names the column {name}: addresses and user agents are never read")
 
 
-def _guess(rows: RawRows, names: Sequence[str], roles: Sequence[str], *, has_artist: bool) -> dict[str, str]:
-    """Propose a column for each role from the names of the columns.
+class _Search:
+    """The search for the columns of the roles that the settings leave open.
 
-    A column named `track` or `song` has titles if it is text, an artist is known, and no other column has titles. Only
-    a column that is filled may have the ids of tracks.
+    Args:
+        rows: the rows.
+        given: the columns that the settings name.
+        roles: the roles that they leave open.
     """
-    by_plain = {_plain(name): name for name in reversed(names) if not is_private(name)}
-    found: dict[str, str] = {}
-    for role in roles:
-        free = [by_plain[name] for name in USUAL_NAMES[role] if name in by_plain]
-        free = [name for name in free if name not in found.values()]
-        if role == "track" and len(free) > 1:
-            free = [name for name in free if rows.is_filled(name)] or free
-        if free:
-            found[role] = free[0]
-    is_ambiguous = "track" in found and "title" in roles and _plain(found["track"]) in USUAL_NAMES["title"]
-    if _plain(found.get("title", "")) == "name" and is_ambiguous:
-        del found["title"]  # beside a track, `name` is rather that of the listener
-    has_artist = has_artist or "artist" in found
-    if is_ambiguous and "title" not in found and has_artist and not rows.has_numbers(found["track"]):
-        found["title"] = found.pop("track")
-    return found
 
+    def __init__(self, rows: RawRows, given: Mapping[str, str], roles: Sequence[str]) -> None:
+        self._rows, self._given, self._roles = rows, given, roles
+        nested = [path for path in nested_paths(rows) if not is_private(path)]
+        usual = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
+        objects = {path.split(".")[0] for path in nested}
+        left_out = {*rows.absent, *objects}
+        names = [name for name in (*rows.types, *usual, *rows.derived) if name not in left_out and not is_private(name)]
+        self._names = list(dict.fromkeys([*names, *nested]))
+        can_be_read = [name for name in self._names if not rows.is_json or not re.search(r'["\\*]', name)]
+        self._sample = look_at_columns(rows, can_be_read[:_MOST_COLUMNS] if len(self._names) > 1 else [])
+        self._usual = [name for name in names if name not in given.values()]
+        self._all = [name for name in self._sample.columns if name not in given.values()]
+        self._mapping: dict[str, str] = {}
+        self._evidence: dict[str, str] = {}
 
-def _plain(name: str) -> str:
-    """A name in lower case without punctuation, and without the type of RecBole (`user_id:token`)."""
-    return re.sub(r"[^a-z0-9]", "", name.lower().partition(":")[0])
+    def found(self) -> Roles:
+        """The roles, and the columns that have none."""
+        unfit = self._by_usual_names()
+        self._titles_in_track()
+        self._by_other_names()
+        self._titles_in_track()
+        self._by_values()
+        for role, name in unfit.items():  # it is refused, or its rows are, with the reason
+            if role not in self._mapping and name not in self._mapping.values():
+                self._choose(role, name, "by its name")
+        mapping = {**self._given, **self._mapping}
+        used = set(mapping.values())
+        columns = {name: self._sample.columns.get(name) for name in self._names if name not in used}
+        alternatives = {name: could for name in columns if (could := self._alternative(name, mapping))}
+        holds = {name: "" if column is None else column.holds for name, column in columns.items()}
+        return Roles(mapping=mapping, evidence=self._evidence, holds=holds, alternatives=alternatives)
+
+    def _choose(self, role: str, name: str, why: str) -> None:
+        self._mapping[role] = name
+        if (column := self._sample.columns.get(name)) is not None and len(column) and role in _KINDS:
+            what, fits = _KINDS[role]
+            num = column.time[1] if role == "timestamp" else len(column.numbers)
+            num = len(column) if role == "skipped" or (fits(column) and not num) else num
+            why += f": {column.evidence(what, num)}" if fits(column) else f", but few of its values are {what}"
+        self._evidence[role] = why
+
+    def _free(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name not in self._mapping.values()]
+
+    def _by_usual_names(self) -> dict[str, str]:
+        """Choose by the usual names. Only a column that is filled may have the ids of tracks.
+
+        Returns:
+            The column of each role of which no column with a usual name has fitting values.
+        """
+        names, unfit = self._usual, dict[str, str]()
+        if "title" in self._given:  # a column `track` beside it is seldom an id
+            names = [name for name in names if plain(name) not in USUAL_NAMES["title"] or self._rows.has_numbers(name)]
+        by_plain = {plain(name): name for name in reversed(names)}
+        for role in self._roles:
+            free = self._free([by_plain[name] for name in USUAL_NAMES[role] if name in by_plain])
+            if role == "track" and len(free) > 1:
+                free = [name for name in free if self._rows.is_filled(name)] or free
+            fitting = [name for name in free if role not in _KINDS or self._fits(role, name)]
+            if fitting:
+                self._choose(role, fitting[0], "by its name")
+            elif free:
+                unfit[role] = free[0]
+        return unfit
+
+    def _fits(self, role: str, name: str) -> bool:
+        return name not in self._sample.columns or _KINDS[role][1](self._sample.columns[name])
+
+    def _titles_in_track(self) -> None:
+        """Read titles from a column `track` or `song` that has texts, if an artist and no other title is known."""
+        mapping = self._mapping
+        is_ambiguous = "title" in self._roles and plain(mapping.get("track", "")) in USUAL_NAMES["title"]
+        if plain(mapping.get("title", "")) == "name" and is_ambiguous:
+            del mapping["title"]  # beside a track, `name` is rather that of the listener
+        has_artist = "artist" in mapping or "artist" in self._given
+        if is_ambiguous and "title" not in mapping and has_artist and not self._rows.has_numbers(mapping["track"]):
+            mapping["title"] = mapping.pop("track")
+            self._evidence["title"] = self._evidence.pop("track")
+
+    def _by_other_names(self) -> None:
+        """Choose by names of other languages, by names with a unit and by those inside objects, if the values fit."""
+        for role in self._roles:
+            if role in self._mapping:
+                continue
+            known = [*USUAL_NAMES[role], *OTHER_NAMES[role]]
+            named = [name for name in self._free(self._all) if spellings(name) & set(known)]
+            fitting = [name for name in named if self._is_fit(role, name)]
+            if fitting:
+                first = min(fitting, key=lambda name: min(map(known.index, spellings(name) & set(known))))
+                self._choose(role, first, "by its name")
+
+    def _is_fit(self, role: str, name: str) -> bool:
+        """Whether a column that has an unusual name may have a role."""
+        column = self._sample.columns[name]
+        if not len(column):
+            return False
+        if role == "timestamp":
+            return column.are_times
+        if role == "skipped":
+            return column.are_flags
+        if column.are_times or column.are_flags:
+            return False
+        if role in _KINDS:
+            return _KINDS[role][1](column)
+        if role == "track" and "title" in (*self._mapping, *self._given):
+            return column.are_uris and self._is_filled(column)
+        return role != "track" or self._is_filled(column)
+
+    def _is_filled(self, column: ColumnValues) -> bool:
+        return len(column) >= 0.99 * len(self._sample.texts)
+
+    def _by_values(self) -> None:
+        """Choose by the values alone, where they leave no doubt."""
+        columns = self._sample.columns
+        if "timestamp" in self._roles and "timestamp" not in self._mapping:
+            clocks = [name for name in self._free(self._all) if columns[name].run_like_a_clock]
+            clocks = [name for name in clocks if self._sample.source_of(name) is None]
+            if clocks:
+                best = max(clocks, key=lambda name: (not columns[name].are_numbers, columns[name].num_distinct))
+                self._choose("timestamp", best, "by its values")
+        mapping = {**self._given, **self._mapping}
+        if "track" in self._roles and not {"track", "title"} & mapping.keys():
+            uris = [name for name in self._free(self._all) if columns[name].are_uris and self._is_filled(columns[name])]
+            if uris:
+                self._choose("track", uris[0], "by its values")
+                self._evidence["track"] += f": {columns[uris[0]].holds}"
+        self._amounts_by_values()
+
+    def _amounts_by_values(self) -> None:
+        """Choose the columns of durations or of shares where no name says how much was played."""
+        mapping, sample = {**self._given, **self._mapping}, self._sample
+        key = [mapping[role] for role in ("track", "title", "artist") if mapping.get(role) in sample.columns]
+        key = key[:1] if "track" in mapping else key
+        if not key or {"played_ratio", "skipped"} & mapping.keys() or not {"played", "duration"} & {*self._roles}:
+            return
+        amounts = [name for name in self._free(self._all) if sample.are_amounts(name)]
+        known = {role: [name] for role, name in mapping.items() if name in sample.columns}
+        durations, played = known.get("duration", []), known.get("played", [])
+        if "duration" not in mapping and "duration" in self._roles:
+            durations = [name for name in amounts if sample.are_lengths(name, key)]
+        if "played" not in mapping and "played" in self._roles:
+            played = [name for name in amounts if not sample.is_fixed_by(key, name)]
+        pairs = [
+            (sample.part_of(part, whole), {"played": part, "duration": whole})
+            for whole in durations
+            for part in played
+            if part != whole
+        ]
+        share, best = max(pairs, key=lambda pair: pair[0], default=(0.0, dict[str, str]()))
+        if share and not best.keys() <= mapping.keys():
+            for role, name in best.items():
+                if role not in mapping:
+                    self._choose(role, name, "by its values")
+        elif "played" not in mapping and "played_ratio" in self._roles:
+            shares = [name for name in amounts if sample.are_shares(name, key)]
+            if len(shares) == 1:
+                self._choose("played_ratio", shares[0], "by its values")
+
+    def _alternative(self, name: str, mapping: Mapping[str, str]) -> str | None:
+        """The role that a column without one could have."""
+        if (column := self._sample.columns.get(name)) is None:
+            return None
+        if column.look_like_times:
+            return None if self._sample.source_of(name) else "timestamp"
+        for role in self._roles:
+            known = {*USUAL_NAMES[role], *OTHER_NAMES[role]}
+            if spellings(name) & known and self._is_fit(role, name):
+                return role
+        if column.are_flags and not {"played_ratio", "played", "skipped"} & mapping.keys():
+            return None if self._sample.source_of(name) else "skipped"
+        return "track" if column.are_uris else None

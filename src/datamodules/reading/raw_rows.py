@@ -160,9 +160,12 @@ class RawRows:
     def shown(self, path: str) -> str:
         """SQL of the value as text for a message, also of a JSON value that is read as a number."""
         if self._is_key(path):
-            keys = "".join(f'."{key}"' for key in self._parts(path))
-            return f"TRY(json_extract_string(line, {quoted_text('$' + keys)}))"
+            return f"TRY(json_extract_string(line, {quoted_text(self.json_path(path))}))"
         return f"CAST({self.cell(path)[0]} AS VARCHAR)"
+
+    def json_path(self, path: str) -> str:
+        """The path of a value in a JSON object, as DuckDB writes it."""
+        return "$" + "".join(f'."{key}"' for key in self._parts(path))
 
     def whole_text(self, path: str) -> str:
         """SQL of the value as text, NULL where it is empty; a list is a JSON array."""

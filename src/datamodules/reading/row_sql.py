@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from segue.catalog import MOST_ID_BYTES
+from segue.datamodules.reading.column_roles import Roles
 from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.table_settings import TableSettings
-from segue.datamodules.reading.units import LATEST_MS, MS_OF, USUAL_FORMATS
+from segue.datamodules.reading.units import EXCEL_DAYS, HMS, LATEST_MS, MS_OF, NO, USUAL_FORMATS, YES
 from segue.errors import InputError
 
 _SHORT = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
 _LONG = "DECIMAL(22, 3)"  # for ids above 10¹⁵; arithmetic with its 128 bits is ten times as slow
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-_YES, _NO = "('true', 't', '1', 'yes', 'y', '1.0')", "('false', 'f', '0', 'no', 'n', '0.0')"
+_YES, _NO = (f"({', '.join(map(quoted_text, texts))})" for texts in (YES, NO))
 NO_TEXT, _NO_NUMBER, _NO_SHARE = (f"CAST(NULL AS {type_})" for type_ in ("VARCHAR", "BIGINT", "FLOAT"))
 CONSTANTS = ("FALSE", NO_TEXT, _NO_NUMBER, _NO_SHARE)
 """SQL of columns that have no meaning for a source."""
@@ -34,7 +35,8 @@ class Plan:
     Args:
         rows: the rows of the files.
         settings: of the table.
-        mapping: the column of each role.
+        roles: the columns, and what is known of them.
+        decimal_commas: columns of numbers such as 0,85.
         units: unit of `timestamp`, `played`, `duration` and `played_ratio`, for the roles that have a column.
         share: `ratio`, `played`, `longest`, `gap`, `skipped` or `none`; with `longest` the share of a parsed row is the
             milliseconds played, with `gap` the duration.
@@ -47,7 +49,8 @@ class Plan:
 
     rows: RawRows
     settings: TableSettings
-    mapping: Mapping[str, str]
+    roles: Roles
+    decimal_commas: frozenset[str]
     units: Mapping[str, str]
     share: str
     track_ids: str
@@ -55,6 +58,11 @@ class Plan:
     catalogue_has_durations: bool
     drop: Mapping[str, str | None]
     drop_times: Mapping[str, str]
+
+    @property
+    def mapping(self) -> Mapping[str, str]:
+        """The column of each role."""
+        return self.roles.mapping
 
 
 def parsed_columns(plan: Plan) -> dict[str, str]:
@@ -105,7 +113,8 @@ def artist_of(path: str | None, rows: RawRows, settings: TableSettings) -> str:
     text = rows.text(path)
     if rows.is_json:
         is_list = f"{text} LIKE '[%' AND json_valid({text})"
-        text = f"CASE WHEN {is_list} THEN json_extract_string({text}, '$[0]') ELSE {text} END"
+        first = f"COALESCE(json_extract_string({text}, '$[0].name'), json_extract_string({text}, '$[0]'))"
+        text = f"CASE WHEN {is_list} THEN {first} ELSE {text} END"
     if settings.artist_separator:
         text = f"trim(string_split({text}, {quoted_text(settings.artist_separator)})[1])"
     return f"NULLIF({text}, '')"
@@ -188,9 +197,19 @@ def _timestamp(plan: Plan) -> tuple[str, list[str]]:
         time = f"CAST(TRY_CAST({rows.text(path)} AS HUGEINT) // {round(1 / MS_OF[unit])} AS BIGINT)"
         rule = f"a whole number of {_NAME_OF_UNIT[unit]} since 1970"
     elif unit in ("s", "ms"):
-        number = whole(path, rows) if unit == "ms" else f"{rows.typed(path, _SHORT)} * {MS_OF[unit]:.0f}"
+        number = whole(path, rows) if unit == "ms" else f"{_number(path, plan, _SHORT)} * {MS_OF[unit]:.0f}"
         time = f"CAST({number} AS BIGINT)"
         rule = f"a {'whole ' * (unit == 'ms')}number of {_NAME_OF_UNIT[unit]} since 1970"
+    elif unit == "epoch":
+        number = _number(path, plan, _SHORT)
+        time = f"CAST(CASE WHEN {number} >= 1e11 THEN {number} ELSE {number} * 1000 END AS BIGINT)"
+        rule = "a number of seconds or milliseconds since 1970"
+    elif unit == "excel":
+        number = f"({_number(path, plan, 'DOUBLE')} - {EXCEL_DAYS[0]})"
+        is_day = f"{number} BETWEEN 0 AND {EXCEL_DAYS[1] - EXCEL_DAYS[0] - 1}"
+        since = f"make_timestamp_ms(CAST(round({number} * 86400000) AS BIGINT))"
+        time = f"CASE WHEN {is_day} THEN epoch_ms(CAST({since} AS TIMESTAMPTZ)) END"
+        rule = "a number of days since 1899-12-30, as spreadsheets have dates"
     elif unit == "iso":
         text, formats = rows.text(path), ", ".join(map(quoted_text, USUAL_FORMATS))
         time = f"""epoch_ms(COALESCE(TRY_CAST({text} AS TIMESTAMPTZ),
@@ -229,7 +248,7 @@ def _share(plan: Plan) -> tuple[str, list[str]]:
 
 def _ratio(plan: Plan) -> tuple[str, list[str]]:
     path, rows, settings = plan.mapping["played_ratio"], plan.rows, plan.settings
-    value = rows.typed(path, "DOUBLE")
+    value = _number(path, plan, "DOUBLE")
     share = f"{value} / 100" if plan.units["played_ratio"] == "percent" else value
     text = rows.shown(path) if rows.is_json and rows.type_of(path) == "VARCHAR" else rows.text(path)
     reasons = [_must_be("a number", f"{value} IS NULL AND {text} IS NOT NULL", path, rows)]
@@ -240,16 +259,35 @@ def _ratio(plan: Plan) -> tuple[str, list[str]]:
     return share, [*reasons, f"WHEN {wrong} THEN 'the share played must lie in [0, 1], got ' || ({share})"]
 
 
+def _number(path: str, plan: Plan, type_: str) -> str:
+    """SQL of a number, which may have a decimal comma or a sign of percent; NULL where it is none."""
+    if path not in plan.decimal_commas:
+        return plan.rows.typed(path, type_)
+    return f"TRY_CAST(replace(rtrim({plan.rows.text(path)}, ' %'), ',', '.') AS {type_})"
+
+
+def _amount(role: str, plan: Plan) -> str:
+    """SQL of a duration in its unit; one such as 1:03:25 in seconds."""
+    path, rows = plan.mapping[role], plan.rows
+    if plan.units[role] != "hms":
+        return _number(path, plan, "DOUBLE")
+    text = rows.text(path)
+    parts = f"string_split(replace({text}, ',', '.'), ':')"
+    seconds, minutes, hours = (f"TRY_CAST({parts}[-{place}] AS DOUBLE)" for place in (1, 2, 3))
+    total = f"{seconds} + 60 * {minutes} + 3600 * COALESCE({hours}, 0)"
+    return f"CASE WHEN regexp_full_match({text}, '{HMS}') THEN {total} END"
+
+
 def _milliseconds(role: str, plan: Plan) -> str:
-    number = plan.rows.typed(plan.mapping[role], "DOUBLE")
+    number = _amount(role, plan)
     return number if (factor := MS_OF[plan.units[role]]) == 1 else f"({number} * {factor:g})"
 
 
 def _bad_time(role: str, plan: Plan) -> str:
-    path, rows = plan.mapping[role], plan.rows
-    value = rows.typed(path, "DOUBLE")
+    path, rows, unit = plan.mapping[role], plan.rows, plan.units[role]
+    value = _amount(role, plan)
     no_number = f"({value} IS NULL AND NULLIF({rows.shown(path)}, '') IS NOT NULL)"
-    rule = f"a number of {_NAME_OF_UNIT[plan.units[role]]}, at least 0"
+    rule = "a duration such as 3:25" if unit == "hms" else f"a number of {_NAME_OF_UNIT[unit]}, at least 0"
     return _must_be(rule, f"{no_number} OR {value} < 0 OR NOT isfinite({value})", path, rows)
 
 

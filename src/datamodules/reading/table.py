@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import numpy as np
 from segue.catalog import Catalog, ids_of
 from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
-from segue.datamodules.reading.column_roles import is_private, map_columns, refuse_private
+from segue.datamodules.reading.column_roles import map_columns, refuse_private
 from segue.datamodules.reading.files import find_files, is_address
 from segue.datamodules.reading.later_plays import LaterPlays
 from segue.datamodules.reading.queries import Database, are_whole, count, is_of_files, one_line, quoted_text
@@ -30,7 +30,7 @@ from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, key_of_t
 from segue.datamodules.reading.swallowed_rows import SwallowedRows, find_swallowed
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
-from segue.datamodules.reading.units import check_times, unit_of_duration, unit_of_ratio, unit_of_time
+from segue.datamodules.reading.units import has_decimal_commas, unit_of_duration, unit_of_ratio, unit_of_time
 from segue.errors import InputError
 from segue.runs.cores import duckdb_settings
 
@@ -46,8 +46,8 @@ class Reading:
 
     Attributes:
         columns: the column of each role.
-        guessed: roles whose column was found by its usual name.
-        unused: columns that have no role, if some were found by their names.
+        guessed: roles whose column was found by its name or its values.
+        unused: columns that have no role, if the settings leave a role open.
         units: unit of each role that has one.
         share: what the share played is computed from; see `Plan`.
         encoding: of text files.
@@ -57,6 +57,9 @@ class Reading:
         examples: some rejected rows: file, line or row, reason.
         dropped: number of events that each rule left out.
         swallowed: rows that seem to be inside a cell; None if none is.
+        evidence: why the column of a role was chosen, for those of `guessed`.
+        holds: what columns that have no role hold, as far as their values show it.
+        alternatives: the role that such a column could have.
         num_capped: number of events whose share was above 1 and is 1 now.
         remarks: what a user should know of the ids of the tracks, in lines.
         later: plays that were left out because they are of the future; None if there are none.
@@ -81,6 +84,14 @@ class Reading:
     later: LaterPlays | None = None
     num_nameless: int = 0
     is_zoneless: bool = False
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    holds: Mapping[str, str] = field(default_factory=dict)
+    alternatives: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def unused_times(self) -> list[str]:
+        """Columns that look like times of plays and have no role."""
+        return [name for name, role in self.alternatives.items() if role == "timestamp" and name in self.holds]
 
     @property
     def num_rejected(self) -> int:
@@ -245,13 +256,16 @@ def _open(
     refuse_private(list(rows.types), settings.sql.texts)
     rows.name_in_sql(settings.sql.texts)
     rows.define(settings.sql.columns, key="datamodule.sql", each=settings.sql.each)
-    mapping = map_columns(rows, settings.columns)
+    roles = map_columns(rows, settings.columns)
+    mapping = roles.mapping
+    units, decimal_commas = _units(mapping, rows, settings)
     has_durations = tracks is not None and tracks.has_durations
     plan = Plan(
         rows=rows,
         settings=settings,
-        mapping=mapping,
-        units=_units(mapping, rows, settings),
+        roles=roles,
+        units=units,
+        decimal_commas=decimal_commas,
         share=_share(mapping, settings, has_durations=has_durations),
         track_ids=of_tracks.ids if tracks is None else tracks.ids,
         aliases=aliases,
@@ -266,20 +280,26 @@ def _open(
     return plan, tracks, place
 
 
-def _units(mapping: Mapping[str, str], rows: RawRows, settings: TableSettings) -> dict[str, str]:
-    """The unit of each role that has one and a column: the setting, or what the first values show."""
-    found = {}
+def _units(mapping: Mapping[str, str], rows: RawRows, settings: TableSettings) -> tuple[dict[str, str], frozenset[str]]:
+    """The unit of each role that has one and a column, and the columns of numbers such as 0,85 or 85 %.
+
+    A unit is the setting, or what the first values show.
+    """
+    found, commas = dict[str, str](), set[str]()
     deciders = {"played": unit_of_duration, "duration": unit_of_duration, "played_ratio": unit_of_ratio}
     for role, decide in {"timestamp": unit_of_time, **deciders}.items():
         if (column := mapping.get(role)) is None:
             continue
+        values: list[str] | None = None
         found[role] = getattr(settings.units, role)
         if found[role] == "auto":
             values = rows.first_values(column)
             found[role] = decide(values, column=column)
-            if found[role] == "iso":
-                check_times(values, column=column)
-    return found
+        if not rows.is_json and rows.type_of(column) == "VARCHAR" and found[role] != "iso":
+            values = rows.first_values(column) if values is None else values
+            if has_decimal_commas(values) or any(value.endswith("%") for value in values):
+                commas.add(column)
+    return found, frozenset(commas)
 
 
 def _share(mapping: Mapping[str, str], settings: TableSettings, *, has_durations: bool) -> str:
@@ -383,10 +403,8 @@ def _events(
     _make_view(database, user, has_recommendations=has_recommendations, drop_nameless=left_out.nameless)
     attributes = read_attributes(database, settings.attributes, folder, source=tracks.shown or str(path))
     is_zoneless = _is_zoneless(plan)
-    used = {part for path in plan.mapping.values() for part in (path, path.split(".")[0])}
     may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"
     capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
-    unused = [name for name in rows.types if name not in used and not is_private(name)]
     return SourceEvents(
         database=database,
         catalog=replace(tracks.catalog(database), attributes=attributes),
@@ -394,7 +412,10 @@ def _events(
         reading=Reading(
             columns=plan.mapping,
             guessed=[role for role in plan.mapping if settings.columns.get(role) == "auto"],
-            unused=unused if "auto" in settings.columns.values() else [],
+            unused=list(plan.roles.holds),
+            evidence=plan.roles.evidence,
+            holds={name: holds for name, holds in plan.roles.holds.items() if holds},
+            alternatives=plan.roles.alternatives,
             units=plan.units,
             share=plan.share,
             encoding=rows.encoding,

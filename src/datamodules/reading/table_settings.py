@@ -15,12 +15,15 @@ from segue.settings import Setting, checked, from_config, settings, with_default
 
 RESERVED = ("track", "artist")
 """Names of what every catalogue has, which no attribute may have."""
-_TIMES = ("auto", "s", "ms", "us", "ns", "iso")
-_OF_TIME = "since 1970: s, ms, us or ns; iso: a date and time; or a format of strptime such as '%d %b %Y, %H:%M'"
+_TIMES = ("auto", "s", "ms", "us", "ns", "epoch", "excel", "iso")
+_OF_TIME = (
+    "since 1970: s, ms, us or ns; epoch: s and ms; excel: days of a spreadsheet; iso: a date and time; or a format of "
+    "strptime such as '%d %b %Y, %H:%M'"
+)
 _Text = str | None
 _Column = str | int | None
 _Format = Literal["auto", "csv", "jsonl", "json", "parquet", "lines"]
-_Duration = Literal["auto", "s", "ms", "us"]
+_Duration = Literal["auto", "s", "ms", "us", "hms"]
 _Share = Literal["auto", "ratio", "played", "skipped", "gap", "none"]
 _Kind = Literal["value", "values", "number", "vector"]
 _Part = TypeVar("_Part")
@@ -77,7 +80,7 @@ class FileSettings(FileFormat):
 @settings("datamodule.columns")
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The keys of `datamodule.columns`: the column of each role; None for none, `auto` to find it by its name."""
+    """The keys of `datamodule.columns`: the column of each role; None for none, `auto` to find it."""
 
     user: Annotated[_Column, Setting("listener; without it there is one listener")] = None
     timestamp: Annotated[_Column, Setting("without it there is no order of time: split=session")] = None
@@ -262,7 +265,7 @@ class TableSettings:
 
     Args:
         files: the files of the events.
-        columns: the column of each role; None for none, `auto` for one that has a usual name.
+        columns: the column of each role; None for none, `auto` for one that names or values show.
         units: unit of times and shares.
         catalogue: a file of tracks; without its `file`, the events have all that is known of them.
         sql: expressions for special layouts.

@@ -110,7 +110,10 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""
         record = asdict(self)
-        for name in ("remarks", "swallowed", "later", "num_nameless", "is_zoneless"):
+        for name in (
+            *("remarks", "swallowed", "later", "num_nameless", "is_zoneless"),
+            *("evidence", "holds", "alternatives"),
+        ):
             if not record["reading"][name]:
                 del record["reading"][name]
         write_record(record, folder / MANIFEST)

@@ -243,3 +243,23 @@ def test_data_that_are_too_few_for_a_split_are_described_nevertheless(ring_logs:
     material = material_of(datamodule, refusal=str(refused.value))
     assert facts_of(material).num_events == 8
     assert warnings_of(material)[0].says.startswith("no pairs left for val and test: 1 sessions")
+
+
+def test_the_evidence_and_the_columns_that_are_not_used_are_printed() -> None:
+    reading = reading_of(
+        100,
+        guessed=["user"],
+        evidence={"user": "by its name"},
+        unused=["x7", "End time", "mood"],
+        holds={"x7": "100 of 100 are times"},
+        alternatives={"x7": "timestamp", "End time": "timestamp"},
+    )
+    text = shown(material_of_plays(USUAL, reading=reading))
+    rows = [line.split() for line in text.splitlines()]
+    assert ["user", "user", "by", "its", "name"] in rows
+    assert ["title", "title", "as", "given"] in rows
+    assert ["x7", "100", "of", "100", "are", "times", "datamodule.columns.timestamp=x7"] in rows
+    assert ["End", "time", "'datamodule.columns.timestamp=\"End", "time\"'"] in rows
+    assert ["mood"] in rows
+    one_line = " ".join(text.split())
+    assert "the column x7 (100 of 100 are times): not used, and no column is the time of a play" in one_line

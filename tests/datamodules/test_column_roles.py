@@ -1,0 +1,366 @@
+"""Which column has which role: by names of many languages, by values, and never an id that looks like a time."""
+
+import csv
+import io
+import json
+import random
+import string
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.datamodules.describing.measures import material_of
+from segue.datamodules.reading.column_names import OTHER_NAMES
+from segue.datamodules.reading.column_roles import Roles
+from segue.datamodules.reading.table import Reading, look_at
+from segue.datamodules.reading.table_settings import settings_of
+from segue.errors import InputError
+from tests.conftest import build_datamodule
+from tests.datamodules.describing.building import warnings_of
+from tests.datamodules.reading import read
+
+START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+Row = dict[str, Any]
+Write = Callable[[datetime], object]
+Of = Callable[[int, random.Random], object]
+LANGUAGES = {
+    "German": ("Hörer", "Zeitpunkt", "Titel", "Künstler", "Spielzeit (s)", "Länge (s)"),
+    "French": ("utilisateur", "date d'écoute", "morceau", "artiste", "temps écouté", "durée"),
+    "Spanish": ("usuario", "fecha y hora", "canción", "intérprete", "tiempo_escuchado", "duración"),
+    "Portuguese": ("ouvinte", "data e hora", "faixa", "cantor", "tempo_ouvido", "duração"),
+    "Italian": ("utente", "data e ora", "brano", "cantante", "tempo ascolto", "durata"),
+    "Russian": ("слушатель", "время", "название", "исполнитель", "прослушано секунд", "длительность"),
+    "Polish": ("użytkownik", "data", "utwór", "wykonawca", "czas odtwarzania", "długość"),
+    "Turkish": ("kullanıcı", "tarih", "şarkı", "sanatçı", "dinleme süresi", "süre"),
+    "Japanese": ("yuzaa", "saisei_nichiji", "kyokumei", "kashu", "saisei_jikan", "nagasa"),
+    "English": ("customer_id", "started_at", "tune", "band", "listening_time", "song_length"),
+}
+ROLES = ("user", "timestamp", "title", "artist", "played", "duration")
+
+
+def plays(num: int = 300, *, seed: int = 1) -> list[tuple[str, datetime, str, str, int, int]]:
+    """Plays of five listeners in the order of time, with nights: listener, time, title, artist, seconds, length."""
+    rng = random.Random(seed)
+    now, rows = START, []
+    for n in range(num):
+        now += timedelta(seconds=rng.randint(20, 400), hours=10 * (n % 60 == 59))
+        song = rng.randrange(40)
+        length = 120 + 7 * song
+        played = length if rng.random() < 0.5 else rng.randint(1, length)
+        rows.append((f"L{rng.randrange(5)}", now, f"Song {song}", f"Band {song // 3}", played, length))
+    return rows
+
+
+def iso(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def table(names: Sequence[str], *, write: Write = iso, **more: Of) -> list[Row]:
+    """The plays as rows with these names, and further columns."""
+    rng = random.Random(2)
+    return [
+        {**dict(zip(names, (user, write(time), *rest), strict=True)), **{name: of(n, rng) for name, of in more.items()}}
+        for n, (user, time, *rest) in enumerate(plays())
+    ]
+
+
+def as_csv(path: Path, rows: Sequence[Row], *, delimiter: str = ",") -> Path:
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(out.getvalue(), encoding="utf-8")
+    return path
+
+
+def roles_of(folder: Path, rows: Sequence[Row], *, delimiter: str = ",", **changes: Any) -> Roles:
+    return look_at(str(as_csv(folder / "plays.csv", rows, delimiter=delimiter)), settings_of("table", changes)).roles
+
+
+def times_of(folder: Path, rows: Sequence[Row], **changes: Any) -> list[int]:
+    log = read("table", as_csv(folder / "plays.csv", rows, delimiter=";"), max_rejected=0.0, changes=changes)
+    return sorted(row[1] for row in log.rows)
+
+
+USUAL = ("user", "x7", "title", "artist", "played", "duration")
+TIMES = sorted(int(time.timestamp() * 1000) for _, time, *_ in plays())
+
+
+def test_started_at_is_the_time(tmp_path: Path) -> None:
+    """The finding of an export whose plays were 3,000 playlists in the order of the file."""
+    roles = roles_of(tmp_path, table(("user", "started_at", "title", "artist", "played", "duration")))
+    assert roles.mapping["timestamp"] == "started_at"
+    assert roles.evidence["timestamp"] == "by its name: 300 of 300 are times"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_names_of_ten_languages_are_found(tmp_path: Path, language: str) -> None:
+    roles = roles_of(tmp_path, table(LANGUAGES[language]))
+    assert roles.mapping == dict(zip(ROLES, LANGUAGES[language], strict=True))
+
+
+def local(format_: str, zone: str = "UTC") -> Write:
+    return lambda time: time.astimezone(ZoneInfo(zone)).strftime(format_)
+
+
+def excel(time: datetime) -> float:
+    return (time - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1)
+
+
+WRITTEN: dict[str, tuple[Write, str]] = {
+    "iso": (iso, "iso"),
+    "seconds": (lambda time: int(time.timestamp()), "s"),
+    "milliseconds": (lambda time: int(time.timestamp() * 1000), "ms"),
+    "microseconds": (lambda time: int(time.timestamp() * 1e6), "us"),
+    "both": (lambda time: int(time.timestamp()) * (1000 if time.second % 2 else 1), "epoch"),
+    "spreadsheet": (excel, "excel"),
+    "decimal comma": (lambda time: str(excel(time)).replace(".", ","), "excel"),
+    "dots": (local("%d.%m.%Y %H:%M:%S"), "%d.%m.%Y %H:%M:%S"),
+    "American": (local("%m/%d/%Y %I:%M:%S %p"), "%m/%d/%Y %I:%M:%S %p"),
+    "Takeout": (local("%b %d, %Y, %I:%M:%S\u202f%p UTC"), "%b %d, %Y, %I:%M:%S\u202f%p %Z"),
+    "compact": (local("%Y%m%d%H%M%S"), "%Y%m%d%H%M%S"),
+}
+
+
+@pytest.mark.parametrize("name", ["when", "x7"])
+@pytest.mark.parametrize("way", WRITTEN)
+def test_times_are_read_however_they_are_written(tmp_path: Path, way: str, name: str) -> None:
+    write, unit = WRITTEN[way]
+    rows = table(("user", name, "title", "artist", "played", "duration"), write=write)
+    path = as_csv(tmp_path / "plays.csv", rows, delimiter=";")
+    plan = look_at(str(path), settings_of("table"))
+    assert plan.units["timestamp"] == unit
+    assert plan.roles.evidence["timestamp"] == f"by its {'name' if name == 'when' else 'values'}: 300 of 300 are times"
+    assert times_of(tmp_path, rows) == pytest.approx(TIMES, abs=2)
+
+
+def test_local_times_follow_daylight_saving(tmp_path: Path) -> None:
+    start = datetime(2026, 3, 28, 20, tzinfo=UTC)  # on 29 March clocks go from 2 to 3
+    moments = [start + timedelta(minutes=7 * n) for n in range(120)]
+    write = local("%d.%m.%Y %H:%M", "Europe/Berlin")
+    rows = [{"Datum": write(moment), "song": f"S{n % 9}"} for n, moment in enumerate(moments)]
+    assert times_of(tmp_path, rows, zone="Europe/Berlin") == [int(moment.timestamp() * 1000) for moment in moments]
+
+
+NO_TIMES: dict[str, Of] = {
+    "random ids": lambda _, rng: rng.randrange(10**9, 10**10),
+    "prices": lambda _, rng: round(rng.uniform(1, 60_000), 2),
+    "years": lambda _, rng: rng.randint(1960, 2026),
+    "row numbers": lambda n, _: n + 1,
+    "row numbers from far": lambda n, _: 1_600_000_000 + n,
+    "numbers of orders": lambda n, rng: 1_600_000_000 + 40 * n + rng.randint(0, 30),
+    "sorted phone numbers": lambda n, _: 1_510_000_000 + 900_000 * n,
+    "phone numbers": lambda _, rng: rng.choice([1_512_345_678, 1_701_234_567, 1_609_876_543, 1_633_333_333]),
+    "many phone numbers": lambda _, rng: rng.randint(1_510_000_000, 1_799_999_999),
+    "days": lambda n, _: 20_260_000 + 101 + n // 30,
+}
+
+
+@pytest.mark.parametrize("what", NO_TIMES)
+def test_ids_that_look_like_times_are_not_taken(tmp_path: Path, what: str) -> None:
+    rows = [{"x1": NO_TIMES[what](n, random.Random(n)), "title": f"S{n % 30}", "artist": "A"} for n in range(300)]
+    roles = roles_of(tmp_path, rows)
+    assert "timestamp" not in roles.mapping
+    assert not (what.startswith("row numbers") and roles.alternatives)
+
+
+def test_a_date_of_the_listener_or_of_the_track_is_no_time_of_a_play(tmp_path: Path) -> None:
+    rows = table(USUAL)
+    for row in rows:
+        row["born"] = f"1990-0{1 + int(row['user'][1:])}-01 08:00:00"
+        row["out"] = f"20{10 + int(row['title'][5:]) // 4}-01-01 00:00:00"
+        del row["x7"]
+    roles = roles_of(tmp_path, rows)
+    assert "timestamp" not in roles.mapping
+    assert not roles.alternatives
+    assert roles.holds["born"] == "300 of 300 are times"
+
+
+def test_times_in_no_order_are_not_taken_but_named(tmp_path: Path) -> None:
+    rows = table(USUAL, write=lambda time: int(time.timestamp()))
+    for n, row in enumerate(rows):
+        row["user"] = f"L{n // 6}"
+    random.Random(3).shuffle(rows)
+    path = as_csv(tmp_path / "plays.csv", rows)
+    datamodule = build_datamodule(path, tmp_path, source="table", split="auto")
+    datamodule.setup()
+    assert "timestamp" not in datamodule.reading.columns
+    [line] = [line for line in datamodule.remarks() if line.startswith("times")]
+    assert line == (
+        "times        x7 (300 of 300 are times) could be the timestamp; no column is the timestamp; "
+        "datamodule.columns.timestamp=x7 uses it"
+    )
+    [warning] = [one for one in warnings_of(material_of(datamodule)) if one.name == "unused_times"]
+    assert warning.remedy == "datamodule.columns.timestamp=x7"
+    assert "x7 (300 of 300 are times)" in warning.says
+
+
+def test_of_two_columns_for_a_role_both_are_named_with_the_switch(tmp_path: Path) -> None:
+    rows = table(("user_id", "ts", "title", "artist", "played", "duration"), user_name=lambda n, _: f"N{n % 5}")
+    for row in rows:
+        row["End time"] = row["ts"].replace("2026", "2025")
+    datamodule = build_datamodule(as_csv(tmp_path / "plays.csv", rows), tmp_path, source="table")
+    datamodule.setup()
+    lines = list(datamodule.remarks())
+    assert (
+        "columns      user_name could be the user; user=user_id is used; datamodule.columns.user=user_name uses it"
+    ) in lines
+    assert any("timestamp=ts is used; 'datamodule.columns.timestamp=\"End time\"' uses it" in line for line in lines)
+    assert "not used     user_name, End time" in lines
+    reading = look_at(str(tmp_path / "plays.csv"), settings_of("table", {"columns": {"timestamp": "End time"}})).roles
+    assert reading.mapping["timestamp"] == "End time"
+
+
+def test_a_name_whose_values_do_not_fit_gives_way(tmp_path: Path) -> None:
+    rows = table(USUAL, date=lambda n, _: ["Monday", "Tuesday"][n % 2])
+    roles = roles_of(tmp_path, rows)
+    assert roles.mapping["timestamp"] == "x7"
+    for row in rows:
+        del row["x7"]
+    with pytest.raises(InputError, match="cannot see how the times in column date are written"):
+        roles_of(tmp_path, rows)
+
+
+def test_the_time_played_and_the_length_are_found_by_their_values(tmp_path: Path) -> None:
+    rows = table(("user", "when", "title", "artist", "aa", "bb"), bpm=lambda _, rng: rng.randint(60, 200))
+    roles = roles_of(tmp_path, rows)
+    assert (roles.mapping["played"], roles.mapping["duration"]) == ("aa", "bb")
+    for row in rows:
+        row["aa"] *= 1000  # another unit than the length
+    assert roles_of(tmp_path, rows).mapping["played"] == "aa"
+    for row in rows:
+        row["aa"] = round(row["aa"] / 1000 / row.pop("bb"), 3)
+    assert roles_of(tmp_path, rows).mapping["played_ratio"] == "aa"
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda _, rng: rng.randint(60, 200),  # beats per minute, age
+        lambda _, rng: round(rng.random(), 3),  # a score of a model
+        lambda _, rng: rng.randint(0, 100),  # volume
+        lambda n, _: n % 2,  # a flag
+        lambda _, rng: rng.choice([0, 0.5, 1]),  # a rating
+    ],
+)
+def test_other_numbers_are_no_time_and_no_share_played(tmp_path: Path, of: Of) -> None:
+    rows = [{"ts": row["x7"], "title": row["title"]} for row in table(USUAL)]
+    rows = [row | {"qq": of(n, random.Random(n))} for n, row in enumerate(rows)]
+    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
+    by_track = [row | {"qq": of(n, random.Random(row["title"]))} for n, row in enumerate(rows)]
+    assert roles_of(tmp_path, by_track).mapping == {"timestamp": "ts", "title": "title"}
+
+
+def test_a_feature_of_the_track_is_no_share_played(tmp_path: Path) -> None:
+    rows = [{"ts": row["x7"], "title": f"S{n // 2}"} for n, row in enumerate(table(USUAL))]
+    rows = [row | {"qq": min(1.0, round(1.3 * random.Random(row["title"]).random(), 3))} for row in rows]
+    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
+
+
+def test_a_number_below_the_length_that_never_equals_it_is_no_time_played(tmp_path: Path) -> None:
+    rows = [{"ts": row["x7"], "title": row["title"], "bb": row["duration"]} for row in table(USUAL)]
+    rows = [row | {"qq": random.Random(n).randint(1, row["bb"])} for n, row in enumerate(rows)]
+    assert roles_of(tmp_path, rows).mapping == {"timestamp": "ts", "title": "title"}
+
+
+def test_a_flag_is_named_with_its_switch(tmp_path: Path) -> None:
+    rows = [{"ts": row["x7"], "title": row["title"], "qq": ["ja", "nein"][n % 2]} for n, row in enumerate(table(USUAL))]
+    roles = roles_of(tmp_path, rows)
+    assert (roles.holds, roles.alternatives) == ({"qq": "300 of 300 are flags"}, {"qq": "skipped"})
+    log = read("table", as_csv(tmp_path / "plays.csv", rows), changes={"columns": {"skipped": "qq"}})
+    assert {share for *_, share, _ in log.rows} == {0.0, 1.0}
+
+
+def test_a_private_column_is_not_looked_at(tmp_path: Path) -> None:
+    rows = table(USUAL, ip_addr=lambda n, _: iso(START + timedelta(minutes=n)))
+    del rows[0]["x7"]
+    roles = roles_of(tmp_path, [{name: row[name] for name in rows[0]} for row in rows])
+    assert "timestamp" not in roles.mapping
+    assert "ip_addr" not in roles.holds
+
+
+def test_spreadsheets_have_decimal_commas_and_durations_of_minutes(tmp_path: Path) -> None:
+    rows = [{"Datum": f"03.11.2026 14:{n:02}", "Titel": f"S{n % 7}", "Anteil": ["0,25", "1"][n % 2]} for n in range(60)]
+    log = read("table", as_csv(tmp_path / "plays.csv", rows, delimiter=";"), max_rejected=0.0)
+    assert {share for *_, share, _ in log.rows} == {0.25, 1.0}
+    rows = [{"Datum": row["Datum"], "Titel": row["Titel"], "Spielzeit": "1:30", "Dauer": "0:03:00"} for row in rows]
+    log = read("table", as_csv(tmp_path / "plays.csv", rows, delimiter=";"), max_rejected=0.0)
+    assert {share for *_, share, _ in log.rows} == {0.5}
+    assert log.reading.units["played"] == "hms"
+
+
+def test_the_history_of_youtube_music_is_read(tmp_path: Path) -> None:
+    rows = [
+        {
+            "header": "YouTube Music",
+            "title": f"Watched Song {n % 7}",
+            "titleUrl": f"https://music.youtube.com/watch?v=abc{n % 7}",
+            "subtitles": [{"name": f"Band {n % 3} - Topic", "url": "https://www.youtube.com/channel/x"}],
+            "time": f"2026-01-05T10:{n:02}:00.123Z",
+            "products": ["YouTube"],
+        }
+        for n in range(60)
+    ]
+    (tmp_path / "watch-history.json").write_text(json.dumps(rows), encoding="utf-8")
+    log = read("table", tmp_path / "watch-history.json", max_rejected=0.0)
+    roles = {"timestamp": "time", "track": "titleUrl", "title": "title", "artist": "subtitles"}
+    assert log.reading.columns == roles
+    assert set(log.catalog.artists.tolist()) == {f"Band {n} - Topic" for n in range(3)}
+    assert "https://music.youtube.com/watch?v=abc0" in log.catalog.track_ids.tolist()
+
+
+def test_values_inside_objects_are_found(tmp_path: Path) -> None:
+    rows = [
+        {"track": {"name": row["title"], "artists": [{"name": row["artist"]}], "duration_ms": 1000 * row["duration"]},
+         "played_at": row["x7"], "context": {"ip": "1.2.3.4"}}
+        for row in table(USUAL)
+    ]  # fmt: skip
+    path = tmp_path / "plays.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    log = read("table", path, max_rejected=0.0)
+    assert log.reading.columns == {
+        "timestamp": "played_at", "title": "track.name", "artist": "track.artists", "duration": "track.duration_ms",
+    }  # fmt: skip
+    assert "Band 3" in log.catalog.artists.tolist()
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_a_generated_export_is_read_right_or_refused_with_the_right_line(data: st.DataObject) -> None:
+    random_name = st.text(string.ascii_lowercase, min_size=3, max_size=3).map("q{}".format)
+    of_roles = [st.one_of(random_name, st.sampled_from(names)) for names in zip(*LANGUAGES.values(), strict=True)]
+    names = data.draw(st.tuples(*of_roles).filter(lambda names: len({*names}) == len(names)))
+    rows = table(names, write=WRITTEN[data.draw(st.sampled_from(sorted(WRITTEN)))][0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = as_csv(Path(folder) / "plays.csv", rows, delimiter=";")
+        if names[ROLES.index("title")].startswith("q"):
+            with pytest.raises(InputError, match=r"has the columns .*; give datamodule.columns.track= or "):
+                look_at(str(path), settings_of("table"))
+            return
+        roles = look_at(str(path), settings_of("table")).roles
+        assert times_of(Path(folder), rows) == pytest.approx(TIMES, abs=2)
+    right = dict(zip(ROLES, names, strict=True))
+    assert roles.mapping.items() <= right.items()  # a column has its own role, or none
+    unknown = [name for role, name in right.items() if role not in roles.mapping]
+    assert unknown == [name for name in names if name in roles.holds]
+    assert all(name.startswith("q") for name in unknown)
+
+
+def test_every_further_name_is_written_as_it_is_looked_up() -> None:
+    for role, names in OTHER_NAMES.items():
+        assert all(name and name.isalnum() for name in names), role
+
+
+def test_a_reading_without_open_roles_lists_no_columns(tmp_path: Path) -> None:
+    columns = {"user": "user", "timestamp": "x7", "title": "title", "artist": None, "played": None, "duration": None}
+    closed = {**dict.fromkeys(("track", "played_ratio", "skipped", "session")), **columns}
+    roles = roles_of(tmp_path, table(USUAL), columns=closed)
+    assert (dict(roles.evidence), dict(roles.holds)) == ({}, {})
+    assert Reading.__dataclass_fields__.keys() >= {"evidence", "holds", "alternatives"}
