@@ -134,10 +134,10 @@ _one_at_a_time = threading.RLock()
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Leave random numbers, settings of torch, the environment and the handler of Ctrl-C as the program has them."""
+    of_python, environment, handler = random.getstate(), dict(os.environ), signal.getsignal(signal.SIGINT)
     import torch
 
-    environment, handler = dict(os.environ), signal.getsignal(signal.SIGINT)
-    of_python, of_torch = random.getstate(), torch.random.get_rng_state()
+    of_torch = torch.random.get_rng_state()
     of_numpy = np.random.get_state()  # noqa: NPY002  the state that programs share
     is_strict = torch.are_deterministic_algorithms_enabled()
     try:
