@@ -81,7 +81,7 @@ def outcome(seed: int, folder: Path) -> str:
     (folder / name).write_bytes(content)
     rejections = Rejections(path=folder / "rejected.jsonl", with_text=True, most=1.0)
     try:
-        with read_table(str(folder / name), _table(), min_seconds=0, rejections=rejections) as events:
+        with read_table(str(folder / name), _table(), rejections=rejections) as events:
             events.database.execute("FROM events").fetchall()
     except InputError as error:
         return str(error)

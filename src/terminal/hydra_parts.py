@@ -103,7 +103,6 @@ def run(
         config_name: the one that is composed.
         choose: the overrides that the data add.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     share_config_store()
     know_defaults()
     version.setbase("1.3")
@@ -118,7 +117,8 @@ def run(
         given.overrides.append("hydra.runtime.output_dir=${hydra:run.dir}")  # otherwise it is known only to a run
     vars(parts)["ConfigLoaderImpl"] = partial(VerbLoader, choose=choose)
     try:
-        with env_override(_without_secrets() if given.cfg == "job" else {}):
+        # Hydra raises its errors instead of printing them
+        with env_override((_without_secrets() if given.cfg == "job" else {}) | {"HYDRA_FULL_ERROR": "1"}):
             _run_hydra(given, parser, task, str(conf), config_name)
     finally:
         vars(parts)["ConfigLoaderImpl"] = ConfigLoaderImpl
@@ -126,12 +126,11 @@ def run(
 
 @contextmanager
 def beside_other_configs() -> Iterator[None]:
-    """Leave what a program has of Hydra as it is: its global config, and the environment."""
+    """Leave the global config that a program has of Hydra as it is."""
     kept = Singleton.get_state()
     GlobalHydra.instance().clear()
     try:
-        with env_override({"HYDRA_FULL_ERROR": "1"}):
-            yield
+        yield
     finally:
         Singleton.set_state(kept)
 

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import pickle
-import random
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import segue
 from segue.api.calling import Folder, _remove
@@ -164,15 +164,15 @@ def test_a_model_with_attributes_needs_no_source(tmp_path: Path) -> None:
 def test_a_fit_leaves_the_program_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plays.csv").write_bytes(CSV.read_bytes())
-    random.seed(5)
+    torch.manual_seed(5)
     environment, handler = dict(os.environ), signal.getsignal(signal.SIGINT)
     plays = segue.read_plays("plays.csv")
     monkeypatch.chdir(tmp_path.parent)
     model = segue.fit(plays, model="popular", folder=tmp_path / "run")
     assert model.next(model.tracks["id"][0]).shape == (10, 4)
-    drawn = random.random()
-    random.seed(5)
-    assert random.random() == drawn
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.rand(1) == drawn
     assert dict(os.environ) == environment
     assert signal.getsignal(signal.SIGINT) == handler
 
