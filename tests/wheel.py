@@ -139,6 +139,8 @@ def uses_every_verb(env: Environment) -> None:
     env.segue("abtest logs=played hydra.run.dir=verdict")
     written = ("shards/manifest.json", "convex/plots", "compared/comparison.png", "verdict/abtest.html")
     expect([name for name in written if not (env.folder / name).exists()], [], "files that are missing")
+    (env.folder / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "plays.csv", env.folder / "examples")
     env.call("python", "-c", DOCTESTS)
     env.refuses("serve recommendations=random", "uvloop", 'pip install "segue[serve]"')
     env.refuses("train -m search=optuna search.num_trials=2", "optuna", 'pip install "segue[sweep]"')
