@@ -32,7 +32,7 @@ _OF_DATA = "datamodule__"
 _USUAL = {"model": "convex", "context": None, "seed": 1}
 _NOT_OPTIONS = ("datamodule", "hydra.", "run_dir", "resume", "trust", "parent_run_id", "swept", "trial")
 """Beginnings of words of a run that say what it read and where it wrote."""
-_SHOWN = ("recall_at_10", "ndcg_at_10", "mrr_at_10", "recall_at_20", "mrr")
+_SHOWN = ("recall_at_10", "ndcg_at_10", "mrr")
 
 
 @dataclass(frozen=True, eq=False)

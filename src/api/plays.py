@@ -37,17 +37,22 @@ class Plays:
     """What listeners heard: the events of a source, cut into sessions and divided into training, validation and test.
 
     It is printed as the table that `train.py` prints of its data. See `read_plays`.
-
-    Attributes:
-        words: words of the command line that name this source.
     """
 
     def __init__(self, words: list[str], kept: Folder | None = None) -> None:
-        self.words, self._kept = words, kept  # the temporary file of a DataFrame lives as long as this
+        self._words, self._kept = words, kept  # the temporary file of a DataFrame lives as long as this
         (self.datamodule, _), self._printed = call(read_data, words)
         path = self.datamodule.path
-        if not is_address(path):  # the working directory may change
-            self.words = [words[0], f"datamodule.path={value_of(Path(path).absolute())}", *words[2:]]
+        self._path = None if is_address(path) else Path(path).absolute()
+
+    @property
+    def words(self) -> list[str]:
+        """Words of the command line that name this source, also after a change of the working directory."""
+        if self._path is None:
+            return self._words
+        here = Path.cwd()
+        path = self._path.relative_to(here) if self._path.is_relative_to(here) else self._path
+        return [self._words[0], f"datamodule.path={value_of(path)}", *self._words[2:]]
 
     @property
     def tracks(self) -> Shaped[np.ndarray, "N"]:

@@ -61,7 +61,7 @@ class FittedModel:
         """
         lists, catalog = Recommendations.read_with_catalog(folder / LISTS)
         config = read_config(folder / "config.yaml")
-        check_targets(config["ranker"], trust=config.get("trust"), of=f"the run in {folder}")
+        check_targets(config["ranker"], trust=None, of=f"the run in {folder}")  # a run cannot vouch for itself
         plays = lists.plays if lists.plays is not None else read_plays(folder / PLAYS, catalog)
         return cls(name, folder, catalog, plays, restore(config["ranker"], folder, catalog, plays))
 

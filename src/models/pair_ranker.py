@@ -22,14 +22,12 @@ from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Que
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.repeats import as_number
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
-from segue.models.retrieval.nearest import lists_of_vectors, to_units, top_of_scores
+from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
 from segue.models.retrieval.ranks import ranks_of_tracks, ranks_of_vectors
 from segue.runs.recommendations import SCORE_DECIMALS
 
 _PAIRS_AT_ONCE = 65_536
 """Given pairs that are scored together."""
-_QUERIES_AT_ONCE = 256
-"""Queries whose scores of all tracks are in memory together."""
 
 
 class RanksByVectors:
@@ -92,24 +90,21 @@ class RanksByVectors:
             Rows of the candidates, best first, and their scores.
         """
         items, penalty = self.scorer.item_vectors(), as_number(self.context.repeats.penalty())
-        parts = []
-        for start in range(0, len(histories), _QUERIES_AT_ONCE):
-            queries = self._queries(histories.part(start, start + _QUERIES_AT_ONCE))
+
+        def find(some: Histories) -> Top:
+            queries = self._queries(some)
             scores = to_units(queries.vectors @ items.T).div_(10**SCORE_DECIMALS)
-            lines = queries.of_pair
-            parts.append(
-                top_of_scores(
-                    scores[lines],
-                    previous=queries.previous[lines],
-                    heard=queries.heard[lines],
-                    penalty=penalty,
-                    plays=self._plays,
-                    k=k,
-                    among=among,
-                )
+            return top_of_scores(
+                scores[queries.of_pair],
+                previous=queries.previous[queries.of_pair],
+                heard=queries.heard[queries.of_pair],
+                penalty=penalty,
+                plays=self._plays,
+                k=k,
+                among=among,
             )
-        rows, values = zip(*parts, strict=True)
-        return np.concatenate(rows), np.concatenate(values)
+
+        return in_parts(histories, find)
 
     def lists(
         self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None

@@ -132,6 +132,14 @@ def test_it_is_saved_and_loaded(session: segue.Recommender, plays: segue.Plays, 
         session.save(tmp_path / "run")
 
 
+def test_a_run_cannot_vouch_for_its_own_classes(session: segue.Recommender, tmp_path: Path) -> None:
+    config = session.save(tmp_path / "run") / "config.yaml"
+    text = config.read_text().replace("_target_: segue.models.contexts.Session", "_target_: os.system")
+    config.write_text(text.replace("trust: null", "trust: os"))
+    with pytest.raises(segue.InputError, match=r"its settings build os\.system, which is not in conf/"):
+        segue.load(tmp_path / "run").next(session.tracks["id"][0])
+
+
 def test_its_vectors_are_exported(session: segue.Recommender, tmp_path: Path) -> None:
     session.export(tmp_path, "onnx")
     session.export(tmp_path, "parquet")

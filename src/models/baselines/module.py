@@ -21,12 +21,10 @@ from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Among, Context, OnBlock
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
-from segue.models.retrieval.nearest import top_of_scores
+from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import ranks_of_scores
 from segue.models.retrieval.sparse import no_scores, sparse_lists
 
-_QUERIES_AT_ONCE = 256
-"""Queries whose scores of all tracks are in memory together."""
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
 
@@ -109,22 +107,20 @@ class Baseline(LightningModule):
         Returns:
             Rows of the candidates, best first, and their scores.
         """
-        repeats, parts = self.context.repeats, []
+        repeats = self.context.repeats
         within = repeats.within if repeats.rule == "never" else 0
-        for start in range(0, len(histories), _QUERIES_AT_ONCE):
-            part = histories.part(start, start + _QUERIES_AT_ONCE)
-            found = top_of_scores(
-                torch.from_numpy(self._scores_of(part).toarray().astype(np.float32)),
-                previous=torch.from_numpy(part.previous),
-                heard=torch.from_numpy(part.newest_rows(within)),
+        return in_parts(
+            histories,
+            lambda some: top_of_scores(
+                torch.from_numpy(self._scores_of(some).toarray().astype(np.float32)),
+                previous=torch.from_numpy(some.previous),
+                heard=torch.from_numpy(some.newest_rows(within)),
                 penalty=np.inf,
                 plays=self._model.order,
                 k=k,
                 among=among,
-            )
-            parts.append(found)
-        rows, values = zip(*parts, strict=True)
-        return np.concatenate(rows), np.concatenate(values)
+            ),
+        )
 
     def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, **_: object) -> ListSearch:
         """Prepare a search for lists. They are exact, because exact search is fast enough."""

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor
 
 from segue.catalog import most_played
+from segue.histories import Histories
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
 from segue.models.retrieval.ranks import TIE, demote, refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
@@ -27,6 +28,10 @@ SHARE_MOST_PLAYED, LARGEST_MOST_PLAYED = 1 / 128, 8192
 """Share of the tracks, the most played ones, that are candidates of every query, and their largest number: where items
 have biases, they are in many lists."""
 
+_AT_ONCE = 256
+"""Histories whose scores of all tracks are in memory together."""
+Top = tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]
+"""Rows of the best candidates, and their scores."""
 Search = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From query vectors to the scores of their best candidates, in units of 10^-SCORE_DECIMALS, and their places."""
 
@@ -238,6 +243,18 @@ def top_of_scores(
     rows, found = order[places.gather(1, by_value)].cpu().numpy(), values.cpu().numpy()
     is_there = found > -np.inf
     return np.where(is_there, rows, -1), np.where(is_there, found, np.float32(np.nan))
+
+
+def in_parts(histories: Histories, find: Callable[[Histories], Top]) -> Top:
+    """Find the best candidates of some histories at a time, because each has a score for every track.
+
+    Args:
+        histories: all of them.
+        find: of some of them.
+    """
+    parts = [find(histories.part(start, start + _AT_ONCE)) for start in range(0, len(histories), _AT_ONCE)]
+    rows, values = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(values)
 
 
 def to_units(scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
