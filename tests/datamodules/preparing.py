@@ -8,10 +8,11 @@ import pandas as pd
 import pyarrow as pa
 
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.shards.engines import DuckDBEngine
+from segue.datamodules.shards.engines import DuckDBEngine, check_spark
 from segue.datamodules.shards.manifest import ROW
 from segue.datamodules.shards.prepared_rows import PreparedRows, prepare_rows
 from segue.datamodules.splits import SPLITS
+from segue.errors import InputError
 from tests.conftest import event, write_lines, write_tracks
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -24,6 +25,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "new tracks": {"cold_share": 0.2, "policies": {"min_count": 3}},
 }
 """Changes of settings under which every step is done."""
+
+
+def why_no_spark() -> str:
+    """Why Spark cannot be used; empty if it can."""
+    try:
+        check_spark()
+    except (InputError, ModuleNotFoundError) as error:
+        return str(error)
+    return ""
 
 
 def write_quirks(folder: Path) -> Path:

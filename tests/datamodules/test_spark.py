@@ -15,7 +15,7 @@ from segue.datamodules.shards.engines import SparkEngine, check_spark
 from segue.datamodules.shards.manifest import Manifest
 from segue.datamodules.shards.shard_writer import write_shards
 from segue.errors import InputError
-from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, schema, write_quirks
+from tests.datamodules.preparing import SETTINGS, check_equal, rows_of, schema, why_no_spark, write_quirks
 from tests.datamodules.sharding import read_shards, shards_of
 
 Make = Callable[..., PairDataModule]
@@ -30,10 +30,8 @@ GIVEN: dict[str, Any] = {
 
 @pytest.fixture
 def engine() -> SparkEngine:
-    try:
-        check_spark()
-    except InputError as error:
-        pytest.skip(str(error))
+    if why := why_no_spark():
+        pytest.skip(why)
     return SparkEngine(**GIVEN)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from segue.datamodules.shards.engines import check_spark
-from segue.errors import InputError
+from tests.datamodules.preparing import why_no_spark
 from tests.e2e.running import PATIENCE_S, binary, run_verb, serving
 from tests.e2e.test_compare import compare
 from tests.e2e.test_readme import PORT, WORLD, commands
@@ -43,15 +42,6 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             run_verb(verb, cwd, *words)
     return cwd
-
-
-def why_no_spark() -> str:
-    """Why Spark cannot be used; empty if it can."""
-    try:
-        check_spark()
-    except InputError as error:
-        return str(error)
-    return ""
 
 
 def test_the_walk_through_has_every_step_and_other_sections_prepare_nothing_else() -> None:
