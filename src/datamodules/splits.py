@@ -24,9 +24,9 @@ def split(
     recipe.
 
     Args:
-        kind: `time` (the earliest sessions train, the latest test), `session` or `pair` (at random).
+        kind: `time` or `order` (the earliest sessions train, the latest test), `session` or `pair` (at random).
         seed: of what is random; with `split=session` it enters a hash of the key of each session.
-        num_sessions: number of sessions (S), which are sorted by time.
+        num_sessions: number of sessions (S), sorted by time; without a clock, by the rows in which they begin.
         num_pairs: number of their pairs (P).
         keys: gives the key of each session; it is called for `split=session`.
 

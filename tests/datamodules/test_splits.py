@@ -17,8 +17,9 @@ def test_splits_have_the_shares_of_eight_one_one(num: int, kind: str, seed: int)
     assert np.abs(np.bincount(parts, minlength=3) - num * np.array([0.8, 0.1, 0.1])).max() <= 1
 
 
-def test_the_time_split_never_trains_on_what_came_later() -> None:
-    assert (np.diff(split("time", 0, 50, 0, lambda: USER)) >= 0).all()
+@pytest.mark.parametrize("kind", ["time", "order"])
+def test_the_time_split_never_trains_on_what_came_later(kind: str) -> None:
+    assert (np.diff(split(kind, 0, 50, 0, lambda: USER)) >= 0).all()
 
 
 def test_the_session_split_depends_on_its_seed_and_the_keys_only() -> None:
@@ -33,6 +34,9 @@ def test_the_session_split_depends_on_its_seed_and_the_keys_only() -> None:
 def test_a_source_without_a_clock_cannot_be_split_by_time() -> None:
     with pytest.raises(InputError, match=r"split=time needs timestamps.*use datamodule.split=session"):
         rules_of(split="time").split_of(has_clock=False)
+    with pytest.raises(InputError, match=r"split=order is for sources without timestamps; use datamodule.split=time"):
+        rules_of(split="order").split_of(has_clock=True)
+    assert rules_of(split="order").split_of(has_clock=False) == "order"
     assert rules_of(split="auto").split_of(has_clock=False) == "session"
     assert rules_of(split="auto").split_of(has_clock=True) == "time"
 

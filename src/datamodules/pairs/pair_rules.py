@@ -124,7 +124,7 @@ class PairRules:
     window: Annotated[
         int, Setting("largest distance for pairing=window", least=1, hint="pairing=consecutive is a window of 1")
     ] = 3
-    split: Annotated[str, Setting("what trains and what tests", choices=("auto", "time", "session", "pair"))]
+    split: Annotated[str, Setting("what trains and what tests", choices=("auto", "time", "order", "session", "pair"))]
     split_seed: Annotated[int, Setting("of split=session and split=pair", **_SEED)] = 0
     cold_share: Annotated[
         float, Setting("share of tracks hidden from training", least=0, most=0.9, hint="0 hides no track, 0.1 is usual")
@@ -153,14 +153,19 @@ class PairRules:
         return np.asarray(np.minimum(place, self.window if self.pairing == "window" else 1))
 
     def split_of(self, *, has_clock: bool) -> str:
-        """`time`, `session` or `pair`.
+        """`time`, `order`, `session` or `pair`.
 
         Args:
             has_clock: whether the source has timestamps.
 
         Raises:
-            InputError: `split=time` for a source without a clock.
+            InputError: `split=time` for a source without a clock, or `split=order` for one that has a clock.
         """
         if self.split == "time" and not has_clock:
-            raise InputError("split=time needs timestamps, and this source has none; use datamodule.split=session")
+            raise InputError(
+                "split=time needs timestamps, and this source has none; use datamodule.split=session, or, where the "
+                "rows are in the order of time, datamodule.split=order"
+            )
+        if self.split == "order" and has_clock:
+            raise InputError("split=order is for sources without timestamps; use datamodule.split=time")
         return self.split if self.split != "auto" else "time" if has_clock else "session"

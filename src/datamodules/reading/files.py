@@ -212,11 +212,11 @@ def _suffix(path: Path) -> str:
     return Path(re.sub(r"(\.\d+)?(\.gz|\.zst)?$", "", path.name.lower())).suffix
 
 
-def _oldest_first(path: Path) -> tuple[str, str, int]:
-    """Sort key: rotated files of one log, oldest first: data.json.2, data.json.1, data.json."""
+def _oldest_first(path: Path) -> tuple[str, bool, str, int]:
+    """Sort key: a published test set last; rotated files of one log, oldest first: data.json.2, data.json.1, data.json."""
     rotation = re.search(r"\.(\d+)(?:\.\w+)?$", path.name)
     name = path.name[: rotation.start()] if rotation else path.name
-    return str(path.parent), name, -int(rotation[1]) if rotation else 0
+    return str(path.parent), path.name.startswith("test."), name, -int(rotation[1]) if rotation else 0
 
 
 def _nothing_found(path: Path, settings: FileFormat, patterns: Sequence[str]) -> str:
