@@ -213,7 +213,7 @@ def _suffix(path: Path) -> str:
 
 
 def _oldest_first(path: Path) -> tuple[str, bool, str, int]:
-    """Sort key: a published test set last; rotated files of one log, oldest first: data.json.2, data.json.1, data.json."""
+    """Sort key: a test set last; rotated files of one log, oldest first: data.json.2, data.json.1, data.json."""
     rotation = re.search(r"\.(\d+)(?:\.\w+)?$", path.name)
     name = path.name[: rotation.start()] if rotation else path.name
     return str(path.parent), path.name.startswith("test."), name, -int(rotation[1]) if rotation else 0
