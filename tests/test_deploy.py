@@ -64,3 +64,9 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     verify = [binary("systemd-analyze"), "verify", str(tmp_path / "segue.service")]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_mlflow_of_compose_is_that_of_the_lock() -> None:
+    """A store that a newer MLflow wrote is closed to an older one."""
+    [locked] = re.findall(r"^mlflow==(\S+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    assert compose(**SECRETS)["mlflow"]["image"].endswith(f":v{locked}")

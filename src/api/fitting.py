@@ -9,17 +9,19 @@ import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
+from omegaconf import OmegaConf
 
 from segue.api.calling import Folder, call, refuse_used, words_of
 from segue.api.plays import Plays, read_plays
 from segue.catalog import Id, id_problem, quoted
 from segue.errors import InputError
+from segue.runs.provenance import CONF
 from segue.training.train import read_data, train
 
 if TYPE_CHECKING:
@@ -70,6 +72,13 @@ class Evaluation:
     def _repr_html_(self) -> str:
         first = repr(self).splitlines()[0]
         return f"<p>{html.escape(first)}</p>{self._shown().to_html()}"
+
+
+@cache
+def _beginnings() -> frozenset[str]:
+    """First parts of the names of options: the keys of `train.py`, and the groups of `conf/`."""
+    keys = (str(key) for key in OmegaConf.load(CONF / "train.yaml"))
+    return frozenset((*keys, *(path.name for path in CONF.iterdir() if path.is_dir()))) - {"defaults", "hydra"}
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,9 +165,16 @@ class Recommender:
 
         Returns:
             Itself.
+
+        Raises:
+            InputError: there is no such setting. Names behind the first `__` depend on the model; `fit` checks them.
         """
         if "random_state" in params:
             params["seed"] = params.pop("random_state")
+        for name in _named(params):
+            if (first := name.partition("__")[0]) not in _beginnings():
+                [nearest] = difflib.get_close_matches(first, _beginnings(), 1, cutoff=0) or [""]
+                raise InputError(f"{name} is no setting of a model; did you mean {nearest}?")
         self._params |= _named(params)
         return self
 

@@ -206,6 +206,8 @@ def test_a_fork_does_not_remove_the_files_of_its_parent() -> None:
 def test_random_state_is_the_seed() -> None:
     assert segue.Recommender(random_state=7).get_params()["seed"] == 7
     assert segue.Recommender().set_params(random_state=8).get_params()["seed"] == 8
+    with pytest.raises(segue.InputError, match="modl is no setting of a model; did you mean model"):
+        segue.Recommender().set_params(modl="convex")
     with pytest.raises(segue.InputError, match="seed=3 and random_state=4 are two names of one option"):
         segue.Recommender(seed=3, random_state=4)
 
