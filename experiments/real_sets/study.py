@@ -78,40 +78,30 @@ def used(folder: Path) -> str:
 
 def compare(data: str) -> None:
     """Add the differences between what was chosen and its rival, by the queries of their runs."""
-    frame = lines_of()
-    counted = frame[(frame.data == data) & (frame.model != CHOSEN)]
-    rival = str(counted.loc[counted.val_ndcg_at_10.idxmax(), "model"])
+    counted = [row for row in read_rows(RESULTS) if row["data"] == data and row["model"] != CHOSEN]
+    rival = max(counted, key=lambda row: float(row["val_ndcg_at_10"]))["model"]
     ours, theirs = (pd.read_parquet(folder_of(data, model) / "test_queries.parquet") for model in (CHOSEN, rival))
     assert ours[["session", "previous", "following"]].equals(theirs[["session", "previous", "following"]])
     session = np.unique(ours.session, return_inverse=True)[1]
     for name in SHOWN:
-        scores = (QueryScores.of(one[name].to_numpy()[None], session) for one in (ours, theirs))
-        found = paired_difference(*scores, LEVEL)
+        our, their = (QueryScores.of(one[name].to_numpy()[None], session) for one in (ours, theirs))
+        found = paired_difference(our, their, LEVEL)
         line = {"data": data, "rival": rival, "metric": name, "difference": found.difference}
         append_rows(DIFFERENCES, [{**line, "lower": found.lower, "upper": found.upper}])
 
 
-def lines_of() -> pd.DataFrame:
-    """The lines that are there, with numbers as numbers."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numeric = [name for name in frame.columns if name not in ("data", "model", "used", "commit")]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
-    return frame
-
-
 def report() -> None:
     """Write results.md."""
-    frame, differences = lines_of(), pd.DataFrame(read_rows(DIFFERENCES))
     rows = []
-    for one in frame.itertuples():
-        cells = [f"{getattr(one, name):.4f}" for name in ("val_ndcg_at_10", *SHOWN)]
-        both = [f"{100 * getattr(one, name):.2f}" for name in BOTH]
-        rows.append([one.data, f"`{one.model}`", f"`{one.used}`", *cells, *both, f"{one.seconds:.0f}"])
+    for line in read_rows(RESULTS):
+        cells = [f"{float(line[name]):.4f}" for name in ("val_ndcg_at_10", *SHOWN)]
+        both = [f"{100 * float(line[name]):.2f}" for name in BOTH]
+        rows.append([line["data"], f"`{line['model']}`", f"`{line['used']}`", *cells, *both, line["seconds"]])
     head = ["data", "model", "words of the run", "validation ndcg@10", "recall@10", "ndcg@10", "P@20, %", "MRR@20, %"]
     lines = ["# Results", "", f"Written by `{STUDY.command}`. One training each, seed 1, default settings.", ""]
     lines += [*table([*head, "seconds"], rows, "lllrrrrrr"), "", "## What was chosen, less its rival", ""]
     rows = []
-    for line in differences.to_dict("records"):
+    for line in read_rows(DIFFERENCES):
         numbers = [f"{float(line[name]):+.4f}" for name in ("difference", "lower", "upper")]
         verdict = "first" if float(line["lower"]) > 0 else "behind" if float(line["upper"]) < 0 else "level"
         rows.append([line["data"], f"`{line['rival']}`", line["metric"].replace("_at_", "@"), *numbers, verdict])
