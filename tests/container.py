@@ -6,8 +6,8 @@ Dockerfile, from the package index; therefore this file is no part of `make test
 """
 
 import json
-import os
 import math
+import os
 import re
 import shlex
 import shutil
