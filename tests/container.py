@@ -242,7 +242,7 @@ def test_the_board_shows_the_service_of_compose_and_its_experiment(
     assert {sample["metric"]["arm"] for sample in answers["Fallbacks, A"]} == {"T1"}
     for title, mean in {"Listening per session, A": 2.5, "Share of a track that is played, A": 0.625}.items():
         values = [float(sample["value"][1]) for sample in answers[title]]
-        known = [value for value in values if not math.isnan(value)]  # NaN: an arm that has not been played for a minute
+        known = [value for value in values if not math.isnan(value)]  # NaN: not played for a minute
         assert known == pytest.approx([mean, mean], rel=0.2)  # Prometheus may have read in the middle of the plays
 
 
