@@ -1,6 +1,6 @@
 """The catalogue of tracks, and what the training data shows of it.
 
-N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 0..N-1 in the catalogue. The code uses
+N tracks in the catalogue, A artists, L listeners, E events, S sessions. A *row* is a place 0..N-1 in the catalogue. The code uses
 rows everywhere; ids are in files, messages and answers.
 
 An *id* of a track or a user is that of the source: a whole number in 0..2⁶³-1, or a text. The ids of a catalogue are of
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Real, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Real, Shaped
 
 from segue.attributes import Attribute, Values
 from segue.errors import InputError
@@ -25,6 +25,9 @@ _MAX_IDS_PER_TRACK = 8
 
 MOST_ID_BYTES = 256
 """The longest id, in bytes of UTF-8."""
+
+_AT_ONCE = 1 << 22
+"""Events that are counted together, so that there may be more than memory holds."""
 
 AN_ID = f"a whole number from 0 to 2⁶³-1, or a text of 1 to {MOST_ID_BYTES} bytes without NUL"
 """What an id is, for messages and descriptions; see `id_problem`."""
@@ -244,6 +247,46 @@ class Listens:
         return Listens(session=self.session[chosen], track=self.track[chosen], played_ratio=self.played_ratio[chosen])
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Calendar:
+    """How old training sessions are, and how fast what they show ages. All plays of a session have its age.
+
+    Args:
+        age: days from the start of each session to that of the last training session; 0 for later sessions.
+        half_life: days after which a play, or a pair, counts half; None if all count alike.
+        newest_days: the most played tracks of so many last days of training predict validation best; None for all days.
+    """
+
+    age: Float32[np.ndarray, "S"]
+    half_life: float | None = None
+    newest_days: float | None = None
+
+    def weight(self, session: Int64[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
+        """What a play counts, `2^(−age / half_life)`; 1 without a half-life.
+
+        Args:
+            session: number of its session.
+        """
+        if self.half_life is None:
+            return np.ones(session.shape, np.float32)
+        return np.asarray(np.exp2(-self.age[session] / np.float32(self.half_life)))
+
+    def plays(self, listens: Listens, num_tracks: int, *, days: float | None = None) -> Float64[np.ndarray, "N"]:
+        """Sum what the plays of each track count.
+
+        Args:
+            listens: events of training sessions.
+            num_tracks: number of tracks (N).
+            days: the last days of training, whose plays count 1 and all others 0; None for what `weight` says.
+        """
+        total = np.zeros(num_tracks)
+        for first in range(0, len(listens.track), _AT_ONCE):
+            session, track = (column[first : first + _AT_ONCE] for column in (listens.session, listens.track))
+            weight = self.weight(session) if days is None else self.age[session] < days
+            total += np.bincount(track, weight, num_tracks)
+        return total
+
+
 def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
     """The rows of all tracks, the most played first; of equal ones the one that is first in the catalogue.
 
@@ -253,9 +296,19 @@ def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
     return np.argsort(-plays, kind="stable")
 
 
+def places_of(*values: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """The places 0, 1, … of all tracks, the lowest value first; equal ones share a place.
+
+    Args:
+        values: of every track; the first ones decide.
+    """
+    _, place = np.unique(np.stack(values, axis=1), axis=0, return_inverse=True)
+    return place.reshape(-1).astype(np.int64)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Vocabulary:
-    """A catalogue and what the training data shows of it. Validation and test data are not used.
+    """A catalogue and what the training data shows of it. Test data are not used, and validation data by `calendar`.
 
     Args:
         catalog: the catalogue.
@@ -267,6 +320,7 @@ class Vocabulary:
             session of two tracks.
         mean_played_ratio: mean share played of the training pairs, in [0, 1]; None where the source does not report
             shares.
+        calendar: how old the training sessions are; None without a clock, and where they are not the earliest ones.
     """
 
     catalog: Catalog
@@ -276,11 +330,32 @@ class Vocabulary:
     listener_counts: Int64[np.ndarray, "L"]
     listens: Listens
     mean_played_ratio: float | None
+    calendar: Calendar | None = None
+
+    @cached_property
+    def aged_plays(self) -> Real[np.ndarray, "N"]:
+        """The plays of each track, each with what it counts."""
+        if self.calendar is None or self.calendar.half_life is None:
+            return self.plays
+        return self.calendar.plays(self.listens, len(self.catalog))
+
+    @cached_property
+    def popularity(self) -> Int64[np.ndarray, "N"]:
+        """What decides between equal scores, the higher value first: the plays, or the places by aged ones."""
+        return self.plays if self.aged_plays is self.plays else places_of(self.aged_plays)
 
     @property
-    def by_plays(self) -> Int64[np.ndarray, "N"]:
-        """The rows of all tracks, the most played in training first."""
-        return most_played(self.plays)
+    def by_popularity(self) -> Int64[np.ndarray, "N"]:
+        """The rows of all tracks, the most popular one first."""
+        return most_played(self.popularity)
+
+    @property
+    def recent(self) -> Int64[np.ndarray, "N"]:
+        """The place of each track by its plays in the newest days of `calendar`; of equal ones, by all its plays."""
+        assert self.calendar is not None, "without a clock no days are the newest"
+        days = np.inf if self.calendar.newest_days is None else self.calendar.newest_days
+        newest = self.calendar.plays(self.listens, len(self.catalog), days=days)
+        return places_of(newest, self.plays)
 
 
 def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
@@ -305,4 +380,5 @@ def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
         listener_counts=ones[:1],
         listens=listens,
         mean_played_ratio=0.5,
+        calendar=Calendar(age=np.zeros(1, np.float32)),
     )

@@ -177,7 +177,7 @@ class PairRanker(RanksByVectors, LightningModule):
         self.bytes_sent = 0
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.plays
+        self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.popularity
         self.configure_optimizers()  # a wrong setting is reported now and not after the run has begun
 
     def on_fit_start(self) -> None:
@@ -233,11 +233,13 @@ class PairRanker(RanksByVectors, LightningModule):
         self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the rule for tracks already heard, and the losses of the epoch so far, where it is not over.
+        """Add what decides between equal scores, the rule for tracks already heard, and the losses of the epoch so far.
 
         Args:
-            checkpoint: gets `repeats`, and `epoch_losses`: the loss and the number of pairs of each batch.
+            checkpoint: gets `popularity`, `repeats`, and where the epoch is not over `epoch_losses`: the loss and the
+                number of pairs of each batch.
         """
+        checkpoint["popularity"] = torch.from_numpy(self._plays)
         checkpoint["repeats"] = self.context.repeats.decided()
         if self._trained and not self.trainer.is_last_batch:
             losses, sizes = zip(*self._trained, strict=True)
@@ -355,8 +357,8 @@ def score_pairs(
     for start in range(0, len(following), _PAIRS_AT_ONCE):
         part, candidates = histories.part(start, start + _PAIRS_AT_ONCE), following[start : start + _PAIRS_AT_ONCE]
         rows, shares = part.newest(context.max_length)
-        unknown, nobody = np.full(len(part), np.nan, np.float32), np.zeros(len(part), np.int64)
-        columns = (part.previous, candidates, unknown, nobody, rows, shares)
+        ones, nobody = np.ones(len(part), np.float32), np.zeros(len(part), np.int64)
+        columns = (part.previous, candidates, np.nan * ones, nobody, rows, shares, ones)
         scores.append(context.score(scorer, PairBatch(*(torch.from_numpy(column).to(device) for column in columns))))
     return torch.cat(scores)
 

@@ -114,7 +114,8 @@ def batches() -> list[PairBatch]:
         history[:, 0] = rows[0]
         listener = torch.randint(NUM_LISTENERS, (size,), generator=generator)
         heard = torch.rand(size, 3, generator=generator).masked_fill(history < 0, torch.nan)
-        drawn.append(PairBatch(rows[0], rows[1], share, listener, history, heard))
+        weight = torch.rand(size, generator=generator)
+        drawn.append(PairBatch(rows[0], rows[1], share, listener, history, heard, weight))
     return drawn
 
 

@@ -1,19 +1,20 @@
 """Baselines that only count: popularity, sequential rules, item neighbours, neighbours by an attribute, mean shares.
 
 N tracks in the catalogue, E events, B queries in a block. The weight of an event is the share of the track that was
-played, or 1 where the share is unknown.
+played, or 1 where the share is unknown. Where plays age, what a session says is weighted by its age too.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from scipy.sparse import csr_array
 
 from segue.attributes import Values
-from segue.catalog import Listens, Vocabulary
+from segue.catalog import Listens, Vocabulary, places_of
 from segue.errors import InputError
 from segue.models.retrieval.sparse import no_scores
 from segue.runs.recommendations import best_of_lines
@@ -37,13 +38,19 @@ class Counter(ABC):
         artist_weight: added to the score of every track by the artist of the query, at least 0.
 
     Attributes:
-        order: decides between equal scores, the higher value first. It is the number of plays of each track unless the
+        order: decides between equal scores, the higher value first. It is the popularity of each track unless the
             model defines another order.
+        weights: what the rows of what `count` returned count because of their age, where they are sessions.
     """
 
     def __init__(self, vocabulary: Vocabulary, artist_weight: float) -> None:
         self.num_tracks, self.artist_of = len(vocabulary.catalog), vocabulary.catalog.artist_of
-        self.artist_weight, self.order = artist_weight, vocabulary.plays
+        self.artist_weight, self.order, self._calendar = artist_weight, vocabulary.popularity, vocabulary.calendar
+        self.weights = np.empty(0, np.float32)
+
+    def ageing(self, session: Int64[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
+        """What a session counts because of its age; 1 where nothing ages."""
+        return np.ones(session.shape, np.float32) if self._calendar is None else self._calendar.weight(session)
 
     @abstractmethod
     def count(self, listens: Listens) -> csr_array:
@@ -59,7 +66,7 @@ class Counter(ABC):
 
 @settings("model")
 class Popular(Counter):
-    """Popularity: no track has a score, therefore all tracks are ranked by their plays.
+    """Popularity: no track has a score, therefore all tracks are ranked by their plays, of all training or its last days.
 
     Plays are counted and shares played are not. Plays also decide between equal scores of every other model. With an
     `artist_weight` above 0, the tracks of the artist of the query come first.
@@ -68,11 +75,30 @@ class Popular(Counter):
         vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
-        InputError: a setting is out of range.
+        InputError: a setting is out of range, or the data have no last days.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        days: Annotated[
+            float | Literal["auto"] | None,
+            Setting("last days of training whose plays count; null: all; auto: validation chooses", above=0),
+        ] = None,
+        artist_weight: ArtistWeight = 0.0,
+    ) -> None:
         super().__init__(vocabulary, artist_weight)
+        if days is not None:
+            if vocabulary.calendar is None:
+                raise InputError(
+                    f"model.days={days} counts days before the end of training, and this source has no clock, or is "
+                    "not split by time; use model=popular model.days=null, or give datamodule.columns.timestamp and "
+                    "datamodule.split=time"
+                )
+            chosen = vocabulary.calendar.newest_days if days == "auto" else days
+            calendar = replace(vocabulary.calendar, newest_days=chosen)
+            self.order = replace(vocabulary, calendar=calendar).recent
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
         """Return no scores; the order of the plays remains."""
@@ -95,9 +121,8 @@ class ArtistPopular(Popular):
 
     def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
         super().__init__(vocabulary, artist_weight=artist_weight)
-        both = np.bincount(self.artist_of, vocabulary.plays)[self.artist_of], vocabulary.plays
-        _, place = np.unique(np.stack(both, axis=1), axis=0, return_inverse=True)
-        self.order = place.reshape(-1).astype(np.int64)
+        plays = vocabulary.aged_plays
+        self.order = places_of(np.bincount(self.artist_of, plays)[self.artist_of], plays)
 
 
 @settings("model")
@@ -193,7 +218,7 @@ class Rules(Counter):
         weight, total = _weights(listens), no_scores(self.num_tracks)
         for distance, first in _together(listens, self._window):
             of_distance = 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
-            value = weight[first] * weight[first + distance] * of_distance
+            value = weight[first] * weight[first + distance] * of_distance * self.ageing(listens.session[first])
             places = listens.track[first], listens.track[first + distance]
             total = total + csr_array((value, places), shape=total.shape)
         if self._reverse_weight:
@@ -250,7 +275,8 @@ class Neighbours(Counter):
     def count(self, listens: Listens) -> csr_array:
         """Find the best candidates of each track."""
         played = session_weights(listens, self.num_tracks)
-        session = np.repeat(np.arange(played.shape[0]), np.diff(played.indptr))
+        session = rows_of_entries(played)
+        played.data *= np.sqrt(self.ageing(session))
         played.data *= np.sqrt(np.bincount(session, played.data**2))[session] ** (-self._length_power / 2)
         norms = np.sqrt(np.bincount(played.indices, played.data**2, self.num_tracks))
         by_track = played.T.tocsr()
@@ -270,7 +296,7 @@ class ShareMeans(Counter):
     """Mean share played of a candidate after a query, minus the mean of all pairs, shrunk where there are few events.
 
     `score(q, c) = Σ w·(share of c − mean share) / (Σ w + shrinkage)`, summed over the events of c with q at most
-    `window` places before them in the session; w is the share played of q, and the mean is of all these events with
+    `window` places before them in the session; w is the share played of q, times what its age counts, and the mean is of all these events with
     the same weights. Dividing by the number of events makes it
     independent of how often a recommender played c. Only scores above 0 are kept. With `level=artist` both tracks are
     replaced by their artists: all tracks of an artist then have the same score, and plays decide among them.
@@ -318,7 +344,7 @@ class ShareMeans(Counter):
         for distance, together in _together(listens, self._window):
             first = together[share[together] > 0]
             pair = unit[first] * num_units + unit[first + distance]
-            parts.append((pair, share[first], share[first + distance]))
+            parts.append((pair, share[first] * self.ageing(listens.session[first]), share[first + distance]))
         pairs, weight, following = (np.concatenate(part) for part in zip(*parts, strict=True))
         pair, place = np.unique(pairs, return_inverse=True)
         mean = float(weight @ following / max(weight.sum(), 1e-9))
@@ -370,6 +396,11 @@ def session_weights(listens: Listens, num_tracks: int) -> csr_array:
     played.data = played.data.clip(max=1)
     played.eliminate_zeros()
     return played
+
+
+def rows_of_entries(table: csr_array) -> Int64[np.ndarray, "E"]:
+    """The row of each entry of a table."""
+    return np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
 
 
 def best_candidates(

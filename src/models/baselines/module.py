@@ -176,20 +176,26 @@ class Baseline(LightningModule):
         checkpoint["repeats"] = self.context.repeats.decided()
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return the scores for a checkpoint. They are not a buffer because their size is not known in advance.
+        """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance.
 
         Returns:
-            The parts of the sparse matrix by name.
+            The parts of the sparse matrix by name, the order of equal scores, and the weights of sessions.
         """
+        model = self._model
         parts = {"scores": self._counts.data, "columns": self._counts.indices, "starts": self._counts.indptr}
+        parts |= {"order": model.order, "weights": model.weights}
         return {name: torch.from_numpy(part) for name, part in parts.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restore the scores from a checkpoint.
+        """Restore what was counted from a checkpoint.
 
         Args:
             state: what `get_extra_state` returned.
         """
+        older = {"order": torch.from_numpy(self._model.order), "weights": torch.ones(len(state["starts"]) - 1)}
+        self._model.order, self._model.weights = (
+            state.get(name, of_older).numpy(force=True) for name, of_older in older.items()
+        )
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
         self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))
 

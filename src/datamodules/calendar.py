@@ -1,0 +1,94 @@
+"""How fast plays age: the half-life and the newest days that predict the plays of validation best.
+
+N tracks, S sessions, P pairs, Q validation queries.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from segue.catalog import Calendar, Vocabulary
+from segue.datamodules.pairs.pairs import Pairs
+from segue.models.retrieval.ranks import ranks_by_plays
+from segue.statistics.intervals import LEVEL, MeanInterval
+from segue.statistics.ranking import is_query, ndcg_at, sample_sessions
+
+_DAYS = (1, 2, 3, 4, 5, 7, 10, 14, 21, 30, 60, 90, 180, 365)
+"""Half-lives, and numbers of newest days, that are compared."""
+_DAY_MS = 86_400_000
+_MOST_QUERIES = 50_000
+_STEPS = 20
+"""Of the search for the share of a uniform distribution, which converges in fewer."""
+
+
+def read_calendar(
+    starts: Int64[np.ndarray, "S"], last: int, vocabulary: Vocabulary, val: Pairs, half_life: float | str | None
+) -> Calendar:
+    """Say how old sessions are, and choose what validation is to choose.
+
+    Args:
+        starts: when each session began, in milliseconds.
+        last: when the last training session began.
+        vocabulary: what training shows.
+        val: the validation pairs, which are later than training.
+        half_life: in days; None for no ageing; `auto` for the one with which plays predict validation best.
+    """
+    age = (np.maximum(last - starts, 0) / _DAY_MS).astype(np.float32)
+    calendar = Calendar(age=age, half_life=None if isinstance(half_life, str) else half_life)
+    queries = val.where(np.flatnonzero(is_query(val.previous, val.following, val.played_ratio)))
+    if not len(queries):
+        return calendar
+    queries = queries.where(sample_sessions(queries.session, _MOST_QUERIES))
+    if half_life == "auto":
+        calendar = replace(calendar, half_life=_best_half_life(calendar, vocabulary, queries))
+    return replace(calendar, newest_days=_best_days(calendar, vocabulary, queries))
+
+
+def _candidates(calendar: Calendar) -> list[float]:
+    """The days that are fewer than those of training."""
+    return [days for days in _DAYS if days < calendar.age.max()]
+
+
+def _best_half_life(calendar: Calendar, vocabulary: Vocabulary, queries: Pairs) -> float | None:
+    """The half-life whose plays make the next tracks of the queries most likely.
+
+    None if that is not better than with all plays alike, beyond its interval over sessions.
+    """
+    known = queries.where(vocabulary.plays[queries.following] > 0)  # no half-life can predict the others
+    if not len(known):
+        return None
+
+    def likelihood(half_life: float | None) -> Float64[np.ndarray, "Q"]:
+        plays = replace(calendar, half_life=half_life).plays(vocabulary.listens, len(vocabulary.catalog))
+        return _log_likelihood(plays / plays.sum(), 1 / np.count_nonzero(vocabulary.plays), known.following)
+
+    without, best = likelihood(None), {days: likelihood(days) for days in _candidates(calendar)}
+    if not best:
+        return None
+    chosen = max(best, key=lambda days: best[days].mean())
+    gain = MeanInterval.of_clusters(best[chosen] - without, known.session, LEVEL)
+    return chosen if gain.lower > 0 else None
+
+
+def _log_likelihood(
+    share: Float64[np.ndarray, "N"], uniform: float, following: Int64[np.ndarray, "Q"]
+) -> Float64[np.ndarray, "Q"]:
+    """Of each next track under the shares of plays, mixed with a uniform distribution as is most likely.
+
+    Without the mixture, few recent plays would look better because they are fewer, and not because they are recent.
+    """
+    by_plays, mixed = share[following], 0.5
+    for _ in range(_STEPS):
+        mixed = float(np.mean(mixed * uniform / (mixed * uniform + (1 - mixed) * by_plays)))
+    return np.log(np.maximum(mixed * uniform + (1 - mixed) * by_plays, 1e-300))
+
+
+def _best_days(calendar: Calendar, vocabulary: Vocabulary, queries: Pairs) -> float | None:
+    """The newest days whose most played tracks have the best NDCG@10; of equal ones the most."""
+
+    def gain(days: float | None) -> float:
+        ranked = replace(vocabulary, calendar=replace(calendar, newest_days=days)).recent
+        return float(ndcg_at(ranks_by_plays(ranked, queries.previous, queries.following), 10).mean())
+
+    return max([None, *reversed(_candidates(calendar))], key=gain)
