@@ -1,7 +1,7 @@
 """The catalogue of tracks, and what the training data shows of it.
 
-N tracks in the catalogue, A artists, L listeners, E events, S sessions. A *row* is a place 0..N-1 in the catalogue. The code uses
-rows everywhere; ids are in files, messages and answers.
+N tracks in the catalogue, A artists, L listeners, E events, S sessions. A *row* is a place 0..N-1 in the catalogue. The
+code uses rows everywhere; ids are in files, messages and answers.
 
 An *id* of a track or a user is that of the source: a whole number in 0..2⁶³-1, or a text. The ids of a catalogue are of
 one kind: whole numbers if every id is one as people write it (7, not 007 or +7), otherwise texts. Two ids are the same

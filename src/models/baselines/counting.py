@@ -66,8 +66,9 @@ class Counter(ABC):
 
 @settings("model")
 class Popular(Counter):
-    """Popularity: no track has a score, therefore all tracks are ranked by their plays, of all training or its last days.
+    """Popularity: no track has a score, therefore all tracks are ranked by their plays.
 
+    With `days` these are the plays of the last days of training, which do not age, and of equal ones all plays decide.
     Plays are counted and shares played are not. Plays also decide between equal scores of every other model. With an
     `artist_weight` above 0, the tracks of the artist of the query come first.
 
@@ -296,8 +297,8 @@ class ShareMeans(Counter):
     """Mean share played of a candidate after a query, minus the mean of all pairs, shrunk where there are few events.
 
     `score(q, c) = Σ w·(share of c − mean share) / (Σ w + shrinkage)`, summed over the events of c with q at most
-    `window` places before them in the session; w is the share played of q, times what its age counts, and the mean is of all these events with
-    the same weights. Dividing by the number of events makes it
+    `window` places before them in the session. Here w is the share played of q, times what its session counts where
+    plays age, and the mean is of all these events with the same weights. Dividing by the number of events makes it
     independent of how often a recommender played c. Only scores above 0 are kept. With `level=artist` both tracks are
     replaced by their artists: all tracks of an artist then have the same score, and plays decide among them.
 
