@@ -258,8 +258,8 @@ class Calendar:
     """
 
     age: Float32[np.ndarray, "S"]
-    half_life: float | None = None
-    newest_days: float | None = None
+    half_life: int | float | None = None
+    newest_days: int | float | None = None
 
     def weight(self, session: Int64[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
         """What a play counts, `2^(−age / half_life)`; 1 without a half-life.
@@ -271,7 +271,7 @@ class Calendar:
             return np.ones(session.shape, np.float32)
         return np.asarray(np.exp2(-self.age[session] / np.float32(self.half_life)))
 
-    def plays(self, listens: Listens, num_tracks: int, *, days: float | None = None) -> Float64[np.ndarray, "N"]:
+    def plays(self, listens: Listens, num_tracks: int, *, days: int | float | None = None) -> Float64[np.ndarray, "N"]:
         """Sum what the plays of each track count.
 
         Args:

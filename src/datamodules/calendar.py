@@ -14,7 +14,7 @@ from segue.models.retrieval.ranks import ranks_by_plays
 from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.statistics.ranking import is_query, ndcg_at, sample_sessions
 
-_DAYS = (1, 2, 3, 4, 5, 7, 10, 14, 21, 30, 60, 90, 180, 365)
+_DAYS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 21.0, 30.0, 60.0, 90.0, 180.0, 365.0)
 """Half-lives, and numbers of newest days, that are compared."""
 _DAY_MS = 86_400_000
 _MOST_QUERIES = 50_000
@@ -23,7 +23,7 @@ _STEPS = 20
 
 
 def read_calendar(
-    starts: Int64[np.ndarray, "S"], last: int, vocabulary: Vocabulary, val: Pairs, half_life: float | str | None
+    starts: Int64[np.ndarray, "S"], last: int, vocabulary: Vocabulary, val: Pairs, half_life: int | float | str | None
 ) -> Calendar:
     """Say how old sessions are, and choose what validation is to choose.
 

@@ -52,7 +52,7 @@ class PairDataModule(SplitDataModule):
         path: str,
         prepare: Callable[[Path], Path] | None = None,
         history: int,
-        half_life: float | str | None = None,
+        half_life: int | float | str | None = None,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
         max_rejected: Annotated[

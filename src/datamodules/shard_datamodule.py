@@ -50,7 +50,7 @@ class ShardDataModule(SplitDataModule):
         recipe: str,
         window: Annotated[int, Setting("training pairs shuffled together; 32 bytes of memory each", least=1)] = 4194304,
         history: int,
-        half_life: float | str | None = None,
+        half_life: int | float | str | None = None,
         seed: int,
         batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)] = None,
         prepare: None = None,

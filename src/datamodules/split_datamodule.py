@@ -94,11 +94,14 @@ class SplitDataModule(LightningDataModule):
         """What to print below the summary. Call it after `setup`."""
         if (calendar := self.vocabulary.calendar) is None:
             return []
-        why = " (chosen on validation: datamodule.half_life=auto)" if self._half_life == "auto" else ""
-        half_life, days = calendar.half_life, calendar.newest_days
-        ages = "all plays count alike" if half_life is None else f"plays count half after {_days(half_life)}"
-        newest = "all of training" if days is None else f"the last {_days(days)} of training"
-        return [f"calendar     {ages}{why}; the floor recent has the plays of {newest}"]
+        half_life, days, parts = calendar.half_life, calendar.newest_days, []
+        if self._half_life is not None:
+            why = " (chosen on validation: datamodule.half_life=auto)" if self._half_life == "auto" else ""
+            ages = "all plays count alike" if half_life is None else f"plays count half after {_days(half_life)}"
+            parts.append(f"{ages}{why}")
+        if days is not None:
+            parts.append(f"the floor recent has the plays of the last {_days(days)} of training")
+        return [f"calendar     {'; '.join(parts)}"] if parts else []
 
     @property
     def seen_until_ms(self) -> int:

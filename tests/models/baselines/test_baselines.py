@@ -16,14 +16,23 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.attributes import Values
-from segue.catalog import Listens
+from segue.catalog import Calendar, Listens
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.baselines import counting as baselines
-from segue.models.baselines.counting import ArtistPopular, AttributeNeighbours, Neighbours, Popular, Rules, ShareMeans
+from segue.models.baselines.counting import (
+    ArtistPopular,
+    AttributeNeighbours,
+    Counter,
+    Neighbours,
+    Popular,
+    Rules,
+    ShareMeans,
+)
 from segue.models.baselines.module import PART, Baseline
 from segue.models.baselines.vectors import Als, Bpr, Item2Vec
+from segue.models.baselines.whole_sessions import SessionCounter, SessionNeighbours, Slist
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
 from tests.models.plain import COSINES, LAST_TRACK, SESSION
 
@@ -62,6 +71,46 @@ def dense(scores: dict[tuple[int, int], float]) -> np.ndarray:
     for pair, score in scores.items():
         table[pair] = score
     return table
+
+
+AGEING = (
+    partial(Rules, **MARKOV),
+    partial(Neighbours, **COSINE | {"shrinkage": 1.0}),
+    partial(ShareMeans, **SHARE_MEANS),
+    partial(Slist, share=1.0),
+    partial(Slist, share=0.3, self_weight=None, normalise=True, place_decay=2.0),
+    partial(SessionNeighbours, place_decay=2.0, idf=1.0),
+)
+"""Models in which all sessions twice, each with half its weight, say the same as all once."""
+
+
+@pytest.mark.parametrize("model", AGEING)
+def test_a_session_that_is_one_half_life_old_counts_half(model: Callable[..., Counter]) -> None:
+    rng = np.random.default_rng(0)
+    sessions = [[(int(track), 1.0 - track / 9) for track in rng.integers(NUM_TRACKS, size=4)] for _ in range(10)]
+
+    def scores(listens: Listens, age: float) -> np.ndarray:
+        calendar = Calendar(age=np.full(20, age, np.float32), half_life=3.0)
+        made = model(make_vocabulary(range(NUM_TRACKS), listens=listens, calendar=calendar))
+        counts = made.count(listens)
+        if isinstance(made, SessionCounter):
+            counts = made.scores(counts, np.array([[1, 0]]), np.ones((1, 2), np.float32))
+        return np.asarray(counts.toarray())
+
+    np.testing.assert_allclose(
+        scores(make_listens([*sessions, *sessions]), 3.0), scores(make_listens(sessions), 0.0), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_most_played_of_the_last_days_come_first() -> None:
+    calendar = Calendar(age=np.array([5.0, 5.0, 0.5, 0.0], np.float32), newest_days=1.0)
+    listens = make_listens([[(0, 1.0), (1, 1.0)], [(0, 1.0)], [(2, 1.0)], [(2, 1.0), (3, 1.0)]])
+    words = replace(make_vocabulary(range(5), listens=listens, calendar=calendar), plays=np.array([2, 1, 2, 1, 0]))
+    assert Popular(words, days="auto").order.tolist() == Popular(words, days=1).order.tolist() == [2, 1, 4, 3, 0]
+    assert Popular(words, days=0.1).order.tolist() == Popular(words, days=0.4).order.tolist() == [2, 1, 4, 3, 0]
+    assert Popular(words).order.tolist() == [2, 1, 2, 1, 0]
+    with pytest.raises(InputError, match=r"model.days=auto counts days .* no clock"):
+        Popular(make_vocabulary(range(5)), days="auto")
 
 
 @given(sessions_drawn, st.integers(1, 4), st.sampled_from(["inverse", 0.5, 1]), st.floats(0, 1))
