@@ -249,11 +249,11 @@ class Listens:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Calendar:
-    """How old training sessions are, and how fast what they show ages. All plays of a session have its age.
+    """How old training sessions are, and how fast plays age. All plays of a session have its age.
 
     Args:
         age: days from the start of each session to that of the last training session; 0 for later sessions.
-        half_life: days after which a play, or a pair, counts half; None if all count alike.
+        half_life: days after which a play counts half; None if all count alike.
         newest_days: the most played tracks of so many last days of training predict validation best; None for all days.
     """
 
@@ -261,29 +261,20 @@ class Calendar:
     half_life: int | float | None = None
     newest_days: int | float | None = None
 
-    def weight(self, session: Int64[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
-        """What a play counts, `2^(−age / half_life)`; 1 without a half-life.
-
-        Args:
-            session: number of its session.
-        """
-        if self.half_life is None:
-            return np.ones(session.shape, np.float32)
-        return np.asarray(np.exp2(-self.age[session] / np.float32(self.half_life)))
-
     def plays(self, listens: Listens, num_tracks: int, *, days: int | float | None = None) -> Float64[np.ndarray, "N"]:
         """Sum what the plays of each track count.
 
         Args:
             listens: events of training sessions.
             num_tracks: number of tracks (N).
-            days: the last days of training, whose plays count 1 and all others 0; None for what `weight` says.
+            days: the last days of training, whose plays count 1 and all others 0; None for `2^(−age / half_life)`.
         """
+        assert days is not None or self.half_life is not None, "no play counts less than another"
         total = np.zeros(num_tracks)
         for first in range(0, len(listens.track), _AT_ONCE):
             session, track = (column[first : first + _AT_ONCE] for column in (listens.session, listens.track))
-            weight = self.weight(session) if days is None else self.age[session] < days
-            total += np.bincount(track, weight, num_tracks)
+            age = self.age[session]
+            total += np.bincount(track, np.exp2(-age / self.half_life) if days is None else age < days, num_tracks)
         return total
 
 
@@ -332,17 +323,33 @@ class Vocabulary:
     mean_played_ratio: float | None
     calendar: Calendar | None = None
 
+    @property
+    def has_trend(self) -> bool:
+        """Whether plays age."""
+        return self.calendar is not None and self.calendar.half_life is not None
+
     @cached_property
-    def aged_plays(self) -> Real[np.ndarray, "N"]:
-        """The plays of each track, each with what it counts."""
-        if self.calendar is None or self.calendar.half_life is None:
-            return self.plays
-        return self.calendar.plays(self.listens, len(self.catalog))
+    def trend(self) -> Float32[np.ndarray, "N"]:
+        """How much more each track is played now than in all of training; 1 where plays do not age.
+
+        It is `(aged plays + 1) / (plays · share + 1)`, where the share is that of all aged plays among all plays: few
+        plays say little, and the trend of a track without plays is 1.
+        """
+        if not self.has_trend or self.calendar is None:
+            return np.ones(len(self.plays), np.float32)
+        aged = self.calendar.plays(self.listens, len(self.plays))
+        expected = self.plays * (aged.sum() / max(self.plays.sum(), 1))
+        return np.asarray((aged + 1) / (expected + 1), np.float32)
 
     @cached_property
     def popularity(self) -> Int64[np.ndarray, "N"]:
-        """What decides between equal scores, the higher value first: the plays, or the places by aged ones."""
-        return self.plays if self.aged_plays is self.plays else places_of(self.aged_plays)
+        """What decides between equal scores, the higher value first: the plays, or where they age, places by now."""
+        return places_of(self.plays_now) if self.has_trend else self.plays
+
+    @property
+    def plays_now(self) -> Float64[np.ndarray, "N"]:
+        """The plays of each track, times its trend."""
+        return self.plays * self.trend.astype(np.float64)
 
     @property
     def by_popularity(self) -> Int64[np.ndarray, "N"]:

@@ -1,7 +1,7 @@
 """Batches of pairs: in which order pairs are shown in an epoch, and which of them a process trains on.
 
 An epoch is shuffled as a whole, or in windows that bound the memory. B pairs in a batch, P pairs, W pairs of a window,
-H tracks of a history, S sessions.
+H tracks of a history.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -25,14 +25,9 @@ class PairDataset(Dataset[PairBatch]):
         pairs: the pairs.
         histories: what was heard before the next track of each pair.
         max_length: largest number of tracks of a history that a batch has (H), at least 0.
-        weights: what a pair of each session counts; None for 1.
     """
 
-    def __init__(
-        self, pairs: Pairs, histories: Histories, max_length: int, weights: Float32[np.ndarray, "S"] | None = None
-    ) -> None:
-        self._session = torch.from_numpy(pairs.session)
-        self._weights = None if weights is None else torch.from_numpy(weights)
+    def __init__(self, pairs: Pairs, histories: Histories, max_length: int) -> None:
         columns = (pairs.previous, pairs.following, pairs.played_ratio, pairs.listener)
         self._columns = tuple(torch.from_numpy(column) for column in columns)
         self._last, self._length = torch.from_numpy(histories.last), torch.from_numpy(histories.length)
@@ -41,10 +36,7 @@ class PairDataset(Dataset[PairBatch]):
 
     def __getitem__(self, index: Int64[Tensor, "B"]) -> PairBatch:
         previous, following, played_ratio, listener = (column.index_select(0, index) for column in self._columns)
-        weight = None
-        if self._weights is not None:
-            weight = self._weights.index_select(0, self._session.index_select(0, index))
-        batch = PairBatch.without_history(previous, following, played_ratio, listener, weight)
+        batch = PairBatch.without_history(previous, following, played_ratio, listener)
         if not len(self._age):
             return batch
         lengths = self._length.index_select(0, index)

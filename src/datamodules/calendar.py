@@ -18,8 +18,6 @@ _DAYS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 21.0, 30.0, 60.0, 90.0, 180.0
 """Half-lives, and numbers of newest days, that are compared."""
 _DAY_MS = 86_400_000
 _MOST_QUERIES = 50_000
-_STEPS = 20
-"""Of the search for the share of a uniform distribution, which converges in fewer."""
 
 
 def read_calendar(
@@ -51,37 +49,21 @@ def _candidates(calendar: Calendar) -> list[float]:
 
 
 def _best_half_life(calendar: Calendar, vocabulary: Vocabulary, queries: Pairs) -> float | None:
-    """The half-life whose plays make the next tracks of the queries most likely.
+    """The half-life whose popularity makes the next tracks of the queries most likely.
 
     None if that is not better than with all plays alike, beyond its interval over sessions.
     """
     known = queries.where(vocabulary.plays[queries.following] > 0)  # no half-life can predict the others
-    if not len(known):
+    if not len(known) or not _candidates(calendar):
         return None
 
-    def likelihood(half_life: float | None) -> Float64[np.ndarray, "Q"]:
-        plays = replace(calendar, half_life=half_life).plays(vocabulary.listens, len(vocabulary.catalog))
-        return _log_likelihood(plays / plays.sum(), 1 / np.count_nonzero(vocabulary.plays), known.following)
+    def gain(half_life: float) -> Float64[np.ndarray, "Q"]:
+        words = replace(vocabulary, calendar=replace(calendar, half_life=half_life))
+        return np.log(words.trend[known.following] * (words.plays.sum() / words.plays_now.sum()))
 
-    without, best = likelihood(None), {days: likelihood(days) for days in _candidates(calendar)}
-    if not best:
-        return None
-    chosen = max(best, key=lambda days: best[days].mean())
-    gain = MeanInterval.of_clusters(best[chosen] - without, known.session, LEVEL)
-    return chosen if gain.lower > 0 else None
-
-
-def _log_likelihood(
-    share: Float64[np.ndarray, "N"], uniform: float, following: Int64[np.ndarray, "Q"]
-) -> Float64[np.ndarray, "Q"]:
-    """Of each next track under the shares of plays, mixed with a uniform distribution as is most likely.
-
-    Without the mixture, few recent plays would look better because they are fewer, and not because they are recent.
-    """
-    by_plays, mixed = share[following], 0.5
-    for _ in range(_STEPS):
-        mixed = float(np.mean(mixed * uniform / (mixed * uniform + (1 - mixed) * by_plays)))
-    return np.log(np.maximum(mixed * uniform + (1 - mixed) * by_plays, 1e-300))
+    gains = {days: gain(days) for days in _candidates(calendar)}
+    best = max(gains, key=lambda days: gains[days].mean())
+    return best if MeanInterval.of_clusters(gains[best], known.session, LEVEL).lower > 0 else None
 
 
 def _best_days(calendar: Calendar, vocabulary: Vocabulary, queries: Pairs) -> float | None:

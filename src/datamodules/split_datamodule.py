@@ -259,15 +259,10 @@ class SplitDataModule(LightningDataModule):
         return self._loader("test", None)
 
     def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:
-        pairs, calendar = self.pairs[name], self.vocabulary.calendar
+        pairs = self.pairs[name]
         kind = DataLoader if seed is None else PairLoader
         return kind(
-            PairDataset(
-                pairs,
-                self.histories(pairs),
-                self._history,
-                None if calendar is None else calendar.weight(np.arange(len(self.sessions))),
-            ),
+            PairDataset(pairs, self.histories(pairs), self._history),
             batch_size=None,  # the sampler yields complete batches
             collate_fn=_identity,
             sampler=BatchSampler(

@@ -35,7 +35,6 @@ class PairBatch(NamedTuple):
         history: rows of the tracks heard before `following`, newest first; -1 where the session is shorter. It has no
             columns where the context needs none (`datamodule.history=0`).
         history_share: share of each of them that was played; NaN where unknown, and where there is no track.
-        weight: what each pair counts because of its age, in (0, 1]; see `Calendar`.
     """
 
     previous: Int64[Tensor, "B"]
@@ -44,7 +43,6 @@ class PairBatch(NamedTuple):
     listener: Int64[Tensor, "B"]
     history: Int64[Tensor, "B H"]
     history_share: Float32[Tensor, "B H"]
-    weight: Float32[Tensor, "B"]
 
     @classmethod
     def without_history(
@@ -53,7 +51,6 @@ class PairBatch(NamedTuple):
         following: Int64[Tensor, "B"],
         played_ratio: Float[Tensor, "B"],
         listener: Int64[Tensor, "B"],
-        weight: Float32[Tensor, "B"] | None = None,
     ) -> "PairBatch":
         """Build a batch whose histories have no columns.
 
@@ -62,14 +59,12 @@ class PairBatch(NamedTuple):
             following: row of the next track of each pair.
             played_ratio: share of `following` that was played; NaN where unknown.
             listener: number of the listener.
-            weight: what each pair counts because of its age; None for 1.
 
         Returns:
             The batch.
         """
         no_rows, no_shares = previous.new_empty(len(previous), 0), played_ratio.new_empty(len(previous), 0)
-        weight = torch.ones_like(played_ratio) if weight is None else weight
-        return cls(previous, following, played_ratio, listener, no_rows, no_shares, weight)
+        return cls(previous, following, played_ratio, listener, no_rows, no_shares)
 
 
 class QueryPart(NamedTuple):
@@ -282,9 +277,11 @@ class Loss(nn.Module, ABC):
 
     Attributes:
         compares_candidates: whether the next track is compared with other candidates, some of them heard before.
+        first_scores: what an item bias begins with, as a score of each track; None for 0.
     """
 
     compares_candidates: bool
+    first_scores: Float[Tensor, "N"] | None = None
 
     @abstractmethod
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:

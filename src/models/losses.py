@@ -22,7 +22,7 @@ from segue.settings import Setting, settings
 
 
 class _OfShares(Loss):
-    """Base of the losses that compare the score of each pair with its share played. Pairs count by their age alone.
+    """Base of the losses that compare the score of each pair with its share played. All pairs count alike.
 
     Args:
         vocabulary: counts and means of the training pairs.
@@ -43,16 +43,16 @@ class _OfShares(Loss):
             )
 
     def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002
-        """Sum of the weights of the pairs whose share is known."""
-        return torch.where(batch.played_ratio.isnan(), 0.0, batch.weight).sum()
+        """Number of pairs whose share is known."""
+        return (~batch.played_ratio.isnan()).sum().to(batch.played_ratio.dtype)
 
     def groups(self, num_pairs: int) -> int:
         """Every pair has a loss of its own."""
         return num_pairs
 
     def _mean(self, value: Float[Tensor, "B"], batch: PairBatch, context: Context) -> Float[Tensor, ""]:
-        """Mean of weighted values over the pairs whose share is known; 0 if there are none."""
-        return torch.where(batch.played_ratio.isnan(), 0.0, value).sum() / self.weight(batch, context).clamp(min=1e-9)
+        """Mean over the pairs whose share is known; 0 if there are none."""
+        return torch.where(batch.played_ratio.isnan(), 0.0, value).sum() / self.weight(batch, context).clamp(min=1)
 
 
 class MSELoss(_OfShares):
@@ -70,8 +70,7 @@ class MSELoss(_OfShares):
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        error = context.score(scorer, batch) - batch.played_ratio.nan_to_num()
-        return self._mean(batch.weight * error**2, batch, context)
+        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch, context)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """The score itself. It may lie outside [0, 1]."""
@@ -137,8 +136,7 @@ class BCELoss(_OfShares):
         else:
             logit, prior = self._predicted(score, listener), torch.zeros(())
         share = batch.played_ratio.nan_to_num()
-        entropy = F.binary_cross_entropy_with_logits(logit, share, reduction="none")
-        return self._mean(batch.weight * entropy + prior, batch, context)
+        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch, context)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
@@ -164,10 +162,13 @@ class SoftmaxLoss(Loss):
     part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next
     track or its query is masked (an accidental hit). The rule of `context.repeats` applies to tracks already heard:
     with `never` they are masked too, and a pair whose next track was heard has no weight; a penalty lowers their
-    logits. `logq` subtracts the logarithm of a candidate's share of the
-    training pairs from its logit, because popular tracks are in a batch more often than in the catalogue. The weight of
-    a pair is its share played, 1 if unknown, times what it counts because of its age, and 0 if a track follows itself,
-    because a track is never its own candidate.
+    logits. `logq` subtracts the logarithm of a candidate's share of the training pairs from its logit, because popular
+    tracks are in a batch more often than in the catalogue. The weight of a pair is its share played, 1 if unknown, and
+    0 if a track follows itself, because a track is never its own candidate.
+
+    Where plays age, the logarithm of a candidate's trend is subtracted too, in training alone: the scores learn the
+    popularity of the end of training from all pairs. An item bias begins with that popularity, which it would reach
+    after many epochs.
 
     A softmax does not determine the level of the predicted share. If shares are known, `calibrate` learns it from
     validation pairs: the scores of training pairs are fitted to their own shares and would predict too much.
@@ -200,7 +201,11 @@ class SoftmaxLoss(Loss):
         super().__init__()
         self.temperature, self._candidates = temperature, candidates
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
-        self.log_q = nn.Buffer((logq * (counts / counts.sum()).log()).float())
+        trend = torch.from_numpy(vocabulary.trend).double()
+        self.log_q = nn.Buffer((logq * (counts / counts.sum()).log() + trend.log()).float())
+        if vocabulary.has_trend:
+            popularity = (counts * trend).clamp(min=1).log()
+            self.first_scores = (temperature * (popularity - popularity.mean())).float()
         level = torch.nan if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
         self.level, self.slope, self.centre = (nn.Buffer(torch.tensor(value)) for value in (level, 0.0, 0.0))
 
@@ -347,7 +352,7 @@ def candidates_of(
 
 
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
-    weight = batch.weight * batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
+    weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
     if context.repeats.rule == "never":
         heard = context.repeats.recent(batch.history) == batch.following[:, None]
         return weight * ~heard.any(1)

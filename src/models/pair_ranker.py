@@ -163,6 +163,8 @@ class PairRanker(RanksByVectors, LightningModule):
                 "of a baseline names recipe=counting, therefore remove recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
+        if self.loss.first_scores is not None and (biases := getattr(self.scorer, "item_bias", None)) is not None:
+            biases.begin_with(self.loss.first_scores)
         parts = self.scorer.query_parts()
         self.context: Context = build("context", lambda words: context(words, list(parts), learns=True), vocabulary)
         powers = [self.context.power(name) for name, part in parts.items() if part.length is None]
@@ -357,8 +359,8 @@ def score_pairs(
     for start in range(0, len(following), _PAIRS_AT_ONCE):
         part, candidates = histories.part(start, start + _PAIRS_AT_ONCE), following[start : start + _PAIRS_AT_ONCE]
         rows, shares = part.newest(context.max_length)
-        ones, nobody = np.ones(len(part), np.float32), np.zeros(len(part), np.int64)
-        columns = (part.previous, candidates, np.nan * ones, nobody, rows, shares, ones)
+        unknown, nobody = np.full(len(part), np.nan, np.float32), np.zeros(len(part), np.int64)
+        columns = (part.previous, candidates, unknown, nobody, rows, shares)
         scores.append(context.score(scorer, PairBatch(*(torch.from_numpy(column).to(device) for column in columns))))
     return torch.cat(scores)
 

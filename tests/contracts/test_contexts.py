@@ -59,7 +59,6 @@ def batch_of(histories: list[list[tuple[int, float]]], width: int = WIDTH) -> Pa
         listener=torch.zeros(len(rows), dtype=torch.int64),
         history=rows,
         history_share=played,
-        weight=torch.ones(len(rows)),
     )
 
 

@@ -53,16 +53,6 @@ def test_the_order_of_a_batch_does_not_matter(loss: Loss, scorer: Scorer) -> Non
     torch.testing.assert_close(loss(scorer, turned, LAST), loss(scorer, BATCH, LAST))
 
 
-def test_it_is_the_mean_of_the_pairs_each_with_its_weight(loss: Loss, scorer: Scorer) -> None:
-    loss.eval()  # without the prior of the listeners
-    pairs = torch.tensor([0, 1, 2, 3])  # no repeat, and a share that is known
-    weight = torch.tensor([0.5, 1.0, 0.25, 0.125, 0.0])
-    alone = torch.stack([loss(scorer, BATCH._replace(weight=torch.eye(5)[pair]), LAST) for pair in pairs])
-    parts = torch.stack([loss.weight(BATCH._replace(weight=weight * torch.eye(5)[pair]), LAST) for pair in pairs])
-    expected = (alone * parts).sum() / parts.sum()
-    torch.testing.assert_close(loss(scorer, BATCH._replace(weight=weight), LAST), expected)
-
-
 def test_a_batch_without_shares_has_a_finite_loss(loss: Loss, scorer: Scorer) -> None:
     unknown = BATCH._replace(played_ratio=torch.full_like(BATCH.played_ratio, torch.nan))
     assert loss(scorer, unknown, LAST).isfinite()

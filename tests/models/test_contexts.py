@@ -33,7 +33,6 @@ BATCH = PairBatch(
     listener=torch.tensor([0, 0, 1, 1]),
     history=HISTORY,
     history_share=SHARE,
-    weight=torch.ones(4),
 )
 
 

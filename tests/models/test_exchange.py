@@ -114,8 +114,7 @@ def batches() -> list[PairBatch]:
         history[:, 0] = rows[0]
         listener = torch.randint(NUM_LISTENERS, (size,), generator=generator)
         heard = torch.rand(size, 3, generator=generator).masked_fill(history < 0, torch.nan)
-        weight = torch.rand(size, generator=generator)
-        drawn.append(PairBatch(rows[0], rows[1], share, listener, history, heard, weight))
+        drawn.append(PairBatch(rows[0], rows[1], share, listener, history, heard))
     return drawn
 
 

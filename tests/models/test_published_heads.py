@@ -53,7 +53,6 @@ def batch(rng: np.random.Generator) -> PairBatch:
         torch.from_numpy(rng.integers(3, size=NUM_PAIRS)),
         torch.from_numpy(history),
         torch.from_numpy(np.where(history < 0, np.nan, rng.random((NUM_PAIRS, 3))).astype(np.float32)),
-        torch.ones(NUM_PAIRS),
     )
 
 

@@ -1,7 +1,7 @@
 """Baselines that only count: popularity, sequential rules, item neighbours, neighbours by an attribute, mean shares.
 
 N tracks in the catalogue, E events, B queries in a block. The weight of an event is the share of the track that was
-played, or 1 where the share is unknown. Where plays age, what a session says is weighted by its age too.
+played, or 1 where the share is unknown.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 from scipy.sparse import csr_array
 
 from segue.attributes import Values
@@ -40,17 +40,12 @@ class Counter(ABC):
     Attributes:
         order: decides between equal scores, the higher value first. It is the popularity of each track unless the
             model defines another order.
-        weights: what the rows of what `count` returned count because of their age, where they are sessions.
+        trend: multiplies the scores of each candidate; see `Vocabulary.trend`.
     """
 
     def __init__(self, vocabulary: Vocabulary, artist_weight: float) -> None:
         self.num_tracks, self.artist_of = len(vocabulary.catalog), vocabulary.catalog.artist_of
-        self.artist_weight, self.order, self._calendar = artist_weight, vocabulary.popularity, vocabulary.calendar
-        self.weights = np.empty(0, np.float32)
-
-    def ageing(self, session: Int64[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
-        """What a session counts because of its age; 1 where nothing ages."""
-        return np.ones(session.shape, np.float32) if self._calendar is None else self._calendar.weight(session)
+        self.artist_weight, self.order, self.trend = artist_weight, vocabulary.popularity, vocabulary.trend
 
     @abstractmethod
     def count(self, listens: Listens) -> csr_array:
@@ -122,7 +117,7 @@ class ArtistPopular(Popular):
 
     def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
         super().__init__(vocabulary, artist_weight=artist_weight)
-        plays = vocabulary.aged_plays
+        plays = vocabulary.plays_now
         self.order = places_of(np.bincount(self.artist_of, plays)[self.artist_of], plays)
 
 
@@ -219,7 +214,7 @@ class Rules(Counter):
         weight, total = _weights(listens), no_scores(self.num_tracks)
         for distance, first in _together(listens, self._window):
             of_distance = 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
-            value = weight[first] * weight[first + distance] * of_distance * self.ageing(listens.session[first])
+            value = weight[first] * weight[first + distance] * of_distance
             places = listens.track[first], listens.track[first + distance]
             total = total + csr_array((value, places), shape=total.shape)
         if self._reverse_weight:
@@ -276,8 +271,7 @@ class Neighbours(Counter):
     def count(self, listens: Listens) -> csr_array:
         """Find the best candidates of each track."""
         played = session_weights(listens, self.num_tracks)
-        session = rows_of_entries(played)
-        played.data *= np.sqrt(self.ageing(session))
+        session = np.repeat(np.arange(played.shape[0]), np.diff(played.indptr))
         played.data *= np.sqrt(np.bincount(session, played.data**2))[session] ** (-self._length_power / 2)
         norms = np.sqrt(np.bincount(played.indices, played.data**2, self.num_tracks))
         by_track = played.T.tocsr()
@@ -297,8 +291,8 @@ class ShareMeans(Counter):
     """Mean share played of a candidate after a query, minus the mean of all pairs, shrunk where there are few events.
 
     `score(q, c) = Σ w·(share of c − mean share) / (Σ w + shrinkage)`, summed over the events of c with q at most
-    `window` places before them in the session. Here w is the share played of q, times what its session counts where
-    plays age, and the mean is of all these events with the same weights. Dividing by the number of events makes it
+    `window` places before them in the session; w is the share played of q, and the mean is of all these events with
+    the same weights. Dividing by the number of events makes it
     independent of how often a recommender played c. Only scores above 0 are kept. With `level=artist` both tracks are
     replaced by their artists: all tracks of an artist then have the same score, and plays decide among them.
 
@@ -345,7 +339,7 @@ class ShareMeans(Counter):
         for distance, together in _together(listens, self._window):
             first = together[share[together] > 0]
             pair = unit[first] * num_units + unit[first + distance]
-            parts.append((pair, share[first] * self.ageing(listens.session[first]), share[first + distance]))
+            parts.append((pair, share[first], share[first + distance]))
         pairs, weight, following = (np.concatenate(part) for part in zip(*parts, strict=True))
         pair, place = np.unique(pairs, return_inverse=True)
         mean = float(weight @ following / max(weight.sum(), 1e-9))
@@ -397,11 +391,6 @@ def session_weights(listens: Listens, num_tracks: int) -> csr_array:
     played.data = played.data.clip(max=1)
     played.eliminate_zeros()
     return played
-
-
-def rows_of_entries(table: csr_array) -> Int64[np.ndarray, "E"]:
-    """The row of each entry of a table."""
-    return np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
 
 
 def best_candidates(

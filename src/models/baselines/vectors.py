@@ -19,7 +19,6 @@ from segue.models.baselines.counting import (
     LeastPlayed,
     NumNeighbours,
     played_enough,
-    rows_of_entries,
     session_weights,
 )
 from segue.models.retrieval.sparse import largest_positive, no_scores
@@ -38,7 +37,7 @@ class Item2Vec(Counter):
     """Skip-gram with negative sampling: sessions are sentences and tracks are words. Neighbours by cosine.
 
     With a `negative_exponent` below 0, rare tracks are drawn more often as negatives. Words have no weights, therefore
-    events with a small share played are dropped, and all others count alike, whatever their age.
+    events with a small share played are dropped.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -138,7 +137,6 @@ class _Factorised(Counter):
     def count(self, listens: Listens) -> csr_array:
         """Learn vectors and find the best candidates of each track."""
         played = session_weights(played_enough(listens, self._least_played), self.num_tracks)
-        played.data *= self.ageing(rows_of_entries(played))
         rows = np.unique(played.indices).astype(np.int64)
         if len(rows) < 2:  # no neighbour and no negative sample
             return no_scores(self.num_tracks)
@@ -157,8 +155,6 @@ class _Factorised(Counter):
 @settings("model")
 class Als(_Factorised):
     """Alternating least squares on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
-
-    The weight of an event falls with its age, where plays age.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -204,8 +200,7 @@ class Als(_Factorised):
 class Bpr(_Factorised):
     """Bayesian personalised ranking on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
-    The bias of a track is one more number of its vector, as in `similar_items` of implicit. Its samples have no
-    weights, therefore all events count alike, whatever their age.
+    The bias of a track is one more number of its vector, as in `similar_items` of implicit.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.

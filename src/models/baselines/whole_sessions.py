@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, diags_array
 
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
-from segue.models.baselines.counting import Counter, LeastPlayed, of_artists, played_enough, rows_of_entries
+from segue.models.baselines.counting import Counter, LeastPlayed, of_artists, played_enough
 from segue.models.retrieval.sparse import largest_positive, no_scores
 from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
@@ -94,9 +94,8 @@ class SessionNeighbours(SessionCounter):
 
     Here w1 is `position_decay`; w2 is `match_decay` of the age of the newest track of q that n has; p* is the last
     place in n of a track of q; S_i is the number of sessions with track i. Factors that are equal for all candidates,
-    such as the length of q, are left out. The age of a session is the number of sessions that began after it, because
-    sources may have no clock. Where plays age in days (`datamodule.half_life`), sim is multiplied by what the session
-    counts.
+    such as the length of q, are left out. Sources without a clock and with one are treated alike: the age of a session
+    is the number of sessions that began after it.
 
     VSKNN has `position_decay` (linear), `match_decay` and `idf`. STAN has the three exponential decays
     `position_decay`, `recency` and `place_decay`, and `length_power=0.5`. VSTAN has all of them.
@@ -160,8 +159,7 @@ class SessionNeighbours(SessionCounter):
             Last place, from 1, of each track (columns) in each session (rows), S × N. Sessions are in order of age.
         """
         played = played_enough(listens, self._least_played)
-        numbers, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
-        self.weights = self.ageing(numbers)
+        _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
         place = np.arange(len(session)) - (length.cumsum() - length)[session] - (length[session] - _LONGEST).clip(0)
         backwards = np.flatnonzero(place >= 0)[::-1]
         _, first = np.unique((session * self.num_tracks + played.track)[backwards], return_index=True)
@@ -195,7 +193,6 @@ class SessionNeighbours(SessionCounter):
         value = similar.data * sessions.sizes[session] ** -self._length_power
         if self._recency is not None:
             value = value * np.exp((session - len(sessions.sizes) + 1) / self._recency)
-        value = value * self.weights[session]
         from_newest = similar.indptr[1:][line] - 1 - np.arange(len(line))  # sessions of a line ascend
         [kept] = (from_newest < self._sample_size).nonzero()
         best = kept[best_of_lines(line[kept], self._num_neighbours, value[kept].astype(np.float32), session[kept])]
@@ -283,7 +280,7 @@ class Slist(SessionCounter):
     self_weight=0` without decays. The code of the paper has no bound for share < 1.
 
     The score of a track is the sum of its weights over the tracks of the session so far, each times
-    exp(−age/query_decay). Where plays age, each row of X, Y and Z is weighted by what its session counts.
+    exp(−age/query_decay).
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -353,19 +350,17 @@ class Slist(SessionCounter):
         played = played.where(np.isin(played.track, tracks))
         if len(tracks) < 2:
             return no_scores(self.num_tracks)
-        numbers, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
-        weight = self.ageing(numbers)
+        _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
         column = np.searchsorted(tracks, played.track)
         gram: np.ndarray = np.zeros((len(tracks), len(tracks)), np.float32)
         if self._share:
             whole = _rows(session, column, np.ones(len(column)), (len(length), len(tracks)), self._normalise, once=True)
-            gram += self._share * _product(whole, whole, weight)
+            gram += self._share * _product(whole, whole)
         wanted = gram
         if self._share < 1:
             before, after = self._cut(session, column, length, len(tracks))
-            weight = np.repeat(weight, length - 1)
-            wanted = gram + (1 - self._share) * _product(before, after, weight)
-            gram += (1 - self._share) * _product(before, before, weight)
+            wanted = gram + (1 - self._share) * _product(before, after)
+            gram += (1 - self._share) * _product(before, before)
         gram[np.diag_indices(len(gram))] += self._regularization
         factor, _ = spotrf(gram, lower=1, overwrite_a=1)
         inverse = np.empty(0, np.float32)
@@ -427,10 +422,8 @@ def _rows(
     return table
 
 
-def _product(left: csr_array, right: csr_array, weight: Float32[np.ndarray, "R"]) -> Float32[np.ndarray, "M M"]:
-    """`leftᵀ · right`, dense, with weights of their rows."""
-    right = right.copy()
-    right.data *= weight[rows_of_entries(right)]
+def _product(left: csr_array, right: csr_array) -> Float32[np.ndarray, "M M"]:
+    """`leftᵀ · right`, dense."""
     return np.asarray(csr_array(left.T @ right).astype(np.float32).toarray())
 
 

@@ -24,7 +24,6 @@ from segue.models.baselines import counting as baselines
 from segue.models.baselines.counting import (
     ArtistPopular,
     AttributeNeighbours,
-    Counter,
     Neighbours,
     Popular,
     Rules,
@@ -32,7 +31,6 @@ from segue.models.baselines.counting import (
 )
 from segue.models.baselines.module import PART, Baseline
 from segue.models.baselines.vectors import Als, Bpr, Item2Vec
-from segue.models.baselines.whole_sessions import SessionCounter, SessionNeighbours, Slist
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
 from tests.models.plain import COSINES, LAST_TRACK, SESSION
 
@@ -73,33 +71,28 @@ def dense(scores: dict[tuple[int, int], float]) -> np.ndarray:
     return table
 
 
-AGEING = (
-    partial(Rules, **MARKOV),
-    partial(Neighbours, **COSINE | {"shrinkage": 1.0}),
-    partial(ShareMeans, **SHARE_MEANS),
-    partial(Slist, share=1.0),
-    partial(Slist, share=0.3, self_weight=None, normalise=True, place_decay=2.0),
-    partial(SessionNeighbours, place_decay=2.0, idf=1.0),
-)
-"""Models in which all sessions twice, each with half its weight, say the same as all once."""
-
-
-@pytest.mark.parametrize("model", AGEING)
-def test_a_session_that_is_one_half_life_old_counts_half(model: Callable[..., Counter]) -> None:
+@pytest.mark.parametrize("name", ["rules", "neighbours"])
+@pytest.mark.parametrize("context", [LAST_TRACK, SESSION])
+def test_where_plays_age_each_score_is_multiplied_by_the_trend_of_its_candidate(name: str, context: Any) -> None:
     rng = np.random.default_rng(0)
-    sessions = [[(int(track), 1.0 - track / 9) for track in rng.integers(NUM_TRACKS, size=4)] for _ in range(10)]
+    listens = make_listens([[(int(track), 1.0) for track in rng.integers(NUM_TRACKS, size=4)] for _ in range(10)])
+    age = Calendar(age=np.arange(10, 0, -1, dtype=np.float32))
+    histories = Histories.of_tracks(np.arange(NUM_TRACKS))
 
-    def scores(listens: Listens, age: float) -> np.ndarray:
-        calendar = Calendar(age=np.full(20, age, np.float32), half_life=3.0)
-        made = model(make_vocabulary(range(NUM_TRACKS), listens=listens, calendar=calendar))
-        counts = made.count(listens)
-        if isinstance(made, SessionCounter):
-            counts = made.scores(counts, np.array([[1, 0]]), np.ones((1, 2), np.float32))
-        return np.asarray(counts.toarray())
+    def tops(calendar: Calendar) -> dict[tuple[int, int], float]:
+        words = replace(make_vocabulary(range(NUM_TRACKS), listens=listens, calendar=calendar), plays=plays)
+        baseline = Baseline(vocabulary=words, model=MODELS[name], context=context, monitor="val/ndcg_at_10")
+        baseline.on_train_start()
+        rows, scores = baseline.top(histories, NUM_TRACKS - 1)
+        assert np.array_equal(rows, baseline.lists(NUM_TRACKS - 1).collect()[0])
+        trends.append(words.trend)
+        return {(query, row): scores[query, place] for query, of in enumerate(rows) for place, row in enumerate(of)}
 
-    np.testing.assert_allclose(
-        scores(make_listens([*sessions, *sessions]), 3.0), scores(make_listens(sessions), 0.0), rtol=1e-4, atol=1e-6
-    )
+    plays, trends = np.bincount(listens.track, minlength=NUM_TRACKS), list[np.ndarray]()
+    before, after = tops(age), tops(replace(age, half_life=2.0))
+    assert np.ptp(trends[1]) > 0.2
+    for (query, row), score in after.items():
+        assert score == pytest.approx(before[query, row] * trends[1][row], rel=1e-5)
 
 
 def test_the_most_played_of_the_last_days_come_first() -> None:
