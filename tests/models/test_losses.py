@@ -392,7 +392,7 @@ def test_where_plays_age_the_softmax_learns_the_popularity_of_now(logq: float) -
     torch.testing.assert_close(aged.log_q, plain.log_q + torch.from_numpy(words.trend).log())
     assert plain.first_scores is None
     assert aged.first_scores is not None
-    now = torch.tensor(NEXT_COUNTS).clamp(min=1) * words.trend
+    now = torch.tensor(NEXT_COUNTS).clamp(min=1) * torch.from_numpy(words.trend)
     difference = aged.first_scores[4] - aged.first_scores[0]
     torch.testing.assert_close(difference.item(), 0.5 * math.log(now[4] / now[0]), rtol=1e-5, atol=1e-6)
     head = COSINES(words, alpha=0.5, dim=4, item_bias=True)
