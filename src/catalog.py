@@ -252,7 +252,8 @@ class Calendar:
     """How old training sessions are, and how fast plays age. All plays of a session have its age.
 
     Args:
-        age: days from the start of each session to that of the last training session; 0 for later sessions.
+        age: days from the start of each session to that of the last training session, in descending order; 0 for later
+            sessions.
         half_life: days after which a play counts half; None if all count alike.
         newest_days: the most played tracks of so many last days of training predict validation best; None for all days.
     """
@@ -261,21 +262,29 @@ class Calendar:
     half_life: int | float | None = None
     newest_days: int | float | None = None
 
-    def plays(self, listens: Listens, num_tracks: int, *, days: int | float | None = None) -> Float64[np.ndarray, "N"]:
-        """Sum what the plays of each track count.
+    def aged_plays(self, listens: Listens, num_tracks: int) -> Float64[np.ndarray, "N"]:
+        """Sum what the plays of each track count, `2^(−age / half_life)` each.
 
         Args:
             listens: events of training sessions.
             num_tracks: number of tracks (N).
-            days: the last days of training, whose plays count 1 and all others 0; None for `2^(−age / half_life)`.
         """
-        assert days is not None or self.half_life is not None, "no play counts less than another"
+        assert self.half_life is not None, "no play counts less than another"
         total = np.zeros(num_tracks)
         for first in range(0, len(listens.track), _AT_ONCE):
             session, track = (column[first : first + _AT_ONCE] for column in (listens.session, listens.track))
-            age = self.age[session]
-            total += np.bincount(track, np.exp2(-age / self.half_life) if days is None else age < days, num_tracks)
+            total += np.bincount(track, np.exp2(-self.age[session] / self.half_life), num_tracks)
         return total
+
+    def newest_plays(self, listens: Listens, num_tracks: int) -> Int64[np.ndarray, "N"]:
+        """Count the plays of each track in the `newest_days`.
+
+        Args:
+            listens: events of training sessions.
+            num_tracks: number of tracks (N).
+        """
+        num_older = 0 if self.newest_days is None else np.count_nonzero(self.age >= self.newest_days)
+        return np.bincount(listens.track[np.searchsorted(listens.session, num_older) :], minlength=num_tracks)
 
 
 def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
@@ -293,8 +302,11 @@ def places_of(*values: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
     Args:
         values: of every track; the first ones decide.
     """
-    _, place = np.unique(np.stack(values, axis=1), axis=0, return_inverse=True)
-    return place.reshape(-1).astype(np.int64)
+    order = np.lexsort(values[::-1])
+    is_higher = np.logical_or.reduce([np.diff(value[order], prepend=value[order[:1]]) > 0 for value in values])
+    places = np.empty(len(order), np.int64)
+    places[order] = is_higher.cumsum()
+    return places
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -337,7 +349,7 @@ class Vocabulary:
         """
         if not self.has_trend or self.calendar is None:
             return np.ones(len(self.plays), np.float32)
-        aged = self.calendar.plays(self.listens, len(self.plays))
+        aged = self.calendar.aged_plays(self.listens, len(self.plays))
         expected = self.plays * (aged.sum() / max(self.plays.sum(), 1))
         return np.asarray((aged + 1) / (expected + 1), np.float32)
 
@@ -360,8 +372,7 @@ class Vocabulary:
     def recent(self) -> Int64[np.ndarray, "N"]:
         """The place of each track by its plays in the newest days of `calendar`; of equal ones, by all its plays."""
         assert self.calendar is not None, "without a clock no days are the newest"
-        days = np.inf if self.calendar.newest_days is None else self.calendar.newest_days
-        newest = self.calendar.plays(self.listens, len(self.catalog), days=days)
+        newest = self.calendar.newest_plays(self.listens, len(self.plays))
         return places_of(newest, self.plays)
 
 

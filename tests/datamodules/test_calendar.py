@@ -47,8 +47,9 @@ def test_the_trend_compares_the_plays_of_now_with_all_and_few_plays_say_little()
     calendar = Calendar(age=np.array([4.0, 2.0, 1.0, 0.0], np.float32), half_life=2.0)
     listens = make_listens([[(0, 1.0), (1, 1.0)], [(0, 0.1)], [(2, 1.0)], [(2, 1.0)]])
     aged = np.array([0.25 + 0.5, 0.25, 0.5**0.5 + 1, 0])
-    np.testing.assert_allclose(calendar.plays(listens, 4), aged)
-    assert calendar.plays(listens, 4, days=2.0).tolist() == [0, 0, 2, 0], "that many days ago is not in the last days"
+    np.testing.assert_allclose(calendar.aged_plays(listens, 4), aged)
+    newest = [replace(calendar, newest_days=days).newest_plays(listens, 4).tolist() for days in (2.0, 2.5, None)]
+    assert newest == [[0, 0, 2, 0], [1, 0, 2, 0], [2, 1, 2, 0]], "that many days ago is not in the last days"
     words = replace(make_vocabulary([0, 1, 2, 3], listens=listens), plays=np.array([2, 1, 2, 0]))
     assert (words.trend == 1).all()
     assert words.popularity is words.plays
