@@ -1,7 +1,7 @@
 """The catalogue of tracks, and what the training data shows of it.
 
-N tracks in the catalogue, A artists, L listeners, E events. A *row* is a place 0..N-1 in the catalogue. The code uses
-rows everywhere; ids are in files, messages and answers.
+N tracks in the catalogue, A artists, L listeners, E events, S sessions. A *row* is a place 0..N-1 in the catalogue. The
+code uses rows everywhere; ids are in files, messages and answers.
 
 An *id* of a track or a user is that of the source: a whole number in 0..2⁶³-1, or a text. The ids of a catalogue are of
 one kind: whole numbers if every id is one as people write it (7, not 007 or +7), otherwise texts. Two ids are the same
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Real, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Real, Shaped
 
 from segue.attributes import Attribute, Values
 from segue.errors import InputError
@@ -25,6 +25,9 @@ _MAX_IDS_PER_TRACK = 8
 
 MOST_ID_BYTES = 256
 """The longest id, in bytes of UTF-8."""
+
+_AT_ONCE = 1 << 22
+"""Events that are counted together, so that there may be more than memory holds."""
 
 AN_ID = f"a whole number from 0 to 2⁶³-1, or a text of 1 to {MOST_ID_BYTES} bytes without NUL"
 """What an id is, for messages and descriptions; see `id_problem`."""
@@ -244,6 +247,46 @@ class Listens:
         return Listens(session=self.session[chosen], track=self.track[chosen], played_ratio=self.played_ratio[chosen])
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Calendar:
+    """How old training sessions are, and how fast plays age. All plays of a session have its age.
+
+    Args:
+        age: days from the start of each session to that of the last training session, in descending order; 0 for later
+            sessions.
+        half_life: days after which a play counts half; None if all count alike.
+        newest_days: the most played tracks of so many last days of training predict validation best; None for all days.
+    """
+
+    age: Float32[np.ndarray, "S"]
+    half_life: int | float | None = None
+    newest_days: int | float | None = None
+
+    def aged_plays(self, listens: Listens, num_tracks: int) -> Float64[np.ndarray, "N"]:
+        """Sum what the plays of each track count, `2^(−age / half_life)` each.
+
+        Args:
+            listens: events of training sessions.
+            num_tracks: number of tracks (N).
+        """
+        assert self.half_life is not None, "no play counts less than another"
+        total = np.zeros(num_tracks)
+        for first in range(0, len(listens.track), _AT_ONCE):
+            session, track = (column[first : first + _AT_ONCE] for column in (listens.session, listens.track))
+            total += np.bincount(track, np.exp2(-self.age[session] / self.half_life), num_tracks)
+        return total
+
+    def newest_plays(self, listens: Listens, num_tracks: int) -> Int64[np.ndarray, "N"]:
+        """Count the plays of each track in the `newest_days`.
+
+        Args:
+            listens: events of training sessions.
+            num_tracks: number of tracks (N).
+        """
+        num_older = 0 if self.newest_days is None else np.count_nonzero(self.age >= self.newest_days)
+        return np.bincount(listens.track[np.searchsorted(listens.session, num_older) :], minlength=num_tracks)
+
+
 def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
     """The rows of all tracks, the most played first; of equal ones the one that is first in the catalogue.
 
@@ -253,9 +296,22 @@ def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
     return np.argsort(-plays, kind="stable")
 
 
+def places_of(*values: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """The places 0, 1, … of all tracks, the lowest value first; equal ones share a place.
+
+    Args:
+        values: of every track; the first ones decide.
+    """
+    order = np.lexsort(values[::-1])
+    is_higher = np.logical_or.reduce([np.diff(value[order], prepend=value[order[:1]]) > 0 for value in values])
+    places = np.empty(len(order), np.int64)
+    places[order] = is_higher.cumsum()
+    return places
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Vocabulary:
-    """A catalogue and what the training data shows of it. Validation and test data are not used.
+    """A catalogue and what the training data shows of it. Test data are not used, and validation data by `calendar`.
 
     Args:
         catalog: the catalogue.
@@ -267,6 +323,7 @@ class Vocabulary:
             session of two tracks.
         mean_played_ratio: mean share played of the training pairs, in [0, 1]; None where the source does not report
             shares.
+        calendar: how old the training sessions are; None without a clock, and where they are not the earliest ones.
     """
 
     catalog: Catalog
@@ -276,11 +333,47 @@ class Vocabulary:
     listener_counts: Int64[np.ndarray, "L"]
     listens: Listens
     mean_played_ratio: float | None
+    calendar: Calendar | None = None
 
     @property
-    def by_plays(self) -> Int64[np.ndarray, "N"]:
-        """The rows of all tracks, the most played in training first."""
-        return most_played(self.plays)
+    def has_trend(self) -> bool:
+        """Whether plays age."""
+        return self.calendar is not None and self.calendar.half_life is not None
+
+    @cached_property
+    def trend(self) -> Float32[np.ndarray, "N"]:
+        """How much more each track is played now than in all of training; 1 where plays do not age.
+
+        It is `(aged plays + 1) / (plays · share + 1)`, where the share is that of all aged plays among all plays: few
+        plays say little, and the trend of a track without plays is 1.
+        """
+        if not self.has_trend or self.calendar is None:
+            return np.ones(len(self.plays), np.float32)
+        aged = self.calendar.aged_plays(self.listens, len(self.plays))
+        expected = self.plays * (aged.sum() / max(self.plays.sum(), 1))
+        return np.asarray((aged + 1) / (expected + 1), np.float32)
+
+    @cached_property
+    def popularity(self) -> Int64[np.ndarray, "N"]:
+        """What decides between equal scores, the higher value first: the plays, or where they age, places by now."""
+        return places_of(self.plays_now) if self.has_trend else self.plays
+
+    @property
+    def plays_now(self) -> Float64[np.ndarray, "N"]:
+        """The plays of each track, times its trend."""
+        return self.plays * self.trend.astype(np.float64)
+
+    @property
+    def by_popularity(self) -> Int64[np.ndarray, "N"]:
+        """The rows of all tracks, the most popular one first."""
+        return most_played(self.popularity)
+
+    @property
+    def recent(self) -> Int64[np.ndarray, "N"]:
+        """The place of each track by its plays in the newest days of `calendar`; of equal ones, by all its plays."""
+        assert self.calendar is not None, "without a clock no days are the newest"
+        newest = self.calendar.newest_plays(self.listens, len(self.plays))
+        return places_of(newest, self.plays)
 
 
 def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
@@ -305,4 +398,5 @@ def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
         listener_counts=ones[:1],
         listens=listens,
         mean_played_ratio=0.5,
+        calendar=Calendar(age=np.zeros(1, np.float32)),
     )

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from segue.catalog import Catalog, Listens, Vocabulary
+from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table_settings import source_config
 from segue.runs.libraries import line_of_import
@@ -126,6 +126,7 @@ def make_vocabulary(
     listener_counts: Iterable[int] = (8, 1, 0),
     listens: Listens | None = None,
     mean_played_ratio: float | None = 0.4,
+    calendar: Calendar | None = None,
 ) -> Vocabulary:
     catalog = make_catalog(artist_of)
     ones = np.ones(len(catalog), np.int64)
@@ -139,6 +140,7 @@ def make_vocabulary(
         listener_counts=np.array(list(listener_counts), np.int64),
         listens=listens or make_listens([]),
         mean_played_ratio=mean_played_ratio,
+        calendar=calendar,
     )
 
 
@@ -257,7 +259,8 @@ def world() -> World:
 def _settings_of(source: str) -> str:
     """The settings of a source as JSON, with those that depend on a run as tests have them."""
     config: Any = OmegaConf.to_container(source_config(source), resolve=False)
-    usual = {"pairing": "consecutive", "window": 3, "history": 0, "split": "time", "batch_size": 64, "seed": 1}
+    usual = {"pairing": "consecutive", "window": 3, "history": 0, "half_life": None, "split": "time", "seed": 1}
+    usual["batch_size"] = 64
     return json.dumps({**config, **usual})
 
 

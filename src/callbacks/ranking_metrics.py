@@ -135,6 +135,8 @@ class RankingMetrics(Callback):
                 queries.following,
             ),
         }
+        if known.calendar is not None and known.calendar.newest_days is not None:  # otherwise it is popular
+            floors["recent"] = ranks_by_plays(known.recent, queries.previous, queries.following)
         for floor, floor_ranks in floors.items():
             floor_means = ranking.accuracy(floor_ranks).mean()
             means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}

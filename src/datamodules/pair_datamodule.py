@@ -30,7 +30,7 @@ class PairDataModule(SplitDataModule):
         path: file or folder of the source; also a glob, or an address such as `s3://…`.
         prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
             the files must exist.
-        history: see `SplitDataModule` for this and the next.
+        history: see `SplitDataModule` for this and the next two.
         seed: of the order of the training pairs.
         batch_size: number of pairs in a batch.
         max_rejected: the run stops if a larger share of the rows is rejected.
@@ -52,6 +52,7 @@ class PairDataModule(SplitDataModule):
         path: str,
         prepare: Callable[[Path], Path] | None = None,
         history: int,
+        half_life: int | float | str | None = None,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
         max_rejected: Annotated[
@@ -64,7 +65,7 @@ class PairDataModule(SplitDataModule):
         attributes: Attributes = None,
         **groups: Any,
     ) -> None:
-        super().__init__(path=path, prepared_by=prepare, history=history, seed=seed)
+        super().__init__(path=path, prepared_by=prepare, history=history, half_life=half_life, seed=seed)
         rules = {field.name: groups.pop(field.name) for field in fields(PairRules)}
         policies = from_config(Policies, rules["policies"], key="datamodule.policies")
         self.rules = PairRules(**{**rules, "policies": policies})
@@ -142,7 +143,7 @@ class PairDataModule(SplitDataModule):
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        return [*remarks_on(self, self.rules.policies.interleaved)]
+        return [*remarks_on(self, self.rules.policies.interleaved), *super().remarks()]
 
     @property
     def last_day(self) -> str | None:

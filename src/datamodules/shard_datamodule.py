@@ -31,7 +31,7 @@ class ShardDataModule(SplitDataModule):
         recipe: name of the recipe that the run has.
         window: number of training pairs that are shuffled together. Shards come in random order. A window of all pairs
             is the shuffle of every other source.
-        history: see `SplitDataModule` for this and the next.
+        history: see `SplitDataModule` for this and the next two.
         seed: of the order of the training pairs.
         batch_size: number of pairs in a batch; None for that of the source.
         prepare: None; shards are not made on the way.
@@ -50,11 +50,12 @@ class ShardDataModule(SplitDataModule):
         recipe: str,
         window: Annotated[int, Setting("training pairs shuffled together; 32 bytes of memory each", least=1)] = 4194304,
         history: int,
+        half_life: int | float | str | None = None,
         seed: int,
         batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)] = None,
         prepare: None = None,
     ) -> None:
-        super().__init__(path=path, prepared_by=prepare, history=history, seed=seed)
+        super().__init__(path=path, prepared_by=prepare, history=history, half_life=half_life, seed=seed)
         self._cache = Path(path, "columns") if cache is None else Path(cache)
         self._recipe, self._shuffled_together, self._given_batch_size = recipe, window, batch_size
         self._train: Listens | None = None
@@ -98,4 +99,5 @@ class ShardDataModule(SplitDataModule):
             *odd_lines(manifest.reading, manifest.odd),
             f"shards       {len(manifest.shards):,} of recipe={manifest.recipe}, made by {manifest.engine}; "
             f"training pairs are shuffled {how}",
+            *super().remarks(),
         ]

@@ -5,7 +5,8 @@ B pairs in a batch, P pairs in a split, S sessions, E events, N tracks.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,16 +15,23 @@ from jaxtyping import Bool, Int8, Int64
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from segue.catalog import Catalog, Listens, Vocabulary
+from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.datamodules.batches import BatchSampler, BatchShare, PairDataset, PairLoader
+from segue.datamodules.calendar import read_calendar
 from segue.datamodules.describing.clock import utc
 from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
+from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import PairBatch
 from segue.settings import Setting, settings
+
+HalfLife = Annotated[
+    float | Literal["auto"] | None,
+    Setting("days after which a play of training counts half; null: all alike; auto: validation chooses", above=0),
+]
 
 
 @settings("datamodule")
@@ -34,6 +42,7 @@ class SplitDataModule(LightningDataModule):
         path: of what it reads.
         prepared_by: what has created the files; None if they were there.
         history: largest number of tracks of the session that a batch has for each pair.
+        half_life: days after which what training shows counts half, for every model; see `calendar.py`.
         seed: seed of the order of the training pairs.
 
     Raises:
@@ -66,11 +75,12 @@ class SplitDataModule(LightningDataModule):
         path: str,
         prepared_by: Any,
         history: Annotated[int, Setting("most tracks of a session in a batch", least=0, hint="0: the previous track")],
+        half_life: HalfLife = None,
         seed: Annotated[int, Setting("of the order of the training pairs", least=0, most=2**32 - 1, key="seed")],
     ) -> None:
         super().__init__()
         self.path, self.prepared_by = str(path), prepared_by
-        self._history, self._seed = history, seed
+        self._history, self._half_life, self._seed = history, half_life, seed
 
     @property
     def last_day(self) -> str | None:
@@ -82,7 +92,16 @@ class SplitDataModule(LightningDataModule):
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        return []
+        if (calendar := self.vocabulary.calendar) is None:
+            return []
+        half_life, days, parts = calendar.half_life, calendar.newest_days, []
+        if self._half_life is not None:
+            why = " (chosen on validation: datamodule.half_life=auto)" if self._half_life == "auto" else ""
+            ages = "all plays count alike" if half_life is None else f"plays count half after {_days(half_life)}"
+            parts.append(f"{ages}{why}")
+        if days is not None:
+            parts.append(f"the floor recent has the plays of the last {_days(days)} of training")
+        return [f"calendar     {'; '.join(parts)}"] if parts else []
 
     @property
     def seen_until_ms(self) -> int:
@@ -104,7 +123,7 @@ class SplitDataModule(LightningDataModule):
         listens = self._training_listens(train)
         played = train.following if self._part_of_session is None else listens.track
         listener_counts, mean = known_shares(train, int(self.sessions.listener.max(initial=-1)) + 1)
-        words = self.vocabulary = Vocabulary(
+        words = Vocabulary(
             catalog=self.catalog,
             previous_counts=np.bincount(train.previous, minlength=num_tracks),
             next_counts=np.bincount(train.following, minlength=num_tracks),
@@ -113,10 +132,25 @@ class SplitDataModule(LightningDataModule):
             listens=listens,
             mean_played_ratio=mean,
         )
+        self.vocabulary = words = replace(words, calendar=self._calendar(words))
         known = words.plays + words.previous_counts + words.next_counts > 0
         is_played = np.bincount(self.sessions.listens.track, minlength=num_tracks) > 0
         self.new_tracks = np.asarray((hidden | is_played) & ~known)
         self.sizes = self._summarise()
+
+    def _calendar(self, words: Vocabulary) -> Calendar | None:
+        parts = self._part_of_session
+        if parts is None or not self.sessions.has_clock or (np.diff(parts) < 0).any():
+            if isinstance(self._half_life, int | float):
+                raise InputError(
+                    f"datamodule.half_life={self._half_life:g} lets older plays count less, and this source has no "
+                    "clock, or is not split by time; leave half_life out, or give datamodule.columns.timestamp and "
+                    "datamodule.split=time"
+                )
+            return None
+        starts = self.sessions.timestamp[self.sessions.place == 0]
+        last = int(starts[parts == SPLITS.index("train")].max(initial=0))
+        return read_calendar(starts, last, words, self.pairs["val"], self._half_life)
 
     def _training_listens(self, train: Pairs) -> Listens:
         if self._part_of_session is None:  # a session may have pairs of every split
@@ -241,6 +275,10 @@ class SplitDataModule(LightningDataModule):
             ),
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _days(number: float) -> str:
+    return f"{number:g} day{'s' * (number != 1)}"
 
 
 def _identity(batch: Any) -> Any:

@@ -277,9 +277,11 @@ class Loss(nn.Module, ABC):
 
     Attributes:
         compares_candidates: whether the next track is compared with other candidates, some of them heard before.
+        first_scores: what an item bias begins with, as a score of each track; None for 0.
     """
 
     compares_candidates: bool
+    first_scores: Float[Tensor, "N"] | None = None
 
     @abstractmethod
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:

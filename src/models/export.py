@@ -103,7 +103,9 @@ class Export:
             vectors = session_vectors(ranker.scorer, ranker.context)
             vectors.write(path.with_name(FILE), catalog)
         write_plays(catalog, vocabulary.plays, path.with_name(PLAYS))
-        write_top_tracks(catalog.track_ids[vocabulary.by_plays[:NUM_TOP_TRACKS]], path.with_name("top_tracks.json"))
+        write_top_tracks(
+            catalog.track_ids[vocabulary.by_popularity[:NUM_TOP_TRACKS]], path.with_name("top_tracks.json")
+        )
         metrics = {} if search.recall is None else {f"export/recall_at_{self._k}": search.recall}
         return Exported(path=path, parts=parts, vectors=vectors, metrics=metrics, note=self._note(search.recall))
 

@@ -332,6 +332,15 @@ class Biases(nn.Embedding):
         super().__init__(num_rows, 1)
         nn.init.zeros_(self.weight)
 
+    @torch.no_grad()
+    def begin_with(self, scores: Float[Tensor, "N"]) -> None:
+        """Set the biases of items.
+
+        Args:
+            scores: what they add to the score of each track.
+        """
+        self.weight.copy_(scores[:, None] / BIAS_UNIT)
+
     def forward(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Look up biases.
 

@@ -162,10 +162,13 @@ class SoftmaxLoss(Loss):
     part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next
     track or its query is masked (an accidental hit). The rule of `context.repeats` applies to tracks already heard:
     with `never` they are masked too, and a pair whose next track was heard has no weight; a penalty lowers their
-    logits. `logq` subtracts the logarithm of a candidate's share of the
-    training pairs from its logit, because popular tracks are in a batch more often than in the catalogue. The weight of
-    a pair is its share played, 1 if unknown, and 0 if a track follows itself, because a track is never its own
-    candidate.
+    logits. `logq` subtracts the logarithm of a candidate's share of the training pairs from its logit, because popular
+    tracks are in a batch more often than in the catalogue. The weight of a pair is its share played, 1 if unknown, and
+    0 if a track follows itself, because a track is never its own candidate.
+
+    Where plays age, the logarithm of a candidate's trend is subtracted too, in training alone: the scores learn the
+    popularity of the end of training from all pairs. An item bias begins with that popularity, which it would reach
+    after many epochs.
 
     A softmax does not determine the level of the predicted share. If shares are known, `calibrate` learns it from
     validation pairs: the scores of training pairs are fitted to their own shares and would predict too much.
@@ -198,7 +201,11 @@ class SoftmaxLoss(Loss):
         super().__init__()
         self.temperature, self._candidates = temperature, candidates
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
-        self.log_q = nn.Buffer((logq * (counts / counts.sum()).log()).float())
+        trend = torch.from_numpy(vocabulary.trend).double()
+        self.log_q = nn.Buffer((logq * (counts / counts.sum()).log() + trend.log()).float())
+        if vocabulary.has_trend:
+            popularity = (counts * trend).clamp(min=1).log()
+            self.first_scores = (temperature * (popularity - popularity.mean())).float()
         level = torch.nan if vocabulary.mean_played_ratio is None else vocabulary.mean_played_ratio
         self.level, self.slope, self.centre = (nn.Buffer(torch.tensor(value)) for value in (level, 0.0, 0.0))
 

@@ -163,6 +163,8 @@ class PairRanker(RanksByVectors, LightningModule):
                 "of a baseline names recipe=counting, therefore remove recipe= and experiment="
             )
         self.loss: Loss = build("loss", loss, vocabulary)
+        if self.loss.first_scores is not None and (biases := getattr(self.scorer, "item_bias", None)) is not None:
+            biases.begin_with(self.loss.first_scores)
         parts = self.scorer.query_parts()
         self.context: Context = build("context", lambda words: context(words, list(parts), learns=True), vocabulary)
         powers = [self.context.power(name) for name, part in parts.items() if part.length is None]
@@ -177,7 +179,7 @@ class PairRanker(RanksByVectors, LightningModule):
         self.bytes_sent = 0
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.plays
+        self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.popularity
         self.configure_optimizers()  # a wrong setting is reported now and not after the run has begun
 
     def on_fit_start(self) -> None:
@@ -233,11 +235,13 @@ class PairRanker(RanksByVectors, LightningModule):
         self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the rule for tracks already heard, and the losses of the epoch so far, where it is not over.
+        """Add what decides between equal scores, the rule for tracks already heard, and the losses of the epoch so far.
 
         Args:
-            checkpoint: gets `repeats`, and `epoch_losses`: the loss and the number of pairs of each batch.
+            checkpoint: gets `popularity`, `repeats`, and where the epoch is not over `epoch_losses`: the loss and the
+                number of pairs of each batch.
         """
+        checkpoint["popularity"] = torch.from_numpy(self._plays)
         checkpoint["repeats"] = self.context.repeats.decided()
         if self._trained and not self.trainer.is_last_batch:
             losses, sizes = zip(*self._trained, strict=True)

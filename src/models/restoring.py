@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
-from segue.catalog import Catalog, Listens, Vocabulary
+from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, QueryPart, Ranker, Scorer
 from segue.models.pair_ranker import RanksByVectors
@@ -92,7 +92,8 @@ def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: In
     try:
         if "scorer" in config:
             vectors = SessionVectors.read(folder / FILE, catalog)
-            ranker = _restored_head(built["context"], vectors, state, vocabulary)
+            popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
+            ranker = _restored_head(built["context"], vectors, state, vocabulary, popularity)
         else:
             ranker = _restored_baseline(built, state, vocabulary)
     except (RuntimeError, KeyError) as error:
@@ -103,13 +104,17 @@ def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: In
 
 
 def _restored_head(
-    context: Mapping[str, Any], vectors: SessionVectors, state: Mapping[str, Any], vocabulary: Vocabulary
+    context: Mapping[str, Any],
+    vectors: SessionVectors,
+    state: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    popularity: Int64[np.ndarray, "N"],
 ) -> Ranker:
     scorer = _Table(vectors)
     built: Context = instantiate(context, _convert_="all")(vocabulary, list(scorer.query_parts()), learns=True)
     name = "context."
     built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
-    return cast("Ranker", RestoredHead(scorer, built, vocabulary.plays))
+    return cast("Ranker", RestoredHead(scorer, built, popularity))
 
 
 def _restored_baseline(config: Mapping[str, Any], state: Mapping[str, Any], vocabulary: Vocabulary) -> Ranker:
@@ -136,7 +141,8 @@ def vocabulary_of_run(catalog: Catalog, plays: Int64[np.ndarray, "N"], num_known
         plays=plays,
         listener_counts=np.zeros(1, np.int64),
         listens=Listens(session=nothing, track=nothing, played_ratio=np.empty(0, np.float32)),
-        mean_played_ratio=np.nan,  # known in training, if the model needs it
+        mean_played_ratio=np.nan,  # known in training, if the model needs it, as the calendar is
+        calendar=Calendar(age=np.zeros(1, np.float32)),
     )
 
 

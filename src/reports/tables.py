@@ -29,6 +29,7 @@ BESIDE = re.compile("_floor$|_half_width$|_position_|^(num_)?(warm|cold|new)_")
 _FLOORS = {
     "counts": "ranks by how often the candidate came next in training",
     "popular": "ranks by plays in training, whatever came before",
+    "recent": "ranks by plays in the last days of training; validation chose how many",
     "mean": "predicts the mean share of training for every pair",
     "random": "predicts a random share for every pair",
 }
@@ -186,11 +187,13 @@ def examples_table(
         vocabulary: the catalogue and its plays.
         lists_of: recommendations of some tracks, best first; -1 where a list has ended.
     """
+    from segue.catalog import most_played
+
     catalog = vocabulary.catalog
     places = [2**power for power in range(NUM_EXAMPLES)]
     if places[-1] > len(catalog):
         places = list(range(1, min(NUM_EXAMPLES, len(catalog)) + 1))
-    queries = vocabulary.by_plays[[place - 1 for place in places]]
+    queries = most_played(vocabulary.plays)[[place - 1 for place in places]]
 
     def name(row: int, between: str) -> Text:
         title, artist = catalog.titles[row], catalog.artists[catalog.artist_of[row]]

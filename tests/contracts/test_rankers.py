@@ -34,6 +34,7 @@ BASELINES = [
     "item2vec_artist",
     "neighbours",
     "popular",
+    "recent",
     "rules",
     "share_means",
     "slist",
@@ -43,6 +44,8 @@ BASELINES = [
     "vstan",
 ]
 K = 7
+HALF_LIFE = 0.01
+"""In days, a quarter of all the training sessions of the ring: every model counts plays by their age."""
 ROWS = np.arange(NUM_RING_TRACKS)
 
 
@@ -53,7 +56,8 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
     tagged = [one | {"tags": [f"third {row // 20}", f"odd {row % 2}"]} for row, one in enumerate(tracks)]
     write_lines(folder / "tracks.json", tagged)
     tags = {"tags": {"kind": "values", "most_shared": 1.0}}
-    datamodule = build_datamodule(folder, folder / "out", batch_size=512, history=4, attributes=tags)
+    usual = {"batch_size": 512, "history": 4, "half_life": HALF_LIFE}
+    datamodule = build_datamodule(folder, folder / "out", attributes=tags, **usual)
     datamodule.setup()
     return datamodule
 
@@ -62,7 +66,7 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
 def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> SplitDataModule:
     folder = tmp_path_factory.mktemp("shards")
     shards_of(ring, folder)
-    datamodule = read_shards(folder, batch_size=512, history=4)
+    datamodule = read_shards(folder, batch_size=512, history=4, half_life=HALF_LIFE)
     datamodule.setup()
     return datamodule
 

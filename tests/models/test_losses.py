@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from segue.catalog import Calendar
 from segue.errors import InputError
 from segue.models.contracts import PairBatch, Queries
 from segue.models.heads import CosineMix, TwoTableDot
 from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss, candidates_of
-from tests.conftest import make_vocabulary
+from tests.conftest import make_listens, make_vocabulary
 from tests.models.plain import COSINES, DOT, LAST
 
 NEXT_COUNTS = [5, 1, 2, 0, 9, 3]
@@ -377,3 +379,22 @@ def test_impossible_settings_are_refused() -> None:
         BCELoss(VOCABULARY, scale=-1.0)
     with pytest.raises(InputError, match="candidates must be a whole number of at least 2 or null, got 1; null for"):
         SoftmaxLoss(VOCABULARY, temperature=0.1, candidates=1)
+
+
+@pytest.mark.parametrize("logq", [0.0, 1.0])
+def test_where_plays_age_the_softmax_learns_the_popularity_of_now(logq: float) -> None:
+    listens = make_listens([[(0, 1.0)] * 8, [(4, 1.0)] * 8, [(5, 1.0)] * 2])
+    ages = Calendar(age=np.array([6.0, 0.0, 0.0], np.float32), half_life=2.0)
+    words = replace(make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS, listens=listens), calendar=ages)
+    words = replace(words, plays=np.bincount(listens.track, minlength=6))
+    plain, aged = (SoftmaxLoss(one, temperature=0.5, logq=logq) for one in (replace(words, calendar=None), words))
+    assert words.trend[0] < 0.4 < 1 < words.trend[4]
+    torch.testing.assert_close(aged.log_q, plain.log_q + torch.from_numpy(words.trend).log())
+    assert plain.first_scores is None
+    assert aged.first_scores is not None
+    now = torch.tensor(NEXT_COUNTS).clamp(min=1) * torch.from_numpy(words.trend)
+    difference = aged.first_scores[4] - aged.first_scores[0]
+    torch.testing.assert_close(difference.item(), 0.5 * math.log(now[4] / now[0]), rtol=1e-5, atol=1e-6)
+    head = COSINES(words, alpha=0.5, dim=4, item_bias=True)
+    head.item_bias.begin_with(aged.first_scores)
+    torch.testing.assert_close(head.item_vectors()[:, -1], aged.first_scores)

@@ -120,4 +120,4 @@ def source_settings(config: Any) -> dict[str, Any]:
     return {str(name): value for name, value in plain.items() if name not in _OF_THE_RUN}
 
 
-_OF_THE_RUN = ("rejected_path", "rejected_text", "max_rejected", "batch_size", "history", "seed")
+_OF_THE_RUN = ("rejected_path", "rejected_text", "max_rejected", "batch_size", "history", "half_life", "seed")

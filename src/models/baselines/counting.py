@@ -6,6 +6,7 @@ played, or 1 where the share is unknown.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Float64, Int64
 from scipy.sparse import csr_array
 
 from segue.attributes import Values
-from segue.catalog import Listens, Vocabulary
+from segue.catalog import Listens, Vocabulary, places_of
 from segue.errors import InputError
 from segue.models.retrieval.sparse import no_scores
 from segue.runs.recommendations import best_of_lines
@@ -37,13 +38,14 @@ class Counter(ABC):
         artist_weight: added to the score of every track by the artist of the query, at least 0.
 
     Attributes:
-        order: decides between equal scores, the higher value first. It is the number of plays of each track unless the
+        order: decides between equal scores, the higher value first. It is the popularity of each track unless the
             model defines another order.
+        trend: multiplies the scores of each candidate; see `Vocabulary.trend`.
     """
 
     def __init__(self, vocabulary: Vocabulary, artist_weight: float) -> None:
         self.num_tracks, self.artist_of = len(vocabulary.catalog), vocabulary.catalog.artist_of
-        self.artist_weight, self.order = artist_weight, vocabulary.plays
+        self.artist_weight, self.order, self.trend = artist_weight, vocabulary.popularity, vocabulary.trend
 
     @abstractmethod
     def count(self, listens: Listens) -> csr_array:
@@ -61,6 +63,7 @@ class Counter(ABC):
 class Popular(Counter):
     """Popularity: no track has a score, therefore all tracks are ranked by their plays.
 
+    With `days` these are the plays of the last days of training, which do not age, and of equal ones all plays decide.
     Plays are counted and shares played are not. Plays also decide between equal scores of every other model. With an
     `artist_weight` above 0, the tracks of the artist of the query come first.
 
@@ -68,11 +71,30 @@ class Popular(Counter):
         vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
-        InputError: a setting is out of range.
+        InputError: a setting is out of range, or the data have no last days.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        days: Annotated[
+            float | Literal["auto"] | None,
+            Setting("last days of training whose plays count; null: all; auto: validation chooses", above=0),
+        ] = None,
+        artist_weight: ArtistWeight = 0.0,
+    ) -> None:
         super().__init__(vocabulary, artist_weight)
+        if days is not None:
+            if vocabulary.calendar is None:
+                raise InputError(
+                    f"model.days={days} counts days before the end of training, and this source has no clock, or is "
+                    "not split by time; use model=popular model.days=null, or give datamodule.columns.timestamp and "
+                    "datamodule.split=time"
+                )
+            chosen = vocabulary.calendar.newest_days if days == "auto" else days
+            calendar = replace(vocabulary.calendar, newest_days=chosen)
+            self.order = replace(vocabulary, calendar=calendar).recent
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
         """Return no scores; the order of the plays remains."""
@@ -95,9 +117,8 @@ class ArtistPopular(Popular):
 
     def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
         super().__init__(vocabulary, artist_weight=artist_weight)
-        both = np.bincount(self.artist_of, vocabulary.plays)[self.artist_of], vocabulary.plays
-        _, place = np.unique(np.stack(both, axis=1), axis=0, return_inverse=True)
-        self.order = place.reshape(-1).astype(np.int64)
+        plays = vocabulary.plays_now
+        self.order = places_of(np.bincount(self.artist_of, plays)[self.artist_of], plays)
 
 
 @settings("model")

@@ -141,6 +141,14 @@ class Baseline(LightningModule):
     def _scores(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
         if isinstance(self._model, SessionCounter):
             return self._scores_of(Histories.of_tracks(rows))
+        return self._by_trend(self._counted(rows))
+
+    def _by_trend(self, scores: csr_array) -> csr_array:
+        scores.data *= self._model.trend[scores.indices]
+        return scores
+
+    def _counted(self, rows: Int64[np.ndarray, "B"]) -> csr_array:
+        """The scores of all tracks after each one, whatever their trend."""
         scores = csr_array(self._counts[rows])
         if weight := self._model.artist_weight:
             places = np.ones(len(rows), np.float32), rows, np.arange(len(rows) + 1)
@@ -158,14 +166,14 @@ class Baseline(LightningModule):
             histories = Histories.of_tracks(histories.previous)
         rows, shares = histories.newest(1 if self.context.is_last else self.context.max_length)
         if isinstance(model, SessionCounter):
-            return model.scores(self._counts, rows, shares)
+            return self._by_trend(model.scores(self._counts, rows, shares))
         line, age = (rows >= 0).nonzero()
         distinct, place = np.unique(rows[line, age], return_inverse=True)
         weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
         weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
-        scores = self._scores(distinct)
+        scores = self._counted(distinct)
         scores.data /= np.repeat(scores.sum(1), np.diff(scores.indptr))  # a row with entries has a positive sum
-        return csr_array(weights @ scores)
+        return self._by_trend(csr_array(weights @ scores))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the rule for tracks already heard, which a restored model cannot find out again.
@@ -176,20 +184,24 @@ class Baseline(LightningModule):
         checkpoint["repeats"] = self.context.repeats.decided()
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return the scores for a checkpoint. They are not a buffer because their size is not known in advance.
+        """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance.
 
         Returns:
-            The parts of the sparse matrix by name.
+            The parts of the sparse matrix by name, the order of equal scores, and the trend of tracks.
         """
+        model = self._model
         parts = {"scores": self._counts.data, "columns": self._counts.indices, "starts": self._counts.indptr}
+        parts |= {"order": model.order, "trend": model.trend}
         return {name: torch.from_numpy(part) for name, part in parts.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restore the scores from a checkpoint.
+        """Restore what was counted from a checkpoint.
 
         Args:
             state: what `get_extra_state` returned.
         """
+        if "order" in state:  # in older versions nothing aged
+            self._model.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
         self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))
 

@@ -16,12 +16,19 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.attributes import Values
-from segue.catalog import Listens
+from segue.catalog import Calendar, Listens
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.baselines import counting as baselines
-from segue.models.baselines.counting import ArtistPopular, AttributeNeighbours, Neighbours, Popular, Rules, ShareMeans
+from segue.models.baselines.counting import (
+    ArtistPopular,
+    AttributeNeighbours,
+    Neighbours,
+    Popular,
+    Rules,
+    ShareMeans,
+)
 from segue.models.baselines.module import PART, Baseline
 from segue.models.baselines.vectors import Als, Bpr, Item2Vec
 from tests.conftest import NUM_RING_TRACKS, make_listens, make_vocabulary
@@ -62,6 +69,41 @@ def dense(scores: dict[tuple[int, int], float]) -> np.ndarray:
     for pair, score in scores.items():
         table[pair] = score
     return table
+
+
+@pytest.mark.parametrize("name", ["rules", "neighbours"])
+@pytest.mark.parametrize("context", [LAST_TRACK, SESSION])
+def test_where_plays_age_each_score_is_multiplied_by_the_trend_of_its_candidate(name: str, context: Any) -> None:
+    rng = np.random.default_rng(0)
+    listens = make_listens([[(int(track), 1.0) for track in rng.integers(NUM_TRACKS, size=4)] for _ in range(10)])
+    age = Calendar(age=np.arange(10, 0, -1, dtype=np.float32))
+    histories = Histories.of_tracks(np.arange(NUM_TRACKS))
+
+    def tops(calendar: Calendar) -> dict[tuple[int, int], float]:
+        words = replace(make_vocabulary(range(NUM_TRACKS), listens=listens, calendar=calendar), plays=plays)
+        baseline = Baseline(vocabulary=words, model=MODELS[name], context=context, monitor="val/ndcg_at_10")
+        baseline.on_train_start()
+        rows, scores = baseline.top(histories, NUM_TRACKS - 1)
+        assert np.array_equal(rows, baseline.lists(NUM_TRACKS - 1).collect()[0])
+        trends.append(words.trend)
+        return {(query, row): scores[query, place] for query, of in enumerate(rows) for place, row in enumerate(of)}
+
+    plays, trends = np.bincount(listens.track, minlength=NUM_TRACKS), list[np.ndarray]()
+    before, after = tops(age), tops(replace(age, half_life=2.0))
+    assert np.ptp(trends[1]) > 0.2
+    for (query, row), score in after.items():
+        assert score == pytest.approx(before[query, row] * trends[1][row], rel=1e-5)
+
+
+def test_the_most_played_of_the_last_days_come_first() -> None:
+    calendar = Calendar(age=np.array([5.0, 5.0, 0.5, 0.0], np.float32), newest_days=1.0)
+    listens = make_listens([[(0, 1.0), (1, 1.0)], [(0, 1.0)], [(2, 1.0)], [(2, 1.0), (3, 1.0)]])
+    words = replace(make_vocabulary(range(5), listens=listens, calendar=calendar), plays=np.array([2, 1, 2, 1, 0]))
+    assert Popular(words, days="auto").order.tolist() == Popular(words, days=1).order.tolist() == [2, 1, 4, 3, 0]
+    assert Popular(words, days=0.1).order.tolist() == Popular(words, days=0.4).order.tolist() == [2, 1, 4, 3, 0]
+    assert Popular(words).order.tolist() == [2, 1, 2, 1, 0]
+    with pytest.raises(InputError, match=r"model.days=auto counts days .* no clock"):
+        Popular(make_vocabulary(range(5)), days="auto")
 
 
 @given(sessions_drawn, st.integers(1, 4), st.sampled_from(["inverse", 0.5, 1]), st.floats(0, 1))

@@ -1,0 +1,107 @@
+"""How fast plays age: known answers on a radio whose rotation changes, and on one whose rotation does not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from segue.catalog import Calendar
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.models.retrieval.ranks import ranks_by_plays
+from segue.statistics.ranking import accuracy
+from tests.conftest import build_datamodule, make_listens, make_vocabulary
+from tests.contracts.building import composed, fit
+from tests.radio_logs import write_radio_log
+
+SMALL = {"sessions_a_day": 20, "num_back": 300}
+Read = Callable[..., PairDataModule]
+
+
+@pytest.fixture
+def radio(tmp_path: Path) -> Read:
+    """Reads a radio log of a shape, with settings of a datamodule."""
+
+    def read(shape: dict[str, Any], **changes: Any) -> PairDataModule:
+        path = write_radio_log(tmp_path, 1, **SMALL | shape)
+        datamodule = build_datamodule(path, tmp_path / "out", source="table", **{"split": "auto", **changes})
+        datamodule.setup()
+        return datamodule
+
+    return read
+
+
+def calendar_of(datamodule: PairDataModule) -> Calendar:
+    calendar = datamodule.vocabulary.calendar
+    assert calendar is not None
+    return calendar
+
+
+def test_the_trend_compares_the_plays_of_now_with_all_and_few_plays_say_little() -> None:
+    calendar = Calendar(age=np.array([4.0, 2.0, 1.0, 0.0], np.float32), half_life=2.0)
+    listens = make_listens([[(0, 1.0), (1, 1.0)], [(0, 0.1)], [(2, 1.0)], [(2, 1.0)]])
+    aged = np.array([0.25 + 0.5, 0.25, 0.5**0.5 + 1, 0])
+    np.testing.assert_allclose(calendar.aged_plays(listens, 4), aged)
+    newest = [replace(calendar, newest_days=days).newest_plays(listens, 4).tolist() for days in (2.0, 2.5, None)]
+    assert newest == [[0, 0, 2, 0], [1, 0, 2, 0], [2, 1, 2, 0]], "that many days ago is not in the last days"
+    words = replace(make_vocabulary([0, 1, 2, 3], listens=listens), plays=np.array([2, 1, 2, 0]))
+    assert (words.trend == 1).all()
+    assert words.popularity is words.plays
+    words = replace(words, calendar=calendar)
+    expected = (aged + 1) / (np.array([2, 1, 2, 0]) * aged.sum() / 5 + 1)
+    np.testing.assert_allclose(words.trend, expected, rtol=1e-6)
+    assert words.trend[3] == 1, "nothing is known"
+    assert words.popularity.tolist() == [2, 1, 3, 0]
+    assert words.by_popularity.tolist() == [2, 0, 1, 3]
+
+
+def test_where_the_rotation_changes_validation_chooses_the_days_of_this_one(radio: Read) -> None:
+    datamodule = radio({}, half_life="auto")
+    calendar, val, plays = calendar_of(datamodule), datamodule.pairs["val"], datamodule.vocabulary.plays
+    assert calendar.half_life in (1, 2, 3)
+    assert calendar.newest_days in (3, 4, 5)
+    known = partial(ranks_by_plays, previous=val.previous, following=val.following)
+    assert np.mean(known(datamodule.vocabulary.recent) <= 10) > 4 * np.mean(known(plays) <= 10)
+    [line] = [line for line in datamodule.remarks() if line.startswith("calendar")]
+    assert f"plays count half after {calendar.half_life:g} day" in line
+    assert f"the last {calendar.newest_days:g} days of training" in line
+    assert "datamodule.half_life=auto" in line
+
+
+def test_where_nothing_changes_all_plays_count_alike(radio: Read) -> None:
+    datamodule = radio({"days_of_rotation": 1000}, half_life="auto")
+    assert calendar_of(datamodule).half_life is None
+    assert any("all plays count alike (chosen" in line for line in datamodule.remarks())
+
+
+def test_no_half_life_is_chosen_that_nobody_asked_for(radio: Read) -> None:
+    assert calendar_of(radio({})).half_life is None
+
+
+def test_a_half_life_needs_a_clock_and_earlier_sessions_in_training(radio: Read) -> None:
+    for changes in ({"columns": {"timestamp": None}}, {"split": "session"}, {"split": "pair"}):
+        assert radio({}, half_life="auto", **changes).vocabulary.calendar is None
+        with pytest.raises(InputError, match=r"datamodule.half_life=3 lets older plays count less, and .* no clock"):
+            radio({}, half_life=3, **changes)
+
+
+def test_a_head_knows_the_rotation_of_today(radio: Read) -> None:
+    """At least 0.95 of the most played tracks of the last days, where nothing else decides."""
+    datamodule = radio({}, half_life="auto", history=20, batch_size=1024)
+    torch.manual_seed(1)
+    config = composed("datamodule=table", "recipe=radio", "context=session")
+    ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    fit(ranker, datamodule, epochs=2)
+    val = datamodule.pairs["val"]
+    with torch.inference_mode():
+        ranks = ranker.eval().ranks(datamodule.histories(val), val.following, lambda _: None)
+    ours = accuracy(ranks).mean()
+    floor = accuracy(ranks_by_plays(datamodule.vocabulary.recent, val.previous, val.following)).mean()
+    assert ours["recall_at_10"] > 0.95 * floor["recall_at_10"]
+    assert ours["ndcg_at_10"] > 0.95 * floor["ndcg_at_10"]
