@@ -276,10 +276,10 @@ class Loss(nn.Module, ABC):
     """How the scores of a head are compared with what listeners did.
 
     Attributes:
-        compares_candidates: whether the next track is compared with other candidates, some of them heard before.
+        temperature: what divides the scores in a softmax over candidates; None where none are compared.
     """
 
-    compares_candidates: bool
+    temperature: float | None
 
     @abstractmethod
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
@@ -359,7 +359,13 @@ class Ranker(Protocol):
         context: Context
 
     def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Among = None,
+        every: bool = False,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -368,6 +374,7 @@ class Ranker(Protocol):
             following: rows of the tracks that followed.
             on_block: reports progress.
             among: True for each track that is a candidate, with all of `following`; None for all tracks.
+            every: whether `histories.previous` is a candidate too, and may be the track that followed.
 
         Returns:
             Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.
