@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.models.export import session_vectors
+from segue.models.retrieval.ranks import boost_heard
 from segue.picking.session_query import SessionQuery, age_weight, share_weight
 from segue.picking.session_search import best, inner_products
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
