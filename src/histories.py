@@ -89,12 +89,17 @@ class Histories:
         return np.where(is_there, rows, -1), np.where(is_there, shares, np.float32(np.nan))
 
     def newest_rows(self, most: int) -> Int64[np.ndarray, "Q H"]:
-        """Look up the newest tracks of each history, no more of them than the longest one has.
+        """Look up the newest tracks of each history, no more of them than the longest one has, each track once.
 
         Args:
             most: largest number of tracks, at least 0.
 
         Returns:
-            Rows of the tracks, newest first; -1 where a history is shorter.
+            Rows of the tracks, newest first; -1 where a history is shorter, and where the track was heard later too.
         """
-        return self.newest(min(most, int(self.length.max(initial=0))))[0]
+        rows = self.newest(min(most, int(self.length.max(initial=0))))[0]
+        line, age = (rows >= 0).nonzero()
+        found, once = rows[line, age], np.full_like(rows, -1)
+        _, first = np.unique(line * (found.max(initial=0) + 1) + found, return_index=True)
+        once[line[first], age[first]] = found[first]
+        return once

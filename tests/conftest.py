@@ -157,8 +157,7 @@ def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVecto
         "powers": np.array([0.5, 0.3], np.float32),
         "age_weights": np.array([[1, 0.5, 0.25], [1, 0.9, 0.8]], np.float32),
         "skipped": -0.3,
-        "penalty": np.inf,
-        "heard_within": 1000,
+        "boosts": np.full(1000, -np.inf, np.float32),
         "context": "session",
     }
     return SessionVectors(**given | changes)

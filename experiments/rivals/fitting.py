@@ -5,7 +5,6 @@ Q queries.
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -184,8 +183,8 @@ def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, te
     played = listens.where(~(listens.played_ratio < np.float32(0.5)))
     artists = datamodule.vocabulary.catalog.artist_of
     arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artists}
-    repeats = _ranker([*DATA[data], "model=rules", "context=session"], datamodule).context.repeats
-    within = repeats.within if repeats.penalty() == math.inf else 0  # one rule for tracks already heard
+    rule = _ranker([*DATA[data], "model=rules", "context=session"], datamodule).context.repeats
+    within = len(rule.boosts())  # one rule for tracks already heard, as long as no boosts are fitted
     arrays |= {"within": np.array(within), "plays": datamodule.vocabulary.plays}
     for part in ("val", "test"):
         histories = datamodule.histories(queries[part])

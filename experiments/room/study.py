@@ -111,8 +111,7 @@ def write_run(folder: Path, num: int) -> None:
         powers=np.zeros(2, np.float32),
         age_weights=np.ones((2, 8), np.float32),
         skipped=0.0,
-        penalty=np.inf,
-        heard_within=1000,
+        boosts=np.full(1000, -np.inf, np.float32),
         context="last",
     ).write(folder / "vectors.npz", catalog)
     steps = 1 + rng.integers(0, num // 60, (num, 50)).cumsum(1) + np.arange(50)  # grows: no track occurs twice

@@ -69,8 +69,7 @@ def write_model(world: World, folder: Path) -> None:
         powers=np.full(2, 0.1, np.float32),
         age_weights=np.stack([np.float32(0.8) ** ages, np.float32(0.9) ** ages]),
         skipped=-0.3,
-        penalty=np.inf,
-        heard_within=1000,
+        boosts=np.full(1000, -np.inf, np.float32),
         context="session",
     )
     vectors.write(folder / FILE, catalog)

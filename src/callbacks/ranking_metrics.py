@@ -28,7 +28,10 @@ from segue.terminal.progress import progress
 
 @settings("callbacks.ranking")
 class RankingMetrics(Callback):
-    """Logs accuracy metrics in validation, and in test also their floors and what lies beyond accuracy.
+    """Logs accuracy metrics in validation, and in test also their floors, what lies beyond accuracy, and the metrics of
+    every target.
+
+    Where a model has boosts of tracks already heard besides its rule, validation chooses between them.
 
     Args:
         context: of the run.
@@ -70,7 +73,7 @@ class RankingMetrics(Callback):
         of_val, of_test = _places_of_queries(val), _places_of_queries(test)
         if len(of_val) > max_val_queries:
             of_val = of_val[np.sort(np.random.default_rng(seed).permutation(len(of_val))[:max_val_queries])]
-        self._num_all_queries = len(of_test)
+        self._num_all_queries, self._max_test_queries = len(of_test), max_test_queries
         if max_test_queries is not None:
             of_test = of_test[ranking.sample_sessions(test.session[of_test], max_test_queries)]
         self.ranks: np.ndarray | None = None
@@ -80,10 +83,23 @@ class RankingMetrics(Callback):
         """Log `val/<metric>`."""
         if len(queries := self.queries["val"]):
             ranker = ranker_of(pl_module)
-            ranks = self._ranks(ranker, queries, "val")
+            ranks = self._chosen_ranks(ranker, queries)
             metrics = [ranking.accuracy(ranks), self._by_newness(ranker, queries, ranks)]
             means = pd.concat(metrics, axis=1).mean().dropna()
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=1)
+
+    def _chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
+        """The ranks by the rule for tracks already heard, or by the boosts if they are better."""
+        repeats = ranker.context.repeats
+        if repeats.fitted is None or repeats.asked is None:
+            return self._ranks(ranker, queries, "val")
+        by_rule = {}
+        for in_use in (True, False):
+            repeats.in_use = in_use
+            by_rule[in_use] = self._ranks(ranker, queries, "val")
+        boosted, ruled = (float(ranking.ndcg_at(by_rule[in_use], 10).mean()) for in_use in (True, False))
+        repeats.choose(boosted=boosted, ruled=ruled)
+        return by_rule[repeats.in_use]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""
@@ -109,7 +125,7 @@ class RankingMetrics(Callback):
             Means by name, with half the widths of their intervals and with floors; and a line for each query with its
             rank and metrics.
         """
-        queries, known, train = self.queries[label], self._vocabulary, self._train
+        queries, known = self.queries[label], self._vocabulary
         ranks = self._ranks(ranker, queries, label)
         metrics = ranking.accuracy(ranks)
         beyond, covered = self._beyond_accuracy(ranker, queries)
@@ -126,33 +142,58 @@ class RankingMetrics(Callback):
             for group in ranking.NEWNESS:
                 means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
 
+        targets = self._every_target(label)
+        every = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
+        means |= {str(name): float(mean) for name, mean in every.mean().items()}
+        means |= ranking.half_widths(every, targets.session) | {"num_every_target_queries": float(len(targets))}
+        for metrics_of, some, is_every in ((ranking.accuracy, queries, False), (ranking.every_target, targets, True)):
+            for floor, floor_ranks in self._floors(some, every=is_every).items():
+                floor_means = metrics_of(floor_ranks).mean()
+                means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}
+        ids = known.catalog.track_ids
+        head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
+        return means, pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": ranks}), per_query], axis=1)
+
+    def _floors(self, queries: Pairs, *, every: bool) -> dict[str, Float64[np.ndarray, "Q"]]:
+        """The ranks by rules without learning."""
+        known, train = self._vocabulary, self._train
+        previous = None if every else queries.previous
         floors = {
-            "popular": ranks_by_plays(known.plays, queries.previous, queries.following),
+            "popular": ranks_by_plays(known.plays, previous, queries.following),
             "counts": ranks_by_counts(
                 known.previous_counts,
                 lambda: ((train.previous[part], train.following[part]) for part in slices(len(train))),
                 queries.previous,
                 queries.following,
+                every=every,
             ),
         }
         if known.calendar is not None and known.calendar.newest_days is not None:  # otherwise it is popular
-            floors["recent"] = ranks_by_plays(known.recent, queries.previous, queries.following)
-        for floor, floor_ranks in floors.items():
-            floor_means = ranking.accuracy(floor_ranks).mean()
-            means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}
-        ids = known.catalog.track_ids
-        head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
-        return means, pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": ranks}), per_query], axis=1)
+            floors["recent"] = ranks_by_plays(known.recent, previous, queries.following)
+        return floors
+
+    def _every_target(self, label: str) -> Pairs:
+        """Every event after the first of a random sample of whole sessions, as large as that of the queries."""
+        targets = self._context.datamodule.every_target(label)
+        if self._max_test_queries is None:
+            return targets
+        return targets.where(ranking.sample_sessions(targets.session, self._max_test_queries))
 
     def _ranks(
-        self, ranker: Ranker, queries: Pairs, label: str, among: np.ndarray | None = None
+        self,
+        ranker: Ranker,
+        queries: Pairs,
+        label: str,
+        *,
+        among: np.ndarray | None = None,
+        every: bool = False,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the queries; processes that train together rank some each."""
         histories = self._context.datamodule.histories(queries)
         with torch.inference_mode(), progress(f"ranking {label} queries", len(queries)) as advance:
             return by_parts(
                 lambda first, end: ranker.ranks(
-                    histories.part(first, end), queries.following[first:end], advance, among=among
+                    histories.part(first, end), queries.following[first:end], advance, among=among, every=every
                 ),
                 len(queries),
             )

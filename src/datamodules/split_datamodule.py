@@ -20,7 +20,7 @@ from segue.datamodules.batches import BatchSampler, BatchShare, PairDataset, Pai
 from segue.datamodules.calendar import read_calendar
 from segue.datamodules.describing.clock import utc
 from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
-from segue.datamodules.pairs.sessions import Sessions
+from segue.datamodules.pairs.sessions import Sessions, gather
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
@@ -217,6 +217,31 @@ class SplitDataModule(LightningDataModule):
         """
         places = {name: getattr(pairs, name) for name in ("last", "length", "previous")}
         return Histories(tracks=self.sessions.listens.track, played_ratio=self.sessions.listens.played_ratio, **places)
+
+    def every_target(self, split: str) -> Pairs:
+        """Pair every event after the first of the sessions of a split with the event before it. Call it after `setup`.
+
+        Tracks that follow themselves and shares played do not matter. Where single pairs are split, they are the pairs
+        of the split.
+
+        Args:
+            split: one of SPLITS.
+        """
+        if self._part_of_session is None:
+            return self.pairs[split]
+        listens, number = self.sessions.listens, np.flatnonzero(self._part_of_session == SPLITS.index(split))
+        start, end = (np.searchsorted(listens.session, number, side) for side in ("left", "right"))
+        nth, place, event = gather(start, end - start)
+        nth, place, event = (column[place > 0] for column in (nth, place, event))
+        return Pairs(
+            session=number[nth],
+            listener=self.sessions.listener[number[nth]],
+            previous=listens.track[event - 1],
+            following=listens.track[event],
+            played_ratio=listens.played_ratio[event],
+            last=event - 1,
+            length=place,
+        )
 
     def digest(self) -> str:
         """Compute a digest of the data. Call it after `setup`.

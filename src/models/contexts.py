@@ -25,9 +25,7 @@ OTHERS, _USUAL = "others", ("track", "artist")
 FIRST_DECAY, FIRST_POWER = 0.8, 0.1
 """Learned numbers before training; the power begins near the plain sum."""
 _Number = float | Literal["learned"]
-_Rule = Annotated[
-    Literal["never", "always", "penalty", "auto"], Setting("how tracks already heard are ranked; see `Repeats`")
-]
+_Rule = Annotated[Literal["never", "always", "auto"], Setting("how tracks already heard are ranked; see `Repeats`")]
 
 
 @settings("context")
@@ -54,7 +52,7 @@ class LastTrack(Context):
             int, Setting("number of tracks of the session that `repeats` looks at (H)", least=0, most=MAX_LENGTH)
         ] = 0,
         repeats: _Rule = "always",
-        learns: bool,
+        learns: bool,  # noqa: ARG002
     ) -> None:
         super().__init__()
         if repeats != "always" and not max_length:
@@ -63,7 +61,7 @@ class LastTrack(Context):
                 "use context.max_length=20"
             )
         self.max_length = max_length
-        self.repeats = Repeats(repeats, vocabulary, length=max_length, learns=learns)
+        self.repeats = Repeats(repeats, vocabulary, length=max_length)
 
     def queries(
         self,
@@ -157,10 +155,10 @@ class Session(Context):
         self.skipped_atanh = None
         if skipped == "learned" and vocabulary.mean_played_ratio is not None:
             self.skipped_atanh = nn.Parameter(torch.tensor(0.9).atanh())
-        self.repeats, self._last = Repeats(repeats, vocabulary, length=MAX_LENGTH, learns=learns), None
+        self.repeats, self._last = Repeats(repeats, vocabulary, length=MAX_LENGTH), None
         if trains_on == "last":
             self._last = LastTrack(vocabulary, parts, max_length=max_length, learns=learns)
-            self._last.repeats = self.repeats  # one rule, and one penalty where it is learned
+            self._last.repeats = self.repeats  # one rule
 
     @property
     def of_loss(self) -> "Session | LastTrack":

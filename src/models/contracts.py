@@ -276,11 +276,11 @@ class Loss(nn.Module, ABC):
     """How the scores of a head are compared with what listeners did.
 
     Attributes:
-        compares_candidates: whether the next track is compared with other candidates, some of them heard before.
+        temperature: what divides the scores in a softmax over candidates; None where none are compared.
         first_scores: what an item bias begins with, as a score of each track; None for 0.
     """
 
-    compares_candidates: bool
+    temperature: float | None
     first_scores: Float[Tensor, "N"] | None = None
 
     @abstractmethod
@@ -361,7 +361,13 @@ class Ranker(Protocol):
         context: Context
 
     def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Among = None,
+        every: bool = False,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -370,6 +376,7 @@ class Ranker(Protocol):
             following: rows of the tracks that followed.
             on_block: reports progress.
             among: True for each track that is a candidate, with all of `following`; None for all tracks.
+            every: whether `histories.previous` is a candidate too, and may be the track that followed.
 
         Returns:
             Rank of each `following`, at least 1. Candidates that tie share the mean of the ranks they occupy.

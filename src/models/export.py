@@ -154,7 +154,6 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
             powers=numbers(context.power(part) for part in parts),
             age_weights=np.stack([context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]),
             skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
-            penalty=float(context.repeats.penalty()),
-            heard_within=context.repeats.within,
+            boosts=context.repeats.boosts(),
             context="last" if context.is_last else "session",
         )

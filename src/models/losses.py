@@ -32,7 +32,7 @@ class _OfShares(Loss):
         InputError: the training pairs have no shares.
     """
 
-    compares_candidates = False
+    temperature = None
 
     def __init__(self, vocabulary: Vocabulary, name: str) -> None:
         super().__init__()
@@ -161,10 +161,10 @@ class SoftmaxLoss(Loss):
     next tracks of its part: a batch of 8192 with 1024 candidates has 8 million logits instead of 67 million. Within a
     part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next
     track or its query is masked (an accidental hit). The rule of `context.repeats` applies to tracks already heard:
-    with `never` they are masked too, and a pair whose next track was heard has no weight; a penalty lowers their
-    logits. `logq` subtracts the logarithm of a candidate's share of the training pairs from its logit, because popular
-    tracks are in a batch more often than in the catalogue. The weight of a pair is its share played, 1 if unknown, and
-    0 if a track follows itself, because a track is never its own candidate.
+    with `never` they are masked too, and a pair whose next track was heard has no weight. `logq` subtracts the
+    logarithm of a candidate's share of the training pairs from its logit, because popular tracks are in a batch more
+    often than in the catalogue. The weight of a pair is its share played, 1 if unknown, and 0 if a track follows
+    itself, because a track is never its own candidate.
 
     Where plays age, the logarithm of a candidate's trend is subtracted too, in training alone: the scores learn the
     popularity of the end of training from all pairs. An item bias begins with that popularity, which it would reach
@@ -182,8 +182,6 @@ class SoftmaxLoss(Loss):
     Source:
         Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
     """
-
-    compares_candidates = True
 
     def __init__(
         self,
@@ -226,10 +224,9 @@ class SoftmaxLoss(Loss):
 
     def _sum(self, scorer: Scorer, context: Context, batch: PairBatch, weight: Float[Tensor, "B"]) -> Float[Tensor, ""]:
         queries = context.queries(scorer, batch.previous, batch.history, batch.history_share)
-        penalty = torch.as_tensor(context.repeats.penalty(), device=weight.device)
-        pairs = candidates_of(queries, batch.following, scorer.num_tracks, with_heard=context.repeats.rule != "always")
+        pairs = candidates_of(queries, batch.following, scorer.num_tracks, with_heard=context.repeats.rule == "never")
         items, bias = scorer.item(pairs.items), -self.log_q[pairs.items]
-        return _weighted_softmax(queries.vectors, items, bias, penalty, pairs, weight, self.temperature)
+        return _weighted_softmax(queries.vectors, items, bias, pairs, weight, self.temperature)
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn the slope from a score to the predicted share, from pairs that were not trained on.
@@ -266,18 +263,14 @@ class _WeightedSoftmax(torch.autograd.Function):
         query: Float[Tensor, "Q V"],
         item: Float[Tensor, "K V"],
         bias: Float[Tensor, "K"],
-        penalty: Float[Tensor, ""],
         pairs: "Candidates",
         weight: Float[Tensor, "B"],
         temperature: float,
     ) -> Float[Tensor, ""]:
-        copies, own, heard = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of), pairs.heard
+        copies, own = pairs.copies.to(bias.dtype), (pairs.query_of, pairs.item_of)
         # only the product may be in half precision: a rounded bias would favour the same tracks in every batch
         logits = (query @ item.T).to(bias.dtype).mul_(1 / temperature).add_(bias + copies.log())
-        if penalty.isfinite():
-            logits[heard] -= penalty / temperature  # each place occurs once
-        else:
-            logits[heard] = -torch.inf
+        logits[pairs.heard] = -torch.inf
         logits[pairs.same] = -torch.inf
         num_copies = copies[pairs.item_of]
         target = logits[own] - num_copies.log()
@@ -287,20 +280,20 @@ class _WeightedSoftmax(torch.autograd.Function):
         log_sum = (largest - share.amax(dim=1).log())[pairs.query_of]
         in_all, once = share[own], 1 / num_copies
         total = (1 - in_all).clamp_(min=0) + in_all * once  # of the shares of a pair's candidates
-        if any(ctx.needs_input_grad[:4]):
+        if any(ctx.needs_input_grad[:3]):
             weight_of_share = weight / total
             gradient = share.mul_(torch.zeros_like(largest).index_add_(0, pairs.query_of, weight_of_share)[:, None])
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)
-            ctx.save_for_backward(gradient @ item, gradient.T @ query, -gradient[heard].sum())
+            ctx.save_for_backward(gradient @ item, gradient.T @ query)
         loss = log_sum + total.log() - target
         return torch.where(weight > 0, loss * weight, 0.0).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
-        of_query, of_item, of_penalty = ctx.saved_tensors
-        return gradient * of_query, gradient * of_item, None, gradient * of_penalty, None, None, None
+        of_query, of_item = ctx.saved_tensors
+        return gradient * of_query, gradient * of_item, None, None, None, None
 
 
 _weighted_softmax: Callable[..., Tensor] = _WeightedSoftmax.apply
@@ -315,7 +308,7 @@ class Candidates(NamedTuple):
         item_of: place of each pair's next track in `items`.
         copies: how many pairs have each candidate as their next track.
         same: places of queries and of candidates that are the same track.
-        heard: places of queries and of candidates that the listener has heard, each once.
+        heard: places of queries and of candidates that the listener has heard.
     """
 
     items: Int64[Tensor, "K"]
@@ -347,8 +340,7 @@ def candidates_of(
     same = (place >= 0).nonzero()[:, 0], place[place >= 0]
     place = place_of[queries.heard if with_heard else queries.heard[:, :0]]
     line, _ = (place >= 0).nonzero(as_tuple=True)
-    once = (line * len(items) + place[place >= 0]).unique()
-    return Candidates(items, queries.of_pair, item_of, copies, same, (once // len(items), once % len(items)))
+    return Candidates(items, queries.of_pair, item_of, copies, same, (line, place[place >= 0]))
 
 
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:

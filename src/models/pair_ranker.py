@@ -1,7 +1,7 @@
 """The `LightningModule` of every head: a scorer, a loss and an optimizer, and the regression metrics.
 
-B pairs in a batch, P pairs, Q queries, K candidates of a list, N tracks in the catalogue, A artists, V width of a
-vector.
+B pairs in a batch, P pairs, Q queries, H tracks heard, K candidates of a list, N tracks in the catalogue, A artists, V
+width of a vector.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,6 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Scorer
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
-from segue.models.repeats import as_number
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
 from segue.models.retrieval.ranks import ranks_of_tracks, ranks_of_vectors
@@ -48,7 +47,13 @@ class RanksByVectors:
         return next(self.scorer.parameters()).device
 
     def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Among = None,
+        every: bool = False,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -57,22 +62,24 @@ class RanksByVectors:
             following: rows of the tracks that followed.
             on_block: reports progress.
             among: True for each track that is a candidate; None for all tracks.
+            every: whether `histories.previous` is a candidate too.
 
         Returns:
             Rank of each `following`, at least 1; see `retrieval.ranks`.
         """
-        penalty, items = as_number(self.context.repeats.penalty()), self.scorer.item_vectors()
+        boosts, items = self.context.repeats.boosts(every=every), self.scorer.item_vectors()
         common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
-        if self.context.is_last and penalty == 0:
+        common["every"] = every
+        if self.context.is_last and not len(boosts):
             return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
         return ranks_of_vectors(
-            queries=lambda first, end: self._queries(histories.part(first, end)), penalty=penalty, **common
+            queries=lambda first, end: self._queries(histories.part(first, end), len(boosts)), boosts=boosts, **common
         )
 
-    def _queries(self, histories: Histories) -> Queries:
-        """The query vectors of histories, one for each."""
+    def _queries(self, histories: Histories, num_ages: int) -> Queries:
+        """The query vectors of histories, one for each, and their newest tracks."""
         rows, shares = histories.newest(max(1, self.context.max_length))
-        columns = histories.previous, rows, shares, histories.newest_rows(self.context.repeats.within)
+        columns = histories.previous, rows, shares, histories.newest_rows(num_ages)
         *tensors, of_rule = (torch.from_numpy(column).to(self._place) for column in columns)
         return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
 
@@ -89,16 +96,16 @@ class RanksByVectors:
         Returns:
             Rows of the candidates, best first, and their scores.
         """
-        items, penalty = self.scorer.item_vectors(), as_number(self.context.repeats.penalty())
+        items, boosts = self.scorer.item_vectors(), self.context.repeats.boosts()
 
         def find(some: Histories) -> Top:
-            queries = self._queries(some)
+            queries = self._queries(some, len(boosts))
             scores = to_units(queries.vectors @ items.T).div_(10**SCORE_DECIMALS)
             return top_of_scores(
                 scores[queries.of_pair],
                 previous=queries.previous[queries.of_pair],
                 heard=queries.heard[queries.of_pair],
-                penalty=penalty,
+                boosts=boosts,
                 plays=self._plays,
                 k=k,
                 among=among,
@@ -173,8 +180,8 @@ class PairRanker(RanksByVectors, LightningModule):
                 f"context.normalise={given[0]:g} divides a sum by the length that one track has, and with "
                 "model.shrinkage above 0 or model=contextual tracks differ in length; use context.normalise=0"
             )
-        if not self.loss.compares_candidates:
-            self.context.repeats.without_penalty()
+        if self.loss.temperature is None:
+            self.context.repeats.asked = None  # scores are no logarithms of probabilities
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self.bytes_sent = 0
         self._trained: list[tuple[Tensor, int]] = []
@@ -235,14 +242,12 @@ class PairRanker(RanksByVectors, LightningModule):
         self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what decides between equal scores, the rule for tracks already heard, and the losses of the epoch so far.
+        """Add what decides between equal scores, and the losses of the epoch so far, where it is not over.
 
         Args:
-            checkpoint: gets `popularity`, `repeats`, and where the epoch is not over `epoch_losses`: the loss and the
-                number of pairs of each batch.
+            checkpoint: gets `popularity`, and `epoch_losses`: the loss and the number of pairs of each batch.
         """
         checkpoint["popularity"] = torch.from_numpy(self._plays)
-        checkpoint["repeats"] = self.context.repeats.decided()
         if self._trained and not self.trainer.is_last_batch:
             losses, sizes = zip(*self._trained, strict=True)
             checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
@@ -256,6 +261,22 @@ class PairRanker(RanksByVectors, LightningModule):
         if "epoch_losses" in checkpoint:
             losses, sizes = checkpoint["epoch_losses"]
             self._trained = list(zip(losses.unbind(), sizes.tolist(), strict=True))
+
+    @torch.inference_mode()
+    def on_validation_epoch_start(self) -> None:
+        """Fit the boosts of tracks already heard to the weights of the epoch."""
+        repeats, unit = self.context.repeats, self.loss.temperature
+        if repeats.asked is None or unit is None:
+            return
+        items = self.scorer.item_vectors() / unit
+
+        def shares_of(histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
+            queries = self._queries(histories, 0)
+            logits = (queries.vectors @ items.T)[queries.of_pair]
+            chosen = logits.gather(1, torch.from_numpy(heard).to(logits.device).clamp(min=0))
+            return np.asarray((chosen - logits.logsumexp(1, keepdim=True)).exp().double().cpu().numpy())
+
+        repeats.fit(shares_of, unit=unit, adds=False)
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
         """Log the loss of a batch and keep the scores whose shares are known.

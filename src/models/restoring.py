@@ -84,23 +84,19 @@ def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: In
     """
     checkpoint = folder / CHECKPOINT
     saved = read_checkpoint(checkpoint)
-    state, decided = saved["state_dict"], saved.get("repeats")
-    if not isinstance(decided, Mapping):
+    state = saved["state_dict"]
+    if "context.repeats._extra_state" not in state:
         raise InputError(f"{checkpoint} is of an older version, and has no rule for tracks already heard; train again")
     vocabulary = vocabulary_of_run(catalog, plays)
-    built = {**config, "context": {**config["context"], "repeats": decided["rule"]}}
     try:
         if "scorer" in config:
             vectors = SessionVectors.read(folder / FILE, catalog)
             popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
-            ranker = _restored_head(built["context"], vectors, state, vocabulary, popularity)
-        else:
-            ranker = _restored_baseline(built, state, vocabulary)
+            return _restored_head(config["context"], vectors, state, vocabulary, popularity)
+        return _restored_baseline(config, state, vocabulary)
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint} does not fit the config of its run ({why}); train again") from None
-    ranker.context.repeats.within = int(decided["within"])
-    return ranker
 
 
 def _restored_head(

@@ -2,7 +2,7 @@
 
 The formula is the one of `session_query.py`: its functions get ndonnx instead of numpy.
 
-S sessions, H tracks of a session, V width of a vector, B tracks.
+S sessions, H tracks of a session, V width of a vector, B tracks, L ages that are boosted.
 """
 
 from functools import partial
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from segue.catalog import Catalog
 from segue.errors import InputError
@@ -32,8 +33,8 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
     (float32, S × V). H is the `max_length` of the context; 1 with `context=last`. `item.onnx` takes `rows` (int64, B)
     and returns `vectors` (float32, B × V). The row of a track is the place of its line in `tracks.json`, from 0.
 
-    The metadata of `query.onnx` have `heard_penalty`, which is to be subtracted from the scores of the `heard_within`
-    newest tracks of a session, and `context`.
+    The metadata of `query.onnx` have `context`, and `heard_boosts`, which are to be added to the scores of the newest
+    tracks of a session, by age: `15:-inf 16:0.2` for -∞ of the newest 15 tracks and 0.2 of the one before them.
 
     Args:
         vectors: of a run.
@@ -56,12 +57,18 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
     rows = ndx.argument(shape=("tracks",), dtype=ndx.int64)
     item = ndx.build({"rows": rows}, {"vectors": ndx.take(ndx.asarray(vectors.items), rows, axis=0)})
     query = _query_model(vectors, ndx)
-    given = {"context": vectors.context, "heard_penalty": vectors.penalty, "heard_within": vectors.heard_within}
-    onnx.helper.set_model_props(query, {name: str(value) for name, value in given.items()})
+    given = {"context": vectors.context, "heard_boosts": _as_text(vectors.boosts)}
+    onnx.helper.set_model_props(query, given)
     folder.mkdir(parents=True, exist_ok=True)
     write_catalog(catalog, folder / TRACKS)
     for name, model in ((QUERY, query), (ITEM, item)):
         write_whole(folder / name, partial(onnx.save, model))
+
+
+def _as_text(boosts: Float32[np.ndarray, "L"]) -> str:
+    """Boosts with the last age that has each."""
+    ages = [*(1 + np.flatnonzero(boosts[1:] != boosts[:-1])).tolist(), len(boosts)] if len(boosts) else []
+    return " ".join(f"{age}:{boosts[age - 1]:g}" for age in ages)
 
 
 def _query_model(vectors: SessionVectors, ndx: Any) -> Any:

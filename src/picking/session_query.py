@@ -117,14 +117,20 @@ class SessionQuery:
 
         Returns:
             The weight of each track in each part, after the division by the length; the products of the query vector of
-            each track and the item vector in each part; and what the columns after the last part add. The score is the
-            sum of weights · products, and of the last number.
+            each track and the item vector in each part; and what the columns after the last part add, with the boost
+            of a candidate that was heard and may be proposed. The score is the sum of weights · products, and of the
+            last number.
         """
         given = self._vectors
+        boost = next(iter(given.boosts[: len(rows)][rows[: len(given.boosts)] == item]), np.float32(0))
         rows, shares = rows[: given.max_length], shares[: given.max_length]
         weights = given.age_weights[:, : len(rows)] * self._by_share(rows[None], shares[None])
         if (factors := self._sums(rows[None], shares[None])[1]) is not None:
             weights = weights * factors.T
         both, starts = given.queries.take(rows, axis=0, mode="clip") * given.items[item], [0, *given.ends.tolist()]
         products = [both[:, first:end].sum(1) for first, end in pairwise(starts)]
-        return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())
+        return (
+            weights,
+            np.where(rows >= 0, products, np.float32(0)),
+            float(both[0, starts[-1] :].sum()) + (float(boost) if np.isfinite(boost) else 0.0),
+        )

@@ -8,9 +8,9 @@ S sessions, H tracks of a session, C candidates, N tracks in the catalogue, L tr
 tracks that are kept.
 """
 
-import math
 import sys
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -144,15 +144,28 @@ def best(
         rows, places = _in_order(candidates, len(vectors.items))
     scores = inner_products(vectors.items, queries, rows)
     is_out = rows < 0
-    recent = heard[:, : max(1, vectors.heard_within)] if may_repeat else heard
-    if may_repeat and math.isfinite(vectors.penalty):
-        is_out |= rows == heard[:, :1]
-        if vectors.penalty:
-            scores -= np.float32(vectors.penalty) * are_in(rows, recent)
-    else:
-        is_out |= are_in(rows, recent)
+    if may_repeat and len(vectors.boosts):
+        scores += boosts_of(vectors, rows, heard)
+    is_out |= are_in(rows, heard[:, :1] if may_repeat else heard)
     np.putmask(scores, is_out, -np.inf)
     return _first_of(scores, candidates) if k == 1 else _largest(scores, places, candidates, k)
+
+
+def boosts_of(
+    vectors: SessionVectors, rows: Int32[np.ndarray, "S C"], heard: Int32[np.ndarray, "S H"]
+) -> Float32[np.ndarray, "S C"]:
+    """What is added to the scores of candidates because a session has heard them.
+
+    Args:
+        vectors: have the boosts.
+        rows: the candidates of each session.
+        heard: rows of the tracks that each session has heard, newest first; -1 for none.
+    """
+    added, boosts = np.zeros(rows.shape, np.float32), vectors.boosts[: heard.shape[1]]
+    ends = 1 + np.flatnonzero(boosts[1:] != boosts[:-1])  # ages with the same boost are looked up together
+    for first, end in reversed([*pairwise([0, *ends.tolist(), len(boosts)])]):  # what was heard last decides
+        np.putmask(added, are_in(rows, heard[:, first:end]), boosts[first])
+    return added
 
 
 @cache

@@ -14,7 +14,7 @@ import yaml
 from segue.reports.markdown import bullets, document
 from segue.reports.next_steps import FinishedRun, is_simulated, logs_are_not_listeners, why_below_popular
 from segue.reports.result_table import Table
-from segue.reports.tables import BESIDE, frame_table, listening_table, metrics_tables, newness_table
+from segue.reports.tables import BESIDE, every_target_table, frame_table, listening_table, metrics_tables, newness_table
 from segue.runs.atomic import write_text
 from segue.runs.folder import short_run_name
 
@@ -102,7 +102,7 @@ def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) 
 
 def _tables(run: FinishedRun) -> Iterator[Table]:
     yield from metrics_tables(run.metrics, title="")
-    yield from filter(None, [newness_table(run.metrics), listening_table(run.metrics)])
+    yield from filter(None, [table(run.metrics) for table in (every_target_table, newness_table, listening_table)])
 
 
 def _with_notes(table: Table) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from segue.reports.result_table import Table
-from segue.reports.tables import listening_table, metrics_tables, newness_table, phases_table
+from segue.reports.tables import every_target_table, listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
 from segue.runs.provenance import call_of, program
 
@@ -54,7 +54,7 @@ def training_report(run: FinishedRun) -> Iterator[RenderableType]:
         What is printed: a text is not broken into lines.
     """
     yield from metrics_tables(run.metrics, title=run.config.run_name)
-    yield from filter(None, [newness_table(run.metrics), listening_table(run.metrics)])
+    yield from filter(None, [table(run.metrics) for table in (every_target_table, newness_table, listening_table)])
     yield from why_below_popular(run)
     if not run.is_job:
         yield from filter(None, [run.examples, phases_table(run.seconds)])

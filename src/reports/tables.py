@@ -23,7 +23,7 @@ NUM_EXAMPLES = 10
 NUM_FOLLOWING = 5
 """Recommendations that are shown of each of them."""
 
-BESIDE = re.compile("_floor$|_half_width$|_position_|^(num_)?(warm|cold|new)_")
+BESIDE = re.compile("_floor$|_half_width$|_position_|^(num_)?(warm|cold|new|every)_")
 """Test metrics that are shown beside others, or in a table of their own."""
 
 _FLOORS = {
@@ -141,6 +141,30 @@ def newness_table(metrics: Mapping[str, Any]) -> Table | None:
     notes += [f"{group}: {meaning}" for group, meaning in _NEWNESS.items()]
     columns = ["new tracks", "queries", *names]
     return Table(columns=columns, rows=rows, align="L" + "R" * (1 + len(names)), notes=notes, look="open")
+
+
+def every_target_table(metrics: Mapping[str, Any]) -> Table | None:
+    """P@20 and MRR@20 of every target among all tracks, in per cent; None of a run that was not tested so.
+
+    Args:
+        metrics: of the run, by name.
+    """
+    from segue.statistics.ranking import EVERY_TARGET  # here, because --help waits for no pandas
+
+    if "test/num_every_target_queries" not in metrics:
+        return None
+    endings = "", "_half_width", "_counts_floor", "_popular_floor"
+    rows = list[list[Cell]]()
+    for (name, metric), shown in zip(EVERY_TARGET.items(), ("P@20", "MRR@20"), strict=True):
+        values = (metrics.get(f"test/{name}{ending}") for ending in endings)
+        model, *others = ("" if value is None else f"{100 * value:.2f}" for value in values)
+        rows.append([f"{shown} in %", styled(model, "bold"), *others, metric.meaning])
+    notes = [
+        f"as in published tables: {int(metrics['test/num_every_target_queries']):,} events, all after the first of a "
+        "session, ranked among all tracks; those already heard, and the last one, may be right",
+    ]
+    columns = ["every target", "model", "±", "counts", "popular", "what it is"]
+    return Table(columns=columns, rows=rows, align="LRRRRl", notes=notes, look="open")
 
 
 def listening_table(metrics: Mapping[str, Any]) -> Table | None:

@@ -1,7 +1,7 @@
 """Session vectors: query and item vectors of a trained head, the numbers of its context, and their file.
 
-H tracks of a history, N tracks in the catalogue, V width of a vector, P parts of a vector. How a session makes one
-query vector of them is in `picking/session_query.py`.
+H tracks of a history, N tracks in the catalogue, V width of a vector, P parts of a vector, L ages. How a session makes
+one query vector of them is in `picking/session_query.py`.
 """
 
 from collections.abc import Mapping
@@ -38,8 +38,7 @@ _ARRAYS: dict[str, tuple[str, str, int]] = {
     "powers": ("part_powers", "float32", 1),
     "age_weights": ("age_weights", "float32", 2),
     "skipped": ("skipped", "float32", 0),
-    "penalty": ("heard_penalty", "float32", 0),
-    "heard_within": ("heard_within", "int64", 0),
+    "boosts": ("heard_boosts", "float32", 1),
     "context": ("context", "str", 0),
 }
 
@@ -59,8 +58,8 @@ class SessionVectors:
         powers: power of the length that each part is divided by, in [0, 1].
         age_weights: weight of each age, the newest track first (H of them).
         skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
-        penalty: subtracted from the scores of tracks already heard; infinity means that they are never proposed.
-        heard_within: number of newest tracks to which that applies; tracks heard before them are like all others.
+        boosts: added to the scores of tracks already heard, by age, the newest track first (L of them); −∞ means that
+            they are never proposed. Tracks heard before them are like all others.
         context: one of `CONTEXTS`.
     """
 
@@ -73,8 +72,7 @@ class SessionVectors:
     powers: Float32[np.ndarray, "P"]
     age_weights: Float32[np.ndarray, "P H"]
     skipped: float
-    penalty: float
-    heard_within: int
+    boosts: Float32[np.ndarray, "L"]
     context: str
 
     @property
@@ -126,7 +124,10 @@ class SessionVectors:
         """
         if (lengths := arrays.get("part_lengths")) is not None and lengths.dtype == np.float32:
             arrays = {"part_shares": lengths**2, **arrays}  # older versions wrote no shares
-        arrays = {"heard_within": np.array(MAX_LENGTH, np.int64), **arrays}  # in older versions the whole session
+        if (penalty := arrays.get("heard_penalty")) is not None and not penalty.ndim:  # of an older version
+            within = int(arrays.get("heard_within", MAX_LENGTH))  # in the oldest the whole session
+            boosts = np.full(min(max(within, 0), MAX_LENGTH) * bool(penalty), -penalty, np.float32)
+            arrays = {"heard_boosts": boosts, **arrays}
         values: dict[str, Any] = {}
         for field, (name, kind, dimensions) in _ARRAYS.items():
             array = arrays.get(name)
@@ -158,8 +159,8 @@ class SessionVectors:
             "part_powers must be in [0, 1]": ((made.powers >= 0) & (made.powers <= 1)).all(),
             "part_shares must be in [0, 1], or NaN": not ((made.shares < 0) | (made.shares > 1 + 1e-6)).any(),
             "skipped must be in [-1, 1]": -1 <= made.skipped <= 1,
-            "heard_penalty must be at least 0": made.penalty >= 0,
-            f"heard_within must be 0 to {MAX_LENGTH}": 0 <= made.heard_within <= MAX_LENGTH,
+            f"heard_boosts must be at most {MAX_LENGTH} numbers or -inf": len(made.boosts) <= MAX_LENGTH
+            and (made.boosts < np.inf).all(),
             f"context must be one of {', '.join(CONTEXTS)}": made.context in CONTEXTS,
         }
         if wrong := [rule for rule, holds in is_right.items() if not holds]:

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping
 
-from segue.statistics.ranking import ACCURACY
+from segue.statistics.ranking import ACCURACY, EVERY_TARGET
 
 _AT = r"_at_\d+$"
 _BETTER: Mapping[str, str] = {
-    **{re.sub(_AT, "", name): "max" for name in ACCURACY},
+    **{re.sub(_AT, "", name): "max" for name in (*ACCURACY, *EVERY_TARGET)},
     "mse": "min",
     "mae": "min",
     "loss": "min",

@@ -118,6 +118,22 @@ def reciprocal_rank(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]
     return 1 / ranks
 
 
+def reciprocal_rank_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]:
+    """Compute `1 / rank` if the relevant candidate is among the first k, else 0. Its mean is MRR@k.
+
+    Args:
+        ranks: rank of the relevant candidate of each query, at least 1.
+        k: length of the list, at least 1.
+
+    Returns:
+        Reciprocal rank of each query, in [0, 1].
+
+    >>> reciprocal_rank_at(np.array([1.0, 20.0, 20.5]), 20)
+    array([1.  , 0.05, 0.  ])
+    """
+    return np.where(ranks <= k, 1 / ranks, 0.0)
+
+
 class Metric(NamedTuple):
     """An accuracy metric. Higher is better.
 
@@ -141,6 +157,14 @@ ACCURACY: Mapping[str, Metric] = {
 set-ups are tested on them."""
 
 
+EVERY_TARGET: Mapping[str, Metric] = {
+    "every_target_p_at_20": Metric(partial(recall_at, k=20), "next in the top 20"),
+    "every_target_mrr_at_20": Metric(partial(reciprocal_rank_at, k=20), "mean of 1 / rank, 0 below the top 20"),
+}
+"""The metrics of the second protocol, P@20 and MRR@20 of published tables: every event after the first of a test
+session is a target, and every track is a candidate, tracks heard and the last one too. They are logged in test."""
+
+
 def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
     """Compute every accuracy metric of every query.
 
@@ -150,7 +174,23 @@ def accuracy(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
     Returns:
         One line for each query and one column for each metric of ACCURACY.
     """
-    return pd.DataFrame({name: metric.of(ranks) for name, metric in ACCURACY.items()})
+    return _values(ranks, ACCURACY)
+
+
+def every_target(ranks: Float64[np.ndarray, "Q"]) -> pd.DataFrame:
+    """Compute the metrics of the second protocol.
+
+    Args:
+        ranks: rank of each target among all tracks, at least 1.
+
+    Returns:
+        One line for each target and one column for each metric of EVERY_TARGET.
+    """
+    return _values(ranks, EVERY_TARGET)
+
+
+def _values(ranks: Float64[np.ndarray, "Q"], metrics: Mapping[str, Metric]) -> pd.DataFrame:
+    return pd.DataFrame({name: metric.of(ranks) for name, metric in metrics.items()})
 
 
 def half_widths(per_query: pd.DataFrame, session: Int64[np.ndarray, "Q"]) -> dict[str, float]:

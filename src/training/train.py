@@ -287,8 +287,6 @@ def _run(
     seed_everything(config.seed, workers=True, verbose=False)
     remarks = _show_data(datamodule)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    if line := model.context.repeats.describe():
-        console.print(line, soft_wrap=True, markup=False)
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
     callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
@@ -368,6 +366,8 @@ def _run(
         logger.finish()
     clock.end("tracking")
 
+    if line := model.context.repeats.describe():
+        console.print(line, soft_wrap=True, markup=False)
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)
     return metrics[config.monitor.metric]

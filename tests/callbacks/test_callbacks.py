@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -125,6 +126,55 @@ def test_sums_are_over_all_test_pairs_and_ranks_over_the_sample(ring: PairDataMo
         assert whole[f"test/{name}"] == part[f"test/{name}"]
     chosen = written[0]["session"].isin(written[1]["session"])
     pd.testing.assert_frame_equal(written[0][chosen].reset_index(drop=True), written[1])
+
+
+@pytest.mark.parametrize("make", [ranker, baseline])
+def test_every_event_after_the_first_is_a_target_and_every_track_a_candidate(
+    make: Callable[[PairDataModule], Any], datamodule_of: Make, tmp_path: Path
+) -> None:
+    """The metrics of published tables, against loops over the sessions of the test; some tracks follow themselves."""
+    rng = np.random.default_rng(0)
+    write_tracks(tmp_path, range(40))
+    sessions = [rng.integers(3 * (n % 10), 12 + 3 * (n % 10), rng.integers(1, 6)).tolist() for n in range(200)]
+    lines = [
+        event(n, 10**7 * n + step, 100 + track, rng.choice([0.3, 1.0]), "last" if step == len(tracks) - 1 else "next")
+        for n, tracks in enumerate(sessions)
+        for step, track in enumerate(tracks)
+    ]
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    datamodule = datamodule_of(tmp_path)
+    datamodule.setup()
+    model = make(datamodule).eval()
+    if model.scorer is None:
+        model.on_train_start()
+    found, _ = ranking_of(datamodule, tmp_path, list_length=2).measure(model, "test")
+    assert datamodule._part_of_session is not None
+    in_test = np.flatnonzero(datamodule._part_of_session == 2).tolist()
+    of_train = [sessions[n] for n in np.flatnonzero(datamodule._part_of_session == 0).tolist()]
+    targets = [pair for n in in_test for pair in pairwise(sessions[n])]
+    assert any(previous == following for previous, following in targets)
+    assert found["num_every_target_queries"] == len(targets)
+    plays = np.bincount([track for tracks in of_train for track in tracks], minlength=40)
+    counts = np.zeros((40, 40))
+    for tracks in of_train:
+        for previous, following in pairwise(tracks):
+            counts[previous, following] += 1
+    rows = datamodule.catalog.rows_of(np.arange(100, 140))
+    if model.scorer is None:
+        own = plays + 10**6 * np.eye(40)  # each artist has one track, which comes first
+    else:
+        with torch.inference_mode():
+            own = (model.scorer.query_vectors() @ model.scorer.item_vectors().T).numpy()[np.ix_(rows, rows)]
+    for ending, scores in {"": own, "_popular_floor": np.tile(plays, (40, 1)), "_counts_floor": counts}.items():
+        ranks = []
+        for previous, following in targets:
+            margin = 1e-6 * max(1, abs(scores[previous, following]))
+            off = scores[previous] - scores[previous, following]
+            ranks.append(((off > margin).sum() + 1 + (off >= -margin).sum()) / 2)
+        assert found[f"every_target_p_at_20{ending}"] == pytest.approx(np.mean([rank <= 20 for rank in ranks]))
+        gains = [1 / rank * (rank <= 20) for rank in ranks]
+        assert found[f"every_target_mrr_at_20{ending}"] == pytest.approx(np.mean(gains))
+    assert 0 < found["every_target_mrr_at_20_half_width"] < 1
 
 
 @pytest.mark.parametrize("make", [ranker, baseline])

@@ -85,7 +85,7 @@ def test_it_keeps_the_contract(made: tuple[Context, Scorer]) -> None:
     context, _ = made
     assert isinstance(context.is_last, bool)
     assert context.max_length >= (0 if context.is_last else 1)
-    assert context.repeats.penalty() >= 0
+    assert (context.repeats.boosts() == -math.inf).all()
     assert context.of_loss.of_loss is context.of_loss
     assert all(isinstance(value, float) and math.isfinite(value) for value in context.logged().values())
 
@@ -101,7 +101,7 @@ def test_each_pair_has_a_query_that_may_not_recommend_its_previous_track(
     assert len(queries.of_pair) == len(histories)
     assert len(queries.vectors) == len(queries.previous) == len(queries.heard)
     assert torch.equal(queries.previous[queries.of_pair], batch.previous)
-    if made[0].repeats.penalty() != 0:
+    if len(made[0].repeats.boosts()):
         assert torch.equal(queries.heard[queries.of_pair], batch.history)
 
 
@@ -166,8 +166,6 @@ def test_all_that_it_learns_gets_a_gradient_from_the_loss_of_the_recipe(name: st
         [[(2, 0.5), (5, 0.1), (1, 0.9)], [(0, 0.25)], [(3, 1.0), (4, 0.0), (6, 0.3)], [(1, 0.7), (3, 0.2)]]
     )
     made_loss = make_loss(str(RECIPES[recipe]), VOCABULARY)
-    if not made_loss.compares_candidates:
-        context.repeats.without_penalty()
     made_loss(scorer, batch, context.of_loss).backward()
     for parameter_name, parameter in module(context).named_parameters():
         assert parameter.grad is not None, parameter_name

@@ -128,6 +128,19 @@ def test_ranks_say_where_the_candidates_of_a_list_stand(ranker: Ranker) -> None:
     assert ranks.sum(1).tolist() == [sum(range(1, NUM_RING_TRACKS))] * NUM_RING_TRACKS
 
 
+def test_where_every_track_is_a_candidate_the_others_keep_their_order(ranker: Ranker, ring: PairDataModule) -> None:
+    """The previous track takes one place; all others are as in our own protocol, which has the same rule here."""
+    histories = ring.histories(ring.pairs["test"]).part(0, 20)
+    of, rows = np.repeat(np.arange(20), NUM_RING_TRACKS), np.tile(ROWS, 20)
+    every = ranker.ranks(histories.where(of), rows, nothing, every=True).reshape(20, -1)
+    assert every.sum(1).tolist() == [NUM_RING_TRACKS * (NUM_RING_TRACKS + 1) / 2] * 20
+    other = rows != histories.previous[of]
+    ours = ranker.ranks(histories.where(of[other]), rows[other], nothing).reshape(20, -1)
+    own = every[np.arange(20), histories.previous]
+    behind = every[other.reshape(20, -1)].reshape(20, -1) - own[:, None]
+    assert np.array_equal(own[:, None] + behind - ours, (np.sign(behind) + 1) / 2)
+
+
 def test_the_top_of_a_history_has_the_ranks_from_one_on(ranker: Ranker, ring: PairDataModule) -> None:
     histories, among = ring.histories(ring.pairs["test"]).part(0, 40), ROWS % 4 != 1
     for chosen in (None, among):

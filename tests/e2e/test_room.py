@@ -73,8 +73,7 @@ def write_run(folder: Path) -> tuple[Any, Any, Any]:
         powers=np.zeros(2, np.float32),
         age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
         skipped=-0.5,
-        penalty=np.inf,
-        heard_within=1000,
+        boosts=np.full(1000, -np.inf, np.float32),
         context="session",
     ).write(folder / "vectors.npz", catalog)
     scores = queries @ items.T

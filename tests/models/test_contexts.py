@@ -104,7 +104,7 @@ def test_without_weight_for_earlier_tracks_it_is_the_last_track_to_the_digit(hea
     assert torch.equal(vectors, scorer.query(BATCH.previous))
 
 
-@pytest.mark.parametrize("repeats", ["always", "never", "penalty"])
+@pytest.mark.parametrize("repeats", ["always", "never"])
 def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeats: str) -> None:
     torch.manual_seed(3)
     scorer = COSINES(VOCABULARY, alpha="learned", dim=3).double()
@@ -113,7 +113,7 @@ def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeat
     loss = SoftmaxLoss(VOCABULARY, temperature=0.7, logq=0.5, candidates=None).double()
     batch = BATCH._replace(played_ratio=BATCH.played_ratio.double(), history_share=SHARE.double())
     parameters = [p for module in (scorer, context) for p in module.parameters()]
-    assert len(parameters) == 3 + 2 + 2 + 1 + 2 + (repeats == "penalty")
+    assert len(parameters) == 3 + 2 + 2 + 1 + 2
     assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch, context), parameters, eps=1e-5, atol=1e-4)
 
 
@@ -142,25 +142,11 @@ def plain_softmax(scorer: CosineMix, context: Session, heard: float) -> float:
     return total / weights
 
 
-@pytest.mark.parametrize(("repeats", "heard"), [("always", 0.0), ("penalty", math.log(2)), ("never", 1e9)])
+@pytest.mark.parametrize(("repeats", "heard"), [("always", 0.0), ("never", 1e9)])
 def test_the_softmax_treats_heard_tracks_by_the_rule(scorer: CosineMix, repeats: str, heard: float) -> None:
     context = session(repeats=repeats)
     loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
     assert loss(scorer, BATCH, context).item() == pytest.approx(plain_softmax(scorer, context, heard), rel=1e-4)
-
-
-def test_a_penalty_learns_also_where_nothing_else_does(scorer: CosineMix) -> None:
-    """Its gradient is that of finite differences of the plain formula."""
-    context = session(repeats="penalty")
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
-    scorer.requires_grad_(False)
-    loss(scorer, BATCH, context).backward()
-    assert context.repeats.log_penalty is not None
-    heard, step = math.log(2), 1e-4
-    slope = (plain_softmax(scorer, context, heard + step) - plain_softmax(scorer, context, heard - step)) / 2 / step
-    # the penalty is softplus(0), whose derivative is 1/2
-    assert context.repeats.log_penalty.grad is not None
-    assert context.repeats.log_penalty.grad.item() == pytest.approx(slope / 2, rel=1e-3)
 
 
 def test_one_previous_track_can_leave_out_heard_tracks_too(scorer: CosineMix) -> None:
@@ -186,20 +172,17 @@ def vocabulary_of(sessions: list[list[int]]) -> Vocabulary:
     return replace(example_vocabulary(), listens=listens(sessions))
 
 
-@pytest.mark.parametrize(
-    ("most", "learns", "rule"), [(0.25, True, "never"), (0.24, True, "penalty"), (0.24, False, "always")]
-)
+@pytest.mark.parametrize(("most", "rule"), [(0.25, "never"), (0.24, "always")])
 def test_the_share_of_repeats_chooses_the_rule_and_says_so(
-    most: float, learns: bool, rule: str, monkeypatch: pytest.MonkeyPatch
+    most: float, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segue.models.repeats.MOST_REPEATED", most)
-    repeats = Repeats("auto", vocabulary_of([[1, 2, 1, 3], [1, 4]]), length=20, learns=learns)
+    repeats = Repeats("auto", vocabulary_of([[1, 2, 1, 3], [1, 4]]), length=20)
     assert repeats.rule == rule
     assert repeats.describe() == f"repeats      25.0% of training targets were heard before in their session: {rule}"
     assert repeats.logged()["repeats_share"] == 0.25
-    assert {"never": math.inf, "always": 0.0}.get(rule, pytest.approx(math.log(2))) == torch.as_tensor(
-        repeats.penalty()
-    ).item()
+    assert repeats.boosts().tolist() == [-math.inf] * 20 * (rule == "never")
+    assert repeats.asked is None, "too few targets to fit boosts to"
 
 
 @pytest.mark.parametrize(("length", "within"), [(20, 3), (4, 3), (3, 3), (2, 2), (1, 1)])
@@ -210,13 +193,13 @@ def test_tracks_that_come_again_after_a_while_are_candidates_again(length: int, 
     rare = [[7, 1, 7, 2]] * 9
     assert seldom_repeated(listens([*again, *others, *rare]), length) == within
     known = vocabulary_of([*again, *others, *rare])
-    chosen = Repeats("auto", known, length=length, learns=True)
+    chosen = Repeats("auto", known, length=length)
     assert chosen.within == within
     says = ": always" if within == 1 else ": never, of the newest 3 tracks" if within < length else ": never"
     assert str(chosen.describe()).endswith(says)
     assert chosen.logged().get("repeats_within", 1.0) == within
-    for rule in ("never", "penalty"):  # who names a rule means the whole session
-        assert Repeats(rule, known, length=length, learns=True).within == length
+    named = Repeats("never", known, length=length)  # who names a rule means the whole session
+    assert (named.within, len(named.boosts())) == (length, length)
 
 
 @pytest.mark.parametrize(("num_repeated", "within"), [(9, 20), (10, 1)])
@@ -230,15 +213,14 @@ def test_few_targets_do_not_tell_what_is_repeated() -> None:
     assert seldom_repeated(listens([[1, 2, 1]] * 1000), 20) == 1
 
 
-@pytest.mark.parametrize("repeats", ["never", "penalty"])
-def test_the_rule_is_about_the_newest_tracks_alone(scorer: CosineMix, repeats: str) -> None:
+def test_the_rule_is_about_the_newest_tracks_alone(scorer: CosineMix) -> None:
     """With a window of one track the softmax is that of histories whose older tracks are not among the candidates."""
-    context, whole = (session(repeats=repeats) for _ in range(2))
+    context, whole = (session(repeats="never") for _ in range(2))
     context.repeats.within = 1
     queries = context.queries(scorer, BATCH.previous, HISTORY, SHARE)
     assert torch.equal(queries.heard, HISTORY[:, :1])
     assert torch.equal(queries.vectors, whole.queries(scorer, BATCH.previous, HISTORY, SHARE).vectors)
-    last = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats=repeats)
+    last = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats="never")
     last.repeats.within = 2
     assert torch.equal(last.queries(scorer, BATCH.previous, HISTORY, SHARE).heard, HISTORY[:, :2])
     loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
@@ -246,16 +228,6 @@ def test_the_rule_is_about_the_newest_tracks_alone(scorer: CosineMix, repeats: s
     newest, always = (loss(scorer, batch, one) for one in (context, session(repeats="always")))
     torch.testing.assert_close(newest, always)  # the newest track is no candidate with any rule
     assert not torch.isclose(newest, loss(scorer, batch, whole))
-
-
-def test_a_loss_that_compares_no_candidates_learns_no_penalty() -> None:
-    with pytest.raises(InputError, match=r"context.repeats=penalty is learned by loss=softmax alone; use it, or never"):
-        session(repeats="penalty").repeats.without_penalty()
-    repeats = Repeats("auto", vocabulary_of([[1, 2, 1, 3]]), length=20, learns=True)
-    assert repeats.rule == "penalty"
-    repeats.without_penalty()
-    assert (repeats.rule, repeats.penalty()) == ("always", 0.0)
-    assert not list(repeats.parameters())
 
 
 def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
@@ -281,8 +253,7 @@ def test_learned_decays_and_factors_are_logged_for_each_part() -> None:
         ({"earlier": {"tags": 1.0}}, "context.earlier has a value for tags, which is no part of this model; its parts"),
         ({"decay": {"track": 0.5, "artist": 0.5, "others": 7}}, "context.decay must be a number of at least 0 and at"),
         ({"max_length": 0}, "context.max_length must be a whole number of at least 1 .*, got 0; context=last is one"),
-        ({"repeats": "once"}, "context.repeats must be one of never, always, penalty, auto, got 'once'"),
-        ({"repeats": "penalty", "learns": False}, "context.repeats=penalty is learned by gradient descent"),
+        ({"repeats": "once"}, "context.repeats must be one of never, always, auto, got 'once'"),
         ({"decay": "learned", "learns": False}, "context.decay=learned needs gradient descent on sessions, which base"),
         (
             {"trains_on": "last", "skipped": "learned"},

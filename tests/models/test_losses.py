@@ -106,7 +106,7 @@ def test_each_pair_with_a_share_counts_once_and_needs_no_other(make: Any) -> Non
     loss, some = make(VOCABULARY), torch.tensor([1.0, torch.nan, 0.0, torch.nan])
     assert loss.weight(BATCH._replace(played_ratio=some), LAST).item() == 2
     assert [loss.groups(num) for num in (1, 7)] == [1, 7]
-    assert not loss.compares_candidates
+    assert loss.temperature is None
 
 
 @pytest.mark.parametrize(("candidates", "groups"), [(None, [1, 1, 1]), (2, [1, 2, 4]), (3, [1, 1, 3]), (7, [1, 1, 1])])
@@ -115,7 +115,7 @@ def test_the_parts_of_a_batch_are_as_few_as_have_no_more_than_the_candidates(
 ) -> None:
     loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=candidates)
     assert [loss.groups(num) for num in (1, 3, 7)] == groups
-    assert loss.compares_candidates
+    assert loss.temperature == 0.2
 
 
 def test_the_weight_of_a_softmax_is_the_share_played_of_pairs_of_two_tracks() -> None:

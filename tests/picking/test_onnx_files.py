@@ -69,7 +69,14 @@ def test_a_part_is_divided_by_its_length_and_rows_and_rules_are_in_the_files(tmp
     np.testing.assert_allclose(queries_of(tmp_path, rows, shares), SessionQuery(vectors).of(rows, shares), atol=1e-5)
     assert read_catalog(tmp_path / "onnx" / TRACKS).track_ids.tolist() == catalog.track_ids.tolist()
     given = session(tmp_path, QUERY).get_modelmeta().custom_metadata_map
-    assert given == {"context": "session", "heard_penalty": "inf", "heard_within": "1000"}
+    assert given == {"context": "session", "heard_boosts": "1000:-inf"}
+
+
+@pytest.mark.parametrize(
+    ("boosts", "text"), [([], ""), ([-np.inf, -np.inf, 0.25], "2:-inf 3:0.25"), ([0.5, 0.0], "1:0.5 2:0")]
+)
+def test_boosts_are_written_with_the_last_age_of_each(boosts: list[float], text: str) -> None:
+    assert onnx_files._as_text(np.array(boosts, np.float32)) == text
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.models.export import session_vectors
-from segue.models.retrieval.ranks import demote
+from segue.models.retrieval.ranks import boost_heard
 from segue.picking.session_query import SessionQuery, age_weight, share_weight
 from segue.picking.session_search import best, inner_products
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
@@ -101,23 +101,34 @@ def scorers() -> dict[str, Callable[[], Scorer]]:
     }
 
 
+def heard_once(history: torch.Tensor) -> torch.Tensor:
+    """Each track where it was heard last."""
+    lines = [[-1 if row in line[:age] else row for age, row in enumerate(line)] for line in history.tolist()]
+    return torch.tensor(lines)
+
+
 @pytest.mark.parametrize("head", ["convex", "contextual"])
-@pytest.mark.parametrize("repeats", ["always", "never", "penalty"])
+@pytest.mark.parametrize("repeats", ["always", "never", "boosts"])
 def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     scorer = scorers()[head]()
     parts = list(scorer.query_parts())
     decays = dict(zip(parts, (0.9, 0.4), strict=False))
+    rule = "always" if repeats == "boosts" else repeats
     context = SESSION(
-        VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=repeats
+        VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=rule
     )
+    if repeats == "boosts":
+        context.repeats.fitted, context.repeats.in_use = np.array([[0.7, -0.4, 0.9], [0.0] * 3]), True
     session_vectors(scorer, context).write(tmp_path / FILE, CATALOG)
     vectors = SessionVectors.read(tmp_path / FILE, CATALOG)
     history = torch.tensor([[2, 5, 1, -1], [0, -1, -1, -1], [3, 3, 0, 7], [6, 1, -1, -1]])
     share = torch.tensor([[0.5, torch.nan, 0.0, torch.nan], [0.25] + [torch.nan] * 3, [1.0, 0, 0.5, 0.1], [0, 1, 0, 0]])
     with torch.inference_mode():
         queries = context.queries(scorer, history[:, 0], history, share)
-        scores = demote((queries.vectors @ scorer.item_vectors().T)[queries.of_pair], history, float(vectors.penalty))
+        scores = boost_heard(
+            (queries.vectors @ scorer.item_vectors().T)[queries.of_pair], heard_once(history), vectors.boosts
+        )
     rows, shares = history.numpy(), share.numpy()
     ours = SessionQuery(vectors).of(rows, shares)
     np.testing.assert_allclose(ours, queries.vectors.numpy(), atol=1e-5)
@@ -154,11 +165,19 @@ def test_the_products_of_each_track_and_part_add_up_to_the_score() -> None:
     assert rest == pytest.approx(vectors.queries[3, 5] * vectors.items[4, 5])
 
 
+@pytest.mark.parametrize(("boosts", "added"), [([0.5, 0.25, 2.0, 7.0], 2.0), ([0.5, 0.25], 0.0), ([-np.inf] * 3, 0.0)])
+def test_a_boost_is_part_of_what_is_explained(boosts: list[float], added: float) -> None:
+    rows, shares = np.array([3, 1, 5, 5]), np.full(4, np.nan, np.float32)
+    plain, boosted = made(boosts=np.empty(0, np.float32)), made(boosts=np.array(boosts, np.float32))
+    before, after = (SessionQuery(vectors).products(rows, shares, 5)[2] for vectors in (plain, boosted))
+    assert after - before == pytest.approx(added)
+
+
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:
     torch.manual_seed(1)
     scorer = scorers()["convex"]()
     vectors = session_vectors(scorer, LAST_TRACK(VOCABULARY, list(scorer.query_parts()), learns=True))
-    assert (vectors.context, vectors.max_length, vectors.penalty) == ("last", 1, 0)
+    assert (vectors.context, vectors.max_length, len(vectors.boosts)) == ("last", 1, 0)
     rows = np.array([[4, 1], [0, -1]])
     ours = SessionQuery(vectors).of(rows, np.array([[0.1, 0.3], [0.0, np.nan]], np.float32))
     np.testing.assert_array_equal(ours, vectors.queries[[4, 0]])

@@ -30,18 +30,17 @@ def slow_best(
     vectors: SessionVectors,
     query: Any,
     candidates: list[int],
-    heard: set[int],
-    newest: int,
+    heard: list[int],
     may_repeat: bool,
 ) -> list[int]:
+    """`heard` is newest first."""
     scores: dict[int, float] = {}
     for row in candidates:
-        if row < 0 or row == newest or (row in heard and (not may_repeat or math.isinf(vectors.penalty))):
+        age = heard.index(row) if row in heard else len(vectors.boosts)
+        boost = vectors.boosts[age] if age < len(vectors.boosts) else np.float32(0)
+        if row < 0 or row == heard[0] or (row in heard and not may_repeat) or np.isinf(boost):
             continue
-        score = np.float32(np.vecdot(vectors.items[row], query))
-        if row in heard and vectors.penalty:
-            score -= np.float32(vectors.penalty)
-        scores.setdefault(row, float(score))
+        scores.setdefault(row, float(np.float32(np.vecdot(vectors.items[row], query)) + boost))
     return [row for row, _ in sorted(scores.items(), key=lambda item: -item[1])]
 
 
@@ -49,16 +48,15 @@ def slow_best(
 @given(
     candidates=st.lists(st.integers(-1, NUM - 1), min_size=1, max_size=14),
     heard=st.lists(st.integers(0, NUM - 1), min_size=1, max_size=4),
-    penalty=st.sampled_from([0.0, 0.5, math.inf]),
-    within=st.integers(0, 4),
+    boosts=st.lists(st.sampled_from([0.5, -1.5, -math.inf]), max_size=5),
     may_repeat=st.booleans(),
     k=st.integers(1, 16),
     same=st.booleans(),
 )
 def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
-    candidates: list[int], heard: list[int], penalty: float, within: int, may_repeat: bool, k: int, same: bool
+    candidates: list[int], heard: list[int], boosts: list[float], may_repeat: bool, k: int, same: bool
 ) -> None:
-    vectors = made(penalty=penalty, heard_within=within)
+    vectors = made(boosts=np.array(boosts, np.float32))
     if same:  # tracks of which nothing is known have the same vector
         vectors.items[:] = vectors.items[np.arange(NUM) // 4]
     queries = vectors.queries[[5, 2, 7]]
@@ -66,9 +64,8 @@ def test_the_best_are_those_of_a_slow_loop_and_equal_ones_keep_their_order(
     newest_first = np.tile(np.array(heard[::-1], np.int32), (3, 1))
     found = best(vectors, queries, lines, newest_first, may_repeat=may_repeat, k=k)
     assert found.shape[1] == min(k, len(candidates))
-    recent = set(heard[::-1][:within] if may_repeat else heard)
     for line in (0, 1, 2):
-        expected = slow_best(vectors, queries[line], lines[line].tolist(), recent, heard[-1], may_repeat)
+        expected = slow_best(vectors, queries[line], lines[line].tolist(), heard[::-1], may_repeat)
         rows = found[line].tolist()
         assert [row for row in rows if row >= 0] == expected[:k]
         assert rows[len(expected[:k]) :] == [-1] * (len(rows) - len(expected[:k]))
@@ -129,14 +126,14 @@ LISTS = np.array([[(row + step) % NUM for step in (1, 4, 2)] for row in range(NU
 @pytest.mark.parametrize("may_repeat", [True, False])
 def test_a_search_ranks_the_lists_of_the_last_tracks_by_the_query_of_the_session(may_repeat: bool) -> None:
     """The query looks at three tracks and their shares, the lists are those of two, and all five count as heard."""
-    vectors = made(penalty=0.0)
+    vectors = made(boosts=np.empty(0, np.float32))
     rows = np.array([[4, 1, 7, 5, 2], [2, -1, 5, 8, 3]])
     shares = np.array([[0.1, 1.0, np.nan], [1.0, np.nan, 0.0]], np.float32)
     search = SessionSearch(vectors, LISTS, num_lists=2, may_repeat=may_repeat)
     found, queries = search.best(rows, shares, 4).tolist(), SessionQuery(vectors).of(rows[:, :3], shares)
     for line, heard in enumerate(rows.tolist()):
         candidates = [row for last in heard[:2] if last >= 0 for row in LISTS[last].tolist()]
-        expected = slow_best(vectors, queries[line], candidates, set(heard), heard[0], may_repeat)
+        expected = slow_best(vectors, queries[line], candidates, heard, may_repeat)
         assert [row for row in found[line] if row >= 0] == expected[:4]
 
 

@@ -35,8 +35,7 @@ def cosine_vectors(alpha: float = ALPHA, seed: int = 0) -> SessionVectors:
         powers=np.zeros(2, np.float32),
         age_weights=np.ones((2, 1), np.float32),
         skipped=1.0,
-        penalty=np.inf,
-        heard_within=1000,
+        boosts=np.full(1000, -np.inf, np.float32),
         context="last",
     )
 

@@ -26,11 +26,18 @@ def made(seed: int = 0, **changes: Any) -> SessionVectors:
 def test_a_file_of_an_older_version_has_shares_by_its_lengths_and_a_rule_for_the_whole_session(
     tmp_path: Path,
 ) -> None:
-    arrays = {name: array for name, array in made().arrays().items() if name not in ("part_shares", "heard_within")}
-    np.savez(tmp_path / FILE, allow_pickle=False, track_ids=CATALOG.track_ids, **arrays)
-    vectors = SessionVectors.read(tmp_path / FILE, CATALOG)
+    arrays = {name: array for name, array in made().arrays().items() if name not in ("part_shares", "heard_boosts")}
+
+    def read(**rule: np.ndarray) -> SessionVectors:
+        np.savez(tmp_path / FILE, allow_pickle=False, track_ids=CATALOG.track_ids, **arrays, **rule)
+        return SessionVectors.read(tmp_path / FILE, CATALOG)
+
+    vectors = read(heard_penalty=np.array(np.inf, np.float32))
     np.testing.assert_array_equal(vectors.shares, made().lengths ** 2)
-    assert vectors.heard_within == 1000
+    assert vectors.boosts.tolist() == [-np.inf] * 1000
+    newer = read(heard_penalty=np.array(0.5, np.float32), heard_within=np.array(3))
+    assert newer.boosts.tolist() == [-0.5] * 3
+    assert not len(read(heard_penalty=np.array(0, np.float32), heard_within=np.array(3)).boosts)
 
 
 def test_the_context_is_that_of_the_run_unless_it_is_given(tmp_path: Path) -> None:
@@ -66,14 +73,14 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
         ({"part_ends": np.array([5, 5])}, "is damaged: part_ends must increase up to at most 6"),
         ({"part_powers": np.array([0.5, 2], np.float32)}, r"is damaged: part_powers must be in \[0, 1\]"),
         ({"part_shares": np.array([0.5, 2], np.float32)}, r"is damaged: part_shares must be in \[0, 1\], or NaN"),
-        ({"heard_within": np.array(-1)}, "is damaged: heard_within must be 0 to 1000"),
+        ({"heard_boosts": np.array([np.nan], np.float32)}, "is damaged: heard_boosts must be at most 1000 numbers or"),
+        ({"heard_boosts": np.zeros(1001, np.float32)}, "is damaged: heard_boosts must be at most 1000 numbers or -inf"),
         (
             {"age_weights": np.full((2, 3), np.nan, np.float32)},
             "is damaged: age_weights must be finite and of 1 to 1000",
         ),
         ({"age_weights": np.zeros((2, 0), np.float32)}, "is damaged: age_weights must be finite and of 1 to 1000 ages"),
         ({"skipped": np.array(np.nan, np.float32)}, r"is damaged: skipped must be in \[-1, 1\]"),
-        ({"heard_penalty": np.array(-1, np.float32)}, "is damaged: heard_penalty must be at least 0"),
         ({"context": np.array("all")}, "is damaged: context must be one of last, session"),
         ({"items": np.full((NUM, 6), np.inf, np.float32)}, "is damaged: items must be finite"),
         ({"track_ids": np.arange(NUM)}, "has vectors of other tracks than the catalogue of 9 tracks"),

@@ -1,6 +1,6 @@
 """The `LightningModule` of every baseline: it counts once and ranks by the counts.
 
-N tracks in the catalogue, Q queries, B queries in a block.
+N tracks in the catalogue, Q queries, B queries in a block, H tracks heard.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from segue.histories import Histories
 from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Among, Context, OnBlock
+from segue.models.repeats import MOST_AGES, boosted_shares, shares_of
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import ranks_of_scores
@@ -66,11 +67,25 @@ class Baseline(LightningModule):
         self._vocabulary, self._counts = vocabulary, no_scores(len(vocabulary.catalog))
 
     def on_train_start(self) -> None:
-        """Compute the scores."""
-        self._counts = self._model.count(self._vocabulary.listens)
+        """Compute the scores, and fit the boosts of tracks already heard to sessions that were not counted for it."""
+        listens, repeats = self._vocabulary.listens, self.context.repeats
+        if repeats.asked is not None:
+            self._counts = self._model.count(listens.where(np.arange(len(listens.track)) < repeats.asked.first_event))
+            repeats.fit(self._shares_of_heard, unit=1.0, adds=True)
+        self._counts = self._model.count(listens)
+
+    def _shares_of_heard(self, histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
+        shares = shares_of(self._scores_of(histories))
+        return np.asarray(shares[np.arange(len(heard))[:, None], heard.clip(0)].toarray(), np.float64).clip(0)
 
     def ranks(
-        self, histories: Histories, following: Int64[np.ndarray, "Q"], on_block: OnBlock, *, among: Among = None
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Among = None,
+        every: bool = False,
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`.
 
@@ -79,17 +94,18 @@ class Baseline(LightningModule):
             following: rows of the tracks that followed.
             on_block: reports progress.
             among: True for each track that is a candidate; None for all tracks.
+            every: whether `histories.previous` is a candidate too.
 
         Returns:
             Rank of each `following`, at least 1; see `retrieval.ranks`.
         """
-        puts_last, within = self.context.repeats.rule == "never", self.context.repeats.within
+        num_last = self._num_last(every)
         return ranks_of_scores(
-            scores=lambda first, end: self._scores_of(histories.part(first, end)),
+            scores=lambda first, end: self._boosted_scores_of(histories.part(first, end), every),
             plays=self._model.order,
-            previous=histories.previous,
+            previous=None if every else histories.previous,
             following=following,
-            heard=(lambda first, end: histories.part(first, end).newest_rows(within)) if puts_last else None,
+            heard=(lambda first, end: histories.part(first, end).newest_rows(num_last)) if num_last else None,
             on_block=on_block,
             among=among,
         )
@@ -107,15 +123,14 @@ class Baseline(LightningModule):
         Returns:
             Rows of the candidates, best first, and their scores.
         """
-        repeats = self.context.repeats
-        within = repeats.within if repeats.rule == "never" else 0
+        num_last = self._num_last()
         return in_parts(
             histories,
             lambda some: top_of_scores(
-                torch.from_numpy(self._scores_of(some).toarray().astype(np.float32)),
+                torch.from_numpy(self._boosted_scores_of(some).toarray().astype(np.float32)),
                 previous=torch.from_numpy(some.previous),
-                heard=torch.from_numpy(some.newest_rows(within)),
-                penalty=np.inf,
+                heard=torch.from_numpy(some.newest_rows(num_last)),
+                boosts=np.full(num_last, -np.inf, np.float32),
                 plays=self._model.order,
                 k=k,
                 among=among,
@@ -157,6 +172,16 @@ class Baseline(LightningModule):
             scores = csr_array(scores + weight * artists)
         return scores
 
+    def _num_last(self, every: bool = False) -> int:
+        """How many of the newest tracks come after all others."""
+        repeats = self.context.repeats
+        return 0 if repeats.in_force(every=every) is not None else len(repeats.boosts())
+
+    def _boosted_scores_of(self, histories: Histories, every: bool = False) -> csr_array:
+        """The scores of all tracks for each history, by the rule for tracks already heard."""
+        scores, fitted = self._scores_of(histories), self.context.repeats.in_force(every=every)
+        return scores if fitted is None else boosted_shares(scores, histories.newest_rows(MOST_AGES), fitted)
+
     def _scores_of(self, histories: Histories) -> csr_array:
         """The scores of all tracks for each history."""
         model = self._model
@@ -171,17 +196,7 @@ class Baseline(LightningModule):
         distinct, place = np.unique(rows[line, age], return_inverse=True)
         weight = self.context.weights(PART, torch.from_numpy(age), torch.from_numpy(shares[line, age])).numpy()
         weights = csr_array((weight, (line, place)), shape=(len(rows), len(distinct)))
-        scores = self._counted(distinct)
-        scores.data /= np.repeat(scores.sum(1), np.diff(scores.indptr))  # a row with entries has a positive sum
-        return self._by_trend(csr_array(weights @ scores))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the rule for tracks already heard, which a restored model cannot find out again.
-
-        Args:
-            checkpoint: gets `repeats`.
-        """
-        checkpoint["repeats"] = self.context.repeats.decided()
+        return self._by_trend(csr_array(weights @ shares_of(self._counted(distinct))))
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance.

@@ -1,7 +1,8 @@
 """The best candidates of each query by inner product: exact, or by the inverted file of faiss.
 
 N tracks in the catalogue, M tracks with a query vector, Q queries, U distinct queries, K candidates of a list, V width
-of a vector, B queries in a block, G groups of S candidates. The query itself is never a candidate.
+of a vector, B queries in a block, L ages that are boosted, G groups of S candidates. The query itself is never a
+candidate.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 from segue.catalog import most_played
 from segue.histories import Histories
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
-from segue.models.retrieval.ranks import TIE, demote, refuse_non_finite
+from segue.models.retrieval.ranks import TIE, boost_heard, refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
 
 NUM_SAMPLED = 1000
@@ -211,7 +212,7 @@ def top_of_scores(
     *,
     previous: Int64[Tensor, "B"],
     heard: Int64[Tensor, "B H"],
-    penalty: float,
+    boosts: Float32[np.ndarray, "L"],
     plays: Real[np.ndarray, "N"],
     k: int,
     among: Bool[np.ndarray, "N"] | None = None,
@@ -222,19 +223,19 @@ def top_of_scores(
         scores: scores of all tracks; they are overwritten.
         previous: row of the track of each line that is no candidate.
         heard: rows of the tracks already heard, -1 where there is none.
-        penalty: subtracted from the scores of tracks already heard; infinity puts them last.
+        boosts: added to the scores of tracks already heard, by age; −∞ puts them last.
         plays: popularity of every track, which decides between equal scores.
         k: number of candidates.
         among: True for each track that is a candidate; None for all tracks.
 
     Returns:
-        Rows, best first, and scores, from which the penalty is subtracted; -1 and NaN where there are fewer candidates.
+        Rows, best first, and boosted scores; -1 and NaN where there are fewer candidates.
 
     Raises:
         InputError: `k` is not in [1, N-1].
     """
     check_k(k, scores.shape[1])
-    demote(scores, heard, penalty).scatter_(1, previous[:, None], -torch.inf)
+    boost_heard(scores, heard, boosts).scatter_(1, previous[:, None], -torch.inf)
     if among is not None:
         scores.masked_fill_(torch.from_numpy(~among).to(scores.device), -torch.inf)
     order = torch.from_numpy(most_played(plays)).to(scores.device)

@@ -1,8 +1,9 @@
 """Ranks of tracks that followed, among all candidates: by vectors, and by sparse scores. There is one rule for both.
 
 Q queries, B queries of a block, U distinct query vectors of it, N tracks in the catalogue, H tracks heard, V width of a
-vector, E entries of a sparse block. Candidates that tie share the mean of the ranks they occupy. The track of the query
-itself is never a candidate, and tracks already heard can come last.
+vector, E entries of a sparse block, L ages that are boosted. Candidates that tie share the mean of the ranks they
+occupy. The track of the query itself is never a candidate, except where every track is one, and tracks already heard
+are boosted, or come last.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64, Real
+from jaxtyping import Float, Float32, Float64, Int64, Real
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -48,6 +49,7 @@ def ranks_of_tracks(
     following: Int64[np.ndarray, "Q"],
     on_block: Callable[[int], None] = lambda _: None,
     among: Among = None,
+    every: bool = False,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` after one previous track; queries of the same track share a line of scores.
 
@@ -55,12 +57,13 @@ def ranks_of_tracks(
         queries: query vector of every track.
         items: item vector of every track.
         previous: rows of the queries.
-        following: rows of the tracks that followed; each differs from its query.
+        following: rows of the tracks that followed; each differs from its query, or every track is a candidate.
         on_block: called with the number of queries done after each block.
         among: True for each track that is a candidate; None for all tracks.
+        every: whether the query is a candidate too.
 
     Returns:
-        Rank of each `following`, in [1, N-1].
+        Rank of each `following`, in [1, N].
 
     Raises:
         InputError: a vector is not finite.
@@ -74,7 +77,13 @@ def ranks_of_tracks(
         return Queries(queries[distinct], of_pair, distinct, distinct.new_empty(len(distinct), 0))
 
     ranks[order] = ranks_of_vectors(
-        queries=of_block, items=items, following=following[order], penalty=0.0, on_block=on_block, among=among
+        queries=of_block,
+        items=items,
+        following=following[order],
+        boosts=np.empty(0, np.float32),
+        on_block=on_block,
+        among=among,
+        every=every,
     )
     return ranks
 
@@ -85,22 +94,25 @@ def ranks_of_vectors(
     queries: Callable[[int, int], Queries],
     items: Float[Tensor, "N V"],
     following: Int64[np.ndarray, "Q"],
-    penalty: float,
+    boosts: Float32[np.ndarray, "L"],
     on_block: Callable[[int], None] = lambda _: None,
     among: Among = None,
+    every: bool = False,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` among all candidates of its query, by inner product.
 
     Args:
         queries: computes the queries from one place to another.
         items: item vector of every track.
-        following: rows of the tracks that followed; each differs from the `previous` of its query.
-        penalty: subtracted from the scores of tracks already heard; infinity puts them last.
+        following: rows of the tracks that followed; each differs from the `previous` of its query, or every track is a
+            candidate.
+        boosts: added to the scores of tracks already heard, by age; −∞ puts them last.
         on_block: called with the number of queries done after each block.
         among: True for each track that is a candidate; None for all tracks.
+        every: whether the `previous` of a query is a candidate too.
 
     Returns:
-        Rank of each `following`, in [1, N-1].
+        Rank of each `following`, in [1, N].
 
     Raises:
         InputError: a vector is not finite.
@@ -119,7 +131,9 @@ def ranks_of_vectors(
         by_line, num_queries = lines.argsort()[of_block.of_pair].argsort(stable=True), num_queries[lines]
         first = num_queries.cumsum(0) - num_queries
         scores = torch.mm(of_block.vectors[lines], items.T, out=buffer[: len(lines)])
-        demote(scores, of_block.heard[lines], penalty).scatter_(1, of_block.previous[lines, None], -torch.inf)
+        boost_heard(scores, of_block.heard[lines], boosts)
+        if not every:
+            scores.scatter_(1, of_block.previous[lines, None], -torch.inf)
         if others is not None:
             scores.masked_fill_(others, -torch.inf)
         for nth in range(int(num_queries[0])):
@@ -133,24 +147,30 @@ def ranks_of_vectors(
     return ranks
 
 
-def demote(scores: Float[Tensor, "B N"], heard: Int64[Tensor, "B H"], penalty: float) -> Float[Tensor, "B N"]:
-    """Subtract a penalty from the scores of tracks already heard, in place.
+def boost_heard(
+    scores: Float[Tensor, "B N"], heard: Int64[Tensor, "B H"], boosts: Float32[np.ndarray, "L"]
+) -> Float[Tensor, "B N"]:
+    """Boost the scores of tracks already heard, in place.
 
     Args:
         scores: scores of all tracks.
-        heard: rows of the tracks already heard, -1 where there is none.
-        penalty: what is subtracted. Infinity puts these tracks below all others, in their own order.
+        heard: rows of the tracks already heard, newest first; -1 where there is none.
+        boosts: what is added, by age. −∞ puts these tracks below all others, in their own order.
 
     Returns:
         The same tensor.
     """
-    if not penalty or not heard.shape[1]:
+    heard = heard[:, : len(boosts)]
+    if not heard.shape[1]:
         return scores
+    added = torch.from_numpy(boosts[: heard.shape[1]]).to(scores.device)
+    if not np.isfinite(boosts).all():
+        added = torch.where(added.isinf(), -(1 + (scores.amax(1) - scores.amin(1))[:, None]), added)
     is_there = heard >= 0
     rows = torch.where(is_there, heard, heard[:, :1].clamp(min=0))  # a row twice is written twice with the same value
-    lowered = penalty if np.isfinite(penalty) else 1 + (scores.amax(1) - scores.amin(1))[:, None]
     values = scores.gather(1, rows)
-    return scores.scatter_(1, rows, torch.where(is_there[:, :1], values - lowered, values))
+    boosted = values + torch.where(is_there, added, added[..., :1])
+    return scores.scatter_(1, rows, torch.where(is_there[:, :1], boosted, values))
 
 
 def _count(
@@ -175,7 +195,7 @@ def ranks_of_scores(
     *,
     scores: Callable[[int, int], csr_array],
     plays: Int64[np.ndarray, "N"],
-    previous: Int64[np.ndarray, "Q"],
+    previous: Int64[np.ndarray, "Q"] | None,
     following: Int64[np.ndarray, "Q"],
     heard: Callable[[int, int], Int64[np.ndarray, "B H"]] | None = None,
     on_block: Callable[[int], None] = lambda _: None,
@@ -188,14 +208,14 @@ def ranks_of_scores(
     Args:
         scores: computes the scores of the queries from one place to another, B × N.
         plays: popularity of every track.
-        previous: rows of the tracks that are no candidates, one for each query.
+        previous: rows of the tracks that are no candidates, one for each query; None where every track is one.
         following: rows of the tracks that followed; each differs from `previous`.
         heard: looks up the rows of the tracks that come after all others, -1 where there is none; None for no rule.
         on_block: called with the number of queries done after each block.
         among: True for each track that is a candidate; None for all tracks.
 
     Returns:
-        Rank of each `following`, in [1, N-1].
+        Rank of each `following`, in [1, N].
     """
     is_candidate = np.ones(len(plays), bool) if among is None else among
     sorted_plays, ranks, num_tracks = np.sort(plays[is_candidate]), np.empty(len(following)), len(plays)
@@ -203,7 +223,7 @@ def ranks_of_scores(
     block = _block_size(num_tracks)
     scores_of, is_heard = (np.zeros(min(block, len(following)) * num_tracks, kind) for kind in (np.float32, np.bool_))
     for start in range(0, len(following), block):
-        target, query = following[start : start + block], previous[start : start + block]
+        target = following[start : start + block]
         lines, end = np.arange(len(target)), start + len(target)
         table = scores(start, end)
         named = written = np.repeat(lines, np.diff(table.indptr)) * num_tracks + table.indices
@@ -215,19 +235,23 @@ def ranks_of_scores(
             written = named = np.unique(np.concatenate([named, of_heard]))
         # tracks with a score or a place in the session are named; all others differ in their plays alone
         line, row = np.divmod(named, num_tracks)
-        kept = (row != query[line]) & is_candidate[row]
+        kept, is_out = is_candidate[row], np.zeros(len(target), bool)
+        if previous is not None:
+            query = previous[start:end]
+            kept, is_out = kept & (row != query[line]), is_candidate[query]
         line, row, named = line[kept], row[kept], named[kept]
         of_target, target_plays = lines * num_tracks + target, plays[target]
         score, is_last = scores_of[of_target], is_heard[of_target]
         higher, equal = scores_of[named] > score[line], scores_of[named] == score[line]
         first, same = is_heard[named] < is_last[line], is_heard[named] == is_last[line]
-        num_others = len(sorted_plays) - is_candidate[query] - np.bincount(line, minlength=len(target))
+        num_others = len(sorted_plays) - is_out - np.bincount(line, minlength=len(target))
         counts = []
         for exceeds, side in sides:
             is_played = exceeds(plays[row], target_plays[line])
             counts.append(np.bincount(line, first | (same & (higher | (equal & is_played))), len(target)))
             others = len(sorted_plays) - np.searchsorted(sorted_plays, target_plays, side)
-            others -= is_candidate[query] & exceeds(plays[query], target_plays)
+            if previous is not None:
+                others -= is_out & exceeds(plays[query], target_plays)
             others = others - np.bincount(line, is_played, len(target))
             counts[-1] += np.where(is_last | (score < 0), num_others, np.where(score == 0, others, 0))
         ranks[start:end] = _rank(*counts)
@@ -237,17 +261,17 @@ def ranks_of_scores(
 
 
 def ranks_by_plays(
-    plays: Int64[np.ndarray, "N"], previous: Int64[np.ndarray, "Q"], following: Int64[np.ndarray, "Q"]
+    plays: Int64[np.ndarray, "N"], previous: Int64[np.ndarray, "Q"] | None, following: Int64[np.ndarray, "Q"]
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` by plays alone.
 
     Args:
         plays: popularity of every track.
-        previous: rows of the tracks that are no candidates.
+        previous: rows of the tracks that are no candidates; None where every track is one.
         following: rows of the tracks that followed.
 
     Returns:
-        Rank of each `following`, in [1, N-1].
+        Rank of each `following`, in [1, N].
     """
     return ranks_of_scores(
         scores=lambda first, end: no_scores(len(plays), end - first),
@@ -262,6 +286,8 @@ def ranks_by_counts(
     pairs: Callable[[], Iterable[tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]]],
     previous: Int64[np.ndarray, "Q"],
     following: Int64[np.ndarray, "Q"],
+    *,
+    every: bool = False,
 ) -> Float64[np.ndarray, "Q"]:
     """Rank each `following` by how often the training pairs had it after `previous`.
 
@@ -270,9 +296,10 @@ def ranks_by_counts(
         pairs: reads the previous and the following tracks of all training pairs, some at a time; few are in memory.
         previous: rows of the queries.
         following: rows of the tracks that followed.
+        every: whether `previous` is a candidate too.
 
     Returns:
-        Rank of each `following`, in [1, N-1].
+        Rank of each `following`, in [1, N].
     """
     num_tracks = len(previous_counts)
     ranks, nothing, group = np.empty(len(previous)), np.zeros(num_tracks, np.int64), np.full(num_tracks, -1)
@@ -286,7 +313,7 @@ def ranks_by_counts(
         ranks[of] = ranks_of_scores(
             scores=lambda first, end: csr_array(counts[previous[of[first:end]]]),  # noqa: B023 - called at once
             plays=nothing,
-            previous=previous[of],
+            previous=None if every else previous[of],
             following=following[of],
         )
     return ranks

@@ -1,4 +1,4 @@
-"""Ranks by histories: those of slow loops, with heard tracks as candidates, lowered, or last."""
+"""Ranks by histories: those of slow loops, with heard tracks as candidates, boosted, or last."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_array
 
 from segue.models.contracts import Queries
-from segue.models.retrieval.ranks import demote, ranks_of_scores, ranks_of_vectors
+from segue.models.retrieval.ranks import boost_heard, ranks_of_scores, ranks_of_vectors
 
 NUM_TRACKS, NUM_QUERIES, LENGTH = 9, 40, 3
 
@@ -17,7 +17,9 @@ NUM_TRACKS, NUM_QUERIES, LENGTH = 9, 40, 3
 AMONG = np.arange(NUM_TRACKS) % 3 > 0
 
 
-def mean_rank(keys: Sequence[tuple[float, ...]], target: int, excluded: int, among: np.ndarray | None = None) -> float:
+def mean_rank(
+    keys: Sequence[tuple[float, ...]], target: int, excluded: int | None, among: np.ndarray | None = None
+) -> float:
     """Rank by keys, the highest first; equal keys share the mean of their ranks."""
     rows: Iterable[int] = range(len(keys)) if among is None else np.flatnonzero(among).tolist()
     others = [keys[row] for row in rows if row not in (target, excluded)]
@@ -31,17 +33,22 @@ def questions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     heard = rng.integers(NUM_TRACKS, size=(NUM_QUERIES, LENGTH))
     heard[np.arange(LENGTH) >= rng.integers(1, LENGTH + 1, NUM_QUERIES)[:, None]] = -1
+    heard[:, 1][heard[:, 1] == heard[:, 0]] = -1  # each track once, where it was heard last
+    heard[:, 2][(heard[:, :2] == heard[:, 2:]).any(1)] = -1
     following = (heard[:, 0] + rng.integers(1, NUM_TRACKS, NUM_QUERIES)) % NUM_TRACKS
     assert (heard == following[:, None]).any(1).sum() > 3
     return heard, heard[:, 0], following
 
 
 @pytest.mark.parametrize("among", [None, AMONG], ids=["all", "some"])
-@pytest.mark.parametrize("penalty", [0.0, 1.5, math.inf])
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("boosts", [[], [0.5, -1.5, 2.5], [-math.inf] * 3])
 def test_ranks_of_vectors_are_those_of_loops(
-    questions: tuple[np.ndarray, ...], penalty: float, among: np.ndarray | None
+    questions: tuple[np.ndarray, ...], boosts: list[float], every: bool, among: np.ndarray | None
 ) -> None:
     heard, previous, following = questions
+    if every and among is None:
+        following = np.where(np.arange(len(following)) % 3 == 0, previous, following)
     if among is not None:
         following = candidates_after(previous, among)
     rng = np.random.default_rng(1)
@@ -57,18 +64,20 @@ def test_ranks_of_vectors_are_those_of_loops(
         queries=part,
         items=torch.from_numpy(items).float(),
         following=following,
-        penalty=penalty,
+        boosts=np.array(boosts, np.float32),
         on_block=done.append,
         among=among,
+        every=every,
     )
     assert sum(done) == NUM_QUERIES
     for query in range(NUM_QUERIES):
         scores = queries[query] @ items.T
         keys = []
         for row, score in enumerate(scores.tolist()):
-            is_heard = row in heard[query]
-            keys.append((not is_heard, score) if penalty == math.inf else (score - penalty * is_heard,))
-        assert ranks[query] == mean_rank(keys, following[query], previous[query], among)
+            age = heard[query].tolist().index(row) if row in heard[query] else LENGTH
+            boost = [*boosts, 0.0, 0.0, 0.0, 0.0][age]
+            keys.append((boost > -math.inf, score if boost == -math.inf else score + boost))
+        assert ranks[query] == mean_rank(keys, following[query], None if every else previous[query], among)
 
 
 def candidates_after(previous: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -79,11 +88,14 @@ def candidates_after(previous: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("among", [None, AMONG], ids=["all", "some"])
+@pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("put_last", [False, True])
 def test_ranks_of_scores_are_those_of_loops(
-    questions: tuple[np.ndarray, ...], put_last: bool, among: np.ndarray | None
+    questions: tuple[np.ndarray, ...], put_last: bool, every: bool, among: np.ndarray | None
 ) -> None:
     heard, previous, following = questions
+    if every and among is None:
+        following = np.where(np.arange(len(following)) % 3 == 0, previous, following)
     if among is not None:
         following = candidates_after(previous, among)
     rng = np.random.default_rng(2)
@@ -92,20 +104,20 @@ def test_ranks_of_scores_are_those_of_loops(
     ranks = ranks_of_scores(
         scores=lambda first, end: csr_array(table[first:end]),
         plays=plays,
-        previous=previous,
+        previous=None if every else previous,
         following=following,
         heard=lambda first, end: heard[first:end] if put_last else heard[first:end, :0],
         among=among,
     )
     for query in range(NUM_QUERIES):
         keys = [(not (put_last and row in heard[query]), table[query, row], plays[row]) for row in range(NUM_TRACKS)]
-        assert ranks[query] == mean_rank(keys, following[query], previous[query], among)
+        assert ranks[query] == mean_rank(keys, following[query], None if every else previous[query], among)
 
 
 def test_tracks_already_heard_come_below_all_others_in_their_own_order() -> None:
     scores = torch.tensor([[3.0, 1.0, 2.0, 5.0], [0.0, 1.0, 2.0, 3.0]])
     heard = torch.tensor([[3, 0, 3], [-1, -1, -1]])
-    lowered = demote(scores.clone(), heard, math.inf)
+    lowered = boost_heard(scores.clone(), heard, np.full(3, -np.inf, np.float32))
     assert lowered[0].argsort(descending=True).tolist() == [2, 1, 3, 0]
     assert torch.equal(lowered[1], scores[1])
-    assert demote(scores.clone(), heard, 1.0)[0].tolist() == [2.0, 1.0, 2.0, 4.0]
+    assert boost_heard(scores.clone(), heard[:, :2], np.array([-1, 2], np.float32))[0].tolist() == [5.0, 1.0, 2.0, 4.0]

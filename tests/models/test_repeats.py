@@ -1,0 +1,181 @@
+"""Boosts of tracks already heard: fitted to what is repeated, chosen by validation, and kept in a checkpoint."""
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from segue.catalog import Listens
+from segue.models.baselines.counting import Rules
+from segue.models.baselines.module import Baseline
+from segue.models.losses import BCELoss, SoftmaxLoss
+from segue.models.pair_ranker import PairRanker
+from segue.models.repeats import MOST_AGES, Repeats, boosted_shares, fitted_boosts, newest_targets
+from tests.conftest import make_vocabulary
+from tests.models.plain import COSINES, SESSION
+
+NUM = 30
+
+
+def repeating(num_sessions: int = 3000, played: float = math.nan) -> Listens:
+    """Tracks in random order; in four of ten sessions the third place plays the first track again."""
+    rng = np.random.default_rng(0)
+    track = rng.permuted(np.tile(np.arange(NUM), (num_sessions, 1)), axis=1)[:, :4]
+    track[:, 2] = np.where(rng.random(num_sessions) < 0.4, track[:, 0], track[:, 2])
+    session = np.repeat(np.arange(num_sessions), 4)
+    return Listens(session=session, track=track.ravel(), played_ratio=np.full(len(session), played, np.float32))
+
+
+def test_the_targets_are_those_of_the_newest_tenth_of_the_events() -> None:
+    listens = repeating()
+    found = newest_targets(listens)
+    assert found is not None
+    assert found.first_event == 2700 * 4
+    newest = listens.track[found.first_event :].reshape(-1, 4)
+    assert found.following.tolist() == newest[:, 1:].ravel().tolist()
+    assert found.histories.newest(3)[0][:3].tolist() == [
+        [*line[:place][::-1], -1, -1][:3] for line in newest[:1].tolist() for place in (1, 2, 3)
+    ]
+    assert (found.weight == 1).all()
+
+
+@pytest.mark.parametrize(
+    "listens", [repeating(900), repeating(played=0.0), repeating(1), make_vocabulary([0]).listens], ids=str
+)
+def test_few_repeats_that_were_played_are_not_fitted(listens: Listens) -> None:
+    assert newest_targets(listens) is None
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_expected_repeats_are_those_observed_at_each_age(adds: bool) -> None:
+    """The known answer: targets drawn from shares whose odds were multiplied and added to."""
+    rng = np.random.default_rng(1)
+    shares = rng.dirichlet([1.0] * 12, 20_000)[:, :4]  # three quarters of the probability is that of others
+    true_factor, true_added = np.array([0.2, 3.0, 1.0, 6.0]), np.array([0.05, 0.0, 0.2, 0.0]) * adds
+    raised = shares * true_factor + true_added
+    both = np.column_stack([raised, 1 - shares.sum(1)])
+    drawn = (both.cumsum(1) < (rng.random(len(both)) * both.sum(1))[:, None]).sum(1)
+    is_next = drawn[:, None] == np.arange(4)
+    weight = np.ones(len(shares))
+    there = np.ones(shares.shape, bool)
+    factor, added = fitted_boosts(shares, is_there=there, is_next=is_next, weight=weight, adds=adds)
+    assert factor[:4] == pytest.approx(true_factor, rel=0.1, abs=0.1)
+    assert added[:4] == pytest.approx(true_added, abs=0.01)
+    assert factor[4:].tolist() == [1.0] * (MOST_AGES - 4), "ages that nobody has seen"
+    fitted = shares * factor[:4] + added[:4]
+    expected = (fitted / (1 - shares.sum(1) + fitted.sum(1))[:, None]).sum(0)
+    assert expected == pytest.approx(is_next.sum(0), rel=0.01)
+
+
+def test_boosted_shares_are_those_of_a_slow_loop() -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.integers(0, 3, (4, NUM)).astype(np.float32)
+    scores[3] = 0
+    heard = np.array([[3, 7, -1], [5, -1, -1], [1, -1, 2], [4, 9, 8]])
+    fitted = np.array([[math.log(0.5), math.log(4), 0.0], [0.125, 0.0, 0.25]])
+    found = boosted_shares(csr_array(scores), heard, fitted).toarray()
+    for line in range(4):
+        total = scores[line].sum()
+        for row in range(NUM):
+            share = scores[line, row] / total if total else 0.0
+            if row in heard[line]:
+                age = heard[line].tolist().index(row)
+                share = share * math.exp(fitted[0, age]) + fitted[1, age]
+            assert found[line, row] == pytest.approx(share, abs=1e-6)
+
+
+def test_validation_chooses_and_the_line_has_both_numbers() -> None:
+    repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
+    assert (repeats.rule, repeats.in_force(), repeats.in_force(every=True)) == ("always", None, None)
+    repeats.fitted = np.array([[0.5] * MOST_AGES, [0.0] * MOST_AGES])
+    repeats.choose(boosted=0.2, ruled=0.1)
+    line = "repeats      13.6% of training targets were heard before in their session"
+    assert repeats.describe() == f"{line}: learned boosts (validation ndcg@10 0.2000; always: 0.1000)"
+    assert repeats.boosts().tolist() == [0.5] * MOST_AGES
+    assert repeats.logged()["repeats_ndcg_boosted"] == 0.2
+    repeats.choose(boosted=0.1, ruled=0.1)
+    assert repeats.describe() == f"{line}: always (validation ndcg@10 0.1000; learned boosts: 0.1000)"
+    assert not len(repeats.boosts())
+    assert repeats.boosts(every=True).tolist() == [0.5] * MOST_AGES, "where every track is a candidate they hold"
+
+
+def test_a_checkpoint_has_what_was_decided() -> None:
+    repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
+    repeats.fitted = np.array([[0.5] * MOST_AGES, [0.25] * MOST_AGES])
+    repeats.choose(boosted=0.2, ruled=0.1)
+    other = Repeats("never", make_vocabulary([0]), length=3)
+    other.load_state_dict(repeats.state_dict())
+    assert other.get_extra_state() == repeats.get_extra_state()
+    assert (other.in_force() == repeats.in_force()).all()
+
+
+def baseline(listens: Listens, **context: Any) -> Baseline:
+    vocabulary = make_vocabulary(range(NUM), listens=listens)
+    settings = {"decay": 0.8, "skipped": 0.1, "max_length": 20, "repeats": "auto", **context}
+    made = Baseline(
+        vocabulary=vocabulary, model=partial(Rules, window=1), context=partial(SESSION, **settings), monitor="val/mrr"
+    )
+    made.on_train_start()
+    return made
+
+
+def test_a_model_that_counts_learns_what_is_repeated_from_sessions_that_it_has_not_counted() -> None:
+    made = baseline(repeating())
+    targets = made.context.repeats.asked
+    assert targets is not None
+    assert made.context.repeats.fitted is not None
+    chosen = targets.histories.length == 2
+    histories, following = targets.histories.where(chosen), targets.following[chosen]
+
+    def mean_rank(*, in_use: bool) -> float:
+        made.context.repeats.in_use = in_use
+        return float(made.ranks(histories, following, lambda _: None).mean())
+
+    assert mean_rank(in_use=True) < 0.75 * mean_rank(in_use=False)
+    made.context.repeats.in_use = True
+    rows, _ = made.top(histories, 1)
+    assert (rows[:, 0] == histories.newest(2)[0][:, 1]).mean() > 0.9
+    # not at the fourth place, where the track before the newest seldom comes again
+    assert made.context.repeats.fitted[1, 0] < 0.01 < made.context.repeats.fitted[1, 1]
+
+
+def head(loss: Any) -> PairRanker:
+    torch.manual_seed(0)
+    return PairRanker(
+        vocabulary=make_vocabulary(range(NUM), listens=repeating()),
+        scorer=partial(COSINES, dim=4, alpha=1.0),
+        loss=loss,
+        context=partial(SESSION, max_length=20, repeats="auto"),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        scheduler=None,
+        monitor="val/mrr",
+    )
+
+
+def test_a_head_expects_as_many_repeats_as_there_are() -> None:
+    """The track before the newest follows in four of ten sessions at the third place, and seldom at others."""
+    made = head(partial(SoftmaxLoss, temperature=0.1))
+    repeats = made.context.repeats
+    targets = repeats.asked
+    assert targets is not None
+    made.on_validation_epoch_start()
+    boosts = repeats.boosts(every=True)
+    vectors, items = made._queries(targets.histories, 0).vectors, made.scorer.item_vectors()
+    logits = (vectors @ items.T / 0.1).detach().double().numpy()
+    for line, heard in enumerate(targets.histories.newest_rows(MOST_AGES).tolist()):
+        for age, row in enumerate(heard):
+            logits[line, row] += (boosts[age] / 0.1) * (row >= 0)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    before = targets.histories.newest_rows(2)[:, 1]
+    expected = shares[np.arange(len(before)), before][before >= 0].sum()
+    assert expected == pytest.approx((before == targets.following)[before >= 0].sum(), rel=0.02)
+
+
+def test_scores_that_are_no_probabilities_are_not_boosted() -> None:
+    made = head(BCELoss)
+    made.on_validation_epoch_start()
+    assert made.context.repeats.asked is made.context.repeats.fitted is None
