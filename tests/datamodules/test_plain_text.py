@@ -135,7 +135,7 @@ def test_names_of_columns_may_have_ends_of_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("title", "encoding", "named"),
     [
-        ("Caf\u00e9 {}", "latin-1", "latin-1"),
+        ("Caf\u00e9 {}", "latin-1", "windows-1252"),
         ("Caf\u00e9 \u2013 {}", "windows-1252", "windows-1252"),
         ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "utf-16", "utf-16"),
         ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "utf-16-le", "utf-16-le"),
@@ -161,7 +161,7 @@ def test_an_encoding_is_recognised_and_named(tmp_path: Path, title: str, encodin
 )
 def test_an_encoding_that_cannot_be_seen_is_given(tmp_path: Path, title: str, encoding: str) -> None:
     (tmp_path / "plays.csv").write_bytes(as_csv(plays(title=title)).encode(encoding))
-    message = r"cannot see the encoding of .*plays.csv, it is neither UTF-8 nor Windows-1252; give datamodule.files.enc"
+    message = r"cannot see the encoding of .*plays.csv: it is not UTF-8, and its words .*; give datamodule.files.enc"
     with pytest.raises(InputError, match=message):
         read("table", tmp_path / "plays.csv")
     log = read("table", tmp_path / "plays.csv", changes={"files": {"encoding": encoding}})

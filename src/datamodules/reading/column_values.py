@@ -32,6 +32,8 @@ _NESTED_ROWS, _NESTED_DEPTH = 200, 3
 """Rows of JSON in which objects inside objects are looked for, and how deep."""
 _MOST, _HALF = 0.99, 0.5
 """Share of the values that must fit where no name says what they are, and where one does."""
+_FEW = 0.1
+"""Share of the times of day that durations do not have."""
 _EARLIEST_S = 946_684_800
 """Start of 2000. Earlier numbers are not taken for times unless their name says so."""
 _PAUSE = 30
@@ -45,6 +47,13 @@ _NUMBERED = re.compile(
 """Names of columns whose numbers are no times without a clock in their texts."""
 _DIGITS = re.compile(r"\d.*\d.*\d.*\d")
 """What every time has."""
+_IS_STRUCT = re.compile(r"STRUCT.*\)", re.DOTALL)
+_DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1(\d{4}|\d{2})|(19|20)\d{6}")
+"""A date without an hour."""
+_TIME_OF_DAY = re.compile(
+    r"([01]?\d|2[0-3]):[0-5]\d(?P<seconds>:[0-5]\d([.,]\d+)?)?(?P<half> ?[AaPp]\.?[Mm]\.?)?"
+    r"( ?(Z|UTC|GMT|[+-]\d\d:?\d\d))?"
+)
 _URI = re.compile(
     r"spotify:track:\w+|https?://(open\.spotify\.com/(intl-\w+/)?track/|(www\.|music\.|m\.)?youtube\.com/watch\?|"
     r"youtu\.be/|(www\.)?deezer\.com/(\w+/)?track/|tidal\.com/(browse/)?track/|musicbrainz\.org/recording/|"
@@ -93,7 +102,7 @@ class ColumnValues:
         """In which unit most are times, and how many are; see `find_unit_of_time`."""
         few = self.values[:100]
         have_digits = sum(_DIGITS.search(value) is not None for value in few) > _HALF * len(few)
-        if not have_digits or not find_unit_of_time(few)[0]:  # texts are seen early
+        if not have_digits or not find_unit_of_time(few)[1]:  # texts are seen early
             return "", 0
         return find_unit_of_time(self.values)
 
@@ -153,6 +162,18 @@ class ColumnValues:
         are_sorted = max((steps >= 0).mean(), (steps <= 0).mean()) >= 0.8
         typical, longest = np.median(np.abs(steps)), np.abs(steps).max()
         return bool(are_sorted and typical <= _HOUR_S and longest >= _PAUSE * typical)
+
+    @cached_property
+    def are_days(self) -> bool:
+        """Whether nearly all are dates without an hour."""
+        return self._share(lambda value: _DAY.fullmatch(value) is not None) >= _MOST
+
+    @cached_property
+    def are_times_of_day(self) -> bool:
+        """Whether nearly all are times of day, and not durations such as 3:25, which are seldom so long."""
+        found = [match for value in self.values if (match := _TIME_OF_DAY.fullmatch(value))]
+        late = sum(bool(match["half"]) or int(match[1]) >= (3 if match["seconds"] else 13) for match in found)
+        return len(found) >= max(1, _MOST * len(self)) and late > _FEW * len(self)
 
     @cached_property
     def are_flags(self) -> bool:
@@ -308,9 +329,9 @@ def look_at_columns(rows: RawRows, names: Sequence[str]) -> Sample:
 
 
 def nested_paths(rows: RawRows) -> list[str]:
-    """Paths of the values inside the objects of JSON rows, as their first rows have them."""
+    """Paths of the values inside the objects of JSON rows, as their first rows have them, or inside a STRUCT."""
     if not rows.is_json:
-        return []
+        return [path for path, type_ in rows.inner_types.items() if not _IS_STRUCT.fullmatch(type_)]
     lines = rows.run(f"SELECT CAST(line AS VARCHAR) FROM ({rows.relation(limit=_NESTED_ROWS)})").fetchall()
     found: dict[str, None] = {}
     for (line,) in lines:

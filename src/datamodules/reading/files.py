@@ -302,8 +302,8 @@ def as_plain_text(database: Database, files: Files, settings: FileFormat) -> tup
         encoding = scan.encoding if settings.encoding == "auto" else settings.encoding
         if not encoding:
             raise InputError(
-                f"cannot see the encoding of {shown}, it is neither UTF-8 nor Windows-1252; give "
-                f"{settings.group}.encoding=<name>, such as windows-1251 or shift_jis"
+                f"cannot see the encoding of {shown}: it is not UTF-8, and its words are of no language with Latin "
+                f"letters; give {settings.group}.encoding=<name>, such as windows-1251 or shift_jis"
             )
         is_plain = scan.is_uniform and not (files.format == "json" and scan.begins_with_mark)
         if encoding != "utf-8" or not is_plain:

@@ -31,6 +31,8 @@ _OTHER_FORMATS = (
     *("%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%a, %d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y", "%Y.%m.%d %H:%M:%S"),
     *("%b %d, %Y, %I:%M:%S %p", "%b %d, %Y, %I:%M:%S %p %Z", "%Y/%m/%d %H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z"),
     *("%b %d, %Y, %I:%M:%S\u202f%p %Z", "%d.%m.%Y, %H:%M:%S", "%d.%m.%Y, %H:%M:%S %Z"),  # pages of Google Takeout
+    *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y%m%d %H:%M"),
+    *("%Y%m%d %H:%M:%S", "%d.%m.%y %H:%M:%S", "%d-%m-%Y %I:%M %p", "%d-%m-%Y %I:%M:%S %p"),
     *("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%d"),
 )
 """Other formats of times. One is used if it fits more of the first rows than any other: 01/02/2026 fits two."""
@@ -64,8 +66,8 @@ def find_unit_of_time(values: Sequence[str]) -> tuple[str, int]:
         values: texts without empty ones.
 
     Returns:
-        A value of `datamodule.units.timestamp`, and a number; no unit and 0 if most are no times, or if two formats fit
-        the same number.
+        A value of `datamodule.units.timestamp`, and a number; no unit and 0 if most are no times, and no unit if two
+        formats fit the same number.
     """
     numbers = as_numbers(values)
     if len(numbers) <= len(values) / 2:
@@ -105,9 +107,9 @@ def _format_of_time(values: Sequence[str]) -> tuple[str, int]:
     formats = [text for text, num in zip(_OTHER_FORMATS, few, strict=True) if num]
     fits = _num_of_formats(values, formats)[1]
     best = max(fits, default=0)
-    if best <= len(values) / 2 or fits.count(best) > 1:
+    if best <= len(values) / 2:
         return "", 0
-    return formats[fits.index(best)], best
+    return formats[fits.index(best)] if fits.count(best) == 1 else "", best
 
 
 @cache
