@@ -131,12 +131,11 @@ class _Writer:
     def __init__(self, seed: int, folder: Path) -> None:
         self.rng = rng = random.Random(seed)
         self.folder = folder
-        language = rng.choice([*LANGUAGES])
-        format_ = rng.choice(
-            ["csv", "csv", "txt", "csv.gz", "zip", "folder", "spreadsheet", "jsonl", "json", "parquet", "takeout"]
-        )
-        defects = [*_DEFECTS, *(_DEFECTS_OF_TEXT if format_ in _OF_TEXT else ())]
-        self.defect = rng.choice([name for name in defects if not (format_ == "takeout" and name in _NOT_OF_TAKEOUT)])
+        language = [*LANGUAGES][(seed + seed // 10) % len(LANGUAGES)]  # twenty seeds in a row have all of them
+        self.defect = [*_DEFECTS, *_DEFECTS_OF_TEXT][seed % (len(_DEFECTS) + len(_DEFECTS_OF_TEXT))]
+        others = () if self.defect in _DEFECTS_OF_TEXT else ("jsonl", "json", "parquet", "parquet")
+        takeout = ("takeout",) * (self.defect in _DEFECTS_OF_TAKEOUT)
+        format_ = rng.choice([*_OF_TEXT, *others, *takeout])
         names = [name if rng.random() < 0.8 else self.random_name() for name in LANGUAGES[language]]
         if format_ == "takeout":
             names = ["", "time", "title", "subtitles", "", ""]
@@ -164,6 +163,8 @@ class _Writer:
         self.write_time = WRITTEN.get(self.way, WRITTEN["iso"])[0]
         if self.way == "decimal comma" and self.delimiter == ",":
             self.delimiter = ";"
+        if self.way == "Takeout" and self.encoding.startswith(("windows", "iso")):
+            self.encoding = "utf-8"  # the others lack its space
         self.has_minutes = rng.random() < 0.3 and format_ in _OF_TEXT  # 3:25
         self.days, self.hours = rng.choice([*_TWO_COLUMNS.items()])
 
@@ -247,7 +248,7 @@ class _Writer:
         text = edit(self.as_text(rows))
         if format_ == "spreadsheet":
             self.export.path = path = path.with_suffix(".csv")
-            text = self.rng.choice(["", "sep=;\r\n"]) + text
+            text = self.rng.choice(["", f"sep={self.delimiter}\r\n"]) + text
         content = text.encode(self.encoding)
         if format_ == "csv.gz":
             content = gzip.compress(content, 1)
@@ -261,7 +262,9 @@ class _Writer:
         elif format_ == "folder":
             path.mkdir()
             half = len(rows) // 2
-            (path / "2024.csv").write_bytes(self.as_text(rows[:half]).encode(self.encoding))
+            first = self.as_text(rows[:half])
+            first = edit(first) if self.defect == "preamble" else first
+            (path / "2024.csv").write_bytes(first.encode(self.encoding))
             (path / "README.txt").write_text("x")
             path, content = path / "2025.csv", edit(self.as_text(rows[half:])).encode(self.encoding)
             self.export.says.append(r"files +not read: README.txt; datamodule.files.pattern=")
@@ -340,9 +343,9 @@ class _Writer:
         for row in rows:
             row["profile"] = "P" + row[self.names["user"]]
         first = self.names["user"]
-        if not self.is_named["user"]:
-            self.names["user"] = "profile"
-        else:
+        if self.language != "English" or not self.is_named["user"]:
+            self.names["user"] = "profile"  # English names come first
+        if self.is_named["user"]:
             self.export.says.append(
                 rf"columns +({first}|profile) could be the user; user=(profile|{first}) is used; .*datamodule.columns."
             )
@@ -368,7 +371,7 @@ class _Writer:
         kept = [play._replace(at=play.at.replace(second=0)) for play in self.plays if play.at.day <= 12][:200]
         self.plays[:] = kept
         self.export.refused = (
-            rf"cannot see how the times in column .* are written, .*units.timestamp=.*'%d/%m/%Y %H:%M'"
+            r"cannot see how the times in column .* are written, .*units.timestamp=.*'%d/%m/%Y %H:%M'"
         )
         self.export.changes = {"units": {"timestamp": "%d/%m/%Y %H:%M"}}
 
@@ -410,7 +413,7 @@ class _Writer:
 
     def _stray_quotes(self) -> None:
         self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
-        first, second = (200, 240)
+        first, second = len(self.plays) - 60, len(self.plays) - 20
         self.plays[first] = self.plays[first]._replace(title='"' + self.plays[first].title)
         self.plays[second] = self.plays[second]._replace(title=self.plays[second].title + '"')
         self.export.says.append(r"quotes +\d+ ends of lines are inside cells, .*datamodule.files.quote=''")
@@ -429,7 +432,7 @@ _DEFECTS = (
     *("no_time", "two_users", "two_times", "ambiguous", "truncated"),
 )
 _DEFECTS_OF_TEXT = ("unknown_encoding", "preamble", "stray_quotes", "open_quote")
-_NOT_OF_TAKEOUT = ("machine", "two_users", "two_times", "ambiguous")
+_DEFECTS_OF_TAKEOUT = ("none", "future", "early", "nameless", "long_session", "repeated", "no_time", "truncated")
 
 
 def generated_export(seed: int, folder: Path) -> Export:

@@ -255,12 +255,17 @@ class _Search:
     def _times_of_days(self) -> None:
         """Read the days of a column with the times of day of another one."""
         columns, mapping = self._sample.columns, self._mapping
-        days = [mapping["timestamp"]] if "timestamp" in mapping else self._free(self._all)
-        days = [name for name in days if name in columns and columns[name].are_days]
-        hours = [name for name in self._free(self._all) if columns[name].are_times_of_day]
-        pair = [next((n for n in names if self._sample.source_of(n) is None), None) for names in (days, hours)]
-        if "timestamp" in self._roles and all(pair):
-            mapping["timestamp"] = self._rows.found(" + ".join(map(str, pair)), key="datamodule.columns.timestamp")
+        free = [name for name in self._free(self._all) if self._sample.source_of(name) is None]
+        chosen = mapping.get("timestamp")
+        if "timestamp" not in self._roles or (chosen and chosen not in columns):
+            return
+        days = [name for name in ([chosen] if chosen else free) if columns[name].are_days]
+        hours = [name for name in free if columns[name].are_times_of_day]
+        if chosen and columns[chosen].are_times_of_day:
+            days, hours = [name for name in free if columns[name].are_days], [chosen]
+        if days and hours:
+            both = f"{days[0]} + {hours[0]}"
+            mapping["timestamp"] = self._rows.found(both, key="datamodule.columns.timestamp")
             self._evidence["timestamp"] = "by its values: a day and a time of day"
 
     def _by_values(self) -> None:

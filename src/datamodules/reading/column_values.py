@@ -17,13 +17,13 @@ from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.units import (
     EXCEL_DAYS,
+    LEAST_MS,
     MS_OF,
     NO,
     YES,
-    as_numbers,
     find_unit_of_time,
-    has_decimal_commas,
     is_hms,
+    numbers_of,
 )
 
 NUM_ROWS = 10_000
@@ -83,9 +83,14 @@ class ColumnValues:
         return len(self.texts)
 
     @cached_property
+    def by_row(self) -> pd.Series:
+        """Those that are numbers, by the number of the row."""
+        return numbers_of(self.texts)
+
+    @property
     def numbers(self) -> np.ndarray:
         """Those that are numbers."""
-        return as_numbers(self.values)
+        return np.asarray(self.by_row)
 
     @cached_property
     def are_numbers(self) -> bool:
@@ -142,7 +147,7 @@ class ColumnValues:
         if unit == "excel":
             return (self.numbers - EXCEL_DAYS[0]) * 86_400
         if unit == "epoch":
-            return np.where(self.numbers >= 1e11, self.numbers / 1000, self.numbers)
+            return np.where(self.numbers >= LEAST_MS, self.numbers / 1000, self.numbers)
         return self.numbers * MS_OF.get(unit, 1000.0) / 1000
 
     @cached_property
@@ -230,13 +235,6 @@ class Sample:
         """The values of each column."""
         return {str(name): ColumnValues(str(name), self.texts[name].dropna()) for name in self.texts.columns}
 
-    def numbers_of(self, name: str) -> pd.Series:
-        """The numbers of a column, by the number of the row."""
-        texts = self.columns[name].texts
-        if has_decimal_commas(self.columns[name].values):
-            texts = texts.str.replace(",", ".", regex=False)
-        return pd.to_numeric(texts, errors="coerce").dropna()
-
     def are_amounts(self, name: str) -> bool:
         """Whether a column has numbers of at least 0 that may be durations or shares: ten or more, and no ids."""
         column = self.columns[name]
@@ -267,7 +265,9 @@ class Sample:
 
         A time is not longer than the track in 95 % of the rows, and equal to it in 5 % or more; otherwise 0.
         """
-        ratio = (self.numbers_of(played) / self.numbers_of(duration)).replace([np.inf, -np.inf], np.nan).dropna()
+        ratio = (
+            (self.columns[played].by_row / self.columns[duration].by_row).replace([np.inf, -np.inf], np.nan).dropna()
+        )
         if len(ratio) < 20:
             return 0.0
         factor = min((1.0, 1e-3, 1e3), key=lambda factor: abs(float(ratio.quantile(0.95)) / factor - 1))

@@ -61,6 +61,7 @@ class TextScan:
         is_uniform: whether all ends of lines are LF, or all are CR and LF.
         has_lines_in_quotes: whether a cell in quotes may have an end of a line.
         long_line: number of the first line above 16 MiB; None if there is none.
+        last: the last byte that is no space.
     """
 
     encoding: str
@@ -68,6 +69,7 @@ class TextScan:
     is_uniform: bool
     has_lines_in_quotes: bool
     long_line: int | None
+    last: bytes
 
 
 def open_binary(path: Path) -> Any:
@@ -126,7 +128,7 @@ def _is_whole(path: Path) -> Iterator[None]:
 def _scan(path: Path, _size: int, _modified: int, quote: str) -> TextScan:
     start, is_utf_8, utf_8 = b"", True, codecs.getincrementaldecoder("utf-8")()
     has_lf = has_cr = has_crlf = is_inside = has_lines_in_quotes = False
-    position, line_begins, long_line = 0, 0, None
+    position, line_begins, long_line, last = 0, 0, None, b""
     for block in _blocks(path):
         start = start or block
         if is_utf_8 and not (block.isascii() and not utf_8.getstate()[0]):
@@ -150,6 +152,7 @@ def _scan(path: Path, _size: int, _modified: int, quote: str) -> TextScan:
             if ends:
                 line_begins = position + max(block.rfind(b"\n"), block.rfind(b"\r")) + 1
         position += len(block)
+        last = block.rstrip(b" \t\r\n\0")[-1:] or last
     encoding = utf_16_of(start) or ("utf-8" if is_utf_8 else _encoding_of_lines(path))
     return TextScan(
         encoding=encoding,
@@ -157,6 +160,7 @@ def _scan(path: Path, _size: int, _modified: int, quote: str) -> TextScan:
         is_uniform=not has_cr and not (has_crlf and has_lf),
         has_lines_in_quotes=has_lines_in_quotes,
         long_line=long_line,
+        last=last,
     )
 
 

@@ -16,6 +16,9 @@ from segue.errors import InputError
 MS_OF = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "hms": 1000.0}
 """Milliseconds in each unit; `hms` is read as seconds."""
 
+LEAST_MS = 1e11
+"""Where seconds and milliseconds are mixed, smaller numbers are seconds: milliseconds are from March 1973 on."""
+
 LATEST_MS = 4_102_444_800_000
 """Timestamps are before 2100. Seconds that are read as milliseconds are in 1970, milliseconds as seconds far later."""
 
@@ -51,7 +54,7 @@ HMS = r"(\d+:)?\d{1,2}:\d\d([.,]\d+)?"
 """Durations such as 3:25 and 1:03:25."""
 _IS_HMS, _IS_COMMA = re.compile(HMS), re.compile(r"-?\d+,\d+ ?%?")
 
-_EPOCHS = (("ns", 1e17), ("us", 1e14), ("ms", 1e11), ("s", 1e8))
+_EPOCHS = (("ns", 1e17), ("us", 1e14), ("ms", LEAST_MS), ("s", 1e8))
 """Units of numbers since 1970, and the least that a typical one is in each."""
 _FEW = 100
 """Values of which one must have a format that is tried on all."""
@@ -87,7 +90,7 @@ def find_unit_of_time(values: Sequence[str]) -> tuple[str, int]:
 
 def _num_within(numbers: np.ndarray, unit: str) -> int:
     """Number of values that are from March 1973, where seconds have nine digits, to 2099."""
-    return int(((numbers * MS_OF[unit] >= 1e11) & (numbers * MS_OF[unit] < LATEST_MS)).sum())
+    return int(((numbers * MS_OF[unit] >= LEAST_MS) & (numbers * MS_OF[unit] < LATEST_MS)).sum())
 
 
 def _compact_format(values: Sequence[str]) -> tuple[str, int]:
@@ -202,9 +205,12 @@ def _upper_quartile(values: Sequence[str]) -> float:
 
 def as_numbers(values: Sequence[str]) -> np.ndarray:
     """Those values that are finite numbers, also with a decimal comma or a sign of percent."""
-    texts = pd.Series(values, dtype=object)
-    if has_decimal_commas(values):
+    return np.asarray(numbers_of(pd.Series(values, dtype=object)))
+
+
+def numbers_of(texts: pd.Series) -> pd.Series:
+    """The same for a column of texts, by its index."""
+    if has_decimal_commas(list(texts)):
         texts = texts.str.replace(",", ".", regex=False)
-    texts = texts.str.removesuffix("%")
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float)
-    return np.asarray(numbers[np.isfinite(numbers)])
+    numbers = pd.to_numeric(texts.str.removesuffix("%"), errors="coerce").astype(float)
+    return numbers[np.isfinite(numbers)]
