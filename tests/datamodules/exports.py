@@ -237,7 +237,7 @@ class _Writer:
         else:
             self._write_text(rows)
         getattr(self, f"_{self.defect}_file", lambda: None)()
-        if not self.is_named["title"]:
+        if not self.is_named["title"] and not (self.defect == "truncated" and self.export.refused):
             self.export.refused = r"has the columns .*; give datamodule.columns.track= or datamodule.columns.title="
             self.export.says, self.export.changes = [], {}
         return self.export
