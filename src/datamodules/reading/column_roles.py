@@ -254,18 +254,18 @@ class _Search:
 
     def _times_of_days(self) -> None:
         """Read the days of a column with the times of day of another one."""
-        columns, mapping = self._sample.columns, self._mapping
-        free = [name for name in self._free(self._all) if self._sample.source_of(name) is None]
-        chosen = mapping.get("timestamp")
-        if "timestamp" not in self._roles or (chosen and chosen not in columns):
+        columns, chosen = self._sample.columns, self._mapping.get("timestamp")
+        free, own = self._free(self._all), [name for name in (chosen,) if name in columns]
+        if "timestamp" not in self._roles or (chosen and not own):
             return
-        days = [name for name in ([chosen] if chosen else free) if columns[name].are_days]
+        days = [name for name in own or free if columns[name].are_days]
         hours = [name for name in free if columns[name].are_times_of_day]
-        if chosen and columns[chosen].are_times_of_day:
-            days, hours = [name for name in free if columns[name].are_days], [chosen]
+        if own and columns[own[0]].are_times_of_day:
+            days, hours = [name for name in free if columns[name].are_days], own
+        days, hours = ([name for name in names if self._sample.source_of(name) is None] for names in (days, hours))
         if days and hours:
             both = f"{days[0]} + {hours[0]}"
-            mapping["timestamp"] = self._rows.found(both, key="datamodule.columns.timestamp")
+            self._mapping["timestamp"] = self._rows.found(both, key="datamodule.columns.timestamp")
             self._evidence["timestamp"] = "by its values: a day and a time of day"
 
     def _by_values(self) -> None:

@@ -48,7 +48,7 @@ _NUMBERED = re.compile(
 _DIGITS = re.compile(r"\d.*\d.*\d.*\d")
 """What every time has."""
 _IS_STRUCT = re.compile(r"STRUCT.*\)", re.DOTALL)
-_DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1(\d{4}|\d{2})|(19|20)\d{6}")
+_DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1(\d{4}|\d{2})|(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])")
 """A date without an hour."""
 _TIME_OF_DAY = re.compile(
     r"([01]?\d|2[0-3]):[0-5]\d(?P<seconds>:[0-5]\d([.,]\d+)?)?(?P<half> ?[AaPp]\.?[Mm]\.?)?"

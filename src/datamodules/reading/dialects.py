@@ -69,8 +69,9 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
         InputError: this cannot be seen, or the files have different columns or two columns of one name.
     """
     delimiter, key = settings.delimiter.replace("\\t", "\t"), settings.group
-    if delimiter == "auto" and files.local and (of_excel := _OF_EXCEL.match(read_start(files.local[0]))):
-        delimiter, settings = of_excel[1].decode(), replace(settings, skip=settings.skip + 1)
+    if files.local and not settings.skip and (of_excel := _OF_EXCEL.match(read_start(files.local[0]))):
+        settings = replace(settings, skip=1)
+        delimiter = of_excel[1].decode() if delimiter == "auto" else delimiter
     if delimiter == "auto":
         delimiter = _delimiter(database, files, settings, encoding)
     quote = quote_of(settings, "csv")

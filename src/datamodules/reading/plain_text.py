@@ -36,7 +36,7 @@ _FOREIGN = re.compile("[^\x00-\x7f]{5}")
 """Five letters in a row that ASCII does not have: a word of another script."""
 _MOST_KNOWN = 0.75
 """Share of the words that must be of a language that is known."""
-_MARKS = "“”„‘’‚–—…«»©®°§·™€\xa0"
+_MARKS = "“”„‘’‚–—…«»©®°§·½×™€\xa0"
 """What may be beside letters in every language."""
 _WESTERN = "äöüß àâæçèéêëîïôœùûüÿ áéíñóúü¡¿ªº àáâãçéêíóôõúüªº àèéìíïòóùúüç åäöæøé äõöüšž"
 _CENTRAL = "ąćęłńóśźż áäčďéěíľĺňóôŕřšťúůýž áéíóöőúüű ćčđšž ăâîşţ"
