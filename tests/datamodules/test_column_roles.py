@@ -115,9 +115,9 @@ def test_a_day_and_a_time_of_day_in_two_columns_are_one_time(
     assert (log.reading.num_rejected, log.reading.num_events) == (1, 299)
 
 
-def test_lengths_are_no_times_of_day(tmp_path: Path) -> None:
+def test_durations_are_no_times_of_day(tmp_path: Path) -> None:
     rows = table(("user", "date", "title", "artist", "played", "duration"), write=local("%d.%m.%Y"))
-    rows = [row | {"zeit": f"{row['duration'] // 60:02}:{row['duration'] % 60:02}"} for row in rows]
+    rows = [row | {"zeit": f"{row['played'] // 60:02}:{row['played'] % 60:02}"} for row in rows]
     assert roles_of(tmp_path, rows).mapping["timestamp"] == "date"
 
 
