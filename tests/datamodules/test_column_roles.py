@@ -4,17 +4,13 @@ import csv
 import io
 import json
 import random
-import string
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
+import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from segue.datamodules.describing.measures import material_of
 from segue.datamodules.reading.column_names import OTHER_NAMES
@@ -24,42 +20,10 @@ from segue.datamodules.reading.table_settings import settings_of
 from segue.errors import InputError
 from tests.conftest import build_datamodule
 from tests.datamodules.describing.building import warnings_of
+from tests.datamodules.exports import LANGUAGES, ROLES, START, WRITTEN, Row, Write, iso, local, plays
 from tests.datamodules.reading import read
 
-START = datetime(2026, 1, 5, 8, tzinfo=UTC)
-Row = dict[str, Any]
-Write = Callable[[datetime], object]
 Of = Callable[[int, random.Random], object]
-LANGUAGES = {
-    "German": ("Hörer", "Zeitpunkt", "Titel", "Künstler", "Spielzeit (s)", "Länge (s)"),
-    "French": ("utilisateur", "date d'écoute", "morceau", "artiste", "temps écouté", "durée"),
-    "Spanish": ("usuario", "fecha y hora", "canción", "intérprete", "tiempo_escuchado", "duración"),
-    "Portuguese": ("ouvinte", "data e hora", "faixa", "cantor", "tempo_ouvido", "duração"),
-    "Italian": ("utente", "data e ora", "brano", "cantante", "tempo ascolto", "durata"),
-    "Russian": ("слушатель", "время", "название", "исполнитель", "прослушано секунд", "длительность"),
-    "Polish": ("użytkownik", "data", "utwór", "wykonawca", "czas odtwarzania", "długość"),
-    "Turkish": ("kullanıcı", "tarih", "şarkı", "sanatçı", "dinleme süresi", "süre"),
-    "Japanese": ("yuzaa", "saisei_nichiji", "kyokumei", "kashu", "saisei_jikan", "nagasa"),
-    "English": ("customer_id", "started_at", "tune", "band", "listening_time", "song_length"),
-}
-ROLES = ("user", "timestamp", "title", "artist", "played", "duration")
-
-
-def plays(num: int = 300, *, seed: int = 1) -> list[tuple[str, datetime, str, str, int, int]]:
-    """Plays of five listeners in the order of time, with nights: listener, time, title, artist, seconds, length."""
-    rng = random.Random(seed)
-    now, rows = START, []
-    for n in range(num):
-        now += timedelta(seconds=rng.randint(20, 400), hours=10 * (n % 60 == 59))
-        song = rng.randrange(40)
-        length = 120 + 7 * song
-        played = length if rng.random() < 0.5 else rng.randint(1, length)
-        rows.append((f"L{rng.randrange(5)}", now, f"Song {song}", f"Band {song // 3}", played, length))
-    return rows
-
-
-def iso(time: datetime) -> str:
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def table(names: Sequence[str], *, write: Write = iso, **more: Of) -> list[Row]:
@@ -67,7 +31,7 @@ def table(names: Sequence[str], *, write: Write = iso, **more: Of) -> list[Row]:
     rng = random.Random(2)
     return [
         {**dict(zip(names, (user, write(time), *rest), strict=True)), **{name: of(n, rng) for name, of in more.items()}}
-        for n, (user, time, *rest) in enumerate(plays())
+        for n, (user, time, *rest, _) in enumerate(plays())
     ]
 
 
@@ -106,29 +70,6 @@ def test_names_of_ten_languages_are_found(tmp_path: Path, language: str) -> None
     assert roles.mapping == dict(zip(ROLES, LANGUAGES[language], strict=True))
 
 
-def local(format_: str, zone: str = "UTC") -> Write:
-    return lambda time: time.astimezone(ZoneInfo(zone)).strftime(format_)
-
-
-def excel(time: datetime) -> float:
-    return (time - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1)
-
-
-WRITTEN: dict[str, tuple[Write, str]] = {
-    "iso": (iso, "iso"),
-    "seconds": (lambda time: int(time.timestamp()), "s"),
-    "milliseconds": (lambda time: int(time.timestamp() * 1000), "ms"),
-    "microseconds": (lambda time: int(time.timestamp() * 1e6), "us"),
-    "both": (lambda time: int(time.timestamp()) * (1000 if time.second % 2 else 1), "epoch"),
-    "spreadsheet": (excel, "excel"),
-    "decimal comma": (lambda time: str(excel(time)).replace(".", ","), "excel"),
-    "dots": (local("%d.%m.%Y %H:%M:%S"), "%d.%m.%Y %H:%M:%S"),
-    "American": (local("%m/%d/%Y %I:%M:%S %p"), "%m/%d/%Y %I:%M:%S %p"),
-    "Takeout": (local("%b %d, %Y, %I:%M:%S\u202f%p UTC"), "%b %d, %Y, %I:%M:%S\u202f%p %Z"),
-    "compact": (local("%Y%m%d%H%M%S"), "%Y%m%d%H%M%S"),
-}
-
-
 @pytest.mark.parametrize("name", ["when", "x7"])
 @pytest.mark.parametrize("way", WRITTEN)
 def test_times_are_read_however_they_are_written(tmp_path: Path, way: str, name: str) -> None:
@@ -147,6 +88,55 @@ def test_local_times_follow_daylight_saving(tmp_path: Path) -> None:
     write = local("%d.%m.%Y %H:%M", "Europe/Berlin")
     rows = [{"Datum": write(moment), "song": f"S{n % 9}"} for n, moment in enumerate(moments)]
     assert times_of(tmp_path, rows, zone="Europe/Berlin") == [int(moment.timestamp() * 1000) for moment in moments]
+
+
+@pytest.mark.parametrize(
+    ("day", "hour", "names"),
+    [
+        ("%Y-%m-%d", "%H:%M:%S", ("date", "time")),
+        ("%d.%m.%Y", "%H:%M:%S", ("Datum", "Uhrzeit")),
+        ("%m/%d/%Y", "%I:%M:%S %p", ("x1", "x2")),
+        ("%Y%m%d", "%H:%M:%S", ("q", "time")),
+    ],
+)
+def test_a_day_and_a_time_of_day_in_two_columns_are_one_time(
+    tmp_path: Path, day: str, hour: str, names: tuple[str, str]
+) -> None:
+    rows = table(("user", "x7", "title", "artist", "played", "duration"), write=lambda time: time)
+    rows = [{names[0]: local(day)(row["x7"]), names[1]: local(hour)(row.pop("x7")), **row} for row in rows]
+    roles = roles_of(tmp_path, rows, delimiter=";")
+    both = " + ".join(names)
+    assert (roles.mapping["timestamp"], roles.evidence["timestamp"]) == (both, "by its values: a day and a time of day")
+    assert not {*names} & {*roles.holds}
+    assert times_of(tmp_path, rows) == TIMES
+    assert times_of(tmp_path, rows, columns={"timestamp": both}) == TIMES
+    rows[9][names[1]] = ""
+    log = read("table", as_csv(tmp_path / "plays.csv", rows), max_rejected=0.01)
+    assert (log.reading.num_rejected, log.reading.num_events) == (1, 299)
+
+
+def test_durations_are_no_times_of_day(tmp_path: Path) -> None:
+    rows = table(("user", "date", "title", "artist", "played", "duration"), write=local("%d.%m.%Y"))
+    rows = [row | {"zeit": f"{row['played'] // 60:02}:{row['played'] % 60:02}"} for row in rows]
+    assert roles_of(tmp_path, rows).mapping["timestamp"] == "date"
+
+
+@pytest.mark.parametrize("name", ["ended_at", "End time", "Ende"])
+def test_the_end_of_a_play_is_a_time_with_a_remark(tmp_path: Path, name: str) -> None:
+    path = as_csv(tmp_path / "plays.csv", table(("user", name, "title", "artist", "played", "duration")))
+    says = f"times        {name} is the end of a play, by its name, and is used as its start; datamodule.clock=end"
+    assert [line.startswith(says) for line in read("table", path).reading.remarks] == [True]
+    log = read("table", path, changes={"clock": "end"})
+    assert (log.reading.remarks, log.reading.columns["timestamp"]) == ([], name)
+    begun = table(("user", "started_at", "title", "artist", "played", "duration"))
+    rows = [row | {name: iso(START + timedelta(hours=n))} for n, row in enumerate(begun)]
+    assert roles_of(tmp_path, rows).mapping["timestamp"] == "started_at"
+
+
+def test_days_or_months_first_are_refused_with_both_formats(tmp_path: Path) -> None:
+    rows = [row for row in table(USUAL, write=local("%d/%m/%Y %H:%M")) if int(row["x7"][:2]) <= 12]
+    with pytest.raises(InputError, match=r"times in column x7 are written.*'%m/%d/%Y %H:%M' or '%d/%m/%Y %H:%M' fits"):
+        roles_of(tmp_path, rows)
 
 
 NO_TIMES: dict[str, Of] = {
@@ -316,41 +306,26 @@ def test_the_history_of_youtube_music_is_read(tmp_path: Path) -> None:
     assert "https://music.youtube.com/watch?v=abc0" in log.catalog.track_ids.tolist()
 
 
-def test_values_inside_objects_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_values_inside_objects_are_found(tmp_path: Path, kind: str) -> None:
     rows = [
         {"track": {"name": row["title"], "artists": [{"name": row["artist"]}], "duration_ms": 1000 * row["duration"]},
          "played_at": row["x7"], "context": {"ip": "1.2.3.4"}}
         for row in table(USUAL)
     ]  # fmt: skip
-    path = tmp_path / "plays.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = tmp_path / f"plays.{kind}"
+    if kind == "parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     log = read("table", path, max_rejected=0.0)
     assert log.reading.columns == {
         "timestamp": "played_at", "title": "track.name", "artist": "track.artists", "duration": "track.duration_ms",
     }  # fmt: skip
     assert "Band 3" in log.catalog.artists.tolist()
-
-
-@settings(max_examples=12, deadline=None)
-@given(data=st.data())
-def test_a_generated_export_is_read_right_or_refused_with_the_right_line(data: st.DataObject) -> None:
-    random_name = st.text(string.ascii_lowercase, min_size=3, max_size=3).map("q{}".format)
-    of_roles = [st.one_of(random_name, st.sampled_from(names)) for names in zip(*LANGUAGES.values(), strict=True)]
-    names = data.draw(st.tuples(*of_roles).filter(lambda names: len({*names}) == len(names)))
-    rows = table(names, write=WRITTEN[data.draw(st.sampled_from(sorted(WRITTEN)))][0])
-    with tempfile.TemporaryDirectory() as folder:
-        path = as_csv(Path(folder) / "plays.csv", rows, delimiter=";")
-        if names[ROLES.index("title")].startswith("q"):
-            with pytest.raises(InputError, match=r"has the columns .*; give datamodule.columns.track= or "):
-                look_at(str(path), settings_of("table"))
-            return
-        roles = look_at(str(path), settings_of("table")).roles
-        assert times_of(Path(folder), rows) == pytest.approx(TIMES, abs=2)
-    right = dict(zip(ROLES, names, strict=True))
-    assert roles.mapping.items() <= right.items()  # a column has its own role, or none
-    unknown = [name for role, name in right.items() if role not in roles.mapping]
-    assert unknown == [name for name in names if name in roles.holds]
-    assert all(name.startswith("q") for name in unknown)
+    if kind == "parquet":
+        with pytest.raises(InputError, match=r"datamodule.columns.title=track.nme: .* has no such column.*mean track"):
+            read("table", path, changes={"columns": {"title": "track.nme"}})
 
 
 def test_every_further_name_is_written_as_it_is_looked_up() -> None:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import json
 import random
 import zipfile
 from collections.abc import Mapping
@@ -111,6 +112,24 @@ def test_half_of_a_character_rejects_its_line(tmp_path: Path) -> None:
     assert [row["line"] for row in rejected_lines(tmp_path)] == [9]
 
 
+def test_the_line_of_excel_before_the_names_says_the_delimiter(tmp_path: Path) -> None:
+    for mark in ("", "\ufeff"):
+        (tmp_path / "plays.csv").write_text(f"{mark}sep=;\r\n{as_csv(plays(), delimiter=';', end=chr(10))}", newline="")
+        assert cells_of(tmp_path / "plays.csv") == plays()
+
+
+def test_a_json_array_without_its_end_is_refused(tmp_path: Path) -> None:
+    rows = [dict(zip(NAMES, row, strict=True)) for row in plays()]
+    text = json.dumps(rows, indent=0)
+    path = tmp_path / "plays.json"
+    path.write_text(text + "\n\n")
+    assert read("table", path).reading.num_rows == 40
+    for end in (text.rindex("},") + 2, len(text) // 2):
+        path.write_text(text[:end])
+        with pytest.raises(InputError, match=r"plays.json: it is truncated, a JSON array that does not end in ]; down"):
+            read("table", path)
+
+
 def test_zero_bytes_in_the_names_of_columns_are_refused(tmp_path: Path) -> None:
     (tmp_path / "plays.csv").write_text(as_csv(plays()).replace("title", "ti\0tle"), encoding="utf-8")
     with pytest.raises(InputError, match=r"the names of the columns of .*plays.csv have zero bytes.*save it again as"):
@@ -135,8 +154,13 @@ def test_names_of_columns_may_have_ends_of_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("title", "encoding", "named"),
     [
-        ("Caf\u00e9 {}", "latin-1", "latin-1"),
+        ("Caf\u00e9 {}", "latin-1", "windows-1252"),
         ("Caf\u00e9 \u2013 {}", "windows-1252", "windows-1252"),
+        ("Za\u017c\u00f3\u0142\u0107 {}", "windows-1250", "windows-1250"),
+        ("G\u0119\u015bl\u0105 {}", "iso-8859-2", "iso-8859-2"),
+        ("I\u015f\u0131l g\u00fcne\u015f {}", "windows-1254", "windows-1254"),
+        ("\u00de\u00fa ert \u00feað {}", "windows-1252", "windows-1252"),
+        ("\u00bfD\u00f3nde est\u00e1 el ni\u00f1o? {}", "windows-1252", "windows-1252"),
         ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "utf-16", "utf-16"),
         ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "utf-16-le", "utf-16-le"),
         ("\u6771\u4eac\u4e8b\u5909 {}", "utf-16-be", "utf-16-be"),
@@ -157,11 +181,12 @@ def test_an_encoding_is_recognised_and_named(tmp_path: Path, title: str, encodin
         ("\u0417\u0435\u043c\u0444\u0438\u0440\u0430 {}", "windows-1251"),
         ("\u9583\u5149\u5c11\u5973 {}", "shift_jis"),
         ("\uc544\uc774\uc720 {}", "euc-kr"),
+        ("\u05d4\u05dc\u05dc\u05d5\u05d9\u05d4 {}", "windows-1255"),
     ],
 )
 def test_an_encoding_that_cannot_be_seen_is_given(tmp_path: Path, title: str, encoding: str) -> None:
     (tmp_path / "plays.csv").write_bytes(as_csv(plays(title=title)).encode(encoding))
-    message = r"cannot see the encoding of .*plays.csv, it is neither UTF-8 nor Windows-1252; give datamodule.files.enc"
+    message = r"cannot see the encoding of .*plays.csv: it is not UTF-8, and its words .*; give datamodule.files.enc"
     with pytest.raises(InputError, match=message):
         read("table", tmp_path / "plays.csv")
     log = read("table", tmp_path / "plays.csv", changes={"files": {"encoding": encoding}})

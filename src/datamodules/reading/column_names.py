@@ -8,7 +8,7 @@ from segue.datamodules.reading.table_settings import Columns
 
 _USUAL_NAMES = {
     "user": "user userid uid username listener listenerid msno account",
-    "timestamp": "timestamp ts listenedat playedat uts unixtime datetime utctime createdat date starttime endtime time",
+    "timestamp": "timestamp ts listenedat playedat uts unixtime datetime utctime createdat date starttime time",
     "track": "trackid itemid songid spotifytrackuri trackuri recordingmbid trackmbid track item song",
     "title": "title trackname songname tracktitle songtitle mastermetadatatrackname recordingname "
     "trackmetadatatrackname song track name",
@@ -21,6 +21,10 @@ _USUAL_NAMES = {
     "skipped": "skipped isskipped skip",
     "session": "session sessionid playlistid pid playlist",
 }
+_ENDS = (
+    "endtime endedat endat end finishedat finished stoppedat stoppedtime completedat ende endzeit beendetam fin "
+    "heurefin horafin fim horafim fine orafine koniec bitis bitiszamani конец shuryo shuryojikan"
+)
 _OTHER_NAMES = {
     "user": (
         "customerid customer memberid member profileid profile person who accountid benutzer nutzer nutzerid horer "
@@ -32,7 +36,7 @@ _OTHER_NAMES = {
         "startedat started start startat playstart starttimestamp begin beginat beganat eventtime eventdate "
         "eventtimestamp playdate playdatetime playtimestamp dateplayed timeplayed scrobbledat scrobbletime listentime "
         "listendate heardat streamedat streamdate loggedat occurredat recordedat timestamputc timeutc dateutc "
-        "datetimeutc timestampms timestamps epoch epochms unix unixts localtime finishedat endedat end stoppedat when "
+        "datetimeutc timestampms timestamps epoch epochms unix unixts localtime when "
         "zeitpunkt zeit zeitstempel datum datumzeit datumuhrzeit abgespieltam gehortam gespieltam beginn startzeit "
         "wann horodatage horodate dateheure dateetheure heure jouele ecoutele dateecoute datedecoute debut quand "
         "fecha fechahora fechayhora hora marcadetiempo reproducidoel escuchadoel inicio cuando data datahora "
@@ -40,7 +44,7 @@ _OTHER_NAMES = {
         "orario ora riprodottoil ascoltatoil inizio дата времени время датаивремя датавремя когда прослушано начало "
         "dataivremya vremya nachalo dataczas dataigodzina czas godzina odtworzono odsluchano poczatek kiedy tarih "
         "zaman tarihsaat tarihvesaat saat calinmatarihi dinlemetarihi dinlenme baslangic nezaman nichiji hizuke "
-        "jikoku saiseinichiji saiseibi kaishi kaishijikan"
+        "jikoku saiseinichiji saiseibi kaishi kaishijikan uhrzeit timeofday " + _ENDS
     ),
     "track": (
         "trackuri uri spotifyuri titleurl trackurl songurl videourl videoid isrc titelid liedid stuckid pisteid "
@@ -111,6 +115,9 @@ def spellings(name: str) -> set[str]:
 
 ROLES = tuple(field.name for field in fields(Columns))
 """What a column can be; the keys of `datamodule.columns`."""
+
+ENDS = {*map(plain, _ENDS.split())}
+"""Names of the end of a play."""
 
 USUAL_NAMES = {role: _USUAL_NAMES.get(role, "").split() for role in ROLES}
 """Usual names of the columns of each role, as `plain` makes them; earlier ones come first."""

@@ -165,8 +165,9 @@ class _Search:
         for role, name in unfit.items():  # it is refused, or its rows are, with the reason
             if role not in self._mapping and name not in self._mapping.values():
                 self._choose(role, name, "by its name")
+        self._times_of_days()
         mapping = {**self._given, **self._mapping}
-        used = set(mapping.values())
+        used = {*mapping.values(), *mapping.get("timestamp", "").split(" + ")}
         columns = {name: self._sample.columns.get(name) for name in self._names if name not in used}
         alternatives = {name: could for name in columns if (could := self._alternative(name, mapping))}
         holds = {name: "" if column is None else column.holds for name, column in columns.items()}
@@ -250,6 +251,22 @@ class _Search:
 
     def _is_filled(self, column: ColumnValues) -> bool:
         return len(column) >= 0.99 * len(self._sample.texts)
+
+    def _times_of_days(self) -> None:
+        """Read the days of a column with the times of day of another one."""
+        columns, chosen = self._sample.columns, self._mapping.get("timestamp")
+        free, own = self._free(self._all), [name for name in (chosen,) if name in columns]
+        if "timestamp" not in self._roles or (chosen and not own):
+            return
+        days = [name for name in own or free if columns[name].are_days]
+        hours = [name for name in free if columns[name].are_times_of_day]
+        if own and columns[own[0]].are_times_of_day:
+            days, hours = [name for name in free if columns[name].are_days], own
+        days, hours = ([name for name in names if self._sample.source_of(name) is None] for names in (days, hours))
+        if days and hours:
+            both = f"{days[0]} + {hours[0]}"
+            self._mapping["timestamp"] = self._rows.found(both, key="datamodule.columns.timestamp")
+            self._evidence["timestamp"] = "by its values: a day and a time of day"
 
     def _by_values(self) -> None:
         """Choose by the values alone, where they leave no doubt."""

@@ -17,13 +17,13 @@ from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.units import (
     EXCEL_DAYS,
+    LEAST_MS,
     MS_OF,
     NO,
     YES,
-    as_numbers,
     find_unit_of_time,
-    has_decimal_commas,
     is_hms,
+    numbers_of,
 )
 
 NUM_ROWS = 10_000
@@ -32,6 +32,8 @@ _NESTED_ROWS, _NESTED_DEPTH = 200, 3
 """Rows of JSON in which objects inside objects are looked for, and how deep."""
 _MOST, _HALF = 0.99, 0.5
 """Share of the values that must fit where no name says what they are, and where one does."""
+_FEW = 0.1
+"""Share of the times of day that durations do not have."""
 _EARLIEST_S = 946_684_800
 """Start of 2000. Earlier numbers are not taken for times unless their name says so."""
 _PAUSE = 30
@@ -45,6 +47,13 @@ _NUMBERED = re.compile(
 """Names of columns whose numbers are no times without a clock in their texts."""
 _DIGITS = re.compile(r"\d.*\d.*\d.*\d")
 """What every time has."""
+_IS_STRUCT = re.compile(r"STRUCT.*\)", re.DOTALL)
+_DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1(\d{4}|\d{2})|(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])")
+"""A date without an hour."""
+_TIME_OF_DAY = re.compile(
+    r"([01]?\d|2[0-3]):[0-5]\d(?P<seconds>:[0-5]\d([.,]\d+)?)?(?P<half> ?[AaPp]\.?[Mm]\.?)?"
+    r"( ?(Z|UTC|GMT|[+-]\d\d:?\d\d))?"
+)
 _URI = re.compile(
     r"spotify:track:\w+|https?://(open\.spotify\.com/(intl-\w+/)?track/|(www\.|music\.|m\.)?youtube\.com/watch\?|"
     r"youtu\.be/|(www\.)?deezer\.com/(\w+/)?track/|tidal\.com/(browse/)?track/|musicbrainz\.org/recording/|"
@@ -74,9 +83,14 @@ class ColumnValues:
         return len(self.texts)
 
     @cached_property
+    def by_row(self) -> pd.Series:
+        """Those that are numbers, by the number of the row."""
+        return numbers_of(self.texts)
+
+    @property
     def numbers(self) -> np.ndarray:
         """Those that are numbers."""
-        return as_numbers(self.values)
+        return np.asarray(self.by_row)
 
     @cached_property
     def are_numbers(self) -> bool:
@@ -93,7 +107,7 @@ class ColumnValues:
         """In which unit most are times, and how many are; see `find_unit_of_time`."""
         few = self.values[:100]
         have_digits = sum(_DIGITS.search(value) is not None for value in few) > _HALF * len(few)
-        if not have_digits or not find_unit_of_time(few)[0]:  # texts are seen early
+        if not have_digits or not find_unit_of_time(few)[1]:  # texts are seen early
             return "", 0
         return find_unit_of_time(self.values)
 
@@ -133,7 +147,7 @@ class ColumnValues:
         if unit == "excel":
             return (self.numbers - EXCEL_DAYS[0]) * 86_400
         if unit == "epoch":
-            return np.where(self.numbers >= 1e11, self.numbers / 1000, self.numbers)
+            return np.where(self.numbers >= LEAST_MS, self.numbers / 1000, self.numbers)
         return self.numbers * MS_OF.get(unit, 1000.0) / 1000
 
     @cached_property
@@ -153,6 +167,18 @@ class ColumnValues:
         are_sorted = max((steps >= 0).mean(), (steps <= 0).mean()) >= 0.8
         typical, longest = np.median(np.abs(steps)), np.abs(steps).max()
         return bool(are_sorted and typical <= _HOUR_S and longest >= _PAUSE * typical)
+
+    @cached_property
+    def are_days(self) -> bool:
+        """Whether nearly all are dates without an hour."""
+        return self._share(lambda value: _DAY.fullmatch(value) is not None) >= _MOST
+
+    @cached_property
+    def are_times_of_day(self) -> bool:
+        """Whether nearly all are times of day, and not durations such as 3:25, which are seldom so long."""
+        found = [match for value in self.values if (match := _TIME_OF_DAY.fullmatch(value))]
+        late = sum(bool(match["half"]) or int(match[1]) >= (3 if match["seconds"] else 13) for match in found)
+        return len(found) >= max(1, _MOST * len(self)) and late > _FEW * len(self)
 
     @cached_property
     def are_flags(self) -> bool:
@@ -209,13 +235,6 @@ class Sample:
         """The values of each column."""
         return {str(name): ColumnValues(str(name), self.texts[name].dropna()) for name in self.texts.columns}
 
-    def numbers_of(self, name: str) -> pd.Series:
-        """The numbers of a column, by the number of the row."""
-        texts = self.columns[name].texts
-        if has_decimal_commas(self.columns[name].values):
-            texts = texts.str.replace(",", ".", regex=False)
-        return pd.to_numeric(texts, errors="coerce").dropna()
-
     def are_amounts(self, name: str) -> bool:
         """Whether a column has numbers of at least 0 that may be durations or shares: ten or more, and no ids."""
         column = self.columns[name]
@@ -246,7 +265,9 @@ class Sample:
 
         A time is not longer than the track in 95 % of the rows, and equal to it in 5 % or more; otherwise 0.
         """
-        ratio = (self.numbers_of(played) / self.numbers_of(duration)).replace([np.inf, -np.inf], np.nan).dropna()
+        ratio = (
+            (self.columns[played].by_row / self.columns[duration].by_row).replace([np.inf, -np.inf], np.nan).dropna()
+        )
         if len(ratio) < 20:
             return 0.0
         factor = min((1.0, 1e-3, 1e3), key=lambda factor: abs(float(ratio.quantile(0.95)) / factor - 1))
@@ -308,9 +329,9 @@ def look_at_columns(rows: RawRows, names: Sequence[str]) -> Sample:
 
 
 def nested_paths(rows: RawRows) -> list[str]:
-    """Paths of the values inside the objects of JSON rows, as their first rows have them."""
+    """Paths of the values inside the objects of JSON rows, as their first rows have them, or inside a STRUCT."""
     if not rows.is_json:
-        return []
+        return [path for path, type_ in rows.inner_types.items() if not _IS_STRUCT.fullmatch(type_)]
     lines = rows.run(f"SELECT CAST(line AS VARCHAR) FROM ({rows.relation(limit=_NESTED_ROWS)})").fetchall()
     found: dict[str, None] = {}
     for (line,) in lines:

@@ -20,6 +20,8 @@ _MOST_LINES_OF_NAMES = 20
 """Lines that a first row may have, because names in quotes have ends of lines."""
 _SAMPLE = 2**20
 """Bytes of a file whose lines show how it is written."""
+_OF_EXCEL = re.compile(rb"(?:\xef\xbb\xbf)?sep=([\x09\x20-\x7e])\r?\n", re.IGNORECASE)
+"""A line before the names, in which Excel reads the delimiter."""
 _EMPTY = (b'""', b"''")
 """A row of one empty cell, after which DuckDB finds no delimiter."""
 _VALUE = re.compile(r"[+-]?[\d.,:eE/ -]*\d[\d.,:TZ/ -]*|[0-9a-f]{8}-[0-9a-f-]{27}|true|false", re.IGNORECASE)
@@ -67,6 +69,9 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
         InputError: this cannot be seen, or the files have different columns or two columns of one name.
     """
     delimiter, key = settings.delimiter.replace("\\t", "\t"), settings.group
+    if files.local and not settings.skip and (of_excel := _OF_EXCEL.match(read_start(files.local[0]))):
+        settings = replace(settings, skip=1)
+        delimiter = of_excel[1].decode() if delimiter == "auto" else delimiter
     if delimiter == "auto":
         delimiter = _delimiter(database, files, settings, encoding)
     quote = quote_of(settings, "csv")

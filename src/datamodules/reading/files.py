@@ -262,10 +262,12 @@ def _format_of(file: Path, settings: FileFormat) -> str:
     for magic, what in _OTHER_FILES.items():
         if start.startswith(magic):
             raise InputError(f"cannot read {file}: it is {what}")
+    text = start.decode(utf_16_of(start) or "latin-1", "ignore").encode("latin-1", "ignore").removeprefix(BOM).lstrip()
     if settings.format == "auto":
-        text = start.decode(utf_16_of(start) or "latin-1", "ignore").encode("latin-1", "ignore")
-        found = _format_of_start(text.removeprefix(BOM).lstrip(), found)
+        found = _format_of_start(text, found)
     scan = scan_text(file, quote=quote_of(settings, found))
+    if found == "json" and text.startswith(b"[") and scan.last != b"]":  # DuckDB reads what there is
+        raise InputError(f"cannot read {file}: it is truncated, a JSON array that does not end in ]; download it again")
     if found != "json" and scan.long_line is not None:
         raise _too_long(file, scan.long_line)
     return found
@@ -302,8 +304,8 @@ def as_plain_text(database: Database, files: Files, settings: FileFormat) -> tup
         encoding = scan.encoding if settings.encoding == "auto" else settings.encoding
         if not encoding:
             raise InputError(
-                f"cannot see the encoding of {shown}, it is neither UTF-8 nor Windows-1252; give "
-                f"{settings.group}.encoding=<name>, such as windows-1251 or shift_jis"
+                f"cannot see the encoding of {shown}: it is not UTF-8, and its words are of no language with Latin "
+                f"letters; give {settings.group}.encoding=<name>, such as windows-1251 or shift_jis"
             )
         is_plain = scan.is_uniform and not (files.format == "json" and scan.begins_with_mark)
         if encoding != "utf-8" or not is_plain:

@@ -7,7 +7,7 @@ included), and if several threads read cells that have ends of lines. Both are l
 import codecs
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,14 +28,25 @@ _MANY = 0.01
 """Share of lines that are not UTF-8 above which a text has another encoding; with fewer, these lines are damaged."""
 _NOT_UTF_8 = re.compile("(?<![^\r\n])[^\r\n\udc80-\udcff]*+[\udc80-\udcff][^\r\n]*")
 """A line with a byte that is not UTF-8, which Python writes as a lone surrogate."""
-_CONTROLS = re.compile("[\udc80-\udc9f]")
-"""Bytes that Latin-1 has no letter for."""
-_UNDEFINED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
-"""Bytes that Windows-1252 has no letter for."""
-_FOREIGN = re.compile("[\udc80-\udcff]{4}")
-"""Four letters in a row that ASCII does not have: a word of another script."""
-_MANY_FOREIGN = 0.1
-"""Share of lines with such a word above which a text is not Windows-1252."""
+_WORD = re.compile(r"[A-Za-z\udc80-\udcff]*[\udc80-\udcff][A-Za-z\udc80-\udcff]*")
+"""A word with letters that ASCII does not have."""
+_MOST_WORDS = 10_000
+"""Words that are looked at."""
+_FOREIGN = re.compile("[^\x00-\x7f]{5}")
+"""Five letters in a row that ASCII does not have: a word of another script."""
+_MOST_KNOWN = 0.75
+"""Share of the words that must be of a language that is known."""
+_MARKS = "“”„‘’‚–—…«»©®°§·½×™€\xa0"
+"""What may be beside letters in every language."""
+_WESTERN = "äöüß àâæçèéêëîïôœùûüÿ áéíñóúü¡¿ªº àáâãçéêíóôõúüªº àèéìíïòóùúüç åäöæøé äõöüšž"
+_CENTRAL = "ąćęłńóśźż áäčďéěíľĺňóôŕřšťúůýž áéíóöőúüű ćčđšž ăâîşţ"
+_ALPHABETS = {
+    "windows-1252": f"{_WESTERN} áæéíðóöúýþ",
+    "windows-1250": _CENTRAL,
+    "iso-8859-2": _CENTRAL,
+    "windows-1254": f"{_WESTERN} âçğıîöşûüİ",
+}
+"""Encodings of one byte a letter, and the letters of the languages that are written in each."""
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a character that UTF-16 writes as two."""
 
@@ -50,6 +61,7 @@ class TextScan:
         is_uniform: whether all ends of lines are LF, or all are CR and LF.
         has_lines_in_quotes: whether a cell in quotes may have an end of a line.
         long_line: number of the first line above 16 MiB; None if there is none.
+        last: the last byte that is no space.
     """
 
     encoding: str
@@ -57,6 +69,7 @@ class TextScan:
     is_uniform: bool
     has_lines_in_quotes: bool
     long_line: int | None
+    last: bytes
 
 
 def open_binary(path: Path) -> Any:
@@ -115,7 +128,7 @@ def _is_whole(path: Path) -> Iterator[None]:
 def _scan(path: Path, _size: int, _modified: int, quote: str) -> TextScan:
     start, is_utf_8, utf_8 = b"", True, codecs.getincrementaldecoder("utf-8")()
     has_lf = has_cr = has_crlf = is_inside = has_lines_in_quotes = False
-    position, line_begins, long_line = 0, 0, None
+    position, line_begins, long_line, last = 0, 0, None, b""
     for block in _blocks(path):
         start = start or block
         if is_utf_8 and not (block.isascii() and not utf_8.getstate()[0]):
@@ -139,6 +152,7 @@ def _scan(path: Path, _size: int, _modified: int, quote: str) -> TextScan:
             if ends:
                 line_begins = position + max(block.rfind(b"\n"), block.rfind(b"\r")) + 1
         position += len(block)
+        last = block.rstrip(b" \t\r\n\0")[-1:] or last
     encoding = utf_16_of(start) or ("utf-8" if is_utf_8 else _encoding_of_lines(path))
     return TextScan(
         encoding=encoding,
@@ -146,6 +160,7 @@ def _scan(path: Path, _size: int, _modified: int, quote: str) -> TextScan:
         is_uniform=not has_cr and not (has_crlf and has_lf),
         has_lines_in_quotes=has_lines_in_quotes,
         long_line=long_line,
+        last=last,
     )
 
 
@@ -210,26 +225,44 @@ def utf_16_of(start: bytes) -> str:
 def _encoding_of_lines(path: Path) -> str:
     """The encoding of a text with a byte that is not UTF-8.
 
-    It is UTF-8 if the first line and nearly all others are, Windows-1252 if that has letters for the others and they
-    are not words of another script, and otherwise cannot be seen: empty.
+    It is UTF-8 if the first line and nearly all others are. Otherwise the words with other letters decide.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    num_lines = num_controls = num_undefined = num_foreign = num_wrong = 0
-    first = None
+    num_lines = num_wrong = 0
+    first, words = None, list[str]()
     for block in _blocks(path):
         text = decoder.decode(block)
         first = text.lstrip().partition("\n")[0].partition("\r")[0] if first is None else first
         num_lines += text.count("\n") or text.count("\r")
         for line in _NOT_UTF_8.findall(text):
             num_wrong += 1
-            num_controls += bool(_CONTROLS.search(line))
-            num_undefined += bool(_UNDEFINED.search(line))
-            num_foreign += bool(_FOREIGN.search(line))
+            if len(words) < _MOST_WORDS:
+                words += _WORD.findall(line)
     if num_wrong <= _MANY * num_lines and not _NOT_UTF_8.search(first or ""):
         return "utf-8"
-    if num_undefined <= _MANY * num_wrong and num_foreign <= _MANY_FOREIGN * num_wrong:
-        return "windows-1252" if num_controls else "latin-1"
-    return ""
+    return _encoding_of_words([word.encode("utf-8", "surrogateescape") for word in words])
+
+
+def _encoding_of_words(words: Sequence[bytes]) -> str:
+    """The encoding in which most words are of a known language; empty if this is three quarters of them or fewer.
+
+    Of several, it is the one in which most words are of the same language, as Turkish letters could be Icelandic ones.
+
+    >>> [_encoding_of_words(["Gęś".encode(name), "Ćma".encode(name)]) for name in ("windows-1250", "iso-8859-2")]
+    ['windows-1250', 'iso-8859-2']
+    >>> _encoding_of_words(["Земфира".encode("windows-1251")])
+    ''
+    """
+    fits = {}
+    for encoding, letters in _ALPHABETS.items():
+        texts = [word.decode(encoding, "replace") for word in words]
+        others = [
+            {letter for letter in text if letter > "\x7f"} if not _FOREIGN.search(text) else {""} for text in texts
+        ]
+        are_of = [[text <= {*alphabet, *alphabet.upper(), *_MARKS} for text in others] for alphabet in letters.split()]
+        fits[encoding] = sum(map(any, zip(*are_of, strict=True))), max(map(sum, are_of))
+    best = max(fits, key=lambda encoding: fits[encoding])
+    return best if fits[best][0] > _MOST_KNOWN * len(words) else ""
 
 
 def rewrite_text(path: Path, encoding: str, target: Path, *, shown: str) -> None:

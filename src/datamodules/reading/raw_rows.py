@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 
 import duckdb
 
@@ -77,10 +78,33 @@ class RawRows:
     def find(self, path: str) -> str | None:
         """The path as it is written in the files: names are compared exactly, then without case; None if missing."""
         head, dot, _ = path.partition(".")
-        is_inside = dot and head in self.types and (self.is_json or self.types[head].startswith("STRUCT"))
-        if path in self.derived or path in self.types or is_inside:
+        if path in self.derived or path in self.types or (dot and self.is_json and head in self.types):
             return path
-        return {name.lower(): name for name in self.types}.get(path.lower())
+        if found := {name.lower(): name for name in (*self.inner_types, *self.types)}.get(path.lower()):
+            return found
+        day, plus, hour = path.partition(" + ")
+        return self._joined(day, hour) if plus else None
+
+    def _joined(self, day: str, hour: str) -> str | None:
+        """A column of days and one of times of day as a column of both; None if one is missing."""
+        columns = [self.find(path) for path in (day, hour)]
+        texts = [self.text(column) for column in columns if column is not None]
+        if len(texts) < len(columns):
+            return None
+        name = " + ".join(map(str, columns))
+        self.define({**self._defined, name: " || ' ' || ".join(texts)}, key="datamodule.columns", each=self._each)
+        return name
+
+    @cached_property
+    def inner_types(self) -> dict[str, str]:
+        """Type of each value inside a STRUCT, by its path; those that are a STRUCT themselves are before their own."""
+        found, left = dict[str, str](), [*self.types.items()][::-1]
+        while left:
+            path, type_ = left.pop()
+            inner = [(f"{path}.{name}", of_name) for name, of_name in _fields(type_).items() if "." not in name]
+            found.update(inner)
+            left += inner[::-1]
+        return found
 
     def found(self, path: str, *, key: str) -> str:
         """The path as it is written in the files.
@@ -114,7 +138,7 @@ class RawRows:
         parts, schema = self._parts(path), self._schema
         inner = ".".join(map(quoted_name, parts))
         if not self.is_json:
-            return inner, self.types[path] if path in self.types else _inner_type(self.types[parts[0]], parts[1:])
+            return inner, self.types[path] if path in self.types else self.inner_types[path]
         for part in parts[:-1]:
             deeper = schema.setdefault(part, {})
             if not isinstance(deeper, dict):
@@ -152,7 +176,8 @@ class RawRows:
         """SQL of the value as text, NULL where it is empty."""
         plain, type_ = self.cell(path)
         if type_.endswith("[]"):
-            return f"CAST({plain}[1] AS VARCHAR)"
+            name = '."name"' * ("name" in _fields(type_.removesuffix("[]")))
+            return f"CAST({plain}[1]{name} AS VARCHAR)"
         if type_ in ("FLOAT", "DOUBLE"):  # ids of pandas, where one was missing: 7.0
             return f"regexp_replace(CAST({plain} AS VARCHAR), '[.]0$', '')"
         return f"NULLIF({plain}, '')" if type_ == "VARCHAR" else f"CAST({plain} AS VARCHAR)"
@@ -368,9 +393,7 @@ def _load_httpfs(database: Database, address: str) -> None:
         ) from None
 
 
-def _inner_type(type_: str, parts: list[str]) -> str:
-    """Type of a field inside a STRUCT; VARCHAR if it cannot be seen."""
-    for part in parts:
-        match = re.search(rf'(?:\(|, )"?{re.escape(part)}"? ([A-Z]+(?:\(.*?\))?(?:\[\])?)', type_)
-        type_ = match[1] if match else "VARCHAR"
-    return type_
+def _fields(type_: str) -> dict[str, str]:
+    """Type of each field of a STRUCT; none of another type."""
+    is_struct = type_.startswith("STRUCT") and not type_.endswith("]")
+    return {name: str(of_name) for name, of_name in duckdb.sqltype(type_).children} if is_struct else {}

@@ -15,7 +15,7 @@ from segue.datamodules.reading.column_roles import Roles
 from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.datamodules.reading.table_settings import TableSettings
-from segue.datamodules.reading.units import EXCEL_DAYS, HMS, LATEST_MS, MS_OF, NO, USUAL_FORMATS, YES
+from segue.datamodules.reading.units import EXCEL_DAYS, HMS, LATEST_MS, LEAST_MS, MS_OF, NO, USUAL_FORMATS, YES
 from segue.errors import InputError
 
 _SHORT = "DECIMAL(18, 3)"  # a cast to BIGINT would round 1.7 to 2 without an error
@@ -202,7 +202,7 @@ def _timestamp(plan: Plan) -> tuple[str, list[str]]:
         rule = f"a {'whole ' * (unit == 'ms')}number of {_NAME_OF_UNIT[unit]} since 1970"
     elif unit == "epoch":
         number = _number(path, plan, _SHORT)
-        time = f"CAST(CASE WHEN {number} >= 1e11 THEN {number} ELSE {number} * 1000 END AS BIGINT)"
+        time = f"CAST(CASE WHEN {number} >= {LEAST_MS:.0f} THEN {number} ELSE {number} * 1000 END AS BIGINT)"
         rule = "a number of seconds or milliseconds since 1970"
     elif unit == "excel":
         number = f"({_number(path, plan, 'DOUBLE')} - {EXCEL_DAYS[0]})"

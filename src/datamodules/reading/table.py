@@ -20,6 +20,7 @@ import numpy as np
 from segue.catalog import Catalog, ids_of
 from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
+from segue.datamodules.reading.column_names import ENDS, spellings
 from segue.datamodules.reading.column_roles import map_columns, refuse_private
 from segue.datamodules.reading.files import find_files, is_address
 from segue.datamodules.reading.later_plays import LaterPlays
@@ -424,7 +425,7 @@ def _events(
             rejected=found.by_reason,
             examples=[{key: line[key] for key in line if key != "text"} for line in found.lines[:3]],
             num_capped=count(database, capped_events) if may_be_capped else 0,
-            remarks=[*_files_left_out(rows, settings), *remarks, *tracks.remarks],
+            remarks=[*_files_left_out(rows, settings), *_ends_of_plays(plan), *remarks, *tracks.remarks],
             swallowed=find_swallowed(rows),
             dropped=dropped,
             later=_later(database, dropped, left_out, is_zoneless=is_zoneless),
@@ -481,6 +482,17 @@ def _files_left_out(rows: RawRows, settings: TableSettings) -> Iterator[str]:
         num_more = len(names) - _MOST_NAMED
         listed = ", ".join(names[:_MOST_NAMED]) + (f" and {num_more:,} more" if num_more > 0 else "")
         yield f"files        not read: {listed}; {settings.files.group}.pattern=<glob> chooses the files"
+
+
+def _ends_of_plays(plan: Plan) -> Iterator[str]:
+    """Say in a line that times which are used as the start of a play are its end, by the name of their column."""
+    path = plan.mapping.get("timestamp", "")
+    if spellings(path) & ENDS and plan.settings.clock == "start" and plan.settings.columns["timestamp"] == "auto":
+        played = "" if "played" in plan.mapping else ", which datamodule.columns.played names"
+        yield (
+            f"times        {path} is the end of a play, by its name, and is used as its start; datamodule.clock=end "
+            f"subtracts the time played{played}"
+        )
 
 
 def _use_aliases(plan: Plan) -> list[str]:

@@ -16,6 +16,9 @@ from segue.errors import InputError
 MS_OF = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "hms": 1000.0}
 """Milliseconds in each unit; `hms` is read as seconds."""
 
+LEAST_MS = 1e11
+"""Where seconds and milliseconds are mixed, smaller numbers are seconds: milliseconds are from March 1973 on."""
+
 LATEST_MS = 4_102_444_800_000
 """Timestamps are before 2100. Seconds that are read as milliseconds are in 1970, milliseconds as seconds far later."""
 
@@ -31,6 +34,8 @@ _OTHER_FORMATS = (
     *("%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%a, %d %b %Y %H:%M:%S", "%a %b %d %H:%M:%S %Y", "%Y.%m.%d %H:%M:%S"),
     *("%b %d, %Y, %I:%M:%S %p", "%b %d, %Y, %I:%M:%S %p %Z", "%Y/%m/%d %H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z"),
     *("%b %d, %Y, %I:%M:%S\u202f%p %Z", "%d.%m.%Y, %H:%M:%S", "%d.%m.%Y, %H:%M:%S %Z"),  # pages of Google Takeout
+    *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%Y%m%d %H:%M"),
+    *("%Y%m%d %H:%M:%S", "%d.%m.%y %H:%M:%S", "%d-%m-%Y %I:%M %p", "%d-%m-%Y %I:%M:%S %p"),
     *("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%d"),
 )
 """Other formats of times. One is used if it fits more of the first rows than any other: 01/02/2026 fits two."""
@@ -49,7 +54,7 @@ HMS = r"(\d+:)?\d{1,2}:\d\d([.,]\d+)?"
 """Durations such as 3:25 and 1:03:25."""
 _IS_HMS, _IS_COMMA = re.compile(HMS), re.compile(r"-?\d+,\d+ ?%?")
 
-_EPOCHS = (("ns", 1e17), ("us", 1e14), ("ms", 1e11), ("s", 1e8))
+_EPOCHS = (("ns", 1e17), ("us", 1e14), ("ms", LEAST_MS), ("s", 1e8))
 """Units of numbers since 1970, and the least that a typical one is in each."""
 _FEW = 100
 """Values of which one must have a format that is tried on all."""
@@ -64,8 +69,8 @@ def find_unit_of_time(values: Sequence[str]) -> tuple[str, int]:
         values: texts without empty ones.
 
     Returns:
-        A value of `datamodule.units.timestamp`, and a number; no unit and 0 if most are no times, or if two formats fit
-        the same number.
+        A value of `datamodule.units.timestamp`, and a number; no unit and 0 if most are no times, and no unit if two
+        formats fit the same number.
     """
     numbers = as_numbers(values)
     if len(numbers) <= len(values) / 2:
@@ -85,7 +90,7 @@ def find_unit_of_time(values: Sequence[str]) -> tuple[str, int]:
 
 def _num_within(numbers: np.ndarray, unit: str) -> int:
     """Number of values that are from March 1973, where seconds have nine digits, to 2099."""
-    return int(((numbers * MS_OF[unit] >= 1e11) & (numbers * MS_OF[unit] < LATEST_MS)).sum())
+    return int(((numbers * MS_OF[unit] >= LEAST_MS) & (numbers * MS_OF[unit] < LATEST_MS)).sum())
 
 
 def _compact_format(values: Sequence[str]) -> tuple[str, int]:
@@ -105,9 +110,9 @@ def _format_of_time(values: Sequence[str]) -> tuple[str, int]:
     formats = [text for text, num in zip(_OTHER_FORMATS, few, strict=True) if num]
     fits = _num_of_formats(values, formats)[1]
     best = max(fits, default=0)
-    if best <= len(values) / 2 or fits.count(best) > 1:
+    if best <= len(values) / 2:
         return "", 0
-    return formats[fits.index(best)], best
+    return formats[fits.index(best)] if fits.count(best) == 1 else "", best
 
 
 @cache
@@ -200,9 +205,12 @@ def _upper_quartile(values: Sequence[str]) -> float:
 
 def as_numbers(values: Sequence[str]) -> np.ndarray:
     """Those values that are finite numbers, also with a decimal comma or a sign of percent."""
-    texts = pd.Series(values, dtype=object)
-    if has_decimal_commas(values):
+    return np.asarray(numbers_of(pd.Series(values, dtype=object)))
+
+
+def numbers_of(texts: pd.Series) -> pd.Series:
+    """The same for a column of texts, by its index."""
+    if has_decimal_commas(list(texts)):
         texts = texts.str.replace(",", ".", regex=False)
-    texts = texts.str.removesuffix("%")
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float)
-    return np.asarray(numbers[np.isfinite(numbers)])
+    numbers = pd.to_numeric(texts.str.removesuffix("%"), errors="coerce").astype(float)
+    return numbers[np.isfinite(numbers)]

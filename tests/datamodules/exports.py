@@ -1,0 +1,445 @@
+"""Exports that nobody tuned for, drawn with a seed: names, languages, formats and defects, with what is right."""
+
+import csv
+import gzip
+import io
+import json
+import random
+import string
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+
+START = datetime(2025, 1, 6, 8, tzinfo=UTC)
+Row = dict[str, Any]
+Write = Callable[[datetime], object]
+LANGUAGES = {
+    "German": ("Hörer", "Zeitpunkt", "Titel", "Künstler", "Spielzeit (s)", "Länge (s)"),
+    "French": ("utilisateur", "date d'écoute", "morceau", "artiste", "temps écouté", "durée"),
+    "Spanish": ("usuario", "fecha y hora", "canción", "intérprete", "tiempo_escuchado", "duración"),
+    "Portuguese": ("ouvinte", "data e hora", "faixa", "cantor", "tempo_ouvido", "duração"),
+    "Italian": ("utente", "data e ora", "brano", "cantante", "tempo ascolto", "durata"),
+    "Russian": ("слушатель", "время", "название", "исполнитель", "прослушано секунд", "длительность"),
+    "Polish": ("użytkownik", "data", "utwór", "wykonawca", "czas odtwarzania", "długość"),
+    "Turkish": ("kullanıcı", "tarih", "şarkı", "sanatçı", "dinleme süresi", "süre"),
+    "Japanese": ("yuzaa", "saisei_nichiji", "kyokumei", "kashu", "saisei_jikan", "nagasa"),
+    "English": ("customer_id", "started_at", "tune", "band", "listening_time", "song_length"),
+}
+ROLES = ("user", "timestamp", "title", "artist", "played", "duration")
+_ENCODINGS = {
+    **dict.fromkeys(LANGUAGES, ("utf-8", "utf-8-sig", "utf-16", "windows-1252")),
+    "Russian": ("utf-8", "utf-16-le", "utf-8-sig"),
+    "Polish": ("utf-8", "windows-1250", "iso-8859-2"),
+    "Turkish": ("utf-8", "utf-16", "windows-1254"),
+}
+_TITLES = {
+    "German": "Über den Wolken", "French": "Où est l'été", "Spanish": "¿Dónde está el niño?", "Italian": "Perché no",
+    "Portuguese": "Coração, não", "Russian": "Звезда", "Polish": "Zażółć gęślą jaźń", "Turkish": "Işıl ışıl, güneş",
+    "Japanese": "Ue o muite", "English": "Song; \u201cquoted\u201d",
+}  # fmt: skip
+
+
+class Play(NamedTuple):
+    """A play, and whether it is read."""
+
+    user: str
+    at: datetime
+    title: str
+    artist: str
+    played: int
+    length: int
+    is_read: bool = True
+
+
+def plays(num: int = 300, *, seed: int = 1, block: int = 60, title: str = "Song") -> list[Play]:
+    """Plays of five listeners in the order of time, with a night after each block of them."""
+    rng = random.Random(seed)
+    now, rows = START, []
+    for n in range(num):
+        now += timedelta(seconds=rng.randint(20, 400), hours=10 * (n % block == block - 1))
+        song = rng.randrange(40)
+        length = 120 + 7 * song
+        played = length if rng.random() < 0.5 else rng.randint(1, length)
+        rows.append(Play(f"L{rng.randrange(5)}", now, f"{title} {song}", f"Band {song // 3}", played, length))
+    return rows
+
+
+def iso(time: datetime) -> str:
+    """A time as in ISO 8601, in UTC."""
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def local(format_: str, zone: str = "UTC") -> Write:
+    """Times of a format of strftime, in a zone."""
+    return lambda time: time.astimezone(ZoneInfo(zone)).strftime(format_)
+
+
+def excel(time: datetime) -> float:
+    """A time as the days of a spreadsheet."""
+    return (time - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1)
+
+
+WRITTEN: dict[str, tuple[Write, str]] = {
+    "iso": (iso, "iso"),
+    "seconds": (lambda time: int(time.timestamp()), "s"),
+    "milliseconds": (lambda time: int(time.timestamp() * 1000), "ms"),
+    "microseconds": (lambda time: int(time.timestamp() * 1e6), "us"),
+    "both": (lambda time: int(time.timestamp()) * (1000 if time.second % 2 else 1), "epoch"),
+    "spreadsheet": (excel, "excel"),
+    "decimal comma": (lambda time: str(excel(time)).replace(".", ","), "excel"),
+    "dots": (local("%d.%m.%Y %H:%M:%S"), "%d.%m.%Y %H:%M:%S"),
+    "American": (local("%m/%d/%Y %I:%M:%S %p"), "%m/%d/%Y %I:%M:%S %p"),
+    "Takeout": (local("%b %d, %Y, %I:%M:%S\u202f%p UTC"), "%b %d, %Y, %I:%M:%S\u202f%p %Z"),
+    "compact": (local("%Y%m%d%H%M%S"), "%Y%m%d%H%M%S"),
+}
+"""How times are written, and the unit that they are seen to have."""
+_TWO_COLUMNS = {"%Y-%m-%d": "%H:%M:%S", "%d.%m.%Y": "%H:%M:%S", "%m/%d/%Y": "%I:%M:%S %p", "%Y%m%d": "%H:%M:%S"}
+
+
+@dataclass(kw_only=True)
+class Export:
+    """An export, and what is right.
+
+    Args:
+        path: the file or the folder.
+        what: language, format and defect.
+        names: the column of each role.
+        plays: all plays.
+        says: pattern of a line that a run prints.
+        refused: pattern of the refusal; None if it is read.
+        changes: settings with which it is read right, where a line names them.
+    """
+
+    path: Path
+    what: tuple[str, str, str]
+    names: dict[str, str]
+    plays: list[Play]
+    says: list[str] = field(default_factory=list)
+    refused: str | None = None
+    changes: Row = field(default_factory=dict)
+
+
+class _Writer:
+    """Draws an export and writes it to a folder."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.rng = rng = random.Random(seed)
+        self.folder = folder
+        language = [*LANGUAGES][(seed + seed // 10) % len(LANGUAGES)]  # twenty seeds in a row have all of them
+        self.defect = [*_DEFECTS, *_DEFECTS_OF_TEXT][seed % (len(_DEFECTS) + len(_DEFECTS_OF_TEXT))]
+        others = () if self.defect in _DEFECTS_OF_TEXT else ("jsonl", "json", "parquet", "parquet")
+        takeout = ("takeout",) * (self.defect in _DEFECTS_OF_TAKEOUT)
+        format_ = rng.choice([*_OF_TEXT, *others, *takeout])
+        names = [name if rng.random() < 0.8 else self.random_name() for name in LANGUAGES[language]]
+        if format_ == "takeout":
+            names = ["", "time", "title", "subtitles", "", ""]
+        names[2] = LANGUAGES[language][2] if rng.random() < 0.9 and format_ != "takeout" else names[2]
+        self.names = dict(zip(ROLES, names, strict=True))
+        self.is_named = {role: not name.startswith("q") for role, name in self.names.items()}
+        self.language, self.format = language, format_
+        title = "Watched a song" if format_ == "takeout" else _TITLES[language]
+        self.plays = plays(rng.randint(300, 500), seed=seed, block=15, title=title)
+        self.export = Export(
+            path=folder / f"export.{format_}", what=(language, format_, self.defect), names=self.names, plays=self.plays
+        )
+        self.encoding = rng.choice(_ENCODINGS[language])
+        self.delimiter = rng.choice(",;\t|")
+        self.end = rng.choice(["\n", "\r\n", "\r"])
+        quotings: list[Literal[0, 1]] = [csv.QUOTE_MINIMAL, csv.QUOTE_ALL]
+        self.quoting: Literal[0, 1, 3] = rng.choice(quotings)
+        ways = [name for name in WRITTEN if name != "decimal comma" or format_ in _OF_TEXT]
+        self.way = rng.choice([*ways, "two columns"])
+        if format_ == "spreadsheet":
+            self.encoding, self.delimiter, self.end = "utf-8-sig", ";", "\r\n"
+            self.way = rng.choice(["decimal comma", "dots", "two columns", "American"])
+        if format_ == "takeout":
+            self.way = "iso"
+        self.write_time = WRITTEN.get(self.way, WRITTEN["iso"])[0]
+        if self.way == "decimal comma" and self.delimiter == ",":
+            self.delimiter = ";"
+        if self.way == "Takeout" and self.encoding.startswith(("windows", "iso")):
+            self.encoding = "utf-8"  # the others lack its space
+        self.has_minutes = rng.random() < 0.3 and format_ in _OF_TEXT  # 3:25
+        self.days, self.hours = rng.choice([*_TWO_COLUMNS.items()])
+
+    def random_name(self) -> str:
+        return "q" + "".join(self.rng.choices(string.ascii_lowercase, k=4))
+
+    def some(self, num: int) -> list[int]:
+        """Places of plays in the middle."""
+        return sorted(self.rng.sample(range(20, len(self.plays) - 20), num))
+
+    def rows(self) -> list[Row]:
+        """The plays as rows."""
+        if self.format == "takeout":
+            return [
+                {
+                    "header": "YouTube Music", "title": play.title,
+                    "titleUrl": f"https://music.youtube.com/watch?v={play.title[-2:].strip()}_{play.artist[-1:]}",
+                    **({"subtitles": [{"name": play.artist, "url": "https://www.youtube.com/channel/x"}]}
+                       if play.artist else {}),
+                    "time": iso(play.at), "products": ["YouTube"],
+                }
+                for play in self.plays
+            ]  # fmt: skip
+        names, found = self.names, []
+        device = self.rng.random() < 0.5
+        for n, play in enumerate(self.plays):
+            row: Row = {names["user"]: play.user}
+            if self.way == "two columns":
+                row |= {"q_day": local(self.days)(play.at), "q_hour": local(self.hours)(play.at)}
+            else:
+                row[names["timestamp"]] = self.write_time(play.at)
+            amounts = [f"{n // 60}:{n % 60:02}" if self.has_minutes else n for n in (play.played, play.length)]
+            row |= {names["title"]: play.title, names["artist"]: play.artist}
+            row |= {names["played"]: amounts[0], names["duration"]: amounts[1]}
+            found.append({**row, **({"device": ["phone", "car"][n % 2], "bpm": 90 + n % 50} if device else {})})
+        if self.way == "two columns":
+            self.names["timestamp"] = "q_day + q_hour"
+        return found
+
+    def as_text(self, rows: Sequence[Row]) -> str:
+        out = io.StringIO(newline="")
+        quoting, quote = self.quoting, None if self.quoting == csv.QUOTE_NONE else '"'
+        writer = csv.DictWriter(
+            out, list(rows[0]), delimiter=self.delimiter, quoting=quoting, quotechar=quote, lineterminator=self.end
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
+
+    def write(self) -> Export:
+        getattr(self, f"_{self.defect}")()
+        rows = self.rows()
+        getattr(self, f"_{self.defect}_rows", lambda _: None)(rows)
+        path, format_ = self.export.path, self.format
+        if format_ == "parquet":
+            frame = pd.DataFrame(rows)
+            frame = frame.astype({name: str for name in frame if frame[name].map(type).nunique() > 1})
+            if self.rng.random() < 0.5:  # nested
+                inner = [self.names["title"], self.names["artist"]]
+                frame["track"] = frame[inner].to_dict("records")
+                frame = frame.drop(columns=inner)
+                self.names |= {role: f"track.{self.names[role]}" for role in ("title", "artist")}
+            frame.to_parquet(path, index=False)
+        elif format_ in ("json", "jsonl", "takeout"):
+            texts = [json.dumps(row, ensure_ascii=False) for row in rows]
+            text = "[" + ",\n".join(texts) + "]" if format_ != "jsonl" else "".join(text + self.end for text in texts)
+            content = getattr(self, f"_{self.defect}_text", lambda text: text)(text).encode()
+            self.export.path = path = path.with_suffix(".json" if format_ == "takeout" else path.suffix)
+            path.write_bytes(content)
+        else:
+            self._write_text(rows)
+        getattr(self, f"_{self.defect}_file", lambda: None)()
+        if not self.is_named["title"] and not (self.defect == "truncated" and self.export.refused):
+            self.export.refused = r"has the columns .*; give datamodule.columns.track= or datamodule.columns.title="
+            self.export.says, self.export.changes = [], {}
+        return self.export
+
+    def _write_text(self, rows: Sequence[Row]) -> None:
+        path, format_ = self.export.path, self.format
+        edit = getattr(self, f"_{self.defect}_text", lambda text: text)
+        text = edit(self.as_text(rows))
+        if format_ == "spreadsheet":
+            self.export.path = path = path.with_suffix(".csv")
+            text = self.rng.choice(["", f"sep={self.delimiter}\r\n"]) + text
+        content = text.encode(self.encoding)
+        if format_ == "csv.gz":
+            content = gzip.compress(content, 1)
+        elif format_ == "zip":
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w") as file:
+                file.writestr("My Export/plays.csv", content)
+                file.writestr("My Export/README.md", "x")
+            content = packed.getvalue()
+            self.export.says.append(r"files +not read: My Export/README.md; datamodule.files.pattern=")
+        elif format_ == "folder":
+            path.mkdir()
+            half = len(rows) // 2
+            first = self.as_text(rows[:half])
+            first = edit(first) if self.defect == "preamble" else first
+            (path / "2024.csv").write_bytes(first.encode(self.encoding))
+            (path / "README.txt").write_text("x")
+            path, content = path / "2025.csv", edit(self.as_text(rows[half:])).encode(self.encoding)
+            self.export.says.append(r"files +not read: README.txt; datamodule.files.pattern=")
+        path.write_bytes(content)
+
+    # defects: what they change, what is said, what is refused
+
+    def _none(self) -> None:
+        pass
+
+    def _future(self) -> None:
+        for n in range(2):
+            at = datetime(2090, 5, 4, 20, n, tzinfo=UTC)
+            self.plays.append(self.plays[n]._replace(at=at, is_read=False))
+        self.export.says.append(r"times +2 plays are of the future, .*datamodule.policies.until=")
+
+    def _early(self) -> None:
+        for n in range(2):
+            self.plays.insert(n, self.plays[n + 9]._replace(at=datetime(1980, 5, 4, 1, n, tzinfo=UTC)))
+        self.export.says.append(r"times +2 plays .* are before 1990, .*datamodule.policies.since=1990-01-01")
+
+    def _nameless(self) -> None:
+        for n in self.some(30):
+            self.plays[n] = self.plays[n]._replace(artist="")
+        if self.is_named["artist"]:
+            self.export.says.append(r"artists +30 plays .* are of tracks without an artist.*policies.nameless=drop")
+
+    def _machine(self) -> None:
+        at = self.plays[-1].at + timedelta(hours=30)
+        at = at.replace(hour=0, minute=0, second=0)
+        for n in range(1100):
+            play = self.plays[self.rng.randrange(300)]
+            self.plays.append(play._replace(user="bot", at=at + timedelta(seconds=77 * n), played=play.length))
+        self.export.says.append(r"machines +1 listener with 1,000 plays or more on one day.*policies.plays_a_day=1000")
+
+    def _long_session(self) -> None:
+        at = self.plays[-1].at + timedelta(hours=30)
+        for n in range(400):
+            play = self.plays[self.rng.randrange(300)]
+            self.plays.append(play._replace(user="radio", at=at + timedelta(seconds=240 * n), played=play.length))
+        self.export.says.append(r"sessions +1 session of more than 24 hours.*policies.longest_hours=24")
+
+    def _repeated(self) -> None:
+        for n in reversed(self.some(15)):
+            self.plays.insert(n, self.plays[n]._replace(is_read=False))
+        self.export.says.append(r"left out +15 by duplicates")
+
+    def _missing(self) -> None:
+        for n in self.some(2):
+            self.plays[n] = self.plays[n]._replace(title="", is_read=False)
+        self.export.says.append(r"row|line \d+: .* is empty")
+
+    def _many_missing(self) -> None:
+        for n in self.some(30):
+            self.plays[n] = self.plays[n]._replace(title="", is_read=False)
+        self.export.refused = (
+            r"30 of \d+ rows in .* are invalid, more than max_rejected=0.01 allows \(.* is empty \(30 times\)\); .* or "
+            "raise datamodule.max_rejected"
+        )
+        self.export.changes = {"max_rejected": 0.5}
+
+    def _no_time(self) -> None:
+        for n in self.some(2):
+            self.plays[n] = self.plays[n]._replace(is_read=False)
+        self.export.says.append(r"(row|line) \d+: .* must be .*, got ")
+
+    def _no_time_rows(self, rows: list[Row]) -> None:
+        for play, row in zip(self.plays, rows, strict=True):
+            if not play.is_read:
+                row["q_hour" if self.way == "two columns" else self.names["timestamp"]] = "unknown"
+
+    def _two_users(self) -> None:
+        pass
+
+    def _two_users_rows(self, rows: list[Row]) -> None:
+        for row in rows:
+            row["profile"] = "P" + row[self.names["user"]]
+        first = self.names["user"]
+        if self.language != "English" or not self.is_named["user"]:
+            self.names["user"] = "profile"  # English names come first
+        if self.is_named["user"]:
+            self.export.says.append(
+                rf"columns +({first}|profile) could be the user; user=(profile|{first}) is used; .*datamodule.columns."
+            )
+
+    def _two_times(self) -> None:
+        pass
+
+    def _two_times_rows(self, rows: list[Row]) -> None:
+        for play, row in zip(self.plays, rows, strict=True):
+            row["End time"] = iso(play.at + timedelta(seconds=play.played))
+        if self.is_named["timestamp"] and self.way != "two columns":
+            self.export.says.append(
+                r"times +End time .*could be the timestamp; timestamp=.* is used; .*datamodule.columns.timestamp="
+            )
+        else:
+            self.names["timestamp"] = "End time"
+            self.plays[:] = [play._replace(at=play.at + timedelta(seconds=play.played)) for play in self.plays]
+            self.export.says.append(r"times +End time is the end of a play.*datamodule.clock=end")
+
+    def _ambiguous(self) -> None:
+        self.names["timestamp"] = LANGUAGES[self.language][1]
+        self.is_named["timestamp"], self.way, self.write_time = True, "dots", local("%d/%m/%Y %H:%M")
+        kept = [play._replace(at=play.at.replace(second=0)) for play in self.plays if play.at.day <= 12][:200]
+        self.plays[:] = kept
+        self.export.refused = (
+            r"cannot see how the times in column .* are written, .*units.timestamp=.*'%d/%m/%Y %H:%M'"
+        )
+        self.export.changes = {"units": {"timestamp": "%d/%m/%Y %H:%M"}}
+
+    def _truncated(self) -> None:
+        if self.format in ("csv.gz", "zip", "parquet", "json", "takeout"):
+            self.export.refused = "cannot read|is not a complete"
+        else:
+            last = -1
+            self.plays[last] = self.plays[last]._replace(is_read=False)
+            self.export.says.append(r"line \d+: (a line must have \d columns|not a JSON object)")
+
+    def _truncated_text(self, text: str) -> str:
+        if self.format in ("csv.gz", "zip"):
+            return text
+        if self.format in ("json", "takeout"):
+            return text[: len(text) // 2]
+        kept = text.rstrip("\r\n").rpartition(self.end)[0]
+        return kept + self.end + ('{"us' if self.format == "jsonl" else f"L1{self.delimiter}2")
+
+    def _truncated_file(self) -> None:
+        if self.format in ("csv.gz", "zip", "parquet"):
+            content = self.export.path.read_bytes()
+            self.export.path.write_bytes(content[: len(content) // 2])
+
+    def _unknown_encoding(self) -> None:
+        self.encoding, self.language, self.write_time = "windows-1251", "Russian", iso
+        self.plays[:] = [play._replace(title=f"Звезда по имени {play.title[-2:].strip()}") for play in self.plays]
+        self.names |= dict(zip(ROLES, LANGUAGES["Russian"], strict=True))
+        self.is_named = dict.fromkeys(ROLES, True)
+        self.export.refused = r"cannot see the encoding of .*; give datamodule.files.encoding=<name>"
+        self.export.changes = {"files": {"encoding": "windows-1251"}}
+
+    def _preamble(self) -> None:
+        self.export.changes = {"files": {"skip": 2}}
+        self.export.refused = r"datamodule.files.skip="
+
+    def _preamble_text(self, text: str) -> str:
+        return f"Export of all plays{self.end}January{self.end}{text}"
+
+    def _stray_quotes(self) -> None:
+        self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
+        first, second = len(self.plays) - 60, len(self.plays) - 20
+        self.plays[first] = self.plays[first]._replace(title='"' + self.plays[first].title)
+        self.plays[second] = self.plays[second]._replace(title=self.plays[second].title + '"')
+        self.export.says.append(r"quotes +\d+ ends of lines are inside cells, .*datamodule.files.quote=''")
+        self.export.changes = {"files": {"quote": ""}}
+
+    def _open_quote(self) -> None:
+        self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
+        self.plays[200] = self.plays[200]._replace(title='"' + self.plays[200].title)
+        self.export.refused = r"line \d+: a quote is not closed, .*datamodule.files.quote=''"
+        self.export.changes = {"files": {"quote": ""}}
+
+
+_OF_TEXT = ("csv", "txt", "csv.gz", "zip", "folder", "spreadsheet")
+_DEFECTS = (
+    *("none", "future", "early", "nameless", "machine", "long_session", "repeated", "missing", "many_missing"),
+    *("no_time", "two_users", "two_times", "ambiguous", "truncated"),
+)
+_DEFECTS_OF_TEXT = ("unknown_encoding", "preamble", "stray_quotes", "open_quote")
+_DEFECTS_OF_TAKEOUT = ("none", "future", "early", "nameless", "long_session", "repeated", "no_time", "truncated")
+
+
+def generated_export(seed: int, folder: Path) -> Export:
+    """Draw an export and write it.
+
+    Args:
+        seed: the same seed gives the same export.
+        folder: where it is written.
+    """
+    return _Writer(seed, folder).write()
