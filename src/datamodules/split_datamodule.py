@@ -39,7 +39,7 @@ class SplitDataModule(LightningDataModule):
     Raises:
         InputError: a setting is out of range.
 
-    `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
+    `batch_size` is the number of pairs in a batch; it and `history` may be set again. `setup` sets `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
     but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
     of a training batch this process has, where several train together.
@@ -70,7 +70,7 @@ class SplitDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.path, self.prepared_by = str(path), prepared_by
-        self._history, self._seed = history, seed
+        self.history, self._seed = history, seed
 
     @property
     def last_day(self) -> str | None:
@@ -200,13 +200,16 @@ class SplitDataModule(LightningDataModule):
         self._digest = sha.hexdigest()[:16]
         return self._digest
 
-    def train_dataloader(self) -> DataLoader[PairBatch]:
+    def train_dataloader(self, seed: int | None = None) -> DataLoader[PairBatch]:
         """Build the loader of the training pairs.
+
+        Args:
+            seed: of the order; None for that of the run.
 
         Returns:
             Batches in an order that depends on the seed and the epoch.
         """
-        return self._loader("train", self._seed, self.batch_share)
+        return self._loader("train", self._seed if seed is None else seed, self.batch_share)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Build the loader of the validation pairs.
@@ -228,7 +231,7 @@ class SplitDataModule(LightningDataModule):
         pairs = self.pairs[name]
         kind = DataLoader if seed is None else PairLoader
         return kind(
-            PairDataset(pairs, self.histories(pairs), self._history),
+            PairDataset(pairs, self.histories(pairs), self.history),
             batch_size=None,  # the sampler yields complete batches
             collate_fn=_identity,
             sampler=BatchSampler(
