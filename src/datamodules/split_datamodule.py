@@ -39,10 +39,10 @@ class SplitDataModule(LightningDataModule):
     Raises:
         InputError: a setting is out of range.
 
-    `batch_size` is the number of pairs in a batch; it and `history` may be set again. `setup` sets `reading` (what was read), `catalog`, `sessions`,
-    `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
-    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
-    of a training batch this process has, where several train together.
+    `batch_size` is the number of pairs in a batch; it and `history` may be set again. `setup` sets `reading` (what was
+    read), `catalog`, `sessions`, `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for
+    each track that the log plays but training does not, because it is hidden or is first heard in validation or test.
+    `batch_share` says which pairs of a training batch this process has, where several train together.
     """
 
     reading: Reading

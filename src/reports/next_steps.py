@@ -114,8 +114,8 @@ def next_steps(run: FinishedRun) -> str:
                 ("", f"http://127.0.0.1:5000/{run.runs_page}"),
             ]
     if not run.is_job:
-        more = () if run.choices["recipe"] == "counting" else ("recipe=", "context=")
-        typed = _typed(run, (*_SOURCE, *more))
+        keeps_recipe = not is_simulated(run) and run.choices["recipe"] != "counting"
+        typed = _typed(run, (*_SOURCE, "recipe=", "context=") if keeps_recipe else _SOURCE)
         lines.append(("next", _command("-m model=track,artist,mean,convex,contextual", *typed)))
         if is_simulated(run) and run.examples is not None:
             name = short_run_name(run.run_id) if run.run_id else config.run_dir
@@ -128,9 +128,9 @@ def next_steps(run: FinishedRun) -> str:
 
 
 def what_is_better(run: FinishedRun) -> list[RenderableType]:
-    """Which floors have a better recall than the model, beyond its interval, which model validates better, and commands.
+    """Which floors have a better recall than the model, beyond its interval, and which model validates better.
 
-    Empty where there are none.
+    Each with its command; empty where there are none.
     """
     below = _floors_above(run.metrics)
     lines: list[RenderableType] = []
@@ -141,7 +141,10 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
         lines = [Text(f"The model is {names}. {_why(run)}"), Text(f"{what}:"), f"{'':13}{command}"]
         floor = max(below, key=lambda floor: run.metrics[f"test/{below[floor][-1]}_{floor}_floor"])
         if not is_simulated(run):
-            lines += [Text(f"To use {floor}:"), f"{'':13}{_command(*source, _WORDS_OF_FLOORS.get(floor, f'model={floor}'))}"]
+            lines += [
+                Text(f"To use {floor}:"),
+                f"{'':13}{_command(*source, _WORDS_OF_FLOORS.get(floor, f'model={floor}'))}",
+            ]
     if run.better is not None:
         own, other = f"{run.better.own:.4f}", f"{run.better.ndcg:.4f}"
         lines.append(Text(f"On validation {run.better.words} is better: its ndcg@10 is {other}, this model has {own}:"))
@@ -167,7 +170,7 @@ def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
 def _why(run: FinishedRun) -> str:
     if not is_simulated(run):
         return (
-            "In these logs the most played tracks follow more often than those that the model ranks first. "
+            "Such a simple rule ranks the track that followed in these logs higher than the model does. "
             + logs_are_not_listeners()
         )
     arms = run.config.datamodule.prepare.arms.values()

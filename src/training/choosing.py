@@ -3,7 +3,7 @@
 Q queries.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,13 +30,13 @@ from segue.terminal.console import console
 Compose = Callable[[Sequence[str]], DictConfig]
 """From words of the command line to a config."""
 
-_QUERIES = 2000
+_QUERIES, _LEAST_QUERIES = 2000, 50
 _SEED = 0
 _EPOCHS = 20
 """Epochs that a full training of a head takes, as a rule."""
-_SHARE, _STEPS = 0.1, 400
-"""All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none more than half of
-a full one."""
+_SHARE, _STEPS = 0.1, 200
+"""All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none takes more than
+half of a full one."""
 _SLOWER = 0.6
 """What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
 _NOT_OF_PAIRS = ("history", "batch_size", "rejected_path")
@@ -80,14 +80,22 @@ class Choice:
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
-    def ranked(self) -> list[Candidate]:
-        """The best first."""
-        return sorted(self.candidates, key=lambda one: -one.expected)
+    def best(self) -> Candidate:
+        """The candidate that is used: the best head, unless a counting model is ahead of it beyond the interval."""
+        heads, counting = ([one for one in self._sorted if bool(one.steps) == is_head] for is_head in (True, False))
+        if not heads or not counting:
+            return self._sorted[0]
+        ahead = counting[0].gains - heads[0].gains - heads[0].rise
+        return counting[0] if ahead.mean() > self.half_width(ahead) else heads[0]
 
     @property
-    def best(self) -> Candidate:
-        """The candidate that is used."""
-        return self.ranked[0]
+    def ranked(self) -> list[Candidate]:
+        """The one that is used, then the others, the best first."""
+        return [self.best, *(one for one in self._sorted if one is not self.best)]
+
+    @property
+    def _sorted(self) -> list[Candidate]:
+        return sorted(self.candidates, key=lambda one: -one.expected)
 
     def table(self) -> Table:
         """The candidates with their numbers, for people."""
@@ -192,7 +200,7 @@ class _Checks(Callback):
 
     def __init__(self, gains: Callable[[Ranker], Float64[np.ndarray, "Q"]], steps: Sequence[int]) -> None:
         self._gains, self._steps = gains, steps
-        self._values: dict[int, Float64[np.ndarray, "Q"]] = {}
+        self._values: dict[int, np.ndarray] = {}
 
     @property
     def best(self) -> Float64[np.ndarray, "Q"]:
@@ -230,15 +238,25 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
         compose: from words to a config.
 
     Returns:
-        The comparison; None where there is no validation query.
+        The comparison; None where there are too few validation queries.
 
     Raises:
         InputError: no candidate fits.
     """
     candidates = [words_beside(one, words) for one in config.recipe.candidates]
-    if any(word.startswith(("model=", "model.")) for word in words):
+    if any(word.startswith(_OF_HEADS) for word in words):
         candidates = [one for one in candidates if not one.startswith("model=")]
-    return _compared(datamodule, config.datamodule, list(dict.fromkeys(candidates)), words, compose)
+    key = (datamodule.digest(), *(word for word in words if not word.startswith(_OF_A_JOB)))
+    if key not in _known:
+        _known[key] = _compared(datamodule, config.datamodule, candidates, words, compose)
+    return _known[key]
+
+
+_known: dict[tuple[str, ...], Choice | None] = {}
+"""What the jobs of a multirun have chosen: those that differ in the seed choose once."""
+_OF_A_JOB = ("seed=", "parent_run_id=", "swept=", "run_name=")
+_OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler")
+"""Beginnings of words that a counting model does not fit."""
 
 
 def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
@@ -251,7 +269,7 @@ def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[s
         compose: from words to a config.
 
     Returns:
-        The comparison; None where there is no validation query.
+        The comparison; None where there are too few validation queries.
     """
     known = OmegaConf.load(CONF / "recipe" / "auto.yaml").recipe.candidates
     counting = [one for one in known if one.startswith("model=")]
@@ -294,7 +312,7 @@ def _compared(
     datamodule: SplitDataModule, read: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
 ) -> Choice | None:
     comparison = Comparison(datamodule)
-    if not len(comparison.queries):
+    if len(comparison.queries) < _LEAST_QUERIES:
         return None
     choice, given = Choice(session=comparison.queries.session), [word for word in words if word != "recipe=auto"]
     num_batches = -(-len(datamodule.pairs["train"]) // datamodule.batch_size)

@@ -182,9 +182,7 @@ def _is_auto() -> bool:
     return bool(HydraConfig.get().runtime.choices["recipe"] == "auto")
 
 
-def _choose(
-    config: DictConfig, datamodule: "SplitDataModule", words: list[str]
-) -> "tuple[Choice | None, list[str]]":
+def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str]) -> "tuple[Choice | None, list[str]]":
     """The comparison of `recipe=auto`, which is printed, and the words of the command line with what it chose."""
     from segue.training.choosing import choose
 
@@ -194,7 +192,7 @@ def _choose(
         chosen = choice.best.words
     else:
         chosen = f"recipe={'playlists' if datamodule.vocabulary.mean_played_ratio is None else 'shares'}"
-        console.print(f"recipe       {chosen}: without validation queries nothing can be compared", soft_wrap=True)
+        console.print(f"recipe       {chosen}: validation has too few queries to compare recipes", soft_wrap=True)
     return choice, [*(word for word in words if word != "recipe=auto"), *chosen.split()]
 
 
@@ -263,6 +261,11 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 
 
 def _check_settings(config: DictConfig) -> None:
+    if _is_auto() and config.trainer.get("strategy") is not None:
+        raise InputError(
+            "recipe=auto compares recipes in one process, and trainer=ddp trains in several; name a recipe, such as "
+            "recipe=playlists, or leave out trainer=ddp"
+        )
     from segue.callbacks.ranking_metrics import check_monitor_mode
     from segue.datamodules.shards.shard_vocabulary import example_of
 
