@@ -39,6 +39,8 @@ _SHARE, _STEPS = 0.1, 200
 half of a full one."""
 _SLOWER = 0.6
 """What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
+_MOST_PLAYS = 20_000_000
+"""Training plays that models count, at most: the memory of some grows with them."""
 _NOT_OF_PAIRS = ("history", "batch_size", "rejected_path")
 """Settings of a datamodule that candidates may differ in: its pairs do not depend on them."""
 
@@ -245,11 +247,14 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
     """
     candidates = [words_beside(one, words) for one in config.recipe.candidates]
     if any(word.startswith(_OF_HEADS) for word in words):
-        candidates = [one for one in candidates if not one.startswith("model=")]
-    key = (datamodule.digest(), *(word for word in words if not word.startswith(_OF_A_JOB)))
+        candidates = [one for one in candidates if _is_of_a_head(one)]
+    key = (datamodule.digest(), *candidates, *(word for word in words if not word.startswith(_OF_A_JOB)))
     if key not in _known:
-        _known[key] = _compared(datamodule, config.datamodule, candidates, words, compose)
-    return _known[key]
+        _known[key] = _compared(datamodule, config, candidates, words, compose)
+    if (choice := _known[key]) is not None and not choice.candidates:
+        why = "; ".join(f"{one}: {why}" for one, why in choice.left_out.items())
+        raise InputError(f"recipe=auto: no candidate fits ({why}); name a recipe, such as recipe=playlists")
+    return choice
 
 
 _known: dict[tuple[str, ...], Choice | None] = {}
@@ -272,8 +277,8 @@ def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[s
         The comparison; None where there are too few validation queries.
     """
     known = OmegaConf.load(CONF / "recipe" / "auto.yaml").recipe.candidates
-    counting = [one for one in known if one.startswith("model=")]
-    return _compared(datamodule, config.datamodule, counting, words_of_data(words), compose)
+    counting = [one for one in known if not _is_of_a_head(one)]
+    return _compared(datamodule, config, counting, words_of_data(words), compose)
 
 
 def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> BetterModel | None:
@@ -309,29 +314,55 @@ def words_beside(candidate: str, words: Sequence[str]) -> str:
 
 
 def _compared(
-    datamodule: SplitDataModule, read: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
+    datamodule: SplitDataModule, config: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
 ) -> Choice | None:
     comparison = Comparison(datamodule)
     if len(comparison.queries) < _LEAST_QUERIES:
         return None
-    choice, given = Choice(session=comparison.queries.session), [word for word in words if word != "recipe=auto"]
-    num_batches = -(-len(datamodule.pairs["train"]) // datamodule.batch_size)
-    num_heads, full = sum(one.startswith("recipe=") for one in candidates), _EPOCHS * num_batches
-    num_steps = min(int(max(_STEPS, _SHARE * full)) // max(1, num_heads), full // 2)
+    choice, fitting = Choice(session=comparison.queries.session), {}
     for one in candidates:
-        own = one.split()
-        counts = own[0].startswith("model=")
+        try:
+            fitting[one] = _fitting(datamodule, config, one, words, compose)
+        except (InputError, HydraException) as error:
+            choice.left_out[one] = str(error).splitlines()[0]
+    num_batches = -(-len(datamodule.pairs["train"]) // datamodule.batch_size)
+    full = min(_EPOCHS, config.trainer.max_epochs) * num_batches
+    num_heads = sum(map(_is_of_a_head, fitting))
+    num_steps = max(1, min(int(max(_STEPS, _SHARE * full)) // max(1, num_heads), full // 2))
+    for one, its_config in fitting.items():
         with console.status(f"comparing {one}"):
             try:
-                config = compose([*(words_of_data(given, "context=") if counts else given), *own])
-                check_recipe(config, model="", recipe="")
-                _refuse_other_pairs(config.datamodule, read)
-                choice.candidates.append(comparison.run(config, one, num_steps, full))
-            except (InputError, HydraException) as error:
-                choice.left_out[one] = str(error).splitlines()[0]
-    if not choice.candidates:
-        raise InputError(f"recipe=auto: no candidate fits: {choice.left_out}; name a recipe: recipe=playlists")
+                choice.candidates.append(comparison.run(its_config, one, num_steps, full))
+            except InputError as error:
+                choice.left_out[one] = str(error)
     return choice
+
+
+def _is_of_a_head(candidate: str) -> bool:
+    return not candidate.startswith("model=")
+
+
+def _fitting(
+    datamodule: SplitDataModule, config: DictConfig, candidate: str, words: Sequence[str], compose: Compose
+) -> DictConfig:
+    """The config of a candidate.
+
+    Raises:
+        InputError: it does not fit the data or the words.
+    """
+    given = [word for word in words if word != "recipe=auto"]
+    if not _is_of_a_head(candidate):
+        given = words_of_data(given, "context=")
+        if (num_plays := int(datamodule.vocabulary.plays.sum())) > _MOST_PLAYS:
+            raise InputError(f"it would count {num_plays:,} training plays, more than {_MOST_PLAYS:,}")
+    given += candidate.split()
+    own = compose(given)
+    names = {"model": "convex", "recipe": "counting", **dict(word.partition("=")[::2] for word in given)}
+    check_recipe(own, model=names["model"], recipe=names["recipe"])
+    _refuse_other_pairs(own.datamodule, config.datamodule)
+    if "loss" in own:
+        instantiate(own.loss, _convert_="all")(datamodule.vocabulary)  # refuses data without shares, if it needs them
+    return own
 
 
 def _refuse_other_pairs(datamodule: DictConfig, read: DictConfig) -> None:

@@ -41,6 +41,12 @@ def test_a_source_that_was_chosen_is_not_refused(datamodule: str, overrides: lis
     check_source_choice(datamodule, overrides)
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for tables that are composed once."""
+    return tmp_path_factory.mktemp("tables")
+
+
 @pytest.mark.parametrize(
     ("columns", "words", "choice"),
     [
@@ -57,12 +63,14 @@ def test_a_source_that_was_chosen_is_not_refused(datamodule: str, overrides: lis
     ],
 )
 def test_a_table_has_auto_where_nothing_says_otherwise(
-    columns: str, words: list[str], choice: str | None, tmp_path: Path
+    columns: str, words: list[str], choice: str | None, tables: Path
 ) -> None:
-    num = columns.count(",") + 3
-    rows = "\n".join(",".join(row[:num]) for row in (["1", "1600000000", "a", "0.5", "0.5"],) * 2)
-    (tmp_path / "plays.csv").write_text(f"user,time,{columns}\n{rows}\n")
-    typed = ["datamodule=table", f"datamodule.path={tmp_path}/plays.csv", *words]
+    table = tables / f"{columns}.csv"
+    if not table.exists():
+        row = ",".join(["1", "1600000000", "a", "0.5", "0.5"][: columns.count(",") + 3])
+        table.write_text(f"user,time,{columns}\n{row}\n{row}\n")
+    typed = ["datamodule=table", f"datamodule.path='{table}'", *words]
     found = choose_recipe(typed, lambda some: composed(*some), compares=True)
     assert found == ([] if choice is None else [f"datamodule={choice}"])
-    assert "auto" not in " ".join(choose_recipe(typed, lambda some: composed(*some)))
+    if not words:
+        assert "auto" not in " ".join(choose_recipe(typed, lambda some: composed(*some)))

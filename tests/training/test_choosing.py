@@ -129,7 +129,9 @@ def test_candidates_leave_what_was_typed_as_it_is(data: SplitDataModule, table: 
     assert [one.words for one in chosen.ranked] == ["model=ease", "model=popular"]
     assert "it reads other pairs: datamodule.pairing=first" in chosen.left_out["recipe=published"]
     config.recipe.candidates = ["recipe=published"]
-    with pytest.raises(InputError, match=r"recipe=auto: no candidate fits: .*name a recipe"):
+    with pytest.raises(
+        InputError, match=r"recipe=auto: no candidate fits \(recipe=published: it reads .*name a recipe"
+    ):
         choose(data, config, [*words_of(table), "seed=2"], composed)
 
 
@@ -143,20 +145,23 @@ def test_a_model_is_told_from_the_counting_model_that_validates_better(data: Spl
     assert better_than(popular, Choice(session=rivals.session, candidates=[rivals.ranked[-1]]), data) is None
 
 
-@pytest.mark.usefixtures("choice")
 def test_a_run_uses_what_was_chosen_and_a_resumed_one_does_not_choose_again(table: Path, tmp_path: Path) -> None:
-    words = [*words_of(table)[:2], "logger=none", "trainer.max_epochs=1", "callbacks.plots=null"]
     folders = {name: tmp_path / name for name in ("auto", "named")}
-    train([*words, f"hydra.run.dir={folders['auto']}"])
+    fitted = segue.fit(table, model=None, folder=folders["auto"], trainer__max_epochs=1, callbacks__plots=None)
     record = json.loads((folders["auto"] / "choice.json").read_text())
     overrides = json.loads((folders["auto"] / "run.json").read_text())["overrides"]
-    assert overrides == [*words, *record["chosen"].split()]
-    train([*words, *record["chosen"].split(), f"hydra.run.dir={folders['named']}"])
+    chosen = record["chosen"].split()
+    assert overrides[-len(chosen) :] == chosen
+    assert "recipe=auto" not in overrides
+    train.call([*overrides, f"hydra.run.dir={folders['named']}"])
     assert not (folders["named"] / "choice.json").exists()
     lists = [(folder / "recommendations.jsonl").read_bytes() for folder in folders.values()]
     assert lists[0] == lists[1]
-    train([f"resume={folders['auto']}", "trainer.max_epochs=2"])
+    train.call([f"resume={folders['auto']}"])
     assert json.loads((folders["auto"] / "choice.json").read_text()) == record
+    assert set(chosen) <= {f"{name}={value}" for name, value in fitted._of_fit.items()}
+    assert len(fitted.evaluate(segue.read_plays(table)).queries)
+    assert fitted.get_params()["model"] is None
 
 
 def test_it_is_refused_where_nothing_can_be_chosen(table: Path, tmp_path: Path) -> None:
@@ -165,11 +170,3 @@ def test_it_is_refused_where_nothing_can_be_chosen(table: Path, tmp_path: Path) 
         train.call([*words, "trainer=ddp", "trainer.devices=2"])
     with pytest.raises(InputError, match="recipe=auto chooses the recipe of one run, and a search"):
         train.call(["-m", "search=optuna", *words])
-
-
-def test_a_program_gets_the_model_that_was_chosen(table: Path) -> None:
-    fitted = segue.fit(table, model=None, trainer__max_epochs=1, callbacks__plots=None)
-    chosen = json.loads((fitted.folder / "choice.json").read_text())["chosen"]
-    assert set(chosen.split()) <= {f"{name}={value}" for name, value in fitted._of_fit.items()}
-    assert len(fitted.evaluate(segue.read_plays(table)).queries)
-    assert fitted.get_params()["model"] is None
