@@ -214,7 +214,7 @@ class _Checks(Callback):
         if last is None or half is None:
             return 0.0
         gain, doublings = float(last.mean() - half.mean()), np.log2(full / num_steps)
-        return max(0.0, gain) * _SLOWER * (1 - _SLOWER**doublings) / (1 - _SLOWER)
+        return float(max(0.0, gain) * _SLOWER * (1 - _SLOWER**doublings) / (1 - _SLOWER))
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         module.eval()
