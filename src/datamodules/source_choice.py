@@ -61,6 +61,19 @@ def refuse_shards(datamodule: str) -> None:
         raise InputError("datamodule=shards has pairs already; give the source that they were prepared from")
 
 
+def refuse_open_recipe(recipe: str) -> None:
+    """Refuse `recipe=auto` where nothing is trained that could be compared.
+
+    Args:
+        recipe: the file of `conf/recipe/` that was chosen.
+
+    Raises:
+        InputError: it is `auto`.
+    """
+    if recipe == "auto":
+        raise InputError("recipe=auto compares short trainings, which train.py does; name a recipe or leave recipe= out")
+
+
 def sources_of(folder: Path) -> list[str]:
     """Names of the sources whose files of events and of tracks a folder has, in the order of the alphabet.
 

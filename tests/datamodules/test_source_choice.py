@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.datamodules.source_choice import check_source_choice, choose_recipe
+from segue.datamodules.source_choice import check_source_choice, choose_recipe, refuse_open_recipe
 from segue.errors import InputError
 from tests.contracts.building import composed
 
@@ -74,3 +74,9 @@ def test_a_table_has_auto_where_nothing_says_otherwise(
     assert found == ([] if choice is None else [f"datamodule={choice}"])
     if not words:
         assert "auto" not in " ".join(choose_recipe(typed, lambda some: composed(*some)))
+
+
+def test_shards_need_a_recipe() -> None:
+    refuse_open_recipe("playlists")
+    with pytest.raises(InputError, match="recipe=auto compares short trainings, which train.py does; name a recipe"):
+        refuse_open_recipe("auto")
