@@ -21,6 +21,7 @@ from segue.api.calling import Folder, call, refuse_used, words_of
 from segue.api.plays import Plays, read_plays
 from segue.catalog import Id, id_problem, quoted
 from segue.errors import InputError
+from segue.runs.folder import RunRecord
 from segue.runs.provenance import CONF
 from segue.training.train import read_data, train
 
@@ -110,11 +111,18 @@ def _differing(params: Mapping[str, Any], without: Sequence[str] = ()) -> list[s
     ]
 
 
+def _chosen(run_dir: Path) -> dict[str, str]:
+    """The model, recipe and context that the command of a run named, or that `recipe=auto` chose for it."""
+    pairs = (word.partition("=") for word in RunRecord.read(run_dir).overrides)
+    return {key: value for key, _, value in pairs if key in ("model", "recipe", "context")}
+
+
 class Recommender:
     """A model and its settings; `fit` trains it, as `train.py` does.
 
     Args:
-        model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`.
+        model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`. None: validation
+            chooses among recipes and counting models, as `train.py` does where no model is named.
         context: what a query is made of, `last` or `session`; None: as the recipe of the plays says.
         seed: decides every random number; 0 or more.
         random_state: another name of `seed`.
@@ -131,7 +139,7 @@ class Recommender:
 
     def __init__(
         self,
-        model: str = "convex",
+        model: str | None = "convex",
         *,
         context: str | None = None,
         seed: int = 1,
@@ -181,7 +189,8 @@ class Recommender:
     def _words(self, params: Mapping[str, Any]) -> list[str]:
         if named := [name for name in params if name.startswith(("run_dir", "hydra", "datamodule__path"))]:
             raise InputError(f"{named[0]} is no option of fit; folder= names the run folder, and plays are the data")
-        return words_of({name: value for name, value in params.items() if name != "context" or value is not None})
+        left_out = {name for name in ("model", "context") if params.get(name) is None}
+        return words_of({name: value for name, value in params.items() if name not in left_out})
 
     def fit(self, plays: Any, folder: str | Path | None = None) -> "Recommender":
         """Train on plays, choose the best epoch on validation sessions, test it, and keep the run.
@@ -201,7 +210,8 @@ class Recommender:
         logger = [] if "logger" in self._params else ["logger=none"]
         call(train, [*plays.words, *logger, *self._words(self._params)], place)
         self._forget()
-        self._place, self._of_fit = place, dict(self._params)
+        self._place = place
+        self._of_fit = {**self._params, "model": self._params["model"] or _USUAL["model"], **_chosen(place.path)}
         return self
 
     def _read(self, plays: Any) -> Plays:
@@ -477,7 +487,7 @@ class Recommender:
 
 def fit(
     plays: Any,
-    model: str = "convex",
+    model: str | None = "convex",
     *,
     context: str | None = None,
     seed: int = 1,
@@ -489,7 +499,8 @@ def fit(
 
     Args:
         plays: what `read_plays` returned, or what it takes: a path, a DataFrame, a mapping from roles to columns.
-        model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`.
+        model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`. None: validation
+            chooses among recipes and counting models, as `train.py` does where no model is named.
         context: what a query is made of, `last` or `session`; None: as the recipe of the plays says.
         seed: decides every random number; 0 or more.
         random_state: another name of `seed`.
@@ -527,7 +538,6 @@ def load(run: str | Path) -> Recommender:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from segue.models.fitted import FILES
-    from segue.runs.folder import RunRecord
     from segue.runs.session_vectors import FILE
     from segue.tracking.named_runs import FilesOfRun
 

@@ -61,6 +61,21 @@ def refuse_shards(datamodule: str) -> None:
         raise InputError("datamodule=shards has pairs already; give the source that they were prepared from")
 
 
+def refuse_open_recipe(recipe: str) -> None:
+    """Refuse `recipe=auto` where nothing is trained that could be compared.
+
+    Args:
+        recipe: the file of `conf/recipe/` that was chosen.
+
+    Raises:
+        InputError: it is `auto`.
+    """
+    if recipe == "auto":
+        raise InputError(
+            "recipe=auto compares short trainings, which train.py does; name a recipe or leave recipe= out"
+        )
+
+
 def sources_of(folder: Path) -> list[str]:
     """Names of the sources whose files of events and of tracks a folder has, in the order of the alphabet.
 
@@ -76,7 +91,17 @@ def sources_of(folder: Path) -> list[str]:
     return found
 
 
-def choose_recipe(words: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> list[str]:
+_OF_A_MODEL = ("recipe", "model", "experiment", "ranker", "loss", "optimizer", "scheduler", "monitor", "add")
+"""Settings that say which model is trained, or how."""
+_OF_MANY = ("hydra/sweeper=optuna", "trainer=ddp")
+"""Words that are about a model which has been chosen: a search of its settings, and training in several processes."""
+_OF_A_RECOMMENDER = re.compile(r"(?i)(^|_)(propensity|recommender|recommended|recommendations?|experiments?)($|_)")
+"""Columns of logs that a recommender has written."""
+
+
+def choose_recipe(
+    words: Sequence[str], compose: Callable[[list[str]], DictConfig], *, compares: bool = False
+) -> list[str]:
     """The choice that the data add to the command line: the recipe of `datamodule=table` and of shards.
 
     A table has `shares` if its columns give a share played, else `playlists`. Shards have the recipe that they were
@@ -85,6 +110,7 @@ def choose_recipe(words: Sequence[str], compose: Callable[[list[str]], DictConfi
     Args:
         words: of the command line.
         compose: from words to a config.
+        compares: whether a table has `auto`, where nothing on the command line and no column says otherwise.
 
     Returns:
         A choice of `datamodule=`; nothing where another source is chosen, where the usual recipe fits, and where the
@@ -98,18 +124,28 @@ def choose_recipe(words: Sequence[str], compose: Callable[[list[str]], DictConfi
     try:
         config = compose([word for word in words if word.lstrip("+~").startswith("datamodule")])
         source = config.hydra.runtime.choices.datamodule
-        recipe = {"table": _recipe_of_table, "shards": _recipe_of_shards}[source](config.datamodule)
+        if source == "shards":
+            recipe = _recipe_of_shards(config.datamodule)
+        else:
+            recipe = _recipe_of_table(config.datamodule, is_open=compares and not any(map(_names_a_model, words)))
     except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError, KeyError, TypeError):
         return []  # also where another `datamodule=` is typed after it
     return [] if recipe == "shares" else [f"datamodule={source}_{recipe}"]
+
+
+def _names_a_model(word: str) -> bool:
+    return word in _OF_MANY or re.split(r"[.=]", word.lstrip("+~"))[0] in _OF_A_MODEL
 
 
 def _recipe_of_shards(datamodule: Any) -> str:
     return str(json.loads(Path(datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"])
 
 
-def _recipe_of_table(datamodule: Any) -> str:
+def _recipe_of_table(datamodule: Any, *, is_open: bool) -> str:
     from segue.datamodules.reading.table import look_at
     from segue.datamodules.reading.table_settings import settings_in
 
-    return "playlists" if look_at(datamodule.path, settings_in(datamodule)).share == "none" else "shares"
+    plan = look_at(datamodule.path, settings_in(datamodule))
+    if is_open and not any(map(_OF_A_RECOMMENDER.search, plan.roles.holds)):
+        return "auto"
+    return "playlists" if plan.share == "none" else "shares"

@@ -48,10 +48,10 @@ class SplitDataModule(LightningDataModule):
     Raises:
         InputError: a setting is out of range.
 
-    `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
-    `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
-    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
-    of a training batch this process has, where several train together.
+    `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was
+    read), `catalog`, `sessions`, `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for
+    each track that the log plays but training does not, because it is hidden or is first heard in validation or test.
+    `batch_share` says which pairs of a training batch this process has, where several train together.
     """
 
     reading: Reading
@@ -81,6 +81,7 @@ class SplitDataModule(LightningDataModule):
         super().__init__()
         self.path, self.prepared_by = str(path), prepared_by
         self._history, self._half_life, self._seed = history, half_life, seed
+        self._calendars: dict[float | str | None, Calendar | None] = {}
 
     @property
     def last_day(self) -> str | None:
@@ -132,13 +133,30 @@ class SplitDataModule(LightningDataModule):
             listens=listens,
             mean_played_ratio=mean,
         )
+        self._calendars = {}
         self.vocabulary = words = replace(words, calendar=self._calendar(words))
         known = words.plays + words.previous_counts + words.next_counts > 0
         is_played = np.bincount(self.sessions.listens.track, minlength=num_tracks) > 0
         self.new_tracks = np.asarray((hidden | is_played) & ~known)
         self.sizes = self._summarise()
 
+    def adjust(self, settings: Mapping[str, Any]) -> None:
+        """Change what its pairs do not depend on. Call it after `setup`.
+
+        Args:
+            settings: `history`, `batch_size` and `half_life`, among others.
+        """
+        self._history, self.batch_size = settings["history"], settings["batch_size"] or self.batch_size
+        if settings["half_life"] != self._half_life:
+            self._half_life = settings["half_life"]
+            self.vocabulary = replace(self.vocabulary, calendar=self._calendar(self.vocabulary))
+
     def _calendar(self, words: Vocabulary) -> Calendar | None:
+        if self._half_life not in self._calendars:
+            self._calendars[self._half_life] = self._read_calendar(words)
+        return self._calendars[self._half_life]
+
+    def _read_calendar(self, words: Vocabulary) -> Calendar | None:
         parts = self._part_of_session
         if parts is None or not self.sessions.has_clock or (np.diff(parts) < 0).any():
             if isinstance(self._half_life, int | float):
@@ -259,13 +277,16 @@ class SplitDataModule(LightningDataModule):
         self._digest = sha.hexdigest()[:16]
         return self._digest
 
-    def train_dataloader(self) -> DataLoader[PairBatch]:
+    def train_dataloader(self, seed: int | None = None) -> DataLoader[PairBatch]:
         """Build the loader of the training pairs.
+
+        Args:
+            seed: of the order; None for that of the run.
 
         Returns:
             Batches in an order that depends on the seed and the epoch.
         """
-        return self._loader("train", self._seed, self.batch_share)
+        return self._loader("train", self._seed if seed is None else seed, self.batch_share)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Build the loader of the validation pairs.
@@ -304,6 +325,10 @@ class SplitDataModule(LightningDataModule):
 
 def _days(number: float) -> str:
     return f"{number:g} day{'s' * (number != 1)}"
+
+
+ADJUSTED = ("history", "batch_size", "half_life")
+"""Settings of `SplitDataModule.adjust`."""
 
 
 def _identity(batch: Any) -> Any:

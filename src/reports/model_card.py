@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from segue.reports.markdown import bullets, document
-from segue.reports.next_steps import FinishedRun, is_simulated, logs_are_not_listeners, why_below_popular
+from segue.reports.next_steps import FinishedRun, is_simulated, logs_are_not_listeners, what_is_better
 from segue.reports.result_table import Table
 from segue.reports.tables import BESIDE, every_target_table, frame_table, listening_table, metrics_tables, newness_table
 from segue.runs.atomic import write_text
@@ -116,7 +116,7 @@ def _limits(run: FinishedRun) -> Iterator[str]:
         yield "The test ranked no queries: callbacks.ranking was left out."
     elif tested < all_queries:
         yield f"The test ranked {tested:,.0f} of {all_queries:,.0f} queries, a sample of whole sessions."
-    below = " ".join(" ".join(map(str, why_below_popular(run))).split())
+    below = " ".join(" ".join(map(str, what_is_better(run))).split())
     if below:
         yield below
     if (usual := logs_are_not_listeners()) not in below:

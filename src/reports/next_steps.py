@@ -21,6 +21,21 @@ _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_W
 
 
 @dataclass(frozen=True, kw_only=True)
+class BetterModel:
+    """A model that ranks validation queries better than the trained one, beyond the interval of the difference.
+
+    Args:
+        words: of the command line that choose it.
+        ndcg: its ndcg@10.
+        own: ndcg@10 of the trained model, on the same queries.
+    """
+
+    words: str
+    ndcg: float
+    own: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinishedRun:
     """A finished run, for the lines that end a training.
 
@@ -34,6 +49,7 @@ class FinishedRun:
         examples: tracks with their recommendations; None where no recommendations were exported.
         seconds: of each phase of the run.
         is_job: whether it is a job of a multirun, whose parent says what comes next.
+        better: a counting model that validates better; None where there is none, or none was compared.
     """
 
     config: DictConfig
@@ -45,6 +61,7 @@ class FinishedRun:
     examples: Table | None
     seconds: Mapping[str, float]
     is_job: bool
+    better: BetterModel | None = None
 
 
 def training_report(run: FinishedRun) -> Iterator[RenderableType]:
@@ -55,9 +72,13 @@ def training_report(run: FinishedRun) -> Iterator[RenderableType]:
     """
     yield from metrics_tables(run.metrics, title=run.config.run_name)
     yield from filter(None, [table(run.metrics) for table in (every_target_table, newness_table, listening_table)])
-    yield from why_below_popular(run)
+    better = what_is_better(run)
+    if is_simulated(run):  # what its listeners say is said first
+        yield from better
     if not run.is_job:
         yield from filter(None, [run.examples, phases_table(run.seconds)])
+    if not is_simulated(run):
+        yield from better
     yield next_steps(run)
 
 
@@ -93,7 +114,9 @@ def next_steps(run: FinishedRun) -> str:
                 ("", f"http://127.0.0.1:5000/{run.runs_page}"),
             ]
     if not run.is_job:
-        lines.append(("next", _command("-m model=track,artist,mean,convex,contextual", *_typed(run, _SOURCE))))
+        keeps_recipe = not is_simulated(run) and run.choices["recipe"] != "counting"
+        typed = _typed(run, (*_SOURCE, "recipe=", "context=") if keeps_recipe else _SOURCE)
+        lines.append(("next", _command("-m model=track,artist,mean,convex,contextual", *typed)))
         if is_simulated(run) and run.examples is not None:
             name = short_run_name(run.run_id) if run.run_id else config.run_dir
             arms = shlex.quote(f'arms={{C: popular, T1: "{name}"}}')
@@ -104,36 +127,61 @@ def next_steps(run: FinishedRun) -> str:
     return "\n".join(f"{name:12} {line}" for name, line in lines)
 
 
-def why_below_popular(run: FinishedRun) -> list[RenderableType]:
-    """Why the most played tracks have a better recall than the model, and which command would change it.
+def what_is_better(run: FinishedRun) -> list[RenderableType]:
+    """Which floors have a better recall than the model, beyond its interval, and which model validates better.
 
-    Empty where they have not.
+    Each with its command; empty where there are none.
     """
-    below = [
-        name.removeprefix("test/")
-        for name, value in run.metrics.items()
-        if re.fullmatch(r"test/recall_at_\d+", name) and value < run.metrics.get(f"{name}_popular_floor", value)
-    ]
-    if not below:
-        return []
-    what, command = _better_at_recall(run)
-    change: list[RenderableType] = [Text(f"{what}:"), f"{'':13}{command}"]
-    why = f"The model is below popular in {', '.join(below)}."
+    below = _floors_above(run.metrics)
+    lines: list[RenderableType] = []
+    source = [word for word in _typed(run, _SOURCE) if not word.startswith("experiment=")]
+    if below:
+        names = "; ".join(f"below {floor} in {', '.join(metrics)}" for floor, metrics in below.items())
+        what, command = _better_at_recall(run, source)
+        lines = [Text(f"The model is {names}. {_why(run)}"), Text(f"{what}:"), f"{'':13}{command}"]
+        floor = max(below, key=lambda floor: run.metrics[f"test/{below[floor][-1]}_{floor}_floor"])
+        if not is_simulated(run):
+            lines += [
+                Text(f"To use {floor}:"),
+                f"{'':13}{_command(*source, _WORDS_OF_FLOORS.get(floor, f'model={floor}'))}",
+            ]
+    if run.better is not None:
+        own, other = f"{run.better.own:.4f}", f"{run.better.ndcg:.4f}"
+        lines.append(Text(f"On validation {run.better.words} is better: its ndcg@10 is {other}, this model has {own}:"))
+        lines.append(f"{'':13}{_command(*source, run.better.words)}")
+    return lines
+
+
+_WORDS_OF_FLOORS = {"counts": "model=rules model.window=1"}
+"""What trains a floor that is not a model of its name."""
+
+
+def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By the name of each floor, in which metrics the model is below it."""
+    found: dict[str, list[str]] = {}
+    for name, floor in metrics.items():
+        if (match := re.fullmatch(r"test/(recall_at_\d+)_(\w+)_floor", name)) and (own := match[1]):
+            upper = metrics[f"test/{own}"] + metrics.get(f"test/{own}_half_width", 0.0)
+            if upper < floor:
+                found.setdefault(match[2], []).append(own)
+    return found
+
+
+def _why(run: FinishedRun) -> str:
     if not is_simulated(run):
-        why += (
-            " In these logs the most played tracks follow more often than those that the model ranks first. "
+        return (
+            "Such a simple rule ranks the track that followed in these logs higher than the model does. "
             + logs_are_not_listeners()
         )
-        return [Text(why), *change]
     arms = run.config.datamodule.prepare.arms.values()
     names = (str(arm["recommender"] if isinstance(arm, Mapping) else arm) for arm in arms)
-    why += (
-        f" The recommenders of these logs were {', '.join(dict.fromkeys(names))}; recall says how well such logs are "
+    why = (
+        f"The recommenders of these logs were {', '.join(dict.fromkeys(names))}; recall says how well such logs are "
         "predicted. The aim is a high mean time per session."
     )
     if "online/mean_time_per_session" in run.metrics:
         why += " The listening test above measures it."
-    return [Text(why), *change]
+    return why
 
 
 def logs_are_not_listeners() -> str:
@@ -144,9 +192,8 @@ def logs_are_not_listeners() -> str:
     )
 
 
-def _better_at_recall(run: FinishedRun) -> tuple[str, str]:
-    """What ranks the next track of these logs better, and its command."""
-    source = [word for word in _typed(run, _SOURCE) if not word.startswith("experiment=")]
+def _better_at_recall(run: FinishedRun, source: Sequence[str]) -> tuple[str, str]:
+    """What may rank the next track of these logs better, and its command."""
     if run.choices["recipe"] == "counting":
         return "A head may rank better than this baseline", _command(*source)
     if run.choices["recipe"] in ("shares", "published"):

@@ -68,6 +68,7 @@ _LISTENING = {
 _PHASES = {
     "start": "libraries and settings",
     "data": "events, sessions, pairs, model",
+    "choice": "short trainings and simple models, on validation queries",
     "training": "the epochs",
     "validation": "after each epoch",
     "test": "the best epoch",

@@ -86,9 +86,14 @@ class Search(Sweep):
             Results of the trials that this call ran.
 
         Raises:
-            InputError: a key cannot be searched, a setting is out of range, the study cannot be used, the first
-                trials all fail, or no trial was completed.
+            InputError: the recipe is `auto`, a key cannot be searched, a setting is out of range, the study cannot be
+                used, the first trials all fail, or no trial was completed.
         """
+        if self.cfg.recipe.name == "auto":
+            raise InputError(
+                "recipe=auto chooses the recipe of one run, and a search tries settings of one recipe; name it, such "
+                "as recipe=playlists"
+            )
         with console.status("composing the search space"):
             space = self._make_space(arguments)
         for dimension in space.dimensions:

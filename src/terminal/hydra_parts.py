@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import version
+from hydra import compose, version
 from hydra._internal import hydra as parts
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -21,13 +21,14 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import env_override
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from segue.errors import InputError
 from segue.runs.provenance import as_called
@@ -122,6 +123,25 @@ def run(
             _run_hydra(given, parser, task, str(conf), config_name)
     finally:
         vars(parts)["ConfigLoaderImpl"] = ConfigLoaderImpl
+
+
+def compose_again(words: Sequence[str]) -> DictConfig:
+    """The config of the job that runs, with other words of the command line. What Hydra says of the job follows it.
+
+    Args:
+        words: overrides of the config; those of Hydra itself stay.
+    """
+    now = HydraConfig.get()
+    made = compose(str(now.job.config_name), list(words), return_hydra_config=True)
+    choices = made.hydra.runtime.choices
+    with flag_override(made, ["readonly", "struct"], False):
+        made.hydra = now.copy()
+        with flag_override(made.hydra, ["readonly", "struct"], False):
+            made.hydra.runtime.choices, made.hydra.overrides.task = choices, list(words)
+        HydraConfig.instance().set_config(made)
+        config = made.copy()
+        del config["hydra"]
+    return config
 
 
 @contextmanager

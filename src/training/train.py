@@ -3,9 +3,11 @@
 import inspect
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -13,8 +15,9 @@ from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of
 from segue.errors import InputError
-from segue.reports.next_steps import FinishedRun, added_report, training_report
+from segue.reports.next_steps import BetterModel, FinishedRun, added_report, training_report
 from segue.reports.tables import frame_table
+from segue.runs.atomic import write_record
 from segue.runs.folder import as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
@@ -25,6 +28,7 @@ from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
 from segue.sweeps.search import Search
 from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
+from segue.terminal.hydra_parts import compose_again
 from segue.terminal.quiet import silence_libraries
 from segue.terminal.words import renamed
 from segue.tracking.named_runs import folder_of, join_sweep, same_runs
@@ -33,8 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from segue.datamodules.split_datamodule import SplitDataModule
-    from segue.models.contracts import Loss
+    from segue.models.contracts import Loss, Ranker
     from segue.runs.resume import PreviousRun
+    from segue.training.choosing import Choice
     from segue.training.processes import Processes
 
 _Part = Annotated[
@@ -44,11 +49,14 @@ _Part = Annotated[
 _SEARCH = {"search=": "hydra/sweeper=", "search.": "hydra.sweeper."}
 
 
+_recipe_of_data = partial(choose_recipe, compares=True)
+
+
 def _words(words: list[str]) -> list[str]:
     return renamed(words_of_run(words, folder_of), _SEARCH)
 
 
-@verb("train", option_of=option_of, rewrite=_words, choose=choose_recipe, sweepers=[Sweep])
+@verb("train", option_of=option_of, rewrite=_words, choose=_recipe_of_data, sweepers=[Sweep])
 def read_data(config: DictConfig) -> "tuple[SplitDataModule, dict[str, Any]]":
     """Read and print the data of a training run, and do nothing else.
 
@@ -75,7 +83,7 @@ def _is_job() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-@verb("train", option_of=option_of, rewrite=_words, choose=choose_recipe, sweepers=[Sweep, Search])
+@verb("train", option_of=option_of, rewrite=_words, choose=_recipe_of_data, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
     """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
 
@@ -147,6 +155,13 @@ def _train(
     if (day := datamodule.last_day) is not None:  # written into the run, which then has the same data on any day
         config.datamodule.policies.until = day
         words = [*words, f"datamodule.policies.until={day}"]
+    choice = None
+    if _is_auto():
+        choice, words = _choose(config, datamodule, words)
+        config = compose_again(words)
+        setup, named = _check_before_data(config)
+        datamodule.adjust(config.datamodule)
+        clock.end("choice")
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
     previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
     if previous:
@@ -160,7 +175,42 @@ def _train(
         refuse_used_folder(Path(config.run_dir))
     run_dir = Path(config.run_dir)
     with lock_folder(run_dir, is_resumed=previous is not None):
-        return _run(config, datamodule, previous, setup, words, clock, processes)
+        return _run(config, datamodule, previous, setup, words, clock, processes, choice)
+
+
+def _is_auto() -> bool:
+    return bool(HydraConfig.get().runtime.choices["recipe"] == "auto")
+
+
+def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str]) -> "tuple[Choice | None, list[str]]":
+    """The comparison of `recipe=auto`, which is printed, and the words of the command line with what it chose."""
+    from segue.training.choosing import choose
+
+    choice = choose(datamodule, config, words, partial(compose, HydraConfig.get().job.config_name))
+    if choice is not None:
+        console.print(choice.table())
+        chosen = choice.best.words
+    else:
+        chosen = f"recipe={'playlists' if datamodule.vocabulary.mean_played_ratio is None else 'shares'}"
+        console.print(f"recipe       {chosen}: validation has too few queries to compare recipes", soft_wrap=True)
+    return choice, [*(word for word in words if word != "recipe=auto"), *chosen.split()]
+
+
+def _better(
+    config: DictConfig,
+    model: "Ranker",
+    datamodule: "SplitDataModule",
+    choice: "Choice | None",
+    words: list[str],
+) -> BetterModel | None:
+    """The counting model that validates better than the trained one, on data of the user's."""
+    is_own = HydraConfig.get().runtime.choices["datamodule"].startswith("table")
+    if _is_job() or config.trainer.fast_dev_run or (choice is None and not is_own):
+        return None
+    from segue.training.choosing import better_than, rivals_of
+
+    choice = choice or rivals_of(datamodule, config, words, partial(compose, HydraConfig.get().job.config_name))
+    return None if choice is None else better_than(model, choice, datamodule)
 
 
 def _add(config: DictConfig) -> float:
@@ -211,6 +261,11 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 
 
 def _check_settings(config: DictConfig) -> None:
+    if _is_auto() and config.trainer.get("strategy") is not None:
+        raise InputError(
+            "recipe=auto compares recipes in one process, and trainer=ddp trains in several; name a recipe, such as "
+            "recipe=playlists, or leave out trainer=ddp"
+        )
     from segue.callbacks.ranking_metrics import check_monitor_mode
     from segue.datamodules.shards.shard_vocabulary import example_of
 
@@ -270,6 +325,7 @@ def _run(
     words: list[str],
     clock: PhaseClock,
     processes: "Processes",
+    choice: "Choice | None",
 ) -> float:
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -338,7 +394,12 @@ def _run(
         return float("nan")
     best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    metrics = history.metrics()
+    metrics, choice_file = history.metrics(), []
+    if choice is not None:
+        choice_file.append(run_dir / "choice.json")
+        write_record(choice.record(), choice_file[0])
+    better = _better(config, model.eval(), datamodule, choice, words)
+    clock.end("choice")
     finished = FinishedRun(
         config=config,
         choices=dict(hydra.runtime.choices),
@@ -349,6 +410,7 @@ def _run(
         examples=after_test.examples,
         seconds=clock.seconds,
         is_job=_is_job(),
+        better=better,
     )
     data = CardData(
         path=datamodule.path,
@@ -359,7 +421,7 @@ def _run(
     )
     written = history.write(run_dir, mlflow_run_id=finished.run_id), write_model_card(finished, data, provenance())
     if logger:
-        for file in written:
+        for file in (*written, *choice_file):
             logger.log_file(file)
         clock.end("tracking")
         logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})

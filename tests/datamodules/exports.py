@@ -370,9 +370,7 @@ class _Writer:
         self.is_named["timestamp"], self.way, self.write_time = True, "dots", local("%d/%m/%Y %H:%M")
         kept = [play._replace(at=play.at.replace(second=0)) for play in self.plays if play.at.day <= 12][:200]
         self.plays[:] = kept
-        self.export.refused = (
-            r"cannot see how the times in column .* are written, .*units.timestamp=.*'%d/%m/%Y %H:%M'"
-        )
+        self.export.refused = r"cannot see how the times in column .* are written, .*units.timestamp=.*'%d/%m/%Y %H:%M'"
         self.export.changes = {"units": {"timestamp": "%d/%m/%Y %H:%M"}}
 
     def _truncated(self) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from segue.datamodules.source_choice import check_source_choice
+from segue.datamodules.source_choice import check_source_choice, choose_recipe, refuse_open_recipe
 from segue.errors import InputError
+from tests.contracts.building import composed
 
 
 def test_a_folder_with_the_files_of_a_format_is_refused_with_that_format(ring_logs: Path) -> None:
@@ -38,3 +39,44 @@ def test_any_other_folder_is_refused_with_all_formats(tmp_path: Path) -> None:
 )
 def test_a_source_that_was_chosen_is_not_refused(datamodule: str, overrides: list[str]) -> None:
     check_source_choice(datamodule, overrides)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for tables that are composed once."""
+    return tmp_path_factory.mktemp("tables")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words", "choice"),
+    [
+        ("track,played_ratio", [], "table_auto"),
+        ("track", ["context=session", "trainer.max_epochs=2", "seed=2"], "table_auto"),
+        ("track", ["model=track"], "table_playlists"),
+        ("track", ["model.dim=8"], "table_playlists"),
+        ("track", ["+recipe.softmax.temperature=1"], "table_playlists"),
+        ("track", ["hydra/sweeper=optuna"], "table_playlists"),
+        ("track", ["trainer=ddp"], "table_playlists"),
+        ("track,played_ratio", ["loss=mse"], None),
+        ("track,played_ratio,propensity", [], None),
+        ("track,recommender", [], "table_playlists"),
+    ],
+)
+def test_a_table_has_auto_where_nothing_says_otherwise(
+    columns: str, words: list[str], choice: str | None, tables: Path
+) -> None:
+    table = tables / f"{columns}.csv"
+    if not table.exists():
+        row = ",".join(["1", "1600000000", "a", "0.5", "0.5"][: columns.count(",") + 3])
+        table.write_text(f"user,time,{columns}\n{row}\n{row}\n")
+    typed = ["datamodule=table", f"datamodule.path='{table}'", *words]
+    found = choose_recipe(typed, lambda some: composed(*some), compares=True)
+    assert found == ([] if choice is None else [f"datamodule={choice}"])
+    if not words:
+        assert "auto" not in " ".join(choose_recipe(typed, lambda some: composed(*some)))
+
+
+def test_shards_need_a_recipe() -> None:
+    refuse_open_recipe("playlists")
+    with pytest.raises(InputError, match="recipe=auto compares short trainings, which train.py does; name a recipe"):
+        refuse_open_recipe("auto")

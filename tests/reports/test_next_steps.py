@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from segue.reports.next_steps import FinishedRun, next_steps, training_report, why_below_popular
+from segue.reports.next_steps import BetterModel, FinishedRun, next_steps, training_report, what_is_better
 from segue.reports.result_table import Table
 
 ID = "3fa2c1d0" + "0" * 24
@@ -52,7 +52,7 @@ def finished(**changes: Any) -> FinishedRun:
 
 
 def reasons(run: FinishedRun) -> list[str]:
-    return [str(line) for line in why_below_popular(run)]
+    return [str(line) for line in what_is_better(run)]
 
 
 def lines(**changes: Any) -> list[str]:
@@ -127,7 +127,7 @@ def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:
     why, *_ = reasons(
         finished(metrics=below("recall_at_50"), choices={"datamodule": "botify", "world": "small", "recipe": "shares"})
     )
-    assert "the most played tracks follow more often" in why
+    assert "Such a simple rule ranks the track that followed in these logs higher" in why
     assert "serve.py, abtest.py" in why
 
 
@@ -159,8 +159,50 @@ def test_a_model_below_popular_gets_the_command_that_may_change_it(
     source: str, recipe: str, typed: list[str], command: str
 ) -> None:
     choices = {"datamodule": source, "world": "small", "recipe": recipe}
-    *_, change = reasons(finished(metrics=below("recall_at_10"), choices=choices, overrides=typed))
+    _, _, change, *more = reasons(finished(metrics=below("recall_at_10"), choices=choices, overrides=typed))
     assert change.strip() == command
+    if source == "simulated":  # its listeners judge
+        assert more == []
+    else:
+        assert more[0] == "To use popular:"
+        assert more[1].strip().startswith("python train.py datamodule=")
+        assert more[1].endswith(" model=popular")
+
+
+REAL = {"datamodule": "table", "world": "small", "recipe": "shares"}
+
+
+def test_every_floor_above_the_model_is_named_and_the_best_one_can_be_trained() -> None:
+    metrics = below("recall_at_10", "recall_at_50") | {
+        "test/recall_at_10_newest_floor": 0.5,
+        "test/recall_at_50_counts_floor": 0.3,
+    }
+    why, *_, floor = reasons(finished(metrics=metrics, choices=REAL))
+    assert "below popular in recall_at_10, recall_at_50; below newest in recall_at_10; below counts in recall_a" in why
+    assert floor.strip() == "python train.py model=newest"
+    *_, floor = reasons(finished(metrics={**metrics, "test/recall_at_50_counts_floor": 0.6}, choices=REAL))
+    assert floor.strip() == "python train.py model=rules model.window=1"
+
+
+def test_a_floor_within_the_interval_is_not_above_the_model() -> None:
+    metrics = below("recall_at_10", **{"test/recall_at_10_half_width": 0.1})
+    assert reasons(finished(metrics=metrics)) == []
+    assert reasons(finished(metrics={**metrics, "test/recall_at_10_half_width": 0.09})) != []
+
+
+def test_a_model_that_validates_better_is_the_last_word() -> None:
+    better = BetterModel(words="model=rules context=session", ndcg=0.2, own=0.1)
+    typed = ["datamodule=table", "datamodule.path=a.csv", "model=track"]
+    why, command = reasons(finished(better=better, choices=REAL, overrides=typed))
+    assert why == "On validation model=rules context=session is better: its ndcg@10 is 0.2000, this model has 0.1000:"
+    assert command.strip() == "python train.py datamodule=table datamodule.path=a.csv model=rules context=session"
+
+
+def test_the_next_command_keeps_the_recipe() -> None:
+    typed = ["datamodule=table", "datamodule.path=a.csv", "recipe=playlists", "context=session"]
+    assert lines(choices=REAL, overrides=typed)[-1].endswith(" recipe=playlists context=session")
+    counting = {**REAL, "recipe": "counting"}
+    assert lines(choices=counting, overrides=[*typed[:2], "model=rules", "context=session"])[-1].endswith("path=a.csv")
 
 
 @pytest.mark.parametrize("is_job", [False, True])

@@ -78,7 +78,7 @@ def events_of(source: SourceEvents) -> Counter[tuple[Heard, ...]]:
 
 
 def test_every_preset_has_a_layout() -> None:
-    others = {"default", "table", "table_playlists", "simulated", "botify", "situnes", "yes", "polimi"}
+    others = {"default", "table", "table_auto", "table_playlists", "simulated", "botify", "situnes", "yes", "polimi"}
     others |= {name for name in names("datamodule") if name.split("_")[0] == "shards"}
     assert set(names("datamodule")) - others == {*PRESETS}
 

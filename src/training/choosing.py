@@ -1,0 +1,373 @@
+"""What `recipe=auto` takes: recipes after a short training, and counting models, compared on validation queries.
+
+Q queries.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from jaxtyping import Float64
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+
+from segue.callbacks.run_context import ranker_of
+from segue.datamodules.split_datamodule import ADJUSTED, SplitDataModule
+from segue.errors import InputError
+from segue.models.contracts import Ranker
+from segue.reports.next_steps import BetterModel
+from segue.reports.result_table import Table
+from segue.runs.folder import as_dict, check_recipe
+from segue.runs.provenance import CONF
+from segue.statistics import ranking
+from segue.statistics.intervals import LEVEL, MeanInterval
+from segue.terminal.console import console
+
+Compose = Callable[[Sequence[str]], DictConfig]
+"""From words of the command line to a config."""
+
+_QUERIES, _LEAST_QUERIES = 2000, 50
+_SEED = 0
+_EPOCHS = 20
+"""Epochs that a full training of a head takes, as a rule."""
+_SHARE, _STEPS = 0.1, 200
+"""All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none takes more than
+half of a full one."""
+_SLOWER = 0.6
+"""What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
+_MOST_PLAYS = 20_000_000
+"""Training plays that models count, at most: the memory of some grows with them."""
+_NOT_OF_PAIRS = (*ADJUSTED, "rejected_path")
+"""Settings of a datamodule that candidates may differ in: its pairs do not depend on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What one candidate reached on the validation queries.
+
+    Args:
+        words: of the command line that choose it.
+        gains: ndcg@10 of each query.
+        steps: of its training; 0 for a model that counts.
+        rise: what a full training is expected to add to their mean.
+    """
+
+    words: str
+    gains: Float64[np.ndarray, "Q"]
+    steps: int = 0
+    rise: float = 0.0
+
+    @property
+    def expected(self) -> float:
+        """Mean ndcg@10 after a full training, as far as the short one shows it."""
+        return float(self.gains.mean()) + self.rise
+
+
+@dataclass(kw_only=True)
+class Choice:
+    """The candidates that were compared.
+
+    Args:
+        session: of each query.
+        candidates: those that fit.
+        left_out: why the others do not fit, by their words.
+    """
+
+    session: np.ndarray
+    candidates: list[Candidate] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate that is used: the best head, unless a counting model is ahead of it beyond the interval."""
+        heads, counting = ([one for one in self._sorted if bool(one.steps) == is_head] for is_head in (True, False))
+        if not heads or not counting:
+            return self._sorted[0]
+        ahead = counting[0].gains - heads[0].gains - heads[0].rise
+        return counting[0] if ahead.mean() > self.half_width(ahead) else heads[0]
+
+    @property
+    def ranked(self) -> list[Candidate]:
+        """The one that is used, then the others, the best first."""
+        return [self.best, *(one for one in self._sorted if one is not self.best)]
+
+    @property
+    def _sorted(self) -> list[Candidate]:
+        return sorted(self.candidates, key=lambda one: -one.expected)
+
+    def table(self) -> Table:
+        """The candidates with their numbers, for people."""
+        rows = [
+            [one.words, f"{one.gains.mean():.4f}", f"{self.half_width(one.gains):.4f}",
+             f"{one.steps:,}" if one.steps else "", f"{one.expected:.4f}"]
+            for one in self.ranked
+        ]  # fmt: skip
+        notes = [f"left out: {', '.join(self.left_out)}; choice.json says why"] if self.left_out else []
+        return Table(
+            columns=["candidate", "ndcg@10", "±", "steps", "expected"],
+            rows=rows,
+            align="Lrrrr",
+            title=f"recipe=auto: {len(self.session):,} validation queries; the first candidate is used",
+            notes=notes,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The same in plain values, for `choice.json`."""
+        candidates = [
+            {
+                "words": one.words,
+                "ndcg_at_10": float(one.gains.mean()),
+                "half_width": self.half_width(one.gains),
+                "steps": one.steps,
+                "expected": one.expected,
+            }
+            for one in self.ranked
+        ]
+        return {
+            "chosen": self.best.words,
+            "num_queries": len(self.session),
+            "candidates": candidates,
+            "left_out": self.left_out,
+        }
+
+    def half_width(self, values: Float64[np.ndarray, "Q"]) -> float:
+        """Half the width of the interval of a mean, over sessions; 0 with one session."""
+        interval = MeanInterval.of_clusters(values, self.session, LEVEL)
+        return 0.0 if np.isnan(interval.upper) else interval.upper - interval.mean
+
+
+class Comparison:
+    """Ranks the same validation queries with several models.
+
+    Args:
+        datamodule: the data, set up.
+
+    `queries` are a sample of whole sessions that does not depend on the seed of the run: all seeds choose the same.
+    """
+
+    def __init__(self, datamodule: SplitDataModule) -> None:
+        val = datamodule.pairs["val"]
+        places = np.flatnonzero(ranking.is_query(val.previous, val.following, val.played_ratio))
+        if len(places):
+            places = places[ranking.sample_sessions(val.session[places], _QUERIES)]
+        self.queries, self.datamodule = val.where(places), datamodule
+        self._histories = datamodule.histories(self.queries)
+
+    def gains(self, ranker: Ranker) -> Float64[np.ndarray, "Q"]:
+        """ndcg@10 of each query."""
+        with torch.inference_mode():
+            return ranking.ndcg_at(ranker.ranks(self._histories, self.queries.following, lambda _: None), 10)
+
+    def run(self, config: DictConfig, words: str, num_steps: int, full: int) -> Candidate:
+        """Train a candidate for a short time, or count.
+
+        Args:
+            config: of the candidate.
+            words: that choose it.
+            num_steps: steps of a head, at most.
+            full: steps of a full training.
+
+        Returns:
+            What it reached at the best of the steps n/8, n/4, n/2 and n.
+
+        Raises:
+            InputError: the candidate does not fit the data.
+        """
+        data = self.datamodule
+        data.adjust(config.datamodule)
+        seed_everything(_SEED, workers=True, verbose=False)
+        model = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
+        checks = _Checks(self.gains, [max(1, num_steps * part // 8) for part in (1, 2, 4, 8)])
+        trainer: Trainer = instantiate(
+            config.trainer,
+            max_steps=num_steps,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            callbacks=[checks],
+            _convert_="all",
+        )
+        trainer.fit(model, data.train_dataloader(_SEED), data.val_dataloader())
+        if model.scorer is None:
+            return Candidate(words=words, gains=checks.best)
+        return Candidate(words=words, gains=checks.best, steps=trainer.global_step, rise=checks.rise(num_steps, full))
+
+
+class _Checks(Callback):
+    """Ranks at some steps of a training, and at its end."""
+
+    def __init__(self, gains: Callable[[Ranker], Float64[np.ndarray, "Q"]], steps: Sequence[int]) -> None:
+        self._gains, self._steps = gains, steps
+        self._values: dict[int, np.ndarray] = {}
+
+    @property
+    def best(self) -> Float64[np.ndarray, "Q"]:
+        return max(self._values.values(), key=np.mean)
+
+    def rise(self, num_steps: int, full: int) -> float:
+        """What the steps of a full training are expected to add; nothing if it ended by itself or was better before."""
+        last, half = (self._values.get(step) for step in (num_steps, num_steps * 4 // 8))
+        if last is None or half is None:
+            return 0.0
+        gain, doublings = float(last.mean() - half.mean()), np.log2(full / num_steps)
+        return float(max(0.0, gain) * _SLOWER * (1 - _SLOWER**doublings) / (1 - _SLOWER))
+
+    def _check(self, trainer: Trainer, module: LightningModule) -> None:
+        module.eval()
+        self._values[trainer.global_step] = self._gains(ranker_of(module))
+        module.train()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step in self._steps:
+            self._check(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step not in self._values:
+            self._check(trainer, pl_module)
+
+
+def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
+    """Compare the candidates of `recipe=auto`.
+
+    Args:
+        datamodule: the data, set up.
+        config: of the run, with the candidates.
+        words: of the command line; a candidate does not change what they name.
+        compose: from words to a config.
+
+    Returns:
+        The comparison; None where there are too few validation queries.
+
+    Raises:
+        InputError: no candidate fits.
+    """
+    candidates = [words_beside(one, words) for one in config.recipe.candidates]
+    if any(word.startswith(_OF_HEADS) for word in words):
+        candidates = [one for one in candidates if _is_of_a_head(one)]
+    key = (datamodule.digest(), *candidates, *(word for word in words if not word.startswith(_OF_A_JOB)))
+    if key not in _known:
+        _known[key] = _compared(datamodule, config, candidates, words, compose)
+    if (choice := _known[key]) is not None and not choice.candidates:
+        why = "; ".join(f"{one}: {why}" for one, why in choice.left_out.items())
+        raise InputError(f"recipe=auto: no candidate fits ({why}); name a recipe, such as recipe=playlists")
+    return choice
+
+
+_known: dict[tuple[str, ...], Choice | None] = {}
+"""What the jobs of a multirun have chosen: those that differ in the seed choose once."""
+_OF_A_JOB = ("seed=", "parent_run_id=", "swept=", "run_name=")
+_OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler")
+"""Beginnings of words that a counting model does not fit."""
+
+
+def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
+    """Count what the counting models among the candidates of `recipe=auto` reach, for a run that names its model.
+
+    Args:
+        datamodule: the data, set up.
+        config: of the run.
+        words: of the command line.
+        compose: from words to a config.
+
+    Returns:
+        The comparison; None where there are too few validation queries.
+    """
+    known = OmegaConf.load(CONF / "recipe" / "auto.yaml").recipe.candidates
+    counting = [one for one in known if not _is_of_a_head(one)]
+    return _compared(datamodule, config, counting, words_of_data(words), compose)
+
+
+def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> BetterModel | None:
+    """The best counting model of a comparison, if it ranks the queries better than a trained model.
+
+    Args:
+        model: the trained model.
+        choice: the comparison.
+        datamodule: the data, set up.
+
+    Returns:
+        None where none is better beyond the interval of the difference.
+    """
+    counting = [one for one in choice.ranked if not one.steps]
+    if not counting:
+        return None
+    best, own = counting[0], Comparison(datamodule).gains(model)
+    ahead = best.gains - own
+    if ahead.mean() <= choice.half_width(ahead):
+        return None
+    return BetterModel(words=best.words, ndcg=float(best.gains.mean()), own=float(own.mean()))
+
+
+def words_of_data(words: Sequence[str], *more: str) -> list[str]:
+    """The words of a command line that say what is read, and those that begin with `more`."""
+    return [word for word in words if word.lstrip("+~").startswith(("datamodule", "trainer.accelerator", *more))]
+
+
+def words_beside(candidate: str, words: Sequence[str]) -> str:
+    """The words of a candidate without those that the command line has."""
+    keys = {word.lstrip("+~").partition("=")[0] for word in words} - {"recipe"}
+    return " ".join(word for word in candidate.split() if word.partition("=")[0] not in keys)
+
+
+def _compared(
+    datamodule: SplitDataModule, config: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
+) -> Choice | None:
+    comparison = Comparison(datamodule)
+    if len(comparison.queries) < _LEAST_QUERIES:
+        return None
+    choice, fitting = Choice(session=comparison.queries.session), {}
+    for one in candidates:
+        try:
+            fitting[one] = _fitting(datamodule, config, one, words, compose)
+        except (InputError, HydraException) as error:
+            choice.left_out[one] = str(error).splitlines()[0]
+    num_batches = -(-len(datamodule.pairs["train"]) // datamodule.batch_size)
+    full = min(_EPOCHS, config.trainer.max_epochs) * num_batches
+    num_heads = sum(map(_is_of_a_head, fitting))
+    num_steps = max(1, min(int(max(_STEPS, _SHARE * full)) // max(1, num_heads), full // 2))
+    for one, its_config in fitting.items():
+        with console.status(f"comparing {one}"):
+            try:
+                choice.candidates.append(comparison.run(its_config, one, num_steps, full))
+            except InputError as error:
+                choice.left_out[one] = str(error)
+    return choice
+
+
+def _is_of_a_head(candidate: str) -> bool:
+    return not candidate.startswith("model=")
+
+
+def _fitting(
+    datamodule: SplitDataModule, config: DictConfig, candidate: str, words: Sequence[str], compose: Compose
+) -> DictConfig:
+    """The config of a candidate.
+
+    Raises:
+        InputError: it does not fit the data or the words.
+    """
+    given = [word for word in words if word != "recipe=auto"]
+    if not _is_of_a_head(candidate):
+        given = words_of_data(given, "context=")
+        if (num_plays := int(datamodule.vocabulary.plays.sum())) > _MOST_PLAYS:
+            raise InputError(f"it would count {num_plays:,} training plays, more than {_MOST_PLAYS:,}")
+    given += candidate.split()
+    own = compose(given)
+    names = {"model": "convex", "recipe": "counting", **dict(word.partition("=")[::2] for word in given)}
+    check_recipe(own, model=names["model"], recipe=names["recipe"])
+    _refuse_other_pairs(own.datamodule, config.datamodule)
+    if "loss" in own:
+        instantiate(own.loss, _convert_="all")(datamodule.vocabulary)  # refuses data without shares, if it needs them
+    return own
+
+
+def _refuse_other_pairs(datamodule: DictConfig, read: DictConfig) -> None:
+    own, common = (
+        {name: value for name, value in as_dict(one).items() if name not in _NOT_OF_PAIRS} for one in (datamodule, read)
+    )
+    if other := [name for name in own if own[name] != common.get(name)]:
+        raise InputError(f"it reads other pairs: datamodule.{other[0]}={own[other[0]]}")
