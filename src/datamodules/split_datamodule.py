@@ -42,7 +42,8 @@ class SplitDataModule(LightningDataModule):
     `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
     but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
-    of a training batch this process has, where several train together.
+    of a training batch this process has, where several train together. `is_by_time` says whether the test sessions are
+    the newest ones.
     """
 
     reading: Reading
@@ -59,6 +60,7 @@ class SplitDataModule(LightningDataModule):
     _dropped: Mapping[str, int]
     sizes: pd.DataFrame | None = None
     _digest: str | None = None
+    is_by_time: bool = False
 
     def __init__(
         self,
@@ -83,6 +85,19 @@ class SplitDataModule(LightningDataModule):
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
         return []
+
+    def as_training(self) -> "SplitDataModule":
+        """The same data, of which all sessions (with `split=pair` all pairs) are for training. Call it after `setup`.
+
+        Returns:
+            A copy, whose vocabulary, sessions and pairs are made again; no track is hidden in it.
+        """
+        raise NotImplementedError
+
+    @property
+    def not_as_training(self) -> str | None:
+        """Why `as_training` cannot be called; None where it can."""
+        return None
 
     @property
     def seen_until_ms(self) -> int:

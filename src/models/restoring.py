@@ -19,10 +19,12 @@ from segue.catalog import Catalog, Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, QueryPart, Ranker, Scorer
 from segue.models.pair_ranker import RanksByVectors
-from segue.runs.session_vectors import FILE, SessionVectors
+from segue.runs.session_vectors import SessionVectors
 
 CHECKPOINT = "checkpoints/best.ckpt"
-"""The checkpoint of the best epoch in a run folder."""
+"""The checkpoint of the best epoch in a run folder: of the model that was tested."""
+REFITTED = "checkpoints/refitted.ckpt"
+"""The checkpoint of the model that has learned all sessions, if the run has one: of the model that is exported."""
 
 
 class RestoredHead(RanksByVectors, nn.Module):
@@ -70,29 +72,31 @@ class _Table(Scorer):
         }
 
 
-def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: Int64[np.ndarray, "N"]) -> Ranker:
+def restore(
+    config: Mapping[str, Any], checkpoint: Path, vectors: Path, catalog: Catalog, plays: Int64[np.ndarray, "N"]
+) -> Ranker:
     """Build the model of a run from its vectors or counts, and from the numbers of its context.
 
     Args:
         config: `ranker` of the config of the run, whose targets were checked.
-        folder: the run folder.
+        checkpoint: of the model.
+        vectors: of the same model, if it is a head.
         catalog: the tracks of the run.
         plays: how often each was played in training.
 
     Raises:
         InputError: a file cannot be read, does not fit the config, or is of an older version.
     """
-    checkpoint = folder / CHECKPOINT
     saved = read_checkpoint(checkpoint)
     state, decided = saved["state_dict"], saved.get("repeats")
     if not isinstance(decided, Mapping):
         raise InputError(f"{checkpoint} is of an older version, and has no rule for tracks already heard; train again")
     vocabulary = vocabulary_of_run(catalog, plays)
-    built = {**config, "context": {**config["context"], "repeats": decided["rule"]}}
+    built = with_decided_rule(config, decided)
     try:
         if "scorer" in config:
-            vectors = SessionVectors.read(folder / FILE, catalog)
-            ranker = _restored_head(built["context"], vectors, state, vocabulary)
+            given = SessionVectors.read(vectors, catalog)
+            ranker = _restored_head(built["context"], given, state, vocabulary)
         else:
             ranker = _restored_baseline(built, state, vocabulary)
     except (RuntimeError, KeyError) as error:
@@ -100,6 +104,16 @@ def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: In
         raise InputError(f"{checkpoint} does not fit the config of its run ({why}); train again") from None
     ranker.context.repeats.within = int(decided["within"])
     return ranker
+
+
+def with_decided_rule(config: Mapping[str, Any], decided: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a ranker whose rule for tracks already heard is decided; see `Repeats.decided`.
+
+    Args:
+        config: `ranker` of the config of a run.
+        decided: by the training of the run.
+    """
+    return {**config, "context": {**config["context"], "repeats": decided["rule"]}}
 
 
 def _restored_head(

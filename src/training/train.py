@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of
 from segue.errors import InputError
-from segue.reports.next_steps import FinishedRun, added_report, training_report
+from segue.reports.next_steps import FinishedRun, added_report, share_learned, training_report
 from segue.reports.tables import frame_table
 from segue.runs.folder import as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
@@ -275,6 +275,7 @@ def _run(
     from pytorch_lightning.callbacks import Checkpoint
 
     from segue.callbacks.assembly import build_callbacks
+    from segue.callbacks.interrupt import Interrupt
     from segue.callbacks.run_context import RunContext, RunHistory
     from segue.datamodules.batches import BatchShare
     from segue.datamodules.describing.measures import profile_of
@@ -282,6 +283,7 @@ def _run(
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import PRUNED, runs_page
+    from segue.training.refit import begun, is_refitted, refit
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -298,6 +300,7 @@ def _run(
 
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
+    refits = is_refitted(datamodule, refit=config.refit, is_job=_is_job())
     clock.end("data")
     run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
@@ -328,6 +331,17 @@ def _run(
     clock.end("tracking")
 
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    if refits and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
+        num_epochs = processes.decide("epochs", lambda: history.best_epoch(trainer) + 1)
+        path = processes.decide("refit", lambda: (found := begun(run_dir, num_epochs)) and str(found))
+        after_test.refitted = refit(
+            config,
+            datamodule.as_training(),
+            model,
+            history.epochs[:num_epochs],
+            checkpoint=None if path is None else Path(path),
+        )
+        clock.end("refit")
     processes.leave()
     if not processes.is_first:
         return float("nan")
@@ -351,6 +365,8 @@ def _run(
         examples=after_test.examples,
         seconds=clock.seconds,
         is_job=_is_job(),
+        learned=share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time),
+        refit=None if after_test.refitted is None else after_test.refitted.record(),
     )
     data = CardData(
         path=datamodule.path,
