@@ -148,6 +148,7 @@ class PairDataModule(SplitDataModule):
             A copy, in which no track is hidden.
         """
         other = copy(self)
+        other._digest = None
         hidden, _ = other._pair(parts, replace(self.rules, cold_share=0.0))
         other.describe_pairs(hidden)
         return other

@@ -134,7 +134,7 @@ def share_learned(sizes: "pd.DataFrame", *, is_by_time: bool) -> str:
     """
     unit = "pairs" if sizes["events"].isna()["train"] else "sessions"  # single pairs were split
     share = float(sizes[unit]["train"] / sizes[unit]["all"])
-    return f"the oldest {share:.0%} of the {unit}" if is_by_time else f"{share:.0%} of the {unit}"
+    return f"{'the oldest ' * is_by_time}{100 * share:.0f} % of the {unit}"
 
 
 def why_below_popular(run: FinishedRun) -> list[RenderableType]:

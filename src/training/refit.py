@@ -33,24 +33,29 @@ def is_refitted(
         ),
     ],
     is_job: bool,
+    is_exported: bool,
 ) -> bool:
     """Whether a run is trained again on all of its data.
 
     Args:
         data: of the run, set up.
         is_job: whether it is a job of a multirun. Those are compared, and the winner alone is refitted.
+        is_exported: whether the run exports a model.
 
     Raises:
-        InputError: a job cannot be refitted, or the data cannot be training data as a whole.
+        InputError: `refit` is unknown, or there is no refit of this run.
     """
     if refit == "all" and is_job:
         raise InputError(
             "refit=all trains one run again, and a multirun (-m) compares runs; leave it out, and refit the winner: "
             "python train.py resume=run:<id> refit=all"
         )
+    if refit == "all" and not is_exported:
+        raise InputError("refit=all trains the model that is exported, and callbacks.export=null exports none")
     if refit == "all" and data.not_as_training is not None:
         raise InputError(f"refit=all: {data.not_as_training}; use refit=none")
-    return refit == "all" or (refit == "auto" and data.is_by_time and data.not_as_training is None and not is_job)
+    by_default = data.is_by_time and is_exported and data.not_as_training is None and not is_job
+    return refit == "all" or (refit == "auto" and by_default)
 
 
 def refit(

@@ -300,7 +300,9 @@ def _run(
 
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
-    refits = is_refitted(datamodule, refit=config.refit, is_job=_is_job())
+    refits = is_refitted(
+        datamodule, refit=config.refit, is_job=_is_job(), is_exported=config.callbacks.get("export") is not None
+    )
     clock.end("data")
     run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
