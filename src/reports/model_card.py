@@ -73,8 +73,8 @@ def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) 
         **{f"{group}=": choices[group] for group in ("model", "context", "recipe")},
         "seed=": config.seed,
         "epochs": f"{metrics['epochs']}, the best by {config.monitor.metric} was tested",
-        **tested_and_exported(run),
         "training": f"{metrics['fit_seconds']:,.1f} seconds",
+        **tested_and_exported(run),
     }
     source = {
         "source": f"datamodule={choices['datamodule']}, {data.path}",

@@ -303,6 +303,8 @@ def _run(
     refits = is_refitted(
         datamodule, refit=config.refit, is_job=_is_job(), is_exported=config.callbacks.get("export") is not None
     )
+    config.refit = "all" if refits else "none"
+    words = [*(word for word in words if not word.startswith("refit=")), f"refit={config.refit}"]  # for resume=
     clock.end("data")
     run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
