@@ -58,6 +58,17 @@ def is_refitted(
     return refit == "all" or (refit == "auto" and by_default)
 
 
+def epochs_of_refit(num_epochs: int, evaluated: SplitDataModule, data: SplitDataModule) -> int:
+    """How many epochs of all sessions have as many steps as those that validation chose; at least one.
+
+    Args:
+        num_epochs: that validation chose.
+        evaluated: the data in splits.
+        data: all of it as training data, whose epochs have more steps.
+    """
+    return max(1, round(num_epochs * len(evaluated.pairs["train"]) / len(data.pairs["train"])))
+
+
 def refit(
     config: DictConfig,
     data: SplitDataModule,
@@ -66,7 +77,7 @@ def refit(
     *,
     checkpoint: Path | None = None,
 ) -> Refitted:
-    """Train the recipe of a run from its beginning on all sessions, for as many epochs.
+    """Train the recipe of a run from its beginning on all sessions.
 
     It writes `checkpoints/refitted.ckpt` after each epoch.
 
@@ -74,7 +85,7 @@ def refit(
         config: of the run.
         data: all of it as training data.
         evaluated: the model of the run, which has decided how tracks already heard are ranked.
-        epochs: metrics of the epochs of its training, up to the one that is tested.
+        epochs: metrics of the first epochs of its training: this one gets as many.
         checkpoint: of a refit that was stopped, from which this one goes on.
     """
     seed_everything(config.seed, workers=True, verbose=False)

@@ -283,7 +283,7 @@ def _run(
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import PRUNED, runs_page
-    from segue.training.refit import begun, is_refitted, refit
+    from segue.training.refit import begun, epochs_of_refit, is_refitted, refit
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -336,14 +336,13 @@ def _run(
 
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     if refits and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
-        num_epochs = processes.decide("epochs", lambda: history.best_epoch(trainer) + 1)
+        whole = datamodule.as_training()
+        num_epochs = processes.decide(
+            "epochs", lambda: epochs_of_refit(history.best_epoch(trainer) + 1, datamodule, whole)
+        )
         path = processes.decide("refit", lambda: (found := begun(run_dir, num_epochs)) and str(found))
         after_test.refitted = refit(
-            config,
-            datamodule.as_training(),
-            model,
-            history.epochs[:num_epochs],
-            checkpoint=None if path is None else Path(path),
+            config, whole, model, history.epochs[:num_epochs], checkpoint=None if path is None else Path(path)
         )
         clock.end("refit")
     processes.leave()
