@@ -19,7 +19,15 @@ from tests.e2e.test_train import BARE, metrics_of, train
 
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=1500")
 SHORT = ("trainer.accelerator=cpu", "model.dim=8", "trainer.max_epochs=2", "callbacks.plots=null")
-HARD = (*BARE, "refit=auto", "scheduler=plateau", "scheduler.patience=0", "context=session", "trainer.max_epochs=4", "logger=none")
+HARD = (
+    *BARE,
+    "refit=auto",
+    "scheduler=plateau",
+    "scheduler.patience=0",
+    "context=session",
+    "trainer.max_epochs=4",
+    "logger=none",
+)
 
 
 def of_logs(run: Path) -> dict[str, Any]:

@@ -109,9 +109,7 @@ def _are_whole(cache: Path, stamp: Mapping[str, Any]) -> bool:
     return False
 
 
-def _write(
-    folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any], is_all_training: bool
-) -> None:
+def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any], is_all_training: bool) -> None:
     """Write the columns of all shards into a folder."""
     sizes, before = dict.fromkeys(_TABLES, 0), (-1, -1)
     with contextlib.ExitStack() as stack:
