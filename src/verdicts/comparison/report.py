@@ -219,8 +219,8 @@ def _about_runs(comparison: Comparison) -> dict[str, object]:
     ]
     is_played = any(name.startswith("online/") for name in comparison.metrics)
     return {
-        "online/… is of the model that a run exports; the other metrics are of the one that it tested. These runs export "
-        f"another one, which was refitted on all sessions: {listed(refitted)}.": refitted and is_played,
+        "online/… is of the model that a run exports, and the other metrics are of the one that it tested. These runs "
+        f"export another one, which was refitted on all sessions: {listed(refitted)}.": refitted and is_played,
         f"One run only, therefore no interval over seeds: {listed(single)}.": single,
         f"The same seed occurs more than once in {listed(repeated)}. All these runs count; if one run repeats another, "
         "the intervals are too narrow.": repeated,
