@@ -243,8 +243,11 @@ def warm_up() -> None:
 
 
 def train(*words: str, cwd: Path = ROOT, threads: int | None = 1, each: Callable[[int], None] | None = None) -> str:
-    """`python train.py` with some words; in a smoke one short epoch."""
-    return run_python(["train.py", *words, *sized((), SMALLEST)], cwd=cwd, threads=threads, each=each)
+    """`python train.py` with some words, and without a refit: all models learn the same sessions.
+
+    In a smoke one short epoch.
+    """
+    return run_python(["train.py", "refit=none", *words, *sized((), SMALLEST)], cwd=cwd, threads=threads, each=each)
 
 
 def run_python(

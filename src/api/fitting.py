@@ -195,6 +195,9 @@ class Recommender:
     def fit(self, plays: Any, folder: str | Path | None = None) -> "Recommender":
         """Train on plays, choose the best epoch on validation sessions, test it, and keep the run.
 
+        Where the newest sessions test, a model of the same recipe then learns all sessions, and this one recommends;
+        the metrics are those of the model that was tested. `refit="none"` keeps that one.
+
         Args:
             plays: what `read_plays` returned, or what it takes.
             folder: where the run is written, which must be empty or missing; a temporary folder by default.
@@ -220,8 +223,8 @@ class Recommender:
         return plays if isinstance(plays, Plays) else read_plays(plays, **own)
 
     def _forget(self) -> None:
-        self.__dict__.pop("_model", None)
-        self.__dict__.pop("metrics", None)
+        for name in ("_model", "_evaluated", "metrics"):
+            self.__dict__.pop(name, None)
 
     @property
     def folder(self) -> Path:
@@ -245,6 +248,13 @@ class Recommender:
         from segue.models.fitted import FittedModel
 
         return FittedModel.read(self.folder, str(self._of_fit["model"]))
+
+    @cached_property
+    def _evaluated(self) -> "FittedModel":
+        """The model that was tested: it has learned the training sessions alone."""
+        from segue.models.fitted import FittedModel
+
+        return FittedModel.read(self.folder, str(self._of_fit["model"]), evaluated=True)
 
     @property
     def tracks(self) -> "pd.DataFrame":
@@ -303,7 +313,7 @@ class Recommender:
         return self._frame(found).assign(score=scores)
 
     def evaluate(self, plays: Any, split: str = "test", rivals: Sequence[str] = ()) -> Evaluation:
-        """Rank the tracks that followed in held-out sessions, among all tracks.
+        """Rank the tracks that followed in held-out sessions, among all tracks, by the model that has not learned them.
 
         Args:
             plays: the plays that it was fitted to, from `read_plays` or as it takes them.
@@ -331,7 +341,7 @@ class Recommender:
                 name.removesuffix(ending): value for name, value in means.items() if name.endswith(ending)
             }
         for rival in [rivals] if isinstance(rivals, str) else rivals:
-            params = {name: self._of_fit[name] for name in ("context", "seed")}
+            params = {**{name: self._of_fit[name] for name in ("context", "seed")}, "refit": "none"}
             lines[rival] = Recommender(rival, **params).fit(plays)._measure(plays, split)[0]
         table: dict[str, dict[str, float]] = {}
         for line, values in lines.items():
@@ -356,7 +366,7 @@ class Recommender:
                 f"{datamodule.path} has other pairs than those that the model was fitted to (digest "
                 f"{datamodule.digest()}, not {digest}); fit it to these plays"
             )
-        return measured(self._model.ranker, datamodule, split, settings)
+        return measured(self._evaluated.ranker, datamodule, split, settings)
 
     def similar_artists(self, artist: str, k: int = 10) -> "pd.DataFrame":
         """Find the artists whose vectors are nearest.

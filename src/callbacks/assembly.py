@@ -1,6 +1,8 @@
 """The callbacks of one run: those that conf chose, and what follows the test, in its order."""
 
+import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,39 @@ from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
-from segue.models.export import Export, Exported
+from segue.models.contracts import Ranker
+from segue.models.export import OF_EVALUATED, Export, Exported
 from segue.reports.result_table import Table
 from segue.reports.tables import examples_table
+from segue.runs.atomic import write_record
+from segue.runs.folder import REFIT
 from segue.statistics.online import VAL_TIME
 from segue.terminal.console import console
 from segue.terminal.progress import progress
+from segue.tracking.store import EVALUATED, REFITTED
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Refitted:
+    """A model that was trained again on all sessions. It is exported and played, and no metric of a log sees it.
+
+    Args:
+        module: the model.
+        data: what it learned from: all of it is training data.
+        num_epochs: number of its epochs.
+    """
+
+    module: LightningModule
+    data: SplitDataModule
+    num_epochs: int
+
+    def record(self) -> dict[str, Any]:
+        """What it has learned, for `refit.json`: `epochs`, `sessions`, `pairs`, and `until`, its last play in UTC."""
+        pairs, span = self.data.pairs["train"], self.data.span()
+        sessions, until = len(self.data.sessions), None if span is None else span[1]
+        return {"epochs": self.num_epochs, "sessions": sessions, "pairs": len(pairs), "until": until}
 
 
 class AfterTest(Callback):
@@ -35,7 +63,11 @@ class AfterTest(Callback):
         plots: draws.
         lineage: logs the files to MLflow.
 
+    What is exported and played is the refitted model, if there is one. The estimate is of the evaluated model, because
+    the refitted one has learned the sessions that it is made from.
+
     Attributes:
+        refitted: set before the test; None where the tested model is exported.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
@@ -53,18 +85,19 @@ class AfterTest(Callback):
     ) -> None:
         self._context, self._export, self._ranking = context, export, ranking
         self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
+        self.refitted: Refitted | None = None
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the steps."""
-        data, history, ranker = self._context.datamodule, self._context.history, ranker_of(pl_module)
-        pictures: list[Path] = []
+        data, history, evaluated = self._context.datamodule, self._context.history, ranker_of(pl_module)
+        ranker, pictures = evaluated, list[Path]()
+        if self.refitted is not None:
+            ranker = ranker_of(self.refitted.module.to(pl_module.device).eval())
+        of_evaluated: Exported | None = None
         if self._export is not None:
-            with progress("exporting recommendations", len(data.catalog)) as advance:
-                self.exported = self._export.write(ranker, data.vocabulary, advance)
-            lists = self.exported.parts
-            self.examples = examples_table(data.vocabulary, lambda rows: lists.of(rows)[0])
+            of_evaluated = self._write_lists(self._export, evaluated)
             self._keep(trainer, self.exported.metrics)
             if self.exported.note is not None:
                 console.print(self.exported.note, soft_wrap=True)
@@ -72,11 +105,11 @@ class AfterTest(Callback):
         if self._listening is not None and self._listening.test is not None:
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
-        if self._off_policy is not None and self.exported is not None:
-            is_session = self.exported.vectors is not None and self.exported.vectors.context == "session"
+        if self._off_policy is not None and of_evaluated is not None:
+            is_session = of_evaluated.vectors is not None and of_evaluated.vectors.context == "session"
             try:
                 estimated = self._off_policy(
-                    Path(data.path), self.exported.path, is_session=is_session, seen_until_ms=lambda: data.seen_until_ms
+                    Path(data.path), of_evaluated.path, is_session=is_session, seen_until_ms=lambda: data.seen_until_ms
                 )
             except InputError as error:
                 estimated = {}, f"not estimated: {error}"
@@ -85,12 +118,33 @@ class AfterTest(Callback):
                 console.print(f"off-policy   {estimated[1]}", soft_wrap=True, markup=False)
                 history.clock.end("estimates")
         if self._plots is not None:
-            pictures = self._plots.draw(ranker, pl_module.device, data, history.epochs, self._ranking)
+            pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs, self._ranking)
             history.clock.end("pictures")
         if self._lineage is not None:
-            self._lineage.log_results(trainer, None if self.exported is None else self.exported.path, pictures)
-        if self.exported is not None:
-            self.exported.parts.remove()
+            given = {EVALUATED: of_evaluated, REFITTED: self.exported if self.refitted is not None else None}
+            models = {kind: one.path for kind, one in given.items() if one is not None}
+            self._lineage.log_results(trainer, models, pictures)
+        for one in {of_evaluated, self.exported} - {None}:
+            one.parts.remove()
+
+    def _write_lists(self, export: Export, evaluated: Ranker) -> Exported:
+        """Write the lists of the model that is exported, and return those of the model that was tested."""
+        data, refitted, record = self._context.datamodule, self.refitted, export.path.with_name(REFIT)
+        record.unlink(missing_ok=True)  # a run that is resumed may export another model than before
+        others, vocabulary, tested = export.path.with_name(OF_EVALUATED), data.vocabulary, None
+        shutil.rmtree(others, ignore_errors=True)
+        if refitted is not None:
+            with progress("exporting the evaluated model", len(data.catalog)) as advance:
+                tested = export.write(evaluated, vocabulary, advance, into=others)
+            vocabulary = refitted.data.vocabulary
+        with progress("exporting recommendations", len(data.catalog)) as advance:
+            ranker = evaluated if refitted is None else ranker_of(refitted.module)
+            self.exported = export.write(ranker, vocabulary, advance)
+        if refitted is not None:
+            write_record(refitted.record(), record)
+        lists = self.exported.parts
+        self.examples = examples_table(vocabulary, lambda rows: lists.of(rows)[0])
+        return tested or self.exported
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""

@@ -18,11 +18,14 @@ class Interrupt(Callback):
 
     A second Ctrl-C stops immediately. In a multirun the first one does, and ends all jobs; so does it where several
     processes train a run, which would otherwise wait for each other.
+
+    Attributes:
+        stopped: whether it has ended training.
     """
 
     def __init__(self) -> None:
         self._restore = ExitStack()
-        self._stopped = False
+        self.stopped = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Handle SIGINT, where this thread may."""
@@ -34,7 +37,7 @@ class Interrupt(Callback):
             return
 
         def stop(*_: object) -> None:
-            trainer.should_stop = self._stopped = True
+            trainer.should_stop = self.stopped = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
             errors.print("\nCtrl-C: training ends here; testing and exporting follow. A second Ctrl-C stops at once.")
 
@@ -42,7 +45,7 @@ class Interrupt(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Mark the run as interrupted in MLflow."""
-        if self._stopped and (logger := run_logger(trainer)) is not None:
+        if self.stopped and (logger := run_logger(trainer)) is not None:
             logger.log_tags({INTERRUPTED: "true"})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002

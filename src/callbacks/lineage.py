@@ -1,7 +1,7 @@
 """Lineage of a run in MLflow: provenance, data, files and model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.reading.files import is_address
+from segue.models.restoring import REFITTED as REFITTED_CHECKPOINT
 from segue.runs.atomic import write_text
 from segue.runs.folder import UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
@@ -18,6 +19,7 @@ from segue.runs.recommendations import key_of_lines
 from segue.settings import Setting, settings
 from segue.tracking.logger import run_logger
 from segue.tracking.mlflow_parts import watch_machine
+from segue.tracking.store import EXPORTED, REFITTED
 
 
 @settings("callbacks.lineage")
@@ -66,12 +68,12 @@ class Lineage(Callback):
                 watch_machine(run_id=logger.run_id, tracking_uri=logger.tracking_uri, interval_s=self._system_metrics_s)
             )
 
-    def log_results(self, trainer: Trainer, recommendations: Path | None, pictures: Sequence[Path]) -> None:
-        """Log the run folder and the model, when every file exists.
+    def log_results(self, trainer: Trainer, models: Mapping[str, Path], pictures: Sequence[Path]) -> None:
+        """Log the run folder and the models, when every file exists.
 
         Args:
             trainer: has the logger and the checkpoint.
-            recommendations: the file that was exported; None without.
+            models: the recommendations of each model, by what it is: EVALUATED, REFITTED. The last one is exported.
             pictures: the files that were drawn.
         """
         if (logger := run_logger(trainer)) is None:
@@ -87,9 +89,17 @@ class Lineage(Callback):
             logger.log_file(picture, "plots")
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             logger.log_file(Path(checkpoint.best_model_path), "checkpoints")
-        if self._with_model and recommendations is not None:
-            tracks = self._context.datamodule.catalog.track_ids[:2].tolist()
-            logger.log_model(recommendations, tracks, key=key_of_lines(recommendations))
+            if (refitted := self._run_dir / REFITTED_CHECKPOINT).is_file() and REFITTED in models:
+                logger.log_file(refitted, "checkpoints")
+        for kind, recommendations in models.items():
+            if recommendations.parent != self._run_dir:
+                for file in sorted(recommendations.parent.glob("*.*")):
+                    logger.log_file(file, recommendations.parent.name)
+            if self._with_model:
+                tracks = self._context.datamodule.catalog.track_ids[:2].tolist()
+                logger.log_model(recommendations, tracks, key=key_of_lines(recommendations), which=kind)
+        if models:
+            logger.log_tags({EXPORTED: list(models)[-1]})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Stop logging system metrics."""

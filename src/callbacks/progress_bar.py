@@ -21,10 +21,11 @@ class TrainingProgress(Callback):
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
         max_epochs: how many epochs there can be, at least 1; early stopping may end training before.
+        label: what an epoch is called.
     """
 
-    def __init__(self, context: RunContext, *, monitor: str, mode: str, max_epochs: int) -> None:
-        self._history, self._max_epochs = context.history, max_epochs
+    def __init__(self, context: RunContext, *, monitor: str, mode: str, max_epochs: int, label: str = "epoch") -> None:
+        self._history, self._max_epochs, self._label = context.history, max_epochs, label
         self._num_batches = len(context.datamodule.train_dataloader())
         self._monitor, self._better = monitor, max if mode == "max" else min
         self._pairs, self._shown_at, self._began = 0, 0.0, 0.0
@@ -54,7 +55,7 @@ class TrainingProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Show the metric of the epoch."""
-        shown = f"epoch {trainer.current_epoch + 1}/{self._max_epochs}"
+        shown = f"{self._label} {trainer.current_epoch + 1}/{self._max_epochs}"
         if scores := [epoch[self._monitor] for epoch in self._history.epochs if self._monitor in epoch]:
             shown += f"  {self._monitor} {scores[-1]:.4f}, best {self._better(scores):.4f}"
         speed = f"{self._pairs / (time.monotonic() - self._began):,.0f} pairs/s"

@@ -63,11 +63,21 @@ class RunHistory(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Keep the test metrics, and which epoch they are of: the best one by the checkpoint, or the last one."""
         self.clock.end("test")
-        self.test, self.tested_epoch = _now(trainer), self.epochs[-1] if self.epochs else {}
+        self.test, best = _now(trainer), self.best_epoch(trainer)
+        self.tested_epoch = self.epochs[best] if self.epochs else {}
+
+    def best_epoch(self, trainer: Trainer) -> int:
+        """Place in `epochs` of the epoch whose weights are tested: the best one by the checkpoint, or the last one.
+
+        Args:
+            trainer: of the training.
+        """
         kept = trainer.checkpoint_callback
         if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
-            best = (epoch for epoch in self.epochs if epoch.get(str(kept.monitor)) == float(kept.best_model_score))
-            self.tested_epoch = next(best, self.tested_epoch)
+            best = float(kept.best_model_score)
+            places = (place for place, epoch in enumerate(self.epochs) if epoch.get(str(kept.monitor)) == best)
+            return next(places, len(self.epochs) - 1)
+        return len(self.epochs) - 1
 
     def state_dict(self) -> dict[str, Any]:
         """The epochs so far, and how long they took."""

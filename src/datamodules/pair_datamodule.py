@@ -5,9 +5,13 @@ N tracks, S sessions, P pairs.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from copy import copy
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
+
+import numpy as np
+from jaxtyping import Bool, Int8
 
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
@@ -95,35 +99,64 @@ class PairDataModule(SplitDataModule):
             return
         with self.source() as source:
             self.reading, self.catalog = source.reading, source.catalog
-            sessions = cut_sessions(source, self.rules)
-        rules, num_tracks, is_longest = self.rules, len(self.catalog), self.reading.share == "longest"
+            self._cut = cut_sessions(source, self.rules)
+        rules, sessions = self.rules, self._cut
         kind = rules.split_of(has_clock=sessions.has_clock)
         num_pairs = int(rules.num_pairs(sessions.place).sum())
         parts = split(kind, rules.split_seed, len(sessions), num_pairs, lambda: sessions.key)
-        facts = track_facts(
-            lambda: [training_plays(sessions, parts, rules, num_tracks)], self.catalog, rules, is_longest=is_longest
-        )
-        found = pairs_in_splits(sessions, parts, rules, facts)
-        self.sessions, self._part_of_session, self._dropped = found.sessions, found.part, found.dropped
-        self.pairs = {
-            name: found.pairs.where(found.is_kept & (found.part_of_pair == part)) for part, name in enumerate(SPLITS)
-        }
+        self._parts, self.is_by_time = parts, kind == "time"
+        hidden, num_pairs = self._pair(parts, rules)
         later = self.reading.later
         future = "" if later is None else f"; {later}; {later.remedy}"
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
-            if not len(found.pairs):
+            if not num_pairs:
                 raise InputError(
-                    f"no pairs: none of {len(found.sessions):,} sessions in {self.path} has two tracks; check "
+                    f"no pairs: none of {len(self.sessions):,} sessions in {self.path} has two tracks; check "
                     f"datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp{future}"
                 )
             missing = [role for role in ("user", "timestamp") if not {role, "session"} & set(self.reading.columns)]
             options = " and ".join(f"datamodule.columns.{role}=<column>" for role in missing)
             remedy = f"no column is the {' or the '.join(missing)}: give {options}, or " if missing else ""
             raise InputError(
-                f"no pairs left for {' and '.join(empty)}: {len(found.sessions)} sessions with {len(found.pairs)} "
+                f"no pairs left for {' and '.join(empty)}: {len(self.sessions)} sessions with {num_pairs} "
                 f"pairs in {self.path} are too few for split={kind}; {remedy}add more logs{future}"
             )
-        self.describe_pairs(facts.hidden)
+        self.describe_pairs(hidden)
+
+    def _pair(self, parts: Int8[np.ndarray, "_"], rules: PairRules) -> tuple[Bool[np.ndarray, "N"], int]:
+        """Set the sessions and pairs of a division into splits; returns the hidden tracks and the number of pairs."""
+        facts = track_facts(
+            lambda: [training_plays(self._cut, parts, rules, len(self.catalog))],
+            self.catalog,
+            rules,
+            is_longest=self.reading.share == "longest",
+        )
+        found = pairs_in_splits(self._cut, parts, rules, facts)
+        self.sessions, self._part_of_session, self._dropped = found.sessions, found.part, found.dropped
+        self.pairs = {
+            name: found.pairs.where(found.is_kept & (found.part_of_pair == part)) for part, name in enumerate(SPLITS)
+        }
+        return facts.hidden, len(found.pairs)
+
+    def divided(self, parts: Int8[np.ndarray, "_"]) -> "PairDataModule":
+        """Divide the same sessions in another way. Call it after `setup`.
+
+        Args:
+            parts: place in `SPLITS` of each session, in the order of their starts (with `split=pair`, of each pair). No
+                session needs to be in a split.
+
+        Returns:
+            A copy, in which no track is hidden.
+        """
+        other = copy(self)
+        other._digest = None
+        hidden, _ = other._pair(parts, replace(self.rules, cold_share=0.0))
+        other.describe_pairs(hidden)
+        return other
+
+    def as_training(self) -> "PairDataModule":
+        """See `SplitDataModule`."""
+        return self.divided(np.zeros_like(self._parts)).with_choices_of(self)
 
     def source(self) -> AbstractContextManager[SourceEvents]:
         """Read the events of the source; `setup` cuts them into sessions.

@@ -3,6 +3,7 @@
 S sessions.
 """
 
+from copy import copy
 from pathlib import Path
 from typing import Annotated
 
@@ -82,10 +83,31 @@ class ShardDataModule(SplitDataModule):
         self.batch_size = self._given_batch_size or manifest.batch_size
         manifest.check_vocabulary(folder)
         self.catalog, hidden = read_vocabulary(folder)
+        self._hidden = hidden
         self.sessions, self._part_of_session, self._train, self.pairs = map_columns(folder, manifest, self._cache)
         self._shards = [shard.pairs["train"] for shard in manifest.shards]
         self.reading, self._dropped, self._manifest = manifest.reading, dict(manifest.dropped), manifest
+        split = manifest.source.get("split", "auto")
+        self.is_by_time = split == "time" or (split == "auto" and manifest.has_clock)
         self.describe_pairs(hidden)
+
+    @property
+    def not_as_training(self) -> str | None:
+        """See `SplitDataModule`."""
+        if not self._hidden.any():
+            return None
+        return "these shards lack training events, which datamodule.cold_share has hidden"
+
+    def as_training(self) -> "ShardDataModule":
+        """See `SplitDataModule`. It writes columns of its own beside those of the splits, on first use."""
+        other, folder, manifest = copy(self), Path(self.path), self._manifest
+        cache = self._cache.with_name(f"{self._cache.name}-all")
+        found = map_columns(folder, manifest, cache, is_all_training=True)
+        other.sessions, other._part_of_session, other._train, other.pairs = found
+        other._shards = [sum(shard.pairs.values()) for shard in manifest.shards]
+        other._digest = None
+        other.describe_pairs(self._hidden)
+        return other.with_choices_of(self)
 
     def _training_listens(self, train: Pairs) -> Listens:
         return self._train if self._train is not None else super()._training_listens(train)

@@ -6,7 +6,7 @@ B pairs in a batch, P pairs in a split, S sessions, E events, N tracks.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -48,10 +48,11 @@ class SplitDataModule(LightningDataModule):
     Raises:
         InputError: a setting is out of range.
 
-    `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was
-    read), `catalog`, `sessions`, `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for
-    each track that the log plays but training does not, because it is hidden or is first heard in validation or test.
-    `batch_share` says which pairs of a training batch this process has, where several train together.
+    `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
+    `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
+    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
+    of a training batch this process has, where several train together. `is_by_time` says whether the test sessions are
+    the newest ones.
     """
 
     reading: Reading
@@ -68,6 +69,7 @@ class SplitDataModule(LightningDataModule):
     _dropped: Mapping[str, int]
     sizes: pd.DataFrame | None = None
     _digest: str | None = None
+    is_by_time: bool = False
 
     def __init__(
         self,
@@ -103,6 +105,32 @@ class SplitDataModule(LightningDataModule):
         if days is not None:
             parts.append(f"the floor recent has the plays of the last {_days(days)} of training")
         return [f"calendar     {'; '.join(parts)}"] if parts else []
+
+    def as_training(self) -> "SplitDataModule":
+        """The same data, of which all sessions (with `split=pair` all pairs) are for training. Call it after `setup`.
+
+        Returns:
+            A copy, whose vocabulary, sessions and pairs are made again; no track is hidden in it.
+        """
+        raise NotImplementedError
+
+    def with_choices_of(self, evaluated: "SplitDataModule") -> Self:
+        """Take what validation has chosen of the calendar from other data, because these have no validation sessions.
+
+        Args:
+            evaluated: the same data in splits.
+        """
+        chosen, own = evaluated.vocabulary.calendar, self.vocabulary.calendar
+        if own is not None:
+            both = {name: getattr(chosen, name, None) for name in ("half_life", "newest_days")}
+            own = None if chosen is None else replace(own, **both)
+        self.vocabulary = replace(self.vocabulary, calendar=own)
+        return self
+
+    @property
+    def not_as_training(self) -> str | None:
+        """Why `as_training` cannot be called; None where it can."""
+        return None
 
     @property
     def seen_until_ms(self) -> int:

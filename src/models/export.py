@@ -17,6 +17,8 @@ from segue.runs.recommendations import FORMATS, check_k, write_lists
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
 
+OF_EVALUATED = "evaluated"
+"""Folder beside the recommendations for those of the model that was tested, where another one is exported."""
 PARTS = "lists"
 """Folder beside the recommendations; it is there until the test has ended."""
 NUM_TOP_TRACKS = 1000
@@ -78,21 +80,23 @@ class Export:
         ] = True,
     ) -> None:
         check_k(k, num_tracks)
-        self._path, self._k, self._format, self._with_vectors = Path(path), k, format, vectors
+        self.path, self._k, self._format, self._with_vectors = Path(path), k, format, vectors
         self._recall = recall if index == "approximate" or (index == "auto" and num_tracks > EXACT_UP_TO) else None
 
-    def write(self, ranker: Ranker, vocabulary: Vocabulary, on_block: OnBlock) -> Exported:
+    def write(self, ranker: Ranker, vocabulary: Vocabulary, on_block: OnBlock, *, into: Path | None = None) -> Exported:
         """Export all tracks of the catalogue. Lists that a killed process has found are not searched for again.
 
         Args:
             ranker: the model.
             vocabulary: the catalogue and its plays.
             on_block: reports progress, in lists.
+            into: another folder than that of `path`.
 
         Raises:
             InputError: a vector is not finite, or a file of a killed process is damaged.
         """
-        catalog, path, vectors = vocabulary.catalog, self._path, None
+        catalog, path, vectors = vocabulary.catalog, (into or self.path.parent) / self.path.name, None
+        path.parent.mkdir(exist_ok=True)
         with torch.inference_mode():
             parts = ListParts(path.with_name(PARTS), f"{ranker.lists_digest()} k={self._k} recall={self._recall}")
             search = ranker.lists(self._k, recall=self._recall, plan=parts.plan())

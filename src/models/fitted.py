@@ -15,11 +15,13 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
+from segue.models.export import OF_EVALUATED
 from segue.models.pair_ranker import mean_of_tracks
-from segue.models.restoring import CHECKPOINT, restore
+from segue.models.restoring import CHECKPOINT, REFITTED, restore
 from segue.picking.onnx_files import write_onnx
 from segue.picking.session_query import SessionQuery
 from segue.runs.catalog_files import PLAYS, read_plays
+from segue.runs.folder import REFIT
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.runs.targets import check_targets, read_config
@@ -49,21 +51,25 @@ class FittedModel:
     ranker: Ranker
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> "FittedModel":
-        """Read the files of a run.
+    def read(cls, folder: Path, name: str, *, evaluated: bool = False) -> "FittedModel":
+        """Read the files of a run: of the model that was exported, or of the one that was tested.
 
         Args:
             folder: the run folder.
             name: of the model.
+            evaluated: whether the model that was tested is wanted. It is the exported one unless the run was refitted.
 
         Raises:
             InputError: a file is missing or damaged, or the config builds what is not in `conf/`.
         """
-        lists, catalog = Recommendations.read_with_catalog(folder / LISTS)
+        is_refitted = (folder / REFIT).is_file()
+        files = folder / OF_EVALUATED if evaluated and is_refitted else folder
+        checkpoint = folder / (REFITTED if is_refitted and not evaluated else CHECKPOINT)
+        lists, catalog = Recommendations.read_with_catalog(files / LISTS)
         config = read_config(folder / "config.yaml")
         check_targets(config["ranker"], trust=None, of=f"the run in {folder}")  # a run cannot vouch for itself
-        plays = lists.plays if lists.plays is not None else read_plays(folder / PLAYS, catalog)
-        return cls(name, folder, catalog, plays, restore(config["ranker"], folder, catalog, plays))
+        plays = lists.plays if lists.plays is not None else read_plays(files / PLAYS, catalog)
+        return cls(name, folder, catalog, plays, restore(config["ranker"], checkpoint, files / FILE, catalog, plays))
 
     @torch.inference_mode()
     def top(

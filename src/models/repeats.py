@@ -132,6 +132,19 @@ class Repeats(nn.Module):
         """
         self.compared, self.in_use = (boosted, ruled), boosted > ruled
 
+    def decided(self) -> dict[str, Any]:
+        """What was decided from the training and the validation sessions: plain values by name."""
+        return {name: getattr(self, name) for name in ("rule", "within", "in_use", "compared")}
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take what was decided before, for example on validation sessions that this model learns.
+
+        Args:
+            decided: what `decided` returned, or more.
+        """
+        self.rule, self.within, self.in_use = decided["rule"], decided["within"], decided["in_use"]
+        self.compared = decided["compared"]
+
     def describe(self) -> str | None:
         """One line about what `auto` chose; None if nothing was chosen.
 
@@ -167,8 +180,7 @@ class Repeats(nn.Module):
         Returns:
             Plain values by name.
         """
-        state = {name: getattr(self, name) for name in ("rule", "within", "in_use", "compared")}
-        return state | {"fitted": None if self.fitted is None else self.fitted.tolist()}
+        return self.decided() | {"fitted": None if self.fitted is None else self.fitted.tolist()}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore it.
@@ -176,8 +188,7 @@ class Repeats(nn.Module):
         Args:
             state: what `get_extra_state` returned.
         """
-        self.rule, self.within, self.in_use = state["rule"], state["within"], state["in_use"]
-        self.compared = state["compared"]
+        self.decide(state)
         self.fitted = None if state["fitted"] is None else np.array(state["fitted"])
 
 

@@ -19,10 +19,12 @@ from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, QueryPart, Ranker, Scorer
 from segue.models.pair_ranker import RanksByVectors
-from segue.runs.session_vectors import FILE, SessionVectors
+from segue.runs.session_vectors import SessionVectors
 
 CHECKPOINT = "checkpoints/best.ckpt"
-"""The checkpoint of the best epoch in a run folder."""
+"""The checkpoint of the best epoch in a run folder: of the model that was tested."""
+REFITTED = "checkpoints/refitted.ckpt"
+"""The checkpoint of the model that has learned all sessions, if the run has one: of the model that is exported."""
 
 
 class RestoredHead(RanksByVectors, nn.Module):
@@ -70,19 +72,21 @@ class _Table(Scorer):
         }
 
 
-def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: Int64[np.ndarray, "N"]) -> Ranker:
+def restore(
+    config: Mapping[str, Any], checkpoint: Path, vectors: Path, catalog: Catalog, plays: Int64[np.ndarray, "N"]
+) -> Ranker:
     """Build the model of a run from its vectors or counts, and from the numbers of its context.
 
     Args:
         config: `ranker` of the config of the run, whose targets were checked.
-        folder: the run folder.
+        checkpoint: of the model.
+        vectors: of the same model, if it is a head.
         catalog: the tracks of the run.
         plays: how often each was played in training.
 
     Raises:
         InputError: a file cannot be read, does not fit the config, or is of an older version.
     """
-    checkpoint = folder / CHECKPOINT
     saved = read_checkpoint(checkpoint)
     state = saved["state_dict"]
     if "context.repeats._extra_state" not in state:
@@ -90,9 +94,9 @@ def restore(config: Mapping[str, Any], folder: Path, catalog: Catalog, plays: In
     vocabulary = vocabulary_of_run(catalog, plays)
     try:
         if "scorer" in config:
-            vectors = SessionVectors.read(folder / FILE, catalog)
+            given = SessionVectors.read(vectors, catalog)
             popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
-            return _restored_head(config["context"], vectors, state, vocabulary, popularity)
+            return _restored_head(config["context"], given, state, vocabulary, popularity)
         return _restored_baseline(config, state, vocabulary)
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]

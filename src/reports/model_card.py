@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import yaml
 
 from segue.reports.markdown import bullets, document
-from segue.reports.next_steps import FinishedRun, is_simulated, logs_are_not_listeners, what_is_better
+from segue.reports.next_steps import (
+    FinishedRun,
+    is_simulated,
+    logs_are_not_listeners,
+    tested_and_exported,
+    what_is_better,
+)
 from segue.reports.result_table import Table
 from segue.reports.tables import BESIDE, every_target_table, frame_table, listening_table, metrics_tables, newness_table
 from segue.runs.atomic import write_text
@@ -68,6 +74,7 @@ def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) 
         "seed=": config.seed,
         "epochs": f"{metrics['epochs']}, the best by {config.monitor.metric} was tested",
         "training": f"{metrics['fit_seconds']:,.1f} seconds",
+        **tested_and_exported(run),
     }
     source = {
         "source": f"datamodule={choices['datamodule']}, {data.path}",
@@ -111,6 +118,11 @@ def _with_notes(table: Table) -> list[str]:
 
 def _limits(run: FinishedRun) -> Iterator[str]:
     """What the numbers do not say."""
+    if run.refit is not None:
+        yield (
+            "The exported model was refitted, and has learned the test sessions. No metric of a log is computed from "
+            "it: `val/…`, `test/…` and `offline/…` are of the tested model; `online/…` is of the exported one."
+        )
     tested, all_queries = (run.metrics.get(f"test/num_{name}") for name in ("queries", "all_queries"))
     if tested is None:
         yield "The test ranked no queries: callbacks.ranking was left out."

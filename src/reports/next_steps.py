@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import RenderableType
@@ -14,6 +14,9 @@ from segue.reports.result_table import Table
 from segue.reports.tables import every_target_table, listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
 from segue.runs.provenance import call_of, program
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CHANGES_OF_WORLD = ("world.", "taste@")
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
@@ -50,6 +53,8 @@ class FinishedRun:
         seconds: of each phase of the run.
         is_job: whether it is a job of a multirun, whose parent says what comes next.
         better: a counting model that validates better; None where there is none, or none was compared.
+        learned: what the tested model has learned, such as `the oldest 80 % of the sessions`.
+        refit: what the exported model has learned, as in `refit.json`; None where the tested one is exported.
     """
 
     config: DictConfig
@@ -61,6 +66,8 @@ class FinishedRun:
     examples: Table | None
     seconds: Mapping[str, float]
     is_job: bool
+    learned: str
+    refit: Mapping[str, Any] | None
     better: BetterModel | None = None
 
 
@@ -102,7 +109,8 @@ def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
 def next_steps(run: FinishedRun) -> str:
     """Lines for a person: what the run is called, where it is, and what to type next."""
     config = run.config
-    lines = [("run", f"{short_run_name(run.run_id)}, in full {run.run_id}")] if run.run_id else []
+    lines = [] if run.is_job else [*tested_and_exported(run).items()]
+    lines += [("run", f"{short_run_name(run.run_id)}, in full {run.run_id}")] if run.run_id else []
     lines.append(("run folder", config.run_dir))
     if run.runs_page is not None:
         store = config.logger.tracking_uri
@@ -125,6 +133,31 @@ def next_steps(run: FinishedRun) -> str:
             world = " ".join([f"world={run.choices['world']}", *_typed(run, _CHANGES_OF_WORLD)])
             lines.append(("", f"{store}{call_of('simulate')} {arms} {world}"))
     return "\n".join(f"{name:12} {line}" for name, line in lines)
+
+
+def tested_and_exported(run: FinishedRun) -> dict[str, str]:
+    """Which model the metrics are of, and which one is exported: lines by name."""
+    epoch, epochs = int(run.metrics.get("epoch", 0)) + 1, run.metrics["epochs"]
+    chosen = f"epoch {epoch} of {epochs}, " if epochs > 1 else ""
+    lines = {"tested": f"{chosen}trained on {run.learned}"}
+    if run.refit is not None:
+        until = f" until {run.refit['until']}" if run.refit["until"] else ""
+        lines["exported"] = f"refitted on all {run.refit['sessions']:,} sessions{until}"
+    elif run.examples is not None:
+        lines["exported"] = "the tested model; with refit=all it is trained again on all sessions"
+    return lines
+
+
+def share_learned(sizes: "pd.DataFrame", *, is_by_time: bool) -> str:
+    """What training has seen of the data, in words.
+
+    Args:
+        sizes: a line for each split and a line `all`, as `SplitDataModule.summary` returns them.
+        is_by_time: whether the newest sessions test.
+    """
+    unit = "pairs" if sizes["events"].isna()["train"] else "sessions"  # single pairs were split
+    share = float(sizes[unit]["train"] / sizes[unit]["all"])
+    return f"{'the oldest ' * is_by_time}{100 * share:.0f} % of the {unit}"
 
 
 def what_is_better(run: FinishedRun) -> list[RenderableType]:

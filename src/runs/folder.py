@@ -30,6 +30,9 @@ LAYOUT = 2
 RECORD = "run.json"
 """What a run leaves for resuming."""
 
+REFIT = "refit.json"
+"""What a run folder has if its lists and vectors are those of a model that has learned all sessions."""
+
 LOCK = ".lock"
 """The file that a process locks while it writes into a run folder."""
 
@@ -38,9 +41,9 @@ UNCOMMITTED = "uncommitted.diff"
 
 _OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
 
-# Keys of a config that do not change the results of a run.
+# Keys of a config that do not change what a run measures of its test sessions.
 _OF_THE_RUN = (
-    "run_dir", "run_name", "resume", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
+    "run_dir", "run_name", "resume", "refit", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
 )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from segue.runs.targets import check_targets, read_config
 
 # Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked.
 _MAY_CHANGE = (
-    "trainer.", "callbacks.", "logger.", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept", "trial",
+    "trainer.", "callbacks.", "logger.", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
+    "trial",
 )  # fmt: skip
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 
@@ -196,7 +197,7 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
         if was[name] != now.get(name):
             raise InputError(
                 f"resume={folder}: a run is resumed with its own settings, and {name} was {was.get(name)}, not "
-                f"{now.get(name)}; start a new run for that (what may change: trainer.*, callbacks.*, logger.*)"
+                f"{now.get(name)}; start a new run for that (what may change: trainer.*, callbacks.*, logger.*, refit)"
             )
 
 

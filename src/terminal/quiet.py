@@ -18,5 +18,6 @@ def silence_libraries() -> None:
         ".*smaller than the logging interval.*",  # metrics are per epoch
         ".*sync_dist=True.*",  # processes that train together log the same numbers
         ".*LeafSpec.*deprecated.*",  # inside Lightning
+        ".*Checkpoint directory .* exists and is not empty.*",  # a refit puts its checkpoint beside those of the run
     ):
         warnings.filterwarnings("ignore", message=message)

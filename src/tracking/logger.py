@@ -21,7 +21,7 @@ from segue.runs.folder import parameters
 from segue.runs.resume import config_digest, setup_digest
 from segue.terminal.console import console
 from segue.tracking.mlflow_parts import requirements_unchecked
-from segue.tracking.store import INTERRUPTED, MAX_TAG, PRUNED, client_of, open_store, run_colour
+from segue.tracking.store import INTERRUPTED, MAX_TAG, MODEL, PRUNED, client_of, open_store, run_colour
 
 # Seconds before a store that could not be reached is tried again, so that training does not wait for it.
 _PAUSE_S = 10.0
@@ -159,13 +159,14 @@ class RunLogger(MLFlowLogger):
         dataset_input = DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "training")])
         self.send("the dataset", lambda: self.experiment.log_inputs(self.run_id, datasets=[dataset_input]))
 
-    def log_model(self, recommendations: Path, tracks: Sequence[int | str], *, key: str) -> None:
+    def log_model(self, recommendations: Path, tracks: Sequence[int | str], *, key: str, which: str) -> None:
         """Log recommendations as a model, which recommends 10 tracks by default; see `src/tracking/model.py`.
 
         Args:
             recommendations: a `recommendations.jsonl`.
             tracks: ids for the example; all ids are of their type.
             key: that its lines have for their track.
+            which: `evaluated` or `refitted`, its tag.
         """
 
         def send() -> None:
@@ -174,7 +175,9 @@ class RunLogger(MLFlowLogger):
             from mlflow.models import Model, ModelSignature
             from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-            model = self.experiment.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
+            model = self.experiment.create_logged_model(
+                self.experiment_id, name="model", source_run_id=self.run_id, tags={MODEL: which}
+            )
             kind = DataType.string if isinstance(tracks[0], str) else DataType.long
             track = ColSpec(kind, "track")
             signature = ModelSignature(
@@ -197,7 +200,7 @@ class RunLogger(MLFlowLogger):
                     pip_requirements=["mlflow", "pandas"],
                 )
 
-        self.send("the model", send)
+        self.send(f"the {which} model", send)
 
     def finalize(self, status: str = "success") -> None:
         """Called by Lightning after fit, after test and when one of them fails; only a failure ends the run here."""

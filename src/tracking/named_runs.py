@@ -22,8 +22,12 @@ from segue.runs.recommender_names import parse_name
 from segue.runs.resume import PreviousRun, config_digest
 from segue.terminal.console import console
 from segue.tracking.store import (
+    EVALUATED,
+    EXPORTED,
     INTERRUPTED,
+    MODEL,
     PRUNED,
+    REFITTED,
     add_to_run,
     client_of,
     existing_store,
@@ -234,17 +238,21 @@ def locate_recommendations(name: str) -> Path:
     """
     try:
         uri = existing_store()
+        folder = ""
         if name.startswith("model:"):
             model, _, alias = name.removeprefix("model:").partition("@")
             with client_of(uri) as client:
-                run_id = str(client.get_model_version_by_alias(model, alias).run_id)
+                version = client.get_model_version_by_alias(model, alias)
+                run_id, exported = str(version.run_id), client.get_run(version.run_id).data.tags.get(EXPORTED)
+            if exported == REFITTED and version.tags.get(MODEL) == EVALUATED:
+                folder = "evaluated/"
         else:
             run_id = str(find_run(name, uri).run_id)
-        lists = fetch(uri, run_id, "recommendations.jsonl")
+        lists = fetch(uri, run_id, f"{folder}recommendations.jsonl")
         for beside in BESIDE:  # a run may lack them; where files are on this machine, they are in the same folder
             if not lists.with_name(beside).exists():
                 with suppress(InputError, OSError):
-                    fetch(uri, run_id, beside, into=lists.parent)
+                    fetch(uri, run_id, f"{folder}{beside}", into=lists.parent)
         return lists
     except InputError as error:
         raise InputError(f"{name}: {error}") from None

@@ -33,6 +33,13 @@ KIND = "segue.kind"
 """Tag of a run that is no training: `sweep`."""
 INTERRUPTED = "interrupted"
 """Tag of a run whose training was ended by Ctrl-C."""
+EXPORTED = "exported"
+"""Tag of a run: which of its models its lists are of."""
+MODEL = "segue.model"
+"""Tag of a model and of its version in the registry: which model of the run it is."""
+EVALUATED, REFITTED = "evaluated", "refitted"
+"""The model that was tested, and the one that has learned all sessions."""
+
 PRUNED = "pruned"
 """Tag of a run that a search pruned."""
 

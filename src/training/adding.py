@@ -14,18 +14,18 @@ from omegaconf import DictConfig
 from segue.datamodules.reading.attribute_files import attributes_of_run
 from segue.errors import InputError
 from segue.models.added_tracks import extended_scorer, extended_vectors, with_new_tracks
-from segue.models.restoring import read_checkpoint
+from segue.models.restoring import CHECKPOINT, REFITTED, read_checkpoint
 from segue.runs.atomic import write_record
 from segue.runs.catalog_files import write_catalog
 from segue.runs.extended_catalogue import extended_catalogue
-from segue.runs.folder import lock_folder, refuse_used_folder
+from segue.runs.folder import REFIT, lock_folder, refuse_used_folder
 from segue.runs.provenance import provenance
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
 from segue.runs.targets import check_targets, read_config
 from segue.tracking.named_runs import ADDED, FilesOfRun
 
-_LISTS, _CHECKPOINT = "recommendations.jsonl", "checkpoints/best.ckpt"
+_LISTS = "recommendations.jsonl"
 _TRACKS, _TOP = "tracks.json", "top_tracks.json"
 _KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
 
@@ -68,12 +68,13 @@ def add_tracks(
             "train it again"
         )
     check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
+    checkpoint = CHECKPOINT if files.find(REFIT) is None else REFITTED
     catalog = extended_catalogue(old, Path(str(config.catalogue)))
     num_old = len(old)
     catalog = replace(catalog, attributes=attributes_of_run(given, catalog, Path(str(config.catalogue))))
     build = instantiate(given["model"], _convert_="all")
     scorer = extended_scorer(
-        build, read_checkpoint(files.path(_CHECKPOINT))["state_dict"], catalog, num_old, lists.plays
+        build, read_checkpoint(files.path(checkpoint))["state_dict"], catalog, num_old, lists.plays
     )
     with torch.inference_mode():
         queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of
 from segue.errors import InputError
-from segue.reports.next_steps import BetterModel, FinishedRun, added_report, training_report
+from segue.reports.next_steps import BetterModel, FinishedRun, added_report, share_learned, training_report
 from segue.reports.tables import frame_table
 from segue.runs.atomic import write_record
 from segue.runs.folder import as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
@@ -331,6 +331,7 @@ def _run(
     from pytorch_lightning.callbacks import Checkpoint
 
     from segue.callbacks.assembly import build_callbacks
+    from segue.callbacks.interrupt import Interrupt
     from segue.callbacks.run_context import RunContext, RunHistory
     from segue.datamodules.batches import BatchShare
     from segue.datamodules.describing.measures import profile_of
@@ -338,6 +339,7 @@ def _run(
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import PRUNED, runs_page
+    from segue.training.refit import begun, decided_by, epochs_of_refit, is_refitted, refit
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -352,6 +354,11 @@ def _run(
 
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
+    refits = is_refitted(
+        datamodule, refit=config.refit, is_job=_is_job(), is_exported=config.callbacks.get("export") is not None
+    )
+    config.refit = "all" if refits else "none"
+    words = [*(word for word in words if not word.startswith("refit=")), f"refit={config.refit}"]  # for resume=
     clock.end("data")
     run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
@@ -382,6 +389,20 @@ def _run(
     clock.end("tracking")
 
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    if refits and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
+        whole = datamodule.as_training()
+        num_epochs = processes.decide(
+            "epochs", lambda: epochs_of_refit(history.best_epoch(trainer) + 1, datamodule, whole)
+        )
+        path = processes.decide("refit", lambda: (found := begun(run_dir, num_epochs)) and str(found))
+        after_test.refitted = refit(
+            config,
+            whole,
+            processes.decide("repeats", lambda: decided_by(trainer, model)),
+            history.epochs[:num_epochs],
+            checkpoint=None if path is None else Path(path),
+        )
+        clock.end("refit")
     processes.leave()
     if not processes.is_first:
         return float("nan")
@@ -411,6 +432,8 @@ def _run(
         seconds=clock.seconds,
         is_job=_is_job(),
         better=better,
+        learned=share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time),
+        refit=None if after_test.refitted is None else after_test.refitted.record(),
     )
     data = CardData(
         path=datamodule.path,

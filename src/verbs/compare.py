@@ -54,7 +54,7 @@ def compare(config: DictConfig) -> None:
         registered = f"{config.name} version {version}, {config.alias}: {short_run_name(chosen.info.run_id)}"
         console.print(f"registered   {registered}", markup=False)
     best = f"model:{config.name}@{config.alias}" if chosen else short_run_name(result.winner.run_id)
-    _show_next(config, best)
+    _show_next(config, result.winner, best)
 
 
 def _compare_folders(config: DictConfig) -> None:
@@ -68,11 +68,16 @@ def _compare_folders(config: DictConfig) -> None:
     if not isinstance(folders, list) or len(folders) < 2:
         raise InputError(f"runs={config.runs} must name two run folders or more: runs=[<folder>,<folder>]")
     result = _answer(config, read_folders([Path(str(one)) for one in folders], names), where="these folders")
-    _show_next(config, result.winner.run_id)
+    _show_next(config, result.winner, result.winner.run_id)
 
 
-def _show_next(config: DictConfig, best: str) -> None:
-    show_lines([("run folder", config.run_dir), ("next", f"{call_of('serve')} recommendations={best}")])
+def _show_next(config: DictConfig, winner: "Run", best: str) -> None:
+    lines = [("run folder", config.run_dir)]
+    if not winner.is_refitted:  # its lists have not learned the newest sessions
+        name = winner.run_id if config.runs is not None else short_run_name(winner.run_id)
+        register = f", then {call_of('compare')} register={name}" if best.startswith("model:") else ""
+        lines.append(("refit", f"{call_of('train')} resume={name} refit=all{register}"))
+    show_lines([*lines, ("next", f"{call_of('serve')} recommendations={best}")])
 
 
 def _answer(config: DictConfig, runs: "Sequence[Run]", *, where: str) -> "Comparison":

@@ -169,7 +169,11 @@ def test_it_is_restored_from_its_checkpoint_without_the_data(
     config = OmegaConf.to_container(config_of_ranker(name, context), resolve=True)
     assert isinstance(config, dict)
     restored = restore(
-        {str(key): value for key, value in config.items()}, tmp_path, ring.catalog, ring.vocabulary.plays
+        {str(key): value for key, value in config.items()},
+        tmp_path / CHECKPOINT,
+        tmp_path / FILE,
+        ring.catalog,
+        ring.vocabulary.plays,
     )
     histories = ring.histories(ring.pairs["test"])
     for before, after in zip(ranker.top(histories, K), restored.top(histories, K), strict=True):

@@ -89,6 +89,14 @@ def test_what_shards_hold_is_what_the_source_has(
     assert read.summary().equals(source.summary())
     if changes.get("split") != "pair":
         assert read.seen_until_ms == source.seen_until_ms
+    if "cold_share" in changes:
+        assert "datamodule.cold_share" in str(read.not_as_training)
+    elif "policies" not in changes:  # which tracks are rare is known from the training events when shards are made
+        ours, theirs = read.as_training(), source.as_training()
+        check_same(ours.pairs["train"], theirs.pairs["train"])
+        check_same(ours.vocabulary, theirs.vocabulary)
+        assert ours.summary().equals(theirs.summary())
+        assert sum(ours._shards) == len(ours.pairs["train"])
 
 
 def test_only_shards_end_in_parquet_and_nothing_else_is_left(shards: Path) -> None:

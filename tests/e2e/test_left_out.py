@@ -9,14 +9,18 @@ from tests.conftest import ROOT
 from tests.e2e.test_train import DIRTY, FILES, PLOTS, metrics_of, quick, train
 
 NAMES = [name for name in yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text()) if name != "defaults"]
+LISTS = {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"}
+REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS)}
+OF_A_REFIT = ("progress", "resume", "epoch_checkpoint", "checkpoint", "export", "lineage")
+"""A run without one of these callbacks is refitted; the others are not, to save time."""
 LACKS = {
     "ranking": {"test_queries.parquet", "plots/popularity.png"},
-    "export": {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"},
+    "export": {*LISTS, *REFITTED},
     "plots": {f"plots/{name}" for name in PLOTS},
-    "checkpoint": {"checkpoints/best.ckpt", "checkpoints/last.ckpt"},
+    "checkpoint": {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/refitted.ckpt"},
 }
 """What a run lacks without a callback; nothing, where none is said."""
-ALL = {*FILES, *(f"plots/{name}" for name in PLOTS), "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+ALL = {*FILES, *REFITTED, *(f"plots/{name}" for name in PLOTS), "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
 OF_MLFLOW = ALL - {"checkpoints/last.ckpt"}
 
 
@@ -33,7 +37,7 @@ def tracked(cwd: Path) -> set[str]:
     [run] = client.search_runs([client.get_experiment_by_name("segue").experiment_id])
     assert run.info.status == "FINISHED"
     found = {file.path for file in client.list_artifacts(run.info.run_id)}
-    for folder in found & {"plots", "checkpoints"}:
+    for folder in found & {"plots", "checkpoints", "evaluated"}:
         found = found - {folder} | {file.path for file in client.list_artifacts(run.info.run_id, folder)}
     return found - DIRTY | ({"model"} if run.outputs and run.outputs.model_outputs else set())
 
@@ -51,11 +55,13 @@ def test_each_callback_can_be_left_out(ring_logs: Path, tmp_path: Path, name: st
         ring_logs,
         f"callbacks.{name}=null",
         "monitor=loss",
+        f"refit={'auto' if name in OF_A_REFIT else 'none'}",
         *logger,
         "trainer.max_epochs=2",
         "hydra.run.dir=run",
     )
     lacks = LACKS.get(name, set() if is_tracked else LACKS["plots"])
+    lacks = lacks if name in OF_A_REFIT else lacks | REFITTED
     assert left(tmp_path / "run") == ALL - lacks
     strays = {path.name for path in tmp_path.iterdir() if "mlflow" not in path.name} - {"run", "mlruns"}
     assert not strays

@@ -29,14 +29,19 @@ def words(logs: Path, *more: str) -> list[str]:
 
 def kill_after_epoch(cwd: Path, epoch: int, *overrides: str) -> None:
     """kill -9 of a run that has said that the epoch was over, and has done nothing since."""
-    held = held_command({f"epoch {epoch}/": cwd / "never"}, "train.py", *overrides)
+    kill_at(cwd, f"epoch {epoch}/", *overrides)
+
+
+def kill_at(cwd: Path, said_last: str, *overrides: str) -> None:
+    """kill -9 of a run that has printed a line that begins so, and has done nothing since."""
+    held = held_command({said_last: cwd / "never"}, "train.py", *overrides)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with started(held, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said = ""
         for line in process.stdout:
             said += line
-            if line.startswith(f"epoch {epoch}/"):
+            if line.startswith(said_last):
                 process.kill()
         assert process.wait() == -signal.SIGKILL, said
 

@@ -30,13 +30,15 @@ BASELINES = ("popular", "sticky", "rules", "neighbours", *WITH_GENSIM, "als", "b
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
 RING = ("datamodule.pairing=consecutive", "trainer.max_epochs=6")
 """What is loved on the ring is the next track."""
-BARE = ("callbacks.plots=null", "callbacks.lineage.model=false")
-"""Without pictures and without the model in MLflow, which take half of a short run."""
+BARE = ("callbacks.plots=null", "callbacks.lineage.model=false", "refit=none")
+"""Without pictures, the model in MLflow and a refit, which take half of a short run."""
 VOLATILE = ("mlflow_run_id", "fit_seconds")
 FILES = {
     *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json"),
     *("plays.npz", "vectors.npz", "model_card.md"),
 }
+REFITTED = {"refit.json", "evaluated"}
+"""What a run leaves besides where it is refitted."""
 PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
 DIRTY = {"uncommitted.diff"}
 """What a run leaves besides where the checkout has changes that are not committed."""
@@ -81,7 +83,9 @@ def ring_run(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def test_a_run_leaves_what_the_design_says(ring_run: tuple[Path, str]) -> None:
     run, _ = ring_run
-    assert {path.name for path in run.iterdir()} - DIRTY == {*FILES, "checkpoints", "plots"}
+    assert {path.name for path in run.iterdir()} - DIRTY == {*FILES, *REFITTED, "checkpoints", "plots"}
+    lists = {"recommendations.jsonl", "vectors.npz", "plays.npz", "top_tracks.json"}
+    assert {path.name for path in (run / "evaluated").iterdir()} == lists
     assert {path.name for path in (run / "plots").iterdir()} == PLOTS
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["alpha"] == 0.8
@@ -140,7 +144,7 @@ def test_a_run_prints_where_its_time_went_and_mlflow_has_it(ring_run: tuple[Path
     import mlflow
 
     run, printed = ring_run
-    phases = ["start", "data", "tracking", "training", "validation", "test", "lists", "estimates", "pictures"]
+    phases = ["start", "data", "tracking", "training", "validation", "refit", "test", "lists", "estimates", "pictures"]
     _, _, table = printed.partition("Where the time went")
     seconds = {
         row[0]: float(row[1].replace(",", ""))
@@ -175,7 +179,7 @@ def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
     assert [point.step for point in curve] == list(range(int(metrics["epochs"]) + 1))
     assert curve[-1].value == metrics["val/loss"] == min(point.value for point in curve)  # of the best epoch
     files = {file.path for file in client.list_artifacts(metrics["mlflow_run_id"])}
-    assert files - DIRTY == {*FILES, "checkpoints", "plots"}
+    assert files - DIRTY == {*FILES, *REFITTED, "checkpoints", "plots"}
     plots = {Path(file.path).name for file in client.list_artifacts(metrics["mlflow_run_id"], "plots")}
     assert plots == PLOTS
 

@@ -43,10 +43,12 @@ def finished(**changes: Any) -> FinishedRun:
         "overrides": [],
         "run_id": ID,
         "runs_page": PAGE,
-        "metrics": {},
+        "metrics": {"epochs": 1},
         "examples": EXAMPLES,
         "seconds": {"training": 1.0},
         "is_job": False,
+        "learned": "the oldest 80 % of the sessions",
+        "refit": None,
     }
     return FinishedRun(**{**usual, **changes})
 
@@ -61,6 +63,8 @@ def lines(**changes: Any) -> list[str]:
 
 def test_a_run_is_named_by_its_short_id_and_so_it_is_in_the_commands() -> None:
     assert lines() == [
+        "tested       trained on the oldest 80 % of the sessions",
+        "exported     the tested model; with refit=all it is trained again on all sessions",
         f"run          run:3fa2c1d0, in full {ID}",
         "run folder   runs/1",
         "MLflow UI    mlflow ui --backend-store-uri sqlite:///mlflow.db",
@@ -70,9 +74,19 @@ def test_a_run_is_named_by_its_short_id_and_so_it_is_in_the_commands() -> None:
     ]
 
 
+def test_it_says_which_model_was_tested_and_which_is_exported() -> None:
+    refit = {"epochs": 5, "sessions": 12_345, "pairs": 1, "until": "2026-11-20 00:00:00"}
+    assert lines(refit=refit, metrics={"epoch": 4, "epochs": 10})[:2] == [
+        "tested       epoch 5 of 10, trained on the oldest 80 % of the sessions",
+        "exported     refitted on all 12,345 sessions until 2026-11-20 00:00:00",
+    ]
+    assert lines(refit={**refit, "until": None})[1] == "exported     refitted on all 12,345 sessions"
+    assert not any(line.startswith("exported") for line in lines(examples=None))
+
+
 def test_without_mlflow_a_run_is_named_by_its_folder() -> None:
     *_, play = lines(run_id=None, runs_page=None)
-    assert lines(run_id=None, runs_page=None)[0] == "run folder   runs/1"
+    assert "run folder   runs/1" in lines(run_id=None, runs_page=None)
     assert play.endswith("""'arms={C: popular, T1: "runs/1"}' world=small""")
 
 
@@ -209,7 +223,7 @@ def test_the_next_command_keeps_the_recipe() -> None:
 def test_tracks_and_times_are_shown_of_a_single_run_and_not_of_a_job(is_job: bool) -> None:
     console = Console(file=io.StringIO(), width=80)
     with console.capture() as printed:
-        console.print(*training_report(finished(is_job=is_job, metrics={"test/mrr": 0.5})))
+        console.print(*training_report(finished(is_job=is_job, metrics={"test/mrr": 0.5, "epochs": 1})))
     assert "mrr" in printed.get()
     assert ("Two by Bob" in printed.get()) == (not is_job)
     assert printed.get().count("Where the time went") == (not is_job)

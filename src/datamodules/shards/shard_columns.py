@@ -40,7 +40,7 @@ _COLUMNS = [(table, name) for table, names in _TABLES.items() for name in names]
 
 
 def map_columns(
-    folder: Path, manifest: Manifest, cache: Path
+    folder: Path, manifest: Manifest, cache: Path, *, is_all_training: bool = False
 ) -> tuple[Sessions, Int8[np.ndarray, "S"] | None, Listens | None, dict[str, Pairs]]:
     """Map the columns of shards; the first time, read the shards, check their digests and write the columns.
 
@@ -49,6 +49,7 @@ def map_columns(
         manifest: of the shards.
         cache: folder for the columns; one that is there and has other files is left alone. Several processes may ask
             for them at once.
+        is_all_training: whether all sessions, or all pairs, are for training, whatever their split is.
 
     Returns:
         Mapped files, in the order of sessions: the sessions (their users are numbers: shards have no ids of users); the
@@ -72,7 +73,9 @@ def map_columns(
             tempfile.TemporaryFile(dir=cache.parent).close()  # where no file can be, the lock would be waited for
             with FileLock(cache.with_name(f".{cache.name}.lock")):
                 if not _are_whole(cache, stamp):
-                    write_whole(cache, lambda partial: _write(folder, manifest, partial, stamp), is_folder=True)
+                    write_whole(
+                        cache, lambda partial: _write(folder, manifest, partial, stamp, is_all_training), is_folder=True
+                    )
         except OSError as error:
             raise InputError(
                 f"the columns of the shards cannot be written into {cache}: {error.strerror}; choose another folder "
@@ -106,7 +109,7 @@ def _are_whole(cache: Path, stamp: Mapping[str, Any]) -> bool:
     return False
 
 
-def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any]) -> None:
+def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, Any], is_all_training: bool) -> None:
     """Write the columns of all shards into a folder."""
     sizes, before = dict.fromkeys(_TABLES, 0), (-1, -1)
     with contextlib.ExitStack() as stack:
@@ -114,6 +117,8 @@ def _write(folder: Path, manifest: Manifest, cache: Path, stamp: Mapping[str, An
         for shard in manifest.shards:
             check_digest(folder / shard.file, shard.sha256)
             for rows in _batches(folder / shard.file):
+                if is_all_training:
+                    rows["split"] = np.minimum(rows["split"], 0)  # -1: no pair
                 for table, (columns, chosen) in _tables_of(rows, manifest, sizes["event"], before).items():
                     sizes[table] += int(chosen.sum())
                     for name in _TABLES[table]:

@@ -53,6 +53,7 @@ class Run:
         alpha: share of the track cosine in [0, 1]; None for a model that has none.
         world: the overrides that choose the world whose simulated logs it learned from, such as
             `("world=published",)`, empty for the default world; None for other logs.
+        is_refitted: whether its lists, and what listeners played, are of a model that has learned all sessions.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class Run:
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     alpha: float | None = None
     world: tuple[str, ...] | None = None
+    is_refitted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

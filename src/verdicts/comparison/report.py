@@ -214,7 +214,13 @@ def _about_runs(comparison: Comparison) -> dict[str, object]:
     without = [
         f"{one.name} {num} of {len(one.runs)}" for one in setups if (num := len(one.runs) - len(one.with_queries))
     ]
+    refitted = [
+        run.run_id[:8] if len(run.run_id) == 32 else run.run_id for one in setups for run in one.runs if run.is_refitted
+    ]
+    is_played = any(name.startswith("online/") for name in comparison.metrics)
     return {
+        "online/… is of the model that a run exports, and the other metrics are of the one that it tested. These runs "
+        f"export another one, which was refitted on all sessions: {listed(refitted)}.": refitted and is_played,
         f"One run only, therefore no interval over seeds: {listed(single)}.": single,
         f"The same seed occurs more than once in {listed(repeated)}. All these runs count; if one run repeats another, "
         "the intervals are too narrow.": repeated,

@@ -14,12 +14,24 @@ from typing import Any
 import pandas as pd
 
 from segue.errors import InputError
-from segue.runs.folder import RunRecord, digest, flatten, short
+from segue.runs.folder import REFIT, RunRecord, digest, flatten, short
 from segue.runs.targets import read_config
 from segue.statistics.online import LISTENERS_FILE, TIME
 from segue.statistics.ranking import BY_NEWNESS
 from segue.tracking.named_runs import find_run
-from segue.tracking.store import INTERRUPTED, KIND, PRUNED, add_to_run, client_of, fetch, find_runs
+from segue.tracking.store import (
+    EVALUATED,
+    EXPORTED,
+    INTERRUPTED,
+    KIND,
+    MODEL,
+    PRUNED,
+    REFITTED,
+    add_to_run,
+    client_of,
+    fetch,
+    find_runs,
+)  # fmt: skip
 from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
 
 _CURVES = ("train/loss", "val/loss")
@@ -183,6 +195,7 @@ def read(
             history={name: curve for name in shown if (curve := _curve(run, tracking_uri, name))},
             alpha=metrics.get("alpha"),
             world=_world(run),
+            is_refitted=run.data.tags.get(EXPORTED) == REFITTED,
         )
         fetched.append(one)
         on_run(1)
@@ -261,6 +274,7 @@ class _RunInFolder:
             queries=queries,
             listening=listening if TIME in self.metrics else None,
             alpha=self.metrics.get("alpha"),
+            is_refitted=(self.folder / REFIT).is_file(),
         )
 
 
@@ -344,7 +358,8 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
         alias: alias, such as `champion`; the version that had it before loses it.
 
     Returns:
-        The version of the registered model.
+        The version of the registered model, that of the exported one. If it was refitted, the version before it is the
+            evaluated model; the tag `segue.model` of a version says which it is.
 
     Raises:
         InputError: the run has no model, or the store cannot be used.
@@ -355,22 +370,33 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
     mlflow.set_tracking_uri(tracking_uri)  # the registry looks for models there, whichever store its client uses
     with client_of(tracking_uri) as client:
         run = client.get_run(run.info.run_id)
-        models = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
+        given = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
+        kinds = [EVALUATED, REFITTED] if run.data.tags.get(EXPORTED) == REFITTED else [EVALUATED]
+        models = {
+            kind: one.model_id for one in sorted(given, key=_age) if (kind := one.tags.get(MODEL, EVALUATED)) in kinds
+        }
         if not models:
             raise InputError(
                 f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
             )
-        model_id = max(models, key=lambda one: int(one.creation_timestamp)).model_id  # a resumed run logs another one
         with ExitStack() as undo:  # a name or an alias that MLflow refuses leaves nothing behind
             with suppress(MlflowException):  # it exists already; if it cannot be created, the version's error says why
                 client.create_registered_model(name)
                 undo.callback(_remove_if_empty, client, name)
-            source = f"models:/{model_id}"
-            version = client.create_model_version(name, source, run.info.run_id, model_id=model_id).version
-            undo.callback(client.delete_model_version, name, version)
+            for kind in filter(models.get, kinds):  # the exported model comes last
+                made = client.create_model_version(
+                    name, f"models:/{models[kind]}", run.info.run_id, tags={MODEL: kind}, model_id=models[kind]
+                )
+                version = made.version
+                undo.callback(client.delete_model_version, name, version)
             client.set_registered_model_alias(name, alias, version)
             undo.pop_all()
     return str(version)
+
+
+def _age(model: Any) -> int:
+    """Later ones come last: a resumed run logs others."""
+    return int(model.creation_timestamp)
 
 
 def _remove_if_empty(client: Any, name: str) -> None:

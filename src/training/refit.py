@@ -1,0 +1,174 @@
+"""The model that is served: the recipe again, on all sessions, for as many epochs as validation chose.
+
+No metric is computed from it, because it has learned the test sessions; the test judges the evaluated model.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from segue.callbacks.assembly import Refitted
+from segue.callbacks.run_context import RunContext, ranker_of
+from segue.datamodules.split_datamodule import SplitDataModule
+from segue.errors import InputError
+from segue.models.restoring import REFITTED, read_checkpoint
+from segue.runs.folder import as_dict
+from segue.settings import Setting, settings
+
+
+@settings()
+def is_refitted(
+    data: SplitDataModule,
+    *,
+    refit: Annotated[
+        str,
+        Setting(
+            "whether what is exported is trained again on all sessions; auto: in a single run whose newest ones test",
+            choices=("auto", "all", "none"),
+        ),
+    ],
+    is_job: bool,
+    is_exported: bool,
+) -> bool:
+    """Whether a run is trained again on all of its data.
+
+    Args:
+        data: of the run, set up.
+        is_job: whether it is a job of a multirun. Those are compared, and the winner alone is refitted.
+        is_exported: whether the run exports a model.
+
+    Raises:
+        InputError: `refit` is unknown, or there is no refit of this run.
+    """
+    if refit == "all" and is_job:
+        raise InputError(
+            "refit=all trains one run again, and a multirun (-m) compares runs; leave it out, and refit the winner: "
+            "python train.py resume=run:<id> refit=all"
+        )
+    if refit == "all" and not is_exported:
+        raise InputError("refit=all trains the model that is exported, and callbacks.export=null exports none")
+    if refit == "all" and data.not_as_training is not None:
+        raise InputError(f"refit=all: {data.not_as_training}; use refit=none")
+    by_default = data.is_by_time and is_exported and data.not_as_training is None and not is_job
+    return refit == "all" or (refit == "auto" and by_default)
+
+
+def epochs_of_refit(num_epochs: int, evaluated: SplitDataModule, data: SplitDataModule) -> int:
+    """How many epochs of all sessions have as many steps as those that validation chose; at least one.
+
+    Args:
+        num_epochs: that validation chose.
+        evaluated: the data in splits.
+        data: all of it as training data, whose epochs have more steps.
+    """
+    return max(1, round(num_epochs * len(evaluated.pairs["train"]) / len(data.pairs["train"])))
+
+
+def refit(
+    config: DictConfig,
+    data: SplitDataModule,
+    decided: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, float]],
+    *,
+    checkpoint: Path | None = None,
+) -> Refitted:
+    """Train the recipe of a run from its beginning on all sessions.
+
+    It writes `checkpoints/refitted.ckpt` after each epoch.
+
+    Args:
+        config: of the run.
+        data: all of it as training data.
+        decided: how tracks already heard are ranked, by the evaluated model; see `Repeats.decided`.
+        epochs: metrics of the first epochs of its training: this one gets as many.
+        checkpoint: of a refit that was stopped, from which this one goes on.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    model: LightningModule = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
+    ranker_of(model).context.repeats.decide(decided)
+    path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
+    callbacks = [*_callbacks(config, data, path, len(epochs)), _InsteadOfValidation(config.monitor.metric, epochs)]
+    if keeps:
+        callbacks.append(
+            ModelCheckpoint(path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False)
+        )
+    trainer: Trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=keeps,
+        max_epochs=len(epochs),
+        limit_val_batches=0,
+        _convert_="all",
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return Refitted(module=model, data=data, num_epochs=len(epochs))
+
+
+def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
+    """How the evaluated model ranks tracks already heard: in its best epoch, by the checkpoint, or in the last one.
+
+    Args:
+        trainer: of its training.
+        evaluated: the model after its last epoch.
+    """
+    kept = trainer.checkpoint_callback
+    if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
+        state = read_checkpoint(Path(kept.best_model_path))["state_dict"]["context.repeats._extra_state"]
+        return {name: state[name] for name in ranker_of(evaluated).context.repeats.decided()}
+    return ranker_of(evaluated).context.repeats.decided()
+
+
+def begun(run_dir: Path, num_epochs: int) -> Path | None:
+    """The checkpoint of a refit that was stopped; None where there is none, or it has more epochs than are needed.
+
+    Args:
+        run_dir: the run folder.
+        num_epochs: of the refit.
+    """
+    path = run_dir / REFITTED
+    return path if path.is_file() and read_checkpoint(path)["epoch"] < num_epochs else None
+
+
+def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int) -> list[Callback]:
+    """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
+    given, context = config.callbacks, RunContext(datamodule=data)
+    changes = {
+        "progress": {"context": context, "max_epochs": num_epochs, "label": "refit"},
+        "resume": {},
+        "epoch_checkpoint": {"path": str(path)},
+    }
+    found = []
+    for name, others in changes.items():
+        if (chosen := given.get(name)) is not None:
+            build: Any = instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")
+            found.append(build(**others))
+    return found
+
+
+class _InsteadOfValidation(Callback):
+    """Gives a scheduler that watches a validation metric what it saw in the training of the evaluated model.
+
+    After the last epoch the model fits what it otherwise fits before each validation.
+
+    Args:
+        name: of the metric.
+        epochs: metrics of each epoch.
+    """
+
+    def __init__(self, name: str, epochs: Sequence[Mapping[str, float]]) -> None:
+        self._name, self._epochs = name, epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log its value of the epoch; fit the boosts of tracks already heard, before the checkpoint is written."""
+        if trainer.current_epoch == len(self._epochs) - 1:
+            pl_module.eval()
+            pl_module.on_validation_epoch_start()
+            pl_module.train()
+        if (value := self._epochs[trainer.current_epoch].get(self._name)) is not None:
+            pl_module.log(self._name, value)
