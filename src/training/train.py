@@ -183,12 +183,11 @@ def _is_auto() -> bool:
 
 
 def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str]) -> "tuple[Choice | None, list[str]]":
-    """The comparison of `recipe=auto`, which is printed, and the words of the command line with what it chose."""
+    """The comparison of `recipe=auto`, and the words of the command line with what it chose."""
     from segue.training.choosing import choose
 
     choice = choose(datamodule, config, words, partial(compose, HydraConfig.get().job.config_name))
     if choice is not None:
-        console.print(choice.table())
         chosen = choice.best.words
     else:
         chosen = f"recipe={'playlists' if datamodule.vocabulary.mean_played_ratio is None else 'shares'}"
@@ -344,6 +343,8 @@ def _run(
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
     remarks = _show_data(datamodule)
+    if choice is not None:
+        console.print(choice.table())
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
