@@ -156,7 +156,9 @@ class PairDataModule(SplitDataModule):
 
     def as_training(self) -> "PairDataModule":
         """See `SplitDataModule`."""
-        return self.divided(np.zeros_like(self._parts)).with_choices_of(self)
+        whole = self.divided(np.zeros_like(self._parts))
+        whole.take_choices(self)
+        return whole
 
     def source(self) -> AbstractContextManager[SourceEvents]:
         """Read the events of the source; `setup` cuts them into sessions.

@@ -107,7 +107,8 @@ class ShardDataModule(SplitDataModule):
         other._shards = [sum(shard.pairs.values()) for shard in manifest.shards]
         other._digest = None
         other.describe_pairs(self._hidden)
-        return other.with_choices_of(self)
+        other.take_choices(self)
+        return other
 
     def _training_listens(self, train: Pairs) -> Listens:
         return self._train if self._train is not None else super()._training_listens(train)

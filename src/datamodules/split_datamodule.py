@@ -6,7 +6,7 @@ B pairs in a batch, P pairs in a split, S sessions, E events, N tracks.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -114,7 +114,7 @@ class SplitDataModule(LightningDataModule):
         """
         raise NotImplementedError
 
-    def with_choices_of(self, evaluated: "SplitDataModule") -> Self:
+    def take_choices(self, evaluated: "SplitDataModule") -> None:
         """Take what validation has chosen of the calendar from other data, because these have no validation sessions.
 
         Args:
@@ -125,7 +125,6 @@ class SplitDataModule(LightningDataModule):
             both = {name: getattr(chosen, name, None) for name in ("half_life", "newest_days")}
             own = None if chosen is None else replace(own, **both)
         self.vocabulary = replace(self.vocabulary, calendar=own)
-        return self
 
     @property
     def not_as_training(self) -> str | None:
