@@ -144,7 +144,11 @@ def test_a_rare_delimiter_is_given(tmp_path: Path, delimiter: str) -> None:
         (GOOD.encode(), "plays.json", r"cannot read .*plays.json: Malformed JSON .* give datamodule.files.format"),
         (GOOD.encode(), "plays.parquet", r"plays.parquet: it is no Parquet file; .* give datamodule.files.format"),
         (GOOD.encode(), "plays", r"cannot see the format of plays from its name; give datamodule.files.format"),
-        (json.dumps(objects()).encode()[:-30], "plays.json", r"cannot read .*plays.json: it is truncated, a JSON array"),
+        (
+            json.dumps(objects()).encode()[:-30],
+            "plays.json",
+            r"cannot read .*plays.json: it is truncated, a JSON array",
+        ),
         (json.dumps({"plays": objects()}).encode(), "p.json", r"p.json has the columns plays; give datamodule.columns"),
         (gzip.compress(GOOD.encode())[:-9], "plays.csv.gz", r"plays.csv.gz is not a complete gzip file: .*; copy or"),
         (GOOD.encode(), "plays.csv.gz", r"plays.csv.gz is not a complete gzip file: zlib inflate failed"),
