@@ -20,7 +20,7 @@ from segue.datamodules.reading.table_settings import settings_of
 from segue.errors import InputError
 from tests.conftest import build_datamodule
 from tests.datamodules.describing.building import warnings_of
-from tests.datamodules.exports import LANGUAGES, ROLES, START, WRITTEN, Row, Write, iso, local, plays
+from tests.datamodules.generated_exports import LANGUAGES, ROLES, START, WRITTEN, Row, Write, iso, local, plays
 from tests.datamodules.reading import read
 
 Of = Callable[[int, random.Random], object]

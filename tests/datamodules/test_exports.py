@@ -1,6 +1,7 @@
 """Twenty generated exports are read right, or refused with the line that has the remedy."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.rejected_rows import in_words
 from segue.errors import InputError
 from tests.conftest import build_datamodule
-from tests.datamodules.exports import Export, generated_export
+from tests.datamodules.generated_exports import Export, generated_export
 
 Listen = tuple[str, int, str, str | None, float | None]
 """Listener, time in seconds, title, artist, share; None for what is unknown."""
@@ -36,7 +37,7 @@ def listens_of(datamodule: PairDataModule) -> set[Listen]:
     return set(zip(users, seconds, titles, known, shares, strict=True))
 
 
-def right_listens(export: Export, columns: dict[str, str], *, has_share: bool) -> set[Listen]:
+def right_listens(export: Export, columns: Mapping[str, str], *, has_share: bool) -> set[Listen]:
     """What is right, as far as the columns have it."""
     return {
         (

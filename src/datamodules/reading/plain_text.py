@@ -248,7 +248,7 @@ def _encoding_of_words(words: Sequence[bytes]) -> str:
 
     Of several, it is the one in which most words are of the same language, as Turkish letters could be Icelandic ones.
 
-    >>> [_encoding_of_words(["Gęś".encode(name), "Ćma".encode(name)]) for name in ("windows-1250", "iso-8859-2")]
+    >>> [_encoding_of_words(["Małgośka".encode(name), "Ćma".encode(name)]) for name in ("windows-1250", "iso-8859-2")]
     ['windows-1250', 'iso-8859-2']
     >>> _encoding_of_words(["Земфира".encode("windows-1251")])
     ''

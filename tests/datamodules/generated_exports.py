@@ -224,7 +224,7 @@ class _Writer:
             frame = frame.astype({name: str for name in frame if frame[name].map(type).nunique() > 1})
             if self.rng.random() < 0.5:  # nested
                 inner = [self.names["title"], self.names["artist"]]
-                frame["track"] = frame[inner].to_dict("records")
+                frame["track"] = pd.Series(frame[inner].to_dict("records"))
                 frame = frame.drop(columns=inner)
                 self.names |= {role: f"track.{self.names[role]}" for role in ("title", "artist")}
             frame.to_parquet(path, index=False)
@@ -237,9 +237,10 @@ class _Writer:
         else:
             self._write_text(rows)
         getattr(self, f"_{self.defect}_file", lambda: None)()
-        if not self.is_named["title"] and not (self.defect == "truncated" and self.export.refused):
-            self.export.refused = r"has the columns .*; give datamodule.columns.track= or datamodule.columns.title="
+        if not self.is_named["title"]:
             self.export.says, self.export.changes = [], {}
+            if self.defect not in ("truncated", "preamble") or not self.export.refused:
+                self.export.refused = r"has the columns .*; give datamodule.columns.track= or datamodule.columns.title="
         return self.export
 
     def _write_text(self, rows: Sequence[Row]) -> None:
@@ -248,7 +249,10 @@ class _Writer:
         text = edit(self.as_text(rows))
         if format_ == "spreadsheet":
             self.export.path = path = path.with_suffix(".csv")
-            text = self.rng.choice(["", f"sep={self.delimiter}\r\n"]) + text
+            if self.rng.random() < 0.5:
+                text = f"sep={self.delimiter}\r\n{text}"
+                if self.defect == "preamble":
+                    self.export.changes = {"files": {"skip": 3}}
         content = text.encode(self.encoding)
         if format_ == "csv.gz":
             content = gzip.compress(content, 1)
