@@ -43,7 +43,8 @@ def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path
     for part in ("datamodule", "callbacks", "logger"):
         instantiate(config[part], _convert_="all")
     instantiate(config.trainer, logger=False, _convert_="all")
-    for vocabulary in (example_vocabulary(), make_vocabulary([0, 0, 1])):
+    words = make_vocabulary([0, 0, 1], calendar=example_vocabulary().calendar)
+    for vocabulary in (example_vocabulary(), words):
         built = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
         assert isinstance(built, Baseline if model in BASELINES else PairRanker)
 
