@@ -7,7 +7,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of, refuse_open_recipe, refuse_shards
+from segue.datamodules.source_choice import (
+    check_source_choice,
+    choose_recipe,
+    option_of,
+    refuse_open_recipe,
+    refuse_shards,
+)
 from segue.runs.folder import lock_folder, refuse_used_folder
 from segue.runs.provenance import call_of
 from segue.sweeps.jobs import Sweep
