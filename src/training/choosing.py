@@ -282,6 +282,11 @@ def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> B
     return BetterModel(words=best.words, ndcg=float(best.gains.mean()), own=float(own.mean()))
 
 
+def without_auto(words: Sequence[str]) -> list[str]:
+    """The words of a command line but those that ask for a comparison."""
+    return [word for word in words if word != "recipe=auto" and not word.startswith("recipe.candidates=")]
+
+
 def words_of_data(words: Sequence[str], *more: str) -> list[str]:
     """The words of a command line that say what is read, and those that begin with `more`."""
     return [word for word in words if word.lstrip("+~").startswith(("datamodule", "trainer.accelerator", *more))]
@@ -331,7 +336,7 @@ def _fitting(
     Raises:
         InputError: it does not fit the data or the words.
     """
-    given = [word for word in words if word != "recipe=auto"]
+    given = without_auto(words)
     if not _is_of_a_head(candidate):
         given = words_of_data(given, "context=")
         if (num_plays := int(datamodule.vocabulary.plays.sum())) > _MOST_PLAYS:
