@@ -34,7 +34,7 @@ _EPOCHS = 20
 """Epochs that a full training of a head takes, as a rule."""
 _SHARE, _STEPS = 0.1, 200
 """All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none takes more than
-half of a full one."""
+a quarter of a full one."""
 _SLOWER = 0.6
 """What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
 _MOST_PLAYS = 20_000_000
@@ -313,7 +313,7 @@ def _compared(
     num_batches = -(-len(datamodule.pairs["train"]) // datamodule.batch_size)
     full = min(_EPOCHS, config.trainer.max_epochs) * num_batches
     num_heads = sum(map(_is_of_a_head, fitting))
-    num_steps = max(1, min(int(max(_STEPS, _SHARE * full)) // max(1, num_heads), full // 2))
+    num_steps = max(1, min(int(max(_STEPS, _SHARE * full)) // max(1, num_heads), full // 4))
     for one, its_config in fitting.items():
         with console.status(f"comparing {one}"):
             try:
