@@ -71,9 +71,7 @@ def refuse_open_recipe(recipe: str) -> None:
         InputError: it is `auto`.
     """
     if recipe == "auto":
-        raise InputError(
-            "recipe=auto compares short trainings, which train.py does; name a recipe or leave recipe= out"
-        )
+        raise InputError("recipe=auto is a choice of train.py, which trains; name a recipe, or leave recipe= out")
 
 
 def sources_of(folder: Path) -> list[str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from jaxtyping import Float64
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
 from segue.callbacks.run_context import ranker_of
+from segue.callbacks.validation_queries import ValidationQueries, half_width
 from segue.datamodules.split_datamodule import ADJUSTED, SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
@@ -23,20 +23,18 @@ from segue.reports.next_steps import BetterModel
 from segue.reports.result_table import Table
 from segue.runs.folder import as_dict, check_recipe
 from segue.runs.provenance import CONF
-from segue.statistics import ranking
-from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.terminal.console import console
 
 Compose = Callable[[Sequence[str]], DictConfig]
 """From words of the command line to a config."""
 
-_QUERIES, _LEAST_QUERIES = 2000, 50
+_LEAST_QUERIES = 50
 _SEED = 0
 _EPOCHS = 20
 """Epochs that a full training of a head takes, as a rule."""
 _SHARE, _STEPS = 0.1, 200
 """All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none takes more than
-half of a full one."""
+a quarter of a full one."""
 _SLOWER = 0.6
 """What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
 _MOST_PLAYS = 20_000_000
@@ -88,7 +86,7 @@ class Choice:
         if not heads or not counting:
             return self._sorted[0]
         ahead = counting[0].gains - heads[0].gains - heads[0].rise
-        return counting[0] if ahead.mean() > self.half_width(ahead) else heads[0]
+        return counting[0] if ahead.mean() > half_width(ahead, self.session) else heads[0]
 
     @property
     def ranked(self) -> list[Candidate]:
@@ -102,7 +100,7 @@ class Choice:
     def table(self) -> Table:
         """The candidates with their numbers, for people."""
         rows = [
-            [one.words, f"{one.gains.mean():.4f}", f"{self.half_width(one.gains):.4f}",
+            [one.words, f"{one.gains.mean():.4f}", f"{half_width(one.gains, self.session):.4f}",
              f"{one.steps:,}" if one.steps else "", f"{one.expected:.4f}"]
             for one in self.ranked
         ]  # fmt: skip
@@ -121,7 +119,7 @@ class Choice:
             {
                 "words": one.words,
                 "ndcg_at_10": float(one.gains.mean()),
-                "half_width": self.half_width(one.gains),
+                "half_width": half_width(one.gains, self.session),
                 "steps": one.steps,
                 "expected": one.expected,
             }
@@ -134,67 +132,49 @@ class Choice:
             "left_out": self.left_out,
         }
 
-    def half_width(self, values: Float64[np.ndarray, "Q"]) -> float:
-        """Half the width of the interval of a mean, over sessions; 0 with one session."""
-        interval = MeanInterval.of_clusters(values, self.session, LEVEL)
-        return 0.0 if np.isnan(interval.upper) else interval.upper - interval.mean
 
-
-class Comparison:
-    """Ranks the same validation queries with several models.
+def _short_run(
+    datamodule: SplitDataModule,
+    queries: ValidationQueries,
+    config: DictConfig,
+    words: str,
+    *,
+    num_steps: int,
+    full: int,
+) -> Candidate:
+    """Train a candidate for a short time, or count.
 
     Args:
-        datamodule: the data, set up.
+        datamodule: the data, set up; it gets the settings of the candidate.
+        queries: what it is judged on.
+        config: of the candidate.
+        words: that choose it.
+        num_steps: steps of a head, at most.
+        full: steps of a full training.
 
-    `queries` are a sample of whole sessions that does not depend on the seed of the run: all seeds choose the same.
+    Returns:
+        What it reached at the best of the steps n/8, n/4, n/2 and n.
+
+    Raises:
+        InputError: the candidate does not fit the data.
     """
-
-    def __init__(self, datamodule: SplitDataModule) -> None:
-        val = datamodule.pairs["val"]
-        places = np.flatnonzero(ranking.is_query(val.previous, val.following, val.played_ratio))
-        if len(places):
-            places = places[ranking.sample_sessions(val.session[places], _QUERIES)]
-        self.queries, self.datamodule = val.where(places), datamodule
-        self._histories = datamodule.histories(self.queries)
-
-    def gains(self, ranker: Ranker) -> Float64[np.ndarray, "Q"]:
-        """ndcg@10 of each query."""
-        with torch.inference_mode():
-            return ranking.ndcg_at(ranker.ranks(self._histories, self.queries.following, lambda _: None), 10)
-
-    def run(self, config: DictConfig, words: str, num_steps: int, full: int) -> Candidate:
-        """Train a candidate for a short time, or count.
-
-        Args:
-            config: of the candidate.
-            words: that choose it.
-            num_steps: steps of a head, at most.
-            full: steps of a full training.
-
-        Returns:
-            What it reached at the best of the steps n/8, n/4, n/2 and n.
-
-        Raises:
-            InputError: the candidate does not fit the data.
-        """
-        data = self.datamodule
-        data.adjust(config.datamodule)
-        seed_everything(_SEED, workers=True, verbose=False)
-        model = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
-        checks = _Checks(self.gains, [max(1, num_steps * part // 8) for part in (1, 2, 4, 8)])
-        trainer: Trainer = instantiate(
-            config.trainer,
-            max_steps=num_steps,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            callbacks=[checks],
-            _convert_="all",
-        )
-        trainer.fit(model, data.train_dataloader(_SEED), data.val_dataloader())
-        if model.scorer is None:
-            return Candidate(words=words, gains=checks.best)
-        return Candidate(words=words, gains=checks.best, steps=trainer.global_step, rise=checks.rise(num_steps, full))
+    datamodule.adjust(config.datamodule)
+    seed_everything(_SEED, workers=True, verbose=False)
+    model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    checks = _Checks(queries.gains, [max(1, num_steps * part // 8) for part in (1, 2, 4, 8)])
+    trainer: Trainer = instantiate(
+        config.trainer,
+        max_steps=num_steps,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[checks],
+        _convert_="all",
+    )
+    trainer.fit(model, datamodule.train_dataloader(_SEED), datamodule.val_dataloader())
+    if model.scorer is None:
+        return Candidate(words=words, gains=checks.best)
+    return Candidate(words=words, gains=checks.best, steps=trainer.global_step, rise=checks.rise(num_steps, full))
 
 
 class _Checks(Callback):
@@ -218,7 +198,13 @@ class _Checks(Callback):
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         module.eval()
-        self._values[trainer.global_step] = self._gains(ranker_of(module))
+        module.on_validation_epoch_start()  # fits the boosts of tracks already heard
+        ranker = ranker_of(module)
+        gains, repeats = self._gains(ranker), ranker.context.repeats
+        if repeats.fitted is not None and repeats.asked is not None:
+            repeats.in_use = True
+            gains, repeats.in_use = max(gains, self._gains(ranker), key=np.mean), False
+        self._values[trainer.global_step] = gains
         module.train()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
@@ -295,11 +281,16 @@ def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> B
     counting = [one for one in choice.ranked if not one.steps]
     if not counting:
         return None
-    best, own = counting[0], Comparison(datamodule).gains(model)
+    best, own = counting[0], ValidationQueries(datamodule).gains(model)
     ahead = best.gains - own
-    if ahead.mean() <= choice.half_width(ahead):
+    if ahead.mean() <= half_width(ahead, choice.session):
         return None
     return BetterModel(words=best.words, ndcg=float(best.gains.mean()), own=float(own.mean()))
+
+
+def without_auto(words: Sequence[str]) -> list[str]:
+    """The words of a command line but those that ask for a comparison."""
+    return [word for word in words if word != "recipe=auto" and not word.startswith("recipe.candidates=")]
 
 
 def words_of_data(words: Sequence[str], *more: str) -> list[str]:
@@ -316,10 +307,10 @@ def words_beside(candidate: str, words: Sequence[str]) -> str:
 def _compared(
     datamodule: SplitDataModule, config: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
 ) -> Choice | None:
-    comparison = Comparison(datamodule)
-    if len(comparison.queries) < _LEAST_QUERIES:
+    queries = ValidationQueries(datamodule)
+    if len(queries.session) < _LEAST_QUERIES:
         return None
-    choice, fitting = Choice(session=comparison.queries.session), {}
+    choice, fitting = Choice(session=queries.session), {}
     for one in candidates:
         try:
             fitting[one] = _fitting(datamodule, config, one, words, compose)
@@ -328,11 +319,12 @@ def _compared(
     num_batches = -(-len(datamodule.pairs["train"]) // datamodule.batch_size)
     full = min(_EPOCHS, config.trainer.max_epochs) * num_batches
     num_heads = sum(map(_is_of_a_head, fitting))
-    num_steps = max(1, min(int(max(_STEPS, _SHARE * full)) // max(1, num_heads), full // 2))
+    num_steps = max(1, min(int(max(_STEPS, _SHARE * full)) // max(1, num_heads), full // 4))
     for one, its_config in fitting.items():
         with console.status(f"comparing {one}"):
             try:
-                choice.candidates.append(comparison.run(its_config, one, num_steps, full))
+                run = _short_run(datamodule, queries, its_config, one, num_steps=num_steps, full=full)
+                choice.candidates.append(run)
             except InputError as error:
                 choice.left_out[one] = str(error)
     return choice
@@ -350,7 +342,7 @@ def _fitting(
     Raises:
         InputError: it does not fit the data or the words.
     """
-    given = [word for word in words if word != "recipe=auto"]
+    given = without_auto(words)
     if not _is_of_a_head(candidate):
         given = words_of_data(given, "context=")
         if (num_plays := int(datamodule.vocabulary.plays.sum())) > _MOST_PLAYS:

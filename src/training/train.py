@@ -184,7 +184,7 @@ def _is_auto() -> bool:
 
 def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str]) -> "tuple[Choice | None, list[str]]":
     """The comparison of `recipe=auto`, and the words of the command line with what it chose."""
-    from segue.training.choosing import choose
+    from segue.training.choosing import choose, without_auto
 
     choice = choose(datamodule, config, words, partial(compose, HydraConfig.get().job.config_name))
     if choice is not None:
@@ -192,7 +192,7 @@ def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str])
     else:
         chosen = f"recipe={'playlists' if datamodule.vocabulary.mean_played_ratio is None else 'shares'}"
         console.print(f"recipe       {chosen}: validation has too few queries to compare recipes", soft_wrap=True)
-    return choice, [*(word for word in words if word != "recipe=auto"), *chosen.split()]
+    return choice, [*without_auto(words), *chosen.split()]
 
 
 def _better(

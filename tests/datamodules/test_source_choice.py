@@ -78,5 +78,5 @@ def test_a_table_has_auto_where_nothing_says_otherwise(
 
 def test_shards_need_a_recipe() -> None:
     refuse_open_recipe("playlists")
-    with pytest.raises(InputError, match="recipe=auto compares short trainings, which train.py does; name a recipe"):
+    with pytest.raises(InputError, match=r"recipe=auto is a choice of train\.py, which trains; name a recipe"):
         refuse_open_recipe("auto")

@@ -1,0 +1,49 @@
+"""A sample of validation queries that several models rank, to be compared.
+
+Q queries.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from segue.datamodules.split_datamodule import SplitDataModule
+from segue.models.contracts import Ranker
+from segue.statistics import ranking
+from segue.statistics.intervals import LEVEL, MeanInterval
+
+_MOST = 2000
+
+
+class ValidationQueries:
+    """Whole sessions, which do not depend on the seed of a run.
+
+    Args:
+        datamodule: the data, set up.
+
+    Attributes:
+        session: number of the session of each query.
+    """
+
+    def __init__(self, datamodule: SplitDataModule) -> None:
+        val = datamodule.pairs["val"]
+        places = np.flatnonzero(ranking.is_query(val.previous, val.following, val.played_ratio))
+        if len(places):
+            places = places[ranking.sample_sessions(val.session[places], _MOST)]
+        queries = val.where(places)
+        self.session, self._following, self._histories = (
+            queries.session,
+            queries.following,
+            datamodule.histories(queries),
+        )
+
+    def gains(self, ranker: Ranker) -> Float64[np.ndarray, "Q"]:
+        """ndcg@10 of each query, in [0, 1]."""
+        with torch.inference_mode():
+            return ranking.ndcg_at(ranker.ranks(self._histories, self._following, lambda _: None), 10)
+
+
+def half_width(values: Float64[np.ndarray, "Q"], session: Int64[np.ndarray, "Q"]) -> float:
+    """Half the width of the interval of a mean, over sessions; 0 with one session."""
+    interval = MeanInterval.of_clusters(values, session, LEVEL)
+    return 0.0 if np.isnan(interval.upper) else interval.upper - interval.mean
