@@ -69,7 +69,7 @@ _PHASES = {
     "data": "events, sessions, pairs, model",
     "training": "the epochs",
     "validation": "after each epoch",
-    "refit": "the same epochs on all sessions",
+    "refit": "as many steps on all sessions",
     "test": "the best epoch",
     "lists": "recommendations.jsonl",
     "listening": "the listening test",
