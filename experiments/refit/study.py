@@ -87,7 +87,7 @@ def lines_of(name: str, model: str, seed: int) -> Iterator[dict[str, Any]]:
         yield judged("the same number of steps", len(fewer), lambda: refit(config, known, first, fewer).module)
         for num in ALSO:
             yield judged(
-                f"from the evaluated weights, {num} epochs", num, lambda num=num: continued(config, known, first, num)
+                f"{num} epochs from the evaluated weights", num, lambda num=num: continued(config, known, first, num)
             )
 
 
