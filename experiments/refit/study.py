@@ -39,9 +39,7 @@ from segue.training.refit import refit
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"
-SETS: Mapping[str, Sequence[int]] = sized(
-    {"simulated": (1, 2, 3), "yes": (1, 2, 3), "nowplaying_sessions": (1,)}, {"simulated": (1,), "yes": (1,)}
-)
+SETS: Mapping[str, Sequence[int]] = sized({"simulated": (1, 2, 3), "yes": (1, 2, 3)}, {"simulated": (1,), "yes": (1,)})
 """Seeds of each data set."""
 MODELS = ("convex", "rules")
 ALSO = sized((1, 2), (1,))
@@ -52,7 +50,7 @@ METRICS = ("ndcg_at_10", "recall_at_10")
 def lines_of(name: str, model: str, seed: int) -> Iterator[dict[str, Any]]:
     """Train a model on a data set, and again in each way; yield a line for each."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"datamodule={name}", f"seed={seed}", f"model={model}", *sized((), _smallest(name))]
+        words = [f"datamodule={name}", f"seed={seed}", f"model={model}", "context=last", *sized((), _smallest(name))]
         with initialize_config_dir(str(ROOT / "conf"), version_base=None):
             config = compose("train", overrides=[*words, f"run_dir={folder}", "callbacks.progress=null"])
         whole = instantiate(config.datamodule, _convert_="all")
@@ -89,7 +87,7 @@ def lines_of(name: str, model: str, seed: int) -> Iterator[dict[str, Any]]:
         yield judged("the same number of steps", len(fewer), lambda: refit(config, known, first, fewer).module)
         for num in ALSO:
             yield judged(
-                f"from the evaluated weights, {num} epochs", num, lambda num=num: continued(config, known, first, num)
+                f"{num} epochs from the evaluated weights", num, lambda num=num: continued(config, known, first, num)
             )
 
 

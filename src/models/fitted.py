@@ -57,7 +57,7 @@ class FittedModel:
         Args:
             folder: the run folder.
             name: of the model.
-            evaluated: whether the model that was tested is wanted. It is the exported one unless the run was refitted.
+            evaluated: whether to read the model that was tested. It is the exported one unless the run was refitted.
 
         Raises:
             InputError: a file is missing or damaged, or the config builds what is not in `conf/`.

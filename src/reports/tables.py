@@ -71,7 +71,7 @@ _PHASES = {
     "choice": "short trainings and simple models, on validation queries",
     "training": "the epochs",
     "validation": "after each epoch",
-    "refit": "the same epochs on all sessions",
+    "refit": "as many steps on all sessions",
     "test": "the best epoch",
     "lists": "recommendations.jsonl",
     "listening": "the listening test",

@@ -23,6 +23,7 @@ from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line, provenance
 from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
+from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
 from segue.sweeps.search import Search
@@ -355,11 +356,12 @@ def _run(
 
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
+    if previous and config.refit == "auto":  # it exports what it would have exported
+        config.refit = read_config(previous.run_dir / "config.yaml").get("refit", "none")
     refits = is_refitted(
         datamodule, refit=config.refit, is_job=_is_job(), is_exported=config.callbacks.get("export") is not None
     )
     config.refit = "all" if refits else "none"
-    words = [*(word for word in words if not word.startswith("refit=")), f"refit={config.refit}"]  # for resume=
     clock.end("data")
     run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
