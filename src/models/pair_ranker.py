@@ -253,11 +253,13 @@ class PairRanker(RanksByVectors, LightningModule):
             checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them.
+        """Restore them. A checkpoint of an older version gets the rule for tracks already heard that was found again.
 
         Args:
             checkpoint: what was saved.
         """
+        own = {name: value for name, value in self.state_dict().items() if name.endswith("repeats._extra_state")}
+        checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
         if "epoch_losses" in checkpoint:
             losses, sizes = checkpoint["epoch_losses"]
             self._trained = list(zip(losses.unbind(), sizes.tolist(), strict=True))
