@@ -244,10 +244,10 @@ def fitted_boosts(
 ) -> tuple[Float64[np.ndarray, "A"], Float64[np.ndarray, "A"]]:
     """Fit what having been heard does to the probability of a track, by its age: p becomes (f·p + a) / sum.
 
-    Maximum likelihood: the targets that are expected at each age then are as many as there are. A tenth of a target, as
-    the model expects it, is added to each group of ages, which matters where there are nearly none. Each step increases the likelihood: it
-    bounds the logarithm of the sum by a line, as in iterative scaling, and divides the targets of an age between f·p
-    and a, as in expectation maximisation.
+    Maximum likelihood: the targets that are expected at each age then are as many as there are. A tenth of a target,
+    as the model expects it, is added to each group of ages, which matters where there are nearly none. Each step
+    increases the likelihood: it bounds the logarithm of the sum by a line, as in iterative scaling, and divides the
+    targets of an age between f·p and a, as in expectation maximisation.
 
     Args:
         shares: the probability that the model gives each track heard; 0 where there is none.
