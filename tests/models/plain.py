@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 from segue.catalog import example_vocabulary
 from segue.models.contexts import LastTrack, Session
@@ -26,3 +27,8 @@ LAST = LAST_TRACK(example_vocabulary(), ["track"], learns=True)
 def top_k(*, on_block: Callable[[int], None] = lambda _: None, **search: Any) -> tuple[np.ndarray, np.ndarray]:
     """All lists of a search for vectors, and their scores."""
     return lists_of_vectors(**search).collect(on_block)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The numbers of a model, without what was decided for it."""
+    return {name: one for name, one in model.state_dict().items() if isinstance(one, Tensor)}

@@ -17,7 +17,7 @@ from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
 from segue.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION
+from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION, tensors_of
 
 NUM_TRACKS, NUM_LISTENERS = 60, 9
 VOCABULARY = make_vocabulary(
@@ -129,7 +129,7 @@ def trained(model: PairRanker, share: BatchShare | None) -> dict[str, Tensor]:
         model.on_before_optimizer_step(optimizer)
         optimizer.step()
     losses = torch.stack([loss for loss, _ in model._trained])
-    return {**model.state_dict(), "losses": losses}
+    return {**tensors_of(model), "losses": losses}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from segue.models.losses import BCELoss, MSELoss, SoftmaxLoss
 from segue.models.pair_ranker import PairRanker
 from segue.models.row_adam import RowAdam
 from tests.conftest import make_vocabulary
-from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK
+from tests.models.plain import COSINES, DOT, LAST, LAST_TRACK, tensors_of
 
 ROW_ADAM = partial(RowAdam, lr=0.02, beta2=0.999, eps=1e-8, weight_decay=0.0)
 NUM_TRACKS, NUM_LISTENERS = 200, 30
@@ -72,7 +72,7 @@ def trained(model: PairRanker, optimizer: Any, num_steps: int = 60) -> dict[str,
         optimizer.zero_grad()
         model.loss(model.scorer, batch, LAST).backward()
         optimizer.step()
-    return {name: weights.clone() for name, weights in model.state_dict().items()}
+    return {name: weights.clone() for name, weights in tensors_of(model).items()}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -81,7 +81,7 @@ def test_its_steps_equal_adam_without_momentum(scorer: str, loss: str, monkeypat
     monkeypatch.setattr("segue.models.row_adam._CHUNK_SIZE", 5 * 8)
     fast = ranker(scorer, loss, ROW_ADAM)
     slow = ranker(scorer, loss, partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)))
-    began = {name: weights.clone() for name, weights in slow.state_dict().items()}
+    began = {name: weights.clone() for name, weights in tensors_of(slow).items()}
     ended, expected = (trained(model, model.configure_optimizers()) for model in (fast, slow))
     moved = [(expected[name] - began[name]).abs().max() for name, _ in slow.named_parameters()]
     assert min(moved) > 0.01

@@ -225,7 +225,8 @@ def utf_16_of(start: bytes) -> str:
 def _encoding_of_lines(path: Path) -> str:
     """The encoding of a text with a byte that is not UTF-8.
 
-    It is UTF-8 if the first line and nearly all others are. Otherwise the words with other letters decide.
+    It is UTF-8 if the first line and nearly all others are. Otherwise the words with other letters decide; where they
+    are of no language, a single line is damaged.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     num_lines = num_wrong = 0
@@ -238,9 +239,11 @@ def _encoding_of_lines(path: Path) -> str:
             num_wrong += 1
             if len(words) < _MOST_WORDS:
                 words += _WORD.findall(line)
-    if num_wrong <= _MANY * num_lines and not _NOT_UTF_8.search(first or ""):
+    starts_well = not _NOT_UTF_8.search(first or "")
+    if num_wrong <= _MANY * num_lines and starts_well:
         return "utf-8"
-    return _encoding_of_words([word.encode("utf-8", "surrogateescape") for word in words])
+    found = _encoding_of_words([word.encode("utf-8", "surrogateescape") for word in words])
+    return found or ("utf-8" if num_wrong == 1 and starts_well else "")
 
 
 def _encoding_of_words(words: Sequence[bytes]) -> str:
