@@ -156,7 +156,7 @@ def test_a_run_uses_what_was_chosen_and_a_resumed_one_does_not_choose_again(tabl
     record = json.loads((folders["auto"] / "choice.json").read_text())
     overrides = json.loads((folders["auto"] / "run.json").read_text())["overrides"]
     chosen = record["chosen"].split()
-    assert overrides[-len(chosen) :] == chosen
+    assert {*chosen} <= {*overrides}
     assert "auto" not in " ".join(overrides).replace(str(tmp_path), "")
     train.call([*overrides, f"hydra.run.dir={folders['named']}"])
     assert not (folders["named"] / "choice.json").exists()
