@@ -50,9 +50,9 @@ def radio_log(
     rows = []
     for day in range(num_days):
         for second in np.sort(rng.integers(0, DAY_S - 3600, sessions_a_day)):
-            station, length = rng.integers(num_stations), rng.integers(6, 16)
+            station, length = rng.integers(num_stations), int(rng.integers(6, 16))
             rotation = new[station, (day + offsets[station]) // days_of_rotation]
-            num_heavy = rng.binomial(length, heavy)
+            num_heavy = int(rng.binomial(length, heavy))
             parts = [_draw(rotation, num_heavy, rng), _draw(back[rng.integers(num_genres)], length - num_heavy, rng)]
             listener, start = rng.integers(20 * sessions_a_day), START_S + day * DAY_S + second
             heard = enumerate(rng.permutation(np.concatenate(parts)))

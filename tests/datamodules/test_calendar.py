@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Calendar
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.models.retrieval.ranks import ranks_by_plays
-from segue.statistics.ranking import accuracy
 from tests.conftest import build_datamodule, make_listens, make_vocabulary
 from tests.contracts.building import composed, fit
 from tests.radio_logs import write_radio_log
@@ -98,10 +99,9 @@ def test_a_head_knows_the_rotation_of_today(radio: Read) -> None:
     config = composed("datamodule=table", "recipe=radio", "context=session")
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     fit(ranker, datamodule, epochs=2)
-    val = datamodule.pairs["val"]
-    with torch.inference_mode():
-        ranks = ranker.eval().ranks(datamodule.histories(val), val.following, lambda _: None)
-    ours = accuracy(ranks).mean()
-    floor = accuracy(ranks_by_plays(datamodule.vocabulary.recent, val.previous, val.following)).mean()
-    assert ours["recall_at_10"] > 0.95 * floor["recall_at_10"]
-    assert ours["ndcg_at_10"] > 0.95 * floor["ndcg_at_10"]
+    settings = OmegaConf.to_container(config.callbacks.ranking, resolve=True)
+    assert isinstance(settings, dict)
+    means, _ = measured(ranker.eval(), datamodule, "val", {str(name): value for name, value in settings.items()})
+    for name in ("recall_at_10", "ndcg_at_10"):
+        assert means[name] > 0.95 * means[f"{name}_recent_floor"]
+        assert means[f"{name}_recent_floor"] > 2 * means[f"{name}_popular_floor"]
