@@ -93,7 +93,7 @@ class Repeats(nn.Module):
             The boosts of the ages 1 to L, −∞ where the tracks come after all others; tracks heard longer ago get none.
         """
         if (fitted := self.in_force(every=every)) is not None:
-            return fitted[0].astype(np.float32)
+            return np.asarray(fitted[0], np.float32)
         return np.full(self.within if self.rule == "never" else 0, -np.inf, np.float32)
 
     def recent(self, history: Int64[Tensor, "B H"]) -> Int64[Tensor, "B h"]:
@@ -234,9 +234,9 @@ def fitted_boosts(
     """Fit what having been heard does to the probability of a track, by its age: p becomes (f·p + a) / sum.
 
     Maximum likelihood: the targets that are expected at each age then are as many as there are. A tenth of a target, as
-    the model expects it, is added to each group of ages, which matters where there are nearly none. Each step increases the likelihood: it
-    bounds the logarithm of the sum by a line, as in iterative scaling, and divides the targets of an age between f·p
-    and a, as in expectation maximisation.
+    the model expects it, is added to each group of ages, which matters where there are nearly none. Each step increases
+    the likelihood: it bounds the logarithm of the sum by a line, as in iterative scaling, and divides the targets of an
+    age between f·p and a, as in expectation maximisation.
 
     Args:
         shares: the probability that the model gives each track heard; 0 where there is none.
