@@ -89,17 +89,12 @@ class RankingMetrics(Callback):
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=1)
 
     def _chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
-        """The ranks by the rule for tracks already heard, or by the boosts if they are better."""
+        """The ranks by what is best of the ways to rank tracks already heard."""
         repeats = ranker.context.repeats
-        if repeats.fitted is None or repeats.asked is None:
-            return self._ranks(ranker, queries, "val")
-        by_rule = {}
-        for in_use in (True, False):
-            repeats.in_use = in_use
-            by_rule[in_use] = self._ranks(ranker, queries, "val")
-        boosted, ruled = (float(ranking.ndcg_at(by_rule[in_use], 10).mean()) for in_use in (True, False))
-        repeats.choose(boosted=boosted, ruled=ruled)
-        return by_rule[repeats.in_use]
+        ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"))
+        if len(ranks) > 1:
+            repeats.choose({way: float(ranking.ndcg_at(of, 10).mean()) for way, of in ranks.items()})
+        return ranks[repeats.used]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""

@@ -183,6 +183,8 @@ class SoftmaxLoss(Loss):
         Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
     """
 
+    temperature: float
+
     def __init__(
         self,
         vocabulary: Vocabulary,

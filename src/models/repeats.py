@@ -44,27 +44,27 @@ class Repeats(nn.Module):
     history alone.
 
     With `auto`, boosts are fitted besides (`fit`), where training has enough repeats: what a track gets for having been
-    heard, by its age. They are in use where validation is better with them than with the rule (`choose`).
+    heard, by its age. Validation chooses among them, the rule of training and `never` (`choose`).
 
     Args:
         rule: `always` (they are candidates like all others), `never` (they come after all others, and are no negatives
-            in training), or `auto`: `never` up to MOST_REPEATED, and above it `always`; and boosts.
+            in training), or `auto`: in training `never` up to MOST_REPEATED, and above it `always`.
         vocabulary: the training sessions.
         length: largest number of newest tracks.
 
     Attributes:
         fitted: what is added to the score of a track by its age, in the unit of the scores, and for scores that are
             shares a second number, see `boosted_shares`; None where nothing is fitted.
-        in_use: whether the boosts are the rule.
-        compared: ndcg@10 in validation with the boosts and with the rule; None where they were not compared.
+        used: how tracks already heard are ranked: `boosts`, `always` or `never`.
+        compared: ndcg@10 in validation of each that could be used; None where nothing was compared.
     """
 
     def __init__(self, rule: str, vocabulary: Vocabulary, *, length: int) -> None:
         super().__init__()
         self.within = self._length = length
-        self.in_use, self.share = False, None
+        self.share: float | None = None
         self.fitted: Float64[np.ndarray, "2 A"] | None = None
-        self.compared: tuple[float, float] | None = None
+        self.compared: Mapping[str, float] | None = None
         self.asked: Targets | None = None
         if rule == "auto":
             self.share, rule = share_of_repeats(vocabulary.listens), "always"
@@ -72,7 +72,25 @@ class Repeats(nn.Module):
                 self.within = seldom_repeated(vocabulary.listens, length)
                 rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
             self.asked = newest_targets(vocabulary.listens)
-        self.rule = rule
+        self.rule = self.used = rule
+
+    def tried(self, values: Callable[[], Float64[np.ndarray, "Q"]]) -> dict[str, Float64[np.ndarray, "Q"]]:
+        """Compute values with each way that could be used; without `auto` there is one.
+
+        Args:
+            values: of validation queries.
+
+        Returns:
+            The values by the name of the way, the rule of training last but for `never`.
+        """
+        ways = [self.rule]
+        if self.share is not None:
+            ways = ["boosts"] * (self.fitted is not None) + [self.rule] + ["never"] * (self.rule == "always")
+        found = {}
+        for way in ways:
+            self.used = way
+            found[way] = values()
+        return found
 
     def in_force(self, *, every: bool = False) -> Float64[np.ndarray, "2 A"] | None:
         """The fitted boosts, where they are the rule.
@@ -81,7 +99,7 @@ class Repeats(nn.Module):
             every: whether every track is a candidate, the previous one too. Then they hold, in use or not: they are
                 fitted to such targets.
         """
-        return self.fitted if every or self.in_use else None
+        return self.fitted if every or self.used == "boosts" else None
 
     def boosts(self, *, every: bool = False) -> Float32[np.ndarray, "L"]:
         """What is added to the scores of tracks already heard, by age.
@@ -93,8 +111,9 @@ class Repeats(nn.Module):
             The boosts of the ages 1 to L, −∞ where the tracks come after all others; tracks heard longer ago get none.
         """
         if (fitted := self.in_force(every=every)) is not None:
-            return fitted[0].astype(np.float32)
-        return np.full(self.within if self.rule == "never" else 0, -np.inf, np.float32)
+            return np.asarray(fitted[0], np.float32)
+        num_last = self.within if self.rule == "never" else self._length
+        return np.full(num_last if self.used == "never" else 0, -np.inf, np.float32)
 
     def recent(self, history: Int64[Tensor, "B H"]) -> Int64[Tensor, "B h"]:
         """Select the tracks of each history that the rule of training is for.
@@ -123,18 +142,17 @@ class Repeats(nn.Module):
         factor, added = fitted_boosts(shares, is_there=is_there, is_next=is_next, weight=weight, adds=adds)
         self.fitted = np.stack([unit * np.log(factor), added])
 
-    def choose(self, boosted: float, ruled: float) -> None:
-        """Take the boosts or the rule, whichever is better in validation.
+    def choose(self, ndcg: Mapping[str, float]) -> None:
+        """Take what is best in validation.
 
         Args:
-            boosted: ndcg@10 with the boosts.
-            ruled: ndcg@10 with the rule.
+            ndcg: ndcg@10 of each way; of equal ones, the last is taken.
         """
-        self.compared, self.in_use = (boosted, ruled), boosted > ruled
+        self.compared, self.used = dict(ndcg), max(reversed(list(ndcg)), key=lambda way: ndcg[way])
 
     def decided(self) -> dict[str, Any]:
         """What was decided from the training and the validation sessions: plain values by name."""
-        return {name: getattr(self, name) for name in ("rule", "within", "in_use", "compared")}
+        return {name: getattr(self, name) for name in ("rule", "within", "used", "compared")}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take what was decided before, for example on validation sessions that this model learns.
@@ -142,7 +160,7 @@ class Repeats(nn.Module):
         Args:
             decided: what `decided` returned, or more.
         """
-        self.rule, self.within, self.in_use = decided["rule"], decided["within"], decided["in_use"]
+        self.rule, self.within, self.used = decided["rule"], decided["within"], decided["used"]
         self.compared = decided["compared"]
 
     def describe(self) -> str | None:
@@ -153,14 +171,14 @@ class Repeats(nn.Module):
         """
         if self.share is None:
             return None
-        within = f", of the newest {self.within} tracks" if self.within < self._length and self.rule != "always" else ""
-        ruled, line = f"{self.rule}{within}", f"repeats      {self.share:.1%} of training targets were heard before"
+        newest = f"never, of the newest {self.within} tracks" if self.within < self._length else "never"
+        shown = {"never": newest if self.rule == "never" else "never", "boosts": "learned boosts"}
+        line = f"repeats      {self.share:.1%} of training targets were heard before in their session"
+        names = {way: shown.get(way, way) for way in (self.used, *(self.compared or ()))}
         if self.compared is None:
-            return f"{line} in their session: {ruled}"
-        learned, other = (f"{number:.4f}" for number in self.compared)
-        if self.in_use:
-            return f"{line} in their session: learned boosts (validation ndcg@10 {learned}; {ruled}: {other})"
-        return f"{line} in their session: {ruled} (validation ndcg@10 {other}; learned boosts: {learned})"
+            return f"{line}: {names[self.used]}"
+        others = "".join(f"; {names[way]}: {ndcg:.4f}" for way, ndcg in self.compared.items() if way != self.used)
+        return f"{line}: {names[self.used]} (validation ndcg@10 {self.compared[self.used]:.4f}{others})"
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of repeats and what validation said of the boosts, where there are such numbers.
@@ -169,9 +187,8 @@ class Repeats(nn.Module):
             Values by name.
         """
         within = None if self.rule == "always" else float(self.within)
-        boosted, ruled = self.compared or (None, None)
         values = {"repeats_share": self.share, "repeats_within": within}
-        values |= {"repeats_ndcg_boosted": boosted, "repeats_ndcg_ruled": ruled}
+        values |= {f"repeats_ndcg_{way}": ndcg for way, ndcg in (self.compared or {}).items()}
         return {name: value for name, value in values.items() if value is not None}
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -244,10 +261,10 @@ def fitted_boosts(
 ) -> tuple[Float64[np.ndarray, "A"], Float64[np.ndarray, "A"]]:
     """Fit what having been heard does to the probability of a track, by its age: p becomes (f·p + a) / sum.
 
-    Maximum likelihood: the targets that are expected at each age then are as many as there are. A tenth of a target,
-    as the model expects it, is added to each group of ages, which matters where there are nearly none. Each step
-    increases the likelihood: it bounds the logarithm of the sum by a line, as in iterative scaling, and divides the
-    targets of an age between f·p and a, as in expectation maximisation.
+    Maximum likelihood: the targets that are expected at each age then are as many as there are. A tenth of a target, as
+    the model expects it, is added to each group of ages, which matters where there are nearly none. Each step increases
+    the likelihood: it bounds the logarithm of the sum by a line, as in iterative scaling, and divides the targets of an
+    age between f·p and a, as in expectation maximisation.
 
     Args:
         shares: the probability that the model gives each track heard; 0 where there is none.

@@ -200,11 +200,8 @@ class _Checks(Callback):
         module.eval()
         module.on_validation_epoch_start()  # fits the boosts of tracks already heard
         ranker = ranker_of(module)
-        gains, repeats = self._gains(ranker), ranker.context.repeats
-        if repeats.fitted is not None and repeats.asked is not None:
-            repeats.in_use = True
-            gains, repeats.in_use = max(gains, self._gains(ranker), key=np.mean), False
-        self._values[trainer.global_step] = gains
+        by_way = ranker.context.repeats.tried(lambda: self._gains(ranker))
+        self._values[trainer.global_step] = max(by_way.values(), key=np.mean)
         module.train()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:

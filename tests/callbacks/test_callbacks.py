@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,8 @@ from segue.callbacks.run_context import RunContext, RunHistory, ranker_of
 from segue.catalog import Catalog
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
+from segue.models.baselines.counting import Rules
+from segue.models.baselines.module import Baseline
 from segue.models.export import Export, Exported
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import lists_of_vectors
@@ -33,6 +36,7 @@ from segue.statistics import ranking
 from segue.statistics.intervals import MeanInterval
 from tests.callbacks.test_pictures import baseline, ranker, trainer_of
 from tests.conftest import NUM_RING_TRACKS, event, make_vocabulary, write_lines, write_tracks
+from tests.models.plain import SESSION
 
 Make = Callable[..., PairDataModule]
 
@@ -175,6 +179,39 @@ def test_every_event_after_the_first_is_a_target_and_every_track_a_candidate(
         gains = [1 / rank * (rank <= 20) for rank in ranks]
         assert found[f"every_target_mrr_at_20{ending}"] == pytest.approx(np.mean(gains))
     assert 0 < found["every_target_mrr_at_20_half_width"] < 1
+
+
+def test_validation_chooses_the_boosts_where_they_are_better(datamodule_of: Make, tmp_path: Path) -> None:
+    """In half of the sessions the first track comes again at the third place."""
+    rng = np.random.default_rng(0)
+    write_tracks(tmp_path, range(30))
+    track = rng.permuted(np.tile(np.arange(30), (1500, 1)), axis=1)[:, :3]
+    track[:, 2] = np.where(rng.random(1500) < 0.5, track[:, 0], track[:, 2])
+    lines = [
+        event(n, 10**7 * n + step, 100 + row, 1.0, "last" if step == 2 else "next")
+        for n, rows in enumerate(track.tolist())
+        for step, row in enumerate(rows)
+    ]
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    datamodule = datamodule_of(tmp_path)
+    datamodule.setup()
+    context = partial(SESSION, max_length=20, decay=0.8, repeats="auto")
+    model = Baseline(
+        vocabulary=datamodule.vocabulary, model=partial(Rules, window=1), context=context, monitor="val/mrr"
+    )
+    model.on_train_start()
+    metrics = ranking_of(datamodule, tmp_path)
+    queries = metrics.queries["val"]
+    ranks = metrics._chosen_ranks(ranker_of(model), queries)
+    repeats = model.context.repeats
+    assert repeats.compared is not None
+    assert repeats.compared["boosts"] == pytest.approx(ranking.ndcg_at(ranks, 10).mean())
+    repeats.used = "always"
+    ruled = model.ranks(datamodule.histories(queries), queries.following, lambda _: None)
+    assert repeats.compared["always"] == pytest.approx(ranking.ndcg_at(ruled, 10).mean())
+    assert repeats.compared["boosts"] > repeats.compared["always"] + 0.1
+    assert np.array_equal(metrics._chosen_ranks(ranker_of(model), queries), ranks)
+    assert repeats.used == "boosts"
 
 
 @pytest.mark.parametrize("make", [ranker, baseline])

@@ -92,25 +92,35 @@ def test_validation_chooses_and_the_line_has_both_numbers() -> None:
     repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
     assert (repeats.rule, repeats.in_force(), repeats.in_force(every=True)) == ("always", None, None)
     repeats.fitted = np.array([[0.5] * MOST_AGES, [0.0] * MOST_AGES])
-    repeats.choose(boosted=0.2, ruled=0.1)
+    repeats.choose({"boosts": 0.2, "always": 0.1, "never": 0.05})
     line = "repeats      13.6% of training targets were heard before in their session"
-    assert repeats.describe() == f"{line}: learned boosts (validation ndcg@10 0.2000; always: 0.1000)"
+    assert repeats.describe() == f"{line}: learned boosts (validation ndcg@10 0.2000; always: 0.1000; never: 0.0500)"
     assert repeats.boosts().tolist() == [0.5] * MOST_AGES
-    assert repeats.logged()["repeats_ndcg_boosted"] == 0.2
-    repeats.choose(boosted=0.1, ruled=0.1)
+    assert repeats.logged()["repeats_ndcg_boosts"] == 0.2
+    repeats.choose({"boosts": 0.1, "always": 0.1})
     assert repeats.describe() == f"{line}: always (validation ndcg@10 0.1000; learned boosts: 0.1000)"
     assert not len(repeats.boosts())
     assert repeats.boosts(every=True).tolist() == [0.5] * MOST_AGES, "where every track is a candidate they hold"
 
 
+def test_where_never_is_best_tracks_heard_come_last_although_training_had_them() -> None:
+    repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
+    assert list(repeats.tried(lambda: np.zeros(1))) == ["always", "never"]
+    repeats.choose({"always": 0.1, "never": 0.2})
+    assert repeats.boosts().tolist() == [-np.inf] * 20
+    line = "repeats      13.6% of training targets were heard before in their session"
+    assert repeats.describe() == f"{line}: never (validation ndcg@10 0.2000; always: 0.1000)"
+
+
 def test_a_checkpoint_has_what_was_decided() -> None:
     repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
     repeats.fitted = np.array([[0.5] * MOST_AGES, [0.25] * MOST_AGES])
-    repeats.choose(boosted=0.2, ruled=0.1)
+    repeats.choose({"boosts": 0.2, "always": 0.1})
     other = Repeats("never", make_vocabulary([0]), length=3)
     other.load_state_dict(repeats.state_dict())
     assert other.get_extra_state() == repeats.get_extra_state()
-    assert (other.in_force() == repeats.in_force()).all()
+    assert other.in_force() is not None
+    np.testing.assert_array_equal(other.fitted, repeats.fitted)
 
 
 def baseline(listens: Listens, **context: Any) -> Baseline:
@@ -131,12 +141,12 @@ def test_a_model_that_counts_learns_what_is_repeated_from_sessions_that_it_has_n
     chosen = targets.histories.length == 2
     histories, following = targets.histories.where(chosen), targets.following[chosen]
 
-    def mean_rank(*, in_use: bool) -> float:
-        made.context.repeats.in_use = in_use
+    def mean_rank(used: str) -> float:
+        made.context.repeats.used = used
         return float(made.ranks(histories, following, lambda _: None).mean())
 
-    assert mean_rank(in_use=True) < 0.75 * mean_rank(in_use=False)
-    made.context.repeats.in_use = True
+    assert mean_rank("boosts") < 0.75 * mean_rank("always")
+    made.context.repeats.used = "boosts"
     rows, _ = made.top(histories, 1)
     assert (rows[:, 0] == histories.newest(2)[0][:, 1]).mean() > 0.9
     # not at the fourth place, where the track before the newest seldom comes again
@@ -178,4 +188,5 @@ def test_a_head_expects_as_many_repeats_as_there_are() -> None:
 def test_scores_that_are_no_probabilities_are_not_boosted() -> None:
     made = head(BCELoss)
     made.on_validation_epoch_start()
-    assert made.context.repeats.asked is made.context.repeats.fitted is None
+    assert made.context.repeats.asked is None
+    assert made.context.repeats.fitted is None

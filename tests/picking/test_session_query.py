@@ -119,7 +119,7 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
         VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=rule
     )
     if repeats == "boosts":
-        context.repeats.fitted, context.repeats.in_use = np.array([[0.7, -0.4, 0.9], [0.0] * 3]), True
+        context.repeats.fitted, context.repeats.used = np.array([[0.7, -0.4, 0.9], [0.0] * 3]), "boosts"
     session_vectors(scorer, context).write(tmp_path / FILE, CATALOG)
     vectors = SessionVectors.read(tmp_path / FILE, CATALOG)
     history = torch.tensor([[2, 5, 1, -1], [0, -1, -1, -1], [3, 3, 0, 7], [6, 1, -1, -1]])

@@ -75,7 +75,7 @@ class Baseline(LightningModule):
         self._counts = self._model.count(listens)
 
     def _shares_of_heard(self, histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
-        shares = shares_of(self._scores_of(histories))
+        shares: Any = shares_of(self._scores_of(histories))
         return np.asarray(shares[np.arange(len(heard))[:, None], heard.clip(0)].toarray(), np.float64).clip(0)
 
     def ranks(
