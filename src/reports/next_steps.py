@@ -197,7 +197,7 @@ def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
             upper = metrics[f"test/{own}"] + metrics.get(f"test/{own}_half_width", 0.0)
             if upper < floor:
                 found.setdefault(match[2], []).append(own)
-    return found
+    return {floor: sorted(names, key=lambda name: int(name.rpartition("_")[2])) for floor, names in found.items()}
 
 
 def _why(run: FinishedRun) -> str:

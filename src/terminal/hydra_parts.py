@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def compose_again(words: Sequence[str]) -> DictConfig:
     made = compose(str(now.job.config_name), list(words), return_hydra_config=True)
     choices = made.hydra.runtime.choices
     with flag_override(made, ["readonly", "struct"], False):
-        made.hydra = now.copy()
+        made.hydra = deepcopy(now)
         with flag_override(made.hydra, ["readonly", "struct"], False):
             made.hydra.runtime.choices, made.hydra.overrides.task = choices, list(words)
         HydraConfig.instance().set_config(made)

@@ -150,9 +150,13 @@ def test_a_trained_model_is_compared_with_the_counting_models(data: SplitDataMod
 
 def test_a_run_uses_what_was_chosen_and_a_resumed_one_does_not_choose_again(table: Path, tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("auto", "named")}
-    few = {"recipe": "auto", "recipe__candidates": ["recipe=shares", "recipe=radio context=session", "model=popular"]}
-    quick = {"trainer__max_epochs": 1, "callbacks__plots": None}
-    fitted = segue.fit(table, model=None, folder=folders["auto"], **few, **quick)
+    options: dict[str, Any] = {
+        "recipe": "auto",
+        "recipe__candidates": ["recipe=shares", "recipe=radio context=session", "model=popular"],
+        "trainer__max_epochs": 1,
+        "callbacks__plots": None,
+    }
+    fitted = segue.fit(table, model=None, folder=folders["auto"], **options)
     record = json.loads((folders["auto"] / "choice.json").read_text())
     overrides = json.loads((folders["auto"] / "run.json").read_text())["overrides"]
     chosen = record["chosen"].split()
