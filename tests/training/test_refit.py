@@ -163,7 +163,7 @@ def test_the_default_refits_a_single_run_whose_newest_sessions_test(
 
 
 def test_an_unknown_value_is_one_line(ring_logs: Path, datamodule_of: Any) -> None:
-    with pytest.raises(InputError, match="refit must be one of auto, all, none, got both"):
+    with pytest.raises(InputError, match="refit must be one of auto, all, none, got 'both'"):
         is_refitted(datamodule_of(ring_logs), refit="both", is_job=False, is_exported=True)
 
 
