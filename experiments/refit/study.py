@@ -150,7 +150,7 @@ def write_table() -> None:
         ]
         for row in means.to_dict("records")
     ]
-    head = ["data", "seeds", "model", "refit", "epochs", "CPU s", "ndcg@10", "recall@10", "time per session"]
+    head = ["data", "seeds", "model", "refit", "its epochs", "CPU s", "ndcg@10", "recall@10", "time per session"]
     STUDY.write_table("results.md", [f"Means over the seeds; `{STUDY.command}`.", "", *table(head, rows, "lrllrrrrr")])
 
 
