@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,8 @@ def lines_of(name: str, model: str, seed: int) -> Iterator[dict[str, Any]]:
         fewer = epochs[: max(1, round(0.75 * len(epochs)))]  # as many steps, because there are a third more pairs
         yield judged("the same number of steps", len(fewer), lambda: refit(config, known, first, fewer).module)
         for num in ALSO:
-            yield judged(
-                f"{num} epochs from the evaluated weights", num, lambda num=num: continued(config, known, first, num)
-            )
+            train = partial(continued, config, known, first, num)
+            yield judged(f"{num} epochs from the evaluated weights", num, train)
 
 
 def continued(config: Any, known: PairDataModule, first: LightningModule, num_epochs: int) -> LightningModule:
@@ -135,16 +135,22 @@ def write_table() -> None:
     frame = pd.DataFrame(read_rows(RESULTS))
     numbers = ["epochs", "seconds", *METRICS, "time"]
     frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
-    seeds = frame.groupby("data").seed.nunique()
+    seeds = frame.groupby("data").seed.nunique().to_dict()
     means = frame.groupby(["data", "model", "refit"], sort=False)[numbers].mean().reset_index()
     rows = [
         [
-            *(row.data, str(seeds[row.data]), row.model, row.refit, f"{row.epochs:.1f}", f"{row.seconds:.1f}"),
-            *(f"{row.ndcg_at_10:.4f}", f"{row.recall_at_10:.4f}", "–" if np.isnan(row.time) else f"{row.time:.3f}"),
+            *(row["data"], str(seeds[row["data"]]), row["model"], row["refit"]),
+            *(
+                f"{row['epochs']:.1f}",
+                f"{row['seconds']:.1f}",
+                f"{row['ndcg_at_10']:.4f}",
+                f"{row['recall_at_10']:.4f}",
+            ),
+            "–" if np.isnan(row["time"]) else f"{row['time']:.3f}",
         ]
-        for row in means.itertuples()
+        for row in means.to_dict("records")
     ]
-    head = ["data", "seeds", "model", "refit", "epochs", "CPU s", "ndcg@10", "recall@10", "time per session"]
+    head = ["data", "seeds", "model", "refit", "its epochs", "CPU s", "ndcg@10", "recall@10", "time per session"]
     STUDY.write_table("results.md", [f"Means over the seeds; `{STUDY.command}`.", "", *table(head, rows, "lrllrrrrr")])
 
 

@@ -97,7 +97,7 @@ class AfterTest(Callback):
             ranker = ranker_of(self.refitted.module.to(pl_module.device).eval())
         of_evaluated: Exported | None = None
         if self._export is not None:
-            of_evaluated = self._write_lists(self._export, evaluated)
+            self.exported, of_evaluated = self._write_lists(self._export, evaluated)
             self._keep(trainer, self.exported.metrics)
             if self.exported.note is not None:
                 console.print(self.exported.note, soft_wrap=True)
@@ -124,11 +124,11 @@ class AfterTest(Callback):
             given = {EVALUATED: of_evaluated, REFITTED: self.exported if self.refitted is not None else None}
             models = {kind: one.path for kind, one in given.items() if one is not None}
             self._lineage.log_results(trainer, models, pictures)
-        for one in {of_evaluated, self.exported} - {None}:
+        for one in {one for one in (of_evaluated, self.exported) if one is not None}:
             one.parts.remove()
 
-    def _write_lists(self, export: Export, evaluated: Ranker) -> Exported:
-        """Write the lists of the model that is exported, and return those of the model that was tested."""
+    def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported]:
+        """Write the lists of the model that is exported, and those of the model that was tested, if it is another."""
         data, refitted, record = self._context.datamodule, self.refitted, export.path.with_name(REFIT)
         record.unlink(missing_ok=True)  # a run that is resumed may export another model than before
         others, vocabulary, tested = export.path.with_name(OF_EVALUATED), data.vocabulary, None
@@ -139,12 +139,11 @@ class AfterTest(Callback):
             vocabulary = refitted.data.vocabulary
         with progress("exporting recommendations", len(data.catalog)) as advance:
             ranker = evaluated if refitted is None else ranker_of(refitted.module)
-            self.exported = export.write(ranker, vocabulary, advance)
+            exported = export.write(ranker, vocabulary, advance)
         if refitted is not None:
             write_record(refitted.record(), record)
-        lists = self.exported.parts
-        self.examples = examples_table(vocabulary, lambda rows: lists.of(rows)[0])
-        return tested or self.exported
+        self.examples = examples_table(vocabulary, lambda rows: exported.parts.of(rows)[0])
+        return exported, tested or exported
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""

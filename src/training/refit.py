@@ -138,7 +138,7 @@ def begun(run_dir: Path, num_epochs: int) -> Path | None:
 def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int) -> list[Callback]:
     """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
     given, context = config.callbacks, RunContext(datamodule=data)
-    changes = {
+    changes: Mapping[str, Mapping[str, Any]] = {
         "progress": {"context": context, "max_epochs": num_epochs, "label": "refit"},
         "resume": {},
         "epoch_checkpoint": {"path": str(path)},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import psutil
 import pytest
 
@@ -67,7 +68,9 @@ def test_two_processes_train_the_run_of_one_also_after_one_of_them_died(ring_log
     assert one.keys() == other.keys()
     for name in one.keys() - set(VOLATILE):
         assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
-    assert {path.name for path in (tmp_path / "two").iterdir() if path.is_file()} >= FILES
+    assert {path.name for path in (tmp_path / "two").iterdir() if path.is_file()} >= {*FILES, "refit.json"}
+    exported = [np.load(tmp_path / name / "vectors.npz")["items"] for name in ("one", "two")]
+    np.testing.assert_allclose(exported[1], exported[0], rtol=1e-3, atol=1e-5)  # refitted in both processes
     [run] = client.search_runs(["1"], filter_string=f"run_name = '{tmp_path.name}-two'")
     assert run.info.status == "FINISHED"
     curves = [
