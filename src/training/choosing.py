@@ -39,7 +39,7 @@ _SLOWER = 0.6
 """What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
 _MOST_PLAYS = 20_000_000
 """Training plays that models count, at most: the memory of some grows with them."""
-_NOT_OF_PAIRS = (*ADJUSTED, "rejected_path")
+_NOT_OF_PAIRS = (*ADJUSTED, "rejected_path", "seed")
 """Settings of a datamodule that candidates may differ in: its pairs do not depend on them."""
 
 
