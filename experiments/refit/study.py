@@ -36,7 +36,7 @@ from segue.statistics.online import TIME
 from segue.terminal.console import console
 from segue.terminal.hydra_parts import know_defaults
 from segue.terminal.quiet import silence_libraries
-from segue.training.refit import refit
+from segue.training.refit import decided_by, refit
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"
@@ -81,11 +81,17 @@ def lines_of(name: str, model: str, seed: int) -> Iterator[dict[str, Any]]:
 
         yield judged("none", 0, evaluated)
         epochs = context.history.epochs[: context.history.best_epoch(trainer) + 1]
-        yield judged("from the beginning", len(epochs), lambda: refit(config, known, first, epochs).module)
+        yield judged(
+            "from the beginning", len(epochs), lambda: refit(config, known, decided_by(trainer, first), epochs).module
+        )
         if model == "rules":
             return
         fewer = epochs[: max(1, round(0.75 * len(epochs)))]  # as many steps, because there are a third more pairs
-        yield judged("the same number of steps", len(fewer), lambda: refit(config, known, first, fewer).module)
+        yield judged(
+            "the same number of steps",
+            len(fewer),
+            lambda: refit(config, known, decided_by(trainer, first), fewer).module,
+        )
         for num in ALSO:
             train = partial(continued, config, known, first, num)
             yield judged(f"{num} epochs from the evaluated weights", num, train)

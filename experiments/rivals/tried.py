@@ -251,7 +251,7 @@ def side_by_side(rankers: list[PairRanker]) -> PairRanker:
     items = torch.cat([ranker.scorer.item_vectors() for ranker in rankers], 1)
     own = [ranker._queries for ranker in rankers]
     first.scorer.item_vectors = lambda: items
-    first._queries = lambda part: own[0](part)._replace(vectors=torch.cat([of(part).vectors for of in own], 1))
+    first._queries = lambda *given: own[0](*given)._replace(vectors=torch.cat([of(*given).vectors for of in own], 1))
     return rankers[0]
 
 

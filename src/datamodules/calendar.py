@@ -59,7 +59,7 @@ def _best_half_life(calendar: Calendar, vocabulary: Vocabulary, queries: Pairs) 
 
     def gain(half_life: float) -> Float64[np.ndarray, "Q"]:
         words = replace(vocabulary, calendar=replace(calendar, half_life=half_life))
-        return np.log(words.trend[known.following] * (words.plays.sum() / words.plays_now.sum()))
+        return np.asarray(np.log(words.trend[known.following] * (words.plays.sum() / words.plays_now.sum())))
 
     gains = {days: gain(days) for days in _candidates(calendar)}
     best = max(gains, key=lambda days: gains[days].mean())

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int8
@@ -56,7 +56,7 @@ class PairDataModule(SplitDataModule):
         path: str,
         prepare: Callable[[Path], Path] | None = None,
         history: int,
-        half_life: int | float | str | None = None,
+        half_life: float | Literal["auto"] | None = None,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
         max_rejected: Annotated[

@@ -5,7 +5,7 @@ S sessions.
 
 from copy import copy
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from segue.catalog import Listens
 from segue.datamodules.describing.warnings import odd_lines
@@ -51,7 +51,7 @@ class ShardDataModule(SplitDataModule):
         recipe: str,
         window: Annotated[int, Setting("training pairs shuffled together; 32 bytes of memory each", least=1)] = 4194304,
         history: int,
-        half_life: int | float | str | None = None,
+        half_life: float | Literal["auto"] | None = None,
         seed: int,
         batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)] = None,
         prepare: None = None,

@@ -121,10 +121,9 @@ class SplitDataModule(LightningDataModule):
             evaluated: the same data in splits.
         """
         chosen, own = evaluated.vocabulary.calendar, self.vocabulary.calendar
-        if own is not None:
-            both = {name: getattr(chosen, name, None) for name in ("half_life", "newest_days")}
-            own = None if chosen is None else replace(own, **both)
-        self.vocabulary = replace(self.vocabulary, calendar=own)
+        if own is not None and chosen is not None:
+            chosen = replace(own, half_life=chosen.half_life, newest_days=chosen.newest_days)
+        self.vocabulary = replace(self.vocabulary, calendar=chosen)
 
     @property
     def not_as_training(self) -> str | None:

@@ -39,16 +39,16 @@ class Repeats(nn.Module):
 
     With the list of the last track, the rule of `pick` decides alone whether a track is picked again.
 
-    The rule is for tracks among the `within` newest ones: where `auto` chooses `never`, those of `seldom_repeated`,
-    otherwise all. Tracks heard before them are candidates like all others. In training it is for those of a batch's
-    history alone.
+    The rule is for tracks among the `within` newest ones: with `auto` those of `seldom_repeated` where at most
+    MOST_REPEATED of the targets are repeats, otherwise all. Tracks heard before them are candidates like all others. In
+    training it is for those of a batch's history alone.
 
     With `auto`, boosts are fitted besides (`fit`), where training has enough repeats: what a track gets for having been
     heard, by its age. Validation chooses among them, the rule of training and `never` (`choose`).
 
     Args:
         rule: `always` (they are candidates like all others), `never` (they come after all others, and are no negatives
-            in training), or `auto`: in training `never` up to MOST_REPEATED, and above it `always`.
+            in training), or `auto`: `never` in training.
         vocabulary: the training sessions.
         length: largest number of newest tracks.
 
@@ -67,7 +67,7 @@ class Repeats(nn.Module):
         self.compared: Mapping[str, float] | None = None
         self.asked: Targets | None = None
         if rule == "auto":
-            self.share, rule = share_of_repeats(vocabulary.listens), "always"
+            self.share, rule = share_of_repeats(vocabulary.listens), "never"
             if self.share <= MOST_REPEATED:
                 self.within = seldom_repeated(vocabulary.listens, length)
                 rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
@@ -81,11 +81,12 @@ class Repeats(nn.Module):
             values: of validation queries.
 
         Returns:
-            The values by the name of the way, the rule of training last but for `never`.
+            The values by the name of the way.
         """
         ways = [self.rule]
         if self.share is not None:
-            ways = ["boosts"] * (self.fitted is not None) + [self.rule] + ["never"] * (self.rule == "always")
+            is_often = self.rule == "always" or self.share > MOST_REPEATED
+            ways = ["boosts"] * (self.fitted is not None) + ["always"] * is_often + ["never"]
         found = {}
         for way in ways:
             self.used = way

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataM
     tagged = [one | {"tags": [f"third {row // 20}", f"odd {row % 2}"]} for row, one in enumerate(tracks)]
     write_lines(folder / "tracks.json", tagged)
     tags = {"tags": {"kind": "values", "most_shared": 1.0}}
-    usual = {"batch_size": 512, "history": 4, "half_life": HALF_LIFE}
+    usual: dict[str, Any] = {"batch_size": 512, "history": 4, "half_life": HALF_LIFE}
     datamodule = build_datamodule(folder, folder / "out", attributes=tags, **usual)
     datamodule.setup()
     return datamodule

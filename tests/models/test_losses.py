@@ -396,5 +396,6 @@ def test_where_plays_age_the_softmax_learns_the_popularity_of_now(logq: float) -
     difference = aged.first_scores[4] - aged.first_scores[0]
     torch.testing.assert_close(difference.item(), 0.5 * math.log(now[4] / now[0]), rtol=1e-5, atol=1e-6)
     head = COSINES(words, alpha=0.5, dim=4, item_bias=True)
+    assert head.item_bias is not None
     head.item_bias.begin_with(aged.first_scores)
     torch.testing.assert_close(head.item_vectors()[:, -1], aged.first_scores)

@@ -90,7 +90,7 @@ def test_boosted_shares_are_those_of_a_slow_loop() -> None:
 
 def test_validation_chooses_and_the_line_has_both_numbers() -> None:
     repeats = Repeats("auto", make_vocabulary(range(NUM), listens=repeating()), length=20)
-    assert (repeats.rule, repeats.in_force(), repeats.in_force(every=True)) == ("always", None, None)
+    assert (repeats.rule, repeats.in_force(), repeats.in_force(every=True)) == ("never", None, None)
     repeats.fitted = np.array([[0.5] * MOST_AGES, [0.0] * MOST_AGES])
     repeats.choose({"boosts": 0.2, "always": 0.1, "never": 0.05})
     line = "repeats      13.6% of training targets were heard before in their session"

@@ -47,7 +47,7 @@ def test_the_model_of_every_format_of_lists_predicts(tmp_path: Path, monkeypatch
         logger = RunLogger(experiment_name="segue", run_name=format, tracking_uri=uri, patience_s=0.0)
         logger.start()
         lists.write(tmp_path / "r.jsonl", catalog, format=format)
-        logger.log_model(tmp_path / "r.jsonl", [first], key=key_of_lines(tmp_path / "r.jsonl"))
+        logger.log_model(tmp_path / "r.jsonl", [first], key=key_of_lines(tmp_path / "r.jsonl"), which="evaluated")
         assert logger.finish()
         [model] = mlflow.MlflowClient(uri).get_run(logger.run_id).outputs.model_outputs
         given = mlflow.pyfunc.load_model(f"models:/{model.model_id}").predict(pd.DataFrame({"track": [first, unknown]}))
@@ -69,7 +69,7 @@ def test_a_model_is_logged_without_looking_through_all_packages(
     logger = RunLogger(experiment_name="segue", run_name="one", tracking_uri=uri, patience_s=0.0)
     logger.start()
     (tmp_path / "r.jsonl").write_text('{"track": 1, "recommendations": [2]}\n')
-    logger.log_model(tmp_path / "r.jsonl", [1], key="track")
+    logger.log_model(tmp_path / "r.jsonl", [1], key="track", which="evaluated")
     assert logger.finish()
     [model] = mlflow.MlflowClient(uri).get_run(logger.run_id).outputs.model_outputs
     mlflow.set_tracking_uri(uri)

@@ -126,7 +126,12 @@ def test_a_kill_in_the_middle_of_a_refit_changes_nothing(ring_logs: Path, tmp_pa
 
 
 def test_jobs_are_not_refitted(ring_logs: Path, tmp_path: Path) -> None:
-    given = ("datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", "trainer.max_epochs=1")
+    given: tuple[str, ...] = (
+        "datamodule=botify",
+        f"datamodule.path={ring_logs}",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=1",
+    )
     given += ("callbacks.plots=null", "logger=none", "hydra.sweep.dir=sweep")
     train(tmp_path, "-m", *given, "model=track,rules")
     assert not list((tmp_path / "sweep").glob("*/refit.json"))
