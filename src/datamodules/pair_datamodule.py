@@ -104,7 +104,7 @@ class PairDataModule(SplitDataModule):
         kind = rules.split_of(has_clock=sessions.has_clock)
         num_pairs = int(rules.num_pairs(sessions.place).sum())
         parts = split(kind, rules.split_seed, len(sessions), num_pairs, lambda: sessions.key)
-        self._parts, self.is_by_time = parts, kind == "time"
+        self._parts, self.is_by_time = parts, kind in ("time", "order")
         hidden, num_pairs = self._pair(parts, rules)
         later = self.reading.later
         future = "" if later is None else f"; {later}; {later.remedy}"

@@ -88,7 +88,7 @@ class ShardDataModule(SplitDataModule):
         self._shards = [shard.pairs["train"] for shard in manifest.shards]
         self.reading, self._dropped, self._manifest = manifest.reading, dict(manifest.dropped), manifest
         split = manifest.source.get("split", "auto")
-        self.is_by_time = split == "time" or (split == "auto" and manifest.has_clock)
+        self.is_by_time = split in ("time", "order") or (split == "auto" and manifest.has_clock)
         self.describe_pairs(hidden)
 
     @property
