@@ -214,7 +214,8 @@ class Recommender:
         call(train, [*plays.words, *logger, *self._words(self._params)], place)
         self._forget()
         self._place = place
-        self._of_fit = {**self._params, "model": self._params["model"] or _USUAL["model"], **_chosen(place.path)}
+        usual = {name: value for name, value in self._params.items() if (name, value) != ("recipe", "auto")}
+        self._of_fit = {**usual, "model": self._params["model"] or _USUAL["model"], **_chosen(place.path)}
         return self
 
     def _read(self, plays: Any) -> Plays:
@@ -547,14 +548,21 @@ def load(run: str | Path) -> Recommender:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from segue.models.fitted import FILES
+    from segue.models.export import OF_EVALUATED
+    from segue.models.fitted import FILES, LISTS
+    from segue.models.restoring import REFITTED
+    from segue.runs.catalog_files import PLAYS
+    from segue.runs.folder import REFIT
     from segue.runs.session_vectors import FILE
     from segue.tracking.named_runs import FilesOfRun
 
     files = FilesOfRun(str(run), str(run))
     place = Folder(files.folder)
-    for name in (*FILES, "metrics.json", "run.json", FILE):
-        found = files.find(name, place.path) if name == FILE else files.path(name, place.path)
+    of_refit = (REFITTED, *(f"{OF_EVALUATED}/{name}" for name in (LISTS, FILE, PLAYS)))
+    more = (REFIT, *of_refit) if files.find(REFIT, place.path) is not None else ()
+    for name in (*FILES, "metrics.json", "run.json", FILE, PLAYS, *more):
+        is_needed = name in (*FILES, "metrics.json", "run.json", REFITTED)
+        found = files.path(name, place.path) if is_needed else files.find(name, place.path)
         if found is not None and not (place.path / name).exists():
             (place.path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, place.path / name)

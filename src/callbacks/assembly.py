@@ -21,6 +21,7 @@ from segue.reports.result_table import Table
 from segue.reports.tables import examples_table
 from segue.runs.atomic import write_record
 from segue.runs.folder import REFIT
+from segue.runs.session_vectors import FILE
 from segue.statistics.online import VAL_TIME
 from segue.terminal.console import console
 from segue.terminal.progress import progress
@@ -130,18 +131,20 @@ class AfterTest(Callback):
     def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported]:
         """Write the lists of the model that is exported, and those of the model that was tested, if it is another."""
         data, refitted, record = self._context.datamodule, self.refitted, export.path.with_name(REFIT)
-        record.unlink(missing_ok=True)  # a run that is resumed may export another model than before
         others, vocabulary, tested = export.path.with_name(OF_EVALUATED), data.vocabulary, None
-        shutil.rmtree(others, ignore_errors=True)
+        for of_before in (export.path, export.path.with_name(FILE)):  # lists come last: a folder without them is no run
+            of_before.unlink(missing_ok=True)
+        if record.exists():  # a run that is resumed may export another model than before
+            shutil.rmtree(others, ignore_errors=True)
+            record.unlink()
         if refitted is not None:
             with progress("exporting the evaluated model", len(data.catalog)) as advance:
                 tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
+            write_record(refitted.record(), record)
         with progress("exporting recommendations", len(data.catalog)) as advance:
             ranker = evaluated if refitted is None else ranker_of(refitted.module)
             exported = export.write(ranker, vocabulary, advance)
-        if refitted is not None:
-            write_record(refitted.record(), record)
         self.examples = examples_table(vocabulary, lambda rows: exported.parts.of(rows)[0])
         return exported, tested or exported
 

@@ -32,6 +32,7 @@ def read_calendar(
         val: the validation pairs, which are later than training.
         half_life: in days; None for no ageing; `auto` for the one with which plays predict validation best.
     """
+    starts = np.maximum.accumulate(starts)  # the first play of a session may have been left out
     age = (np.maximum(last - starts, 0) / _DAY_MS).astype(np.float32)
     calendar = Calendar(age=age, half_life=None if isinstance(half_life, str) else half_life)
     queries = val.where(np.flatnonzero(is_query(val.previous, val.following, val.played_ratio)))

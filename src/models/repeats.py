@@ -151,6 +151,11 @@ class Repeats(nn.Module):
         """
         self.compared, self.used = dict(ndcg), max(reversed(list(ndcg)), key=lambda way: ndcg[way])
 
+    def leave_out_boosts(self) -> None:
+        """Take what was second best in validation if it was the boosts, and these data have too few repeats for any."""
+        if self.used == "boosts" and self.fitted is None and self.compared is not None:
+            self.choose({way: ndcg for way, ndcg in self.compared.items() if way != "boosts"})
+
     def decided(self) -> dict[str, Any]:
         """What was decided from the training and the validation sessions: plain values by name."""
         return {name: getattr(self, name) for name in ("rule", "within", "used", "compared")}

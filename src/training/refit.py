@@ -17,6 +17,7 @@ from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.restoring import REFITTED, read_checkpoint
+from segue.models.retrieval.ranks import refuse_non_finite
 from segue.runs.folder import as_dict
 from segue.settings import Setting, settings
 
@@ -58,14 +59,19 @@ def is_refitted(
     return refit == "all" or (refit == "auto" and by_default)
 
 
-def epochs_of_refit(num_epochs: int, evaluated: SplitDataModule, data: SplitDataModule) -> int:
+def epochs_of_refit(
+    num_epochs: int, evaluated: SplitDataModule, data: SplitDataModule, *, limit: int | float | None
+) -> int:
     """How many epochs of all sessions have as many steps as those that validation chose; at least one.
 
     Args:
         num_epochs: that validation chose.
         evaluated: the data in splits.
         data: all of it as training data, whose epochs have more steps.
+        limit: `trainer.limit_train_batches`; a whole number of batches is the same in both.
     """
+    if isinstance(limit, int) and not isinstance(limit, bool):
+        return num_epochs
     return max(1, round(num_epochs * len(evaluated.pairs["train"]) / len(data.pairs["train"])))
 
 
@@ -87,12 +93,18 @@ def refit(
         decided: how tracks already heard are ranked, by the evaluated model; see `Repeats.decided`.
         epochs: metrics of the first epochs of its training: this one gets as many.
         checkpoint: of a refit that was stopped, from which this one goes on.
+
+    Raises:
+        InputError: the recipe refuses all sessions, or its training has diverged.
     """
     seed_everything(config.seed, workers=True, verbose=False)
     model: LightningModule = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
     ranker_of(model).context.repeats.decide(decided)
     path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
-    callbacks = [*_callbacks(config, data, path, len(epochs)), _InsteadOfValidation(config.monitor.metric, epochs)]
+    callbacks = [
+        *_callbacks(config, data, path, len(epochs)),
+        _InsteadOfValidation(config.monitor.metric, epochs, decided),
+    ]
     if keeps:
         callbacks.append(
             ModelCheckpoint(path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False)
@@ -103,11 +115,13 @@ def refit(
         logger=False,
         enable_checkpointing=keeps,
         max_epochs=len(epochs),
+        max_time=None,
         limit_val_batches=0,
         _convert_="all",
     )
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    return Refitted(module=model, data=data, num_epochs=len(epochs))
+    refuse_non_finite(*model.parameters())
+    return Refitted(module=model, data=data, num_epochs=trainer.current_epoch)
 
 
 def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
@@ -124,15 +138,25 @@ def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
     return ranker_of(evaluated).context.repeats.decided()
 
 
-def begun(run_dir: Path, num_epochs: int) -> Path | None:
-    """The checkpoint of a refit that was stopped; None where there is none, or it has more epochs than are needed.
+def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | None:
+    """The checkpoint of a refit that was stopped; None where there is none, or it was another refit.
 
     Args:
         run_dir: the run folder.
         num_epochs: of the refit.
+        decided: by the evaluated model.
     """
     path = run_dir / REFITTED
-    return path if path.is_file() and read_checkpoint(path)["epoch"] < num_epochs else None
+    is_same = path.is_file() and read_checkpoint(path).get(_PLAN) == _plan(num_epochs, decided)
+    return path if is_same else None
+
+
+_PLAN = "refit"
+"""What a checkpoint of a refit says of it."""
+
+
+def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
+    return {"epochs": num_epochs, "decided": dict(decided)}
 
 
 def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int) -> list[Callback]:
@@ -145,6 +169,8 @@ def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs
     }
     found = []
     for name, others in changes.items():
+        if name == "epoch_checkpoint" and given.get("checkpoint") is None:  # it would be the only one
+            continue
         if (chosen := given.get(name)) is not None:
             build: Any = instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")
             found.append(build(**others))
@@ -159,10 +185,15 @@ class _InsteadOfValidation(Callback):
     Args:
         name: of the metric.
         epochs: metrics of each epoch.
+        decided: how tracks already heard are ranked.
     """
 
-    def __init__(self, name: str, epochs: Sequence[Mapping[str, float]]) -> None:
-        self._name, self._epochs = name, epochs
+    def __init__(self, name: str, epochs: Sequence[Mapping[str, float]], decided: Mapping[str, Any]) -> None:
+        self._name, self._epochs, self._decided = name, epochs, decided
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say which refit it is."""
+        checkpoint[_PLAN] = _plan(len(self._epochs), self._decided)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log its value of the epoch; fit the boosts of tracks already heard, before the checkpoint is written."""
@@ -170,5 +201,6 @@ class _InsteadOfValidation(Callback):
             pl_module.eval()
             pl_module.on_validation_epoch_start()
             pl_module.train()
+            ranker_of(pl_module).context.repeats.leave_out_boosts()
         if (value := self._epochs[trainer.current_epoch].get(self._name)) is not None:
             pl_module.log(self._name, value)

@@ -18,7 +18,7 @@ from segue.errors import InputError
 from segue.reports.next_steps import BetterModel, FinishedRun, added_report, share_learned, training_report
 from segue.reports.tables import frame_table
 from segue.runs.atomic import write_record
-from segue.runs.folder import as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
+from segue.runs.folder import REFIT, as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line, provenance
@@ -167,7 +167,8 @@ def _train(
     previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
     if previous:
         join_sweep(config, previous)
-        if previous.value is not None:
+        is_left = config.refit == "all" and not (previous.run_dir / REFIT).is_file()  # the refit that is asked for
+        if previous.value is not None and not is_left:
             name = short_run_name(str(previous.run_id))
             console.print(f"{config.run_name}: done already, {name} in {previous.run_dir}", soft_wrap=True)
             return previous.value
@@ -356,12 +357,15 @@ def _run(
 
         pruning = Pruning(**config.trial, monitor=config.monitor.metric)
         callbacks.append(pruning)
-    if previous and config.refit == "auto":  # it exports what it would have exported
+    is_exported = config.callbacks.get("export") is not None
+    if previous and config.refit == "auto" and is_exported:  # it exports what it would have exported
         config.refit = read_config(previous.run_dir / "config.yaml").get("refit", "none")
-    refits = is_refitted(
-        datamodule, refit=config.refit, is_job=_is_job(), is_exported=config.callbacks.get("export") is not None
+    config.refit = processes.decide(
+        "refit",
+        lambda: (
+            "all" if is_refitted(datamodule, refit=config.refit, is_job=_is_job(), is_exported=is_exported) else "none"
+        ),
     )
-    config.refit = "all" if refits else "none"
     clock.end("data")
     run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
@@ -392,19 +396,18 @@ def _run(
     clock.end("tracking")
 
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    if refits and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
-        whole = datamodule.as_training()
-        num_epochs = processes.decide(
-            "epochs", lambda: epochs_of_refit(history.best_epoch(trainer) + 1, datamodule, whole)
-        )
-        path = processes.decide("refit", lambda: (found := begun(run_dir, num_epochs)) and str(found))
-        after_test.refitted = refit(
-            config,
-            whole,
-            processes.decide("repeats", lambda: decided_by(trainer, model)),
-            history.epochs[:num_epochs],
-            checkpoint=None if path is None else Path(path),
-        )
+    if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
+        try:
+            whole, limit = datamodule.as_training(), config.trainer.get("limit_train_batches")
+            num_epochs = processes.decide(
+                "epochs", lambda: epochs_of_refit(history.best_epoch(trainer) + 1, datamodule, whole, limit=limit)
+            )
+            decided = processes.decide("repeats", lambda: decided_by(trainer, model))
+            path = processes.decide("begun", lambda: (found := begun(run_dir, num_epochs, decided)) and str(found))
+            epochs = history.epochs[:num_epochs]
+            after_test.refitted = refit(config, whole, decided, epochs, checkpoint=None if path is None else Path(path))
+        except (InputError, OSError) as error:  # what was trained is not lost
+            console.print(f"refit        none, the tested model is exported: {error}", soft_wrap=True, markup=False)
         clock.end("refit")
     processes.leave()
     if not processes.is_first:
@@ -422,13 +425,15 @@ def _run(
     if choice is not None:
         choice_file.append(run_dir / "choice.json")
         write_record(choice.record(), choice_file[0])
+    run_id = logger.run_id if logger else None
+    metrics_file = history.write(run_dir, mlflow_run_id=run_id)
     better = _better(config, model.eval(), datamodule, choice, words)
     clock.end("choice")
     finished = FinishedRun(
         config=config,
         choices=dict(hydra.runtime.choices),
         overrides=list(hydra.overrides.task),
-        run_id=logger.run_id if logger else None,
+        run_id=run_id,
         runs_page=runs_page(str(logger.experiment_id)) if logger else None,
         metrics=metrics,
         examples=after_test.examples,
@@ -445,7 +450,7 @@ def _run(
         span=datamodule.span(),
         remarks=remarks,
     )
-    written = history.write(run_dir, mlflow_run_id=finished.run_id), write_model_card(finished, data, provenance())
+    written = metrics_file, write_model_card(finished, data, provenance())
     if logger:
         for file in (*written, *choice_file):
             logger.log_file(file)
