@@ -37,8 +37,8 @@ _SHARE, _STEPS = 0.1, 200
 a quarter of a full one."""
 _SLOWER = 0.6
 """What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
-_MOST_PLAYS = 20_000_000
-"""Training plays that models count, at most: the memory of some grows with them."""
+_MOST_PLAYS, _MOST_OF_SESSIONS = 20_000_000, 2_000_000
+"""Training plays that models count, at most, and those that keep whole sessions: their memory grows with them."""
 _NOT_OF_PAIRS = (*ADJUSTED, "rejected_path", "seed")
 """Settings of a datamodule that candidates may differ in: its pairs do not depend on them."""
 
@@ -342,10 +342,12 @@ def _fitting(
     given = without_auto(words)
     if not _is_of_a_head(candidate):
         given = words_of_data(given, "context=")
-        if (num_plays := int(datamodule.vocabulary.plays.sum())) > _MOST_PLAYS:
-            raise InputError(f"it would count {num_plays:,} training plays, more than {_MOST_PLAYS:,}")
     given += candidate.split()
     own = compose(given)
+    if not _is_of_a_head(candidate):
+        most = _MOST_OF_SESSIONS if ".whole_sessions." in str(own.model.get("_target_")) else _MOST_PLAYS
+        if (num_plays := int(datamodule.vocabulary.plays.sum())) > most:
+            raise InputError(f"it would count {num_plays:,} training plays, more than {most:,}")
     names = {"model": "convex", "recipe": "counting", **dict(word.partition("=")[::2] for word in given)}
     check_recipe(own, model=names["model"], recipe=names["recipe"])
     _refuse_other_pairs(own.datamodule, config.datamodule)
