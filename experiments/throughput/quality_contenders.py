@@ -166,6 +166,7 @@ class Nearest(Counter):
     queries: np.ndarray
     item_rows: np.ndarray
     items: np.ndarray
+    trend = np.float32(1.0)  # nothing ages
 
     def count(self, _: "Listens") -> "csr_array":
         """The positive scores of the best candidates of each query."""

@@ -56,7 +56,7 @@ class PairDataModule(SplitDataModule):
         path: str,
         prepare: Callable[[Path], Path] | None = None,
         history: int,
-        half_life: float | Literal["auto"] | None = None,
+        half_life: int | float | Literal["auto"] | None = None,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
         max_rejected: Annotated[
@@ -149,7 +149,6 @@ class PairDataModule(SplitDataModule):
             A copy, in which no track is hidden.
         """
         other = copy(self)
-        other._digest = None
         hidden, _ = other._pair(parts, replace(self.rules, cold_share=0.0))
         other.describe_pairs(hidden)
         return other

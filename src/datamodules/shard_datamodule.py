@@ -51,7 +51,7 @@ class ShardDataModule(SplitDataModule):
         recipe: str,
         window: Annotated[int, Setting("training pairs shuffled together; 32 bytes of memory each", least=1)] = 4194304,
         history: int,
-        half_life: float | Literal["auto"] | None = None,
+        half_life: int | float | Literal["auto"] | None = None,
         seed: int,
         batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)] = None,
         prepare: None = None,
@@ -105,7 +105,6 @@ class ShardDataModule(SplitDataModule):
         found = map_columns(folder, manifest, cache, is_all_training=True)
         other.sessions, other._part_of_session, other._train, other.pairs = found
         other._shards = [sum(shard.pairs.values()) for shard in manifest.shards]
-        other._digest = None
         other.describe_pairs(self._hidden)
         other.take_choices(self)
         return other

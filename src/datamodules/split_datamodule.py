@@ -29,7 +29,7 @@ from segue.models.contracts import PairBatch
 from segue.settings import Setting, settings
 
 HalfLife = Annotated[
-    float | Literal["auto"] | None,
+    int | float | Literal["auto"] | None,
     Setting("days after which a play of training counts half; null: all alike; auto: validation chooses", above=0),
 ]
 
@@ -83,7 +83,7 @@ class SplitDataModule(LightningDataModule):
         super().__init__()
         self.path, self.prepared_by = str(path), prepared_by
         self._history, self._half_life, self._seed = history, half_life, seed
-        self._calendars: dict[float | str | None, Calendar | None] = {}
+        self._calendars: dict[int | float | str | None, Calendar | None] = {}
 
     @property
     def last_day(self) -> str | None:
@@ -159,7 +159,7 @@ class SplitDataModule(LightningDataModule):
             listens=listens,
             mean_played_ratio=mean,
         )
-        self._calendars = {}
+        self._calendars, self._digest = {}, None
         self.vocabulary = words = replace(words, calendar=self._calendar(words))
         known = words.plays + words.previous_counts + words.next_counts > 0
         is_played = np.bincount(self.sessions.listens.track, minlength=num_tracks) > 0

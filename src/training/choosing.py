@@ -275,7 +275,7 @@ def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> B
     Returns:
         None where none is better beyond the interval of the difference.
     """
-    counting = [one for one in choice.ranked if not one.steps]
+    counting = [one for one in choice.ranked if not one.steps] if choice.candidates else []
     if not counting:
         return None
     best, own = counting[0], ValidationQueries(datamodule).gains(model)

@@ -120,7 +120,7 @@ def refit(
         _convert_="all",
     )
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    refuse_non_finite(*model.parameters())
+    refuse_non_finite(*(one.reshape(-1) for one in model.parameters()))
     return Refitted(module=model, data=data, num_epochs=trainer.current_epoch)
 
 

@@ -163,7 +163,7 @@ def test_the_pair_split_divides_sessions(datamodule_of: Make, ring_logs: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": "random"}, "split must be one of auto, time, session, pair, got 'random'"),
+        ({"split": "random"}, "split must be one of auto, time, order, session, pair, got 'random'"),
         ({"max_rejected": 1.1}, "max_rejected must be a number of at least 0 and at most 1, got 1.1; such as 0.01"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0 and at most 4294967295, got -1"),

@@ -32,6 +32,7 @@ from tests.conftest import build_datamodule
 from tests.contracts.building import make_ranker
 from tests.datamodules.preparing import schema
 from tests.datamodules.sharding import read_shards, shards_of
+from tests.models.plain import tensors_of
 
 Make = Callable[..., PairDataModule]
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -429,7 +430,7 @@ def fitted(
         datamodule.batch_share = share
     with contextlib.suppress(*[Killed] * (stop_at is not None)):
         trainer.fit(ranker, datamodule, ckpt_path=last if resume else None, weights_only=True)
-    weights = {name: value.clone() for name, value in ranker.state_dict().items()}
+    weights = {name: value.clone() for name, value in tensors_of(ranker).items()}
     return Fitted(weights, {name: float(value) for name, value in trainer.callback_metrics.items()})
 
 

@@ -152,7 +152,7 @@ def test_a_run_prints_where_its_time_went_and_mlflow_has_it(ring_run: tuple[Path
         if row and row[0] in (*phases, "all")
     }
     assert list(seconds) == [*phases, "all"]
-    assert sum(seconds[phase] for phase in phases) == pytest.approx(seconds["all"], abs=0.5)
+    assert sum(seconds[phase] for phase in phases) == pytest.approx(seconds["all"], abs=0.05 * len(seconds))
     client = mlflow.MlflowClient(f"sqlite:///{run.parent}/mlflow.db")
     logged = client.get_run(metrics_of(run)["mlflow_run_id"]).data.metrics
     for phase in phases:
@@ -339,7 +339,7 @@ BAD_INPUT = [
     (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha"),
     (
         ["model=popular", "model.alpha=0.9"],
-        "model.alpha=0.9: model=popular has no alpha; it has artist_weight",
+        "model.alpha=0.9: model=popular has no alpha; it has artist_weight, days",
     ),
     (["model=rules", "loss=mse"], "loss=mse cannot be chosen with model=rules, which has no loss; leave it out"),
     (
@@ -382,7 +382,7 @@ BAD_INPUT = [
         "track_dropout must be a number of at least 0 and at most 0.9, got 1; 0.2 is usual, 0 switches it off",
     ),
     (["loss.logq=0"], "loss.logq=0: loss has no logq; it has "),
-    (["recipe=playlist"], "there is no recipe=playlist; did you mean playlists\\? choose one of counting"),
+    (["recipe=playlist"], "there is no recipe=playlist; did you mean playlists\\? choose one of auto, counting"),
     (["+trainer.limit_test_batches=0"], "trainer.limit_test_batches must be a number above 0, got 0; a run is trained"),
     (["recipe=counting"], "model=convex takes values from its recipe, and recipe=counting has none for it; leave out"),
     (

@@ -110,7 +110,7 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
     [
         (
             ["recipe=playlist"],
-            "there is no recipe=playlist; did you mean playlists? choose one of counting, playlists, published, "
+            "there is no recipe=playlist; did you mean playlists? choose one of auto, counting, playlists, published, "
             "radio, shares",
         ),
         (["monitor=zzz"], "there is no monitor=zzz; choose one of loss, ndcg, online"),
@@ -136,7 +136,7 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
         (["model.alhpa=0.3"], "model.alhpa=0.3: model has no alhpa; did you mean model.alpha?"),
         (
             ["model=popular", "model.alpha=0.9"],
-            "model.alpha=0.9: model=popular has no alpha; it has artist_weight",
+            "model.alpha=0.9: model=popular has no alpha; it has artist_weight, days",
         ),
         (["model=rules", "loss=bce"], "loss=bce cannot be chosen with model=rules, which has no loss; leave it out"),
         (
