@@ -166,7 +166,11 @@ class Nearest(Counter):
     queries: np.ndarray
     item_rows: np.ndarray
     items: np.ndarray
-    trend = np.float32(1.0)  # nothing ages
+
+    @property
+    def trend(self) -> np.ndarray:
+        """1 for each track: nothing ages."""
+        return np.ones(len(self.order), np.float32)
 
     def count(self, _: "Listens") -> "csr_array":
         """The positive scores of the best candidates of each query."""

@@ -214,7 +214,8 @@ class Recommender:
         call(train, [*plays.words, *logger, *self._words(self._params)], place)
         self._forget()
         self._place = place
-        usual = {name: value for name, value in self._params.items() if (name, value) != ("recipe", "auto")}
+        of_auto = ("recipe", "recipe__candidates") if self._params.get("recipe") == "auto" else ()
+        usual = {name: value for name, value in self._params.items() if name not in of_auto}
         self._of_fit = {**usual, "model": self._params["model"] or _USUAL["model"], **_chosen(place.path)}
         return self
 
