@@ -167,10 +167,8 @@ class Nearest(Counter):
     item_rows: np.ndarray
     items: np.ndarray
 
-    @property
-    def trend(self) -> np.ndarray:
-        """1 for each track: nothing ages."""
-        return np.ones(len(self.order), np.float32)
+    def __post_init__(self) -> None:
+        self.trend = np.ones(len(self.order), np.float32)  # nothing ages
 
     def count(self, _: "Listens") -> "csr_array":
         """The positive scores of the best candidates of each query."""
