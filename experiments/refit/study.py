@@ -104,6 +104,8 @@ def continued(config: Any, known: PairDataModule, first: LightningModule, num_ep
     before = first.state_dict()
     with torch.no_grad():
         for name, value in model.state_dict(keep_vars=True).items():
+            if not isinstance(value, torch.Tensor):  # what was decided
+                continue
             is_known = (before[name] != 0).any(1) if value.dim() == 2 else ...
             value[is_known] = before[name][is_known]
     callbacks = [instantiate(config.callbacks.resume)]

@@ -12,7 +12,7 @@ from segue.models.contracts import Ranker
 from segue.statistics import ranking
 from segue.statistics.intervals import LEVEL, MeanInterval
 
-_MOST = 2000
+_MOST = 10_000
 
 
 class ValidationQueries:

@@ -35,8 +35,6 @@ _EPOCHS = 20
 _SHARE, _STEPS = 0.1, 200
 """All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none takes more than
 a quarter of a full one."""
-_SLOWER = 0.6
-"""What a head gains when its steps are doubled, in units of what it gained when they were doubled before."""
 _MOST_PLAYS, _MOST_OF_SESSIONS = 20_000_000, 2_000_000
 """Training plays that models count, at most, and those that keep whole sessions: their memory grows with them."""
 _NOT_OF_PAIRS = (*ADJUSTED, "rejected_path", "seed")
@@ -51,18 +49,11 @@ class Candidate:
         words: of the command line that choose it.
         gains: ndcg@10 of each query.
         steps: of its training; 0 for a model that counts.
-        rise: what a full training is expected to add to their mean.
     """
 
     words: str
     gains: Float64[np.ndarray, "Q"]
     steps: int = 0
-    rise: float = 0.0
-
-    @property
-    def expected(self) -> float:
-        """Mean ndcg@10 after a full training, as far as the short one shows it."""
-        return float(self.gains.mean()) + self.rise
 
 
 @dataclass(kw_only=True)
@@ -85,7 +76,7 @@ class Choice:
         heads, counting = ([one for one in self._sorted if bool(one.steps) == is_head] for is_head in (True, False))
         if not heads or not counting:
             return self._sorted[0]
-        ahead = counting[0].gains - heads[0].gains - heads[0].rise
+        ahead = counting[0].gains - heads[0].gains
         return counting[0] if ahead.mean() > half_width(ahead, self.session) else heads[0]
 
     @property
@@ -95,20 +86,20 @@ class Choice:
 
     @property
     def _sorted(self) -> list[Candidate]:
-        return sorted(self.candidates, key=lambda one: -one.expected)
+        return sorted(self.candidates, key=lambda one: -one.gains.mean())
 
     def table(self) -> Table:
         """The candidates with their numbers, for people."""
         rows = [
             [one.words, f"{one.gains.mean():.4f}", f"{half_width(one.gains, self.session):.4f}",
-             f"{one.steps:,}" if one.steps else "", f"{one.expected:.4f}"]
+             f"{one.steps:,}" if one.steps else ""]
             for one in self.ranked
         ]  # fmt: skip
         notes = [f"left out: {', '.join(self.left_out)}; choice.json says why"] if self.left_out else []
         return Table(
-            columns=["candidate", "ndcg@10", "±", "steps", "expected"],
+            columns=["candidate", "ndcg@10", "±", "steps"],
             rows=rows,
-            align="Lrrrr",
+            align="Lrrr",
             title=f"recipe=auto: {len(self.session):,} validation queries; the first candidate is used",
             notes=notes,
         )
@@ -121,7 +112,6 @@ class Choice:
                 "ndcg_at_10": float(one.gains.mean()),
                 "half_width": half_width(one.gains, self.session),
                 "steps": one.steps,
-                "expected": one.expected,
             }
             for one in self.ranked
         ]
@@ -140,7 +130,6 @@ def _short_run(
     words: str,
     *,
     num_steps: int,
-    full: int,
 ) -> Candidate:
     """Train a candidate for a short time, or count.
 
@@ -150,7 +139,6 @@ def _short_run(
         config: of the candidate.
         words: that choose it.
         num_steps: steps of a head, at most.
-        full: steps of a full training.
 
     Returns:
         What it reached at the best of the steps n/8, n/4, n/2 and n.
@@ -174,7 +162,7 @@ def _short_run(
     trainer.fit(model, datamodule.train_dataloader(_SEED), datamodule.val_dataloader())
     if model.scorer is None:
         return Candidate(words=words, gains=checks.best)
-    return Candidate(words=words, gains=checks.best, steps=trainer.global_step, rise=checks.rise(num_steps, full))
+    return Candidate(words=words, gains=checks.best, steps=trainer.global_step)
 
 
 class _Checks(Callback):
@@ -187,14 +175,6 @@ class _Checks(Callback):
     @property
     def best(self) -> Float64[np.ndarray, "Q"]:
         return max(self._values.values(), key=np.mean)
-
-    def rise(self, num_steps: int, full: int) -> float:
-        """What the steps of a full training are expected to add; nothing if it ended by itself or was better before."""
-        last, half = (self._values.get(step) for step in (num_steps, num_steps * 4 // 8))
-        if last is None or half is None:
-            return 0.0
-        gain, doublings = float(last.mean() - half.mean()), np.log2(full / num_steps)
-        return float(max(0.0, gain) * _SLOWER * (1 - _SLOWER**doublings) / (1 - _SLOWER))
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         module.eval()
@@ -320,7 +300,7 @@ def _compared(
     for one, its_config in fitting.items():
         with console.status(f"comparing {one}"):
             try:
-                run = _short_run(datamodule, queries, its_config, one, num_steps=num_steps, full=full)
+                run = _short_run(datamodule, queries, its_config, one, num_steps=num_steps)
                 choice.candidates.append(run)
             except InputError as error:
                 choice.left_out[one] = str(error)
