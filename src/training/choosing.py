@@ -100,7 +100,7 @@ class Choice:
             columns=["candidate", "ndcg@10", "±", "steps"],
             rows=rows,
             align="Lrrr",
-            title=f"recipe=auto: {len(self.session):,} validation queries; the first candidate is used",
+            title=f"recipe=auto: {len(self.session):,} validation queries, the first is used",
             notes=notes,
         )
 

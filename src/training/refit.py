@@ -191,7 +191,7 @@ class _InsteadOfValidation(Callback):
     def __init__(self, name: str, epochs: Sequence[Mapping[str, float]], decided: Mapping[str, Any]) -> None:
         self._name, self._epochs, self._decided = name, epochs, decided
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, _: Trainer, __: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say which refit it is."""
         checkpoint[_PLAN] = _plan(len(self._epochs), self._decided)
 
