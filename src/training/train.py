@@ -427,6 +427,7 @@ def _run(
         write_record(choice.record(), choice_file[0])
     run_id = logger.run_id if logger else None
     metrics_file = history.write(run_dir, mlflow_run_id=run_id)
+    clock.end("tracking")
     better = _better(config, model.eval(), datamodule, choice, words)
     clock.end("choice")
     finished = FinishedRun(
