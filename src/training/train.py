@@ -203,6 +203,7 @@ def _better(
     datamodule: "SplitDataModule",
     choice: "Choice | None",
     words: list[str],
+    clock: PhaseClock,
 ) -> BetterModel | None:
     """The counting model that validates better than the trained one, on data of the user's."""
     is_own = HydraConfig.get().runtime.choices["datamodule"].startswith("table")
@@ -211,7 +212,9 @@ def _better(
     from segue.training.choosing import better_than, rivals_of
 
     choice = choice or rivals_of(datamodule, config, words, partial(compose, HydraConfig.get().job.config_name))
-    return None if choice is None else better_than(model, choice, datamodule)
+    better = None if choice is None else better_than(model, choice, datamodule)
+    clock.end("choice")
+    return better
 
 
 def _add(config: DictConfig) -> float:
@@ -428,8 +431,7 @@ def _run(
     run_id = logger.run_id if logger else None
     metrics_file = history.write(run_dir, mlflow_run_id=run_id)
     clock.end("tracking")
-    better = _better(config, model.eval(), datamodule, choice, words)
-    clock.end("choice")
+    better = _better(config, model.eval(), datamodule, choice, words, clock)
     finished = FinishedRun(
         config=config,
         choices=dict(hydra.runtime.choices),
