@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,3 +290,19 @@ def test_mlflow_gets_a_run_where_it_is_asked_for(tmp_path: Path, monkeypatch: py
     run = json.loads((tracked.folder / "run.json").read_text())["mlflow_run_id"]
     loaded = segue.load(f"run:{run}")
     assert loaded.next(loaded.tracks["id"][0]).equals(tracked.next(loaded.tracks["id"][0]))
+
+
+def test_a_run_whose_folder_is_gone_is_evaluated_by_the_model_that_was_tested(
+    plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    quick = {"recipe": "playlists", "trainer__max_epochs": 1, "callbacks__plots": None}
+    tracked = segue.fit(plays, folder=tmp_path / "run", logger="mlflow", **quick)
+    run = json.loads((tmp_path / "run/run.json").read_text())["mlflow_run_id"]
+    known, first = tracked.evaluate(plays).metrics["ndcg_at_10"], tracked.tracks["id"][0]
+    answer = tracked.next(first)
+    shutil.rmtree(tmp_path / "run")
+    loaded = segue.load(f"run:{run}")
+    assert loaded.evaluate(plays).metrics["ndcg_at_10"] == pytest.approx(known, abs=1e-6)
+    assert loaded.next(first).equals(answer)

@@ -190,3 +190,11 @@ def test_scores_that_are_no_probabilities_are_not_boosted() -> None:
     made.on_validation_epoch_start()
     assert made.context.repeats.asked is None
     assert made.context.repeats.fitted is None
+
+
+def test_where_no_boosts_can_be_fitted_the_second_best_is_taken() -> None:
+    repeats = Repeats("never", make_vocabulary(range(NUM)), length=20)
+    repeats.decide({"rule": "never", "within": 20, "used": "boosts", "compared": {"boosts": 0.3, "never": 0.2}})
+    assert not len(repeats.boosts())
+    repeats.leave_out_boosts()
+    assert repeats.boosts().tolist() == [-np.inf] * 20
