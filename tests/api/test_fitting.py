@@ -297,7 +297,7 @@ def test_a_run_whose_folder_is_gone_is_evaluated_by_the_model_that_was_tested(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    quick = {"recipe": "playlists", "trainer__max_epochs": 1, "callbacks__plots": None}
+    quick: dict[str, Any] = {"recipe": "playlists", "trainer__max_epochs": 1, "callbacks__plots": None}
     tracked = segue.fit(plays, folder=tmp_path / "run", logger="mlflow", **quick)
     run = json.loads((tmp_path / "run/run.json").read_text())["mlflow_run_id"]
     known, first = tracked.evaluate(plays).metrics["ndcg_at_10"], tracked.tracks["id"][0]
