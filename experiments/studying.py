@@ -247,7 +247,7 @@ def train(*words: str, cwd: Path = ROOT, threads: int | None = 1, each: Callable
 
     In a smoke one short epoch.
     """
-    return run_python(["train.py", "refit=none", *words, *sized((), SMALLEST)], cwd=cwd, threads=threads, each=each)
+    return run_python(["train.py", *words, "refit=none", *sized((), SMALLEST)], cwd=cwd, threads=threads, each=each)
 
 
 def run_python(

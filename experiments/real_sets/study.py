@@ -34,7 +34,7 @@ MODELS = {
     CHOSEN: ("recipe=auto",),
 }
 WITHOUT_CLOCK = ("polimi", "yes", "nowplaying_sessions")
-ONLY_TESTED = ("logger=none", "refit=none", "callbacks.export=null", "callbacks.plots=null")
+ONLY_TESTED = ("logger=none", "callbacks.export=null", "callbacks.plots=null")
 LEVEL = 0.95
 SHOWN = ("recall_at_10", "ndcg_at_10")
 BOTH = ("every_target_p_at_20", "every_target_mrr_at_20")
