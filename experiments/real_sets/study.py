@@ -24,7 +24,7 @@ from segue.statistics.paired import QueryScores, paired_difference
 
 STUDY = Study(__file__, __doc__)
 RESULTS, DIFFERENCES = STUDY.folder / "results.csv", STUDY.folder / "differences.csv"
-DATA = sized(("situnes", "botify", "polimi", "yes", "nowplaying_sessions"), ("situnes", "polimi"))
+DATA = sized(("situnes", "botify", "polimi", "yes", "nowplaying_sessions"), ("situnes",))
 CHOSEN = "recipe=auto"
 MODELS = {
     "popular": ("model=popular",),
@@ -51,7 +51,7 @@ def run(data: str, model: str) -> None:
     train(f"datamodule={data}", *MODELS[model], *ONLY_TESTED, f"run_dir={folder}", threads=None)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     numbers = {name: metrics.get(f"test/{name}", "") for name in (*SHOWN, *BOTH)}
-    halves = {f"{name}_half_width": metrics[f"test/{name}_half_width"] for name in SHOWN}
+    halves = {f"{name}_half_width": metrics.get(f"test/{name}_half_width", "") for name in SHOWN}
     line = {
         "data": data,
         "model": model,
