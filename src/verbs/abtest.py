@@ -16,6 +16,10 @@ from segue.terminal.entry import verb
 from segue.verbs.simulate import plain, play, words_of
 
 _WITHOUT = {
+    "releases": (
+        *("candidate", "plan", "control", "treatment", "pre", "experiment_name", "arms", "interleaved", "unfinished"),
+        "tracks",
+    ),
     "candidate": ("plan", "control", "treatment", "pre", "experiment_name", "arms", "interleaved", "unfinished"),
     "plan": ("control", "treatment", "pre", "experiment_name", "arms"),
     "logs": ("control", "treatment"),
@@ -28,7 +32,11 @@ _READING = ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")
 @verb("abtest", option_of="logs={}".format, rewrite=words_of, sweepers=[Sweep])
 def abtest(config: DictConfig) -> None:
     """Read logs, or simulate two recommenders first; compare the arms; write, print and attach the result to MLflow."""
-    others = {"candidate": (_estimate, "estimate.json"), "plan": (_plan, "plan.json")}
+    others = {
+        "candidate": (_estimate, "estimate.json"),
+        "plan": (_plan, "plan.json"),
+        "releases": (_releases, "releases.json"),
+    }
     run, file = others.get(_asked(config) or "", (_compare, "abtest.json"))
     refuse_used_folder(Path(config.run_dir), file)
     run(config, Path(config.run_dir))
@@ -110,6 +118,19 @@ def _plan(config: DictConfig, run_dir: Path) -> None:
     write_plan(plan, run_dir, provenance())
     _print(sentence(plan), plan_table(plan), *(f"- {line}" for line in explain(plan)), "")
     show_lines([("results", "plan.md, plan.json"), ("run folder", str(run_dir))])
+
+
+def _releases(config: DictConfig, run_dir: Path) -> None:
+    from segue.verdicts.abtest.releases import REMARKS, compare_releases, releases_table, write_releases
+
+    if config.releases is not True:
+        raise InputError(f"releases must be true, or left out, got {config.releases}")
+    reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
+    with console.status("reading logs"):
+        rows = compare_releases(Path(str(config.logs)), **reading)
+    write_releases(rows, run_dir, provenance())
+    _print(releases_table(rows), "", *(f"- {line}" for line in REMARKS), "")
+    show_lines([("results", "releases.md, releases.json"), ("run folder", str(run_dir))])
 
 
 def _estimate(config: DictConfig, run_dir: Path) -> None:

@@ -1,0 +1,171 @@
+"""Releases that a service answered from one after another: how much of its recommendations listeners played."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from segue.assignment import GUESTS
+from segue.errors import InputError
+from segue.reports.markdown import bullets
+from segue.reports.numbers import interval, number
+from segue.reports.result_table import Table
+from segue.reports.writing import write_report
+from segue.statistics.intervals import LEVEL, UNKNOWN, GroupSummary, MeanInterval, PercentDifference, fieller
+from segue.verdicts.abtest.events import Lines, cut_log, log_database, read_events
+
+REMARKS = (
+    "Share played: of the tracks that a release recommended and that the listener then played, without the first track "
+    "of a session. Its interval, and that of the change, account for variation across users.",
+    "Change: to the release before. The two were served at different times, therefore a change is also that of the "
+    "days: weekday, season, news. An A/B test of both releases, on the same days, has no such doubt: serve.py "
+    "'arms={C: <run before>, T1: <run>}'.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedRelease:
+    """What listeners played of the recommendations of a release.
+
+    Args:
+        release: its version.
+        first_ms: time of its first answer, in milliseconds since 1970.
+        plays: number of its recommendations that were played.
+        users: number of users who played them.
+        share_played: mean share of a track that was played, in [0, 1].
+        lower: lower bound of its interval of level 95 %, clustered by user; NaN with one user.
+        upper: upper bound of its interval.
+        change_percent: to the share played of the release that was first served before it, in percent of that; NaN for
+            the first release.
+        change_lower_percent: lower bound of its interval of level 95 %; NaN with fewer than two users.
+        change_upper_percent: upper bound of its interval.
+    """
+
+    release: str
+    first_ms: int
+    plays: int
+    users: int
+    share_played: float
+    lower: float
+    upper: float
+    change_percent: float
+    change_lower_percent: float
+    change_upper_percent: float
+
+
+def compare_releases(folder: Path, *, max_rejected: float, session_gap_minutes: float) -> list[ServedRelease]:
+    """Read every `data.json*` in a folder and below it.
+
+    Args:
+        folder: the folder.
+        max_rejected: accepted share of lines that are not events, in [0, 1].
+        session_gap_minutes: longest pause in a session.
+
+    Returns:
+        A row for each release of which a recommendation was played, in the order of their first answers.
+
+    Raises:
+        InputError: there are no logs, too many lines are not events, no line names a release, or none was played.
+    """
+    where = f"logs={folder}"
+    needs = "release", "no line names a release, which serve.py writes with log.with_propensity=true"
+    columns = ("is_last", "timestamp", "user_id", "track", "time", "recommendation", "release")
+    with log_database() as database:
+        read_events(database, folder, where, columns=columns, max_rejected=max_rejected, needs=needs)
+        lines: Lines = database.execute(
+            f"""
+            SELECT user_id, timestamp, is_last, track, time, recommendation, release, lines.rowid AS position FROM lines
+            WHERE is_event AND user_id NOT BETWEEN {GUESTS.start} AND {GUESTS.stop - 1}
+            ORDER BY user_id, timestamp, position"""
+        ).fetchnumpy()
+    lines, begins, _ = cut_log(lines, session_gap_minutes)
+    # the share of a recommendation is in the line after the one that recommended it
+    after = np.flatnonzero(~begins[1:] & (lines["recommendation"][:-1] == lines["track"][1:])) + 1
+    names, release = np.unique(np.asarray(lines["release"], str)[after - 1], return_inverse=True)
+    plays = Plays(
+        release, np.unique(lines["user_id"][after], return_inverse=True)[1], np.clip(lines["time"][after], 0, 1)
+    )
+    first_ms = [int(lines["timestamp"][after - 1][release == one].min()) for one in range(len(names))]
+    found, before = list[ServedRelease](), None
+    for which in np.argsort(first_ms).tolist():
+        if not names[which]:  # lines of older versions, and of arms without propensities
+            continue
+        own = release == which
+        share = MeanInterval.of_clusters(plays.share[own], plays.user[own], LEVEL)
+        change = UNKNOWN if before is None else plays.change(before, which)
+        bounds = change.effect_percent, change.lower_percent, change.upper_percent
+        numbers = int(own.sum()), len(np.unique(plays.user[own])), share.mean, share.lower, share.upper, *bounds
+        values = str(names[which]), first_ms[which], *numbers
+        found.append(ServedRelease(**dict(zip(ServedRelease.__dataclass_fields__, values, strict=True))))
+        before = which
+    if not found:
+        raise InputError(f"{where}: no recommendation of a release was played yet; wait for listeners")
+    return found
+
+
+@dataclass(frozen=True)
+class Plays:
+    """Recommendations that were played (P).
+
+    Args:
+        release: number of the release of each.
+        user: number of the user of each.
+        share: share of each that was played, in [0, 1].
+    """
+
+    release: Int64[np.ndarray, "P"]
+    user: Int64[np.ndarray, "P"]
+    share: Float64[np.ndarray, "P"]
+
+    def change(self, before: int, release: int) -> PercentDifference:
+        """The change of the share played; a user may have heard both releases, therefore the means covary.
+
+        Args:
+            before: number of the release before.
+            release: number of the release.
+
+        Returns:
+            In percent of the share of the release before, with an interval of level 95 %; unknown with one user.
+        """
+        users, user = np.unique(self.user[np.isin(self.release, (before, release))], return_inverse=True)
+        if len(users) < 2:
+            return UNKNOWN
+        linear, summaries = [], []
+        for which in (before, release):
+            own = self.release == which
+            user = np.searchsorted(users, self.user[own])
+            sums, counts = (np.bincount(user, values, len(users)) for values in (self.share[own], np.ones(own.sum())))
+            summaries.append(GroupSummary.of_ratio(sums, counts))
+            linear.append((sums - summaries[-1].mean * counts) / counts.mean())
+        covariance = float(np.cov(linear)[0, 1]) / len(users)
+        return fieller(summaries[0], summaries[1], 1 - LEVEL, covariance)
+
+
+def releases_table(rows: list[ServedRelease]) -> Table:
+    """A row for each release."""
+    cells = [
+        [
+            *(row.release, datetime.fromtimestamp(row.first_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")),
+            *(f"{row.users:,}", f"{row.plays:,}"),
+            *(number(row.share_played, ".4f"), interval(row.lower, row.upper, ".4f")),
+            *(number(row.change_percent, "+.2f"), interval(row.change_lower_percent, row.change_upper_percent, "+.2f")),
+        ]
+        for row in rows
+    ]
+    columns = ["release", "first answer, UTC", "users", "plays", "share played", "95 %", "change in %", "95 %, in %"]
+    return Table(title="Releases", columns=columns, rows=cells, align="llrrrrrr")
+
+
+def write_releases(rows: list[ServedRelease], folder: Path, provenance: dict[str, str]) -> None:
+    """Write `releases.md` and `releases.json`.
+
+    Args:
+        rows: of the releases.
+        folder: where the files go; created if missing.
+        provenance: command, commit and versions, by name.
+    """
+    blocks = ["# Releases", releases_table(rows).markdown(), bullets(REMARKS)]
+    write_report(folder, "releases", {"releases": [asdict(row) for row in rows]}, provenance, blocks=blocks)
+
