@@ -168,4 +168,3 @@ def write_releases(rows: list[ServedRelease], folder: Path, provenance: dict[str
     """
     blocks = ["# Releases", releases_table(rows).markdown(), bullets(REMARKS)]
     write_report(folder, "releases", {"releases": [asdict(row) for row in rows]}, provenance, blocks=blocks)
-

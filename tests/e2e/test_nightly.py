@@ -1,0 +1,219 @@
+"""The script of a night (`examples/nightly`): its exit codes, and what a kill at any moment leaves."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.running import binary
+
+SCRIPT = ROOT / "examples" / "nightly" / "nightly.py"
+
+
+class Killed(BaseException):
+    """The script was killed."""
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("nightly", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Fake:
+    """A folder of nights whose commands of Segue are answered by this class; it can kill the script before each change.
+
+    Args:
+        folder: of the state and of the service.
+        monkeypatch: replaces what the script calls.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.module, self.state, self.service = script(), folder / "state", folder / "service"
+        self.train_code, self.has_news, self.change_percent = 0, True, 0.0
+        self.steps_to_kill, self.calls = -1, list[str]()
+        (self.state).mkdir(parents=True)
+        run(folder / "first")
+        (self.state / "current").symlink_to(folder / "first")
+        (self.service / "logs").mkdir(parents=True)
+        for name in ("serve.json", "tracks.json"):
+            (self.service / name).touch()
+        self.served = "first"
+        for owner, name in ((Path, "replace"), (Path, "symlink_to"), (Path, "write_text"), (Path, "unlink")):
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+        monkeypatch.setattr(shutil, "rmtree", self.counted(shutil.rmtree))
+        monkeypatch.setattr(subprocess, "run", self.counted(self.answer))
+
+    def counted(self, change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*given: Any, **named: Any) -> Any:
+            self.step()
+            return change(*given, **named)
+
+        return changed
+
+    def step(self) -> None:
+        self.steps_to_kill -= 1
+        if self.steps_to_kill == 0:
+            raise Killed
+
+    def answer(self, command: list[str], **_: Any) -> Any:
+        word = {one.partition("=")[0]: one.partition("=")[2] for one in command}
+        verb, code, text = command[1], 0, ""
+        self.calls.append(verb)
+        if verb == "train":
+            assert Path(word["from"]).resolve() == (self.state / "current").resolve()
+            assert (Path(word["datamodule.path"]) / "logs" / "service").resolve() == self.service / "logs"
+            folder = Path(word["hydra.run.dir"])
+            if self.has_news:
+                folder.mkdir()
+                self.step()  # a run that is not complete
+                (folder / "night.json").touch()
+                if not self.train_code:
+                    (folder / "recommendations.jsonl").touch()
+            code = self.train_code
+        elif verb == "serve":
+            assert word["store.folder"] == str(self.service / "store")
+            assert command[-1] == "pick=ranked"
+            self.served = Path(word["recommendations"]).parent.name
+            self.step()  # it is served, and the command has not ended
+            text = f"version {version_of(self.served)} is current in {word['store.folder']}\n"
+        else:
+            report = Path(word["hydra.run.dir"])
+            report.mkdir()
+            row = dict.fromkeys(("change_percent", "change_lower_percent", "change_upper_percent"), self.change_percent)
+            name = version_of((self.state / "current").resolve().name)
+            with (report / "releases.json").open("w") as file:  # not a change that the script makes
+                json.dump({"releases": [{"release": name, **row}]}, file)
+        return subprocess.CompletedProcess(command, code, text)
+
+    def night(self) -> int:
+        """Run the script in this process."""
+        words = [f"--state={self.state}", f"--service={self.service}", "--", "pick=ranked"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["nightly.py", *words])
+            code: int = self.module.main()
+        return code
+
+    def current(self) -> str:
+        return (self.state / "current").resolve().name
+
+
+def run(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "recommendations.jsonl").touch()
+    return folder
+
+
+def version_of(name: str) -> str:
+    return name.encode().hex()
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    return Fake(tmp_path, monkeypatch)
+
+
+def test_a_night_is_trained_loaded_and_called_current(fake: Fake) -> None:
+    assert fake.night() == 0
+    assert fake.calls == ["train", "serve"]  # there is nothing to go back to yet
+    assert fake.served == fake.current() != "first"
+    assert (fake.state / "previous").resolve().name == "first"
+
+
+@pytest.mark.parametrize(("code", "ends"), [(3, 3), (2, SystemExit), (-9, SystemExit)])
+def test_a_fall_and_an_error_leave_the_old_model_served(fake: Fake, code: int, ends: Any, capsys: Any) -> None:
+    fake.train_code = code
+    if ends == 3:
+        assert fake.night() == 3
+        assert "the new model is not loaded" in capsys.readouterr().out
+    else:
+        with pytest.raises(SystemExit) as ended:
+            fake.night()
+        assert ended.value.code == max(code, 1)
+    assert (fake.served, fake.current()) == ("first", "first")
+    fake.train_code = 0
+    assert fake.night() == 0
+    assert fake.served == fake.current() != "first"
+
+
+def test_a_night_without_news_loads_nothing(fake: Fake, capsys: Any) -> None:
+    fake.has_news = False
+    assert fake.night() == 0
+    assert fake.calls == ["train"]
+    assert "nothing new to learn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [-4.9, -5.1])
+def test_a_release_that_listeners_play_less_of_is_taken_back_once(fake: Fake, change: float, capsys: Any) -> None:
+    assert fake.night() == 0
+    fake.change_percent = change
+    if change > -5:
+        assert fake.night() == 0
+        assert fake.served == fake.current() != "first"
+        return
+    assert fake.night() == 3
+    assert "is taken back: -5.1 % [-5.1, -5.1] of the share played" in capsys.readouterr().out
+    assert (fake.served, fake.current()) == ("first", "first")
+    assert fake.night() == 0  # the next night learns from the run that is served now
+    assert fake.served == fake.current() != "first"
+
+
+@pytest.mark.parametrize("falls", [False, True], ids=["a night", "a fall"])
+def test_a_kill_before_any_change_leaves_a_whole_model_and_is_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falls: bool
+) -> None:
+    killed_at = 0
+    while True:
+        killed_at += 1
+        with monkeypatch.context() as patch:
+            fake = Fake(tmp_path / str(killed_at), patch)
+            if falls:
+                assert fake.night() == 0
+                fake.change_percent = -10.0
+            before, fake.steps_to_kill = fake.served, killed_at
+            try:
+                fake.night()
+            except Killed:
+                assert fake.current() in (before, fake.served)
+                assert (fake.state / "current" / "recommendations.jsonl").exists()
+                fake.change_percent, fake.steps_to_kill = 0.0, -1
+                assert fake.night() == 0
+                assert fake.served == fake.current()
+                assert not (fake.state / "next").is_symlink()
+                continue
+        break
+    assert killed_at > 8
+
+
+def test_two_nights_at_once_are_one_line(fake: Fake, capsys: Any) -> None:
+    train = fake.answer
+
+    def answer(command: list[str], **how: Any) -> Any:
+        if command[1] == "train":
+            assert fake.night() == 1
+        return train(command, **how)
+
+    fake.answer = answer  # type: ignore[method-assign]
+    subprocess.run = fake.counted(answer)
+    assert fake.night() == 0
+    assert "another night is running" in capsys.readouterr().out
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    for path in SCRIPT.parent.glob("segue-nightly.*"):
+        text = path.read_text(encoding="utf-8").replace("/opt/segue-train/bin/python", "/bin/true")
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    for name in ("segue-nightly.service", "segue-nightly.timer"):
+        verify = [binary("systemd-analyze"), "verify", str(tmp_path / name)]
+        done = subprocess.run(verify, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
