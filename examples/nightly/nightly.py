@@ -51,7 +51,7 @@ def main() -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return say(f"another night is running on {night.state}; wait until it has ended", code=1)
-        os.set_inheritable(lock.fileno(), True)  # noqa: FBT003 - commands keep the lock if this script is killed
+        os.set_inheritable(lock.fileno(), True)
         night.repair()
         if night.has_fallen():
             return 3
