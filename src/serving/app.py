@@ -148,8 +148,10 @@ class ServiceApp:
         state, now = self.state, now_ms()
         if state.log.problem:  # before the track is added to the session
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, state.log.problem)
-        recommender, release = state.recommender, state.recommender.release
         track_key = key_of(played.track)
+        if state.recommender.release.row_of(track_key) < 0:
+            await state.look_again()  # another worker may have recommended it, from a newer release
+        recommender, release = state.recommender, state.recommender.release
         if (row := release.row_of(track_key)) < 0:
             raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, release))
         arm = recommender.arm_of(user)

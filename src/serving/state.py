@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from segue.serving.log_writer import EventLogWriter
 from segue.serving.recommender import Recommender
 from segue.serving.stores import Sessions, Store
 from segue.serving.worker_table import WorkerTable
+
+_LOOK_S = 2.0
+"""Longest wait for a look, in seconds; Redis may hang, or the service may stop."""
 
 _log = logging.getLogger("segue.serving")
 
@@ -32,6 +36,35 @@ class State:
     log: EventLogWriter
     workers: WorkerTable
     store_problem: str | None = None
+    _is_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _looked: asyncio.Event | None = None  # set after the next look that begins; None where nothing follows a store
+
+    async def look_again(self) -> None:
+        """Wait until the store was looked at again and a new version is in use, or too long.
+
+        Of several workers one may answer from a new version up to `store.poll_s` before another, which then gets a
+        track that it does not know.
+        """
+        if self._looked is not None:
+            self._is_wanted.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._looked.wait(), _LOOK_S)
+
+    async def wait_for_look(self, poll_s: float) -> asyncio.Event:
+        """Wait until a look is due, or wanted.
+
+        Args:
+            poll_s: seconds after which one is due.
+
+        Returns:
+            The event to set after the look.
+        """
+        self._looked = self._looked or asyncio.Event()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_wanted.wait(), poll_s)
+        self._is_wanted.clear()
+        looked, self._looked = self._looked, asyncio.Event()
+        return looked
 
     def problems(self) -> list[str]:
         """A line for each problem; requests are still answered unless the event log cannot be written."""
@@ -49,7 +82,7 @@ async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.ran
         rng: random numbers of the recommender.
     """
     while True:
-        await asyncio.sleep(poll_s)
+        looked = await state.wait_for_look(poll_s)
         try:
             if await asyncio.to_thread(store.fetch) != state.recommender.release.version:
                 release = await asyncio.to_thread(store.local.open)
@@ -60,3 +93,5 @@ async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.ran
             if state.store_problem is None:
                 _log.warning("the store: %s; version %s stays in use", error, state.recommender.release.version)
             state.store_problem = str(error)
+        finally:
+            looked.set()

@@ -1068,6 +1068,29 @@ def test_an_error_of_the_disk_does_not_stop_looking_for_versions(tmp_path: Path)
     asyncio.run(run())
 
 
+def test_a_track_of_a_release_that_another_worker_has_already_is_no_error(tmp_path: Path) -> None:
+    """This worker would look for a new version after an hour."""
+    store = FolderStore(tmp_path / "store", keep=3)
+    first = store.load(writer("one"))
+
+    async def run() -> None:
+        async with running(Release(store.path(first)), tmp_path) as service:
+            following = asyncio.ensure_future(
+                follow_store(service.service.state, store, poll_s=3600, rng=np.random.default_rng(0))
+            )
+            await asyncio.sleep(0)
+            new = b'{"track": 104, "time": 0.5}'
+            assert (await service.ask("POST", "/next/1", new)).status == 404
+            second = store.load(writer("two", num_tracks=5))
+            answers = await asyncio.gather(*(service.ask("POST", f"/next/{user}", new) for user in range(20)))
+            assert {answer.status for answer in answers} == {200}
+            assert {json.loads(line)["release"] for line in service.lines()} == {second}
+            following.cancel()
+            await asyncio.wait([following])
+
+    asyncio.run(run())
+
+
 def test_the_files_that_say_what_users_played_can_be_read_by_the_group_alone(ring: Release, tmp_path: Path) -> None:
     async def work(service: Running) -> None:
         assert (await service.ask("POST", "/next/1", BODY)).status == 200
