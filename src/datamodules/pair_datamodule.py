@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int8
+from jaxtyping import Bool, Float64, Int8, Int64
 
-from segue.catalog import Listens, quoted
+from segue.catalog import Catalog, Listens, quoted
 from segue.datamodules.learned import (
     MOST_KEPT,
     Learned,
@@ -65,6 +65,16 @@ class NewPlays:
     num_artists: int
     num_late: Mapping[str, int]
     shares: Float64[np.ndarray, "S"]
+
+
+def _refuse_other_ids(path: str, read: Catalog, known: Catalog) -> None:
+    if (known.rows_of(read.track_ids) >= 0).any():
+        return
+    of_read, of_known = (quoted(one.track_ids.item(0)) for one in (read, known))
+    raise InputError(
+        f"none of the {len(read):,} tracks in {path}, such as {of_read}, is among the {len(known):,} of the run, such "
+        f"as {of_known}; give logs with the ids of the run"
+    )
 
 
 def _sums_of_shares(listens: Listens, *, num_before: int) -> Float64[np.ndarray, "S"]:
@@ -208,6 +218,33 @@ class PairDataModule(SplitDataModule):
         whole.take_choices(self)
         return whole
 
+    def as_test_of(self, catalog: Catalog, plays: Int64[np.ndarray, "N"]) -> "PairDataModule":
+        """The same sessions as test data of a model that was trained on others. Call it after `setup`.
+
+        Plays of tracks that the model does not know are left out; `dropped` counts them as `unknown`.
+
+        Args:
+            catalog: of the model.
+            plays: how often each of its tracks was played in training.
+
+        Returns:
+            A copy, with the tracks of the model. Validation has the same pairs as the test, and training has none.
+
+        Raises:
+            InputError: the model knows none of the tracks, or no pair is left.
+        """
+        _refuse_other_ids(self.path, self.catalog, catalog)
+        other, rows, listens = copy(self), catalog.rows_of(self.catalog.track_ids), self._cut.listens
+        cut, _ = self._cut.without({"unknown": rows[listens.track] < 0})
+        other.catalog, other._cut = catalog, replace(cut, listens=replace(cut.listens, track=rows[cut.listens.track]))
+        other = other.divided(np.full(len(cut), SPLITS.index("test"), np.int8))
+        if not len(other.pairs["test"]):
+            raise InputError(f"no pair of {self.path} has two tracks of the model; give longer logs of its tracks")
+        other.vocabulary = replace(other.vocabulary, plays=plays)
+        other.new_tracks &= plays == 0
+        other.pairs["val"] = other.pairs["test"]
+        return other
+
     @property
     def num_learned(self) -> tuple[int, int]:
         """See `SplitDataModule`; with what another run has learned."""
@@ -260,12 +297,7 @@ class PairDataModule(SplitDataModule):
             if len(read) <= learned.num_sessions:
                 raise NothingNew
             read = chosen_sessions(read, np.arange(len(read)) >= learned.num_sessions)
-        if not (learned.catalog.rows_of(catalog.track_ids) >= 0).any():
-            raise InputError(
-                f"from=: none of the {len(catalog):,} tracks in {self.path}, such as {quoted(catalog.track_ids.item(0))}"
-                f", is among the {num_known:,} of the run, such as {quoted(learned.catalog.track_ids.item(0))}; give "
-                "logs with the ids of the run"
-            )
+        _refuse_other_ids(self.path, catalog, learned.catalog)
         self.catalog, rows = with_new_tracks(learned.catalog, catalog)
         read = replace(read, user=pseudonyms(read.user), listens=replace(read.listens, track=rows[read.listens.track]))
         self._num_new = len(read)
