@@ -142,9 +142,17 @@ class Night:
         shutil.rmtree(plays, ignore_errors=True)
         (plays / "logs").mkdir(parents=True)
         for run in self.services():
-            (plays / "logs" / run.name).symlink_to(run / "logs")
+            shutil.copytree(run / "logs", plays / "logs" / run.name, copy_function=keep)
         (plays / "tracks.json").symlink_to((self.given.tracks or self.services()[-1] / "tracks.json").absolute())
         return plays
+
+
+def keep(source: str, target: str) -> None:
+    """Keep a log as it is now: the service appends to `data.json`, and renames the full ones."""
+    if Path(source).name == "data.json":
+        shutil.copy2(source, target)
+    else:
+        os.link(source, target)
 
 
 def point(link: Path, target: Path) -> None:

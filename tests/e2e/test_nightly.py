@@ -2,7 +2,11 @@
 
 import importlib.util
 import json
+import os
+import random
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.e2e.running import binary
+from tests.conftest import ROOT, event, write_lines
+from tests.e2e.forks import fork_command
+from tests.e2e.running import Running, binary, run_verb, serving, started, wait_until
 
 SCRIPT = ROOT / "examples" / "nightly" / "nightly.py"
 
@@ -48,6 +53,7 @@ class Fake:
         (self.service / "logs").mkdir(parents=True)
         for name in ("serve.json", "tracks.json"):
             (self.service / name).touch()
+        (self.service / "logs" / "data.json").write_text("played")
         self.served = "first"
         for owner, name in ((Path, "replace"), (Path, "symlink_to"), (Path, "write_text"), (Path, "unlink")):
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
@@ -72,7 +78,7 @@ class Fake:
         self.calls.append(verb)
         if verb == "train":
             assert Path(word["from"]).resolve() == (self.state / "current").resolve()
-            assert (Path(word["datamodule.path"]) / "logs" / "service").resolve() == self.service / "logs"
+            assert (Path(word["datamodule.path"]) / "logs" / "service" / "data.json").read_text() == "played"
             folder = Path(word["hydra.run.dir"])
             if self.has_news:
                 folder.mkdir()
@@ -217,3 +223,108 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         verify = [binary("systemd-analyze"), "verify", str(tmp_path / name)]
         done = subprocess.run(verify, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+NUM_NIGHTS, NUM_SESSIONS, LENGTH = 10, 60, 6
+QUICK = "logger=none", "callbacks.plots=null", "callbacks.off_policy=null", "callbacks.export.k=5"
+
+
+def write_catalogue(path: Path, night: int) -> None:
+    """Thirty tracks, and one more each night."""
+    tracks = range(100, 130 + night)
+    write_lines(path, ({"track": track, "title": f"T{track}", "artist": f"A{track % 7}"} for track in tracks))
+
+
+def next_of(track: int, night: int) -> int:
+    """What listeners love after a track: the next one on a ring, in which each night puts a track after the last."""
+    return 100 + (track - 99) % (30 + night)
+
+
+def listen(service: Running, night: int, rng: random.Random, known: list[int]) -> list[tuple[int, int]]:
+    """A day of listeners, who play what is recommended, and skip what they do not love.
+
+    Args:
+        service: is asked.
+        night: whose ring they love.
+        rng: of the first tracks.
+        known: the tracks that a listener can begin with.
+
+    Returns:
+        The track, and the answer, of every request.
+    """
+    answers = []
+    for user in range(NUM_SESSIONS):
+        track, share = rng.choice(known), 1.0
+        for _ in range(LENGTH):
+            answer = service.next(1000 * night + user, track, share)
+            assert answer.status == 200, answer.body
+            answers.append((track, answer.body["track"]))
+            share = 1.0 if answer.body["track"] == next_of(track, night) else 0.1
+            track = answer.body["track"]
+        assert service.ask("POST", f"/last/{1000 * night + user}", {"track": track, "time": share}).status == 200
+    return answers
+
+
+@pytest.mark.timing
+def test_ten_nights_without_a_person(tmp_path: Path) -> None:
+    """A service runs, its catalogue grows, a night is killed while it trains, and every answer is of its release."""
+    rng, state = random.Random(1), tmp_path / "state"
+    state.mkdir()
+    lines = []
+    for session in range(200):
+        track, share = rng.randrange(100, 130), 1.0
+        for step in range(LENGTH + 1):
+            message = "next" if step < LENGTH else "last"
+            lines.append(event(session, 1_700_000_000_000 + 60_000 * session + 1000 * step, track, share, message))
+            track, share = (next_of(track, 0), 1.0) if rng.random() < 0.7 else (rng.randrange(100, 130), 0.1)
+    write_lines(tmp_path / "first" / "logs" / "data.json", lines)
+    write_catalogue(tmp_path / "first" / "tracks.json", 0)
+    words = "datamodule=botify", "datamodule.path=first", "model=rules", "recipe=counting", *QUICK
+    run_verb("train.py", tmp_path, *words, f"hydra.run.dir={tmp_path / 'run'}")
+    (state / "current").symlink_to(tmp_path / "run")
+
+    command = [sys.executable, str(SCRIPT), f"--state={state}", "--service=service", "--tracks=tracks.json"]
+    env = {**os.environ, "SEGUE": shlex.join(fork_command("-c", "from segue.__main__ import main; main()"))}
+    served: dict[str, Path] = {}
+    with serving(
+        tmp_path, "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05", run="service"
+    ) as service:
+        served[service.version()] = tmp_path / "run"
+        for night in range(1, NUM_NIGHTS + 1):
+            listen(service, night - 1, rng, list(range(100, 129 + night)))
+            write_catalogue(tmp_path / "tracks.json", night)
+            if night == 4:
+                kill(command, tmp_path, env, state)
+                assert service.version() == list(served)[-1]
+            done = subprocess.run(
+                [*command, "--", "pick=ranked"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            version = (state / "current" / "release.txt").read_text()
+            service.wait_for_version(version)
+            served[version] = (state / "current").resolve()
+        assert len(served) == NUM_NIGHTS + 1
+        check_lines(service.lines(), served)
+    record = json.loads((state / "current" / "night.json").read_text())
+    print({key: value for key, value in record.items() if key != "nights"})
+    assert len(record["nights"]) == NUM_NIGHTS
+
+
+def kill(command: list[str], cwd: Path, env: dict[str, str], state: Path) -> None:
+    """A night that is killed while it trains, with all that it has started."""
+    before = set((state / "runs").iterdir())
+    with started([*command, "--", "pick=ranked"], cwd=cwd, env=env, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: set((state / "runs").iterdir()) - before, "a run folder")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def check_lines(lines: list[dict[str, Any]], served: dict[str, Path]) -> None:
+    """Every answer is in the list that its release has after the track."""
+    lists = {}
+    for version, folder in served.items():
+        records = map(json.loads, (folder / "recommendations.jsonl").read_text().splitlines())
+        lists[version] = {record["track"]: record["recommendations"] for record in records}
+    for line in lines:
+        if line["message"] == "next":
+            assert line["recommendation"] in lists[line["release"]][line["track"]], line
