@@ -13,7 +13,9 @@ RANKED = ("recall_at_10", "ndcg_at_10")
 """Metrics of the test that are guarded."""
 TIME = "mean_time_per_session"
 """Mean sum of the shares played in a session of the log."""
-_WORSE, _SAME, _BETTER = "fall", "as before", "better"
+FALL = "fall"
+"""The verdict of a night that is worse than those before it."""
+_SAME, _BETTER = "as before", "better"
 
 
 def intervals_of(metrics: Mapping[str, float], shares: Float64[np.ndarray, "S"]) -> dict[str, dict[str, float]]:
@@ -29,7 +31,7 @@ def intervals_of(metrics: Mapping[str, float], shares: Float64[np.ndarray, "S"])
     found = {}
     for name in RANKED:
         if (mean := metrics.get(f"test/{name}")) is not None:
-            half = metrics.get(f"test/{name}_half_width", float("nan"))
+            half = float(np.nan if (given := metrics.get(f"test/{name}_half_width")) is None else given)
             found[name] = {"mean": mean, "lower": mean - half, "upper": mean + half}
     if len(shares):
         of_time = MeanInterval.of(shares, LEVEL)
@@ -66,7 +68,7 @@ def judged(
         else:
             continue
         bounds[name] = {"lower": lower, "upper": upper, "of": "nights" if chart is not None else "test"}
-        found[name] = _WORSE if high < lower else _BETTER if low > upper else _SAME
-    fallen = [name for name, verdict in found.items() if verdict == _WORSE]
-    verdict = _WORSE if fallen else _BETTER if _BETTER in found.values() else _SAME
+        found[name] = FALL if high < lower else _BETTER if low > upper else _SAME
+    fallen = [name for name, verdict in found.items() if verdict == FALL]
+    verdict = FALL if fallen else _BETTER if _BETTER in found.values() else _SAME
     return {"limits": bounds, "verdict": verdict, "fallen": fallen}
