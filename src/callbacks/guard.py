@@ -15,6 +15,7 @@ TIME = "mean_time_per_session"
 """Mean sum of the shares played in a session of the log."""
 FALL = "fall"
 """The verdict of a night that is worse than those before it."""
+_WIDER = 0.2
 _SAME, _BETTER = "as before", "better"
 
 
@@ -47,7 +48,8 @@ def judged(
     """Compare a night with those before it.
 
     With enough nights before, their control chart has the limits. Otherwise the interval of the night is compared with
-    that of the test of the run that the nights began from.
+    that of the test of the run that the nights began from, widened by a fifth: one test does not say how much days
+    differ.
 
     Args:
         now: what `intervals_of` returns.
@@ -63,8 +65,9 @@ def judged(
         chart = limits([one[name]["mean"] for one in nights if name in one])
         if chart is not None:
             lower, upper, low, high = *chart, of_now["mean"], of_now["mean"]
-        elif name in first:
-            lower, upper, low, high = first[name]["lower"], first[name]["upper"], of_now["lower"], of_now["upper"]
+        elif first.get(name, {}).get("lower") is not None:
+            lower, upper = first[name]["lower"] * (1 - _WIDER), first[name]["upper"] * (1 + _WIDER)
+            low, high = of_now["lower"], of_now["upper"]
         else:
             continue
         bounds[name] = {"lower": lower, "upper": upper, "of": "nights" if chart is not None else "test"}

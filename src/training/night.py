@@ -187,7 +187,7 @@ def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) 
         new = data.read_new(learned, config.keep_days)
     except NothingNew:
         since = f" since {utc(learned.until_ms)}" if learned.until_ms else ""
-        console.print(f"nothing new{since}: {data.path} has no play that {folder} has not learned", soft_wrap=True)
+        console.print(f"nothing new{since}: {data.path} has no pair that {folder} has not learned", soft_wrap=True)
         return None
     saved = read_checkpoint(folder / REFITTED)
     build = instantiate(config.ranker, _convert_="all")
