@@ -76,7 +76,7 @@ class Learned:
             return cls(
                 catalog=read_vocabulary(folder)[0],
                 sessions=_sessions_of(events, has_clock=record["has_clock"]),
-                **{name: tracks[name].to_numpy() for name in ("plays", "previous_counts", "next_counts")},
+                **{name: np.array(tracks[name]) for name in _COUNTS},
                 **{name: record[name] for name in _OF_RECORD},
             )
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -92,8 +92,9 @@ class Learned:
     def _fill(self, folder: Path) -> None:
         sessions, listens = self.sessions, self.sessions.listens
         write_vocabulary(self.catalog, np.zeros(len(self.catalog), bool), folder)
-        columns = {name: getattr(self, name) for name in ("plays", "previous_counts", "next_counts")}
-        pd.DataFrame(columns).to_parquet(folder / _TRACKS, index=False, compression="zstd")
+        pd.DataFrame({name: getattr(self, name) for name in _COUNTS}).to_parquet(
+            folder / _TRACKS, index=False, compression="zstd"
+        )
         events = {
             "session": listens.session,
             "user": sessions.user[listens.session],
@@ -162,16 +163,14 @@ def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
     session = events["session"].to_numpy()
     length = np.bincount(session)
     number, place, _ = gather(np.zeros(len(length), np.int64), length)
-    user = events["user"].to_numpy()[place == 0]
+    user = np.array(events["user"])[place == 0]
     return Sessions(
         user=user,
         number=np.arange(len(user)),
         listener=np.unique(user, return_inverse=True)[1],
         has_clock=has_clock,
-        listens=Listens(
-            session=number, track=events["track"].to_numpy(), played_ratio=events["played_ratio"].to_numpy()
-        ),
-        timestamp=events["timestamp"].to_numpy(),
+        listens=Listens(session=number, track=np.array(events["track"]), played_ratio=np.array(events["played_ratio"])),
+        timestamp=np.array(events["timestamp"]),
         place=place,
     )
 

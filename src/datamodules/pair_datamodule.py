@@ -278,8 +278,8 @@ class PairDataModule(SplitDataModule):
             keep_days: older sessions are left out, in days before the last play; None for none.
 
         Raises:
-            InputError: the files cannot be read, have no track of the run, or make no pair.
-            NothingNew: there are none.
+            InputError: the files cannot be read, or have no track of the run.
+            NothingNew: there are none, or they make no pair.
         """
         rules = self.rules = replace(self.rules, cold_share=0.0, policies=replace(self.rules.policies, min_sessions=1))
         has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
@@ -309,9 +309,7 @@ class PairDataModule(SplitDataModule):
         parts = np.repeat(np.array([0, 2], np.int8), [len(before), len(read)])
         evaluated, whole = self.divided(parts), self.divided(np.zeros_like(parts))
         if not len(evaluated.pairs["test"]):
-            raise InputError(
-                f"from=: none of the {len(read):,} new sessions in {self.path} makes a pair; wait for more logs"
-            )
+            raise NothingNew
         kept = evaluated.vocabulary
         for data in (evaluated, whole):
             data._take_calendar(learned.half_life, learned.newest_days)
