@@ -18,7 +18,7 @@ from segue.verdicts.abtest.events import Lines, cut_log, log_database, read_even
 
 REMARKS = (
     "Share played: of the tracks that a release recommended and that the listener then played, without the first track "
-    "of a session. Its interval, and that of the change, account for variation across users.",
+    "of a session. Its 95 % interval, and that of the change, account for variation across users.",
     "Change: to the release before. The two were served at different times, therefore a change is also that of the "
     "days: weekday, season, news. An A/B test of both releases, on the same days, has no such doubt: serve.py "
     "'arms={C: <run before>, T1: <run>}'.",
@@ -149,13 +149,14 @@ def releases_table(rows: list[ServedRelease]) -> Table:
         [
             *(row.release, datetime.fromtimestamp(row.first_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")),
             *(f"{row.users:,}", f"{row.plays:,}"),
-            *(number(row.share_played, ".4f"), interval(row.lower, row.upper, ".4f")),
-            *(number(row.change_percent, "+.2f"), interval(row.change_lower_percent, row.change_upper_percent, "+.2f")),
+            f"{number(row.share_played, '.3f')}\n{interval(row.lower, row.upper, '.3f')}",
+            f"{number(row.change_percent, '+.1f')}\n"
+            f"{interval(row.change_lower_percent, row.change_upper_percent, '+.1f')}",
         ]
         for row in rows
     ]
-    columns = ["release", "first answer, UTC", "users", "plays", "share played", "95 %", "change in %", "95 %, in %"]
-    return Table(title="Releases", columns=columns, rows=cells, align="llrrrrrr")
+    columns = ["release", "first answer, UTC", "users", "plays", "share played [interval]", "change in % [interval]"]
+    return Table(title="Releases", columns=columns, rows=cells, align="Llrrrr")
 
 
 def write_releases(rows: list[ServedRelease], folder: Path, provenance: dict[str, str]) -> None:
