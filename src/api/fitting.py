@@ -9,20 +9,18 @@ import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
-from omegaconf import OmegaConf
 
-from segue.api.calling import Folder, call, refuse_used, words_of
-from segue.api.plays import Plays, read_plays
+from segue.api.calling import Folder, call, options, refuse_used, words_of
+from segue.api.plays import Plays, plays_of
 from segue.catalog import Id, id_problem, quoted
 from segue.errors import InputError
 from segue.runs.folder import RunRecord
-from segue.runs.provenance import CONF
 from segue.training.train import read_data, train
 
 if TYPE_CHECKING:
@@ -73,13 +71,6 @@ class Evaluation:
     def _repr_html_(self) -> str:
         first = repr(self).splitlines()[0]
         return f"<p>{html.escape(first)}</p>{self._shown().to_html()}"
-
-
-@cache
-def _beginnings() -> frozenset[str]:
-    """First parts of the names of options: the keys of `train.py`, and the groups of `conf/`."""
-    keys = (str(key) for key in OmegaConf.load(CONF / "train.yaml"))
-    return frozenset((*keys, *(path.name for path in CONF.iterdir() if path.is_dir()))) - {"defaults", "hydra"}
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,8 +171,8 @@ class Recommender:
         if "random_state" in params:
             params["seed"] = params.pop("random_state")
         for name in _named(params):
-            if (first := name.partition("__")[0]) not in _beginnings():
-                [nearest] = difflib.get_close_matches(first, _beginnings(), 1, cutoff=0) or [""]
+            if (first := name.partition("__")[0]) not in options():
+                [nearest] = difflib.get_close_matches(first, options(), 1, cutoff=0) or [""]
                 raise InputError(f"{name} is no setting of a model; did you mean {nearest}?")
         self._params |= _named(params)
         return self
@@ -211,7 +202,7 @@ class Recommender:
         plays = self._read(plays)
         place = Folder(None if folder is None else refuse_used(folder), str(self._params["model"]))
         logger = [] if "logger" in self._params else ["logger=none"]
-        call(train, [*plays.words, *logger, *self._words(self._params)], place)
+        call(train, [*plays.words, *logger, *self._words(self._params)], place, plays.names)
         self._forget()
         self._place = place
         of_auto = ("recipe", "recipe__candidates") if self._params.get("recipe") == "auto" else ()
@@ -222,7 +213,7 @@ class Recommender:
     def _read(self, plays: Any) -> Plays:
         """Plays as they are, or read with the settings `datamodule__…`."""
         own = {name.removeprefix(_OF_DATA): value for name, value in self._params.items() if name.startswith(_OF_DATA)}
-        return plays if isinstance(plays, Plays) else read_plays(plays, **own)
+        return plays if isinstance(plays, Plays) else plays_of(plays, None, own)
 
     def _forget(self) -> None:
         for name in ("_model", "_evaluated", "metrics"):
@@ -249,14 +240,15 @@ class Recommender:
     def _model(self) -> "FittedModel":
         from segue.models.fitted import FittedModel
 
-        return FittedModel.read(self.folder, str(self._of_fit["model"]))
+        return FittedModel.read(self.folder, str(self._of_fit["model"]), trust=self._of_fit.get("trust"))
 
     @cached_property
     def _evaluated(self) -> "FittedModel":
         """The model that was tested: it has learned the training sessions alone."""
         from segue.models.fitted import FittedModel
 
-        return FittedModel.read(self.folder, str(self._of_fit["model"]), evaluated=True)
+        given = self._of_fit
+        return FittedModel.read(self.folder, str(given["model"]), evaluated=True, trust=given.get("trust"))
 
     @property
     def tracks(self) -> "pd.DataFrame":
@@ -361,7 +353,7 @@ class Recommender:
     def _measure(self, plays: Plays, split: str) -> tuple[dict[str, float], "pd.DataFrame"]:
         from segue.callbacks.ranking_metrics import measured
 
-        (datamodule, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)])
+        (datamodule, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)], names=plays.names)
         digest = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]
         if datamodule.digest() != digest:
             raise InputError(
@@ -535,11 +527,13 @@ def fit(
     return made.fit(plays, folder)
 
 
-def load(run: str | Path) -> Recommender:
+def load(run: str | Path, *, trust: str | Sequence[str] | None = None) -> Recommender:
     """Load the model of a run of `train.py`, or one that was saved.
 
     Args:
         run: the run folder, or `run:<id>` of a run in MLflow.
+        trust: a package, or several, whose models, contexts and baselines the run may have besides those of Segue.
+            Loading runs their code.
 
     Returns:
         The fitted model. Its files are read where they are.
@@ -572,6 +566,6 @@ def load(run: str | Path) -> Recommender:
         one.get_key_element(): one.value() for one in OverridesParser.create().parse_overrides(words)
     }
     given.pop("logger", None)
-    recommender = Recommender(**given)
+    recommender = Recommender(**given, **({} if trust is None else {"trust": trust}))
     recommender._place, recommender._of_fit = place, recommender.get_params()
     return recommender

@@ -56,14 +56,12 @@ class RunRecord:
         mlflow_run_id: its run in MLflow, if it has one.
         data_digest: of the data it learns from.
         began_in: the folder that it was typed in; what the overrides name lies below it.
-        run_dir: where the run folder was.
     """
 
     overrides: list[str]
     mlflow_run_id: str | None
     data_digest: str
     began_in: str
-    run_dir: str
 
     def write(self, run_dir: Path) -> None:
         """Write `run.json`."""
@@ -232,7 +230,6 @@ def record_beginning(
         mlflow_run_id=mlflow_run_id,
         data_digest=data_digest,
         began_in=str(Path.cwd()),
-        run_dir=str(run_dir.resolve()),
     ).write(run_dir)
 
 

@@ -3,6 +3,7 @@
 `words_of_run` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from segue.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, fl
 from segue.runs.provenance import CONF
 from segue.runs.targets import check_targets, read_config
 
-# Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked.
+# Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked, where the same
+# data lie.
 _MAY_CHANGE = (
-    "trainer.", "callbacks.", "logger.", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
-    "trial",
+    "trainer.", "callbacks.", "logger", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
+    "trial", "datamodule.path",
 )  # fmt: skip
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 
@@ -57,7 +59,8 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
         folder_of: from the name of a run, and the store if the command line names one, to the run folder.
 
     Raises:
-        InputError: there is no such run, it is not on this machine, or it began before settings were renamed.
+        InputError: there is no such run, it is not on this machine, its store is elsewhere, or it began before settings
+            were renamed.
     """
     named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
     if not named or named[-1].lower() in ("true", "false", "null", ""):
@@ -67,13 +70,11 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
     uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
     folder = folder_of(named[-1], uri[-1] if uri else None).resolve()
     record = RunRecord.read(folder)
-    if Path(record.run_dir) != folder:
+    is_tracked = record.mlflow_run_id is not None and "MLFLOW_TRACKING_URI" not in os.environ
+    if is_tracked and Path(record.began_in) != Path.cwd() and not any(word.startswith("logger") for word in words):
         raise InputError(
-            f"resume={folder}: it was {record.run_dir} when it began, which its checkpoints name; move it back"
-        )
-    if Path(record.began_in) != Path.cwd():
-        raise InputError(
-            f"resume={folder}: it began in {record.began_in}, where its data and its store are; go there first"
+            f"resume={folder}: it began in {record.began_in}, where its MLflow store is; go there first, name the "
+            "store with logger.tracking_uri=<uri>, or track no more with logger=none"
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
     replaced = {_key(word) for word in given} | set(_OF_THIS_COMMAND)

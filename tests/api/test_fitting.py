@@ -141,6 +141,43 @@ def test_a_run_cannot_vouch_for_its_own_classes(session: segue.Recommender, tmp_
         segue.load(tmp_path / "run").next(session.tracks["id"][0])
 
 
+def test_a_saved_run_is_resumed_in_another_place(
+    session: segue.Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = segue.fit(CSV, context="session", folder=tmp_path / "begun", **{**OPTIONS, "trainer__max_epochs": 1})
+    begun.save(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "begun")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CSV, "copy.csv")
+    train(["resume=moved", "trainer.max_epochs=2", "datamodule.path=copy.csv"])
+    resumed, whole = segue.load("moved").metrics, session.metrics
+    assert resumed["epochs"] == whole["epochs"] == 2
+    assert {name: one for name, one in resumed.items() if name.startswith("test/")} == {
+        name: one for name, one in whole.items() if name.startswith("test/")
+    }
+
+
+OWN = """
+from segue.models.baselines.counting import Popular
+
+class Mine(Popular):
+    pass
+"""
+
+
+def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ownpackage.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = segue.fit(CSV, model="popular", model___target_="ownpackage.Mine", trust="ownpackage")
+    expected = own.next(own.tracks["id"][0])
+    saved = own.save(tmp_path / "run")
+    assert segue.load(saved, trust="ownpackage").next(own.tracks["id"][0]).equals(expected)
+    with pytest.raises(segue.InputError, match=r"build ownpackage\.Mine, .* as in trust=ownpackage"):
+        segue.load(saved).next(own.tracks["id"][0])
+
+
 def test_its_vectors_are_exported(session: segue.Recommender, tmp_path: Path) -> None:
     session.export(tmp_path, "onnx")
     session.export(tmp_path, "parquet")
@@ -226,14 +263,19 @@ def test_random_state_is_the_seed() -> None:
         (lambda model: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
         (lambda model: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
         (lambda model: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
-        (lambda _: segue.fit(CSV, model="convx"), "there is no model=convx; did you mean convex?"),
+        (lambda _: segue.fit(CSV, model="convx"), 'there is no model="convx"; did you mean convex?'),
         (lambda _: segue.fit(CSV, seed=-1), "seed must be a whole number of at least 0"),
-        (lambda _: segue.fit(CSV, model__alpa=1), "did you mean model.alpha?"),
+        (lambda _: segue.fit(CSV, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
+        (lambda _: segue.fit(CSV, model="rules", loss="bce"), 'loss="bce" cannot be chosen with model="rules"'),
+        (
+            lambda _: segue.fit(pd.DataFrame({"a": [1]})),
+            "the table has the columns a; give datamodule__columns__track=",
+        ),
         (lambda _: segue.load("nowhere/run"), "there is no folder nowhere/run"),
         (lambda model: segue.fit(CSV, folder=model.folder), "has files already"),
     ],
 )
-def test_an_error_is_the_line_of_the_command(
+def test_an_error_is_the_line_of_the_command_with_names_of_python(
     session: segue.Recommender, call: Any, line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(segue.InputError, match=line) as error:
