@@ -13,6 +13,7 @@ from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
+from segue.datamodules.learned import FOLDER as LEARNED
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
@@ -44,9 +45,9 @@ class Refitted:
 
     def record(self) -> dict[str, Any]:
         """What it has learned, for `refit.json`: `epochs`, `sessions`, `pairs`, and `until`, its last play in UTC."""
-        pairs, span = self.data.pairs["train"], self.data.span()
-        sessions, until = len(self.data.sessions), None if span is None else span[1]
-        return {"epochs": self.num_epochs, "sessions": sessions, "pairs": len(pairs), "until": until}
+        num_sessions, num_pairs = self.data.num_learned
+        until = None if (span := self.data.span()) is None else span[1]
+        return {"epochs": self.num_epochs, "sessions": num_sessions, "pairs": num_pairs, "until": until}
 
 
 class AfterTest(Callback):
@@ -69,6 +70,7 @@ class AfterTest(Callback):
 
     Attributes:
         refitted: set before the test; None where the tested model is exported.
+        is_exported: set before the test; decides by the metrics of the test whether the model is exported.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
@@ -87,6 +89,7 @@ class AfterTest(Callback):
         self._context, self._export, self._ranking = context, export, ranking
         self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
         self.refitted: Refitted | None = None
+        self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
@@ -94,6 +97,8 @@ class AfterTest(Callback):
         """Run the steps."""
         data, history, evaluated = self._context.datamodule, self._context.history, ranker_of(pl_module)
         ranker, pictures = evaluated, list[Path]()
+        if not self.is_exported(history.test):
+            return
         if self.refitted is not None:
             ranker = ranker_of(self.refitted.module.to(pl_module.device).eval())
         of_evaluated: Exported | None = None
@@ -141,6 +146,8 @@ class AfterTest(Callback):
             with progress("exporting the evaluated model", len(data.catalog)) as advance:
                 tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
+            is_counted = ranker_of(refitted.module).scorer is None
+            refitted.data.remember(export.path.with_name(LEARNED), is_whole=is_counted)
             write_record(refitted.record(), record)
         with progress("exporting recommendations", len(data.catalog)) as advance:
             ranker = evaluated if refitted is None else ranker_of(refitted.module)

@@ -153,16 +153,15 @@ class RankingMetrics(Callback):
         """The ranks by rules without learning."""
         known, train = self._vocabulary, self._train
         previous = None if every else queries.previous
-        floors = {
-            "popular": ranks_by_plays(known.plays, previous, queries.following),
-            "counts": ranks_by_counts(
+        floors = {"popular": ranks_by_plays(known.plays, previous, queries.following)}
+        if len(train):
+            floors["counts"] = ranks_by_counts(
                 known.previous_counts,
                 lambda: ((train.previous[part], train.following[part]) for part in slices(len(train))),
                 queries.previous,
                 queries.following,
                 every=every,
-            ),
-        }
+            )
         if known.calendar is not None and known.calendar.newest_days is not None:  # otherwise it is popular
             floors["recent"] = ranks_by_plays(known.recent, previous, queries.following)
         return floors

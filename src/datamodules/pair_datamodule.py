@@ -3,27 +3,84 @@
 N tracks, S sessions, P pairs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int8
+from jaxtyping import Bool, Float64, Int8, Int64
 
+from segue.catalog import Catalog, Listens, quoted
+from segue.datamodules.learned import (
+    MOST_KEPT,
+    Learned,
+    chosen_sessions,
+    digests_of,
+    joined,
+    pseudonyms,
+    sample,
+    with_new_tracks,
+)
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.sessions import cut_sessions
 from segue.datamodules.reading.rejected_rows import Rejections
-from segue.datamodules.reading.table import LeftOut, SourceEvents, read_table
+from segue.datamodules.reading.table import LeftOut, NothingNew, SourceEvents, read_table
 from segue.datamodules.reading.table_settings import Attributes, TableSettings, table_settings
 from segue.datamodules.remarks import remarks_on
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.datamodules.splits import SPLITS, split
 from segue.errors import InputError
 from segue.settings import Setting, from_config, settings
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NewPlays:
+    """The plays that a run has not learned, and those that it keeps of what it has learned.
+
+    Args:
+        evaluated: the new sessions are the test sessions, and also those for validation, of which there are no others;
+            what training shows is what the run has learned.
+        whole: all of them, as training data.
+        since_ms: time of the last play that was learned, in milliseconds since 1970; 0 without a clock.
+        until_ms: time of the last new play.
+        num_sessions: number of new sessions.
+        num_plays: number of new plays.
+        num_tracks: number of new tracks of the catalogue.
+        num_artists: number of new artists.
+        num_late: number of plays of each new file that are not after `since_ms`, and are left out.
+        shares: sum of the shares played of each new session with a known share; empty where none is known.
+    """
+
+    evaluated: "PairDataModule"
+    whole: "PairDataModule"
+    since_ms: int
+    until_ms: int
+    num_sessions: int
+    num_plays: int
+    num_tracks: int
+    num_artists: int
+    num_late: Mapping[str, int]
+    shares: Float64[np.ndarray, "S"]
+
+
+def _refuse_other_ids(path: str, read: Catalog, known: Catalog) -> None:
+    if (known.rows_of(read.track_ids) >= 0).any():
+        return
+    of_read, of_known = (quoted(one.track_ids.item(0)) for one in (read, known))
+    raise InputError(
+        f"none of the {len(read):,} tracks in {path}, such as {of_read}, is among the {len(known):,} of the run, such "
+        f"as {of_known}; give logs with the ids of the run"
+    )
+
+
+def _sums_of_shares(listens: Listens, *, num_before: int) -> Float64[np.ndarray, "S"]:
+    new = listens.where((listens.session >= num_before) & ~np.isnan(listens.played_ratio))
+    sums, counts = np.bincount(new.session, new.played_ratio.astype(np.float64)), np.bincount(new.session)
+    return np.asarray(sums[counts > 0])
 
 
 @settings("datamodule", SplitDataModule, PairRules, TableSettings)
@@ -49,6 +106,8 @@ class PairDataModule(SplitDataModule):
     `rules` are the `PairRules`. `prepared_by` is `prepare`; `prepare_data` and `setup` set `path`. What else `setup`
     sets is described in `SplitDataModule`.
     """
+
+    _learned: Learned | None = None
 
     def __init__(
         self,
@@ -98,7 +157,7 @@ class PairDataModule(SplitDataModule):
         if self.sizes is not None:
             return
         with self.source() as source:
-            self.reading, self.catalog = source.reading, source.catalog
+            self.reading, self.catalog, self._files = source.reading, source.catalog, source.files
             self._cut = cut_sessions(source, self.rules)
         rules, sessions = self.rules, self._cut
         kind = rules.split_of(has_clock=sessions.has_clock)
@@ -159,19 +218,147 @@ class PairDataModule(SplitDataModule):
         whole.take_choices(self)
         return whole
 
-    def source(self) -> AbstractContextManager[SourceEvents]:
+    def as_test_of(self, catalog: Catalog, plays: Int64[np.ndarray, "N"]) -> "PairDataModule":
+        """The same sessions as test data of a model that was trained on others. Call it after `setup`.
+
+        Plays of tracks that the model does not know are left out; `dropped` counts them as `unknown`.
+
+        Args:
+            catalog: of the model.
+            plays: how often each of its tracks was played in training.
+
+        Returns:
+            A copy, with the tracks of the model. Validation has the same pairs as the test, and training has none.
+
+        Raises:
+            InputError: the model knows none of the tracks, or no pair is left.
+        """
+        _refuse_other_ids(self.path, self.catalog, catalog)
+        other, rows, listens = copy(self), catalog.rows_of(self.catalog.track_ids), self._cut.listens
+        cut, _ = self._cut.without({"unknown": rows[listens.track] < 0})
+        other.catalog, other._cut = catalog, replace(cut, listens=replace(cut.listens, track=rows[cut.listens.track]))
+        other = other.divided(np.full(len(cut), SPLITS.index("test"), np.int8))
+        if not len(other.pairs["test"]):
+            raise InputError(f"no pair of {self.path} has two tracks of the model; give longer logs of its tracks")
+        other.vocabulary = replace(other.vocabulary, plays=plays)
+        other.new_tracks &= plays == 0
+        other.pairs["val"] = other.pairs["test"]
+        return other
+
+    @property
+    def num_learned(self) -> tuple[int, int]:
+        """See `SplitDataModule`; with what another run has learned."""
+        if self._learned is None:
+            return super().num_learned
+        return self._learned.num_sessions + self._num_new, int(self.vocabulary.next_counts.sum())
+
+    def remember(self, folder: Path, *, is_whole: bool) -> None:
+        """See `SplitDataModule`."""
+        before, words, calendar = self._learned, self.vocabulary, self.vocabulary.calendar
+        sessions = replace(self._cut, user=self._cut.user if before is not None else pseudonyms(self._cut.user))
+        files = {} if self.reading.later is not None else digests_of(self._files)  # later plays are read again
+        Learned(
+            catalog=self.catalog,
+            sessions=sessions if is_whole else chosen_sessions(sessions, sample(sessions, MOST_KEPT)),
+            plays=words.plays,
+            previous_counts=words.previous_counts,
+            next_counts=words.next_counts,
+            until_ms=int(sessions.timestamp.max()),
+            num_sessions=self.num_learned[0],
+            files=files if before is None else before.files_with(files),
+            half_life=None if calendar is None else calendar.half_life,
+            newest_days=None if calendar is None else calendar.newest_days,
+        ).write(folder)
+
+    def read_new(self, learned: Learned, keep_days: float | None = None) -> NewPlays:
+        """Read the plays that a run has not learned, instead of `setup`.
+
+        Args:
+            learned: what it has learned.
+            keep_days: older sessions are left out, in days before the last play; None for none.
+
+        Raises:
+            InputError: the files cannot be read, have no track of the run, or make no pair.
+            NothingNew: there are none.
+        """
+        rules = self.rules = replace(self.rules, cold_share=0.0, policies=replace(self.rules.policies, min_sessions=1))
+        has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
+        with self.source(learned) as source:
+            self.reading, self._files = source.reading, source.files
+            known = set(learned.files.values())  # files that have grown have learned plays
+            num_late = {name: num for name, num in source.num_learned.items() if str(Path(name).resolve()) not in known}
+            read, catalog = cut_sessions(source, rules), source.catalog
+        if has_clock != read.has_clock:
+            raise InputError(
+                f"from=: {self.path} has {'no ' * has_clock}timestamps, and the plays that the run has learned have "
+                f"{'' if has_clock else 'none'}; give the logs of the same source"
+            )
+        if not has_clock:
+            if len(read) <= learned.num_sessions:
+                raise NothingNew
+            read = chosen_sessions(read, np.arange(len(read)) >= learned.num_sessions)
+        _refuse_other_ids(self.path, catalog, learned.catalog)
+        self.catalog, rows = with_new_tracks(learned.catalog, catalog)
+        read = replace(read, user=pseudonyms(read.user), listens=replace(read.listens, track=rows[read.listens.track]))
+        self._num_new = len(read)
+        self._learned, before = learned, learned.sessions
+        if keep_days is not None:
+            oldest = read.timestamp.max() - keep_days * 86_400_000
+            before = chosen_sessions(before, before.timestamp[before.place == 0] >= oldest)
+        self._cut, self.is_by_time = joined(before, read), True
+        parts = np.repeat(np.array([0, 2], np.int8), [len(before), len(read)])
+        evaluated, whole = self.divided(parts), self.divided(np.zeros_like(parts))
+        if not len(evaluated.pairs["test"]):
+            raise InputError(
+                f"from=: none of the {len(read):,} new sessions in {self.path} makes a pair; wait for more logs"
+            )
+        kept = evaluated.vocabulary
+        for data in (evaluated, whole):
+            data._take_calendar(learned.half_life, learned.newest_days)
+        evaluated.vocabulary, whole.vocabulary = (
+            learned.counts_in(evaluated.vocabulary),
+            learned.counts_added(whole.vocabulary, kept),
+        )
+        evaluated.new_tracks &= evaluated.vocabulary.plays == 0
+        evaluated.pairs["val"] = evaluated.pairs["test"]
+        times = read.timestamp
+        return NewPlays(
+            evaluated=evaluated,
+            whole=whole,
+            since_ms=learned.until_ms,
+            until_ms=int(times.max()),
+            num_sessions=len(read),
+            num_plays=len(times),
+            num_tracks=len(self.catalog) - num_known,
+            num_artists=self.catalog.num_artists - learned.catalog.num_artists,
+            num_late=num_late,
+            shares=_sums_of_shares(evaluated.sessions.listens, num_before=int((evaluated._part_of_session == 0).sum())),
+        )
+
+    def _take_calendar(self, half_life: float | None, newest_days: float | None) -> None:
+        if (own := self.vocabulary.calendar) is not None:
+            calendar = replace(own, half_life=half_life, newest_days=newest_days)
+            self.vocabulary = replace(self.vocabulary, calendar=calendar)
+
+    def source(self, learned: Learned | None = None) -> AbstractContextManager[SourceEvents]:
         """Read the events of the source; `setup` cuts them into sessions.
+
+        Args:
+            learned: plays and files that are left out; None for none.
 
         Returns:
             A context that has the events; see `read_table`.
         """
-        policies = self.rules.policies
+        policies, known = self.rules.policies, {}
+        if learned is not None and learned.sessions.has_clock:  # without one, sessions are counted
+            known = {"learned": f"timestamp <= {learned.until_ms}", "known_files": learned.files.keys()}
         left_out = LeftOut(
             min_seconds=policies.min_seconds,
             since=policies.first_day,
             until=policies.last_day,
             is_now=policies.ends_now,
             nameless=policies.nameless == "drop",
+            **known,
         )
         return read_table(self.path, self._settings, left_out=left_out, rejections=self._rejections)
 

@@ -106,6 +106,28 @@ def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
     }
 
 
+def night_report(night: Mapping[str, Any]) -> dict[str, str]:
+    """What a night has found and done: lines by name.
+
+    Args:
+        night: what `night.json` has.
+    """
+    new = f"{night['sessions']:,} sessions, {night['plays']:,} plays, {night['new_tracks']:,} tracks"
+    lines = {"new": f"{new} since {night['since'] or 'the last run'}"}
+    if late := sum(night["late_plays"].values()):
+        names = ", ".join(night["late_plays"])
+        lines["late"] = f"{late:,} plays are not after that, and are left out ({names})"
+    for name, of in night["metrics"].items():
+        limits = night["limits"].get(name)
+        beside = f"; limits {limits['lower']:.4f} to {limits['upper']:.4f}, of the {limits['of']}" if limits else ""
+        lines[name.replace("_at_", "@")] = f"{of['mean']:.4f} ({of['lower']:.4f} to {of['upper']:.4f}){beside}"
+    done = (
+        "exported" if night["is_exported"] else f"not exported: {', '.join(night['fallen'])} fell; guard=none exports"
+    )
+    lines["night"] = f"{night['verdict']}, {done}"
+    return lines
+
+
 def next_steps(run: FinishedRun) -> str:
     """Lines for a person: what the run is called, where it is, and what to type next."""
     config = run.config

@@ -33,17 +33,24 @@ RECORD = "run.json"
 REFIT = "refit.json"
 """What a run folder has if its lists and vectors are those of a model that has learned all sessions."""
 
+NIGHT = "night.json"
+"""What a run folder has if its model begins with that of another run; the last file of a night."""
+
 LOCK = ".lock"
 """The file that a process locks while it writes into a run folder."""
 
 UNCOMMITTED = "uncommitted.diff"
 """What a run folder has of the changes that were not committed."""
 
+OF_ONE_COMMAND = ("resume=", "trust=", "from=", "guard=", "keep_days=")
+"""Beginnings of words that a run does not hand on to another one."""
+
 _OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
 
 # Keys of a config that do not change what a run measures of its test sessions.
 _OF_THE_RUN = (
-    "run_dir", "run_name", "resume", "refit", "add", "catalogue", "trust", "parent_run_id", "swept", "trial", "logger",
+    "run_dir", "run_name", "resume", "refit", "add", "catalogue", "from", "guard", "keep_days", "trust",
+    "parent_run_id", "swept", "trial", "logger",
 )  # fmt: skip
 
 
@@ -56,20 +63,26 @@ class RunRecord:
         mlflow_run_id: its run in MLflow, if it has one.
         data_digest: of the data it learns from.
         began_in: the folder that it was typed in; what the overrides name lies below it.
+        began_from: the run that its model begins with; None where there is none.
     """
 
     overrides: list[str]
     mlflow_run_id: str | None
     data_digest: str
     began_in: str
+    began_from: str | None = None
 
     def write(self, run_dir: Path) -> None:
         """Write `run.json`."""
         write_record({"layout": LAYOUT, **asdict(self)}, run_dir / RECORD)
 
     @classmethod
-    def read(cls, run_dir: Path) -> "RunRecord":
+    def read(cls, run_dir: Path, key: str = "resume") -> "RunRecord":
         """Read what `write` wrote.
+
+        Args:
+            run_dir: the run folder.
+            key: of the word that names it, for messages.
 
         Raises:
             InputError: no run was started in the folder, its record is damaged, or it has another layout.
@@ -82,15 +95,15 @@ class RunRecord:
             known = TypeAdapter(cls).validate_python(record)
         except FileNotFoundError:
             raise InputError(
-                f"resume={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
+                f"{key}={run_dir}: no run was begun there (it has no {RECORD}); give the folder of a run of "
                 "train.py, or a run id of MLflow"
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"resume={run_dir}: {path} is damaged; start the run again in another folder") from None
+            raise InputError(f"{key}={run_dir}: {path} is damaged; start the run again in another folder") from None
         if record.get("layout") != LAYOUT:
             raise InputError(
-                f"resume={run_dir}: it began at commit {_commit_of(run_dir)}, where settings had other names; check "
-                "out that commit to resume it, or start a new run"
+                f"{key}={run_dir}: it began at commit {_commit_of(run_dir)}, where settings had other names; check "
+                f"out that commit to {key.replace('from', 'begin from')} it, or start a new run"
             )
         return known
 
@@ -226,10 +239,11 @@ def record_beginning(
     head = "".join(f"# {name}: {value}\n" for name, value in provenance().items())
     write_text(head + yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True), run_dir / "config.yaml")
     RunRecord(
-        overrides=[word for word in words if not word.startswith(("resume=", "trust="))],
+        overrides=[word for word in words if not word.startswith(OF_ONE_COMMAND)],
         mlflow_run_id=mlflow_run_id,
         data_digest=data_digest,
         began_in=str(Path.cwd()),
+        began_from=config.get("from"),
     ).write(run_dir)
 
 

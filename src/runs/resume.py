@@ -1,6 +1,7 @@
 """When a run is resumed: the one that `resume=<run>` names, or, with `resume=true`, the one of the same config.
 
-`words_of_run` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides.
+`words_of_run` restores the overrides of the run, `named_run` refuses another config, and `run_to_resume` decides. A
+night, which goes on with `from=<run>` in another folder, has the overrides of that run too.
 """
 
 import os
@@ -23,9 +24,16 @@ from segue.runs.targets import check_targets, read_config
 # data lie.
 _MAY_CHANGE = (
     "trainer.", "callbacks.", "logger", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
-    "trial", "datamodule.path",
+    "trial", "from", "guard", "keep_days", "datamodule.path",
 )  # fmt: skip
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
+# Keys that the command of a night may have, and that its run does not hand on: which plays, where, how it is guarded.
+_OF_A_NIGHT = (
+    "from", "guard", "keep_days", "datamodule.path", "run_dir", "run_name", "trust", "logger", "logger.tracking_uri",
+    "logger.experiment_name", "callbacks.plots", "trainer.accelerator", "trainer.enable_progress_bar",
+)  # fmt: skip
+# Keys that a run of one night does not hand on to the next one: the first day that no run may learn, and its sweep.
+_OF_ONE_RUN = ("datamodule.policies.until", "resume", "refit", "parent_run_id", "swept", "trial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +70,19 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
         InputError: there is no such run, it is not on this machine, its store is elsewhere, or it began before settings
             were renamed.
     """
-    named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
-    if not named or named[-1].lower() in ("true", "false", "null", ""):
+    if _named(words, "from") is not None:
+        return _words_of_night(words, folder_of)
+    if (name := _named(words, "resume")) is None:
         return list(words)
     if {"-m", "--multirun"} & set(words):
-        raise InputError(f"resume={named[-1]} resumes one run; in a sweep use resume=true, which skips finished runs")
-    uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
-    folder = folder_of(named[-1], uri[-1] if uri else None).resolve()
+        raise InputError(f"resume={name} resumes one run; in a sweep use resume=true, which skips finished runs")
+    folder = folder_of(name, _store_of(words)).resolve()
     record = RunRecord.read(folder)
+    if record.began_from is not None:
+        raise InputError(
+            f"resume={folder}: its model began with that of {record.began_from}, and such a run is started again: "
+            f"python train.py from={record.began_from} datamodule.path=<logs> hydra.run.dir={folder}"
+        )
     is_tracked = record.mlflow_run_id is not None and "MLFLOW_TRACKING_URI" not in os.environ
     if is_tracked and Path(record.began_in) != Path.cwd() and not any(word.startswith("logger") for word in words):
         raise InputError(
@@ -77,19 +90,59 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
             "store with logger.tracking_uri=<uri>, or track no more with logger=none"
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
-    replaced = {_key(word) for word in given} | set(_OF_THIS_COMMAND)
+    before = _before(record, folder, {_key(word) for word in given} | set(_OF_THIS_COMMAND), "resume")
+    return [*before, *given, f"resume={_quoted(folder)}", f"hydra.run.dir={_quoted(folder)}"]
+
+
+def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None], Path]) -> list[str]:
+    """The command line of a night: the overrides of the run that it begins from, and its own."""
+    name = str(_named(words, "from"))
+    if {"-m", "--multirun"} & set(words):
+        raise InputError(f"from={name} goes on with one run; leave out -m")
+    others = [word for word in words if not _key(word).startswith("hydra") and _key(word) not in _OF_A_NIGHT]
+    if others:
+        raise InputError(
+            f"{others[0]} has no place beside from={name}, which keeps the recipe and the source of its run; leave it "
+            "out, or train a new run"
+        )
+    if not any(word.startswith("datamodule.path=") for word in words):
+        raise InputError(f"from={name} needs datamodule.path=<all logs so far>")
+    folder = folder_of(name, _store_of(words)).resolve()
+    record = RunRecord.read(folder, "from")
+    given = [word for word in words if _key(word) != "from"]
+    replaced = {*map(_key, given), *_OF_A_NIGHT[:5], *_OF_ONE_RUN, "trust"}
+    return [*_before(record, folder, replaced, "from"), *given, f"from={_quoted(folder)}"]
+
+
+def _named(words: Sequence[str], key: str) -> str | None:
+    """The run that a word names."""
+    named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith(f"{key}=")]
+    return named[-1] if named and named[-1].lower() not in ("true", "false", "null", "") else None
+
+
+def _store_of(words: Sequence[str]) -> str | None:
+    uri = [word.partition("=")[2] for word in words if word.startswith("logger.tracking_uri=")]
+    return uri[-1] if uri else None
+
+
+def _before(record: RunRecord, folder: Path, replaced: set[str], key: str) -> list[str]:
+    """The overrides of a run but those that are replaced."""
     before = [word for word in record.overrides if _key(word) not in replaced]
     for word in before:
-        _refuse_unsafe(word, folder)
+        _refuse_unsafe(word, folder, key)
+    return before
+
+
+def _quoted(folder: Path) -> str:
     escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [*before, *given, f"resume='{escaped}'", f"hydra.run.dir='{escaped}'"]
+    return f"'{escaped}'"
 
 
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _refuse_unsafe(word: str, folder: Path) -> None:
+def _refuse_unsafe(word: str, folder: Path, named_by: str) -> None:
     """Refuse a word of a run that acts before its targets can be checked: Hydra itself obeys it, or reads other files.
 
     No run leaves such words, unless its command had a reference to an environment variable, or an `@`.
@@ -106,8 +159,8 @@ def _refuse_unsafe(word: str, folder: Path) -> None:
         is_safe = not (is_of_hydra or override.package is not None or reads or refers)
     if not is_safe:
         raise InputError(
-            f"resume={folder}: its run.json has the setting {word}, which Hydra would obey before anything is "
-            f"checked; if it is yours, type {_key(word)}=<value> again, otherwise do not resume this run"
+            f"{named_by}={folder}: its run.json has the setting {word}, which Hydra would obey before anything is "
+            f"checked; if it is yours, type {_key(word)}=<value> again, otherwise do not {named_by} this run"
         )
 
 
@@ -123,8 +176,9 @@ def check_resumed_targets(config: DictConfig) -> None:
     Raises:
         InputError: they do, and `trust=` does not name the package.
     """
-    if config.resume not in (None, True, False):
-        check_targets(as_dict(config), trust=config.trust, of=f"resume={config.resume}")
+    for key in ("resume", "from"):
+        if config.get(key) not in (None, True, False):
+            check_targets(as_dict(config), trust=config.trust, of=f"{key}={config[key]}")
 
 
 def named_run(config: DictConfig) -> PreviousRun | None:
@@ -185,6 +239,26 @@ def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     return as_dict(copy)
 
 
+def refuse_another_recipe(config: DictConfig) -> None:
+    """Refuse a night whose recipe or source is not that of the run it begins from, such as one of an older version.
+
+    Args:
+        config: composed with the overrides of the run.
+
+    Raises:
+        InputError: a setting differs.
+    """
+    folder = Path(str(config["from"]))
+    may_change = (*_MAY_CHANGE, "datamodule.path", "datamodule.rejected_path", "datamodule.policies.until")
+    was, now = _comparable(read_config(folder / "config.yaml"), may_change), _comparable(as_dict(config), may_change)
+    for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
+        if was.get(name) != now.get(name):
+            raise InputError(
+                f"from={folder}: {name} was {was.get(name)} in this run, and is {now.get(name)} in this version of "
+                "Segue or for these logs; train a new run"
+            )
+
+
 def _refuse_another(folder: Path, config: DictConfig) -> None:
     if not (path := folder / "config.yaml").exists():
         return
@@ -202,5 +276,5 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
             )
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flatten(config).items() if not name.startswith(_MAY_CHANGE)}
+def _comparable(config: dict[str, Any], may_change: tuple[str, ...] = _MAY_CHANGE) -> dict[str, Any]:
+    return {name: value for name, value in flatten(config).items() if not name.startswith(may_change)}

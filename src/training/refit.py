@@ -16,6 +16,7 @@ from segue.callbacks.assembly import Refitted
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
+from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.models.retrieval.ranks import refuse_non_finite
 from segue.runs.folder import as_dict
@@ -82,8 +83,10 @@ def refit(
     epochs: Sequence[Mapping[str, float]],
     *,
     checkpoint: Path | None = None,
+    begin: Grown | None = None,
+    label: str = "refit",
 ) -> Refitted:
-    """Train the recipe of a run from its beginning on all sessions.
+    """Train the recipe of a run on all sessions, from its beginning or from what another run has learned.
 
     It writes `checkpoints/refitted.ckpt` after each epoch.
 
@@ -93,18 +96,25 @@ def refit(
         decided: how tracks already heard are ranked, by the evaluated model; see `Repeats.decided`.
         epochs: metrics of the first epochs of its training: this one gets as many.
         checkpoint: of a refit that was stopped, from which this one goes on.
+        begin: the model to begin with, and the state of its optimizer; None for the beginning.
+        label: of the progress bar.
 
     Raises:
         InputError: the recipe refuses all sessions, or its training has diverged.
     """
     seed_everything(config.seed, workers=True, verbose=False)
-    model: LightningModule = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
+    if begin is None:
+        model: LightningModule = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
+    else:
+        model = begin.module
     ranker_of(model).context.repeats.decide(decided)
     path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
     callbacks = [
-        *_callbacks(config, data, path, len(epochs)),
+        *_callbacks(config, data, path, len(epochs), label),
         _InsteadOfValidation(config.monitor.metric, epochs, decided),
     ]
+    if begin is not None:
+        callbacks.append(_OptimizerState(begin))
     if keeps:
         callbacks.append(
             ModelCheckpoint(path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False)
@@ -159,11 +169,11 @@ def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": num_epochs, "decided": dict(decided)}
 
 
-def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int) -> list[Callback]:
+def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int, label: str) -> list[Callback]:
     """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
     given, context = config.callbacks, RunContext(datamodule=data)
     changes: Mapping[str, Mapping[str, Any]] = {
-        "progress": {"context": context, "max_epochs": num_epochs, "label": "refit"},
+        "progress": {"context": context, "max_epochs": num_epochs, "label": label},
         "resume": {},
         "epoch_checkpoint": {"path": str(path)},
     }
@@ -175,6 +185,18 @@ def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs
             build: Any = instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")
             found.append(build(**others))
     return found
+
+
+class _OptimizerState(Callback):
+    """Gives the optimizer the state that it had at the end of another run."""
+
+    def __init__(self, begin: Grown) -> None:
+        self._begin = begin
+
+    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+        """Load it."""
+        [optimizer] = trainer.optimizers
+        optimizer.load_state_dict(self._begin.optimizer_state(optimizer))
 
 
 class _InsteadOfValidation(Callback):

@@ -15,14 +15,27 @@ from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of
 from segue.errors import InputError
-from segue.reports.next_steps import BetterModel, FinishedRun, added_report, share_learned, training_report
+from segue.reports.next_steps import (
+    BetterModel,
+    FinishedRun,
+    added_report,
+    night_report,
+    share_learned,
+    training_report,
+)
 from segue.reports.tables import frame_table
 from segue.runs.atomic import write_record
 from segue.runs.folder import REFIT, as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line, provenance
-from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
+from segue.runs.resume import (
+    check_resumed_targets,
+    named_run,
+    refuse_another_recipe,
+    run_to_resume,
+    words_of_run,
+)
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
@@ -41,6 +54,7 @@ if TYPE_CHECKING:
     from segue.models.contracts import Loss, Ranker
     from segue.runs.resume import PreviousRun
     from segue.training.choosing import Choice
+    from segue.training.night import Night
     from segue.training.processes import Processes
 
 _Part = Annotated[
@@ -86,7 +100,8 @@ def _is_job() -> bool:
 
 @verb("train", option_of=option_of, rewrite=_words, choose=_recipe_of_data, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
-    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
+    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, go on with one that is finished,
+    or add new tracks to one.
 
     Returns:
         The best value of the monitored metric, for a search.
@@ -109,6 +124,8 @@ def train(config: DictConfig) -> float:
         with quick_imports():
             setup, named = _check_before_data(config)
         clock.end("start")
+        if config["from"] is not None:
+            return _learn_more(config, setup, clock, processes)
         return _train(config, setup, named, clock, processes)
 
 
@@ -178,6 +195,33 @@ def _train(
     run_dir = Path(config.run_dir)
     with lock_folder(run_dir, is_resumed=previous is not None):
         return _run(config, datamodule, previous, setup, words, clock, processes, choice)
+
+
+def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "Processes") -> float:
+    """A night: learn the plays that a finished run has not learned."""
+    refuse_another_recipe(config)
+    if config.trainer.get("strategy") is not None:
+        raise InputError(f"from={config['from']} trains in one process, and its run in several; leave out from=")
+    from segue.training.night import night_from
+
+    with console.status("reading events"):
+        data: SplitDataModule = instantiate(config.datamodule, _convert_="all")
+    run_dir = Path(config.run_dir)
+    with night_from(config, data) as night:
+        if night is None:
+            return float("nan")
+        config.refit = "none"
+        config.callbacks.merge_with({"plots": None, "off_policy": None})
+        with lock_folder(run_dir):
+            words = list(HydraConfig.get().overrides.task)
+            value = _run(config, night.new.evaluated, None, setup, words, clock, processes, None, night)
+    if value != value:  # nothing is exported
+        sys.exit(FALL)
+    return value
+
+
+FALL = 3
+"""Exit code of a night that is not exported."""
 
 
 def _is_auto() -> bool:
@@ -256,7 +300,7 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
     )
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
     named = named_run(config)
-    if named is None:  # a run that is resumed has its source
+    if named is None and config["from"] is None:  # a run that goes on has its source
         check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     _check_settings(config)
     if config.get("logger"):
@@ -330,6 +374,7 @@ def _run(
     clock: PhaseClock,
     processes: "Processes",
     choice: "Choice | None",
+    night: "Night | None" = None,
 ) -> float:
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -350,7 +395,8 @@ def _run(
     remarks = _show_data(datamodule)
     if choice is not None:
         console.print(choice.table())
-    model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+    build = instantiate(config.ranker, _convert_="all")
+    model = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
     callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
@@ -398,7 +444,11 @@ def _run(
     )
     clock.end("tracking")
 
-    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    if night is None:
+        trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    else:
+        after_test.refitted, after_test.is_exported = night.learn(config, build), night.is_exported
+        clock.end("training")
     if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
         try:
             whole, limit = datamodule.as_training(), config.trainer.get("limit_train_batches")
@@ -422,7 +472,7 @@ def _run(
             logger.log_tags({PRUNED: "true"})
             logger.finish()
         return float("nan")
-    best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
+    best = "best" if night is None and trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
     metrics, choice_file = history.metrics(), []
     if choice is not None:
@@ -431,7 +481,7 @@ def _run(
     run_id = logger.run_id if logger else None
     metrics_file = history.write(run_dir, mlflow_run_id=run_id)
     clock.end("tracking")
-    better = _better(config, model.eval(), datamodule, choice, words, clock)
+    better = None if night is not None else _better(config, model.eval(), datamodule, choice, words, clock)
     finished = FinishedRun(
         config=config,
         choices=dict(hydra.runtime.choices),
@@ -466,4 +516,8 @@ def _run(
         console.print(line, soft_wrap=True, markup=False)
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)
+    if night is not None:
+        is_exported = after_test.exported is not None
+        show_lines(night_report(night.write(run_dir, clock.seconds, is_exported=is_exported)).items())
+        return metrics["test/ndcg_at_10"] if is_exported else float("nan")
     return metrics[config.monitor.metric]

@@ -1,11 +1,12 @@
 """Which files hold the rows of a source, in which format they are written, and which of them cannot be read."""
 
 import glob
+import hashlib
 import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,6 +65,19 @@ class Files:
         """The paths of files on this machine, without the escapes of a glob; none of an address."""
         return [Path(plain_path(path)) for path in self.paths if not is_address(path)]
 
+    def without(self, digests: Collection[str]) -> "Files":
+        """The files but those with the content of others, and those of an address.
+
+        Args:
+            digests: of the others; see `digest_of_file`.
+        """
+        kept = [
+            place
+            for place, path in enumerate(self.paths)
+            if is_address(path) or digest_of_file(Path(plain_path(path))) not in digests
+        ]
+        return replace(self, paths=[self.paths[place] for place in kept], shown=[self.shown[place] for place in kept])
+
     def run(self, database: Database, query: str, **parameters: object) -> Database:
         """Execute a query over the files, which are its parameter `$files`.
 
@@ -87,6 +101,24 @@ class Files:
                 text = "a long line cannot be read; correct it, or give datamodule.files.delimiter or encoding"
             remedy = "; correct the file, or give datamodule.files.format" if self.format in ("json", "parquet") else ""
             raise InputError(f"cannot read {where}: {text[:300]}{remedy}") from None
+
+
+def digest_of_file(path: Path, size: int | None = None) -> str:
+    """A digest of the first bytes of a file.
+
+    Args:
+        path: the file.
+        size: number of bytes; None for all.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    sha, left = hashlib.sha256(), path.stat().st_size if size is None else size
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, 2**24))):
+            sha.update(block)
+            left -= len(block)
+    return sha.hexdigest()
 
 
 def is_address(path: str) -> bool:

@@ -8,7 +8,7 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +22,7 @@ from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, r
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_names import ENDS, spellings
 from segue.datamodules.reading.column_roles import map_columns, refuse_private
-from segue.datamodules.reading.files import find_files, is_address
+from segue.datamodules.reading.files import Files, find_files, is_address
 from segue.datamodules.reading.later_plays import LaterPlays
 from segue.datamodules.reading.queries import Database, are_whole, count, is_of_files, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
@@ -39,6 +39,10 @@ MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
 _MOST_NAMED = 5
 """Names of files that are not read, in a remark."""
+
+
+class NothingNew(Exception):  # noqa: N818
+    """A source has no play that a model has not learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,8 @@ class LeftOut:
         until: those after this day (UTC).
         is_now: whether this day is that of the clock of this machine.
         nameless: those of tracks without an artist.
+        learned: SQL condition of those that a model has learned; None for none.
+        known_files: digests of files that are not read, because a model has learned all of them.
     """
 
     min_seconds: int | float = 0
@@ -117,11 +123,17 @@ class LeftOut:
     until: date | None = None
     is_now: bool = False
     nameless: bool = False
+    learned: str | None = None
+    known_files: Collection[str] = ()
 
     def of_times(self) -> dict[str, str]:
         """SQL condition of each rule about the time of a play, by its name."""
-        until = {} if self.until is None else {"until": f"timestamp >= {_ms_of(self.until + timedelta(days=1))}"}
-        return until if self.since is None else {**until, "since": f"timestamp < {_ms_of(self.since)}"}
+        rules = {
+            "until": None if self.until is None else f"timestamp >= {_ms_of(self.until + timedelta(days=1))}",
+            "since": None if self.since is None else f"timestamp < {_ms_of(self.since)}",
+            "learned": self.learned,
+        }
+        return {name: sql for name, sql in rules.items() if sql is not None}
 
 
 def _ms_of(day: date) -> int:
@@ -142,12 +154,17 @@ class SourceEvents:
         catalog: the catalogue.
         user_names: id of each user in the source, where `user_id` is a number in 0..U-1 instead; otherwise None.
         reading: counts and choices.
+        files: number of bytes that each file on this machine had when it was opened.
+        num_learned: number of plays of each file that were left out because a model has learned plays up to a later
+            moment.
     """
 
     database: Database
     catalog: Catalog
     user_names: np.ndarray | None
     reading: Reading
+    files: Mapping[Path, int] = field(default_factory=dict)
+    num_learned: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def query(self) -> str:
@@ -178,13 +195,21 @@ def read_table(
 
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
+        NothingNew: every play is left out because a model has learned it.
     """
     left_out = left_out or LeftOut()
     with _database(settings, path) as (database, folder):
-        plan, tracks, place = _open(database, path, settings, folder, left_out)
+        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
+        if left_out.known_files and not (files := files.without(left_out.known_files)).paths:
+            raise NothingNew
+        sizes = {file: file.stat().st_size for file in files.local if folder not in file.parents}
+        plan, tracks, place = _open(database, files, settings, left_out)
         _parse(plan, has_catalogue=tracks is not None)
         plan.rows.check_rejects()
-        yield _events(path, plan, tracks, place, left_out, rejections)
+        source = _events(path, plan, tracks, place, left_out, rejections)
+        learned = _counts(database, "SELECT file, count(*) FROM numbered WHERE dropped = 'learned' GROUP BY 1")
+        num_learned = {files.shown[int(file)]: num for file, num in learned.items()}
+        yield replace(source, files=sizes, num_learned=num_learned)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -198,7 +223,8 @@ def look_at(path: str, settings: TableSettings) -> Plan:
         InputError: files are missing or damaged, or a column is missing.
     """
     with _database(settings, path) as (database, folder):
-        return _open(database, path, settings, folder, LeftOut())[0]
+        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
+        return _open(database, files, settings, LeftOut())[0]
 
 
 @contextmanager
@@ -235,13 +261,12 @@ def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Pa
 
 
 def _open(
-    database: Database, path: str, settings: TableSettings, folder: Path, left_out: LeftOut
+    database: Database, files: Files, settings: TableSettings, left_out: LeftOut
 ) -> tuple[Plan, Tracks | None, Path]:
     """What is read, the catalogue if it is in a file, and the folder of the source.
 
     Nothing is read but the catalogue and the first rows.
     """
-    files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
     place = files.folder
     aliases = {} if settings.aliases is None else read_aliases(Path(settings.aliases))
     of_tracks = settings
@@ -393,6 +418,8 @@ def _events(
     dropped |= _counts(database, "SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1")
     if left_out.nameless:
         num_events, num_nameless, dropped["nameless"] = num_events - num_nameless, 0, num_nameless
+    if num_events == 0 and dropped.get("learned"):
+        raise NothingNew
     if num_events == 0:
         raise InputError(
             f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "

@@ -1,0 +1,300 @@
+"""What a run remembers of the plays it has learned: enough for another run to go on where it ended.
+
+N tracks, S sessions, E events.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int64, Shaped
+
+from segue.attributes import Attribute, Values, Vectors
+from segue.catalog import Catalog, Listens, Vocabulary, ids_of
+from segue.datamodules.pairs.sessions import Sessions, gather
+from segue.datamodules.reading.files import digest_of_file
+from segue.datamodules.shards.shard_vocabulary import read_vocabulary, write_vocabulary
+from segue.errors import InputError
+from segue.runs.atomic import write_record, write_whole
+
+FOLDER = "learned"
+"""The folder of a run that has it."""
+_RECORD, _TRACKS, _PLAYS = "learned.json", "tracks.parquet", "plays.parquet"
+_VERSION = 1
+MOST_KEPT = 100_000
+"""Sessions that a head keeps, a random sample of all that it has learned. A baseline keeps all: it counts them."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Learned:
+    """What a model has learned.
+
+    Args:
+        catalog: the tracks; tracks that come later get the rows after them.
+        sessions: all of its sessions, or a sample of them; users are numbers.
+        plays: number of plays of each track, of all sessions.
+        previous_counts: number of pairs that have each track as the previous one, of all sessions.
+        next_counts: number of pairs that have it as the next one, of all sessions.
+        until_ms: time of the last play, in milliseconds since 1970; 0 without a clock.
+        num_sessions: number of all sessions.
+        files: path of each file whose plays are all among them, by digest.
+        half_life: of plays, in days, as validation chose it; see `Calendar`.
+        newest_days: the same of the floor `recent`.
+    """
+
+    catalog: Catalog
+    sessions: Sessions
+    plays: Int64[np.ndarray, "N"]
+    previous_counts: Int64[np.ndarray, "N"]
+    next_counts: Int64[np.ndarray, "N"]
+    until_ms: int
+    num_sessions: int
+    files: Mapping[str, str]
+    half_life: float | None
+    newest_days: float | None
+
+    @classmethod
+    def read(cls, folder: Path, called: str) -> "Learned":
+        """Read what `write` wrote.
+
+        Args:
+            folder: of the files.
+            called: names the run in messages.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        try:
+            record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            if record["version"] != _VERSION:
+                raise ValueError(f"version {record['version']}")
+            tracks, events = pd.read_parquet(folder / _TRACKS), pd.read_parquet(folder / _PLAYS)
+            return cls(
+                catalog=read_vocabulary(folder)[0],
+                sessions=_sessions_of(events, has_clock=record["has_clock"]),
+                **{name: tracks[name].to_numpy() for name in ("plays", "previous_counts", "next_counts")},
+                **{name: record[name] for name in _OF_RECORD},
+            )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{called}: cannot read what it has learned, {folder} ({why}); begin from another run"
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder, whole or not at all."""
+        write_whole(folder, self._fill, is_folder=True)
+
+    def _fill(self, folder: Path) -> None:
+        sessions, listens = self.sessions, self.sessions.listens
+        write_vocabulary(self.catalog, np.zeros(len(self.catalog), bool), folder)
+        columns = {name: getattr(self, name) for name in ("plays", "previous_counts", "next_counts")}
+        pd.DataFrame(columns).to_parquet(folder / _TRACKS, index=False, compression="zstd")
+        events = {
+            "session": listens.session,
+            "user": sessions.user[listens.session],
+            "track": listens.track,
+            "played_ratio": listens.played_ratio,
+            "timestamp": sessions.timestamp,
+        }
+        pd.DataFrame(events).to_parquet(folder / _PLAYS, index=False, compression="zstd")
+        record: dict[str, Any] = {name: getattr(self, name) for name in _OF_RECORD}
+        write_record({"version": _VERSION, "has_clock": sessions.has_clock, **record}, folder / _RECORD)
+
+    def files_with(self, read: Mapping[str, str]) -> dict[str, str]:
+        """The files, and those that were read now. A file that has grown has a new digest.
+
+        Args:
+            read: their paths by digest.
+        """
+        return {digest: path for digest, path in self.files.items() if path not in read.values()} | dict(read)
+
+    def alone(self, vocabulary: Vocabulary) -> Vocabulary:
+        """The vocabulary of the tracks that were known.
+
+        Args:
+            vocabulary: of the sessions that are kept.
+        """
+        return replace(vocabulary, catalog=self.catalog, **{name: getattr(self, name) for name in _COUNTS})
+
+    def counts_in(self, vocabulary: Vocabulary) -> Vocabulary:
+        """The vocabulary of a larger catalogue as training with these plays alone would have it.
+
+        Args:
+            vocabulary: of the sessions that are kept.
+        """
+        own = {name: _longer(getattr(self, name), len(vocabulary.plays)) for name in _COUNTS}
+        return _with_counts(vocabulary, own)
+
+    def counts_added(self, vocabulary: Vocabulary, kept: Vocabulary) -> Vocabulary:
+        """The vocabulary of these plays and new ones.
+
+        Args:
+            vocabulary: of the sessions that are kept, and of new ones.
+            kept: of the sessions that are kept.
+        """
+        own = {
+            name: _longer(getattr(self, name), len(kept.plays)) + getattr(vocabulary, name) - getattr(kept, name)
+            for name in _COUNTS
+        }
+        return _with_counts(vocabulary, own)
+
+
+_COUNTS = ("plays", "previous_counts", "next_counts")
+_OF_RECORD = ("until_ms", "num_sessions", "files", "half_life", "newest_days")
+
+
+def _longer(counts: Int64[np.ndarray, "n"], length: int) -> Int64[np.ndarray, "N"]:
+    return np.append(counts, np.zeros(length - len(counts), np.int64))
+
+
+def _with_counts(vocabulary: Vocabulary, counts: Mapping[str, Int64[np.ndarray, "N"]]) -> Vocabulary:
+    changed = replace(vocabulary, **counts)
+    vars(changed)["trend"] = vocabulary.trend  # a ratio of plays of the same sessions, which are those that are kept
+    return changed
+
+
+def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
+    session = events["session"].to_numpy()
+    length = np.bincount(session)
+    number, place, _ = gather(np.zeros(len(length), np.int64), length)
+    user = events["user"].to_numpy()[place == 0]
+    return Sessions(
+        user=user,
+        number=np.arange(len(user)),
+        listener=np.unique(user, return_inverse=True)[1],
+        has_clock=has_clock,
+        listens=Listens(
+            session=number, track=events["track"].to_numpy(), played_ratio=events["played_ratio"].to_numpy()
+        ),
+        timestamp=events["timestamp"].to_numpy(),
+        place=place,
+    )
+
+
+def pseudonyms(user: Shaped[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+    """Numbers for users: digests of their ids, so that no id is kept.
+
+    Args:
+        user: ids, whole numbers or texts.
+    """
+    return pd.util.hash_array(user, hash_key="segue users 0001", categorize=False).view(np.int64)
+
+
+def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
+    """Choose sessions by a digest of user and start: a random sample that does not depend on when each was learned.
+
+    Args:
+        sessions: whose users are pseudonyms.
+        most: number of sessions, at most.
+
+    Returns:
+        True for those that are chosen.
+    """
+    if len(sessions) <= most:
+        return np.ones(len(sessions), bool)
+    start = sessions.timestamp[sessions.place == 0] if sessions.has_clock else sessions.number
+    digests = pd.util.hash_pandas_object(pd.DataFrame({"user": sessions.user, "start": start}), index=False)
+    chosen = np.zeros(len(sessions), bool)
+    chosen[np.argsort(digests.to_numpy(), kind="stable")[:most]] = True
+    return chosen
+
+
+def chosen_sessions(sessions: Sessions, chosen: Bool[np.ndarray, "S"]) -> Sessions:
+    """Select sessions.
+
+    Args:
+        sessions: the sessions.
+        chosen: True for each session to keep.
+    """
+    left, _ = sessions.without({"kept": ~chosen[sessions.listens.session]})
+    return replace(left, dropped=sessions.dropped)
+
+
+def joined(first: Sessions, second: Sessions) -> Sessions:
+    """The sessions of two readings, one after the other.
+
+    Args:
+        first: the earlier ones.
+        second: the later ones; what was left out and what is odd is said of these.
+    """
+    user = np.concatenate([first.user, second.user])
+    one, two = first.listens, second.listens
+    return replace(
+        second,
+        user=user,
+        number=np.arange(len(user)),
+        listener=np.unique(user, return_inverse=True)[1],
+        listens=Listens(
+            session=np.concatenate([one.session, two.session + len(first)]),
+            track=np.concatenate([one.track, two.track]),
+            played_ratio=np.concatenate([one.played_ratio, two.played_ratio]),
+        ),
+        timestamp=np.concatenate([first.timestamp, second.timestamp]),
+        place=np.concatenate([first.place, second.place]),
+    )
+
+
+def digests_of(files: Mapping[Path, int]) -> dict[str, str]:
+    """The paths of files by the digest of what was read of them.
+
+    Args:
+        files: number of bytes that each had.
+    """
+    return {digest_of_file(file, size): str(file.resolve()) for file, size in files.items() if file.is_file()}
+
+
+def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndarray, "M"]]:
+    """A catalogue, and the tracks of another one that it lacks in the rows after its own; artists too.
+
+    What the catalogue says of its tracks stays.
+
+    Args:
+        old: the catalogue.
+        read: the other one, of M tracks.
+
+    Returns:
+        The larger catalogue, and the row of each track of the other one.
+    """
+    rows = old.rows_of(read.track_ids)
+    [new] = (rows < 0).nonzero()
+    rows[new] = len(old) + np.arange(len(new))
+    known = {name: row for row, name in enumerate(old.artists.tolist()) if name}
+    of, names = read.artist_of[new], old.artists.tolist()
+    row_of = np.empty(read.num_artists, np.int64)
+    for artist in pd.unique(of).tolist():  # an artist without a name has one track
+        name = str(read.artists[artist])
+        row_of[artist] = known.get(name, len(names)) if name else len(names)
+        if row_of[artist] == len(names):
+            names.append(name)
+    catalog = Catalog(
+        track_ids=ids_of([*old.track_ids.tolist(), *read.track_ids[new].tolist()]),
+        titles=np.append(old.titles, read.titles[new]),
+        artist_of=np.append(old.artist_of, row_of[of]),
+        artists=np.array(names, object),
+        attributes={
+            name: _longer_attribute(one, read.attributes.get(name), new, len(old))
+            for name, one in old.attributes.items()
+        },
+    )
+    return catalog, rows
+
+
+def _longer_attribute(old: Attribute, read: Attribute | None, new: Int64[np.ndarray, "n"], num_old: int) -> Attribute:
+    """What is known of the tracks of both; new values get the rows after the old ones."""
+    if isinstance(old, Values):
+        lists = [None] * len(new)
+        if isinstance(read, Values):
+            of_read = read.lists()
+            lists = [of_read[row] for row in new.tolist()]
+        return Values.from_lists([*old.lists(), *lists], names=old.names.tolist())
+    if not isinstance(read, Vectors) or read.data.shape[1] != old.data.shape[1]:
+        return replace(old, places=np.append(old.places, np.full(len(new), -1)))
+    places = read.places[new]
+    own = np.where(places >= 0, len(old.data) + np.cumsum(places >= 0) - 1, -1)
+    data = np.concatenate([old.data, read.data[places[places >= 0]]])
+    return replace(old, data=data, places=np.append(old.places[:num_old], own))

@@ -1,0 +1,199 @@
+"""A night: a run that begins with what another one has learned, is tested on the plays since then, and learns them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from filelock import FileLock, Timeout
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from segue.callbacks.assembly import Refitted
+from segue.callbacks.guard import intervals_of, judged
+from segue.callbacks.run_context import ranker_of
+from segue.datamodules.describing.clock import utc
+from segue.datamodules.learned import FOLDER, Learned
+from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
+from segue.datamodules.reading.table import NothingNew
+from segue.errors import InputError
+from segue.models.growing import Grown
+from segue.models.restoring import REFITTED, read_checkpoint
+from segue.runs.atomic import write_record
+from segue.runs.folder import NIGHT
+from segue.settings import Setting, settings
+from segue.terminal.console import console
+from segue.training.refit import refit
+
+_EPOCHS = 2
+"""Epochs of the new sessions and of those that are kept."""
+_LOCK = ".night.lock"
+
+
+@settings()
+def check_night(
+    *,
+    guard: Annotated[Literal["chart", "none"], Setting("what keeps a night from being exported: a fall, or nothing")],
+    keep_days: Annotated[float | None, Setting("days whose sessions are learned; null: all", above=0)],
+) -> None:
+    """Refuse settings of a night that are out of range.
+
+    Raises:
+        InputError: one is.
+    """
+
+
+@dataclass(eq=False, kw_only=True)
+class Night:
+    """A night that has begun.
+
+    Args:
+        folder: of the run that it begins from.
+        new: the plays since then.
+        grown: the model of that run, with the tracks of today.
+        decided: how that run ranks tracks already heard.
+        before: `night.json` of that run; empty where it was no night.
+        first: the test of the run that the nights began from, as `intervals_of` has it.
+        is_guarded: whether a fall keeps the night from being exported.
+    """
+
+    folder: Path
+    new: NewPlays
+    grown: Grown
+    decided: Mapping[str, Any]
+    before: Mapping[str, Any]
+    first: Mapping[str, Any]
+    is_guarded: bool
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
+    judgement: dict[str, Any] = field(default_factory=dict)
+
+    def learn(self, config: DictConfig, build: Any) -> Refitted:
+        """Train on the new sessions and on those that are kept.
+
+        Args:
+            config: of the run.
+            build: factory of the model; takes the vocabulary.
+        """
+        data = self.new.whole
+        if ranker_of(self.grown.module).scorer is None:
+            return refit(config, data, self.decided, [{}], label="night")
+        grown = Grown(build, self.grown.saved, self.grown.before, data.vocabulary, self.grown.called)
+        epochs: list[dict[str, float]] = [{config.monitor.metric: 0.0}] * _EPOCHS  # no epoch is better than another
+        return refit(config, data, self.decided, epochs, begin=grown, label="night")
+
+    def is_exported(self, metrics: Mapping[str, float]) -> bool:
+        """Judge the model that was served; whether the new one is exported.
+
+        Args:
+            metrics: of the test.
+        """
+        self.measured = intervals_of(metrics, self.new.shares)
+        self.judgement = judged(self.measured, [one["metrics"] for one in self.nights], self.first)
+        return not (self.is_guarded and self.judgement["verdict"] == "fall")
+
+    @property
+    def nights(self) -> Sequence[Mapping[str, Any]]:
+        """The nights before, oldest first."""
+        return [*self.before.get("nights", ())]
+
+    def write(self, run_dir: Path, seconds: Mapping[str, float], *, is_exported: bool) -> dict[str, Any]:
+        """Write `night.json`, the last file of a night: a folder without it has no whole night."""
+        new, shown = self.new, lambda moment: utc(moment) if moment else None
+        own = {
+            "run_dir": str(run_dir.resolve()),
+            "since": shown(new.since_ms),
+            "until": shown(new.until_ms),
+            "metrics": self.measured,
+            "verdict": self.judgement["verdict"],
+        }
+        record = {
+            "from": str(self.folder),
+            **own,
+            "limits": self.judgement["limits"],
+            "fallen": self.judgement["fallen"],
+            "guard": "chart" if self.is_guarded else "none",
+            "is_exported": is_exported,
+            "sessions": new.num_sessions,
+            "plays": new.num_plays,
+            "new_tracks": new.num_tracks,
+            "new_artists": new.num_artists,
+            "late_plays": dict(new.num_late),
+            "seconds": dict(seconds),
+            "first": self.first,
+            "nights": [*self.nights, own],
+        }
+        write_record(record, run_dir / NIGHT)
+        return record
+
+
+@contextmanager
+def night_from(config: DictConfig, data: PairDataModule) -> Iterator[Night | None]:
+    """Begin a night.
+
+    Args:
+        config: with `from`, `guard` and `keep_days`.
+        data: the logs so far, not set up.
+
+    Yields:
+        The night; None where there is no new play.
+
+    Raises:
+        InputError: the run cannot be gone on from, another process does so, or the logs do not fit it.
+    """
+    folder, called = Path(str(config["from"])), f"from={config['from']}"
+    check_night(guard=config.guard, keep_days=config.keep_days)
+    if not isinstance(data, PairDataModule):
+        raise InputError(f"{called} was trained from shards, which are prepared as a whole; train it from its source")
+    if not (folder / FOLDER).is_dir() or not (folder / REFITTED).is_file():
+        raise InputError(
+            f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}), because it was not refitted or is "
+            f"of an older version; python train.py resume={folder} refit=all refits it"
+        )
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{called}: another night begins from it now; wait until it has ended") from None
+    try:
+        yield _begun(config, data, folder, called)
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) -> Night | None:
+    learned = Learned.read(folder / FOLDER, called)
+    try:
+        new = data.read_new(learned, config.keep_days)
+    except NothingNew:
+        since = f" since {utc(learned.until_ms)}" if learned.until_ms else ""
+        console.print(f"nothing new{since}: {data.path} has no play that {folder} has not learned", soft_wrap=True)
+        return None
+    saved = read_checkpoint(folder / REFITTED)
+    build = instantiate(config.ranker, _convert_="all")
+    kept = new.evaluated.vocabulary
+    grown = Grown(build, saved, learned.alone(kept), kept, called)
+    names = ranker_of(grown.module).context.repeats.decided()
+    state = saved["state_dict"]["context.repeats._extra_state"]
+    record = _read(folder / NIGHT)
+    metrics = _read(folder / "metrics.json")
+    return Night(
+        folder=folder,
+        new=new,
+        grown=grown,
+        decided={name: state[name] for name in names},
+        before=record,
+        first=record["first"] if record else intervals_of(metrics, new.shares[:0]),
+        is_guarded=config.guard != "none",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; begin from another run") from None
