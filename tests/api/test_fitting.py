@@ -292,9 +292,31 @@ def test_a_baseline_has_no_vectors(rules: segue.Recommender) -> None:
         rules.explain(first, second)
 
 
-def test_other_plays_are_refused(session: segue.Recommender) -> None:
-    with pytest.raises(segue.InputError, match="has other pairs than those that the model was fitted to"):
-        session.evaluate(pd.read_csv(CSV).iloc[:6000])
+def test_plays_of_later_days_are_a_test_of_the_model_that_recommends() -> None:
+    table = pd.read_csv(CSV).sort_values("played_at")
+    model = segue.fit(table.iloc[:6000], model="rules", context="last")
+    later = table.iloc[5900:].copy()
+    later.loc[later.index[::50], "song"] = "A new song"
+    found = model.evaluate(later)
+    unknown, known = found.notes
+    assert unknown == "29 of 1,430 plays are left out: the model does not know their tracks"
+    assert "sessions began by 2026-01-" in known
+    assert [*found.notes] == repr(found).splitlines()[1:3]
+    assert "<br>".join(found.notes) in found._repr_html_()
+    assert list(found.table.index)[1:] == ["popular (floor)"]
+    for one in found.queries.iloc[::20].itertuples():
+        listed = model.next(one.previous, k=10)["id"].tolist()
+        assert (one.following in listed) == (one.recall_at_10 > 0)
+
+
+def test_other_plays_have_no_validation_and_no_rivals(session: segue.Recommender) -> None:
+    some = pd.read_csv(CSV).iloc[:3000]
+    with pytest.raises(segue.InputError, match="split='val' is of the plays of the fit, and the table has others"):
+        session.evaluate(some, split="val")
+    with pytest.raises(segue.InputError, match="rivals are fitted to the plays of the fit, and the table has others"):
+        session.evaluate(some, rivals=["popular"])
+    with pytest.raises(segue.InputError, match=r"none of the \d+ tracks in the table, such as \w+, is among the 200"):
+        session.evaluate(some.assign(song=some["song"] + "?"))
 
 
 USER = """
