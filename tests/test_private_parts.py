@@ -52,6 +52,11 @@ NEEDED = {
         ),
         ("mlflow.system_metrics.system_metrics_monitor:SystemMetricsMonitor.start", ()),
         ("mlflow.system_metrics.system_metrics_monitor:SystemMetricsMonitor.finish", ()),
+        (
+            "mlflow.store.artifact.artifact_repository_registry:get_artifact_repository",
+            ("artifact_uri", "tracking_uri"),
+        ),
+        ("mlflow.store.artifact.artifact_repo:ArtifactRepository.delete_artifacts", ("artifact_path",)),
     ],
     "optuna": [
         ("optuna.storages:RDBStorage.get_study_id_from_name", ("study_name",)),

@@ -1,6 +1,7 @@
 """From Python values to the words of a verb, and from what it wrote to an object."""
 
 import base64
+import fcntl
 import html
 import itertools
 import json
@@ -9,19 +10,22 @@ import random
 import re
 import shutil
 import signal
+import stat
 import tempfile
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from segue.errors import InputError
+from segue.runs.provenance import CONF
 from segue.terminal.console import Printed, keeping
 from segue.terminal.entry import Verb
 from segue.terminal.quiet import silence_libraries
@@ -43,26 +47,56 @@ class Folder:
     """
 
     def __init__(self, named: str | Path | None = None, content: str = "result") -> None:
-        self.path = _temporary(content) if named is None else Path(named).expanduser().absolute()
-        if named is None:
-            weakref.finalize(self, _remove, self.path, os.getpid())
+        if named is not None:
+            self.path = Path(named).expanduser().absolute()
+            return
+        self.path, lock = _temporary(content)
+        weakref.finalize(self, _remove, self.path, lock, os.getpid())
 
 
-def _remove(path: Path, process: int) -> None:
+def _remove(path: Path, lock: int, process: int) -> None:
     """Remove a temporary folder, unless this process is a fork of the one that has it."""
     if os.getpid() == process:
         shutil.rmtree(path, ignore_errors=True)
+    os.close(lock)
 
 
-def _temporary(content: str) -> Path:
-    """A new folder that only this user can read, with a name for people: `segue-convex`, `segue-convex-2`, …"""
+def _temporary(content: str) -> tuple[Path, int]:
+    """A folder that only this user can read, with a name for people: `segue-convex`, `segue-convex-2`, …
+
+    A process that is killed leaves its folders. They are no longer locked; the next folder of this name replaces them.
+
+    Returns:
+        The folder, and the descriptor that locks it.
+    """
     name = re.sub(r"\W+", "-", f"segue-{content}")
     for ending in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
         path = Path(tempfile.gettempdir(), f"{name}{ending}")
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
-            return path
+        if (lock := _locked(path)) is not None:
+            for left in path.iterdir():
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            return path, lock
     raise AssertionError("numbers do not end")
+
+
+def _locked(folder: Path) -> int | None:
+    """The descriptor that locks a folder of this user; None where another process has it, or it is somebody else's."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(lock)
+        is_there = os.path.samestat(status, folder.stat(follow_symlinks=False))  # and was not removed meanwhile
+        if is_there and (status.st_uid, stat.S_IMODE(status.st_mode)) == (os.getuid(), 0o700):
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
 
 
 def words_of(options: Mapping[str, Any]) -> list[str]:
@@ -107,24 +141,57 @@ def value_of(value: Any) -> str:
     raise InputError(f"{value!r} cannot be an option; give a number, a text, a path, None, a list or a dict of these")
 
 
-def call(verb: Verb, words: Iterable[str], folder: Folder | None = None) -> tuple[Any, Printed]:
+def call(
+    verb: Verb, words: Sequence[str], folder: Folder | None = None, names: Mapping[str, str] | None = None
+) -> tuple[Any, Printed]:
     """Call a verb.
 
     Args:
         verb: the verb.
         words: of the command line.
         folder: its run folder.
+        names: what a message calls otherwise: names of arguments, or of files that the user has not named.
 
     Returns:
         What the verb returned, and what it would have printed.
 
     Raises:
-        InputError: with the line that the command prints.
+        InputError: with the line that the command prints, in the words of Python.
     """
     place = folder or Folder()
     with _one_at_a_time, _undisturbed(), keeping() as printed:
         silence_libraries()
-        return verb.call([*words, f"hydra.run.dir={value_of(place.path)}"]), printed
+        try:
+            return verb.call([*words, f"hydra.run.dir={value_of(place.path)}"]), printed
+        except InputError as error:
+            line = _in_python(str(error), words)
+            for name, other in (names or {}).items():
+                line = line.replace(name, other)
+            raise InputError(line) from error.__cause__
+
+
+@cache
+def options() -> frozenset[str]:
+    """First parts of the names of options: the keys of `train.py`, and the groups of `conf/`."""
+    keys = (str(key) for key in OmegaConf.load(CONF / "train.yaml"))
+    return frozenset((*keys, *(path.name for path in CONF.iterdir() if path.is_dir()))) - {"defaults", "hydra"}
+
+
+def _in_python(line: str, words: Sequence[str]) -> str:
+    """A message with options as arguments: `model__alpha=None` for `model.alpha=null`; values that were given stay."""
+    option = rf"(?<![\w./=-])({'|'.join(('hydra', *sorted(options())))})((?:\.\w+)*)(?:(=)([\w/]*))?(?![\w(/])"
+    given = {word.partition("=")[2].strip("'") for word in words}
+
+    def argument(found: re.Match[str]) -> str:
+        name, deeper, sign, value = found.groups()
+        if found[0] in given or not (deeper or sign):
+            return found[0]
+        key = f"{name}{deeper}".replace(".", "__").replace("hydra__run__dir", "folder")
+        if value and not re.fullmatch(r"[\d/]+", value):
+            value = {"null": "None", "true": "True", "false": "False"}.get(value, f'"{value}"')
+        return f"{key}{sign or ''}{value or ''}"
+
+    return re.sub(r"(?<![\w'=])null(?![\w'])", "None", re.sub(option, argument, line))
 
 
 _one_at_a_time = threading.RLock()

@@ -9,20 +9,20 @@ import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
-from omegaconf import OmegaConf
 
-from segue.api.calling import Folder, call, refuse_used, words_of
-from segue.api.plays import Plays, read_plays
+from segue.api.calling import Folder, call, options, refuse_used, words_of
+from segue.api.plays import Plays, plays_of
 from segue.catalog import Id, id_problem, quoted
+from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
-from segue.runs.folder import RunRecord
-from segue.runs.provenance import CONF
+from segue.runs.folder import REFIT, RunRecord
 from segue.training.train import read_data, train
 
 if TYPE_CHECKING:
@@ -48,12 +48,14 @@ class Evaluation:
         metrics: all metrics of the model by name, as `train.py` reports them.
         queries: a line for each query of the model: session, previous and following track, rank, metrics.
         split: `val` or `test`.
+        notes: what is left out, and what the model may have learned, where the plays are not those of the fit.
     """
 
     table: "pd.DataFrame"
     metrics: Mapping[str, float]
     queries: "pd.DataFrame"
     split: str
+    notes: Sequence[str] = ()
 
     def _shown(self) -> "pd.DataFrame":
         names = [name for name in self.table.columns if f"{name}_lower" in self.table]
@@ -68,18 +70,12 @@ class Evaluation:
 
     def __repr__(self) -> str:
         sessions = self.queries["session"].nunique()
-        return f"{self.split}: {len(self.queries):,} queries of {sessions:,} sessions\n{self._shown().to_string()}"
+        head = f"{self.split}: {len(self.queries):,} queries of {sessions:,} sessions"
+        return "\n".join([head, *self.notes, self._shown().to_string()])
 
     def _repr_html_(self) -> str:
-        first = repr(self).splitlines()[0]
-        return f"<p>{html.escape(first)}</p>{self._shown().to_html()}"
-
-
-@cache
-def _beginnings() -> frozenset[str]:
-    """First parts of the names of options: the keys of `train.py`, and the groups of `conf/`."""
-    keys = (str(key) for key in OmegaConf.load(CONF / "train.yaml"))
-    return frozenset((*keys, *(path.name for path in CONF.iterdir() if path.is_dir()))) - {"defaults", "hydra"}
+        lines = repr(self).splitlines()[: 1 + len(self.notes)]
+        return f"<p>{'<br>'.join(map(html.escape, lines))}</p>{self._shown().to_html()}"
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,8 +176,8 @@ class Recommender:
         if "random_state" in params:
             params["seed"] = params.pop("random_state")
         for name in _named(params):
-            if (first := name.partition("__")[0]) not in _beginnings():
-                [nearest] = difflib.get_close_matches(first, _beginnings(), 1, cutoff=0) or [""]
+            if (first := name.partition("__")[0]) not in options():
+                [nearest] = difflib.get_close_matches(first, options(), 1, cutoff=0) or [""]
                 raise InputError(f"{name} is no setting of a model; did you mean {nearest}?")
         self._params |= _named(params)
         return self
@@ -211,7 +207,7 @@ class Recommender:
         plays = self._read(plays)
         place = Folder(None if folder is None else refuse_used(folder), str(self._params["model"]))
         logger = [] if "logger" in self._params else ["logger=none"]
-        call(train, [*plays.words, *logger, *self._words(self._params)], place)
+        call(train, [*plays.words, *logger, *self._words(self._params)], place, plays.names)
         self._forget()
         self._place = place
         of_auto = ("recipe", "recipe__candidates") if self._params.get("recipe") == "auto" else ()
@@ -222,7 +218,7 @@ class Recommender:
     def _read(self, plays: Any) -> Plays:
         """Plays as they are, or read with the settings `datamodule__…`."""
         own = {name.removeprefix(_OF_DATA): value for name, value in self._params.items() if name.startswith(_OF_DATA)}
-        return plays if isinstance(plays, Plays) else read_plays(plays, **own)
+        return plays if isinstance(plays, Plays) else plays_of(plays, None, own)
 
     def _forget(self) -> None:
         for name in ("_model", "_evaluated", "metrics"):
@@ -249,14 +245,15 @@ class Recommender:
     def _model(self) -> "FittedModel":
         from segue.models.fitted import FittedModel
 
-        return FittedModel.read(self.folder, str(self._of_fit["model"]))
+        return FittedModel.read(self.folder, str(self._of_fit["model"]), trust=self._of_fit.get("trust"))
 
     @cached_property
     def _evaluated(self) -> "FittedModel":
         """The model that was tested: it has learned the training sessions alone."""
         from segue.models.fitted import FittedModel
 
-        return FittedModel.read(self.folder, str(self._of_fit["model"]), evaluated=True)
+        given = self._of_fit
+        return FittedModel.read(self.folder, str(given["model"]), evaluated=True, trust=given.get("trust"))
 
     @property
     def tracks(self) -> "pd.DataFrame":
@@ -315,60 +312,79 @@ class Recommender:
         return self._frame(found).assign(score=scores)
 
     def evaluate(self, plays: Any, split: str = "test", rivals: Sequence[str] = ()) -> Evaluation:
-        """Rank the tracks that followed in held-out sessions, among all tracks, by the model that has not learned them.
+        """Rank the tracks that followed in sessions that the model has not learned, among all tracks.
 
         Args:
-            plays: the plays that it was fitted to, from `read_plays` or as it takes them.
-            split: `test`, or `val`: the sessions that chose the epoch.
+            plays: the plays that it was fitted to, from `read_plays` or as it takes them: the model that has not
+                learned the split is tested. Or other plays, such as those of later days: the model that recommends is
+                tested on all of their sessions; plays of tracks that it does not know are left out and counted.
+            split: `test`, or `val`: the sessions that chose the epoch. Other plays are a test as a whole.
             rivals: models that are fitted to the same plays, with the same context and seed, such as `popular`,
                 `rules` or `vstan`.
 
         Returns:
-            Metrics with intervals over sessions, also of the floors `popular` (the most played tracks) and `counts`
-            (what followed most often), and of the rivals.
+            Metrics with intervals over sessions, also of the floors `popular` (the most played tracks) and, for the
+            plays of the fit, `counts` (what followed most often), and of the rivals.
 
         Raises:
-            InputError: the plays are others, `split` is unknown, or a rival cannot be fitted.
+            InputError: the model knows none of the tracks, `split` is unknown, a rival cannot be fitted, or `val` or
+                rivals are asked for with other plays than those of the fit.
         """
         import pandas as pd
 
         if split not in ("val", "test"):
             raise InputError(f"split must be val or test, got {split!r}")
         plays = self._read(plays)
-        means, queries = self._measure(plays, split)
+        rivals = [rivals] if isinstance(rivals, str) else rivals
+        means, queries, notes = self._measure(plays, split, has_rivals=bool(rivals))
         lines = {self._name(): means}
         for floor in ("popular", "counts"):
             ending = f"_{floor}_floor"
             lines[f"{floor} (floor)"] = {
                 name.removesuffix(ending): value for name, value in means.items() if name.endswith(ending)
             }
-        for rival in [rivals] if isinstance(rivals, str) else rivals:
+        for rival in rivals:
             params = {**{name: self._of_fit[name] for name in ("context", "seed")}, "refit": "none"}
             lines[rival] = Recommender(rival, **params).fit(plays)._measure(plays, split)[0]
         table: dict[str, dict[str, float]] = {}
         for line, values in lines.items():
-            table[line] = {}
             for name in _SHOWN:
                 if name in values:
                     half = values.get(f"{name}_half_width", np.nan)
-                    table[line] |= {
-                        name: values[name],
-                        f"{name}_lower": values[name] - half,
-                        f"{name}_upper": values[name] + half,
-                    }
-        return Evaluation(pd.DataFrame.from_dict(table, orient="index"), means, queries, split)
+                    table.setdefault(line, {}).update(
+                        {name: values[name], f"{name}_lower": values[name] - half, f"{name}_upper": values[name] + half}
+                    )
+        return Evaluation(pd.DataFrame.from_dict(table, orient="index"), means, queries, split, notes)
 
-    def _measure(self, plays: Plays, split: str) -> tuple[dict[str, float], "pd.DataFrame"]:
+    def _measure(
+        self, plays: Plays, split: str, *, has_rivals: bool = False
+    ) -> tuple[dict[str, float], "pd.DataFrame", list[str]]:
+        """Means, queries and notes; see `Evaluation`."""
         from segue.callbacks.ranking_metrics import measured
 
-        (datamodule, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)])
-        digest = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]
-        if datamodule.digest() != digest:
-            raise InputError(
-                f"{datamodule.path} has other pairs than those that the model was fitted to (digest "
-                f"{datamodule.digest()}, not {digest}); fit it to these plays"
-            )
-        return measured(self._evaluated.ranker, datamodule, split, settings)
+        (data, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)], names=plays.names)
+        if data.digest() == json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]:
+            return *measured(self._evaluated.ranker, data, split, settings), []
+        data.path = plays.names.get(data.path, data.path)  # for messages
+        if split != "test" or has_rivals:
+            what = "rivals are fitted to" if has_rivals else "split='val' is of"
+            raise InputError(f"{what} the plays of the fit, and {data.path} has others")
+        if not isinstance(data, PairDataModule):
+            raise InputError(f"{data.path} has other pairs than those of the fit; evaluate the files, not their shards")
+        test = data.as_test_of(self._model.catalog, self._model.plays)
+        return *measured(self._model.ranker, test, split, settings), self._notes_on(data, test.dropped["unknown"])
+
+    def _notes_on(self, data: PairDataModule, num_unknown: int) -> list[str]:
+        """What is left out of other plays than those of the fit, and how many of their sessions may be known."""
+        num_plays, sessions, notes = len(data.sessions.listens.track), data.sessions, []
+        if num_unknown:
+            notes.append(f"{num_unknown:,} of {num_plays:,} plays are left out: the model does not know their tracks")
+        if (record := self.folder / REFIT).is_file() and sessions.has_clock:
+            until = json.loads(record.read_text(encoding="utf-8"))["until"]
+            began = sessions.timestamp[sessions.place == 0]
+            if num := int((began <= datetime.fromisoformat(f"{until}+00:00").timestamp() * 1000).sum()):
+                notes.append(f"{num:,} of {len(began):,} sessions began by {until}: the model may have learned them")
+        return notes
 
     def similar_artists(self, artist: str, k: int = 10) -> "pd.DataFrame":
         """Find the artists whose vectors are nearest.
@@ -535,11 +551,13 @@ def fit(
     return made.fit(plays, folder)
 
 
-def load(run: str | Path) -> Recommender:
+def load(run: str | Path, *, trust: str | Sequence[str] | None = None) -> Recommender:
     """Load the model of a run of `train.py`, or one that was saved.
 
     Args:
         run: the run folder, or `run:<id>` of a run in MLflow.
+        trust: a package, or several, whose models, contexts and baselines the run may have besides those of Segue.
+            Loading runs their code.
 
     Returns:
         The fitted model. Its files are read where they are.
@@ -553,7 +571,6 @@ def load(run: str | Path) -> Recommender:
     from segue.models.fitted import FILES, LISTS
     from segue.models.restoring import REFITTED
     from segue.runs.catalog_files import PLAYS
-    from segue.runs.folder import REFIT
     from segue.runs.session_vectors import FILE
     from segue.tracking.named_runs import FilesOfRun
 
@@ -572,6 +589,6 @@ def load(run: str | Path) -> Recommender:
         one.get_key_element(): one.value() for one in OverridesParser.create().parse_overrides(words)
     }
     given.pop("logger", None)
-    recommender = Recommender(**given)
+    recommender = Recommender(**given, **({} if trust is None else {"trust": trust}))
     recommender._place, recommender._of_fit = place, recommender.get_params()
     return recommender

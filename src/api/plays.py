@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+_TABLE = "plays.parquet"
+"""The temporary file of a table in memory."""
+
 
 class Description(Result):
     """What data look like: numbers, warnings with remedies, a picture."""
@@ -37,11 +40,16 @@ class Plays:
     """What listeners heard: the events of a source, cut into sessions and divided into training, validation and test.
 
     It is printed as the table that `train.py` prints of its data. See `read_plays`.
+
+    Attributes:
+        datamodule: the data.
+        names: what messages call its path.
     """
 
     def __init__(self, words: list[str], kept: Folder | None = None) -> None:
         self._words, self._kept = words, kept  # the temporary file of a DataFrame lives as long as this
-        (self.datamodule, _), self._printed = call(read_data, words)
+        self.names = {"datamodule__path": "plays", **({} if kept is None else {str(kept.path / _TABLE): "the table"})}
+        (self.datamodule, _), self._printed = call(read_data, words, names=self.names)
         path = self.datamodule.path
         self._path = None if is_address(path) else Path(path).absolute()
 
@@ -78,7 +86,7 @@ class Plays:
             InputError: an option is unknown or out of range.
         """
         place = Folder(folder)
-        return Description(call(describe, [*self.words, *words_of(options)], place)[1], place)
+        return Description(call(describe, [*self.words, *words_of(options)], place, self.names)[1], place)
 
     def __repr__(self) -> str:
         return self._printed.text()
@@ -87,11 +95,11 @@ class Plays:
         return self._printed.html()
 
 
-def read_plays(data: Any, source: str | None = None, **options: Any) -> Plays:
+def read_plays(plays: Any, source: str | None = None, **options: Any) -> Plays:
     """Read what listeners heard.
 
     Args:
-        data: a file, a folder, a glob or an address; a DataFrame of pandas or Polars, or an Arrow table, with a line
+        plays: a file, a folder, a glob or an address; a DataFrame of pandas or Polars, or an Arrow table, with a line
             for each play; or a mapping from roles, such as `user`, `timestamp`, `track`, `title` and `artist`, to
             columns of values. It is not changed; levels of the index of pandas that have a name are columns.
         source: the source, one of `datamodule=`; by default it is recognised by the names of the files, otherwise
@@ -111,10 +119,19 @@ def read_plays(data: Any, source: str | None = None, **options: Any) -> Plays:
         >>> len(plays.tracks)
         200
     """
+    try:
+        return plays_of(plays, source, options)
+    except InputError as error:
+        line = str(error).replace("datamodule__", "").replace("datamodule=", "source=")
+        raise InputError(line) from error.__cause__
+
+
+def plays_of(plays: Any, source: str | None, options: Mapping[str, Any]) -> Plays:
+    """Read plays as `read_plays` does; messages name options as `fit` takes them, such as `datamodule__zone`."""
     kept = None
-    if not isinstance(data, str | Path):
-        data, options, kept = _as_file(data, source, options)
-    path = str(data) if is_address(str(data)) else str(Path(data).expanduser())
+    if not isinstance(plays, str | Path):
+        plays, options, kept = _as_file(plays, source, options)
+    path = str(plays) if is_address(str(plays)) else str(Path(plays).expanduser())
     chosen = source or next(iter(sources_of(Path(path))), "table")
     words = [f"datamodule={value_of(chosen)}", f"datamodule.path={value_of(path)}"]
     return Plays([*words, *(f"datamodule.{word}" for word in words_of(options))], kept)
@@ -147,12 +164,12 @@ def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple
                 "table, or a mapping from roles to columns"
             )
         folder = Folder(content="plays")
-        parquet.write_table(_as_plain(table), folder.path / "plays.parquet")
+        parquet.write_table(_as_plain(table), folder.path / _TABLE)
     except InputError:
         raise
     except (pa.ArrowException, TypeError, ValueError, OSError) as error:
         raise InputError(f"the plays cannot be written as a table: {' '.join(str(error).split())[:300]}") from None
-    return folder.path / "plays.parquet", {**options, **({"columns": columns} if columns else {})}, folder
+    return folder.path / _TABLE, {**options, **({"columns": columns} if columns else {})}, folder
 
 
 def _as_plain(table: "pa.Table") -> "pa.Table":

@@ -34,13 +34,18 @@ class WholeCheckpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint.
+        """Read a checkpoint; checkpoints that it names are those of its folder, also where the run was moved.
 
         Raises:
             InputError: it is damaged, such as one that was copied in part.
         """
         try:
-            return super().load_checkpoint(path, map_location, weights_only)
+            checkpoint = super().load_checkpoint(path, map_location, weights_only)
+            callbacks = {
+                name: _moved(state, Path(path).resolve().parent) if "best_k_models" in state else state
+                for name, state in checkpoint.get("callbacks", {}).items()
+            }
+            return {**checkpoint, "callbacks": callbacks}
         except FileNotFoundError:
             raise
         except (OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError) as error:
@@ -49,6 +54,17 @@ class WholeCheckpoints(TorchCheckpointIO):
                 f"the checkpoint {path} cannot be read ({why[:200]}); copy it here again, or delete it and resume the "
                 "run, which then begins at its first epoch"
             ) from None
+
+
+def _moved(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The state of a `ModelCheckpoint` whose folder is this one."""
+
+    def here(path: str) -> str:
+        return str(folder / Path(path).name) if path else path
+
+    paths = {name: here(path) for name, path in state.items() if name.endswith("_model_path")}
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    return {**state, **paths, "dirpath": str(folder), "best_k_models": best}
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:

@@ -11,9 +11,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.reading.files import is_address
+from segue.models.export import OF_EVALUATED
 from segue.models.restoring import REFITTED as REFITTED_CHECKPOINT
 from segue.runs.atomic import write_text
-from segue.runs.folder import UNCOMMITTED
+from segue.runs.folder import REFIT, UNCOMMITTED
 from segue.runs.provenance import git_diff, provenance
 from segue.runs.recommendations import key_of_lines
 from segue.settings import Setting, settings
@@ -78,6 +79,8 @@ class Lineage(Callback):
         """
         if (logger := run_logger(trainer)) is None:
             return
+        if REFITTED not in models:  # a run that is resumed may have had one
+            logger.remove_files(REFIT, OF_EVALUATED, REFITTED_CHECKPOINT)
         history, checkpoint = self._context.history, trainer.checkpoint_callback
         best = {name: value for name, value in history.tested_epoch.items() if name.startswith("val/")}
         # the last value of a metric is the one that MLflow's UI compares

@@ -4,6 +4,7 @@ B pairs in a batch, P pairs in a split, S sessions, E events, N tracks.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ HalfLife = Annotated[
 
 
 @settings("datamodule")
-class SplitDataModule(LightningDataModule):
+class SplitDataModule(LightningDataModule, ABC):
     """Pairs in splits: their batches, counts and histories. What it reads from is a matter of `setup`.
 
     Args:
@@ -107,13 +108,13 @@ class SplitDataModule(LightningDataModule):
             parts.append(f"the floor recent has the plays of the last {_days(days)} of training")
         return [f"calendar     {'; '.join(parts)}"] if parts else []
 
+    @abstractmethod
     def as_training(self) -> "SplitDataModule":
         """The same data, of which all sessions (with `split=pair` all pairs) are for training. Call it after `setup`.
 
         Returns:
             A copy, whose vocabulary, sessions and pairs are made again; no track is hidden in it.
         """
-        raise NotImplementedError
 
     def take_choices(self, evaluated: "SplitDataModule") -> None:
         """Take what validation has chosen of the calendar from other data, because these have no validation sessions.

@@ -6,6 +6,7 @@ N tracks of the run, K recommendations, n tracks of a session, P parts of a vect
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,13 +52,14 @@ class FittedModel:
     ranker: Ranker
 
     @classmethod
-    def read(cls, folder: Path, name: str, *, evaluated: bool = False) -> "FittedModel":
+    def read(cls, folder: Path, name: str, *, evaluated: bool = False, trust: Any = None) -> "FittedModel":
         """Read the files of a run: of the model that was exported, or of the one that was tested.
 
         Args:
             folder: the run folder.
             name: of the model.
             evaluated: whether to read the model that was tested. It is the exported one unless the run was refitted.
+            trust: a package, or several, whose classes the settings may build; a run cannot vouch for itself.
 
         Raises:
             InputError: a file is missing or damaged, or the config builds what is not in `conf/`.
@@ -67,7 +69,7 @@ class FittedModel:
         checkpoint = folder / (REFITTED if is_refitted and not evaluated else CHECKPOINT)
         lists, catalog = Recommendations.read_with_catalog(files / LISTS)
         config = read_config(folder / "config.yaml")
-        check_targets(config["ranker"], trust=None, of=f"the run in {folder}")  # a run cannot vouch for itself
+        check_targets(config["ranker"], trust=trust, of=f"the run in {folder}")
         plays = lists.plays if lists.plays is not None else read_plays(files / PLAYS, catalog)
         return cls(name, folder, catalog, plays, restore(config["ranker"], checkpoint, files / FILE, catalog, plays))
 

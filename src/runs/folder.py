@@ -65,7 +65,6 @@ class RunRecord:
         mlflow_run_id: its run in MLflow, if it has one.
         data_digest: of the data it learns from.
         began_in: the folder that it was typed in; what the overrides name lies below it.
-        run_dir: where the run folder was.
         began_from: the run that its model begins with; None where there is none.
     """
 
@@ -73,7 +72,6 @@ class RunRecord:
     mlflow_run_id: str | None
     data_digest: str
     began_in: str
-    run_dir: str
     began_from: str | None = None
 
     def write(self, run_dir: Path) -> None:
@@ -281,7 +279,6 @@ def record_beginning(
         mlflow_run_id=mlflow_run_id,
         data_digest=data_digest,
         began_in=str(Path.cwd()),
-        run_dir=str(run_dir.resolve()),
         began_from=config.get("from"),
     ).write(run_dir)
 

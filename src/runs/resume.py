@@ -4,6 +4,7 @@
 night, which goes on with `from=<run>` in another folder, has the overrides of that run too.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from segue.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, fl
 from segue.runs.provenance import CONF
 from segue.runs.targets import check_targets, read_config
 
-# Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked.
+# Keys that may change when a run is resumed: how long it trains, what it writes, where it is tracked, where the same
+# data lie.
 _MAY_CHANGE = (
-    "trainer.", "callbacks.", "logger.", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
-    "trial", "from", "guard", "keep_days",
+    "trainer.", "callbacks.", "logger", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
+    "trial", "from", "guard", "keep_days", "datamodule.path",
 )  # fmt: skip
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 # Keys that the command of a night may have, and that its run does not hand on: which plays, where, how it is guarded.
@@ -65,7 +67,8 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
         folder_of: from the name of a run, and the store if the command line names one, to the run folder.
 
     Raises:
-        InputError: there is no such run, it is not on this machine, or it began before settings were renamed.
+        InputError: there is no such run, it is not on this machine, its store is elsewhere, or it began before settings
+            were renamed.
     """
     if _named(words, "from") is not None:
         return _words_of_night(words, folder_of)
@@ -80,13 +83,11 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
             f"resume={folder}: its model began with that of {record.began_from}, and such a run is started again: "
             f"python train.py from={record.began_from} datamodule.path=<logs> hydra.run.dir={folder}"
         )
-    if Path(record.run_dir) != folder:
+    is_tracked = record.mlflow_run_id is not None and "MLFLOW_TRACKING_URI" not in os.environ
+    if is_tracked and Path(record.began_in) != Path.cwd() and not any(word.startswith("logger") for word in words):
         raise InputError(
-            f"resume={folder}: it was {record.run_dir} when it began, which its checkpoints name; move it back"
-        )
-    if Path(record.began_in) != Path.cwd():
-        raise InputError(
-            f"resume={folder}: it began in {record.began_in}, where its data and its store are; go there first"
+            f"resume={folder}: it began in {record.began_in}, where its MLflow store is; go there first, name the "
+            "store with logger.tracking_uri=<uri>, or track no more with logger=none"
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
     before = _before(record, folder, {_key(word) for word in given} | set(_OF_THIS_COMMAND), "resume")

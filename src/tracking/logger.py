@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from segue.runs.folder import parameters
 from segue.runs.resume import config_digest, setup_digest
 from segue.terminal.console import console
-from segue.tracking.mlflow_parts import requirements_unchecked
+from segue.tracking.mlflow_parts import remove_artifact, requirements_unchecked
 from segue.tracking.store import INTERRUPTED, MAX_TAG, MODEL, PRUNED, client_of, open_store, run_colour
 
 # Seconds before a store that could not be reached is tried again, so that training does not wait for it.
@@ -133,6 +133,17 @@ class RunLogger(MLFlowLogger):
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact, under `folder`."""
         self.send(path.name, lambda: self.experiment.log_artifact(self.run_id, str(path), folder))
+
+    def remove_files(self, *paths: str) -> None:
+        """Remove artifacts that a run had before it was resumed: files or folders."""
+
+        def send() -> None:
+            at = self.experiment.get_run(self.run_id).info.artifact_uri
+            for path in paths:
+                remove_artifact(at, path, tracking_uri=self.tracking_uri)
+
+        if self._continued is not None:
+            self.send(f"that {', '.join(paths)} are gone", send)
 
     def log_dataset(
         self, *, name: str, digest: str, address: str, columns: Mapping[str, str], profile: Mapping[str, Any]

@@ -1,7 +1,8 @@
 """Undocumented parts of MLflow that Segue uses.
 
-MLflow documents how system metrics of its own active run are logged. A run of Segue is not MLflow's active run: it is
-written through a client, which may have to wait for its store. Tried on MLflow 3.17.2.
+Its clients cannot remove an artifact. MLflow documents how system metrics of its own active run are logged; a run of
+Segue is not MLflow's active run, but is written through a client, which may have to wait for its store. Tried on MLflow
+3.17.2.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,19 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
     monitor.start()
     end: Callable[[], None] = monitor.finish
     return end
+
+
+def remove_artifact(artifact_uri: str, path: str, *, tracking_uri: str) -> None:
+    """Remove a file or a folder of a run; nothing where there is none.
+
+    Args:
+        artifact_uri: of the run.
+        path: below it.
+        tracking_uri: the store.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(artifact_uri, tracking_uri=tracking_uri).delete_artifacts(path)
 
 
 def requirements_unchecked() -> AbstractContextManager[Any]:

@@ -1,6 +1,9 @@
 """Python values as words of the command line."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from segue import InputError
 from segue.api.calling import Folder, refuse_used, value_of, words_of
+from tests.conftest import ROOT
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -93,3 +97,22 @@ def test_a_temporary_folder_goes_with_its_last_user() -> None:
     assert path.is_dir()
     del folder
     assert not path.exists()
+
+
+KILLED = """
+import os, signal, sys
+from segue.api.calling import Folder
+folders = Folder(content="x"), Folder(content="x")
+print(*(one.path.name for one in folders), flush=True)
+(folders[0].path / "file").touch()
+if sys.argv[1:]:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_folder_of_a_process_that_was_killed_is_used_again(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    for word, left in (["killed"], ["segue-x", "segue-x-2"]), ([], []):
+        done = subprocess.run([sys.executable, "-c", KILLED, *word], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.stdout.split() == ["segue-x", "segue-x-2"], done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == left

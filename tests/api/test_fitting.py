@@ -141,6 +141,43 @@ def test_a_run_cannot_vouch_for_its_own_classes(session: segue.Recommender, tmp_
         segue.load(tmp_path / "run").next(session.tracks["id"][0])
 
 
+def test_a_saved_run_is_resumed_in_another_place(
+    session: segue.Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = segue.fit(CSV, context="session", folder=tmp_path / "begun", **{**OPTIONS, "trainer__max_epochs": 1})
+    begun.save(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "begun")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CSV, "copy.csv")
+    train(["resume=moved", "trainer.max_epochs=2", "datamodule.path=copy.csv"])
+    resumed, whole = segue.load("moved").metrics, session.metrics
+    assert resumed["epochs"] == whole["epochs"] == 2
+    assert {name: one for name, one in resumed.items() if name.startswith("test/")} == {
+        name: one for name, one in whole.items() if name.startswith("test/")
+    }
+
+
+OWN = """
+from segue.models.baselines.counting import Popular
+
+class Mine(Popular):
+    pass
+"""
+
+
+def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ownpackage.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = segue.fit(CSV, model="popular", model___target_="ownpackage.Mine", trust="ownpackage")
+    expected = own.next(own.tracks["id"][0])
+    saved = own.save(tmp_path / "run")
+    assert segue.load(saved, trust="ownpackage").next(own.tracks["id"][0]).equals(expected)
+    with pytest.raises(segue.InputError, match=r"build ownpackage\.Mine, .* as in trust=ownpackage"):
+        segue.load(saved).next(own.tracks["id"][0])
+
+
 def test_its_vectors_are_exported(session: segue.Recommender, tmp_path: Path) -> None:
     session.export(tmp_path, "onnx")
     session.export(tmp_path, "parquet")
@@ -226,14 +263,19 @@ def test_random_state_is_the_seed() -> None:
         (lambda model: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
         (lambda model: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
         (lambda model: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
-        (lambda _: segue.fit(CSV, model="convx"), "there is no model=convx; did you mean convex?"),
+        (lambda _: segue.fit(CSV, model="convx"), 'there is no model="convx"; did you mean convex?'),
         (lambda _: segue.fit(CSV, seed=-1), "seed must be a whole number of at least 0"),
-        (lambda _: segue.fit(CSV, model__alpa=1), "did you mean model.alpha?"),
+        (lambda _: segue.fit(CSV, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
+        (lambda _: segue.fit(CSV, model="rules", loss="bce"), 'loss="bce" cannot be chosen with model="rules"'),
+        (
+            lambda _: segue.fit(pd.DataFrame({"a": [1]})),
+            "the table has the columns a; give datamodule__columns__track=",
+        ),
         (lambda _: segue.load("nowhere/run"), "there is no folder nowhere/run"),
         (lambda model: segue.fit(CSV, folder=model.folder), "has files already"),
     ],
 )
-def test_an_error_is_the_line_of_the_command(
+def test_an_error_is_the_line_of_the_command_with_names_of_python(
     session: segue.Recommender, call: Any, line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(segue.InputError, match=line) as error:
@@ -250,9 +292,31 @@ def test_a_baseline_has_no_vectors(rules: segue.Recommender) -> None:
         rules.explain(first, second)
 
 
-def test_other_plays_are_refused(session: segue.Recommender) -> None:
-    with pytest.raises(segue.InputError, match="has other pairs than those that the model was fitted to"):
-        session.evaluate(pd.read_csv(CSV).iloc[:6000])
+def test_plays_of_later_days_are_a_test_of_the_model_that_recommends() -> None:
+    table = pd.read_csv(CSV).sort_values("played_at")
+    model = segue.fit(table.iloc[:6000], model="rules", context="last")
+    later = table.iloc[5900:].copy()
+    later.loc[later.index[::50], "song"] = "A new song"
+    found = model.evaluate(later)
+    unknown, known = found.notes
+    assert unknown == "29 of 1,430 plays are left out: the model does not know their tracks"
+    assert "sessions began by 2026-01-" in known
+    assert [*found.notes] == repr(found).splitlines()[1:3]
+    assert "<br>".join(found.notes) in found._repr_html_()
+    assert list(found.table.index)[1:] == ["popular (floor)"]
+    for one in found.queries.iloc[::20].itertuples():
+        listed = model.next(one.previous, k=10)["id"].tolist()
+        assert (one.following in listed) == (one.recall_at_10 > 0)
+
+
+def test_other_plays_have_no_validation_and_no_rivals(session: segue.Recommender) -> None:
+    some = pd.read_csv(CSV).iloc[:3000]
+    with pytest.raises(segue.InputError, match="split='val' is of the plays of the fit, and the table has others"):
+        session.evaluate(some, split="val")
+    with pytest.raises(segue.InputError, match="rivals are fitted to the plays of the fit, and the table has others"):
+        session.evaluate(some, rivals=["popular"])
+    with pytest.raises(segue.InputError, match=r"none of the \d+ tracks in the table, such as \w+, is among the 200"):
+        session.evaluate(some.assign(song=some["song"] + "?"))
 
 
 USER = """

@@ -1,7 +1,7 @@
 """How fast plays age: known answers on a radio whose rotation changes, and on one whose rotation does not."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from omegaconf import OmegaConf
 
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Calendar
+from segue.datamodules.calendar import read_calendar
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.pairs.pairs import Pairs
 from segue.errors import InputError
 from segue.models.retrieval.ranks import ranks_by_plays
 from tests.conftest import build_datamodule, make_listens, make_vocabulary
@@ -105,3 +107,10 @@ def test_a_head_knows_the_rotation_of_today(radio: Read) -> None:
     for name in ("recall_at_10", "ndcg_at_10"):
         assert means[name] > 0.95 * means[f"{name}_recent_floor"]
         assert means[f"{name}_recent_floor"] > 2 * means[f"{name}_popular_floor"]
+
+
+def test_a_session_whose_first_play_was_left_out_is_not_older_than_those_before() -> None:
+    starts = np.array([0, 3, 1, 5]) * 86_400_000
+    kinds = {"played_ratio": np.float32}
+    nothing = Pairs(**{one.name: np.empty(0, kinds.get(one.name, np.int64)) for one in fields(Pairs)})
+    assert read_calendar(starts, int(starts[-1]), make_vocabulary([0]), nothing, None).age.tolist() == [5, 2, 2, 0]

@@ -98,9 +98,7 @@ def test_a_folder_is_held_by_one_at_a_time_and_no_trace_is_left(tmp_path: Path) 
 
 
 def test_what_was_begun_is_read_back(tmp_path: Path) -> None:
-    begun = RunRecord(
-        overrides=["model=track"], mlflow_run_id="abc", data_digest="0f", began_in="/here", run_dir="/here/run"
-    )
+    begun = RunRecord(overrides=["model=track"], mlflow_run_id="abc", data_digest="0f", began_in="/here")
     begun.write(tmp_path)
     assert RunRecord.read(tmp_path) == begun
     (tmp_path / "run.json").write_text("{")
@@ -121,7 +119,7 @@ def test_what_was_begun_is_read_back(tmp_path: Path) -> None:
 def test_a_run_of_another_layout_is_refused_with_the_commit_it_began_at(
     tmp_path: Path, config: str | None, commit: str
 ) -> None:
-    record = RunRecord(overrides=[], mlflow_run_id=None, data_digest="0f", began_in="/here", run_dir=str(tmp_path))
+    record = RunRecord(overrides=[], mlflow_run_id=None, data_digest="0f", began_in="/here")
     record.write(tmp_path)
     assert is_resumable(tmp_path)
     path = tmp_path / "run.json"

@@ -20,7 +20,6 @@ def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:
         mlflow_run_id="abc",
         data_digest=data_digest,
         began_in=str(Path.cwd()),
-        run_dir=str(folder.resolve()),
     ).write(folder)
     return folder
 
@@ -122,10 +121,17 @@ def test_a_sweep_resumes_no_single_run() -> None:
         words_of_run(["-m", "resume=run"], nowhere)
 
 
-def test_a_run_that_was_moved_is_refused(tmp_path: Path) -> None:
-    started(tmp_path / "run").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=r"it was .*/run when it began, which its checkpoints name; move it back"):
-        words_of_run([f"resume={tmp_path / 'moved'}"], folder_itself)
+def test_a_run_is_resumed_elsewhere_where_its_store_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here = Path.cwd()
+    run = started(tmp_path / "run", "model=track").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"it began in {here}, where its MLflow store is; go there first"):
+        words_of_run([f"resume={run}"], folder_itself)
+    for word in ("logger=none", "logger.tracking_uri=http://localhost:5000"):
+        assert words_of_run([word, f"resume={run}"], folder_itself)[:2] == ["model=track", word]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert words_of_run([f"resume={run}"], folder_itself)[0] == "model=track"
 
 
 def test_a_new_run_is_not_written_over_another(tmp_path: Path) -> None:

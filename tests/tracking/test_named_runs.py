@@ -119,7 +119,7 @@ def track(config: DictConfig, folder: Path, *, status: str, layout: bool = True,
     client.log_metric(run_id, "val/loss", 0.25)
     client.set_terminated(run_id, status)
     folder.mkdir()
-    record = RunRecord(overrides=[], mlflow_run_id=run_id, data_digest="d0", began_in="/", run_dir=str(folder))
+    record = RunRecord(overrides=[], mlflow_run_id=run_id, data_digest="d0", began_in="/")
     record.write(folder)
     if not layout:
         plain: dict[str, Any] = json.loads((folder / "run.json").read_text())

@@ -139,6 +139,21 @@ def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, 
         assert biases.tolist() == sorted(vectors.items[:, -1].tolist(), reverse=True)[:K]
 
 
+def test_a_refitted_run_gets_them_by_the_model_that_it_exports(tmp_path: Path, config: Config) -> None:
+    added = []
+    for name in ("tested", "refitted"):
+        run = finished_run(tmp_path / name / "run", "convex")
+        if name == "refitted":
+            checkpoints, record = run / "checkpoints", run / "refit.json"
+            (checkpoints / "best.ckpt").rename(checkpoints / "refitted.ckpt")
+            (checkpoints / "best.ckpt").write_bytes(b"of the model that was tested")
+            record.write_text("{}")
+        add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])
+        added.append((tmp_path / "added" / "recommendations.jsonl").read_bytes())
+        (tmp_path / "added").rename(tmp_path / name / "added")
+    assert added[0] == added[1]
+
+
 def test_rare_tracks_without_embeddings_have_none_in_the_larger_catalogue(tmp_path: Path, config: Config) -> None:
     run = finished_run(tmp_path / "run", "convex", "model.min_plays=3", plays=PLAYS)
     add_tracks(config(run, new_catalogue(tmp_path / "new.json")), [])

@@ -128,6 +128,18 @@ def test_candidates_leave_what_was_typed_as_it_is(data: SplitDataModule, table: 
         choose(data, config, [*words_of(table), "seed=2"], composed)
 
 
+def test_models_of_whole_sessions_count_fewer_plays(
+    data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.training.choosing._MOST_OF_SESSIONS", 10)
+    config = composed(words_of(table))
+    config.recipe.candidates = ["model=vstan context=session", "model=rules context=session"]
+    chosen = choose(data, config, [*words_of(table), "seed=4"], composed)
+    assert chosen is not None
+    assert [one.words for one in chosen.candidates] == ["model=rules context=session"]
+    assert "it would count" in chosen.left_out["model=vstan context=session"]
+
+
 def test_a_trained_model_is_compared_with_the_counting_models(data: SplitDataModule, table: Path) -> None:
     rivals = rivals_of(data, composed(words_of(table)), words_of(table)[:2], composed)
     assert rivals is not None
@@ -136,6 +148,7 @@ def test_a_trained_model_is_compared_with_the_counting_models(data: SplitDataMod
     assert better is not None
     assert (better.words, better.own < better.ndcg) == (rivals.best.words, True)
     assert better_than(popular, Choice(session=rivals.session, candidates=[rivals.ranked[-1]]), data) is None
+    assert better_than(popular, Choice(session=rivals.session), data) is None
 
 
 def test_a_run_uses_what_was_chosen_and_a_resumed_one_does_not_choose_again(table: Path, tmp_path: Path) -> None:

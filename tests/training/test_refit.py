@@ -4,15 +4,24 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
+import torch
 
+from segue.callbacks.assembly import AfterTest, Refitted
+from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
+from segue.models.export import Export
 from segue.models.fitted import FittedModel
+from segue.models.pair_ranker import PairRanker
+from segue.terminal.console import keeping
 from segue.tracking.named_runs import locate_recommendations
-from segue.training.refit import is_refitted
+from segue.training.refit import begun, epochs_of_refit, is_refitted
+from segue.training.train import train as train_here
 from segue.verdicts.comparison.runs import register
 from tests.e2e.test_resume import kill_at, words
 from tests.e2e.test_train import BARE, metrics_of, train
@@ -38,6 +47,14 @@ def of_logs(run: Path) -> dict[str, Any]:
 
 def lists(folder: Path) -> bytes:
     return (folder / "recommendations.jsonl").read_bytes()
+
+
+def artifacts(cwd: Path, run: str) -> set[str]:
+    """What MLflow has of a run."""
+    from mlflow import MlflowClient
+
+    client, run_id = MlflowClient(f"sqlite:///{cwd}/mlflow.db"), metrics_of(cwd / run)["mlflow_run_id"]
+    return {file.path for folder in ("", "checkpoints") for file in client.list_artifacts(run_id, folder)}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +121,9 @@ def test_a_finished_run_is_refitted_by_resuming_it(both: tuple[Path, str]) -> No
     try:
         assert of_logs(cwd / "none") == of_logs(cwd / "kept")
         assert lists(cwd / "none") == lists(cwd / "all")
+        assert {"refit.json", "evaluated"} < artifacts(cwd, "none")
         train(cwd, "resume=none", "refit=none")
+        assert not {"refit.json", "evaluated", "checkpoints/refitted.ckpt"} & artifacts(cwd, "none")
         assert lists(cwd / "none") == lists(cwd / "kept")
         assert not (cwd / "none" / "evaluated").exists()
         assert not (cwd / "none" / "refit.json").exists()
@@ -141,6 +160,8 @@ def test_jobs_are_not_refitted(ring_logs: Path, tmp_path: Path) -> None:
     )
     done = train(tmp_path, "resume=sweep/1", "refit=all")
     assert "exported     refitted on all 400 sessions" in done.stdout
+    assert "refit " not in train(tmp_path, "resume=sweep/1", "callbacks.export=null").stdout  # nothing is exported
+    train(tmp_path, "resume=sweep/1", "refit=all")
     fitted = [FittedModel.read(tmp_path / "sweep" / "1", "rules", evaluated=one) for one in (False, True)]
     top = [one.top(np.array([0]), np.ones(1, np.float32), 5)[1].tolist() for one in fitted]
     assert top[0] != top[1]  # counts of all sessions, and of those for training
@@ -184,3 +205,71 @@ def test_all_data_become_training_data(split: str, hidden: float, ring_logs: Pat
     assert {name: len(pairs) for name, pairs in data.pairs.items()} == before  # it is a copy
     assert data.new_tracks.sum() == num_new
     assert everything.digest() != data.digest()
+
+
+def test_a_finished_run_that_is_found_by_its_settings_gets_the_refit_that_it_lacks(
+    ring_logs: Path, tmp_path: Path
+) -> None:
+    given = ("datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", "callbacks.plots=null")
+    train(tmp_path, *given, "model=popular", "refit=none", "hydra.run.dir=run")
+    done = train(tmp_path, *given, "model=popular", "refit=all", "resume=true")
+    assert "exported     refitted on all 400 sessions" in done.stdout
+    assert (tmp_path / "run" / "refit.json").exists()
+    assert "done already" in train(tmp_path, *given, "model=popular", "refit=all", "resume=true").stdout
+
+
+def test_a_refit_that_diverges_loses_nothing_and_writes_no_checkpoint_that_nobody_wants(
+    ring_logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("it has diverged")
+
+    given = [f"datamodule.path={ring_logs}", "datamodule=botify", *SHORT, "logger=none", "refit=all"]
+    given += ["callbacks.checkpoint=null", "callbacks.epoch_checkpoint.every_s=1e-9", "trainer.max_epochs=1"]
+    monkeypatch.setattr("segue.training.refit.refuse_non_finite", refuse)
+    with keeping() as printed:
+        train_here.call([*given, f"hydra.run.dir={tmp_path / 'run'}"])
+    assert "refit        none, the tested model is exported: it has diverged" in printed.text()
+    assert lists(tmp_path / "run")
+    assert not (tmp_path / "run" / "refit.json").exists()
+    assert not (tmp_path / "run" / "checkpoints" / "refitted.ckpt").exists()
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 8), (1.0, 8), (0.5, 8), (10, 10)])
+def test_a_refit_takes_as_many_steps_as_validation_chose(limit: float | None, expected: int) -> None:
+    data = [create_autospec(SplitDataModule, instance=True, pairs={"train": range(num)}) for num in (80, 100)]
+    assert epochs_of_refit(10, *data, limit=limit) == expected
+    assert epochs_of_refit(1, *data, limit=limit) == 1
+
+
+def test_only_the_same_refit_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "refitted.ckpt"
+    assert begun(tmp_path, 2, {"used": "never"}) is None
+    path.parent.mkdir()
+    torch.save({"state_dict": {}, "refit": {"epochs": 2, "decided": {"used": "never"}}}, path)
+    assert begun(tmp_path, 2, {"used": "never"}) == path
+    assert begun(tmp_path, 3, {"used": "never"}) is None
+    assert begun(tmp_path, 2, {"used": "boosts"}) is None
+
+
+def test_a_kill_between_the_lists_of_both_models_leaves_no_mixture(tmp_path: Path) -> None:
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    def write(*_: object, into: Path | None = None) -> None:
+        if into is None:  # those of the refitted model
+            raise Killed
+        into.mkdir()
+
+    export = create_autospec(Export, instance=True, path=tmp_path / "recommendations.jsonl")
+    export.write.side_effect = write
+    data = create_autospec(SplitDataModule, instance=True, catalog=range(3), vocabulary=None)
+    steps = dict.fromkeys(("ranking", "listening", "off_policy", "plots", "lineage"))
+    after_test = AfterTest(RunContext(datamodule=data), export=export, **steps)
+    after_test.refitted = create_autospec(Refitted, instance=True, data=data)
+    after_test.refitted.record.return_value, after_test.refitted.module = {}, create_autospec(PairRanker, instance=True)
+    for file in ("recommendations.jsonl", "vectors.npz"):
+        (tmp_path / file).write_text("of the run before")
+    with pytest.raises(Killed):
+        after_test._write_lists(export, create_autospec(PairRanker, instance=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"evaluated", "refit.json"}

@@ -7,7 +7,7 @@ nothing. R runs of a set-up, Q test queries, G test sessions.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations, groupby
 from typing import Annotated, Literal
 
@@ -239,6 +239,7 @@ def compare(
         InputError: no run has `select`, or it is a test metric, or `mode` contradicts it; runs were tested on
             different queries; `level` is out of range.
     """
+    runs = _apart(runs)
     known = {name for run in runs for name, value in run.metrics.items() if np.isfinite(value)}
     _check_select(select, mode, known, len(runs))
     has_listeners = any(name.startswith("online/") for name in known)
@@ -278,6 +279,14 @@ def compare(
         num_sessions=num_sessions,
         num_listeners=len(next(iter(listened.values())).session_sums) if listened else 0,
     )
+
+
+def _apart(runs: Sequence[Run]) -> Sequence[Run]:
+    """Refitted runs as set-ups of their own, where listeners played the tested models of others."""
+    kinds = {run.is_refitted for run in runs if any(name.startswith("online/") for name in run.metrics)}
+    if len(kinds) < 2:
+        return runs
+    return [replace(run, setup=f"{run.setup} refitted") if run.is_refitted else run for run in runs]
 
 
 def _check_select(select: str, mode: str, known: Iterable[str], num_runs: int) -> None:

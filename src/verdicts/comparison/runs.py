@@ -375,9 +375,10 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
         models = {
             kind: one.model_id for one in sorted(given, key=_age) if (kind := one.tags.get(MODEL, EVALUATED)) in kinds
         }
-        if not models:
+        if kinds[-1] not in models:
+            again = "resume it with refit=all and" if kinds[-1] == REFITTED else "train it with"
             raise InputError(
-                f"run {run.info.run_id} has no model to register; train it with callbacks.lineage.model=true"
+                f"run {run.info.run_id} has no {kinds[-1]} model to register; {again} callbacks.lineage.model=true"
             )
         with ExitStack() as undo:  # a name or an alias that MLflow refuses leaves nothing behind
             with suppress(MlflowException):  # it exists already; if it cannot be created, the version's error says why

@@ -50,6 +50,20 @@ def disagreeing() -> Comparison:
     return played([*rules, *(heard("convex", crowd(7), seed=seed, ndcg=0.1, hits=0.06, same=0.32) for seed in (1, 2))])
 
 
+def test_what_listeners_heard_of_refitted_models_is_not_mixed_with_others() -> None:
+    tested = [heard(name, crowd(5), seed=seed) for name in ("a", "b") for seed in (1, 2)]
+    refitted = replace(heard("a", crowd(9), seed=3), is_refitted=True)
+    mixed = played([*tested, refitted])
+    assert {one.name: round(one.mean(TIME), 3) for one in mixed.setups} == {
+        "a refitted": round(crowd(9).mean(), 3),
+        "a": round(crowd(5).mean(), 3),
+        "b": round(crowd(5).mean(), 3),
+    }
+    assert [one.name for one in played([refitted, replace(tested[2], is_refitted=True)]).setups] == ["a", "b"]
+    of_logs = [run("a", 1, crowd(1)), replace(run("a", 2, crowd(1)), is_refitted=True)]
+    assert [len(one.runs) for one in compared(of_logs).setups] == [2]
+
+
 def test_the_difference_is_paired_by_listener_and_small_ones_show() -> None:
     better, worse = crowd(7), crowd(7) - 0.1 + 0.2 * np.random.default_rng(9).normal(size=LISTENERS)
     result = played([heard("better", better), heard("worse", worse)])

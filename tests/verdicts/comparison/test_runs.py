@@ -175,5 +175,19 @@ def test_a_name_or_alias_that_is_refused_leaves_nothing_behind(uri: str, name: s
 def test_a_run_without_a_model_cannot_be_registered(uri: str) -> None:
     make(uri, "bare")
     [run] = find(uri, "bare", parent=None, filter_string="").runs
-    with pytest.raises(InputError, match=r"has no model to register; train it with callbacks.lineage.model=true"):
+    with pytest.raises(
+        InputError, match=r"has no evaluated model to register; train it with callbacks.lineage.model=true"
+    ):
         register(run, uri, name="segue", alias="champion")
+
+
+def test_a_refit_without_a_model_gives_the_alias_to_no_other(uri: str) -> None:
+    client, run_id = client_of(uri), make(uri, "refitted", exported="refitted")
+    experiment = client.get_run(run_id).info.experiment_id
+    tested = client.create_logged_model(
+        experiment, name="model", source_run_id=run_id, tags={"segue.model": "evaluated"}
+    )
+    client.log_outputs(run_id, [LoggedModelOutput(tested.model_id, 0)])
+    with pytest.raises(InputError, match=r"has no refitted model to register; resume it with refit=all and callbacks"):
+        register(client.get_run(run_id), uri, name="half", alias="champion")
+    assert not client.search_model_versions("name = 'half'")
