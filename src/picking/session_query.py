@@ -85,6 +85,15 @@ class SessionQuery:
             made[:, : self._width] *= factors.take(self._part_of, axis=1)
         return made
 
+    def squared_lengths(self, queries: Float32[np.ndarray, "S V"]) -> Float32[np.ndarray, "S P"]:
+        """The squared length of each part of query vectors.
+
+        Args:
+            queries: what `of` returned.
+        """
+        parts = queries[:, : self._width]
+        return np.add.reduceat(parts * parts, self._starts, axis=1)
+
     def _by_share(
         self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
     ) -> Float32[np.ndarray, "S h"]:
