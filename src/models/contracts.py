@@ -7,7 +7,7 @@ test suite for each contract. A new implementation is tested by adding its name 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -388,6 +388,16 @@ class Ranker(Protocol):
         Args:
             histories: what was heard before.
             following: rows of the tracks that followed.
+        """
+
+    def decided(self) -> Mapping[str, Any]:
+        """What validation decided: plain values by name."""
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take what validation decided for another model of the same recipe.
+
+        Args:
+            decided: what `decided` returned.
         """
 
     def ranks(

@@ -4,7 +4,7 @@ B pairs in a batch, P pairs, Q queries, H tracks heard, K candidates of a list, 
 width of a vector.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,14 @@ class RanksByVectors:
 
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         """Fit nothing."""
+
+    def decided(self) -> dict[str, Any]:
+        """How tracks already heard are ranked."""
+        return self.context.repeats.decided()
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take how tracks already heard are ranked."""
+        self.context.repeats.decide(decided)
 
     @property
     def _place(self) -> torch.device:
@@ -336,6 +344,19 @@ class PairRanker(RanksByVectors, LightningModule):
                 yield Query(logits, found.vectors[found.of_pair], part, following[some])
 
         self._counts.fit(queries(), self.scorer.query_parts(), is_last=self.context.is_last)
+
+    def decided(self) -> dict[str, Any]:
+        """How tracks already heard are ranked, and how much the counted part weighs."""
+        if self._counts is None:
+            return super().decided()
+        fitted = self._counts.fitted
+        return super().decided() | {COUNTED: None if fitted is None else fitted._asdict()}
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take both from another model."""
+        super().decide(decided)
+        if self._counts is not None and decided.get(COUNTED) is not None:
+            self._counts.fitted = Fitted(**decided[COUNTED])
 
     @torch.inference_mode()
     def on_validation_epoch_start(self) -> None:

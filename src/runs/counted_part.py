@@ -1,6 +1,6 @@
 """The counted part of a run: what most often follows each track, and how it is mixed with the scores of the head.
 
-N tracks, n neighbours of a track, L ages, P parts of a query vector. The formula is in `picking/counted_scores.py`.
+N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is in `picking/counted_scores.py`.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class CountedPart:
     rows: Int32[np.ndarray, "N n"]
     shares: Float32[np.ndarray, "N n"]
     age_weights: Float32[np.ndarray, "L"]
-    level: Float32[np.ndarray, "2*P+1"]
+    level: Float32[np.ndarray, "G"]
     temperature: float
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "CountedPart":

@@ -3,7 +3,7 @@
 N tracks in the catalogue, Q queries, B queries in a block, H tracks heard.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,14 @@ class Baseline(LightningModule):
 
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         """Fit nothing."""
+
+    def decided(self) -> dict[str, Any]:
+        """How tracks already heard are ranked."""
+        return self.context.repeats.decided()
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take how tracks already heard are ranked."""
+        self.context.repeats.decide(decided)
 
     def ranks(
         self,
