@@ -82,19 +82,19 @@ class CountedScores:
         Args:
             rows: rows of the tracks of each session, newest first; -1 where there is none.
             shares: share of each that was played; NaN where unknown.
-            candidates: rows; negative ones get 0.
+            candidates: rows; negative ones get any number.
         """
         part, sums = self._part, self._sums
         weights = weights_of(rows, shares, part.age_weights)
         newest = rows[:, : weights.shape[1]]
-        neighbours = part.rows.take(newest, axis=0, mode="clip").reshape(len(rows), -1)
+        # indices of another kind would be copied at each use
+        neighbours = part.rows.take(newest, axis=0, mode="clip").astype(np.intp).reshape(len(rows), -1)
         values = (part.shares.take(newest, axis=0, mode="clip") * weights[:, :, None]).reshape(len(rows), -1)
         found = np.empty(candidates.shape, np.float32)
-        for session in range(len(rows)):
-            np.add.at(sums, neighbours[session], values[session])
-            sums[-1] = 0
-            found[session] = sums[candidates[session]]
-            sums[neighbours[session]] = 0
+        for session, those in enumerate(neighbours):
+            np.add.at(sums, those, values[session])
+            sums.take(candidates[session], out=found[session], mode="clip")
+            sums[those] = 0
         return found
 
     def add(
@@ -111,6 +111,6 @@ class CountedScores:
             squared: squared length of each part of the query of each session.
         """
         part, level = self._part, level_of(squared, self._part.level)
-        session, place = counted.nonzero()
-        some = session, place
-        scores[some] = mixed(scores[some], counted[some], level[session], part.temperature)
+        flat = counted.ravel().nonzero()[0]
+        values = mixed(scores.ravel()[flat], counted.ravel()[flat], level[flat // scores.shape[1]], part.temperature)
+        scores.ravel()[flat] = values
