@@ -380,7 +380,8 @@ class Ranker(Protocol):
         context: Context
 
         @property
-        def counted(self) -> CountedPart | None: ...
+        def counted(self) -> CountedPart | None:
+            """What is counted."""
 
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         """Fit to validation queries what the training sessions cannot give: how much the counted part weighs.

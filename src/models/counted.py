@@ -6,7 +6,7 @@ neighbours of a track, K tracks of a list.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -306,7 +306,10 @@ def with_counts(
         values[:, counted.shape[1] :][again] = -np.inf  # the head's own score of a track that is counted
         line = np.repeat(np.arange(len(both)), both.shape[1])
         best = best_of_lines(line, search.k, values.ravel().astype(np.float32), -place[both.ravel()])
-        return ListBlock(found.places, both.ravel()[best].reshape(-1, search.k), values.ravel()[best].reshape(-1, search.k).astype(np.float32))
+        return ListBlock(
+            found.places,
+            both.ravel()[best].reshape(-1, search.k),
+            values.ravel()[best].reshape(-1, search.k).astype(np.float32),
+        )
 
     return replace(search, block=block)
-

@@ -12,8 +12,8 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, OnBlock, Ranker, Scorer
 from segue.models.retrieval.lists import ListParts
-from segue.runs.counted_part import CountedPart
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
+from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import FORMATS, check_k, write_lists
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings

@@ -113,7 +113,9 @@ class RanksByVectors:
         is_last, previous = self.context.is_last, queries.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
         parts = self.scorer.query_parts()
-        return queries._replace(counts=counts_of(part, self._tables[1], histories, queries.vectors, parts, is_last=is_last))
+        return queries._replace(
+            counts=counts_of(part, self._tables[1], histories, queries.vectors, parts, is_last=is_last)
+        )
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None
@@ -223,7 +225,8 @@ class PairRanker(RanksByVectors, LightningModule):
             self.context.repeats.asked = None  # scores are no logarithms of probabilities
             if counted is not None:
                 raise InputError(
-                    "counted= mixes probabilities, and the scores of this loss are none; use loss=softmax, or counted=none"
+                    "counted= mixes probabilities, and the scores of this loss are none; use loss=softmax, or "
+                    "counted=none"
                 )
         self._counts = None if counted is None else build("counted", counted, vocabulary)
         self._part: tuple[Any, CountedPart | None] = None, None

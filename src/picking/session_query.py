@@ -146,9 +146,7 @@ class SessionQuery:
             float(both[0, starts[-1] :].sum()) + rest,
         )
 
-    def counted(
-        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
-    ) -> "CountedScore":
+    def counted(self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int) -> "CountedScore":
         """The counted part of a score.
 
         Args:

@@ -31,8 +31,9 @@ def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer
 
     Returns:
         As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, with a
-        counted part the share of the track among those that followed and what it adds, and the tracks of the session, newest first, with their weights and products. If the arm explores, also whether the
-        track is new; one that is not among the candidates, without a rank, was found by exploration.
+        counted part the share of the track among those that followed and what it adds, and the tracks of the session,
+        newest first, with their weights and products. If the arm explores, also whether the track is new; one that is
+        not among the candidates, without a rank, was found by exploration.
     """
     release = recommender.release
     given, vectors, row = release.arms[arm], release.vectors[arm], release.row_of(answer.track)
@@ -58,7 +59,11 @@ def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer
         "score": round(float(added.sum()) + rest, 6),
         "parts": parts_of(vectors.parts, added.sum(1).tolist()),
         "rest": round(rest - counted.added, 6),
-        **({} if vectors.counted is None else {"counted": {name: round(one, 6) for name, one in counted._asdict().items()}}),
+        **(
+            {}
+            if vectors.counted is None
+            else {"counted": {name: round(one, 6) for name, one in counted._asdict().items()}}
+        ),
         "is_heard": bool((rows == row).any()),
         "session": [
             {

@@ -123,9 +123,7 @@ def test_ranks_are_the_places_of_the_top(model: PairRanker) -> None:
         assert ranks.tolist() == pytest.approx([place + 1] * len(histories))
 
 
-def test_a_session_is_served_in_the_order_of_the_model(
-    ring: PairDataModule, model: PairRanker, tmp_path: Path
-) -> None:
+def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, model: PairRanker, tmp_path: Path) -> None:
     if model.context.is_last:
         pytest.skip("with the last track, its list is served")
     histories = sessions()
@@ -168,7 +166,9 @@ def test_rows_follow_the_tracks_into_another_order_and_a_larger_catalogue(model:
     moved, larger = part.in_order(order), part.at_rows(2 * ROWS, 3 * NUM_RING_TRACKS)
     row = 5
     place = int(np.flatnonzero(order == row)[0])
-    now = {int(order[one]): share for one, share in zip(moved.rows[place], moved.shares[place], strict=True) if one >= 0}
+    now = {
+        int(order[one]): share for one, share in zip(moved.rows[place], moved.shares[place], strict=True) if one >= 0
+    }
     before = {int(one): share for one, share in zip(part.rows[row], part.shares[row], strict=True) if one >= 0}
     assert now == before
     assert {int(one) // 2 for one in larger.rows[2 * row] if one >= 0} == set(before)
