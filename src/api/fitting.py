@@ -420,8 +420,8 @@ class Recommender:
 
         Returns:
             A line for each track of the session that counts and each part, such as `track` and `artist`: `id`, `part`,
-            the `weight`, the `product` of the vectors and what is `added`, their product. The last line is what the
-            candidate has by itself. The score is the sum of `added`.
+            the `weight`, the `product` of the vectors and what is `added`, their product. After them a line of what the
+            candidate has by itself, and with a counted part one of what that adds. The score is the sum of `added`.
 
         Raises:
             InputError: the model has no vectors, or a track is not in the catalogue.
@@ -440,7 +440,10 @@ class Recommender:
         frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
         frame["added"] = frame["weight"] * frame["product"]
         frame = frame[frame["weight"] != 0].astype({"id": object})
-        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest]
+        added = self._model.counted(rows, int(item))
+        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest - added]
+        if self._model.vectors.counted is not None:
+            frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, added]
         return frame.reset_index(drop=True)
 
     def save(self, folder: str | Path) -> Path:

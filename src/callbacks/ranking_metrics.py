@@ -79,6 +79,11 @@ class RankingMetrics(Callback):
         self.ranks: np.ndarray | None = None
         self.queries = {"val": val.where(of_val), "test": test.where(of_test)}
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Fit what is fitted to validation queries."""
+        queries = self.queries["val"]
+        ranker_of(pl_module).fit_to(self._context.datamodule.histories(queries), queries.following)
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""
         if len(queries := self.queries["val"]):

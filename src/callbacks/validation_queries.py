@@ -37,6 +37,10 @@ class ValidationQueries:
             datamodule.histories(queries),
         )
 
+    def fit(self, ranker: Ranker) -> None:
+        """Fit what a ranker fits to validation queries."""
+        ranker.fit_to(self._histories, self._following)
+
     def gains(self, ranker: Ranker) -> Float64[np.ndarray, "Q"]:
         """ndcg@10 of each query, in [0, 1]."""
         with torch.inference_mode():

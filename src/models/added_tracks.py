@@ -166,7 +166,7 @@ def extended_vectors(
             )
         raise InputError(f"add={run}: its checkpoint and its {FILE} are of different weights; train it again")
     return replace(
-        of_run,
+        of_run.at_rows(np.arange(num_old), len(queries)),
         queries=np.concatenate([of_run.queries, queries[num_old:]]),
         items=np.concatenate([of_run.items, items[num_old:]]),
     )

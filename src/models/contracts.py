@@ -7,16 +7,18 @@ test suite for each contract. A new implementation is tested by adding its name 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from segue.histories import Histories
 from segue.models.repeats import Repeats
 from segue.models.retrieval.lists import ListSearch, Plan
+from segue.runs.counted_part import CountedPart
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""
@@ -81,6 +83,20 @@ class QueryPart(NamedTuple):
     share: Float[Tensor, ""] | float | None
 
 
+class Counts(NamedTuple):
+    """What was counted for queries, and is mixed with the scores of a head; see `picking/counted_scores.py`.
+
+    Attributes:
+        shares: the share of each track among those that followed the tracks of a query, Q × N.
+        level: of each query.
+        temperature: of the head.
+    """
+
+    shares: csr_array
+    level: Float[Tensor, "Q"]
+    temperature: float
+
+
 class Queries(NamedTuple):
     """The query vectors of a batch.
 
@@ -89,12 +105,14 @@ class Queries(NamedTuple):
         of_pair: place of each pair's query among them.
         previous: row of the track that is never a candidate of a query.
         heard: rows of the tracks already heard, to which the rule of `context.repeats` applies; -1 where there is none.
+        counts: what was counted for the queries; None for a head alone.
     """
 
     vectors: Float[Tensor, "Q V"]
     of_pair: Int64[Tensor, "B"]
     previous: Int64[Tensor, "Q"]
     heard: Int64[Tensor, "Q H"]
+    counts: Counts | None = None
 
 
 class Scorer(nn.Module, ABC):
@@ -353,12 +371,35 @@ class Ranker(Protocol):
         scorer: the trained head; None for a baseline, which has no vectors.
         loss: the loss that the head was trained with; None for a baseline.
         context: which query vector a history gives, and how tracks already heard are ranked.
+        counted: what is counted and mixed with the scores of the head; None for a head alone, and for a baseline.
     """
 
     if TYPE_CHECKING:
         scorer: Scorer | None
         loss: Loss | None
         context: Context
+
+        @property
+        def counted(self) -> CountedPart | None:
+            """What is counted."""
+
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        """Fit to validation queries what the training sessions cannot give: how much the counted part weighs.
+
+        Args:
+            histories: what was heard before.
+            following: rows of the tracks that followed.
+        """
+
+    def decided(self) -> Mapping[str, Any]:
+        """What validation decided: plain values by name."""
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take what validation decided for another model of the same recipe.
+
+        Args:
+            decided: what `decided` returned.
+        """
 
     def ranks(
         self,

@@ -13,6 +13,7 @@ from segue.errors import InputError
 from segue.models.contracts import Context, OnBlock, Ranker, Scorer
 from segue.models.retrieval.lists import ListParts
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
+from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import FORMATS, check_k, write_lists
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
@@ -104,7 +105,7 @@ class Export:
             parts.fill(search, on_block)
             write_lists(path, catalog, parts.in_order(), plays=vocabulary.plays, format=self._format)
         if self._with_vectors and ranker.scorer is not None:
-            vectors = session_vectors(ranker.scorer, ranker.context)
+            vectors = session_vectors(ranker.scorer, ranker.context, ranker.counted)
             vectors.write(path.with_name(FILE), catalog)
         write_plays(catalog, vocabulary.plays, path.with_name(PLAYS))
         write_top_tracks(
@@ -123,12 +124,13 @@ class Export:
         )
 
 
-def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
+def session_vectors(scorer: Scorer, context: Context, counted: CountedPart | None = None) -> SessionVectors:
     """The vectors of a trained head, and the numbers of its context: all that a session query needs without torch.
 
     Args:
         scorer: the head.
         context: which query vector a history gives.
+        counted: what is mixed with its scores.
 
     Returns:
         The vectors.
@@ -160,4 +162,5 @@ def session_vectors(scorer: Scorer, context: Context) -> SessionVectors:
             skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
             boosts=context.repeats.boosts(),
             context="last" if context.is_last else "session",
+            counted=counted,
         )

@@ -151,6 +151,16 @@ class FittedModel:
         unknown = np.full(len(rows), np.nan, np.float32)
         return SessionQuery(self.vectors).products(rows[::-1], unknown, item)
 
+    def counted(self, rows: Int64[np.ndarray, "n"], item: int) -> float:
+        """What the counted part adds to the score of a track after a session; see `SessionQuery.counted`.
+
+        Args:
+            rows: rows of the tracks of the session, oldest first.
+            item: row of the track.
+        """
+        unknown = np.full(len(rows), np.nan, np.float32)
+        return SessionQuery(self.vectors).counted(rows[::-1], unknown, item).added
+
     def export(self, folder: Path, format: str) -> None:
         """Write the vectors for programs without Segue.
 
@@ -164,4 +174,8 @@ class FittedModel:
         writers = {"onnx": write_onnx, "parquet": write_vector_rows}
         if format not in writers:
             raise InputError(f"format must be {' or '.join(writers)}, got {format!r}")
+        if self.vectors.counted is not None:
+            raise InputError(
+                f"format={format} has vectors alone, and this run has a counted part; train it with counted=none"
+            )
         writers[format](self.vectors, self.catalog, folder)

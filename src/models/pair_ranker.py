@@ -4,13 +4,14 @@ B pairs in a batch, P pairs, Q queries, H tracks heard, K candidates of a list, 
 width of a vector.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,14 +20,16 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Scorer
+from segue.models.counted import COUNTED, MOST_QUERIES, Counted, Fitted, Query, counts_of, table_of, with_counts
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
-from segue.models.retrieval.ranks import ranks_of_tracks, ranks_of_vectors
+from segue.models.retrieval.ranks import add_counted, ranks_of_tracks, ranks_of_vectors
+from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
 
-_PAIRS_AT_ONCE = 65_536
-"""Given pairs that are scored together."""
+_PAIRS_AT_ONCE, _QUERIES_AT_ONCE = 65_536, 256
+"""Given pairs that are scored together, and queries whose scores of all tracks are in memory together."""
 
 
 class RanksByVectors:
@@ -40,6 +43,24 @@ class RanksByVectors:
     scorer: Scorer
     context: Context
     _plays: Int64[np.ndarray, "N"]
+    _counted_part: CountedPart | None = None
+    _tables: tuple[CountedPart | None, csr_array | None] = None, None
+
+    @property
+    def counted(self) -> CountedPart | None:
+        """What is counted and mixed with the scores of the head; None for the head alone."""
+        return self._counted_part
+
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        """Fit nothing."""
+
+    def decided(self) -> dict[str, Any]:
+        """How tracks already heard are ranked."""
+        return self.context.repeats.decided()
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take how tracks already heard are ranked."""
+        self.context.repeats.decide(decided)
 
     @property
     def _place(self) -> torch.device:
@@ -70,7 +91,7 @@ class RanksByVectors:
         boosts, items = self.context.repeats.boosts(every=every), self.scorer.item_vectors()
         common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
         common["every"] = every
-        if self.context.is_last and not len(boosts):
+        if self.context.is_last and not len(boosts) and self.counted is None:
             return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
         return ranks_of_vectors(
             queries=lambda first, end: self._queries(histories.part(first, end), len(boosts)), boosts=boosts, **common
@@ -81,7 +102,20 @@ class RanksByVectors:
         rows, shares = histories.newest(max(1, self.context.max_length))
         columns = histories.previous, rows, shares, histories.newest_rows(num_ages)
         *tensors, of_rule = (torch.from_numpy(column).to(self._place) for column in columns)
-        return self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
+        found = self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
+        return self._with_counts(found, histories, self.counted)
+
+    def _with_counts(self, queries: Queries, histories: Histories, part: CountedPart | None) -> Queries:
+        if part is None:
+            return queries
+        if self._tables[0] is not part:
+            self._tables = part, table_of(part)
+        is_last, previous = self.context.is_last, queries.previous.cpu().numpy()
+        histories = Histories.of_tracks(previous) if is_last else histories
+        parts = self.scorer.query_parts()
+        return queries._replace(
+            counts=counts_of(part, self._tables[1], histories, queries.vectors, parts, is_last=is_last)
+        )
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None
@@ -100,7 +134,8 @@ class RanksByVectors:
 
         def find(some: Histories) -> Top:
             queries = self._queries(some, len(boosts))
-            scores = to_units(queries.vectors @ items.T).div_(10**SCORE_DECIMALS)
+            scores = add_counted(queries.vectors @ items.T, queries.counts)
+            scores = to_units(scores).div_(10**SCORE_DECIMALS)
             return top_of_scores(
                 scores[queries.of_pair],
                 previous=queries.previous[queries.of_pair],
@@ -119,14 +154,18 @@ class RanksByVectors:
         """Prepare a search for lists; see `retrieval.nearest`."""
         queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
         query_rows = torch.arange(len(items)) if rows is None else torch.from_numpy(rows)
-        return lists_of_vectors(
+        search = lists_of_vectors(
             queries=queries, items=items, query_rows=query_rows, k=k, plays=self._plays, recall=recall, plan=plan
         )
+        if (part := self.counted) is None:
+            return search
+        return with_counts(search, part, query_rows.numpy(), queries, items, self.scorer.query_parts(), self._plays)
 
     def lists_digest(self) -> str:
         """Return a digest of the vectors and the plays."""
         queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
-        return digest_of_arrays(queries.cpu().numpy(), items.cpu().numpy(), self._plays)
+        counted = () if self.counted is None else self.counted.arrays().values()
+        return digest_of_arrays(queries.cpu().numpy(), items.cpu().numpy(), self._plays, *counted)
 
 
 class PairRanker(RanksByVectors, LightningModule):
@@ -144,6 +183,7 @@ class PairRanker(RanksByVectors, LightningModule):
         optimizer: factory of the optimizer; takes parameter groups. Weight decay applies to embeddings only.
         scheduler: factory of the scheduler, or None; takes the optimizer. It is stepped after each epoch.
         monitor: name of the metric that a scheduler such as `ReduceLROnPlateau` reads.
+        counted: factory of the counted part, or None; takes the vocabulary.
 
     Raises:
         InputError: the scorer, the loss, the optimizer or the scheduler refuses its settings.
@@ -161,6 +201,7 @@ class PairRanker(RanksByVectors, LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None,
         monitor: str,
+        counted: Callable[[Vocabulary], Counted] | None = None,
     ) -> None:
         super().__init__()
         self.scorer: Scorer = build("model", scorer, vocabulary)
@@ -182,6 +223,13 @@ class PairRanker(RanksByVectors, LightningModule):
             )
         if self.loss.temperature is None:
             self.context.repeats.asked = None  # scores are no logarithms of probabilities
+            if counted is not None:
+                raise InputError(
+                    "counted= mixes probabilities, and the scores of this loss are none; use loss=softmax, or "
+                    "counted=none"
+                )
+        self._counts = None if counted is None else build("counted", counted, vocabulary)
+        self._part: tuple[Any, CountedPart | None] = None, None
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self.bytes_sent = 0
         self._trained: list[tuple[Tensor, int]] = []
@@ -251,6 +299,8 @@ class PairRanker(RanksByVectors, LightningModule):
         if self._trained and not self.trainer.is_last_batch:
             losses, sizes = zip(*self._trained, strict=True)
             checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
+        if self._counts is not None and self._counts.fitted is not None:
+            checkpoint[COUNTED] = self._counts.fitted._asdict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them. A checkpoint of an older version gets the rule for tracks already heard that was found again.
@@ -260,9 +310,56 @@ class PairRanker(RanksByVectors, LightningModule):
         """
         own = {name: value for name, value in self.state_dict().items() if name.endswith("repeats._extra_state")}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
+        if self._counts is not None and COUNTED in checkpoint:
+            self._counts.fitted = Fitted(**checkpoint[COUNTED])
         if "epoch_losses" in checkpoint:
             losses, sizes = checkpoint["epoch_losses"]
             self._trained = list(zip(losses.unbind(), sizes.tolist(), strict=True))
+
+    @property
+    def counted(self) -> CountedPart | None:
+        """What is counted and mixed with the scores of the head, once it is fitted."""
+        if self._counts is None or self.loss.temperature is None:
+            return None
+        if self._part[0] is not self._counts.fitted:
+            self._part = self._counts.fitted, self._counts.part(self.loss.temperature)
+        return self._part[1]
+
+    @torch.inference_mode()
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        """Fit how much the counted part weighs.
+
+        Args:
+            histories: what was heard before validation queries.
+            following: rows of the tracks that followed.
+        """
+        if self._counts is None or self.loss.temperature is None or not len(following):
+            return
+        items, temperature, step = self.scorer.item_vectors(), self.loss.temperature, 1 + len(following) // MOST_QUERIES
+        places = np.arange(0, len(following), step)
+
+        def queries() -> Iterator[Query]:
+            for some in np.split(places, range(_QUERIES_AT_ONCE, len(places), _QUERIES_AT_ONCE)):
+                part = histories.where(some)
+                found = self._queries(part, 0)
+                logits = (found.vectors @ items.T)[found.of_pair] / temperature
+                logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
+                yield Query(logits, found.vectors[found.of_pair], part, following[some])
+
+        self._counts.fit(queries(), self.scorer.query_parts(), is_last=self.context.is_last)
+
+    def decided(self) -> dict[str, Any]:
+        """How tracks already heard are ranked, and how much the counted part weighs."""
+        if self._counts is None:
+            return super().decided()
+        fitted = self._counts.fitted
+        return super().decided() | {COUNTED: None if fitted is None else fitted._asdict()}
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take both from another model."""
+        super().decide(decided)
+        if self._counts is not None and decided.get(COUNTED) is not None:
+            self._counts.fitted = Fitted(**decided[COUNTED])
 
     @torch.inference_mode()
     def on_validation_epoch_start(self) -> None:
@@ -270,11 +367,12 @@ class PairRanker(RanksByVectors, LightningModule):
         repeats, unit = self.context.repeats, self.loss.temperature
         if repeats.asked is None or unit is None:
             return
-        items = self.scorer.item_vectors() / unit
+        items = self.scorer.item_vectors()
+        counted = None if self._counts is None else self._counts.part(unit, repeats.asked.first_event)
 
         def shares_of(histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
-            queries = self._queries(histories, 0)
-            logits = (queries.vectors @ items.T)[queries.of_pair]
+            queries = self._with_counts(self._queries(histories, 0)._replace(counts=None), histories, counted)
+            logits = add_counted(queries.vectors @ items.T, queries.counts)[queries.of_pair] / unit
             chosen = logits.gather(1, torch.from_numpy(heard).to(logits.device).clamp(min=0))
             return np.asarray((chosen - logits.logsumexp(1, keepdim=True)).exp().double().cpu().numpy())
 
@@ -326,6 +424,7 @@ class PairRanker(RanksByVectors, LightningModule):
 
     def _log_scorer(self) -> None:
         values = {**self.scorer.logged(), **self.context.logged()}
+        values |= {} if self._counts is None else self._counts.logged()
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def _log_regression(

@@ -19,6 +19,7 @@ from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, QueryPart, Ranker, Scorer
 from segue.models.pair_ranker import RanksByVectors
+from segue.runs.counted_part import CountedPart
 from segue.runs.session_vectors import SessionVectors
 
 CHECKPOINT = "checkpoints/best.ckpt"
@@ -34,13 +35,16 @@ class RestoredHead(RanksByVectors, nn.Module):
         scorer: the head.
         context: which query vector a history gives.
         plays: popularity of every track.
+        counted: what is mixed with its scores.
     """
 
     loss = None
 
-    def __init__(self, scorer: Scorer, context: Context, plays: Int64[np.ndarray, "N"]) -> None:
+    def __init__(
+        self, scorer: Scorer, context: Context, plays: Int64[np.ndarray, "N"], counted: CountedPart | None
+    ) -> None:
         super().__init__()
-        self.scorer, self.context, self._plays = scorer, context, plays
+        self.scorer, self.context, self._plays, self._counted_part = scorer, context, plays, counted
         self.eval()
 
 
@@ -114,7 +118,7 @@ def _restored_head(
     built: Context = instantiate(context, _convert_="all")(vocabulary, list(scorer.query_parts()), learns=True)
     name = "context."
     built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
-    return cast("Ranker", RestoredHead(scorer, built, popularity))
+    return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted))
 
 
 def _restored_baseline(config: Mapping[str, Any], state: Mapping[str, Any], vocabulary: Vocabulary) -> Ranker:

@@ -8,11 +8,12 @@ S sessions, h tracks of a session, N tracks in the catalogue, V width of a vecto
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from segue.picking.counted_scores import CountedScores
 from segue.runs.session_vectors import SessionVectors
 
 _TINY = 1e-6
@@ -85,6 +86,15 @@ class SessionQuery:
             made[:, : self._width] *= factors.take(self._part_of, axis=1)
         return made
 
+    def squared_lengths(self, queries: Float32[np.ndarray, "S V"]) -> Float32[np.ndarray, "S P"]:
+        """The squared length of each part of query vectors.
+
+        Args:
+            queries: what `of` returned.
+        """
+        parts = queries[:, : self._width]
+        return np.add.reduceat(parts * parts, self._starts, axis=1)
+
     def _by_share(
         self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
     ) -> Float32[np.ndarray, "S h"]:
@@ -118,11 +128,12 @@ class SessionQuery:
         Returns:
             The weight of each track in each part, after the division by the length; the products of the query vector of
             each track and the item vector in each part; and what the columns after the last part add, with the boost
-            of a candidate that was heard and may be proposed. The score is the sum of weights · products, and of the
-            last number.
+            of a candidate that was heard and may be proposed, and what its counts add. The score is the sum of
+            weights · products, and of the last number.
         """
         given = self._vectors
         boost = next(iter(given.boosts[: len(rows)][rows[: len(given.boosts)] == item]), np.float32(0))
+        rest = (float(boost) if np.isfinite(boost) else 0.0) + self.counted(rows, shares, item).added
         rows, shares = rows[: given.max_length], shares[: given.max_length]
         weights = given.age_weights[:, : len(rows)] * self._by_share(rows[None], shares[None])
         if (factors := self._sums(rows[None], shares[None])[1]) is not None:
@@ -132,5 +143,34 @@ class SessionQuery:
         return (
             weights,
             np.where(rows >= 0, products, np.float32(0)),
-            float(both[0, starts[-1] :].sum()) + (float(boost) if np.isfinite(boost) else 0.0),
+            float(both[0, starts[-1] :].sum()) + rest,
         )
+
+    def counted(self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int) -> "CountedScore":
+        """The counted part of a score.
+
+        Args:
+            rows: rows of the tracks, newest first.
+            shares: share of each that was played; NaN where unknown.
+            item: row of the candidate.
+        """
+        if (part := self._vectors.counted) is None:
+            return CountedScore(0.0, 0.0)
+        counts, candidate = CountedScores(part), np.array([[item]])
+        query = self.of(rows[None], shares[None])
+        before = query @ self._vectors.items[[item]].T
+        after, found = before.copy(), counts.of(rows[None], shares[None], candidate)
+        counts.add(after, found, self.squared_lengths(query))
+        return CountedScore(float(found[0, 0]), float((after - before)[0, 0]))
+
+
+class CountedScore(NamedTuple):
+    """The counted part of a score.
+
+    Attributes:
+        share: of the candidate among the tracks that followed those of the session, in [0, 1].
+        added: to the score of the head, at least 0.
+    """
+
+    share: float
+    added: float

@@ -9,6 +9,7 @@ tracks that are kept.
 """
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
+from segue.picking.counted_scores import CountedScores
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
 from segue.runs.session_vectors import SessionVectors
@@ -43,6 +45,7 @@ class SessionSearch:
     ) -> None:
         self.vectors, self.lists, self._num_lists, self._may_repeat = vectors, lists, num_lists, may_repeat
         self._query = SessionQuery(vectors)
+        self._counted = None if vectors.counted is None else CountedScores(vectors.counted)
 
     @property
     def length(self) -> int:
@@ -63,9 +66,16 @@ class SessionSearch:
         Returns:
             Rows, best first; -1 fills up.
         """
-        queries = self._query.of(rows[:, : shares.shape[1]].astype(np.int64), shares)
-        candidates = union(self.lists, rows[:, : self._num_lists])
-        return best(self.vectors, queries, candidates, rows.astype(np.int32), may_repeat=self._may_repeat, k=k)
+        newest = rows[:, : shares.shape[1]].astype(np.int64)
+        queries, candidates = self._query.of(newest, shares), union(self.lists, rows[:, : self._num_lists])
+
+        def add_counted(scores: Float32[np.ndarray, "S C"], of: Int32[np.ndarray, "S C"]) -> None:
+            if self._counted is not None:
+                found = self._counted.of(newest, shares, of)
+                self._counted.add(scores, found, self._query.squared_lengths(queries))
+
+        heard = rows.astype(np.int32)
+        return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add_counted)
 
     def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
         """How many of the candidates a picking needs.
@@ -122,6 +132,7 @@ def best(
     *,
     may_repeat: bool,
     k: int,
+    add: Callable[[Float32[np.ndarray, "S C"], Int32[np.ndarray, "S C"]], None] = lambda _, __: None,
 ) -> Int32[np.ndarray, "S K"]:
     """Find the K best candidates of each session.
 
@@ -135,6 +146,7 @@ def best(
             proposed.
         may_repeat: whether other tracks that were heard may be proposed, where the rule of the context lets them.
         k: how many are kept (K); all candidates, if there are fewer.
+        add: adds a counted part to the scores of candidates, in place.
 
     Returns:
         Rows, best first; -1 fills up.
@@ -143,6 +155,7 @@ def best(
     if k > 1:  # in the order of rows, in which those that occur again follow one another
         rows, places = _in_order(candidates, len(vectors.items))
     scores = inner_products(vectors.items, queries, rows)
+    add(scores, rows)
     is_out = rows < 0
     if may_repeat and len(vectors.boosts):
         scores += boosts_of(vectors, rows, heard)

@@ -20,7 +20,7 @@ from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.serving.explanation import parts_of, track_products
+from segue.serving.explanation import counted_after, parts_of, track_products, with_counts
 from segue.serving.release import Arm, Release
 
 MAX_SHOWN = 50
@@ -169,10 +169,12 @@ class ReleaseView:
         if (vectors := self.players[key].vectors) is None:
             return None
         _, products, rest = track_products(vectors, row, candidate)
+        counted = counted_after(vectors, row, candidate).added
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
         found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
-        return found | ({"bias": round(rest, SCORE_DECIMALS)} if rest else {})
+        others = {"bias": round(rest - counted, SCORE_DECIMALS), "counted": round(counted, SCORE_DECIMALS)}
+        return found | {name: value for name, value in others.items() if value}
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> Shown:
         vectors, trained = player.vectors, player.alpha
@@ -183,11 +185,12 @@ class ReleaseView:
         factors = np.ones(vectors.queries.shape[1])
         factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * shares, np.diff(vectors.ends, prepend=0))
         query = vectors.queries[row] * factors
-        rough = vectors.items @ query.astype(np.float32)
+        rough = with_counts(vectors, row, query, vectors.items @ query.astype(np.float32), np.arange(len(self)))
         rough[row] = rough[self.release.kept] = -np.inf
         kept = min(num + _SPARE, int(np.count_nonzero(rough > -np.inf)))
         best = np.argpartition(-rough, kept)[:kept]
-        scores = (vectors.items[best].astype(np.float64) @ query).round(SCORE_DECIMALS)
+        exact = vectors.items[best].astype(np.float64) @ query
+        scores = with_counts(vectors, row, query, exact, best).round(SCORE_DECIMALS)
         plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
         order = best_of_lines(np.zeros(len(best), np.int64), num, scores, plays, -best)
         return Shown(best[order].tolist(), scores[order].tolist(), is_reranked=True)

@@ -17,6 +17,7 @@ from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import named_ids, packed, unpacked
+from segue.runs.counted_part import CountedPart
 
 FILE = "vectors.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`."""
@@ -61,6 +62,7 @@ class SessionVectors:
         boosts: added to the scores of tracks already heard, by age, the newest track first (L of them); −∞ means that
             they are never proposed. Tracks heard before them are like all others.
         context: one of `CONTEXTS`.
+        counted: what most often follows each track, as a part of the scores; None for vectors alone.
     """
 
     queries: Float32[np.ndarray, "N V"]
@@ -74,6 +76,7 @@ class SessionVectors:
     skipped: float
     boosts: Float32[np.ndarray, "L"]
     context: str
+    counted: CountedPart | None = None
 
     @property
     def max_length(self) -> int:
@@ -91,7 +94,8 @@ class SessionVectors:
         Args:
             order: row of each track in the present order.
         """
-        return replace(self, queries=self.queries[order], items=self.items[order])
+        counted = None if self.counted is None else self.counted.in_order(order)
+        return replace(self, queries=self.queries[order], items=self.items[order], counted=counted)
 
     def at_rows(self, rows: Int[np.ndarray, "N"], num_tracks: int) -> "SessionVectors":
         """The same vectors among more tracks, whose vectors add nothing to a query and have no product with one.
@@ -104,11 +108,13 @@ class SessionVectors:
         after = int(self.ends[-1])  # the constant of an item bias, which is the same for all tracks
         queries[:, after:] = self.queries[:1, after:]
         queries[rows], items[rows] = self.queries, self.items
-        return replace(self, queries=queries, items=items)
+        counted = None if self.counted is None else self.counted.at_rows(rows, num_tracks)
+        return replace(self, queries=queries, items=items, counted=counted)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""
-        return {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
+        own = {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
+        return own if self.counted is None else own | self.counted.arrays()
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, where: str) -> "SessionVectors":
@@ -165,7 +171,11 @@ class SessionVectors:
         }
         if wrong := [rule for rule, holds in is_right.items() if not holds]:
             raise _damaged(where, wrong[0])
-        return made
+        try:
+            counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts)
+        except ValueError as error:
+            raise _damaged(where, str(error)) from None
+        return made if counted is None else replace(made, counted=counted)
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.

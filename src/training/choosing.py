@@ -149,7 +149,7 @@ def _short_run(
     datamodule.adjust(config.datamodule)
     seed_everything(_SEED, workers=True, verbose=False)
     model = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    checks = _Checks(queries.gains, [max(1, num_steps * part // 8) for part in (1, 2, 4, 8)])
+    checks = _Checks(queries, [max(1, num_steps * part // 8) for part in (1, 2, 4, 8)])
     trainer: Trainer = instantiate(
         config.trainer,
         max_steps=num_steps,
@@ -168,8 +168,8 @@ def _short_run(
 class _Checks(Callback):
     """Ranks at some steps of a training, and at its end."""
 
-    def __init__(self, gains: Callable[[Ranker], Float64[np.ndarray, "Q"]], steps: Sequence[int]) -> None:
-        self._gains, self._steps = gains, steps
+    def __init__(self, queries: ValidationQueries, steps: Sequence[int]) -> None:
+        self._gains, self._fit, self._steps = queries.gains, queries.fit, steps
         self._values: dict[int, np.ndarray] = {}
 
     @property
@@ -178,6 +178,7 @@ class _Checks(Callback):
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         module.eval()
+        self._fit(ranker_of(module))
         module.on_validation_epoch_start()  # fits the boosts of tracks already heard
         ranker = ranker_of(module)
         by_way = ranker.context.repeats.tried(lambda: self._gains(ranker))
@@ -223,7 +224,7 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
 _known: dict[tuple[str, ...], Choice | None] = {}
 """What the jobs of a multirun have chosen: those that differ in the seed choose once."""
 _OF_A_JOB = ("seed=", "parent_run_id=", "swept=", "run_name=")
-_OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler")
+_OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted")
 """Beginnings of words that a counting model does not fit."""
 
 

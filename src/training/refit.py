@@ -16,6 +16,7 @@ from segue.callbacks.assembly import Refitted
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
+from segue.models.counted import COUNTED
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.models.retrieval.ranks import refuse_non_finite
@@ -93,7 +94,7 @@ def refit(
     Args:
         config: of the run.
         data: all of it as training data.
-        decided: how tracks already heard are ranked, by the evaluated model; see `Repeats.decided`.
+        decided: what validation decided for the evaluated model; see `Ranker.decided`.
         epochs: metrics of the first epochs of its training: this one gets as many.
         checkpoint: of a refit that was stopped, from which this one goes on.
         begin: the model to begin with, and the state of its optimizer; None for the beginning.
@@ -107,7 +108,7 @@ def refit(
         model: LightningModule = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
     else:
         model = begin.module
-    ranker_of(model).context.repeats.decide(decided)
+    ranker_of(model).decide(decided)
     path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
     callbacks = [
         *_callbacks(config, data, path, len(epochs), label),
@@ -135,7 +136,7 @@ def refit(
 
 
 def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
-    """How the evaluated model ranks tracks already heard: in its best epoch, by the checkpoint, or in the last one.
+    """What validation decided for the evaluated model: in its best epoch, by the checkpoint, or in the last one.
 
     Args:
         trainer: of its training.
@@ -143,9 +144,10 @@ def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
     """
     kept = trainer.checkpoint_callback
     if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
-        state = read_checkpoint(Path(kept.best_model_path))["state_dict"]["context.repeats._extra_state"]
-        return {name: state[name] for name in ranker_of(evaluated).context.repeats.decided()}
-    return ranker_of(evaluated).context.repeats.decided()
+        saved = read_checkpoint(Path(kept.best_model_path))
+        state = saved["state_dict"]["context.repeats._extra_state"] | {COUNTED: saved.get(COUNTED)}
+        return {name: state[name] for name in ranker_of(evaluated).decided()}
+    return dict(ranker_of(evaluated).decided())
 
 
 def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | None:
@@ -207,7 +209,7 @@ class _InsteadOfValidation(Callback):
     Args:
         name: of the metric.
         epochs: metrics of each epoch.
-        decided: how tracks already heard are ranked.
+        decided: what validation decided.
     """
 
     def __init__(self, name: str, epochs: Sequence[Mapping[str, float]], decided: Mapping[str, Any]) -> None:

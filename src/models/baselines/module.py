@@ -3,7 +3,7 @@
 N tracks in the catalogue, Q queries, B queries in a block, H tracks heard.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Baseline(LightningModule):
         monitor: str,
     ) -> None:
         super().__init__()
-        self.scorer = self.loss = None
+        self.scorer = self.loss = self.counted = None
         self.automatic_optimization = False
         self.context: Context = build("context", lambda v: context(v, [PART], learns=False), vocabulary)
         self._model = build("model", model, vocabulary)
@@ -77,6 +77,17 @@ class Baseline(LightningModule):
     def _shares_of_heard(self, histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
         shares: Any = shares_of(self._scores_of(histories))
         return np.asarray(shares[np.arange(len(heard))[:, None], heard.clip(0)].toarray(), np.float64).clip(0)
+
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        """Fit nothing."""
+
+    def decided(self) -> dict[str, Any]:
+        """How tracks already heard are ranked."""
+        return self.context.repeats.decided()
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take how tracks already heard are ranked."""
+        self.context.repeats.decide(decided)
 
     def ranks(
         self,

@@ -1,0 +1,129 @@
+"""Does a counted part around a head predict the next track better than the head alone?
+
+    python experiments/counted/study.py                  the missing trainings, then results.md
+    python experiments/counted/study.py --most 1         at most one training now; the next call continues
+    python experiments/counted/study.py --only yes       one data set
+    python experiments/counted/study.py --most 0         only results.md
+
+Five data sets, and on each a head with every value of counted=. Validation chooses one of them; its test is compared
+with that of the head alone. One line of results.csv is one training.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from experiments.studying import Study, append_rows, available, read_rows, sized, train
+from segue.reports.markdown import table
+from segue.statistics.paired import QueryScores, paired_difference
+
+STUDY = Study(__file__, __doc__)
+RESULTS = STUDY.folder / "results.csv"
+SESSIONS = ("recipe=playlists", "context=session")
+DATA = sized(
+    {
+        "yes": (),
+        "nowplaying_sessions": ("trainer.max_epochs=4",),  # a head validates best after three
+        "polimi": (),
+        "botify": SESSIONS,
+        "situnes": SESSIONS,
+    },
+    {"situnes": SESSIONS},
+)
+HEAD, COUNTED = "none", ("none", "auto", "rules")
+ONLY_TESTED = ("logger=none", "callbacks.export=null", "callbacks.plots=null")
+SHOWN = ("recall_at_10", "ndcg_at_10")
+EVERY = ("every_target_p_at_20", "every_target_mrr_at_20")
+LEVEL = 0.95
+
+
+def folder_of(data: str, counted: str) -> Path:
+    """The run folder of a training."""
+    return STUDY.work / data / counted
+
+
+def run(data: str, counted: str) -> None:
+    """Train, and add a line."""
+    folder, began = folder_of(data, counted), time.monotonic()
+    words = (f"datamodule={data}", *DATA[data], f"counted={counted}", *ONLY_TESTED)
+    train(*words, f"run_dir={folder}", threads=None)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    line = {
+        "data": data,
+        "counted": counted,
+        "val_ndcg_at_10": metrics["val/ndcg_at_10"],
+        **{name: metrics.get(f"test/{name}", "") for name in (*SHOWN, *EVERY)},
+        "weight": metrics.get("counted_weight", ""),
+        "seconds": round(time.monotonic() - began),
+        "commit": STUDY.commit(),
+    }
+    append_rows(RESULTS, [line])
+
+
+def difference(data: str, counted: str, metric: str) -> list[str]:
+    """What a counted part adds to the test metric of the head alone, paired by query, with its interval."""
+    ours, theirs = (pd.read_parquet(folder_of(data, one) / "test_queries.parquet") for one in (counted, HEAD))
+    assert ours[["session", "previous", "following"]].equals(theirs[["session", "previous", "following"]])
+    session = np.unique(ours.session, return_inverse=True)[1]
+    our, their = (QueryScores.of(one[metric].to_numpy()[None], session) for one in (ours, theirs))
+    found = paired_difference(our, their, LEVEL)
+    return [f"{number:+.4f}" for number in (found.difference, found.lower, found.upper)]
+
+
+def report() -> None:
+    """Write results.md."""
+    lines, rows = read_rows(RESULTS), []
+    for line in lines:
+        numbers = [f"{float(line[name]):.4f}" for name in ("val_ndcg_at_10", *SHOWN)]
+        every = [f"{100 * float(line[name]):.2f}" for name in EVERY]
+        weight = f"{float(line['weight']):.2f}" if line["weight"] else ""
+        rows.append([line["data"], f"`counted={line['counted']}`", *numbers, *every, weight, line["seconds"]])
+    head = [
+        "data",
+        "counted",
+        "validation ndcg@10",
+        "recall@10",
+        "ndcg@10",
+        "P@20, %",
+        "MRR@20, %",
+        "weight",
+        "seconds",
+    ]
+    text = ["# Results", "", f"Written by `{STUDY.command}`. One training each, seed 1.", ""]
+    text += [*table(head, rows, "llrrrrrrr"), "", "## What validation chose, less the head alone", ""]
+    rows = []
+    for data in dict.fromkeys(line["data"] for line in lines):
+        own = {line["counted"]: float(line["val_ndcg_at_10"]) for line in lines if line["data"] == data}
+        best = max(own, key=lambda one: own[one])
+        if HEAD in own and best != HEAD:
+            rows += [
+                [data, f"`counted={best}`", name.replace("_at_", "@"), *difference(data, best, name)] for name in SHOWN
+            ]
+    text += table(["data", "chosen", "metric", "difference", "lower", "upper"], rows, "lllrrr")
+    text += ["", "Intervals of 95 % over test sessions, paired by query."]
+    STUDY.write_table("results.md", text)
+    STUDY.write_provenance()
+
+
+def main() -> None:
+    """Train what is missing, then write the tables."""
+    parser = STUDY.parser()
+    parser.add_argument("--most", type=int, default=99, help="train at most so many models now")
+    parser.add_argument("--only", choices=[*DATA], help="one data set")
+    given = STUDY.parse(parser)
+    done = {(row["data"], row["counted"]) for row in read_rows(RESULTS)}
+    data = available(*([given.only] if given.only else DATA))
+    missing = [(one, counted) for one in data for counted in COUNTED if (one, counted) not in done]
+    for one, counted in missing[: given.most]:
+        print(f"{one}, counted={counted}", flush=True)
+        run(one, counted)
+    report()
+
+
+if __name__ == "__main__":
+    STUDY.run(main)

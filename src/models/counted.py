@@ -1,0 +1,315 @@
+"""A counted part around a head: what followed each track in training, mixed with the softmax of the head.
+
+The formula is in `picking/counted_scores.py`. B queries, N tracks, V width of a query vector, P parts of it, R rules, n
+neighbours of a track, K tracks of a list.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from scipy.optimize import minimize
+from scipy.sparse import csr_array
+from scipy.special import expit, logit, softmax
+from torch import Tensor
+
+from segue.catalog import Listens, Vocabulary, most_played
+from segue.errors import InputError, build
+from segue.histories import Histories
+from segue.models.baselines.counting import Counter, best_candidates
+from segue.models.baselines.whole_sessions import SessionCounter
+from segue.models.contracts import Counts, QueryPart
+from segue.models.repeats import shares_of
+from segue.models.retrieval.lists import ListBlock, ListSearch
+from segue.models.retrieval.nearest import to_units
+from segue.picking.counted_scores import level_of, mixed, weights_of
+from segue.runs.counted_part import CountedPart
+from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
+from segue.settings import Setting, settings
+
+COUNTED = "counted"
+"""Key of what is fitted in a checkpoint."""
+MOST_QUERIES = 5000
+"""Validation queries that the numbers are fitted to."""
+_FIRST_SHARE, _RIDGE, _TINY = 0.2, 1e-3, 1e-12
+
+
+class Fitted(NamedTuple):
+    """What is fitted to validation queries.
+
+    Attributes:
+        level: see `CountedPart`.
+        rules: weight of each rule; their sum is 1.
+        weight: mean weight of the counted part, in [0, 1].
+    """
+
+    level: list[float]
+    rules: list[float]
+    weight: float
+
+
+class Query(NamedTuple):
+    """Some validation queries, as the head scores them.
+
+    Attributes:
+        logits: scores of all tracks, divided by the temperature; −∞ for the track that is no candidate.
+        vectors: query vectors.
+        histories: what was heard.
+        following: rows of the tracks that followed.
+    """
+
+    logits: Float[Tensor, "B N"]
+    vectors: Float[Tensor, "B V"]
+    histories: Histories
+    following: Int64[np.ndarray, "B"]
+
+
+@settings("counted")
+class Counted:
+    """Counts what follows each track, and fits how much it weighs.
+
+    Of each track the `num_neighbours` tracks that most often followed are kept. The weight and the level of a query are
+    fitted by maximum likelihood to validation queries, after each epoch: on training pairs the head is too good.
+
+    Args:
+        vocabulary: the training sessions.
+        rules: models that count pairs of tracks, by name.
+
+    Raises:
+        InputError: a rule does not count pairs of tracks, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        rules: Mapping[str, Callable[[Vocabulary], Counter]],
+        num_neighbours: Annotated[int, Setting("tracks that are kept for each track, at most", least=1)] = 100,
+        max_length: Annotated[int, Setting("number of newest tracks of a session that count", least=1, most=1000)] = 5,
+        decay: Annotated[float, Setting("factor for each track further back", least=0, most=1)] = 0.8,
+    ) -> None:
+        self._rules = {name: build(f"counted.rules.{name}", rule, vocabulary) for name, rule in rules.items()}
+        for name, rule in self._rules.items():
+            if not isinstance(rule, Counter) or isinstance(rule, SessionCounter):
+                raise InputError(
+                    f"counted.rules.{name} is a {type(rule).__name__}, and a counted part needs scores of pairs of "
+                    "tracks; use counted=rules, or mix finished runs with model=mixture"
+                )
+        self._listens, self._num_kept = vocabulary.listens, num_neighbours
+        self._ages = (decay ** np.arange(max_length)).astype(np.float32)
+        self._tables: dict[int | None, list[csr_array]] = {}
+        self.fitted: Fitted | None = None
+
+    def tables(self, first_event: int | None = None) -> Sequence[csr_array]:
+        """The shares of the tracks that followed each track, N × N for each rule.
+
+        Args:
+            first_event: events from this one on are left out; None for none.
+        """
+        if first_event not in self._tables:
+            listens = self._listens
+            if first_event is not None:
+                listens = listens.where(np.arange(len(listens.track)) < first_event)
+            self._tables[first_event] = [self._counted(rule, listens) for rule in self._rules.values()]
+        return self._tables[first_event]
+
+    def _counted(self, rule: Counter, listens: Listens) -> csr_array:
+        counts = rule.count(listens)
+        counts.data = counts.data * rule.trend[counts.indices]
+        kept = best_candidates(lambda rows: csr_array(counts[rows]), self._num_kept, order=rule.order)
+        kept.data = kept.data.clip(min=0)
+        kept.eliminate_zeros()
+        return shares_of(kept).astype(np.float32)
+
+    def part(self, temperature: float, first_event: int | None = None) -> CountedPart | None:
+        """What is mixed with a head; None before anything is fitted.
+
+        Args:
+            temperature: of the head.
+            first_event: as for `tables`.
+        """
+        if self.fitted is None:
+            return None
+        total = sum(weight * table for weight, table in zip(self.fitted.rules, self.tables(first_event), strict=True))
+        table = csr_array(total)
+        line = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+        best = best_of_lines(line, self._num_kept, table.data, -table.indices)
+        line, row, share = line[best], table.indices[best], table.data[best]
+        place = np.arange(len(line)) - np.searchsorted(line, line)
+        width = int(place.max(initial=0)) + 1
+        rows, shares = np.full((table.shape[0], width), -1, np.int32), np.zeros((table.shape[0], width), np.float32)
+        rows[line, place], shares[line, place] = row, share
+        shares /= np.maximum(shares.sum(1, keepdims=True), np.float32(1e-9))
+        level = np.array(self.fitted.level, np.float32)
+        return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
+
+    def fit(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> None:
+        """Fit the numbers to validation queries, by maximum likelihood.
+
+        Args:
+            queries: some at a time.
+            parts: of the query vectors.
+            is_last: whether one track decides.
+        """
+        columns: list[tuple[Tensor, ...]] = []
+        for logits, vectors, histories, following in queries:
+            target, previous = torch.from_numpy(following)[:, None], histories.previous
+            found, masses = [], []
+            for table in self.tables():
+                shares = session_shares(table, self._ages, histories, is_last=is_last).toarray()
+                shares[np.arange(len(shares)), previous] = 0
+                found.append(torch.from_numpy(shares).gather(1, target)[:, 0])
+                masses.append(torch.from_numpy(shares.sum(1)))
+            own = logits.cpu().gather(1, target)[:, 0]
+            squared = squared_lengths(vectors.cpu(), parts)
+            columns.append((own, logits.logsumexp(1).cpu(), squared, torch.stack(found, 1), torch.stack(masses, 1)))
+        if columns:
+            self.fitted = _fit(*(torch.cat(of).double().numpy() for of in zip(*columns, strict=True)))
+
+    def logged(self) -> Mapping[str, float]:
+        """Report the weights."""
+        if self.fitted is None:
+            return {}
+        by_rule = zip(self._rules, self.fitted.rules, strict=True)
+        return {"counted_weight": self.fitted.weight} | {
+            f"counted_weight_{name}": self.fitted.weight * weight for name, weight in by_rule if len(self._rules) > 1
+        }
+
+
+def _fit(
+    own: Float64[np.ndarray, "Q"],
+    total: Float64[np.ndarray, "Q"],
+    squared: Float64[np.ndarray, "Q P"],
+    found: Float64[np.ndarray, "Q R"],
+    masses: Float64[np.ndarray, "Q R"],
+) -> Fitted:
+    """Maximum likelihood of p = (exp(own) + exp(level)·found) / (exp(total) + exp(level)·mass)."""
+    features = np.column_stack([np.ones(len(own)), squared, np.sqrt(squared)])
+    ridge = _RIDGE * len(own) * np.eye(features.shape[1])
+    first = np.linalg.solve(features.T @ features + ridge, features.T @ total)
+    first[0] += logit(_FIRST_SHARE)
+
+    def loss(numbers: Float64[np.ndarray, "n"]) -> float:
+        level, rules = numbers[: len(first)], softmax(numbers[len(first) :])
+        levels = features @ level
+        likelihood = np.logaddexp(own, levels + np.log(found @ rules + _TINY))
+        likelihood -= np.logaddexp(total, levels + np.log(masses @ rules + _TINY))
+        return float(_RIDGE * ((level - first) ** 2).sum() - likelihood.mean())
+
+    best = minimize(loss, np.append(first, np.zeros(found.shape[1])), method="L-BFGS-B").x
+    level, rules = best[: len(first)], softmax(best[len(first) :])
+    return Fitted(level.tolist(), rules.tolist(), float(expit(features @ level - total).mean()))
+
+
+def squared_lengths(vectors: Float[Tensor, "B V"], parts: Mapping[str, QueryPart]) -> Float[Tensor, "B P"]:
+    """The squared length of each part of query vectors.
+
+    Args:
+        vectors: the query vectors.
+        parts: their parts.
+    """
+    return torch.stack([(vectors[:, part.columns] ** 2).sum(1) for part in parts.values()], 1)
+
+
+def session_shares(
+    table: csr_array, ages: Float32[np.ndarray, "L"], histories: Histories, *, is_last: bool
+) -> csr_array:
+    """The share of each track among those that followed the tracks of sessions, B × N.
+
+    Args:
+        table: shares of the tracks that followed each track.
+        ages: weight of each age.
+        histories: the sessions.
+        is_last: whether `histories.previous` alone counts.
+    """
+    if is_last:
+        histories = Histories.of_tracks(histories.previous)
+    rows, shares = histories.newest(len(ages))
+    weights = weights_of(rows, shares, ages)
+    line, age = (rows[:, : weights.shape[1]] >= 0).nonzero()
+    entries = weights[line, age], (line, rows[line, age])
+    return csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
+
+
+def table_of(part: CountedPart) -> csr_array:
+    """The shares as a sparse matrix, N × N.
+
+    Args:
+        part: the counted part.
+    """
+    line, place = (part.rows >= 0).nonzero()
+    num = len(part.rows)
+    return csr_array((part.shares[line, place], (line, part.rows[line, place])), shape=(num, num))
+
+
+def counts_of(
+    part: CountedPart,
+    table: csr_array,
+    histories: Histories,
+    vectors: Float[Tensor, "B V"],
+    parts: Mapping[str, QueryPart],
+    *,
+    is_last: bool,
+) -> Counts:
+    """The counted part of some queries.
+
+    Args:
+        part: the counted part.
+        table: `table_of` it.
+        histories: one for each query.
+        vectors: of the queries.
+        parts: of the vectors.
+        is_last: whether one track decides.
+    """
+    squared = squared_lengths(vectors, parts)
+    level = level_of(squared, torch.from_numpy(part.level).to(squared))
+    return Counts(session_shares(table, part.age_weights, histories, is_last=is_last), level, part.temperature)
+
+
+def with_counts(
+    search: ListSearch,
+    part: CountedPart,
+    rows: Int64[np.ndarray, "Q"],
+    queries: Float[Tensor, "N V"],
+    items: Float[Tensor, "N V"],
+    parts: Mapping[str, QueryPart],
+    plays: Int64[np.ndarray, "N"],
+) -> ListSearch:
+    """Put what often follows each track into its list. All other tracks keep their scores and their order.
+
+    Args:
+        search: for the lists of the head.
+        part: the counted part.
+        rows: the tracks that have a list.
+        queries: query vector of every track.
+        items: item vector of every track.
+        parts: of the query vectors.
+        plays: popularity, which decides between equal scores.
+    """
+    place = np.argsort(most_played(plays))
+    level = torch.from_numpy(part.level)
+
+    def block(nth: int) -> ListBlock:
+        found = search.block(nth)
+        own = rows[found.places]
+        counted, vectors = part.rows[own].astype(np.int64), queries[torch.from_numpy(own)].cpu()
+        scores = torch.einsum("bv,bnv->bn", vectors, items.cpu()[torch.from_numpy(counted.clip(0))])
+        levels = level_of(squared_lengths(vectors, parts), level.to(vectors))[:, None]
+        scores = mixed(scores, torch.from_numpy(part.shares[own]), levels, part.temperature, torch)
+        units = (to_units(scores) / 10**SCORE_DECIMALS).numpy()
+        both = np.concatenate([counted, found.rows], 1)
+        values = np.concatenate([np.where(counted < 0, -np.inf, units), found.scores], 1)
+        again = (found.rows[:, :, None] == counted[:, None]).any(2)
+        values[:, counted.shape[1] :][again] = -np.inf  # the head's own score of a track that is counted
+        line = np.repeat(np.arange(len(both)), both.shape[1])
+        best = best_of_lines(line, search.k, values.ravel().astype(np.float32), -place[both.ravel()])
+        return ListBlock(
+            found.places,
+            both.ravel()[best].reshape(-1, search.k),
+            values.ravel()[best].reshape(-1, search.k).astype(np.float32),
+        )
+
+    return replace(search, block=block)

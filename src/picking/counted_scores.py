@@ -1,0 +1,116 @@
+"""The counted part of a score: how often a track followed those of the session, mixed with the score of the head.
+
+The mixture is one of probabilities, (1 − w)·softmax(h / T) + w·n, where h is the score of the head, T its temperature
+and n the share of a track among those that followed the tracks of the session. In the unit of the head this is
+`h + T·log(1 + n·exp(level − h / T))`, with the level log(w / (1 − w)) + log Σ exp(h / T). The sum is over the whole
+catalogue, which no request can compute; the level is therefore a fitted function of the query, the same here and in
+training. A track that never followed keeps the score of the head.
+
+S sessions, h tracks of a session, C candidates, N tracks, n neighbours of a track, L ages, P parts of a query vector.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, Int64
+
+from segue.runs.counted_part import CountedPart
+
+_LARGEST = 80.0
+"""Larger exponents are cut: exp would be infinite in single precision."""
+_TINY = 1e-9
+
+
+def mixed(score: Any, share: Any, level: Any, temperature: float, xp: Any = np) -> Any:
+    """Add the counted part to scores.
+
+    Args:
+        score: of the head.
+        share: of the track among those that followed, in [0, 1].
+        level: of the query.
+        temperature: of the head.
+        xp: numpy or torch.
+    """
+    return score + temperature * xp.log1p(share * xp.exp((level - score / temperature).clip(max=_LARGEST)))
+
+
+def level_of(squared: Any, numbers: Any) -> Any:
+    """The level of queries.
+
+    Args:
+        squared: squared length of each part of each query.
+        numbers: a constant, and for each part a factor of its squared length, and one of its length.
+    """
+    num = squared.shape[1]
+    return numbers[0] + squared @ numbers[1 : 1 + num] + squared**0.5 @ numbers[1 + num :]
+
+
+def weights_of(
+    rows: Int[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"], age_weights: Float32[np.ndarray, "L"]
+) -> Float32[np.ndarray, "S l"]:
+    """The weight of each track of a session: by its age, times the share played; their sum is 1.
+
+    Args:
+        rows: rows of the tracks, newest first; -1 where there is none.
+        shares: share of each that was played; NaN where unknown.
+        age_weights: weight of each age.
+    """
+    played = np.where(np.isnan(shares), np.float32(1), shares)[:, : len(age_weights)]
+    weights = np.where(rows[:, : len(age_weights)] < 0, np.float32(0), played * age_weights[: rows.shape[1]])
+    return weights / np.maximum(weights.sum(1, keepdims=True), np.float32(_TINY))
+
+
+class CountedScores:
+    """The counted part of the scores of candidates.
+
+    Args:
+        part: of a run.
+    """
+
+    def __init__(self, part: CountedPart) -> None:
+        self._part = part
+        self._sums = np.zeros(len(part.rows) + 1, np.float32)  # the last one is for -1
+
+    def of(
+        self,
+        rows: Int64[np.ndarray, "S h"],
+        shares: Float32[np.ndarray, "S h"],
+        candidates: Int[np.ndarray, "S C"],
+    ) -> Float32[np.ndarray, "S C"]:
+        """Compute the share of candidates among the tracks that followed those of a session.
+
+        Args:
+            rows: rows of the tracks of each session, newest first; -1 where there is none.
+            shares: share of each that was played; NaN where unknown.
+            candidates: rows; negative ones get any number.
+        """
+        part, sums = self._part, self._sums
+        weights = weights_of(rows, shares, part.age_weights)
+        newest = rows[:, : weights.shape[1]]
+        # indices of another kind would be copied at each use
+        neighbours = part.rows.take(newest, axis=0, mode="clip").astype(np.intp).reshape(len(rows), -1)
+        values = (part.shares.take(newest, axis=0, mode="clip") * weights[:, :, None]).reshape(len(rows), -1)
+        found = np.empty(candidates.shape, np.float32)
+        for session, those in enumerate(neighbours):
+            np.add.at(sums, those, values[session])
+            sums.take(candidates[session], out=found[session], mode="clip")
+            sums[those] = 0
+        return found
+
+    def add(
+        self,
+        scores: Float32[np.ndarray, "S C"],
+        counted: Float32[np.ndarray, "S C"],
+        squared: Float32[np.ndarray, "S P"],
+    ) -> None:
+        """Add the counted part to scores of the head, in place.
+
+        Args:
+            scores: of the candidates of each session.
+            counted: what `of` returned.
+            squared: squared length of each part of the query of each session.
+        """
+        part, level = self._part, level_of(squared, self._part.level)
+        flat = counted.ravel().nonzero()[0]
+        values = mixed(scores.ravel()[flat], counted.ravel()[flat], level[flat // scores.shape[1]], part.temperature)
+        scores.ravel()[flat] = values

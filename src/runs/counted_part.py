@@ -1,0 +1,101 @@
+"""The counted part of a run: what most often follows each track, and how it is mixed with the scores of the head.
+
+N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is in `picking/counted_scores.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32, Int64
+
+_ARRAYS = {"rows": 2, "shares": 2, "age_weights": 1, "level": 1, "temperature": 0}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CountedPart:
+    """Item-to-item shares, and the numbers of the mixture.
+
+    Args:
+        rows: rows of the neighbours of each track; -1 fills up.
+        shares: share of each neighbour, in [0, 1]; those of a track have the sum 1, or 0 where nothing was counted.
+        age_weights: weight of each age, the newest track first; older tracks have none.
+        level: from the squared lengths of the P parts of a query, and their lengths, to the logarithm of what a share
+            counts; its first number is constant.
+        temperature: what the scores of the head are divided by in its softmax.
+    """
+
+    rows: Int32[np.ndarray, "N n"]
+    shares: Float32[np.ndarray, "N n"]
+    age_weights: Float32[np.ndarray, "L"]
+    level: Float32[np.ndarray, "G"]
+    temperature: float
+
+    def in_order(self, order: Int64[np.ndarray, "N"]) -> "CountedPart":
+        """The same in another order of the tracks.
+
+        Args:
+            order: row of each track in the present order.
+        """
+        place = np.argsort(order)
+        return self._with(place[self.rows[order]], self.rows[order] >= 0, self.shares[order])
+
+    def at_rows(self, rows: Int[np.ndarray, "N"], num_tracks: int) -> "CountedPart":
+        """The same among more tracks, of which nothing was counted.
+
+        Args:
+            rows: row of each track among all.
+            num_tracks: number of all tracks.
+        """
+        columns, shares = np.full((num_tracks, self.rows.shape[1]), -1), np.zeros((num_tracks, self.rows.shape[1]))
+        columns[rows], shares[rows] = np.where(self.rows < 0, -1, rows[self.rows]), self.shares
+        return self._with(columns, columns >= 0, shares)
+
+    def _with(self, rows: Any, is_there: Any, shares: Any) -> "CountedPart":
+        return CountedPart(
+            rows=np.where(is_there, rows, -1).astype(np.int32),
+            shares=np.asarray(shares, np.float32),
+            age_weights=self.age_weights,
+            level=self.level,
+            temperature=self.temperature,
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as arrays by name, for `of_arrays`."""
+        return {f"counted_{name}": np.asarray(getattr(self, name)) for name in _ARRAYS}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, num_parts: int) -> "CountedPart | None":
+        """Build it from arrays, which are checked; None where they have no counted part.
+
+        Args:
+            arrays: what `arrays` returned, among others.
+            num_tracks: number of tracks in the catalogue (N).
+            num_parts: number of parts of a query vector (P).
+
+        Raises:
+            ValueError: an array is missing, or has another type, shape or range.
+        """
+        found = {name: arrays.get(f"counted_{name}") for name in _ARRAYS}
+        if all(one is None for one in found.values()):
+            return None
+        if wrong := [name for name, one in found.items() if one is None or one.ndim != _ARRAYS[name]]:
+            raise ValueError(f"counted_{wrong[0]} must be an array with {_ARRAYS[wrong[0]]} dimensions")
+        rows, shares, ages, level, temperature = (np.asarray(one) for one in found.values())
+        is_right = {
+            f"counted_rows must be rows of {num_tracks} tracks": rows.dtype == np.int32
+            and len(rows) == num_tracks
+            and bool(((rows >= -1) & (rows < num_tracks)).all()),
+            "counted_shares must be numbers in [0, 1], one for each of counted_rows": shares.dtype == np.float32
+            and shares.shape == rows.shape
+            and bool(((shares >= 0) & (shares <= 1 + 1e-5)).all()),
+            "counted_age_weights must be finite and at least 0": bool(((ages >= 0) & np.isfinite(ages)).all()),
+            f"counted_level must be {2 * num_parts + 1} numbers": level.shape == (2 * num_parts + 1,)
+            and bool(np.isfinite(level).all()),
+            "counted_temperature must be above 0": bool(0 < temperature < np.inf),
+        }
+        if failed := [rule for rule, holds in is_right.items() if not holds]:
+            raise ValueError(failed[0])
+        numbers = {"age_weights": ages.astype(np.float32), "level": level.astype(np.float32)}
+        return cls(rows=rows, shares=shares, **numbers, temperature=float(temperature))

@@ -1,0 +1,232 @@
+"""The counted part of a head: the formula, its fit, lists, ranks and sessions by one text, refit and added tracks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.export import session_vectors
+from segue.models.pair_ranker import PairRanker
+from segue.picking.session_query import SessionQuery
+from segue.picking.session_search import SessionSearch
+from segue.runs.session_vectors import FILE, SessionVectors
+from tests.conftest import NUM_RING_TRACKS, build_datamodule
+from tests.contracts.building import composed, fit
+
+K = 9
+ROWS = np.arange(NUM_RING_TRACKS)
+
+
+@pytest.fixture(scope="module")
+def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
+    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("counted"), batch_size=512, history=4)
+    datamodule.setup()
+    return datamodule
+
+
+def config(counted: str, context: str, *words: str) -> object:
+    return composed("recipe=playlists", f"context={context}", f"counted={counted}", "model.dim=8", *words).ranker
+
+
+def trained(ring: PairDataModule, context: str) -> PairRanker:
+    torch.manual_seed(0)
+    made: PairRanker = instantiate(config("auto", context), _convert_="all")(vocabulary=ring.vocabulary)
+    fit(made, ring, epochs=1)
+    made.eval()
+    queries = ring.pairs["val"]
+    made.fit_to(ring.histories(queries), queries.following)
+    return made
+
+
+@pytest.fixture(scope="module", params=["session", "last"])
+def model(request: pytest.FixtureRequest, ring: PairDataModule) -> PairRanker:
+    return trained(ring, request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def sessions(length: int = 3) -> Histories:
+    """Sessions of `length` tracks, on the ring and across it."""
+    rng = np.random.default_rng(0)
+    tracks = rng.permutation(np.tile(ROWS, length))[: 20 * length]
+    last = np.arange(length - 1, len(tracks), length)
+    return Histories(
+        tracks=tracks,
+        played_ratio=np.where(rng.random(len(tracks)) < 0.5, np.nan, 0.5).astype(np.float32),
+        last=last,
+        length=np.full(len(last), length),
+        previous=tracks[last],
+    )
+
+
+def test_the_probability_is_the_mixture_of_the_softmax_and_the_counts(model: PairRanker) -> None:
+    """By its definition, with slow loops: w from the level and the sum of the head over all tracks."""
+    histories, part, boosts = sessions(), model.counted, model.context.repeats.boosts()
+    assert part is not None
+    queries = model._queries(histories, len(boosts))
+    head = (queries.vectors @ model.scorer.item_vectors().T)[queries.of_pair].double() / part.temperature
+    rows, scores = model.top(histories, NUM_RING_TRACKS - 1)
+    assert queries.counts is not None
+    for line in range(len(histories)):
+        weight = 0.0
+        n, newest = np.zeros(NUM_RING_TRACKS), histories.newest(len(part.age_weights))
+        tracks = [histories.previous[line]] if model.context.is_last else newest[0][line].tolist()
+        shares = [np.nan] if model.context.is_last else newest[1][line].tolist()
+        for track, share, of_age in zip(tracks, shares, part.age_weights.tolist(), strict=False):
+            once = of_age * (1 if np.isnan(share) else share) * (track >= 0)
+            weight += once
+            for row, counted in zip(part.rows[track], part.shares[track], strict=True):
+                n[row] += once * counted * (row >= 0)
+        n /= weight
+        level = float(queries.counts.level[queries.of_pair[line]])
+        odds = np.exp(level - float(head[line].logsumexp(0)))  # w / (1 − w)
+        p = (head[line].softmax(0).numpy() + odds * n) / (1 + odds)
+        kept = rows[line][np.isfinite(scores[line])]
+        unheard = [row for row in kept if row not in newest[0][line]]
+        of_list = p[unheard]
+        assert (np.diff(of_list) <= 1e-4 * of_list[:-1]).all(), "best first"
+
+
+def test_lists_are_the_top_of_one_track(model: PairRanker) -> None:
+    rows, scores = model.lists(K).collect()
+    if model.context.is_last:
+        top, of_top = model.top(Histories.of_tracks(ROWS), K)
+        np.testing.assert_array_equal(rows, top)
+        np.testing.assert_allclose(scores, of_top, atol=1e-5)
+    alone, of_head = RanksAlone(model).lists(K).collect()
+    assert (rows != alone).any(), "the counts change the lists"
+    assert (scores[:, -1] >= of_head[:, -1] - 1e-5).all(), "the counts only add"
+
+
+class RanksAlone(PairRanker):
+    """The head of a model without its counted part."""
+
+    def __init__(self, model: PairRanker) -> None:
+        self.__dict__ = {**model.__dict__, "_counts": None}
+
+
+def test_ranks_are_the_places_of_the_top(model: PairRanker) -> None:
+    histories = sessions()
+    rows, _ = model.top(histories, NUM_RING_TRACKS - 1)
+    for place in (0, 3, 10):
+        ranks = model.ranks(histories, rows[:, place], lambda _: None)
+        assert ranks.tolist() == pytest.approx([place + 1] * len(histories))
+
+
+def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, model: PairRanker, tmp_path: Path) -> None:
+    if model.context.is_last:
+        pytest.skip("with the last track, its list is served")
+    histories = sessions()
+    path = tmp_path / FILE
+    session_vectors(model.scorer, model.context, model.counted).write(path, ring.catalog)
+    vectors = SessionVectors.read(path, ring.catalog)
+    lists = np.tile(ROWS.astype(np.int32), (NUM_RING_TRACKS, 1))  # every track is a candidate
+    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True)
+    rows, shares = histories.newest(vectors.max_length)
+    served = search.best(rows, shares, NUM_RING_TRACKS)
+    top, scores = model.top(histories, NUM_RING_TRACKS - 1)
+    for line in range(len(histories)):
+        [kept] = np.isfinite(scores[line]).nonzero()
+        kept = kept[: (served[line] >= 0).sum()]
+        if model.context.repeats.used == "never":
+            kept = kept[~np.isin(top[line, kept], rows[line])]
+        order, of_served = top[line, kept], served[line][served[line] >= 0]
+        assert len(order) == len(of_served)
+        value = dict(zip(top[line].tolist(), scores[line].tolist(), strict=True))
+        assert [value[row] for row in of_served] == pytest.approx([value[row] for row in order], abs=1e-5)
+    query, item = SessionQuery(vectors), int(top[0, 0])
+    weights, products, rest = query.products(rows[0], shares[0], item)
+    assert float((weights * products).sum()) + rest == pytest.approx(float(scores[0, 0]), abs=1e-4)
+    assert query.counted(rows[0], shares[0], item).added > 0
+
+
+def test_the_ring_is_counted_and_weighs(model: PairRanker) -> None:
+    """The next track on the ring follows each track most often."""
+    part = model.counted
+    assert part is not None
+    best = part.rows[ROWS, part.shares.argmax(1)]
+    assert (best == (ROWS + 1) % NUM_RING_TRACKS).mean() > 0.9
+    assert model._counts is not None
+    assert 0.01 < model._counts.logged()["counted_weight"] < 1
+
+
+def test_rows_follow_the_tracks_into_another_order_and_a_larger_catalogue(model: PairRanker) -> None:
+    part, order = model.counted, np.random.default_rng(1).permutation(NUM_RING_TRACKS)
+    assert part is not None
+    moved, larger = part.in_order(order), part.at_rows(2 * ROWS, 3 * NUM_RING_TRACKS)
+    row = 5
+    place = int(np.flatnonzero(order == row)[0])
+    now = {
+        int(order[one]): share for one, share in zip(moved.rows[place], moved.shares[place], strict=True) if one >= 0
+    }
+    before = {int(one): share for one, share in zip(part.rows[row], part.shares[row], strict=True) if one >= 0}
+    assert now == before
+    assert {int(one) // 2 for one in larger.rows[2 * row] if one >= 0} == set(before)
+    assert (larger.rows[1] == -1).all()
+
+
+def test_what_validation_fitted_is_kept_by_a_refit_and_a_checkpoint(ring: PairDataModule, model: PairRanker) -> None:
+    name = "last" if model.context.is_last else "session"
+    again: PairRanker = instantiate(config("auto", name), _convert_="all")(vocabulary=ring.vocabulary)
+    assert again.counted is None
+    again.decide(model.decided())
+    assert again.decided() == model.decided()
+    np.testing.assert_array_equal(again.counted.rows, model.counted.rows)  # type: ignore[union-attr]
+
+
+def test_counted_none_is_the_head_alone(ring: PairDataModule) -> None:
+    model: PairRanker = instantiate(config("none", "session"), _convert_="all")(vocabulary=ring.vocabulary)
+    queries = ring.pairs["val"]
+    model.fit_to(ring.histories(queries), queries.following)
+    assert model.counted is None
+    assert "counted" not in session_vectors(model.scorer, model.context, model.counted).arrays()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=shares", "counted=rules"], "counted= mixes probabilities"),
+        (
+            ["recipe=playlists", "counted=rules", "+counted.rules.v._partial_=true",
+             "+counted.rules.v._target_=segue.models.baselines.whole_sessions.SessionNeighbours"],
+            "counted.rules.v is a SessionNeighbours, and a counted part needs scores of pairs",
+        ),
+    ],
+)  # fmt: skip
+def test_a_part_that_cannot_be_mixed_is_refused(ring: PairDataModule, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        instantiate(composed(*words).ranker, _convert_="all")(vocabulary=ring.vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("counted_rows", np.full((3, 2), 7, np.int32), "rows of 3 tracks"),
+        ("counted_shares", np.full((3, 2), 2, np.float32), r"in \[0, 1\]"),
+        ("counted_level", np.zeros(2, np.float32), "must be 3 numbers"),
+        ("counted_temperature", np.zeros(()), "above 0"),
+    ],
+)
+def test_a_damaged_part_is_refused(name: str, value: np.ndarray, message: str) -> None:
+    from segue.runs.counted_part import CountedPart
+
+    part = CountedPart(
+        rows=np.zeros((3, 2), np.int32),
+        shares=np.full((3, 2), 0.5, np.float32),
+        age_weights=np.ones(2, np.float32),
+        level=np.zeros(3, np.float32),
+        temperature=0.2,
+    )
+    assert CountedPart.of_arrays(part.arrays(), num_tracks=3, num_parts=1) is not None
+    with pytest.raises(ValueError, match=message):
+        CountedPart.of_arrays(part.arrays() | {name: value}, num_tracks=3, num_parts=1)
