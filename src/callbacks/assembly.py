@@ -146,8 +146,9 @@ class AfterTest(Callback):
             with progress("exporting the evaluated model", len(data.catalog)) as advance:
                 tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
-            is_counted = ranker_of(refitted.module).scorer is None
-            refitted.data.remember(export.path.with_name(LEARNED), is_whole=is_counted)
+            learned = ranker_of(refitted.module)
+            counts = learned.scorer is None or learned.counted is not None
+            refitted.data.remember(export.path.with_name(LEARNED), is_whole=counts)
             write_record(refitted.record(), record)
         with progress("exporting recommendations", len(data.catalog)) as advance:
             ranker = evaluated if refitted is None else ranker_of(refitted.module)

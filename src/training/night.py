@@ -26,7 +26,7 @@ from segue.runs.folder import NIGHT, is_unfinished_night
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.terminal.console import console
-from segue.training.refit import refit
+from segue.training.refit import decided_in, refit
 
 _EPOCHS = 2
 """Epochs of the new sessions and of those that are kept."""
@@ -193,15 +193,15 @@ def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) 
     build = instantiate(config.ranker, _convert_="all")
     kept = new.evaluated.vocabulary
     grown = Grown(build, saved, learned.alone(kept), kept, called)
-    names = ranker_of(grown.module).context.repeats.decided()
-    state = saved["state_dict"]["context.repeats._extra_state"]
+    decided = decided_in(saved, grown.module)
+    ranker_of(grown.module).decide(decided)
     record = _read(folder / NIGHT)
     metrics = _read(folder / "metrics.json")
     return Night(
         folder=folder,
         new=new,
         grown=grown,
-        decided={name: state[name] for name in names},
+        decided=decided,
         nights=record.get("nights", ()),
         first=record["first"] if record else intervals_of(metrics, new.shares[:0]),
         is_guarded=config.guard != "none",

@@ -144,10 +144,19 @@ def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
     """
     kept = trainer.checkpoint_callback
     if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
-        saved = read_checkpoint(Path(kept.best_model_path))
-        state = saved["state_dict"]["context.repeats._extra_state"] | {COUNTED: saved.get(COUNTED)}
-        return {name: state[name] for name in ranker_of(evaluated).decided()}
+        return decided_in(read_checkpoint(Path(kept.best_model_path)), evaluated)
     return dict(ranker_of(evaluated).decided())
+
+
+def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[str, Any]:
+    """What validation decided, by a checkpoint.
+
+    Args:
+        checkpoint: of the model, or of an earlier one.
+        model: the model.
+    """
+    state = checkpoint["state_dict"]["context.repeats._extra_state"] | {COUNTED: checkpoint.get(COUNTED)}
+    return {name: state[name] for name in ranker_of(model).decided()}
 
 
 def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | None:
