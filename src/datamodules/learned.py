@@ -277,11 +277,16 @@ def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndar
 def _longer_attribute(old: Attribute, read: Attribute | None, new: Int64[np.ndarray, "n"], num_old: int) -> Attribute:
     """What is known of the tracks of both; new values get the rows after the old ones."""
     if isinstance(old, Values):
-        lists = [None] * len(new)
-        if isinstance(read, Values):
-            of_read = read.lists()
-            lists = [of_read[row] for row in new.tolist()]
-        return Values.from_lists([*old.lists(), *lists], names=old.names.tolist())
+        if not isinstance(read, Values):
+            return replace(old, offsets=np.append(old.offsets, np.full(len(new), old.offsets[-1])))
+        rows = {name: row for row, name in enumerate(old.names.tolist())}
+        row_of = np.array([rows.setdefault(name, len(rows)) for name in read.names.tolist()], np.int64)
+        _, _, assignment = gather(read.offsets[new], read.counts[new])
+        return Values(
+            names=np.array(list(rows), object),
+            offsets=np.append(old.offsets, old.offsets[-1] + read.counts[new].cumsum()),
+            values=np.append(old.values, row_of[read.values[assignment]]),
+        )
     if not isinstance(read, Vectors) or read.data.shape[1] != old.data.shape[1]:
         return replace(old, places=np.append(old.places, np.full(len(new), -1)))
     places = read.places[new]
