@@ -107,7 +107,10 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
         )
     if not any(word.startswith("datamodule.path=") for word in words):
         raise InputError(f"from={name} needs datamodule.path=<all logs so far>")
-    folder = folder_of(name, _store_of(words)).resolve()
+    try:
+        folder = folder_of(name, _store_of(words)).resolve()
+    except InputError as error:
+        raise InputError(str(error).replace("resume=", "from=", 1)) from None
     record = RunRecord.read(folder, "from")
     given = [word for word in words if _key(word) != "from"]
     replaced = {*map(_key, given), *_OF_A_NIGHT[:5], *_OF_ONE_RUN, "trust"}

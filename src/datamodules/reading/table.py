@@ -410,6 +410,8 @@ def _events(
     _validate(plan, tracks)
     found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
     num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
+    if num_rows == 0 and left_out.learned is not None:
+        raise NothingNew
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.check(found, num_rows, path)
