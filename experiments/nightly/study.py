@@ -270,9 +270,9 @@ def table() -> Iterator[str]:
     yield "|---|--:|--:|--:|--:|--:|"
     for source, nights in frame.groupby("source", sort=False):
         mean = nights.groupby("method")[["seconds", "cpu_s"]].mean()
-        one, other = mean.loc["nightly"], mean.loc["beginning"]
-        cells = [one.seconds, other.seconds, one.cpu_s, other.cpu_s, 100 * one.cpu_s / other.cpu_s]
-        yield f"| {source} | {' | '.join(f'{cell:.1f}' for cell in cells)} |"
+        one, other = (mean.loc[method].to_dict() for method in METHODS[:2])
+        spent = [one["seconds"], other["seconds"], one["cpu_s"], other["cpu_s"], 100 * one["cpu_s"] / other["cpu_s"]]
+        yield f"| {source} | {' | '.join(f'{number:.1f}' for number in spent)} |"
     yield ""
     yield f"Printed by `{STUDY.command}`. Means over the nights 2 to {NIGHTS}, times over all nights that were run. "
     yield "Intervals: Student's, a value for each night."

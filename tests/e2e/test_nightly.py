@@ -273,8 +273,8 @@ def test_ten_nights_without_a_person(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), f"--state={state}", "--service=service", "--tracks=tracks.json"]
     segue = fork_command("-c", "from segue.__main__ import main; main()")
     command, env = [*command, "--", "pick=ranked"], {**os.environ, "SEGUE": shlex.join(segue)}
-    words = "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05"
-    with serving(tmp_path, *words, run="service") as service:
+    words_of_service = "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05"
+    with serving(tmp_path, *words_of_service, run="service") as service:
         served = {service.version(): tmp_path / "run"}
 
         def night(code: int) -> str:
