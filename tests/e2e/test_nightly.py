@@ -192,7 +192,7 @@ def test_a_kill_before_any_change_leaves_a_whole_model_and_is_repaired(
             except Killed:
                 assert fake.current() in (before, fake.served)
                 assert (fake.state / "current" / "recommendations.jsonl").exists()
-                fake.change_percent, fake.steps_to_kill = 0.0, -1
+                fake.change_percent, fake.steps_to_kill, fake.has_news = 0.0, -1, False
                 assert fake.night() == 0
                 assert fake.served == fake.current()
                 assert not (fake.state / "next").is_symlink()
