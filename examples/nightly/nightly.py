@@ -67,7 +67,7 @@ class Night:
     """The steps of a night, and the names in the state folder that they change."""
 
     def __init__(self, given: argparse.Namespace) -> None:
-        self.given, self.state = given, given.state.absolute()
+        self.given, self.state, self.service = given, Path(given.state).absolute(), Path(given.service).absolute()
         self.current, self.previous, self.next = (self.state / name for name in ("current", "previous", "next"))
         if not (self.current.resolve() / "recommendations.jsonl").is_file():
             sys.exit(f"error: {self.current} names no run; ln -s <run folder of train.py> {self.current}")
@@ -86,7 +86,7 @@ class Night:
             return False
         report = self.state / "releases"
         shutil.rmtree(report, ignore_errors=True)
-        words = "abtest", "releases=true", f"logs={self.given.service}", f"hydra.run.dir={report}"
+        words = "abtest", "releases=true", f"logs={self.service}", f"hydra.run.dir={report}"
         if call(*words, accept=2)[0]:  # nobody has played a recommendation yet
             return False
         rows = json.loads((report / "releases.json").read_text())["releases"]
@@ -133,7 +133,7 @@ class Night:
 
     def services(self) -> list[Path]:
         """Run folders of the service, the newest last; each start has one."""
-        found = [path.parent for path in self.given.service.absolute().glob("**/serve.json")]
+        found = [path.parent for path in self.service.glob("**/serve.json")]
         return sorted(found, key=lambda run: (run / "serve.json").stat().st_mtime)
 
     def plays(self) -> Path:

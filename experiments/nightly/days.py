@@ -6,6 +6,7 @@ and `artist` where it is known. The rows of a session follow one another.
 
 import gzip
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def drifting(seed: int) -> list[pd.DataFrame]:
     return [pd.concat(days[:num_first]), *days[num_first:]]
 
 
-def _day(rows: list[tuple[int, int, int, str | None]]) -> pd.DataFrame:
+def _day(rows: Sequence[tuple[int, int, int, str | None]]) -> pd.DataFrame:
     day = pd.DataFrame(rows, columns=["session", "listener", "track", "artist"]).assign(share=1.0)
     return day if day.artist.notna().any() else day.drop(columns="artist")
 

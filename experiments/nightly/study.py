@@ -253,8 +253,8 @@ def table() -> Iterator[str]:
         yield f"## {measure.replace('_', ' ')}"
         yield ""
         others = "".join(f" nightly less {other}, % | 95 % |" for other in METHODS[1:])
-        yield f"| source | nights | {' | '.join(METHODS)} |{others}"
-        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+        yield f"| source | nights | {' | '.join(METHODS)} |{others} nights above never |"
+        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
         for source, nights in own.groupby("source", sort=False):
             wide = nights.pivot_table(index="night", columns="method", values=measure)
             later = wide[wide.index >= 2]
@@ -262,7 +262,7 @@ def table() -> Iterator[str]:
             for other in METHODS[1:]:
                 change = MeanInterval.of((100 * (later.nightly / later[other] - 1)).to_numpy(), LEVEL)
                 cells += [f"{change.mean:+.2f}", f"[{change.lower:+.2f}, {change.upper:+.2f}]"]
-            yield f"| {' | '.join(cells)} |"
+            yield f"| {' | '.join([*cells, str(int((later.nightly > later.never).sum()))])} |"
         yield ""
     yield "## Time of a night"
     yield ""
@@ -270,9 +270,10 @@ def table() -> Iterator[str]:
     yield "|---|--:|--:|--:|--:|--:|"
     for source, nights in frame.groupby("source", sort=False):
         mean = nights.groupby("method")[["seconds", "cpu_s"]].mean()
-        one, other = mean.loc["nightly"], mean.loc["beginning"]
-        cells = [one.seconds, other.seconds, one.cpu_s, other.cpu_s, 100 * one.cpu_s / other.cpu_s]
-        yield f"| {source} | {' | '.join(f'{cell:.1f}' for cell in cells)} |"
+        nightly, beginning = (mean.loc[method].to_dict() for method in METHODS[:2])
+        spent = [one[name] for name in ("seconds", "cpu_s") for one in (nightly, beginning)]
+        spent.append(100 * nightly["cpu_s"] / beginning["cpu_s"])
+        yield f"| {source} | {' | '.join(f'{number:.1f}' for number in spent)} |"
     yield ""
     yield f"Printed by `{STUDY.command}`. Means over the nights 2 to {NIGHTS}, times over all nights that were run. "
     yield "Intervals: Student's, a value for each night."

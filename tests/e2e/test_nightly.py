@@ -192,7 +192,7 @@ def test_a_kill_before_any_change_leaves_a_whole_model_and_is_repaired(
             except Killed:
                 assert fake.current() in (before, fake.served)
                 assert (fake.state / "current" / "recommendations.jsonl").exists()
-                fake.change_percent, fake.steps_to_kill = 0.0, -1
+                fake.change_percent, fake.steps_to_kill, fake.has_news = 0.0, -1, False
                 assert fake.night() == 0
                 assert fake.served == fake.current()
                 assert not (fake.state / "next").is_symlink()
@@ -273,8 +273,8 @@ def test_ten_nights_without_a_person(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), f"--state={state}", "--service=service", "--tracks=tracks.json"]
     segue = fork_command("-c", "from segue.__main__ import main; main()")
     command, env = [*command, "--", "pick=ranked"], {**os.environ, "SEGUE": shlex.join(segue)}
-    words = "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05"
-    with serving(tmp_path, *words, run="service") as service:
+    words_of_service = "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05"
+    with serving(tmp_path, *words_of_service, run="service") as service:
         served = {service.version(): tmp_path / "run"}
 
         def night(code: int) -> str:

@@ -35,6 +35,8 @@ FEWER = {
 }
 PORT = ":5001"
 PLAYS = "examples/plays.csv"
+QUICK_START = f"python train.py datamodule=table datamodule.path={PLAYS}", "python train.py hydra.run.dir=outputs/first"
+"""What is exported has learned all of its data: a file of plays, and the simulated logs of `make train`."""
 
 
 def commands(page: str) -> list[str]:
@@ -86,7 +88,9 @@ def run(line: str, cwd: Path) -> None:
     [_, verb, *words] = shlex.split(line)
     words += small(verb, words)
     if verb in ("train.py", "compare.py"):
-        {"train.py": train, "compare.py": compare}[verb](cwd, *words)
+        done = {"train.py": train, "compare.py": compare}[verb](cwd, *words)
+        if line in QUICK_START:
+            assert re.search(r"exported +refitted on all [\d,]+ sessions", done.stdout), done.stdout
     else:
         run_verb(verb, cwd, *words)
 
