@@ -25,6 +25,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from segue.errors import InputError
+from segue.runs.hydra_text import quoted
 from segue.runs.provenance import CONF
 from segue.terminal.console import Printed, keeping
 from segue.terminal.entry import Verb
@@ -128,7 +129,7 @@ def value_of(value: Any) -> str:
         text = str(value)
         if _PLAIN.fullmatch(text) and not _WORDS.fullmatch(text):
             return text
-        return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+        return quoted(text)
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not _KEY.fullmatch(str(key))]:
             raise InputError(f"{wrong[0]!r} cannot be a name here; use letters from A to Z, digits, spaces, _ and -")

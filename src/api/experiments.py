@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from segue.api.calling import Folder, Result, call, value_of, words_of
 from segue.api.fitting import Recommender
@@ -10,9 +12,6 @@ from segue.errors import InputError
 from segue.verbs.abtest import abtest as abtest_verb
 from segue.verbs.compare import compare as compare_verb
 from segue.verbs.simulate import simulate as simulate_verb
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class ModelComparison(Result):
@@ -26,10 +25,8 @@ class ModelComparison(Result):
         return str(self.record["verdict"])
 
     @property
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> pd.DataFrame:
         """A line for each set-up, best first, with the mean of each metric over its runs."""
-        import pandas as pd
-
         lines = {
             one["setup"]: {name: value["mean"] for name, value in one["metrics"].items()}
             for one in self.record["setups"]
@@ -43,10 +40,8 @@ class Simulation(Result):
     name = "simulation"
 
     @property
-    def arms(self) -> "pd.DataFrame":
+    def arms(self) -> pd.DataFrame:
         """A line for each arm: sessions and their means."""
-        import pandas as pd
-
         return pd.DataFrame.from_dict(self.record["arms"], orient="index")
 
     @property
@@ -66,10 +61,8 @@ class ABTest(Result):
         return dict(self.record["verdicts"])
 
     @property
-    def effects(self) -> "pd.DataFrame":
+    def effects(self) -> pd.DataFrame:
         """A line for each treatment and metric: the effect and its interval."""
-        import pandas as pd
-
         return pd.DataFrame(self.record["effects"])
 
 

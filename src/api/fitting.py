@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int64
 
 from segue.api.calling import Folder, call, options, refuse_used, words_of
 from segue.api.plays import Plays, plays_of
 from segue.catalog import Id, id_problem, quoted
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.runs.folder import REFIT, RunRecord
 from segue.training.train import read_data, train
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from segue.models.fitted import FittedModel
 
 _LAST = "last.ckpt"
@@ -51,13 +49,13 @@ class Evaluation:
         notes: what is left out, and what the model may have learned, where the plays are not those of the fit.
     """
 
-    table: "pd.DataFrame"
+    table: pd.DataFrame
     metrics: Mapping[str, float]
-    queries: "pd.DataFrame"
+    queries: pd.DataFrame
     split: str
     notes: Sequence[str] = ()
 
-    def _shown(self) -> "pd.DataFrame":
+    def _shown(self) -> pd.DataFrame:
         names = [name for name in self.table.columns if f"{name}_lower" in self.table]
         cells = {
             name: [
@@ -256,14 +254,12 @@ class Recommender:
         return FittedModel.read(self.folder, str(given["model"]), evaluated=True, trust=given.get("trust"))
 
     @property
-    def tracks(self) -> "pd.DataFrame":
+    def tracks(self) -> pd.DataFrame:
         """The tracks that it can recommend: id, title, artist and plays in training."""
         catalog = self._model.catalog
         return self._frame(np.arange(len(catalog))).assign(plays=self._model.plays)
 
-    def _frame(self, rows: Int64[np.ndarray, "n"]) -> "pd.DataFrame":
-        import pandas as pd
-
+    def _frame(self, rows: Int64[np.ndarray, "n"]) -> pd.DataFrame:
         catalog = self._model.catalog
         columns = {"id": catalog.track_ids[rows], "title": catalog.titles[rows]}
         return pd.DataFrame({**columns, "artist": catalog.artists[catalog.artist_of[rows]]})
@@ -285,7 +281,7 @@ class Recommender:
 
     def next(
         self, session: Id | Sequence[Id] | np.ndarray, k: int = 10, *, played: Sequence[float] | None = None
-    ) -> "pd.DataFrame":
+    ) -> pd.DataFrame:
         """Recommend what should follow a track or a session.
 
         Args:
@@ -330,8 +326,6 @@ class Recommender:
             InputError: the model knows none of the tracks, `split` is unknown, a rival cannot be fitted, or `val` or
                 rivals are asked for with other plays than those of the fit.
         """
-        import pandas as pd
-
         if split not in ("val", "test"):
             raise InputError(f"split must be val or test, got {split!r}")
         plays = self._read(plays)
@@ -358,7 +352,7 @@ class Recommender:
 
     def _measure(
         self, plays: Plays, split: str, *, has_rivals: bool = False
-    ) -> tuple[dict[str, float], "pd.DataFrame", list[str]]:
+    ) -> tuple[dict[str, float], pd.DataFrame, list[str]]:
         """Means, queries and notes; see `Evaluation`."""
         from segue.callbacks.ranking_metrics import measured
 
@@ -369,12 +363,12 @@ class Recommender:
         if split != "test" or has_rivals:
             what = "rivals are fitted to" if has_rivals else "split='val' is of"
             raise InputError(f"{what} the plays of the fit, and {data.path} has others")
-        if not isinstance(data, PairDataModule):
+        if not hasattr(data, "as_test_of"):
             raise InputError(f"{data.path} has other pairs than those of the fit; evaluate the files, not their shards")
         test = data.as_test_of(self._model.catalog, self._model.plays)
         return *measured(self._model.ranker, test, split, settings), self._notes_on(data, test.dropped["unknown"])
 
-    def _notes_on(self, data: PairDataModule, num_unknown: int) -> list[str]:
+    def _notes_on(self, data: Any, num_unknown: int) -> list[str]:
         """What is left out of other plays than those of the fit, and how many of their sessions may be known."""
         num_plays, sessions, notes = len(data.sessions.listens.track), data.sessions, []
         if num_unknown:
@@ -386,7 +380,7 @@ class Recommender:
                 notes.append(f"{num:,} of {len(began):,} sessions began by {until}: the model may have learned them")
         return notes
 
-    def similar_artists(self, artist: str, k: int = 10) -> "pd.DataFrame":
+    def similar_artists(self, artist: str, k: int = 10) -> pd.DataFrame:
         """Find the artists whose vectors are nearest.
 
         Args:
@@ -399,8 +393,6 @@ class Recommender:
         Raises:
             InputError: the model has no vectors, or does not know the artist.
         """
-        import pandas as pd
-
         artists = self._model.catalog.artists
         artist, k = str(artist), _whole("k", k, len(artists))
         [rows] = np.nonzero(artists == artist)
@@ -411,7 +403,7 @@ class Recommender:
         best, cosines = self._model.similar_artists(int(rows[0]), k)
         return pd.DataFrame({"artist": artists[best], "score": cosines})
 
-    def explain(self, session: Id | Sequence[Id] | np.ndarray, track: Id) -> "pd.DataFrame":
+    def explain(self, session: Id | Sequence[Id] | np.ndarray, track: Id) -> pd.DataFrame:
         """Explain a score: what each track of a session adds to each part of it.
 
         Args:
@@ -426,8 +418,6 @@ class Recommender:
         Raises:
             InputError: the model has no vectors, or a track is not in the catalogue.
         """
-        import pandas as pd
-
         rows, [item] = self._rows_of(session), self._rows_of([track])
         weights, products, rest = self._model.explain(rows, int(item))
         parts = self._model.vectors.parts

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Shaped
 
 from segue.api.calling import Folder, Result, call, value_of, words_of
@@ -16,7 +17,6 @@ from segue.training.train import read_data
 from segue.verbs.describe import describe
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 _TABLE = "plays.parquet"
@@ -29,10 +29,8 @@ class Description(Result):
     name = "describe"
 
     @property
-    def warnings(self) -> "pd.DataFrame":
+    def warnings(self) -> pd.DataFrame:
         """A line for each warning: its name, the value, what it says, the remedy."""
-        import pandas as pd
-
         return pd.DataFrame(self.record["warnings"])
 
 

@@ -123,7 +123,9 @@ def choose_recipe(
         config = compose([word for word in words if word.lstrip("+~").startswith("datamodule")])
         source = config.hydra.runtime.choices.datamodule
         if source == "shards":
-            recipe = _recipe_of_shards(config.datamodule)
+            recipe = str(
+                json.loads(Path(config.datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"]
+            )
         else:
             recipe = _recipe_of_table(config.datamodule, is_open=compares and not any(map(_names_a_model, words)))
     except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError, KeyError, TypeError):
@@ -133,10 +135,6 @@ def choose_recipe(
 
 def _names_a_model(word: str) -> bool:
     return word in _OF_MANY or re.split(r"[.=]", word.lstrip("+~"))[0] in _OF_A_MODEL
-
-
-def _recipe_of_shards(datamodule: Any) -> str:
-    return str(json.loads(Path(datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"])
 
 
 def _recipe_of_table(datamodule: Any, *, is_open: bool) -> str:

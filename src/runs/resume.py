@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from segue.errors import InputError
 from segue.runs.folder import CHECKPOINT, LAYOUT, RunRecord, as_dict, digest, flatten, refuse_used_folder
+from segue.runs.hydra_text import quoted
 from segue.runs.provenance import CONF
 from segue.runs.targets import check_targets, read_config
 
@@ -25,6 +26,7 @@ from segue.runs.targets import check_targets, read_config
 _MAY_CHANGE = (
     "trainer.", "callbacks.", "logger", "refit", "run_dir", "run_name", "resume", "trust", "parent_run_id", "swept",
     "trial", "from", "guard", "keep_days", "datamodule.path",
+    "datamodule.rejected_path",
 )  # fmt: skip
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 # Keys that the command of a night may have, and that its run does not hand on: which plays, where, how it is guarded.
@@ -91,7 +93,7 @@ def words_of_run(words: Sequence[str], folder_of: Callable[[str, str | None], Pa
         )
     given = [word for word in words if not word.startswith(("resume=", "hydra.run.dir="))]
     before = _before(record, folder, {_key(word) for word in given} | set(_OF_THIS_COMMAND), "resume")
-    return [*before, *given, f"resume={_quoted(folder)}", f"hydra.run.dir={_quoted(folder)}"]
+    return [*before, *given, *(f"{key}={quoted(str(folder))}" for key in ("resume", "hydra.run.dir"))]
 
 
 def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None], Path]) -> list[str]:
@@ -114,7 +116,7 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
     record = RunRecord.read(folder, "from")
     given = [word for word in words if _key(word) != "from"]
     replaced = {*map(_key, given), *_OF_A_NIGHT[:5], *_OF_ONE_RUN, "trust"}
-    return [*_before(record, folder, replaced, "from"), *given, f"from={_quoted(folder)}"]
+    return [*_before(record, folder, replaced, "from"), *given, f"from={quoted(str(folder))}"]
 
 
 def _named(words: Sequence[str], key: str) -> str | None:
@@ -134,11 +136,6 @@ def _before(record: RunRecord, folder: Path, replaced: set[str], key: str) -> li
     for word in before:
         _refuse_unsafe(word, folder, key)
     return before
-
-
-def _quoted(folder: Path) -> str:
-    escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _key(word: str) -> str:
@@ -275,7 +272,8 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
         if was[name] != now.get(name):
             raise InputError(
                 f"resume={folder}: a run is resumed with its own settings, and {name} was {was.get(name)}, not "
-                f"{now.get(name)}; start a new run for that (what may change: trainer.*, callbacks.*, logger.*, refit)"
+                f"{now.get(name)}; start a new run for that (what may change: trainer.*, callbacks.*, logger, refit, "
+                "datamodule.path)"
             )
 
 

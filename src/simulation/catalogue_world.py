@@ -77,7 +77,8 @@ def of_catalogue(
     if len(catalog) < _LEAST_TRACKS:
         raise InputError(f"world.tracks={tracks} has {len(catalog)} tracks, and a world needs {_LEAST_TRACKS} or more")
     taste_rng, listeners_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
-    fame = _fame(np.bincount(catalog.artist_of, plays) / np.bincount(catalog.artist_of))
+    popularity = np.bincount(catalog.artist_of, plays) / np.bincount(catalog.artist_of)
+    fame = np.asarray(ndtri((rankdata(popularity) - 0.5) / len(popularity)))  # generated fame is normal too
     return World(
         catalog=catalog,
         top_tracks=most_played(plays),
@@ -116,11 +117,6 @@ def _vectors(name: str, file: Path, catalog: Catalog) -> Float64[np.ndarray, "N 
         )
     vectors = SessionVectors.read(path, catalog)
     return vectors.items[:, : vectors.ends[-1]].astype(np.float64)
-
-
-def _fame(popularity: Float64[np.ndarray, "A"]) -> Float64[np.ndarray, "A"]:
-    """The quantile of a normal distribution that has the rank of each artist: generated fame is normal too."""
-    return np.asarray(ndtri((rankdata(popularity) - 0.5) / len(popularity)))
 
 
 def _embeddings(

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from segue.errors import InputError
+from segue.runs.hydra_text import quoted
 
 _OF_DATA = ("csv", "data", "dataset", "file", "files", "input", "path", "source", "table")
 """Keys that people type for their data. No verb has one of them."""
@@ -112,5 +113,5 @@ def _quoted(word: str) -> str:
     key, _, value = word.partition("=")
     if re.fullmatch(r"(['\"]).*\1", value):
         return word
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{escaped}"'
+    in_quotes = quoted(value, '"')
+    return f"{key}={in_quotes}"

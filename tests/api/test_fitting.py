@@ -144,7 +144,8 @@ def test_a_run_cannot_vouch_for_its_own_classes(session: segue.Recommender, tmp_
 def test_a_saved_run_is_resumed_in_another_place(
     session: segue.Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = segue.fit(CSV, context="session", folder=tmp_path / "begun", **{**OPTIONS, "trainer__max_epochs": 1})
+    options = {**OPTIONS, "trainer__max_epochs": 1, "callbacks__plots": None, "refit": "none"}
+    begun = segue.fit(CSV, context="session", folder=tmp_path / "begun", **options)
     begun.save(tmp_path / "moved")
     shutil.rmtree(tmp_path / "begun")
     monkeypatch.chdir(tmp_path)
@@ -170,7 +171,8 @@ def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
 ) -> None:
     (tmp_path / "ownpackage.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    own = segue.fit(CSV, model="popular", model___target_="ownpackage.Mine", trust="ownpackage")
+    words = {"model___target_": "ownpackage.Mine", "trust": "ownpackage", "callbacks__plots": None}
+    own = segue.fit(CSV, model="popular", **words)
     expected = own.next(own.tracks["id"][0])
     saved = own.save(tmp_path / "run")
     assert segue.load(saved, trust="ownpackage").next(own.tracks["id"][0]).equals(expected)
@@ -294,7 +296,7 @@ def test_a_baseline_has_no_vectors(rules: segue.Recommender) -> None:
 
 def test_plays_of_later_days_are_a_test_of_the_model_that_recommends() -> None:
     table = pd.read_csv(CSV).sort_values("played_at")
-    model = segue.fit(table.iloc[:6000], model="rules", context="last")
+    model = segue.fit(table.iloc[:6000], model="rules", context="last", callbacks__plots=None)
     later = table.iloc[5900:].copy()
     later.loc[later.index[::50], "song"] = "A new song"
     found = model.evaluate(later)

@@ -14,12 +14,13 @@ from segue.datamodules.describing.clock import Clock
 from segue.datamodules.describing.measures import Facts, Material, Spread
 from segue.datamodules.describing.picture import draw
 from segue.datamodules.describing.warnings import UNIT_OF_TIME, DataWarning, most_common
-from segue.datamodules.reading.column_roles import as_word, option
+from segue.datamodules.reading.column_roles import option
 from segue.datamodules.reading.rejected_rows import in_words
 from segue.datamodules.reading.table import Reading
 from segue.reports import writing
 from segue.reports.numbers import duration, percent, plain
 from segue.reports.result_table import Cell, Table
+from segue.runs.hydra_text import as_word
 from segue.runs.provenance import call_of
 
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")

@@ -286,15 +286,14 @@ def _of_tracks(facts: Facts) -> Iterator[_Candidate]:
 
 def _unit(clock: Clock, year: int) -> tuple[str, str] | None:
     """The unit that the times seem to have, and its option; None where they are plausible, or no unit makes them so."""
-    earliest, latest = datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000, _now_ms() + DAY_MS
+    earliest, latest = (
+        datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000,
+        datetime.now(UTC).timestamp() * 1000 + DAY_MS,
+    )
     if earliest <= clock.median_ms <= latest:
         return None
     units = (("seconds", "s", 1000.0), ("microseconds", "us", 1e-3), ("nanoseconds", "ns", 1e-6))
     return next(((name, unit) for name, unit, ms in units if earliest <= clock.median_ms * ms <= latest), None)
-
-
-def _now_ms() -> float:
-    return datetime.now(UTC).timestamp() * 1000
 
 
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:

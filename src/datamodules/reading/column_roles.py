@@ -12,6 +12,7 @@ from segue.datamodules.reading.column_names import OTHER_NAMES, ROLES, USUAL_NAM
 from segue.datamodules.reading.column_values import ColumnValues, look_at_columns, nested_paths
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
+from segue.runs.hydra_text import as_word
 
 _NEVER_READ = re.compile(
     r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
@@ -52,15 +53,8 @@ class Roles:
 
 def option(role: str, column: str) -> str:
     """The word of the command line that gives a role to a column."""
-    word = as_word(column, quote='"')
+    word = as_word(column, '"')
     return shlex.quote(f"datamodule.columns.{role}={word}")
-
-
-def as_word(text: str, *, quote: str = "'") -> str:
-    """A text in the language of Hydra, where an unquoted `null` or `12` is none."""
-    if re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII) and text.lower() not in ("null", "true", "false", "nan", "inf"):
-        return text
-    return quote + text.replace("\\", "\\\\").replace(quote, f"\\{quote}") + quote
 
 
 def map_columns(rows: RawRows, given: Mapping[str, str | None]) -> Roles:

@@ -127,13 +127,9 @@ class ColumnValues:
         seconds = self.seconds
         is_recent = (seconds >= _EARLIEST_S) & (seconds < time.time() + _YEAR_S)
         has_parts = unit != "excel" or bool((self.numbers % 1 != 0).mean() > _HALF)
-        is_varied = self.num_distinct > len(self) / 2 and (unit == "excel" or not self._are_counted)
+        is_numbering = (np.abs(np.diff(self.numbers)) <= 1).mean() > 0.9  # as numbers of rows are
+        is_varied = self.num_distinct > len(self) / 2 and (unit == "excel" or not is_numbering)
         return bool(is_recent.mean() >= _MOST and has_parts and is_varied and not self.has_name_of_ids)
-
-    @property
-    def _are_counted(self) -> bool:
-        """Whether numbers rise by one from row to row, as numbers of rows do."""
-        return bool((np.abs(np.diff(self.numbers)) <= 1).mean() > 0.9)
 
     @property
     def has_name_of_ids(self) -> bool:

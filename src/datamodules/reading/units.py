@@ -82,15 +82,11 @@ def find_unit_of_time(values: Sequence[str]) -> tuple[str, int]:
         return "excel", int(((numbers >= EXCEL_DAYS[0]) & (numbers < EXCEL_DAYS[1])).sum())
     if not (unit := next((unit for unit, least in _EPOCHS if typical >= least), "")):
         return "", 0
-    of_unit = {unit: _num_within(numbers, unit) for unit in ("s", "ms")}
+    in_ms = {unit: numbers * MS_OF[unit] for unit in ("s", "ms")}
+    of_unit = {unit: int(((ms >= LEAST_MS) & (ms < LATEST_MS)).sum()) for unit, ms in in_ms.items()}
     if min(of_unit.values()) >= max(2, _MIXED * len(values)):
         return "epoch", sum(of_unit.values())
     return unit, int(((numbers >= 0) & (numbers * MS_OF[unit] < LATEST_MS)).sum())
-
-
-def _num_within(numbers: np.ndarray, unit: str) -> int:
-    """Number of values that are from March 1973, where seconds have nine digits, to 2099."""
-    return int(((numbers * MS_OF[unit] >= LEAST_MS) & (numbers * MS_OF[unit] < LATEST_MS)).sum())
 
 
 def _compact_format(values: Sequence[str]) -> tuple[str, int]:
