@@ -20,7 +20,7 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Scorer
-from segue.models.counted import COUNTED, MOST_QUERIES, Counted, Fitted, Query, counts_of, table_of, with_counts
+from segue.models.counted import COUNTED, MOST_QUERIES, MOST_RANKED, PLACES, Counted, Fitted, Query, counts_of, table_of, with_counts
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
@@ -327,7 +327,7 @@ class PairRanker(RanksByVectors, LightningModule):
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        """Fit how much the counted part weighs.
+        """Fit how much the counted part weighs, and leave it out where the head alone ranks better.
 
         Args:
             histories: what was heard before validation queries.
@@ -346,7 +346,13 @@ class PairRanker(RanksByVectors, LightningModule):
                 logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
                 yield Query(logits, found.vectors[found.of_pair], part, following[some])
 
-        self._counts.fit(queries(), self.scorer.query_parts(), is_last=self.context.is_last)
+        gains, chosen = dict[int, float](), places[:: 1 + len(places) // MOST_RANKED]
+        fits = [None, *self._counts.fits(queries(), self.scorer.query_parts(), is_last=self.context.is_last)]
+        for nth, fitted in enumerate(fits):
+            self._counts.fitted = fitted
+            ranks = self.ranks(histories.where(chosen), following[chosen], lambda _: None)
+            gains[nth] = float(np.where(ranks <= PLACES, 1 / np.log2(1 + ranks), 0).mean())
+        self._counts.fitted = fits[max(gains, key=lambda nth: gains[nth])]
 
     def decided(self) -> dict[str, Any]:
         """How tracks already heard are ranked, and how much the counted part weighs."""
