@@ -192,12 +192,15 @@ class Counted:
 
     def logged(self) -> Mapping[str, float]:
         """Report the weights."""
+        by_rule = self.weights()
+        parts = {f"counted_weight_{name}": weight for name, weight in by_rule.items()}
+        return {"counted_weight": sum(by_rule.values())} | (parts if len(parts) > 1 else {})
+
+    def weights(self) -> Mapping[str, float]:
+        """The mean weight of each rule in the mixture; none where the head alone ranks better."""
         if self.fitted is None:
-            return {"counted_weight": 0.0}
-        by_rule = zip(self._rules, self.fitted.rules, strict=True)
-        return {"counted_weight": self.fitted.weight} | {
-            f"counted_weight_{name}": self.fitted.weight * weight for name, weight in by_rule if len(self._rules) > 1
-        }
+            return {}
+        return {name: self.fitted.weight * of for name, of in zip(self._rules, self.fitted.rules, strict=True)}
 
 
 def _fit(

@@ -462,7 +462,7 @@ def _run(
         logger.finish()
     clock.end("tracking")
 
-    if line := model.context.repeats.describe():
+    for line in model.describe():
         console.print(line, soft_wrap=True, markup=False)
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)
