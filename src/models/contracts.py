@@ -6,7 +6,7 @@ test suite for each contract. A new implementation is tested by adding its name 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -390,6 +390,23 @@ class Ranker(Protocol):
             histories: what was heard before.
             following: rows of the tracks that followed.
         """
+
+    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+        """The probability of each track to follow each history, as the model ranks them.
+
+        Args:
+            histories: what was heard before.
+            every: whether `histories.previous` is a candidate too; otherwise its probability is 0.
+
+        Returns:
+            The sum of a line is 1, or 0 where a model that counts has seen nothing.
+
+        Raises:
+            InputError: the scores of the model are no probabilities.
+        """
+
+    def describe(self) -> Sequence[str]:
+        """Lines about what was chosen, for people."""
 
     def decided(self) -> Mapping[str, Any]:
         """What validation decided: plain values by name."""

@@ -32,8 +32,14 @@ from segue.settings import Setting, settings
 
 COUNTED = "counted"
 """Key of what is fitted in a checkpoint."""
-MOST_QUERIES = 5000
-"""Validation queries that the numbers are fitted to."""
+MOST_QUERIES, MOST_RANKED, PLACES = 5000, 2500, 10
+"""Validation queries that the numbers are fitted to, those that choose the sharpness, and the places that ndcg sees."""
+SHARPNESS = (1.0, 1.5)
+"""What the scores are multiplied by in the softmax of the mixture. Training compares a track with those of a batch, and
+where the head is good its softmax over the catalogue is too flat."""
+LESS = (0.0, 1.0)
+"""What is subtracted from a level: likelihood also counts targets far below the first places of a list, which the head
+knows little of, and therefore asks for more of the counted part than ndcg@10 does."""
 _FIRST_SHARE, _RIDGE, _TINY = 0.2, 1e-3, 1e-12
 
 
@@ -43,12 +49,23 @@ class Fitted(NamedTuple):
     Attributes:
         level: see `CountedPart`.
         rules: weight of each rule; their sum is 1.
+        sharpness: one of SHARPNESS.
         weight: mean weight of the counted part, in [0, 1].
     """
 
     level: list[float]
     rules: list[float]
+    sharpness: float
     weight: float
+
+    def less(self, by: float) -> "Fitted":
+        """The same with a lower level.
+
+        Args:
+            by: what is subtracted.
+        """
+        odds = np.exp(-by) * self.weight / (1 - self.weight)
+        return self._replace(level=[self.level[0] - by, *self.level[1:]], weight=float(odds / (1 + odds)))
 
 
 class Query(NamedTuple):
@@ -71,8 +88,9 @@ class Query(NamedTuple):
 class Counted:
     """Counts what follows each track, and fits how much it weighs.
 
-    Of each track the `num_neighbours` tracks that most often followed are kept. The weight and the level of a query are
-    fitted by maximum likelihood to validation queries, after each epoch: on training pairs the head is too good.
+    Of each track the `num_neighbours` tracks that most often followed are kept. The level of a query, and with it the
+    weight, is fitted by maximum likelihood to validation queries, after each epoch: on training pairs the head is too
+    good. Of each SHARPNESS, and LESS of it, the one with the best ndcg@10 is used, or the head alone.
 
     Args:
         vocabulary: the training sessions.
@@ -88,7 +106,7 @@ class Counted:
         *,
         rules: Mapping[str, Callable[[Vocabulary], Counter]],
         num_neighbours: Annotated[int, Setting("tracks that are kept for each track, at most", least=1)] = 100,
-        max_length: Annotated[int, Setting("number of newest tracks of a session that count", least=1, most=1000)] = 5,
+        max_length: Annotated[int, Setting("number of newest tracks of a session that count", least=1, most=1000)] = 10,
         decay: Annotated[float, Setting("factor for each track further back", least=0, most=1)] = 0.8,
     ) -> None:
         self._rules = {name: build(f"counted.rules.{name}", rule, vocabulary) for name, rule in rules.items()}
@@ -144,10 +162,11 @@ class Counted:
         rows[line, place], shares[line, place] = row, share
         shares /= np.maximum(shares.sum(1, keepdims=True), np.float32(1e-9))
         level = np.array(self.fitted.level, np.float32)
+        temperature /= self.fitted.sharpness
         return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
 
-    def fit(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> None:
-        """Fit the numbers to validation queries, by maximum likelihood.
+    def fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
+        """Fit the numbers to validation queries, by maximum likelihood, for each sharpness.
 
         Args:
             queries: some at a time.
@@ -164,22 +183,28 @@ class Counted:
                 found.append(torch.from_numpy(shares).gather(1, target)[:, 0])
                 masses.append(torch.from_numpy(shares.sum(1)))
             own = logits.cpu().gather(1, target)[:, 0]
+            totals = torch.stack([(sharpness * logits).logsumexp(1).cpu() for sharpness in SHARPNESS], 1)
             squared = squared_lengths(vectors.cpu(), parts)
-            columns.append((own, logits.logsumexp(1).cpu(), squared, torch.stack(found, 1), torch.stack(masses, 1)))
-        if columns:
-            self.fitted = _fit(*(torch.cat(of).double().numpy() for of in zip(*columns, strict=True)))
+            columns.append((own, totals, squared, torch.stack(found, 1), torch.stack(masses, 1)))
+        own, totals, *others = (torch.cat(of).double().numpy() for of in zip(*columns, strict=True))
+        fits = [_fit(sharpness, own, total, *others) for sharpness, total in zip(SHARPNESS, totals.T, strict=True)]
+        return [one.less(by) for one in fits for by in LESS]
 
     def logged(self) -> Mapping[str, float]:
         """Report the weights."""
+        by_rule = self.weights()
+        parts = {f"counted_weight_{name}": weight for name, weight in by_rule.items()}
+        return {"counted_weight": sum(by_rule.values())} | (parts if len(parts) > 1 else {})
+
+    def weights(self) -> Mapping[str, float]:
+        """The mean weight of each rule in the mixture; none where the head alone ranks better."""
         if self.fitted is None:
             return {}
-        by_rule = zip(self._rules, self.fitted.rules, strict=True)
-        return {"counted_weight": self.fitted.weight} | {
-            f"counted_weight_{name}": self.fitted.weight * weight for name, weight in by_rule if len(self._rules) > 1
-        }
+        return {name: self.fitted.weight * of for name, of in zip(self._rules, self.fitted.rules, strict=True)}
 
 
 def _fit(
+    sharpness: float,
     own: Float64[np.ndarray, "Q"],
     total: Float64[np.ndarray, "Q"],
     squared: Float64[np.ndarray, "Q P"],
@@ -187,6 +212,7 @@ def _fit(
     masses: Float64[np.ndarray, "Q R"],
 ) -> Fitted:
     """Maximum likelihood of p = (exp(own) + exp(level)·found) / (exp(total) + exp(level)·mass)."""
+    own = sharpness * own
     features = np.column_stack([np.ones(len(own)), squared, np.sqrt(squared)])
     ridge = _RIDGE * len(own) * np.eye(features.shape[1])
     first = np.linalg.solve(features.T @ features + ridge, features.T @ total)
@@ -201,7 +227,7 @@ def _fit(
 
     best = minimize(loss, np.append(first, np.zeros(found.shape[1])), method="L-BFGS-B").x
     level, rules = best[: len(first)], softmax(best[len(first) :])
-    return Fitted(level.tolist(), rules.tolist(), float(expit(features @ level - total).mean()))
+    return Fitted(level.tolist(), rules.tolist(), sharpness, float(expit(features @ level - total).mean()))
 
 
 def squared_lengths(vectors: Float[Tensor, "B V"], parts: Mapping[str, QueryPart]) -> Float[Tensor, "B P"]:

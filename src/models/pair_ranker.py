@@ -20,11 +20,11 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Scorer
-from segue.models.counted import COUNTED, MOST_QUERIES, Counted, Fitted, Query, counts_of, table_of, with_counts
+from segue.models.counted import COUNTED, MOST_QUERIES, MOST_RANKED, PLACES, Counted, Fitted, Query, counts_of, table_of, with_counts
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
-from segue.models.retrieval.ranks import add_counted, ranks_of_tracks, ranks_of_vectors
+from segue.models.retrieval.ranks import add_counted, boost_heard, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
 
@@ -44,6 +44,7 @@ class RanksByVectors:
     context: Context
     _plays: Int64[np.ndarray, "N"]
     _counted_part: CountedPart | None = None
+    _temperature: float | None = None
     _tables: tuple[CountedPart | None, csr_array | None] = None, None
 
     @property
@@ -53,6 +54,11 @@ class RanksByVectors:
 
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         """Fit nothing."""
+
+    def describe(self) -> list[str]:
+        """A line about tracks already heard, where `auto` chose."""
+        line = self.context.repeats.describe()
+        return [] if line is None else [line]
 
     def decided(self) -> dict[str, Any]:
         """How tracks already heard are ranked."""
@@ -148,6 +154,28 @@ class RanksByVectors:
 
         return in_parts(histories, find)
 
+    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+        """The softmax of the scores.
+
+        Raises:
+            InputError: the loss compares no candidates.
+        """
+        if self._temperature is None:
+            raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
+        boosts = self.context.repeats.boosts(every=every)
+        queries = self._queries(histories, len(boosts))
+        scores = add_counted(queries.vectors @ self.scorer.item_vectors().T, queries.counts)
+        temperature = self._temperature if queries.counts is None else queries.counts.temperature
+        scores, heard = scores[queries.of_pair].div_(temperature), queries.heard[queries.of_pair]
+        if np.isfinite(boosts).all():
+            boost_heard(scores, heard, boosts / np.float32(temperature))
+        else:
+            line, age = (heard >= 0).nonzero(as_tuple=True)
+            scores[line, heard[line, age]] = -torch.inf
+        if not every:
+            scores[torch.arange(len(scores)), torch.from_numpy(histories.previous)] = -torch.inf
+        return scores.softmax(1)
+
     def lists(
         self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
     ) -> ListSearch:
@@ -228,6 +256,7 @@ class PairRanker(RanksByVectors, LightningModule):
                     "counted= mixes probabilities, and the scores of this loss are none; use loss=softmax, or "
                     "counted=none"
                 )
+        self._temperature = self.loss.temperature
         self._counts = None if counted is None else build("counted", counted, vocabulary)
         self._part: tuple[Any, CountedPart | None] = None, None
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
@@ -327,7 +356,7 @@ class PairRanker(RanksByVectors, LightningModule):
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        """Fit how much the counted part weighs.
+        """Fit how much the counted part weighs, and leave it out where the head alone ranks better.
 
         Args:
             histories: what was heard before validation queries.
@@ -346,7 +375,21 @@ class PairRanker(RanksByVectors, LightningModule):
                 logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
                 yield Query(logits, found.vectors[found.of_pair], part, following[some])
 
-        self._counts.fit(queries(), self.scorer.query_parts(), is_last=self.context.is_last)
+        gains, chosen = dict[int, float](), places[:: 1 + len(places) // MOST_RANKED]
+        fits = [None, *self._counts.fits(queries(), self.scorer.query_parts(), is_last=self.context.is_last)]
+        for nth, fitted in enumerate(fits):
+            self._counts.fitted = fitted
+            ranks = self.ranks(histories.where(chosen), following[chosen], lambda _: None)
+            gains[nth] = float(np.where(ranks <= PLACES, 1 / np.log2(1 + ranks), 0).mean())
+        self._counts.fitted = fits[max(gains, key=lambda nth: gains[nth])]
+
+    def describe(self) -> list[str]:
+        """Lines about tracks already heard, and about the counted part."""
+        lines = super().describe()
+        if self._counts is None:
+            return lines
+        by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self._counts.weights().items())
+        return [*lines, f"counted      {by_rule or 'nothing: the head alone ranks better'} (weights in the mixture)"]
 
     def decided(self) -> dict[str, Any]:
         """How tracks already heard are ranked, and how much the counted part weighs."""
@@ -369,6 +412,7 @@ class PairRanker(RanksByVectors, LightningModule):
             return
         items = self.scorer.item_vectors()
         counted = None if self._counts is None else self._counts.part(unit, repeats.asked.first_event)
+        unit = unit if counted is None else counted.temperature
 
         def shares_of(histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
             queries = self._with_counts(self._queries(histories, 0)._replace(counts=None), histories, counted)

@@ -36,15 +36,22 @@ class RestoredHead(RanksByVectors, nn.Module):
         context: which query vector a history gives.
         plays: popularity of every track.
         counted: what is mixed with its scores.
+        temperature: what divides its scores in a softmax; None where they are no logarithms of probabilities.
     """
 
     loss = None
 
     def __init__(
-        self, scorer: Scorer, context: Context, plays: Int64[np.ndarray, "N"], counted: CountedPart | None
+        self,
+        scorer: Scorer,
+        context: Context,
+        plays: Int64[np.ndarray, "N"],
+        counted: CountedPart | None,
+        temperature: float | None,
     ) -> None:
         super().__init__()
         self.scorer, self.context, self._plays, self._counted_part = scorer, context, plays, counted
+        self._temperature = temperature
         self.eval()
 
 
@@ -100,7 +107,7 @@ def restore(
         if "scorer" in config:
             given = SessionVectors.read(vectors, catalog)
             popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
-            return _restored_head(config["context"], given, state, vocabulary, popularity)
+            return _restored_head(config, given, state, vocabulary, popularity)
         return _restored_baseline(config, state, vocabulary)
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
@@ -108,17 +115,17 @@ def restore(
 
 
 def _restored_head(
-    context: Mapping[str, Any],
+    config: Mapping[str, Any],
     vectors: SessionVectors,
     state: Mapping[str, Any],
     vocabulary: Vocabulary,
     popularity: Int64[np.ndarray, "N"],
 ) -> Ranker:
     scorer = _Table(vectors)
-    built: Context = instantiate(context, _convert_="all")(vocabulary, list(scorer.query_parts()), learns=True)
+    built: Context = instantiate(config["context"], _convert_="all")(vocabulary, list(scorer.query_parts()), learns=True)
     name = "context."
     built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
-    return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted))
+    return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted, config["loss"].get("temperature")))
 
 
 def _restored_baseline(config: Mapping[str, Any], state: Mapping[str, Any], vocabulary: Vocabulary) -> Ranker:

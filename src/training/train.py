@@ -534,7 +534,7 @@ def _run(
         logger.finish()
     clock.end("tracking")
 
-    if line := model.context.repeats.describe():
+    for line in model.describe():
         console.print(line, soft_wrap=True, markup=False)
     if night is not None:
         show_lines([*lines.items(), ("run folder", config.run_dir)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -30,7 +30,37 @@ PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
 
 
-class Baseline(LightningModule):
+class OneStep(LightningModule):
+    """A model without gradients: it is ready before its only step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scorer = self.loss = self.counted = None
+        self.automatic_optimization = False
+
+    def configure_optimizers(self) -> Optimizer:
+        """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step.
+
+        Returns:
+            The optimizer.
+        """
+        return torch.optim.SGD([torch.zeros(())], lr=0.0)
+
+    def training_step(self, batch: Any, _: int) -> None:  # noqa: ARG002 - pairs are not needed
+        """Take the one step that Lightning needs before it saves a checkpoint.
+
+        Args:
+            batch: ignored.
+        """
+        self.optimizers().step()  # type: ignore[union-attr]  # there is one
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        """Do nothing: `callbacks/ranking_metrics.py` computes all metrics."""
+
+    test_step = validation_step
+
+
+class Baseline(OneStep):
     """Reads the training sessions once. It has no loss, no gradients and no predicted share.
 
     Args:
@@ -53,8 +83,6 @@ class Baseline(LightningModule):
         monitor: str,
     ) -> None:
         super().__init__()
-        self.scorer = self.loss = self.counted = None
-        self.automatic_optimization = False
         self.context: Context = build("context", lambda v: context(v, [PART], learns=False), vocabulary)
         self._model = build("model", model, vocabulary)
         if not isinstance(self._model, Counter):
@@ -80,6 +108,11 @@ class Baseline(LightningModule):
 
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         """Fit nothing."""
+
+    def describe(self) -> list[str]:
+        """A line about tracks already heard, where `auto` chose."""
+        line = self.context.repeats.describe()
+        return [] if line is None else [line]
 
     def decided(self) -> dict[str, Any]:
         """How tracks already heard are ranked."""
@@ -147,6 +180,15 @@ class Baseline(LightningModule):
                 among=among,
             ),
         )
+
+    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+        """The scores, divided by their sum; tracks that come after all others have none."""
+        found = self._boosted_scores_of(histories, every).toarray().astype(np.float32).clip(0)
+        line, age = ((heard := histories.newest_rows(self._num_last(every))) >= 0).nonzero()
+        found[line, heard[line, age]] = 0
+        if not every:
+            found[np.arange(len(found)), histories.previous] = 0
+        return torch.from_numpy(found / np.maximum(found.sum(1, keepdims=True), np.float32(1e-12)))
 
     def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, **_: object) -> ListSearch:
         """Prepare a search for lists. They are exact, because exact search is fast enough."""
@@ -230,24 +272,3 @@ class Baseline(LightningModule):
             self._model.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
         self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))
-
-    def configure_optimizers(self) -> Optimizer:
-        """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step.
-
-        Returns:
-            The optimizer.
-        """
-        return torch.optim.SGD([torch.zeros(())], lr=0.0)
-
-    def training_step(self, batch: Any, _: int) -> None:  # noqa: ARG002 - pairs are not needed
-        """Take the one step that Lightning needs before it saves a checkpoint.
-
-        Args:
-            batch: ignored.
-        """
-        self.optimizers().step()  # type: ignore[union-attr]  # there is one
-
-    def validation_step(self, batch: Any, _: int) -> None:
-        """Do nothing: `callbacks/ranking_metrics.py` computes all metrics."""
-
-    test_step = validation_step

@@ -1,0 +1,302 @@
+"""A mixture of finished runs: their probabilities, with weights that are fitted to validation queries.
+
+M members, Q queries, B queries of a block, N tracks, K candidates of a list, H tracks heard.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
+
+from segue.catalog import Vocabulary
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.baselines.module import OneStep
+from segue.models.contexts import LastTrack
+from segue.models.contracts import Among, Context, OnBlock, Ranker
+from segue.models.fitted import FittedModel
+from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
+from segue.models.retrieval.nearest import in_parts, top_of_scores
+from segue.runs.recommendations import check_k
+from segue.settings import Setting, settings
+
+_AT_ONCE, _MOST_QUERIES, _MOST_RANKED, _ROUNDS, _PLACES = 128, 5000, 2500, 300, 10
+_TIE = 1e-6
+
+
+@settings("model")
+class Members:
+    """The runs of a mixture.
+
+    Args:
+        vocabulary: the catalogue and what the training data shows of it.
+
+    Raises:
+        InputError: fewer than two runs are named.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        models: Annotated[
+            Mapping[str, str] | None, Setting("folders of finished runs of the same data, by names of your choice")
+        ] = None,
+    ) -> None:
+        if not isinstance(models, Mapping) or len(models) < 2:
+            raise InputError(
+                f"model.models must give two finished runs or more, got {models}; such as "
+                "'model.models={convex: outputs/convex, vstan: outputs/vstan}'"
+            )
+        self.folders = {str(name): Path(str(folder)) for name, folder in models.items()}
+        self._vocabulary = vocabulary
+
+    def read(self) -> dict[str, Ranker]:
+        """The models that were tested, by name.
+
+        Raises:
+            InputError: a run cannot be read, or was trained on other sessions.
+        """
+        return {name: self._read(name, folder) for name, folder in self.folders.items()}
+
+    def _read(self, name: str, folder: Path) -> Ranker:
+        found, own = FittedModel.read(folder, name, evaluated=True), self._vocabulary
+        same = np.array_equal(found.catalog.keys, own.catalog.keys)
+        if not same or not np.array_equal(found.plays, own.plays):
+            raise InputError(
+                f"model.models.{name}={folder} was trained on other sessions than those of this command; name the "
+                "same datamodule= and its settings, and runs of this version"
+            )
+        return found.ranker
+
+    def seconds(self, name: str) -> float:
+        """How long a run took; NaN where it does not say.
+
+        Args:
+            name: of the run.
+        """
+        try:
+            metrics = json.loads((self.folders[name] / "metrics.json").read_text(encoding="utf-8"))
+            return float(sum(value for key, value in metrics.items() if key.startswith("time/")) or np.nan)
+        except (OSError, ValueError, TypeError):
+            return float("nan")
+
+
+class Mixture(OneStep):
+    """Mixes the probabilities of finished runs.
+
+    The weights are fitted by expectation maximisation to validation queries. A run without which validation ndcg@10 is
+    not lower is dropped, the least useful first.
+
+    Args:
+        vocabulary: the catalogue and what the training data shows of it.
+        model: factory of the members; takes the vocabulary.
+
+    Attributes:
+        weights: of each member that is used, by name; their sum is 1.
+        gains: what each adds to validation ndcg@10.
+        ms_per_query: what each takes to score all tracks for a query.
+    """
+
+    def __init__(self, *, vocabulary: Vocabulary, model: Any) -> None:
+        super().__init__()
+        self._members = model(vocabulary)
+        if not isinstance(self._members, Members):
+            raise InputError("recipe=mixture is for model=mixture; leave recipe= out")
+        self.context: Context = LastTrack(vocabulary, [], learns=False)
+        self._plays = vocabulary.popularity
+        self.weights: dict[str, float] = {}
+        self.gains: dict[str, float] = {}
+        self.ms_per_query: dict[str, float] = {}
+
+    @cached_property
+    def rankers(self) -> dict[str, Ranker]:
+        """The models by name."""
+        return dict(self._members.read())
+
+    def on_fit_start(self) -> None:
+        """Read the runs. Before the weights are fitted, all weigh alike."""
+        self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
+
+    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+        """The mixture of the probabilities."""
+        parts = (weight * self.rankers[name].shares(histories, every=every) for name, weight in self.weights.items())
+        total: Tensor = sum(parts, torch.zeros(()))
+        return total
+
+    def ranks(
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        on_block: OnBlock,
+        *,
+        among: Among = None,
+        every: bool = False,
+    ) -> Float64[np.ndarray, "Q"]:
+        """Rank the track that followed each history among all tracks except `histories.previous`."""
+        found = [np.empty(0)]
+        for start in range(0, len(following), _AT_ONCE):
+            part, target = histories.part(start, start + _AT_ONCE), following[start : start + _AT_ONCE]
+            shares = self.shares(part, every=every)
+            if not every:
+                shares[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
+            if among is not None:
+                shares[:, torch.from_numpy(~among)] = -1
+            found.append(_ranks(shares, target))
+            on_block(len(target))
+        return np.concatenate(found)
+
+    def top(
+        self, histories: Histories, k: int, *, among: Among = None
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Find the K best candidates of each history; their scores are probabilities."""
+        return in_parts(
+            histories,
+            lambda some: top_of_scores(
+                self.shares(some).float(),
+                previous=torch.from_numpy(some.previous),
+                heard=torch.empty(len(some), 0, dtype=torch.int64),
+                boosts=np.empty(0, np.float32),
+                plays=self._plays,
+                k=k,
+                among=among,
+            ),
+        )
+
+    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, **_: object) -> ListSearch:
+        """Prepare a search for lists. They are exact."""
+        check_k(k, len(self._plays))
+        own = np.arange(len(self._plays)) if rows is None else rows
+
+        def block(nth: int) -> ListBlock:
+            places = np.arange(nth * _AT_ONCE, min((nth + 1) * _AT_ONCE, len(own)))
+            return ListBlock(places, *self.top(Histories.of_tracks(own[places]), k))
+
+        return ListSearch(num_queries=len(own), k=k, num_blocks=-(-len(own) // _AT_ONCE), block=block)
+
+    def lists_digest(self) -> str:
+        """Return a digest of the weights and of the models."""
+        digests = "".join(self.rankers[name].lists_digest() for name in self.weights).encode()
+        return digest_of_arrays(np.array(list(self.weights.values())), np.frombuffer(digests, np.uint8))
+
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        """Fit the weights, and drop members that add nothing.
+
+        Args:
+            histories: what was heard before validation queries.
+            following: rows of the tracks that followed.
+        """
+        if not len(following):
+            return
+        places = np.arange(0, len(following), 1 + len(following) // _MOST_QUERIES)
+        ranked, names = places[:: 1 + len(places) // _MOST_RANKED], list(self.rankers)
+        targets = np.zeros((len(places), len(names)))
+        for nth, name in enumerate(names):
+            began = time.perf_counter()
+            targets[:, nth] = np.concatenate(
+                [
+                    self.rankers[name].shares(histories.where(some)).numpy()[np.arange(len(some)), following[some]]
+                    for some in np.split(places, range(_AT_ONCE, len(places), _AT_ONCE))
+                ]
+            )
+            self.ms_per_query[name] = 1000 * (time.perf_counter() - began) / len(places)
+        while True:
+            tried = {"": names} | {name: [one for one in names if one != name] for name in names if len(names) > 1}
+            weights = {
+                left_out: dict(zip(kept, em(targets[:, [self._place(one) for one in kept]]), strict=True))
+                for left_out, kept in tried.items()
+            }
+            ndcg = self._ndcg(histories.where(ranked), following[ranked], weights)
+            self.weights, self.gains = weights[""], {name: ndcg[""] - ndcg[name] for name in names if name in ndcg}
+            if len(names) == 1 or min(self.gains.values()) > 0:
+                return
+            names = [name for name in names if name != min(self.gains, key=lambda one: self.gains[one])]
+
+    def _place(self, name: str) -> int:
+        return list(self.rankers).index(name)
+
+    def _ndcg(
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], weights: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Validation ndcg@10 with each of some weights. The members score each query once."""
+        gains: dict[str, list[np.ndarray]] = {name: [] for name in weights}
+        for start in range(0, len(following), _AT_ONCE):
+            part, target = histories.part(start, start + _AT_ONCE), following[start : start + _AT_ONCE]
+            used = {one for of in weights.values() for one in of}
+            shares = {name: self.rankers[name].shares(part) for name in used}
+            for name, of in weights.items():
+                mixed: Tensor = sum((weight * shares[one] for one, weight in of.items()), torch.zeros(()))
+                mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
+                ranks = _ranks(mixed, target)
+                gains[name].append(np.where(ranks <= _PLACES, 1 / np.log2(1 + ranks), 0))
+        return {name: float(np.concatenate(of).mean()) for name, of in gains.items()}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log weight, gain and cost of each member."""
+        values = {f"weight_{name}": self.weights.get(name, 0.0) for name in self.rankers}
+        values |= {f"gain_{name}": gain for name, gain in self.gains.items()}
+        values |= {f"ms_per_query_{name}": ms for name, ms in self.ms_per_query.items()}
+        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
+
+    def describe(self) -> Sequence[str]:
+        """A line for each member, and how the mixture is served."""
+        lines = []
+        for name in self.rankers:
+            cost = f"{self.ms_per_query.get(name, np.nan):.1f} ms a query, {self._members.seconds(name):.0f} s of training"
+            weight = self.weights.get(name)
+            role = "dropped, it adds nothing" if weight is None else f"weight {weight:.3f}, gain {self.gains.get(name, 0):+.4f}"
+            lines.append(f"mixture      {name}: {role} (validation ndcg@10); {cost}")
+        without = [name for name in self.weights if self.rankers[name].scorer is None]
+        why = f"{', '.join(without)} has no session vectors" if without else "a mixture has no session vectors"
+        return [*lines, f"served       by the lists of the last track: {why}"]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the weights for a checkpoint."""
+        return {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore them.
+
+        Args:
+            state: what `get_extra_state` returned.
+        """
+        self.weights, self.gains = dict(state["weights"]), dict(state["gains"])
+        self.ms_per_query = dict(state["ms_per_query"])
+
+    def decided(self) -> dict[str, Any]:
+        """What validation decided."""
+        return self.context.repeats.decided()
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take it from another model."""
+        self.context.repeats.decide(decided)
+
+
+def em(targets: Float64[np.ndarray, "Q M"]) -> list[float]:
+    """Fit the weights of a mixture by expectation maximisation.
+
+    Args:
+        targets: the probability that each member gives the track that followed.
+
+    Returns:
+        Weights, at least 0, whose sum is 1.
+    """
+    weights = np.full(targets.shape[1], 1 / targets.shape[1])
+    for _ in range(_ROUNDS):
+        parts = weights * (targets + 1e-30)
+        weights = (parts / parts.sum(1, keepdims=True)).mean(0)
+    return [float(weight) for weight in weights]
+
+
+def _ranks(shares: Float[Tensor, "B N"], following: Int64[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
+    """The mean of the places of each track and of those that tie with it."""
+    of_target = shares.gather(1, torch.from_numpy(following)[:, None])
+    above, not_below = ((shares > of_target * (1 + _TIE)).sum(1), (shares >= of_target * (1 - _TIE)).sum(1))
+    return np.asarray((above + 1 + not_below).double().numpy() / 2)
