@@ -397,7 +397,7 @@ def _run(
     from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
-    from segue.tracking.store import PRUNED, runs_page
+    from segue.tracking.store import BEGAN_FROM, PRUNED, runs_page
     from segue.training.refit import begun, decided_by, epochs_of_refit, is_refitted, refit
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
@@ -526,7 +526,7 @@ def _run(
             logger.log_file(file)
         if night is not None:
             logger.log_metrics(night.metrics())
-            logger.log_tags({"night": night.judgement["verdict"], "began_from": str(night.folder)})
+            logger.log_tags({"night": night.judgement["verdict"], BEGAN_FROM: str(night.folder)})
         clock.end("tracking")
         logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()
