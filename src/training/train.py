@@ -406,7 +406,7 @@ def _run(
     if choice is not None:
         console.print(choice.table())
     build = instantiate(config.ranker, _convert_="all")
-    model = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
+    model: Any = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
     callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
