@@ -18,11 +18,12 @@ from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
 from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
 from segue.datamodules.reading.table import NothingNew
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.runs.atomic import write_record
-from segue.runs.folder import NIGHT, is_unfinished_night
+from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.terminal.console import console
@@ -112,11 +113,11 @@ class Night:
 
     def write(self, run_dir: Path, seconds: Mapping[str, float], *, is_exported: bool) -> dict[str, Any]:
         """Write `night.json`, the last file of a night: a folder without it has no whole night."""
-        new, shown = self.new, lambda moment: utc(moment) if moment else None
+        new = self.new
         own = {
             "run_dir": str(run_dir.resolve()),
-            "since": shown(new.since_ms),
-            "until": shown(new.until_ms),
+            "since": utc(new.since_ms) if new.since_ms else None,
+            "until": utc(new.until_ms) if new.until_ms else None,
             "metrics": self.measured,
             "verdict": self.judgement["verdict"],
         }
@@ -142,7 +143,7 @@ class Night:
 
 
 @contextmanager
-def night_from(config: DictConfig, data: PairDataModule) -> Iterator[Night | None]:
+def night_from(config: DictConfig, data: SplitDataModule) -> Iterator[Night | None]:
     """Begin a night.
 
     Args:
@@ -165,9 +166,11 @@ def night_from(config: DictConfig, data: PairDataModule) -> Iterator[Night | Non
             f"{read_config(folder / 'config.yaml')['from']}"
         )
     if not (folder / FOLDER).is_dir() or not (folder / REFITTED).is_file():
+        is_refitted = (folder / REFIT).is_file()
+        refits = f"it was not refitted; python train.py resume={folder} refit=all does so"
         raise InputError(
-            f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}), because it was not refitted or is "
-            f"of an older version; python train.py resume={folder} refit=all refits it"
+            f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}): "
+            f"{'it is of an older version, or lacks checkpoints; train a new run' if is_refitted else refits}"
         )
     lock = FileLock(folder / _LOCK, timeout=0)
     try:

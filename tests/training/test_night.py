@@ -14,10 +14,11 @@ from filelock import FileLock
 from segue.callbacks.guard import judged
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Catalog
-from segue.datamodules.learned import Learned, with_new_tracks
+from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
+from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
 from segue.training.train import read_data
@@ -29,7 +30,7 @@ DAYS, NUM_TRACKS, NUM_NEW = 4, 60, 3
 COMMON = ("trainer.accelerator=cpu", "logger=none", "callbacks.plots=null", "datamodule=botify")
 HEAD = (
     *("recipe=playlists", "datamodule.pairing=consecutive", "datamodule.batch_size=128"),
-    *("model.dim=16", "optimizer.lr=0.02", "trainer.max_epochs=6"),
+    *("model.dim=16", "optimizer.lr=0.02", "trainer.max_epochs=5"),
 )
 FILES = ("night.json", "model_card.md", "metrics.json", "recommendations.jsonl", "refit.json", "learned")
 """What a night leaves, the last file first."""
@@ -246,8 +247,10 @@ def test_runs_that_cannot_go_on_are_refused(nights: Path, tmp_path: Path) -> Non
     (tmp_path / "damaged" / "run.json").write_text("{")
     assert "run.json is damaged" in line(night(tmp_path, "damaged", "x", code=2))
     shutil.rmtree(tmp_path / "old" / "learned")
-    assert "resume=" in (said := line(night(tmp_path, "old", "x", code=2)))
-    assert "refit=all refits it" in said
+    said = line(night(tmp_path, "old", "x", code=2))
+    assert "it is of an older version, or lacks checkpoints; train a new run" in said
+    (tmp_path / "old" / "refit.json").unlink()
+    assert f"python train.py resume={tmp_path / 'old'} refit=all does so" in line(night(tmp_path, "old", "x", code=2))
     others = tmp_path / "others"
     write_lines(others / "tracks.json", [{"artist": "A", "title": str(row), "track": 9000 + row} for row in range(60)])
     write_day(others, DAYS, first_id=9000)
@@ -268,14 +271,17 @@ def test_a_night_that_was_killed_is_begun_again(nights: Path, tmp_path: Path) ->
     assert "such a run is started again" in line(train(tmp_path, "resume=night", code=2))
     night(tmp_path, "convex", "night")
     assert lists(tmp_path / "night") == lists(nights / "convex-night")
-    for number in range(1, len(FILES) + 1):  # what a kill leaves at the end, and in each phase before it
-        for name in FILES[:number]:
-            path = tmp_path / "night" / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        if number in (1, 4, len(FILES)):
+    for name in FILES:  # what a kill leaves in each phase, the last one first
+        path = tmp_path / "night" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert is_unfinished_night(tmp_path / "night"), name
+        if name == "recommendations.jsonl":
+            (tmp_path / "night" / "left").write_text("of the night that was killed")
             night(tmp_path, "convex", "night")
             assert lists(tmp_path / "night") == lists(nights / "convex-night")
-            assert (tmp_path / "night" / "night.json").exists()
+            assert not (tmp_path / "night" / "left").exists()
+            (tmp_path / "night" / "recommendations.jsonl").unlink()
+            (tmp_path / "night" / "night.json").unlink()
 
 
 def test_a_source_without_a_clock_goes_on_after_the_sessions_that_were_learned(tmp_path: Path) -> None:
@@ -305,11 +311,19 @@ def test_older_sessions_than_keep_days_are_left_out(nights: Path, tmp_path: Path
     for day in range(DAYS - 1):
         shutil.rmtree(tmp_path / "logs" / "logs" / f"day-{day}")
     train(tmp_path, *COMMON, "datamodule.path=logs", "model=rules", "hydra.run.dir=two-days")
-    rows = [
-        Recommendations.read_with_catalog(tmp_path / name / "recommendations.jsonl")[0].rows
-        for name in ("night", "two-days")
-    ]
-    assert (rows[0][:, :3] == rows[1][:, :3]).mean() > 0.9  # plays of all days decide between equal scores
+    assert lists(tmp_path / "night") == lists(tmp_path / "two-days")
+
+
+def test_a_sample_does_not_depend_on_when_sessions_were_learned(nights: Path) -> None:
+    whole = Learned.read(nights / "rules-whole" / "learned", "whole").sessions
+    first, second = (chosen_sessions(whole, (np.arange(len(whole)) < 180) == is_first) for is_first in (True, False))
+    kept = chosen_sessions(first, sample(first, 50))
+    later = joined(kept, second)
+    at_once, later = (chosen_sessions(one, sample(one, 50)) for one in (whole, later))
+    assert len(at_once) == 50
+    assert at_once.timestamp.tolist() == later.timestamp.tolist()
+    assert at_once.listens.track.tolist() == later.listens.track.tolist()
+    assert 20 < (sample(whole, 50).nonzero()[0] < 180).sum() < 40  # 30 of 50 are expected
 
 
 def test_limits_are_those_of_shewhart_s_chart_of_individual_values() -> None:

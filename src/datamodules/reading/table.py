@@ -199,8 +199,9 @@ def read_table(
     """
     left_out = left_out or LeftOut()
     with _database(settings, path) as (database, folder):
-        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
-        if left_out.known_files and not (files := files.without(left_out.known_files)).paths:
+        where, is_later = folder / "unpacked", left_out.learned is not None
+        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=where, may_be_empty=is_later)
+        if is_later and not (files := files.without(left_out.known_files)).paths:
             raise NothingNew
         sizes = {file: file.stat().st_size for file in files.local if folder not in file.parents}
         plan, tracks, place = _open(database, files, settings, left_out)
