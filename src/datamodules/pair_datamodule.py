@@ -20,7 +20,6 @@ from segue.datamodules.learned import (
     chosen_sessions,
     digests_of,
     joined,
-    pseudonyms,
     sample,
     with_new_tracks,
 )
@@ -254,8 +253,7 @@ class PairDataModule(SplitDataModule):
 
     def remember(self, folder: Path, *, is_whole: bool) -> None:
         """See `SplitDataModule`."""
-        before, words, calendar = self._learned, self.vocabulary, self.vocabulary.calendar
-        sessions = replace(self._cut, user=self._cut.user if before is not None else pseudonyms(self._cut.user))
+        before, words, calendar, sessions = self._learned, self.vocabulary, self.vocabulary.calendar, self._cut
         files = {} if self.reading.later is not None else digests_of(self._files)  # later plays are read again
         Learned(
             catalog=self.catalog,
@@ -299,7 +297,7 @@ class PairDataModule(SplitDataModule):
             read = chosen_sessions(read, np.arange(len(read)) >= learned.num_sessions)
         _refuse_other_ids(self.path, catalog, learned.catalog)
         self.catalog, rows = with_new_tracks(learned.catalog, catalog)
-        read = replace(read, user=pseudonyms(read.user), listens=replace(read.listens, track=rows[read.listens.track]))
+        read = replace(read, listens=replace(read.listens, track=rows[read.listens.track]))
         self._num_new = len(read)
         self._learned, before = learned, learned.sessions
         if keep_days is not None:

@@ -22,7 +22,7 @@ from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.runs.atomic import write_record
-from segue.runs.folder import NIGHT, is_unfinished_night
+from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.terminal.console import console
@@ -165,9 +165,11 @@ def night_from(config: DictConfig, data: PairDataModule) -> Iterator[Night | Non
             f"{read_config(folder / 'config.yaml')['from']}"
         )
     if not (folder / FOLDER).is_dir() or not (folder / REFITTED).is_file():
+        is_refitted = (folder / REFIT).is_file()
+        refits = f"it was not refitted; python train.py resume={folder} refit=all does so"
         raise InputError(
-            f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}), because it was not refitted or is "
-            f"of an older version; python train.py resume={folder} refit=all refits it"
+            f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}): "
+            f"{'it is of an older version, or lacks checkpoints; train a new run' if is_refitted else refits}"
         )
     lock = FileLock(folder / _LOCK, timeout=0)
     try:

@@ -212,8 +212,6 @@ def _train(
 def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "Processes") -> float:
     """A night: learn the plays that a finished run has not learned."""
     refuse_another_recipe(config)
-    if config.trainer.get("strategy") is not None:
-        raise InputError(f"from={config['from']} trains in one process, and its run in several; leave out from=")
     from segue.training.night import night_from
 
     with console.status("reading events"):
