@@ -15,7 +15,7 @@ import pandas as pd
 
 from experiments.studying import data_folder, sized
 
-NUM_DAYS = sized(11, 3)
+NUM_DAYS = sized(11, 2)
 """Days after the beginning; each night learns a day, and the last day is only played."""
 START_S, DAY_S = 1_767_225_600, 86_400
 """2026-01-01 in UTC: the beginning ends there."""
