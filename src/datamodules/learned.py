@@ -177,7 +177,7 @@ def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
 
 
 def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
-    """Choose sessions by a digest of their plays: a random sample that does not depend on when each was learned.
+    """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned.
 
     Args:
         sessions: the sessions.
@@ -186,11 +186,12 @@ def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
     Returns:
         True for those that are chosen.
     """
-    plays = {"track": sessions.listens.track, "place": sessions.place, "timestamp": sessions.timestamp}
-    digests = pd.util.hash_pandas_object(pd.DataFrame(plays), index=False).to_numpy()
-    of_sessions = np.add.reduceat(digests, np.flatnonzero(sessions.place == 0))
+    track, first = sessions.listens.track, np.flatnonzero(sessions.place == 0)
+    last = np.append(first[1:], len(track)) - 1
+    ends = {"first": track[first], "last": track[last], "length": last - first, "start": sessions.timestamp[first]}
+    digests = pd.util.hash_pandas_object(pd.DataFrame(ends), index=False).to_numpy()
     chosen = np.zeros(len(sessions), bool)
-    chosen[np.argsort(of_sessions, kind="stable")[:most]] = True
+    chosen[np.argsort(digests, kind="stable")[:most]] = True
     return chosen
 
 

@@ -279,6 +279,7 @@ class PairDataModule(SplitDataModule):
             InputError: the files cannot be read, or have no track of the run.
             NothingNew: there are none, or they make no pair.
         """
+        self._prepare = None  # the files are there
         rules = self.rules = replace(self.rules, cold_share=0.0, policies=replace(self.rules.policies, min_sessions=1))
         has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
         with self.source(learned) as source:

@@ -14,7 +14,7 @@ from filelock import FileLock
 from segue.callbacks.guard import judged
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Catalog
-from segue.datamodules.learned import Learned, with_new_tracks
+from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
@@ -316,6 +316,18 @@ def test_older_sessions_than_keep_days_are_left_out(nights: Path, tmp_path: Path
         for name in ("night", "two-days")
     ]
     assert (rows[0][:, :3] == rows[1][:, :3]).mean() > 0.9  # plays of all days decide between equal scores
+
+
+def test_a_sample_does_not_depend_on_when_sessions_were_learned(nights: Path) -> None:
+    whole = Learned.read(nights / "rules-whole" / "learned", "whole").sessions
+    first, second = (chosen_sessions(whole, (np.arange(len(whole)) < 180) == is_first) for is_first in (True, False))
+    kept = chosen_sessions(first, sample(first, 50))
+    later = joined(kept, second)
+    at_once, later = (chosen_sessions(one, sample(one, 50)) for one in (whole, later))
+    assert len(at_once) == 50
+    assert at_once.timestamp.tolist() == later.timestamp.tolist()
+    assert at_once.listens.track.tolist() == later.listens.track.tolist()
+    assert 20 < (sample(whole, 50).nonzero()[0] < 180).sum() < 40  # 30 of 50 are expected
 
 
 def test_limits_are_those_of_shewhart_s_chart_of_individual_values() -> None:
