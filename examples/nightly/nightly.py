@@ -70,7 +70,7 @@ class Night:
         self.given, self.state, self.service = given, Path(given.state).absolute(), Path(given.service).absolute()
         self.current, self.previous, self.next = (self.state / name for name in ("current", "previous", "next"))
         if not (self.current.resolve() / "recommendations.jsonl").is_file():
-            sys.exit(f"error: {self.current} names no run; ln -s <run folder of train.py> {self.current}")
+            sys.exit(say(f"{self.current} names no run; ln -s <run folder of train.py> {self.current}", code=2))
         (self.state / "runs").mkdir(exist_ok=True)
 
     def repair(self) -> None:

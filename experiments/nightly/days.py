@@ -15,13 +15,13 @@ import pandas as pd
 
 from experiments.studying import data_folder, sized
 
-NUM_DAYS = sized(11, 3)
+NUM_DAYS = sized(11, 2)
 """Days after the beginning; each night learns a day, and the last day is only played."""
 START_S, DAY_S = 1_767_225_600, 86_400
 """2026-01-01 in UTC: the beginning ends there."""
 SHARE_OF_A_DAY = 0.03
 """Of the lines of a source without days."""
-NUM_LINES = {"yes": sized(25_000, 600), "nowplaying": sized(40_000, 600)}
+NUM_LINES = {"yes": sized(25_000, 600), "nowplaying": sized(20_000, 600)}
 """Newest lines of a source that are used."""
 
 

@@ -30,6 +30,7 @@ from experiments.playing import LEVEL, the_test, the_world
 from experiments.studying import SMALLEST, Study, append_rows, available, read_rows, run_python, sized
 from segue.histories import Histories
 from segue.models.fitted import FittedModel
+from segue.reports.numbers import interval
 from segue.simulation.experiment import run_experiment
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
 from segue.statistics.intervals import MeanInterval
@@ -38,6 +39,8 @@ from segue.statistics.ranking import LIKED
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"
 NIGHTS = NUM_DAYS - 1
+FIRST = sized(2, 1)
+"""The first night of the means; the model of the beginning is a day old then."""
 METHODS = ("nightly", "beginning", "never")
 WORLD, SESSIONS, FIRST_SESSIONS = 11, sized(4_000, 200), sized(20_000, 400)
 """Seed of the simulated world, sessions of a day, and of the beginning."""
@@ -80,7 +83,8 @@ def main() -> None:
     parser.add_argument("--only", choices=SOURCES, help="nights of this source alone")
     given, rows = STUDY.parse(parser), read_rows(RESULTS)
     done = {(row["source"], int(row["night"])) for row in rows}
-    present = ["simulated", "drifting", *available("yes"), *["nowplaying"] * len(available("nowplaying_sessions"))]
+    present = ["simulated", *sized(["drifting"], []), *available("yes")]
+    present += sized(["nowplaying"] * len(available("nowplaying_sessions")), [])
     sources = [name for name in present if given.only in (None, name)]
     todo = [Place(source, night) for source in sources for night in range(1, NIGHTS + 1) if (source, night) not in done]
     for place in todo[: given.most]:
@@ -257,11 +261,11 @@ def table() -> Iterator[str]:
         yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
         for source, nights in own.groupby("source", sort=False):
             wide = nights.pivot_table(index="night", columns="method", values=measure)
-            later = wide[wide.index >= 2]
+            later = wide[wide.index >= FIRST]
             cells = [str(source), str(len(later)), *(f"{later[method].mean():.4f}" for method in METHODS)]
             for other in METHODS[1:]:
                 change = MeanInterval.of((100 * (later.nightly / later[other] - 1)).to_numpy(), LEVEL)
-                cells += [f"{change.mean:+.2f}", f"[{change.lower:+.2f}, {change.upper:+.2f}]"]
+                cells += [f"{change.mean:+.2f}", interval(change.lower, change.upper, "+.2f")]
             yield f"| {' | '.join([*cells, str(int((later.nightly > later.never).sum()))])} |"
         yield ""
     yield "## Time of a night"
@@ -275,7 +279,7 @@ def table() -> Iterator[str]:
         spent.append(100 * nightly["cpu_s"] / beginning["cpu_s"])
         yield f"| {source} | {' | '.join(f'{number:.1f}' for number in spent)} |"
     yield ""
-    yield f"Printed by `{STUDY.command}`. Means over the nights 2 to {NIGHTS}, times over all nights that were run. "
+    yield f"Printed by `{STUDY.command}`. Means over the nights {FIRST} to {NIGHTS}, times over all nights. "
     yield "Intervals: Student's, a value for each night."
 
 

@@ -201,6 +201,14 @@ def test_a_kill_before_any_change_leaves_a_whole_model_and_is_repaired(
     assert killed_at > 8
 
 
+def test_a_state_without_a_run_is_one_line(fake: Fake, capsys: Any) -> None:
+    (fake.state / "current").unlink()
+    with pytest.raises(SystemExit) as ended:
+        fake.night()
+    assert ended.value.code == 2
+    assert "current names no run; ln -s <run folder of train.py>" in capsys.readouterr().out
+
+
 def test_two_nights_at_once_are_one_line(fake: Fake, capsys: Any) -> None:
     train = fake.answer
 

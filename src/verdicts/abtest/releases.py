@@ -37,8 +37,8 @@ class ServedRelease:
         share_played: mean share of a track that was played, in [0, 1].
         lower: lower bound of its interval of level 95 %, clustered by user; NaN with one user.
         upper: upper bound of its interval.
-        change_percent: to the share played of the release that was first served before it, in percent of that; NaN for
-            the first release.
+        change_percent: to the share played of the release that answered just before its first answer, in percent of
+            that; NaN for the first release.
         change_lower_percent: lower bound of its interval of level 95 %; NaN with fewer than two users.
         change_upper_percent: upper bound of its interval.
     """
@@ -82,24 +82,32 @@ def compare_releases(folder: Path, *, max_rejected: float, session_gap_minutes: 
         ).fetchnumpy()
     lines, begins, _ = cut_log(lines, session_gap_minutes)
     # the share of a recommendation is in the line after the one that recommended it
-    after = np.flatnonzero(~begins[1:] & (lines["recommendation"][:-1] == lines["track"][1:])) + 1
-    names, release = np.unique(np.asarray(lines["release"], str)[after - 1], return_inverse=True)
-    plays = Plays(
-        release, np.unique(lines["user_id"][after], return_inverse=True)[1], np.clip(lines["time"][after], 0, 1)
+    is_played = ~begins[1:] & (lines["recommendation"][:-1] == lines["track"][1:])
+    after = np.flatnonzero(is_played & (lines["release"][:-1] != "")) + 1
+    after = after[np.argsort(lines["timestamp"][after - 1], kind="stable")]
+    names, first, release = np.unique(
+        np.asarray(lines["release"], str)[after - 1], return_index=True, return_inverse=True
     )
-    first_ms = [int(lines["timestamp"][after - 1][release == one].min()) for one in range(len(names))]
-    found, before = list[ServedRelease](), None
-    for which in np.argsort(first_ms).tolist():
-        if not names[which]:  # lines of older versions, and of arms without propensities
-            continue
-        own = release == which
-        share = MeanInterval.of_clusters(plays.share[own], plays.user[own], LEVEL)
-        change = UNKNOWN if before is None else plays.change(before, which)
-        bounds = change.effect_percent, change.lower_percent, change.upper_percent
-        numbers = int(own.sum()), len(np.unique(plays.user[own])), share.mean, share.lower, share.upper, *bounds
-        values = str(names[which]), first_ms[which], *numbers
-        found.append(ServedRelease(**dict(zip(ServedRelease.__dataclass_fields__, values, strict=True))))
-        before = which
+    user, share = np.unique(lines["user_id"][after], return_inverse=True)[1], np.clip(lines["time"][after], 0, 1)
+    plays, found = Plays(release, user, share), list[ServedRelease]()
+    for which in np.argsort(first).tolist():
+        own, at = release == which, first[which]
+        mean = MeanInterval.of_clusters(share[own], user[own], LEVEL)
+        change = plays.change(int(release[at - 1]), which) if at else UNKNOWN
+        found.append(
+            ServedRelease(
+                release=str(names[which]),
+                first_ms=int(lines["timestamp"][after[at] - 1]),
+                plays=mean.num,
+                users=len(np.unique(user[own])),
+                share_played=mean.mean,
+                lower=mean.lower,
+                upper=mean.upper,
+                change_percent=change.effect_percent,
+                change_lower_percent=change.lower_percent,
+                change_upper_percent=change.upper_percent,
+            )
+        )
     if not found:
         raise InputError(f"{where}: no recommendation of a release was played yet; wait for listeners")
     return found

@@ -43,6 +43,21 @@ def test_a_share_belongs_to_the_release_that_recommended_the_track(tmp_path: Pat
     assert len(releases_table([a, b]).rows) == 2
 
 
+def test_a_release_is_compared_with_the_one_that_answered_just_before_it(tmp_path: Path) -> None:
+    """b is taken back, therefore c comes after a."""
+    shares = {"a": 0.5, "b": 0.25, "c": 1.0}
+    lines = []
+    for user, release in enumerate(["a", "a", "b", "b", "a", "a", "c", "c"]):
+        lines += [
+            answer(user, 1000 * user, 10, 1.0, 11, release),
+            event(user, 1000 * user + 1, 11, shares[release], "last"),
+        ]
+    write_lines(tmp_path / "data.json", lines)
+    rows = compare_releases(tmp_path, **READING)
+    assert [(row.release, row.plays) for row in rows] == [("a", 4), ("b", 2), ("c", 2)]
+    assert [row.change_percent for row in rows[1:]] == [-50, 100]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
