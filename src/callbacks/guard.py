@@ -13,7 +13,10 @@ RANKED = ("recall_at_10", "ndcg_at_10")
 """Metrics of the test that are guarded."""
 TIME = "mean_time_per_session"
 """Mean sum of the shares played in a session of the log."""
-_WORSE, _SAME, _BETTER = "fall", "as before", "better"
+FALL = "fall"
+"""The verdict of a night that is worse than those before it."""
+_WIDER = 0.2
+_SAME, _BETTER = "as before", "better"
 
 
 def intervals_of(metrics: Mapping[str, float], shares: Float64[np.ndarray, "S"]) -> dict[str, dict[str, float]]:
@@ -29,7 +32,7 @@ def intervals_of(metrics: Mapping[str, float], shares: Float64[np.ndarray, "S"])
     found = {}
     for name in RANKED:
         if (mean := metrics.get(f"test/{name}")) is not None:
-            half = metrics.get(f"test/{name}_half_width", float("nan"))
+            half = float(np.nan if (given := metrics.get(f"test/{name}_half_width")) is None else given)
             found[name] = {"mean": mean, "lower": mean - half, "upper": mean + half}
     if len(shares):
         of_time = MeanInterval.of(shares, LEVEL)
@@ -45,7 +48,8 @@ def judged(
     """Compare a night with those before it.
 
     With enough nights before, their control chart has the limits. Otherwise the interval of the night is compared with
-    that of the test of the run that the nights began from.
+    that of the test of the run that the nights began from, widened by a fifth: one test does not say how much days
+    differ.
 
     Args:
         now: what `intervals_of` returns.
@@ -61,12 +65,13 @@ def judged(
         chart = limits([one[name]["mean"] for one in nights if name in one])
         if chart is not None:
             lower, upper, low, high = *chart, of_now["mean"], of_now["mean"]
-        elif name in first:
-            lower, upper, low, high = first[name]["lower"], first[name]["upper"], of_now["lower"], of_now["upper"]
+        elif first.get(name, {}).get("lower") is not None:
+            lower, upper = first[name]["lower"] * (1 - _WIDER), first[name]["upper"] * (1 + _WIDER)
+            low, high = of_now["lower"], of_now["upper"]
         else:
             continue
         bounds[name] = {"lower": lower, "upper": upper, "of": "nights" if chart is not None else "test"}
-        found[name] = _WORSE if high < lower else _BETTER if low > upper else _SAME
-    fallen = [name for name, verdict in found.items() if verdict == _WORSE]
-    verdict = _WORSE if fallen else _BETTER if _BETTER in found.values() else _SAME
+        found[name] = FALL if high < lower else _BETTER if low > upper else _SAME
+    fallen = [name for name, verdict in found.items() if verdict == FALL]
+    verdict = FALL if fallen else _BETTER if _BETTER in found.values() else _SAME
     return {"limits": bounds, "verdict": verdict, "fallen": fallen}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Int64
 
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog, Listens, Vocabulary, ids_of
@@ -35,7 +35,8 @@ class Learned:
 
     Args:
         catalog: the tracks; tracks that come later get the rows after them.
-        sessions: all of its sessions, or a sample of them; users are numbers.
+        sessions: all of its sessions, or a sample of them, without ids of users: a listener is a number, and those of
+            two nights are not recognised.
         plays: number of plays of each track, of all sessions.
         previous_counts: number of pairs that have each track as the previous one, of all sessions.
         next_counts: number of pairs that have it as the next one, of all sessions.
@@ -76,7 +77,7 @@ class Learned:
             return cls(
                 catalog=read_vocabulary(folder)[0],
                 sessions=_sessions_of(events, has_clock=record["has_clock"]),
-                **{name: tracks[name].to_numpy() for name in ("plays", "previous_counts", "next_counts")},
+                **{name: np.array(tracks[name]) for name in _COUNTS},
                 **{name: record[name] for name in _OF_RECORD},
             )
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -92,11 +93,12 @@ class Learned:
     def _fill(self, folder: Path) -> None:
         sessions, listens = self.sessions, self.sessions.listens
         write_vocabulary(self.catalog, np.zeros(len(self.catalog), bool), folder)
-        columns = {name: getattr(self, name) for name in ("plays", "previous_counts", "next_counts")}
-        pd.DataFrame(columns).to_parquet(folder / _TRACKS, index=False, compression="zstd")
+        pd.DataFrame({name: getattr(self, name) for name in _COUNTS}).to_parquet(
+            folder / _TRACKS, index=False, compression="zstd"
+        )
         events = {
             "session": listens.session,
-            "user": sessions.user[listens.session],
+            "listener": sessions.listener[listens.session],
             "track": listens.track,
             "played_ratio": listens.played_ratio,
             "timestamp": sessions.timestamp,
@@ -162,45 +164,34 @@ def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
     session = events["session"].to_numpy()
     length = np.bincount(session)
     number, place, _ = gather(np.zeros(len(length), np.int64), length)
-    user = events["user"].to_numpy()[place == 0]
+    listener = np.array(events["listener"])[place == 0]
     return Sessions(
-        user=user,
-        number=np.arange(len(user)),
-        listener=np.unique(user, return_inverse=True)[1],
+        user=listener,
+        number=np.arange(len(listener)),
+        listener=listener,
         has_clock=has_clock,
-        listens=Listens(
-            session=number, track=events["track"].to_numpy(), played_ratio=events["played_ratio"].to_numpy()
-        ),
-        timestamp=events["timestamp"].to_numpy(),
+        listens=Listens(session=number, track=np.array(events["track"]), played_ratio=np.array(events["played_ratio"])),
+        timestamp=np.array(events["timestamp"]),
         place=place,
     )
 
 
-def pseudonyms(user: Shaped[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
-    """Numbers for users: digests of their ids, so that no id is kept.
-
-    Args:
-        user: ids, whole numbers or texts.
-    """
-    return pd.util.hash_array(user, hash_key="segue users 0001", categorize=False).view(np.int64)
-
-
 def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
-    """Choose sessions by a digest of user and start: a random sample that does not depend on when each was learned.
+    """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned.
 
     Args:
-        sessions: whose users are pseudonyms.
+        sessions: the sessions.
         most: number of sessions, at most.
 
     Returns:
         True for those that are chosen.
     """
-    if len(sessions) <= most:
-        return np.ones(len(sessions), bool)
-    start = sessions.timestamp[sessions.place == 0] if sessions.has_clock else sessions.number
-    digests = pd.util.hash_pandas_object(pd.DataFrame({"user": sessions.user, "start": start}), index=False)
+    track, first = sessions.listens.track, np.flatnonzero(sessions.place == 0)
+    last = np.append(first[1:], len(track)) - 1
+    ends = {"first": track[first], "last": track[last], "length": last - first, "start": sessions.timestamp[first]}
+    digests = pd.util.hash_pandas_object(pd.DataFrame(ends), index=False).to_numpy()
     chosen = np.zeros(len(sessions), bool)
-    chosen[np.argsort(digests.to_numpy(), kind="stable")[:most]] = True
+    chosen[np.argsort(digests, kind="stable")[:most]] = True
     return chosen
 
 
@@ -222,13 +213,13 @@ def joined(first: Sessions, second: Sessions) -> Sessions:
         first: the earlier ones.
         second: the later ones; what was left out and what is odd is said of these.
     """
-    user = np.concatenate([first.user, second.user])
+    listener = np.concatenate([first.listener, second.listener + 1 + first.listener.max(initial=-1)])
     one, two = first.listens, second.listens
     return replace(
         second,
-        user=user,
-        number=np.arange(len(user)),
-        listener=np.unique(user, return_inverse=True)[1],
+        user=listener,
+        number=np.arange(len(listener)),
+        listener=listener,
         listens=Listens(
             session=np.concatenate([one.session, two.session + len(first)]),
             track=np.concatenate([one.track, two.track]),
@@ -287,11 +278,16 @@ def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndar
 def _longer_attribute(old: Attribute, read: Attribute | None, new: Int64[np.ndarray, "n"], num_old: int) -> Attribute:
     """What is known of the tracks of both; new values get the rows after the old ones."""
     if isinstance(old, Values):
-        lists = [None] * len(new)
-        if isinstance(read, Values):
-            of_read = read.lists()
-            lists = [of_read[row] for row in new.tolist()]
-        return Values.from_lists([*old.lists(), *lists], names=old.names.tolist())
+        if not isinstance(read, Values):
+            return replace(old, offsets=np.append(old.offsets, np.full(len(new), old.offsets[-1])))
+        rows = {name: row for row, name in enumerate(old.names.tolist())}
+        row_of = np.array([rows.setdefault(name, len(rows)) for name in read.names.tolist()], np.int64)
+        _, _, assignment = gather(read.offsets[new], read.counts[new])
+        return Values(
+            names=np.array(list(rows), object),
+            offsets=np.append(old.offsets, old.offsets[-1] + read.counts[new].cumsum()),
+            values=np.append(old.values, row_of[read.values[assignment]]),
+        )
     if not isinstance(read, Vectors) or read.data.shape[1] != old.data.shape[1]:
         return replace(old, places=np.append(old.places, np.full(len(new), -1)))
     places = read.places[new]

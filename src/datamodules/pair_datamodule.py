@@ -20,7 +20,6 @@ from segue.datamodules.learned import (
     chosen_sessions,
     digests_of,
     joined,
-    pseudonyms,
     sample,
     with_new_tracks,
 )
@@ -254,8 +253,7 @@ class PairDataModule(SplitDataModule):
 
     def remember(self, folder: Path, *, is_whole: bool) -> None:
         """See `SplitDataModule`."""
-        before, words, calendar = self._learned, self.vocabulary, self.vocabulary.calendar
-        sessions = replace(self._cut, user=self._cut.user if before is not None else pseudonyms(self._cut.user))
+        before, words, calendar, sessions = self._learned, self.vocabulary, self.vocabulary.calendar, self._cut
         files = {} if self.reading.later is not None else digests_of(self._files)  # later plays are read again
         Learned(
             catalog=self.catalog,
@@ -278,9 +276,10 @@ class PairDataModule(SplitDataModule):
             keep_days: older sessions are left out, in days before the last play; None for none.
 
         Raises:
-            InputError: the files cannot be read, have no track of the run, or make no pair.
-            NothingNew: there are none.
+            InputError: the files cannot be read, or have no track of the run.
+            NothingNew: there are none, or they make no pair.
         """
+        self._prepare = None  # the files are there
         rules = self.rules = replace(self.rules, cold_share=0.0, policies=replace(self.rules.policies, min_sessions=1))
         has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
         with self.source(learned) as source:
@@ -299,7 +298,7 @@ class PairDataModule(SplitDataModule):
             read = chosen_sessions(read, np.arange(len(read)) >= learned.num_sessions)
         _refuse_other_ids(self.path, catalog, learned.catalog)
         self.catalog, rows = with_new_tracks(learned.catalog, catalog)
-        read = replace(read, user=pseudonyms(read.user), listens=replace(read.listens, track=rows[read.listens.track]))
+        read = replace(read, listens=replace(read.listens, track=rows[read.listens.track]))
         self._num_new = len(read)
         self._learned, before = learned, learned.sessions
         if keep_days is not None:
@@ -309,9 +308,7 @@ class PairDataModule(SplitDataModule):
         parts = np.repeat(np.array([0, 2], np.int8), [len(before), len(read)])
         evaluated, whole = self.divided(parts), self.divided(np.zeros_like(parts))
         if not len(evaluated.pairs["test"]):
-            raise InputError(
-                f"from=: none of the {len(read):,} new sessions in {self.path} makes a pair; wait for more logs"
-            )
+            raise NothingNew
         kept = evaluated.vocabulary
         for data in (evaluated, whole):
             data._take_calendar(learned.half_life, learned.newest_days)

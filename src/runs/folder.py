@@ -6,6 +6,7 @@ It has one run, is written by one process at a time, and has what resuming needs
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from omegaconf.errors import InterpolationKeyError
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_text
 from segue.runs.provenance import provenance
+from segue.runs.targets import read_config
 
 CHECKPOINT = "checkpoints/last.ckpt"
 """The checkpoint from which a run is resumed."""
@@ -146,6 +148,40 @@ def refuse_used_folder(
     if (run_dir / record).exists():
         resume = f"resume={run_dir} continues it if it was stopped; for a new run " if is_resumable(run_dir) else ""
         raise InputError(f"{run_dir} holds a run already; {resume}{remedy}")
+
+
+def is_unfinished_night(run_dir: Path) -> bool:
+    """Whether a night was begun there that has exported nothing: it was killed, or has fallen.
+
+    Args:
+        run_dir: the folder, which need not exist.
+
+    Raises:
+        InputError: a file of it is damaged.
+    """
+    if not (path := run_dir / "config.yaml").is_file() or read_config(path).get("from") is None:
+        return False
+    with suppress(OSError, ValueError, LookupError):
+        return not json.loads((run_dir / NIGHT).read_text(encoding="utf-8"))["is_exported"]
+    return True
+
+
+def forget_unfinished_night(run_dir: Path) -> None:
+    """Empty the folder of a night that has exported nothing, so that it can be begun again there.
+
+    Args:
+        run_dir: the folder, which need not exist.
+
+    Raises:
+        InputError: another process is writing there.
+    """
+    if is_unfinished_night(run_dir):
+        with lock_folder(run_dir, is_resumed=True):
+            for path in run_dir.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
 
 
 @contextmanager

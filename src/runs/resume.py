@@ -29,13 +29,17 @@ _MAY_CHANGE = (
     "datamodule.rejected_path",
 )  # fmt: skip
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
-# Keys that the command of a night may have, and that its run does not hand on: which plays, where, how it is guarded.
+# Keys that the command of a night may have: which plays, where, how it is guarded.
 _OF_A_NIGHT = (
     "from", "guard", "keep_days", "datamodule.path", "run_dir", "run_name", "trust", "logger", "logger.tracking_uri",
     "logger.experiment_name", "callbacks.plots", "trainer.accelerator", "trainer.enable_progress_bar",
 )  # fmt: skip
-# Keys that a run of one night does not hand on to the next one: the first day that no run may learn, and its sweep.
-_OF_ONE_RUN = ("datamodule.policies.until", "resume", "refit", "parent_run_id", "swept", "trial")
+# Keys that a run does not hand on to a night: the last day of its plays, its place, its sweep, and its processes,
+# because a night trains in one.
+_OF_ONE_RUN = (
+    "datamodule.policies.until", "run_dir", "run_name", "resume", "refit", "parent_run_id", "swept", "trial", "trust",
+    "trainer", "trainer.devices", "trainer.num_nodes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +113,14 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
         )
     if not any(word.startswith("datamodule.path=") for word in words):
         raise InputError(f"from={name} needs datamodule.path=<all logs so far>")
-    folder = folder_of(name, _store_of(words)).resolve()
+    try:
+        folder = folder_of(name, _store_of(words)).resolve()
+    except InputError as error:
+        raise InputError(str(error).replace("resume=", "from=", 1)) from None
     record = RunRecord.read(folder, "from")
     given = [word for word in words if _key(word) != "from"]
-    replaced = {*map(_key, given), *_OF_A_NIGHT[:5], *_OF_ONE_RUN, "trust"}
-    return [*_before(record, folder, replaced, "from"), *given, f"from={quoted(str(folder))}"]
+    before = _before(record, folder, {*map(_key, given), *_OF_ONE_RUN}, "from")
+    return [*before, *given, f"from={quoted(str(folder))}"]
 
 
 def _named(words: Sequence[str], key: str) -> str | None:

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segue.callbacks.assembly import Refitted
-from segue.callbacks.guard import intervals_of, judged
+from segue.callbacks.guard import FALL, TIME, intervals_of, judged
 from segue.callbacks.run_context import ranker_of
 from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
@@ -22,7 +22,8 @@ from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.runs.atomic import write_record
-from segue.runs.folder import NIGHT
+from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
+from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.terminal.console import console
 from segue.training.refit import refit
@@ -54,8 +55,8 @@ class Night:
         new: the plays since then.
         grown: the model of that run, with the tracks of today.
         decided: how that run ranks tracks already heard.
-        before: `night.json` of that run; empty where it was no night.
-        first: the test of the run that the nights began from, as `intervals_of` has it.
+        nights: the nights before, as `night.json` of that run lists them.
+        first: the test of the run that they began from, as `intervals_of` has it.
         is_guarded: whether a fall keeps the night from being exported.
     """
 
@@ -63,11 +64,12 @@ class Night:
     new: NewPlays
     grown: Grown
     decided: Mapping[str, Any]
-    before: Mapping[str, Any]
+    nights: Sequence[Mapping[str, Any]]
     first: Mapping[str, Any]
     is_guarded: bool
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     judgement: dict[str, Any] = field(default_factory=dict)
+    is_done: bool = False
 
     def learn(self, config: DictConfig, build: Any) -> Refitted:
         """Train on the new sessions and on those that are kept.
@@ -89,14 +91,24 @@ class Night:
         Args:
             metrics: of the test.
         """
-        self.measured = intervals_of(metrics, self.new.shares)
-        self.judgement = judged(self.measured, [one["metrics"] for one in self.nights], self.first)
-        return not (self.is_guarded and self.judgement["verdict"] == "fall")
+        self.measured, first = intervals_of(metrics, self.new.shares), self.first
+        charted = [night["metrics"] for night in self.nights]
+        falls = [number for number, night in enumerate(self.nights) if night["verdict"] == FALL]
+        if falls:  # it was exported all the same, and is what later nights are like
+            first, charted = charted[falls[-1]], charted[falls[-1] + 1 :]
+        self.judgement = judged(self.measured, charted, first)
+        return not (self.is_guarded and self.judgement["verdict"] == FALL)
+
+    def metrics(self) -> dict[str, float]:
+        """What was measured of the sessions themselves, for `metrics.json`."""
+        of_time = self.measured.get(TIME, {})
+        return {f"night/{TIME}{'' if name == 'mean' else f'_{name}'}": value for name, value in of_time.items()}
 
     @property
-    def nights(self) -> Sequence[Mapping[str, Any]]:
-        """The nights before, oldest first."""
-        return [*self.before.get("nights", ())]
+    def learned(self) -> str:
+        """What the tested model has learned, in words."""
+        until = f" until {utc(self.new.since_ms)}" if self.new.since_ms else ""
+        return f"{self.new.whole.num_learned[0] - self.new.num_sessions:,} sessions{until}"
 
     def write(self, run_dir: Path, seconds: Mapping[str, float], *, is_exported: bool) -> dict[str, Any]:
         """Write `night.json`, the last file of a night: a folder without it has no whole night."""
@@ -108,6 +120,7 @@ class Night:
             "metrics": self.measured,
             "verdict": self.judgement["verdict"],
         }
+        self.is_done = is_exported
         record = {
             "from": str(self.folder),
             **own,
@@ -146,10 +159,17 @@ def night_from(config: DictConfig, data: PairDataModule) -> Iterator[Night | Non
     check_night(guard=config.guard, keep_days=config.keep_days)
     if not isinstance(data, PairDataModule):
         raise InputError(f"{called} was trained from shards, which are prepared as a whole; train it from its source")
-    if not (folder / FOLDER).is_dir() or not (folder / REFITTED).is_file():
+    if is_unfinished_night(folder):
         raise InputError(
-            f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}), because it was not refitted or is "
-            f"of an older version; python train.py resume={folder} refit=all refits it"
+            f"{called} is a night that was not exported; begin from the run before it, "
+            f"{read_config(folder / 'config.yaml')['from']}"
+        )
+    if not (folder / FOLDER).is_dir() or not (folder / REFITTED).is_file():
+        is_refitted = (folder / REFIT).is_file()
+        refits = f"it was not refitted; python train.py resume={folder} refit=all does so"
+        raise InputError(
+            f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}): "
+            f"{'it is of an older version, or lacks checkpoints; train a new run' if is_refitted else refits}"
         )
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
@@ -169,7 +189,7 @@ def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) 
         new = data.read_new(learned, config.keep_days)
     except NothingNew:
         since = f" since {utc(learned.until_ms)}" if learned.until_ms else ""
-        console.print(f"nothing new{since}: {data.path} has no play that {folder} has not learned", soft_wrap=True)
+        console.print(f"nothing new{since}: {data.path} has no pair that {folder} has not learned", soft_wrap=True)
         return None
     saved = read_checkpoint(folder / REFITTED)
     build = instantiate(config.ranker, _convert_="all")
@@ -184,7 +204,7 @@ def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) 
         new=new,
         grown=grown,
         decided={name: state[name] for name in names},
-        before=record,
+        nights=record.get("nights", ()),
         first=record["first"] if record else intervals_of(metrics, new.shares[:0]),
         is_guarded=config.guard != "none",
     )

@@ -25,7 +25,16 @@ from segue.reports.next_steps import (
 )
 from segue.reports.tables import frame_table
 from segue.runs.atomic import write_record
-from segue.runs.folder import REFIT, as_dict, lock_folder, refuse_used_folder, setup_name, short_run_name
+from segue.runs.folder import (
+    NIGHT,
+    REFIT,
+    as_dict,
+    forget_unfinished_night,
+    lock_folder,
+    refuse_used_folder,
+    setup_name,
+    short_run_name,
+)
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line, provenance
@@ -86,8 +95,9 @@ def read_data(config: DictConfig) -> "tuple[SplitDataModule, dict[str, Any]]":
     return datamodule, as_dict(config.callbacks.ranking)
 
 
-def _show_data(datamodule: "SplitDataModule") -> list[str]:
-    console.print(frame_table(datamodule.summary(), title=datamodule.path))
+def _show_data(datamodule: "SplitDataModule", *, has_table: bool = True) -> list[str]:
+    if has_table:
+        console.print(frame_table(datamodule.summary(), title=datamodule.path))
     remarks = datamodule.remarks()
     for line in remarks:
         console.print(line, soft_wrap=True, markup=False)
@@ -121,6 +131,8 @@ def train(config: DictConfig) -> float:
     with processes_of(devices=devices, num_machines=num_machines, is_shared=is_shared, again=again) as processes:
         if not processes.is_first:
             config.merge_with({"run_dir": processes.new_folder(), "resume": None, "logger": None})
+        if config["from"] is not None:
+            forget_unfinished_night(Path(config.run_dir))
         with quick_imports():
             setup, named = _check_before_data(config)
         clock.end("start")
@@ -200,8 +212,6 @@ def _train(
 def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "Processes") -> float:
     """A night: learn the plays that a finished run has not learned."""
     refuse_another_recipe(config)
-    if config.trainer.get("strategy") is not None:
-        raise InputError(f"from={config['from']} trains in one process, and its run in several; leave out from=")
     from segue.training.night import night_from
 
     with console.status("reading events"):
@@ -214,10 +224,10 @@ def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "P
         config.callbacks.merge_with({"plots": None, "off_policy": None})
         with lock_folder(run_dir):
             words = list(HydraConfig.get().overrides.task)
-            value = _run(config, night.new.evaluated, None, setup, words, clock, processes, None, night)
-    if value != value:  # nothing is exported
+            _run(config, night.new.evaluated, None, setup, words, clock, processes, None, night)
+    if not night.is_done:
         sys.exit(FALL)
-    return value
+    return float("nan")
 
 
 FALL = 3
@@ -392,7 +402,7 @@ def _run(
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
-    remarks = _show_data(datamodule)
+    remarks = _show_data(datamodule, has_table=night is None)
     if choice is not None:
         console.print(choice.table())
     build = instantiate(config.ranker, _convert_="all")
@@ -474,10 +484,12 @@ def _run(
         return float("nan")
     best = "best" if night is None and trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    metrics, choice_file = history.metrics(), []
+    if night is not None:
+        history.test.update(night.metrics())
+    metrics, more_files = history.metrics(), []
     if choice is not None:
-        choice_file.append(run_dir / "choice.json")
-        write_record(choice.record(), choice_file[0])
+        more_files.append(run_dir / "choice.json")
+        write_record(choice.record(), more_files[0])
     run_id = logger.run_id if logger else None
     metrics_file = history.write(run_dir, mlflow_run_id=run_id)
     clock.end("tracking")
@@ -493,8 +505,10 @@ def _run(
         seconds=clock.seconds,
         is_job=_is_job(),
         better=better,
-        learned=share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time),
-        refit=None if after_test.refitted is None else after_test.refitted.record(),
+        learned=(
+            share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time) if night is None else night.learned
+        ),
+        refit=None if after_test.refitted is None or after_test.exported is None else after_test.refitted.record(),
     )
     data = CardData(
         path=datamodule.path,
@@ -504,9 +518,15 @@ def _run(
         remarks=remarks,
     )
     written = metrics_file, write_model_card(finished, data, provenance())
+    if night is not None:  # the last file: a folder without it has no whole night
+        lines = night_report(night.write(run_dir, clock.seconds, is_exported=after_test.exported is not None))
+        more_files.append(run_dir / NIGHT)
     if logger:
-        for file in (*written, *choice_file):
+        for file in (*written, *more_files):
             logger.log_file(file)
+        if night is not None:
+            logger.log_metrics(night.metrics())
+            logger.log_tags({"night": night.judgement["verdict"], "began_from": str(night.folder)})
         clock.end("tracking")
         logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()
@@ -514,10 +534,9 @@ def _run(
 
     if line := model.context.repeats.describe():
         console.print(line, soft_wrap=True, markup=False)
+    if night is not None:
+        show_lines([*lines.items(), ("run folder", config.run_dir)])
+        return float("nan")
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)
-    if night is not None:
-        is_exported = after_test.exported is not None
-        show_lines(night_report(night.write(run_dir, clock.seconds, is_exported=is_exported)).items())
-        return metrics["test/ndcg_at_10"] if is_exported else float("nan")
     return metrics[config.monitor.metric]

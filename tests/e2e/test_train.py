@@ -37,7 +37,7 @@ FILES = {
     *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json"),
     *("plays.npz", "vectors.npz", "model_card.md"),
 }
-REFITTED = {"refit.json", "evaluated"}
+REFITTED = {"refit.json", "evaluated", "learned"}
 """What a run leaves besides where it is refitted."""
 PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
 DIRTY = {"uncommitted.diff"}

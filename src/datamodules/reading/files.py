@@ -126,7 +126,9 @@ def is_address(path: str) -> bool:
     return bool(_ADDRESS.match(path))
 
 
-def find_files(path: str, settings: FileFormat, *, patterns: str | Sequence[str], unpacked: Path) -> Files:
+def find_files(
+    path: str, settings: FileFormat, *, patterns: str | Sequence[str], unpacked: Path, may_be_empty: bool = False
+) -> Files:
     """Find the files that hold the rows.
 
     Args:
@@ -134,6 +136,7 @@ def find_files(path: str, settings: FileFormat, *, patterns: str | Sequence[str]
         settings: how they are written.
         patterns: globs of the files of a folder; of several, the first that matches a file is used.
         unpacked: folder that a .zip file is unpacked into.
+        may_be_empty: whether files without a byte are left out, and there may be no others.
 
     Raises:
         InputError: there is no such file, a file is truncated, or the files have several formats.
@@ -147,6 +150,8 @@ def find_files(path: str, settings: FileFormat, *, patterns: str | Sequence[str]
         found, folder, left_out = _local_files(Path(path), settings, patterns, unpacked)
         if not found and Path(path).is_dir():
             next(Path(path).iterdir(), None)  # which fails without permission, unlike a glob
+        if may_be_empty and not (found := [file for file in found if file.stat().st_size]):
+            return Files(paths=[], shown=[], format="", folder=folder)
         formats = {_format_of(file, settings): file for file in reversed(found)}
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror}") from None

@@ -199,8 +199,9 @@ def read_table(
     """
     left_out = left_out or LeftOut()
     with _database(settings, path) as (database, folder):
-        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
-        if left_out.known_files and not (files := files.without(left_out.known_files)).paths:
+        where, is_later = folder / "unpacked", left_out.learned is not None
+        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=where, may_be_empty=is_later)
+        if is_later and not (files := files.without(left_out.known_files)).paths:
             raise NothingNew
         sizes = {file: file.stat().st_size for file in files.local if folder not in file.parents}
         plan, tracks, place = _open(database, files, settings, left_out)
@@ -410,6 +411,8 @@ def _events(
     _validate(plan, tracks)
     found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
     num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
+    if num_rows == 0 and left_out.learned is not None:
+        raise NothingNew
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.check(found, num_rows, path)

@@ -1,0 +1,387 @@
+"""A night: from=<run> learns the plays since a run, is tested on them before, and changes nothing where it may not."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from segue.callbacks.guard import judged
+from segue.callbacks.ranking_metrics import measured
+from segue.catalog import Catalog
+from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
+from segue.errors import InputError
+from segue.models.fitted import FittedModel
+from segue.models.restoring import read_checkpoint
+from segue.runs.folder import is_unfinished_night
+from segue.runs.recommendations import Recommendations
+from segue.statistics.control_chart import limits
+from segue.training.train import read_data
+from tests.conftest import event, write_lines, write_tracks
+from tests.e2e.test_resume import kill_at
+from tests.e2e.test_train import metrics_of, train
+
+DAYS, NUM_TRACKS, NUM_NEW = 4, 60, 3
+COMMON = ("trainer.accelerator=cpu", "logger=none", "callbacks.plots=null", "datamodule=botify")
+HEAD = (
+    *("recipe=playlists", "datamodule.pairing=consecutive", "datamodule.batch_size=128"),
+    *("model.dim=16", "optimizer.lr=0.02", "trainer.max_epochs=5"),
+)
+FILES = ("night.json", "model_card.md", "metrics.json", "recommendations.jsonl", "refit.json", "learned")
+"""What a night leaves, the last file first."""
+
+
+def write_day(folder: Path, day: int, *, num_tracks: int = NUM_TRACKS, first_id: int = 100, loved: float = 0.7) -> Path:
+    """Listeners who love the next track on a ring."""
+    rng, lines, clock = np.random.default_rng(day), [], 1_700_000_000_000 + day * 86_400_000
+    for session in range(60):
+        track = int(rng.integers(num_tracks))
+        for step in range(8):
+            clock += 1000
+            is_next = step > 0 and rng.random() < loved
+            track = (track + 1) % num_tracks if is_next else int(rng.integers(num_tracks))
+            message = "last" if step == 7 else "next"
+            lines.append(event(session % 50, clock, first_id + track, 1.0 if is_next or not step else 0.1, message))
+    write_lines(folder / "logs" / f"day-{day}" / "data.json", lines)
+    return folder
+
+
+def logs_of(folder: Path, num_days: int = DAYS) -> Path:
+    write_tracks(folder, (row // 3 for row in range(NUM_TRACKS + NUM_NEW)))
+    for day in range(num_days):
+        write_day(folder, day)
+    return folder
+
+
+def night(cwd: Path, run: str, into: str, *more: str, code: int = 0, logs: str = "logs") -> Any:
+    words = (f"from={run}", f"datamodule.path={logs}", "logger=none", f"hydra.run.dir={into}")
+    return train(cwd, *words, *more, code=code)
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run / "night.json").read_text())
+    return record
+
+
+def lists(run: Path) -> bytes:
+    return (run / "recommendations.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of four days: `rules` and `convex`; and of five days, the last with new tracks: `rules-night`,
+    `convex-night`, `rules-whole`, `convex-whole`."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    logs_of(cwd / "logs")
+    train(cwd, *COMMON, "datamodule.path=logs", "model=rules", "hydra.run.dir=rules")
+    train(cwd, *COMMON, *HEAD, "datamodule.path=logs", "model=convex", "hydra.run.dir=convex")
+    write_day(cwd / "logs", DAYS, num_tracks=NUM_TRACKS + NUM_NEW)
+    for model, more in {"rules": (), "convex": HEAD}.items():
+        night(cwd, model, f"{model}-night")
+        train(cwd, *COMMON, *more, "datamodule.path=logs", f"model={model}", f"hydra.run.dir={model}-whole")
+    return cwd
+
+
+def test_counts_are_those_of_training_from_the_beginning(nights: Path) -> None:
+    assert lists(nights / "rules-night") == lists(nights / "rules-whole") != lists(nights / "rules")
+    two = [FittedModel.read(nights / name, "rules").plays.tolist() for name in ("rules-night", "rules-whole")]
+    assert two[0] == two[1]
+
+
+def data_of_day(cwd: Path, day: int, model: FittedModel, name: str, **more: Any) -> Any:
+    """A day as test data of a model, with the settings of its run, and the settings of its metrics."""
+    logs = cwd / name
+    write_tracks(logs, (row // 3 for row in range(NUM_TRACKS + NUM_NEW)))
+    words = HEAD if name.startswith("convex") else ()
+    data, settings = read_data.call(["datamodule=botify", f"datamodule.path={write_day(logs, day, **more)}", *words])
+    return data.as_test_of(model.catalog, model.plays), settings
+
+
+def test_a_head_comes_near_to_training_from_the_beginning(nights: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in ("convex", "convex-night", "convex-whole"):
+        model = FittedModel.read(nights / name, "convex")
+        data, settings = data_of_day(tmp_path, DAYS + 1, model, name, num_tracks=NUM_TRACKS + NUM_NEW)
+        found[name] = measured(model.ranker, data, "test", settings)[0]
+    ndcg = {name: means["ndcg_at_10"] for name, means in found.items()}
+    tolerated = found["convex-whole"]["ndcg_at_10_half_width"]  # the two are not distinguishable in one day
+    assert abs(ndcg["convex-night"] - ndcg["convex-whole"]) < tolerated
+    learned, catalog = Recommendations.read_with_catalog(nights / "convex-night" / "recommendations.jsonl")
+    first, second = catalog.rows_of([100 + NUM_TRACKS, 101 + NUM_TRACKS])
+    assert second in learned.rows[first, :10]  # a new track after a new track
+
+
+def test_the_metrics_of_a_night_are_of_the_model_that_was_served(nights: Path, tmp_path: Path) -> None:
+    for name in ("rules", "convex"):
+        model = FittedModel.read(nights / name, name)
+        data, settings = data_of_day(tmp_path, DAYS, model, name, num_tracks=NUM_TRACKS + NUM_NEW)
+        means, _ = measured(model.ranker, data, "test", settings)
+        of_night = metrics_of(nights / f"{name}-night")
+        for metric in ("recall_at_10", "ndcg_at_10", "ndcg_at_10_half_width", "num_every_target_queries"):
+            assert of_night[f"test/{metric}"] == pytest.approx(means[metric], abs=1e-6), (name, metric)
+        assert record_of(nights / f"{name}-night")["metrics"]["ndcg_at_10"]["mean"] == of_night["test/ndcg_at_10"]
+        learned = FittedModel.read(nights / f"{name}-night", name)  # which would be better
+        assert measured(learned.ranker, data, "test", settings)[0]["ndcg_at_10"] > means["ndcg_at_10"]
+
+
+def test_a_night_says_what_it_has_learned(nights: Path) -> None:
+    record = record_of(nights / "convex-night")
+    assert (record["sessions"], record["plays"], record["new_tracks"], record["new_artists"]) == (60, 480, 0, 0)
+    assert record["since"] == json.loads((nights / "convex" / "refit.json").read_text())["until"]
+    assert record["until"] == json.loads((nights / "convex-night" / "refit.json").read_text())["until"]
+    assert record["until"] == "2023-11-18 22:21:20"
+    assert record["from"] == str(nights / "convex")
+    assert (record["verdict"], record["is_exported"], len(record["nights"])) == ("as before", True, 1)
+    shares = record["metrics"]["mean_time_per_session"]
+    assert shares["lower"] < shares["mean"] == metrics_of(nights / "convex-night")["night/mean_time_per_session"]
+    assert {"start", "data", "training", "test", "lists"} <= record["seconds"].keys()
+    refit = json.loads((nights / "convex-night" / "refit.json").read_text())
+    whole = json.loads((nights / "convex-whole" / "refit.json").read_text())
+    assert (refit["sessions"], refit["pairs"]) == (whole["sessions"], whole["pairs"]) == (300, 300 * 7)
+
+
+def test_what_was_learned_stays_in_its_rows(nights: Path) -> None:
+    """An optimizer that has no state takes larger steps."""
+    before, after = (
+        read_checkpoint(nights / name / "checkpoints/refitted.ckpt") for name in ("convex", "convex-night")
+    )
+    table = "scorer.parts.track.weight"
+    cosines = torch.cosine_similarity(*(one["state_dict"][table][:NUM_TRACKS] for one in (before, after)))
+    assert cosines.min() > 0.5
+    steps = [max(one["step"] for one in of["optimizer_states"][0]["state"].values()) for of in (before, after)]
+    assert steps[1] > steps[0]
+
+
+def test_the_same_night_twice_changes_nothing(nights: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (nights / "rules-night").rglob("*")}
+    done = night(nights, "rules-night", "again")
+    assert "nothing new since 2023-11-18 22:21:20" in done.stdout
+    assert not (nights / "again").exists()
+    assert {path: path.stat().st_mtime_ns for path in (nights / "rules-night").rglob("*")} == before
+    write_day(nights / "lonely", 9)
+    one = event(1, 1_700_900_000_000, 100, 1.0, "last")
+    write_lines(nights / "lonely" / "logs" / "day-9" / "data.json", [one])  # a play makes no pair
+    write_tracks(nights / "lonely", range(NUM_TRACKS))
+    assert "nothing new" in night(nights, "rules-night", "again", logs="lonely").stdout
+    write_lines(nights / "lonely" / "logs" / "day-9" / "data.json", [])
+    assert "nothing new" in night(nights, "rules-night", "again", logs="lonely").stdout
+    assert not (nights / "again").exists()
+
+
+def test_a_fall_exports_nothing_and_ends_with_3(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "rules", tmp_path / "rules")
+    (tmp_path / "logs" / "logs" / f"day-{DAYS}" / "data.json").unlink()
+    write_day(tmp_path / "logs", DAYS, loved=0.0)  # nobody follows the ring any more
+    lines = (tmp_path / "logs" / "logs" / f"day-{DAYS}" / "data.json").read_text().replace('"time": 0.1', '"time": 1.0')
+    (tmp_path / "logs" / "logs" / f"day-{DAYS}" / "data.json").write_text(lines)
+    done = night(tmp_path, "rules", "fallen", code=3)
+    assert "fall, not exported: recall_at_10, ndcg_at_10 fell" in done.stdout
+    left = {path.name for path in (tmp_path / "fallen").iterdir()}
+    assert not left & {"recommendations.jsonl", "learned", "refit.json"}
+    record = record_of(tmp_path / "fallen")
+    assert (record["verdict"], record["is_exported"]) == ("fall", False)
+    assert metrics_of(tmp_path / "fallen")["test/ndcg_at_10"] == record["metrics"]["ndcg_at_10"]["mean"]
+    assert "night that was not exported; begin from the run before it" in line(night(tmp_path, "fallen", "x", code=2))
+    night(tmp_path, "rules", "fallen", "guard=none")
+    assert record_of(tmp_path / "fallen")["is_exported"]
+    assert (tmp_path / "fallen" / "recommendations.jsonl").exists()
+
+
+def line(done: Any) -> str:
+    return " ".join(done.stderr.split())
+
+
+def test_plays_before_the_last_night_are_counted_named_and_left_out(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "rules", tmp_path / "rules")
+    shutil.copytree(nights / "rules", tmp_path / "learned-here")
+    late = write_day(tmp_path / "logs", 1, loved=0.2)  # a file of another name, of a day that was learned
+    (late / "logs" / "day-1").rename(late / "logs" / "late")
+    done = night(tmp_path, "rules", "night")
+    assert "480 plays are not after that, and are left out (logs/logs/late/data.json)" in " ".join(done.stdout.split())
+    assert record_of(tmp_path / "night")["late_plays"] == {"logs/logs/late/data.json": 480}
+    assert lists(tmp_path / "night") == lists(nights / "rules-night")
+
+
+def test_two_nights_at_once_are_refused(nights: Path) -> None:
+    with FileLock(nights / "rules" / ".night.lock"):
+        assert "another night begins from it now" in line(night(nights, "rules", "second", code=2))
+    assert not (nights / "second").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("model.dim=8",),
+            "model.dim=8 has no place beside from=rules, which keeps the recipe and the source of its run",
+        ),
+        (("datamodule=table",), "datamodule=table has no place beside from=rules"),
+        (("-m",), "from=rules goes on with one run; leave out -m"),
+        (("guard=maybe",), "guard must be chart or none, got 'maybe'"),
+        (("keep_days=0",), "keep_days must be a number above 0 or null, got 0"),
+        (("from=nowhere",), "error: from=nowhere: there is no MLflow store"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused(words: Sequence[str], message: str, nights: Path) -> None:
+    assert message in line(night(nights, "rules", "refused", *words, code=2))
+    assert not (nights / "refused").exists()
+
+
+def test_a_night_needs_logs(nights: Path) -> None:
+    assert "from=rules needs datamodule.path=<all logs so far>" in line(train(nights, "from=rules", code=2))
+
+
+def test_runs_that_cannot_go_on_are_refused(nights: Path, tmp_path: Path) -> None:
+    for name in ("damaged", "old", "unknown"):
+        shutil.copytree(nights / "rules", tmp_path / name)
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    (tmp_path / "damaged" / "learned" / "plays.parquet").write_bytes(b"half")
+    assert "cannot read what it has learned" in line(night(tmp_path, "damaged", "x", code=2))
+    (tmp_path / "damaged" / "run.json").write_text("{")
+    assert "run.json is damaged" in line(night(tmp_path, "damaged", "x", code=2))
+    shutil.rmtree(tmp_path / "old" / "learned")
+    said = line(night(tmp_path, "old", "x", code=2))
+    assert "it is of an older version, or lacks checkpoints; train a new run" in said
+    (tmp_path / "old" / "refit.json").unlink()
+    assert f"python train.py resume={tmp_path / 'old'} refit=all does so" in line(night(tmp_path, "old", "x", code=2))
+    others = tmp_path / "others"
+    write_lines(others / "tracks.json", [{"artist": "A", "title": str(row), "track": 9000 + row} for row in range(60)])
+    write_day(others, DAYS, first_id=9000)
+    assert "none of the 60 tracks" in line(night(tmp_path, "unknown", "x", logs="others", code=2))
+    assert not (tmp_path / "x").exists()
+    config = tmp_path / "unknown" / "config.yaml"
+    config.write_text(config.read_text().replace("window: 10", "window: 9"))
+    assert "model.window was 9 in this run, and is 10" in line(night(tmp_path, "unknown", "x", code=2))
+
+
+def test_a_night_that_was_killed_is_begun_again(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "convex", tmp_path / "convex")
+    words = ("from=convex", "datamodule.path=logs", "logger=none", "hydra.run.dir=night")
+    kill_at(tmp_path, "night 2/", *words)
+    assert (tmp_path / "night" / "checkpoints" / "refitted.ckpt").exists()
+    assert "not exported; begin from the run before it" in line(night(tmp_path, "night", "next", code=2))
+    assert "such a run is started again" in line(train(tmp_path, "resume=night", code=2))
+    night(tmp_path, "convex", "night")
+    assert lists(tmp_path / "night") == lists(nights / "convex-night")
+    for name in FILES:  # what a kill leaves in each phase, the last one first
+        path = tmp_path / "night" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert is_unfinished_night(tmp_path / "night"), name
+        if name == "recommendations.jsonl":
+            (tmp_path / "night" / "left").write_text("of the night that was killed")
+            night(tmp_path, "convex", "night")
+            assert lists(tmp_path / "night") == lists(nights / "convex-night")
+            assert not (tmp_path / "night" / "left").exists()
+            (tmp_path / "night" / "recommendations.jsonl").unlink()
+            (tmp_path / "night" / "night.json").unlink()
+
+
+def test_a_source_without_a_clock_goes_on_after_the_sessions_that_were_learned(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for session in range(300):
+        track = int(rng.integers(40))
+        for _ in range(6):
+            rows.append(f"{session},{track},Artist {track // 3}")
+            track = (track + 1) % 40 if rng.random() < 0.8 else int(rng.integers(40))
+    for num in (240, 300):
+        (tmp_path / f"{num}.csv").write_text("\n".join(["session,track,artist", *rows[: 6 * num]]) + "\n")
+    words = ("datamodule=table", "datamodule.split=order", "model=rules", "callbacks.export.k=10", *COMMON[:3])
+    for num in (240, 300):
+        train(tmp_path, *words, f"datamodule.path={num}.csv", f"hydra.run.dir=run-{num}")
+    night(tmp_path, "run-240", "night", logs="300.csv")
+    assert lists(tmp_path / "night") == lists(tmp_path / "run-300")
+    assert record_of(tmp_path / "night")["sessions"] == 60
+    assert "nothing new" in night(tmp_path, "night", "x", logs="300.csv").stdout
+
+
+def test_older_sessions_than_keep_days_are_left_out(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "rules", tmp_path / "rules")
+    night(tmp_path, "rules", "night", "keep_days=1.5")
+    learned = Learned.read(tmp_path / "night" / "learned", "night")
+    assert len(learned.sessions) == 60 + 60
+    for day in range(DAYS - 1):
+        shutil.rmtree(tmp_path / "logs" / "logs" / f"day-{day}")
+    train(tmp_path, *COMMON, "datamodule.path=logs", "model=rules", "hydra.run.dir=two-days")
+    rows = [
+        Recommendations.read_with_catalog(tmp_path / name / "recommendations.jsonl")[0].rows
+        for name in ("night", "two-days")
+    ]
+    assert (rows[0][:, :3] == rows[1][:, :3]).mean() > 0.9  # plays of all days decide between equal scores
+
+
+def test_a_sample_does_not_depend_on_when_sessions_were_learned(nights: Path) -> None:
+    whole = Learned.read(nights / "rules-whole" / "learned", "whole").sessions
+    first, second = (chosen_sessions(whole, (np.arange(len(whole)) < 180) == is_first) for is_first in (True, False))
+    kept = chosen_sessions(first, sample(first, 50))
+    later = joined(kept, second)
+    at_once, later = (chosen_sessions(one, sample(one, 50)) for one in (whole, later))
+    assert len(at_once) == 50
+    assert at_once.timestamp.tolist() == later.timestamp.tolist()
+    assert at_once.listens.track.tolist() == later.listens.track.tolist()
+    assert 20 < (sample(whole, 50).nonzero()[0] < 180).sum() < 40  # 30 of 50 are expected
+
+
+def test_limits_are_those_of_shewhart_s_chart_of_individual_values() -> None:
+    values = [10.0, 12.0, 11.0, 9.0, 13.0]  # moving ranges 2, 1, 2, 4
+    assert limits(values) == pytest.approx((11 - 2.66 * 9 / 4, 11 + 2.66 * 9 / 4))
+    assert limits(values[:4]) is None
+
+
+def one(mean: float, half: float = 0.01) -> dict[str, dict[str, float]]:
+    return {"ndcg_at_10": {"mean": mean, "lower": mean - half, "upper": mean + half}}
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [(0.22, "fall"), (0.24, "as before"), (0.30, "as before"), (0.36, "as before"), (0.39, "better")],
+)
+def test_without_enough_nights_the_first_test_decides(now: float, verdict: str) -> None:
+    assert judged(one(now), [one(0.3)] * 4, one(0.30))["verdict"] == verdict
+
+
+def test_with_enough_nights_their_chart_decides() -> None:
+    before = [one(value) for value in (0.30, 0.31, 0.30, 0.31, 0.30)]
+    assert judged(one(0.27), before, one(0.1)) == {
+        "limits": {"ndcg_at_10": {"lower": pytest.approx(0.2774), "upper": pytest.approx(0.3306), "of": "nights"}},
+        "verdict": "fall",
+        "fallen": ["ndcg_at_10"],
+    }
+    assert judged(one(0.28), before, one(0.9))["verdict"] == "as before"
+
+
+def test_tracks_and_artists_get_rows_after_the_old_ones_however_many() -> None:
+    old = Catalog.from_columns([5, 3], ["a", "b"], ["Ann", None], source="old")
+    new = Catalog.from_columns([9, 3, 7, 8], ["c", "b", "d", "e"], ["Bob", None, "Ann", None], source="new")
+    catalog, rows = with_new_tracks(old, new)
+    assert catalog.track_ids.tolist() == [5, 3, 9, 7, 8]
+    assert rows.tolist() == [2, 1, 3, 4]
+    assert catalog.artists[catalog.artist_of].tolist() == ["Ann", "", "Bob", "Ann", ""]
+    assert catalog.artist_of.tolist() == [0, 1, 2, 0, 3]
+    num = 50_000
+    many = Catalog.from_columns(range(num), [""] * num, [f"{row // 2}" for row in range(num)], source="many")
+    catalog, rows = with_new_tracks(old, many)
+    assert len(catalog) == num
+    assert np.array_equal(catalog.track_ids[rows], many.track_ids)
+
+
+def test_a_catalogue_without_a_common_id_has_one_line(nights: Path, tmp_path: Path) -> None:
+    model = FittedModel.read(nights / "rules", "rules")
+    write_tracks(tmp_path, range(60))
+    data, _ = read_data.call(["datamodule=botify", f"datamodule.path={logs_of(tmp_path / 'logs')}"])
+    other = Catalog.from_columns([1, 2], ["a", "b"], ["x", "y"], source="other")
+    with pytest.raises(InputError, match=r"none of the 63 tracks in .* is among the 2 of the run"):
+        data.as_test_of(other, np.ones(2, np.int64))
+    few = Catalog.from_columns([100, 101], ["a", "b"], ["x", "y"], source="few")
+    test = data.as_test_of(few, np.ones(2, np.int64))
+    played = np.isin(data.catalog.track_ids[data.sessions.listens.track], [100, 101])
+    assert test.dropped["unknown"] == (~played).sum()
+    assert len(model.catalog) == NUM_TRACKS + NUM_NEW
