@@ -582,6 +582,7 @@ def load(run: str | Path, *, trust: str | Sequence[str] | None = None) -> Recomm
         one.get_key_element(): one.value() for one in OverridesParser.create().parse_overrides(words)
     }
     given.pop("logger", None)
-    recommender = Recommender(**given, **({} if trust is None else {"trust": trust}))
+    given |= {} if trust is None else {"trust": trust}
+    recommender = Recommender(**given)
     recommender._place, recommender._of_fit = place, recommender.get_params()
     return recommender

@@ -171,7 +171,7 @@ def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
 ) -> None:
     (tmp_path / "ownpackage.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    words = {"model___target_": "ownpackage.Mine", "trust": "ownpackage", "callbacks__plots": None}
+    words: dict[str, Any] = {"model___target_": "ownpackage.Mine", "trust": "ownpackage", "callbacks__plots": None}
     own = segue.fit(CSV, model="popular", **words)
     expected = own.next(own.tracks["id"][0])
     saved = own.save(tmp_path / "run")
@@ -239,7 +239,7 @@ def test_settings_of_the_next_fit_do_not_rename_this_one(rules: segue.Recommende
 
 def test_a_fork_does_not_remove_the_files_of_its_parent() -> None:
     folder = Folder()
-    _remove(folder.path, process=os.getpid() + 1)
+    _remove(folder.path, os.open(folder.path, os.O_RDONLY), process=os.getpid() + 1)
     assert folder.path.exists()
 
 
@@ -306,9 +306,9 @@ def test_plays_of_later_days_are_a_test_of_the_model_that_recommends() -> None:
     assert [*found.notes] == repr(found).splitlines()[1:3]
     assert "<br>".join(found.notes) in found._repr_html_()
     assert list(found.table.index)[1:] == ["popular (floor)"]
-    for one in found.queries.iloc[::20].itertuples():
-        listed = model.next(one.previous, k=10)["id"].tolist()
-        assert (one.following in listed) == (one.recall_at_10 > 0)
+    for one in found.queries.iloc[::20].to_dict("records"):
+        listed = model.next(one["previous"], k=10)["id"].tolist()
+        assert (one["following"] in listed) == (one["recall_at_10"] > 0)
 
 
 def test_other_plays_have_no_validation_and_no_rivals(session: segue.Recommender) -> None:

@@ -142,6 +142,7 @@ def test_a_kill_in_the_middle_of_a_refit_changes_nothing(ring_logs: Path, tmp_pa
     assert "refit 1/" not in done.stdout
     assert lists(tmp_path / "killed") == lists(tmp_path / "whole")
     assert of_logs(tmp_path / "killed") == of_logs(tmp_path / "whole")
+    assert "refit 1/" not in train(tmp_path, "resume=killed", "callbacks.export=null").stdout  # nothing is exported
 
 
 def test_jobs_are_not_refitted(ring_logs: Path, tmp_path: Path) -> None:
@@ -160,8 +161,6 @@ def test_jobs_are_not_refitted(ring_logs: Path, tmp_path: Path) -> None:
     )
     done = train(tmp_path, "resume=sweep/1", "refit=all")
     assert "exported     refitted on all 400 sessions" in done.stdout
-    assert "refit " not in train(tmp_path, "resume=sweep/1", "callbacks.export=null").stdout  # nothing is exported
-    train(tmp_path, "resume=sweep/1", "refit=all")
     fitted = [FittedModel.read(tmp_path / "sweep" / "1", "rules", evaluated=one) for one in (False, True)]
     top = [one.top(np.array([0]), np.ones(1, np.float32), 5)[1].tolist() for one in fitted]
     assert top[0] != top[1]  # counts of all sessions, and of those for training
@@ -266,8 +265,10 @@ def test_a_kill_between_the_lists_of_both_models_leaves_no_mixture(tmp_path: Pat
     data = create_autospec(SplitDataModule, instance=True, catalog=range(3), vocabulary=None)
     steps = dict.fromkeys(("ranking", "listening", "off_policy", "plots", "lineage"))
     after_test = AfterTest(RunContext(datamodule=data), export=export, **steps)
-    after_test.refitted = create_autospec(Refitted, instance=True, data=data)
-    after_test.refitted.record.return_value, after_test.refitted.module = {}, create_autospec(PairRanker, instance=True)
+    refitted = create_autospec(Refitted, instance=True, data=data)
+    refitted.record.return_value = {}
+    refitted.module = create_autospec(PairRanker, instance=True, scorer=None)
+    after_test.refitted = refitted
     for file in ("recommendations.jsonl", "vectors.npz"):
         (tmp_path / file).write_text("of the run before")
     with pytest.raises(Killed):
