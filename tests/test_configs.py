@@ -21,8 +21,9 @@ from segue.terminal.messages import message
 from tests.conftest import make_vocabulary
 from tests.contracts.building import CONF, composed, names, recipe_of
 
-HEADS = [model for model in names("model") if recipe_of(model) != "counting"]
-BASELINES = [model for model in names("model") if recipe_of(model) == "counting"]
+MODELS = [model for model in names("model") if model != "mixture"]  # which needs finished runs
+HEADS = [model for model in MODELS if recipe_of(model) != "counting"]
+BASELINES = [model for model in MODELS if recipe_of(model) == "counting"]
 SOURCES = [name for name in names("datamodule") if name not in ("default", "simulated")]
 PUBLISHED: dict[str, Any] = {
     "track": {"track": 1.0},
@@ -35,7 +36,7 @@ PUBLISHED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("model", "experiment"), [*((model, None) for model in names("model")), *((head, "published") for head in HEADS)]
+    ("model", "experiment"), [*((model, None) for model in MODELS), *((head, "published") for head in HEADS)]
 )
 def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path: Path) -> None:
     overrides = [f"model={model}", f"run_dir={tmp_path}", "run_name=test"]

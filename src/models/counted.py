@@ -25,6 +25,7 @@ from segue.models.contracts import Counts, QueryPart
 from segue.models.repeats import shares_of
 from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.models.retrieval.nearest import to_units
+from segue.models.retrieval.sparse import no_scores
 from segue.picking.counted_scores import level_of, mixed, weights_of
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
@@ -116,7 +117,7 @@ class Counted:
                     f"counted.rules.{name} is a {type(rule).__name__}, and a counted part needs scores of pairs of "
                     "tracks; use counted=rules, or mix finished runs with model=mixture"
                 )
-        self._listens, self._num_kept = vocabulary.listens, num_neighbours
+        self._listens, self._num_kept, self._order = vocabulary.listens, num_neighbours, vocabulary.popularity
         self._ages = (decay ** np.arange(max_length)).astype(np.float32)
         self._tables: dict[int | None, list[csr_array]] = {}
         self.fitted: Fitted | None = None
@@ -151,10 +152,11 @@ class Counted:
         """
         if self.fitted is None:
             return None
-        total = sum(weight * table for weight, table in zip(self.fitted.rules, self.tables(first_event), strict=True))
-        table = csr_array(total)
+        table = no_scores(len(self._order))
+        for weight, of_rule in zip(self.fitted.rules, self.tables(first_event), strict=True):
+            table = csr_array(table + weight * of_rule)
         line = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-        best = best_of_lines(line, self._num_kept, table.data, -table.indices)
+        best = best_of_lines(line, self._num_kept, table.data, self._order[table.indices])
         line, row, share = line[best], table.indices[best], table.data[best]
         place = np.arange(len(line)) - np.searchsorted(line, line)
         width = int(place.max(initial=0)) + 1
@@ -186,15 +188,15 @@ class Counted:
             totals = torch.stack([(sharpness * logits).logsumexp(1).cpu() for sharpness in SHARPNESS], 1)
             squared = squared_lengths(vectors.cpu(), parts)
             columns.append((own, totals, squared, torch.stack(found, 1), torch.stack(masses, 1)))
-        own, totals, *others = (torch.cat(of).double().numpy() for of in zip(*columns, strict=True))
-        fits = [_fit(sharpness, own, total, *others) for sharpness, total in zip(SHARPNESS, totals.T, strict=True)]
+        target_logits, sums, *others = (torch.cat(of).double().numpy() for of in zip(*columns, strict=True))
+        fits = [_fit(by, target_logits, total, *others) for by, total in zip(SHARPNESS, sums.T, strict=True)]
         return [one.less(by) for one in fits for by in LESS]
 
     def logged(self) -> Mapping[str, float]:
         """Report the weights."""
         by_rule = self.weights()
         parts = {f"counted_weight_{name}": weight for name, weight in by_rule.items()}
-        return {"counted_weight": sum(by_rule.values())} | (parts if len(parts) > 1 else {})
+        return {"counted_weight": float(sum(by_rule.values()))} | (parts if len(parts) > 1 else {})
 
     def weights(self) -> Mapping[str, float]:
         """The mean weight of each rule in the mixture; none where the head alone ranks better."""

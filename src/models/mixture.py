@@ -84,8 +84,8 @@ class Members:
         """
         try:
             metrics = json.loads((self.folders[name] / "metrics.json").read_text(encoding="utf-8"))
-            return float(sum(value for key, value in metrics.items() if key.startswith("time/")) or np.nan)
-        except (OSError, ValueError, TypeError):
+            return float(metrics["fit_seconds"])
+        except (OSError, ValueError, TypeError, LookupError):
             return float("nan")
 
 
@@ -249,9 +249,11 @@ class Mixture(OneStep):
         """A line for each member, and how the mixture is served."""
         lines = []
         for name in self.rankers:
-            cost = f"{self.ms_per_query.get(name, np.nan):.1f} ms a query, {self._members.seconds(name):.0f} s of training"
-            weight = self.weights.get(name)
-            role = "dropped, it adds nothing" if weight is None else f"weight {weight:.3f}, gain {self.gains.get(name, 0):+.4f}"
+            ms, seconds = self.ms_per_query.get(name, np.nan), self._members.seconds(name)
+            role, weight = "dropped, it adds nothing", self.weights.get(name)
+            if weight is not None:
+                role = f"weight {weight:.3f}, gain {self.gains.get(name, 0.0):+.4f}"
+            cost = f"{ms:.1f} ms a query, {seconds:.0f} s of training"
             lines.append(f"mixture      {name}: {role} (validation ndcg@10); {cost}")
         without = [name for name in self.weights if self.rankers[name].scorer is None]
         why = f"{', '.join(without)} has no session vectors" if without else "a mixture has no session vectors"

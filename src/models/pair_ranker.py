@@ -20,7 +20,18 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Scorer
-from segue.models.counted import COUNTED, MOST_QUERIES, MOST_RANKED, PLACES, Counted, Fitted, Query, counts_of, table_of, with_counts
+from segue.models.counted import (
+    COUNTED,
+    MOST_QUERIES,
+    MOST_RANKED,
+    PLACES,
+    Counted,
+    Fitted,
+    Query,
+    counts_of,
+    table_of,
+    with_counts,
+)
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
@@ -45,7 +56,7 @@ class RanksByVectors:
     _plays: Int64[np.ndarray, "N"]
     _counted_part: CountedPart | None = None
     _temperature: float | None = None
-    _tables: tuple[CountedPart | None, csr_array | None] = None, None
+    _table: tuple[CountedPart, csr_array] | None = None
 
     @property
     def counted(self) -> CountedPart | None:
@@ -114,13 +125,13 @@ class RanksByVectors:
     def _with_counts(self, queries: Queries, histories: Histories, part: CountedPart | None) -> Queries:
         if part is None:
             return queries
-        if self._tables[0] is not part:
-            self._tables = part, table_of(part)
+        if self._table is None or self._table[0] is not part:
+            self._table = part, table_of(part)
         is_last, previous = self.context.is_last, queries.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
         parts = self.scorer.query_parts()
         return queries._replace(
-            counts=counts_of(part, self._tables[1], histories, queries.vectors, parts, is_last=is_last)
+            counts=counts_of(part, self._table[1], histories, queries.vectors, parts, is_last=is_last)
         )
 
     def top(

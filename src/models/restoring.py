@@ -122,7 +122,9 @@ def _restored_head(
     popularity: Int64[np.ndarray, "N"],
 ) -> Ranker:
     scorer = _Table(vectors)
-    built: Context = instantiate(config["context"], _convert_="all")(vocabulary, list(scorer.query_parts()), learns=True)
+    built: Context = instantiate(config["context"], _convert_="all")(
+        vocabulary, list(scorer.query_parts()), learns=True
+    )
     name = "context."
     built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
     return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted, config["loss"].get("temperature")))

@@ -57,7 +57,7 @@ def weights_of(
     """
     played = np.where(np.isnan(shares), np.float32(1), shares)[:, : len(age_weights)]
     weights = np.where(rows[:, : len(age_weights)] < 0, np.float32(0), played * age_weights[: rows.shape[1]])
-    return weights / np.maximum(weights.sum(1, keepdims=True), np.float32(_TINY))
+    return np.asarray(weights / np.maximum(weights.sum(1, keepdims=True), np.float32(_TINY)))
 
 
 class CountedScores:

@@ -109,6 +109,21 @@ def test_it_keeps_the_contract(ranker: Ranker) -> None:
     assert (ranker.scorer is None) == (ranker.loss is None)
 
 
+def test_shares_are_probabilities_in_the_order_of_the_top(ranker: Ranker) -> None:
+    histories = Histories.of_tracks(ROWS[:20])
+    if ranker.loss is not None and ranker.loss.temperature is None:
+        with pytest.raises(InputError, match="are no probabilities; use loss=softmax"):
+            ranker.shares(histories)
+        return
+    shares = ranker.shares(histories).numpy()
+    assert shares[np.arange(20), ROWS[:20]].tolist() == [0] * 20, "the track itself is no candidate"
+    sums = shares.sum(1)
+    assert (np.isclose(sums, 1, atol=1e-4) | (sums == 0)).all()
+    rows, _ = ranker.top(histories, K)
+    of_top = np.take_along_axis(shares, rows.clip(0), axis=1)
+    assert (np.diff(of_top) <= 1e-4).all()
+
+
 def test_lists_hold_other_tracks_each_once_best_first(ranker: Ranker) -> None:
     rows, scores = ranker.lists(K).collect()
     assert rows.shape == scores.shape == (NUM_RING_TRACKS, K)

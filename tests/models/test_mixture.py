@@ -1,0 +1,108 @@
+"""A mixture of finished runs: the probabilities, the weights, what is dropped, and what is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from pytorch_lightning import LightningModule
+
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.errors import InputError
+from segue.histories import Histories
+from segue.models.contracts import Ranker
+from segue.models.mixture import Members, Mixture, em
+from tests.conftest import NUM_RING_TRACKS, build_datamodule
+from tests.contracts.building import composed, fit, make_ranker
+
+ROWS = np.arange(NUM_RING_TRACKS)
+
+
+@pytest.fixture(scope="module")
+def ring(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
+    datamodule = build_datamodule(ring_logs, tmp_path_factory.mktemp("mixture"), batch_size=512, history=4)
+    datamodule.setup()
+    return datamodule
+
+
+@pytest.fixture(scope="module")
+def members(ring: PairDataModule) -> dict[str, Ranker]:
+    found = {}
+    for name in ("rules", "neighbours", "popular"):
+        found[name] = make_ranker(name, ring.vocabulary, "session")
+        fit(cast("LightningModule", found[name]), ring, epochs=1)
+    return found
+
+
+class Given(Members):
+    """Members that are in memory."""
+
+    rankers: dict[str, Ranker]
+
+    def read(self) -> dict[str, Ranker]:
+        return self.rankers
+
+
+@pytest.fixture
+def mixture(ring: PairDataModule, members: dict[str, Ranker]) -> Mixture:
+    def given(vocabulary: Any) -> Members:
+        made = Given(vocabulary, models=dict.fromkeys(members, "no folder"))
+        made.rankers = members
+        return made
+
+    made = Mixture(vocabulary=ring.vocabulary, model=given)
+    made.on_fit_start()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def test_em_finds_the_weights_that_drew_the_targets() -> None:
+    rng = np.random.default_rng(0)
+    own = rng.random(20_000) < 0.3
+    targets = np.where(own[:, None], [[0.9, 0.1]], [[0.1, 0.9]])  # each target is nearly certain of its member
+    assert em(targets)[0] == pytest.approx(0.25, abs=0.01)  # (0.3 − 0.1) / (0.9 − 0.1), by the likelihood
+
+
+def test_the_probability_is_the_weighted_sum(mixture: Mixture, members: dict[str, Ranker]) -> None:
+    mixture.weights = {"rules": 0.25, "neighbours": 0.75}
+    histories = Histories.of_tracks(ROWS)
+    expected = 0.25 * members["rules"].shares(histories) + 0.75 * members["neighbours"].shares(histories)
+    torch.testing.assert_close(mixture.shares(histories), expected)
+    rows, scores = mixture.top(histories, 9)
+    best = expected.topk(9).values
+    np.testing.assert_allclose(scores, best, atol=1e-6)
+    lists, of_lists = mixture.lists(9).collect()
+    np.testing.assert_array_equal(lists, rows)
+    np.testing.assert_array_equal(of_lists, scores)
+    [first] = map(int, np.flatnonzero(best[:, 0] > best[:, 1] + 1e-5)[:1])
+    assert mixture.ranks(histories.part(first, first + 1), rows[first, :1], lambda _: None).tolist() == [1]
+
+
+def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataModule, mixture: Mixture) -> None:
+    """On the ring the next track follows: popularity says nothing of it."""
+    queries = ring.pairs["val"]
+    mixture.fit_to(ring.histories(queries), queries.following)
+    assert "popular" not in mixture.weights
+    assert sum(mixture.weights.values()) == pytest.approx(1)
+    assert len(mixture.weights) == 1 or min(mixture.gains.values()) > 0
+    lines = mixture.describe()
+    assert any("popular: dropped" in line for line in lines)
+    assert "no session vectors" in lines[-1]
+    state, digest = mixture.get_extra_state(), mixture.lists_digest()
+    mixture.on_fit_start()
+    assert mixture.lists_digest() != digest
+    mixture.set_extra_state(state)
+    assert mixture.lists_digest() == digest
+
+
+def test_a_mixture_needs_two_runs(ring: PairDataModule) -> None:
+    with pytest.raises(InputError, match=r"model.models must give two finished runs or more, got None; such as"):
+        instantiate(composed("model=mixture").ranker, _convert_="all")(vocabulary=ring.vocabulary)
