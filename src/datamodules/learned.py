@@ -35,8 +35,9 @@ class Learned:
 
     Args:
         catalog: the tracks; tracks that come later get the rows after them.
-        sessions: all of its sessions, or a sample of them, without ids of users: a listener is a number, and those of
-            two nights are not recognised.
+        sessions: all of its sessions that are not too old, or a sample of them. They have no ids of users: a listener
+            is a number, and those of two nights are not recognised.
+        is_whole: whether they are no sample.
         plays: number of plays of each track, of all sessions.
         previous_counts: number of pairs that have each track as the previous one, of all sessions.
         next_counts: number of pairs that have it as the next one, of all sessions.
@@ -49,6 +50,7 @@ class Learned:
 
     catalog: Catalog
     sessions: Sessions
+    is_whole: bool
     plays: Int64[np.ndarray, "N"]
     previous_counts: Int64[np.ndarray, "N"]
     next_counts: Int64[np.ndarray, "N"]
@@ -74,10 +76,11 @@ class Learned:
             if record["version"] != _VERSION:
                 raise ValueError(f"version {record['version']}")
             tracks, events = pd.read_parquet(folder / _TRACKS), pd.read_parquet(folder / _PLAYS)
+            counts: dict[str, Any] = {name: np.array(tracks[name]) for name in _COUNTS}
             return cls(
                 catalog=read_vocabulary(folder)[0],
                 sessions=_sessions_of(events, has_clock=record["has_clock"]),
-                **{name: np.array(tracks[name]) for name in _COUNTS},
+                **counts,
                 **{name: record[name] for name in _OF_RECORD},
             )
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -147,14 +150,14 @@ class Learned:
 
 
 _COUNTS = ("plays", "previous_counts", "next_counts")
-_OF_RECORD = ("until_ms", "num_sessions", "files", "half_life", "newest_days")
+_OF_RECORD = ("is_whole", "until_ms", "num_sessions", "files", "half_life", "newest_days")
 
 
 def _longer(counts: Int64[np.ndarray, "n"], length: int) -> Int64[np.ndarray, "N"]:
     return np.append(counts, np.zeros(length - len(counts), np.int64))
 
 
-def _with_counts(vocabulary: Vocabulary, counts: Mapping[str, Int64[np.ndarray, "N"]]) -> Vocabulary:
+def _with_counts(vocabulary: Vocabulary, counts: Mapping[str, Any]) -> Vocabulary:
     changed = replace(vocabulary, **counts)
     vars(changed)["trend"] = vocabulary.trend  # a ratio of plays of the same sessions, which are those that are kept
     return changed

@@ -76,9 +76,9 @@ def _refuse_other_ids(path: str, read: Catalog, known: Catalog) -> None:
     )
 
 
-def _sums_of_shares(listens: Listens, *, num_before: int) -> Float64[np.ndarray, "S"]:
-    new = listens.where((listens.session >= num_before) & ~np.isnan(listens.played_ratio))
-    sums, counts = np.bincount(new.session, new.played_ratio.astype(np.float64)), np.bincount(new.session)
+def _sums_of_shares(listens: Listens) -> Float64[np.ndarray, "S"]:
+    known = listens.where(~np.isnan(listens.played_ratio))
+    sums, counts = np.bincount(known.session, known.played_ratio.astype(np.float64)), np.bincount(known.session)
     return np.asarray(sums[counts > 0])
 
 
@@ -236,6 +236,7 @@ class PairDataModule(SplitDataModule):
         other, rows, listens = copy(self), catalog.rows_of(self.catalog.track_ids), self._cut.listens
         cut, _ = self._cut.without({"unknown": rows[listens.track] < 0})
         other.catalog, other._cut = catalog, replace(cut, listens=replace(cut.listens, track=rows[cut.listens.track]))
+        other.rules = replace(self.rules, split="auto")  # whole sessions
         other = other.divided(np.full(len(cut), SPLITS.index("test"), np.int8))
         if not len(other.pairs["test"]):
             raise InputError(f"no pair of {self.path} has two tracks of the model; give longer logs of its tracks")
@@ -255,14 +256,16 @@ class PairDataModule(SplitDataModule):
         """See `SplitDataModule`."""
         before, words, calendar, sessions = self._learned, self.vocabulary, self.vocabulary.calendar, self._cut
         files = {} if self.reading.later is not None else digests_of(self._files)  # later plays are read again
+        chosen = np.ones(len(sessions), bool) if is_whole else sample(sessions, MOST_KEPT)
         Learned(
             catalog=self.catalog,
-            sessions=sessions if is_whole else chosen_sessions(sessions, sample(sessions, MOST_KEPT)),
+            sessions=chosen_sessions(sessions, chosen),
+            is_whole=bool(chosen.all()) and (before is None or before.is_whole),
             plays=words.plays,
             previous_counts=words.previous_counts,
             next_counts=words.next_counts,
             until_ms=int(sessions.timestamp.max()),
-            num_sessions=self.num_learned[0],
+            num_sessions=len(sessions) if before is None else before.num_sessions + self._num_new,
             files=files if before is None else before.files_with(files),
             half_life=None if calendar is None else calendar.half_life,
             newest_days=None if calendar is None else calendar.newest_days,
@@ -280,7 +283,8 @@ class PairDataModule(SplitDataModule):
             NothingNew: there are none, or they make no pair.
         """
         self._prepare = None  # the files are there
-        rules = self.rules = replace(self.rules, cold_share=0.0, policies=replace(self.rules.policies, min_sessions=1))
+        policies = replace(self.rules.policies, min_sessions=1)
+        rules = self.rules = replace(self.rules, split="auto", cold_share=0.0, policies=policies)
         has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
         with self.source(learned) as source:
             self.reading, self._files = source.reading, source.files
@@ -312,10 +316,9 @@ class PairDataModule(SplitDataModule):
         kept = evaluated.vocabulary
         for data in (evaluated, whole):
             data._take_calendar(learned.half_life, learned.newest_days)
-        evaluated.vocabulary, whole.vocabulary = (
-            learned.counts_in(evaluated.vocabulary),
-            learned.counts_added(whole.vocabulary, kept),
-        )
+        evaluated.vocabulary = learned.counts_in(evaluated.vocabulary)
+        if not learned.is_whole:
+            whole.vocabulary = learned.counts_added(whole.vocabulary, kept)
         evaluated.new_tracks &= evaluated.vocabulary.plays == 0
         evaluated.pairs["val"] = evaluated.pairs["test"]
         times = read.timestamp
@@ -329,8 +332,12 @@ class PairDataModule(SplitDataModule):
             num_tracks=len(self.catalog) - num_known,
             num_artists=self.catalog.num_artists - learned.catalog.num_artists,
             num_late=num_late,
-            shares=_sums_of_shares(evaluated.sessions.listens, num_before=int((evaluated._part_of_session == 0).sum())),
+            shares=_sums_of_shares(evaluated._test_listens()),
         )
+
+    def _test_listens(self) -> Listens:
+        parts, listens = self._part_of_session, self.sessions.listens
+        return listens if parts is None else listens.where(parts[listens.session] == SPLITS.index("test"))
 
     def _take_calendar(self, half_life: float | None, newest_days: float | None) -> None:
         if (own := self.vocabulary.calendar) is not None:
@@ -346,7 +353,7 @@ class PairDataModule(SplitDataModule):
         Returns:
             A context that has the events; see `read_table`.
         """
-        policies, known = self.rules.policies, {}
+        policies, known = self.rules.policies, dict[str, Any]()
         if learned is not None and learned.sessions.has_clock:  # without one, sessions are counted
             known = {"learned": f"timestamp <= {learned.until_ms}", "known_files": learned.files.keys()}
         left_out = LeftOut(

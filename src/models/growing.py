@@ -4,7 +4,7 @@ N tracks, R rows of a table.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int64
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segue.catalog import Vocabulary
 from segue.errors import InputError
+from segue.models.contracts import Ranker
 from segue.models.heads import Biases
 
 Build = Callable[..., LightningModule]
@@ -78,8 +79,8 @@ class Grown:
                 new[target] = learned
             elif not _is_of_listeners(name) and new.shape == olds[name].shape:
                 new.copy_(olds[name])
-        repeats = self.module.context.repeats
-        repeats.set_extra_state(old.context.repeats.get_extra_state())
+        own, of_old = (cast("Ranker", one).context.repeats for one in (self.module, old))
+        own.set_extra_state(of_old.get_extra_state())
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The state of the optimizer of the checkpoint, for the optimizer of the larger model."""

@@ -18,6 +18,7 @@ from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
 from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
 from segue.datamodules.reading.table import NothingNew
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
@@ -112,11 +113,11 @@ class Night:
 
     def write(self, run_dir: Path, seconds: Mapping[str, float], *, is_exported: bool) -> dict[str, Any]:
         """Write `night.json`, the last file of a night: a folder without it has no whole night."""
-        new, shown = self.new, lambda moment: utc(moment) if moment else None
+        new = self.new
         own = {
             "run_dir": str(run_dir.resolve()),
-            "since": shown(new.since_ms),
-            "until": shown(new.until_ms),
+            "since": utc(new.since_ms) if new.since_ms else None,
+            "until": utc(new.until_ms) if new.until_ms else None,
             "metrics": self.measured,
             "verdict": self.judgement["verdict"],
         }
@@ -142,7 +143,7 @@ class Night:
 
 
 @contextmanager
-def night_from(config: DictConfig, data: PairDataModule) -> Iterator[Night | None]:
+def night_from(config: DictConfig, data: SplitDataModule) -> Iterator[Night | None]:
     """Begin a night.
 
     Args:

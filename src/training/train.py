@@ -397,7 +397,7 @@ def _run(
     from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
-    from segue.tracking.store import PRUNED, runs_page
+    from segue.tracking.store import BEGAN_FROM, PRUNED, runs_page
     from segue.training.refit import begun, decided_by, epochs_of_refit, is_refitted, refit
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
@@ -406,7 +406,7 @@ def _run(
     if choice is not None:
         console.print(choice.table())
     build = instantiate(config.ranker, _convert_="all")
-    model = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
+    model: Any = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
     callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
@@ -526,7 +526,7 @@ def _run(
             logger.log_file(file)
         if night is not None:
             logger.log_metrics(night.metrics())
-            logger.log_tags({"night": night.judgement["verdict"], "began_from": str(night.folder)})
+            logger.log_tags({"night": night.judgement["verdict"], BEGAN_FROM: str(night.folder)})
         clock.end("tracking")
         logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()

@@ -67,7 +67,7 @@ def test_what_was_learned_of_the_old_tracks_stays(words: str) -> None:
     before, now = vocabularies()
     old, saved = trained(build, before)
     grown = Grown(build, saved, before, now, "from=x")
-    module = grown.module.eval()
+    module: Any = grown.module.eval()
     same = np.arange(NUM_OLD) != (2 if "min_plays" in words else -1)  # which has its own vector only now
     for of_old, of_new in (
         (old.scorer.query_vectors(), module.scorer.query_vectors()),

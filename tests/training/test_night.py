@@ -311,11 +311,7 @@ def test_older_sessions_than_keep_days_are_left_out(nights: Path, tmp_path: Path
     for day in range(DAYS - 1):
         shutil.rmtree(tmp_path / "logs" / "logs" / f"day-{day}")
     train(tmp_path, *COMMON, "datamodule.path=logs", "model=rules", "hydra.run.dir=two-days")
-    rows = [
-        Recommendations.read_with_catalog(tmp_path / name / "recommendations.jsonl")[0].rows
-        for name in ("night", "two-days")
-    ]
-    assert (rows[0][:, :3] == rows[1][:, :3]).mean() > 0.9  # plays of all days decide between equal scores
+    assert lists(tmp_path / "night") == lists(tmp_path / "two-days")
 
 
 def test_a_sample_does_not_depend_on_when_sessions_were_learned(nights: Path) -> None:
