@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from segue.callbacks.guard import judged
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
+from segue.training.night import night_from
 from segue.training.train import read_data
 from tests.conftest import event, write_lines, write_tracks
 from tests.e2e.test_resume import kill_at
@@ -259,6 +262,13 @@ def test_runs_that_cannot_go_on_are_refused(nights: Path, tmp_path: Path) -> Non
     config = tmp_path / "unknown" / "config.yaml"
     config.write_text(config.read_text().replace("window: 10", "window: 9"))
     assert "model.window was 9 in this run, and is 10" in line(night(tmp_path, "unknown", "x", code=2))
+
+
+def test_a_run_of_shards_is_refused() -> None:
+    config = OmegaConf.create({"from": "run", "guard": "chart", "keep_days": None})
+    data = SplitDataModule(path="shards", prepared_by=None, history=0, seed=1)
+    with pytest.raises(InputError, match="from=run was trained from shards"), night_from(config, data):
+        pass
 
 
 def test_a_night_that_was_killed_is_begun_again(nights: Path, tmp_path: Path) -> None:
