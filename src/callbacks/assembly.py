@@ -140,7 +140,8 @@ class AfterTest(Callback):
         for of_before in (export.path, export.path.with_name(FILE)):  # lists come last: a folder without them is no run
             of_before.unlink(missing_ok=True)
         if record.exists():  # a run that is resumed may export another model than before
-            shutil.rmtree(others, ignore_errors=True)
+            for of_refit in (others, export.path.with_name(LEARNED)):
+                shutil.rmtree(of_refit, ignore_errors=True)
             record.unlink()
         if refitted is not None:
             with progress("exporting the evaluated model", len(data.catalog)) as advance:

@@ -107,6 +107,7 @@ def test_a_finished_run_is_refitted_by_resuming_it(both: tuple[Path, str]) -> No
         train(cwd, "resume=none", "refit=none")
         assert lists(cwd / "none") == lists(cwd / "kept")
         assert not (cwd / "none" / "evaluated").exists()
+        assert not (cwd / "none" / "learned").exists()
         assert not (cwd / "none" / "refit.json").exists()
     finally:
         shutil.rmtree(cwd / "none")
