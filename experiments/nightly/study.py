@@ -251,7 +251,7 @@ def table() -> Iterator[str]:
     yield "# Results"
     yield ""
     for measure in ("ndcg_at_10", "time"):
-        own = frame.dropna(subset=measure)
+        own = frame[frame.night >= FIRST].dropna(subset=measure)
         if own.empty:
             continue
         yield f"## {measure.replace('_', ' ')}"
@@ -260,8 +260,7 @@ def table() -> Iterator[str]:
         yield f"| source | nights | {' | '.join(METHODS)} |{others} nights above never |"
         yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
         for source, nights in own.groupby("source", sort=False):
-            wide = nights.pivot_table(index="night", columns="method", values=measure)
-            later = wide[wide.index >= FIRST]
+            later = nights.pivot_table(index="night", columns="method", values=measure)
             cells = [str(source), str(len(later)), *(f"{later[method].mean():.4f}" for method in METHODS)]
             for other in METHODS[1:]:
                 change = MeanInterval.of((100 * (later.nightly / later[other] - 1)).to_numpy(), LEVEL)
