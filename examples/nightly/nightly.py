@@ -86,8 +86,9 @@ class Night:
             return False
         report = self.state / "releases"
         shutil.rmtree(report, ignore_errors=True)
-        words = "abtest", "releases=true", f"logs={self.service}", f"hydra.run.dir={report}"
-        if call(*words, accept=2)[0]:  # nobody has played a recommendation yet
+        words = "abtest", "releases=true", word("logs", self.service), word("hydra.run.dir", report)
+        if call(*words, accept=2)[0]:  # such as: nobody has played a recommendation yet
+            say("releases are not compared, because of the error above")
             return False
         rows = json.loads((report / "releases.json").read_text())["releases"]
         row = next((row for row in rows if row["release"] == release.read_text()), None)
@@ -106,7 +107,7 @@ class Night:
     def learn(self) -> int:
         """Train on what is new, and load the run unless it fell; returns the exit code of the night."""
         run = self.state / "runs" / f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}"
-        words = f"from={self.current.resolve()}", f"datamodule.path={self.plays()}", f"hydra.run.dir={run}"
+        words = word("from", self.current.resolve()), word("datamodule.path", self.plays()), word("hydra.run.dir", run)
         code, _ = call("train", *words, *self.given.train, accept=3)
         if code:
             return say(f"the new model is not loaded: see {run}/night.json; {self.current} stays", code)
@@ -116,14 +117,14 @@ class Night:
         self.load()
         linked = {link.resolve() for link in (self.current, self.previous)}
         for old in sorted((self.state / "runs").iterdir())[:-KEPT]:
-            if old not in linked:
+            if old.resolve() not in linked:
                 shutil.rmtree(old)
         return 0
 
     def load(self) -> None:
         """Load `next` into the service, then call it `current`. Repeating it changes nothing."""
         run, store = self.next.resolve(), self.given.store or self.services()[-1] / "store"
-        what = f"store.folder={store}", f"recommendations={run / 'recommendations.jsonl'}"
+        what = word("store.folder", store), word("recommendations", run / "recommendations.jsonl")
         _, output = call("serve", "load", *what, *self.given.load)
         (run / "release.txt").write_text(re.findall(r"version (\w+) is current", output)[0])
         if run != self.previous.resolve():  # otherwise the current run is taken back
@@ -133,18 +134,34 @@ class Night:
 
     def services(self) -> list[Path]:
         """Run folders of the service, the newest last; each start has one."""
-        found = [path.parent for path in self.service.glob("**/serve.json")]
+        found = [path.parent for path in self.service.glob("**/serve.json") if (path.parent / "logs").is_dir()]
+        if not found:
+            sys.exit(
+                say(f"--service={self.service} has no run folder of serve.py, which has serve.json and logs/", code=2)
+            )
         return sorted(found, key=lambda run: (run / "serve.json").stat().st_mtime)
 
     def plays(self) -> Path:
         """A folder with the logs of all starts of the service, as train.py reads them."""
         plays = self.state / "plays"
         shutil.rmtree(plays, ignore_errors=True)
-        (plays / "logs").mkdir(parents=True)
         for run in self.services():
-            shutil.copytree(run / "logs", plays / "logs" / run.name, copy_function=keep)
+            copied, before = plays / "logs" / "-".join(run.relative_to(self.service.parent).parts), None
+            while before != (before := files_of(run / "logs")):  # the service has begun a new file meanwhile
+                shutil.rmtree(copied, ignore_errors=True)
+                shutil.copytree(run / "logs", copied, copy_function=keep)
         (plays / "tracks.json").symlink_to((self.given.tracks or self.services()[-1] / "tracks.json").absolute())
         return plays
+
+
+def word(option: str, path: Path) -> str:
+    """A word of the command line, in the quotes that the commands read."""
+    return f"{option}='{path}'"
+
+
+def files_of(logs: Path) -> list[tuple[Path, int]]:
+    """The files of a log; a renamed one has another name."""
+    return sorted((path, path.stat().st_ino) for path in logs.rglob("*") if path.is_file())
 
 
 def keep(source: str, target: str) -> None:

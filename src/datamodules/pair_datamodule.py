@@ -46,6 +46,7 @@ class NewPlays:
         whole: all of them, as training data.
         since_ms: time of the last play that was learned, in milliseconds since 1970; 0 without a clock.
         until_ms: time of the last new play.
+        num_kept: number of sessions that the run keeps of what it has learned.
         num_sessions: number of new sessions.
         num_plays: number of new plays.
         num_tracks: number of new tracks of the catalogue.
@@ -58,12 +59,26 @@ class NewPlays:
     whole: "PairDataModule"
     since_ms: int
     until_ms: int
+    num_kept: int
     num_sessions: int
     num_plays: int
     num_tracks: int
     num_artists: int
     num_late: Mapping[str, int]
     shares: Float64[np.ndarray, "S"]
+
+    def replayed(self, seed: int) -> "PairDataModule":
+        """The whole, of which training shows the new sessions and as many of the others.
+
+        Args:
+            seed: of the run; each night draws others.
+        """
+        data, is_new = copy(self.whole), self.whole.sessions.number >= self.num_kept
+        drawn = np.random.default_rng([seed, self.num_kept, self.until_ms]).permutation(np.flatnonzero(~is_new))
+        is_new[drawn[: is_new.sum()]] = True
+        pairs = data.pairs["train"]
+        data.pairs = {**data.pairs, "train": pairs.where(is_new[pairs.session])}
+        return data
 
 
 def _refuse_other_ids(path: str, read: Catalog, known: Catalog) -> None:
@@ -327,6 +342,7 @@ class PairDataModule(SplitDataModule):
             whole=whole,
             since_ms=learned.until_ms,
             until_ms=int(times.max()),
+            num_kept=len(before),
             num_sessions=len(read),
             num_plays=len(times),
             num_tracks=len(self.catalog) - num_known,

@@ -15,6 +15,8 @@ from segue.serving.worker_table import WorkerTable
 
 _LOOK_S = 2.0
 """Longest wait for a look, in seconds; Redis may hang, or the service may stop."""
+_BETWEEN_S = 0.1
+"""Least time between two looks: requests with invented ids want many."""
 
 _log = logging.getLogger("segue.serving")
 
@@ -60,6 +62,7 @@ class State:
             The event to set after the look.
         """
         self._looked = self._looked or asyncio.Event()
+        await asyncio.sleep(min(_BETWEEN_S, poll_s))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_wanted.wait(), poll_s)
         self._is_wanted.clear()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,8 +29,8 @@ from segue.settings import Setting, settings
 from segue.terminal.console import console
 from segue.training.refit import decided_in, refit
 
-_EPOCHS = 2
-"""Epochs of the new sessions and of those that are kept."""
+_EPOCHS = 1
+"""Epochs of the new sessions and of those that are replayed; more were worse (experiments/nightly/README.md)."""
 _LOCK = ".night.lock"
 
 
@@ -73,7 +73,7 @@ class Night:
     is_done: bool = False
 
     def learn(self, config: DictConfig, build: Any) -> Refitted:
-        """Train on the new sessions and on those that are kept.
+        """Train on the new sessions. A head sees as many of those that are kept besides, so that it forgets nothing.
 
         Args:
             config: of the run.
@@ -84,7 +84,8 @@ class Night:
             return refit(config, data, self.decided, [{}], label="night")
         grown = Grown(build, self.grown.saved, self.grown.before, data.vocabulary, self.grown.called)
         epochs: list[dict[str, float]] = [{config.monitor.metric: 0.0}] * _EPOCHS  # no epoch is better than another
-        return refit(config, data, self.decided, epochs, begin=grown, label="night")
+        shown = self.new.replayed(config.seed)
+        return replace(refit(config, shown, self.decided, epochs, begin=grown, label="night"), data=data)
 
     def is_exported(self, metrics: Mapping[str, float]) -> bool:
         """Judge the model that was served; whether the new one is exported.

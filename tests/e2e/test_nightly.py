@@ -73,7 +73,7 @@ class Fake:
             raise Killed
 
     def answer(self, command: list[str], **_: Any) -> Any:
-        word = {one.partition("=")[0]: one.partition("=")[2] for one in command}
+        word = {one.partition("=")[0]: one.partition("=")[2].strip("'") for one in command}
         verb, code, text = command[1], 0, ""
         self.calls.append(verb)
         if verb == "train":
