@@ -106,6 +106,15 @@ def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
     }
 
 
+def late_plays(late: Mapping[str, int]) -> str:
+    """What is left out because it came too late, in words.
+
+    Args:
+        late: number of plays of each file.
+    """
+    return f"{sum(late.values()):,} plays are not after that, and are left out ({', '.join(late)})"
+
+
 def night_report(night: Mapping[str, Any]) -> dict[str, str]:
     """What a night has found and done: lines by name.
 
@@ -114,9 +123,8 @@ def night_report(night: Mapping[str, Any]) -> dict[str, str]:
     """
     new = f"{night['sessions']:,} sessions, {night['plays']:,} plays, {night['new_tracks']:,} tracks"
     lines = {"new": f"{new} since {night['since'] or 'the last run'}"}
-    if late := sum(night["late_plays"].values()):
-        names = ", ".join(night["late_plays"])
-        lines["late"] = f"{late:,} plays are not after that, and are left out ({names})"
+    if night["late_plays"]:
+        lines["late"] = late_plays(night["late_plays"])
     for name, of in night["metrics"].items():
         limits = night["limits"].get(name)
         beside = f"; limits {limits['lower']:.4f} to {limits['upper']:.4f}, of the {limits['of']}" if limits else ""
