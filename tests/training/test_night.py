@@ -13,7 +13,7 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from segue.callbacks.guard import judged
+from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
@@ -196,9 +196,23 @@ def test_a_fall_exports_nothing_and_ends_with_3(nights: Path, tmp_path: Path) ->
     assert (record["verdict"], record["is_exported"]) == ("fall", False)
     assert metrics_of(tmp_path / "fallen")["test/ndcg_at_10"] == record["metrics"]["ndcg_at_10"]["mean"]
     assert "night that was not exported; begin from the run before it" in line(night(tmp_path, "fallen", "x", code=2))
+    night(tmp_path, "rules", "fallen", "guard=none", logs="a-typo", code=2)
+    assert record_of(tmp_path / "fallen") == record
     night(tmp_path, "rules", "fallen", "guard=none")
     assert record_of(tmp_path / "fallen")["is_exported"]
     assert (tmp_path / "fallen" / "recommendations.jsonl").exists()
+
+
+def test_a_night_in_which_nobody_liked_anything_is_learned(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "convex", tmp_path / "convex")
+    write_day(tmp_path / "logs", DAYS)
+    write_tracks(tmp_path / "logs", (row // 3 for row in range(NUM_TRACKS + NUM_NEW)))
+    file = tmp_path / "logs" / "logs" / f"day-{DAYS}" / "data.json"
+    file.write_text(file.read_text().replace('"time": 1.0', '"time": 0.2'))
+    done = night(tmp_path, "convex", "night")
+    record = record_of(tmp_path / "night")
+    assert (list(record["metrics"]), record["verdict"]) == (["mean_time_per_session"], "as before")
+    assert done.stdout.rstrip().endswith(f"recommendations={tmp_path / 'night'}")
 
 
 def line(done: Any) -> str:
@@ -312,6 +326,8 @@ def test_words_that_do_not_fit_are_refused(words: Sequence[str], message: str, n
 
 def test_a_night_needs_logs(nights: Path) -> None:
     assert "from=rules needs datamodule.path=<all logs so far>" in line(train(nights, "from=rules", code=2))
+    said = line(train(nights, *COMMON, "datamodule.path=logs", "guard=maybe", code=2))
+    assert "guard=maybe is of a night and needs from=<run>" in said
 
 
 def test_runs_that_cannot_go_on_are_refused(nights: Path, tmp_path: Path) -> None:
@@ -429,12 +445,23 @@ def test_without_enough_nights_the_first_test_decides(now: float, verdict: str) 
 
 def test_with_enough_nights_their_chart_decides() -> None:
     before = [one(value) for value in (0.30, 0.31, 0.30, 0.31, 0.30)]
-    assert judged(one(0.27), before, one(0.1)) == {
+    assert judged(one(0.27, 0.005), before, one(0.1)) == {
         "limits": {"ndcg_at_10": {"lower": pytest.approx(0.2774), "upper": pytest.approx(0.3306), "of": "nights"}},
         "verdict": "fall",
         "fallen": ["ndcg_at_10"],
     }
     assert judged(one(0.28), before, one(0.9))["verdict"] == "as before"
+    assert judged(one(0.0, 0.3), before, one(0.9))["verdict"] == "as before"  # a small night
+
+
+def test_a_night_of_few_sessions_is_neither_judged_nor_in_the_chart() -> None:
+    metrics = {"test/num_sessions": 2.0, "test/ndcg_at_10": 0.0, "test/ndcg_at_10_half_width": 0.0}
+    small = intervals_of(metrics, np.zeros(2))
+    before = [one(value) for value in (0.30, 0.31, 0.30, 0.31, 0.30)]
+    assert judged(small, before, one(0.3))["verdict"] == judged(small, [], one(0.3))["verdict"] == "as before"
+    read = {"ndcg_at_10": {"mean": 0.0, "lower": None, "upper": None}}
+    for few in (small, read):
+        assert judged(one(0.27, 0.005), [*before, few], one(0.1))["verdict"] == "fall"
 
 
 def test_tracks_and_artists_get_rows_after_the_old_ones_however_many() -> None:
