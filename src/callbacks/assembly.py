@@ -165,7 +165,7 @@ class AfterTest(Callback):
 
 
 def build_callbacks(
-    chosen: Mapping[str, Any], context: RunContext, *, monitor: str
+    chosen: Mapping[str, Any], context: RunContext, *, monitor: str | None
 ) -> tuple[list[Callback], AfterTest]:
     """All callbacks. Their order has no meaning, except that the first keeps what others read.
 
@@ -173,7 +173,7 @@ def build_callbacks(
         chosen: those of `conf/callbacks`, by name: a callback, what makes one from the context of the run, a step after
             the test, or None where it is left out.
         context: of the run.
-        monitor: the metric that decides between epochs.
+        monitor: the metric that decides between epochs; None where no epoch is chosen.
 
     Returns:
         The callbacks, and the one of them that has the results after the test.
@@ -181,7 +181,8 @@ def build_callbacks(
     Raises:
         InputError: a callback is out of its range, or nothing computes `monitor`.
     """
-    check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
+    if monitor is not None:
+        check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
     made: dict[str, Any] = {
         name: choice if isinstance(choice, Callback) else choice(context)
         for name, choice in chosen.items()

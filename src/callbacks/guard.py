@@ -16,6 +16,8 @@ TIME = "mean_time_per_session"
 FALL = "fall"
 """The verdict of a night that is worse than those before it."""
 _WIDER = 0.2
+_FEWEST = 20
+"""Sessions below which an interval says too little: two sessions without a hit have one without a width."""
 _SAME, _BETTER = "as before", "better"
 
 
@@ -27,16 +29,19 @@ def intervals_of(metrics: Mapping[str, float], shares: Float64[np.ndarray, "S"])
         shares: sum of the shares played of each new session; empty where none is known.
 
     Returns:
-        By name, `mean`, `lower` and `upper`; the bounds are NaN with one session.
+        By name, `mean`, `lower` and `upper`; the bounds are NaN with fewer than 20 sessions.
     """
     found = {}
+    has_many = metrics.get("test/num_sessions", _FEWEST) >= _FEWEST
     for name in RANKED:
         if (mean := metrics.get(f"test/{name}")) is not None:
-            half = float(np.nan if (given := metrics.get(f"test/{name}_half_width")) is None else given)
+            given = metrics.get(f"test/{name}_half_width")
+            half = float(given) if has_many and given is not None else np.nan
             found[name] = {"mean": mean, "lower": mean - half, "upper": mean + half}
     if len(shares):
         of_time = MeanInterval.of(shares, LEVEL)
-        found[TIME] = {"mean": of_time.mean, "lower": of_time.lower, "upper": of_time.upper}
+        bounds = (of_time.lower, of_time.upper) if len(shares) >= _FEWEST else (np.nan, np.nan)
+        found[TIME] = {"mean": of_time.mean, "lower": bounds[0], "upper": bounds[1]}
     return found
 
 
@@ -47,9 +52,9 @@ def judged(
 ) -> dict[str, Any]:
     """Compare a night with those before it.
 
-    With enough nights before, their control chart has the limits. Otherwise the interval of the night is compared with
-    that of the test of the run that the nights began from, widened by a fifth: one test does not say how much days
-    differ.
+    The interval of the night is compared with limits: with enough nights before, those of their control chart,
+    otherwise the interval of the test of the run that the nights began from, widened by a fifth, because one test does
+    not say how much days differ. A night whose interval is unknown has neither fallen nor is it in the chart.
 
     Args:
         now: what `intervals_of` returns.
@@ -62,16 +67,20 @@ def judged(
     """
     bounds, found = {}, {}
     for name, of_now in now.items():
-        chart = limits([one[name]["mean"] for one in nights if name in one])
+        chart = limits([one[name]["mean"] for one in nights if _is_known(one.get(name))])
         if chart is not None:
-            lower, upper, low, high = *chart, of_now["mean"], of_now["mean"]
-        elif first.get(name, {}).get("lower") is not None:
+            lower, upper = chart
+        elif _is_known(first.get(name)):
             lower, upper = first[name]["lower"] * (1 - _WIDER), first[name]["upper"] * (1 + _WIDER)
-            low, high = of_now["lower"], of_now["upper"]
         else:
             continue
         bounds[name] = {"lower": lower, "upper": upper, "of": "nights" if chart is not None else "test"}
-        found[name] = FALL if high < lower else _BETTER if low > upper else _SAME
+        found[name] = FALL if of_now["upper"] < lower else _BETTER if of_now["lower"] > upper else _SAME
     fallen = [name for name, verdict in found.items() if verdict == FALL]
     verdict = FALL if fallen else _BETTER if _BETTER in found.values() else _SAME
     return {"limits": bounds, "verdict": verdict, "fallen": fallen}
+
+
+def _is_known(measured: Mapping[str, float | None] | None) -> bool:
+    """Whether a mean has an interval; a file has null for NaN."""
+    return measured is not None and (lower := measured["lower"]) is not None and not np.isnan(lower)

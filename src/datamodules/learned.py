@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int64
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog, Listens, Vocabulary, ids_of
 from segue.datamodules.pairs.sessions import Sessions, gather
-from segue.datamodules.reading.files import digest_of_file
+from segue.datamodules.reading.files import digest_of_file, is_address
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary, write_vocabulary
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
@@ -24,7 +24,9 @@ from segue.runs.atomic import write_record, write_whole
 FOLDER = "learned"
 """The folder of a run that has it."""
 _RECORD, _TRACKS, _PLAYS = "learned.json", "tracks.parquet", "plays.parquet"
-_VERSION = 1
+_VERSION = 2
+_BEGINNING = 1024
+"""Bytes that distinguish a file from others."""
 MOST_KEPT = 100_000
 """Sessions that a head keeps, a random sample of all that it has learned. A baseline keeps all: it counts them."""
 
@@ -44,6 +46,7 @@ class Learned:
         until_ms: time of the last play, in milliseconds since 1970; 0 without a clock.
         num_sessions: number of all sessions.
         files: path of each file whose plays are all among them, by digest.
+        plays_of_files: number of plays of each file that was read, by its name and by how it begins.
         half_life: of plays, in days, as validation chose it; see `Calendar`.
         newest_days: the same of the floor `recent`.
     """
@@ -57,6 +60,7 @@ class Learned:
     until_ms: int
     num_sessions: int
     files: Mapping[str, str]
+    plays_of_files: Mapping[str, int]
     half_life: float | None
     newest_days: float | None
 
@@ -110,13 +114,18 @@ class Learned:
         record: dict[str, Any] = {name: getattr(self, name) for name in _OF_RECORD}
         write_record({"version": _VERSION, "has_clock": sessions.has_clock, **record}, folder / _RECORD)
 
-    def files_with(self, read: Mapping[str, str]) -> dict[str, str]:
-        """The files, and those that were read now. A file that has grown has a new digest.
+    def late(self, num_learned: Mapping[str, int]) -> dict[str, int]:
+        """Number of plays of each file that are too old to be learned, and were not there when it was read before.
 
         Args:
-            read: their paths by digest.
+            num_learned: see `FilesRead`.
         """
-        return {digest: path for digest, path in self.files.items() if path not in read.values()} | dict(read)
+        late = {}
+        for name, num in num_learned.items():
+            before = next((self.plays_of_files[key] for key in _keys(name) if key in self.plays_of_files), 0)
+            if num > before:
+                late[name] = num - before
+        return late
 
     def alone(self, vocabulary: Vocabulary) -> Vocabulary:
         """The vocabulary of the tracks that were known.
@@ -150,7 +159,7 @@ class Learned:
 
 
 _COUNTS = ("plays", "previous_counts", "next_counts")
-_OF_RECORD = ("is_whole", "until_ms", "num_sessions", "files", "half_life", "newest_days")
+_OF_RECORD = ("is_whole", "until_ms", "num_sessions", "files", "plays_of_files", "half_life", "newest_days")
 
 
 def _longer(counts: Int64[np.ndarray, "n"], length: int) -> Int64[np.ndarray, "N"]:
@@ -234,12 +243,34 @@ def joined(first: Sessions, second: Sessions) -> Sessions:
 
 
 def digests_of(files: Mapping[Path, int]) -> dict[str, str]:
-    """The paths of files by the digest of what was read of them.
+    """The paths of files by the digest of what was read of them, without files that have become shorter since.
 
     Args:
         files: number of bytes that each had.
     """
-    return {digest_of_file(file, size): str(file.resolve()) for file, size in files.items() if file.is_file()}
+    return {
+        digest_of_file(file, size): str(file.resolve())
+        for file, size in files.items()
+        if file.is_file() and file.stat().st_size >= size
+    }
+
+
+def by_keys(num_plays: Mapping[str, int]) -> dict[str, int]:
+    """The number of plays of each file by its name and by how it begins; see `Learned`.
+
+    Args:
+        num_plays: by name; see `FilesRead`.
+    """
+    return {key: num for name, num in num_plays.items() for key in _keys(name)}
+
+
+def _keys(name: str) -> list[str]:
+    """How a file is known again: by its beginning, which a rotation does not change, or else by its name."""
+    if is_address(name):
+        return [name]
+    file = Path(name)
+    is_long = file.is_file() and file.stat().st_size >= _BEGINNING
+    return [*([digest_of_file(file, _BEGINNING)] if is_long else []), str(file.resolve())]
 
 
 def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndarray, "M"]]:

@@ -17,6 +17,7 @@ from segue.catalog import Catalog, Listens, quoted
 from segue.datamodules.learned import (
     MOST_KEPT,
     Learned,
+    by_keys,
     chosen_sessions,
     digests_of,
     joined,
@@ -51,7 +52,7 @@ class NewPlays:
         num_plays: number of new plays.
         num_tracks: number of new tracks of the catalogue.
         num_artists: number of new artists.
-        num_late: number of plays of each new file that are not after `since_ms`, and are left out.
+        num_late: number of plays of each file that are not after `since_ms`, were not there before, and are left out.
         shares: sum of the shares played of each new session with a known share; empty where none is known.
     """
 
@@ -81,14 +82,23 @@ class NewPlays:
         return data
 
 
-def _refuse_other_ids(path: str, read: Catalog, known: Catalog) -> None:
-    if (known.rows_of(read.track_ids) >= 0).any():
+def _refuse_other_ids(path: str, read: Catalog, known: Catalog, *, may_be_new: bool = False) -> None:
+    if (known.rows_of(read.track_ids) >= 0).any() or (may_be_new and _has_only_new_tracks(read, known)):
         return
     of_read, of_known = (quoted(one.track_ids.item(0)) for one in (read, known))
     raise InputError(
         f"none of the {len(read):,} tracks in {path}, such as {of_read}, is among the {len(known):,} of the run, such "
-        f"as {of_known}; give logs with the ids of the run"
+        f"as {of_known}; give logs with the ids of the run, or wait for plays of known tracks"
     )
+
+
+def _has_only_new_tracks(read: Catalog, known: Catalog) -> bool:
+    """Whether tracks are new ones of known artists, and none is a known one with another id."""
+    names = {name for name in known.artists.tolist() if name}
+    pairs, known_pairs = (
+        set(zip(one.artists[one.artist_of].tolist(), one.titles.tolist(), strict=True)) for one in (read, known)
+    )
+    return not names.isdisjoint(read.artists.tolist()) and pairs.isdisjoint(known_pairs)
 
 
 def _sums_of_shares(listens: Listens) -> Float64[np.ndarray, "S"]:
@@ -270,7 +280,11 @@ class PairDataModule(SplitDataModule):
     def remember(self, folder: Path, *, is_whole: bool) -> None:
         """See `SplitDataModule`."""
         before, words, calendar, sessions = self._learned, self.vocabulary, self.vocabulary.calendar, self._cut
-        files = {} if self.reading.later is not None else digests_of(self._files)  # later plays are read again
+        read, files = self._files, dict[str, str]()
+        if self.reading.later is None:  # otherwise later plays are read again
+            files = {digest: str(file.resolve()) for file, digest in read.digests.items()}
+            files = files or digests_of(read.sizes)
+        plays_of_files = by_keys(read.num_plays)
         chosen = np.ones(len(sessions), bool) if is_whole else sample(sessions, MOST_KEPT)
         Learned(
             catalog=self.catalog,
@@ -281,7 +295,8 @@ class PairDataModule(SplitDataModule):
             next_counts=words.next_counts,
             until_ms=int(sessions.timestamp.max()),
             num_sessions=len(sessions) if before is None else before.num_sessions + self._num_new,
-            files=files if before is None else before.files_with(files),
+            files=files if before is None else {**before.files, **files},
+            plays_of_files=plays_of_files if before is None else {**before.plays_of_files, **plays_of_files},
             half_life=None if calendar is None else calendar.half_life,
             newest_days=None if calendar is None else calendar.newest_days,
         ).write(folder)
@@ -298,13 +313,15 @@ class PairDataModule(SplitDataModule):
             NothingNew: there are none, or they make no pair.
         """
         self._prepare = None  # the files are there
-        policies = replace(self.rules.policies, min_sessions=1)
-        rules = self.rules = replace(self.rules, split="auto", cold_share=0.0, policies=policies)
         has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
+        policies = replace(self.rules.policies, min_sessions=1)
+        if not has_clock and (policies != self.rules.policies or keep_days is not None):
+            what = "keep_days=" if keep_days is not None else "datamodule.policies.min_sessions="
+            raise InputError(f"{what} beside from= needs timestamps, and {self.path} has none; train a new run")
+        rules = self.rules = replace(self.rules, split="auto", cold_share=0.0, policies=policies)
         with self.source(learned) as source:
             self.reading, self._files = source.reading, source.files
-            known = set(learned.files.values())  # files that have grown have learned plays
-            num_late = {name: num for name, num in source.num_learned.items() if str(Path(name).resolve()) not in known}
+            num_learned = source.files.num_learned
             read, catalog = cut_sessions(source, rules), source.catalog
         if has_clock != read.has_clock:
             raise InputError(
@@ -315,19 +332,19 @@ class PairDataModule(SplitDataModule):
             if len(read) <= learned.num_sessions:
                 raise NothingNew
             read = chosen_sessions(read, np.arange(len(read)) >= learned.num_sessions)
-        _refuse_other_ids(self.path, catalog, learned.catalog)
+        _refuse_other_ids(self.path, catalog, learned.catalog, may_be_new=True)
         self.catalog, rows = with_new_tracks(learned.catalog, catalog)
         read = replace(read, listens=replace(read.listens, track=rows[read.listens.track]))
         self._num_new = len(read)
         self._learned, before = learned, learned.sessions
-        if keep_days is not None:
-            oldest = read.timestamp.max() - keep_days * 86_400_000
-            before = chosen_sessions(before, before.timestamp[before.place == 0] >= oldest)
         self._cut, self.is_by_time = joined(before, read), True
-        parts = np.repeat(np.array([0, 2], np.int8), [len(before), len(read)])
-        evaluated, whole = self.divided(parts), self.divided(np.zeros_like(parts))
+        evaluated = self.divided(np.repeat(np.array([0, 2], np.int8), [len(before), len(read)]))
+        if keep_days is not None:  # the model that was served has learned the others too
+            oldest = read.timestamp.max() - keep_days * 86_400_000
+            self._cut = joined(chosen_sessions(before, before.timestamp[before.place == 0] >= oldest), read)
+        whole = self.divided(np.zeros(len(self._cut), np.int8))
         if not len(evaluated.pairs["test"]):
-            raise NothingNew
+            raise NothingNew(num_learned)
         kept = evaluated.vocabulary
         for data in (evaluated, whole):
             data._take_calendar(learned.half_life, learned.newest_days)
@@ -347,7 +364,7 @@ class PairDataModule(SplitDataModule):
             num_plays=len(times),
             num_tracks=len(self.catalog) - num_known,
             num_artists=self.catalog.num_artists - learned.catalog.num_artists,
-            num_late=num_late,
+            num_late=learned.late(num_learned),
             shares=_sums_of_shares(evaluated._test_listens()),
         )
 

@@ -69,7 +69,10 @@ class Grown:
     def _copy(self, old: LightningModule) -> None:
         tables = {id(table.weight): table for table in old.modules() if isinstance(table, nn.Embedding)}
         olds = {**dict(old.named_parameters()), **dict(old.named_buffers())}
+        learned_names = old.state_dict().keys()  # other buffers are of the catalogue
         for name, new in [*self.module.named_parameters(), *self.module.named_buffers()]:
+            if name not in learned_names:
+                continue
             if name in self._rows:
                 source, target = self._rows[name]
                 learned = olds[name][source]
@@ -128,7 +131,10 @@ def _rows_of_tables(
         if before is None or now is None:
             yield f"{name}.weight", (rows, rows)
         else:
-            yield f"{name}.weight", (before, now[: len(before)])
+            now = now[: len(before)]
+            zero = of_new[name].padding_idx  # a row of zeros stays zero
+            is_own = torch.ones(len(now), dtype=torch.bool) if zero is None else now != zero
+            yield f"{name}.weight", (before[is_own], now[is_own])
         assert name in of_new
 
 

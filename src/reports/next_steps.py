@@ -106,17 +106,27 @@ def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
     }
 
 
-def night_report(night: Mapping[str, Any]) -> dict[str, str]:
+def late_plays(late: Mapping[str, int]) -> str:
+    """What is left out because it came too late, in words.
+
+    Args:
+        late: number of plays of each file.
+    """
+    return f"{sum(late.values()):,} plays are not after that, and are left out ({', '.join(late)})"
+
+
+def night_report(night: Mapping[str, Any], run_id: str | None, run_dir: str) -> dict[str, str]:
     """What a night has found and done: lines by name.
 
     Args:
         night: what `night.json` has.
+        run_id: of MLflow, if it has one.
+        run_dir: the run folder.
     """
     new = f"{night['sessions']:,} sessions, {night['plays']:,} plays, {night['new_tracks']:,} tracks"
     lines = {"new": f"{new} since {night['since'] or 'the last run'}"}
-    if late := sum(night["late_plays"].values()):
-        names = ", ".join(night["late_plays"])
-        lines["late"] = f"{late:,} plays are not after that, and are left out ({names})"
+    if night["late_plays"]:
+        lines["late"] = late_plays(night["late_plays"])
     for name, of in night["metrics"].items():
         limits = night["limits"].get(name)
         beside = f"; limits {limits['lower']:.4f} to {limits['upper']:.4f}, of the {limits['of']}" if limits else ""
@@ -125,6 +135,13 @@ def night_report(night: Mapping[str, Any]) -> dict[str, str]:
         "exported" if night["is_exported"] else f"not exported: {', '.join(night['fallen'])} fell; guard=none exports"
     )
     lines["night"] = f"{night['verdict']}, {done}"
+    if run_id:
+        lines["run"] = f"{short_run_name(run_id)}, in full {run_id}"
+    load = f"serve load store.folder=<run folder of the service>/store recommendations={shlex.quote(run_dir)}"
+    again = f"train from={shlex.quote(night['from'])} datamodule.path=<all logs so far>"
+    lines["run folder"] = run_dir
+    verb, _, words = (load if night["is_exported"] else again).partition(" ")
+    lines["next"] = f"{call_of(verb)} {words}"
     return lines
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -166,21 +166,22 @@ def is_unfinished_night(run_dir: Path) -> bool:
     return True
 
 
-def forget_unfinished_night(run_dir: Path) -> None:
+def forget_unfinished_night(run_dir: Path, *, but: Collection[Path] = ()) -> None:
     """Empty the folder of a night that has exported nothing, so that it can be begun again there.
 
     Args:
         run_dir: the folder, which need not exist.
+        but: files that stay.
 
     Raises:
         InputError: another process is writing there.
     """
     if is_unfinished_night(run_dir):
         with lock_folder(run_dir, is_resumed=True):
-            for path in run_dir.iterdir():
+            for path in sorted(run_dir.iterdir(), key=lambda path: path.name == "config.yaml"):  # it says what this is
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name != LOCK:
+                elif path.name != LOCK and path not in but:
                     path.unlink()
 
 

@@ -22,11 +22,12 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
+from segue.reports.next_steps import late_plays
 from segue.runs.atomic import write_record
 from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
-from segue.terminal.console import console
+from segue.terminal.console import console, show_lines
 from segue.training.refit import decided_in, refit
 
 _EPOCHS = 1
@@ -189,9 +190,11 @@ def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) 
     learned = Learned.read(folder / FOLDER, called)
     try:
         new = data.read_new(learned, config.keep_days)
-    except NothingNew:
+    except NothingNew as nothing:
         since = f" since {utc(learned.until_ms)}" if learned.until_ms else ""
         console.print(f"nothing new{since}: {data.path} has no pair that {folder} has not learned", soft_wrap=True)
+        if late := learned.late(nothing.num_learned):
+            show_lines([("late", late_plays(late))])
         return None
     saved = read_checkpoint(folder / REFITTED)
     build = instantiate(config.ranker, _convert_="all")

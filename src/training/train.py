@@ -30,6 +30,7 @@ from segue.runs.folder import (
     REFIT,
     as_dict,
     forget_unfinished_night,
+    is_unfinished_night,
     lock_folder,
     refuse_used_folder,
     setup_name,
@@ -131,8 +132,6 @@ def train(config: DictConfig) -> float:
     with processes_of(devices=devices, num_machines=num_machines, is_shared=is_shared, again=again) as processes:
         if not processes.is_first:
             config.merge_with({"run_dir": processes.new_folder(), "resume": None, "logger": None})
-        if config["from"] is not None:
-            forget_unfinished_night(Path(config.run_dir))
         with quick_imports():
             setup, named = _check_before_data(config)
         clock.end("start")
@@ -222,6 +221,8 @@ def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "P
             return float("nan")
         config.refit = "none"
         config.callbacks.merge_with({"plots": None, "off_policy": None})
+        rejected = {Path(config.datamodule.rejected_path)} if night.new.whole.reading.num_rejected else set()
+        forget_unfinished_night(run_dir, but=rejected)
         with lock_folder(run_dir):
             words = list(HydraConfig.get().overrides.task)
             _run(config, night.new.evaluated, None, setup, words, clock, processes, None, night)
@@ -309,7 +310,11 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         swept=config.swept,
     )
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
-    named = named_run(config)
+    of_night = [word for word in hydra.overrides.task if word.startswith(("guard=", "keep_days="))]
+    if of_night and config["from"] is None:
+        raise InputError(f"{of_night[0]} is of a night and needs from=<run>; leave it out")
+    is_again = config["from"] is not None and is_unfinished_night(Path(config.run_dir))
+    named = None if is_again else named_run(config)
     if named is None and config["from"] is None:  # a run that goes on has its source
         check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     _check_settings(config)
@@ -409,7 +414,7 @@ def _run(
     model: Any = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
-    callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
+    callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric if night is None else None)
     pruning = None
     if config.trial:
         from segue.sweeps.pruning import Pruning
@@ -519,7 +524,8 @@ def _run(
     )
     written = metrics_file, write_model_card(finished, data, provenance())
     if night is not None:  # the last file: a folder without it has no whole night
-        lines = night_report(night.write(run_dir, clock.seconds, is_exported=after_test.exported is not None))
+        record = night.write(run_dir, clock.seconds, is_exported=after_test.exported is not None)
+        lines = night_report(record, run_id, config.run_dir)
         more_files.append(run_dir / NIGHT)
     if logger:
         for file in (*written, *more_files):
@@ -535,7 +541,7 @@ def _run(
     for line in model.describe():
         console.print(line, soft_wrap=True, markup=False)
     if night is not None:
-        show_lines([*lines.items(), ("run folder", config.run_dir)])
+        show_lines(lines.items())
         return float("nan")
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)

@@ -89,6 +89,35 @@ def test_what_was_learned_of_the_old_tracks_stays(words: str) -> None:
     assert max(float(of["step"]) for of in state.values()) == max(float(of["step"]) for of in of_saved.values()) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "plays", "changed"),
+    [
+        ("model.parts=[track,artist,tags]", [3, 0, 1, 4, 5, 9, 0, 0, 0], [6, 7]),  # their tag is shown later, too
+        ("model.min_plays=3", [3, 0, 1, 4, 5, 9, 2, 3, 0], [2]),  # which has its own vector only then
+        ("model.min_plays=3", [3, 0, 9, 4, 5, 9, 2, 3, 0], [3]),  # which has it no more
+    ],
+)
+def test_without_new_tracks_what_is_shown_is_that_of_today(words: str, plays: list[int], changed: list[int]) -> None:
+    build = instantiate(composed("model=convex", *words.split()).ranker, _convert_="all")
+    _, whole = vocabularies()
+    before, now = (
+        replace(whole, plays=of, previous_counts=of, next_counts=of)
+        for of in (np.array(plays), np.where(np.arange(9) == 3, 2, whole.plays) if changed == [3] else whole.plays)
+    )
+    old, saved = trained(build, before)
+    grown, fresh = Grown(build, saved, before, now, "from=x").module.eval(), build(vocabulary=now)
+    own = dict(grown.named_buffers())
+    for name, buffer in fresh.named_buffers():
+        if name not in fresh.state_dict():
+            assert torch.equal(own[name], buffer), name
+    [of_old, of_new] = (
+        one.scorer.parts["track"].vectors(torch.arange(9), in_second_place=False) for one in (old, grown)
+    )
+    same = ~np.isin(np.arange(9), changed)
+    torch.testing.assert_close(of_new[same], of_old[same])
+    assert bool(of_new[changed].any()) == (changed != [3])
+
+
 def test_a_checkpoint_of_another_model_is_refused() -> None:
     before, now = vocabularies()
     build, other = (instantiate(composed(f"model={name}").ranker, _convert_="all") for name in ("track", "contextual"))

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from segue.callbacks.guard import judged
+from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
+from segue.datamodules.pair_datamodule import PairDataModule
+from segue.datamodules.reading.table import NothingNew
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
@@ -26,10 +29,12 @@ from segue.statistics.control_chart import limits
 from segue.training.night import night_from
 from segue.training.train import read_data
 from tests.conftest import event, write_lines, write_tracks
+from tests.contracts.building import composed
 from tests.e2e.test_resume import kill_at
 from tests.e2e.test_train import metrics_of, train
 
 DAYS, NUM_TRACKS, NUM_NEW = 4, 60, 3
+TIME_0 = 1_700_000_000_000
 COMMON = ("trainer.accelerator=cpu", "logger=none", "callbacks.plots=null", "datamodule=botify")
 HEAD = (
     *("recipe=playlists", "datamodule.pairing=consecutive", "datamodule.batch_size=128"),
@@ -41,7 +46,7 @@ FILES = ("night.json", "model_card.md", "metrics.json", "recommendations.jsonl",
 
 def write_day(folder: Path, day: int, *, num_tracks: int = NUM_TRACKS, first_id: int = 100, loved: float = 0.7) -> Path:
     """Listeners who love the next track on a ring."""
-    rng, lines, clock = np.random.default_rng(day), [], 1_700_000_000_000 + day * 86_400_000
+    rng, lines, clock = np.random.default_rng(day), [], TIME_0 + day * 86_400_000
     for session in range(60):
         track = int(rng.integers(num_tracks))
         for step in range(8):
@@ -191,9 +196,23 @@ def test_a_fall_exports_nothing_and_ends_with_3(nights: Path, tmp_path: Path) ->
     assert (record["verdict"], record["is_exported"]) == ("fall", False)
     assert metrics_of(tmp_path / "fallen")["test/ndcg_at_10"] == record["metrics"]["ndcg_at_10"]["mean"]
     assert "night that was not exported; begin from the run before it" in line(night(tmp_path, "fallen", "x", code=2))
+    night(tmp_path, "rules", "fallen", "guard=none", logs="a-typo", code=2)
+    assert record_of(tmp_path / "fallen") == record
     night(tmp_path, "rules", "fallen", "guard=none")
     assert record_of(tmp_path / "fallen")["is_exported"]
     assert (tmp_path / "fallen" / "recommendations.jsonl").exists()
+
+
+def test_a_night_in_which_nobody_liked_anything_is_learned(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "convex", tmp_path / "convex")
+    write_day(tmp_path / "logs", DAYS)
+    write_tracks(tmp_path / "logs", (row // 3 for row in range(NUM_TRACKS + NUM_NEW)))
+    file = tmp_path / "logs" / "logs" / f"day-{DAYS}" / "data.json"
+    file.write_text(file.read_text().replace('"time": 1.0', '"time": 0.2'))
+    done = night(tmp_path, "convex", "night")
+    record = record_of(tmp_path / "night")
+    assert (list(record["metrics"]), record["verdict"]) == (["mean_time_per_session"], "as before")
+    assert done.stdout.rstrip().endswith(f"recommendations={tmp_path / 'night'}")
 
 
 def line(done: Any) -> str:
@@ -210,6 +229,74 @@ def test_plays_before_the_last_night_are_counted_named_and_left_out(nights: Path
     assert "480 plays are not after that, and are left out (logs/logs/late/data.json)" in " ".join(done.stdout.split())
     assert record_of(tmp_path / "night")["late_plays"] == {"logs/logs/late/data.json": 480}
     assert lists(tmp_path / "night") == lists(nights / "rules-night")
+
+
+def data_in(path: Path, *words: str) -> PairDataModule:
+    """Data that are not read yet."""
+    config = composed("datamodule=botify", f"datamodule.path={path}", f"run_dir={path.parent}", *words)
+    data: PairDataModule = instantiate(config.datamodule, _convert_="all")
+    return data
+
+
+def learned_in(path: Path, *words: str) -> Learned:
+    data = data_in(path, *words)
+    data.setup()
+    data.as_training().remember(path.parent / "learned", is_whole=True)
+    return Learned.read(path.parent / "learned", "run")
+
+
+def test_files_are_known_again_after_a_rotation(tmp_path: Path) -> None:
+    logs = logs_of(tmp_path / "logs", 3) / "logs"
+    log = logs / "server" / "data.json"
+    log.parent.mkdir()
+    days = [(logs / f"day-{day}" / "data.json").rename(tmp_path / f"{day}") for day in range(3)]
+    days[0].rename(log.with_name("data.json.1"))
+    half = days[1].read_text().splitlines(keepends=True)[:240]
+    log.write_text("".join(half))
+    learned = learned_in(tmp_path / "logs")
+    log.with_name("data.json.1").rename(log.with_name("data.json.2"))
+    days[1].rename(log.with_name("data.json.1"))  # it has grown before it was renamed
+    days[2].rename(log)
+    data = data_in(tmp_path / "logs")
+    new = data.read_new(learned)
+    assert {file.name for file in data._files.sizes} == {"data.json", "data.json.1"}
+    assert (new.num_plays, new.num_late) == (240 + 480, {})
+    new.whole.remember(tmp_path / "learned", is_whole=True)
+    later = Learned.read(tmp_path / "learned", "night")
+    assert learned.files.keys() < later.files.keys()
+    with pytest.raises(NothingNew):
+        data_in(tmp_path / "logs").read_new(later)
+
+
+def test_late_plays_of_known_files_are_counted(tmp_path: Path) -> None:
+    logs = logs_of(tmp_path / "logs", 2)
+    learned = learned_in(logs)
+    file = logs / "logs" / "day-1" / "data.json"
+    late, now = ([json.dumps(event(1, ms + step, 100 + step)) for step in range(2)] for ms in (TIME_0, TIME_0 + 10**9))
+    lines = file.read_text().splitlines()
+    write_lines(file, [*lines, *late])
+    with pytest.raises(NothingNew) as nothing:
+        data_in(logs).read_new(learned)
+    assert learned.late(nothing.value.num_learned) == {str(file): 2}
+    write_lines(file, [*lines, *late, *now])
+    assert data_in(logs).read_new(learned).num_late == {str(file): 2}
+
+
+def test_files_in_an_archive_and_beside_plays_of_the_future_are_not_late(tmp_path: Path) -> None:
+    logs = logs_of(tmp_path / "logs", 2)
+    future = logs / "logs" / "day-1" / "data.json"
+    future.write_text(future.read_text() + json.dumps(event(1, 9_000_000_000_000, 100, 1.0)) + "\n")
+    learned = learned_in(logs)
+    write_day(logs, 2)
+    data = data_in(logs)
+    new = data.read_new(learned)
+    assert (new.num_plays, new.num_late) == (480, {})
+    shutil.make_archive(str(tmp_path / "all"), "zip", logs)
+    learned = learned_in(tmp_path / "all.zip")
+    write_day(logs, 3)
+    shutil.make_archive(str(tmp_path / "all"), "zip", logs)
+    new = data_in(tmp_path / "all.zip").read_new(learned)
+    assert (new.num_plays, new.num_late) == (480, {})
 
 
 def test_two_nights_at_once_are_refused(nights: Path) -> None:
@@ -239,6 +326,8 @@ def test_words_that_do_not_fit_are_refused(words: Sequence[str], message: str, n
 
 def test_a_night_needs_logs(nights: Path) -> None:
     assert "from=rules needs datamodule.path=<all logs so far>" in line(train(nights, "from=rules", code=2))
+    said = line(train(nights, *COMMON, "datamodule.path=logs", "guard=maybe", code=2))
+    assert "guard=maybe is of a night and needs from=<run>" in said
 
 
 def test_runs_that_cannot_go_on_are_refused(nights: Path, tmp_path: Path) -> None:
@@ -356,12 +445,23 @@ def test_without_enough_nights_the_first_test_decides(now: float, verdict: str) 
 
 def test_with_enough_nights_their_chart_decides() -> None:
     before = [one(value) for value in (0.30, 0.31, 0.30, 0.31, 0.30)]
-    assert judged(one(0.27), before, one(0.1)) == {
+    assert judged(one(0.27, 0.005), before, one(0.1)) == {
         "limits": {"ndcg_at_10": {"lower": pytest.approx(0.2774), "upper": pytest.approx(0.3306), "of": "nights"}},
         "verdict": "fall",
         "fallen": ["ndcg_at_10"],
     }
     assert judged(one(0.28), before, one(0.9))["verdict"] == "as before"
+    assert judged(one(0.0, 0.3), before, one(0.9))["verdict"] == "as before"  # a small night
+
+
+def test_a_night_of_few_sessions_is_neither_judged_nor_in_the_chart() -> None:
+    metrics = {"test/num_sessions": 2.0, "test/ndcg_at_10": 0.0, "test/ndcg_at_10_half_width": 0.0}
+    small = intervals_of(metrics, np.zeros(2))
+    before = [one(value) for value in (0.30, 0.31, 0.30, 0.31, 0.30)]
+    assert judged(small, before, one(0.3))["verdict"] == judged(small, [], one(0.3))["verdict"] == "as before"
+    read = {"ndcg_at_10": {"mean": 0.0, "lower": None, "upper": None}}
+    for few in (small, read):
+        assert judged(one(0.27, 0.005), [*before, few], one(0.1))["verdict"] == "fall"
 
 
 def test_tracks_and_artists_get_rows_after_the_old_ones_however_many() -> None:

@@ -52,6 +52,7 @@ class Files:
         format: see `FileFormat`.
         folder: of the files, in which other files of the source are looked for.
         left_out: names of the other files of a folder or an archive, if no pattern says which are read.
+        digests: of the local files, by path, where they were computed.
     """
 
     paths: list[str]
@@ -59,6 +60,7 @@ class Files:
     format: str
     folder: Path
     left_out: list[str] = field(default_factory=list)
+    digests: dict[Path, str] = field(default_factory=dict)
 
     @property
     def local(self) -> list[Path]:
@@ -66,17 +68,21 @@ class Files:
         return [Path(plain_path(path)) for path in self.paths if not is_address(path)]
 
     def without(self, digests: Collection[str]) -> "Files":
-        """The files but those with the content of others, and those of an address.
+        """The files but those with the content of others, each content once, and those of an address.
 
         Args:
             digests: of the others; see `digest_of_file`.
         """
-        kept = [
-            place
-            for place, path in enumerate(self.paths)
-            if is_address(path) or digest_of_file(Path(plain_path(path))) not in digests
-        ]
-        return replace(self, paths=[self.paths[place] for place in kept], shown=[self.shown[place] for place in kept])
+        kept, found = [], dict[str, Path]()
+        for place, path in enumerate(self.paths):
+            if not is_address(path):
+                digest = digest_of_file(file := Path(plain_path(path)))
+                if digest in digests or digest in found:
+                    continue
+                found[digest] = file
+            kept.append(place)
+        paths, shown = ([names[place] for place in kept] for names in (self.paths, self.shown))
+        return replace(self, paths=paths, shown=shown, digests={file: digest for digest, file in found.items()})
 
     def run(self, database: Database, query: str, **parameters: object) -> Database:
         """Execute a query over the files, which are its parameter `$files`.

@@ -42,7 +42,15 @@ _MOST_NAMED = 5
 
 
 class NothingNew(Exception):  # noqa: N818
-    """A source has no play that a model has not learned."""
+    """A source has no play that a model has not learned.
+
+    Args:
+        num_learned: see `FilesRead`.
+    """
+
+    def __init__(self, num_learned: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self.num_learned = num_learned or {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +149,24 @@ def _ms_of(day: date) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilesRead:
+    """The files of a source.
+
+    Args:
+        sizes: number of bytes that each file on this machine had when it was opened.
+        digests: of these files, where they were computed.
+        num_plays: number of plays of each file, also of those that a model has learned.
+        num_learned: number of plays of each file that were left out because a model has learned plays up to a later
+            moment.
+    """
+
+    sizes: Mapping[Path, int] = field(default_factory=dict)
+    digests: Mapping[Path, str] = field(default_factory=dict)
+    num_plays: Mapping[str, int] = field(default_factory=dict)
+    num_learned: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceEvents:
     """The content of a source: its catalogue, and its events as a view in DuckDB.
 
@@ -154,17 +180,14 @@ class SourceEvents:
         catalog: the catalogue.
         user_names: id of each user in the source, where `user_id` is a number in 0..U-1 instead; otherwise None.
         reading: counts and choices.
-        files: number of bytes that each file on this machine had when it was opened.
-        num_learned: number of plays of each file that were left out because a model has learned plays up to a later
-            moment.
+        files: that were read.
     """
 
     database: Database
     catalog: Catalog
     user_names: np.ndarray | None
     reading: Reading
-    files: Mapping[Path, int] = field(default_factory=dict)
-    num_learned: Mapping[str, int] = field(default_factory=dict)
+    files: "FilesRead"
 
     @property
     def query(self) -> str:
@@ -207,10 +230,22 @@ def read_table(
         plan, tracks, place = _open(database, files, settings, left_out)
         _parse(plan, has_catalogue=tracks is not None)
         plan.rows.check_rejects()
-        source = _events(path, plan, tracks, place, left_out, rejections)
-        learned = _counts(database, "SELECT file, count(*) FROM numbered WHERE dropped = 'learned' GROUP BY 1")
-        num_learned = {files.shown[int(file)]: num for file, num in learned.items()}
-        yield replace(source, files=sizes, num_learned=num_learned)
+        try:
+            source = _events(path, plan, tracks, place, left_out, rejections)
+        except NothingNew:
+            raise NothingNew(_plays_of_files(database, files, "dropped = 'learned'")) from None
+        read = FilesRead(
+            sizes=sizes,
+            digests={file: digest for file, digest in files.digests.items() if file in sizes},
+            num_plays=_plays_of_files(database, files, "reason IS NULL AND COALESCE(dropped, 'learned') = 'learned'"),
+            num_learned=_plays_of_files(database, files, "dropped = 'learned'"),
+        )
+        yield replace(source, files=read)
+
+
+def _plays_of_files(database: Database, files: Files, which: str) -> dict[str, int]:
+    found = _counts(database, f"SELECT file, count(*) FROM numbered WHERE {which} GROUP BY 1")
+    return {files.shown[int(file)]: num for file, num in found.items()}
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -438,6 +473,7 @@ def _events(
     capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
     return SourceEvents(
         database=database,
+        files=FilesRead(),
         catalog=replace(tracks.catalog(database), attributes=attributes),
         user_names=user_names,
         reading=Reading(
