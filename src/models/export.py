@@ -162,5 +162,5 @@ def session_vectors(scorer: Scorer, context: Context, counted: CountedPart | Non
             skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
             boosts=context.repeats.boosts(),
             context="last" if context.is_last else "session",
-            counted=counted,
+            counted=counted if counted is None or not context.is_last else counted.of_last,
         )

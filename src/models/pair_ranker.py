@@ -110,29 +110,27 @@ class RanksByVectors:
         common["every"] = every
         if self.context.is_last and not len(boosts) and self.counted is None:
             return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
+        part = self.counted
         return ranks_of_vectors(
-            queries=lambda first, end: self._queries(histories.part(first, end), len(boosts)), boosts=boosts, **common
+            queries=lambda first, end: self._queries(histories.part(first, end), len(boosts), part),
+            boosts=boosts,
+            **common,
         )
 
-    def _queries(self, histories: Histories, num_ages: int) -> Queries:
-        """The query vectors of histories, one for each, and their newest tracks."""
+    def _queries(self, histories: Histories, num_ages: int, part: CountedPart | None) -> Queries:
+        """The query vectors of histories, one for each, their newest tracks, and what is counted."""
         rows, shares = histories.newest(max(1, self.context.max_length))
         columns = histories.previous, rows, shares, histories.newest_rows(num_ages)
         *tensors, of_rule = (torch.from_numpy(column).to(self._place) for column in columns)
         found = self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
-        return self._with_counts(found, histories, self.counted)
-
-    def _with_counts(self, queries: Queries, histories: Histories, part: CountedPart | None) -> Queries:
         if part is None:
-            return queries
+            return found
         if self._table is None or self._table[0] is not part:
             self._table = part, table_of(part)
-        is_last, previous = self.context.is_last, queries.previous.cpu().numpy()
+        is_last, previous = self.context.is_last, found.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
         parts = self.scorer.query_parts()
-        return queries._replace(
-            counts=counts_of(part, self._table[1], histories, queries.vectors, parts, is_last=is_last)
-        )
+        return found._replace(counts=counts_of(part, self._table[1], histories, found.vectors, parts, is_last=is_last))
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None
@@ -150,7 +148,7 @@ class RanksByVectors:
         items, boosts = self.scorer.item_vectors(), self.context.repeats.boosts()
 
         def find(some: Histories) -> Top:
-            queries = self._queries(some, len(boosts))
+            queries = self._queries(some, len(boosts), self.counted)
             scores = add_counted(queries.vectors @ items.T, queries.counts)
             scores = to_units(scores).div_(10**SCORE_DECIMALS)
             return top_of_scores(
@@ -174,7 +172,7 @@ class RanksByVectors:
         if self._temperature is None:
             raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
         boosts = self.context.repeats.boosts(every=every)
-        queries = self._queries(histories, len(boosts))
+        queries = self._queries(histories, len(boosts), self.counted)
         scores = add_counted(queries.vectors @ self.scorer.item_vectors().T, queries.counts)
         temperature = self._temperature if queries.counts is None else queries.counts.temperature
         scores, heard = scores[queries.of_pair].div_(temperature), queries.heard[queries.of_pair]
@@ -350,8 +348,7 @@ class PairRanker(RanksByVectors, LightningModule):
         """
         own = {name: value for name, value in self.state_dict().items() if name.endswith("repeats._extra_state")}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
-        if self._counts is not None and COUNTED in checkpoint:
-            self._counts.fitted = Fitted(**checkpoint[COUNTED])
+        self._take_fitted(checkpoint)
         if "epoch_losses" in checkpoint:
             losses, sizes = checkpoint["epoch_losses"]
             self._trained = list(zip(losses.unbind(), sizes.tolist(), strict=True))
@@ -381,7 +378,7 @@ class PairRanker(RanksByVectors, LightningModule):
         def queries() -> Iterator[Query]:
             for some in np.split(places, range(_QUERIES_AT_ONCE, len(places), _QUERIES_AT_ONCE)):
                 part = histories.where(some)
-                found = self._queries(part, 0)
+                found = self._queries(part, 0, None)
                 logits = (found.vectors @ items.T)[found.of_pair] / temperature
                 logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
                 yield Query(logits, found.vectors[found.of_pair], part, following[some])
@@ -412,8 +409,12 @@ class PairRanker(RanksByVectors, LightningModule):
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take both from another model."""
         super().decide(decided)
-        if self._counts is not None and decided.get(COUNTED) is not None:
-            self._counts.fitted = Fitted(**decided[COUNTED])
+        self._take_fitted(decided)
+
+    def _take_fitted(self, given: Mapping[str, Any]) -> None:
+        """Take how much the counted part weighs; nothing where the head alone ranked better."""
+        if self._counts is not None:
+            self._counts.fitted = None if given.get(COUNTED) is None else Fitted(**given[COUNTED])
 
     @torch.inference_mode()
     def on_validation_epoch_start(self) -> None:
@@ -426,7 +427,7 @@ class PairRanker(RanksByVectors, LightningModule):
         unit = unit if counted is None else counted.temperature
 
         def shares_of(histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
-            queries = self._with_counts(self._queries(histories, 0)._replace(counts=None), histories, counted)
+            queries = self._queries(histories, 0, counted)
             logits = add_counted(queries.vectors @ items.T, queries.counts)[queries.of_pair] / unit
             chosen = logits.gather(1, torch.from_numpy(heard).to(logits.device).clamp(min=0))
             return np.asarray((chosen - logits.logsumexp(1, keepdim=True)).exp().double().cpu().numpy())

@@ -50,7 +50,7 @@ class SessionSearch:
     @property
     def length(self) -> int:
         """Number of last tracks that are looked at."""
-        return max(self.vectors.max_length, self._num_lists)
+        return max(self.vectors.num_newest, self._num_lists)
 
     def best(
         self, rows: Int[np.ndarray, "S H"], shares: Float32[np.ndarray, "S h"], k: int

@@ -4,13 +4,20 @@ N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
-_ARRAYS = {"rows": 2, "shares": 2, "age_weights": 1, "level": 1, "temperature": 0}
+# For each field its kind and its number of dimensions.
+_ARRAYS = {
+    "rows": ("int32", 2),
+    "shares": ("float32", 2),
+    "age_weights": ("float32", 1),
+    "level": ("float32", 1),
+    "temperature": ("float64", 0),
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,6 +38,11 @@ class CountedPart:
     age_weights: Float32[np.ndarray, "L"]
     level: Float32[np.ndarray, "G"]
     temperature: float
+
+    @property
+    def of_last(self) -> "CountedPart":
+        """The same for a query of one track."""
+        return replace(self, age_weights=self.age_weights[:1])
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "CountedPart":
         """The same in another order of the tracks.
@@ -66,13 +78,16 @@ class CountedPart:
         return {f"counted_{name}": np.asarray(getattr(self, name)) for name in _ARRAYS}
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, num_parts: int) -> "CountedPart | None":
+    def of_arrays(
+        cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, num_parts: int, max_length: int
+    ) -> "CountedPart | None":
         """Build it from arrays, which are checked; None where they have no counted part.
 
         Args:
             arrays: what `arrays` returned, among others.
             num_tracks: number of tracks in the catalogue (N).
             num_parts: number of parts of a query vector (P).
+            max_length: largest number of tracks of a session that may count.
 
         Raises:
             ValueError: an array is missing, or has another type, shape or range.
@@ -80,22 +95,21 @@ class CountedPart:
         found = {name: arrays.get(f"counted_{name}") for name in _ARRAYS}
         if all(one is None for one in found.values()):
             return None
-        if wrong := [name for name, one in found.items() if one is None or one.ndim != _ARRAYS[name]]:
-            raise ValueError(f"counted_{wrong[0]} must be an array with {_ARRAYS[wrong[0]]} dimensions")
+        for name, (kind, dimensions) in _ARRAYS.items():
+            if (one := found[name]) is None or one.dtype.name != kind or one.ndim != dimensions:
+                raise ValueError(f"counted_{name} must be an array of {kind} with {dimensions} dimensions")
         rows, shares, ages, level, temperature = (np.asarray(one) for one in found.values())
         is_right = {
-            f"counted_rows must be rows of {num_tracks} tracks": rows.dtype == np.int32
-            and len(rows) == num_tracks
+            f"counted_rows must be rows of {num_tracks} tracks": len(rows) == num_tracks
             and bool(((rows >= -1) & (rows < num_tracks)).all()),
-            "counted_shares must be numbers in [0, 1], one for each of counted_rows": shares.dtype == np.float32
-            and shares.shape == rows.shape
+            "counted_shares must be numbers in [0, 1], one for each of counted_rows": shares.shape == rows.shape
             and bool(((shares >= 0) & (shares <= 1 + 1e-5)).all()),
-            "counted_age_weights must be finite and at least 0": bool(((ages >= 0) & np.isfinite(ages)).all()),
+            f"counted_age_weights must be 1 to {max_length} finite numbers of at least 0": 1 <= len(ages) <= max_length
+            and bool(((ages >= 0) & np.isfinite(ages)).all()),
             f"counted_level must be {2 * num_parts + 1} numbers": level.shape == (2 * num_parts + 1,)
             and bool(np.isfinite(level).all()),
             "counted_temperature must be above 0": bool(0 < temperature < np.inf),
         }
         if failed := [rule for rule, holds in is_right.items() if not holds]:
             raise ValueError(failed[0])
-        numbers = {"age_weights": ages.astype(np.float32), "level": level.astype(np.float32)}
-        return cls(rows=rows, shares=shares, **numbers, temperature=float(temperature))
+        return cls(rows=rows, shares=shares, age_weights=ages, level=level, temperature=float(temperature))

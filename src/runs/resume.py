@@ -240,7 +240,7 @@ def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     """The config, resolved, as if its run folder were the current one."""
     copy = config.copy()
     copy.merge_with({"run_dir": ".", "run_name": "", **changes})
-    return as_dict(copy)
+    return _known(as_dict(copy))
 
 
 def refuse_another_recipe(config: DictConfig) -> None:
@@ -282,4 +282,14 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
 
 
 def _comparable(config: dict[str, Any], may_change: tuple[str, ...] = _MAY_CHANGE) -> dict[str, Any]:
-    return {name: value for name, value in flatten(config).items() if not name.startswith(may_change)}
+    return {name: value for name, value in flatten(_known(config)).items() if not name.startswith(may_change)}
+
+
+def _known(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as older versions have it, where nothing is counted beside a head."""
+    ranker = config.get("ranker")
+    if config.get("counted") is None:
+        config = {name: value for name, value in config.items() if name != "counted"}
+        if isinstance(ranker, dict) and ranker.get("counted") is None:
+            config["ranker"] = {name: value for name, value in ranker.items() if name != "counted"}
+    return config

@@ -80,8 +80,13 @@ class SessionVectors:
 
     @property
     def max_length(self) -> int:
-        """Number of newest tracks that count (H)."""
+        """Number of newest tracks that count in a query (H)."""
         return int(self.age_weights.shape[1])
+
+    @property
+    def num_newest(self) -> int:
+        """Number of newest tracks that are looked at: by the query, or by the counted part."""
+        return max(self.max_length, 0 if self.counted is None else len(self.counted.age_weights))
 
     @property
     def is_divided(self) -> Bool[np.ndarray, "P"]:
@@ -172,7 +177,7 @@ class SessionVectors:
         if wrong := [rule for rule, holds in is_right.items() if not holds]:
             raise _damaged(where, wrong[0])
         try:
-            counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts)
+            counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts, max_length=MAX_LENGTH)
         except ValueError as error:
             raise _damaged(where, str(error)) from None
         return made if counted is None else replace(made, counted=counted)

@@ -95,7 +95,7 @@ def prepare_release(
             new_rows(lists[arm].plays, checked[arm].exploration_plays, f"{where}: {file}")
         if checked[arm].is_of_session:
             vectors[arm] = SessionVectors.read(file.with_name(FILE), catalog)
-            if (needed := max(vectors[arm].max_length, checked[arm].num_lists)) > max_tracks:
+            if (needed := max(vectors[arm].num_newest, checked[arm].num_lists)) > max_tracks:
                 raise InputError(
                     f"{where}: context=session of this run looks at the last {needed} tracks, and {max_tracks} are "
                     "remembered; set sessions.max_tracks of the service at least as high, or use context=last"

@@ -239,7 +239,9 @@ class RunListening:
             return self._test.play(from_lists(lists), part)
         queries, items = np.zeros((2, num_tracks, vectors.queries.shape[1]), np.float32)
         queries[self._rows], items[self._rows] = vectors.queries, vectors.items  # those of unknown tracks are zero
-        of_world, rows_of = replace(vectors, queries=queries, items=items), lists.astype(np.int32)
+        counted = None if vectors.counted is None else vectors.counted.at_rows(self._rows, num_tracks)
+        of_world = replace(vectors, queries=queries, items=items, counted=counted)
+        rows_of = lists.astype(np.int32)
         search = SessionSearch(of_world, rows_of, num_lists=self._num_lists, may_repeat=True)
         return self._test.play(uniformly(lambda crowd: session_candidates(search, crowd, k=rows.shape[1])), part)
 

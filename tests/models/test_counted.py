@@ -1,6 +1,7 @@
 """The counted part of a head: the formula, its fit, lists, ranks and sessions by one text, refit and added tracks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_the_probability_is_the_mixture_of_the_softmax_and_the_counts(model: Pai
     """By its definition, with slow loops: w from the level and the sum of the head over all tracks."""
     histories, part, boosts = sessions(), model.counted, model.context.repeats.boosts()
     assert part is not None
-    queries = model._queries(histories, len(boosts))
+    queries = model._queries(histories, len(boosts), part)
     head = (queries.vectors @ model.scorer.item_vectors().T)[queries.of_pair].double() / part.temperature
     rows, scores = model.top(histories, NUM_RING_TRACKS - 1)
     assert queries.counts is not None
@@ -150,6 +151,23 @@ def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, mod
     assert query.counted(rows[0], shares[0], item).added > 0
 
 
+def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
+    """By a service too, where the query looks at fewer; with the last track, one."""
+    vectors = session_vectors(model.scorer, model.context, model.counted)
+    lists = np.tile(ROWS.astype(np.int32), (NUM_RING_TRACKS, 1))
+    if model.context.is_last:
+        assert vectors.num_newest == 1
+        query, rows, unknown = SessionQuery(vectors), ROWS[:3], np.full(3, np.nan, np.float32)
+        assert [query.counted(rows, unknown, row) for row in ROWS.tolist()] == [
+            query.counted(rows[:1], unknown[:1], row) for row in ROWS.tolist()
+        ]
+        return
+    vectors = replace(vectors, age_weights=vectors.age_weights[:, :2], boosts=vectors.boosts[:0])
+    assert vectors.counted is not None
+    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True)
+    assert search.length == vectors.num_newest == len(vectors.counted.age_weights)
+
+
 def test_the_ring_is_counted_and_weighs(model: PairRanker) -> None:
     """The next track on the ring follows each track most often."""
     part = model.counted
@@ -186,6 +204,27 @@ def test_what_validation_fitted_is_kept_by_a_refit_and_a_checkpoint(ring: PairDa
     np.testing.assert_array_equal(again.counted.rows, model.counted.rows)
 
 
+def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
+    """A best epoch that chose the head alone is not tested with the counted part of the last one."""
+    counts, alone = model._counts, RanksAlone(model)
+    assert counts is not None
+    fitted, checkpoint = counts.fitted, {"state_dict": model.state_dict()}
+    assert fitted is not None
+    try:
+        counts.fitted = None
+        decided = model.decided()
+        model.on_save_checkpoint(checkpoint)
+        counts.fitted = fitted
+        model.on_load_checkpoint(checkpoint)
+        assert model.counted is None
+        assert model.lists_digest() == alone.lists_digest()
+        counts.fitted = fitted
+        model.decide(decided)
+        assert model.counted is None
+    finally:
+        counts.fitted = fitted
+
+
 def test_counted_none_is_the_head_alone(ring: PairDataModule) -> None:
     model: PairRanker = instantiate(config("none", "session"), _convert_="all")(vocabulary=ring.vocabulary)
     queries = ring.pairs["val"]
@@ -218,6 +257,9 @@ def test_a_part_that_cannot_be_mixed_is_refused(ring: PairDataModule, words: lis
         ("counted_shares", np.full((3, 2), 2, np.float32), r"in \[0, 1\]"),
         ("counted_level", np.zeros(2, np.float32), "must be 3 numbers"),
         ("counted_temperature", np.zeros(()), "above 0"),
+        ("counted_temperature", np.array("x"), "must be an array of float64 with 0 dimensions"),
+        ("counted_age_weights", np.array(["x"]), "must be an array of float32 with 1 dimensions"),
+        ("counted_age_weights", np.ones(3, np.float32), "must be 1 to 2 finite numbers"),
     ],
 )
 def test_a_damaged_part_is_refused(name: str, value: np.ndarray, message: str) -> None:
@@ -230,6 +272,7 @@ def test_a_damaged_part_is_refused(name: str, value: np.ndarray, message: str) -
         level=np.zeros(3, np.float32),
         temperature=0.2,
     )
-    assert CountedPart.of_arrays(part.arrays(), num_tracks=3, num_parts=1) is not None
+    given = {"num_tracks": 3, "num_parts": 1, "max_length": 2}
+    assert CountedPart.of_arrays(part.arrays(), **given) is not None
     with pytest.raises(ValueError, match=message):
-        CountedPart.of_arrays(part.arrays() | {name: value}, num_tracks=3, num_parts=1)
+        CountedPart.of_arrays(part.arrays() | {name: value}, **given)

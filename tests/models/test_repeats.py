@@ -174,7 +174,7 @@ def test_a_head_expects_as_many_repeats_as_there_are() -> None:
     assert targets is not None
     made.on_validation_epoch_start()
     boosts = repeats.boosts(every=True)
-    vectors, items = made._queries(targets.histories, 0).vectors, made.scorer.item_vectors()
+    vectors, items = made._queries(targets.histories, 0, None).vectors, made.scorer.item_vectors()
     logits = (vectors @ items.T / 0.1).detach().double().numpy()
     for line, heard in enumerate(targets.histories.newest_rows(MOST_AGES).tolist()):
         for age, row in enumerate(heard):

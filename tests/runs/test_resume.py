@@ -10,7 +10,15 @@ from omegaconf import OmegaConf
 
 from segue.errors import InputError
 from segue.runs.folder import RunRecord
-from segue.runs.resume import PreviousRun, check_resumed_targets, named_run, run_to_resume, words_of_run
+from segue.runs.resume import (
+    PreviousRun,
+    check_resumed_targets,
+    config_digest,
+    named_run,
+    run_to_resume,
+    setup_digest,
+    words_of_run,
+)
 
 
 def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:
@@ -180,6 +188,19 @@ def test_a_run_with_other_settings_is_refused(tmp_path: Path, before: dict[str, 
         return
     with pytest.raises(InputError, match=message):
         named_run(config)
+
+
+def test_a_run_of_a_version_that_counted_nothing_is_resumed(tmp_path: Path) -> None:
+    folder, before = started(tmp_path / "run"), {"model": {"dim": 32}, "ranker": {"x": 1}}
+    OmegaConf.save(OmegaConf.create(before), folder / "config.yaml")
+    now = OmegaConf.create({"resume": str(folder), **before, "counted": None, "ranker": {"x": 1, "counted": None}})
+    assert named_run(now) is not None
+    assert config_digest(now) == config_digest(OmegaConf.create(before))
+    assert setup_digest(now) == setup_digest(OmegaConf.create(before))
+    counts = OmegaConf.merge(now, {"counted": {"decay": 1}, "ranker": {"counted": {"decay": 1}}})
+    with pytest.raises(InputError, match=r"and counted\.decay is none of them"):
+        named_run(counts)
+    assert config_digest(counts) != config_digest(now)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,23 @@
 """The listening test: the same sessions with the same random numbers for every recommender."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.runs.counted_part import CountedPart
 from segue.simulation.listener import listen, start
-from segue.simulation.listening import PARTS, Heard, ListeningTest, from_lists, references
+from segue.simulation.listening import PARTS, Heard, ListeningTest, RunListening, from_lists, references
 from segue.simulation.neighbours import nearest
 from segue.simulation.policies import Policy, Popular, Random, TrueNeighbours
 from segue.simulation.traffic import Task, play
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
+from tests.conftest import make_vectors
 
 HITS, NEIGHBOURS = 20, 8
 
@@ -119,6 +123,37 @@ def test_what_is_heard_is_described(world: World) -> None:
         own = np.flatnonzero(artist_of == artist)
         alone[own, 0] = np.roll(own, 1)
     assert test.play(from_lists(alone), "test").share_of_same_artist == 1
+
+
+def test_a_run_plays_the_same_in_whichever_order_it_has_the_tracks(world: World) -> None:
+    num, rng = len(world.catalog), np.random.default_rng(0)
+    part = CountedPart(
+        rows=near(world).astype(np.int32),
+        shares=rng.dirichlet(np.ones(NEIGHBOURS), num).astype(np.float32),
+        age_weights=np.ones(3, np.float32),
+        level=np.full(5, 1, np.float32),
+        temperature=0.1,
+    )
+    vectors, lists = make_vectors(num, counted=part), rng.integers(num, size=(num, 12))
+    order = rng.permutation(num)[: num - 9]  # and some tracks are not in the run
+    alone = np.isin(part.rows, order)
+    part = replace(part, rows=np.where(alone, part.rows, -1).astype(np.int32), shares=part.shares * alone)
+    lists[~np.isin(lists, order)] = order[0]
+    times, none = [], [None] * len(order)
+    for rows in (np.sort(order), order):
+        run = RunListening(
+            made(world),
+            Catalog.from_columns(world.catalog.track_ids[rows].tolist(), none, none, source="tracks.json"),
+            neighbours=NEIGHBOURS,
+            num_lists=2,
+            kept=None,
+        )
+        place = np.full(num + 1, -1)
+        place[rows] = np.arange(len(rows))
+        own = replace(part, rows=place[part.rows[rows]].astype(np.int32), shares=part.shares[rows])
+        of_run = replace(vectors, queries=vectors.queries[rows], items=vectors.items[rows], counted=own)
+        times.append(run.play("test", place[lists[rows]], of_run).time)
+    assert np.array_equal(*times)
 
 
 def test_random_tracks_where_a_list_is_empty_are_counted(world: World) -> None:
