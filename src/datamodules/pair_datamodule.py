@@ -89,7 +89,7 @@ def _has_only_new_tracks(read: Catalog, known: Catalog) -> bool:
 def _sums_of_shares(listens: Listens) -> Float64[np.ndarray, "S"]:
     known = listens.where(~np.isnan(listens.played_ratio))
     sums, counts = np.bincount(known.session, known.played_ratio.astype(np.float64)), np.bincount(known.session)
-    return np.asarray(sums[counts > 0])
+    return np.asarray(sums[counts > 0], np.float64)  # without any, they are whole numbers
 
 
 @settings("datamodule", SplitDataModule, PairRules, TableSettings)
