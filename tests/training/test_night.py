@@ -333,6 +333,19 @@ def test_a_night_of_new_tracks_alone_is_known_by_its_artists(tmp_path: Path) -> 
         data_in(logs, source="table").read_new(learned)
 
 
+def test_columns_and_units_are_those_of_the_run(tmp_path: Path) -> None:
+    file = rows_of(tmp_path / "logs" / "0.csv", 60) / "0.csv"
+    head, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([f"{head},percent", *(f"{line},{row % 101}" for row, line in enumerate(lines))]) + "\n")
+    words = ("datamodule.columns.played_ratio=percent",)
+    learned = learned_in(tmp_path / "logs", *words, source="table")
+    night = rows_of(tmp_path / "logs" / "1.csv", 30, day=1) / "1.csv"
+    head, *lines = night.read_text().splitlines()
+    night.write_text("\n".join([f"{head},percent", *(f"{line},1" for line in lines)]) + "\n")  # or all of each track
+    new = data_in(tmp_path / "logs", *words, source="table").read_new(learned)
+    assert new.shares.max() == pytest.approx(0.06)
+
+
 def test_what_needs_a_clock_is_refused_without_one(tmp_path: Path) -> None:
     file = rows_of(tmp_path / "logs" / "0.csv", 60) / "0.csv"
     words = ("datamodule.split=order", "datamodule.columns.timestamp=null", "datamodule.columns.session=user")
