@@ -336,12 +336,12 @@ def test_a_night_of_new_tracks_alone_is_known_by_its_artists(tmp_path: Path) -> 
 def test_columns_and_units_are_those_of_the_run(tmp_path: Path) -> None:
     file = rows_of(tmp_path / "logs" / "0.csv", 60) / "0.csv"
     head, *lines = file.read_text().splitlines()
-    file.write_text("\n".join([f"{head},percent", *(f"{line},{row % 101}" for row, line in enumerate(lines))]) + "\n")
-    words = ("datamodule.columns.played_ratio=percent",)
+    file.write_text("\n".join([f"{head},part", *(f"{line},{row % 101}" for row, line in enumerate(lines))]) + "\n")
+    words = ("datamodule.columns.played_ratio=part",)
     learned = learned_in(tmp_path / "logs", *words, source="table")
     night = rows_of(tmp_path / "logs" / "1.csv", 30, day=1) / "1.csv"
     head, *lines = night.read_text().splitlines()
-    night.write_text("\n".join([f"{head},percent", *(f"{line},1" for line in lines)]) + "\n")  # or all of each track
+    night.write_text("\n".join([f"{head},part", *(f"{line},1" for line in lines)]) + "\n")  # or all of each track
     new = data_in(tmp_path / "logs", *words, source="table").read_new(learned)
     assert new.shares.max() == pytest.approx(0.06)
 
@@ -517,7 +517,7 @@ def test_a_night_of_few_sessions_is_neither_judged_nor_in_the_chart() -> None:
     small = intervals_of(metrics, np.zeros(2))
     before = [one(value) for value in (0.30, 0.31, 0.30, 0.31, 0.30)]
     assert judged(small, before, one(0.3))["verdict"] == judged(small, [], one(0.3))["verdict"] == "as before"
-    read = {"ndcg_at_10": {"mean": 0.0, "lower": None, "upper": None}}
+    read: Any = {"ndcg_at_10": {"mean": 0.0, "lower": None, "upper": None}}
     for few in (small, read):
         assert judged(one(0.27, 0.005), [*before, few], one(0.1))["verdict"] == "fall"
 
