@@ -47,6 +47,7 @@ class Learned:
         num_sessions: number of all sessions.
         files: path of each file whose plays are all among them, by digest.
         plays_of_files: number of plays of each file that was read, by its name and by how it begins.
+        reading: what the rows of the files were: `columns`, `units` and `share` of `Reading`.
         half_life: of plays, in days, as validation chose it; see `Calendar`.
         newest_days: the same of the floor `recent`.
     """
@@ -61,6 +62,7 @@ class Learned:
     num_sessions: int
     files: Mapping[str, str]
     plays_of_files: Mapping[str, int]
+    reading: Mapping[str, Any]
     half_life: float | None
     newest_days: float | None
 
@@ -159,7 +161,7 @@ class Learned:
 
 
 _COUNTS = ("plays", "previous_counts", "next_counts")
-_OF_RECORD = ("is_whole", "until_ms", "num_sessions", "files", "plays_of_files", "half_life", "newest_days")
+_OF_RECORD = ("is_whole", "until_ms", "num_sessions", "files", "plays_of_files", "reading", "half_life", "newest_days")
 
 
 def _longer(counts: Int64[np.ndarray, "n"], length: int) -> Int64[np.ndarray, "N"]:

@@ -104,7 +104,7 @@ def _has_only_new_tracks(read: Catalog, known: Catalog) -> bool:
 def _sums_of_shares(listens: Listens) -> Float64[np.ndarray, "S"]:
     known = listens.where(~np.isnan(listens.played_ratio))
     sums, counts = np.bincount(known.session, known.played_ratio.astype(np.float64)), np.bincount(known.session)
-    return np.asarray(sums[counts > 0])
+    return np.asarray(sums[counts > 0], np.float64)  # without any, they are whole numbers
 
 
 @settings("datamodule", SplitDataModule, PairRules, TableSettings)
@@ -297,6 +297,7 @@ class PairDataModule(SplitDataModule):
             num_sessions=len(sessions) if before is None else before.num_sessions + self._num_new,
             files=files if before is None else {**before.files, **files},
             plays_of_files=plays_of_files if before is None else {**before.plays_of_files, **plays_of_files},
+            reading={name: getattr(self.reading, name) for name in ("columns", "units", "share")},
             half_life=None if calendar is None else calendar.half_life,
             newest_days=None if calendar is None else calendar.newest_days,
         ).write(folder)
@@ -319,6 +320,9 @@ class PairDataModule(SplitDataModule):
             what = "keep_days=" if keep_days is not None else "datamodule.policies.min_sessions="
             raise InputError(f"{what} beside from= needs timestamps, and {self.path} has none; train a new run")
         rules = self.rules = replace(self.rules, split="auto", cold_share=0.0, policies=policies)
+        was, settings = learned.reading, self._settings
+        columns = {role: was["columns"].get(role) if to == "auto" else to for role, to in settings.columns.items()}
+        self._settings = replace(settings, columns=columns, units=replace(settings.units, **was["units"]))
         with self.source(learned) as source:
             self.reading, self._files = source.reading, source.files
             num_learned = source.files.num_learned
@@ -327,6 +331,11 @@ class PairDataModule(SplitDataModule):
             raise InputError(
                 f"from=: {self.path} has {'no ' * has_clock}timestamps, and the plays that the run has learned have "
                 f"{'' if has_clock else 'none'}; give the logs of the same source"
+            )
+        if self.reading.share != was["share"]:
+            raise InputError(
+                f"from=: shares of {self.path} are from {self.reading.share}, and those of the run are from "
+                f"{was['share']}; give logs with the columns of the run"
             )
         if not has_clock:
             if len(read) <= learned.num_sessions:

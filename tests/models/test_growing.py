@@ -105,7 +105,8 @@ def test_without_new_tracks_what_is_shown_is_that_of_today(words: str, plays: li
         for of in (np.array(plays), np.where(np.arange(9) == 3, 2, whole.plays) if changed == [3] else whole.plays)
     )
     old, saved = trained(build, before)
-    grown, fresh = Grown(build, saved, before, now, "from=x").module.eval(), build(vocabulary=now)
+    grown: Any = Grown(build, saved, before, now, "from=x").module.eval()
+    fresh = build(vocabulary=now)
     own = dict(grown.named_buffers())
     for name, buffer in fresh.named_buffers():
         if name not in fresh.state_dict():

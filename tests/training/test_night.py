@@ -231,15 +231,15 @@ def test_plays_before_the_last_night_are_counted_named_and_left_out(nights: Path
     assert lists(tmp_path / "night") == lists(nights / "rules-night")
 
 
-def data_in(path: Path, *words: str) -> PairDataModule:
+def data_in(path: Path, *words: str, source: str = "botify") -> PairDataModule:
     """Data that are not read yet."""
-    config = composed("datamodule=botify", f"datamodule.path={path}", f"run_dir={path.parent}", *words)
+    config = composed(f"datamodule={source}", f"datamodule.path={path}", f"run_dir={path.parent}", *words)
     data: PairDataModule = instantiate(config.datamodule, _convert_="all")
     return data
 
 
-def learned_in(path: Path, *words: str) -> Learned:
-    data = data_in(path, *words)
+def learned_in(path: Path, *words: str, source: str = "botify") -> Learned:
+    data = data_in(path, *words, source=source)
     data.setup()
     data.as_training().remember(path.parent / "learned", is_whole=True)
     return Learned.read(path.parent / "learned", "run")
@@ -297,6 +297,64 @@ def test_files_in_an_archive_and_beside_plays_of_the_future_are_not_late(tmp_pat
     shutil.make_archive(str(tmp_path / "all"), "zip", logs)
     new = data_in(tmp_path / "all.zip").read_new(learned)
     assert (new.num_plays, new.num_late) == (480, {})
+
+
+def test_the_tested_model_has_learned_what_is_too_old_to_be_learned_again(tmp_path: Path) -> None:
+    learned = learned_in(logs_of(tmp_path / "logs", 2))
+    write_day(tmp_path / "logs", 9)
+    new = data_in(tmp_path / "logs").read_new(learned, keep_days=1.0)
+    assert new.evaluated.vocabulary.plays.tolist() == learned.plays.tolist()
+    assert len(new.evaluated.pairs["train"]) == 2 * 60 * 7
+    assert new.evaluated.vocabulary.mean_played_ratio is not None
+    assert len(new.whole.pairs["train"]) == 60 * 7
+
+
+def rows_of(path: Path, num: int, *, first_id: int = 0, first_title: int = 0, day: int = 0) -> Path:
+    """Sessions of six plays of a source without a catalogue, whose artists have three tracks each."""
+    lines = [
+        f"{session % 9},{1_700_000_000 + 86_400 * day + 600 * session + 10 * step},{first_id + track},"
+        f"t{first_title + track},Artist {track // 3}"
+        for session in range(num)
+        for step in range(6)
+        for track in [(session * 7 + step) % 20]
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(["user,timestamp,track,title,artist", *lines]) + "\n")
+    return path.parent
+
+
+def test_a_night_of_new_tracks_alone_is_known_by_its_artists(tmp_path: Path) -> None:
+    logs = rows_of(tmp_path / "logs" / "0.csv", 60)
+    learned = learned_in(logs, source="table")
+    rows_of(logs / "1.csv", 30, first_id=500, first_title=500, day=1)
+    assert data_in(logs, source="table").read_new(learned).num_tracks == 20
+    rows_of(logs / "1.csv", 30, first_id=500, day=1)  # known titles with other ids
+    with pytest.raises(InputError, match=r"none of the 20 tracks in .* or wait for plays of known tracks"):
+        data_in(logs, source="table").read_new(learned)
+
+
+def test_columns_and_units_are_those_of_the_run(tmp_path: Path) -> None:
+    file = rows_of(tmp_path / "logs" / "0.csv", 60) / "0.csv"
+    head, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([f"{head},part", *(f"{line},{row % 101}" for row, line in enumerate(lines))]) + "\n")
+    words = ("datamodule.columns.played_ratio=part",)
+    learned = learned_in(tmp_path / "logs", *words, source="table")
+    night = rows_of(tmp_path / "logs" / "1.csv", 30, day=1) / "1.csv"
+    head, *lines = night.read_text().splitlines()
+    night.write_text("\n".join([f"{head},part", *(f"{line},1" for line in lines)]) + "\n")  # or all of each track
+    new = data_in(tmp_path / "logs", *words, source="table").read_new(learned)
+    assert new.shares.max() == pytest.approx(0.06)
+
+
+def test_what_needs_a_clock_is_refused_without_one(tmp_path: Path) -> None:
+    file = rows_of(tmp_path / "logs" / "0.csv", 60) / "0.csv"
+    words = ("datamodule.split=order", "datamodule.columns.timestamp=null", "datamodule.columns.session=user")
+    learned = learned_in(file, *words, source="table")
+    with pytest.raises(InputError, match="keep_days= beside from= needs timestamps"):
+        data_in(file, *words, source="table").read_new(learned, 3.0)
+    words = (*words, "datamodule.policies.min_sessions=2")
+    with pytest.raises(InputError, match="min_sessions= beside from= needs timestamps"):
+        data_in(file, *words, source="table").read_new(learned)
 
 
 def test_two_nights_at_once_are_refused(nights: Path) -> None:
@@ -459,7 +517,7 @@ def test_a_night_of_few_sessions_is_neither_judged_nor_in_the_chart() -> None:
     small = intervals_of(metrics, np.zeros(2))
     before = [one(value) for value in (0.30, 0.31, 0.30, 0.31, 0.30)]
     assert judged(small, before, one(0.3))["verdict"] == judged(small, [], one(0.3))["verdict"] == "as before"
-    read = {"ndcg_at_10": {"mean": 0.0, "lower": None, "upper": None}}
+    read: Any = {"ndcg_at_10": {"mean": 0.0, "lower": None, "upper": None}}
     for few in (small, read):
         assert judged(one(0.27, 0.005), [*before, few], one(0.1))["verdict"] == "fall"
 

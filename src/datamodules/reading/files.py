@@ -156,7 +156,8 @@ def find_files(
         found, folder, left_out = _local_files(Path(path), settings, patterns, unpacked)
         if not found and Path(path).is_dir():
             next(Path(path).iterdir(), None)  # which fails without permission, unlike a glob
-        if may_be_empty and not (found := [file for file in found if file.stat().st_size]):
+        is_there = bool(found) or Path(path).is_dir()
+        if may_be_empty and is_there and not (found := [file for file in found if file.stat().st_size]):
             return Files(paths=[], shown=[], format="", folder=folder)
         formats = {_format_of(file, settings): file for file in reversed(found)}
     except OSError as error:
