@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,7 @@ from segue.terminal.console import Printed, keeping
 from segue.terminal.entry import Verb
 from segue.terminal.quiet import silence_libraries
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.@+-]*", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_][\w -]*", re.ASCII)
