@@ -25,16 +25,16 @@ from segue.statistics.paired import QueryScores, paired_difference
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "results.csv"
 SESSIONS = ("recipe=playlists", "context=session")
-DATA = sized(
-    {
-        "yes": (),
-        "nowplaying_sessions": ("trainer.max_epochs=4",),  # a head validates best after three
-        "polimi": (),
-        "botify": SESSIONS,
-        "situnes": SESSIONS,
-    },
-    {"situnes": SESSIONS},
-)
+Sets = dict[str, tuple[str, ...]]
+FULL: Sets = {
+    "yes": (),
+    "nowplaying_sessions": ("trainer.max_epochs=4",),  # a head validates best after three
+    "polimi": (),
+    "botify": SESSIONS,
+    "situnes": SESSIONS,
+}
+SMALL: Sets = {"situnes": SESSIONS}
+DATA = sized(FULL, SMALL)
 HEAD, COUNTED = "none", ("none", "auto", "rules")
 ONLY_TESTED = ("logger=none", "callbacks.export=null", "callbacks.plots=null")
 SHOWN = ("recall_at_10", "ndcg_at_10")

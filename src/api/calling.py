@@ -1,7 +1,6 @@
 """From Python values to the words of a verb, and from what it wrote to an object."""
 
 import base64
-import fcntl
 import html
 import itertools
 import json
@@ -18,6 +17,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,12 @@ from segue.terminal.console import Printed, keeping
 from segue.terminal.entry import Verb
 from segue.terminal.quiet import silence_libraries
 
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None
+
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.@+-]*", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_][\w -]*", re.ASCII)
+_VALUE = r"[\w/]+(?:[:.-]+[\w/<>]+)*"
+"""A value in a message: `auto`, `1e-3`, `run:<id>`."""
 _WORDS = re.compile(r"(?i:null|true|false|nan|inf)")
 
 
@@ -55,49 +59,67 @@ class Folder:
         weakref.finalize(self, _remove, self.path, lock, os.getpid())
 
 
-def _remove(path: Path, lock: int, process: int) -> None:
+def _remove(path: Path, lock: int | None, process: int) -> None:
     """Remove a temporary folder, unless this process is a fork of the one that has it."""
     if os.getpid() == process:
         shutil.rmtree(path, ignore_errors=True)
-    os.close(lock)
+    if lock is not None:
+        os.close(lock)
 
 
-def _temporary(content: str) -> tuple[Path, int]:
+def _temporary(content: str) -> tuple[Path, int | None]:
     """A folder that only this user can read, with a name for people: `segue-convex`, `segue-convex-2`, …
 
     A process that is killed leaves its folders. They are no longer locked; the next folder of this name replaces them.
 
     Returns:
-        The folder, and the descriptor that locks it.
+        The folder, and the descriptor that locks it; None where folders cannot be locked, as on Windows.
     """
     name = re.sub(r"\W+", "-", f"segue-{content}")
     for ending in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
-        path = Path(tempfile.gettempdir(), f"{name}{ending}")
+        path, is_new = Path(tempfile.gettempdir(), f"{name}{ending}"), False
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        if (lock := _locked(path)) is not None:
-            for left in path.iterdir():
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-            return path, lock
+            is_new = True
+        try:
+            lock = _lock(path)
+        except (BlockingIOError, FileNotFoundError):  # another process has it, or has removed it
+            continue
+        except OSError:
+            if is_new:
+                return path, None
+            continue
+        for left in path.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        return path, lock
     raise AssertionError("numbers do not end")
 
 
-def _locked(folder: Path) -> int | None:
-    """The descriptor that locks a folder of this user; None where another process has it, or it is somebody else's."""
-    try:
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
+def _lock(folder: Path) -> int:
+    """Lock a folder that only this user can read.
+
+    Returns:
+        The descriptor that locks it.
+
+    Raises:
+        BlockingIOError: another process has it.
+        FileNotFoundError: another process has removed it.
+        OSError: it is somebody else's, or it cannot be locked.
+    """
+    if fcntl is None:
+        raise OSError("no locks")
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(lock)
-        is_there = os.path.samestat(status, folder.stat(follow_symlinks=False))  # and was not removed meanwhile
-        if is_there and (status.st_uid, stat.S_IMODE(status.st_mode)) == (os.getuid(), 0o700):
-            return lock
+        if not os.path.samestat(status, folder.stat(follow_symlinks=False)):
+            raise FileNotFoundError(folder)
+        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise PermissionError(folder)
     except OSError:
-        pass
-    os.close(lock)
-    return None
+        os.close(lock)
+        raise
+    return lock
 
 
 def words_of(options: Mapping[str, Any]) -> list[str]:
@@ -178,17 +200,24 @@ def options() -> frozenset[str]:
     return frozenset((*keys, *(path.name for path in CONF.iterdir() if path.is_dir()))) - {"defaults", "hydra"}
 
 
+@cache
+def _keys() -> frozenset[str]:
+    """All names of settings in `conf/`."""
+    return frozenset(key for path in CONF.rglob("*.yaml") for key in re.findall(r"(\w+):", path.read_text("utf-8")))
+
+
 def _in_python(line: str, words: Sequence[str]) -> str:
     """A message with options as arguments: `model__alpha=None` for `model.alpha=null`; values that were given stay."""
-    option = rf"(?<![\w./=-])({'|'.join(('hydra', *sorted(options())))})((?:\.\w+)*)(?:(=)([\w/]*))?(?![\w(/])"
+    option = rf"(?<![\w./=-])({'|'.join(('hydra', *sorted(options())))})((?:\.\w+)*)(?:(=)({_VALUE})?)?(?![\w(/])"
     given = {word.partition("=")[2].strip("'") for word in words}
 
     def argument(found: re.Match[str]) -> str:
         name, deeper, sign, value = found.groups()
-        if found[0] in given or not (deeper or sign):
+        is_a_file = not sign and not _keys() >= set(deeper.split(".")[1:2])
+        if found[0] in given or not (deeper or sign) or is_a_file:
             return found[0]
         key = f"{name}{deeper}".replace(".", "__").replace("hydra__run__dir", "folder")
-        if value and not re.fullmatch(r"[\d/]+", value):
+        if value and not re.fullmatch(r"[\d/.]+(e[+-]?\d+)?", value):
             value = {"null": "None", "true": "True", "false": "False"}.get(value, f'"{value}"')
         return f"{key}{sign or ''}{value or ''}"
 

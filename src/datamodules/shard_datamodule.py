@@ -17,7 +17,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.settings import Setting, settings
 
-_OF_EVERY_SOURCE = "counting"
+_OF_EVERY_SOURCE = ("counting", "mixture")
 """The recipe of baselines, which no source names."""
 
 
@@ -75,7 +75,7 @@ class ShardDataModule(SplitDataModule):
             return
         folder = Path(self.path)
         manifest = Manifest.read(folder)
-        if self._recipe not in (manifest.recipe, _OF_EVERY_SOURCE):
+        if self._recipe not in (manifest.recipe, *_OF_EVERY_SOURCE):
             raise InputError(
                 f"recipe={self._recipe} is not the recipe of these shards, {manifest.recipe}: leave recipe= out, or "
                 f"prepare the data with recipe={self._recipe}"

@@ -97,6 +97,10 @@ class Counted:
         vocabulary: the training sessions.
         rules: models that count pairs of tracks, by name.
 
+    Attributes:
+        fitted: what validation has fitted; None for the head alone.
+        is_compared: whether validation has compared it with the head alone.
+
     Raises:
         InputError: a rule does not count pairs of tracks, or a setting is out of range.
     """
@@ -121,6 +125,7 @@ class Counted:
         self._ages = (decay ** np.arange(max_length)).astype(np.float32)
         self._tables: dict[int | None, list[csr_array]] = {}
         self.fitted: Fitted | None = None
+        self.is_compared = False
 
     def tables(self, first_event: int | None = None) -> Sequence[csr_array]:
         """The shares of the tracks that followed each track, N × N for each rule.
@@ -318,13 +323,13 @@ def with_counts(
         plays: popularity, which decides between equal scores.
     """
     place = np.argsort(most_played(plays))
-    level = torch.from_numpy(part.level)
+    level, queries, items = torch.from_numpy(part.level), queries.cpu(), items.cpu()
 
     def block(nth: int) -> ListBlock:
         found = search.block(nth)
         own = rows[found.places]
-        counted, vectors = part.rows[own].astype(np.int64), queries[torch.from_numpy(own)].cpu()
-        scores = torch.einsum("bv,bnv->bn", vectors, items.cpu()[torch.from_numpy(counted.clip(0))])
+        counted, vectors = part.rows[own].astype(np.int64), queries[torch.from_numpy(own)]
+        scores = torch.einsum("bv,bnv->bn", vectors, items[torch.from_numpy(counted.clip(0))])
         levels = level_of(squared_lengths(vectors, parts), level.to(vectors))[:, None]
         scores = mixed(scores, torch.from_numpy(part.shares[own]), levels, part.temperature, torch)
         units = (to_units(scores) / 10**SCORE_DECIMALS).numpy()

@@ -5,7 +5,7 @@ M members, Q queries, B queries of a block, N tracks, K candidates of a list, H 
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,18 +16,18 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from segue.catalog import Vocabulary
-from segue.errors import InputError
+from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.baselines.module import OneStep
-from segue.models.contexts import LastTrack
+from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Among, Context, OnBlock, Ranker
 from segue.models.fitted import FittedModel
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
+from segue.models.retrieval.ranks import block_size
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
 
-_AT_ONCE, _MOST_QUERIES, _MOST_RANKED, _ROUNDS, _PLACES = 128, 5000, 2500, 300, 10
+_MOST_QUERIES, _MOST_RANKED, _ROUNDS, _PLACES = 5000, 2500, 300, 10
 _TIE = 1e-6
 
 
@@ -55,7 +55,9 @@ class Members:
                 f"model.models must give two finished runs or more, got {models}; such as "
                 "'model.models={convex: outputs/convex, vstan: outputs/vstan}'"
             )
-        self.folders = {str(name): Path(str(folder)) for name, folder in models.items()}
+        if of_mlflow := [name for name, folder in models.items() if str(folder).startswith("run:")]:
+            raise InputError(f"model.models.{of_mlflow[0]}={models[of_mlflow[0]]} is no folder; give the run folder")
+        self.folders = {str(name): Path(str(folder)).absolute() for name, folder in models.items()}
         self._vocabulary = vocabulary
 
     def read(self) -> dict[str, Ranker]:
@@ -67,7 +69,11 @@ class Members:
         return {name: self._read(name, folder) for name, folder in self.folders.items()}
 
     def _read(self, name: str, folder: Path) -> Ranker:
-        found, own = FittedModel.read(folder, name, evaluated=True), self._vocabulary
+        own = self._vocabulary
+        try:
+            found = FittedModel.read(folder, name, evaluated=True)
+        except InputError as error:
+            raise InputError(f"model.models.{name}: {error}") from None
         same = np.array_equal(found.catalog.keys, own.catalog.keys)
         if not same or not np.array_equal(found.plays, own.plays):
             raise InputError(
@@ -98,6 +104,10 @@ class Mixture(OneStep):
     Args:
         vocabulary: the catalogue and what the training data shows of it.
         model: factory of the members; takes the vocabulary.
+        context: factory of the context, which is the last track; takes the vocabulary and the names of parts.
+
+    Raises:
+        InputError: the model is another one, or the context has settings, which nothing would read.
 
     Attributes:
         weights: of each member that is used, by name; their sum is 1.
@@ -105,25 +115,44 @@ class Mixture(OneStep):
         ms_per_query: what each takes to score all tracks for a query.
     """
 
-    def __init__(self, *, vocabulary: Vocabulary, model: Any) -> None:
+    def __init__(self, *, vocabulary: Vocabulary, model: Any, context: Callable[..., Context]) -> None:
         super().__init__()
         self._members = model(vocabulary)
         if not isinstance(self._members, Members):
             raise InputError("recipe=mixture is for model=mixture; leave recipe= out")
-        self.context: Context = LastTrack(vocabulary, [], learns=False)
+        self.context: Context = build("context", lambda words: context(words, [PART], learns=False), vocabulary)
+        if not self.context.is_last or self.context.max_length:
+            raise InputError(
+                "the runs of model=mixture have contexts of their own, and it is served by the last track; use "
+                "context=last, without context.*"
+            )
         self._plays = vocabulary.popularity
+        self._at_once = min(128, block_size(len(self._plays)))
+        self._digests: dict[str, str] = {}
         self.weights: dict[str, float] = {}
         self.gains: dict[str, float] = {}
         self.ms_per_query: dict[str, float] = {}
 
     @cached_property
     def rankers(self) -> dict[str, Ranker]:
-        """The models by name."""
-        return dict(self._members.read())
+        """The models by name.
+
+        Raises:
+            InputError: a run cannot be read, or has another model than the mixture has weighted.
+        """
+        found = dict(self._members.read())
+        for name, digest in self._digests.items():
+            if name not in found or found[name].lists_digest() != digest:
+                raise InputError(
+                    f"model.models.{name}={self._members.folders.get(name)} has another model than this mixture has "
+                    "weighted; train the mixture again"
+                )
+        return found
 
     def on_fit_start(self) -> None:
         """Read the runs. Before the weights are fitted, all weigh alike."""
         self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
+        self._digests = {name: ranker.lists_digest() for name, ranker in self.rankers.items()}
 
     def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
         """The mixture of the probabilities."""
@@ -142,8 +171,8 @@ class Mixture(OneStep):
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the track that followed each history among all tracks except `histories.previous`."""
         found = [np.empty(0)]
-        for start in range(0, len(following), _AT_ONCE):
-            part, target = histories.part(start, start + _AT_ONCE), following[start : start + _AT_ONCE]
+        for start in range(0, len(following), self._at_once):
+            part, target = histories.part(start, start + self._at_once), following[start : start + self._at_once]
             shares = self.shares(part, every=every)
             if not every:
                 shares[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
@@ -176,10 +205,10 @@ class Mixture(OneStep):
         own = np.arange(len(self._plays)) if rows is None else rows
 
         def block(nth: int) -> ListBlock:
-            places = np.arange(nth * _AT_ONCE, min((nth + 1) * _AT_ONCE, len(own)))
+            places = np.arange(nth * self._at_once, min((nth + 1) * self._at_once, len(own)))
             return ListBlock(places, *self.top(Histories.of_tracks(own[places]), k))
 
-        return ListSearch(num_queries=len(own), k=k, num_blocks=-(-len(own) // _AT_ONCE), block=block)
+        return ListSearch(num_queries=len(own), k=k, num_blocks=-(-len(own) // self._at_once), block=block)
 
     def lists_digest(self) -> str:
         """Return a digest of the weights and of the models."""
@@ -203,7 +232,7 @@ class Mixture(OneStep):
             targets[:, nth] = np.concatenate(
                 [
                     self.rankers[name].shares(histories.where(some)).numpy()[np.arange(len(some)), following[some]]
-                    for some in np.split(places, range(_AT_ONCE, len(places), _AT_ONCE))
+                    for some in np.split(places, range(self._at_once, len(places), self._at_once))
                 ]
             )
             self.ms_per_query[name] = 1000 * (time.perf_counter() - began) / len(places)
@@ -227,8 +256,8 @@ class Mixture(OneStep):
     ) -> dict[str, float]:
         """Validation ndcg@10 with each of some weights. The members score each query once."""
         gains: dict[str, list[np.ndarray]] = {name: [] for name in weights}
-        for start in range(0, len(following), _AT_ONCE):
-            part, target = histories.part(start, start + _AT_ONCE), following[start : start + _AT_ONCE]
+        for start in range(0, len(following), self._at_once):
+            part, target = histories.part(start, start + self._at_once), following[start : start + self._at_once]
             used = {one for of in weights.values() for one in of}
             shares = {name: self.rankers[name].shares(part) for name in used}
             for name, of in weights.items():
@@ -260,8 +289,10 @@ class Mixture(OneStep):
         return [*lines, f"served       by the lists of the last track: {why}"]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the weights for a checkpoint."""
-        return {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
+        """Return the weights for a checkpoint, and where the runs are and what they had."""
+        folders = {name: str(folder) for name, folder in self._members.folders.items()}
+        numbers = {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
+        return {**numbers, "folders": folders, "digests": self._digests}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them.
@@ -270,7 +301,8 @@ class Mixture(OneStep):
             state: what `get_extra_state` returned.
         """
         self.weights, self.gains = dict(state["weights"]), dict(state["gains"])
-        self.ms_per_query = dict(state["ms_per_query"])
+        self.ms_per_query, self._digests = dict(state["ms_per_query"]), dict(state["digests"])
+        self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
 
     def decided(self) -> dict[str, Any]:
         """What validation decided."""

@@ -35,12 +35,12 @@ from segue.models.counted import (
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
-from segue.models.retrieval.ranks import add_counted, boost_heard, ranks_of_tracks, ranks_of_vectors
+from segue.models.retrieval.ranks import add_counted, block_size, boost_heard, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
 
-_PAIRS_AT_ONCE, _QUERIES_AT_ONCE = 65_536, 256
-"""Given pairs that are scored together, and queries whose scores of all tracks are in memory together."""
+_PAIRS_AT_ONCE = 65_536
+"""Given pairs that are scored together."""
 
 
 class RanksByVectors:
@@ -337,8 +337,9 @@ class PairRanker(RanksByVectors, LightningModule):
         if self._trained and not self.trainer.is_last_batch:
             losses, sizes = zip(*self._trained, strict=True)
             checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
-        if self._counts is not None and self._counts.fitted is not None:
-            checkpoint[COUNTED] = self._counts.fitted._asdict()
+        if self._counts is not None and self._counts.is_compared:
+            fitted = self._counts.fitted
+            checkpoint[COUNTED] = None if fitted is None else fitted._asdict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them. A checkpoint of an older version gets the rule for tracks already heard that was found again.
@@ -373,10 +374,10 @@ class PairRanker(RanksByVectors, LightningModule):
         if self._counts is None or self.loss.temperature is None or not len(following):
             return
         items, temperature, step = self.scorer.item_vectors(), self.loss.temperature, 1 + len(following) // MOST_QUERIES
-        places = np.arange(0, len(following), step)
+        places, at_once = np.arange(0, len(following), step), min(256, block_size(len(items)))
 
         def queries() -> Iterator[Query]:
-            for some in np.split(places, range(_QUERIES_AT_ONCE, len(places), _QUERIES_AT_ONCE)):
+            for some in np.split(places, range(at_once, len(places), at_once)):
                 part = histories.where(some)
                 found = self._queries(part, 0, None)
                 logits = (found.vectors @ items.T)[found.of_pair] / temperature
@@ -389,7 +390,7 @@ class PairRanker(RanksByVectors, LightningModule):
             self._counts.fitted = fitted
             ranks = self.ranks(histories.where(chosen), following[chosen], lambda _: None)
             gains[nth] = float(np.where(ranks <= PLACES, 1 / np.log2(1 + ranks), 0).mean())
-        self._counts.fitted = fits[max(gains, key=lambda nth: gains[nth])]
+        self._counts.fitted, self._counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
 
     def describe(self) -> list[str]:
         """Lines about tracks already heard, and about the counted part."""
@@ -397,7 +398,8 @@ class PairRanker(RanksByVectors, LightningModule):
         if self._counts is None:
             return lines
         by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self._counts.weights().items())
-        return [*lines, f"counted      {by_rule or 'nothing: the head alone ranks better'} (weights in the mixture)"]
+        why = "the head alone ranks better" if self._counts.is_compared else "no validation query has weighted it"
+        return [*lines, f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else f'nothing: {why}'}"]
 
     def decided(self) -> dict[str, Any]:
         """How tracks already heard are ranked, and how much the counted part weighs."""
@@ -415,6 +417,7 @@ class PairRanker(RanksByVectors, LightningModule):
         """Take how much the counted part weighs; nothing where the head alone ranked better."""
         if self._counts is not None:
             self._counts.fitted = None if given.get(COUNTED) is None else Fitted(**given[COUNTED])
+            self._counts.is_compared = COUNTED in given
 
     @torch.inference_mode()
     def on_validation_epoch_start(self) -> None:

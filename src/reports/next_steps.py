@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _CHANGES_OF_WORLD = ("world.", "taste@")
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
 """Overrides that decide which data a run learns from."""
+_TRAINS_NOTHING = {"counting": "baseline", "mixture": "mixture"}
+"""Recipes that no other model has, and what a model of each is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,7 @@ def next_steps(run: FinishedRun) -> str:
                 ("", f"http://127.0.0.1:5000/{run.runs_page}"),
             ]
     if not run.is_job:
-        keeps_recipe = not is_simulated(run) and run.choices["recipe"] != "counting"
+        keeps_recipe = not is_simulated(run) and run.choices["recipe"] not in _TRAINS_NOTHING
         typed = _typed(run, (*_SOURCE, "recipe=", "context=") if keeps_recipe else _SOURCE)
         lines.append(("next", _command("-m model=track,artist,mean,convex,contextual", *typed)))
         if is_simulated(run) and run.examples is not None:
@@ -266,8 +268,8 @@ def logs_are_not_listeners() -> str:
 
 def _better_at_recall(run: FinishedRun, source: Sequence[str]) -> tuple[str, str]:
     """What may rank the next track of these logs better, and its command."""
-    if run.choices["recipe"] == "counting":
-        return "A head may rank better than this baseline", _command(*source)
+    if (kind := _TRAINS_NOTHING.get(str(run.choices["recipe"]))) is not None:
+        return f"A head may rank better than this {kind}", _command(*source)
     if run.choices["recipe"] in ("shares", "published"):
         words = *source, *_typed(run, ("model=", "context=")), "recipe=playlists"
         return "To learn which track came next, and not how much of it was played", _command(*words)

@@ -60,8 +60,8 @@ def add_tracks(
     given = read_config(files.path("config.yaml"))
     if not isinstance(given.get("model"), dict):
         raise InputError(f"cannot read {files.path('config.yaml')}: it has no model; train the run again")
-    if given.get("recipe", {}).get("name") == "counting":
-        raise InputError(f"add={files.name} is a baseline, which has no vectors; train it again with the new catalogue")
+    if kind := {"counting": "baseline", "mixture": "mixture"}.get(given.get("recipe", {}).get("name")):
+        raise InputError(f"add={files.name} is a {kind}, which has no vectors; train it again with the new catalogue")
     if lists.plays is None or np.isnan(lists.scores[lists.rows >= 0]).any():
         raise InputError(
             f"add={files.name}: its recommendations have no scores or no plays, which runs of older versions lack; "

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue import InputError
-from segue.api.calling import Folder, refuse_used, value_of, words_of
+from segue.api.calling import Folder, _in_python, refuse_used, value_of, words_of
 from tests.conftest import ROOT
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
@@ -97,6 +97,39 @@ def test_a_temporary_folder_goes_with_its_last_user() -> None:
     assert path.is_dir()
     del folder
     assert not path.exists()
+
+
+def test_a_folder_is_found_where_the_group_is_inherited_and_where_nothing_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o2755)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for locks in ("segue.api.calling.fcntl.flock", "segue.api.calling.fcntl"):
+        first, second = Folder(content="x"), Folder(content="x")
+        assert [first.path.name, second.path.name] == ["segue-x", "segue-x-2"]
+        del first, second
+        assert not [*tmp_path.iterdir()]
+
+        def unsupported(*_: object) -> None:
+            raise OSError("not supported")
+
+        monkeypatch.setattr(locks, None if locks.endswith("fcntl") else unsupported)
+    assert Folder(content="x").path.name == "segue-x"
+
+
+@pytest.mark.parametrize(
+    ("line", "in_python"),
+    [
+        ("use context.max_length=20", "use context__max_length=20"),
+        ("a reference such as resume=run:<id> or resume=run:0af3", 'a reference such as resume="run:<id>" or '
+         'resume="run:0af3"'),
+        ("cannot read folder, model.ckpt: no file", "cannot read folder, model.ckpt: no file"),
+        ("model.alpha=null, optimizer.lr=1e-3.", "model__alpha=None, optimizer__lr=1e-3."),
+        ("use model=convex: it learns", 'use model="convex": it learns'),
+    ],
+)  # fmt: skip
+def test_a_message_has_the_options_of_python(line: str, in_python: str) -> None:
+    assert _in_python(line, []) == in_python
 
 
 KILLED = """

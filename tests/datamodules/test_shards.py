@@ -315,7 +315,8 @@ def test_settings_that_do_not_fit_are_refused(shards: Path, changes: dict[str, A
 
 
 def test_a_baseline_may_have_its_own_recipe(shards: Path) -> None:
-    read_shards(shards, recipe="counting").setup()
+    for recipe in ("counting", "mixture"):
+        read_shards(shards, recipe=recipe).setup()
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(

@@ -197,6 +197,7 @@ def test_what_validation_fitted_is_kept_by_a_refit_and_a_checkpoint(ring: PairDa
     name = "last" if model.context.is_last else "session"
     again: PairRanker = instantiate(config("auto", name), _convert_="all")(vocabulary=ring.vocabulary)
     assert again.decided()["counted"] is None
+    assert again.describe()[-1].endswith("nothing: no validation query has weighted it")
     again.decide(model.decided())
     assert again.decided() == model.decided()
     assert again.counted is not None
@@ -214,6 +215,7 @@ def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
         counts.fitted = None
         decided = model.decided()
         model.on_save_checkpoint(checkpoint)
+        assert model.describe()[-1].endswith("nothing: the head alone ranks better")
         counts.fitted = fitted
         model.on_load_checkpoint(checkpoint)
         assert model.counted is None

@@ -1,6 +1,7 @@
 """A mixture of finished runs: the probabilities, the weights, what is dropped, and what is refused."""
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from segue.models.contracts import Ranker
 from segue.models.mixture import Members, Mixture, em
 from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import composed, fit, make_ranker
+from tests.models.plain import LAST_TRACK
 
 ROWS = np.arange(NUM_RING_TRACKS)
 
@@ -53,7 +55,7 @@ def mixture(ring: PairDataModule, members: dict[str, Ranker]) -> Mixture:
         made.rankers = members
         return made
 
-    made = Mixture(vocabulary=ring.vocabulary, model=given)
+    made = Mixture(vocabulary=ring.vocabulary, model=given, context=LAST_TRACK)
     made.on_fit_start()
     return made
 
@@ -101,6 +103,38 @@ def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataMod
     assert mixture.lists_digest() != digest
     mixture.set_extra_state(state)
     assert mixture.lists_digest() == digest
+
+
+def test_a_model_that_only_has_an_order_has_its_shares(ring: PairDataModule, members: dict[str, Ranker]) -> None:
+    [shares] = members["popular"].shares(Histories.of_tracks(ROWS[:1])).numpy()
+    plays = np.where(ROWS == 0, 0, ring.vocabulary.popularity)
+    np.testing.assert_allclose(shares, plays / plays.sum(), rtol=1e-5)
+
+
+def test_a_run_that_was_trained_again_is_refused(mixture: Mixture) -> None:
+    state = mixture.get_extra_state()
+    again = copy(mixture)
+    del again.rankers
+    again.set_extra_state(state)
+    assert [*again.rankers] == [*mixture.rankers]
+    del again.rankers
+    again.set_extra_state(state | {"digests": state["digests"] | {"rules": "another"}})
+    with pytest.raises(InputError, match=r"^model.models.rules=/.*no folder has another model than this mixture"):
+        _ = again.rankers
+
+
+def test_what_a_run_cannot_say_is_said_of_it(ring: PairDataModule) -> None:
+    with pytest.raises(InputError, match=r"^model.models.b=run:0af3 is no folder; give the run folder"):
+        Members(ring.vocabulary, models={"a": "x", "b": "run:0af3"})
+    with pytest.raises(InputError, match=r"^model.models.a: "):
+        Members(ring.vocabulary, models={"a": "nowhere", "b": "nowhere"}).read()
+
+
+def test_a_mixture_has_no_context(ring: PairDataModule) -> None:
+    for words in (["context=session"], ["context.max_length=5", "context.repeats=never"]):
+        config = composed("model=mixture", "model.models={a: a, b: b}", *words).ranker
+        with pytest.raises(InputError, match=r"have contexts of their own, .* use context=last"):
+            instantiate(config, _convert_="all")(vocabulary=ring.vocabulary)
 
 
 def test_a_mixture_needs_two_runs(ring: PairDataModule) -> None:

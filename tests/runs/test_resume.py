@@ -197,7 +197,8 @@ def test_a_run_of_a_version_that_counted_nothing_is_resumed(tmp_path: Path) -> N
     assert named_run(now) is not None
     assert config_digest(now) == config_digest(OmegaConf.create(before))
     assert setup_digest(now) == setup_digest(OmegaConf.create(before))
-    counts = OmegaConf.merge(now, {"counted": {"decay": 1}, "ranker": {"counted": {"decay": 1}}})
+    counting = {"counted": {"decay": 1}, "ranker": {"x": 1, "counted": {"decay": 1}}}
+    counts = OmegaConf.create({"resume": str(folder), **before, **counting})
     with pytest.raises(InputError, match=r"and counted\.decay is none of them"):
         named_run(counts)
     assert config_digest(counts) != config_digest(now)

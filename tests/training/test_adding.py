@@ -273,9 +273,10 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
     checkpoint.unlink()
     assert "has no checkpoints/best.ckpt; it has not finished" in message(config(run, catalogue))
     given = OmegaConf.load(run / "config.yaml")
-    given.recipe.name = "counting"
-    OmegaConf.save(given, run / "config.yaml")
-    assert "is a baseline, which has no vectors" in message(config(run, catalogue))
+    for recipe, kind in (("counting", "baseline"), ("mixture", "mixture")):
+        given.recipe.name = recipe
+        OmegaConf.save(given, run / "config.yaml")
+        assert f"is a {kind}, which has no vectors" in message(config(run, catalogue))
 
 
 EVIL = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "PICKLE"}

@@ -182,8 +182,12 @@ class Baseline(OneStep):
         )
 
     def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
-        """The scores, divided by their sum; tracks that come after all others have none."""
+        """The scores, divided by their sum; tracks that come after all others have none.
+
+        After a history without scores, such as those of a model that only has an order, they are those of the order.
+        """
         found = self._boosted_scores_of(histories, every).toarray().astype(np.float32).clip(0)
+        found[~found.any(1)] = self._model.order.clip(0)
         line, age = ((heard := histories.newest_rows(self._num_last(every))) >= 0).nonzero()
         found[line, heard[line, age]] = 0
         if not every:

@@ -38,7 +38,12 @@ def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Flo
     return np.asarray((above + 1 + not_below) / 2)
 
 
-def _block_size(num_tracks: int) -> int:
+def block_size(num_tracks: int) -> int:
+    """How many queries have their scores of all tracks in memory together.
+
+    Args:
+        num_tracks: size of the catalogue.
+    """
     return max(1, min(512, _MAX_SCORES // num_tracks))
 
 
@@ -119,7 +124,7 @@ def ranks_of_vectors(
         InputError: a vector is not finite.
     """
     refuse_non_finite(items)
-    block, ranks = _block_size(len(items)), np.empty(len(following))
+    block, ranks = block_size(len(items)), np.empty(len(following))
     others = None if among is None else torch.from_numpy(~among).to(items.device)
     buffer = torch.empty(min(block, len(following)), len(items), device=items.device)
     for start in range(0, len(following), block):
@@ -246,7 +251,7 @@ def ranks_of_scores(
     is_candidate = np.ones(len(plays), bool) if among is None else among
     sorted_plays, ranks, num_tracks = np.sort(plays[is_candidate]), np.empty(len(following)), len(plays)
     sides: tuple[tuple[np.ufunc, Literal["left", "right"]], ...] = ((np.greater, "right"), (np.greater_equal, "left"))
-    block = _block_size(num_tracks)
+    block = block_size(num_tracks)
     scores_of, is_heard = (np.zeros(min(block, len(following)) * num_tracks, kind) for kind in (np.float32, np.bool_))
     for start in range(0, len(following), block):
         target = following[start : start + block]
