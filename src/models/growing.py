@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Ranker
-from segue.models.heads import Biases
 
 Build = Callable[..., LightningModule]
 """Builds a model; takes `vocabulary`."""
@@ -76,7 +75,7 @@ class Grown:
             if name in self._rows:
                 source, target = self._rows[name]
                 learned = olds[name][source]
-                if not isinstance(tables[id(olds[name])], Biases):  # a vector of zeros was not shown
+                if tables[id(olds[name])].embedding_dim > 1:  # a vector of zeros was not shown; a bias may be 0
                     is_shown = learned.any(1)
                     target, learned = target[is_shown], learned[is_shown]
                 new[target] = learned

@@ -10,7 +10,8 @@ from tests.e2e.test_train import DIRTY, FILES, PLOTS, metrics_of, quick, train
 
 NAMES = [name for name in yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text()) if name != "defaults"]
 LISTS = {"recommendations.jsonl", "top_tracks.json", "plays.npz", "vectors.npz"}
-REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS)}
+LEARNED = {f"learned/{name}" for name in ("learned.json", "vocabulary.json", "tracks.parquet", "plays.parquet")}
+REFITTED = {"refit.json", "checkpoints/refitted.ckpt", *(f"evaluated/{name}" for name in LISTS), *LEARNED}
 OF_A_REFIT = ("progress", "resume", "epoch_checkpoint", "checkpoint", "export", "lineage")
 """A run without one of these callbacks is refitted; the others are not, to save time."""
 LACKS = {
@@ -21,7 +22,7 @@ LACKS = {
 }
 """What a run lacks without a callback; nothing, where none is said."""
 ALL = {*FILES, *REFITTED, *(f"plots/{name}" for name in PLOTS), "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
-OF_MLFLOW = ALL - {"checkpoints/last.ckpt"}
+OF_MLFLOW = ALL - {"checkpoints/last.ckpt", *LEARNED}
 
 
 def left(folder: Path) -> set[str]:

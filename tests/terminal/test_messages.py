@@ -110,8 +110,8 @@ def test_a_file_that_is_missing_through_a_bug_keeps_its_traceback(
     [
         (
             ["recipe=playlist"],
-            "there is no recipe=playlist; did you mean playlists? choose one of auto, counting, playlists, published, "
-            "radio, shares",
+            "there is no recipe=playlist; did you mean playlists? choose one of auto, counting, mixture, playlists, "
+            "published, radio, shares",
         ),
         (["monitor=zzz"], "there is no monitor=zzz; choose one of loss, ndcg, online"),
         (["modle=track"], "modle=track: the config has no modle; did you mean model?"),
