@@ -363,6 +363,32 @@ class Loss(nn.Module, ABC):
         """
 
 
+class RepeatsDecided:
+    """What validation decides for a ranker that fits nothing to it: how tracks already heard are ranked.
+
+    Attributes:
+        context: has the rule.
+    """
+
+    context: Context
+
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        """Fit nothing."""
+
+    def describe(self) -> list[str]:
+        """A line about tracks already heard, where `auto` chose."""
+        line = self.context.repeats.describe()
+        return [] if line is None else [line]
+
+    def decided(self) -> dict[str, Any]:
+        """How tracks already heard are ranked."""
+        return self.context.repeats.decided()
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take how tracks already heard are ranked."""
+        self.context.repeats.decide(decided)
+
+
 @runtime_checkable
 class Ranker(Protocol):
     """A model that ranks the catalogue: every trained head and every baseline. Callbacks use only this contract.

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Scorer
+from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, RepeatsDecided, Scorer
 from segue.models.counted import (
     COUNTED,
     MOST_QUERIES,
@@ -43,7 +43,7 @@ _PAIRS_AT_ONCE = 65_536
 """Given pairs that are scored together."""
 
 
-class RanksByVectors:
+class RanksByVectors(RepeatsDecided):
     """How a head ranks: by the inner products of its vectors. Every `Ranker` with a head has these methods.
 
     Attributes:
@@ -52,7 +52,6 @@ class RanksByVectors:
     """
 
     scorer: Scorer
-    context: Context
     _plays: Int64[np.ndarray, "N"]
     _counted_part: CountedPart | None = None
     _temperature: float | None = None
@@ -62,22 +61,6 @@ class RanksByVectors:
     def counted(self) -> CountedPart | None:
         """What is counted and mixed with the scores of the head; None for the head alone."""
         return self._counted_part
-
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        """Fit nothing."""
-
-    def describe(self) -> list[str]:
-        """A line about tracks already heard, where `auto` chose."""
-        line = self.context.repeats.describe()
-        return [] if line is None else [line]
-
-    def decided(self) -> dict[str, Any]:
-        """How tracks already heard are ranked."""
-        return self.context.repeats.decided()
-
-    def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take how tracks already heard are ranked."""
-        self.context.repeats.decide(decided)
 
     @property
     def _place(self) -> torch.device:

@@ -3,7 +3,7 @@
 N tracks in the catalogue, Q queries, B queries in a block, H tracks heard.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import Among, Context, OnBlock
+from segue.models.contracts import Among, Context, OnBlock, RepeatsDecided
 from segue.models.repeats import MOST_AGES, boosted_shares, shares_of
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
@@ -60,7 +60,7 @@ class OneStep(LightningModule):
     test_step = validation_step
 
 
-class Baseline(OneStep):
+class Baseline(RepeatsDecided, OneStep):
     """Reads the training sessions once. It has no loss, no gradients and no predicted share.
 
     Args:
@@ -105,22 +105,6 @@ class Baseline(OneStep):
     def _shares_of_heard(self, histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
         shares: Any = shares_of(self._scores_of(histories))
         return np.asarray(shares[np.arange(len(heard))[:, None], heard.clip(0)].toarray(), np.float64).clip(0)
-
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        """Fit nothing."""
-
-    def describe(self) -> list[str]:
-        """A line about tracks already heard, where `auto` chose."""
-        line = self.context.repeats.describe()
-        return [] if line is None else [line]
-
-    def decided(self) -> dict[str, Any]:
-        """How tracks already heard are ranked."""
-        return self.context.repeats.decided()
-
-    def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take how tracks already heard are ranked."""
-        self.context.repeats.decide(decided)
 
     def ranks(
         self,
