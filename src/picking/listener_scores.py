@@ -137,10 +137,14 @@ def is_known(past: np.ndarray, candidates: Int[np.ndarray, "S C"]) -> Bool[np.nd
         candidates: rows; -1 for none.
     """
     line, place = ((past["plays"] > 0) & (past["best"] >= LOVED)).nonzero()
-    most = int(candidates.max(initial=-1)) + 1
-    loved = past["track"][line, place]
-    loved = (line * most + loved)[loved < most]
-    return np.asarray(np.isin(np.arange(len(past))[:, None] * most + candidates, loved) & (candidates >= 0))
+    loved, ends = past["track"][line, place], np.searchsorted(line, np.arange(1, len(past) + 1))
+    is_loved = np.zeros(max(int(candidates.max(initial=-1)), int(loved.max(initial=-1))) + 2, bool)  # the last one: -1
+    found, first = np.zeros(candidates.shape, bool), 0
+    for session, end in enumerate(ends.tolist()):
+        is_loved[loved[first:end]] = True
+        found[session] = is_loved[candidates[session]]
+        is_loved[loved[first:end]], first = False, end
+    return found
 
 
 def explain(weights: Float32[np.ndarray, "F"], features: Float32[np.ndarray, "F"]) -> Sequence[tuple[str, float]]:

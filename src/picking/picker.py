@@ -3,6 +3,9 @@
 The service, the simulator, the listening test and the estimates from logs all call this. S sessions, K candidates of a
 list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, O of them may be picked, A artists, P
 popular tracks.
+
+Where `familiar` is below 1, a pick needs the *past* of its session: the profile of the listener without the tracks of
+the session (`listener_scores.past_of`), S × entries. Without it, no track is known.
 """
 
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
 from segue.errors import InputError
+from segue.picking.listener_scores import is_known
 from segue.picking.places import PICKS, are_in, at, uniform_place
 from segue.settings import Setting, settings
 
@@ -34,7 +38,7 @@ def check_picking(given: Mapping[str, Any], where: str = "") -> None:
     """Refuse settings of a picking that are out of range.
 
     Args:
-        given: some of `pick`, `artist_gap`, `exploration` and `exploration_plays`.
+        given: some of `pick`, `artist_gap`, `exploration`, `exploration_plays` and `familiar`.
         where: begins their names in messages.
 
     Raises:
@@ -62,6 +66,15 @@ def _check(
     exploration_plays: Annotated[
         int, Setting("tracks with fewer plays in training are new", least=1, hint="1 for tracks never played")
     ] = 1,
+    familiar: Annotated[
+        float,
+        Setting(
+            "largest share of what is played that the listener may know already",
+            least=0,
+            most=1,
+            hint="1 leaves it to the scores",
+        ),
+    ] = 1.0,
 ) -> None:
     """The settings of every picking, which are checked when it is called."""
 
@@ -273,6 +286,8 @@ class Picker:
         artist_gap: number of last tracks whose artists are avoided as long as the list has others.
         exploration: share of the picks from lists that are among new tracks: those of the list, or, where it has none
             that may be picked, all new tracks, uniformly.
+        familiar: with probability 1 − this, a pick from lists leaves out the tracks that the listener knows from an
+            earlier session (`listener_scores.is_known`), as long as the list has others.
         new: rows of the new tracks, ascending.
         popular: distinct rows of the tracks of `popular`, also as a fallback.
         with_fallbacks: whether a list without a track left is replaced by other tracks of the artist and by popular
@@ -284,6 +299,7 @@ class Picker:
     pick: str = "uniform"
     artist_gap: int = 0
     exploration: float = 0.0
+    familiar: float = 1.0
     new: Int64[np.ndarray, "M"] = field(default_factory=lambda: np.empty(0, np.int64))
     popular: Int[np.ndarray, "P"] = field(default_factory=lambda: np.empty(0, np.int64))
     with_fallbacks: bool = False
@@ -309,8 +325,17 @@ class Picker:
         """Whether other tracks of the session than the last one matter."""
         return self.avoids_heard or (self.has_lists and self.artist_gap > 0)
 
+    @cached_property
+    def needs_past(self) -> bool:
+        """Whether the past of the listener matters."""
+        return self.has_lists and self.familiar < 1
+
     def pick_next(
-        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], rng: np.random.Generator
+        self,
+        candidates: Int[np.ndarray, "S K"],
+        heard: Int[np.ndarray, "S T"],
+        rng: np.random.Generator,
+        past: np.ndarray | None = None,
     ) -> Picked:
         """Pick the next track of each session.
 
@@ -319,19 +344,21 @@ class Picker:
             heard: rows of the tracks that each session has heard, the last one first; -1 for tracks that are not in
                 the catalogue, and after the first one.
             rng: draws the tracks.
+            past: of each session; only if `needs_past`.
         """
         num = len(heard)
         found, left = Picked(np.full(num, -1), np.zeros(num), np.zeros(num, np.int64)), np.arange(num)
         for number, source in enumerate(self.sources):
-            rows, chances = self._draw(source, candidates, heard, rng)
+            rows, chances = self._draw(source, candidates, heard, rng, past)
             found.rows[left], found.propensities[left], found.sources[left] = rows, chances, number
             if not (is_left := rows < 0).any():
                 break
             left, candidates, heard = left[is_left], candidates[is_left], heard[is_left]
+            past = None if past is None else past[is_left]
         return found
 
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
-        """As `pick_next`, for one session, where only its last track matters, and without exploration.
+        """As `pick_next`, for one session, where only its last track matters, without exploration and past.
 
         Without arrays of one session: they would take longer than all else that `/next` does for such a request.
 
@@ -360,7 +387,11 @@ class Picker:
         return int(row if self.artists.is_kept is None else self.artists.by_artist[row]), 1 / num, number
 
     def pick_from_lists(
-        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], draws: Float64[np.ndarray, "S"]
+        self,
+        candidates: Int[np.ndarray, "S K"],
+        heard: Int[np.ndarray, "S T"],
+        draws: Float64[np.ndarray, "S"],
+        past: np.ndarray | None = None,
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """Pick a track of the list of each session, or a new one.
 
@@ -368,15 +399,31 @@ class Picker:
             candidates: as for `pick_next`.
             heard: as for `pick_next`.
             draws: one random number for each session, uniform in [0, 1).
+            past: as for `pick_next`.
 
         Returns:
             Row and probability of each track; -1 and 0 where a list has none left.
         """
-        is_open, is_new, others, share, of_list = self._open(candidates, heard)
+        if past is None or not self.needs_past:
+            return self._pick(candidates, heard, draws, None)
+        is_any, draws = _coin(draws, self.familiar)
+        avoided = past.copy()
+        avoided["plays"][is_any] = 0
+        rows, _ = self._pick(candidates, heard, draws, avoided)
+        tracks, chances = self._distribution("list", candidates, heard, past)
+        return rows, np.where(rows < 0, 0.0, ((tracks == rows[:, None]) * chances).sum(1))
+
+    def _pick(
+        self,
+        candidates: Int[np.ndarray, "S K"],
+        heard: Int[np.ndarray, "S T"],
+        draws: Float64[np.ndarray, "S"],
+        avoided: np.ndarray | None,
+    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
+        """A track of each list and its probability where what is known of the past `avoided` is left out."""
+        is_open, is_new, others, share, of_list = self._open(candidates, heard, avoided)
         if self.exploration:
-            explores = draws < self.exploration  # the rest of the number is uniform in [0, 1), and independent of it
-            used = np.where(explores, draws / self.exploration, (draws - self.exploration) / (1 - self.exploration))
-            draws = np.minimum(used, np.nextafter(1.0, 0.0))
+            explores, draws = _coin(draws, self.exploration)
             is_open = np.where((explores & is_new.any(1))[:, None], is_new, is_open)
         chosen = PICKS[self.pick].pick(is_open, draws)
         rows, chances = at(candidates, chosen, -1), at(of_list, chosen, 0.0)
@@ -385,17 +432,21 @@ class Picker:
             chances[some] = share[some] / others[some].sum(1)
         return rows, chances
 
-    def choices(self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Choices:
+    def choices(
+        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], past: np.ndarray | None = None
+    ) -> Choices:
         """Compute the probability with which `pick_next` picks each track.
 
         Args:
             candidates: as for `pick_next`.
             heard: as for `pick_next`.
+            past: as for `pick_next`.
         """
         num, left = len(heard), np.arange(len(heard))
         tracks, probabilities = [np.empty((num, 0), np.int64)], [np.empty((num, 0))]
         for source in self.sources[:-1]:
-            rows, chances = self._distribution(source, candidates[left], heard[left])
+            of_left = None if past is None else past[left]
+            rows, chances = self._distribution(source, candidates[left], heard[left], of_left)
             tracks.append(np.full((num, rows.shape[1]), -1))
             probabilities.append(np.zeros(tracks[-1].shape))
             tracks[-1][left], probabilities[-1][left] = rows, chances
@@ -412,12 +463,17 @@ class Picker:
         return self.artists.without_kept(heard) if self.avoids_heard else heard[:, :0]
 
     def _draw(
-        self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], rng: np.random.Generator
+        self,
+        source: str,
+        candidates: Int[np.ndarray, "S K"],
+        heard: Int[np.ndarray, "S T"],
+        rng: np.random.Generator,
+        past: np.ndarray | None,
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
         num = len(heard)
         if source == "list":
-            return self.pick_from_lists(candidates, heard, rng.random(num))
+            return self.pick_from_lists(candidates, heard, rng.random(num), past)
         if source == "random":  # any track, as far as some draws find one that is not avoided
             avoided, num_tracks = self._avoided(heard), self.artists.num_open
             rows, again = self.artists.drawn(rng.integers(num_tracks, size=num)), np.arange(num)
@@ -428,7 +484,7 @@ class Picker:
                 rows[again] = self.artists.drawn(rng.integers(num_tracks, size=len(again)))
             return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
         if self.avoids_heard:
-            rows, chances = self._distribution(source, candidates, heard)
+            rows, chances = self._distribution(source, candidates, heard, past)
             places = PICKS["uniform"].pick(chances > 0, rng.random(num))
             return at(rows, places, -1), at(chances, places, 0.0)
         # one draw suffices: sources are long, and all their tracks have the same probability
@@ -442,26 +498,38 @@ class Picker:
         return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
 
     def _distribution(
-        self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
+        self,
+        source: str,
+        candidates: Int[np.ndarray, "S K"],
+        heard: Int[np.ndarray, "S T"],
+        past: np.ndarray | None,
     ) -> tuple[Int[np.ndarray, "S C"], Float64[np.ndarray, "S C"]]:
         """The tracks of a source with their probabilities; all 0 where none is left."""
         if source == "list":
-            _, _, others, share, of_list = self._open(candidates, heard)
-            of_others = share[:, None] * PICKS["uniform"].probabilities(others)
-            rows = np.concatenate([candidates, np.broadcast_to(self.new, others.shape)], 1)
-            return rows, np.concatenate([of_list, of_others], 1)
+            rows = np.concatenate([candidates, np.broadcast_to(self.new, (len(heard), len(self.new)))], 1)
+            chances = self._of_list(candidates, heard, None)
+            if past is not None and self.needs_past:
+                chances = self.familiar * chances + (1 - self.familiar) * self._of_list(candidates, heard, past)
+            return rows, chances
         rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         if source == "artist":
             most = self.artists.num_others(heard[:, 0]).max(initial=0)
             rows = self.artists.after(heard[:, 0], np.arange(1, most + 1)[None])
         return rows, PICKS["uniform"].probabilities(self._unheard(rows, heard))
 
+    def _of_list(
+        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], avoided: np.ndarray | None
+    ) -> Float64[np.ndarray, "S C"]:
+        """The probabilities of the tracks of lists and of the new ones where what is known of a past is left out."""
+        _, _, others, share, of_list = self._open(candidates, heard, avoided)
+        return np.concatenate([of_list, share[:, None] * PICKS["uniform"].probabilities(others)], 1)
+
     def _unheard(self, rows: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Bool[np.ndarray, "S K"]:
         is_open = rows >= 0
         return is_open & ~are_in(rows, heard) if self.avoids_heard else is_open
 
     def _open(
-        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
+        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], avoided: np.ndarray | None
     ) -> tuple[
         Bool[np.ndarray, "S K"],
         Bool[np.ndarray, "S K"],
@@ -470,20 +538,22 @@ class Picker:
         Float64[np.ndarray, "S K"],
     ]:
         """The places of lists that may be picked, those of new tracks, and where a list has none, which of all new
-        tracks; the share of the picks that explore; and the probability of each place."""
+        tracks; the share of the picks that explore; and the probability of each place. What is known of the past
+        `avoided` is left out."""
         recent = heard[:, : self.artist_gap]
         artists = np.where(recent >= 0, self.artists.artist_of[recent], -1)
-        is_open = self._spaced(self._unheard(candidates, heard), candidates, artists)
+        is_open = self._spaced(_unknown(self._unheard(candidates, heard), candidates, avoided), candidates, artists)
         is_new, others = np.zeros(is_open.shape, bool), np.zeros((len(heard), len(self.new)), bool)
         usual = PICKS[self.pick].probabilities(is_open)
         if not self.exploration:
             return is_open, is_new, others, np.zeros(len(heard)), usual
         is_new = is_open & (self._place_of_new[candidates] < len(self.new))
         without = np.flatnonzero(is_open.any(1) & ~is_new.any(1))
-        avoided = heard[without] if self.avoids_heard else heard[without, :1]
+        closed = heard[without] if self.avoids_heard else heard[without, :1]
         unheard = np.ones((len(without), len(self.new) + 1), bool)  # the last one is for tracks that are not new
-        np.put_along_axis(unheard, self._place_of_new[avoided], False, axis=1)
-        others[without] = self._spaced(unheard[:, :-1], self.new[None], artists[without])
+        np.put_along_axis(unheard, self._place_of_new[closed], False, axis=1)
+        unknown = _unknown(unheard[:, :-1], self.new[None], None if avoided is None else avoided[without])
+        others[without] = self._spaced(unknown, self.new[None], artists[without])
         share = np.where(is_new.any(1) | others.any(1), self.exploration, 0.0)
         explored = share[:, None] * PICKS[self.pick].probabilities(is_new)
         return is_open, is_new, others, share, (1 - share)[:, None] * usual + explored
@@ -494,8 +564,7 @@ class Picker:
         """The open places of other artists; all open ones where there are none."""
         if not artists.shape[1]:
             return is_open
-        is_spaced = is_open & ~are_in(np.broadcast_to(self.artists.artist_of[rows], is_open.shape), artists)
-        return np.where(is_spaced.any(1, keepdims=True), is_spaced, is_open)
+        return _without(is_open, are_in(np.broadcast_to(self.artists.artist_of[rows], is_open.shape), artists))
 
     @cached_property
     def _place_of_new(self) -> Int64[np.ndarray, "N_1"]:
@@ -503,3 +572,25 @@ class Picker:
         place = np.full(len(self.artists.artist_of) + 1, len(self.new))
         place[self.new] = np.arange(len(self.new))
         return place
+
+
+def _coin(draws: Float64[np.ndarray, "S"], share: float) -> tuple[Bool[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
+    """Which numbers are below a share, and the rest of each: uniform in [0, 1) too, and independent of it."""
+    is_below = draws < share
+    rest = np.where(is_below, draws / (share or 1), (draws - share) / (1 - share))
+    return is_below, np.minimum(rest, np.nextafter(1.0, 0.0))
+
+
+def _without(is_open: Bool[np.ndarray, "S K"], is_left_out: Bool[np.ndarray, "S K"]) -> Bool[np.ndarray, "S K"]:
+    """The open places that are not left out; all open ones where there are none."""
+    found = is_open & ~is_left_out
+    return np.where(found.any(1, keepdims=True), found, is_open)
+
+
+def _unknown(
+    is_open: Bool[np.ndarray, "S K"], rows: Int[np.ndarray, "R K"], past: np.ndarray | None
+) -> Bool[np.ndarray, "S K"]:
+    """The open places of tracks that the listener does not know; all open ones where there are none."""
+    if past is None:
+        return is_open
+    return _without(is_open, is_known(past, np.broadcast_to(rows, is_open.shape)))

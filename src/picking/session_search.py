@@ -112,21 +112,24 @@ class SessionSearch:
         heard = rows.astype(np.int32)
         return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add_parts)
 
-    def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
+    def num_kept(self, *, pick: str, artist_gap: int, exploration: float, familiar: float = 1.0) -> int:
         """How many of the candidates a picking needs.
 
-        Where the best one is always picked it suffices; among artists that are kept apart the best may be any of them.
-        Otherwise they are as many as a list has.
+        Where the best one is always picked it suffices; where artists are kept apart, or what is known is left out, the
+        best may be any of them. Otherwise they are as many as a list has.
 
         Args:
             pick: `uniform`, `ranked` or `weighted`.
             artist_gap: artists of this many last tracks are skipped.
             exploration: share of the picks that are among new tracks.
+            familiar: below 1, what the listener knows is left out of some picks.
         """
         length = int(self.lists.shape[1])
         if pick != "ranked" or exploration:
             return length
-        return int(self._num_lists * length) if artist_gap else 1
+        if not artist_gap and familiar == 1:
+            return 1
+        return MOST_CANDIDATES if self.knows_listeners else int(self._num_lists * length)
 
 
 def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:
