@@ -26,8 +26,9 @@ LISTS = ("lists", "user_lists")
 _SOURCES = {**dict.fromkeys(LISTS, "list"), "random": "random", "popular": "popular", "sticky_artist": "artist"}
 """The source of each policy."""
 POLICIES = tuple(_SOURCES)
-FALLBACKS = ("artist", "popular", "random")
-"""Used in this order where a list has no candidate left: another track of the artist, a popular track, any track."""
+FALLBACKS = {"artist": ("artist", "popular", "random"), "random": ("random",)}
+"""Used in this order where a list has no candidate left: another track of the artist, a popular track, any track; or
+any track at once, as in the service of 2026."""
 NUM_POPULAR = 100
 """Most played tracks among which `popular` picks, as in the service of 2023."""
 TRIES = 20
@@ -38,7 +39,7 @@ def check_picking(given: Mapping[str, Any], where: str = "") -> None:
     """Refuse settings of a picking that are out of range.
 
     Args:
-        given: some of `pick`, `artist_gap`, `exploration`, `exploration_plays` and `familiar`.
+        given: some of `pick`, `artist_gap`, `exploration`, `exploration_plays`, `familiar` and `fallback`.
         where: begins their names in messages.
 
     Raises:
@@ -75,6 +76,9 @@ def _check(
             hint="1 leaves it to the scores",
         ),
     ] = 1.0,
+    fallback: Annotated[
+        str, Setting("what follows where a list has no track left", choices=tuple(FALLBACKS))
+    ] = "random",
 ) -> None:
     """The settings of every picking, which are checked when it is called."""
 
@@ -290,8 +294,7 @@ class Picker:
             earlier session (`listener_scores.is_known`), as long as the list has others.
         new: rows of the new tracks, ascending.
         popular: distinct rows of the tracks of `popular`, also as a fallback.
-        with_fallbacks: whether a list without a track left is replaced by other tracks of the artist and by popular
-            ones, as in the service. After them, and without them, any track is drawn.
+        fallback: one of `FALLBACKS`: what follows where a list has no track left.
     """
 
     policy: str
@@ -302,12 +305,12 @@ class Picker:
     familiar: float = 1.0
     new: Int64[np.ndarray, "M"] = field(default_factory=lambda: np.empty(0, np.int64))
     popular: Int[np.ndarray, "P"] = field(default_factory=lambda: np.empty(0, np.int64))
-    with_fallbacks: bool = False
+    fallback: str = "random"
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """Where tracks come from, in this order: the source of the policy, and its fallbacks."""
-        fallbacks = FALLBACKS if self.with_fallbacks and self.has_lists else FALLBACKS[-1:]
+        fallbacks = FALLBACKS[self.fallback if self.has_lists else "random"]
         return tuple(dict.fromkeys((_SOURCES[self.policy], *fallbacks)))
 
     @property

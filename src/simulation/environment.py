@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float64, Int64
 
-from segue.simulation.listener import HISTORY, WHOLE, Crowd, listen, start
+from segue.simulation.listener import HISTORY, PAST, WHOLE, Crowd, listen, start
 from segue.simulation.world import World
 
 Observation = dict[str, Any]
@@ -151,7 +151,7 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
             if name in HISTORY:
                 column[:-1, places] = HISTORY[name]
                 column[-1, places] = getattr(started, name)[-1]
-            elif name != "place":
+            elif name not in ("place", *PAST):
                 column[places] = getattr(started, name)
         oldest = int((columns["tracks"] >= 0).any(1).argmax())
         return replace(crowd, **columns | {name: columns[name][oldest:] for name in HISTORY})

@@ -1,10 +1,11 @@
 """The listener: the share of each recommended track that is played, and the end of the session.
 
-All sessions of a *crowd* advance together. S sessions that have not ended, T tracks that each of them has played, D
-width of the true embeddings. Source: the simulator of botify, the service of 2023; comments give the formulas.
+All sessions of a *crowd* advance together. S sessions that have not ended, T tracks that each of them has played, L
+earlier plays of its listener that are remembered, D width of the true embeddings. Source: the simulator of botify, the service of 2023; comments give the formulas.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
@@ -17,6 +18,20 @@ Draws = Float64[np.ndarray, "S"]  # uniform in [0, 1)
 
 WHOLE = 100
 """Share of a track played in full. Shares are integers, in hundredths, because listeners round to two decimals."""
+
+
+class Past(NamedTuple):
+    """What the listener of each session has played in earlier sessions, the newest first.
+
+    Attributes:
+        tracks: row of each track; -1 where there were fewer.
+        shares: share of each that was played, in hundredths, 0 to 100.
+        ages: how many days ago each was.
+    """
+
+    tracks: Int32[np.ndarray, "L S"]
+    shares: UInt8[np.ndarray, "L S"]
+    ages: Int32[np.ndarray, "L S"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,6 +49,9 @@ class Crowd:
         tracks: rows of the tracks played, first to last.
         artists: rows of their artists.
         shares: share played of each track, in hundredths, 0 to 100.
+        past_tracks: rows of the tracks of earlier sessions, newest first; see `Past`. Without memory, of no rows.
+        past_shares: share played of each of them, in hundredths.
+        past_ages: how many days ago each was.
     """
 
     place: Int64[np.ndarray, "S"]
@@ -46,6 +64,9 @@ class Crowd:
     tracks: Int32[np.ndarray, "T S"]
     artists: Int32[np.ndarray, "T S"]
     shares: UInt8[np.ndarray, "T S"]
+    past_tracks: Int32[np.ndarray, "L S"]
+    past_shares: UInt8[np.ndarray, "L S"]
+    past_ages: Int32[np.ndarray, "L S"]
 
     def __len__(self) -> int:
         return len(self.place)
@@ -62,7 +83,7 @@ class Crowd:
             chosen: whether each session is kept, shape `[S]`.
         """
         keep, columns = np.flatnonzero(chosen), vars(self).items()
-        return Crowd(**{name: column.take(keep, axis=1 if name in HISTORY else 0) for name, column in columns})
+        return Crowd(**{name: column.take(keep, axis=1 if name in _WIDE else 0) for name, column in columns})
 
     def part(self, start: int, stop: int) -> "Crowd":
         """A slice of the sessions, without a copy.
@@ -72,14 +93,25 @@ class Crowd:
             stop: number after the last session.
         """
         some, columns = slice(start, stop), vars(self).items()
-        return Crowd(**{name: column[:, some] if name in HISTORY else column[some] for name, column in columns})
+        return Crowd(**{name: column[:, some] if name in _WIDE else column[some] for name, column in columns})
 
 
 HISTORY = {"tracks": -1, "artists": -1, "shares": 0}
 """Columns of `Crowd` with a row for each track played, and their value for no track."""
 
+PAST = ("past_tracks", "past_shares", "past_ages")
+"""Columns of `Crowd` with a row for each play of an earlier session."""
 
-def start(world: World, users: Int64[np.ndarray, "S"], interest_draws: Draws, first_draws: Draws) -> Crowd:
+_WIDE = {*HISTORY, *PAST}
+
+
+def start(
+    world: World,
+    users: Int64[np.ndarray, "S"],
+    interest_draws: Draws,
+    first_draws: Draws,
+    past: Past | None = None,
+) -> Crowd:
     """Start a session of each listener: draw an interest, and a first track near it that is played in full.
 
     Args:
@@ -87,6 +119,7 @@ def start(world: World, users: Int64[np.ndarray, "S"], interest_draws: Draws, fi
         users: row of each listener, shape `[S]`.
         interest_draws: uniform in [0, 1), shape `[S]`; choose the interest.
         first_draws: uniform in [0, 1), shape `[S]`; choose one of its nearest tracks.
+        past: earlier plays of each listener; None without memory.
 
     Returns:
         The sessions after their first track.
@@ -95,6 +128,7 @@ def start(world: World, users: Int64[np.ndarray, "S"], interest_draws: Draws, fi
     num_interests = (people.interests.take(users, axis=0) >= 0).sum(1)
     interests = people.interests[users, uniform_place(interest_draws, num_interests)]
     number_of, neighbours = world.interest_neighbours
+    earlier = _nothing(len(users)) if past is None else past
     first = neighbours[number_of.take(interests), uniform_place(first_draws, people.num_neighbours.take(users))]
     return Crowd(
         place=np.arange(len(users)),
@@ -107,7 +141,12 @@ def start(world: World, users: Int64[np.ndarray, "S"], interest_draws: Draws, fi
         tracks=first[None].astype(np.int32),
         artists=world.catalog.artist_of.take(first)[None].astype(np.int32),
         shares=np.full((1, len(users)), WHOLE, np.uint8),
+        **dict(zip(PAST, earlier, strict=True)),
     )
+
+
+def _nothing(num: int) -> Past:
+    return Past(np.empty((0, num), np.int32), np.empty((0, num), np.uint8), np.empty((0, num), np.int32))
 
 
 def listen(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_draws: Draws) -> Crowd:

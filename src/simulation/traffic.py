@@ -22,6 +22,7 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 from segue.assignment import treatments
 from segue.errors import InputError
 from segue.simulation.listener import Crowd, listen, start
+from segue.simulation.memory import Memory
 from segue.simulation.policies import Policy
 from segue.simulation.world import World
 
@@ -120,6 +121,7 @@ class Task:
         waves: the waves of this task; wave n has session n of each listener with more than n sessions, from 0.
         seed: of the run.
         key: distinguishes the random numbers of this task from those of all others of the run.
+        day: its number; says how long ago earlier plays were.
     """
 
     arm: int
@@ -128,10 +130,17 @@ class Task:
     waves: range
     seed: int
     key: tuple[int, ...]
+    day: int = 1
 
 
 def play(
-    world: World, policy: Policy, tasks: Sequence[Task], *, keep_events: bool, with_propensity: bool
+    world: World,
+    policy: Policy,
+    tasks: Sequence[Task],
+    *,
+    keep_events: bool,
+    with_propensity: bool,
+    memory: Memory | None = None,
 ) -> Iterator[Plays]:
     """Simulate the sessions of tasks together.
 
@@ -143,18 +152,23 @@ def play(
         tasks: the tasks.
         keep_events: whether the single tracks are kept.
         with_propensity: whether the probability of each recommendation is kept.
+        memory: what the listeners of the tasks have played, a row each, in the order of the tasks; it is changed.
 
     Yields:
         Sessions that have ended, step by step.
     """
     seeds = (np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks)
     listener_rngs, policy_rngs = zip(*(map(np.random.default_rng, pair) for pair in seeds), strict=True)
+    first_rows = np.cumsum([0, *(len(task.users) for task in tasks)])
     for visits in zip_longest(*(task.waves for task in tasks), fillvalue=np.iinfo(np.int64).max):
-        present = [task.users[task.num_visits > visit] for task, visit in zip(tasks, visits, strict=True)]
-        sizes = np.array([len(users) for users in present])
+        present = [np.flatnonzero(task.num_visits > visit) for task, visit in zip(tasks, visits, strict=True)]
+        sizes = np.array([len(places) for places in present])
+        rows = np.concatenate([first + places for first, places in zip(first_rows, present, strict=False)])
+        users = np.concatenate([task.users[places] for task, places in zip(tasks, present, strict=True)])
         firsts = np.concatenate([[0], sizes.cumsum()])
         draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
-        crowd = start(world, np.concatenate(present), *map(np.concatenate, zip(*draws, strict=True)))
+        past = None if memory is None else memory.past(rows, tasks[0].day)
+        crowd = start(world, users, *map(np.concatenate, zip(*draws, strict=True)), past)
         visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
@@ -172,6 +186,9 @@ def play(
             if (has_ended := crowd.budget <= 0).any():
                 ended = crowd.where(has_ended)
                 policy.finish(ended)
+                if memory is not None:
+                    lengths, played = np.full(len(ended), len(ended.tracks)), (ended.tracks, ended.shares)
+                    memory.add(rows[ended.place], lengths, *(of.T.ravel() for of in played), tasks[0].day)
                 yield Plays.of(ended, visit_of[ended.place], propensities, keep_events=keep_events)
                 crowd = crowd.where(~has_ended)
 
@@ -185,12 +202,14 @@ class TaskOutcome:
         plays: the completed sessions.
         fallbacks: number of recommendations that were random because the policy had nothing to recommend.
         problem: message of the error that stopped the policy; None without one.
+        memory: what the listeners of the tasks have played now; None without memory.
     """
 
     arm: int
     plays: Plays
     fallbacks: int
     problem: str | None
+    memory: Memory | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +263,7 @@ class Day:
                 waves, step = range(int(num_visits[part].max())), max(1, TASK // len(part))
                 of_shard: dict[str, Any] = {"arm": arm, "users": part, "num_visits": num_visits[part], "seed": seed}
                 tasks = ((waves[first : first + step], (day, arm, number, first)) for first in waves[::step])
-                shards.append([Task(**of_shard, waves=some, key=key) for some, key in tasks])
+                shards.append([Task(**of_shard, waves=some, key=key, day=day) for some, key in tasks])
         starts = starts[np.lexsort((starts, visitors))]
         return cls(day=day, arm_of=arm_of, num_visits=num_visits, starts=starts, shards=shards)
 
@@ -289,13 +308,21 @@ class Players:
         workers: number of processes; with 1 this process simulates.
         keep_events: whether the single tracks are kept.
         with_propensity: whether the probability of each recommendation is computed; needs the single tracks.
+        memory: what the listeners have played before; None if nothing depends on it. It is kept up to date.
     """
 
     def __init__(
-        self, world: World, policies: Sequence[Policy], *, workers: int, keep_events: bool, with_propensity: bool
+        self,
+        world: World,
+        policies: Sequence[Policy],
+        *,
+        workers: int,
+        keep_events: bool,
+        with_propensity: bool,
+        memory: Memory | None = None,
     ) -> None:
         kept = {"keep_events": keep_events, "with_propensity": keep_events and with_propensity}
-        self._policies, self._workers = policies, workers
+        self._policies, self._workers, self._memory = policies, workers, memory
         _ = world.interest_neighbours  # computed once here, not in every process
         self._play = partial(_play_tasks, world, policies, kept)
         self._pool: ProcessPoolExecutor | None = None
@@ -326,21 +353,41 @@ class Players:
         """
         rows = self._rows(shards)
         if self._pool is None:
-            yield from (self._play(tasks) for some in zip_longest(*rows) for tasks in some if tasks is not None)
+            for some in zip_longest(*rows):
+                for tasks in some:
+                    if tasks is not None:
+                        yield self._remember(tasks, self._play(tasks, self._memory_of(tasks)))
             return
-        running = {self._submit(next(row)): row for row in map(iter, rows)}
+        running = {self._submit(tasks := next(row)): (tasks, row) for row in map(iter, rows)}
         while running:
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                row = running.pop(done)
-                if tasks := next(row, None):
-                    running[self._submit(tasks)] = row
-                yield done.result()
+                tasks, row = running.pop(done)
+                outcome = self._remember(tasks, done.result())
+                if following := next(row, None):
+                    running[self._submit(following)] = following, row
+                yield outcome
+
+    def _memory_of(self, tasks: Sequence[Task]) -> Memory | None:
+        return None if self._memory is None else self._memory.of(_users_of(tasks))
+
+    def _remember(self, tasks: Sequence[Task], outcome: TaskOutcome) -> TaskOutcome:
+        if self._memory is not None and outcome.memory is not None:
+            self._memory.put(_users_of(tasks), outcome.memory)
+        return outcome
 
     def _rows(self, shards: Sequence[Sequence[Task]]) -> list[list[list[Task]]]:
-        """Rows of batches: the tasks of a batch are simulated together, the batches of a row one after another."""
+        """Rows of batches: the tasks of a batch are simulated together, the batches of a row one after another.
+
+        With memory the tasks of a shard are in different batches, because each begins where the one before it ended.
+        """
         rows = []
         for arm, of_arm in groupby(shards, key=lambda shard: shard[0].arm):
-            if self._policies[arm].is_stateless:
+            if self._policies[arm].is_stateless and self._memory is not None:
+                own = list(of_arm)
+                size = min(MAX_TASKS_TOGETHER, -(-len(own) // self._workers))
+                for some in (own[first : first + size] for first in range(0, len(own), size)):
+                    rows.append([[task for task in batch if task is not None] for batch in zip_longest(*some)])
+            elif self._policies[arm].is_stateless:
                 tasks = [task for shard in of_arm for task in shard]
                 size = min(MAX_TASKS_TOGETHER, -(-len(tasks) // self._workers))
                 rows += [[tasks[first : first + size]] for first in range(0, len(tasks), size)]
@@ -353,31 +400,36 @@ class Players:
         assert self._pool is not None
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return self._pool.submit(_play_in_worker, tasks)
+            return self._pool.submit(_play_in_worker, tasks, self._memory_of(tasks))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
+def _users_of(tasks: Sequence[Task]) -> Int64[np.ndarray, "U"]:
+    return np.concatenate([task.users for task in tasks])
+
+
 def _play_tasks(
-    world: World, policies: Sequence[Policy], kept: Mapping[str, bool], tasks: Sequence[Task]
+    world: World, policies: Sequence[Policy], kept: Mapping[str, bool], tasks: Sequence[Task], memory: Memory | None
 ) -> TaskOutcome:
     policy, parts, problem = policies[tasks[0].arm], list[Plays](), None
     num_before = policy.fallbacks
     try:
-        parts.extend(play(world, policy, tasks, **kept))
+        parts.extend(play(world, policy, tasks, **kept, memory=memory))
     except InputError as error:
         problem = str(error)
     fallbacks = policy.fallbacks - num_before
-    return TaskOutcome(arm=tasks[0].arm, plays=Plays.join(parts), fallbacks=fallbacks, problem=problem)
+    plays = Plays.join(parts)
+    return TaskOutcome(arm=tasks[0].arm, plays=plays, fallbacks=fallbacks, problem=problem, memory=memory)
 
 
-_play_here: Callable[[Sequence[Task]], TaskOutcome]  # simulates tasks, in a process of the pool
+_play_here: Callable[[Sequence[Task], Memory | None], TaskOutcome]  # simulates tasks, in a process of the pool
 
 
-def _init_worker(play_tasks: Callable[[Sequence[Task]], TaskOutcome]) -> None:
+def _init_worker(play_tasks: Callable[[Sequence[Task], Memory | None], TaskOutcome]) -> None:
     global _play_here
     _play_here = play_tasks
 
 
-def _play_in_worker(tasks: list[Task]) -> TaskOutcome:
-    return _play_here(tasks)
+def _play_in_worker(tasks: list[Task], memory: Memory | None) -> TaskOutcome:
+    return _play_here(tasks, memory)

@@ -47,7 +47,7 @@ class Situation(NamedTuple):
             "pick": self.pick,
             "artist_gap": self.artist_gap,
             "popular": np.array(self.popular, np.int64),
-            "with_fallbacks": True,
+            "fallback": "artist",
         }
         return Picker(**{**of_situation, **changes})
 
@@ -354,7 +354,7 @@ def test_a_track_that_was_heard_is_drawn_where_all_draws_are_of_such_tracks(
     for sequence in product(range(4), repeat=tries):
         shares[next((row for row in sequence if row not in heard), sequence[-1])] += 0.25**tries
     situation = SESSION._replace(artist_of=[0, 1, 2, 3], listed=[-1], pick="ranked", heard=heard, popular=[])
-    picker = situation.picker(with_fallbacks=False)
+    picker = situation.picker(fallback="random")
     assert all_chances(picker, *situation.arrays())[0].tolist() == pytest.approx(shares.tolist())
     picked = picker.pick_next(*situation.arrays(8000), np.random.default_rng(0))
     assert picked.propensities.tolist() == pytest.approx(shares[picked.rows].tolist())
@@ -385,5 +385,5 @@ def test_only_lists_have_fallbacks_and_a_policy_is_none_of_its_own() -> None:
     sources = {policy: SESSION.picker(policy=policy).sources for policy in ("lists", "user_lists", "popular", "random")}
     assert sources["lists"] == sources["user_lists"] == ("list", "artist", "popular", "random")
     assert (sources["popular"], sources["random"]) == (("popular", "random"), ("random",))
-    assert replace(SESSION.picker(), with_fallbacks=False).sources == ("list", "random")
+    assert replace(SESSION.picker(), fallback="random").sources == ("list", "random")
     assert (TRIES, NUM_POPULAR) == (20, 100)

@@ -101,7 +101,7 @@ def test_only_arms_without_repeats_or_with_a_gap_remember_sessions(tmp_path: Pat
 def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) -> None:
     """Under `T1`, which is ranked; 104 and 105 have no list."""
     ours = recommender(ring)
-    assert FALLBACKS == ("artist", "popular", "random")
+    assert FALLBACKS["artist"] == ("artist", "popular", "random")
     assert ours.choose("T1", 7, 0, [100]) == Chosen(1, None)
     assert ours.choose("T1", 7, 4, [104]) == Chosen(3, "artist")
     assert {ours.choose("T1", 7, 4, [104, 103]) for _ in range(50)} == {Chosen(0, "popular")}

@@ -184,7 +184,7 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
         of_tracks_file, folder.catalog, format="botify"
     )
     candidate = folder.candidate(Candidate(name="lists", pick="ranked", file=of_tracks_file))
-    assert candidate.picker.with_fallbacks, "as in the service"
+    assert candidate.picker.fallback == "artist", "as in the service"
 
 
 def test_a_release_may_have_tracks_that_the_catalogue_does_not_have(tmp_path: Path) -> None:
