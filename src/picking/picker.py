@@ -51,6 +51,24 @@ def check_picking(given: Mapping[str, Any], where: str = "") -> None:
         raise InputError(f"{where}{error}") from None
 
 
+def check_familiar(where: str, familiar: int | float, context: str) -> None:
+    """Refuse a share of known tracks where nobody is known.
+
+    Args:
+        where: begins the message.
+        familiar: see `Picker`.
+        context: what the arm answers from.
+
+    Raises:
+        InputError: it is below 1, and the listener is no part of the context.
+    """
+    if familiar < 1 and context != "listener":
+        raise InputError(
+            f"{where}familiar={familiar:g} needs context=listener, which knows the listener, and the arm has "
+            f"context={context}; use a run that was trained with context=listener, or leave familiar= out"
+        )
+
+
 @settings()
 def _check(
     *,

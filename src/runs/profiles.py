@@ -107,9 +107,28 @@ def entries_of_events(
         The listener of each entry, ascending, and the entries; those of a listener in the order of their last plays,
         the newest first.
     """
-    order = np.lexsort((time_ms, track, listener))
-    listener, track, time_ms = listener[order], track[order], time_ms[order]
-    share = np.where(np.isnan(share), np.float32(1), share)[order]
+    plays = np.zeros(len(track), ENTRY)
+    plays["track"], plays["last_ms"], plays["plays"], plays["hour"] = track, time_ms, 1, hour_of(time_ms)
+    plays["shares"] = plays["best"] = np.where(np.isnan(share), np.float32(1), share)
+    return joined(listener, plays, most=most)
+
+
+def joined(
+    listener: Int64[np.ndarray, "E"], entries: np.ndarray, *, most: int = MOST_TRACKS
+) -> tuple[Int64[np.ndarray, "e"], np.ndarray]:
+    """One entry of each track of a listener, for all that there are of it.
+
+    Args:
+        listener: number of the listener of each entry.
+        entries: the entries, none of them empty.
+        most: entries of a listener, at most.
+
+    Returns:
+        As `entries_of_events`.
+    """
+    order = np.lexsort((entries["last_ms"], entries["track"], listener))
+    listener, entries = listener[order], entries[order]
+    track, time_ms = entries["track"], entries["last_ms"]
     is_first = np.ones(len(order), bool)
     is_first[1:] = (listener[1:] != listener[:-1]) | (track[1:] != track[:-1])
     starts = np.flatnonzero(is_first)
@@ -117,17 +136,17 @@ def entries_of_events(
         return listener, np.zeros(0, ENTRY)
     last = time_ms[np.append(starts[1:], len(order)) - 1]
     left = remaining(last[is_first.cumsum() - 1] - time_ms)
-    entries = np.zeros(len(starts), ENTRY)
-    entries["track"], entries["last_ms"] = track[starts], last
-    entries["plays"] = np.add.reduceat(left, starts)
-    entries["shares"] = np.add.reduceat(left * share, starts)
-    entries["hour"] = np.add.reduceat(left[:, None] * hour_of(time_ms), starts)
-    entries["best"] = np.maximum.reduceat(share, starts)
+    sums = np.zeros(len(starts), ENTRY)
+    sums["track"], sums["last_ms"] = track[starts], last
+    for name in ("plays", "shares"):
+        sums[name] = np.add.reduceat(left * entries[name], starts)
+    sums["hour"] = np.add.reduceat(left[:, None] * entries["hour"], starts)
+    sums["best"] = np.maximum.reduceat(entries["best"], starts)
     own = listener[starts]
     order = np.lexsort((-last, own))
-    own, entries = own[order], entries[order]
+    own, sums = own[order], sums[order]
     kept = np.arange(len(own)) - np.searchsorted(own, own) < most
-    return own[kept], entries[kept]
+    return own[kept], sums[kept]
 
 
 def padded(owner: Int64[np.ndarray, "E"], entries: np.ndarray, num: int) -> np.ndarray:

@@ -17,18 +17,12 @@ from jaxtyping import Bool, Float64, Int, Int64, Shaped, UInt8
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
-from segue.simulation.listener import WHOLE
-from segue.simulation.traffic import Day, Plays
+from segue.simulation.listener import REST_MS, WHOLE, durations
+from segue.simulation.traffic import Day, Plays, planned_ms
 from segue.simulation.world import World
 
 DAY_MS = 24 * 60 * 60 * 1000
 """Milliseconds of a day."""
-
-REQUEST_MS = 1000
-"""Milliseconds between the end of a track and the start of the next one."""
-
-REST_MS = 60_000
-"""Milliseconds between two sessions of a listener, at least."""
 
 _CHUNK = 100_000  # events that are encoded together
 
@@ -91,11 +85,11 @@ class Events:
         """
         is_last = np.zeros(len(plays.tracks), bool)
         is_last[plays.lengths.cumsum() - 1] = True
-        elapsed = (plays.shares.astype(np.int64) * track_ms // WHOLE + REQUEST_MS).cumsum()
+        elapsed = durations(plays.shares, track_ms).cumsum()
         ends = elapsed[is_last]
         before = np.concatenate([[0], ends[:-1]])
         first_visits = plan.num_visits.cumsum() - plan.num_visits
-        planned = (plan.starts[first_visits[plays.users] + plays.visits] * DAY_MS).astype(np.int64)
+        planned = planned_ms(plan.starts[first_visits[plays.users] + plays.visits])
         started = _session_starts(plays.users, plays.visits, planned, ends - before)
         timestamps = elapsed + np.repeat(midnight + started - before, plays.lengths)
         order = np.argsort(timestamps, kind="stable")

@@ -199,12 +199,15 @@ def run_experiment(
     players = Players(
         world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs, with_propensity=with_propensity
     )
+    track_ms = round(track_seconds * 1000)
+    for policy in policies.values():
+        policy.prepare(midnight, track_ms)
     started_s = time.perf_counter()
     with players, progress(planned) as report:
         for plan in plans:
             tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
             try:
-                for outcome in players.play(plan.shards):
+                for outcome in players.play(plan.shards, midnight):
                     arm, plays, problem = arms[outcome.arm], outcome.plays, outcome.problem
                     tally.add(plays)
                     total.add(plays)
@@ -219,7 +222,6 @@ def run_experiment(
                 day_start, midnight = midnight, midnight + DAY_MS
                 if write_logs:
                     plays, of_day = plan.in_order(Plays.join(parts)), folder / "logs" / f"day-{plan.day}"
-                    track_ms = round(track_seconds * 1000)
                     events = Events.of(plays, plan=plan, midnight=day_start, track_ms=track_ms)
                     version = release["version"] if with_propensity else None
                     write_events(events, names, labels, of_day / "data.json", release=version)

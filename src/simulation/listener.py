@@ -1,7 +1,8 @@
 """The listener: the share of each recommended track that is played, and the end of the session.
 
 All sessions of a *crowd* advance together. S sessions that have not ended, T tracks that each of them has played, L
-earlier plays of its listener that are remembered, D width of the true embeddings. Source: the simulator of botify, the service of 2023; comments give the formulas.
+earlier plays of its listener that are remembered, D width of the true embeddings. Source: the simulator of botify, the
+service of 2023; comments give the formulas.
 """
 
 from dataclasses import dataclass, replace
@@ -18,6 +19,22 @@ Draws = Float64[np.ndarray, "S"]  # uniform in [0, 1)
 
 WHOLE = 100
 """Share of a track played in full. Shares are integers, in hundredths, because listeners round to two decimals."""
+
+REQUEST_MS = 1000
+"""Milliseconds between the end of a track and the start of the next one."""
+
+REST_MS = 60_000
+"""Milliseconds between two sessions of a listener, at least."""
+
+
+def durations(shares: UInt8[np.ndarray, "*n"], track_ms: int) -> Int64[np.ndarray, "*n"]:
+    """How long tracks were played, with the time until the next one, in milliseconds.
+
+    Args:
+        shares: share played of each, in hundredths.
+        track_ms: duration of a track that is played in full.
+    """
+    return shares.astype(np.int64) * track_ms // WHOLE + REQUEST_MS
 
 
 class Past(NamedTuple):
@@ -41,6 +58,8 @@ class Crowd:
     Args:
         place: number of each session among those at the first step; does not change when other sessions end.
         users: row of each listener.
+        started_ms: planned start, in milliseconds since 1970; 0 where there is no plan. A session starts later if the
+            listener's previous one has not ended.
         taste: true embedding of the interest of each session.
         bias: `bias` of each listener.
         sharpness: `sharpness` of each listener.
@@ -56,6 +75,7 @@ class Crowd:
 
     place: Int64[np.ndarray, "S"]
     users: Int64[np.ndarray, "S"]
+    started_ms: Int64[np.ndarray, "S"]
     taste: Float32[np.ndarray, "S D"]
     bias: Float64[np.ndarray, "S"]
     sharpness: Float64[np.ndarray, "S"]
@@ -111,6 +131,7 @@ def start(
     interest_draws: Draws,
     first_draws: Draws,
     past: Past | None = None,
+    started_ms: Int64[np.ndarray, "S"] | None = None,
 ) -> Crowd:
     """Start a session of each listener: draw an interest, and a first track near it that is played in full.
 
@@ -120,6 +141,7 @@ def start(
         interest_draws: uniform in [0, 1), shape `[S]`; choose the interest.
         first_draws: uniform in [0, 1), shape `[S]`; choose one of its nearest tracks.
         past: earlier plays of each listener; None without memory.
+        started_ms: planned start of each session; None without a plan.
 
     Returns:
         The sessions after their first track.
@@ -133,6 +155,7 @@ def start(
     return Crowd(
         place=np.arange(len(users)),
         users=users,
+        started_ms=np.zeros(len(users), np.int64) if started_ms is None else started_ms,
         taste=world.embeddings.take(interests, axis=0),
         bias=people.bias.take(users),
         sharpness=people.sharpness.take(users),

@@ -20,12 +20,15 @@ from scipy.special import expit
 from segue.assignment import check_arms
 from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
-from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
+from segue.picking.picker import LISTS, ArtistTracks, Picker, check_familiar, check_picking, new_rows
 from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
+from segue.runs.profiles import ENTRY, Profiles
+from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
 from segue.settings import Setting, settings
+from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import NearestTracks
 from segue.simulation.world import World
@@ -86,6 +89,32 @@ class Policy(ABC):
             InputError: it does not.
         """
 
+    def prepare(self, midnight: int, track_ms: int) -> None:  # noqa: B027 - most policies know no time
+        """Prepare for the sessions of some days.
+
+        Args:
+            midnight: start of the first day, in milliseconds since 1970.
+            track_ms: duration of a track that is played in full, in milliseconds.
+        """
+
+    def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:  # noqa: ARG002 - as a subclass
+        """What the policy remembers of earlier sessions, for a process that plays these listeners.
+
+        Args:
+            users: rows of the listeners.
+
+        Returns:
+            By the row of the listener; empty for a policy that remembers nothing.
+        """
+        return {}
+
+    def remember(self, remembered: Mapping[int, np.ndarray]) -> None:  # noqa: B027 - most policies remember nothing
+        """Replace what the policy remembers of some listeners.
+
+        Args:
+            remembered: what `remembered` returned, there or in another process.
+        """
+
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:  # noqa: ARG002 - subclasses use the crowd
         """Prepare for a new crowd.
 
@@ -131,7 +160,19 @@ class Picks(Policy):
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        picked = self.picker.pick_next(self.candidates(crowd), crowd.tracks[::-1].T, self.rng)
+        return self.recommend_of(self.candidates(crowd), crowd)
+
+    def recommend_of(
+        self, candidates: Int32[np.ndarray, "S K"], crowd: Crowd, past: np.ndarray | None = None
+    ) -> Recommended:
+        """Recommend one of some candidates, or a fallback, to each session.
+
+        Args:
+            candidates: the list of each session, best first.
+            crowd: the sessions.
+            past: see `Picker.pick_next`.
+        """
+        picked = self.picker.pick_next(candidates, crowd.tracks[::-1].T, self.rng, past)
         self.fallbacks += int((picked.sources > 0).sum())
         return Recommended(picked.rows, picked.propensities)
 
@@ -189,6 +230,8 @@ class Lists(Picks):
         artist_gap: artists of this many last tracks are skipped if the list has tracks of others, 0 to 1000.
         exploration: share of the picks that are among new tracks, in [0, 0.5]; see `Picker`.
         exploration_plays: tracks with fewer plays in training are new, at least 1.
+        familiar: largest share of what is played that the listener may know, in [0, 1]; below 1, only for an arm that
+            knows the listener.
         world: the world whose tracks are recommended; the file must be of its catalogue.
 
     Raises:
@@ -203,9 +246,11 @@ class Lists(Picks):
         artist_gap: int,
         exploration: int | float = 0.0,
         exploration_plays: int = 1,
+        familiar: int | float = 1.0,
         world: World,
     ) -> None:
         how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
+        how |= {"familiar": familiar} if familiar != 1 else {}
         explores = {"exploration": exploration, "exploration_plays": exploration_plays}
         check_picking({**how, **explores}, "recommendations.")
         given, users = Recommendations.read(Path(path), world.catalog), keys_of(world.listeners.user_ids)
@@ -278,7 +323,7 @@ class SessionLists(Lists):
         self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=not self.picker.avoids_heard)
         self.hint = gap_hint(vectors, **how)
         """What is wrong with `pick`; see `gap_hint`."""
-        self._num_kept = self._search.num_kept(**how, exploration=self.picker.exploration)
+        self._num_kept = self._kept_of(self._search)
         self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
@@ -289,14 +334,85 @@ class SessionLists(Lists):
         """
         return session_candidates(self._search, crowd, k=self._num_kept)
 
+    def _kept_of(self, search: SessionSearch) -> int:
+        names = ("pick", "artist_gap", "exploration", "familiar")
+        return search.num_kept(**{name: getattr(self.picker, name) for name in names})
 
-def session_candidates(search: SessionSearch, crowd: Crowd, *, k: int) -> Int32[np.ndarray, "S K"]:
+
+class ListenerLists(SessionLists):
+    """Recommends what is best for the session and the listener, whose profile it continues; see `SessionLists`.
+
+    It begins with the profiles of its run, `profiles.npz` beside the file; without that file all listeners are new.
+
+    Args:
+        path: a `recommendations.jsonl` with the `vectors.npz` of a run with `context=listener` beside it.
+        world: the world whose tracks are recommended; the files must be of its catalogue and its listeners.
+        settings: other settings of `SessionLists`.
+
+    Raises:
+        InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
+    """
+
+    is_stateless = False
+
+    def __init__(self, *, path: str, world: World, **settings: Any) -> None:
+        super().__init__(path=path, world=world, **settings)
+        vectors, file = self._search.vectors, Path(path).with_name(PROFILES)
+        how: dict[str, Any] = {"num_lists": self.description["num_lists"], "may_repeat": not self.picker.avoids_heard}
+        self._search = SessionSearch(vectors, self.lists, artist_of=world.catalog.artist_of, **how)
+        self._num_kept = self._kept_of(self._search)
+        self.description["policy"] = "listener_lists"
+        if file.is_file():
+            self._profiles = ArmProfiles(Profiles.read(file), world)
+            self.description["profiles"] = file_digest(file)
+        else:
+            self._profiles = ArmProfiles(Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY)), world)
+            self.hint = f"{file} is not there; all listeners are new at first"
+
+    def prepare(self, midnight: int, track_ms: int) -> None:
+        """Prepare for the sessions of some days."""
+        self._profiles.prepare(midnight, track_ms)
+
+    def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:
+        """The profiles of some listeners."""
+        return self._profiles.remembered(users.tolist())
+
+    def remember(self, remembered: Mapping[int, np.ndarray]) -> None:
+        """Replace the profiles of some listeners."""
+        self._profiles.remember(remembered)
+
+    def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
+        """Look up the profiles of the sessions of a new crowd."""
+        super().begin(crowd, rng)
+        self._profiles.begin(crowd)
+
+    def recommend(self, crowd: Crowd) -> Recommended:
+        """Recommend the next track of each session."""
+        past, now_ms = self._profiles.of(crowd)
+        candidates = session_candidates(self._search, crowd, k=self._num_kept, past=past, now_ms=now_ms)
+        return self.recommend_of(candidates, crowd, past)
+
+    def finish(self, crowd: Crowd) -> None:
+        """Add the sessions that have ended to the profiles."""
+        self._profiles.finish(crowd)
+
+
+def session_candidates(
+    search: SessionSearch,
+    crowd: Crowd,
+    *,
+    k: int,
+    past: np.ndarray | None = None,
+    now_ms: Int64[np.ndarray, "S"] | None = None,
+) -> Int32[np.ndarray, "S K"]:
     """The best tracks of the lists of the last tracks of each session.
 
     Args:
         search: finds them.
         crowd: the sessions.
         k: how many are kept (K).
+        past: see `SessionSearch.best`.
+        now_ms: see `SessionSearch.best`.
 
     Returns:
         Rows, best first; -1 fills up.
@@ -308,16 +424,19 @@ def session_candidates(search: SessionSearch, crowd: Crowd, *, k: int) -> Int32[
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]
         played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
-        blocks.append(search.best(tracks.take(some, axis=1).T, played, k))
-    return np.asarray(np.concatenate(blocks)[order.argsort()])
+        of_listener = () if past is None or now_ms is None else (past.take(some, axis=0), now_ms.take(some))
+        blocks.append(search.best(tracks.take(some, axis=1).T, played, k, *of_listener))
+    width = max(block.shape[1] for block in blocks)  # of the longest profiles of a block
+    whole = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]
+    return np.asarray(np.concatenate(whole)[order.argsort()])
 
 
 def recommended(*, path: str, context: str | None, num_lists: int, world: World, **picking: Any) -> Lists:
-    """The policy of a recommendations file: lists of the last track, or the session as the query.
+    """The policy of a recommendations file: lists of the last track, or the session, or also the listener as the query.
 
     Args:
         path: a `recommendations.jsonl`.
-        context: `last` or `session`; None for that of the training run, which is in its `vectors.npz` beside the file.
+        context: one of `CONTEXTS`; None for that of the training run, which is in its `vectors.npz` beside the file.
         num_lists: see `SessionLists`.
         world: the world whose tracks are recommended.
         picking: other settings of `Lists`.
@@ -329,9 +448,12 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
         InputError: the file or its vectors cannot be read, or a setting is out of range.
     """
     lists = Lists(path=path, world=world, **picking)
-    if context_of("recommendations", context, Path(path)) == "last" or (context is None and lists.is_of_users):
+    found = "last" if context is None and lists.is_of_users else context_of("recommendations", context, Path(path))
+    check_familiar("recommendations: ", picking.get("familiar", 1), found)
+    if found == "last":
         return lists
-    return SessionLists(path=path, world=world, num_lists=num_lists, **picking)
+    kind = ListenerLists if found == "listener" else SessionLists
+    return kind(path=path, world=world, num_lists=num_lists, **picking)
 
 
 @settings("true_neighbours")

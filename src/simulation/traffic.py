@@ -21,6 +21,7 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 
 from segue.assignment import treatments
 from segue.errors import InputError
+from segue.runs.profiles import DAY_MS
 from segue.simulation.listener import Crowd, listen, start
 from segue.simulation.memory import Memory
 from segue.simulation.policies import Policy
@@ -122,6 +123,8 @@ class Task:
         seed: of the run.
         key: distinguishes the random numbers of this task from those of all others of the run.
         day: its number; says how long ago earlier plays were.
+        starts: planned start of each session of the shard, as a share of the day; those of a listener one after
+            another. None without a plan.
     """
 
     arm: int
@@ -131,6 +134,29 @@ class Task:
     seed: int
     key: tuple[int, ...]
     day: int = 1
+    starts: Float64[np.ndarray, "V"] | None = None
+
+    def starts_ms(self, listeners: Int64[np.ndarray, "S"], visit: int, midnight: int) -> Int64[np.ndarray, "S"]:
+        """Planned start of a session of some listeners, in milliseconds since 1970.
+
+        Args:
+            listeners: their places in `users`.
+            visit: number of the session among those of the day, from 0.
+            midnight: start of the day.
+        """
+        if self.starts is None:
+            return np.zeros(len(listeners), np.int64)
+        first = self.num_visits.cumsum() - self.num_visits
+        return planned_ms(self.starts[first[listeners] + visit]) + midnight
+
+
+def planned_ms(starts: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
+    """Shares of a day in milliseconds.
+
+    Args:
+        starts: in [0, 1).
+    """
+    return (starts * DAY_MS).astype(np.int64)
 
 
 def play(
@@ -141,6 +167,7 @@ def play(
     keep_events: bool,
     with_propensity: bool,
     memory: Memory | None = None,
+    midnight: int = 0,
 ) -> Iterator[Plays]:
     """Simulate the sessions of tasks together.
 
@@ -153,6 +180,7 @@ def play(
         keep_events: whether the single tracks are kept.
         with_propensity: whether the probability of each recommendation is kept.
         memory: what the listeners of the tasks have played, a row each, in the order of the tasks; it is changed.
+        midnight: start of the day, in milliseconds since 1970.
 
     Yields:
         Sessions that have ended, step by step.
@@ -168,7 +196,9 @@ def play(
         firsts = np.concatenate([[0], sizes.cumsum()])
         draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
         past = None if memory is None else memory.past(rows, tasks[0].day)
-        crowd = start(world, users, *map(np.concatenate, zip(*draws, strict=True)), past)
+        planned = (task.starts_ms(places, n, midnight) for task, places, n in zip(tasks, present, visits, strict=True))
+        started_ms = np.concatenate(list(planned))
+        crowd = start(world, users, *map(np.concatenate, zip(*draws, strict=True)), past, started_ms)
         visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
@@ -203,6 +233,7 @@ class TaskOutcome:
         fallbacks: number of recommendations that were random because the policy had nothing to recommend.
         problem: message of the error that stopped the policy; None without one.
         memory: what the listeners of the tasks have played now; None without memory.
+        remembered: what the policy remembers of them now; see `Policy.remembered`.
     """
 
     arm: int
@@ -210,6 +241,7 @@ class TaskOutcome:
     fallbacks: int
     problem: str | None
     memory: Memory | None
+    remembered: Mapping[int, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,16 +287,19 @@ class Day:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(day,)))
         visitors = np.sort(rng.integers(len(people), size=sessions))
         starts = rng.random(sessions)
+        starts = starts[np.lexsort((starts, visitors))]
         num_visits = np.bincount(visitors, minlength=len(people))
+        first_visit = num_visits.cumsum() - num_visits
         shards = []
         for arm in range(len(arms)):
             users = np.flatnonzero((arm_of == arm) & (num_visits > 0))
             for number, part in enumerate(np.array_split(users, -(-len(users) // SHARD)) if len(users) else []):
                 waves, step = range(int(num_visits[part].max())), max(1, TASK // len(part))
                 of_shard: dict[str, Any] = {"arm": arm, "users": part, "num_visits": num_visits[part], "seed": seed}
+                first = first_visit[part] - (num_visits[part].cumsum() - num_visits[part])
+                of_shard["starts"] = starts[first.repeat(num_visits[part]) + np.arange(num_visits[part].sum())]
                 tasks = ((waves[first : first + step], (day, arm, number, first)) for first in waves[::step])
                 shards.append([Task(**of_shard, waves=some, key=key, day=day) for some, key in tasks])
-        starts = starts[np.lexsort((starts, visitors))]
         return cls(day=day, arm_of=arm_of, num_visits=num_visits, starts=starts, shards=shards)
 
     def in_order(self, plays: Plays) -> Plays:
@@ -342,11 +377,12 @@ class Players:
             for policy in self._policies:
                 policy.close()
 
-    def play(self, shards: Sequence[Sequence[Task]]) -> Iterator[TaskOutcome]:
+    def play(self, shards: Sequence[Sequence[Task]], midnight: int = 0) -> Iterator[TaskOutcome]:
         """Simulate shards.
 
         Args:
             shards: the tasks of each shard. They are simulated in order, or together if the policy `is_stateless`.
+            midnight: start of their day, in milliseconds since 1970.
 
         Yields:
             The result of some tasks of one arm, as soon as they are complete.
@@ -356,23 +392,26 @@ class Players:
             for some in zip_longest(*rows):
                 for tasks in some:
                     if tasks is not None:
-                        yield self._remember(tasks, self._play(tasks, self._memory_of(tasks)))
+                        yield self._remember(tasks, self._play(tasks, midnight, *self._memory_of(tasks)))
             return
-        running = {self._submit(tasks := next(row)): (tasks, row) for row in map(iter, rows)}
+        running = {self._submit(tasks := next(row), midnight): (tasks, row) for row in map(iter, rows)}
         while running:
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 tasks, row = running.pop(done)
                 outcome = self._remember(tasks, done.result())
                 if following := next(row, None):
-                    running[self._submit(following)] = following, row
+                    running[self._submit(following, midnight)] = following, row
                 yield outcome
 
-    def _memory_of(self, tasks: Sequence[Task]) -> Memory | None:
-        return None if self._memory is None else self._memory.of(_users_of(tasks))
+    def _memory_of(self, tasks: Sequence[Task]) -> tuple[Memory | None, Mapping[int, np.ndarray]]:
+        users = _users_of(tasks)
+        memory = None if self._memory is None else self._memory.of(users)
+        return memory, self._policies[tasks[0].arm].remembered(users)
 
     def _remember(self, tasks: Sequence[Task], outcome: TaskOutcome) -> TaskOutcome:
         if self._memory is not None and outcome.memory is not None:
             self._memory.put(_users_of(tasks), outcome.memory)
+        self._policies[outcome.arm].remember(outcome.remembered)
         return outcome
 
     def _rows(self, shards: Sequence[Sequence[Task]]) -> list[list[list[Task]]]:
@@ -395,12 +434,12 @@ class Players:
                 rows += [[[task] for task in shard] for shard in of_arm]
         return rows
 
-    def _submit(self, tasks: list[Task]) -> Future[TaskOutcome]:
+    def _submit(self, tasks: list[Task], midnight: int) -> Future[TaskOutcome]:
         """Give tasks to the pool. Its processes start here, and inherit that Ctrl-C is blocked: this one gets it."""
         assert self._pool is not None
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return self._pool.submit(_play_in_worker, tasks, self._memory_of(tasks))
+            return self._pool.submit(_play_in_worker, tasks, midnight, *self._memory_of(tasks))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
@@ -410,26 +449,44 @@ def _users_of(tasks: Sequence[Task]) -> Int64[np.ndarray, "U"]:
 
 
 def _play_tasks(
-    world: World, policies: Sequence[Policy], kept: Mapping[str, bool], tasks: Sequence[Task], memory: Memory | None
+    world: World,
+    policies: Sequence[Policy],
+    kept: Mapping[str, bool],
+    tasks: Sequence[Task],
+    midnight: int,
+    memory: Memory | None,
+    remembered: Mapping[int, np.ndarray],
 ) -> TaskOutcome:
     policy, parts, problem = policies[tasks[0].arm], list[Plays](), None
     num_before = policy.fallbacks
+    policy.remember(remembered)
     try:
-        parts.extend(play(world, policy, tasks, **kept, memory=memory))
+        parts.extend(play(world, policy, tasks, **kept, memory=memory, midnight=midnight))
     except InputError as error:
         problem = str(error)
     fallbacks = policy.fallbacks - num_before
     plays = Plays.join(parts)
-    return TaskOutcome(arm=tasks[0].arm, plays=plays, fallbacks=fallbacks, problem=problem, memory=memory)
+    return TaskOutcome(
+        arm=tasks[0].arm,
+        plays=plays,
+        fallbacks=fallbacks,
+        problem=problem,
+        memory=memory,
+        remembered=policy.remembered(_users_of(tasks)),
+    )
 
 
-_play_here: Callable[[Sequence[Task], Memory | None], TaskOutcome]  # simulates tasks, in a process of the pool
+_PlayTasks = Callable[[Sequence[Task], int, Memory | None, Mapping[int, np.ndarray]], TaskOutcome]
+
+_play_here: _PlayTasks  # simulates tasks, in a process of the pool
 
 
-def _init_worker(play_tasks: Callable[[Sequence[Task], Memory | None], TaskOutcome]) -> None:
+def _init_worker(play_tasks: _PlayTasks) -> None:
     global _play_here
     _play_here = play_tasks
 
 
-def _play_in_worker(tasks: list[Task], memory: Memory | None) -> TaskOutcome:
-    return _play_here(tasks, memory)
+def _play_in_worker(
+    tasks: list[Task], midnight: int, memory: Memory | None, remembered: Mapping[int, np.ndarray]
+) -> TaskOutcome:
+    return _play_here(tasks, midnight, memory, remembered)

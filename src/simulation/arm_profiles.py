@@ -1,0 +1,124 @@
+"""What an arm knows of its listeners: the profiles of its run, which go on with the sessions that it plays.
+
+S sessions, T tracks of a session, P entries of the longest profile; tracks and listeners are rows of the world.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Int64
+
+from segue.catalog import keys_of
+from segue.picking.listener_scores import past_of
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, entries_of_events, joined, padded
+from segue.simulation.listener import REST_MS, WHOLE, Crowd, durations
+from segue.simulation.world import World
+
+_NONE = np.zeros(0, ENTRY)
+
+
+class ArmProfiles:
+    """The profiles of the listeners of an arm.
+
+    A process that plays some of them is given theirs (`remember`), and gives them back (`remembered`).
+
+    Args:
+        given: those of the run, with keys of listeners and tracks; what the world does not have is left out.
+        world: the world of the listeners.
+    """
+
+    def __init__(self, given: Profiles, world: World) -> None:
+        keys = keys_of(world.listeners.user_ids)
+        by_key = np.argsort(keys)
+        place = by_key[np.searchsorted(keys, given.listeners, sorter=by_key).clip(max=len(keys) - 1)]
+        owner = np.where(keys[place] == given.listeners, place, -1).repeat(np.diff(given.ends, prepend=0))
+        entries = given.entries.copy()
+        entries["track"] = world.catalog.rows_of(entries["track"])
+        is_known = (owner >= 0) & (entries["track"] >= 0)
+        owner, entries = owner[is_known], entries[is_known]
+        self._of: dict[int, np.ndarray] = _split(owner, entries)
+        self._newest_ms = int(entries["last_ms"].max(initial=0))
+        self._played: list[tuple[Int64[np.ndarray, E], ...]] = []
+        self._track_ms = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_of": {}}  # a process is given those that it needs
+
+    def prepare(self, midnight: int, track_ms: int) -> None:
+        """Prepare for sessions from a time on. If it is before the end of the profiles, they are so many days older.
+
+        Args:
+            midnight: start of the first day, in milliseconds since 1970.
+            track_ms: duration of a track that is played in full, in milliseconds.
+        """
+        self._track_ms = track_ms
+        days = max(0, -(-(self._newest_ms + REST_MS - midnight) // DAY_MS))
+        for entries in self._of.values():
+            entries["last_ms"] -= days * DAY_MS
+
+    def begin(self, crowd: Crowd) -> None:
+        """Look up the profiles of the sessions of a crowd.
+
+        Args:
+            crowd: the sessions after their first track.
+        """
+        self._learn()
+        own = [self._of.get(user) for user in crowd.users.tolist()]
+        owner = np.arange(len(own)).repeat([0 if one is None else len(one) for one in own])
+        self._lines = padded(owner, np.concatenate([one for one in own if one is not None] or [_NONE]), len(own))
+        newest = np.where(self._lines["plays"] > 0, self._lines["last_ms"], 0).max(1, initial=0)
+        self._started_ms = np.maximum(crowd.started_ms, newest + REST_MS)  # after the listener's previous session
+
+    def of(self, crowd: Crowd) -> tuple[np.ndarray, Int64[np.ndarray, "S"]]:
+        """The profile of each session, S × P, without its own tracks; and the time.
+
+        Args:
+            crowd: sessions of the crowd that began.
+        """
+        elapsed = durations(crowd.shares, self._track_ms).sum(0)
+        return past_of(self._lines[crowd.place], crowd.tracks.T), self._started_ms[crowd.place] + elapsed
+
+    def finish(self, crowd: Crowd) -> None:
+        """Receive sessions that have ended; they count from the next crowd on.
+
+        Args:
+            crowd: the sessions.
+        """
+        time_ms = self._started_ms[crowd.place] + durations(crowd.shares, self._track_ms).cumsum(0)
+        users = np.broadcast_to(crowd.users, time_ms.shape)
+        columns = users, crowd.tracks.astype(np.int64), (crowd.shares / WHOLE).astype(np.float32), time_ms
+        self._played.append(tuple(column.T.ravel() for column in columns))
+
+    def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
+        """The profiles of some listeners.
+
+        Args:
+            users: rows of the listeners.
+        """
+        self._learn()
+        return {user: self._of[user] for user in users if user in self._of}
+
+    def remember(self, profiles: Mapping[int, np.ndarray]) -> None:
+        """Replace the profiles of some listeners.
+
+        Args:
+            profiles: by the row of the listener.
+        """
+        self._of.update(profiles)
+
+    def _learn(self) -> None:
+        """Add what was played since the last time."""
+        if self._played:
+            owner, entries = entries_of_events(*map(np.concatenate, zip(*self._played, strict=True)))
+            users = np.unique(owner).tolist()
+            before = [(user, self._of[user]) for user in users if user in self._of]
+            owners = [owner, *(np.full(len(one), user) for user, one in before)]
+            self._of |= _split(*joined(np.concatenate(owners), np.concatenate([entries, *(one for _, one in before)])))
+            self._played = []
+
+
+def _split(owner: Int[np.ndarray, "E"], entries: np.ndarray) -> dict[int, np.ndarray]:
+    """The entries of each listener; those of a listener are one after another."""
+    users, first = np.unique(owner, return_index=True)
+    return dict(zip(users.tolist(), np.split(entries, first[1:]), strict=True)) if len(users) else {}

@@ -1,0 +1,192 @@
+"""An arm that knows its listeners: what it knows at each request, compared with what the log says."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segue.errors import InputError
+from segue.picking.listener_scores import FEATURES
+from segue.runs.profiles import DAY_MS, ENTRY, LOVED, MOST_TRACKS, Profiles, add_play, entries_of_events, hour_of
+from segue.runs.profiles import FILE as PROFILES
+from segue.runs.session_vectors import FILE
+from segue.simulation import policies, traffic
+from segue.simulation.arm_profiles import ArmProfiles
+from segue.simulation.policies import ListenerLists, Lists, SessionLists, hints
+from segue.simulation.traffic import Task, play
+from segue.simulation.world import World
+from tests.conftest import make_vectors
+from tests.simulation.test_policies import crowd_of, lists_file
+from tests.simulation.test_traffic import MIDNIGHT, run
+
+HOW: dict[str, Any] = {"pick": "ranked", "artist_gap": 2, "context": None, "num_lists": 2}
+
+
+def an_arm(world: World, folder: Path, **changes: Any) -> Lists:
+    return policies.recommended(path=str(folder / "r.jsonl"), world=world, **HOW | changes)
+
+
+def write_run(world: World, folder: Path, **weights: float) -> Path:
+    """The files of a run with `context=listener`, without profiles."""
+    lists_file(world, folder / "r.jsonl", num_kept=20)
+    numbers = np.array([weights.get(name, 0.0) for name in FEATURES], np.float32)
+    vectors = make_vectors(len(world.catalog), skipped=1.0, context="listener", listener=numbers)
+    vectors.write(folder / FILE, world.catalog)
+    return folder
+
+
+@pytest.fixture
+def folder(world: World, tmp_path: Path) -> Path:
+    return write_run(world, tmp_path, heard=1.0, share=0.5, last_hour=-2.0, artist_plays=0.1)
+
+
+def write_profiles(world: World, folder: Path, user: int, *plays: tuple[int, float, int]) -> None:
+    """Of one listener: row of each track, the share played of it, and the time."""
+    tracks, shares, times = zip(*plays, strict=True)
+    keys = world.catalog.keys[list(tracks)]
+    who = np.full(len(plays), world.listeners.user_ids[user], np.int64)
+    of_events = entries_of_events(who, keys, np.array(shares, np.float32), np.array(times, np.int64))
+    Profiles.of(*of_events).write(folder / PROFILES)
+
+
+def test_an_arm_knows_at_each_request_what_the_log_says_of_earlier_sessions(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time, and the entry of each track: with `add_play` of one line after another. On two days, in several tasks."""
+    monkeypatch.setattr(traffic, "SHARD", 20)
+    monkeypatch.setattr(traffic, "TASK", 40)
+    known = defaultdict[tuple[int, int], list[np.ndarray]](list)
+    usual = ArmProfiles.of
+
+    def watched(profiles: ArmProfiles, crowd: Any) -> Any:
+        past, now_ms = usual(profiles, crowd)
+        for user, now, of_session in zip(crowd.users.tolist(), now_ms.tolist(), past, strict=True):
+            known[user, now].append(of_session[of_session["plays"] > 0])
+        return past, now_ms
+
+    monkeypatch.setattr(ArmProfiles, "of", watched)
+    run(world, folder / "run", policies={"C": an_arm(world, folder)}, days=2, sessions=150, track_seconds=9000.0)
+    user_of = {key: row for row, key in enumerate(world.listeners.user_ids.tolist())}
+    profiles = defaultdict[int, np.ndarray](lambda: np.zeros(MOST_TRACKS, ENTRY))
+    session, num_waited = defaultdict[int, list[tuple[int, float, int]]](list), 0
+    for day in (1, 2):
+        for line in map(json.loads, (folder / f"run/logs/day-{day}/data.json").read_text().splitlines()):
+            user, track = user_of[line["user"]], int(world.catalog.rows_of([line["track"]])[0])
+            session[user].append((track, line["time"], line["timestamp"]))
+            if line["message"] == "next":
+                (found,) = known.pop((user, line["timestamp"]))
+                heard = {row for row, _, _ in session[user]}
+                expected = profiles[user][profiles[user]["plays"] > 0]
+                expected = expected[~np.isin(expected["track"], list(heard))]
+                found, expected = (one[np.argsort(one["track"])] for one in (found, expected))
+                assert len(found) == len(expected)
+                for name in ENTRY.names or ():
+                    np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-3)
+                num_waited += len(expected) > 0
+            else:
+                for play_of in session.pop(user):
+                    add_play(profiles[user], *play_of)
+    assert not known
+    assert num_waited > 200
+
+
+def test_the_logs_of_an_arm_with_profiles_are_the_same_for_any_number_of_workers(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "SHARD", 20)
+    monkeypatch.setattr(traffic, "TASK", 40)
+    write_profiles(world, folder, 0, (3, 1.0, MIDNIGHT), (7, 0.5, MIDNIGHT))
+    logs = []
+    for workers in (1, 3):
+        arms = {"C": an_arm(world, folder, familiar=0.5), "T1": an_arm(world, folder, pick="weighted")}
+        run(world, folder / str(workers), policies=arms, workers=workers, sessions=90, days=2)
+        logs.append([(folder / f"{workers}/logs/day-{day}/data.json").read_bytes() for day in (1, 2)])
+    assert logs[0] == logs[1]
+
+
+def test_an_arm_begins_with_the_profiles_of_its_run(world: World, folder: Path) -> None:
+    """A track that was loved is recommended, although it is in no list; others of the same artist are not."""
+    crowd, rng = crowd_of(world, 1)
+    far = int((crowd.current[0] + 200) % len(world.catalog))
+    write_run(world, folder, heard=100.0)
+    write_profiles(world, folder, int(crowd.users[0]), (far, 1.0, MIDNIGHT - DAY_MS))
+    arm = an_arm(world, folder)
+    arm.prepare(MIDNIGHT, 1000)
+    arm.begin(crowd, rng)
+    assert arm.recommend(crowd).tracks.tolist() == [far]
+    write_profiles(world, folder, int(crowd.users[0]) + 1, (far, 1.0, MIDNIGHT - DAY_MS))
+    other = an_arm(world, folder)
+    other.begin(crowd, rng)
+    assert other.recommend(crowd).tracks.tolist() != [far]
+    assert arm.description["profiles"] != other.description["profiles"]
+
+
+def test_listeners_and_tracks_of_another_world_are_left_out(world: World) -> None:
+    owner, track = np.array([10**9, int(world.listeners.user_ids[3])]).repeat(2), world.catalog.keys[[0, 1]]
+    tracks = np.array([track[0], 10**9, 10**9, track[1]])
+    given = Profiles.of(*entries_of_events(np.sort(owner), tracks, np.ones(4, np.float32), np.arange(4)))
+    owner_of_three = int(np.sort(owner)[0] != 10**9) * 3
+    found = ArmProfiles(given, world).remembered(range(len(world.listeners)))
+    assert list(found) == [3]
+    assert found[3]["track"].tolist() == [0 if owner_of_three == 3 else 1]
+
+
+@pytest.mark.parametrize(("end", "days"), [(MIDNIGHT - 60_000, 0), (MIDNIGHT - 59_999, 1), (MIDNIGHT + 5 * DAY_MS, 6)])
+def test_profiles_that_end_after_the_first_day_began_are_so_many_days_older(
+    world: World, folder: Path, end: int, days: int
+) -> None:
+    """The hour of the day stays the same, and what was an hour before the end still is."""
+    write_profiles(world, folder, 3, (5, 1.0, end), (6, 1.0, end - 3_600_000))
+    profiles = ArmProfiles(Profiles.read(folder / PROFILES), world)
+    profiles.prepare(MIDNIGHT, 1000)
+    (entries,) = profiles.remembered([3]).values()
+    assert entries["last_ms"].tolist() == [end - days * DAY_MS, end - 3_600_000 - days * DAY_MS]
+    np.testing.assert_allclose(entries["hour"][0], hour_of(end), atol=1e-6)
+
+
+def known_shares(arm: Lists) -> list[float]:
+    """Of four sessions of each listener: the share of recommended tracks that were played to 80 % in an earlier one."""
+    known, num_known, num = defaultdict[int, set[int]](set), 0, 0
+    arm.prepare(MIDNIGHT, 1000)
+    task = Task(arm=0, users=np.arange(60), num_visits=np.full(60, 4), waves=range(4), seed=3, key=(1,))
+    for plays in play(arm.world, arm, [task], keep_events=True, with_propensity=False):
+        tracks, shares = (np.split(column, plays.lengths.cumsum()[:-1]) for column in (plays.tracks, plays.shares))
+        for user, visit, of_session, shares_of in zip(plays.users.tolist(), plays.visits, tracks, shares, strict=True):
+            num_known += sum(track in known[user] for track in of_session[1:].tolist()) if visit else 0
+            num += len(of_session) - 1 if visit else 0
+            known[user] |= set(of_session[shares_of >= 100 * LOVED].tolist())
+    return num_known / num
+
+
+def test_familiar_bounds_the_share_of_known_tracks(world: World, folder: Path) -> None:
+    write_run(world, folder, share=20.0)
+    shares = {
+        familiar: known_shares(an_arm(world, folder, familiar=familiar, artist_gap=0)) for familiar in (1.0, 0.1, 0.0)
+    }
+    assert shares[1.0] > 0.3
+    assert 0 < shares[0.1] < 0.13
+    assert shares[0.0] == 0
+
+
+def test_the_run_decides_the_context_and_the_arm_can_leave_the_listener_out(world: World, folder: Path) -> None:
+    arms = {context: an_arm(world, folder, context=context) for context in (None, "listener", "session", "last")}
+    assert [type(arm) for arm in arms.values()] == [ListenerLists, ListenerLists, SessionLists, Lists]
+    assert [arm.description["policy"] for arm in arms.values()][1:3] == ["listener_lists", "session_lists"]
+    assert hints({"C": arms["listener"]}) == [
+        f"arm C: {folder / PROFILES} is not there; all listeners are new at first"
+    ]
+
+
+@pytest.mark.parametrize("context", ["session", "last"])
+def test_a_share_of_known_tracks_without_a_listener_is_refused(world: World, folder: Path, context: str) -> None:
+    with pytest.raises(InputError, match=f"familiar=0.5 needs context=listener.* has context={context}; use a run"):
+        an_arm(world, folder, context=context, familiar=0.5)
+
+
+def test_a_share_of_known_tracks_above_one_is_refused(world: World, folder: Path) -> None:
+    message = "recommendations.familiar must be a number of at least 0 and at most 1, got 2; 1 leaves it to the scores"
+    with pytest.raises(InputError, match=message):
+        an_arm(world, folder, familiar=2)
