@@ -1,7 +1,8 @@
 """The listener: the share of each recommended track that is played, and the end of the session.
 
 All sessions of a *crowd* advance together. S sessions that have not ended, T tracks that each of them has played, L
-earlier plays of its listener that are remembered, D width of the true embeddings. Source: the simulator of botify, the service of 2023; comments give the formulas.
+earlier plays of its listener that are remembered, D width of the true embeddings. Source: the simulator of botify, the
+service of 2023; comments give the formulas.
 """
 
 from dataclasses import dataclass, replace

@@ -35,7 +35,9 @@ class Memory:
             length: number of plays that are remembered of each (L).
         """
         shape = num_listeners, length
-        return cls(tracks=np.full(shape, -1, np.int32), shares=np.zeros(shape, np.uint8), days=np.zeros(shape, np.int32))
+        return cls(
+            tracks=np.full(shape, -1, np.int32), shares=np.zeros(shape, np.uint8), days=np.zeros(shape, np.int32)
+        )
 
     def of(self, listeners: Int64[np.ndarray, "u"]) -> "Memory":
         """A copy of that of some listeners.

@@ -20,11 +20,12 @@ from scipy.special import expit
 from segue.assignment import check_arms
 from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
-from segue.picking.picker import LISTS, ArtistTracks, Picker, check_picking, new_rows
+from segue.picking.last_ten import NUM_PLAYS, LastPlays, LastTen, check_no_other_rules
+from segue.picking.picker import LISTS, NUM_POPULAR, ArtistTracks, Picker, check_picking, new_rows
 from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
-from segue.runs.session_vectors import FILE, SessionVectors, context_of
+from segue.runs.session_vectors import FILE, LAST_TEN, SessionVectors, context_of
 from segue.settings import Setting, settings
 from segue.simulation.listener import WHOLE, Crowd
 from segue.simulation.neighbours import NearestTracks
@@ -75,6 +76,8 @@ class Policy(ABC):
     is_stateless = False
     """Whether the policy keeps nothing between steps but `rng`. If so, it can be asked for parts of a crowd, each with
     its own `rng`."""
+    num_past = 0
+    """Number of plays of earlier sessions that it looks at, in `crowd.past_tracks`."""
 
     def __init__(self, *, world: World, **description: Any) -> None:
         self.world, self.description = world, {"policy": type(self).__name__, **description}
@@ -189,6 +192,7 @@ class Lists(Picks):
         artist_gap: artists of this many last tracks are skipped if the list has tracks of others, 0 to 1000.
         exploration: share of the picks that are among new tracks, in [0, 0.5]; see `Picker`.
         exploration_plays: tracks with fewer plays in training are new, at least 1.
+        fallback: what follows where a list has no track left: `random`, or `artist` first, as in the service.
         world: the world whose tracks are recommended; the file must be of its catalogue.
 
     Raises:
@@ -203,9 +207,11 @@ class Lists(Picks):
         artist_gap: int,
         exploration: int | float = 0.0,
         exploration_plays: int = 1,
+        fallback: str = "random",
         world: World,
     ) -> None:
         how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
+        how |= {"fallback": fallback} if fallback != "random" else {}
         explores = {"exploration": exploration, "exploration_plays": exploration_plays}
         check_picking({**how, **explores}, "recommendations.")
         given, users = Recommendations.read(Path(path), world.catalog), keys_of(world.listeners.user_ids)
@@ -216,7 +222,10 @@ class Lists(Picks):
             )
         self.is_of_users = given.users is not None
         new = {"new": new_rows(given.plays, exploration_plays, path)} if exploration else {}
-        super().__init__(world=world, policy=LISTS[self.is_of_users], exploration=exploration, **how, **new)
+        popular = world.top_tracks[:NUM_POPULAR]
+        super().__init__(
+            world=world, policy=LISTS[self.is_of_users], exploration=exploration, popular=popular, **how, **new
+        )
         self.lists = (given.rows if given.users is None else lists_of(users, given.users, given.rows)).astype(np.int32)
         # where the lists were, and a digest of that file
         self.description |= {**how, "file": str(Path(path).absolute()), "lists": file_digest(Path(path))}
@@ -290,6 +299,37 @@ class SessionLists(Lists):
         return session_candidates(self._search, crowd, k=self._num_kept)
 
 
+class LastTenLists(Lists):
+    """Recommends from the lists of the last ten plays of the listener, over sessions: see `picking/last_ten.py`.
+
+    Args:
+        path: a `recommendations.jsonl`.
+        world: the world whose tracks are recommended; the file must be of its catalogue.
+
+    Raises:
+        InputError: the file cannot be read, is for another catalogue, or has lists of users.
+    """
+
+    num_past = NUM_PLAYS
+
+    def __init__(self, *, path: str, world: World) -> None:
+        super().__init__(path=path, world=world, pick="uniform", artist_gap=0)
+        if self.is_of_users:
+            raise InputError(f"context={LAST_TEN} needs lists of tracks, and {path} has lists of users")
+        self._rule = LastTen(lists=self.lists, artists=self.picker.artists)
+        self.description = {"policy": "lists", "context": LAST_TEN} | {
+            name: self.description[name] for name in ("file", "lists")
+        }
+
+    def recommend(self, crowd: Crowd) -> Recommended:
+        """Recommend the next track of each session."""
+        tracks = np.concatenate([crowd.tracks[: -NUM_PLAYS - 1 : -1], crowd.past_tracks[:NUM_PLAYS]])
+        shares = np.concatenate([crowd.shares[: -NUM_PLAYS - 1 : -1], crowd.past_shares[:NUM_PLAYS]]) / WHOLE
+        picked = self._rule.pick_next(LastPlays(tracks.T, shares.T), self.rng)
+        self.fallbacks += int(picked.sources.sum())
+        return Recommended(picked.rows, picked.propensities)
+
+
 def session_candidates(search: SessionSearch, crowd: Crowd, *, k: int) -> Int32[np.ndarray, "S K"]:
     """The best tracks of the lists of the last tracks of each session.
 
@@ -317,7 +357,7 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
 
     Args:
         path: a `recommendations.jsonl`.
-        context: `last` or `session`; None for that of the training run, which is in its `vectors.npz` beside the file.
+        context: one of `ARM_CONTEXTS`; None for that of the training run, which its `vectors.npz` beside the file says.
         num_lists: see `SessionLists`.
         world: the world whose tracks are recommended.
         picking: other settings of `Lists`.
@@ -329,7 +369,9 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
         InputError: the file or its vectors cannot be read, or a setting is out of range.
     """
     lists = Lists(path=path, world=world, **picking)
-    if context_of("recommendations", context, Path(path)) == "last" or (context is None and lists.is_of_users):
+    if (found := context_of("recommendations", context, Path(path))) == LAST_TEN:
+        return LastTenLists(path=path, world=world)
+    if found == "last" or (context is None and lists.is_of_users):
         return lists
     return SessionLists(path=path, world=world, num_lists=num_lists, **picking)
 
@@ -615,6 +657,8 @@ def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world
     if unknown := sorted(map(str, set(settings) - known - {_BY_ADDRESS.get(kind)})):
         listed = ", ".join(sorted(known)) or "none"
         raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
+    if settings.get("context") == LAST_TEN:
+        check_no_other_rules(where, set(settings) - {_BY_ADDRESS[kind]})
     policy: Policy = templates[kind](**settings, world=world)
     if world.model and policy.description.get("lists") == world.model.lists:
         raise InputError(
