@@ -15,15 +15,21 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.picking.counted_scores import CountedScores
+from segue.picking.listener_scores import ListenerScores, favourites
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
 from segue.runs.session_vectors import SessionVectors
 
 MOST_LISTS = 20
 """Largest number of last tracks whose lists are searched."""
+
+NUM_FAVOURITES = 3
+"""Favourites of a listener whose lists are searched."""
+MOST_CANDIDATES = 500
+"""Candidates of a session with a listener's past, at most."""
 
 _INFINITY = 0x7F800000  # ∞ as an integer
 _BLOCK = 32
@@ -38,14 +44,29 @@ class SessionSearch:
         lists: rows of the list of each track; -1 fills up.
         num_lists: number of last tracks whose lists are searched.
         may_repeat: whether tracks already heard may be proposed, where the rule of the training run lets them.
+        artist_of: row of the artist of each track, for the listener's own past; None to leave it out.
     """
 
     def __init__(
-        self, vectors: SessionVectors, lists: Int32[np.ndarray, "N L"], *, num_lists: int, may_repeat: bool
+        self,
+        vectors: SessionVectors,
+        lists: Int32[np.ndarray, "N L"],
+        *,
+        num_lists: int,
+        may_repeat: bool,
+        artist_of: Int[np.ndarray, "N"] | None = None,
     ) -> None:
         self.vectors, self.lists, self._num_lists, self._may_repeat = vectors, lists, num_lists, may_repeat
         self._query = SessionQuery(vectors)
         self._counted = None if vectors.counted is None else CountedScores(vectors.counted)
+        self._of_listener = None
+        if vectors.listener is not None and artist_of is not None:
+            self._of_listener = ListenerScores(vectors.listener, artist_of)
+
+    @property
+    def knows_listeners(self) -> bool:
+        """Whether `best` needs the profiles of listeners."""
+        return self._of_listener is not None
 
     @property
     def length(self) -> int:
@@ -53,29 +74,43 @@ class SessionSearch:
         return max(self.vectors.num_newest, self._num_lists)
 
     def best(
-        self, rows: Int[np.ndarray, "S H"], shares: Float32[np.ndarray, "S h"], k: int
+        self,
+        rows: Int[np.ndarray, "S H"],
+        shares: Float32[np.ndarray, "S h"],
+        k: int,
+        past: np.ndarray | None = None,
+        now_ms: Int64[np.ndarray, "S"] | None = None,
     ) -> Int32[np.ndarray, "S K"]:
-        """The best tracks of the lists of the last tracks, for each session.
+        """The best tracks of the lists of the last tracks, for each session, and of those of the listener's own past.
 
         Args:
             rows: rows of all tracks that each session has heard, newest first; -1 for tracks that are not in the
                 catalogue, and after the oldest one.
             shares: share of each that was played, NaN where it is unknown; at least of those that the query looks at.
             k: how many are kept (K).
+            past: the profile of the listener of each session without the tracks of the session
+                (`listener_scores.past_of`); only if `knows_listeners`.
+            now_ms: the time, for each session; with `past`.
 
         Returns:
             Rows, best first; -1 fills up.
         """
         newest = rows[:, : shares.shape[1]].astype(np.int64)
         queries, candidates = self._query.of(newest, shares), union(self.lists, rows[:, : self._num_lists])
+        if past is not None:
+            own = favourites(past)
+            others = union(self.lists, own[:, :NUM_FAVOURITES])
+            candidates = np.concatenate([candidates, own.astype(np.int32), others], 1)[:, :MOST_CANDIDATES]
 
-        def add_counted(scores: Float32[np.ndarray, "S C"], of: Int32[np.ndarray, "S C"]) -> None:
+        def add_parts(scores: Float32[np.ndarray, "S C"], of: Int32[np.ndarray, "S C"]) -> None:
             if self._counted is not None:
                 found = self._counted.of(newest, shares, of)
                 self._counted.add(scores, found, self._query.squared_lengths(queries))
+            if self._of_listener is not None and past is not None and now_ms is not None:
+                self._of_listener.add(scores, of, past, now_ms)
 
         heard = rows.astype(np.int32)
-        return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add_counted)
+        return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add_parts)
 
     def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
         """How many of the candidates a picking needs.
@@ -146,7 +181,7 @@ def best(
             proposed.
         may_repeat: whether other tracks that were heard may be proposed, where the rule of the context lets them.
         k: how many are kept (K); all candidates, if there are fewer.
-        add: adds a counted part to the scores of candidates, in place.
+        add: adds other parts to the scores of candidates, in place.
 
     Returns:
         Rows, best first; -1 fills up.

@@ -1,7 +1,7 @@
 """Session vectors: query and item vectors of a trained head, the numbers of its context, and their file.
 
-H tracks of a history, N tracks in the catalogue, V width of a vector, P parts of a vector, L ages. How a session makes
-one query vector of them is in `picking/session_query.py`.
+H tracks of a history, N tracks in the catalogue, V width of a vector, P parts of a vector, L ages, F features. How a
+session makes one query vector of them is in `picking/session_query.py`.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,18 @@ from segue.runs.counted_part import CountedPart
 
 FILE = "vectors.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`."""
-CONTEXTS = ("last", "session")
+CONTEXTS = ("last", "session", "listener")
+"""What a query is made of: the last track, the session so far, or the session and the listener's own past. Vectors of a
+later one can be served as an earlier one."""
 LAST_TEN = "last_ten"
 ARM_CONTEXTS = (*CONTEXTS, LAST_TEN)
 """What an arm can answer from: also from the last ten plays of the user; see `picking/last_ten.py`."""
-"""What a query is made of: the last track, or the session so far."""
 MAX_LENGTH = 1000
 """Largest number of tracks of a session that may count."""
 
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
+_LISTENER = "listener_weights"
 # For each field its array in the file, with its kind and number of dimensions; the file has ids too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
     "queries": ("queries", "float32", 2),
@@ -66,6 +68,7 @@ class SessionVectors:
             they are never proposed. Tracks heard before them are like all others.
         context: one of `CONTEXTS`.
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
+        listener: weights of the features of the listener's own past (`picking/listener_scores.py`); None without it.
     """
 
     queries: Float32[np.ndarray, "N V"]
@@ -80,6 +83,7 @@ class SessionVectors:
     boosts: Float32[np.ndarray, "L"]
     context: str
     counted: CountedPart | None = None
+    listener: Float32[np.ndarray, "F"] | None = None
 
     @property
     def max_length(self) -> int:
@@ -122,6 +126,8 @@ class SessionVectors:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""
         own = {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
+        if self.listener is not None:
+            own[_LISTENER] = self.listener
         return own if self.counted is None else own | self.counted.arrays()
 
     @classmethod
@@ -183,7 +189,13 @@ class SessionVectors:
             counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts, max_length=MAX_LENGTH)
         except ValueError as error:
             raise _damaged(where, str(error)) from None
-        return made if counted is None else replace(made, counted=counted)
+        listener = arrays.get(_LISTENER)
+        if (listener is None) != (made.context != "listener") or (
+            listener is not None
+            and not (listener.dtype == np.float32 and listener.ndim == 1 and np.isfinite(listener).all())
+        ):
+            raise _damaged(where, f"{_LISTENER} must be finite float32 numbers where the context is listener")
+        return replace(made, counted=counted, listener=listener)
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.
@@ -265,14 +277,17 @@ def context_of(where: str, given: object, lists: Path) -> str:
     path = lists.with_name(FILE)
     if given == "last" or (given is None and not path.is_file()):
         return "last"
-    remedy = "train a run with context=session, or leave context= out"
+    remedy = f"train a run with context={given}, or leave context= out"
     if not path.is_file():
-        raise InputError(f"{where}: context=session needs {FILE} beside {lists}, and there is none; {remedy}")
+        raise InputError(f"{where}: context={given} needs {FILE} beside {lists}, and there is none; {remedy}")
     try:
         with np.load(path, allow_pickle=False) as file:
             trained = str(file["context"])
     except _UNREADABLE as error:
         raise _damaged(str(path), str(error)) from None
-    if given == "session" and trained != given:
-        raise InputError(f"{where}: context=session, and the run of {lists} was trained with context=last; {remedy}")
-    return trained if trained in CONTEXTS else "last"
+    trained = trained if trained in CONTEXTS else "last"
+    if given is not None and CONTEXTS.index(given) > CONTEXTS.index(trained):
+        raise InputError(
+            f"{where}: context={given}, and the run of {lists} was trained with context={trained}; {remedy}"
+        )
+    return given or trained

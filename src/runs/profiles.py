@@ -1,0 +1,240 @@
+"""Profiles: what each listener has heard, as entries of tracks that old plays leave slowly.
+
+S listeners, P entries of the longest profile, E entries or events of all listeners, L listeners of a file. An *entry*
+is one record of `ENTRY`; a profile is some of them, in any order.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from segue.errors import InputError
+from segue.runs.atomic import write_whole
+
+FILE = "profiles.npz"
+"""Name of the file that a run with `context=listener` writes beside its `recommendations.jsonl`."""
+ENTRY = np.dtype(
+    [("track", "<i8"), ("last_ms", "<i8"), ("plays", "<f4"), ("shares", "<f4"), ("best", "<f4"), ("hour", "<f4", (2,))],
+    align=True,
+)
+"""What a profile has of a track:
+
+- `track`: its key (`catalog.key_of`), or its row where a function says so; entries whose `plays` are 0 are empty.
+- `last_ms`: time of the last play, in milliseconds since 1970.
+- `plays`: number of plays, of which one counts half after `HALF_LIFE_MS`, as of `last_ms`.
+- `shares`: the same sum of the shares played. A share that is unknown counts as 1.
+- `best`: the largest share.
+- `hour`: the same sum of the cosine and the sine of the hour of the day (UTC) as an angle.
+"""
+DAY_MS = 86_400_000
+HALF_LIFE_MS = 30 * DAY_MS
+"""Time after which a play counts half."""
+LOVED = 0.8
+"""Share from which on a listener knows a track: it was played so far at least once."""
+MOST_TRACKS = 500
+"""Entries of a profile, at most; those whose last play is oldest are forgotten first."""
+_ANGLE = 2 * math.pi / DAY_MS  # of a millisecond of a day
+_UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
+
+
+def remaining(elapsed_ms: Any) -> Any:
+    """What is left of a play after a time: ½ after `HALF_LIFE_MS`. A clock that goes back takes nothing away.
+
+    Args:
+        elapsed_ms: since the play.
+    """
+    return np.float32(2) ** (-np.maximum(elapsed_ms, 0) / np.float32(HALF_LIFE_MS))
+
+
+def hour_of(time_ms: Any) -> Any:
+    """Cosine and sine of the hour of the day (UTC) as an angle, in a last axis.
+
+    Args:
+        time_ms: milliseconds since 1970.
+    """
+    angle = np.asarray(time_ms) % DAY_MS * _ANGLE
+    return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+
+
+def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
+    """Add a play to the profile of a listener, in place. A track without an entry takes an empty one, or the oldest.
+
+    Args:
+        profile: entries of one listener; their number is the largest number of tracks.
+        track: key of the track.
+        share: share of it that was played, in [0, 1]; NaN where unknown.
+        now_ms: time of the play.
+
+    Returns:
+        The place of its entry.
+    """
+    share = 1.0 if share != share else share  # NaN; np.isnan takes longer than all of the numbers below
+    is_there = profile["plays"] > 0
+    is_same = profile["track"] == track
+    is_same &= is_there
+    place = int(is_same.argmax())
+    _, last_ms, plays, shares, best, hour = profile[place].item()
+    if not is_same[place]:
+        place = int(np.where(is_there, profile["last_ms"], np.iinfo(np.int64).min).argmin())
+        last_ms, plays, shares, best, hour = now_ms, 0.0, 0.0, 0.0, (0.0, 0.0)
+    now_ms = max(now_ms, last_ms)
+    left = 2.0 ** ((last_ms - now_ms) / HALF_LIFE_MS)
+    angle = now_ms % DAY_MS * _ANGLE
+    hour = hour[0] * left + math.cos(angle), hour[1] * left + math.sin(angle)
+    profile[place] = (track, now_ms, plays * left + 1, shares * left + share, max(best, share), hour)
+    return place
+
+
+def entries_of_events(
+    listener: Int64[np.ndarray, "E"],
+    track: Int64[np.ndarray, "E"],
+    share: Float32[np.ndarray, "E"],
+    time_ms: Int64[np.ndarray, "E"],
+    *,
+    most: int = MOST_TRACKS,
+) -> tuple[Int64[np.ndarray, "e"], np.ndarray]:
+    """The profiles that plays make: the same as `add_play` of each of them, in the order of time.
+
+    Args:
+        listener: number of the listener of each play.
+        track: key or row of its track.
+        share: share of it that was played; NaN where unknown.
+        time_ms: its time.
+        most: entries of a listener, at most.
+
+    Returns:
+        The listener of each entry, ascending, and the entries; those of a listener in the order of their last plays,
+        the newest first.
+    """
+    order = np.lexsort((time_ms, track, listener))
+    listener, track, time_ms = listener[order], track[order], time_ms[order]
+    share = np.where(np.isnan(share), np.float32(1), share)[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (listener[1:] != listener[:-1]) | (track[1:] != track[:-1])
+    starts = np.flatnonzero(is_first)
+    if not len(starts):
+        return listener, np.zeros(0, ENTRY)
+    last = time_ms[np.append(starts[1:], len(order)) - 1]
+    left = remaining(last[is_first.cumsum() - 1] - time_ms)
+    entries = np.zeros(len(starts), ENTRY)
+    entries["track"], entries["last_ms"] = track[starts], last
+    entries["plays"] = np.add.reduceat(left, starts)
+    entries["shares"] = np.add.reduceat(left * share, starts)
+    entries["hour"] = np.add.reduceat(left[:, None] * hour_of(time_ms), starts)
+    entries["best"] = np.maximum.reduceat(share, starts)
+    own = listener[starts]
+    order = np.lexsort((-last, own))
+    own, entries = own[order], entries[order]
+    kept = np.arange(len(own)) - np.searchsorted(own, own) < most
+    return own[kept], entries[kept]
+
+
+def padded(owner: Int64[np.ndarray, "E"], entries: np.ndarray, num: int) -> np.ndarray:
+    """Profiles as an array of one line for each listener, which empty entries fill up.
+
+    Args:
+        owner: place of the listener of each entry, ascending, in 0..num-1.
+        entries: the entries.
+        num: number of listeners (S).
+
+    Returns:
+        Records of `ENTRY`, S × P.
+    """
+    place = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    lines = np.zeros((num, int(place.max(initial=-1)) + 1), ENTRY)
+    lines[owner, place] = entries
+    return lines
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Profiles:
+    """The profiles of many listeners.
+
+    Args:
+        listeners: key of each listener, ascending.
+        ends: place after the last entry of each.
+        entries: their entries, those of a listener one after another; `track` is a key.
+    """
+
+    listeners: Int64[np.ndarray, "L"]
+    ends: Int64[np.ndarray, "L"]
+    entries: np.ndarray
+
+    @classmethod
+    def of(cls, owner: Int64[np.ndarray, "E"], entries: np.ndarray) -> "Profiles":
+        """Build it from what `entries_of_events` returned.
+
+        Args:
+            owner: key of the listener of each entry, ascending.
+            entries: the entries, with the keys of tracks.
+        """
+        listeners, first = np.unique(owner, return_index=True)
+        return cls(listeners=listeners, ends=np.append(first[1:], len(owner))[: len(first)], entries=entries)
+
+    def of_listeners(self, keys: Int64[np.ndarray, "S"]) -> np.ndarray:
+        """The profiles of some listeners, S × P.
+
+        Args:
+            keys: of the listeners; one without a profile has empty entries only.
+        """
+        found = np.searchsorted(self.listeners, keys)
+        is_known = np.append(self.listeners, 0)[found] == keys if len(self.listeners) else np.zeros(len(keys), bool)
+        is_known &= found < len(self.listeners)
+        place = np.where(is_known, found, 0)
+        ends = np.append(0, self.ends)
+        length = np.where(is_known, ends[np.minimum(place + 1, len(self.ends))] - ends[place], 0)
+        owner = np.arange(len(keys)).repeat(length)
+        nth = np.arange(len(owner)) - (length.cumsum() - length).repeat(length)
+        return padded(owner, self.entries[ends[place].repeat(length) + nth], len(keys))
+
+    def write(self, path: Path) -> None:
+        """Write a file, which appears under its name only when it is complete.
+
+        Args:
+            path: the file; its name ends in `.npz`.
+        """
+        columns: dict[str, Any] = {name: self.entries[name] for name in ENTRY.names or ()}
+        arrays = {"listeners": self.listeners, "ends": self.ends, **columns}
+        write_whole(path, lambda partial: np.savez_compressed(partial, allow_pickle=False, **arrays))
+
+    @classmethod
+    def read(cls, path: Path) -> "Profiles":
+        """Read a file.
+
+        Args:
+            path: what `write` wrote.
+
+        Raises:
+            InputError: the file cannot be read, or is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                listeners, ends = file["listeners"], file["ends"]
+                entries = np.zeros(len(file["track"]), ENTRY)
+                for name in ENTRY.names or ():
+                    entries[name] = file[name]
+        except _UNREADABLE as error:
+            raise _damaged(path, " ".join(str(error).split())) from None
+        is_right = {
+            "listeners must be whole numbers that increase": listeners.dtype == np.int64
+            and listeners.ndim == 1
+            and bool((np.diff(listeners) > 0).all()),
+            "ends must increase up to the number of entries": ends.dtype == np.int64
+            and ends.shape == listeners.shape
+            and bool((np.diff(ends, prepend=0) > 0).all())
+            and int(ends[-1] if len(ends) else 0) == len(entries),
+            "plays must be above 0, and all numbers finite": bool((entries["plays"] > 0).all())
+            and all(np.isfinite(entries[name]).all() for name in ("plays", "shares", "best", "hour")),
+        }
+        if wrong := [rule for rule, holds in is_right.items() if not holds]:
+            raise _damaged(path, wrong[0])
+        return cls(listeners=listeners, ends=ends, entries=entries)
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is damaged: {why}; train again, or use context=session")

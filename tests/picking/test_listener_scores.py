@@ -1,0 +1,107 @@
+"""The listener's part of a score: what their own past says of a candidate."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segue.errors import InputError
+from segue.picking.listener_scores import FEATURES, ListenerScores, favourites, features_of, is_known, past_of
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events, padded
+
+NOW = 1_700_000_000_000
+ARTIST_OF = np.array([0, 0, 1, 2])
+
+
+def profile(*plays: tuple[int, float, float], most: int = 10) -> np.ndarray:
+    """The profile of one listener: track, share, and days ago of each play."""
+    entries = np.zeros(most, ENTRY)
+    for track, share, days in sorted(plays, key=lambda play: -play[2]):
+        add_play(entries, track, share, int(NOW - days * DAY_MS))
+    return entries[None]
+
+
+def added(past: np.ndarray, weights: dict[str, float], candidates: list[int]) -> list[float]:
+    """What is added to scores of 0."""
+    numbers = np.array([weights.get(name, 0.0) for name in FEATURES], np.float32)
+    scores = np.zeros((1, len(candidates)), np.float32)
+    ListenerScores(numbers, ARTIST_OF).add(scores, np.array([candidates]), past, np.array([NOW]))
+    return [round(value, 5) for value in scores[0].tolist()]
+
+
+def test_the_tracks_whose_last_play_is_oldest_are_forgotten_first() -> None:
+    past = profile((0, 1.0, 9), (1, 1.0, 8), (0, 1.0, 3), (2, 1.0, 1), most=2)
+    assert sorted(past["track"][0].tolist()) == [0, 2]
+    time = NOW - DAY_MS * np.array([9, 8, 3, 1])
+    _, entries = entries_of_events(np.zeros(4, np.int64), np.array([0, 1, 0, 2]), np.ones(4, np.float32), time, most=2)
+    assert entries["track"].tolist() == [2, 0]
+
+
+def test_profiles_that_hold_all_tracks_are_equal_in_both_ways() -> None:
+    num, rng = 200, np.random.default_rng(1)
+    track, share = rng.integers(9, size=num), rng.random(num).astype(np.float32)
+    time = NOW + np.sort(rng.choice(90 * DAY_MS, num, replace=False))
+    _, entries = entries_of_events(np.zeros(num, np.int64), track, share, time)
+    slow = np.zeros(9, ENTRY)
+    for event in range(num):
+        add_play(slow, int(track[event]), float(share[event]), int(time[event]))
+    slow, fast = slow[np.argsort(slow["track"])], entries[np.argsort(entries["track"])]
+    for name in ENTRY.names or ():
+        np.testing.assert_allclose(slow[name], fast[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_new_listener_gets_nothing() -> None:
+    weights = dict.fromkeys(FEATURES, 3.0)
+    assert added(np.zeros((1, 4), ENTRY), weights, [0, 1, 2, -1]) == [0, 0, 0, 0]
+
+
+def test_tracks_of_the_session_are_no_past() -> None:
+    past = past_of(profile((0, 1.0, 2), (2, 1.0, 2)), np.array([[0, -1]]))
+    assert added(past, {"heard": 1.0, "artist_plays": 1.0}, [0, 1])[:2] == [0, 0]
+    assert added(past, {"heard": 1.0}, [2, 3]) == [1, 0]
+
+
+def test_a_track_is_judged_by_its_share_and_by_how_long_ago_it_was() -> None:
+    past = profile((0, 0.25, 0), (2, 1.0, 1))
+    assert added(past, {"share": 2.0}, [0, 1, 2]) == [0.5, 0, 2]
+    assert added(past, {"last_day": 1.0}, [0, 2]) == [1, round(float(np.exp(-1)), 5)]
+    assert added(past, {"same_hour": 1.0}, [0, 2]) == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_an_artist_that_was_heard_counts_for_all_of_its_tracks() -> None:
+    past = profile((0, 1.0, 0), (0, 0.5, 0), (2, 1.0, 0))
+    assert added(past, {"artist_share": 1.0}, [0, 1, 2, 3]) == [0.75, 0.75, 1, 0]
+    assert added(past, {"artist_plays": 1.0}, [1, 3]) == [round(float(np.log(3)), 5), 0]
+
+
+def test_features_of_an_empty_entry_are_zero() -> None:
+    features, artists = features_of(profile((2, 1.0, 3), most=3), np.array([NOW]), ARTIST_OF)
+    assert artists.tolist() == [[1, -1, -1]]
+    assert not features[0, 1:].any()
+    assert features[0, 0].all()
+
+
+def test_a_track_is_known_from_a_share_of_four_fifths_on() -> None:
+    past = profile((0, 0.79, 1), (2, 0.8, 1))
+    assert is_known(past, np.array([[0, 1, 2, -1]])).tolist() == [[False, False, True, False]]
+
+
+def test_favourites_are_the_tracks_with_the_largest_sums_of_shares() -> None:
+    past = profile((0, 0.5, 0), (2, 1.0, 0), (2, 1.0, 1), (3, 0.0, 0), most=5)
+    assert favourites(past, 4).tolist() == [[2, 0, -1, -1]]
+
+
+def test_profiles_come_back_from_their_file(tmp_path: Path) -> None:
+    owner, entries = entries_of_events(
+        np.array([7, 7, 9]), np.array([5, 6, 5]), np.ones(3, np.float32), np.array([1, 2, 3]) + NOW
+    )
+    Profiles.of(owner, entries).write(tmp_path / "profiles.npz")
+    lines = Profiles.read(tmp_path / "profiles.npz").of_listeners(np.array([9, 8, 7]))
+    assert np.where(lines["plays"] > 0, lines["track"], -1).tolist() == [[5, -1], [-1, -1], [6, 5]]
+    assert padded(np.array([0, 0, 2]), entries, 3).shape == (3, 2)
+
+
+def test_a_damaged_file_of_profiles_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "profiles.npz").write_bytes(b"no zip")
+    with pytest.raises(InputError, match=r"profiles\.npz is damaged"):
+        Profiles.read(tmp_path / "profiles.npz")
