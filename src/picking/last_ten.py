@@ -12,21 +12,38 @@ The control of the course's experiment of 2026. The service, the simulator and t
 S users, T of their last plays, N tracks of the catalogue, K tracks of a list.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
+from segue.errors import InputError
 from segue.picking.picker import ArtistTracks, Choices, Picked
 from segue.picking.places import are_in, at
+from segue.runs.session_vectors import LAST_TEN
 
-LAST_TEN = "last_ten"
-"""The value of `context` of an arm that follows this rule."""
 NUM_PLAYS = 10
 """Plays of a user that are remembered."""
 LIST_LENGTH = 10
 """Tracks of a list that are looked at: the lists of 2026 had so many."""
+
+
+def check_no_other_rules(where: str, own: Collection[str]) -> None:
+    """Refuse settings that have no use beside this rule.
+
+    Args:
+        where: begins the message.
+        own: names of the settings that were chosen for the arm.
+
+    Raises:
+        InputError: there is one.
+    """
+    if useless := sorted({*own} - {"context"}):
+        raise InputError(
+            f"{where}: context={LAST_TEN} is a whole rule, and {useless[0]} does not change it; leave {useless[0]} out"
+        )
 
 
 class LastPlays(NamedTuple):

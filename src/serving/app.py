@@ -15,12 +15,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
+from segue.assignment import GUESTS
 from segue.catalog import key_of
 from segue.serving.ids import as_json, id_in_path
 from segue.serving.limits import RateLimit
 from segue.serving.log_writer import LogUnavailableError, now_ms
 from segue.serving.pages import INTERNAL_ERROR, PlayedTrack, make_pages, problem_of, unknown_track
 from segue.serving.prometheus_metrics import Metrics
+from segue.serving.recommender import Past
 from segue.serving.session_memory import Noted
 from segue.serving.settings import LimitSettings, LogSettings
 from segue.serving.state import State
@@ -155,17 +157,20 @@ class ServiceApp:
         if (row := release.row_of(track_key)) < 0:
             raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, release))
         arm = recommender.arm_of(user)
-        listener, fallback, extra = as_json(user), None, ""
+        listener, fallback, extra, past = as_json(user), None, "", None
+        if recommender.knows_listeners and state.remember.remembers(played.remember) and user_key not in GUESTS:
+            past = Past(await state.profiles.play(user_key, track_key, played.time, now), now)
         if call == "next":
             if recommender.remembers(arm):
                 session = await state.sessions.play(user_key, track_key, played.time, now)
-                following, fallback, propensity = await recommender.ask(arm, user_key, row, session)
+                following, fallback, propensity = await recommender.ask(arm, user_key, row, session, past)
             else:
                 following, fallback, propensity = recommender.follow(arm, user_key, row)
             if fallback:
                 self._metrics.fell_back(arm, fallback)
             if release.arms[arm].is_of_session:
-                noted = Noted(int(release.keys[following]), propensity, fallback is not None, release.version)
+                given = int(release.keys[following]), propensity, fallback is not None, release.version
+                noted = Noted(*given, with_past=past is not None)
                 await state.sessions.note(user_key, noted)
             recommendation = as_json(release.id_of(following))
             answer = f'{{"user": {listener}, "track": {recommendation}}}'

@@ -3,6 +3,7 @@
 MLflow, which finds runs, is imported only when a release is loaded.
 """
 
+import asyncio
 import errno
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from segue.errors import InputError
+from segue.runs.profiles import Profiles
+from segue.serving.log_writer import now_ms
 from segue.serving.release_store import FolderStore, Loaded, StoreUnreachableError
 from segue.serving.settings import RedisSettings, ServiceSettings
-from segue.serving.stores import Store, make_store
+from segue.serving.stores import ProfileStore, Store, make_profiles, make_store
 from segue.settings import Setting, checked
 
 ACCEPT_CHANGES = Setting("whether an id may get another title or artist than in the current release")
@@ -70,7 +73,8 @@ def _load_into(
 
     prepared = prepare_release(arms, **settings)
     try:
-        return store.load_next(partial(prepared.write, provenance=provenance()), accept_changes=accept_changes)
+        loaded = store.load_next(partial(prepared.write, provenance=provenance()), accept_changes=accept_changes)
+        return loaded._replace(profiles=prepared.profiles)
     except OSError as error:
         is_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # numpy gives no number for half an array
         why = "No space left on device" if is_full else error.strerror
@@ -94,10 +98,12 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
         for line in store.convert():
             warn(line)
     _fetch(store)
-    version = request(store.local).version if request is not None else None
+    loaded = request(store.local) if request is not None else None
+    version = None if loaded is None else loaded.version
     try:
         if version is not None and store.index().current is None:
             store.publish(version, before=None)
+        _fill(make_profiles(settings), settings, loaded, warn)
         if version not in (None, served := store.fetch()):
             warn(
                 f"{store.where} holds version {served}, which is served instead of the recommender named here; "
@@ -109,6 +115,28 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
         if store.local.index().current is None:
             raise InputError(f"{error}; there is nothing to serve without it: name a recommender as well") from None
         warn(f"{error}; serving from {store.local.folder} until it does")
+
+
+def _fill(
+    profiles: ProfileStore, settings: ServiceSettings, loaded: Loaded | None, warn: Callable[[str], None]
+) -> None:
+    """Add what the runs of a release know of listeners to the profiles of the service."""
+    if loaded is None or settings.profiles.remember == "none":
+        return
+    for one in loaded.profiles:
+        if num_left_out := asyncio.run(_merged(profiles, one)):
+            warn(
+                f"the profiles of {num_left_out:,} of {len(one.listeners):,} listeners were left out, because those of "
+                "later visits fill their places; set profiles.capacity of the service higher"
+            )
+
+
+async def _merged(profiles: ProfileStore, given: Profiles) -> int:
+    try:
+        return await profiles.merge(given, now_ms())
+    finally:
+        if (close := getattr(profiles, "close", None)) is not None:
+            await close()
 
 
 def _fetch(store: Store) -> str | None:
@@ -142,6 +170,8 @@ def load(
         _fetch(store)
         loaded = request(store.local)
         store.publish(loaded.version, before=before)
+        settings = ServiceSettings.of(given)
+        _fill(make_profiles(settings), settings, loaded, warn)
         return loaded, store.where
 
 

@@ -57,6 +57,9 @@ class PlayedTrack(BaseModel):
         Id, PlainValidator(id_of_json, json_schema_input_type=Id), Field(description=f"id of the track: {AN_ID}")
     ]
     time: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="share of it that was played")]
+    remember: Annotated[
+        bool | None, Field(description="whether it may be kept in the listener's profile and be answered from it")
+    ] = None
 
 
 class Ended(BaseModel):

@@ -13,6 +13,8 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.picker import LISTS, POLICIES, check_picking, new_rows
 from segue.runs.catalog_files import read_catalog, read_top_tracks
+from segue.runs.profiles import FILE as PROFILES
+from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations, key_of_lines
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
 from segue.runs.session_vectors import FILE, SessionVectors, context_of
@@ -49,8 +51,8 @@ def prepare_release(
         artist_gap: gap of arms without one of their own.
         exploration: share of the picks among new tracks, for arms without one of their own.
         exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
-        context: `last` or `session` for arms without one of their own; None for that of their training run.
-        num_lists: number of last tracks whose lists are searched with `session`, for arms without one of their own.
+        context: `last`, `session` or `listener` for arms without one of their own; None for that of their training run.
+        num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
         tracks: a `tracks.json`.
         world: builds the embedded world, which has a `catalog` and `top_tracks`.
@@ -82,26 +84,35 @@ def prepare_release(
     catalog, top, lists = _catalogue(files, tracks, world)
     if not len(top) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
-    vectors = {}
+    vectors, profiles = {}, list[Profiles]()
     for arm, file in files.items():
         where = names[arm]
         if arm not in lists:
             lists[arm] = Recommendations.read(file, catalog)
         if lists[arm].users is not None:
             checked[arm] = replace(checked[arm], policy="user_lists", context="last")
-            if _settings(arms[arm]).get("context", context) == "session":
-                raise InputError(f"{where}: context=session needs lists of tracks, and {file} has lists of users")
+            if (typed := _settings(arms[arm]).get("context", context)) not in (None, "last"):
+                raise InputError(f"{where}: context={typed} needs lists of tracks, and {file} has lists of users")
         if checked[arm].exploration:
             new_rows(lists[arm].plays, checked[arm].exploration_plays, f"{where}: {file}")
         if checked[arm].is_of_session:
             vectors[arm] = SessionVectors.read(file.with_name(FILE), catalog)
+            if checked[arm].context == "listener" and (beside := file.with_name(PROFILES)).exists():
+                profiles.append(Profiles.read(beside))
             if (needed := max(vectors[arm].num_newest, checked[arm].num_lists)) > max_tracks:
                 raise InputError(
-                    f"{where}: context=session of this run looks at the last {needed} tracks, and {max_tracks} are "
+                    f"{where}: context={checked[arm].context} of this run looks at the last {needed} tracks, and {max_tracks} are "
                     "remembered; set sessions.max_tracks of the service at least as high, or use context=last"
                 )
     return ReleaseContents(
-        experiment=experiment, arms=checked, catalog=catalog, top_tracks=top, lists=lists, vectors=vectors, files=files
+        experiment=experiment,
+        arms=checked,
+        catalog=catalog,
+        top_tracks=top,
+        lists=lists,
+        vectors=vectors,
+        files=files,
+        profiles=profiles,
     )
 
 
@@ -130,7 +141,7 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
         raise InputError(f"{where}: {name!r} is another service; choose one of {', '.join(_WORDS)}, {FILES}")
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
     found = context_of(where, settings["context"], file)
-    how |= {"context": found, "num_lists": settings["num_lists"]} if found == "session" else {}
+    how |= {"context": found, "num_lists": settings["num_lists"]} if found != "last" else {}
     how |= explores if explores["exploration"] else {}
     return Arm(recommender=name, policy="lists", **how), file
 

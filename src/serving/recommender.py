@@ -14,12 +14,17 @@ from jaxtyping import Float32, Int64
 
 from segue.assignment import salt_of, treatment
 from segue.catalog import Id
+from segue.picking.listener_scores import past_of
 from segue.picking.picker import NUM_POPULAR, Picker
 from segue.picking.places import PICKS
 from segue.picking.session_search import SessionSearch
+from segue.runs.profiles import ENTRY
 from segue.serving.release import Release
+from segue.serving.row_table import RowTable
 from segue.serving.session_memory import Played
 
+_AT_ONCE = 256
+"""Requests that are answered together, so that their profiles need little memory."""
 _NOTHING, _NO_LIST = Played([], []), np.empty(0, np.int32)
 
 
@@ -29,6 +34,18 @@ class Next(NamedTuple):
     row: int
     fallback: str | None
     propensity: float
+
+
+class Past(NamedTuple):
+    """What a listener has heard in all sessions, at a time.
+
+    Attributes:
+        entries: of their profile, with the keys of tracks (`runs/profiles.py`).
+        now_ms: the time.
+    """
+
+    entries: np.ndarray
+    now_ms: int
 
 
 class Recommender:
@@ -61,12 +78,16 @@ class Recommender:
                 release.lists[arm],
                 num_lists=given.num_lists,
                 may_repeat=PICKS[given.pick].may_repeat,
+                artist_of=release.artist_of if given.context == "listener" else None,
             )
             for arm, given in release.arms.items()
             if given.is_of_session
         }
-        """Of each arm with `context=session`: the best tracks of the lists of the last tracks of sessions."""
-        self._asked: dict[str, list[tuple[int, int, Played, asyncio.Future[Next]]]] = {}
+        """Of each arm with `context=session` or `listener`: the best tracks of the lists of the last tracks."""
+        self.knows_listeners = any(search.knows_listeners for search in self.searches.values())
+        """Whether an arm needs the profiles of listeners."""
+        self._rows = RowTable(release.keys) if self.knows_listeners else None
+        self._asked: dict[str, list[tuple[int, int, Played, Past | None, asyncio.Future[Next]]]] = {}
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
         self.version = json.dumps(release.version)
@@ -80,7 +101,7 @@ class Recommender:
         """Whether an arm needs the tracks that the session has played."""
         return arm in self.searches or self._pickers[arm].needs_session
 
-    def follow(self, arm: str, user: int, row: int, played: Played = _NOTHING) -> Next:
+    def follow(self, arm: str, user: int, row: int, played: Played = _NOTHING, past: Past | None = None) -> Next:
         """The next track after a track.
 
         Args:
@@ -88,14 +109,15 @@ class Recommender:
             user: key of the user (`catalog.key_of`).
             row: row of the track.
             played: what the session has played, this track last; only if the arm remembers sessions.
+            past: what the listener has heard in all sessions; None if that is not known.
         """
         picker = self._pickers[arm]
         if self.remembers(arm) or picker.exploration:
-            return self._together(arm, [user], [row], [played])[0]
+            return self._together(arm, [user], [row], [played], [past])[0]
         candidates = self.release.candidates(arm, user, row) if picker.has_lists else _NO_LIST
         return _next(picker, *picker.pick_one(candidates, row, self._rng))
 
-    def ask(self, arm: str, user: int, row: int, played: Played) -> asyncio.Future[Next]:
+    def ask(self, arm: str, user: int, row: int, played: Played, past: Past | None = None) -> asyncio.Future[Next]:
         """As `follow`, for the requests of one turn of the event loop together, which costs each of them less.
 
         Args:
@@ -103,21 +125,25 @@ class Recommender:
             user: key of the user (`catalog.key_of`).
             row: row of the track.
             played: what the session has played, this track last.
+            past: what the listener has heard in all sessions; None if that is not known.
         """
         loop = asyncio.get_running_loop()
         if not self._asked:
             loop.call_soon(self._answer)
         answer: asyncio.Future[Next] = loop.create_future()
-        self._asked.setdefault(arm, []).append((user, row, played, answer))
+        self._asked.setdefault(arm, []).append((user, row, played, past, answer))
         return answer
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, {}
-        for arm, of_arm in asked.items():
-            users, rows, played, waiting = zip(*of_arm, strict=True)
+        parts = (
+            (arm, of_arm[at : at + _AT_ONCE]) for arm, of_arm in asked.items() for at in range(0, len(of_arm), _AT_ONCE)
+        )
+        for arm, part in parts:
+            users, rows, played, pasts, waiting = zip(*part, strict=True)
             answers: Sequence[Next | Exception]
             try:
-                answers = self._together(arm, users, rows, played)
+                answers = self._together(arm, users, rows, played, pasts)
             except Exception as error:
                 answers = [error] * len(waiting)
             for future, answer in zip(waiting, answers, strict=True):
@@ -128,7 +154,14 @@ class Recommender:
                 else:
                     future.set_result(answer)
 
-    def _together(self, arm: str, users: Sequence[int], rows: Sequence[int], played: Sequence[Played]) -> list[Next]:
+    def _together(
+        self,
+        arm: str,
+        users: Sequence[int],
+        rows: Sequence[int],
+        played: Sequence[Played],
+        pasts: Sequence[Past | None],
+    ) -> list[Next]:
         picker, last = self._pickers[arm], np.array(rows)
         candidates, heard = np.empty((len(last), 0), np.int32), last[:, None]
         if self.remembers(arm):
@@ -136,12 +169,33 @@ class Recommender:
         if search := self.searches.get(arm):
             given = self.release.arms[arm]
             k = search.num_kept(pick=given.pick, artist_gap=given.artist_gap, exploration=given.exploration)
-            candidates = search.best(heard, shares, k)
+            candidates = search.best(heard, shares, k, *self.past_of(search, heard, pasts))
         elif picker.has_lists:
             candidates = self.release.candidates(arm, np.array(users), last)
         picked = picker.pick_next(candidates, heard, self._rng)
         columns = picked.rows.tolist(), picked.propensities.tolist(), picked.sources.tolist()
         return [_next(picker, *one) for one in zip(*columns, strict=True)]
+
+    def past_of(
+        self, search: SessionSearch, heard: Int64[np.ndarray, "S T"], pasts: Sequence[Past | None]
+    ) -> tuple[np.ndarray | None, Int64[np.ndarray, "S"] | None]:
+        """The profiles of listeners in the form that a search needs: its arguments `past` and `now_ms`.
+
+        Args:
+            search: of the arm.
+            heard: rows of the tracks that each session has heard; -1 for none.
+            pasts: what each listener has heard; None if that is not known.
+        """
+        known = [(line, one) for line, one in enumerate(pasts) if one is not None and len(one.entries)]
+        if not known or not search.knows_listeners or self._rows is None:
+            return None, None
+        profiles = np.zeros((len(pasts), max(len(one.entries) for _, one in known)), ENTRY)
+        now_ms, as_bytes = np.zeros(len(pasts), np.int64), profiles.view(np.uint8)
+        for line, (entries, time_ms) in known:
+            as_bytes[line, : entries.nbytes] = entries.view(np.uint8)  # records are copied field by field
+            now_ms[line] = time_ms
+        profiles["track"] = self._rows.of(profiles["track"])
+        return past_of(profiles, heard), now_ms
 
     def newest_first(self, played: Sequence[Played]) -> tuple[Int64[np.ndarray, "S T"], Float32[np.ndarray, "S T"]]:
         """Sessions in the order that session vectors need.

@@ -7,26 +7,30 @@ last. A replica copies a version into its folder once and answers from there; re
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from segue.errors import InputError
+from segue.runs.profiles import ENTRY, Profiles, add_play
 from segue.serving.known_tracks import change_of, with_kept
 from segue.serving.old_releases import converted
+from segue.serving.profile_memory import forget_old, merged, newest_of
 from segue.serving.release import HEAD, Release, parse_head, read_head
 from segue.serving.release_store import FolderStore, Index, StoreUnreachableError, changed_meanwhile, damaged
 from segue.serving.session_memory import MappedSessions, Noted, Played
-from segue.serving.settings import RedisSettings, SessionSettings
+from segue.serving.settings import ProfileSettings, RedisSettings, SessionSettings
 
+_Answer = TypeVar("_Answer")
 _PIECE_BYTES = 8 * 1024 * 1024
 _MOST_PIECES = 10_000
 _MOST_CONNECTIONS = 64
@@ -233,19 +237,16 @@ class RedisStore:
             raise StoreUnreachableError(f"Redis at {self.where} does not answer as it should: {error}") from None
 
 
-class RedisSessions:
-    """Sessions in Redis, shared by several replicas; while Redis does not answer, sessions of this machine.
-
-    Users and tracks are the keys of their ids (`catalog.key_of`): no text of a request is in a key of Redis.
+class _Client:
+    """Asks Redis for the requests of a worker. While it does not answer, only one request in each pause tries.
 
     Args:
         url: address of Redis.
         settings: of the store. After a failure Redis is asked again when `timeout_s` seconds have passed.
-        limits: of the sessions; `capacity` is not used: `maxmemory` of Redis limits the number of sessions.
-        local: is used while Redis does not answer.
+        lack: what is missing meanwhile, as the beginning of a line.
     """
 
-    def __init__(self, url: str, settings: RedisSettings, limits: SessionSettings, local: MappedSessions) -> None:
+    def __init__(self, url: str, settings: RedisSettings, lack: str) -> None:
         # more requests than connections wait for a free one; a plain pool would raise an error instead
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
@@ -256,16 +257,59 @@ class RedisSessions:
             protocol=_PROTOCOL,
             retry=AsyncRetry(NoBackoff(), 1, supported_errors=_LOST_BY_UVLOOP),
         )
-        self._redis: Any = redis.asyncio.Redis.from_pool(pool)
-        self._name, self._pause_s, self._local = settings.name, settings.timeout_s, local
-        self._max_tracks, self._idle_ms = limits.max_tracks, limits.idle_ms
+        self.redis: Any = redis.asyncio.Redis.from_pool(pool)
+        self._pause_s, self._lack = settings.timeout_s, lack
         self._problem: str | None = None
         self._paused_until_s = self._recent_until_s = 0.0
 
     @property
     def problem(self) -> str | None:
-        """Why sessions are not shared; None if no recent request failed, because only a request finds out."""
+        """What is missing and why; None if no recent request failed, because only a request finds out."""
         return self._problem if time.monotonic() < self._recent_until_s else None
+
+    async def tried(self, work: Callable[[Any], Awaitable[_Answer]]) -> _Answer | None:
+        """What `work` returns, which gets a pipeline; None where Redis does not answer.
+
+        While it does not answer, only one request in each pause tries, and no other waits.
+        """
+        if (now_s := time.monotonic()) < self._paused_until_s:
+            return None
+        if self._problem is not None:
+            self._paused_until_s = now_s + self._pause_s
+        try:
+            async with self.redis.pipeline(transaction=True) as pipe:
+                answer = await work(pipe)
+        except _UNSHARED as error:
+            now_s = time.monotonic()
+            self._problem = f"{self._lack}: Redis does not answer ({error})"
+            # the next request, too, may wait for the timeout
+            self._paused_until_s, self._recent_until_s = now_s + self._pause_s, now_s + 3 * self._pause_s
+            return None
+        self._problem, self._paused_until_s = None, 0.0
+        return answer
+
+
+class RedisSessions:
+    """Sessions in Redis, shared by several replicas; while Redis does not answer, sessions of this machine.
+
+    Users and tracks are the keys of their ids (`catalog.key_of`): no text of a request is in a key of Redis.
+
+    Args:
+        url: address of Redis.
+        settings: of the store.
+        limits: of the sessions; `capacity` is not used: `maxmemory` of Redis limits the number of sessions.
+        local: is used while Redis does not answer.
+    """
+
+    def __init__(self, url: str, settings: RedisSettings, limits: SessionSettings, local: MappedSessions) -> None:
+        self._client, self._local = _Client(url, settings, "sessions are not shared"), local
+        self._redis, self._name = self._client.redis, settings.name
+        self._max_tracks, self._idle_ms = limits.max_tracks, limits.idle_ms
+
+    @property
+    def problem(self) -> str | None:
+        """Why sessions are not shared; None if no recent request failed, because only a request finds out."""
+        return self._client.problem
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
         """Add a track to the session of a user; returns all of the session in order, this track last."""
@@ -300,6 +344,11 @@ class RedisSessions:
         await self._local.end(user)
         await self._ask(lambda pipe: pipe.unlink(*self._keys(user)))
 
+    async def forget(self, user: int) -> None:
+        """Remove what is known of a user."""
+        await self._local.forget(user)
+        await self._ask(lambda pipe: pipe.unlink(*self._keys(user)))
+
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
@@ -309,26 +358,129 @@ class RedisSessions:
         return f"{self._name}:session:{user}", f"{self._name}:answer:{user}"
 
     async def _ask(self, add: Callable[[Any], object]) -> list[Any]:
-        """The answers of Redis to some commands, which `add` adds to a transaction; none where it does not answer.
+        """The answers of Redis to some commands, which `add` adds to a transaction; none where it does not answer."""
 
-        While it does not answer, only one request in each pause tries, and no other waits.
+        async def work(pipe: Any) -> list[Any]:
+            add(pipe)
+            return cast("list[Any]", await pipe.execute())
+
+        return await self._client.tried(work) or []
+
+
+class RedisProfiles:
+    """Profiles in Redis, shared by several replicas. While it does not answer, none is known and no play is kept.
+
+    A profile is the bytes of its entries, under the key of its listener (`catalog.key_of`).
+
+    Args:
+        url: address of Redis.
+        settings: of the store.
+        limits: of the profiles; `capacity` is not used: `maxmemory` of Redis limits their number.
+    """
+
+    def __init__(self, url: str, settings: RedisSettings, limits: ProfileSettings) -> None:
+        self._client = _Client(url, settings, "profiles are not known and plays are not kept in them")
+        self._redis, self._name, self._limits = self._client.redis, settings.name, limits
+
+    @property
+    def problem(self) -> str | None:
+        """Why profiles are not known; None if no recent request failed."""
+        return self._client.problem
+
+    async def open(self) -> None:
+        """Do nothing: Redis needs no preparation."""
+
+    async def num_listeners(self) -> int:
+        """0: to count the keys of Redis would take too long; it has numbers of its own."""
+        return 0
+
+    async def play(self, user: int, track: int, share: float, now_ms: int) -> np.ndarray:
+        """Add a play to the profile of a listener; returns all of it."""
+
+        def add(entries: np.ndarray) -> np.ndarray:
+            profile = np.zeros(min(len(entries) + 1, self._limits.max_tracks), ENTRY)
+            profile[: len(entries)] = entries[: len(profile)]
+            forget_old(profile, now_ms - self._limits.days_ms)
+            add_play(profile, track, share, now_ms)
+            return profile[profile["plays"] > 0]
+
+        changed = await self._client.tried(partial(self._change, user, add))
+        return np.zeros(0, ENTRY) if changed is None else changed
+
+    async def _change(self, user: int, change: Callable[[np.ndarray], np.ndarray], pipe: Any) -> np.ndarray:
+        """Replace a profile; if another request changed it meanwhile, apply the change to the new one."""
+        key = self._key(user)
+        while True:
+            await pipe.watch(key)
+            profile = change(_entries(await pipe.get(key)))
+            pipe.multi()
+            pipe.set(key, profile.tobytes(), px=self._limits.days_ms)
+            try:
+                await pipe.execute()
+            except redis.WatchError:
+                continue
+            return profile
+
+    async def look(self, user: int, now_ms: int) -> np.ndarray:
+        """The profile of a listener; empty without one."""
+
+        async def work(pipe: Any) -> np.ndarray:
+            pipe.get(self._key(user))
+            return _entries((await pipe.execute())[0])
+
+        if (profile := await self._client.tried(work)) is None:
+            return np.zeros(0, ENTRY)
+        forget_old(profile, now_ms - self._limits.days_ms)
+        return profile[profile["plays"] > 0]
+
+    async def forget(self, user: int, now_ms: int) -> bool:
+        """Remove a listener, also from profiles that are merged later; returns whether there was a profile.
+
+        Raises:
+            InputError: Redis does not answer.
         """
-        if (now_s := time.monotonic()) < self._paused_until_s:
-            return []
-        if self._problem is not None:
-            self._paused_until_s = now_s + self._pause_s
-        try:
+        with _as_input():
+            await self._redis.hset(self._key("removed"), str(user), now_ms)
+            return bool(await self._redis.unlink(self._key(user)))
+
+    async def merge(self, profiles: Profiles, now_ms: int) -> int:
+        """Add what a run knows of listeners; returns 0, because no listener is left out.
+
+        Args:
+            profiles: of the run.
+            now_ms: the time.
+
+        Raises:
+            InputError: Redis does not answer, or has no memory left.
+        """
+        most = self._limits.max_tracks
+        with _as_input():
+            removed_ms = {int(user): int(ms) for user, ms in (await self._redis.hgetall(self._key("removed"))).items()}
             async with self._redis.pipeline(transaction=True) as pipe:
-                add(pipe)
-                answers: list[Any] = await pipe.execute()
-        except _UNSHARED as error:
-            now_s = time.monotonic()
-            self._problem = f"sessions are not shared: Redis does not answer ({error})"
-            # the next request, too, may wait for the timeout
-            self._paused_until_s, self._recent_until_s = now_s + self._pause_s, now_s + 3 * self._pause_s
-            return []
-        self._problem, self._paused_until_s = None, 0.0
-        return answers
+                for user, entries in newest_of(profiles, most, removed_ms, now_ms - self._limits.days_ms):
+                    await self._change(user, lambda own, others=entries: merged(own, others, most), pipe)
+        return 0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    def _key(self, of: object) -> str:
+        return f"{self._name}:profile:{of}"
+
+
+def _entries(value: bytes | None) -> np.ndarray:
+    """The entries of a profile; none where they are of another form."""
+    is_whole = value is not None and len(value) % ENTRY.itemsize == 0
+    return np.frombuffer(value or b"", ENTRY).copy() if is_whole else np.zeros(0, ENTRY)
+
+
+@contextmanager
+def _as_input() -> Iterator[None]:
+    try:
+        yield
+    except _UNSHARED as error:
+        raise StoreUnreachableError(f"Redis does not answer as it should: {error}") from None
 
 
 def _replace(old: str, new: str, index: Index) -> tuple[Index, list[str]]:

@@ -8,7 +8,7 @@ lists, and is never recommended; see `known_tracks.py`.
 import hashlib
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from segue.picking.picker import LISTS, ArtistTracks, check_picking, distinct, n
 from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.catalog_files import packed, text_at, texts_at
+from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations, lists_of
 from segue.runs.session_vectors import CONTEXTS, SessionVectors
 from segue.settings import Setting, settings
@@ -46,8 +47,9 @@ class Arm:
         artist_gap: number of previous tracks whose artists are avoided as long as the list has others; 0 in releases
             of older versions.
         context: `last`: the list of the last track; `session`: the best for the session, of the lists of the last
-            tracks. It applies to lists of tracks only.
-        num_lists: number of last tracks whose lists are searched, with `session`.
+            tracks; `listener`: the same with what the listener heard in earlier sessions. It applies to lists of
+            tracks only.
+        num_lists: number of last tracks whose lists are searched, with `session` and `listener`.
         exploration: share of the picks that are among new tracks; it applies to lists of tracks only.
         exploration_plays: tracks with fewer plays in training are new.
 
@@ -74,8 +76,8 @@ class Arm:
 
     @property
     def is_of_session(self) -> bool:
-        """Whether the session so far is the query."""
-        return self.context == "session"
+        """Whether the session so far is the query, or a part of it."""
+        return self.context != "last"
 
     @property
     def rule(self) -> str:
@@ -87,7 +89,7 @@ class Arm:
         if not self.has_lists:
             return "no lists: pick and artist_gap do not apply"
         exploration = f", exploration={self.exploration:g}" if self.exploration else ""
-        context = f", context=session of the last {self.num_lists} lists" * self.is_of_session
+        context = f", context={self.context} of the last {self.num_lists} lists" * self.is_of_session
         users = ", lists of users" * (self.policy == "user_lists")
         return f"pick={self.pick}, artist_gap={self.artist_gap}{exploration}{context}{users}"
 
@@ -112,8 +114,9 @@ class ReleaseContents:
         catalog: all tracks.
         top_tracks: rows of the most played tracks, best first; may be empty.
         lists: for each arm that has lists, its recommendations, in rows of `catalog`.
-        vectors: for each arm with `context=session`, its vectors, in rows of `catalog`.
+        vectors: for each arm with `context=session` or `listener`, its vectors, in rows of `catalog`.
         files: the file of each arm that has lists; the release records where it was, for the listening room.
+        profiles: of the listeners of the runs of arms with `context=listener`; they are no part of the release.
     """
 
     experiment: str
@@ -123,6 +126,7 @@ class ReleaseContents:
     lists: Mapping[str, Recommendations]
     vectors: Mapping[str, SessionVectors]
     files: Mapping[str, Path] = field(default_factory=dict)
+    profiles: Sequence[Profiles] = ()
 
     def write(self, folder: Path, *, provenance: Mapping[str, str]) -> str:
         """Write the release into an empty folder and return its version, a digest of its contents.

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record
+from segue.runs.profiles import Profiles
 from segue.serving.known_tracks import Change, change_of, refuse_changes, with_kept
 from segue.serving.old_releases import converted
 from segue.serving.release import Release, read_head
@@ -81,10 +82,12 @@ class Loaded(NamedTuple):
     Attributes:
         version: of the release.
         change: how its ids differ from those of the release before; None where there was none.
+        profiles: of the listeners of its runs.
     """
 
     version: str
     change: Change | None
+    profiles: Sequence[Profiles] = ()
 
 
 def damaged(version: str, where: str) -> str:

@@ -17,12 +17,14 @@ from segue.errors import InputError
 from segue.serving.log_writer import FILE_MODE
 from segue.serving.settings import SessionSettings
 
+FILE = "sessions.bin"
+"""Name of the file, in the run folder."""
 _WAYS = 8
 _MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative hash)
 _WORD = 8
 # What a session has, by the first of its words of eight bytes; the shares, of four bytes, follow the tracks.
 _USER, _TOUCHED_MS, _NUM_TRACKS, _HAS_ANSWER, _NOTED, _TRACKS = 0, 1, 2, 3, 4, 15
-_ANSWER = struct.Struct("=qd?64s")
+_ANSWER = struct.Struct("=qd?64s?")
 
 _HEAD_BYTES = 4096
 # Name of the layout of the file. A file of another layout is replaced, and its sessions are forgotten.
@@ -49,12 +51,14 @@ class Noted(NamedTuple):
         propensity: the probability with which it was picked.
         is_fallback: whether no list had a track left.
         release: version of the release that answered.
+        with_past: whether the listener's profile was a part of the query.
     """
 
     track: int
     propensity: float
     is_fallback: bool
     release: str
+    with_past: bool = False
 
 
 class _Locked(NamedTuple):
@@ -124,8 +128,9 @@ class MappedSessions:
         """Keep the answer to the last track of a user's session, for `look`."""
         with self._places(user) as places:
             if (at := self._find(places, user, 0)) is not None:
-                track, propensity, is_fallback, release = answer
-                _ANSWER.pack_into(self._bytes, (at + _NOTED) * _WORD, track, propensity, is_fallback, release.encode())
+                track, propensity, is_fallback, release, with_past = answer
+                given = track, propensity, is_fallback, release.encode(), with_past
+                _ANSWER.pack_into(self._bytes, (at + _NOTED) * _WORD, *given)
                 self._words[at + _HAS_ANSWER] = True
 
     async def look(self, user: int, now_ms: int) -> tuple[Played, Noted] | None:
@@ -134,14 +139,21 @@ class MappedSessions:
             at = self._find(places, user, now_ms - self._idle_ms)
             if at is None or not self._words[at + _HAS_ANSWER]:
                 return None
-            track, propensity, is_fallback, release = _ANSWER.unpack_from(self._bytes, (at + _NOTED) * _WORD)
-            return self._played(at), Noted(track, propensity, is_fallback, release.rstrip(b"\0").decode())
+            track, chance, is_fallback, release, with_past = _ANSWER.unpack_from(self._bytes, (at + _NOTED) * _WORD)
+            return self._played(at), Noted(track, chance, is_fallback, release.rstrip(b"\0").decode(), with_past)
 
     async def end(self, user: int) -> None:
         """End the session of a user."""
         with self._places(user) as places:
             if (at := self._find(places, user, 0)) is not None:
                 self._words[at + _TOUCHED_MS] = 0
+
+    async def forget(self, user: int) -> None:
+        """Write zeros over all that is known of a user."""
+        with self._places(user) as places:
+            for at in places:
+                if self._words[at + _USER] == user:
+                    self._bytes[at * _WORD : (at + self._num_words) * _WORD] = bytes(self._num_words * _WORD)
 
     def _played(self, at: int) -> Played:
         words, count, most = self._words, self._words[at + _NUM_TRACKS], self._max_tracks

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record
+from segue.runs.profiles import DAY_MS, MOST_TRACKS
 from segue.settings import Setting, settings
 
 SETTINGS = "serve.json"
@@ -68,6 +69,40 @@ class SessionSettings:
     def idle_ms(self) -> int:
         """The same in milliseconds."""
         return int(self.idle_s * 1000)
+
+
+@settings("profiles")
+@dataclass(frozen=True, kw_only=True)
+class ProfileSettings:
+    """The memory of context=listener: what each listener has heard in all sessions."""
+
+    remember: Annotated[
+        str,
+        Setting(
+            'whose plays are kept: all, but those of requests with "remember": false; consenting, those of requests '
+            'with "remember": true; none. Others are answered from the session alone',
+            choices=("all", "consenting", "none"),
+        ),
+    ] = "all"
+    capacity: Annotated[int, Setting("number of listeners in the file", least=1, most=10_000_000)] = 100_000
+    max_tracks: Annotated[int, Setting("tracks of a listener that are remembered", least=1, most=10_000)] = MOST_TRACKS
+    days: Annotated[
+        float,
+        Setting("after which a track that was not played again, or a listener without a visit, is forgotten", above=0),
+    ] = 365.0
+
+    @property
+    def days_ms(self) -> int:
+        """The same in milliseconds."""
+        return int(self.days * DAY_MS)
+
+    def remembers(self, consent: bool | None) -> bool:
+        """Whether a play is kept.
+
+        Args:
+            consent: `remember` of the request; None where it has none.
+        """
+        return consent is not False if self.remember == "all" else self.remember == "consenting" and consent is True
 
 
 @settings("log")
@@ -134,6 +169,7 @@ class ServiceSettings:
     seed: Annotated[int | None, Setting("seed of the picks; null: a different one at each start", least=0)]
     store: StoreSettings
     sessions: SessionSettings
+    profiles: ProfileSettings
     log: LogSettings
     limits: LimitSettings
     restart: RestartSettings
@@ -168,7 +204,13 @@ class ServiceSettings:
         write_record(asdict(self), Path(self.run_dir, SETTINGS))
 
 
-_GROUPS: Any = {"sessions": SessionSettings, "log": LogSettings, "limits": LimitSettings, "restart": RestartSettings}
+_GROUPS: Any = {
+    "sessions": SessionSettings,
+    "profiles": ProfileSettings,
+    "log": LogSettings,
+    "limits": LimitSettings,
+    "restart": RestartSettings,
+}
 
 
 def is_word(given: object) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 from segue.errors import InputError
 from segue.serving.log_writer import EventLogWriter
 from segue.serving.recommender import Recommender
-from segue.serving.stores import Sessions, Store
+from segue.serving.settings import ProfileSettings
+from segue.serving.stores import ProfileStore, Sessions, Store
 from segue.serving.worker_table import WorkerTable
 
 _LOOK_S = 2.0
@@ -28,6 +29,8 @@ class State:
     Args:
         recommender: answers from the current release.
         sessions: remembers what each user has played.
+        profiles: remembers what each listener has heard in all sessions.
+        remember: whose plays profiles keep.
         log: the event log of this worker.
         workers: the state of all workers of this service.
         store_problem: why the current release cannot be served, if it cannot.
@@ -35,6 +38,8 @@ class State:
 
     recommender: Recommender
     sessions: Sessions
+    profiles: ProfileStore
+    remember: ProfileSettings
     log: EventLogWriter
     workers: WorkerTable
     store_problem: str | None = None
@@ -71,7 +76,8 @@ class State:
 
     def problems(self) -> list[str]:
         """A line for each problem; requests are still answered unless the event log cannot be written."""
-        lines = [self.log.problem, self.store_problem, getattr(self.sessions, "problem", None)]
+        memories = [getattr(self.sessions, "problem", None), self.profiles.problem]
+        lines = [self.log.problem, self.store_problem, *memories]
         return [line for line in lines if line] + self.workers.problems()
 
 
@@ -89,7 +95,10 @@ async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.ran
         try:
             if await asyncio.to_thread(store.fetch) != state.recommender.release.version:
                 release = await asyncio.to_thread(store.local.open)
-                state.recommender = Recommender(release, rng)
+                recommender = Recommender(release, rng)
+                if recommender.knows_listeners:
+                    await state.profiles.open()
+                state.recommender = recommender
                 _log.warning("serving version %s", release.version)
             state.store_problem = None
         except (InputError, OSError) as error:  # a full disk, for instance

@@ -4,17 +4,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release_store import FolderStore
+from segue.serving.session_memory import FILE as SESSIONS
 from segue.serving.session_memory import MappedSessions
 from segue.serving.settings import REDIS, RedisSettings, ServiceSettings
 
 if TYPE_CHECKING:
-    from segue.serving.redis_store import RedisSessions, RedisStore
+    from segue.serving.redis_store import RedisProfiles, RedisSessions, RedisStore
 
 # The store that decides which version is current; `local` is its folder of this machine.
 Store = Union[FolderStore, "RedisStore"]
 # What remembers the tracks of the current session of each user, and the last answer where it is noted.
 Sessions = Union[MappedSessions, "RedisSessions"]
+# What each listener has heard in all of their sessions.
+ProfileStore = Union[MappedProfiles, "RedisProfiles"]
 
 
 def make_store(settings: ServiceSettings) -> Store:
@@ -29,9 +33,18 @@ def make_store(settings: ServiceSettings) -> Store:
 
 def make_sessions(settings: ServiceSettings) -> Sessions:
     """The memory of sessions."""
-    local = MappedSessions(Path(settings.run_dir, "sessions.bin"), settings.sessions)
+    local = MappedSessions(Path(settings.run_dir, SESSIONS), settings.sessions)
     if not isinstance(settings.store, RedisSettings):
         return local
     from segue.serving.redis_store import RedisSessions
 
     return RedisSessions(os.environ[REDIS], settings.store, settings.sessions, local)
+
+
+def make_profiles(settings: ServiceSettings) -> ProfileStore:
+    """The memory of listeners."""
+    if not isinstance(settings.store, RedisSettings):
+        return MappedProfiles(Path(settings.store.folder), settings.profiles)
+    from segue.serving.redis_store import RedisProfiles
+
+    return RedisProfiles(os.environ[REDIS], settings.store, settings.profiles)

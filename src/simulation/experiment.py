@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from segue.assignment import check_arms
 from segue.errors import InputError
@@ -21,10 +21,13 @@ from segue.runs.atomic import write_record, write_whole
 from segue.settings import Setting, settings
 from segue.simulation.event_lines import DAY_MS, Events, Names, write_events
 from segue.simulation.listener import WHOLE
+from segue.simulation.memory import Memory
+from segue.simulation.past_days import past_days
 from segue.simulation.policies import Policy
 from segue.simulation.traffic import Day, Players, Plays, delayed_interrupt
 from segue.simulation.world import World
 from segue.simulation.world_files import WORLD_FILES, write_world
+from segue.statistics.discovery import DISCOVERY, Discovery
 from segue.statistics.intervals import LEVEL, MeanInterval
 
 NumSessions = Annotated[int, Setting("number of sessions per day, over all arms", least=1, most=100_000_000)]
@@ -41,7 +44,7 @@ ArmProgress = Callable[[Mapping[str, int]], AbstractContextManager[ArmReport]]
 
 
 class Tally:
-    """Sums over the sessions of each listener: sessions, tracks and time.
+    """Sums over the sessions of each listener: sessions, tracks and time, and what was known before.
 
     Args:
         num_listeners: number of listeners of the world (U).
@@ -50,6 +53,8 @@ class Tally:
     def __init__(self, num_listeners: int) -> None:
         self.sessions, self.tracks = np.zeros((2, num_listeners), np.int64)
         self.hundredths = np.zeros(num_listeners)
+        self.asked = np.zeros(num_listeners, np.int64)
+        self.known = {name: np.zeros(num_listeners, np.int64) for name in DISCOVERY}
 
     def add(self, plays: Plays) -> None:
         """Add sessions to the sums.
@@ -61,6 +66,20 @@ class Tally:
         self.sessions += np.bincount(plays.users, minlength=num)
         self.tracks += np.bincount(plays.users, plays.lengths, minlength=num).astype(np.int64)
         self.hundredths += np.bincount(plays.users, plays.hundredths, minlength=num)
+
+    def add_discovery(
+        self, users: Int64[np.ndarray, "E"], counted: Bool[np.ndarray, "E"], known: Mapping[str, Bool[np.ndarray, "E"]]
+    ) -> None:
+        """Add what was known of plays; see `Discovery.of_plays`.
+
+        Args:
+            users: row of the listener of each play.
+            counted: which plays count.
+            known: which of them were known, by the name of the metric.
+        """
+        self.asked += np.bincount(users[counted], minlength=len(self.asked))
+        for name, one in known.items():
+            self.known[name] += np.bincount(users[one], minlength=len(self.asked))
 
     def mean_time(self, chosen: Int64[np.ndarray, "u"]) -> float:
         """Mean time of the sessions of some listeners, in tracks played in full; for the display of the progress."""
@@ -83,7 +102,11 @@ class Tally:
             interval = MeanInterval.of(total / sessions, LEVEL)
             ends = {"": interval.mean, "_lower": interval.lower, "_upper": interval.upper}
             summary |= {f"mean_{name}_per_session{end}": value for end, value in ends.items()}
-        return summary
+        returned = chosen[self.asked[chosen] > 0]
+        for name in DISCOVERY if len(returned) else ():
+            interval = MeanInterval.of(self.known[name][returned] / self.asked[returned], LEVEL)
+            summary |= {name: interval.mean, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}
+        return {**summary, "returning_listeners": len(returned)} if len(returned) else summary
 
 
 def _previous(folder: Path, world: World, experiment: str, arms: Sequence[str]) -> tuple[int, int, list[Path]]:
@@ -196,8 +219,23 @@ def run_experiment(
     labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
     total, problem, fallbacks = Tally(len(world.listeners)), None, Counter[str]()
+    num_remembered, memory = max(policy.num_past for policy in policies.values()), None
+    if num_remembered:
+        memory = Memory.empty(len(world.listeners), num_remembered)
+    discovery = Discovery(len(world.catalog), world.catalog.artist_of)
+    for day, plays in past_days(logs if write_logs or memory else (), world):
+        users = plays.users.repeat(plays.lengths)
+        discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, plays.visits.repeat(plays.lengths))
+        if memory is not None:
+            listeners, first = np.unique(plays.users, return_index=True)
+            memory.add(listeners, np.add.reduceat(plays.lengths, first), plays.tracks, plays.shares, day)
     players = Players(
-        world, [policies[arm] for arm in arms], workers=workers, keep_events=write_logs, with_propensity=with_propensity
+        world,
+        [policies[arm] for arm in arms],
+        workers=workers,
+        keep_events=write_logs,
+        with_propensity=with_propensity,
+        memory=memory,
     )
     track_ms = round(track_seconds * 1000)
     for policy in policies.values():
@@ -227,6 +265,11 @@ def run_experiment(
                     write_events(events, names, labels, of_day / "data.json", release=version)
                     write_record(release, of_day / RELEASE)
                     midnight = events.next_midnight(day_start)
+                    sessions_of = plays.visits.repeat(plays.lengths)
+                    users = plays.users.repeat(plays.lengths)
+                    known = discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, sessions_of)
+                    tally.add_discovery(users, *known)
+                    total.add_discovery(users, *known)
                 record["days"].append(
                     {"day": plan.day, "arms": {arm: tally.summary(rows) for arm, rows in rows_of.items()}}
                 )

@@ -20,13 +20,14 @@ from scipy.special import expit
 from segue.assignment import check_arms
 from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
-from segue.picking.picker import LISTS, ArtistTracks, Picker, check_familiar, check_picking, new_rows
+from segue.picking.last_ten import NUM_PLAYS, LastPlays, LastTen, check_no_other_rules
+from segue.picking.picker import LISTS, NUM_POPULAR, ArtistTracks, Picker, check_familiar, check_picking, new_rows
 from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, SERVICES, parse_name, recommender_name, unknown_recommender
-from segue.runs.session_vectors import FILE, SessionVectors, context_of
+from segue.runs.session_vectors import FILE, LAST_TEN, SessionVectors, context_of
 from segue.settings import Setting, settings
 from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import WHOLE, Crowd
@@ -78,6 +79,8 @@ class Policy(ABC):
     is_stateless = False
     """Whether the policy keeps nothing between steps but `rng`. If so, it can be asked for parts of a crowd, each with
     its own `rng`."""
+    num_past = 0
+    """Number of plays of earlier sessions that it looks at, in `crowd.past_tracks`."""
 
     def __init__(self, *, world: World, **description: Any) -> None:
         self.world, self.description = world, {"policy": type(self).__name__, **description}
@@ -232,6 +235,7 @@ class Lists(Picks):
         exploration_plays: tracks with fewer plays in training are new, at least 1.
         familiar: largest share of what is played that the listener may know, in [0, 1]; below 1, only for an arm that
             knows the listener.
+        fallback: what follows where a list has no track left: `random`, or `artist` first, as in the service.
         world: the world whose tracks are recommended; the file must be of its catalogue.
 
     Raises:
@@ -247,9 +251,11 @@ class Lists(Picks):
         exploration: int | float = 0.0,
         exploration_plays: int = 1,
         familiar: int | float = 1.0,
+        fallback: str = "random",
         world: World,
     ) -> None:
         how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
+        how |= {"fallback": fallback} if fallback != "random" else {}
         how |= {"familiar": familiar} if familiar != 1 else {}
         explores = {"exploration": exploration, "exploration_plays": exploration_plays}
         check_picking({**how, **explores}, "recommendations.")
@@ -261,7 +267,10 @@ class Lists(Picks):
             )
         self.is_of_users = given.users is not None
         new = {"new": new_rows(given.plays, exploration_plays, path)} if exploration else {}
-        super().__init__(world=world, policy=LISTS[self.is_of_users], exploration=exploration, **how, **new)
+        popular = world.top_tracks[:NUM_POPULAR]
+        super().__init__(
+            world=world, policy=LISTS[self.is_of_users], exploration=exploration, popular=popular, **how, **new
+        )
         self.lists = (given.rows if given.users is None else lists_of(users, given.users, given.rows)).astype(np.int32)
         # where the lists were, and a digest of that file
         self.description |= {**how, "file": str(Path(path).absolute()), "lists": file_digest(Path(path))}
@@ -397,6 +406,37 @@ class ListenerLists(SessionLists):
         self._profiles.finish(crowd)
 
 
+class LastTenLists(Lists):
+    """Recommends from the lists of the last ten plays of the listener, over sessions: see `picking/last_ten.py`.
+
+    Args:
+        path: a `recommendations.jsonl`.
+        world: the world whose tracks are recommended; the file must be of its catalogue.
+
+    Raises:
+        InputError: the file cannot be read, is for another catalogue, or has lists of users.
+    """
+
+    num_past = NUM_PLAYS
+
+    def __init__(self, *, path: str, world: World) -> None:
+        super().__init__(path=path, world=world, pick="uniform", artist_gap=0)
+        if self.is_of_users:
+            raise InputError(f"context={LAST_TEN} needs lists of tracks, and {path} has lists of users")
+        self._rule = LastTen(lists=self.lists, artists=self.picker.artists)
+        self.description = {"policy": "lists", "context": LAST_TEN} | {
+            name: self.description[name] for name in ("file", "lists")
+        }
+
+    def recommend(self, crowd: Crowd) -> Recommended:
+        """Recommend the next track of each session."""
+        tracks = np.concatenate([crowd.tracks[: -NUM_PLAYS - 1 : -1], crowd.past_tracks[:NUM_PLAYS]])
+        shares = np.concatenate([crowd.shares[: -NUM_PLAYS - 1 : -1], crowd.past_shares[:NUM_PLAYS]]) / WHOLE
+        picked = self._rule.pick_next(LastPlays(tracks.T, shares.T), self.rng)
+        self.fallbacks += int(picked.sources.sum())
+        return Recommended(picked.rows, picked.propensities)
+
+
 def session_candidates(
     search: SessionSearch,
     crowd: Crowd,
@@ -436,7 +476,7 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
 
     Args:
         path: a `recommendations.jsonl`.
-        context: one of `CONTEXTS`; None for that of the training run, which is in its `vectors.npz` beside the file.
+        context: one of `ARM_CONTEXTS`; None for that of the training run, which its `vectors.npz` beside the file says.
         num_lists: see `SessionLists`.
         world: the world whose tracks are recommended.
         picking: other settings of `Lists`.
@@ -450,6 +490,8 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
     lists = Lists(path=path, world=world, **picking)
     found = "last" if context is None and lists.is_of_users else context_of("recommendations", context, Path(path))
     check_familiar("recommendations: ", picking.get("familiar", 1), found)
+    if found == LAST_TEN:
+        return LastTenLists(path=path, world=world)
     if found == "last":
         return lists
     kind = ListenerLists if found == "listener" else SessionLists
@@ -737,6 +779,8 @@ def _policy(where: str, given: Any, templates: Mapping[str, partial[Any]], world
     if unknown := sorted(map(str, set(settings) - known - {_BY_ADDRESS.get(kind)})):
         listed = ", ".join(sorted(known)) or "none"
         raise InputError(f"{where}: {unknown[0]!r} is not a setting of {kind}; its settings are: {listed}")
+    if settings.get("context") == LAST_TEN:
+        check_no_other_rules(where, set(settings) - {_BY_ADDRESS[kind]})
     policy: Policy = templates[kind](**settings, world=world)
     if world.model and policy.description.get("lists") == world.model.lists:
         raise InputError(

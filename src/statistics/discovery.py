@@ -82,7 +82,7 @@ class Discovery:
             name of a metric, which of them were known.
         """
         users, is_any = users.astype(np.int64), np.ones(len(users), bool)
-        is_first = np.append(True, sessions[1:] != sessions[:-1])[: len(sessions)]
+        is_first = np.append(True, (sessions[1:] != sessions[:-1]) | (users[1:] != users[:-1]))[: len(sessions)]
         counted = self._returned.seen(users, sessions, is_any) & ~is_first
         pairs, is_known = users * self._num_tracks + tracks, shares >= KNOWN - 1e-9
         asked = {"share_known": (pairs, is_known), "share_heard": (pairs, is_any)}

@@ -22,7 +22,7 @@ from segue.terminal.words import EXPERIMENT, commands_of, renamed
 if TYPE_CHECKING:
     from segue.serving.loading import Request
 
-_COMMANDS = ("serve", "load", "rollback", "versions")
+_COMMANDS = ("serve", "load", "rollback", "versions", "forget")
 
 
 def _words(words: list[str]) -> list[str]:
@@ -31,7 +31,7 @@ def _words(words: list[str]) -> list[str]:
 
 @verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])
 def serve(config: DictConfig) -> None:
-    """Run the command `do`: serve, load, rollback or versions."""
+    """Run the command `do`: serve, load, rollback, versions or forget."""
     from segue.serving.loading import requested
 
     given: Any = OmegaConf.to_container(config, resolve=True)
@@ -80,11 +80,15 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
     from segue.serving.loading import load, store_of
 
     undo = ""
+    if given["do"] == "forget":
+        _forget(given)
+        return
     if given["do"] == "load":
         words = [word for word in command_line()[1:] if word.startswith("store")]
         undo = f"; to undo: {call_of('serve')} {shlex.join(['rollback', *words])}"
         with console.status("loading recommendations"):
-            (version, change), where = load(request, given, warn)
+            loaded, where = load(request, given, warn)
+        version, change, _ = loaded
         undo = f"; tracks: {change}{undo}" if change else undo
     else:
         store = store_of(given, given["run_dir"])
@@ -100,6 +104,17 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
         if (version := store.rollback()) not in known:
             undo = "; it is new: it also knows the ids that only the release after it had"
     console.print(f"version {version} is current in {where}{undo}", soft_wrap=True, markup=False)
+
+
+def _forget(given: dict[str, Any]) -> None:
+    from segue.serving.forgetting import forget
+    from segue.serving.ids import as_json
+
+    with console.status("removing the listener"):
+        removed = forget(given)
+    profile = "profile and sessions" if removed.had_profile else "sessions; there was no profile"
+    lines = f"{removed.num_lines:,} lines of {removed.num_files:,} event logs overwritten"
+    console.print(f"listener {as_json(given['listener'])} is removed: {profile}; {lines}", soft_wrap=True, markup=False)
 
 
 def _locate(name: str) -> Path:

@@ -34,24 +34,25 @@ def chances_of(
     weight = {anchor: sum(share for track, share in ring if track == anchor) for anchor in anchors}
     found = [Fraction(0)] * num_tracks
 
-    def draw(left: list[int], chance: Fraction) -> None:
-        if not left:
-            for track in set(range(num_tracks)) - kept:
+    level = {tuple(anchors): Fraction(1)}  # anchors that are left, and the probability that it comes to that
+    while level:
+        following: dict[tuple[int, ...], Fraction] = {}
+        for left, chance in level.items():
+            for track in () if left else sorted(set(range(num_tracks)) - kept):
                 found[track] += chance / (num_tracks - len(kept))
-            return
-        total = sum(weight[anchor] for anchor in left)
-        drawn = {anchor: Fraction(weight[anchor], total) for anchor in left} if total else {left[-1]: Fraction(1)}
-        for anchor, share in drawn.items():
-            if not share:
-                continue
-            ranked = lists[anchor][:10] if anchor >= 0 else []
-            candidate = next((track for track in ranked if track not in heard), None)
-            if candidate is None:
-                draw([other for other in left if other != anchor], chance * share)
-            else:
-                found[candidate] += chance * share
-
-    draw(anchors, Fraction(1))
+            total = sum(weight[anchor] for anchor in left)
+            drawn = (
+                {anchor: Fraction(weight[anchor], total) for anchor in left} if total else dict.fromkeys(left[-1:], 1)
+            )
+            for anchor in (one for one in drawn if drawn[one]):
+                ranked = lists[anchor][:10] if anchor >= 0 else []
+                candidate = next((track for track in ranked if track not in heard), None)
+                if candidate is None:
+                    rest = tuple(other for other in left if other != anchor)
+                    following[rest] = following.get(rest, Fraction(0)) + chance * drawn[anchor]
+                else:
+                    found[candidate] += chance * drawn[anchor]
+        level = following
     return found
 
 

@@ -1,0 +1,336 @@
+"""What each listener has heard in all of their sessions, in a file of bounded size that the workers of a machine share.
+
+Listeners and tracks are the keys of their ids (`catalog.key_of`). E entries of a profile.
+
+The file is in the store, because it outlives services and releases. As in the file of sessions, a listener belongs to a
+bucket with eight places, and a new one in a full bucket replaces the one whose last visit is longest ago. The owners of
+the places are mapped into memory. The profiles follow them and are read and written as files are: what was never
+written takes no room on the disk, and a full disk is an error and not the end of the process.
+"""
+
+import fcntl
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock
+
+from segue.errors import InputError
+from segue.runs.atomic import write_record
+from segue.runs.profiles import ENTRY, Profiles, add_play
+from segue.serving.log_writer import FILE_MODE
+from segue.serving.settings import ProfileSettings
+
+FILE, REMOVED = "profiles.bin", "removed.json"
+"""Names of the file, and of that of listeners who were removed and when, in the folder of the store."""
+_WAYS = 8
+_MIX = 0x9E3779B97F4A7C15  # spreads listeners over buckets (Knuth's multiplicative hash)
+_WORD, _PAGE = 8, 4096
+# what a place has of its owner, in words of eight bytes
+_VISIT_MS, _NUM, _WORDS = 1, 2, 3  # the first one is the key
+_LAYOUT = re.compile(rb"segue profiles 1, (\d+) buckets of 8, (\d+) tracks\n")
+_LOCK_OF_HEAD = 2**40  # no bucket
+
+
+def merged(own: np.ndarray, others: np.ndarray, most: int) -> np.ndarray:
+    """The entries of two profiles of one listener. No play counts twice: of a track in both, the newer entry is kept.
+
+    Args:
+        own: entries; of two that are equally new, these are kept.
+        others: entries.
+        most: number of entries, at most; the newest are kept.
+    """
+    every = np.concatenate([own[own["plays"] > 0], others])
+    order = np.lexsort((np.arange(len(every)), -every["last_ms"], every["track"]))
+    every = every[order]
+    is_first = np.ones(len(every), bool)
+    is_first[1:] = every["track"][1:] != every["track"][:-1]
+    every = every[is_first]
+    return every[np.argsort(-every["last_ms"], kind="stable")[:most]]
+
+
+class _Locked(NamedTuple):
+    """The places of a bucket, which no other process touches within a block."""
+
+    descriptor: int
+    bucket: int
+
+    def __enter__(self) -> range:
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX, 1, self.bucket)
+        return range(self.bucket * _WAYS, (self.bucket + 1) * _WAYS)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, self.bucket)
+
+
+class _File:
+    """The file, with the sizes that its first line names.
+
+    Args:
+        path: the file; it is created if it is missing.
+        settings: its sizes, if it is created.
+
+    Raises:
+        InputError: the disk has no room for the owners of the places, or it is another file.
+    """
+
+    def __init__(self, path: Path, settings: ProfileSettings) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        with _Locked(self._descriptor, _LOCK_OF_HEAD):
+            if not os.pread(self._descriptor, _PAGE, 0).strip(b"\0"):
+                self._create(path, -(-settings.capacity // _WAYS), settings.max_tracks)
+            head = re.match(_LAYOUT, os.pread(self._descriptor, _PAGE, 0))
+        if head is None:
+            raise InputError(f"{path} has no profiles of this version; move it away, and profiles begin anew")
+        self.num_buckets, self.most = int(head[1]), int(head[2])
+        self._start, size = _sizes(self.num_buckets, self.most)
+        owners = mmap.mmap(self._descriptor, self._start)
+        self._words = memoryview(owners).cast("q")[_PAGE // _WORD :]  # faster than numpy for single numbers
+        self._visits = np.frombuffer(owners, np.int64, self.num_places * _WORDS, _PAGE)[_VISIT_MS::_WORDS]
+
+    def _create(self, path: Path, num_buckets: int, most: int) -> None:
+        start, size = _sizes(num_buckets, most)
+        try:  # a hole would kill the process that writes to a mapped page while the disk is full
+            os.posix_fallocate(self._descriptor, 0, start)
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            os.ftruncate(self._descriptor, 0)
+            raise InputError(
+                f"{path} needs {start} bytes at once: {error.strerror}; free disk space, or set a smaller "
+                "profiles.capacity"
+            ) from None
+        os.pwrite(self._descriptor, f"segue profiles 1, {num_buckets} buckets of 8, {most} tracks\n".encode(), 0)
+
+    @property
+    def num_places(self) -> int:
+        return self.num_buckets * _WAYS
+
+    @property
+    def num_owned(self) -> int:
+        return int(np.count_nonzero(self._visits))
+
+    def bucket(self, user: int) -> _Locked:
+        return _Locked(self._descriptor, ((user * _MIX) % 2**64) * self.num_buckets >> 64)
+
+    def find(self, places: range, user: int) -> int | None:
+        words = self._words
+        for place in places:
+            if words[place * _WORDS] == user and words[place * _WORDS + _VISIT_MS]:
+                return place
+        return None
+
+    def oldest(self, places: range) -> int:
+        return min(places, key=lambda place: self._words[place * _WORDS + _VISIT_MS])
+
+    def visit_ms(self, place: int) -> int:
+        """Time of the last visit of the owner; 0 if there is none."""
+        return int(self._words[place * _WORDS + _VISIT_MS])
+
+    def num(self, place: int) -> int:
+        return int(self._words[place * _WORDS + _NUM])
+
+    def read(self, place: int, num_empty: int = 0) -> np.ndarray:
+        """The entries of a place, and some empty ones after them."""
+        num = self.num(place)
+        entries = np.zeros(min(num + num_empty, self.most), ENTRY)
+        os.preadv(self._descriptor, [entries.view(np.uint8)[: num * ENTRY.itemsize]], self._at(place))
+        return entries
+
+    def write(self, place: int, entries: np.ndarray, first: int = 0) -> None:
+        """Write entries from one on; those of a place that are read end with the last one that was written."""
+        os.pwrite(self._descriptor, entries.tobytes(), self._at(place) + first * ENTRY.itemsize)
+        self._words[place * _WORDS + _NUM] = max(self.num(place), first + len(entries))
+
+    def clear(self, place: int) -> None:
+        """Remove the owner of a place, and write zeros over what it has heard."""
+        num, first = self.num(place), place * _WORDS
+        self._words[first + _VISIT_MS] = self._words[first + _NUM] = self._words[first] = 0
+        os.pwrite(self._descriptor, bytes(num * ENTRY.itemsize), self._at(place))
+
+    def own(self, place: int, user: int, visit_ms: int) -> None:
+        """Note the visit of an owner."""
+        first = place * _WORDS
+        self._words[first], self._words[first + _VISIT_MS] = user, visit_ms
+
+    def owners(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """The key, the last visit and the entries of each owner."""
+        for place in np.flatnonzero(self._visits).tolist():
+            with _Locked(self._descriptor, place // _WAYS):
+                if visit_ms := self.visit_ms(place):
+                    yield int(self._words[place * _WORDS]), visit_ms, self.read(place)
+
+    def clear_before(self, time_ms: int) -> None:
+        """Remove the owners whose last visit was before a time."""
+        for place in np.flatnonzero((self._visits > 0) & (self._visits < time_ms)).tolist():
+            with _Locked(self._descriptor, place // _WAYS):
+                if self.visit_ms(place) < time_ms:
+                    self.clear(place)
+
+    def _at(self, place: int) -> int:
+        return self._start + place * self.most * ENTRY.itemsize
+
+
+def _sizes(num_buckets: int, most: int) -> tuple[int, int]:
+    """Where the profiles begin, and the size of the file."""
+    start = _PAGE + -(-num_buckets * _WAYS * _WORDS * _WORD // _PAGE) * _PAGE
+    return start, start + num_buckets * _WAYS * most * ENTRY.itemsize
+
+
+class MappedProfiles:
+    """Profiles in a file that the workers of one machine share.
+
+    Args:
+        folder: of the file, which is created when it is first needed.
+        settings: its sizes, and what is forgotten. A file that is already there keeps its sizes, see `resize`.
+    """
+
+    def __init__(self, folder: Path, settings: ProfileSettings) -> None:
+        self._path, self._removed, self._settings = folder / FILE, folder / REMOVED, settings
+        self.problem: str | None = None
+
+    @cached_property
+    def _file(self) -> _File:
+        return _File(self._path, self._settings)
+
+    async def open(self) -> None:
+        """Create the file if it is missing.
+
+        Raises:
+            InputError: the disk has no room for it, or it is another file.
+        """
+        assert self._file
+
+    def resize(self) -> None:
+        """Copy the file into one of other sizes, if the settings have changed; only while nobody uses it.
+
+        Raises:
+            InputError: the disk has no room for it.
+        """
+        if not self._path.exists():
+            return
+        if (self._file.num_buckets, self._file.most) == (
+            -(-self._settings.capacity // _WAYS),
+            self._settings.max_tracks,
+        ):
+            return
+        partial = self._path.with_name(f".partial-{FILE}")
+        partial.unlink(missing_ok=True)
+        new = _File(partial, self._settings)
+        for user, visit_ms, entries in self._file.owners():
+            _add(new, user, visit_ms, entries)
+        partial.replace(self._path)
+        self._file = new
+
+    async def num_listeners(self) -> int:
+        """Number of listeners with a profile."""
+        return self._file.num_owned if self._path.exists() else 0
+
+    async def play(self, user: int, track: int, share: float, now_ms: int) -> np.ndarray:
+        """Add a play to the profile of a listener; returns all of it."""
+        file = self._file
+        try:
+            with file.bucket(user) as places:
+                if (place := file.find(places, user)) is None and file.visit_ms(place := file.oldest(places)):
+                    file.clear(place)
+                profile = file.read(place, 1)
+                forget_old(profile, now_ms - self._settings.days_ms)
+                changed = add_play(profile, track, share, now_ms)
+                file.write(place, profile[changed : changed + 1], changed)
+                file.own(place, user, now_ms)
+            self.problem = None
+        except OSError as error:
+            self.problem = f"{self._path} cannot be written: {error.strerror}; plays are not kept in profiles"
+            return np.zeros(0, ENTRY)
+        return profile
+
+    async def look(self, user: int, now_ms: int) -> np.ndarray:
+        """The profile of a listener; empty without one."""
+        if self._path.exists():
+            with self._file.bucket(user) as places:
+                if (place := self._file.find(places, user)) is not None:
+                    profile = self._file.read(place)
+                    forget_old(profile, now_ms - self._settings.days_ms)
+                    return profile[profile["plays"] > 0]
+        return np.zeros(0, ENTRY)
+
+    async def forget(self, user: int, now_ms: int) -> bool:
+        """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
+        with FileLock(self._removed.with_suffix(".lock")):
+            removed = self._removed_ms() | {user: now_ms}
+            kept = {str(one): ms for one, ms in removed.items() if ms >= now_ms - self._settings.days_ms}
+            write_record(kept, self._removed)
+        if not self._path.exists():
+            return False
+        with self._file.bucket(user) as places:
+            if (place := self._file.find(places, user)) is not None:
+                self._file.clear(place)
+        return place is not None
+
+    def _removed_ms(self) -> dict[int, int]:
+        """When listeners were removed."""
+        given = json.loads(self._removed.read_bytes()) if self._removed.exists() else {}
+        return {int(user): int(removed_ms) for user, removed_ms in given.items()}
+
+    async def merge(self, profiles: Profiles, now_ms: int) -> int:
+        """Add what a run knows of listeners; returns how many of them found no room.
+
+        A listener whose last visit is earlier than those of all others of a full bucket finds none.
+
+        Args:
+            profiles: of the run.
+            now_ms: the time.
+        """
+        file, removed, left_out = self._file, self._removed_ms(), 0
+        file.clear_before(now_ms - self._settings.days_ms)
+        for user, entries in newest_of(profiles, file.most, removed, now_ms - self._settings.days_ms):
+            left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
+        return left_out
+
+
+def _add(file: _File, user: int, visit_ms: int, entries: np.ndarray) -> bool:
+    """Add entries to the profile of a listener; returns whether there was room."""
+    with file.bucket(user) as places:
+        if (place := file.find(places, user)) is None:
+            if file.visit_ms(place := file.oldest(places)) >= visit_ms:
+                return False
+            if file.visit_ms(place):
+                file.clear(place)
+        entries = merged(file.read(place), entries, file.most)
+        file.write(place, entries)
+        file.own(place, user, max(file.visit_ms(place), visit_ms))
+    return True
+
+
+def forget_old(profile: np.ndarray, before_ms: int) -> None:
+    """Empty the entries whose last play was before a time."""
+    profile["plays"][profile["last_ms"] < before_ms] = 0
+
+
+def newest_of(
+    profiles: Profiles, most: int, removed_ms: Mapping[int, int], before_ms: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The newest entries of each listener; those without any are left out.
+
+    Args:
+        profiles: of many listeners.
+        most: number of entries of a listener, at most.
+        removed_ms: when listeners were removed; what they had played by then is left out.
+        before_ms: entries whose last play was before it are left out.
+
+    Yields:
+        The key of a listener, and the entries.
+    """
+    first = 0
+    for user, end in zip(profiles.listeners.tolist(), profiles.ends.tolist(), strict=True):
+        entries, first = profiles.entries[first:end], end
+        entries = entries[entries["last_ms"] > max(removed_ms.get(user, 0), before_ms)]
+        if len(entries) > most:
+            entries = entries[np.argpartition(-entries["last_ms"], most - 1)[:most]]
+        if len(entries):
+            yield user, entries

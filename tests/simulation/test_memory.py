@@ -1,0 +1,194 @@
+"""What simulated listeners remember, over sessions, days, processes and runs; and the control of 2026."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.errors import InputError
+from segue.runs.recommendations import Recommendations
+from segue.simulation import policies, traffic
+from segue.simulation.experiment import run_experiment
+from segue.simulation.memory import Memory
+from segue.simulation.past_days import past_days
+from segue.simulation.policies import LastTenLists, Policy, Random, make_policies
+from segue.simulation.world import World
+from tests.odd_ids import with_texts
+from tests.picking.test_last_ten import chances_of
+
+
+def write_lists(world: World, path: Path) -> list[list[int]]:
+    """Three of the other tracks of a block of five; every third track has no list, so that anchors lack a candidate."""
+    num = len(world.catalog)
+    others = np.random.default_rng(3).permuted(np.tile(np.arange(1, 5), (num, 1)), axis=1)[:, :3]
+    rows = np.arange(num)[:, None] // 5 * 5 + (np.arange(num)[:, None] + others) % 5
+    rows[::3] = -1
+    Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
+        path, world.catalog, format="botify"
+    )
+    return [[row for row in own if row >= 0] for own in rows.tolist()]
+
+
+def run(world: World, folder: Path, arms: dict[str, Policy], **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "experiment": "TEST", "sessions": 150, "days": 1, "workers": 1, "seed": 1, "first_day": "2026-01-05",
+        "track_seconds": 200.0, "write_logs": True, "with_propensity": True, "after": None, "provenance": {},
+        "progress": lambda _: nullcontext(lambda *_: None),
+    }  # fmt: skip
+    return run_experiment(world=world, folder=folder, policies=arms, **{**given, **changes})
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(folder.glob("logs/*/data.json"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def arms(world: World, tmp_path: Path) -> Callable[[], dict[str, Policy]]:
+    write_lists(world, tmp_path / "r.jsonl")
+    return lambda: {"C": LastTenLists(path=str(tmp_path / "r.jsonl"), world=world), "T1": Random(world=world)}
+
+
+def test_every_answer_of_the_control_of_2026_has_the_probability_of_the_slow_loop(
+    world: World, tmp_path: Path, arms: Callable[[], dict[str, Policy]]
+) -> None:
+    """From the log alone: a ring of ten plays for each listener, over sessions and days."""
+    lists = write_lists(world, tmp_path / "r.jsonl")
+    record = run(world, tmp_path / "run", arms(), sessions=90, days=2)
+    rings, over_sessions, fallbacks = defaultdict[int, list[tuple[int, int]]](list), 0, 0
+    row_of = {int(track): row for row, track in enumerate(world.catalog.track_ids.tolist())}
+    since_start = defaultdict[int, int](int)
+    for event in log_of(tmp_path / "run"):
+        ring = rings[event["user"]]
+        ring.insert(0, (row_of[event["track"]], round(100 * event["time"])))
+        del ring[10:]
+        since_start[event["user"]] += 1
+        if event["message"] == "last":
+            since_start[event["user"]] = 0
+        elif event["experiments"]["TEST"] == "C":
+            expected = chances_of(ring, lists, len(world.catalog))[row_of[event["recommendation"]]]
+            assert event["propensity"] == pytest.approx(float(expected), rel=1e-9)
+            over_sessions += since_start[event["user"]] < len(ring)
+            fallbacks += event["propensity"] == pytest.approx(1 / len(world.catalog))
+    assert over_sessions > 30, "plays of earlier sessions count"
+    assert record["arms"]["C"]["fallbacks"] == fallbacks
+
+
+def test_the_logs_with_memory_do_not_depend_on_workers_and_tasks(
+    world: World, tmp_path: Path, arms: Callable[[], dict[str, Policy]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "SHARD", 8)
+    monkeypatch.setattr(traffic, "TASK", 16)
+    logs = []
+    for name, workers, together in (("one", 1, 32), ("two", 1, 1), ("three", 2, 2)):
+        monkeypatch.setattr(traffic, "MAX_TASKS_TOGETHER", together)
+        run(world, tmp_path / name, arms(), sessions=200, workers=workers)
+        logs.append((tmp_path / name / "logs/day-1/data.json").read_bytes())
+    assert logs[0] == logs[1] == logs[2]
+
+
+@pytest.mark.parametrize("has_texts", [False, True])
+def test_a_continued_run_remembers_what_its_logs_say(world: World, tmp_path: Path, has_texts: bool) -> None:
+    """As one run of both days; also the metrics of discovery."""
+    world = replace(world, catalog=with_texts(world.catalog)) if has_texts else world
+    write_lists(world, tmp_path / "r.jsonl")
+    made = partial(LastTenLists, path=str(tmp_path / "r.jsonl"), world=world)
+    both = run(world, tmp_path / "both", {"C": made(), "T1": Random(world=world)}, days=2)
+    run(world, tmp_path / "one", {"C": made(), "T1": Random(world=world)})
+    second = run(world, tmp_path / "two", {"C": made(), "T1": Random(world=world)}, after=tmp_path / "one")
+    assert log_of(tmp_path / "both") == log_of(tmp_path / "two")
+    assert second["days"][0]["arms"] == both["days"][1]["arms"]
+
+
+def test_a_log_that_cannot_be_read_is_named(
+    world: World, tmp_path: Path, arms: Callable[[], dict[str, Policy]]
+) -> None:
+    run(world, tmp_path / "one", arms())
+    (tmp_path / "one/logs/day-1/data.json").write_text("nothing\n")
+    with pytest.raises(InputError, match=r"cannot read .*day-1/data.json.*repeat the run of this day"):
+        run(world, tmp_path / "two", arms(), after=tmp_path / "one")
+
+
+def test_a_past_day_is_what_was_simulated(world: World, tmp_path: Path, arms: Callable[[], dict[str, Policy]]) -> None:
+    run(world, tmp_path / "run", arms(), days=2)
+    by_user = defaultdict[int, list[tuple[int, int, int]]](list)
+    for day, plays in past_days(tmp_path.glob("run/logs/*"), world):
+        assert plays.hundredths.sum() == plays.shares.sum()
+        for user, track, share in zip(plays.users.repeat(plays.lengths), plays.tracks, plays.shares, strict=True):
+            by_user[int(world.listeners.user_ids[user])].append((day, int(world.catalog.track_ids[track]), int(share)))
+    expected = defaultdict[int, list[tuple[int, int]]](list)
+    for event in log_of(tmp_path / "run"):
+        expected[event["user"]].append((event["track"], round(100 * event["time"])))
+    assert {user: [one[1:] for one in own] for user, own in by_user.items()} == expected
+    assert [one[0] for own in by_user.values() for one in own] == [
+        day for own in by_user.values() for day in sorted(one[0] for one in own)
+    ]
+
+
+additions = st.lists(st.lists(st.lists(st.integers(0, 99), max_size=6), min_size=3, max_size=3), max_size=5)
+
+
+@settings(max_examples=60)
+@given(days=additions, length=st.integers(1, 5))
+def test_the_last_plays_are_kept_newest_first(days: list[list[list[int]]], length: int) -> None:
+    memory, expected = Memory.empty(4, length), [list[tuple[int, int]]() for _ in range(3)]
+    listeners = np.array([3, 0, 2])
+    for day, of_day in enumerate(days):
+        flat = [track for own in of_day for track in own]
+        tracks, shares = np.array(flat, np.int32), np.array(flat, np.uint8)
+        memory.add(listeners, np.array([len(own) for own in of_day], np.int64), tracks, shares, day)
+        expected = [
+            ([(track, day) for track in own[::-1]] + old)[:length] for own, old in zip(of_day, expected, strict=True)
+        ]
+    past = memory.past(listeners, 7)
+    for number, own in enumerate(expected):
+        filled = own + [(-1, 0)] * (length - len(own))
+        assert past.tracks[:, number].tolist() == [track for track, _ in filled]
+        assert past.ages[: len(own), number].tolist() == [7 - day for _, day in own]
+        assert past.shares[: len(own), number].tolist() == [track for track, _ in own]
+    assert (memory.tracks[1] == -1).all(), "who played nothing remembers nothing"
+
+
+def test_the_rule_is_chosen_by_the_context_and_has_no_other_settings(world: World, tmp_path: Path) -> None:
+    path = str(tmp_path / "r.jsonl")
+    write_lists(world, tmp_path / "r.jsonl")
+    usual: dict[str, Any] = {"pick": "uniform", "artist_gap": 0, "context": None, "num_lists": 3, "fallback": "random"}
+    templates = {"recommendations": partial(policies.recommended, **usual)}
+    made = make_policies(
+        {"C": {"recommender": path, "context": "last_ten"}, "T1": path}, templates=templates, world=world, locate=Path
+    )
+    assert (made["C"].num_past, made["T1"].num_past) == (10, 0)
+    assert {key: made["C"].description[key] for key in ("policy", "context")} == {
+        "policy": "lists", "context": "last_ten",
+    }  # fmt: skip
+    wrong = {"C": {"recommender": path, "context": "last_ten", "pick": "ranked"}}
+    with pytest.raises(InputError, match=r"arms.C: context=last_ten is a whole rule, and pick does not change it"):
+        make_policies(wrong, templates=templates, world=world, locate=Path)
+
+
+def test_lists_of_users_have_no_anchors(world: World, tmp_path: Path) -> None:
+    user, track = int(world.listeners.user_ids[0]), int(world.catalog.track_ids[0])
+    (tmp_path / "r.jsonl").write_text(json.dumps({"user": user, "tracks": [track]}) + "\n")
+    with pytest.raises(InputError, match=r"context=last_ten needs lists of tracks, and .* has lists of users"):
+        LastTenLists(path=str(tmp_path / "r.jsonl"), world=world)
+
+
+def test_the_fallback_of_lists_is_a_setting_and_any_track_unless_chosen(world: World, tmp_path: Path) -> None:
+    write_lists(world, tmp_path / "r.jsonl")
+    usual: dict[str, Any] = {"path": str(tmp_path / "r.jsonl"), "pick": "uniform", "artist_gap": 0, "world": world}
+    assert policies.Lists(**usual).picker.sources == ("list", "random")
+    chosen = policies.Lists(**usual, fallback="artist")
+    assert chosen.picker.sources == ("list", "artist", "popular", "random")
+    assert chosen.description["fallback"] == "artist"
+    assert "fallback" not in policies.Lists(**usual).description, "releases keep their versions"
+    with pytest.raises(InputError, match=r"recommendations.fallback must be one of artist, random, got 'never'"):
+        policies.Lists(**usual, fallback="never")
