@@ -214,10 +214,7 @@ class MappedProfiles:
         """
         if not self._path.exists():
             return
-        if (self._file.num_buckets, self._file.most) == (
-            -(-self._settings.capacity // _WAYS),
-            self._settings.max_tracks,
-        ):
+        if (self._file.num_buckets, self._file.most) == (-(-self._settings.capacity // _WAYS), self._settings.max_tracks):
             return
         partial = self._path.with_name(f".partial-{FILE}")
         partial.unlink(missing_ok=True)

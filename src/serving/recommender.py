@@ -117,7 +117,9 @@ class Recommender:
         candidates = self.release.candidates(arm, user, row) if picker.has_lists else _NO_LIST
         return _next(picker, *picker.pick_one(candidates, row, self._rng))
 
-    def ask(self, arm: str, user: int, row: int, played: Played, past: Past | None = None) -> asyncio.Future[Next]:
+    def ask(
+        self, arm: str, user: int, row: int, played: Played, past: Past | None = None
+    ) -> asyncio.Future[Next]:
         """As `follow`, for the requests of one turn of the event loop together, which costs each of them less.
 
         Args:
@@ -136,9 +138,7 @@ class Recommender:
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, {}
-        parts = (
-            (arm, of_arm[at : at + _AT_ONCE]) for arm, of_arm in asked.items() for at in range(0, len(of_arm), _AT_ONCE)
-        )
+        parts = ((arm, of_arm[at : at + _AT_ONCE]) for arm, of_arm in asked.items() for at in range(0, len(of_arm), _AT_ONCE))
         for arm, part in parts:
             users, rows, played, pasts, waiting = zip(*part, strict=True)
             answers: Sequence[Next | Exception]

@@ -87,8 +87,7 @@ class ProfileSettings:
     capacity: Annotated[int, Setting("number of listeners in the file", least=1, most=10_000_000)] = 100_000
     max_tracks: Annotated[int, Setting("tracks of a listener that are remembered", least=1, most=10_000)] = MOST_TRACKS
     days: Annotated[
-        float,
-        Setting("after which a track that was not played again, or a listener without a visit, is forgotten", above=0),
+        float, Setting("after which a track that was not played again, or a listener without a visit, is forgotten", above=0)
     ] = 365.0
 
     @property
