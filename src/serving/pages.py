@@ -183,6 +183,7 @@ def make_pages(state: State) -> FastAPI:
             | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
             | ({"context": arm.context, "num_lists": arm.num_lists} if arm.is_of_session else {})
             | arm.explores()
+            | ({"familiar": arm.familiar} if arm.familiar != 1 else {})
             | ({"new_tracks": len(release.new[name])} if arm.exploration else {})
             for name, arm in release.arms.items()
         }

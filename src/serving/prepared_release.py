@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from segue.assignment import check_arms
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.picker import LISTS, POLICIES, check_picking, new_rows
+from segue.picking.picker import LISTS, POLICIES, check_familiar, check_picking, new_rows
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles
@@ -31,6 +31,7 @@ def prepare_release(
     artist_gap: int,
     exploration: float = 0.0,
     exploration_plays: int = 1,
+    familiar: float = 1.0,
     context: str | None,
     num_lists: int,
     max_tracks: int,
@@ -45,12 +46,13 @@ def prepare_release(
 
     Args:
         arms: for each arm the name of a recommender, or a mapping with `recommender` and optionally `pick`,
-            `artist_gap`, `exploration`, `exploration_plays`, `context` and `num_lists`.
+            `artist_gap`, `exploration`, `exploration_plays`, `familiar`, `context` and `num_lists`.
         experiment: name of the experiment.
         pick: how arms without a `pick` of their own pick from their lists.
         artist_gap: gap of arms without one of their own.
         exploration: share of the picks among new tracks, for arms without one of their own.
         exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
+        familiar: largest share of known tracks, for arms with `listener` and without one of their own.
         context: `last`, `session` or `listener` for arms without one of their own; None for that of their training run.
         num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
@@ -70,7 +72,7 @@ def prepare_release(
         raise InputError("experiment must have a name, got an empty one")
     checked, files = dict[str, Arm](), dict[str, Path]()
     defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
-    defaults |= {"exploration": exploration, "exploration_plays": exploration_plays}
+    defaults |= {"exploration": exploration, "exploration_plays": exploration_plays, "familiar": familiar}
     names = {arm: f"arms.{arm}" if len(arms) > 1 else "recommendations" for arm in check_arms(arms)}  # as typed
     for arm, where in names.items():
         checked[arm], file = _arm(where, arms[arm], defaults, locate)
@@ -143,6 +145,9 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     found = context_of(where, settings["context"], file)
     how |= {"context": found, "num_lists": settings["num_lists"]} if found != "last" else {}
     how |= explores if explores["exploration"] else {}
+    if settings["familiar"] != 1:
+        how["familiar"] = settings["familiar"]
+        check_familiar(f"{where}: ", settings["familiar"], found)
     return Arm(recommender=name, policy="lists", **how), file
 
 

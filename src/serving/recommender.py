@@ -66,6 +66,7 @@ class Recommender:
                 pick=given.pick,
                 artist_gap=given.artist_gap,
                 exploration=given.exploration,
+                familiar=given.familiar,
                 new=release.new.get(arm, np.empty(0, np.int64)),
                 popular=release.top_tracks[:NUM_POPULAR],
                 with_fallbacks=True,
@@ -117,9 +118,7 @@ class Recommender:
         candidates = self.release.candidates(arm, user, row) if picker.has_lists else _NO_LIST
         return _next(picker, *picker.pick_one(candidates, row, self._rng))
 
-    def ask(
-        self, arm: str, user: int, row: int, played: Played, past: Past | None = None
-    ) -> asyncio.Future[Next]:
+    def ask(self, arm: str, user: int, row: int, played: Played, past: Past | None = None) -> asyncio.Future[Next]:
         """As `follow`, for the requests of one turn of the event loop together, which costs each of them less.
 
         Args:
@@ -138,7 +137,9 @@ class Recommender:
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, {}
-        parts = ((arm, of_arm[at : at + _AT_ONCE]) for arm, of_arm in asked.items() for at in range(0, len(of_arm), _AT_ONCE))
+        parts = (
+            (arm, of_arm[at : at + _AT_ONCE]) for arm, of_arm in asked.items() for at in range(0, len(of_arm), _AT_ONCE)
+        )
         for arm, part in parts:
             users, rows, played, pasts, waiting = zip(*part, strict=True)
             answers: Sequence[Next | Exception]
@@ -163,16 +164,18 @@ class Recommender:
         pasts: Sequence[Past | None],
     ) -> list[Next]:
         picker, last = self._pickers[arm], np.array(rows)
-        candidates, heard = np.empty((len(last), 0), np.int32), last[:, None]
+        candidates, heard, past = np.empty((len(last), 0), np.int32), last[:, None], None
         if self.remembers(arm):
             heard, shares = self.newest_first(played)
         if search := self.searches.get(arm):
             given = self.release.arms[arm]
-            k = search.num_kept(pick=given.pick, artist_gap=given.artist_gap, exploration=given.exploration)
-            candidates = search.best(heard, shares, k, *self.past_of(search, heard, pasts))
+            names = ("pick", "artist_gap", "exploration", "familiar")
+            k = search.num_kept(**{name: getattr(given, name) for name in names})
+            past, now_ms = self.past_of(search, heard, pasts)
+            candidates = search.best(heard, shares, k, past, now_ms)
         elif picker.has_lists:
             candidates = self.release.candidates(arm, np.array(users), last)
-        picked = picker.pick_next(candidates, heard, self._rng)
+        picked = picker.pick_next(candidates, heard, self._rng, past)
         columns = picked.rows.tolist(), picked.propensities.tolist(), picked.sources.tolist()
         return [_next(picker, *one) for one in zip(*columns, strict=True)]
 

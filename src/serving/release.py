@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
 from segue.catalog import Catalog, Id
 from segue.errors import InputError
-from segue.picking.picker import LISTS, ArtistTracks, check_picking, distinct, new_rows
+from segue.picking.picker import LISTS, ArtistTracks, check_familiar, check_picking, distinct, new_rows
 from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.catalog_files import packed, text_at, texts_at
@@ -52,6 +52,7 @@ class Arm:
         num_lists: number of last tracks whose lists are searched, with `session` and `listener`.
         exploration: share of the picks that are among new tracks; it applies to lists of tracks only.
         exploration_plays: tracks with fewer plays in training are new.
+        familiar: largest share of what is played that the listener may know; below 1 with `listener` only.
 
     Raises:
         InputError: `pick` or `context` is not one of them, or another setting is out of range.
@@ -65,9 +66,11 @@ class Arm:
     num_lists: Annotated[int, Setting("last tracks whose lists are searched", least=1, most=MOST_LISTS)] = 1
     exploration: float = 0.0
     exploration_plays: int = 1
+    familiar: float = 1.0
 
     def __post_init__(self) -> None:
-        check_picking({name: getattr(self, name) for name in ("pick", "artist_gap", *_EXPLORATION)})
+        check_picking({name: getattr(self, name) for name in ("pick", "artist_gap", "familiar", *_EXPLORATION)})
+        check_familiar("", self.familiar, self.context)
 
     @property
     def has_lists(self) -> bool:
@@ -90,6 +93,7 @@ class Arm:
             return "no lists: pick and artist_gap do not apply"
         exploration = f", exploration={self.exploration:g}" if self.exploration else ""
         context = f", context={self.context} of the last {self.num_lists} lists" * self.is_of_session
+        context += f", familiar={self.familiar:g}" * (self.familiar != 1)
         users = ", lists of users" * (self.policy == "user_lists")
         return f"pick={self.pick}, artist_gap={self.artist_gap}{exploration}{context}{users}"
 
@@ -100,7 +104,7 @@ class Arm:
     def record(self) -> dict[str, Any]:
         """As JSON. What older versions do not know is there only where it is used, so that versions stay the same."""
         unused = set() if self.is_of_session else {"context", "num_lists"}
-        unused |= set(_EXPLORATION) - self.explores().keys()
+        unused |= set(_EXPLORATION) - self.explores().keys() | ({"familiar"} if self.familiar == 1 else set())
         return {key: value for key, value in asdict(self).items() if key not in unused}
 
 

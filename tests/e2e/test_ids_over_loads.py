@@ -159,7 +159,14 @@ def load_into(running: Running, lists: Path) -> None:
     """As `serve.py load` does, without a process of its own."""
     given = json.loads((running.run / "serve.json").read_text())
     given["store"] |= {"url": None}
-    usual = {"pick": "ranked", "artist_gap": 0, "exploration": 0.0, "exploration_plays": 1, "num_lists": 4}
+    usual = {
+        "pick": "ranked",
+        "artist_gap": 0,
+        "exploration": 0.0,
+        "exploration_plays": 1,
+        "familiar": 1.0,
+        "num_lists": 4,
+    }
     more = {"arms": None, "recommendations": str(lists), "experiment_name": "SEGUE", "arm_context": None}
     request = requested(
         {**given, **usual, **more, "tracks": None, "accept_changes": False, "do": "load"},

@@ -52,7 +52,14 @@ class Shared:
 
 
 def request(**named: Any) -> Request | None:
-    usual = {"pick": "uniform", "artist_gap": 0, "exploration": 0.0, "exploration_plays": 1, "num_lists": 4}
+    usual = {
+        "pick": "uniform",
+        "artist_gap": 0,
+        "exploration": 0.0,
+        "exploration_plays": 1,
+        "familiar": 1.0,
+        "num_lists": 4,
+    }
     more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
     given = usual | more | {"accept_changes": False} | {"sessions": {"max_tracks": 128}} | named
     return requested(given, world=SmallWorld, locate=Path, provenance=dict)
