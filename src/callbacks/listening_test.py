@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.run_context import RunContext, ranker_of
+from segue.datamodules.session_profiles import profiles_of
 from segue.models.contracts import Ranker
 from segue.models.export import Exported, session_vectors
 from segue.runs.atomic import write_whole
@@ -71,7 +72,8 @@ class Listening(Callback):
                 warn(world.model.caution)
             kept = Path(data.path) / "listening_references.json" if world is of_logs else None
             test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
-            self.test = RunListening(test, data.catalog, neighbours=neighbours, num_lists=num_lists, kept=kept)
+            how = {"neighbours": neighbours, "num_lists": num_lists}
+            self.test = RunListening(test, data.catalog, **how, kept=kept, profiles=profiles_of(data))
             if world is of_logs:
                 keep_interest_neighbours(world, Path(data.path).parent)
 
@@ -113,6 +115,7 @@ class Listening(Callback):
             "online/coverage": reported.coverage,
             SHARE_OF_HITS: reported.share_of_hits,
             SHARE_OF_SAME_ARTIST: reported.share_of_same_artist,
+            **{f"online/{name}": value for name, value in reported.discovery.items()},
             "online/num_listeners": float(len(reported.listeners)),
             "online/num_sessions": float(reported.num_sessions),
             **{f"{TIME}_{name}_{_KINDS[name]}": mean for name, mean in means.items()},

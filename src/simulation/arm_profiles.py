@@ -1,6 +1,6 @@
 """What an arm knows of its listeners: the profiles of its run, which go on with the sessions that it plays.
 
-S sessions, T tracks of a session, P entries of the longest profile; tracks and listeners are rows of the world.
+S sessions, E plays or entries, P entries of the longest profile; tracks and listeners are rows of the world.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from segue.runs.profiles import DAY_MS, ENTRY, Profiles, entries_of_events, join
 from segue.simulation.listener import REST_MS, WHOLE, Crowd, durations
 from segue.simulation.world import World
 
-_NONE = np.zeros(0, ENTRY)
+_NONE, _NEVER = np.zeros(0, ENTRY), -(2**62)
 
 
 class ArmProfiles:
@@ -67,17 +67,18 @@ class ArmProfiles:
         own = [self._of.get(user) for user in crowd.users.tolist()]
         owner = np.arange(len(own)).repeat([0 if one is None else len(one) for one in own])
         self._lines = padded(owner, np.concatenate([one for one in own if one is not None] or [_NONE]), len(own))
-        newest = np.where(self._lines["plays"] > 0, self._lines["last_ms"], 0).max(1, initial=0)
+        newest = np.where(self._lines["plays"] > 0, self._lines["last_ms"], _NEVER).max(1, initial=_NEVER)
         self._started_ms = np.maximum(crowd.started_ms, newest + REST_MS)  # after the listener's previous session
 
-    def of(self, crowd: Crowd) -> tuple[np.ndarray, Int64[np.ndarray, "S"]]:
-        """The profile of each session, S × P, without its own tracks; and the time.
+    def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> tuple[np.ndarray, Int64[np.ndarray, "s"]]:
+        """The profile of some sessions, s × P, without their own tracks; and the time.
 
         Args:
             crowd: sessions of the crowd that began.
+            some: numbers of sessions of `crowd`.
         """
-        elapsed = durations(crowd.shares, self._track_ms).sum(0)
-        return past_of(self._lines[crowd.place], crowd.tracks.T), self._started_ms[crowd.place] + elapsed
+        place, elapsed = crowd.place[some], durations(crowd.shares[:, some], self._track_ms).sum(0)
+        return past_of(self._lines[place], crowd.tracks[:, some].T), self._started_ms[place] + elapsed
 
     def finish(self, crowd: Crowd) -> None:
         """Receive sessions that have ended; they count from the next crowd on.
@@ -89,6 +90,12 @@ class ArmProfiles:
         users = np.broadcast_to(crowd.users, time_ms.shape)
         columns = users, crowd.tracks.astype(np.int64), (crowd.shares / WHOLE).astype(np.float32), time_ms
         self._played.append(tuple(column.T.ravel() for column in columns))
+
+    def entries(self) -> tuple[Int64[np.ndarray, "E"], np.ndarray]:
+        """The listener of each entry of all profiles, and the entries."""
+        self._learn()
+        owner = np.array(list(self._of), np.int64).repeat([len(one) for one in self._of.values()])
+        return owner, np.concatenate([_NONE, *self._of.values()])
 
     def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
         """The profiles of some listeners.

@@ -2,20 +2,20 @@
 
 A session has a random number for each of its steps, whatever is recommended and whichever other sessions have ended.
 Two recommenders therefore meet the same listeners in the same mood, and their difference is much more precise than each
-of their means. S sessions, N tracks of the world, L of a run, K of a list, u listeners who were played to.
+of their means. S sessions, N tracks of the world, L of a run, K of a list, u listeners who were played to, E plays.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int, Int64
+from jaxtyping import Bool, Float64, Int, Int32, Int64
 
 from segue.assignment import treatments
 from segue.catalog import Catalog
@@ -23,17 +23,24 @@ from segue.errors import InputError
 from segue.picking.places import PICKS, at, uniform_place
 from segue.picking.session_search import SessionSearch
 from segue.runs.atomic import write_record
+from segue.runs.profiles import Profiles
 from segue.runs.session_vectors import SessionVectors
 from segue.settings import Setting, settings
+from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import WHOLE, Crowd, listen, start
 from segue.simulation.mixed_logs import code_digest
 from segue.simulation.neighbours import NearestTracks
 from segue.simulation.policies import session_candidates
+from segue.simulation.traffic import planned_ms
 from segue.simulation.world import World
+from segue.statistics.discovery import DISCOVERY, KNOWN
 from segue.statistics.intervals import LEVEL, MeanInterval
 
 PARTS = ("val", "test")
 """Listeners kept for validation, and those whose time is reported; a hash of the listener decides."""
+
+TRACK_MS = 210_000
+"""Duration of a track; it decides only how long ago earlier plays were."""
 
 Recommend = Callable[[Crowd, Float64[np.ndarray, "S"]], Int64[np.ndarray, "S"]]
 """The next track of each session, from a random number in [0, 1) for each; -1 where there is none to recommend."""
@@ -60,6 +67,7 @@ class Heard:
         share_of_hits: share of tracks that are among the most played.
         share_of_same_artist: share of tracks by the artist of the track before.
         fallbacks: number of random tracks, because there was none to recommend.
+        discovery: mean over listeners of what they knew before; see `KnownBefore`. Empty where that is not known.
     """
 
     listeners: Int64[np.ndarray, "u"]
@@ -69,6 +77,7 @@ class Heard:
     share_of_hits: float
     share_of_same_artist: float
     fallbacks: int
+    discovery: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def interval(self) -> MeanInterval:
@@ -107,17 +116,20 @@ class ListeningTest:
         """What two runs must share so that their values can be paired, as sixteen hexadecimal digits."""
         return hashlib.sha256(f"{self.world.digest()} {self._num_sessions} {self._seed}".encode()).hexdigest()[:16]
 
-    def play(self, recommend: Recommend, part: str) -> Heard:
-        """Play the sessions of a part.
+    def play(self, recommend: Recommend, part: str, known: "KnownBefore | None" = None) -> Heard:
+        """Play the sessions of a part. They start at any time of a day, and none of them knows of another.
 
         Args:
             recommend: recommends the next tracks.
             part: one of PARTS.
+            known: what the listeners have heard before, to count how much of it they hear again.
         """
         numbers, catalog = self._sessions[part], self.world.catalog
         users = self._users[numbers]
-        interest_draws, first_draws, _ = self._draws(0, numbers)
-        crowd = start(self.world, users, interest_draws, first_draws)
+        interest_draws, first_draws, time_draws = self._draws(0, numbers)
+        crowd = start(self.world, users, interest_draws, first_draws, started_ms=planned_ms(time_draws))
+        num_known = {name: np.zeros(len(self.world.listeners), np.int64) for name in DISCOVERY if known is not None}
+        num_heard = np.zeros(len(self.world.listeners), np.int64)
         hundredths, is_covered = np.zeros(len(users), np.int64), np.zeros(len(catalog), bool)
         step = num_tracks = num_hits = num_same_artist = fallbacks = 0
         while len(crowd):
@@ -131,12 +143,18 @@ class ListeningTest:
             num_tracks += len(tracks)
             num_hits += int(self._is_hit[tracks].sum())
             num_same_artist += int((catalog.artist_of[tracks] == crowd.artists[-1]).sum())
+            if known is not None:
+                num_heard += np.bincount(crowd.users, minlength=len(num_heard))
+                for name, is_known in known.of(crowd.users, tracks).items():
+                    num_known[name] += np.bincount(crowd.users[is_known], minlength=len(num_heard))
             crowd = listen(self.world, crowd, tracks, boredom_draws)
             if (has_ended := crowd.budget <= 0).any():
                 ended = crowd.where(has_ended)
                 hundredths[ended.place] = ended.shares.sum(0, dtype=np.int64)
                 crowd = crowd.where(~has_ended)
         listeners, place = np.unique(users, return_inverse=True)
+        returned = listeners[known.has_past[listeners]] if known is not None else listeners[:0]
+        means = {name: float((one[returned] / num_heard[returned]).mean()) for name, one in num_known.items()}
         return Heard(
             listeners=listeners,
             time=np.bincount(place, hundredths) / np.bincount(place) / WHOLE,
@@ -145,6 +163,7 @@ class ListeningTest:
             share_of_hits=num_hits / num_tracks,
             share_of_same_artist=num_same_artist / num_tracks,
             fallbacks=fallbacks,
+            discovery=means if len(returned) else {},
         )
 
     def _rng(self, number: int) -> np.random.Generator:
@@ -154,6 +173,35 @@ class ListeningTest:
     def _draws(self, step: int, numbers: Int64[np.ndarray, "S"]) -> Float64[np.ndarray, "3 S"]:
         """Three random numbers for each session at a step."""
         return self._rng(1 + step).random((3, self._num_sessions))[:, numbers]
+
+
+class KnownBefore:
+    """What listeners heard before the sessions of a test: the metrics of `statistics/discovery.py`.
+
+    Args:
+        profiles: what they heard.
+        world: the world of the listeners.
+    """
+
+    def __init__(self, profiles: ArmProfiles, world: World) -> None:
+        owner, entries = profiles.entries()
+        self._artist_of, self.has_past = world.catalog.artist_of.astype(np.int64), np.zeros(len(world.listeners), bool)
+        self.has_past[owner] = True
+        is_known, self._num_tracks = entries["best"] >= KNOWN - 1e-6, len(world.catalog)
+        pairs = {name: self._pairs(name, owner, entries["track"]) for name in DISCOVERY}
+        self._known = {name: np.unique(one if name == "share_heard" else one[is_known]) for name, one in pairs.items()}
+
+    def _pairs(self, name: str, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
+        return users * self._num_tracks + (self._artist_of[tracks] if name == "share_known_artist" else tracks)
+
+    def of(self, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> dict[str, Bool[np.ndarray, "E"]]:
+        """Which plays were known before, for each metric.
+
+        Args:
+            users: row of the listener of each play.
+            tracks: row of each track.
+        """
+        return {name: np.isin(self._pairs(name, users, tracks), known) for name, known in self._known.items()}
 
 
 def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommend:
@@ -207,13 +255,21 @@ class RunListening:
         neighbours: number of tracks from which `true_neighbours` recommends.
         num_lists: number of last tracks whose lists are searched where the session is the query.
         kept: file where the means of the references are kept for later runs; None for none.
+        profiles: what the listeners of the logs have heard; None if that is not known.
 
     Raises:
         InputError: the catalogue has tracks that the world does not have.
     """
 
     def __init__(
-        self, test: ListeningTest, catalog: Catalog, *, neighbours: int, num_lists: int, kept: Path | None
+        self,
+        test: ListeningTest,
+        catalog: Catalog,
+        *,
+        neighbours: int,
+        num_lists: int,
+        kept: Path | None,
+        profiles: Profiles | None = None,
     ) -> None:
         self._test, self._rows = test, test.world.catalog.rows_of(catalog.track_ids)
         if (self._rows < 0).any():
@@ -223,6 +279,10 @@ class RunListening:
                 "the logs came from, or leave the listening test out with callbacks.listening=null"
             )
         self._neighbours, self._num_lists, self._kept = neighbours, num_lists, kept
+        self._profiles = None if profiles is None else ArmProfiles(profiles, test.world)
+        self._known = None if self._profiles is None else KnownBefore(self._profiles, test.world)
+        if self._profiles is not None:
+            self._profiles.prepare(0, TRACK_MS)
 
     def play(self, part: str, rows: Int64[np.ndarray, "L K"], vectors: SessionVectors | None) -> Heard:
         """Play what a run recommends, as it would be served.
@@ -236,14 +296,22 @@ class RunListening:
         lists = np.full((num_tracks, rows.shape[1]), -1, np.int64)
         lists[self._rows] = np.where(rows >= 0, self._rows[rows], -1)
         if vectors is None:
-            return self._test.play(from_lists(lists), part)
+            return self._test.play(from_lists(lists), part, self._known)
         queries, items = np.zeros((2, num_tracks, vectors.queries.shape[1]), np.float32)
         queries[self._rows], items[self._rows] = vectors.queries, vectors.items  # those of unknown tracks are zero
         counted = None if vectors.counted is None else vectors.counted.at_rows(self._rows, num_tracks)
         of_world = replace(vectors, queries=queries, items=items, counted=counted)
         rows_of = lists.astype(np.int32)
-        search = SessionSearch(of_world, rows_of, num_lists=self._num_lists, may_repeat=True)
-        return self._test.play(uniformly(lambda crowd: session_candidates(search, crowd, k=rows.shape[1])), part)
+        artist_of = None if self._profiles is None else self._test.world.catalog.artist_of
+        search = SessionSearch(of_world, rows_of, num_lists=self._num_lists, may_repeat=True, artist_of=artist_of)
+        profiles = self._profiles if search.knows_listeners else None
+
+        def candidates(crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+            if profiles is not None and len(crowd.tracks) == 1:
+                profiles.begin(crowd)
+            return session_candidates(search, crowd, profiles, k=rows.shape[1])
+
+        return self._test.play(uniformly(candidates), part, self._known)
 
     def references(self) -> dict[str, float]:
         """Mean time per session that the reported listeners hear from each reference, by its name."""

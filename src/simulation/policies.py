@@ -397,9 +397,16 @@ class ListenerLists(SessionLists):
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        past, now_ms = self._profiles.of(crowd)
-        candidates = session_candidates(self._search, crowd, k=self._num_kept, past=past, now_ms=now_ms)
-        return self.recommend_of(candidates, crowd, past)
+        past = self._profiles.of(crowd, np.arange(len(crowd)))[0] if self.picker.needs_past else None
+        return self.recommend_of(self.candidates(crowd), crowd, past)
+
+    def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
+        """The best tracks for each session and its listener.
+
+        Args:
+            crowd: the sessions.
+        """
+        return session_candidates(self._search, crowd, self._profiles, k=self._num_kept)
 
     def finish(self, crowd: Crowd) -> None:
         """Add the sessions that have ended to the profiles."""
@@ -438,21 +445,15 @@ class LastTenLists(Lists):
 
 
 def session_candidates(
-    search: SessionSearch,
-    crowd: Crowd,
-    *,
-    k: int,
-    past: np.ndarray | None = None,
-    now_ms: Int64[np.ndarray, "S"] | None = None,
+    search: SessionSearch, crowd: Crowd, profiles: ArmProfiles | None = None, *, k: int
 ) -> Int32[np.ndarray, "S K"]:
     """The best tracks of the lists of the last tracks of each session.
 
     Args:
         search: finds them.
         crowd: the sessions.
+        profiles: those of the listeners, which began with the sessions; None to leave them out.
         k: how many are kept (K).
-        past: see `SessionSearch.best`.
-        now_ms: see `SessionSearch.best`.
 
     Returns:
         Rows, best first; -1 fills up.
@@ -464,7 +465,7 @@ def session_candidates(
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]
         played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
-        of_listener = () if past is None or now_ms is None else (past.take(some, axis=0), now_ms.take(some))
+        of_listener = () if profiles is None else profiles.of(crowd, some)
         blocks.append(search.best(tracks.take(some, axis=1).T, played, k, *of_listener))
     width = max(block.shape[1] for block in blocks)  # of the longest profiles of a block
     whole = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]

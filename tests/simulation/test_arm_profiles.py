@@ -61,9 +61,9 @@ def test_an_arm_knows_at_each_request_what_the_log_says_of_earlier_sessions(
     known = defaultdict[tuple[int, int], list[np.ndarray]](list)
     usual = ArmProfiles.of
 
-    def watched(profiles: ArmProfiles, crowd: Any) -> Any:
-        past, now_ms = usual(profiles, crowd)
-        for user, now, of_session in zip(crowd.users.tolist(), now_ms.tolist(), past, strict=True):
+    def watched(profiles: ArmProfiles, crowd: Any, some: Any) -> Any:
+        past, now_ms = usual(profiles, crowd, some)
+        for user, now, of_session in zip(crowd.users[some].tolist(), now_ms.tolist(), past, strict=True):
             known[user, now].append(of_session[of_session["plays"] > 0])
         return past, now_ms
 
