@@ -154,7 +154,7 @@ class ListeningTest:
                 crowd = crowd.where(~has_ended)
         listeners, place = np.unique(users, return_inverse=True)
         returned = listeners[known.has_past[listeners]] if known is not None else listeners[:0]
-        means = {name: float((one[returned] / num_heard[returned]).mean()) for name, one in num_known.items()}
+        discovery = {name: one[returned] / num_heard[returned] for name, one in num_known.items() if len(returned)}
         return Heard(
             listeners=listeners,
             time=np.bincount(place, hundredths) / np.bincount(place) / WHOLE,
@@ -163,7 +163,7 @@ class ListeningTest:
             share_of_hits=num_hits / num_tracks,
             share_of_same_artist=num_same_artist / num_tracks,
             fallbacks=fallbacks,
-            discovery=means if len(returned) else {},
+            discovery={name: float(shares.mean()) for name, shares in discovery.items()},
         )
 
     def _rng(self, number: int) -> np.random.Generator:

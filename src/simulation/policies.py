@@ -163,21 +163,18 @@ class Picks(Policy):
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        return self.recommend_of(self.candidates(crowd), crowd)
-
-    def recommend_of(
-        self, candidates: Int32[np.ndarray, "S K"], crowd: Crowd, past: np.ndarray | None = None
-    ) -> Recommended:
-        """Recommend one of some candidates, or a fallback, to each session.
-
-        Args:
-            candidates: the list of each session, best first.
-            crowd: the sessions.
-            past: see `Picker.pick_next`.
-        """
-        picked = self.picker.pick_next(candidates, crowd.tracks[::-1].T, self.rng, past)
+        heard, past = crowd.tracks[::-1].T, self.past(crowd)
+        picked = self.picker.pick_next(self.candidates(crowd), heard, self.rng, past)
         self.fallbacks += int((picked.sources > 0).sum())
         return Recommended(picked.rows, picked.propensities)
+
+    def past(self, crowd: Crowd) -> np.ndarray | None:  # noqa: ARG002 - as a subclass
+        """What the picker needs to know of earlier sessions of the listeners; None where it needs nothing.
+
+        Args:
+            crowd: the sessions.
+        """
+        return None
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The list of each session, best first; of no columns where there are none.
@@ -294,7 +291,7 @@ class Lists(Picks):
         Returns:
             Row of one track for each session, shape `[S]`; -1 where the list has none left.
         """
-        rows, _ = self.picker.pick_from_lists(self.candidates(crowd), crowd.tracks[::-1].T, draws)
+        rows, _ = self.picker.pick_from_lists(self.candidates(crowd), crowd.tracks[::-1].T, draws, self.past(crowd))
         return rows.astype(np.int64)
 
 
@@ -395,10 +392,9 @@ class ListenerLists(SessionLists):
         super().begin(crowd, rng)
         self._profiles.begin(crowd)
 
-    def recommend(self, crowd: Crowd) -> Recommended:
-        """Recommend the next track of each session."""
-        past = self._profiles.of(crowd, np.arange(len(crowd)))[0] if self.picker.needs_past else None
-        return self.recommend_of(self.candidates(crowd), crowd, past)
+    def past(self, crowd: Crowd) -> np.ndarray | None:
+        """The profiles of the listeners, where some of what is played must not be known."""
+        return self._profiles.of(crowd, np.arange(len(crowd)))[0] if self.picker.needs_past else None
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The best tracks for each session and its listener.

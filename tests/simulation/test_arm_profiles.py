@@ -12,16 +12,20 @@ from segue.errors import InputError
 from segue.picking.listener_scores import FEATURES
 from segue.runs.profiles import DAY_MS, ENTRY, LOVED, MOST_TRACKS, Profiles, add_play, entries_of_events, hour_of
 from segue.runs.profiles import FILE as PROFILES
-from segue.runs.session_vectors import FILE
+from segue.runs.recommendations import Recommendations
+from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation import policies, traffic
 from segue.simulation.arm_profiles import ArmProfiles
+from segue.simulation.listening import TRACK_MS, Heard, KnownBefore, ListeningTest, RunListening
 from segue.simulation.policies import ListenerLists, Lists, SessionLists, hints
 from segue.simulation.traffic import Task, play
 from segue.simulation.world import World
+from segue.statistics.discovery import DISCOVERY
 from tests.conftest import make_vectors
 from tests.simulation.test_policies import crowd_of, lists_file
 from tests.simulation.test_traffic import MIDNIGHT, run
 
+NOTHING = np.zeros(0, np.int64), np.zeros(0, ENTRY)
 HOW: dict[str, Any] = {"pick": "ranked", "artist_gap": 2, "context": None, "num_lists": 2}
 
 
@@ -169,6 +173,70 @@ def test_familiar_bounds_the_share_of_known_tracks(world: World, folder: Path) -
     assert shares[1.0] > 0.3
     assert 0 < shares[0.1] < 0.13
     assert shares[0.0] == 0
+
+
+@pytest.fixture(scope="module")
+def profiles(world: World) -> Profiles:
+    """Of all listeners but every fifth, who have played some tracks to 40 % or in full."""
+    rng, num = np.random.default_rng(0), 900
+    who = rng.choice(world.listeners.user_ids[np.arange(60) % 5 > 0], num).astype(np.int64)
+    tracks, times = world.catalog.keys[rng.integers(400, size=num)], MIDNIGHT + rng.integers(30 * DAY_MS, size=num)
+    return Profiles.of(*entries_of_events(who, tracks, rng.choice([0.4, 1.0], num).astype(np.float32), times))
+
+
+def the_test(world: World, folder: Path, profiles: Profiles) -> Heard:
+    """What the test listeners of a listening test hear from a run."""
+    test = ListeningTest(world, sessions=400, seed=1, hits=20)
+    run = RunListening(test, world.catalog, neighbours=5, num_lists=2, kept=None, profiles=profiles)
+    lists = Recommendations.read(folder / "r.jsonl", world.catalog).rows
+    return run.play("test", lists.astype(np.int64), SessionVectors.read(folder / FILE, world.catalog))
+
+
+def test_a_listening_test_plays_what_an_arm_with_the_same_profiles_would(
+    world: World, folder: Path, profiles: Profiles
+) -> None:
+    profiles.write(folder / PROFILES)
+    heard = the_test(world, folder, profiles)
+    arm = an_arm(world, folder, pick="uniform", artist_gap=0)
+    assert isinstance(arm, ListenerLists)
+    arm.prepare(0, TRACK_MS)
+
+    def choose(crowd: Any, draws: Any) -> Any:
+        if len(crowd.tracks) == 1:
+            arm.begin(crowd, np.random.default_rng(0))
+        return arm.choose(crowd, draws)
+
+    expected = ListeningTest(world, sessions=400, seed=1, hits=20).play(choose, "test")
+    np.testing.assert_array_equal(heard.time, expected.time)
+    assert not np.array_equal(heard.time, the_test(world, folder, Profiles.of(*NOTHING)).time)
+
+
+def test_a_listening_test_counts_what_listeners_knew_before(world: World, profiles: Profiles) -> None:
+    """By loops over the tracks that are recommended: all that a listener has not heard, in the order of the rows."""
+    known, heard, artists = (defaultdict[int, set[int]](set) for _ in range(3))
+    for user, line in enumerate(profiles.of_listeners(world.listeners.user_ids.astype(np.int64))):
+        for entry in line[line["plays"] > 0]:
+            row = int(world.catalog.rows_of([int(entry["track"])])[0])
+            heard[user].add(row)
+            if entry["best"] >= LOVED:
+                known[user].add(row)
+                artists[user].add(int(world.catalog.artist_of[row]))
+    found = defaultdict[int, list[tuple[bool, bool, bool]]](list)
+
+    def recommend(crowd: Any, draws: Any) -> Any:
+        tracks = (draws * 400).astype(np.int64)
+        for user, row in zip(crowd.users.tolist(), tracks.tolist(), strict=True):
+            artist = int(world.catalog.artist_of[row])
+            found[user].append((row in known[user], row in heard[user], artist in artists[user]))
+        return tracks
+
+    test = ListeningTest(world, sessions=400, seed=1, hits=20)
+    result = test.play(recommend, "test", KnownBefore(ArmProfiles(profiles, world), world)).discovery
+    of_listeners = [np.mean(of_user, axis=0) for user, of_user in found.items() if heard[user]]
+    assert len(of_listeners) < len(found)
+    assert result == pytest.approx(dict(zip(DISCOVERY, np.mean(of_listeners, axis=0).tolist(), strict=True)))
+    assert 0 < result["share_known"] < result["share_heard"] < result["share_known_artist"]
+    assert test.play(recommend, "test", KnownBefore(ArmProfiles(Profiles.of(*NOTHING), world), world)).discovery == {}
 
 
 def test_the_run_decides_the_context_and_the_arm_can_leave_the_listener_out(world: World, folder: Path) -> None:
