@@ -118,6 +118,8 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
     given = view.release.arms[arm]
     last = view.release.track(view.release.row_of(played.tracks[-1]))
     after = f"“{last['title'] or last['track']}”"
+    if given.is_of_last_ten and not found["fallback"]:
+        return "The first track of the list of one of the last ten plays that is none of them."
     if found["fallback"] or (given.has_lists and found["rank"] is None):
         sources = {"artist": f"another track by {last['artist']}", "popular": "a popular track", "random": "any track"}
         source = sources.get(found["fallback"] or "", "another track")

@@ -157,12 +157,15 @@ class ServiceApp:
         if (row := release.row_of(track_key)) < 0:
             raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, release))
         arm = recommender.arm_of(user)
-        listener, fallback, extra, past = as_json(user), None, "", None
+        listener, fallback, extra, past, last_plays = as_json(user), None, "", None, None
         if recommender.knows_listeners and state.remember.remembers(played.remember) and user_key not in GUESTS:
             past = Past(await state.profiles.play(user_key, track_key, played.time, now), now)
+        if recommender.last_ten and state.remember.remembers(played.remember):  # in any arm, as users change theirs
+            last_plays = await state.last_plays.play(user_key, track_key, played.time, now)
         if call == "next":
             if recommender.remembers(arm):
-                session = await state.sessions.play(user_key, track_key, played.time, now)
+                session = last_plays if arm in recommender.last_ten else None
+                session = session or await state.sessions.play(user_key, track_key, played.time, now)
                 following, fallback, propensity = await recommender.ask(arm, user_key, row, session, past)
             else:
                 following, fallback, propensity = recommender.follow(arm, user_key, row)

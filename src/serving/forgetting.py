@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from segue.catalog import Id, id_problem, key_of
 from segue.errors import InputError
 from segue.serving.ids import as_json
+from segue.serving.last_plays import make_last_plays
 from segue.serving.loading import store_of
 from segue.serving.log_writer import now_ms
 from segue.serving.session_memory import FILE, MappedSessions
@@ -67,6 +68,8 @@ async def _forget_memory(user: int, settings: ServiceSettings, folders: Iterable
         if (folder / FILE).exists():
             given = json.loads((folder / SETTINGS).read_bytes())["sessions"]
             await MappedSessions(folder / FILE, SessionSettings(**given)).forget(user)
+    last_plays = make_last_plays(settings)
+    await last_plays.forget(user)
     if isinstance(settings.store, RedisSettings):
         with tempfile.TemporaryDirectory() as elsewhere:
             sessions = make_sessions(replace(settings, run_dir=elsewhere, sessions=SessionSettings(capacity=8)))

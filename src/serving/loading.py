@@ -50,7 +50,7 @@ def requested(
         return None
     if arms is not None and only is not None:
         raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")
-    alike = ("pick", "artist_gap", "exploration", "exploration_plays", "familiar", "num_lists")
+    alike = ("pick", "artist_gap", "exploration", "exploration_plays", "familiar", "fallback", "num_lists")
     settings = {name: given[name] for name in alike} | {
         "experiment": "" if given["experiment_name"] is None else str(given["experiment_name"]),
         "context": given["arm_context"],

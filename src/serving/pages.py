@@ -182,6 +182,8 @@ def make_pages(state: State) -> FastAPI:
             name: {"recommender": arm.recommender, "policy": arm.policy}
             | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
             | ({"context": arm.context, "num_lists": arm.num_lists} if arm.is_of_session else {})
+            | ({"context": arm.context} if arm.is_of_last_ten else {})
+            | ({"fallback": arm.fallback} if arm.has_lists and arm.fallback != "artist" else {})
             | arm.explores()
             | ({"familiar": arm.familiar} if arm.familiar != 1 else {})
             | ({"new_tracks": len(release.new[name])} if arm.exploration else {})

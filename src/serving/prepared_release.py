@@ -11,13 +11,14 @@ from jaxtyping import Int64
 from segue.assignment import check_arms
 from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.picking.last_ten import check_no_other_rules
 from segue.picking.picker import LISTS, POLICIES, check_familiar, check_picking, new_rows
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations, key_of_lines
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
-from segue.runs.session_vectors import FILE, SessionVectors, context_of
+from segue.runs.session_vectors import FILE, LAST_TEN, SessionVectors, context_of
 from segue.serving.release import Arm, ReleaseContents
 
 _WORDS = sorted(set(POLICIES) - set(LISTS))
@@ -32,6 +33,7 @@ def prepare_release(
     exploration: float = 0.0,
     exploration_plays: int = 1,
     familiar: float = 1.0,
+    fallback: str = "artist",
     context: str | None,
     num_lists: int,
     max_tracks: int,
@@ -46,14 +48,15 @@ def prepare_release(
 
     Args:
         arms: for each arm the name of a recommender, or a mapping with `recommender` and optionally `pick`,
-            `artist_gap`, `exploration`, `exploration_plays`, `familiar`, `context` and `num_lists`.
+            `artist_gap`, `exploration`, `exploration_plays`, `familiar`, `fallback`, `context` and `num_lists`.
         experiment: name of the experiment.
         pick: how arms without a `pick` of their own pick from their lists.
         artist_gap: gap of arms without one of their own.
         exploration: share of the picks among new tracks, for arms without one of their own.
         exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
         familiar: largest share of known tracks, for arms with `listener` and without one of their own.
-        context: `last`, `session` or `listener` for arms without one of their own; None for that of their training run.
+        fallback: what follows where a list has no track left, for arms without one of their own.
+        context: what arms without one of their own answer from, one of `ARM_CONTEXTS`; None for that of their run.
         num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
         tracks: a `tracks.json`.
@@ -72,7 +75,8 @@ def prepare_release(
         raise InputError("experiment must have a name, got an empty one")
     checked, files = dict[str, Arm](), dict[str, Path]()
     defaults = {"pick": pick, "artist_gap": artist_gap, "context": context, "num_lists": num_lists}
-    defaults |= {"exploration": exploration, "exploration_plays": exploration_plays, "familiar": familiar}
+    defaults |= {"exploration": exploration, "exploration_plays": exploration_plays, "fallback": fallback}
+    defaults["familiar"] = familiar
     names = {arm: f"arms.{arm}" if len(arms) > 1 else "recommendations" for arm in check_arms(arms)}  # as typed
     for arm, where in names.items():
         checked[arm], file = _arm(where, arms[arm], defaults, locate)
@@ -142,7 +146,10 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     if named.kind == "url":
         raise InputError(f"{where}: {name!r} is another service; choose one of {', '.join(_WORDS)}, {FILES}")
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
-    found = context_of(where, settings["context"], file)
+    if (found := context_of(where, settings["context"], file)) == LAST_TEN:
+        check_no_other_rules(where, own)
+        return Arm(recommender=name, policy="lists", pick="uniform", context=LAST_TEN, fallback="random"), file
+    how |= {"fallback": settings["fallback"]}
     how |= {"context": found, "num_lists": settings["num_lists"]} if found != "last" else {}
     how |= explores if explores["exploration"] else {}
     if settings["familiar"] != 1:

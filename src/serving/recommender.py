@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 
 from segue.assignment import salt_of, treatment
 from segue.catalog import Id
+from segue.picking.last_ten import LastPlays, LastTen
 from segue.picking.listener_scores import past_of
 from segue.picking.picker import NUM_POPULAR, Picker
 from segue.picking.places import PICKS
@@ -69,7 +70,7 @@ class Recommender:
                 familiar=given.familiar,
                 new=release.new.get(arm, np.empty(0, np.int64)),
                 popular=release.top_tracks[:NUM_POPULAR],
-                with_fallbacks=True,
+                fallback=given.fallback,
             )
             for arm, given in release.arms.items()
         }
@@ -85,6 +86,12 @@ class Recommender:
             if given.is_of_session
         }
         """Of each arm with `context=session` or `listener`: the best tracks of the lists of the last tracks."""
+        self.last_ten = {
+            arm: LastTen(lists=release.lists[arm], artists=release.artists)
+            for arm, given in release.arms.items()
+            if given.is_of_last_ten
+        }
+        """Of each arm with `context=last_ten`: its rule. With one of them, the last plays of all users are kept."""
         self.knows_listeners = any(search.knows_listeners for search in self.searches.values())
         """Whether an arm needs the profiles of listeners."""
         self._rows = RowTable(release.keys) if self.knows_listeners else None
@@ -100,7 +107,7 @@ class Recommender:
 
     def remembers(self, arm: str) -> bool:
         """Whether an arm needs the tracks that the session has played."""
-        return arm in self.searches or self._pickers[arm].needs_session
+        return arm in self.searches or arm in self.last_ten or self._pickers[arm].needs_session
 
     def follow(self, arm: str, user: int, row: int, played: Played = _NOTHING, past: Past | None = None) -> Next:
         """The next track after a track.
@@ -109,7 +116,8 @@ class Recommender:
             arm: name of the arm.
             user: key of the user (`catalog.key_of`).
             row: row of the track.
-            played: what the session has played, this track last; only if the arm remembers sessions.
+            played: what the session has played, this track last; only if the arm remembers sessions. With
+                `context=last_ten` the last plays of the user, whatever the session.
             past: what the listener has heard in all sessions; None if that is not known.
         """
         picker = self._pickers[arm]
@@ -167,6 +175,9 @@ class Recommender:
         candidates, heard, past = np.empty((len(last), 0), np.int32), last[:, None], None
         if self.remembers(arm):
             heard, shares = self.newest_first(played)
+        if rule := self.last_ten.get(arm):
+            picked = rule.pick_next(LastPlays(heard, shares), self._rng)
+            return [_next(rule, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
         if search := self.searches.get(arm):
             given = self.release.arms[arm]
             names = ("pick", "artist_gap", "exploration", "familiar")
@@ -176,8 +187,7 @@ class Recommender:
         elif picker.has_lists:
             candidates = self.release.candidates(arm, np.array(users), last)
         picked = picker.pick_next(candidates, heard, self._rng, past)
-        columns = picked.rows.tolist(), picked.propensities.tolist(), picked.sources.tolist()
-        return [_next(picker, *one) for one in zip(*columns, strict=True)]
+        return [_next(picker, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
 
     def past_of(
         self, search: SessionSearch, heard: Int64[np.ndarray, "S T"], pasts: Sequence[Past | None]
@@ -225,5 +235,5 @@ class Recommender:
         return rows, shares
 
 
-def _next(picker: Picker, row: int, propensity: float, source: int) -> Next:
+def _next(picker: Picker | LastTen, row: int, propensity: float, source: int) -> Next:
     return Next(row, picker.sources[source] if source else None, propensity)

@@ -25,7 +25,7 @@ from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.catalog_files import packed, text_at, texts_at
 from segue.runs.profiles import Profiles
 from segue.runs.recommendations import Recommendations, lists_of
-from segue.runs.session_vectors import CONTEXTS, SessionVectors
+from segue.runs.session_vectors import ARM_CONTEXTS, LAST_TEN, SessionVectors
 from segue.settings import Setting, settings
 
 HEAD = "release.json"
@@ -47,12 +47,13 @@ class Arm:
         artist_gap: number of previous tracks whose artists are avoided as long as the list has others; 0 in releases
             of older versions.
         context: `last`: the list of the last track; `session`: the best for the session, of the lists of the last
-            tracks; `listener`: the same with what the listener heard in earlier sessions. It applies to lists of
-            tracks only.
+            tracks; `listener`: the same with what the listener heard in earlier sessions; `last_ten`: the rule of
+            2026 (`picking/last_ten.py`), to which no other setting applies. It applies to lists of tracks only.
         num_lists: number of last tracks whose lists are searched, with `session` and `listener`.
         exploration: share of the picks that are among new tracks; it applies to lists of tracks only.
         exploration_plays: tracks with fewer plays in training are new.
         familiar: largest share of what is played that the listener may know; below 1 with `listener` only.
+        fallback: what follows where a list has no track left; one of `picking.picker.FALLBACKS`.
 
     Raises:
         InputError: `pick` or `context` is not one of them, or another setting is out of range.
@@ -62,14 +63,16 @@ class Arm:
     policy: str
     pick: str
     artist_gap: int = 0
-    context: Annotated[str, Setting("what the query is", choices=CONTEXTS)] = "last"
+    context: Annotated[str, Setting("what the query is", choices=ARM_CONTEXTS)] = "last"
     num_lists: Annotated[int, Setting("last tracks whose lists are searched", least=1, most=MOST_LISTS)] = 1
     exploration: float = 0.0
     exploration_plays: int = 1
     familiar: float = 1.0
+    fallback: str = "artist"
 
     def __post_init__(self) -> None:
-        check_picking({name: getattr(self, name) for name in ("pick", "artist_gap", "familiar", *_EXPLORATION)})
+        names = ("pick", "artist_gap", "familiar", "fallback", *_EXPLORATION)
+        check_picking({name: getattr(self, name) for name in names})
         check_familiar("", self.familiar, self.context)
 
     @property
@@ -80,7 +83,12 @@ class Arm:
     @property
     def is_of_session(self) -> bool:
         """Whether the session so far is the query, or a part of it."""
-        return self.context != "last"
+        return self.context not in ("last", LAST_TEN)
+
+    @property
+    def is_of_last_ten(self) -> bool:
+        """Whether the last ten plays of the user decide, over sessions."""
+        return self.context == LAST_TEN
 
     @property
     def rule(self) -> str:
@@ -91,11 +99,14 @@ class Arm:
         """How it picks, for people."""
         if not self.has_lists:
             return "no lists: pick and artist_gap do not apply"
+        if self.is_of_last_ten:
+            return f"context={LAST_TEN}: of the lists of the last ten plays of the user, as the control of 2026"
         exploration = f", exploration={self.exploration:g}" if self.exploration else ""
         context = f", context={self.context} of the last {self.num_lists} lists" * self.is_of_session
         context += f", familiar={self.familiar:g}" * (self.familiar != 1)
         users = ", lists of users" * (self.policy == "user_lists")
-        return f"pick={self.pick}, artist_gap={self.artist_gap}{exploration}{context}{users}"
+        fallback = f", fallback={self.fallback}" * (self.fallback != "artist")
+        return f"pick={self.pick}, artist_gap={self.artist_gap}{exploration}{context}{users}{fallback}"
 
     def explores(self) -> dict[str, Any]:
         """How it explores; empty where it does not."""
@@ -104,7 +115,10 @@ class Arm:
     def record(self) -> dict[str, Any]:
         """As JSON. What older versions do not know is there only where it is used, so that versions stay the same."""
         unused = set() if self.is_of_session else {"context", "num_lists"}
-        unused |= set(_EXPLORATION) - self.explores().keys() | ({"familiar"} if self.familiar == 1 else set())
+        unused -= {"context"} if self.is_of_last_ten else set()
+        unused |= {"fallback"} if self.fallback == "artist" else set()
+        unused |= {"familiar"} if self.familiar == 1 else set()
+        unused |= set(_EXPLORATION) - self.explores().keys()
         return {key: value for key, value in asdict(self).items() if key not in unused}
 
 

@@ -25,11 +25,12 @@ import uvloop
 
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
+from segue.serving.last_plays import make_last_plays
 from segue.serving.loading import Request, load_to_serve
 from segue.serving.log_writer import EventLogWriter
+from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release import Release
 from segue.serving.settings import TOKEN, ServiceSettings, check_token
-from segue.serving.profile_memory import MappedProfiles
 from segue.serving.stores import make_profiles, make_sessions, make_store
 from segue.serving.supervisor import Supervisor, interruptible, stop_signals_recorded
 from segue.serving.worker_table import WorkerTable, worker_name
@@ -216,6 +217,7 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
     sys.stdout.flush()  # before the workers are forked, because each would write it again
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     make_sessions(settings)  # before several workers map it at the same time
+    make_last_plays(settings)
     MappedProfiles(Path(settings.store.folder), settings.profiles).resize()
     started_s = time.monotonic()
     workers = WorkerTable(settings.workers, reset_after_s=settings.restart.reset_after_s)
@@ -288,12 +290,13 @@ async def _answer(
 
     rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
     store, sessions, metrics = make_store(settings), make_sessions(settings), Metrics()
-    profiles = make_profiles(settings)
+    profiles, last_plays = make_profiles(settings), make_last_plays(settings)
     log = EventLogWriter(Path(settings.run_dir, "logs", worker_name(worker)), settings.log, metrics.count_events)
     release, problem = store.local.open_whole()
     state = State(
         recommender=Recommender(release, rng),
         sessions=sessions,
+        last_plays=last_plays,
         profiles=profiles,
         remember=settings.profiles,
         log=log,
@@ -343,7 +346,8 @@ async def _answer(
     for task in upkeep:
         task.cancel()
     await asyncio.gather(*upkeep, return_exceptions=True)
-    for one in (log, sessions, profiles, room):  # requests that are still in progress get no line in the log
+    used = log, sessions, last_plays, profiles, room
+    for one in used:  # requests that are still in progress get no line in the log
         if (close := getattr(one, "close", None)) is not None:
             await close()
     if not serving.done():

@@ -29,6 +29,7 @@ class State:
     Args:
         recommender: answers from the current release.
         sessions: remembers what each user has played.
+        last_plays: remembers the last plays of each user, over sessions.
         profiles: remembers what each listener has heard in all sessions.
         remember: whose plays profiles keep.
         log: the event log of this worker.
@@ -38,6 +39,7 @@ class State:
 
     recommender: Recommender
     sessions: Sessions
+    last_plays: Sessions
     profiles: ProfileStore
     remember: ProfileSettings
     log: EventLogWriter

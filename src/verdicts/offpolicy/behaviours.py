@@ -11,6 +11,7 @@ from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.picking.last_ten import LastPlays, LastTen, check_no_other_rules
 from segue.picking.picker import (
     LISTS,
     NUM_POPULAR,
@@ -25,12 +26,12 @@ from segue.picking.picker import (
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
-from segue.runs.session_vectors import context_of
+from segue.runs.session_vectors import LAST_TEN, context_of
 from segue.verdicts.abtest.events import json_object
 
 _WORDS = ("popular", "random", "sticky_artist")  # recommenders without lists that can be estimated
 _HOW = ("pick", "artist_gap", "exploration", "exploration_plays")  # a candidate picks from its lists
-_SETTINGS = (*_HOW, "context")
+_SETTINGS = (*_HOW, "fallback", "context")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Candidate:
         file: its lists; None without.
         exploration: share of its picks that are among new tracks.
         exploration_plays: tracks with fewer plays in training are new.
+        fallback: what follows where a list has no track left; None for that of whatever wrote the logs.
+        is_of_last_ten: whether it answers from the last ten plays of the user; nothing else applies then.
         where: begins the names of its settings in messages.
 
     Raises:
@@ -56,10 +59,13 @@ class Candidate:
     file: Path | None = None
     exploration: int | float = 0.0
     exploration_plays: int = 1
+    fallback: str | None = None
+    is_of_last_ten: bool = False
     where: InitVar[str] = "candidate: "
 
     def __post_init__(self, where: str) -> None:
-        check_picking({name: getattr(self, name) for name in _HOW}, where)
+        fallback = {} if self.fallback is None else {"fallback": self.fallback}
+        check_picking({name: getattr(self, name) for name in _HOW} | fallback, where)
 
 
 def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays: int = 1) -> Candidate:
@@ -67,7 +73,7 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
 
     Args:
         given: the name of a recommender, or a mapping with `recommender` and optionally `pick`, `artist_gap`,
-            `exploration`, `exploration_plays` and `context`.
+            `exploration`, `exploration_plays`, `fallback` and `context`.
         locate: finds the file of a run or a model.
         exploration_plays: that of a candidate that explores and does not give it.
 
@@ -94,10 +100,13 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
             raise InputError(f"candidate: {next(iter(own))} applies to lists, and {name} has none; leave it out")
         return found
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
-    if context_of("candidate", context, file) == "session":
+    if (answers_from := context_of("candidate", context, file)) == LAST_TEN:
+        check_no_other_rules("candidate", own)
+        return replace(found, file=file, is_of_last_ten=True)
+    if answers_from != "last":
         raise InputError(
-            f"candidate={name} answers from the session (context=session), which is not estimated from a log; play "
-            "it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"
+            f"candidate={name} answers from the session (context={answers_from}), which is not estimated from a log; "
+            "play it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"
         )
     return replace(found, file=file)
 
@@ -112,19 +121,31 @@ class Behaviour:
         picker: its rules.
         lists: rows of the list of each track, or of each of `users`; -1 fills up; no columns for other policies.
         users: keys of the users of the lists (`catalog.key_of`), ascending; for `user_lists`.
+        last_ten: the rule that takes the place of the picker where it answers from the last ten plays of the user.
     """
 
     picker: Picker
     lists: Int32[np.ndarray, "Q K"]
     users: Int64[np.ndarray, "Q"] | None = None
+    last_ten: LastTen | None = None
 
-    def choices(self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"]) -> Choices:
+    @property
+    def picks_any(self) -> bool:
+        """Whether it may pick any track of the catalogue at any time."""
+        return self.picker.policy == "random"
+
+    def choices(
+        self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"], last: LastPlays | None = None
+    ) -> Choices:
         """Compute the probabilities at some decisions.
 
         Args:
             users: key of the user of each decision.
             played: rows of the tracks that each session has played, the last one last.
+            last: the last plays of each user, over sessions; for `last_ten`.
         """
+        if self.last_ten is not None and last is not None:
+            return self.last_ten.choices(last)
         if self.users is not None:
             candidates = lists_of(users, self.users, self.lists)
         else:
@@ -193,7 +214,9 @@ class LogFolder:
         contents = _json(path)
         arm = json_object(experiments).get(str(contents.get("experiment")))
         given = contents["arms"].get(arm)
-        if given is None or given.get("policy") not in POLICIES or given.get("context") == "session":
+        if given is None or given.get("policy") not in POLICIES:
+            return None
+        if given.get("context", "last") not in ("last", LAST_TEN):
             return None
         return self._simulated(given) if "world" in contents else self._served(path.parent, str(arm), given)
 
@@ -215,7 +238,9 @@ class LogFolder:
             )
         if given.file is None:
             return self._make({"policy": given.name})
-        return self._listed({name: getattr(given, name) for name in _HOW}, given.file, with_fallbacks=self.is_served)
+        how = {name: getattr(given, name) for name in _HOW}
+        how["fallback"] = given.fallback or ("artist" if self.is_served else "random")
+        return self._listed(how | {"context": LAST_TEN if given.is_of_last_ten else "last"}, given.file)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
         if "lists" not in given:
@@ -223,11 +248,11 @@ class LogFolder:
         file = Path(given["file"])
         return self._listed(given, file) if file.is_file() and file_digest(file) == given["lists"] else None
 
-    def _listed(self, given: Mapping[str, Any], file: Path, *, with_fallbacks: bool = False) -> Behaviour:
+    def _listed(self, given: Mapping[str, Any], file: Path) -> Behaviour:
         lists = Recommendations.read(file, self.catalog)
         new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
         policy = {"policy": LISTS[lists.users is not None]}
-        return self._make({**policy, **given}, lists, new=new, with_fallbacks=with_fallbacks)
+        return self._make({**policy, **given}, lists, new=new)
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
         rows, known = _rows_of(folder, self.catalog), None
@@ -245,14 +270,13 @@ class LogFolder:
         others = np.setdiff1d(np.arange(len(self.catalog)), picked)  # the release does not have them, or has kept them
         artists = ArtistTracks.of(self.catalog.artist_of, kept=others) if len(others) else self._artists
         how: dict[str, Any] = {"popular": distinct(_popular_of(folder, rows)), "new": explored, "artists": artists}
-        return self._make(given, known, **how, with_fallbacks=True)
+        return self._make({"fallback": "artist", **given}, known, **how)
 
     def _make(
         self,
         given: Mapping[str, Any],
         lists: Recommendations | None = None,
         *,
-        with_fallbacks: bool = False,
         popular: np.ndarray | None = None,
         new: np.ndarray | None = None,
         num_popular: int = NUM_POPULAR,
@@ -266,11 +290,13 @@ class LogFolder:
             exploration=float(given.get("exploration", 0.0)),
             new=np.empty(0, np.int64) if new is None else np.asarray(new, np.int64),
             popular=(self.popular if popular is None else popular)[:num_popular],
-            with_fallbacks=with_fallbacks,
+            fallback=str(given.get("fallback", "random")),
         )
         if lists is None:
             return Behaviour(picker=picker, lists=np.empty((0, 0), np.int32))
-        return Behaviour(picker=picker, lists=lists.rows.astype(np.int32), users=lists.users)
+        rows = lists.rows.astype(np.int32)
+        rule = LastTen(lists=rows, artists=picker.artists) if given.get("context") == LAST_TEN else None
+        return Behaviour(picker=picker, lists=rows, users=lists.users, last_ten=rule)
 
     @cached_property
     def _artists(self) -> ArtistTracks:

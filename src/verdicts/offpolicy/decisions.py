@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float64, Int64
 
 from segue.assignment import GUESTS
 from segue.catalog import Catalog
+from segue.datamodules.pairs.interleaved import changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
+from segue.picking.last_ten import NUM_PLAYS, LastPlays
 from segue.settings import settings
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, log_database, read_events
 
@@ -40,6 +42,7 @@ class Decisions:
         settings: text of `experiments` and of `release` of the lines of an arm.
         first: place of the first track of each session.
         lengths: number of tracks of each session, at least 2.
+        num_before: number of tracks that the user of each session played before it; they are directly before `first`.
         tracks: row of each track.
         shares: share played of each track, in [0, 1].
         propensities: probability with which each track was recommended; NaN for the first track of a session.
@@ -54,6 +57,7 @@ class Decisions:
     settings: list[tuple[str, str]]
     first: Int64[np.ndarray, "V"]
     lengths: Int64[np.ndarray, "V"]
+    num_before: Int64[np.ndarray, "V"]
     tracks: Int64[np.ndarray, "E"]
     shares: Float64[np.ndarray, "E"]
     propensities: Float64[np.ndarray, "E"]
@@ -71,8 +75,19 @@ class Decisions:
             chosen: True for each session to keep, or the numbers of these sessions.
         """
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        of_sessions = ("users", "started_ms", "setting", "first", "lengths")
+        of_sessions = ("users", "started_ms", "setting", "first", "lengths", "num_before")
         return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
+
+    def last_plays(self, step: int) -> LastPlays:
+        """The last plays of the user of each session when the track after some of it was recommended.
+
+        Args:
+            step: number of tracks of the session that had been played, at least 1.
+        """
+        ages = np.arange(NUM_PLAYS)
+        places = (self.first + step - 1)[:, None] - ages
+        is_there = ages < (self.num_before + step)[:, None]
+        return LastPlays(np.where(is_there, self.tracks[places], -1), np.where(is_there, self.shares[places], 0.0))
 
 
 @settings()
@@ -127,6 +142,8 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
     lines, begins, _ = cut_log(lines, gap_minutes)
     first = np.flatnonzero(begins)
     lengths = np.diff(first, append=len(begins))
+    of_user = np.flatnonzero(changes(lines["user_id"]))
+    first_of_user = of_user[of_user.searchsorted(first, side="right") - 1]
     is_end = np.append(begins[1:], True)
     rows, is_next = catalog.rows_of(lines["track"]), ~lines["is_last"]
     ignored = np.append(lines["recommendation"][:-1] != lines["track"][1:], False) & is_next & ~is_end
@@ -154,6 +171,7 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
         settings=[(experiments, release) for experiments, _, release in np.char.rpartition(settings, "\n").tolist()],
         first=first[chosen],
         lengths=lengths[chosen],
+        num_before=(first - first_of_user)[chosen],
         tracks=rows,
         shares=lines["time"].astype(np.float64),
         propensities=propensities,

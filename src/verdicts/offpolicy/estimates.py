@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from segue.errors import InputError
+from segue.picking.last_ten import LastPlays
 from segue.picking.picker import Choices
 from segue.settings import Setting, settings
 from segue.statistics.intervals import LEVEL
@@ -167,7 +168,8 @@ class OffPolicyLog:
         own, chosen = decisions.propensities[decisions.first + 1].copy(), decisions.tracks[decisions.first + 1]
         for setting, behaviour in self._known.items():
             for part in _chunks(np.flatnonzero(decisions.setting == setting)):
-                choices = behaviour.choices(decisions.users[part], decisions.tracks[decisions.first[part]][:, None])
+                some = decisions.where(part)
+                choices = behaviour.choices(some.users, some.tracks[some.first][:, None], some.last_plays(1))
                 own[part] = choices.of(chosen[part, None])[:, 0]
         return np.asarray(own)
 
@@ -230,7 +232,8 @@ class OffPolicyLog:
         for part in _chunks(np.arange(len(sessions))):
             some = sessions.where(part)
             played = some.tracks[some.first][:, None]
-            choices, tracks = candidate.choices(some.users, played), some.tracks[some.first + 1][:, None]
+            choices = candidate.choices(some.users, played, some.last_plays(1))
+            tracks = some.tracks[some.first + 1][:, None]
             mixture = self.mixture(part, played, np.concatenate([tracks, choices.tracks], 1))
             columns["weights"][part] = choices.of(tracks)[:, 0] / mixture[:, 0]
             if self.is_mixture:
@@ -261,14 +264,15 @@ class OffPolicyLog:
         for setting, behaviour in self._known.items():
             if len(rows := np.flatnonzero(self._shares[part, setting])):
                 shares = self._shares[part[rows], setting, None]
-                found[rows] += shares * behaviour.choices(some.users[rows], played[rows]).of(asked[rows])
+                own = some.where(rows)
+                found[rows] += shares * behaviour.choices(own.users, played[rows], own.last_plays(1)).of(asked[rows])
         return found
 
     def _support(self, part: _Part, choices: Choices, mixture: Float64[np.ndarray, "s K"]) -> tuple[Any, Any]:
         """Share of the candidate's picks without support, and Σ π²/μ over those with support."""
         is_missing, covered = mixture <= 0, np.zeros(len(part))
         for setting, behaviour in self._known.items():  # a pick of any track has the support of arms that pick any
-            covered += self._shares[part, setting] * (behaviour.picker.policy == "random")
+            covered += self._shares[part, setting] * behaviour.picks_any
         missing = (choices.probabilities * is_missing).sum(1) + choices.rest * (covered == 0)
         square = (choices.probabilities**2 / np.where(is_missing, np.inf, mixture)).sum(1)
         return missing, square + choices.rest**2 / np.where(covered > 0, covered, np.inf)
@@ -317,12 +321,14 @@ class OffPolicyLog:
         users, first = sessions.users[part], sessions.first[part]
         played, asked = sessions.tracks[first[:, None] + np.arange(step)], sessions.tracks[first + step][:, None]
         with np.errstate(divide="ignore"):
-            of_candidate[part] += np.log(candidate.choices(users, played).of(asked)[:, 0])
+            last = sessions.where(part).last_plays(step)
+            of_candidate[part] += np.log(candidate.choices(users, played, last).of(asked)[:, 0])
             of_arms[part, sessions.setting[part]] += np.log(sessions.propensities[first + step])
             for setting, behaviour in self._known.items():
                 rows = np.flatnonzero(np.isfinite(of_arms[part, setting]) & (sessions.setting[part] != setting))
                 if len(rows):
-                    found = behaviour.choices(users[rows], played[rows]).of(asked[rows])[:, 0]
+                    own = LastPlays(last.rows[rows], last.shares[rows])
+                    found = behaviour.choices(users[rows], played[rows], own).of(asked[rows])[:, 0]
                     of_arms[part[rows], setting] += np.log(found)
 
 

@@ -17,15 +17,15 @@ from segue.runs.session_vectors import FILE
 from segue.serving.known_tracks import change_of, with_kept
 from segue.serving.recommender import Recommender
 from segue.serving.session_memory import Played
-from segue.simulation.policies import Lists, Oracle, Popular, Random, SessionLists, StickyArtist
+from segue.simulation.policies import LastTenLists, Lists, Oracle, Popular, Random, SessionLists, StickyArtist
 from segue.simulation.world import World
-from segue.verdicts.offpolicy.behaviours import Behaviour, Candidate, LogFolder
+from segue.verdicts.offpolicy.behaviours import Behaviour, Candidate, LogFolder, candidate_of
 from segue.verdicts.offpolicy.decisions import read_decisions
 from segue.verdicts.offpolicy.estimates import OffPolicyLog
 from tests.conftest import make_catalog, make_vectors
 from tests.odd_ids import with_texts
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
-from tests.verdicts.offpolicy.played import lists, neighbours, simulate
+from tests.verdicts.offpolicy.played import lists, neighbours, opened, settings, simulate
 
 
 def text(arm: str, experiment: str = "TEST") -> str:
@@ -60,6 +60,69 @@ def test_a_release_of_the_simulator_describes_its_arms(world: World, tmp_path: P
     assert folder.behaviour(text("T3"), release) is None, "the file is another one now"
     file.unlink()
     assert folder.behaviour(text("T3"), release) is None
+
+
+@pytest.mark.parametrize("arms", [("C", "T1"), ("C",)])
+def test_the_control_of_2026_has_the_propensities_of_its_log(
+    world: World, tmp_path: Path, arms: tuple[str, ...]
+) -> None:
+    """They depend on plays of earlier sessions. As a candidate it has the value that its own arm has."""
+    file = neighbours(world, tmp_path / "r.jsonl", num=3)
+    policies = {"C": LastTenLists(path=str(file), world=world), "T1": Random(world=world)}
+    simulate(world, tmp_path / "run", {arm: policies[arm] for arm in arms}, sessions=700, days=2)
+    folder, log = opened(tmp_path / "run")
+    [release] = folder.releases
+    behaviour = folder.behaviour(text("C"), release)
+    assert behaviour is not None
+    assert behaviour.last_ten is not None
+    assert (log.different, log.arms_left_out) == (0, [])
+    candidate = candidate_of({"recommender": str(file), "context": "last_ten"}, locate=Path)
+    found = log.estimate(folder.candidate(candidate), settings(max_without_support=1.0))
+    is_control = [json.loads(experiments)["TEST"] == "C" for experiments, _ in log.decisions.settings]
+    own = log.decisions.where(np.array(is_control)[log.decisions.setting])
+    truth = own.shares[own.first + 1].mean()
+    assert found.first_step_snips.lower < truth < found.first_step_snips.upper
+    if len(arms) == 1:
+        assert found.first_step_snips.value == pytest.approx(truth), "all weights are 1"
+        assert found.session_mean_weight == pytest.approx(1)
+
+
+def test_a_ring_is_in_the_order_of_the_log_and_of_one_user(world: World, tmp_path: Path) -> None:
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=300)
+    folder, log = opened(tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/logs/day-1/data.json").read_text().splitlines()]
+    some = log.decisions
+    for step in (1, 3):
+        longer = some.where(some.lengths > step)
+        rings = longer.last_plays(step)
+        for number in range(0, len(longer), 17):
+            own = [line for line in lines if line["user"] == longer.users[number]]
+            start = next(place for place, line in enumerate(own) if line["timestamp"] == longer.started_ms[number])
+            expected = own[: start + step][::-1][:10]
+            rows = folder.catalog.rows_of([line["track"] for line in expected]).tolist()
+            assert rings.rows[number].tolist() == rows + [-1] * (10 - len(rows))
+            assert rings.shares[number, : len(rows)].tolist() == [line["time"] for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"context": "last_ten", "pick": "ranked"}, "candidate: context=last_ten is a whole rule, and pick does not"),
+        ({"fallback": "all"}, "candidate: fallback must be one of artist, random, got 'all'"),
+    ],
+)
+def test_a_candidate_of_2026_has_no_other_settings(tmp_path: Path, own: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        candidate_of({"recommender": str(tmp_path / "r.jsonl"), **own}, locate=Path)
+
+
+def test_the_fallback_of_a_candidate_is_that_of_the_log_unless_chosen(world: World, tmp_path: Path) -> None:
+    file = neighbours(world, tmp_path / "r.jsonl")
+    simulate(world, tmp_path / "run", {"C": Random(world=world)}, sessions=40)
+    folder = LogFolder.open(tmp_path / "run" / "logs")
+    fallbacks = [folder.candidate(Candidate(name="lists", file=file, fallback=one)).picker.fallback
+                 for one in (None, "artist", "random")]  # fmt: skip
+    assert fallbacks == ["random", "artist", "random"]
 
 
 def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path) -> None:

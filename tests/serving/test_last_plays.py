@@ -1,0 +1,199 @@
+"""The control of 2026 in the service: a ring of ten plays of each user, over sessions, arms and restarts."""
+
+import asyncio
+import json
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segue.catalog import key_of
+from segue.errors import InputError
+from segue.runs.recommendations import Recommendations
+from segue.serving.app import ServiceApp
+from segue.serving.last_plays import make_last_plays
+from segue.serving.log_writer import EventLogWriter
+from segue.serving.prepared_release import prepare_release
+from segue.serving.prometheus_metrics import Metrics
+from segue.serving.recommender import Recommender
+from segue.serving.release import Release
+from segue.serving.settings import (
+    LimitSettings,
+    LogSettings,
+    ProfileSettings,
+    RestartSettings,
+    ServiceSettings,
+    SessionSettings,
+    StoreSettings,
+)  # fmt: skip
+from segue.serving.state import State
+from segue.serving.stores import make_profiles, make_sessions
+from segue.serving.worker_table import WorkerTable
+from segue.simulation.world import World
+from tests.conftest import make_catalog
+from tests.picking.test_last_ten import chances_of
+from tests.serving.conftest import arm, ask, lists_of, make_release
+
+NUM = 30
+LISTS = [[] if row % 3 == 0 else [row // 5 * 5 + (row + step) % 5 for step in (2, 1, 4)] for row in range(NUM)]
+
+
+def settings_of(folder: Path, **profiles: Any) -> ServiceSettings:
+    return ServiceSettings(
+        run_dir=str(folder), host="", port=0, workers=1, seed=1, room={},
+        store=StoreSettings(kind="embedded", folder=str(folder / "store")), sessions=SessionSettings(capacity=64),
+        profiles=ProfileSettings(**profiles), log=LogSettings(fsync="never"), limits=LimitSettings(),
+        restart=RestartSettings(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Release:
+    """Tracks 100 to 129 of one artist; arm C is the control, arm T1 is not."""
+    own = {"C": arm(context="last_ten", fallback="random"), "T1": arm(pick="ranked")}
+    catalog = make_catalog([0] * NUM)
+    return make_release(tmp_path / "release", catalog=catalog, arms=own, lists=dict.fromkeys(own, lists_of(LISTS)))
+
+
+async def play(
+    release: Release, settings: ServiceSettings, walk: list[tuple[str, int, Any]], **sent: Any
+) -> list[dict[str, Any]]:
+    """Start a service, send calls of users, stop; a track None is the recommended one. Returns the lines of its log."""
+    folder = Path(settings.run_dir)
+    folder.mkdir(exist_ok=True)
+    (folder / "store").mkdir(exist_ok=True)
+    log = EventLogWriter(folder / "log", settings.log)
+    state = State(
+        recommender=Recommender(release, np.random.default_rng(0)), sessions=make_sessions(settings),
+        last_plays=make_last_plays(settings), profiles=make_profiles(settings), remember=settings.profiles, log=log,
+        workers=WorkerTable(1, reset_after_s=30),
+    )  # fmt: skip
+    service = ServiceApp(state, Metrics(), limits=settings.limits, logged=settings.log, token=None)
+    upkeep, following = asyncio.ensure_future(log.run()), dict[int, Any]()
+    for call, user, track in walk:
+        track = following.get(user) if track is None else track
+        body = {"track": track, "time": (track * 7 + user) % 5 / 4, **sent}
+        answer = await ask(service, "POST", f"/{call}/{user}", json.dumps(body).encode())
+        assert answer.status == 200, answer.body
+        following[user] = json.loads(answer.body).get("track")
+    upkeep.cancel()
+    await log.close()
+    return [json.loads(line) for line in (folder / "log/data.json").read_text().splitlines()]
+
+
+def users_of(release: Release, name: str, num: int) -> list[int]:
+    ours = Recommender(release, np.random.default_rng(0))
+    return [user for user in range(200) if ours.arm_of(user) == name][:num]
+
+
+def session(user: int, first: int, length: int) -> list[tuple[str, int, Any]]:
+    return [("next", user, first), *[("next", user, None)] * (length - 2), ("last", user, None)]
+
+
+def check(lines: list[dict[str, Any]]) -> list[int]:
+    """The lines against the slow loop; returns how long the ring was at each answer of the control."""
+    rings, lengths = defaultdict[int, list[tuple[int, int]]](list), []
+    for line in lines:
+        ring = rings[line["user"]]
+        ring.insert(0, (line["track"] - 100, round(100 * line["time"])))
+        del ring[10:]
+        if line["message"] == "next" and line["experiments"] == {"TEST": "C"}:
+            expected = chances_of(ring, LISTS, NUM)[line["recommendation"] - 100]
+            assert line["propensity"] == pytest.approx(float(expected))
+            lengths.append(len(ring))
+    return lengths
+
+
+def test_answers_are_those_of_the_rule_over_sessions_and_a_restart(release: Release, tmp_path: Path) -> None:
+    users, settings = users_of(release, "C", 4), settings_of(tmp_path / "service")
+    walk = [call for number in range(3) for user in users for call in session(user, 100 + 7 * number + user % 3, 5)]
+    asyncio.run(play(release, settings, walk))
+    lines = asyncio.run(play(release, settings, walk))  # in the same store, and the log goes on
+    assert len(lines) == 2 * len(walk)
+    lengths = check(lines)
+    assert lengths.count(10) > len(walk), "the ring is full after ten plays, and stays so"
+
+
+def test_plays_in_other_arms_count_and_a_session_of_another_arm_is_as_ever(release: Release, tmp_path: Path) -> None:
+    """A user whose arm changes with the experiment keeps the last plays."""
+    (user,) = users_of(release, "T1", 1)
+    settings = settings_of(tmp_path / "service")
+    (first, *_) = asyncio.run(play(release, settings, session(user, 101, 4)))
+    assert (first["recommendation"], first["propensity"]) == (103, 1.0), "the best of its list"
+    changed = make_release(
+        tmp_path / "next", catalog=make_catalog([0] * NUM), arms={"C": arm(context="last_ten", fallback="random")},
+        lists={"C": lists_of(LISTS)},
+    )  # fmt: skip
+    lengths = check(asyncio.run(play(changed, settings, session(user, 102, 3))))
+    assert lengths[0] == 5, "four plays of the other arm, and this one"
+
+
+@pytest.mark.parametrize(("remember", "sent"), [("none", {}), ("all", {"remember": False})])
+def test_without_consent_only_the_session_counts(
+    release: Release, tmp_path: Path, remember: str, sent: dict[str, Any]
+) -> None:
+    (user,) = users_of(release, "C", 1)
+    settings = settings_of(tmp_path / "service", remember=remember)
+    walk = [*session(user, 101, 3), ("next", user, 112)]
+    last = asyncio.run(play(release, settings, walk, **sent))[-1]
+    ring = [(12, round(100 * last["time"]))]
+    assert last["propensity"] == pytest.approx(float(chances_of(ring, LISTS, NUM)[last["recommendation"] - 100]))
+
+
+def test_a_user_is_forgotten(release: Release, tmp_path: Path) -> None:
+    users, settings = users_of(release, "C", 2), settings_of(tmp_path / "service")
+    asyncio.run(play(release, settings, [call for user in users for call in session(user, 101, 4)]))
+
+    async def forget() -> list[int]:
+        await make_last_plays(settings).forget(key_of(users[0]))
+        return [len((await make_last_plays(settings).play(key_of(user), 1, 1.0, 10**12)).tracks) for user in users]
+
+    assert asyncio.run(forget()) == [1, 5]
+
+
+def prepared(world: World, path: Path, own: Any, **changes: Any) -> Any:
+    given: dict[str, Any] = {"pick": "ranked", "artist_gap": 2, "context": None, "num_lists": 4, **changes}
+    return prepare_release(
+        own, experiment="TEST", **given, max_tracks=128, tracks=None, world=lambda: world, locate=lambda _: path
+    )
+
+
+@pytest.fixture
+def path(world: World, tmp_path: Path) -> Path:
+    rows = (np.arange(len(world.catalog))[:, None] + [1, 2]) % len(world.catalog)
+    Recommendations(rows=rows, scores=np.full(rows.shape, np.nan, np.float32)).write(
+        tmp_path / "r.jsonl", world.catalog, format="botify_2026"
+    )
+    return tmp_path / "r.jsonl"
+
+
+def test_the_arm_is_chosen_by_its_context_and_falls_back_to_any_track(world: World, path: Path) -> None:
+    own = {
+        "C": {"recommender": str(path), "context": "last_ten"},
+        "T1": {"recommender": str(path), "fallback": "random"},
+    }
+    found = prepared(world, path, {**own, "T2": str(path)}).arms
+    assert found["C"].record() == {
+        "recommender": str(path), "policy": "lists", "pick": "uniform", "artist_gap": 0, "context": "last_ten",
+        "fallback": "random",
+    }  # fmt: skip
+    assert (found["T1"].record()["fallback"], "fallback" in found["T2"].record()) == ("random", False)
+    assert found["C"].describe().startswith("context=last_ten: of the lists of the last ten plays of the user")
+    assert found["T1"].describe().endswith("fallback=random")
+    assert prepared(world, path, {"C": str(path)}, context="last_ten").arms["C"] == replace(found["C"])
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"context": "last_ten", "pick": "ranked"}, "context=last_ten is a whole rule, and pick does not change it"),
+        ({"context": "last_ten", "fallback": "artist"}, "and fallback does not change it; leave fallback out"),
+        ({"fallback": "none"}, "fallback must be one of artist, random, got 'none'"),
+    ],
+)
+def test_settings_without_use_are_refused(world: World, path: Path, own: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prepared(world, path, {"C": {"recommender": str(path), **own}})
