@@ -127,4 +127,4 @@ def _vectors_of_session(ranker: Ranker) -> SessionVectors | None:
     """The vectors of a head whose query is the session; None where the last track decides."""
     if ranker.scorer is None or ranker.context.is_last:
         return None
-    return session_vectors(ranker.scorer, ranker.context, ranker.counted)
+    return session_vectors(ranker.scorer, ranker.context, ranker.counted, ranker.listener)
