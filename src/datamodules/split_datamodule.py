@@ -28,6 +28,7 @@ from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
 from segue.models.contracts import PairBatch
+from segue.runs.profiles import Profiles
 from segue.settings import Setting, settings
 
 HalfLife = Annotated[
@@ -288,6 +289,15 @@ class SplitDataModule(LightningDataModule, ABC):
                 session=sessions.listens.session, timestamp=sessions.timestamp, listener=sessions.listener
             )
         return self._timeline if sessions.has_clock and self._timeline.has_past else None
+
+    def profiles(self) -> Profiles | None:
+        """What each listener has heard, with keys of ids; None where these data have no ids. Call it after `setup`."""
+        return None
+
+    @property
+    def listeners_left_out(self) -> Int64[np.ndarray, "n"]:
+        """Keys of the listeners who are left out."""
+        return np.empty(0, np.int64)
 
     def check_pasts(self) -> None:
         """Refuse data in which no listener has a past. Call it after `setup`.

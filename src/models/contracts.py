@@ -20,7 +20,7 @@ from segue.models.retrieval.lists import ListSearch, Plan
 from segue.runs.counted_part import CountedPart
 
 if TYPE_CHECKING:
-    from segue.models.listener import Listener
+    from segue.models.listener_part import ListenerPart
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""
@@ -428,7 +428,7 @@ class Ranker(Protocol):
             """What is counted."""
 
         @property
-        def listener(self) -> "Listener | None":
+        def listener(self) -> "ListenerPart | None":
             """The part of the listener's own past."""
 
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:

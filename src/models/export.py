@@ -11,7 +11,7 @@ import torch
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, OnBlock, Ranker, Scorer
-from segue.models.listener import Listener
+from segue.models.listener_part import ListenerPart
 from segue.models.retrieval.lists import ListParts
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
 from segue.runs.counted_part import CountedPart
@@ -126,7 +126,7 @@ class Export:
 
 
 def session_vectors(
-    scorer: Scorer, context: Context, counted: CountedPart | None = None, listener: Listener | None = None
+    scorer: Scorer, context: Context, counted: CountedPart | None = None, listener: ListenerPart | None = None
 ) -> SessionVectors:
     """The vectors of a trained head, and the numbers of its context: all that a session query needs without torch.
 

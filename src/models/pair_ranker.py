@@ -35,7 +35,7 @@ from segue.models.counted import (
     with_counts,
 )
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
-from segue.models.listener import LISTENER, MOST_FITTED, Listener
+from segue.models.listener_part import LISTENER, MOST_FITTED, ListenerPart
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
 from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ranks_of_tracks, ranks_of_vectors
@@ -59,7 +59,7 @@ class RanksByVectors(RepeatsDecided):
     _counted_part: CountedPart | None = None
     _temperature: float | None = None
     _table: tuple[CountedPart, csr_array] | None = None
-    _listener: Listener | None = None
+    _listener: ListenerPart | None = None
 
     @property
     def counted(self) -> CountedPart | None:
@@ -67,7 +67,7 @@ class RanksByVectors(RepeatsDecided):
         return self._counted_part
 
     @property
-    def listener(self) -> Listener | None:
+    def listener(self) -> ListenerPart | None:
         """The part of the listener's own past; None without it."""
         return self._listener
 
@@ -237,7 +237,7 @@ class PairRanker(RanksByVectors, LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler] | None,
         monitor: str,
         counted: Callable[[Vocabulary], Counted] | None = None,
-        listener: Callable[[Vocabulary], Listener] | None = None,
+        listener: Callable[[Vocabulary], ListenerPart] | None = None,
     ) -> None:
         super().__init__()
         self.scorer: Scorer = build("model", scorer, vocabulary)
@@ -407,7 +407,7 @@ class PairRanker(RanksByVectors, LightningModule):
         counts.fitted, counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
 
     def _fit_listener_to_ranks(
-        self, listener: Listener, histories: Histories, following: Int64[np.ndarray, "Q"]
+        self, listener: ListenerPart, histories: Histories, following: Int64[np.ndarray, "Q"]
     ) -> None:
         """Fit the weights by maximum likelihood, with the counted part in the scores."""
         items, part, unit = self.scorer.item_vectors(), self.counted, self.loss.temperature
@@ -432,7 +432,7 @@ class PairRanker(RanksByVectors, LightningModule):
         without, listener.weights = gain(), weights
         listener.keep_if_better("ndcg@10", without, gain(), higher=True)
 
-    def _fit_listener_to_shares(self, listener: Listener, rated: Rated | None) -> None:
+    def _fit_listener_to_shares(self, listener: ListenerPart, rated: Rated | None) -> None:
         """Fit the weights by the squared error of predicted shares, which is judged on other listeners."""
         if rated is None or rated.histories.timeline is None:
             return

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, QueryPart, Ranker, Scorer
-from segue.models.listener import Listener
+from segue.models.listener_part import ListenerPart
 from segue.models.pair_ranker import RanksByVectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.session_vectors import SessionVectors
@@ -50,7 +50,7 @@ class RestoredHead(RanksByVectors, nn.Module):
         plays: Int64[np.ndarray, "N"],
         counted: CountedPart | None,
         temperature: float | None,
-        listener: Listener | None = None,
+        listener: ListenerPart | None = None,
     ) -> None:
         super().__init__()
         self.scorer, self.context, self._plays, self._counted_part = scorer, context, plays, counted
@@ -130,7 +130,7 @@ def _restored_head(
     )
     name = "context."
     built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
-    listener = None if vectors.listener is None else Listener(vocabulary, vectors.listener)
+    listener = None if vectors.listener is None else ListenerPart(vocabulary, vectors.listener)
     temperature = config["loss"].get("temperature")
     return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted, temperature, listener))
 

@@ -18,7 +18,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.counted import COUNTED
 from segue.models.growing import Grown
-from segue.models.listener import LISTENER
+from segue.models.listener_part import LISTENER
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.models.retrieval.ranks import refuse_non_finite
 from segue.runs.folder import as_dict

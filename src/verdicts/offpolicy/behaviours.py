@@ -94,10 +94,10 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
             raise InputError(f"candidate: {next(iter(own))} applies to lists, and {name} has none; leave it out")
         return found
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
-    if context_of("candidate", context, file) == "session":
+    if (found_context := context_of("candidate", context, file)) != "last":
         raise InputError(
-            f"candidate={name} answers from the session (context=session), which is not estimated from a log; play "
-            "it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"
+            f"candidate={name} answers from the session (context={found_context}), which is not estimated from a log; "
+            "play it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"
         )
     return replace(found, file=file)
 
@@ -193,7 +193,7 @@ class LogFolder:
         contents = _json(path)
         arm = json_object(experiments).get(str(contents.get("experiment")))
         given = contents["arms"].get(arm)
-        if given is None or given.get("policy") not in POLICIES or given.get("context") == "session":
+        if given is None or given.get("policy") not in POLICIES or given.get("context", "last") != "last":
             return None
         return self._simulated(given) if "world" in contents else self._served(path.parent, str(arm), given)
 

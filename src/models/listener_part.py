@@ -72,7 +72,7 @@ class Added(NamedTuple):
         scores.index_put_(places, values.to(scores), accumulate=True)
 
 
-class Listener:
+class ListenerPart:
     """Weights the features of a listener's own past.
 
     The weights are few. They are fitted to validation queries after each epoch, and left out, which is 0, where
