@@ -117,7 +117,7 @@ class Recommender:
     Args:
         model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`. None: validation
             chooses among recipes and counting models, as `train.py` does where no model is named.
-        context: what a query is made of, `last` or `session`; None: as the recipe of the plays says.
+        context: what a query is made of, `last`, `session` or `listener`; None: as the recipe of the plays says.
         seed: decides every random number; 0 or more.
         random_state: another name of `seed`.
         options: any option of `train.py` by name: `model__alpha=0.9` is `model.alpha=0.9`. Columns of a table in memory
@@ -522,7 +522,7 @@ def fit(
         plays: what `read_plays` returned, or what it takes: a path, a DataFrame, a mapping from roles to columns.
         model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`. None: validation
             chooses among recipes and counting models, as `train.py` does where no model is named.
-        context: what a query is made of, `last` or `session`; None: as the recipe of the plays says.
+        context: what a query is made of, `last`, `session` or `listener`; None: as the recipe of the plays says.
         seed: decides every random number; 0 or more.
         random_state: another name of `seed`.
         folder: where the run is written, which must be empty or missing; a temporary folder by default.

@@ -22,6 +22,8 @@ from segue.reports.result_table import Table
 from segue.reports.tables import examples_table
 from segue.runs.atomic import write_record
 from segue.runs.folder import REFIT
+from segue.runs.profiles import FILE as PROFILES
+from segue.runs.profiles import Profiles
 from segue.runs.session_vectors import FILE
 from segue.statistics.online import VAL_TIME
 from segue.terminal.console import console
@@ -70,6 +72,7 @@ class AfterTest(Callback):
 
     Attributes:
         refitted: set before the test; None where the tested model is exported.
+        profiles_before: set before the test of a night; what the run that it begins from wrote of its listeners.
         is_exported: set before the test; decides by the metrics of the test whether the model is exported.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
@@ -89,6 +92,7 @@ class AfterTest(Callback):
         self._context, self._export, self._ranking = context, export, ranking
         self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
         self.refitted: Refitted | None = None
+        self.profiles_before: Path | None = None
         self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
         self.exported: Exported | None = None
         self.examples: Table | None = None
@@ -112,7 +116,7 @@ class AfterTest(Callback):
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
         if self._off_policy is not None and of_evaluated is not None:
-            is_session = of_evaluated.vectors is not None and of_evaluated.vectors.context == "session"
+            is_session = of_evaluated.vectors is not None and of_evaluated.vectors.context != "last"
             try:
                 estimated = self._off_policy(
                     Path(data.path), of_evaluated.path, is_session=is_session, seen_until_ms=lambda: data.seen_until_ms
@@ -137,8 +141,9 @@ class AfterTest(Callback):
         """Write the lists of the model that is exported, and those of the model that was tested, if it is another."""
         data, refitted, record = self._context.datamodule, self.refitted, export.path.with_name(REFIT)
         others, vocabulary, tested = export.path.with_name(OF_EVALUATED), data.vocabulary, None
-        for of_before in (export.path, export.path.with_name(FILE)):  # lists come last: a folder without them is no run
-            of_before.unlink(missing_ok=True)
+        of_before = (export.path.name, FILE, PROFILES)  # lists come last: a folder without them is no run
+        for path in map(export.path.with_name, of_before):
+            path.unlink(missing_ok=True)
         if record.exists():  # a run that is resumed may export another model than before
             for of_refit in (others, export.path.with_name(LEARNED)):
                 shutil.rmtree(of_refit, ignore_errors=True)
@@ -151,11 +156,24 @@ class AfterTest(Callback):
             counts = learned.scorer is None or learned.counted is not None
             refitted.data.remember(export.path.with_name(LEARNED), is_whole=counts)
             write_record(refitted.record(), record)
+        ranker = evaluated if refitted is None else ranker_of(refitted.module)
+        if ranker.listener is not None and ranker.listener.weights is not None:
+            self._write_profiles(data if refitted is None else refitted.data, export.path.with_name(PROFILES))
         with progress("exporting recommendations", len(data.catalog)) as advance:
-            ranker = evaluated if refitted is None else ranker_of(refitted.module)
             exported = export.write(ranker, vocabulary, advance)
         self.examples = examples_table(vocabulary, lambda rows: exported.parts.of(rows)[0])
         return exported, tested or exported
+
+    def _write_profiles(self, data: SplitDataModule, path: Path) -> None:
+        """Write what each listener has heard; in a night it goes on from what the run before it wrote."""
+        profiles = data.profiles()
+        if profiles is None:
+            console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
+            return
+        if self.profiles_before is not None and self.profiles_before.is_file():
+            before = Profiles.read(self.profiles_before).without(data.listeners_left_out)
+            profiles = before.continued_by(profiles)
+        profiles.write(path)
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""

@@ -8,7 +8,6 @@ from jaxtyping import Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.datamodules.session_profiles import profiles_of
 from segue.models.contracts import Ranker
 from segue.models.export import Exported, session_vectors
 from segue.runs.atomic import write_whole
@@ -73,7 +72,7 @@ class Listening(Callback):
             kept = Path(data.path) / "listening_references.json" if world is of_logs else None
             test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
             how = {"neighbours": neighbours, "num_lists": num_lists}
-            self.test = RunListening(test, data.catalog, **how, kept=kept, profiles=profiles_of(data))
+            self.test = RunListening(test, data.catalog, **how, kept=kept, profiles=data.profiles())
             if world is of_logs:
                 keep_interest_neighbours(world, Path(data.path).parent)
 
@@ -130,4 +129,4 @@ def _vectors_of_session(ranker: Ranker) -> SessionVectors | None:
     """The vectors of a head whose query is the session; None where the last track decides."""
     if ranker.scorer is None or ranker.context.is_last:
         return None
-    return session_vectors(ranker.scorer, ranker.context, ranker.counted)
+    return session_vectors(ranker.scorer, ranker.context, ranker.counted, ranker.listener)

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.run_context import RunContext, ranker_of
+from segue.callbacks.validation_queries import rated_pairs
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
@@ -81,8 +82,9 @@ class RankingMetrics(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Fit what is fitted to validation queries."""
-        queries = self.queries["val"]
-        ranker_of(pl_module).fit_to(self._context.datamodule.histories(queries), queries.following)
+        queries, data = self.queries["val"], self._context.datamodule
+        rated = rated_pairs(data) if ranker_of(pl_module).listener is not None else None
+        ranker_of(pl_module).fit_to(data.histories(queries), queries.following, rated)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `val/<metric>`."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64
 
-from segue.catalog import Catalog, Listens, quoted
+from segue.catalog import Catalog, Listens, key_of, quoted
 from segue.datamodules.learned import (
     MOST_KEPT,
     Learned,
@@ -26,7 +26,8 @@ from segue.datamodules.learned import (
 )
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
-from segue.datamodules.pairs.sessions import cut_sessions
+from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
+from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import LeftOut, NothingNew, SourceEvents, read_table
 from segue.datamodules.reading.table_settings import Attributes, TableSettings, table_settings
@@ -34,6 +35,7 @@ from segue.datamodules.remarks import remarks_on
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.datamodules.splits import SPLITS, split
 from segue.errors import InputError
+from segue.runs.profiles import Profiles
 from segue.settings import Setting, from_config, settings
 
 
@@ -132,6 +134,7 @@ class PairDataModule(SplitDataModule):
     """
 
     _learned: Learned | None = None
+    _read: Sessions | None = None  # in a night, the new sessions, with the ids of their users
 
     def __init__(
         self,
@@ -344,7 +347,7 @@ class PairDataModule(SplitDataModule):
         _refuse_other_ids(self.path, catalog, learned.catalog, may_be_new=True)
         self.catalog, rows = with_new_tracks(learned.catalog, catalog)
         read = replace(read, listens=replace(read.listens, track=rows[read.listens.track]))
-        self._num_new = len(read)
+        self._num_new, self._read = len(read), read
         self._learned, before = learned, learned.sessions
         self._cut, self.is_by_time = joined(before, read), True
         evaluated = self.divided(np.repeat(np.array([0, 2], np.int8), [len(before), len(read)]))
@@ -377,6 +380,15 @@ class PairDataModule(SplitDataModule):
             shares=_sums_of_shares(evaluated._test_listens()),
         )
 
+    def profiles(self) -> Profiles:
+        """See `SplitDataModule`; in a night those of the new plays."""
+        return profiles_of(self.sessions if self._read is None else self._read, self.catalog)
+
+    @property
+    def listeners_left_out(self) -> Int64[np.ndarray, "n"]:
+        """See `SplitDataModule`."""
+        return np.array([key_of(id) for id in ids_in(self.rules.policies.without)], np.int64)
+
     def _test_listens(self) -> Listens:
         parts, listens = self._part_of_session, self.sessions.listens
         return listens if parts is None else listens.where(parts[listens.session] == SPLITS.index("test"))
@@ -404,6 +416,7 @@ class PairDataModule(SplitDataModule):
             until=policies.last_day,
             is_now=policies.ends_now,
             nameless=policies.nameless == "drop",
+            listeners=ids_in(policies.without),
             **known,
         )
         return read_table(self.path, self._settings, left_out=left_out, rejections=self._rejections)

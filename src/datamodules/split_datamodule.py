@@ -26,8 +26,9 @@ from segue.datamodules.pairs.sessions import Sessions, gather
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
-from segue.histories import Histories
+from segue.histories import Histories, Timeline
 from segue.models.contracts import PairBatch
+from segue.runs.profiles import Profiles
 from segue.settings import Setting, settings
 
 HalfLife = Annotated[
@@ -71,6 +72,7 @@ class SplitDataModule(LightningDataModule, ABC):
     _dropped: Mapping[str, int]
     sizes: pd.DataFrame | None = None
     _digest: str | None = None
+    _timeline: Timeline | None = None
     is_by_time: bool = False
 
     def __init__(
@@ -274,8 +276,41 @@ class SplitDataModule(LightningDataModule, ABC):
         Returns:
             The histories; their events are those of all sessions and are not copied.
         """
+        listens = self.sessions.listens
         places = {name: getattr(pairs, name) for name in ("last", "length", "previous")}
-        return Histories(tracks=self.sessions.listens.track, played_ratio=self.sessions.listens.played_ratio, **places)
+        return Histories(tracks=listens.track, played_ratio=listens.played_ratio, timeline=self.timeline, **places)
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """When events were played, and by whom; None where no listener has an earlier session, or without a clock."""
+        sessions = self.sessions
+        if self._timeline is None or self._timeline.listener is not sessions.listener:
+            self._timeline = Timeline(
+                session=sessions.listens.session, timestamp=sessions.timestamp, listener=sessions.listener
+            )
+        return self._timeline if sessions.has_clock and self._timeline.has_past else None
+
+    def profiles(self) -> Profiles | None:
+        """What each listener has heard, with keys of ids; None where these data have no ids. Call it after `setup`."""
+        return None
+
+    @property
+    def listeners_left_out(self) -> Int64[np.ndarray, "n"]:
+        """Keys of the listeners who are left out."""
+        return np.empty(0, np.int64)
+
+    def check_pasts(self) -> None:
+        """Refuse data in which no listener has a past. Call it after `setup`.
+
+        Raises:
+            InputError: they have no clock, or no listener has two sessions.
+        """
+        if self.timeline is None:
+            lacks = "no listener with two sessions" if self.sessions.has_clock else "no timestamps"
+            raise InputError(
+                f"context=listener looks at what a listener heard in earlier sessions, and {self.path} has {lacks}; "
+                "use context=session, or give datamodule.columns.user and datamodule.columns.timestamp"
+            )
 
     def every_target(self, split: str) -> Pairs:
         """Pair every event after the first of the sessions of a split with the event before it. Call it after `setup`.

@@ -1,8 +1,8 @@
 """The contracts: what a head, a context, a loss and a ranker must offer. They do not say how.
 
 B pairs in a batch, N tracks in the catalogue, A artists, L listeners, V width of a query or item vector, Q queries,
-K candidates of a list, H tracks of a history. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/` holds one
-test suite for each contract. A new implementation is tested by adding its name there.
+K candidates of a list, H tracks of a history, P pairs. A *row* is a place 0..N-1 in the catalogue. `tests/contracts/`
+holds one test suite for each contract. A new implementation is tested by adding its name there.
 """
 
 from abc import ABC, abstractmethod
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from segue.histories import Histories
 from segue.models.repeats import Repeats
 from segue.models.retrieval.lists import ListSearch, Plan
 from segue.runs.counted_part import CountedPart
+
+if TYPE_CHECKING:
+    from segue.models.listener_part import ListenerPart
 
 OnBlock = Callable[[int], None]
 """Reports progress: called after each block of queries with the number of queries in that block."""
@@ -83,18 +85,33 @@ class QueryPart(NamedTuple):
     share: Float[Tensor, ""] | float | None
 
 
-class Counts(NamedTuple):
-    """What was counted for queries, and is mixed with the scores of a head; see `picking/counted_scores.py`.
+@runtime_checkable
+class SparsePart(Protocol):
+    """What is added to the scores of a head, for few of the tracks of each query."""
+
+    def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
+        """Add it to scores, in place.
+
+        Args:
+            scores: scores of all tracks, with the parts before this one.
+            lines: which of the queries each line has.
+        """
+
+
+class Rated(NamedTuple):
+    """Pairs whose shares are known.
 
     Attributes:
-        shares: the share of each track among those that followed the tracks of a query, Q × N.
-        level: of each query.
-        temperature: of the head.
+        histories: what was heard before each.
+        following: row of its next track.
+        played_ratio: share of it that was played, in [0, 1].
+        listener: number of the listener.
     """
 
-    shares: csr_array
-    level: Float[Tensor, "Q"]
-    temperature: float
+    histories: Histories
+    following: Int64[np.ndarray, "P"]
+    played_ratio: Float32[np.ndarray, "P"]
+    listener: Int64[np.ndarray, "P"]
 
 
 class Queries(NamedTuple):
@@ -105,14 +122,14 @@ class Queries(NamedTuple):
         of_pair: place of each pair's query among them.
         previous: row of the track that is never a candidate of a query.
         heard: rows of the tracks already heard, to which the rule of `context.repeats` applies; -1 where there is none.
-        counts: what was counted for the queries; None for a head alone.
+        parts: what is added to the scores of the head, in this order.
     """
 
     vectors: Float[Tensor, "Q V"]
     of_pair: Int64[Tensor, "B"]
     previous: Int64[Tensor, "Q"]
     heard: Int64[Tensor, "Q H"]
-    counts: Counts | None = None
+    parts: Sequence[SparsePart] = ()
 
 
 class Scorer(nn.Module, ABC):
@@ -372,7 +389,7 @@ class RepeatsDecided:
 
     context: Context
 
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
         """Fit nothing."""
 
     def describe(self) -> list[str]:
@@ -398,6 +415,7 @@ class Ranker(Protocol):
         loss: the loss that the head was trained with; None for a baseline.
         context: which query vector a history gives, and how tracks already heard are ranked.
         counted: what is counted and mixed with the scores of the head; None for a head alone, and for a baseline.
+        listener: the part of the listener's own past; None without it.
     """
 
     if TYPE_CHECKING:
@@ -409,12 +427,17 @@ class Ranker(Protocol):
         def counted(self) -> CountedPart | None:
             """What is counted."""
 
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        """Fit to validation queries what the training sessions cannot give: how much the counted part weighs.
+        @property
+        def listener(self) -> "ListenerPart | None":
+            """The part of the listener's own past."""
+
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
+        """Fit to validation queries what the training sessions cannot give: how much the sparse parts weigh.
 
         Args:
             histories: what was heard before.
             following: rows of the tracks that followed.
+            rated: validation pairs whose shares are known, for a loss of shares; None for none.
         """
 
     def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:

@@ -1,7 +1,7 @@
 """A counted part around a head: what followed each track in training, mixed with the softmax of the head.
 
-The formula is in `picking/counted_scores.py`. B queries, N tracks, V width of a query vector, P parts of it, R rules, n
-neighbours of a track, K tracks of a list.
+The formula is in `picking/counted_scores.py`. B queries of a block, Q queries, N tracks, V width of a query vector, P
+parts of it, R rules, n neighbours of a track, K tracks of a list.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, best_candidates
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import Counts, QueryPart
+from segue.models.contracts import QueryPart
 from segue.models.repeats import shares_of
 from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.models.retrieval.nearest import to_units
-from segue.models.retrieval.sparse import no_scores
+from segue.models.retrieval.sparse import entries_of, no_scores
 from segue.picking.counted_scores import level_of, mixed, weights_of
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
@@ -42,6 +42,26 @@ LESS = (0.0, 1.0)
 """What is subtracted from a level: likelihood also counts targets far below the first places of a list, which the head
 knows little of, and therefore asks for more of the counted part than ndcg@10 does."""
 _FIRST_SHARE, _RIDGE, _TINY = 0.2, 1e-3, 1e-12
+
+
+class Counts(NamedTuple):
+    """What was counted for queries, and is mixed with the scores of a head; see `picking/counted_scores.py`.
+
+    Attributes:
+        shares: the share of each track among those that followed the tracks of a query, Q × N.
+        level: of each query.
+        temperature: of the head.
+    """
+
+    shares: csr_array
+    level: Float[Tensor, "Q"]
+    temperature: float
+
+    def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
+        """Mix it with scores, in place; see `SparsePart`."""
+        places, share = entries_of(self.shares, lines)
+        level = self.level[lines][places[0]]
+        scores.index_put_(places, mixed(scores[places], share.to(scores), level, self.temperature, torch))
 
 
 class Fitted(NamedTuple):

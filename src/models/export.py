@@ -11,6 +11,7 @@ import torch
 from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, OnBlock, Ranker, Scorer
+from segue.models.listener_part import ListenerPart
 from segue.models.retrieval.lists import ListParts
 from segue.runs.catalog_files import PLAYS, write_plays, write_top_tracks
 from segue.runs.counted_part import CountedPart
@@ -105,7 +106,7 @@ class Export:
             parts.fill(search, on_block)
             write_lists(path, catalog, parts.in_order(), plays=vocabulary.plays, format=self._format)
         if self._with_vectors and ranker.scorer is not None:
-            vectors = session_vectors(ranker.scorer, ranker.context, ranker.counted)
+            vectors = session_vectors(ranker.scorer, ranker.context, ranker.counted, ranker.listener)
             vectors.write(path.with_name(FILE), catalog)
         write_plays(catalog, vocabulary.plays, path.with_name(PLAYS))
         write_top_tracks(
@@ -124,13 +125,16 @@ class Export:
         )
 
 
-def session_vectors(scorer: Scorer, context: Context, counted: CountedPart | None = None) -> SessionVectors:
+def session_vectors(
+    scorer: Scorer, context: Context, counted: CountedPart | None = None, listener: ListenerPart | None = None
+) -> SessionVectors:
     """The vectors of a trained head, and the numbers of its context: all that a session query needs without torch.
 
     Args:
         scorer: the head.
         context: which query vector a history gives.
         counted: what is mixed with its scores.
+        listener: the listener's part; without weights it is left out.
 
     Returns:
         The vectors.
@@ -150,6 +154,7 @@ def session_vectors(scorer: Scorer, context: Context, counted: CountedPart | Non
         unknown, none = torch.full_like(ages, torch.nan, dtype=torch.float32), ages[:1] * 0.0
         if not (np.isfinite(queries).all() and np.isfinite(items).all()):
             raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
+        weights = None if listener is None else listener.weights
         return SessionVectors(
             queries=queries,
             items=items,
@@ -161,6 +166,7 @@ def session_vectors(scorer: Scorer, context: Context, counted: CountedPart | Non
             age_weights=np.stack([context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]),
             skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
             boosts=context.repeats.boosts(),
-            context="last" if context.is_last else "session",
+            context="listener" if weights is not None else "last" if context.is_last else "session",
+            listener=weights,
             counted=counted if counted is None or not context.is_last else counted.of_last,
         )

@@ -178,4 +178,9 @@ class FittedModel:
             raise InputError(
                 f"format={format} has vectors alone, and this run has a counted part; train it with counted=none"
             )
+        if self.vectors.listener is not None:
+            raise InputError(
+                f"format={format} has vectors alone, and this run has a part of the listener's own past; train it with "
+                "context=session"
+            )
         writers[format](self.vectors, self.catalog, folder)

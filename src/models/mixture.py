@@ -19,7 +19,7 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
-from segue.models.contracts import Among, Context, OnBlock, Ranker
+from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
 from segue.models.fitted import FittedModel
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
@@ -215,12 +215,18 @@ class Mixture(OneStep):
         digests = "".join(self.rankers[name].lists_digest() for name in self.weights).encode()
         return digest_of_arrays(np.array(list(self.weights.values())), np.frombuffer(digests, np.uint8))
 
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+    def fit_to(
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        rated: Rated | None = None,  # noqa: ARG002 - probabilities are mixed, and no shares
+    ) -> None:
         """Fit the weights, and drop members that add nothing.
 
         Args:
             histories: what was heard before validation queries.
             following: rows of the tracks that followed.
+            rated: not used.
         """
         if not len(following):
             return

@@ -5,11 +5,12 @@ width of a vector.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor, nn
@@ -19,13 +20,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, RepeatsDecided, Scorer
+from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Rated, RepeatsDecided, Scorer
 from segue.models.counted import (
     COUNTED,
     MOST_QUERIES,
     MOST_RANKED,
     PLACES,
     Counted,
+    Counts,
     Fitted,
     Query,
     counts_of,
@@ -33,9 +35,10 @@ from segue.models.counted import (
     with_counts,
 )
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
+from segue.models.listener_part import LISTENER, MOST_FITTED, ListenerPart
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
-from segue.models.retrieval.ranks import add_counted, block_size, boost_heard, ranks_of_tracks, ranks_of_vectors
+from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
 
@@ -56,11 +59,17 @@ class RanksByVectors(RepeatsDecided):
     _counted_part: CountedPart | None = None
     _temperature: float | None = None
     _table: tuple[CountedPart, csr_array] | None = None
+    _listener: ListenerPart | None = None
 
     @property
     def counted(self) -> CountedPart | None:
         """What is counted and mixed with the scores of the head; None for the head alone."""
         return self._counted_part
+
+    @property
+    def listener(self) -> ListenerPart | None:
+        """The part of the listener's own past; None without it."""
+        return self._listener
 
     @property
     def _place(self) -> torch.device:
@@ -91,7 +100,7 @@ class RanksByVectors(RepeatsDecided):
         boosts, items = self.context.repeats.boosts(every=every), self.scorer.item_vectors()
         common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
         common["every"] = every
-        if self.context.is_last and not len(boosts) and self.counted is None:
+        if self.context.is_last and not len(boosts) and self.counted is None and self.listener is None:
             return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
         part = self.counted
         return ranks_of_vectors(
@@ -101,19 +110,23 @@ class RanksByVectors(RepeatsDecided):
         )
 
     def _queries(self, histories: Histories, num_ages: int, part: CountedPart | None) -> Queries:
-        """The query vectors of histories, one for each, their newest tracks, and what is counted."""
+        """The query vectors of histories, one for each, their newest tracks, and what is added to the scores."""
         rows, shares = histories.newest(max(1, self.context.max_length))
         columns = histories.previous, rows, shares, histories.newest_rows(num_ages)
         *tensors, of_rule = (torch.from_numpy(column).to(self._place) for column in columns)
         found = self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
-        if part is None:
-            return found
+        of_listener = None if self.listener is None else self.listener.part(histories)
+        parts = [] if part is None else [self._counts_of(found, histories, part)]
+        return found._replace(parts=[*parts, *([] if of_listener is None else [of_listener])])
+
+    def _counts_of(self, found: Queries, histories: Histories, part: CountedPart) -> Counts:
+        """What is counted for queries."""
         if self._table is None or self._table[0] is not part:
             self._table = part, table_of(part)
         is_last, previous = self.context.is_last, found.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
         parts = self.scorer.query_parts()
-        return found._replace(counts=counts_of(part, self._table[1], histories, found.vectors, parts, is_last=is_last))
+        return counts_of(part, self._table[1], histories, found.vectors, parts, is_last=is_last)
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None
@@ -132,7 +145,7 @@ class RanksByVectors(RepeatsDecided):
 
         def find(some: Histories) -> Top:
             queries = self._queries(some, len(boosts), self.counted)
-            scores = add_counted(queries.vectors @ items.T, queries.counts)
+            scores = add_parts(queries.vectors @ items.T, queries.parts)
             scores = to_units(scores).div_(10**SCORE_DECIMALS)
             return top_of_scores(
                 scores[queries.of_pair],
@@ -155,9 +168,10 @@ class RanksByVectors(RepeatsDecided):
         if self._temperature is None:
             raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
         boosts = self.context.repeats.boosts(every=every)
-        queries = self._queries(histories, len(boosts), self.counted)
-        scores = add_counted(queries.vectors @ self.scorer.item_vectors().T, queries.counts)
-        temperature = self._temperature if queries.counts is None else queries.counts.temperature
+        part = self.counted
+        queries = self._queries(histories, len(boosts), part)
+        scores = add_parts(queries.vectors @ self.scorer.item_vectors().T, queries.parts)
+        temperature = self._temperature if part is None else part.temperature
         scores, heard = scores[queries.of_pair].div_(temperature), queries.heard[queries.of_pair]
         if np.isfinite(boosts).all():
             boost_heard(scores, heard, boosts / np.float32(temperature))
@@ -204,6 +218,7 @@ class PairRanker(RanksByVectors, LightningModule):
         scheduler: factory of the scheduler, or None; takes the optimizer. It is stepped after each epoch.
         monitor: name of the metric that a scheduler such as `ReduceLROnPlateau` reads.
         counted: factory of the counted part, or None; takes the vocabulary.
+        listener: factory of the listener's part, or None; takes the vocabulary.
 
     Raises:
         InputError: the scorer, the loss, the optimizer or the scheduler refuses its settings.
@@ -222,6 +237,7 @@ class PairRanker(RanksByVectors, LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler] | None,
         monitor: str,
         counted: Callable[[Vocabulary], Counted] | None = None,
+        listener: Callable[[Vocabulary], ListenerPart] | None = None,
     ) -> None:
         super().__init__()
         self.scorer: Scorer = build("model", scorer, vocabulary)
@@ -251,6 +267,7 @@ class PairRanker(RanksByVectors, LightningModule):
         self._temperature = self.loss.temperature
         self._counts = None if counted is None else build("counted", counted, vocabulary)
         self._part: tuple[Any, CountedPart | None] = None, None
+        self._listener = None if listener is None else build("listener", listener, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self.bytes_sent = 0
         self._trained: list[tuple[Tensor, int]] = []
@@ -323,6 +340,8 @@ class PairRanker(RanksByVectors, LightningModule):
         if self._counts is not None and self._counts.is_compared:
             fitted = self._counts.fitted
             checkpoint[COUNTED] = None if fitted is None else fitted._asdict()
+        if self._listener is not None:
+            checkpoint[LISTENER] = self._listener.decided()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them. A checkpoint of an older version gets the rule for tracks already heard that was found again.
@@ -347,15 +366,27 @@ class PairRanker(RanksByVectors, LightningModule):
         return self._part[1]
 
     @torch.inference_mode()
-    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        """Fit how much the counted part weighs, and leave it out where the head alone ranks better.
+    def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
+        """Fit how much the sparse parts weigh, and leave each out where validation is not better with it.
 
         Args:
             histories: what was heard before validation queries.
             following: rows of the tracks that followed.
+            rated: validation pairs whose shares are known; None for none.
         """
-        if self._counts is None or self.loss.temperature is None or not len(following):
+        if self._listener is not None:
+            self._listener.weights = None
+        if self._counts is not None and self.loss.temperature is not None and len(following):
+            self._fit_counts(self._counts, histories, following)
+        if self._listener is None:
             return
+        if self.loss.temperature is None:
+            self._fit_listener_to_shares(self._listener, rated)
+        elif len(following) and histories.timeline is not None:
+            self._fit_listener_to_ranks(self._listener, histories, following)
+
+    def _fit_counts(self, counts: Counted, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        assert self.loss.temperature is not None, "counts are mixed with probabilities"
         items, temperature, step = self.scorer.item_vectors(), self.loss.temperature, 1 + len(following) // MOST_QUERIES
         places, at_once = np.arange(0, len(following), step), min(256, block_size(len(items)))
 
@@ -368,39 +399,97 @@ class PairRanker(RanksByVectors, LightningModule):
                 yield Query(logits, found.vectors[found.of_pair], part, following[some])
 
         gains, chosen = dict[int, float](), places[:: 1 + len(places) // MOST_RANKED]
-        fits = [None, *self._counts.fits(queries(), self.scorer.query_parts(), is_last=self.context.is_last)]
+        fits = [None, *counts.fits(queries(), self.scorer.query_parts(), is_last=self.context.is_last)]
         for nth, fitted in enumerate(fits):
-            self._counts.fitted = fitted
+            counts.fitted = fitted
             ranks = self.ranks(histories.where(chosen), following[chosen], lambda _: None)
             gains[nth] = float(np.where(ranks <= PLACES, 1 / np.log2(1 + ranks), 0).mean())
-        self._counts.fitted, self._counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
+        counts.fitted, counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
+
+    def _fit_listener_to_ranks(
+        self, listener: ListenerPart, histories: Histories, following: Int64[np.ndarray, "Q"]
+    ) -> None:
+        """Fit the weights by maximum likelihood, with the counted part in the scores."""
+        items, part, unit = self.scorer.item_vectors(), self.counted, self.loss.temperature
+        unit = unit if part is None else part.temperature
+        assert unit is not None, "scores are logarithms of probabilities"
+        chosen = np.arange(0, len(following), 1 + len(following) // MOST_FITTED)
+
+        def blocks() -> Iterator[tuple[Tensor, Histories, Int64[np.ndarray, "B"]]]:
+            at_once = min(256, block_size(len(items)))
+            for some in np.split(chosen, range(at_once, len(chosen), at_once)):
+                own = histories.where(some)
+                found = self._queries(own, 0, part)
+                logits = add_parts(found.vectors @ items.T, found.parts)[found.of_pair] / unit
+                logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
+                yield logits, own, following[some]
+
+        def gain() -> float:
+            ranks = self.ranks(histories.where(chosen), following[chosen], lambda _: None)
+            return float(np.where(ranks <= PLACES, 1 / np.log2(1 + ranks), 0).mean())
+
+        weights = np.float32(unit) * listener.fit_ranks(blocks())
+        without, listener.weights = gain(), weights
+        listener.keep_if_better("ndcg@10", without, gain(), higher=True)
+
+    def _fit_listener_to_shares(self, listener: ListenerPart, rated: Rated | None) -> None:
+        """Fit the weights by the squared error of predicted shares, which is judged on other listeners."""
+        if rated is None or rated.histories.timeline is None:
+            return
+        is_first, share = rated.listener % 2 == 0, rated.played_ratio
+        if is_first.all() or not is_first.any():
+            return
+        scores = score_pairs(self.scorer, self.context, rated.histories, rated.following, self._place).double()
+        features, of = listener.features(rated.histories, rated.following), torch.from_numpy(rated.listener)
+
+        def predict(some: Bool[np.ndarray, "P"], added: Float64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
+            chosen = torch.from_numpy(some)
+            score = scores[chosen.to(scores.device)] + torch.from_numpy(added).to(scores)
+            return np.asarray(self.loss.predict(score, of[chosen].to(scores.device)).double().cpu().numpy())
+
+        def fit(some: Bool[np.ndarray, "P"]) -> Float32[np.ndarray, "F"]:
+            return listener.fit_shares(partial(predict, some), features[some], share[some])
+
+        def errors(some: Bool[np.ndarray, "P"], weights: Float32[np.ndarray, "F"]) -> float:
+            return float(((predict(some, (features[some] @ weights).astype(np.float64)) - share[some]) ** 2).sum())
+
+        every = np.ones(len(share), bool)
+        listener.weights = fit(every)
+        of_others = sum(errors(some, fit(~some)) for some in (is_first, ~is_first))
+        without = errors(every, 0 * listener.weights)
+        listener.keep_if_better("mse", without / len(share), of_others / len(share), higher=False)
 
     def describe(self) -> list[str]:
-        """Lines about tracks already heard, and about the counted part."""
+        """Lines about tracks already heard, about the counted part and about the listener's."""
         lines = super().describe()
-        if self._counts is None:
-            return lines
-        by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self._counts.weights().items())
-        why = "the head alone ranks better" if self._counts.is_compared else "no validation query has weighted it"
-        return [*lines, f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else f'nothing: {why}'}"]
+        if self._counts is not None:
+            by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self._counts.weights().items())
+            why = "the head alone ranks better" if self._counts.is_compared else "no validation query has weighted it"
+            lines.append(f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else f'nothing: {why}'}")
+        return lines if self._listener is None else [*lines, self._listener.describe()]
 
     def decided(self) -> dict[str, Any]:
-        """How tracks already heard are ranked, and how much the counted part weighs."""
-        if self._counts is None:
-            return super().decided()
-        fitted = self._counts.fitted
-        return super().decided() | {COUNTED: None if fitted is None else fitted._asdict()}
+        """How tracks already heard are ranked, and how much the sparse parts weigh."""
+        decided = super().decided()
+        if self._counts is not None:
+            fitted = self._counts.fitted
+            decided[COUNTED] = None if fitted is None else fitted._asdict()
+        if self._listener is not None:
+            decided[LISTENER] = self._listener.decided()
+        return decided
 
     def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take both from another model."""
+        """Take them from another model."""
         super().decide(decided)
         self._take_fitted(decided)
 
     def _take_fitted(self, given: Mapping[str, Any]) -> None:
-        """Take how much the counted part weighs; nothing where the head alone ranked better."""
+        """Take how much the sparse parts weigh; nothing where validation was not better with them."""
         if self._counts is not None:
             self._counts.fitted = None if given.get(COUNTED) is None else Fitted(**given[COUNTED])
             self._counts.is_compared = COUNTED in given
+        if self._listener is not None:
+            self._listener.decide(given.get(LISTENER))
 
     @torch.inference_mode()
     def on_validation_epoch_start(self) -> None:
@@ -414,7 +503,7 @@ class PairRanker(RanksByVectors, LightningModule):
 
         def shares_of(histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
             queries = self._queries(histories, 0, counted)
-            logits = add_counted(queries.vectors @ items.T, queries.counts)[queries.of_pair] / unit
+            logits = add_parts(queries.vectors @ items.T, queries.parts)[queries.of_pair] / unit
             chosen = logits.gather(1, torch.from_numpy(heard).to(logits.device).clamp(min=0))
             return np.asarray((chosen - logits.logsumexp(1, keepdim=True)).exp().double().cpu().numpy())
 
@@ -467,6 +556,7 @@ class PairRanker(RanksByVectors, LightningModule):
     def _log_scorer(self) -> None:
         values = {**self.scorer.logged(), **self.context.logged()}
         values |= {} if self._counts is None else self._counts.logged()
+        values |= {} if self._listener is None else self._listener.logged()
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def _log_regression(

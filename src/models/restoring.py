@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, QueryPart, Ranker, Scorer
+from segue.models.listener_part import ListenerPart
 from segue.models.pair_ranker import RanksByVectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.session_vectors import SessionVectors
@@ -37,6 +38,7 @@ class RestoredHead(RanksByVectors, nn.Module):
         plays: popularity of every track.
         counted: what is mixed with its scores.
         temperature: what divides its scores in a softmax; None where they are no logarithms of probabilities.
+        listener: the listener's part; None without it.
     """
 
     loss = None
@@ -48,10 +50,11 @@ class RestoredHead(RanksByVectors, nn.Module):
         plays: Int64[np.ndarray, "N"],
         counted: CountedPart | None,
         temperature: float | None,
+        listener: ListenerPart | None = None,
     ) -> None:
         super().__init__()
         self.scorer, self.context, self._plays, self._counted_part = scorer, context, plays, counted
-        self._temperature = temperature
+        self._temperature, self._listener = temperature, listener
         self.eval()
 
 
@@ -127,7 +130,9 @@ def _restored_head(
     )
     name = "context."
     built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
-    return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted, config["loss"].get("temperature")))
+    listener = None if vectors.listener is None else ListenerPart(vocabulary, vectors.listener)
+    temperature = config["loss"].get("temperature")
+    return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted, temperature, listener))
 
 
 def _restored_baseline(config: Mapping[str, Any], state: Mapping[str, Any], vocabulary: Vocabulary) -> Ranker:

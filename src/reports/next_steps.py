@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from rich.text import Text
 from segue.reports.result_table import Table
 from segue.reports.tables import every_target_table, listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
+from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import call_of, program
 
 if TYPE_CHECKING:
@@ -186,6 +188,8 @@ def tested_and_exported(run: FinishedRun) -> dict[str, str]:
         lines["exported"] = f"refitted on all {run.refit['sessions']:,} sessions{until}"
     elif run.examples is not None:
         lines["exported"] = "the tested model; with refit=all it is trained again on all sessions"
+    if (Path(run.config.run_dir) / PROFILES).is_file():
+        lines["listeners"] = f"{PROFILES} has what each has heard, under keys of their ids (docs/privacy.md)"
     return lines
 
 

@@ -252,6 +252,11 @@ def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
     given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
     if "loss" not in config.ranker and given:
         raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
+    if "scorer" not in config.ranker and config.get("listener") is not None:
+        raise InputError(
+            f"context=listener adds to the scores of a head, and model={model} is none; use context=session, or a head "
+            "such as model=convex"
+        )
 
 
 def record_beginning(

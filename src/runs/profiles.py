@@ -211,6 +211,44 @@ class Profiles:
         nth = np.arange(len(owner)) - (length.cumsum() - length).repeat(length)
         return padded(owner, self.entries[ends[place].repeat(length) + nth], len(keys))
 
+    def continued_by(self, later: "Profiles", *, most: int = MOST_TRACKS) -> "Profiles":
+        """The profiles after more plays: those of the same listener and track become one.
+
+        Args:
+            later: profiles of these plays alone.
+            most: entries of a listener, at most.
+        """
+        both, entries = (self, later), np.concatenate([self.entries, later.entries])
+        owner = np.concatenate([one.listeners.repeat(np.diff(one.ends, prepend=0)) for one in both])
+        order = np.lexsort((entries["last_ms"], entries["track"], owner))
+        owner, entries = owner[order], entries[order]
+        is_first = np.ones(len(owner), bool)
+        is_first[1:] = (owner[1:] != owner[:-1]) | (entries["track"][1:] != entries["track"][:-1])
+        starts = np.flatnonzero(is_first)
+        if not len(starts):
+            return self
+        whole = entries[np.append(starts[1:], len(owner)) - 1].copy()
+        left = remaining(whole["last_ms"][is_first.cumsum() - 1] - entries["last_ms"])
+        for name in ("plays", "shares"):
+            whole[name] = np.add.reduceat(entries[name] * left, starts)
+        whole["hour"] = np.add.reduceat(entries["hour"] * left[:, None], starts)
+        whole["best"] = np.maximum.reduceat(entries["best"], starts)
+        own = owner[starts]
+        order = np.lexsort((-whole["last_ms"], own))
+        own, whole = own[order], whole[order]
+        kept = np.arange(len(own)) - np.searchsorted(own, own) < most
+        return Profiles.of(own[kept], whole[kept])
+
+    def without(self, keys: Int64[np.ndarray, "n"]) -> "Profiles":
+        """Leave out listeners.
+
+        Args:
+            keys: of the listeners.
+        """
+        owner = self.listeners.repeat(np.diff(self.ends, prepend=0))
+        kept = ~np.isin(owner, keys)
+        return Profiles.of(owner[kept], self.entries[kept])
+
     def write(self, path: Path) -> None:
         """Write a file, which appears under its name only when it is complete.
 

@@ -224,7 +224,7 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
 _known: dict[tuple[str, ...], Choice | None] = {}
 """What the jobs of a multirun have chosen: those that differ in the seed choose once."""
 _OF_A_JOB = ("seed=", "parent_run_id=", "swept=", "run_name=")
-_OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted")
+_OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted", "context=listener")
 """Beginnings of words that a counting model does not fit."""
 
 

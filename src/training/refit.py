@@ -18,6 +18,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.counted import COUNTED
 from segue.models.growing import Grown
+from segue.models.listener_part import LISTENER
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.models.retrieval.ranks import refuse_non_finite
 from segue.runs.folder import as_dict
@@ -155,7 +156,8 @@ def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[st
         checkpoint: of the model, or of an earlier one.
         model: the model.
     """
-    state = checkpoint["state_dict"]["context.repeats._extra_state"] | {COUNTED: checkpoint.get(COUNTED)}
+    state = dict(checkpoint["state_dict"]["context.repeats._extra_state"])
+    state |= {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
     return {name: state[name] for name in ranker_of(model).decided()}
 
 

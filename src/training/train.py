@@ -38,6 +38,7 @@ from segue.runs.folder import (
 )
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
+from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import command_line, provenance
 from segue.runs.resume import (
     check_resumed_targets,
@@ -377,6 +378,8 @@ def _data(config: DictConfig, processes: "Processes") -> "SplitDataModule":
         console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
     with console.status("reading events"):
         datamodule.setup("fit")
+    if config.get("listener") is not None:
+        datamodule.check_pasts()
     return datamodule
 
 
@@ -463,6 +466,7 @@ def _run(
         trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     else:
         after_test.refitted, after_test.is_exported = night.learn(config, build), night.is_exported
+        after_test.profiles_before = night.folder / PROFILES
         clock.end("training")
     if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
         try:

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
+from segue.models.counted import Counts
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.session_query import SessionQuery
@@ -77,7 +78,8 @@ def test_the_probability_is_the_mixture_of_the_softmax_and_the_counts(model: Pai
     queries = model._queries(histories, len(boosts), part)
     head = (queries.vectors @ model.scorer.item_vectors().T)[queries.of_pair].double() / part.temperature
     rows, scores = model.top(histories, NUM_RING_TRACKS - 1)
-    assert queries.counts is not None
+    [counts] = queries.parts
+    assert isinstance(counts, Counts)
     for line in range(len(histories)):
         weight = 0.0
         n, newest = np.zeros(NUM_RING_TRACKS), histories.newest(len(part.age_weights))
@@ -89,7 +91,7 @@ def test_the_probability_is_the_mixture_of_the_softmax_and_the_counts(model: Pai
             for row, counted in zip(part.rows[track], part.shares[track], strict=True):
                 n[row] += once * counted * (row >= 0)
         n /= weight
-        level = float(queries.counts.level[queries.of_pair[line]])
+        level = float(counts.level[queries.of_pair[line]])
         odds = np.exp(level - float(head[line].logsumexp(0)))  # w / (1 − w)
         p = (head[line].softmax(0).numpy() + odds * n) / (1 + odds)
         kept = rows[line][np.isfinite(scores[line])]

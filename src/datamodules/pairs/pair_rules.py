@@ -1,6 +1,6 @@
 """The settings that decide which pairs the events of a source make, and in which split each of them is.
 
-Events are left out in this order: `min_seconds`, `until`, `since`, `nameless`, `duplicates`, `plays_a_day`,
+Events are left out in this order: `min_seconds`, `until`, `since`, `nameless`, `without`, `duplicates`, `plays_a_day`,
 `interleaved`, `repeats`, `longest_session`, `longest_hours`, `min_sessions`, then the split, then `min_count`, then
 `self_pairs`. Each rule counts what it leaves out.
 """
@@ -42,6 +42,9 @@ class Policies:
     ] = "now"
     since: Annotated[str | None, Setting("plays before this day (UTC) are left out, such as 1990-01-01")] = None
     nameless: Annotated[str, Setting("plays of tracks without an artist", choices=_DROP_OR_KEEP)] = "keep"
+    without: Annotated[
+        str | None, Setting("file with ids of listeners, one a line, whose plays are left out; null: none")
+    ] = None
     plays_a_day: Annotated[
         int | None,
         Setting("listeners with as many plays on a day (UTC) are left out", least=1, hint="null for no limit"),

@@ -122,6 +122,7 @@ class LeftOut:
         until: those after this day (UTC).
         is_now: whether this day is that of the clock of this machine.
         nameless: those of tracks without an artist.
+        listeners: ids of the listeners all of whose plays are left out.
         learned: SQL condition of those that a model has learned; None for none.
         known_files: digests of files that are not read, because a model has learned all of them.
     """
@@ -131,6 +132,7 @@ class LeftOut:
     until: date | None = None
     is_now: bool = False
     nameless: bool = False
+    listeners: Collection[str] = ()
     learned: str | None = None
     known_files: Collection[str] = ()
 
@@ -451,11 +453,14 @@ def _events(
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.check(found, num_rows, path)
-    num_events, num_nameless = _count_events(database)
+    _leave_out_listeners(database, left_out.listeners)
+    num_events, num_nameless, num_without = _count_events(database, drop_nameless=left_out.nameless)
     dropped = dict.fromkeys([*plan.drop, *plan.drop_times], 0)
     dropped |= _counts(database, "SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1")
     if left_out.nameless:
         num_events, num_nameless, dropped["nameless"] = num_events - num_nameless, 0, num_nameless
+    if left_out.listeners:
+        num_events, dropped["without"] = num_events - num_without, num_without
     if num_events == 0 and dropped.get("learned"):
         raise NothingNew
     if num_events == 0:
@@ -505,12 +510,23 @@ def _counts(database: Database, query: str) -> dict[str, int]:
     return {str(name): int(num) for name, num in database.execute(query).fetchall()}
 
 
-def _count_events(database: Database) -> tuple[int, int]:
-    """Number of valid events, and of those without an artist."""
-    query = """SELECT count(*), count(*) FILTER (is_nameless) FROM validated
-        WHERE reason IS NULL AND row NOT IN (SELECT row FROM rejected)"""
-    [(num, num_nameless)] = database.execute(query).fetchall()
-    return int(num), int(num_nameless)
+def _count_events(database: Database, *, drop_nameless: bool) -> tuple[int, int, int]:
+    """Number of valid events, of those without an artist, and of the others of listeners who are left out."""
+    kept = "AND NOT is_nameless" * drop_nameless
+    query = f"""SELECT count(*), count(*) FILTER (is_nameless),
+            count(*) FILTER (user IN (SELECT user FROM left_out) {kept})
+        FROM validated WHERE reason IS NULL AND row NOT IN (SELECT row FROM rejected)"""
+    [(num, num_nameless, num_without)] = database.execute(query).fetchall()
+    return int(num), int(num_nameless), int(num_without)
+
+
+def _leave_out_listeners(database: Database, ids: Collection[str]) -> None:
+    """Create the table `left_out` of the users with these ids."""
+    id = "user_id" if _has_column(database, "user_id") else "CAST(user AS VARCHAR)"
+    database.execute(
+        f"CREATE OR REPLACE TABLE left_out AS SELECT DISTINCT user FROM numbered WHERE {id} IN (SELECT unnest(?))",
+        [list(ids)],
+    )
 
 
 def _later(
@@ -638,10 +654,11 @@ def _make_view(database: Database, user: str, *, has_recommendations: bool, drop
     join = "LEFT JOIN users u ON v.user = u.user" * ("u." in user)
     join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
-    is_nameless = "AND NOT v.is_nameless" * drop_nameless
+    is_out = "AND NOT v.is_nameless" * drop_nameless
+    is_out += " AND v.user NOT IN (SELECT user FROM left_out)" * (count(database, "SELECT count(*) FROM left_out") > 0)
     # a valid event has a track; with this condition DuckDB joins the catalogue by an inner join, which is faster
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS
         SELECT {user} AS user_id, v.timestamp, v.position, v.track, v.share AS played_ratio,
                v.session AS source_session, v.is_last {recommendation}
-        FROM validated v {join} WHERE v.reason IS NULL AND v.track IS NOT NULL {is_lost} {is_nameless}""")
+        FROM validated v {join} WHERE v.reason IS NULL AND v.track IS NOT NULL {is_lost} {is_out}""")

@@ -35,7 +35,7 @@ class OneStep(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scorer = self.loss = self.counted = None
+        self.scorer = self.loss = self.counted = self.listener = None
         self.automatic_optimization = False
 
     def configure_optimizers(self) -> Optimizer:

@@ -6,7 +6,7 @@ occupy. The track of the query itself is never a candidate, except where every t
 are boosted, or come last.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,9 +16,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from segue.errors import InputError
-from segue.models.contracts import Among, Counts, Queries
+from segue.models.contracts import Among, Queries, SparsePart
 from segue.models.retrieval.sparse import no_scores
-from segue.picking.counted_scores import mixed
 
 TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
@@ -137,7 +136,7 @@ def ranks_of_vectors(
         by_line, num_queries = lines.argsort()[of_block.of_pair].argsort(stable=True), num_queries[lines]
         first = num_queries.cumsum(0) - num_queries
         scores = torch.mm(of_block.vectors[lines], items.T, out=buffer[: len(lines)])
-        add_counted(scores, of_block.counts, lines)
+        add_parts(scores, of_block.parts, lines)
         boost_heard(scores, of_block.heard[lines], boosts)
         if not every:
             scores.scatter_(1, of_block.previous[lines, None], -torch.inf)
@@ -154,28 +153,22 @@ def ranks_of_vectors(
     return ranks
 
 
-def add_counted(
-    scores: Float[Tensor, "B N"], counts: Counts | None, lines: Int64[Tensor, "B"] | None = None
+def add_parts(
+    scores: Float[Tensor, "B N"], parts: Sequence[SparsePart], lines: Int64[Tensor, "B"] | None = None
 ) -> Float[Tensor, "B N"]:
-    """Add the counted part to scores of a head, in place.
+    """Add sparse parts to scores of a head, in place.
 
     Args:
         scores: scores of all tracks.
-        counts: of the queries; None for none.
+        parts: of the queries.
         lines: which of the queries each line has; None for all in their order.
 
     Returns:
         The same tensor.
     """
-    if counts is None:
-        return scores
-    shares, level = counts.shares, counts.level
-    if lines is not None:
-        shares, level = csr_array(shares[lines.cpu().numpy()]), level[lines]
-    line = torch.from_numpy(np.repeat(np.arange(len(scores)), np.diff(shares.indptr))).to(scores.device)
-    places = line, torch.from_numpy(shares.indices.astype(np.int64)).to(scores.device)
-    share = torch.from_numpy(shares.data).to(scores)
-    return scores.index_put_(places, mixed(scores[places], share, level[line], counts.temperature, torch))
+    for part in parts:
+        part.add(scores, torch.arange(len(scores), device=scores.device) if lines is None else lines)
+    return scores
 
 
 def boost_heard(

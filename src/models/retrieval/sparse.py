@@ -102,3 +102,19 @@ def no_scores(num_tracks: int, num_lines: int | None = None) -> csr_array:
     """
     num = num_tracks if num_lines is None else num_lines
     return csr_array(np.zeros((num, 0), np.float32), shape=(num, num_tracks))
+
+
+def entries_of(table: csr_array, lines: Int64[Tensor, "B"]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """The entries of lines of a sparse matrix, as torch needs them.
+
+    Args:
+        table: the matrix.
+        lines: which of its lines.
+
+    Returns:
+        The places of the entries, as numbers of `lines` and columns, and their values.
+    """
+    some = csr_array(table[lines.cpu().numpy()])
+    line = torch.from_numpy(np.repeat(np.arange(len(lines)), np.diff(some.indptr))).to(lines.device)
+    column = torch.from_numpy(some.indices.astype(np.int64)).to(lines.device)
+    return (line, column), torch.from_numpy(some.data)
