@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int, Int64, UInt8
 
 from segue.catalog import keys_of
 from segue.picking.listener_scores import past_of
@@ -45,6 +45,25 @@ class ArmProfiles:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_of": {}}  # a process is given those that it needs
 
+    def learn(
+        self,
+        users: Int64[np.ndarray, "E"],
+        tracks: Int[np.ndarray, "E"],
+        shares: UInt8[np.ndarray, "E"],
+        time_ms: Int64[np.ndarray, "E"],
+    ) -> None:
+        """Add plays that are later than the profiles of the run, which has learned from the others.
+
+        Args:
+            users: row of each listener.
+            tracks: row of each track.
+            shares: share of each that was played, in hundredths.
+            time_ms: of each play.
+        """
+        is_later = time_ms > self._newest_ms
+        columns = users, tracks.astype(np.int64), (shares / WHOLE).astype(np.float32), time_ms
+        self._played.append(tuple(column[is_later] for column in columns))
+
     def prepare(self, midnight: int, track_ms: int) -> None:
         """Prepare for sessions from a time on. If it is before the end of the profiles, they are so many days older.
 
@@ -53,6 +72,7 @@ class ArmProfiles:
             track_ms: duration of a track that is played in full, in milliseconds.
         """
         self._track_ms = track_ms
+        self._learn()
         days = max(0, -(-(self._newest_ms + REST_MS - midnight) // DAY_MS))
         for entries in self._of.values():
             entries["last_ms"] -= days * DAY_MS

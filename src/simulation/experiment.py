@@ -223,8 +223,11 @@ def run_experiment(
     if num_remembered:
         memory = Memory.empty(len(world.listeners), num_remembered)
     discovery = Discovery(len(world.catalog), world.catalog.artist_of)
-    for day, plays in past_days(logs if write_logs or memory else (), world):
+    remembers = memory is not None or any(policy.learns_past for policy in policies.values())
+    for day, plays, time_ms in past_days(logs if write_logs or remembers else (), world):
         users = plays.users.repeat(plays.lengths)
+        for policy in policies.values():
+            policy.learn(users, plays.tracks, plays.shares, time_ms)
         discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, plays.visits.repeat(plays.lengths))
         if memory is not None:
             listeners, first = np.unique(plays.users, return_index=True)

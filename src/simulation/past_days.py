@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
+from jaxtyping import Int64
 
 from segue.catalog import keys_of
 from segue.errors import InputError
@@ -14,7 +15,7 @@ from segue.simulation.traffic import Plays
 from segue.simulation.world import World
 
 
-def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Plays]]:
+def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Plays, Int64[np.ndarray, "E"]]]:
     """Read one day after another.
 
     Args:
@@ -22,7 +23,8 @@ def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Play
         world: the world of the run.
 
     Yields:
-        Number of the day, and its sessions, those of a listener in order of time.
+        Number of the day, its sessions, those of a listener in order of time, and the time of each play (E), in
+        milliseconds since 1970.
 
     Raises:
         InputError: a log cannot be read.
@@ -61,6 +63,7 @@ def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Play
                 shares=shares,
                 propensities=np.full(len(shares), np.nan),
             ),
+            lines["timestamp"].to_numpy()[order],
         )
 
 

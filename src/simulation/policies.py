@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 from urllib.parse import quote
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64, UInt8
 from scipy.special import expit
 
 from segue.assignment import check_arms
@@ -81,6 +81,8 @@ class Policy(ABC):
     its own `rng`."""
     num_past = 0
     """Number of plays of earlier sessions that it looks at, in `crowd.past_tracks`."""
+    learns_past = False
+    """Whether `learn` has an effect."""
 
     def __init__(self, *, world: World, **description: Any) -> None:
         self.world, self.description = world, {"policy": type(self).__name__, **description}
@@ -90,6 +92,22 @@ class Policy(ABC):
 
         Raises:
             InputError: it does not.
+        """
+
+    def learn(  # noqa: B027 - most policies remember nothing
+        self,
+        users: Int64[np.ndarray, "E"],
+        tracks: Int32[np.ndarray, "E"],
+        shares: UInt8[np.ndarray, "E"],
+        time_ms: Int64[np.ndarray, "E"],
+    ) -> None:
+        """Receive the plays of an earlier day, before `prepare`.
+
+        Args:
+            users: row of each listener.
+            tracks: row of each track.
+            shares: share of each that was played, in hundredths.
+            time_ms: of each play, in milliseconds since 1970.
         """
 
     def prepare(self, midnight: int, track_ms: int) -> None:  # noqa: B027 - most policies know no time
@@ -360,6 +378,7 @@ class ListenerLists(SessionLists):
     """
 
     is_stateless = False
+    learns_past = True
 
     def __init__(self, *, path: str, world: World, **settings: Any) -> None:
         super().__init__(path=path, world=world, **settings)
@@ -374,6 +393,16 @@ class ListenerLists(SessionLists):
         else:
             self._profiles = ArmProfiles(Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY)), world)
             self.hint = f"{file} is not there; all listeners are new at first"
+
+    def learn(
+        self,
+        users: Int64[np.ndarray, "E"],
+        tracks: Int32[np.ndarray, "E"],
+        shares: UInt8[np.ndarray, "E"],
+        time_ms: Int64[np.ndarray, "E"],
+    ) -> None:
+        """Add the plays of an earlier day that are later than the profiles of the run."""
+        self._profiles.learn(users, tracks, shares, time_ms)
 
     def prepare(self, midnight: int, track_ms: int) -> None:
         """Prepare for the sessions of some days."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from segue.errors import InputError
 from segue.picking.listener_scores import FEATURES
@@ -16,12 +17,14 @@ from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation import policies, traffic
 from segue.simulation.arm_profiles import ArmProfiles
+from segue.simulation.listener import start
 from segue.simulation.listening import TRACK_MS, Heard, KnownBefore, ListeningTest, RunListening
 from segue.simulation.policies import ListenerLists, Lists, SessionLists, hints
 from segue.simulation.traffic import Task, play
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from tests.conftest import make_vectors
+from tests.picking.test_picker import SURE
 from tests.simulation.test_policies import crowd_of, lists_file
 from tests.simulation.test_traffic import MIDNIGHT, run
 
@@ -126,6 +129,48 @@ def test_an_arm_begins_with_the_profiles_of_its_run(world: World, folder: Path) 
     other.begin(crowd, rng)
     assert other.recommend(crowd).tracks.tolist() != [far]
     assert arm.description["profiles"] != other.description["profiles"]
+
+
+def test_a_run_that_continues_another_begins_with_what_was_played_there(world: World, folder: Path) -> None:
+    """Two days at once, or one after another: the same second day, and the profiles of the run for what came before."""
+    write_profiles(world, folder, 0, (3, 1.0, MIDNIGHT - DAY_MS), (7, 0.5, MIDNIGHT - 9 * DAY_MS))
+    for name, days, after in (("both", 2, None), ("one", 1, None), ("two", 1, folder / "one")):
+        arms = {"C": an_arm(world, folder)}
+        run(world, folder / name, policies=arms, days=days, after=after, sessions=90)
+    logs = [(folder / f"{name}/logs/day-2/data.json").read_bytes() for name in ("both", "two")]
+    assert logs[0] == logs[1]
+    run(world, folder / "session", policies={"C": an_arm(world, folder, context="session")}, days=2, sessions=90)
+    assert (folder / "session/logs/day-2/data.json").read_bytes() != logs[0]
+
+
+def test_plays_that_the_run_has_learned_from_are_not_added_again(world: World, folder: Path) -> None:
+    write_profiles(world, folder, 0, (3, 1.0, MIDNIGHT))
+    profiles = ArmProfiles(Profiles.read(folder / PROFILES), world)
+    times, rows = MIDNIGHT + np.array([-1, 0, 1]), np.array([0, 0, 0])
+    profiles.learn(rows, np.array([3, 3, 3]), np.full(3, 50, np.uint8), times)
+    (entries,) = profiles.remembered([0]).values()
+    assert entries["plays"].tolist() == pytest.approx([2])
+    assert entries["shares"].tolist() == pytest.approx([1.5])
+
+
+@pytest.mark.parametrize(
+    ("pick", "familiar"), [("ranked", 0.3), ("weighted", 0.3), ("uniform", 0.5), ("weighted", 1.0)]
+)
+def test_propensities_of_an_arm_are_the_frequencies_of_its_picks(
+    world: World, folder: Path, profiles: Profiles, pick: str, familiar: float
+) -> None:
+    write_run(world, folder, share=20.0)  # the best is known
+    profiles.write(folder / PROFILES)
+    arm, num = an_arm(world, folder, pick=pick, artist_gap=0, familiar=familiar), 2000
+    crowd = start(world, np.full(num, 1), np.full(num, 0.5), np.full(num, 0.5))
+    arm.begin(crowd, np.random.default_rng(5))
+    picked = arm.recommend(crowd)
+    chances = dict(zip(picked.tracks.tolist(), picked.propensities.tolist(), strict=True))
+    assert all(chances[row] == pytest.approx(p) for row, p in zip(*map(np.ndarray.tolist, picked), strict=True))
+    assert sum(chances.values()) == pytest.approx(1)
+    assert len(chances) > 1
+    found = np.array([(picked.tracks == row).sum() for row in chances])
+    assert chisquare(found, num * np.array(list(chances.values()))).pvalue > SURE
 
 
 def test_listeners_and_tracks_of_another_world_are_left_out(world: World) -> None:

@@ -121,7 +121,7 @@ def test_a_log_that_cannot_be_read_is_named(
 def test_a_past_day_is_what_was_simulated(world: World, tmp_path: Path, arms: Callable[[], dict[str, Policy]]) -> None:
     run(world, tmp_path / "run", arms(), days=2)
     by_user = defaultdict[int, list[tuple[int, int, int]]](list)
-    for day, plays in past_days(tmp_path.glob("run/logs/*"), world):
+    for day, plays, _ in past_days(tmp_path.glob("run/logs/*"), world):
         assert plays.hundredths.sum() == plays.shares.sum()
         for user, track, share in zip(plays.users.repeat(plays.lengths), plays.tracks, plays.shares, strict=True):
             by_user[int(world.listeners.user_ids[user])].append((day, int(world.catalog.track_ids[track]), int(share)))
