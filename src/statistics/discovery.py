@@ -43,7 +43,8 @@ class Before:
         if len(present):
             place = present.searchsorted(pairs).clip(max=len(present) - 1)
             found |= (present[place] == pairs) & (since[place] < sessions)
-        self._pairs = np.union1d(self._pairs, present)
+        added = present[~_is_in(present, self._pairs)]
+        self._pairs = np.sort(np.concatenate([self._pairs, added]), kind="stable")  # merges two ascending arrays
         return found
 
 
