@@ -271,9 +271,7 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
     if shares := [f"{arm} {row['fallbacks'] / row['steps']:.1%}" for arm, row in arms.items() if row["fallbacks"]]:
         notes.append(f"fallbacks (no track to recommend, a random one was played): {', '.join(shares)}")
     if shares := [f"{arm} {row['share_known']:.1%}" for arm, row in arms.items() if "share_known" in row]:
-        notes.append(
-            f"share known (recommended tracks that were played to 80 % in an earlier session): {', '.join(shares)}"
-        )
+        notes.append(f"share known (played to 80 % in an earlier session): {', '.join(shares)}")
     columns = ["arm", "recommender", "sessions", "time per session", "tracks per session"]
     return Table(title=title, columns=columns, rows=rows, align="llRRR", notes=notes)
 

@@ -31,18 +31,20 @@ class Before:
 
         Args:
             pairs: number of the pair of each play.
-            sessions: number of the session of each play; the later ones of a listener have larger ones.
+            sessions: number of the session of each play; those of a listener ascend.
             counts: whether each play lets its pair be there for later sessions.
         """
         order = np.flatnonzero(counts)
-        order = order[np.lexsort((sessions[order], pairs[order]))]
-        present, first = np.unique(pairs[order], return_index=True)
-        since = sessions[order[first]]
+        order = order[np.argsort(pairs[order], kind="stable")]
+        chosen = pairs[order]
+        first = np.flatnonzero(np.append(True, chosen[1:] != chosen[:-1])[: len(chosen)])
+        present, since = chosen[first], sessions[order[first]]
         found = _is_in(pairs, self._pairs)
         if len(present):
             place = present.searchsorted(pairs).clip(max=len(present) - 1)
             found |= (present[place] == pairs) & (since[place] < sessions)
-        self._pairs = np.union1d(self._pairs, present)
+        added = present[~_is_in(present, self._pairs)]
+        self._pairs = np.sort(np.concatenate([self._pairs, added]), kind="stable")  # merges two ascending arrays
         return found
 
 
@@ -74,8 +76,8 @@ class Discovery:
             users: number of the listener of each play.
             tracks: number of each track.
             shares: share of each that was played.
-            sessions: number of the session of each play; its plays are one after another, in order of time, and the
-                later sessions of a listener have larger numbers.
+            sessions: number of the session of each play; its plays are one after another, in order of time, and those
+                of a listener ascend.
 
         Returns:
             Which plays count: those after the first one of a session whose listener has an earlier session; and by the

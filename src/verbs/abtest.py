@@ -46,6 +46,7 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.recommender_names import parse_name, recommender_name
     from segue.tracking.named_runs import attach_abtest
     from segue.verdicts.abtest.analysis import analyse
+    from segue.verdicts.abtest.discovery import discovery_table
     from segue.verdicts.abtest.log import read_users
     from segue.verdicts.abtest.report import FILES, details, effects_table, explain_columns, methods_table, write_report
     from segue.verdicts.abtest.verdict import doubts, split_sentence, users_table
@@ -74,6 +75,7 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     _print(
         *(users_table(analysis), split_sentence(analysis)),
         *(effects_table(analysis, in_colour=console.color_system is not None), ""),
+        *([discovery_table(analysis.discovery, 1 - analysis.settings.alpha), ""] if analysis.discovery else ()),
         *("What could be wrong", *(f"- {line}" for line in doubts(analysis)), ""),
         *(methods_table(analysis, "+.1f"), "", "Columns of the effects", *meanings, "", *details(analysis), ""),
     )

@@ -108,7 +108,7 @@ def test_an_arm_is_served_with_the_session_if_its_run_was_trained_so(file: str) 
 @pytest.mark.parametrize(
     ("arm", "changes", "message"),
     [
-        ({"context": "all"}, {}, "recommendations: context must be one of last, session, listener, last_ten, got 'all'"),
+        ({"context": "all"}, {}, "recommendations: context must be one of last, session, listener, last_ten"),
         ({"num_lists": 0}, {}, "num_lists must be a whole number of at least 1 and at most 20, got 0"),
         (
             {},

@@ -13,6 +13,7 @@ from segue.errors import InputError
 from segue.statistics.cuped import cuped
 from segue.statistics.design import minimal_detectable_effect, sample_ratio
 from segue.statistics.intervals import UNKNOWN, GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
+from segue.verdicts.abtest.discovery import compare_known
 from segue.verdicts.abtest.families import Decision, decide, p_value_of
 from segue.verdicts.abtest.metrics import (
     IN_POINTS,
@@ -101,6 +102,7 @@ def analyse(users: Users, settings: AnalysisSettings, pre_period: Users | None =
             for number, arm in enumerate(treatments, start=1)
         },
         slices=slices(users, settings.primary, settings.alpha, pre_period) if settings.slices else [],
+        discovery=compare_known(users.known, users.arms, settings.alpha),
         changes=changes(users, settings.primary, settings.alpha) if settings.slices else {},
     )
     return replace(

@@ -12,6 +12,7 @@ from segue.datamodules.pairs.interleaved import changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.errors import InputError
 from segue.settings import Setting, settings
+from segue.verdicts.abtest.discovery import Known, count_known
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, json_object, log_database, read_events
 from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
@@ -94,7 +95,7 @@ def read_users(
         "lines_of_other_experiments": found.num - found.num_rejected - num_guests - len(lines["arm"]),
         "lines_of_other_arms": int((lines["arm"] == len(compared)).sum()),
     }
-    sessions, exposed, faults = _sessions_of(lines, len(compared), interleaved, session_gap_minutes)
+    sessions, exposed, faults, known = _sessions_of(lines, len(compared), interleaved, session_gap_minutes, folder)
     return Users(
         experiment=name,
         arms=compared,
@@ -105,6 +106,7 @@ def read_users(
         first_ms=int(lines["timestamp"].min(initial=np.iinfo(np.int64).max)),
         last_ms=int(lines["timestamp"].max(initial=0)),
         num_events=found.num - num_guests,
+        known=known,
         **sums_of_users(sessions if unfinished == "keep" else sessions.where(sessions.is_finished)),
     )
 
@@ -142,13 +144,13 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
 
 
 def _sessions_of(
-    lines: Lines, num_arms: int, interleaved: str, gap_minutes: float
-) -> tuple[Sessions, Any, dict[str, int]]:
+    lines: Lines, num_arms: int, interleaved: str, gap_minutes: float, folder: Path
+) -> tuple[Sessions, Any, dict[str, int], Known]:
     """Cut the lines of each user into sessions; then apply the rules of GUARDS.
 
     Returns:
-        The sessions without a fault, the number of users of each arm before anything is left out, and the faults. Lines
-        whose arm is `num_arms` are of arms that are not compared.
+        The sessions without a fault, the number of users of each arm before anything is left out, the faults, and what
+        the users knew before. Lines whose arm is `num_arms` are of arms that are not compared.
     """
     first = np.flatnonzero(changes(lines["user_id"]))
     in_two_arms = np.minimum.reduceat(lines["arm"], first) != np.maximum.reduceat(lines["arm"], first)
@@ -185,7 +187,7 @@ def _sessions_of(
         "ends_without_session": int(is_orphan.sum()),
         "sessions_without_end": int((~is_finished).sum()),
     }
-    return sessions.where(~is_orphan & ~has_bad_share), exposed, faults
+    return sessions.where(~is_orphan & ~has_bad_share), exposed, faults, count_known(lines, start, folder)
 
 
 def _duplicates(lines: Lines) -> Any:

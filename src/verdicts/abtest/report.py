@@ -11,6 +11,7 @@ from segue.reports.markdown import bullets
 from segue.reports.numbers import interval, number, p_equals, p_value, plain, words
 from segue.reports.result_table import Cell, Table, styled
 from segue.statistics.intervals import PercentDifference
+from segue.verdicts.abtest.discovery import discovery_table
 from segue.verdicts.abtest.metrics import IN_POINTS, unit_of
 from segue.verdicts.abtest.picture import draw
 from segue.verdicts.abtest.result import Analysis, Effect
@@ -50,6 +51,7 @@ def blocks(analysis: Analysis) -> list[str]:
         *("## Users", users_table(analysis).markdown(), split_sentence(analysis)),
         *("## Verdict", bullets(f"**{arm}**: {verdict}" for arm, verdict in analysis.verdicts.items())),
         *("## Effects", Table(columns=list(explained), rows=effects, align="llrrrrrl").markdown()),
+        *(_discovery(analysis) if analysis.discovery else ()),
         *("## What could be wrong", bullets(doubts(analysis)), "![effects](abtest.png)"),
         *(f"## {primary} by other methods", methods_table(analysis, "+.2f").markdown()),
         bullets(f"{method}: {meaning}." for method, meaning in meanings.items()),
@@ -58,6 +60,11 @@ def blocks(analysis: Analysis) -> list[str]:
         *("## Details", bullets(details(analysis))),
         "## Provenance",
     ]
+
+
+def _discovery(analysis: Analysis) -> list[str]:
+    table = discovery_table(analysis.discovery, 1 - analysis.settings.alpha)
+    return ["## Discovery", table.markdown(), bullets(table.notes)]
 
 
 def effects_table(analysis: Analysis, *, in_colour: bool) -> Table:

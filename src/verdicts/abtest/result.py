@@ -5,6 +5,7 @@ from math import nan
 from typing import Any
 
 from segue.statistics.intervals import UNKNOWN, PercentDifference
+from segue.verdicts.abtest.discovery import Discovered
 from segue.verdicts.abtest.metrics import is_better
 from segue.verdicts.abtest.settings import AnalysisSettings
 from segue.verdicts.abtest.slices import Slice, Unfinished, count_unfinished
@@ -127,6 +128,7 @@ class Analysis:
         verdicts: one sentence for each treatment, by its name.
         methods: the effect on the primary metric by every method, by the name of the treatment.
         recommenders: what each arm is, by its name; empty for a log, which does not say it.
+        discovery: how much of what is played was known before; empty where too few users have an earlier session.
     """
 
     users: Users
@@ -140,6 +142,7 @@ class Analysis:
     verdicts: dict[str, str] = field(default_factory=dict)
     methods: dict[str, list[Method]] = field(default_factory=dict)
     recommenders: dict[str, str] = field(default_factory=dict)
+    discovery: list[Discovered] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -203,6 +206,7 @@ class Analysis:
             "guards": users.guards,
             "effects": [effect.record() for effect in self.effects],
             "slices": [asdict(one) for one in self.slices],
+            "discovery": [asdict(one) for one in self.discovery],
             "changes": {arm: asdict(one) for arm, one in self.changes.items()},
             "methods": {arm: [asdict(row) for row in rows] for arm, rows in self.methods.items()},
             "settings": asdict(self.settings),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
+from segue.verdicts.abtest.discovery import Known
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sessions:
@@ -92,6 +94,7 @@ class Users:
         first_ms: time of the first event of the experiment, in milliseconds since 1970.
         last_ms: time of its last event, in milliseconds since 1970.
         num_events: number of lines read.
+        known: what the users knew before of what they played; None if it was not counted.
     """
 
     experiment: str
@@ -110,6 +113,7 @@ class Users:
     first_ms: int
     last_ms: int
     num_events: int
+    known: Known | None = None
 
     def __len__(self) -> int:
         return len(self.user_keys)

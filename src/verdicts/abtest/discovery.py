@@ -1,0 +1,171 @@
+"""How much of what each arm played was known to its listeners before: `share_known` and its relatives.
+
+They are shown beside the effects and are no part of the verdict: more of what is known is neither better nor worse. The
+rule is in `statistics/discovery.py`. U users, E lines, T tracks.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+
+from segue.reports.numbers import interval, number
+from segue.reports.result_table import Table
+from segue.runs.catalog_files import read_catalog
+from segue.statistics.discovery import DISCOVERY, Discovery
+from segue.statistics.intervals import GroupSummary, welch
+from segue.verdicts.abtest.events import Lines
+
+MEANINGS = dict(
+    zip(
+        DISCOVERY,
+        (
+            "was played to at least 80 % by the same listener in an earlier session",
+            "was heard by the same listener in an earlier session",
+            "is by an artist of whom the listener knows a track",
+        ),
+        strict=True,
+    )
+)
+"""What each metric says of a track that follows the first one of a session."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Known:
+    """What the users knew before of what they played after the first track of a session.
+
+    Args:
+        arm_of: number of the arm of each user who has a session after another one.
+        asked: number of these tracks, at least 1.
+        known: how many of them were known, by the name of the metric.
+    """
+
+    arm_of: Int64[np.ndarray, "U"]
+    asked: Int64[np.ndarray, "U"]
+    known: dict[str, Int64[np.ndarray, "U"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovered:
+    """One metric of one treatment, compared with the control.
+
+    Args:
+        treatment: name of the arm.
+        metric: one of `DISCOVERY`.
+        control_users: users of the control with a session after another one.
+        treatment_users: the same of the treatment.
+        control_mean: mean over these users of the control, a share in [0, 1].
+        treatment_mean: the same of the treatment.
+        difference_points: difference of the means in percentage points.
+        lower_points: lower bound of its interval (Welch).
+        upper_points: upper bound.
+    """
+
+    treatment: str
+    metric: str
+    control_users: int
+    treatment_users: int
+    control_mean: float
+    treatment_mean: float
+    difference_points: float
+    lower_points: float
+    upper_points: float
+
+
+def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path) -> Known:
+    """Count what was known before.
+
+    Args:
+        lines: columns of the lines, in sessions, those of a user one after another, in order of time.
+        first: row of the first line of each session.
+        folder: of the logs; the artists come from the `tracks.json` in it or beside it, if there is one.
+    """
+    num, ends = np.cumsum(np.append(0, np.diff(lines["user_id"]) != 0)), np.append(first[1:], len(lines["user_id"]))
+    codes, keys = pd.factorize(lines["track"])
+    sessions = np.arange(len(first)).repeat(ends - first)
+    discovery = Discovery(len(keys), _artists_of(np.asarray(keys, np.int64), folder))
+    counted, known = discovery.of_plays(num, codes, np.asarray(lines["time"], np.float64), sessions)
+    asked = np.bincount(num[counted], minlength=int(num[-1]) + 1 if len(num) else 0)
+    returned, users = asked > 0, np.flatnonzero(np.append(True, np.diff(num) > 0)[: len(num)])
+    counts = {name: np.bincount(num[one], minlength=len(asked))[returned] for name, one in known.items()}
+    return Known(arm_of=lines["arm"][users].astype(np.int64)[returned], asked=asked[returned], known=counts)
+
+
+def _artists_of(keys: Int64[np.ndarray, "T"], folder: Path) -> Int64[np.ndarray, "T"] | None:
+    """Number of the artist of each track; a track that the catalogue does not have is by an artist of its own."""
+    beside = (folder, *folder.absolute().parents[:2])
+    path = next((path for one in beside if (path := one / "tracks.json").is_file()), None)
+    if path is None:
+        return None
+    catalog = read_catalog(path)
+    rows = catalog.rows_of(keys)
+    return np.where(rows >= 0, catalog.artist_of[rows], catalog.num_artists + np.arange(len(keys))).astype(np.int64)
+
+
+def compare_known(known: Known | None, arms: list[str], alpha: float) -> list[Discovered]:
+    """Compare every treatment with the control.
+
+    Args:
+        known: what the users knew; None if it was not counted.
+        arms: names of the arms, the control first.
+        alpha: intervals have level 1 − alpha.
+
+    Returns:
+        A row for each treatment and metric; none where an arm has fewer than two users with a session after another.
+    """
+    found = list[Discovered]()
+    for name, counts in known.known.items() if known is not None else ():
+        shares = counts / known.asked
+        groups = [shares[known.arm_of == number] for number in range(len(arms))]
+        for arm, own in zip(arms[1:], groups[1:], strict=True):
+            if min(len(groups[0]), len(own)) < 2:
+                continue
+            control, treatment = GroupSummary.of(groups[0]), GroupSummary.of(own)
+            effect = welch(control, treatment, alpha, 100.0)
+            found.append(
+                Discovered(
+                    treatment=arm,
+                    metric=name,
+                    control_users=control.num,
+                    treatment_users=treatment.num,
+                    control_mean=control.mean,
+                    treatment_mean=treatment.mean,
+                    difference_points=effect.effect_percent,
+                    lower_points=effect.lower_percent,
+                    upper_points=effect.upper_percent,
+                )
+            )
+    return sorted(found, key=lambda one: arms.index(one.treatment))
+
+
+def discovery_table(found: list[Discovered], level: float) -> Table:
+    """The table for a terminal and for a page.
+
+    Args:
+        found: the rows.
+        level: of the intervals.
+    """
+    rows = [
+        [
+            *(one.treatment, one.metric.replace("_", " ")),
+            *(number(100 * mean, ".1f") for mean in (one.control_mean, one.treatment_mean)),
+            number(one.difference_points, "+.1f"),
+            interval(one.lower_points, one.upper_points, "+.1f"),
+        ]
+        for one in found
+    ]
+    users = [f"{one.treatment} {one.treatment_users:,}" for one in found if one.metric == DISCOVERY[0]]
+    notes = [f"{name.replace('_', ' ')}: {MEANINGS[name]}" for name in dict.fromkeys(one.metric for one in found)]
+    return Table(
+        title="Discovery",
+        columns=["arm", "metric", "control, %", "treatment, %", "points", f"{level:.0%} interval"],
+        rows=rows,
+        align="llRRRR",
+        notes=[
+            "Of the tracks after the first one of a session, for users with an earlier session in the log: "
+            f"{', '.join([f'C {found[0].control_users:,}', *users])} users.",
+            *notes,
+        ],
+    )

@@ -1,0 +1,110 @@
+"""What users knew before, from event logs, compared with a slow loop; and how it is shown."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from segue.simulation.policies import Popular, Random
+from segue.simulation.world import World
+from segue.statistics.discovery import DISCOVERY
+from segue.verdicts.abtest.analysis import analyse
+from segue.verdicts.abtest.discovery import Known, compare_known, discovery_table
+from segue.verdicts.abtest.log import read_users
+from segue.verdicts.abtest.report import blocks
+from segue.verdicts.abtest.settings import AnalysisSettings
+from segue.verdicts.abtest.users import Users
+from tests.verdicts.offpolicy.played import simulate
+
+
+def read(folder: Path) -> Users:
+    reading: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
+    return read_users(folder, experiment=None, max_rejected=0.0, **reading)
+
+
+def slow(run: Path, *, with_artists: bool = True) -> dict[tuple[str, str], list[float]]:
+    """The shares of each user with an earlier session, by arm and metric."""
+    artist_of = {}
+    if with_artists:
+        tracks = map(json.loads, (run / "tracks.json").read_text().splitlines())
+        artist_of = {one["track"]: one["artist"] for one in tracks}
+    known, heard, counts = defaultdict(set), defaultdict(set), defaultdict(lambda: [0, 0, 0, 0])
+    sessions, arm_of = defaultdict(list), {}
+    for line in map(json.loads, (run / "logs/day-1/data.json").read_text().splitlines()):
+        user = line["user"]
+        arm_of[user] = line["experiments"]["TEST"]
+        sessions[user].append((line["track"], line["time"]))
+        if line["message"] != "last":
+            continue
+        own = sessions.pop(user)
+        artists = {artist_of.get(track) for track in known[user]}
+        for track, _ in own[1:] if heard[user] else ():
+            found = track in known[user], track in heard[user], artist_of.get(track) in artists
+            counts[user] = [a + b for a, b in zip(counts[user], (1, *found), strict=True)]
+        known[user] |= {track for track, share in own if share >= 0.8}
+        heard[user] |= {track for track, _ in own}
+    shares = defaultdict[tuple[str, str], list[float]](list)
+    for user, (asked, *rest) in counts.items():
+        for name, count in zip(DISCOVERY[: 3 if with_artists else 2], rest, strict=False):
+            shares[arm_of[user], name].append(count / asked)
+    return shares
+
+
+@pytest.fixture(scope="module")
+def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    simulate(world, folder, {"C": Random(world=world), "T1": Popular(num_tracks=20, world=world)}, sessions=300)
+    return folder
+
+
+@pytest.mark.parametrize("has_catalogue", [True, False])
+def test_the_means_and_intervals_are_those_of_the_loop(run: Path, tmp_path: Path, has_catalogue: bool) -> None:
+    folder = run / "logs"
+    if not has_catalogue:
+        folder = tmp_path / "far" / "from" / "it"
+        folder.mkdir(parents=True)
+        (folder / "data.json").write_bytes((run / "logs/day-1/data.json").read_bytes())
+    expected = slow(run, with_artists=has_catalogue)
+    users = read(folder)
+    found = compare_known(users.known, users.arms, 0.1)
+    assert [one.metric for one in found] == [*DISCOVERY[: 3 if has_catalogue else 2]]
+    for one in found:
+        control, treatment = expected["C", one.metric], expected["T1", one.metric]
+        assert (one.control_users, one.treatment_users) == (len(control), len(treatment))
+        assert one.control_mean == pytest.approx(np.mean(control))
+        assert one.treatment_mean == pytest.approx(np.mean(treatment))
+        interval = stats.ttest_ind(treatment, control, equal_var=False).confidence_interval(0.9)
+        assert (one.lower_points, one.upper_points) == pytest.approx((100 * interval.low, 100 * interval.high))
+        assert one.difference_points == pytest.approx(100 * (np.mean(treatment) - np.mean(control)))
+
+
+def test_it_is_what_the_simulation_says(run: Path) -> None:
+    users, arms = read(run / "logs"), json.loads((run / "simulation.json").read_text())["arms"]
+    for one in compare_known(users.known, users.arms, 0.05):
+        assert one.control_mean == pytest.approx(arms["C"][one.metric])
+        assert one.treatment_mean == pytest.approx(arms["T1"][one.metric])
+        assert one.treatment_users == arms["T1"]["returning_listeners"]
+
+
+def test_the_report_shows_it_beside_the_effects_and_the_verdict_does_not_change(run: Path) -> None:
+    users = read(run / "logs")
+    analysis = analyse(users, AnalysisSettings(guardrails={}, seed=1))
+    assert [one["metric"] for one in analysis.record()["discovery"]] == [*DISCOVERY]
+    assert {one.metric for one in analysis.effects}.isdisjoint(DISCOVERY)
+    page = "\n".join(blocks(analysis))
+    assert page.index("## Effects") < page.index("## Discovery") < page.index("## What could be wrong")
+    table = discovery_table(analysis.discovery, 0.95)
+    assert table.rows[0][:2] == ["T1", "share known"]
+    counts = [int((users.known.arm_of == number).sum()) for number in (0, 1)] if users.known else []
+    assert f"C {counts[0]}, T1 {counts[1]} users" in table.notes[0]
+
+
+def test_an_arm_with_one_returning_user_has_no_discovery() -> None:
+    counts = {name: np.array([1, 0, 1]) for name in DISCOVERY}
+    known = Known(arm_of=np.array([0, 0, 1]), asked=np.array([2, 1, 1]), known=counts)
+    assert compare_known(known, ["C", "T1"], 0.05) == []
+    assert compare_known(None, ["C", "T1"], 0.05) == []
