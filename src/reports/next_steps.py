@@ -14,7 +14,6 @@ from rich.text import Text
 from segue.reports.result_table import Table
 from segue.reports.tables import every_target_table, listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
-from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import call_of, program
 
 if TYPE_CHECKING:
@@ -188,6 +187,8 @@ def tested_and_exported(run: FinishedRun) -> dict[str, str]:
         lines["exported"] = f"refitted on all {run.refit['sessions']:,} sessions{until}"
     elif run.examples is not None:
         lines["exported"] = "the tested model; with refit=all it is trained again on all sessions"
+    from segue.runs.profiles import FILE as PROFILES  # a command without a run does not wait for numpy
+
     if (Path(run.config.run_dir) / PROFILES).is_file():
         lines["listeners"] = f"{PROFILES} has what each has heard, under keys of their ids (docs/privacy.md)"
     return lines
