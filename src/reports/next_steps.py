@@ -219,7 +219,7 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
         what, command = _better_at_recall(run, source)
         lines = [Text(f"The model is {names}. {_why(run)}"), Text(f"{what}:"), f"{'':13}{command}"]
         floor = max(below, key=lambda floor: run.metrics[f"test/{below[floor][-1]}_{floor}_floor"])
-        if not is_simulated(run):
+        if not is_simulated(run) and floor not in _OF_LISTENERS:
             lines += [
                 Text(f"To use {floor}:"),
                 f"{'':13}{_command(*source, _WORDS_OF_FLOORS.get(floor, f'model={floor}'))}",
@@ -233,6 +233,10 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
 
 _WORDS_OF_FLOORS = {"counts": "model=rules model.window=1"}
 """What trains a floor that is not a model of its name."""
+
+
+_OF_LISTENERS = ("own", "own_recent")
+"""Floors that are no models: they know who is listening."""
 
 
 def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
