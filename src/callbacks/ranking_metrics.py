@@ -17,7 +17,8 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.models.exchange import by_parts
-from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays
+from segue.models.listener_part import own_plays
+from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays, ranks_of_scores
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
@@ -149,7 +150,9 @@ class RankingMetrics(Callback):
         means |= {str(name): float(mean) for name, mean in every.mean().items()}
         means |= ranking.half_widths(every, targets.session) | {"num_every_target_queries": float(len(targets))}
         for metrics_of, some, is_every in ((ranking.accuracy, queries, False), (ranking.every_target, targets, True)):
-            for floor, floor_ranks in self._floors(some, every=is_every).items():
+            floors = self._floors(some, every=is_every)
+            floors |= {} if ranker.listener is None else self._floors_of_listeners(some, every=is_every)
+            for floor, floor_ranks in floors.items():
                 floor_means = metrics_of(floor_ranks).mean()
                 means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}
         ids = known.catalog.track_ids
@@ -172,6 +175,25 @@ class RankingMetrics(Callback):
         if known.calendar is not None and known.calendar.newest_days is not None:  # otherwise it is popular
             floors["recent"] = ranks_by_plays(known.recent, previous, queries.following)
         return floors
+
+    def _floors_of_listeners(self, queries: Pairs, *, every: bool) -> dict[str, Float64[np.ndarray, "Q"]]:
+        """The ranks by what each listener played in earlier sessions, then by the plays of all."""
+        histories, plays = self._context.datamodule.histories(queries), self._vocabulary.plays
+        if histories.timeline is None:
+            return {}
+        return {
+            name: ranks_of_scores(
+                scores=lambda first, end: own_plays(
+                    histories.part(first, end),
+                    len(plays),
+                    half_life=half_life,  # noqa: B023 - called at once
+                ),
+                plays=plays,
+                previous=None if every else queries.previous,
+                following=queries.following,
+            )
+            for name, half_life in (("own", False), ("own_recent", True))
+        }
 
     def _every_target(self, label: str) -> Pairs:
         """Every event after the first of a random sample of whole sessions, as large as that of the queries."""

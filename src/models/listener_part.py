@@ -57,6 +57,20 @@ def past_before(histories: Histories, *, half_life: bool = True) -> tuple[np.nda
     return past_of(profiles, heard), timeline.timestamp[histories.last]
 
 
+def own_plays(histories: Histories, num_tracks: int, *, half_life: bool) -> csr_array:
+    """How often listeners played each track in earlier sessions, Q × N: rules to compare with.
+
+    Args:
+        histories: of the queries, with a timeline.
+        num_tracks: number of tracks (N).
+        half_life: whether older plays count less.
+    """
+    past, _ = past_before(histories, half_life=half_life)
+    query, place = (past["plays"] > 0).nonzero()
+    entries = past["plays"][query, place], (query, past["track"][query, place])
+    return csr_array(entries, shape=(len(histories), num_tracks))
+
+
 class Added(NamedTuple):
     """What is added for queries; see `SparsePart`.
 

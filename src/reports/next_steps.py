@@ -14,7 +14,6 @@ from rich.text import Text
 from segue.reports.result_table import Table
 from segue.reports.tables import every_target_table, listening_table, metrics_tables, newness_table, phases_table
 from segue.runs.folder import short_run_name
-from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import call_of, program
 
 if TYPE_CHECKING:
@@ -188,6 +187,8 @@ def tested_and_exported(run: FinishedRun) -> dict[str, str]:
         lines["exported"] = f"refitted on all {run.refit['sessions']:,} sessions{until}"
     elif run.examples is not None:
         lines["exported"] = "the tested model; with refit=all it is trained again on all sessions"
+    from segue.runs.profiles import FILE as PROFILES  # a command without a run does not wait for numpy
+
     if (Path(run.config.run_dir) / PROFILES).is_file():
         lines["listeners"] = f"{PROFILES} has what each has heard, under keys of their ids (docs/privacy.md)"
     return lines
@@ -218,7 +219,7 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
         what, command = _better_at_recall(run, source)
         lines = [Text(f"The model is {names}. {_why(run)}"), Text(f"{what}:"), f"{'':13}{command}"]
         floor = max(below, key=lambda floor: run.metrics[f"test/{below[floor][-1]}_{floor}_floor"])
-        if not is_simulated(run):
+        if not is_simulated(run) and floor not in _OF_LISTENERS:
             lines += [
                 Text(f"To use {floor}:"),
                 f"{'':13}{_command(*source, _WORDS_OF_FLOORS.get(floor, f'model={floor}'))}",
@@ -232,6 +233,10 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
 
 _WORDS_OF_FLOORS = {"counts": "model=rules model.window=1"}
 """What trains a floor that is not a model of its name."""
+
+
+_OF_LISTENERS = ("own", "own_recent")
+"""Floors that are no models: they know who is listening."""
 
 
 def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:

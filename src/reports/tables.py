@@ -30,6 +30,8 @@ _FLOORS = {
     "counts": "ranks by how often the candidate came next in training",
     "popular": "ranks by plays in training, whatever came before",
     "recent": "ranks by plays in the last days of training; validation chose how many",
+    "own": "ranks by the listener's own plays in earlier sessions",
+    "own_recent": "the same, where a play of 30 days ago counts half",
     "mean": "predicts the mean share of training for every pair",
     "random": "predicts a random share for every pair",
 }

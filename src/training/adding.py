@@ -19,6 +19,7 @@ from segue.runs.atomic import write_record
 from segue.runs.catalog_files import write_catalog
 from segue.runs.extended_catalogue import extended_catalogue
 from segue.runs.folder import REFIT, lock_folder, refuse_used_folder
+from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import provenance
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
@@ -35,8 +36,8 @@ def add_tracks(
 ) -> dict[str, Any]:
     """Add the new tracks of `catalogue` to the run `add`, and write a run folder.
 
-    It has `recommendations.jsonl`, `top_tracks.json`, `tracks.json`, `vectors.npz` if the run has it, and
-    `additions.json`.
+    It has `recommendations.jsonl`, `top_tracks.json`, `tracks.json`, `additions.json`, and `vectors.npz` and
+    `profiles.npz` if the run has them.
 
     Args:
         config: with the keys `add`, `catalogue` and `run_dir`.
@@ -103,12 +104,13 @@ def add_tracks(
             write_catalog(catalog, run_dir / _TRACKS)
             if vectors is not None:
                 vectors.write(run_dir / FILE, catalog)
-            if (top := files.find(_TOP)) is not None:
-                shutil.copyfile(top, run_dir / _TOP)
+            for name in (_TOP, PROFILES):
+                if (found := files.find(name)) is not None:
+                    shutil.copyfile(found, run_dir / name)
             write_record({**added, "provenance": provenance()}, run_dir / ADDED)
             extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
         except BaseException:  # the lists come last: a folder without them is free
-            for name in (_TRACKS, FILE, _TOP, ADDED, _LISTS):
+            for name in (_TRACKS, FILE, _TOP, PROFILES, ADDED, _LISTS):
                 (run_dir / name).unlink(missing_ok=True)
             raise
     return added

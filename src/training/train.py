@@ -38,7 +38,6 @@ from segue.runs.folder import (
 )
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
-from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import command_line, provenance
 from segue.runs.resume import (
     check_resumed_targets,
@@ -404,6 +403,7 @@ def _run(
     from segue.datamodules.describing.measures import profile_of
     from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
+    from segue.runs.profiles import FILE as PROFILES
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import BEGAN_FROM, PRUNED, runs_page
     from segue.training.refit import begun, decided_by, epochs_of_refit, is_refitted, refit

@@ -14,7 +14,7 @@ from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from tests.conftest import make_vocabulary
 from tests.contracts.building import composed, make_loss, names
 
-CONTEXTS = ["last", "session"]
+CONTEXTS = ["last", "listener", "session"]
 RECIPES = {"shares": "bce", "shares, learned": "bce", "radio": "softmax", "counting": None}
 """With the loss of each; baselines have none."""
 LEARNED = [f"context.{name}=learned" for name in ("decay", "earlier", "skipped", "normalise")]
@@ -33,7 +33,7 @@ sessions = st.lists(st.lists(st.tuples(tracks, shares), min_size=1, max_size=WID
 def make_context(name: str, recipe: str) -> tuple[Context, Scorer]:
     """A context from its yaml with a head that is not at its start, so that all that is learned matters."""
     recipe, _, learned = recipe.partition(", ")
-    own = [*LEARNED, "model.shrinkage=0"] if learned and name == "session" else []
+    own = [*LEARNED, "model.shrinkage=0"] if learned and name != "last" else []
     config = composed(f"context={name}", f"recipe={recipe}", "model=convex", *own)
     head = config if recipe != "counting" else composed("model=convex")
     torch.manual_seed(0)

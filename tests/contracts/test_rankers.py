@@ -19,6 +19,7 @@ from segue.histories import Histories
 from segue.models.contracts import Ranker
 from segue.models.export import session_vectors
 from segue.models.restoring import CHECKPOINT, restore
+from segue.picking.listener_scores import FEATURES
 from segue.runs.session_vectors import FILE
 from tests.conftest import NUM_RING_TRACKS, build_datamodule, write_lines
 from tests.contracts.building import config_of_ranker, fit, make_ranker, names, recipe_of
@@ -73,6 +74,7 @@ def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> Sp
 
 
 CONTEXTS = [(name, "last") for name in [*HEADS, *BASELINES]]
+CONTEXTS += [(name, "listener") for name in ("convex", "contextual")]
 CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "neighbours", "popular", "vstan", "slist")]
 
 
@@ -87,6 +89,8 @@ def fitted(param: tuple[str, str], datamodule: PairDataModule) -> Ranker:
     assert isinstance(made, LightningModule)
     fit(made, datamodule, epochs=1)
     made.eval()
+    if made.listener is not None:
+        made.listener.weights = np.linspace(-0.5, 1, len(FEATURES), dtype=np.float32)
     return made
 
 
@@ -181,7 +185,7 @@ def test_it_is_restored_from_its_checkpoint_without_the_data(
     (tmp_path / CHECKPOINT).parent.mkdir()
     torch.save(checkpoint, tmp_path / CHECKPOINT)
     if ranker.scorer is not None:
-        session_vectors(ranker.scorer, ranker.context).write(tmp_path / FILE, ring.catalog)
+        session_vectors(ranker.scorer, ranker.context, listener=ranker.listener).write(tmp_path / FILE, ring.catalog)
     config = OmegaConf.to_container(config_of_ranker(name, context), resolve=True)
     assert isinstance(config, dict)
     restored = restore(
