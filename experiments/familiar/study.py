@@ -8,6 +8,7 @@ without more of it.
 u listeners of a world.
 """
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ def run_of(world: int, seed: int) -> Path:
     """The folder of a run; it is trained if it is not there."""
     folder = STUDY.work / f"{world}-{seed}"
     if not (folder / "metrics.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
         data = ("datamodule=simulated", f"datamodule.prepare.sessions={LOGGED}", *words_of(world))
         train(*QUICK, *data, "context=listener", f"seed={seed}", f"hydra.run.dir={folder}")
     return folder
