@@ -191,12 +191,12 @@ class MappedProfiles:
     """
 
     def __init__(self, folder: Path, settings: ProfileSettings) -> None:
-        self._path, self._removed, self._settings = folder / FILE, folder / REMOVED, settings
+        self._path, self._removed, self.settings = folder / FILE, folder / REMOVED, settings
         self.problem: str | None = None
 
     @cached_property
     def _file(self) -> _File:
-        return _File(self._path, self._settings)
+        return _File(self._path, self.settings)
 
     async def open(self) -> None:
         """Create the file if it is missing.
@@ -214,11 +214,11 @@ class MappedProfiles:
         """
         if not self._path.exists():
             return
-        if (self._file.num_buckets, self._file.most) == (-(-self._settings.capacity // _WAYS), self._settings.max_tracks):
+        if (self._file.num_buckets, self._file.most) == (-(-self.settings.capacity // _WAYS), self.settings.max_tracks):
             return
         partial = self._path.with_name(f".partial-{FILE}")
         partial.unlink(missing_ok=True)
-        new = _File(partial, self._settings)
+        new = _File(partial, self.settings)
         for user, visit_ms, entries in self._file.owners():
             _add(new, user, visit_ms, entries)
         partial.replace(self._path)
@@ -236,7 +236,7 @@ class MappedProfiles:
                 if (place := file.find(places, user)) is None and file.visit_ms(place := file.oldest(places)):
                     file.clear(place)
                 profile = file.read(place, 1)
-                forget_old(profile, now_ms - self._settings.days_ms)
+                forget_old(profile, now_ms - self.settings.days_ms)
                 changed = add_play(profile, track, share, now_ms)
                 file.write(place, profile[changed : changed + 1], changed)
                 file.own(place, user, now_ms)
@@ -252,7 +252,7 @@ class MappedProfiles:
             with self._file.bucket(user) as places:
                 if (place := self._file.find(places, user)) is not None:
                     profile = self._file.read(place)
-                    forget_old(profile, now_ms - self._settings.days_ms)
+                    forget_old(profile, now_ms - self.settings.days_ms)
                     return profile[profile["plays"] > 0]
         return np.zeros(0, ENTRY)
 
@@ -260,7 +260,7 @@ class MappedProfiles:
         """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
         with FileLock(self._removed.with_suffix(".lock")):
             removed = self._removed_ms() | {user: now_ms}
-            kept = {str(one): ms for one, ms in removed.items() if ms >= now_ms - self._settings.days_ms}
+            kept = {str(one): ms for one, ms in removed.items() if ms >= now_ms - self.settings.days_ms}
             write_record(kept, self._removed)
         if not self._path.exists():
             return False
@@ -284,8 +284,8 @@ class MappedProfiles:
             now_ms: the time.
         """
         file, removed, left_out = self._file, self._removed_ms(), 0
-        file.clear_before(now_ms - self._settings.days_ms)
-        for user, entries in newest_of(profiles, file.most, removed, now_ms - self._settings.days_ms):
+        file.clear_before(now_ms - self.settings.days_ms)
+        for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
             left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
         return left_out
 
