@@ -1,4 +1,4 @@
-"""How fast are answers from the listener's own past: python experiments/throughput/profiles.py [--rounds 9] [--seconds 4]
+"""How fast is context=listener: python experiments/throughput/profiles.py [--rounds 9] [--seconds 3]
 
 Measures two services of the same lists and vectors under wrk (apt-get install wrk), in turns: with context=session, and
 with context=listener and a profile of each listener. 64 connections, and one for the time of an idle service. Writes
@@ -73,8 +73,10 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
     """Medians over the rounds, and of the ratios to the service with context=session within a round."""
     found = []
     for connections in CONNECTIONS:
-        of = {name: [row for row in rows if (row["of"], row["connections"]) == (name, connections)] for name in
-              dict.fromkeys(row["of"] for row in rows)}
+        of = {
+            name: [row for row in rows if (row["of"], row["connections"]) == (name, connections)]
+            for name in dict.fromkeys(row["of"] for row in rows)
+        }
         rates = {name: [row["requests per second"] for row in own] for name, own in of.items()}
         for name, own in of.items():
             ratios = [one / base for one, base in zip(rates[name], rates["session"], strict=True)]

@@ -76,6 +76,11 @@ class SessionSearch:
         """Number of last tracks that are looked at."""
         return max(self.vectors.num_newest, self._num_lists)
 
+    @property
+    def most_candidates(self) -> int:
+        """Number of candidates of a session, at most."""
+        return max(int(self._num_lists * self.lists.shape[1]), MOST_CANDIDATES * self.knows_listeners)
+
     def best(
         self,
         rows: Int[np.ndarray, "S H"],
@@ -127,10 +132,9 @@ class SessionSearch:
             artist_gap: artists of this many last tracks are skipped.
             exploration: share of the picks that are among new tracks.
         """
-        length = int(self.lists.shape[1])
         if pick != "ranked" or exploration:
-            return length
-        return max(int(self._num_lists * length), MOST_CANDIDATES * self.knows_listeners) if artist_gap else 1
+            return int(self.lists.shape[1])
+        return self.most_candidates if artist_gap else 1
 
 
 def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:

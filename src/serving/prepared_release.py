@@ -51,8 +51,9 @@ def prepare_release(
         artist_gap: gap of arms without one of their own.
         exploration: share of the picks among new tracks, for arms without one of their own.
         exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
-        context: `last`, `session` or `listener` for arms without one of their own; None for that of their training run.
-        num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their own.
+        context: `last`, `session` or `listener`, for arms without one of their own; None for that of their run.
+        num_lists: number of last tracks whose lists are searched with the other two, for arms without one of their
+            own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
         tracks: a `tracks.json`.
         world: builds the embedded world, which has a `catalog` and `top_tracks`.
@@ -101,8 +102,9 @@ def prepare_release(
                 profiles.append(Profiles.read(beside))
             if (needed := max(vectors[arm].num_newest, checked[arm].num_lists)) > max_tracks:
                 raise InputError(
-                    f"{where}: context={checked[arm].context} of this run looks at the last {needed} tracks, and {max_tracks} are "
-                    "remembered; set sessions.max_tracks of the service at least as high, or use context=last"
+                    f"{where}: context={checked[arm].context} of this run looks at the last {needed} tracks, and "
+                    f"{max_tracks} are remembered; set sessions.max_tracks of the service at least as high, or use "
+                    "context=last"
                 )
     return ReleaseContents(
         experiment=experiment,

@@ -390,10 +390,6 @@ class RedisProfiles:
     async def open(self) -> None:
         """Do nothing: Redis needs no preparation."""
 
-    async def num_listeners(self) -> int:
-        """0: to count the keys of Redis would take too long; it has numbers of its own."""
-        return 0
-
     async def play(self, user: int, track: int, share: float, now_ms: int) -> np.ndarray:
         """Add a play to the profile of a listener; returns all of it."""
 

@@ -27,9 +27,9 @@ from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.serving.loading import Request, load_to_serve
 from segue.serving.log_writer import EventLogWriter
+from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release import Release
 from segue.serving.settings import TOKEN, ServiceSettings, check_token
-from segue.serving.profile_memory import MappedProfiles
 from segue.serving.stores import make_profiles, make_sessions, make_store
 from segue.serving.supervisor import Supervisor, interruptible, stop_signals_recorded
 from segue.serving.worker_table import WorkerTable, worker_name
