@@ -26,6 +26,8 @@ FEATURES = OF_TRACK + OF_ARTIST
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
 _PLACE_BITS = 20
+_MOST_ENTRIES = 8192
+"""Entries of profiles that are scored together: they stay in the cache."""
 _SPANS = np.array([DAY_MS / 24, DAY_MS, 7 * DAY_MS], np.float32)
 
 
@@ -38,9 +40,19 @@ def past_of(profiles: np.ndarray, heard: Int[np.ndarray, "S T"]) -> np.ndarray:
     """
     past = np.empty(profiles.shape, ENTRY)
     past.view(np.uint8)[...] = np.ascontiguousarray(profiles).view(np.uint8)  # records are copied field by field
-    track = past["track"].astype(np.int32)
-    past["plays"][(track < 0) | are_in(track, heard.astype(np.int32))] = 0
+    leave_out(past, heard)
     return past
+
+
+def leave_out(profiles: np.ndarray, heard: Int[np.ndarray, "S T"]) -> None:
+    """As `past_of`, in place.
+
+    Args:
+        profiles: as for `past_of`.
+        heard: as for `past_of`.
+    """
+    track = profiles["track"].astype(np.int32)
+    np.putmask(profiles["plays"], (track < 0) | are_in(track, heard.astype(np.int32)), 0)
 
 
 def favourites(past: np.ndarray, most: int = MOST_FAVOURITES) -> Int64[np.ndarray, "S f"]:
@@ -144,6 +156,18 @@ class ListenerScores:
             past: see `past_of`.
             now_ms: the time, for each session.
         """
+        block = max(1, _MOST_ENTRIES // past.shape[1])
+        for first in range(0, len(past), block):
+            some = slice(first, first + block)
+            self._add(scores[some], candidates[some], past[some], now_ms[some])
+
+    def _add(
+        self,
+        scores: Float32[np.ndarray, "S C"],
+        candidates: Int[np.ndarray, "S C"],
+        past: np.ndarray,
+        now_ms: Int64[np.ndarray, "S"],
+    ) -> None:
         place, features, artists = _features(past, now_ms, self._artist_of)
         num = len(OF_TRACK)
         values = np.stack([self._weights[:num] @ features[:num], self._weights[num:] @ features[num:]], 1).ravel()

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.picking.counted_scores import CountedScores
-from segue.picking.listener_scores import ListenerScores, favourites
+from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, favourites
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
 from segue.runs.session_vectors import SessionVectors
@@ -28,7 +28,10 @@ MOST_LISTS = 20
 
 NUM_FAVOURITES = 3
 """Favourites of a listener whose lists are searched."""
-MOST_CANDIDATES = 500
+OF_SESSION, OF_FAVOURITES = 200, 50
+"""Candidates from the lists of the session's tracks, and from those of favourites, at most, with a listener's past. Of
+each list the first ones are taken."""
+MOST_CANDIDATES = OF_SESSION + MOST_FAVOURITES + OF_FAVOURITES
 """Candidates of a session with a listener's past, at most."""
 
 _INFINITY = 0x7F800000  # ∞ as an integer
@@ -73,6 +76,11 @@ class SessionSearch:
         """Number of last tracks that are looked at."""
         return max(self.vectors.num_newest, self._num_lists)
 
+    @property
+    def most_candidates(self) -> int:
+        """Number of candidates of a session, at most."""
+        return max(int(self._num_lists * self.lists.shape[1]), MOST_CANDIDATES * self.knows_listeners)
+
     def best(
         self,
         rows: Int[np.ndarray, "S H"],
@@ -96,11 +104,12 @@ class SessionSearch:
             Rows, best first; -1 fills up.
         """
         newest = rows[:, : shares.shape[1]].astype(np.int64)
-        queries, candidates = self._query.of(newest, shares), union(self.lists, rows[:, : self._num_lists])
+        queries, recent = self._query.of(newest, shares), rows[:, : self._num_lists]
+        candidates = union(self.lists, recent, None if past is None else OF_SESSION // self._num_lists)
         if past is not None:
             own = favourites(past)
-            others = union(self.lists, own[:, :NUM_FAVOURITES])
-            candidates = np.concatenate([candidates, own.astype(np.int32), others], 1)[:, :MOST_CANDIDATES]
+            others = union(self.lists, own[:, :NUM_FAVOURITES], OF_FAVOURITES // NUM_FAVOURITES)
+            candidates = np.concatenate([candidates, own.astype(np.int32), others], 1)
 
         def add_parts(scores: Float32[np.ndarray, "S C"], of: Int32[np.ndarray, "S C"]) -> None:
             if self._counted is not None:
@@ -124,12 +133,9 @@ class SessionSearch:
             exploration: share of the picks that are among new tracks.
             familiar: below 1, what the listener knows is left out of some picks.
         """
-        length = int(self.lists.shape[1])
         if pick != "ranked" or exploration:
-            return length
-        if not artist_gap and familiar == 1:
-            return 1
-        return MOST_CANDIDATES if self.knows_listeners else int(self._num_lists * length)
+            return int(self.lists.shape[1])
+        return self.most_candidates if artist_gap or familiar < 1 else 1
 
 
 def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:
@@ -147,19 +153,22 @@ def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | No
     return "pick=ranked recommends the artists of the session again and again; artist_gap=100 skips them"
 
 
-def union(lists: Int32[np.ndarray, "N K"], recent: Int[np.ndarray, "S n"]) -> Int32[np.ndarray, "S C"]:
+def union(
+    lists: Int32[np.ndarray, "N K"], recent: Int[np.ndarray, "S n"], most: int | None = None
+) -> Int32[np.ndarray, "S C"]:
     """The lists of the last tracks, one after another.
 
     Args:
         lists: rows of the list of each track; -1 fills up.
         recent: rows of the last tracks of each session, newest first; -1 for none.
+        most: how many of each list, at most; None for all.
 
     Returns:
         Rows of the candidates; -1 for none.
     """
-    found = lists.take(recent, axis=0, mode="clip")
+    found = lists.take(recent, axis=0, mode="clip")[:, :, :most]
     found[recent < 0] = -1
-    return found.reshape(len(recent), recent.shape[1] * lists.shape[1])
+    return found.reshape(len(recent), found.shape[1] * found.shape[2])
 
 
 def best(

@@ -48,7 +48,7 @@ def remaining(elapsed_ms: Any) -> Any:
     Args:
         elapsed_ms: since the play.
     """
-    return np.float32(2) ** (-np.maximum(elapsed_ms, 0) / np.float32(HALF_LIFE_MS))
+    return np.exp2(np.maximum(elapsed_ms, 0) * np.float32(-1 / HALF_LIFE_MS))
 
 
 def hour_of(time_ms: Any) -> Any:
@@ -74,19 +74,21 @@ def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
         The place of its entry.
     """
     share = 1.0 if share != share else share  # NaN; np.isnan takes longer than all of the numbers below
+    # this is done for each request: numbers of Python and few arrays are faster than records
     is_there = profile["plays"] > 0
-    is_same = profile["track"] == track
-    is_same &= is_there
-    place = int(is_same.argmax())
-    _, last_ms, plays, shares, best, hour = profile[place].item()
-    if not is_same[place]:
+    place = next((at for at in (profile["track"] == track).nonzero()[0].tolist() if is_there[at]), None)
+    if place is None:
         place = int(np.where(is_there, profile["last_ms"], np.iinfo(np.int64).min).argmin())
         last_ms, plays, shares, best, hour = now_ms, 0.0, 0.0, 0.0, (0.0, 0.0)
+    else:
+        _, last_ms, plays, shares, best, hour = profile[place].item()
     now_ms = max(now_ms, last_ms)
     left = 2.0 ** ((last_ms - now_ms) / HALF_LIFE_MS)
     angle = now_ms % DAY_MS * _ANGLE
     hour = hour[0] * left + math.cos(angle), hour[1] * left + math.sin(angle)
-    profile[place] = (track, now_ms, plays * left + 1, shares * left + share, max(best, share), hour)
+    profile["track"][place], profile["last_ms"][place] = track, now_ms
+    profile["plays"][place], profile["shares"][place] = plays * left + 1, shares * left + share
+    profile["best"][place], profile["hour"][place] = max(best, share), hour
     return place
 
 

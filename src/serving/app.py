@@ -158,9 +158,10 @@ class ServiceApp:
             raise Refusal(HTTPStatus.NOT_FOUND, unknown_track(played.track, release))
         arm = recommender.arm_of(user)
         listener, fallback, extra, past, last_plays = as_json(user), None, "", None, None
-        if recommender.knows_listeners and state.remember.remembers(played.remember) and user_key not in GUESTS:
-            past = Past(await state.profiles.play(user_key, track_key, played.time, now), now)
-        if recommender.last_ten and state.remember.remembers(played.remember):  # in any arm, as users change theirs
+        remembers, profiles = state.remember.remembers(played.remember), state.profiles
+        if recommender.knows_listeners and profiles is not None and remembers and user_key not in GUESTS:
+            past = Past(await profiles.play(user_key, track_key, played.time, now), now)
+        if recommender.last_ten and remembers:  # in any arm, as users change theirs
             last_plays = await state.last_plays.play(user_key, track_key, played.time, now)
         if call == "next":
             if recommender.remembers(arm):
@@ -173,7 +174,7 @@ class ServiceApp:
                 self._metrics.fell_back(arm, fallback)
             if release.arms[arm].is_of_session:
                 given = int(release.keys[following]), propensity, fallback is not None, release.version
-                noted = Noted(*given, with_past=past is not None)
+                noted = Noted(*given, with_past=past is not None and len(past.entries) > 0)
                 await state.sessions.note(user_key, noted)
             recommendation = as_json(release.id_of(following))
             answer = f'{{"user": {listener}, "track": {recommendation}}}'

@@ -11,14 +11,20 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from segue.catalog import Id
 from segue.picking.counted_scores import CountedScores
+from segue.picking.listener_scores import OF_TRACK, features_of
+from segue.picking.listener_scores import explain as explain_parts
 from segue.picking.session_query import CountedScore, SessionQuery
+from segue.runs.profiles import DAY_MS, LOVED, remaining
 from segue.runs.session_vectors import SessionVectors
-from segue.serving.recommender import Recommender
+from segue.serving.recommender import Past, Recommender
+from segue.serving.release import Release
 from segue.serving.session_memory import Noted, Played
 
 
-def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer: Noted) -> dict[str, Any]:
-    """Explain the last answer to a user, whose arm has `context=session`.
+def explain(
+    recommender: Recommender, arm: str, user: Id, played: Played, answer: Noted, past: Past | None = None
+) -> dict[str, Any]:
+    """Explain the last answer to a user, whose arm has `context=session` or `context=listener`.
 
     Its size is bounded: the tracks of the session that count, at most 1000.
 
@@ -28,18 +34,23 @@ def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer
         user: id.
         played: what the session had played when it was answered.
         answer: the answer.
+        past: what the listener had heard when it was answered; None if that was no part of the query.
 
     Returns:
         As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, with a
-        counted part the share of the track among those that followed and what it adds, and the tracks of the session,
-        newest first, with their weights and products. If the arm explores, also whether the track is new; one that is
-        not among the candidates, without a rank, was found by exploration.
+        counted part the share of the track among those that followed and what it adds, with a past what that adds
+        (`listener`), and the tracks of the session, newest first, with their weights and products. If the arm
+        explores, also whether the track is new; one that is not among the candidates, without a rank, was found by
+        exploration.
     """
     release = recommender.release
     given, vectors, row = release.arms[arm], release.vectors[arm], release.row_of(answer.track)
     sessions = recommender.newest_first([played])
     rows, shares = sessions[0][0], sessions[1][0]
-    best = recommender.searches[arm].best(*sessions, given.num_lists * release.lists[arm].shape[1])[0].tolist()
+    search = recommender.searches[arm]
+    of_listener = recommender.past_of(search, sessions[0], [past])
+    best = search.best(*sessions, search.most_candidates, *of_listener)[0].tolist()
+    listener = _of_listener(release, vectors, row, *of_listener)
     query = SessionQuery(vectors)
     weights, products, rest = query.products(rows, shares, row)
     counted = query.counted(rows, shares, row)
@@ -56,7 +67,7 @@ def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer
         **({"is_new": bool((release.new[arm] == row).any())} if given.exploration else {}),
         "candidates": sum(one >= 0 for one in best),
         "rank": best.index(row) + 1 if row in best else None,
-        "score": round(float(added.sum()) + rest, 6),
+        "score": round(float(added.sum()) + rest + (listener or {"added": 0.0})["added"], 6),
         "parts": parts_of(vectors.parts, added.sum(1).tolist()),
         "rest": round(rest - counted.added, 6),
         **(
@@ -64,6 +75,7 @@ def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer
             if vectors.counted is None
             else {"counted": {name: round(one, 6) for name, one in counted._asdict().items()}}
         ),
+        **({"listener": listener} if given.context == "listener" else {}),
         "is_heard": bool((rows == row).any()),
         "session": [
             {
@@ -77,6 +89,78 @@ def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer
             )
         ],
     }
+
+
+def profile_of(release: Release, profile: np.ndarray, now_ms: int) -> list[dict[str, Any]]:
+    """The tracks of a profile as JSON, those that were played last first.
+
+    Args:
+        release: knows the tracks.
+        profile: the entries, with the keys of tracks.
+        now_ms: the time.
+    """
+    return [
+        {
+            **_named(release, int(entry["track"])),
+            "plays": round(float(entry["plays"]), 2),
+            "time": round(float(entry["shares"] / entry["plays"]), 3),
+            "last_days": round(max(now_ms - int(entry["last_ms"]), 0) / DAY_MS, 3),
+            "is_known": bool(entry["best"] >= LOVED),
+        }
+        for entry in profile[np.argsort(-profile["last_ms"], kind="stable")]
+    ]
+
+
+def _named(release: Release, key: int) -> dict[str, Any]:
+    """The record of a track; of one that the release does not know its id, where that is a number."""
+    if (row := release.row_of(key)) >= 0:
+        return release.track(row)
+    return {"artist": None, "title": "", "track": key if key >= 0 else None}
+
+
+def _of_listener(
+    release: Release,
+    vectors: SessionVectors,
+    row: int,
+    past: np.ndarray | None,
+    now_ms: Int64[np.ndarray, "1"] | None,
+) -> dict[str, Any] | None:
+    """What the listener's own past adds to the score of a track, as JSON; None without a past.
+
+    `plays` and `last_days` are of the track, or of its artist where `is_heard` is false.
+    """
+    if past is None or now_ms is None or vectors.listener is None:
+        return None
+    features, artists = features_of(past, now_ms, release.artist_of)
+    of_track = (artists[0] >= 0) & (past["track"][0] == row)
+    of_artist = artists[0] == release.artist_of[row]
+    of = of_track if (is_heard := bool(of_track.any())) else of_artist
+    found = features[0, of.argmax()] * of.any()
+    if not is_heard:
+        found[: len(OF_TRACK)] = 0
+    parts = explain_parts(vectors.listener, found)
+    plays = float((past["plays"][0, of] * remaining(now_ms - past["last_ms"][0, of])).sum())
+    last_days = max(int(now_ms[0] - past["last_ms"][0, of].max()), 0) / DAY_MS if of.any() else None
+    added = sum(value for _, value in parts)
+    what = "" if is_heard else "its artist was "
+    since = "never heard" if last_days is None else f"{what}heard {_times(plays)}, last {_ago(last_days)}"
+    return {
+        "is_heard": is_heard,
+        "plays": round(plays, 2),
+        "last_days": None if last_days is None else round(last_days, 3),
+        "added": round(added, 6),
+        "parts": {name: round(value, 6) for name, value in parts},
+        "sentence": f"{since}, {added:+.2f}",
+    }
+
+
+def _times(plays: float) -> str:
+    return "less than once" if plays < 0.5 else "once" if plays < 1.5 else f"{plays:.0f} times"
+
+
+def _ago(days: float) -> str:
+    num, unit = (days, "day") if days >= 1 else (24 * days, "hour")
+    return f"less than an {unit} ago" if num < 1 else f"{num:.0f} {unit}{'s' * (round(num) != 1)} ago"
 
 
 def track_products(

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
@@ -18,10 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from starlette.exceptions import HTTPException
 
 from segue.catalog import AN_ID, Id, key_of
-from segue.serving.explanation import explain
+from segue.runs.profiles import ENTRY
+from segue.serving.explanation import explain, profile_of
 from segue.serving.ids import as_json, id_in_path, id_of_json
 from segue.serving.log_writer import now_ms
 from segue.serving.prometheus_metrics import exposition
+from segue.serving.recommender import Past
 from segue.serving.release import Release
 from segue.serving.state import State
 
@@ -194,18 +197,33 @@ def make_pages(state: State) -> FastAPI:
 
     @app.get("/explain/{user}")
     async def explain_last_answer(user: User) -> dict[str, Any]:
-        """Why the last answer to a user: the session and its weights, and the score by parts. For `context=session`."""
+        """Why the last answer to a user: the session and its weights, and the score by parts.
+
+        For arms with `context=session` or `context=listener`.
+        """
         recommender, name = state.recommender, f"user {as_json(user)}"
         arm = recommender.arm_of(user)
         if not recommender.release.arms[arm].is_of_session:
-            reason = f"{name} is in arm {arm}, which does not answer from the session (context=session)"
+            reason = f"{name} is in arm {arm}, which does not answer from the session (context=session or listener)"
             raise HTTPException(HTTPStatus.NOT_FOUND, f"{reason}; /recommendations/<track> shows its lists")
         if (kept := await state.sessions.look(key_of(user), now_ms())) is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"{name} has no session with an answer to explain")
         if kept[1].release != recommender.release.version:
             reason = f"{name} was answered by release {kept[1].release}, which is not served any more"
             raise HTTPException(HTTPStatus.NOT_FOUND, reason)
-        return explain(recommender, arm, user, *kept)
+        past = None
+        if kept[1].with_past and state.profiles is not None:
+            profile = await state.profiles.look(key_of(user), now_ms())
+            past = Past(profile, int(profile["last_ms"].max(initial=0)))  # when it was answered, a play was added
+        return explain(recommender, arm, user, *kept, past)
+
+    @app.get("/profile/{user}")
+    async def profile(user: User) -> dict[str, Any]:
+        """What is remembered of a listener over all sessions, for `context=listener`."""
+        entries = np.zeros(0, ENTRY) if state.profiles is None else await state.profiles.look(key_of(user), now_ms())
+        if not len(entries):
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"user {as_json(user)} has no profile")
+        return {"user": user, "tracks": profile_of(state.recommender.release, entries, now_ms())}
 
     @app.get("/health", responses={503: {"description": "Requests are not answered"}})
     async def health() -> Response:

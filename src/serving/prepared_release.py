@@ -107,8 +107,9 @@ def prepare_release(
                 profiles.append(Profiles.read(beside))
             if (needed := max(vectors[arm].num_newest, checked[arm].num_lists)) > max_tracks:
                 raise InputError(
-                    f"{where}: context={checked[arm].context} of this run looks at the last {needed} tracks, and {max_tracks} are "
-                    "remembered; set sessions.max_tracks of the service at least as high, or use context=last"
+                    f"{where}: context={checked[arm].context} of this run looks at the last {needed} tracks, and "
+                    f"{max_tracks} are remembered; set sessions.max_tracks of the service at least as high, or use "
+                    "context=last"
                 )
     return ReleaseContents(
         experiment=experiment,

@@ -89,7 +89,7 @@ class _File:
         if head is None:
             raise InputError(f"{path} has no profiles of this version; move it away, and profiles begin anew")
         self.num_buckets, self.most = int(head[1]), int(head[2])
-        self._start, size = _sizes(self.num_buckets, self.most)
+        self._start, _ = _sizes(self.num_buckets, self.most)
         owners = mmap.mmap(self._descriptor, self._start)
         self._words = memoryview(owners).cast("q")[_PAGE // _WORD :]  # faster than numpy for single numbers
         self._visits = np.frombuffer(owners, np.int64, self.num_places * _WORDS, _PAGE)[_VISIT_MS::_WORDS]
@@ -111,10 +111,6 @@ class _File:
     def num_places(self) -> int:
         return self.num_buckets * _WAYS
 
-    @property
-    def num_owned(self) -> int:
-        return int(np.count_nonzero(self._visits))
-
     def bucket(self, user: int) -> _Locked:
         return _Locked(self._descriptor, ((user * _MIX) % 2**64) * self.num_buckets >> 64)
 
@@ -128,6 +124,14 @@ class _File:
     def oldest(self, places: range) -> int:
         return min(places, key=lambda place: self._words[place * _WORDS + _VISIT_MS])
 
+    def taken(self, places: range, user: int) -> int:
+        """The place of a listener; for a new one that of the owner whose last visit is oldest, who is removed."""
+        if (place := self.find(places, user)) is None:
+            place = self.oldest(places)
+            if self.visit_ms(place):
+                self.clear(place)
+        return place
+
     def visit_ms(self, place: int) -> int:
         """Time of the last visit of the owner; 0 if there is none."""
         return int(self._words[place * _WORDS + _VISIT_MS])
@@ -138,9 +142,9 @@ class _File:
     def read(self, place: int, num_empty: int = 0) -> np.ndarray:
         """The entries of a place, and some empty ones after them."""
         num = self.num(place)
-        entries = np.zeros(min(num + num_empty, self.most), ENTRY)
-        os.preadv(self._descriptor, [entries.view(np.uint8)[: num * ENTRY.itemsize]], self._at(place))
-        return entries
+        entries = bytearray(os.pread(self._descriptor, num * ENTRY.itemsize, self._at(place)))
+        entries += bytes(min(num_empty, self.most - num) * ENTRY.itemsize)
+        return np.frombuffer(entries, ENTRY)
 
     def write(self, place: int, entries: np.ndarray, first: int = 0) -> None:
         """Write entries from one on; those of a place that are read end with the last one that was written."""
@@ -191,12 +195,12 @@ class MappedProfiles:
     """
 
     def __init__(self, folder: Path, settings: ProfileSettings) -> None:
-        self._path, self._removed, self._settings = folder / FILE, folder / REMOVED, settings
+        self._path, self._removed, self.settings = folder / FILE, folder / REMOVED, settings
         self.problem: str | None = None
 
     @cached_property
     def _file(self) -> _File:
-        return _File(self._path, self._settings)
+        return _File(self._path, self.settings)
 
     async def open(self) -> None:
         """Create the file if it is missing.
@@ -214,35 +218,30 @@ class MappedProfiles:
         """
         if not self._path.exists():
             return
-        if (self._file.num_buckets, self._file.most) == (-(-self._settings.capacity // _WAYS), self._settings.max_tracks):
+        if (self._file.num_buckets, self._file.most) == (-(-self.settings.capacity // _WAYS), self.settings.max_tracks):
             return
         partial = self._path.with_name(f".partial-{FILE}")
         partial.unlink(missing_ok=True)
-        new = _File(partial, self._settings)
+        new = _File(partial, self.settings)
         for user, visit_ms, entries in self._file.owners():
             _add(new, user, visit_ms, entries)
         partial.replace(self._path)
         self._file = new
-
-    async def num_listeners(self) -> int:
-        """Number of listeners with a profile."""
-        return self._file.num_owned if self._path.exists() else 0
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> np.ndarray:
         """Add a play to the profile of a listener; returns all of it."""
         file = self._file
         try:
             with file.bucket(user) as places:
-                if (place := file.find(places, user)) is None and file.visit_ms(place := file.oldest(places)):
-                    file.clear(place)
+                place = file.taken(places, user)
                 profile = file.read(place, 1)
-                forget_old(profile, now_ms - self._settings.days_ms)
+                forget_old(profile, now_ms - self.settings.days_ms)
                 changed = add_play(profile, track, share, now_ms)
                 file.write(place, profile[changed : changed + 1], changed)
                 file.own(place, user, now_ms)
             self.problem = None
         except OSError as error:
-            self.problem = f"{self._path} cannot be written: {error.strerror}; plays are not kept in profiles"
+            self.problem = f"{self._path} cannot be written: {error.strerror}; no play is kept in it"
             return np.zeros(0, ENTRY)
         return profile
 
@@ -252,7 +251,7 @@ class MappedProfiles:
             with self._file.bucket(user) as places:
                 if (place := self._file.find(places, user)) is not None:
                     profile = self._file.read(place)
-                    forget_old(profile, now_ms - self._settings.days_ms)
+                    forget_old(profile, now_ms - self.settings.days_ms)
                     return profile[profile["plays"] > 0]
         return np.zeros(0, ENTRY)
 
@@ -260,7 +259,7 @@ class MappedProfiles:
         """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
         with FileLock(self._removed.with_suffix(".lock")):
             removed = self._removed_ms() | {user: now_ms}
-            kept = {str(one): ms for one, ms in removed.items() if ms >= now_ms - self._settings.days_ms}
+            kept = {str(one): ms for one, ms in removed.items() if ms >= now_ms - self.settings.days_ms}
             write_record(kept, self._removed)
         if not self._path.exists():
             return False
@@ -284,8 +283,8 @@ class MappedProfiles:
             now_ms: the time.
         """
         file, removed, left_out = self._file, self._removed_ms(), 0
-        file.clear_before(now_ms - self._settings.days_ms)
-        for user, entries in newest_of(profiles, file.most, removed, now_ms - self._settings.days_ms):
+        file.clear_before(now_ms - self.settings.days_ms)
+        for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
             left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
         return left_out
 
@@ -293,11 +292,9 @@ class MappedProfiles:
 def _add(file: _File, user: int, visit_ms: int, entries: np.ndarray) -> bool:
     """Add entries to the profile of a listener; returns whether there was room."""
     with file.bucket(user) as places:
-        if (place := file.find(places, user)) is None:
-            if file.visit_ms(place := file.oldest(places)) >= visit_ms:
-                return False
-            if file.visit_ms(place):
-                file.clear(place)
+        if file.find(places, user) is None and file.visit_ms(file.oldest(places)) >= visit_ms:
+            return False
+        place = file.taken(places, user)
         entries = merged(file.read(place), entries, file.most)
         file.write(place, entries)
         file.own(place, user, max(file.visit_ms(place), visit_ms))
@@ -306,7 +303,7 @@ def _add(file: _File, user: int, visit_ms: int, entries: np.ndarray) -> bool:
 
 def forget_old(profile: np.ndarray, before_ms: int) -> None:
     """Empty the entries whose last play was before a time."""
-    profile["plays"][profile["last_ms"] < before_ms] = 0
+    np.putmask(profile["plays"], profile["last_ms"] < before_ms, 0)
 
 
 def newest_of(

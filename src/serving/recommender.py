@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int64
 from segue.assignment import salt_of, treatment
 from segue.catalog import Id
 from segue.picking.last_ten import LastPlays, LastTen
-from segue.picking.listener_scores import past_of
+from segue.picking.listener_scores import leave_out
 from segue.picking.picker import NUM_POPULAR, Picker
 from segue.picking.places import PICKS
 from segue.picking.session_search import SessionSearch
@@ -24,8 +24,8 @@ from segue.serving.release import Release
 from segue.serving.row_table import RowTable
 from segue.serving.session_memory import Played
 
-_AT_ONCE = 256
-"""Requests that are answered together, so that their profiles need little memory."""
+_AT_ONCE = 64
+"""Requests that are answered together at most where an arm needs profiles, which need memory."""
 _NOTHING, _NO_LIST = Played([], []), np.empty(0, np.int32)
 
 
@@ -47,6 +47,9 @@ class Past(NamedTuple):
 
     entries: np.ndarray
     now_ms: int
+
+
+_Asked = tuple[int, int, Played, Past | None, asyncio.Future[Next]]
 
 
 class Recommender:
@@ -95,7 +98,7 @@ class Recommender:
         self.knows_listeners = any(search.knows_listeners for search in self.searches.values())
         """Whether an arm needs the profiles of listeners."""
         self._rows = RowTable(release.keys) if self.knows_listeners else None
-        self._asked: dict[str, list[tuple[int, int, Played, Past | None, asyncio.Future[Next]]]] = {}
+        self._asked: dict[str, list[_Asked]] = {}
         self.experiments = {arm: json.dumps({release.experiment: arm}, ensure_ascii=False) for arm in release.arms}
         """The value of `experiments` in the event log, for each arm."""
         self.version = json.dumps(release.version)
@@ -145,23 +148,25 @@ class Recommender:
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, {}
-        parts = (
-            (arm, of_arm[at : at + _AT_ONCE]) for arm, of_arm in asked.items() for at in range(0, len(of_arm), _AT_ONCE)
-        )
-        for arm, part in parts:
-            users, rows, played, pasts, waiting = zip(*part, strict=True)
-            answers: Sequence[Next | Exception]
-            try:
-                answers = self._together(arm, users, rows, played, pasts)
-            except Exception as error:
-                answers = [error] * len(waiting)
-            for future, answer in zip(waiting, answers, strict=True):
-                if future.done():  # its request was cancelled
-                    continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+        for arm, of_arm in asked.items():
+            most = _AT_ONCE if self.knows_listeners else len(of_arm)
+            for first in range(0, len(of_arm), most):
+                self._answer_some(arm, of_arm[first : first + most])
+
+    def _answer_some(self, arm: str, some: Sequence[_Asked]) -> None:
+        users, rows, played, pasts, waiting = zip(*some, strict=True)
+        answers: Sequence[Next | Exception]
+        try:
+            answers = self._together(arm, users, rows, played, pasts)
+        except Exception as error:
+            answers = [error] * len(waiting)
+        for future, answer in zip(waiting, answers, strict=True):
+            if future.done():  # its request was cancelled
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     def _together(
         self,
@@ -208,7 +213,8 @@ class Recommender:
             as_bytes[line, : entries.nbytes] = entries.view(np.uint8)  # records are copied field by field
             now_ms[line] = time_ms
         profiles["track"] = self._rows.of(profiles["track"])
-        return past_of(profiles, heard), now_ms
+        leave_out(profiles, heard)
+        return profiles, now_ms
 
     def newest_first(self, played: Sequence[Played]) -> tuple[Int64[np.ndarray, "S T"], Float32[np.ndarray, "S T"]]:
         """Sessions in the order that session vectors need.

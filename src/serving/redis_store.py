@@ -380,7 +380,7 @@ class RedisProfiles:
 
     def __init__(self, url: str, settings: RedisSettings, limits: ProfileSettings) -> None:
         self._client = _Client(url, settings, "profiles are not known and plays are not kept in them")
-        self._redis, self._name, self._limits = self._client.redis, settings.name, limits
+        self._redis, self._name, self.settings = self._client.redis, settings.name, limits
 
     @property
     def problem(self) -> str | None:
@@ -390,17 +390,13 @@ class RedisProfiles:
     async def open(self) -> None:
         """Do nothing: Redis needs no preparation."""
 
-    async def num_listeners(self) -> int:
-        """0: to count the keys of Redis would take too long; it has numbers of its own."""
-        return 0
-
     async def play(self, user: int, track: int, share: float, now_ms: int) -> np.ndarray:
         """Add a play to the profile of a listener; returns all of it."""
 
         def add(entries: np.ndarray) -> np.ndarray:
-            profile = np.zeros(min(len(entries) + 1, self._limits.max_tracks), ENTRY)
+            profile = np.zeros(min(len(entries) + 1, self.settings.max_tracks), ENTRY)
             profile[: len(entries)] = entries[: len(profile)]
-            forget_old(profile, now_ms - self._limits.days_ms)
+            forget_old(profile, now_ms - self.settings.days_ms)
             add_play(profile, track, share, now_ms)
             return profile[profile["plays"] > 0]
 
@@ -414,7 +410,7 @@ class RedisProfiles:
             await pipe.watch(key)
             profile = change(_entries(await pipe.get(key)))
             pipe.multi()
-            pipe.set(key, profile.tobytes(), px=self._limits.days_ms)
+            pipe.set(key, profile.tobytes(), px=self.settings.days_ms)
             try:
                 await pipe.execute()
             except redis.WatchError:
@@ -430,7 +426,7 @@ class RedisProfiles:
 
         if (profile := await self._client.tried(work)) is None:
             return np.zeros(0, ENTRY)
-        forget_old(profile, now_ms - self._limits.days_ms)
+        forget_old(profile, now_ms - self.settings.days_ms)
         return profile[profile["plays"] > 0]
 
     async def forget(self, user: int, now_ms: int) -> bool:
@@ -453,11 +449,11 @@ class RedisProfiles:
         Raises:
             InputError: Redis does not answer, or has no memory left.
         """
-        most = self._limits.max_tracks
+        most = self.settings.max_tracks
         with _as_input():
             removed_ms = {int(user): int(ms) for user, ms in (await self._redis.hgetall(self._key("removed"))).items()}
             async with self._redis.pipeline(transaction=True) as pipe:
-                for user, entries in newest_of(profiles, most, removed_ms, now_ms - self._limits.days_ms):
+                for user, entries in newest_of(profiles, most, removed_ms, now_ms - self.settings.days_ms):
                     await self._change(user, lambda own, others=entries: merged(own, others, most), pipe)
         return 0
 

@@ -290,20 +290,21 @@ async def _answer(
 
     rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
     store, sessions, metrics = make_store(settings), make_sessions(settings), Metrics()
-    profiles, last_plays = make_profiles(settings), make_last_plays(settings)
+    profiles = None if settings.profiles.remember == "none" else make_profiles(settings)
+    last_plays = make_last_plays(settings)
     log = EventLogWriter(Path(settings.run_dir, "logs", worker_name(worker)), settings.log, metrics.count_events)
     release, problem = store.local.open_whole()
     state = State(
         recommender=Recommender(release, rng),
         sessions=sessions,
         last_plays=last_plays,
-        profiles=profiles,
         remember=settings.profiles,
+        profiles=profiles,
         log=log,
         workers=workers,
         store_problem=problem,
     )
-    if state.recommender.knows_listeners:
+    if state.recommender.knows_listeners and profiles is not None:
         await profiles.open()
     room = None if open_room is None else open_room(settings)
     token = os.environ.get(TOKEN) or None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record
-from segue.runs.profiles import DAY_MS, MOST_TRACKS
+from segue.runs.profiles import DAY_MS
 from segue.settings import Setting, settings
 
 SETTINGS = "serve.json"
@@ -85,9 +85,10 @@ class ProfileSettings:
         ),
     ] = "all"
     capacity: Annotated[int, Setting("number of listeners in the file", least=1, most=10_000_000)] = 100_000
-    max_tracks: Annotated[int, Setting("tracks of a listener that are remembered", least=1, most=10_000)] = MOST_TRACKS
+    max_tracks: Annotated[int, Setting("tracks of a listener that are remembered", least=1, most=10_000)] = 500
     days: Annotated[
-        float, Setting("after which a track that was not played again, or a listener without a visit, is forgotten", above=0)
+        float,
+        Setting("after which a track that was not played again, or a listener without a visit, is forgotten", above=0),
     ] = 365.0
 
     @property

@@ -30,8 +30,8 @@ class State:
         recommender: answers from the current release.
         sessions: remembers what each user has played.
         last_plays: remembers the last plays of each user, over sessions.
-        profiles: remembers what each listener has heard in all sessions.
         remember: whose plays profiles keep.
+        profiles: remembers what each listener has heard in all sessions; None where it is switched off.
         log: the event log of this worker.
         workers: the state of all workers of this service.
         store_problem: why the current release cannot be served, if it cannot.
@@ -40,10 +40,10 @@ class State:
     recommender: Recommender
     sessions: Sessions
     last_plays: Sessions
-    profiles: ProfileStore
     remember: ProfileSettings
     log: EventLogWriter
     workers: WorkerTable
+    profiles: ProfileStore | None = None
     store_problem: str | None = None
     _is_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _looked: asyncio.Event | None = None  # set after the next look that begins; None where nothing follows a store
@@ -78,7 +78,7 @@ class State:
 
     def problems(self) -> list[str]:
         """A line for each problem; requests are still answered unless the event log cannot be written."""
-        memories = [getattr(self.sessions, "problem", None), self.profiles.problem]
+        memories = [getattr(one, "problem", None) for one in (self.sessions, self.profiles)]
         lines = [self.log.problem, self.store_problem, *memories]
         return [line for line in lines if line] + self.workers.problems()
 
@@ -98,7 +98,7 @@ async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.ran
             if await asyncio.to_thread(store.fetch) != state.recommender.release.version:
                 release = await asyncio.to_thread(store.local.open)
                 recommender = Recommender(release, rng)
-                if recommender.knows_listeners:
+                if recommender.knows_listeners and state.profiles is not None:
                     await state.profiles.open()
                 state.recommender = recommender
                 _log.warning("serving version %s", release.version)

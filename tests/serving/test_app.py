@@ -72,7 +72,8 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
     sessions = MappedSessions(folder / "sessions.bin", SessionSettings(capacity=64, max_tracks=8, idle_s=60))
     limits = {key: changes.pop(key) for key in LIMITS if key in changes}
     recommender, workers = Recommender(release, np.random.default_rng(0)), WorkerTable(2, reset_after_s=30)
-    state = State(recommender=recommender, sessions=sessions, log=log, workers=workers)
+    profiles = changes.pop("profiles", None)
+    state = State(recommender=recommender, sessions=sessions, log=log, workers=workers, profiles=profiles)
     given: dict[str, Any] = {
         "limits": LimitSettings(**{"body_timeout_s": PATIENCE_S} | limits),
         "logged": logged,
@@ -706,7 +707,9 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path, caplog: pytest.LogCap
 
         user, other = service.user_of("C"), service.user_of("T1")
         assert await refused(user) == f"user {user} has no session with an answer to explain"
-        assert "is in arm T1, which does not answer from the session (context=session)" in await refused(other)
+        assert "is in arm T1, which does not answer from the session (context=session or listener)" in await refused(
+            other
+        )
         assert await refused("%00") == "path.user has a NUL"
         assert (await service.ask("POST", f"/next/{user}", BODY)).status == 200
         assert (await service.ask("GET", f"/explain/{user}")).status == 200
@@ -851,13 +854,14 @@ def test_openapi_lists_every_endpoint(ring: Release, tmp_path: Path) -> None:
                 "/recommendations/{track}",
                 "/experiments",
                 "/explain/{user}",
+                "/profile/{user}",
                 "/health",
                 "/health/live",
                 "/metrics",
             }
         following = described["paths"]["/next/{user}"]["post"]
         body = following["requestBody"]["content"]["application/json"]["schema"]
-        assert (body["required"], sorted(body["properties"])) == (["track", "time"], ["time", "track"])
+        assert (body["required"], sorted(body["properties"])) == (["track", "time"], ["remember", "time", "track"])
         assert (body["properties"]["time"]["minimum"], body["properties"]["time"]["maximum"]) == (0, 1)
         answer = following["responses"]["200"]["content"]["application/json"]["schema"]
         assert sorted(answer["properties"]) == ["track", "user"]

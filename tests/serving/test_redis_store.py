@@ -147,7 +147,10 @@ def test_ids_of_256_bytes_are_numbers_in_redis(tmp_path: Path, server: Redis) ->
     async def work(sessions: RedisSessions) -> None:
         await sessions.play(key_of(user), key_of(track), 0.5, 9)
         await sessions.note(key_of(user), Noted(key_of(track), 0.25, False, "0123456789ab"))
-        assert (await sessions.look(key_of(user), 9)) == (([key_of(track)], [0.5]), (key_of(track), 0.25, False, ANY))
+        assert (await sessions.look(key_of(user), 9)) == (
+            ([key_of(track)], [0.5]),
+            (key_of(track), 0.25, False, ANY, False),
+        )
         keys = await sessions._redis.keys("*")
         assert sorted(keys) == [f"test:{kind}:{key_of(user)}".encode() for kind in ("answer", "session")]
 

@@ -1,0 +1,287 @@
+"""The service with `context=listener`: what a listener heard in earlier sessions is a part of the query."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segue.picking.listener_scores import FEATURES, past_of
+from segue.runs.profiles import DAY_MS, ENTRY, add_play
+from segue.serving.log_writer import now_ms
+from segue.serving.profile_memory import FILE, MappedProfiles
+from segue.serving.recommender import Past, Recommender
+from segue.serving.release import Release
+from segue.serving.release_store import FolderStore
+from segue.serving.session_memory import Played
+from segue.serving.settings import ProfileSettings
+from segue.serving.state import follow_store
+from tests.conftest import make_catalog, make_vectors
+from tests.e2e.running import PATIENCE_S
+from tests.serving.conftest import arm, lists_of, make_release, writer
+from tests.serving.test_app import Running, drive
+
+NUM = 12
+BODY = b'{"track": 100, "time": 0.5}'
+
+
+def listener_release(
+    folder: Path, context: str = "listener", pick: str = "ranked", experiment: str = "TEST", **weights: float
+) -> Release:
+    """Tracks 100 to 111 of two artists; the two after each on a ring are its list."""
+    vectors = replace(
+        make_vectors(NUM),
+        context="listener",
+        listener=np.array([weights.get(name, 0.0) for name in FEATURES], np.float32),
+    )
+    lists = lists_of([(row + 1) % NUM, (row + 2) % NUM] for row in range(NUM))
+    return make_release(
+        folder / "release",
+        catalog=make_catalog([0] * 6 + [1] * 6),
+        arms={"C": arm(pick=pick, context=context, num_lists=2)},
+        lists={"C": lists},
+        vectors={"C": vectors},
+        experiment=experiment,
+    )
+
+
+def memory(folder: Path, **given: Any) -> MappedProfiles:
+    (folder / "store").mkdir(exist_ok=True)
+    return MappedProfiles(folder / "store", ProfileSettings(**{"capacity": 64, **given}))
+
+
+async def session(service: Running, user: object, tracks: Sequence[int], **more: object) -> list[int]:
+    """Play tracks to their end, the last one with `/last`; returns what was recommended after each other one."""
+    found = []
+    for place, track in enumerate(tracks):
+        call = "last" if place == len(tracks) - 1 else "next"
+        answer = await service.ask("POST", f"/{call}/{user}", json.dumps({"track": track, "time": 1, **more}).encode())
+        assert answer.status == 200
+        found += [answer.json()["track"]] if call == "next" else []
+    return found
+
+
+def test_a_loved_track_of_an_earlier_session_returns_also_after_a_restart(tmp_path: Path) -> None:
+    release = listener_release(tmp_path, heard=100.0, share=10.0)
+
+    async def first(service: Running) -> None:
+        assert await session(service, 7, [100]) == [], "/last is a play too"
+        await session(service, 7, [105, 106])
+
+    async def second(service: Running) -> None:
+        found = await session(service, 7, [108, 106, 105, 109])
+        assert found[0] in (100, 105, 106)
+        assert (found[1] in (100, 105), found[2]) == (True, 100), "of earlier sessions, and not of this one"
+        assert set(await session(service, 8, [108, 109])) <= {109, 110}
+
+    drive(release, tmp_path, first, profiles=memory(tmp_path))
+    drive(release, tmp_path, second, profiles=memory(tmp_path))
+
+
+def test_a_new_listener_is_answered_as_from_the_session_alone(tmp_path: Path) -> None:
+    found = []
+    for context in ("session", "listener"):
+        release = listener_release(tmp_path / context, context, heard=100.0)
+
+        async def work(service: Running) -> None:
+            found.append([await session(service, user, [100 + user, 103, 107, 104]) for user in range(8)])
+
+        drive(release, tmp_path / context, work, profiles=memory(tmp_path))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "is_kept"),
+    [
+        ({}, {}, True),
+        ({}, {"remember": None}, True),
+        ({}, {"remember": False}, False),
+        ({"remember": "consenting"}, {}, False),
+        ({"remember": "consenting"}, {"remember": True}, True),
+    ],
+)
+def test_without_consent_nothing_is_kept_and_nothing_is_known(
+    tmp_path: Path, settings: dict[str, str], more: dict[str, object], is_kept: bool
+) -> None:
+    async def work(service: Running) -> None:
+        await session(service, 7, [105, 106], **more)
+        assert (await service.ask("GET", "/profile/7")).status == (200 if is_kept else 404)
+        assert (await session(service, 7, [100, 101], **more) not in ([101], [102])) == is_kept
+        if is_kept:
+            assert await session(service, 7, [100, 101], remember=False) in ([101], [102])
+
+    drive(listener_release(tmp_path, heard=100.0, share=1.0), tmp_path, work, profiles=memory(tmp_path, **settings))
+
+
+def test_consent_is_true_or_false(ring: Release, tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        answer = await service.ask("POST", "/next/7", b'{"track": 100, "time": 1, "remember": "no"}')
+        assert answer.status == 400
+        assert answer.json()["reason"].startswith("remember: Input should be a valid boolean; expected")
+
+    drive(ring, tmp_path, work)
+
+
+def test_no_profile_is_kept_where_no_arm_needs_it_or_it_is_switched_off(tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        await session(service, 7, [100, 101, 102])
+        answer = await service.ask("GET", "/profile/7")
+        assert (answer.status, answer.json()) == (404, {"reason": "user 7 has no profile"})
+
+    profiles = memory(tmp_path)
+    drive(listener_release(tmp_path, "session", heard=100.0), tmp_path, work, profiles=profiles)
+    drive(listener_release(tmp_path / "other", heard=100.0), tmp_path / "other", work)
+    assert not (tmp_path / "store" / FILE).exists()
+
+
+def test_guests_of_the_room_have_no_profile(tmp_path: Path) -> None:
+    async def work(service: Running) -> None:
+        await session(service, 10**18 - 5, [100, 101])
+        assert (await service.ask("GET", f"/profile/{10**18 - 5}")).status == 404
+
+    drive(listener_release(tmp_path), tmp_path, work, profiles=memory(tmp_path))
+
+
+def test_a_known_track_is_explained(tmp_path: Path) -> None:
+    weights = {"heard": 3.0, "share": 0.5, "artist_plays": 0.25}
+    profiles, eight_days_ago = memory(tmp_path), now_ms() - 8 * DAY_MS
+    for number in range(12):
+        asyncio.run(profiles.play(7, 106, 0.5, eight_days_ago - number))
+    asyncio.run(profiles.play(7, -5, 0.5, eight_days_ago - 100))  # a track of an older release
+
+    async def work(service: Running) -> None:
+        assert await session(service, 7, [100, 106]) == [106]
+        await service.ask("POST", "/next/7", BODY)
+        found = (await service.ask("GET", "/explain/7")).json()
+        of_listener = found["listener"]
+        added = 3 + 0.5 * 0.5 + 0.25 * np.log1p(13 * 2 ** (-8 / 30))  # nearly: its last play was just now, and whole
+        assert (found["context"], found["recommended"]["track"], found["rank"]) == ("listener", 106, 1)
+        assert found["score"] == pytest.approx(
+            sum(found["parts"].values()) + found["rest"] + of_listener["added"], abs=1e-5
+        )
+        assert of_listener["is_heard"]
+        assert set(of_listener["parts"]) == set(weights)
+        assert of_listener["added"] == pytest.approx(sum(of_listener["parts"].values()), abs=1e-5)
+        assert of_listener["added"] == pytest.approx(added, abs=0.1)
+        listed = (await service.ask("GET", "/profile/7")).json()["tracks"]
+        assert {(one["track"], one["title"], one["is_known"]) for one in listed[:2]} == {
+            (100, "Title 0", True),
+            (106, "Title 6", True),
+        }
+        assert [(one["track"], one["title"], one["is_known"]) for one in listed[2:]] == [(None, "", False)]
+
+    drive(listener_release(tmp_path, **weights), tmp_path, work, profiles=profiles)
+
+
+@pytest.mark.parametrize(
+    ("plays", "days", "sentence"),
+    [
+        (12, 8.0, "heard 10 times, last 8 days ago, +1.00"),  # of 12 plays 8 days ago 10 are left
+        (1, 0.01, "heard once, last less than an hour ago, +1.00"),
+        (2, 0.1, "heard 2 times, last 2 hours ago, +1.00"),
+        (1, 1.2, "heard once, last 1 day ago, +1.00"),
+        (0, 0, "never heard, +0.00"),
+    ],
+)
+def test_why_a_known_track_was_chosen_is_a_sentence(tmp_path: Path, plays: int, days: float, sentence: str) -> None:
+    profiles = memory(tmp_path)
+    for _ in range(plays):
+        asyncio.run(profiles.play(7, 101, 1.0, int(now_ms() - days * DAY_MS)))
+
+    async def work(service: Running) -> None:
+        await service.ask("POST", "/next/7", BODY)
+        await service.service.state.sessions.note(7, _noted(service, 101))
+        assert (await service.ask("GET", "/explain/7")).json()["listener"]["sentence"] == sentence
+
+    drive(listener_release(tmp_path, heard=1.0), tmp_path, work, profiles=profiles)
+
+
+def test_a_track_of_a_known_artist_is_explained_by_the_artist(tmp_path: Path) -> None:
+    profiles = memory(tmp_path)
+    asyncio.run(profiles.play(7, 103, 1.0, now_ms() - 2 * DAY_MS))
+
+    async def work(service: Running) -> None:
+        await service.ask("POST", "/next/7", BODY)
+        await service.service.state.sessions.note(7, _noted(service, 101))
+        found = (await service.ask("GET", "/explain/7")).json()["listener"]
+        assert found["sentence"] == "its artist was heard once, last 2 days ago, +2.00"
+        assert (found["is_heard"], found["parts"]) == (False, {"artist_share": 2.0})
+
+    drive(listener_release(tmp_path, heard=1.0, artist_share=2.0), tmp_path, work, profiles=profiles)
+
+
+def _noted(service: Running, track: int) -> Any:
+    from segue.serving.session_memory import Noted
+
+    return Noted(track, 1.0, False, service.service.state.recommender.release.version, with_past=True)
+
+
+def test_the_propensity_in_the_log_is_exact_with_a_past(tmp_path: Path) -> None:
+    """Of many draws with one profile, each track comes as often as its propensity says, and they add up to 1."""
+    release = listener_release(tmp_path, pick="weighted", heard=2.0, same_hour=1.0)
+    recommender, profile = Recommender(release, np.random.default_rng(0)), np.zeros(6, ENTRY)
+    for track in (103, 107, 109):
+        add_play(profile, track, 1.0, now_ms() - DAY_MS)
+    past, num = Past(profile, now_ms()), 4000
+    drawn = [recommender.follow("C", 7, 0, Played([100], [1.0]), past) for _ in range(num)]
+    chances = {one.row: one.propensity for one in drawn}
+    assert len(chances) == 2
+    assert sum(chances.values()) == pytest.approx(1)
+    for row, chance in chances.items():
+        share = sum(one.row == row for one in drawn) / num
+        assert share == pytest.approx(chance, abs=5 * (chance * (1 - chance) / num) ** 0.5)
+
+
+def test_requests_together_are_answered_as_alone(tmp_path: Path) -> None:
+    release, rng = listener_release(tmp_path, heard=1.0, last_day=0.5, artist_share=0.3), np.random.default_rng(0)
+    recommender = Recommender(release, rng)
+    pasts = list[Past | None]([None])
+    for _ in range(20):
+        profile = np.zeros(int(rng.integers(1, 9)), ENTRY)
+        for track in rng.integers(95, 112, 7).tolist():
+            add_play(profile, track, float(rng.random()), now_ms() - int(rng.integers(3 * DAY_MS)))
+        pasts.append(Past(profile, now_ms()))
+    played = [Played([*rng.permutation(np.arange(100, 112))[:3].tolist()], [1.0] * 3) for _ in pasts]
+    rows = [release.row_of(one.tracks[-1]) for one in played]
+
+    async def together() -> list[int]:
+        asked = zip(rows, played, pasts, strict=True)
+        return [one.row for one in await asyncio.gather(*(recommender.ask("C", 7, *each) for each in asked))]
+
+    alone = [recommender.follow("C", 7, *each).row for each in zip(rows, played, pasts, strict=True)]
+    assert asyncio.run(together()) == alone
+    assert len(set(alone)) > 4
+
+
+def test_tracks_of_the_session_are_no_past(tmp_path: Path) -> None:
+    recommender = Recommender(listener_release(tmp_path), np.random.default_rng(0))
+    profile = np.zeros(3, ENTRY)
+    for track in (100, 105, 999):
+        add_play(profile, track, 1.0, now_ms())
+    heard = np.array([[0, -1]])
+    past, _ = recommender.past_of(recommender.searches["C"], heard, [Past(profile, now_ms())])
+    assert past is not None
+    assert past["track"][0][past["plays"][0] > 0].tolist() == [5]
+    assert past.tobytes() == past_of(past, heard).tobytes()
+
+
+def test_a_release_that_needs_profiles_gets_their_file_when_it_is_loaded(tmp_path: Path) -> None:
+    store, profiles = FolderStore(tmp_path / "store", keep=3), memory(tmp_path)
+    store.load(writer())
+
+    async def work(service: Running) -> None:
+        state = service.service.state
+        following = asyncio.ensure_future(follow_store(state, store, poll_s=0.01, rng=np.random.default_rng(0)))
+        new = listener_release(tmp_path)
+        store.load(lambda folder: [path.rename(folder / path.name) for path in new.folder.iterdir()])
+        async with asyncio.timeout(PATIENCE_S):
+            while not state.recommender.knows_listeners:
+                await asyncio.sleep(0.01)
+        following.cancel()
+        assert (tmp_path / "store" / FILE).exists()
+
+    drive(store.open(), tmp_path, work, profiles=profiles)

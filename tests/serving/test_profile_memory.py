@@ -1,0 +1,223 @@
+"""What listeners have heard is remembered within the limits of number and age, and no play is lost or counted twice."""
+
+import asyncio
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segue.errors import InputError
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events
+from segue.serving.profile_memory import FILE, MappedProfiles, merged
+from segue.serving.settings import ProfileSettings
+from tests.serving.conftest import START_MS
+from tests.serving.test_session_memory import crowded
+
+DAYS = 30.0
+
+
+def make(folder: Path, *, capacity: int = 64, max_tracks: int = 8) -> MappedProfiles:
+    return MappedProfiles(folder, ProfileSettings(capacity=capacity, max_tracks=max_tracks, days=DAYS))
+
+
+def play(profiles: MappedProfiles, user: int, track: int, now_ms: int = START_MS, share: float = 1.0) -> np.ndarray:
+    return asyncio.run(profiles.play(user, track, share, now_ms))
+
+
+def tracks(profiles: MappedProfiles, user: int, now_ms: int = START_MS) -> dict[int, float]:
+    """Plays of each track of a profile, rounded."""
+    found = asyncio.run(profiles.look(user, now_ms))
+    return dict(sorted(zip(found["track"].tolist(), found["plays"].round(2).tolist(), strict=True)))
+
+
+def run_of(plays: list[tuple[int, int, int]]) -> Profiles:
+    """The profiles of a run: listener, track and time of each play."""
+    user, track, time_ms = (np.array(column, np.int64) for column in zip(*plays, strict=True))
+    return Profiles.of(*entries_of_events(user, track, np.ones(len(plays), np.float32), time_ms, most=10**9))
+
+
+def merge(profiles: MappedProfiles, plays: list[tuple[int, int, int]], now_ms: int = START_MS) -> int:
+    return asyncio.run(profiles.merge(run_of(plays), now_ms))
+
+
+def test_a_profile_is_that_of_all_plays_also_after_a_restart(tmp_path: Path) -> None:
+    profiles, slow = make(tmp_path), np.zeros(8, ENTRY)
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        track, share, now_ms = int(rng.integers(12)) - 3, float(rng.random()), START_MS + number * 1000
+        add_play(slow, track, share, now_ms)
+        found = play(profiles, 7, track, now_ms, share)
+        if number == 30:
+            profiles = make(tmp_path)
+    for one in (found, asyncio.run(make(tmp_path).look(7, START_MS))):
+        one, expected = (np.sort(of, order="track") for of in (one, slow))
+        assert all((one[name] == expected[name]).all() for name in ENTRY.names or ())
+    assert not len(asyncio.run(profiles.look(8, START_MS)))
+
+
+def test_a_million_plays_stay_a_bounded_profile(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    track = np.arange(10**6)
+    entries = np.zeros(len(track), ENTRY)
+    entries["track"], entries["last_ms"], entries["plays"] = track, START_MS - 10**6 + track, 1
+    asyncio.run(profiles.merge(Profiles.of(np.full(len(track), 7), entries), START_MS))
+    assert list(tracks(profiles, 7)) == [*range(10**6 - 8, 10**6)]
+    play(profiles, 7, -5)
+    assert list(tracks(profiles, 7)) == [-5, *range(10**6 - 7, 10**6)], "the oldest makes room"
+
+
+def test_the_file_takes_no_room_for_profiles_that_are_empty(tmp_path: Path) -> None:
+    profiles = make(tmp_path, capacity=100_000, max_tracks=500)
+    play(profiles, 7, 1)
+    found = (tmp_path / FILE).stat()
+    assert found.st_size > 2 * 10**9
+    assert found.st_blocks * 512 < 4 * 10**6
+
+
+def test_a_clock_that_goes_back_takes_nothing_away(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    play(profiles, 7, 1, START_MS)
+    found = play(profiles, 7, 1, START_MS - 10 * DAY_MS)
+    assert (found["plays"][0], found["last_ms"][0]) == (2, START_MS)
+    assert tracks(profiles, 7, START_MS - 10 * DAY_MS) == {1: 2}
+
+
+def test_a_track_that_was_not_played_again_is_forgotten_by_age(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    play(profiles, 7, 1)
+    play(profiles, 7, 2, START_MS + 20 * DAY_MS)
+    now_ms = START_MS + 31 * DAY_MS
+    assert list(tracks(profiles, 7, now_ms)) == [2]
+    play(profiles, 7, 3, now_ms)
+    assert list(tracks(profiles, 7, START_MS)) == [2, 3], "the place of the forgotten one is used again"
+
+
+def test_a_new_listener_in_a_full_bucket_replaces_the_one_whose_last_visit_is_oldest(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    *users, late = crowded(9, 64)
+    for number, user in enumerate(users):
+        play(profiles, user, user, START_MS + number)
+    play(profiles, users[0], 1, START_MS + 100)
+    assert play(profiles, late, 9, START_MS + 200)["track"].tolist() == [9]
+    assert not tracks(profiles, users[1])
+    assert all(tracks(profiles, user) for user in [users[0], *users[2:]])
+
+
+def devices(folder: Path, num: int) -> None:
+    async def work() -> None:
+        profiles = make(folder)
+        for _ in range(num):
+            await profiles.play(7, 1, 1.0, START_MS)
+
+    asyncio.run(work())
+
+
+def test_two_devices_at_once_lose_no_play(tmp_path: Path) -> None:
+    context, num = multiprocessing.get_context("fork"), 300
+    processes = [context.Process(target=devices, args=(tmp_path, num)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert tracks(make(tmp_path), 7) == {1: 2 * num}
+
+
+def test_a_removed_listener_in_mid_session_begins_anew(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    play(profiles, 7, 987654321)
+    play(profiles, 8, 2)
+    assert asyncio.run(profiles.forget(7, START_MS + 1))
+    assert (987654321).to_bytes(8, "little") not in (tmp_path / FILE).read_bytes()
+    assert not asyncio.run(profiles.forget(7, START_MS + 1))
+    play(profiles, 7, 3, START_MS + 2)
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({3: 1}, {2: 1})
+
+
+def test_what_a_removed_listener_had_played_does_not_come_back_with_a_run(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    assert not asyncio.run(profiles.forget(7, START_MS)), "also before the first profile"
+    merge(profiles, [(7, 1, START_MS - 1), (7, 2, START_MS + 1), (8, 1, START_MS - 1)])
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({2: 1}, {1: 1})
+
+
+def test_a_run_adds_what_it_knows_better_and_counts_no_play_twice(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    for track, now_ms in ((1, START_MS), (1, START_MS + 1), (2, START_MS), (4, START_MS)):
+        play(profiles, 7, track, now_ms)
+    of_log = [(7, 1, START_MS), (7, 1, START_MS + 1), (7, 2, START_MS - 5), (7, 2, START_MS + 5), (7, 3, START_MS)]
+    for _ in range(2):
+        assert merge(profiles, of_log) == 0
+        assert tracks(profiles, 7) == {1: 2, 2: 2, 3: 1, 4: 1}
+
+
+def test_a_run_takes_no_place_of_a_later_visitor(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    *users, late = crowded(9, 64)
+    for number, user in enumerate(users):
+        play(profiles, user, user, START_MS + number)
+    assert merge(profiles, [(late, 1, START_MS - 1)]) == 1
+    assert merge(profiles, [(late, 1, START_MS + 5)]) == 0
+    assert [user for user in users if not tracks(profiles, user)] == users[:1]
+
+
+def test_a_merge_removes_listeners_without_a_visit_for_long(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    play(profiles, 7, 987654321)
+    merge(profiles, [(8, 1, START_MS + 40 * DAY_MS), (9, 1, START_MS)], START_MS + 40 * DAY_MS)
+    assert tracks(profiles, 8, START_MS + 40 * DAY_MS) == {1: 1}
+    assert (987654321).to_bytes(8, "little") not in (tmp_path / FILE).read_bytes()
+
+
+def test_the_newest_entries_of_two_profiles_are_kept() -> None:
+    own, others = np.zeros(3, ENTRY), np.zeros(2, ENTRY)
+    own["track"], own["last_ms"], own["plays"] = [1, 2, 3], [10, 20, 30], [5, 5, 0]
+    others["track"], others["last_ms"], others["plays"] = [1, 3], [10, 5], 1
+    found = merged(own, others, 2)
+    assert (found["track"].tolist(), found["plays"].tolist()) == ([2, 1], [5, 5])
+
+
+def test_other_sizes_keep_the_profiles(tmp_path: Path) -> None:
+    profiles = make(tmp_path)
+    for user in range(20):
+        for track in range(8):
+            play(profiles, user, track, START_MS + track)
+    larger = make(tmp_path, capacity=128, max_tracks=5)
+    assert tracks(larger, 7) == tracks(profiles, 7), "a command keeps the sizes of the service"
+    make(tmp_path, capacity=128, max_tracks=5).resize()
+    again = make(tmp_path)
+    assert [list(tracks(again, user)) for user in range(20)] == [[3, 4, 5, 6, 7]] * 20
+    assert len(play(again, 7, 9, START_MS + 9)) == 5
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"segue profiles 0")
+    with pytest.raises(InputError, match=r"profiles\.bin has no profiles of this version; move it away"):
+        play(make(tmp_path), 7, 1)
+
+
+def test_a_full_disk_is_a_problem_and_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles = make(tmp_path)
+    play(profiles, 7, 1)
+
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", fail)
+        assert not len(play(profiles, 7, 2))
+        assert (
+            profiles.problem == f"{tmp_path / FILE} cannot be written: No space left on device; no play is kept in it"
+        )
+    assert len(play(profiles, 7, 3))
+    assert profiles.problem is None
+
+
+@pytest.mark.parametrize(
+    ("remember", "kept"),
+    [("all", [None, True]), ("consenting", [True]), ("none", [])],
+)
+def test_consent_decides_what_is_kept(remember: str, kept: list[bool | None]) -> None:
+    given = ProfileSettings(remember=remember)
+    assert [consent for consent in (None, True, False) if given.remembers(consent)] == kept
