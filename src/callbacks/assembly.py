@@ -71,6 +71,8 @@ class AfterTest(Callback):
     Attributes:
         refitted: set before the test; None where the tested model is exported.
         is_exported: set before the test; decides by the metrics of the test whether the model is exported.
+        has_tested: set before the test; whether the lists of the tested model are written beside those of the refitted
+            one. Those of a night are in the run that it began from.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
@@ -90,6 +92,7 @@ class AfterTest(Callback):
         self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
         self.refitted: Refitted | None = None
         self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
+        self.has_tested = True
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
@@ -133,8 +136,12 @@ class AfterTest(Callback):
         for one in {one for one in (of_evaluated, self.exported) if one is not None}:
             one.parts.remove()
 
-    def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported]:
-        """Write the lists of the model that is exported, and those of the model that was tested, if it is another."""
+    def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported | None]:
+        """Write the lists of the model that is exported, and those of the model that was tested, if it is another.
+
+        Returns:
+            What was exported, and the same of the tested model; None where it is not written.
+        """
         data, refitted, record = self._context.datamodule, self.refitted, export.path.with_name(REFIT)
         others, vocabulary, tested = export.path.with_name(OF_EVALUATED), data.vocabulary, None
         for of_before in (export.path, export.path.with_name(FILE)):  # lists come last: a folder without them is no run
@@ -144,8 +151,9 @@ class AfterTest(Callback):
                 shutil.rmtree(of_refit, ignore_errors=True)
             record.unlink()
         if refitted is not None:
-            with progress("exporting the evaluated model", len(data.catalog)) as advance:
-                tested = export.write(evaluated, vocabulary, advance, into=others)
+            if self.has_tested:
+                with progress("exporting the evaluated model", len(data.catalog)) as advance:
+                    tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
             learned = ranker_of(refitted.module)
             counts = learned.scorer is None or learned.counted is not None
@@ -155,7 +163,7 @@ class AfterTest(Callback):
             ranker = evaluated if refitted is None else ranker_of(refitted.module)
             exported = export.write(ranker, vocabulary, advance)
         self.examples = examples_table(vocabulary, lambda rows: exported.parts.of(rows)[0])
-        return exported, tested or exported
+        return exported, exported if refitted is None else tested
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""

@@ -463,6 +463,7 @@ def _run(
         trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     else:
         after_test.refitted, after_test.is_exported = night.learn(config, build), night.is_exported
+        after_test.has_tested = False  # its lists are those of the run that the night began from
         clock.end("training")
     if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
         try:

@@ -153,6 +153,14 @@ def test_a_night_says_what_it_has_learned(nights: Path) -> None:
     assert (refit["sessions"], refit["pairs"]) == (whole["sessions"], whole["pairs"]) == (300, 300 * 7)
 
 
+def test_the_lists_of_the_tested_model_are_those_of_the_run_before(nights: Path) -> None:
+    """They are not written a second time, which would double the time of a night."""
+    assert not (nights / "convex-night" / "evaluated").exists()
+    assert (nights / "convex" / "evaluated").exists()
+    with pytest.raises(InputError, match=r"convex-night is a night, which tests the model .* name that one, .*convex$"):
+        FittedModel.read(nights / "convex-night", "convex", evaluated=True)
+
+
 def test_what_was_learned_stays_in_its_rows(nights: Path) -> None:
     """An optimizer that has no state takes larger steps."""
     before, after = (
