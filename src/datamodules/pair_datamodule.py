@@ -3,6 +3,7 @@
 N tracks, S sessions, P pairs.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
@@ -53,6 +54,7 @@ class NewPlays:
         num_tracks: number of new tracks of the catalogue.
         num_artists: number of new artists.
         num_late: number of plays of each file that are not after `since_ms`, were not there before, and are left out.
+        num_later: number of plays of each file that are of the future, and are left out until then.
         shares: sum of the shares played of each new session with a known share; empty where none is known.
     """
 
@@ -66,6 +68,7 @@ class NewPlays:
     num_tracks: int
     num_artists: int
     num_late: Mapping[str, int]
+    num_later: Mapping[str, int]
     shares: Float64[np.ndarray, "S"]
 
     def replayed(self, seed: int) -> "PairDataModule":
@@ -132,6 +135,7 @@ class PairDataModule(SplitDataModule):
     """
 
     _learned: Learned | None = None
+    _read_ms: int | None = None
 
     def __init__(
         self,
@@ -280,10 +284,11 @@ class PairDataModule(SplitDataModule):
     def remember(self, folder: Path, *, is_whole: bool) -> None:
         """See `SplitDataModule`."""
         before, words, calendar, sessions = self._learned, self.vocabulary, self.vocabulary.calendar, self._cut
-        read, files = self._files, dict[str, str]()
-        if self.reading.later is None:  # otherwise later plays are read again
-            files = {digest: str(file.resolve()) for file, digest in read.digests.items()}
-            files = files or digests_of(read.sizes)
+        read, last_ms = self._files, int(sessions.timestamp.max())
+        if self._read_ms is not None:  # a play of the future would hide those that happen before it
+            last_ms = max(0 if before is None else before.until_ms, min(last_ms, self._read_ms))
+        files = {digest: str(file.resolve()) for file, digest in read.digests.items() if read.is_past(file)}
+        files = files or digests_of({file: size for file, size in read.sizes.items() if read.is_past(file)})
         plays_of_files = by_keys(read.num_plays)
         chosen = np.ones(len(sessions), bool) if is_whole else sample(sessions, MOST_KEPT)
         Learned(
@@ -293,7 +298,7 @@ class PairDataModule(SplitDataModule):
             plays=words.plays,
             previous_counts=words.previous_counts,
             next_counts=words.next_counts,
-            until_ms=int(sessions.timestamp.max()),
+            until_ms=last_ms,
             num_sessions=len(sessions) if before is None else before.num_sessions + self._num_new,
             files=files if before is None else {**before.files, **files},
             plays_of_files=plays_of_files if before is None else {**before.plays_of_files, **plays_of_files},
@@ -325,7 +330,7 @@ class PairDataModule(SplitDataModule):
         self._settings = replace(settings, columns=columns, units=replace(settings.units, **was["units"]))
         with self.source(learned) as source:
             self.reading, self._files = source.reading, source.files
-            num_learned = source.files.num_learned
+            num_learned, num_later = source.files.num_learned, source.files.num_later
             read, catalog = cut_sessions(source, rules), source.catalog
         if has_clock != read.has_clock:
             raise InputError(
@@ -353,7 +358,7 @@ class PairDataModule(SplitDataModule):
             self._cut = joined(chosen_sessions(before, before.timestamp[before.place == 0] >= oldest), read)
         whole = self.divided(np.zeros(len(self._cut), np.int8))
         if not len(evaluated.pairs["test"]):
-            raise NothingNew(num_learned)
+            raise NothingNew(num_learned, num_later)
         kept = evaluated.vocabulary
         for data in (evaluated, whole):
             data._take_calendar(learned.half_life, learned.newest_days)
@@ -374,6 +379,7 @@ class PairDataModule(SplitDataModule):
             num_tracks=len(self.catalog) - num_known,
             num_artists=self.catalog.num_artists - learned.catalog.num_artists,
             num_late=learned.late(num_learned),
+            num_later=num_later,
             shares=_sums_of_shares(evaluated._test_listens()),
         )
 
@@ -396,8 +402,10 @@ class PairDataModule(SplitDataModule):
             A context that has the events; see `read_table`.
         """
         policies, known = self.rules.policies, dict[str, Any]()
+        self._read_ms = int(1000 * time.time()) if policies.ends_now else None
         if learned is not None and learned.sessions.has_clock:  # without one, sessions are counted
             known = {"learned": f"timestamp <= {learned.until_ms}", "known_files": learned.files.keys()}
+            known["now_ms"] = self._read_ms
         left_out = LeftOut(
             min_seconds=policies.min_seconds,
             since=policies.first_day,

@@ -22,7 +22,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
-from segue.reports.next_steps import late_plays
+from segue.reports.next_steps import left_out_lines
 from segue.runs.atomic import write_record
 from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
 from segue.runs.targets import read_config
@@ -136,6 +136,7 @@ class Night:
             "new_tracks": new.num_tracks,
             "new_artists": new.num_artists,
             "late_plays": dict(new.num_late),
+            "future_plays": dict(new.num_later),
             "seconds": dict(seconds),
             "first": self.first,
             "nights": [*self.nights, own],
@@ -193,8 +194,7 @@ def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) 
     except NothingNew as nothing:
         since = f" since {utc(learned.until_ms)}" if learned.until_ms else ""
         console.print(f"nothing new{since}: {data.path} has no pair that {folder} has not learned", soft_wrap=True)
-        if late := learned.late(nothing.num_learned):
-            show_lines([("late", late_plays(late))])
+        show_lines(left_out_lines(learned.late(nothing.num_learned), nothing.num_later).items())
         return None
     saved = read_checkpoint(folder / REFITTED)
     build = instantiate(config.ranker, _convert_="all")

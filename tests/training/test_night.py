@@ -290,10 +290,50 @@ def test_late_plays_of_known_files_are_counted(tmp_path: Path) -> None:
     assert data_in(logs).read_new(learned).num_late == {str(file): 2}
 
 
+def test_a_play_of_the_future_hides_no_play_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = logs_of(tmp_path / "logs", 2)
+    now_s = (TIME_0 + 3 * 86_400_000) / 1000
+    monkeypatch.setattr("segue.datamodules.pair_datamodule.time.time", lambda: now_s)
+    file = logs / "logs" / "day-1" / "data.json"
+    stray = [json.dumps(event(1, int(now_s * 1000) + 3_600_000 + step, 100 + step)) for step in range(2)]
+    write_lines(file, [*file.read_text().splitlines(), *stray])  # by a clock that is an hour ahead
+    learned = learned_in(logs)
+    assert learned.until_ms == now_s * 1000
+    past = learned_in(logs_of(tmp_path / "past" / "logs", 2))
+    now_s += 1800
+    with pytest.raises(NothingNew) as nothing:
+        data_in(logs).read_new(past)
+    assert nothing.value.num_later == {str(file): 2}
+    write_day(logs, 2)
+    before = data_in(logs).read_new(past)
+    assert (before.num_plays, before.num_late, before.num_later) == (480, {}, {str(file): 2})
+    assert before.until_ms < now_s * 1000
+    before.whole.remember(tmp_path / "learned", is_whole=True)
+    night = Learned.read(tmp_path / "learned", "night")
+    assert not any(name == str(file) for name in night.files.values())  # it is read again
+    now_s += 7200
+    after = data_in(logs).read_new(night)
+    assert (after.num_plays, after.num_later) == (2, {})
+
+
+def test_a_night_names_plays_of_the_future(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "rules", tmp_path / "rules")
+    file = Path("logs/logs") / f"day-{DAYS}" / "data.json"
+    (tmp_path / file).write_text((tmp_path / file).read_text() + json.dumps(event(1, 4_000_000_000_000, 100)) + "\n")
+    said = " ".join(night(tmp_path, "rules", "night").stdout.split())
+    assert f"future 1 plays are later than now, and are left out until then ({file})" in said
+    assert record_of(tmp_path / "night")["future_plays"] == {str(file): 1}
+    assert lists(tmp_path / "night") == lists(nights / "rules-night")
+    said = " ".join(night(tmp_path, "night", "again").stdout.split())
+    assert "nothing new since 2023-11-18 22:21:20" in said
+    assert f"future 1 plays are later than now, and are left out until then ({file})" in said
+
+
 def test_files_in_an_archive_and_beside_plays_of_the_future_are_not_late(tmp_path: Path) -> None:
     logs = logs_of(tmp_path / "logs", 2)
     future = logs / "logs" / "day-1" / "data.json"
-    future.write_text(future.read_text() + json.dumps(event(1, 9_000_000_000_000, 100, 1.0)) + "\n")
+    future.write_text(future.read_text() + json.dumps(event(1, 4_000_000_000_000, 100, 1.0)) + "\n")
     learned = learned_in(logs)
     write_day(logs, 2)
     data = data_in(logs)
