@@ -1,7 +1,10 @@
 """A night: from=<run> learns the plays since a run, is tested on them before, and changes nothing where it may not."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +31,9 @@ from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
 from segue.training.night import night_from
 from segue.training.train import read_data
-from tests.conftest import event, write_lines, write_tracks
+from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed
+from tests.e2e.forks import fork_command
 from tests.e2e.test_resume import kill_at
 from tests.e2e.test_train import metrics_of, train
 
@@ -40,8 +44,6 @@ HEAD = (
     *("recipe=playlists", "datamodule.pairing=consecutive", "datamodule.batch_size=128"),
     *("model.dim=16", "optimizer.lr=0.02", "trainer.max_epochs=5"),
 )
-FILES = ("night.json", "model_card.md", "metrics.json", "recommendations.jsonl", "refit.json", "learned")
-"""What a night leaves, the last file first."""
 
 
 def write_day(folder: Path, day: int, *, num_tracks: int = NUM_TRACKS, first_id: int = 100, loved: float = 0.7) -> Path:
@@ -465,26 +467,64 @@ def test_a_run_of_shards_is_refused() -> None:
         pass
 
 
-def test_a_night_that_was_killed_is_begun_again(nights: Path, tmp_path: Path) -> None:
+_KILLED = """
+import os, runpy, signal, sys
+def kill(event, given):
+    if str(given[1] if event == "os.rename" else given[0] if event == "open" else "").endswith({file!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""A verb that is killed when it opens a file, or gives a finished file its name."""
+
+
+def killed_at(cwd: Path, file: str, *words: str) -> None:
+    """kill -9 of a verb in the moment in which it opens a file, or gives it its name."""
+    command = fork_command("-c", _KILLED.format(file=file), str(ROOT / "train.py"), *words)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+
+
+PHASES = {
+    "reading": ("/before/checkpoints/refitted.ckpt",),
+    "training": ("/night/checkpoints/refitted.ckpt",),
+    "test": ("/night/test_queries.parquet",),
+    "writing learned/": (".partial.learned/learned.json", "/night/refit.json"),
+    "export": ("/night/lists/part-0000000.npy", "/night/recommendations.jsonl"),
+    "the end": ("/night/metrics.json", "/night/night.json"),
+}
+"""The files at which a night is killed, in their order."""
+
+
+def test_a_night_that_is_killed_in_any_phase_is_whole_or_absent(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "rules", tmp_path / "before")
+    words = ("from=before", "datamodule.path=logs", "logger=none", "hydra.run.dir=night")
+    files = {path: path.read_bytes() for path in (tmp_path / "before").rglob("*") if path.is_file()}
+    for phase, kills in PHASES.items():
+        for file in kills:  # each begins the night again that was killed before
+            killed_at(tmp_path, file, *words)
+            assert not (tmp_path / "night" / "night.json").exists(), file
+            assert {path: path.read_bytes() for path in files} == files, file
+            assert is_unfinished_night(tmp_path / "night") == (phase != "reading"), file
+    night(tmp_path, "before", "night")
+    assert lists(tmp_path / "night") == lists(nights / "rules-night")
+    assert not is_unfinished_night(tmp_path / "night")
+
+
+def test_a_head_that_is_killed_while_it_trains_is_begun_again(nights: Path, tmp_path: Path) -> None:
     shutil.copytree(nights / "logs", tmp_path / "logs")
     shutil.copytree(nights / "convex", tmp_path / "convex")
     words = ("from=convex", "datamodule.path=logs", "logger=none", "hydra.run.dir=night")
     kill_at(tmp_path, "night 1/", *words)
     assert "not exported; begin from the run before it" in line(night(tmp_path, "night", "next", code=2))
     assert "such a run is started again" in line(train(tmp_path, "resume=night", code=2))
+    (tmp_path / "night" / "left").write_text("of the night that was killed")
     night(tmp_path, "convex", "night")
     assert lists(tmp_path / "night") == lists(nights / "convex-night")
-    for name in FILES:  # what a kill leaves in each phase, the last one first
-        path = tmp_path / "night" / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert is_unfinished_night(tmp_path / "night"), name
-        if name == "recommendations.jsonl":
-            (tmp_path / "night" / "left").write_text("of the night that was killed")
-            night(tmp_path, "convex", "night")
-            assert lists(tmp_path / "night") == lists(nights / "convex-night")
-            assert not (tmp_path / "night" / "left").exists()
-            (tmp_path / "night" / "recommendations.jsonl").unlink()
-            (tmp_path / "night" / "night.json").unlink()
+    assert not (tmp_path / "night" / "left").exists()
 
 
 def test_a_source_without_a_clock_goes_on_after_the_sessions_that_were_learned(tmp_path: Path) -> None:
