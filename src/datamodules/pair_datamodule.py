@@ -15,16 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from segue.catalog import Catalog, Listens, quoted
-from segue.datamodules.learned import (
-    MOST_KEPT,
-    Learned,
-    by_keys,
-    chosen_sessions,
-    digests_of,
-    joined,
-    sample,
-    with_new_tracks,
-)
+from segue.datamodules.learned import Learned, by_keys, chosen_sessions, joined, known_files, with_new_tracks
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.sessions import cut_sessions
@@ -283,28 +274,10 @@ class PairDataModule(SplitDataModule):
 
     def remember(self, folder: Path, *, is_whole: bool) -> None:
         """See `SplitDataModule`."""
-        before, words, calendar, sessions = self._learned, self.vocabulary, self.vocabulary.calendar, self._cut
-        read, last_ms = self._files, int(sessions.timestamp.max())
-        if self._read_ms is not None:  # a play of the future would hide those that happen before it
-            last_ms = max(0 if before is None else before.until_ms, min(last_ms, self._read_ms))
-        files = {digest: str(file.resolve()) for file, digest in read.digests.items() if read.is_past(file)}
-        files = files or digests_of({file: size for file, size in read.sizes.items() if read.is_past(file)})
-        plays_of_files = by_keys(read.num_plays)
-        chosen = np.ones(len(sessions), bool) if is_whole else sample(sessions, MOST_KEPT)
-        Learned(
-            catalog=self.catalog,
-            sessions=chosen_sessions(sessions, chosen),
-            is_whole=bool(chosen.all()) and (before is None or before.is_whole),
-            plays=words.plays,
-            previous_counts=words.previous_counts,
-            next_counts=words.next_counts,
-            until_ms=last_ms,
-            num_sessions=len(sessions) if before is None else before.num_sessions + self._num_new,
-            files=files if before is None else {**before.files, **files},
-            plays_of_files=plays_of_files if before is None else {**before.plays_of_files, **plays_of_files},
-            reading={name: getattr(self.reading, name) for name in ("columns", "units", "share")},
-            half_life=None if calendar is None else calendar.half_life,
-            newest_days=None if calendar is None else calendar.newest_days,
+        known = {"files": known_files(self._files), "plays_of_files": by_keys(self._files.num_plays)}
+        before, source = self._learned, None if self._learned is None else self._learned.source
+        Learned.of(
+            self, self._cut, is_whole=is_whole, now_ms=self._read_ms, before=before, source=source, **known
         ).write(folder)
 
     def read_new(self, learned: Learned, keep_days: float | None = None) -> NewPlays:
@@ -419,6 +392,11 @@ class PairDataModule(SplitDataModule):
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
         return [*remarks_on(self, self.rules.policies.interleaved), *super().remarks()]
+
+    @property
+    def rejected_path(self) -> Path:
+        """File that rejected rows are written to."""
+        return self._rejections.path
 
     @property
     def last_day(self) -> str | None:

@@ -14,7 +14,6 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
@@ -22,18 +21,18 @@ from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import NothingNew
-from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
-from segue.training.night import night_from
 from segue.training.train import read_data
 from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed
+from tests.datamodules.sharding import read_shards, shards_of
 from tests.e2e.forks import fork_command
+from tests.e2e.running import run_verb
 from tests.e2e.test_resume import kill_at
 from tests.e2e.test_train import metrics_of, train
 
@@ -460,11 +459,57 @@ def test_runs_that_cannot_go_on_are_refused(nights: Path, tmp_path: Path) -> Non
     assert "model.window was 9 in this run, and is 10" in line(night(tmp_path, "unknown", "x", code=2))
 
 
-def test_a_run_of_shards_is_refused() -> None:
-    config = OmegaConf.create({"from": "run", "guard": "chart", "keep_days": None})
-    data = object.__new__(ShardDataModule)
-    with pytest.raises(InputError, match="from=run was trained from shards"), night_from(config, data):
-        pass
+@pytest.fixture(scope="module")
+def of_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of the shards of four days, `rules` and `convex`, and the raw logs of five days."""
+    cwd = tmp_path_factory.mktemp("shards")
+    logs_of(cwd / "logs")
+    run_verb("prepare.py", cwd, "datamodule=botify", "datamodule.path=logs", "hydra.run.dir=pairs")
+    common = (*COMMON[:3], "datamodule=shards", "datamodule.path=pairs")
+    train(cwd, *common, "model=rules", "hydra.run.dir=rules")
+    train(cwd, *common, "model=convex", "model.dim=8", "trainer.max_epochs=1", "hydra.run.dir=convex")
+    write_day(cwd / "logs", DAYS, num_tracks=NUM_TRACKS + NUM_NEW)
+    shutil.rmtree(cwd / "pairs")  # nights do not read them
+    return cwd
+
+
+def test_a_run_of_shards_learns_the_new_files_of_its_source(nights: Path, of_shards: Path) -> None:
+    night(of_shards, "rules", "rules-night")
+    assert lists(of_shards / "rules-night") == lists(nights / "rules-night")
+    done = night(of_shards, "convex", "convex-night")
+    assert "new          60 sessions, 480 plays, 0 tracks since 2023-11-17 22:21:20" in done.stdout
+    record, learned = record_of(of_shards / "convex-night"), Learned.read(of_shards / "convex-night/learned", "run")
+    assert (record["late_plays"], record["future_plays"], learned.num_sessions) == ({}, {}, 300)
+    assert json.loads((of_shards / "convex-night" / "refit.json").read_text())["sessions"] == 300
+    assert "nothing new" in night(of_shards, "convex-night", "again").stdout
+    assert not (of_shards / "again").exists()
+    known = Learned.read(of_shards / "convex" / "learned", "run")
+    assert {Path(path).parent.name for path in known.files.values()} == {f"day-{day}" for day in range(DAYS)}
+
+
+def test_a_head_keeps_a_sample_of_its_shards(of_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("segue.datamodules.learned.MOST_KEPT", 30)
+    shards_of(data_in(of_shards / "logs"), tmp_path / "pairs", source={"policies": {"until": "now"}})
+    data = read_shards(tmp_path / "pairs")
+    data.setup()
+    data.as_training().remember(tmp_path / "learned", is_whole=False)
+    learned = Learned.read(tmp_path / "learned", "run")
+    assert (len(learned.sessions), learned.num_sessions, learned.is_whole) == (30, 300, False)
+    assert learned.plays.sum() == 300 * 8
+
+
+@pytest.mark.parametrize(("has_clock", "lacks"), [(True, "durations"), (False, "timestamps")])
+def test_shards_without_durations_or_times_are_refused(
+    *, has_clock: bool, lacks: str, of_shards: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(of_shards / "rules", tmp_path / "rules")
+    path = tmp_path / "rules" / "learned" / "learned.json"
+    record = json.loads(path.read_text())
+    reading = record["reading"] | ({"share": "longest"} if has_clock else {})
+    path.write_text(json.dumps(record | {"has_clock": has_clock, "reading": reading}))
+    said = line(night(of_shards, str(tmp_path / "rules"), "refused", code=2))
+    assert f"was trained from shards of a source without {lacks}" in said
+    assert not (of_shards / "refused").exists()
 
 
 _KILLED = """
