@@ -31,7 +31,7 @@ from segue.training.train import read_data
 from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed
 from tests.datamodules.sharding import read_shards, shards_of
-from tests.e2e.forks import fork_command
+from tests.e2e.forks import KILLS, killed_command
 from tests.e2e.running import run_verb
 from tests.e2e.test_resume import kill_at
 from tests.e2e.test_train import metrics_of, train
@@ -395,6 +395,22 @@ def test_columns_and_units_are_those_of_the_run(tmp_path: Path) -> None:
     assert new.shares.max() == pytest.approx(0.06)
 
 
+def test_logs_of_another_source_are_refused(tmp_path: Path) -> None:
+    logs = rows_of(tmp_path / "logs" / "0.csv", 60)
+    no_clock = ("datamodule.split=order", "datamodule.columns.timestamp=null", "datamodule.columns.session=user")
+    learned = learned_in(logs, *no_clock, source="table")
+    data = data_in(logs, "datamodule.columns.timestamp=timestamp", source="table")
+    with pytest.raises(InputError, match="has timestamps, and the plays that the run has learned have none; give the"):
+        data.read_new(learned)
+    learned = learned_in(logs, source="table")
+    of_night = rows_of(tmp_path / "night" / "1.csv", 30, day=1)
+    head, *lines = (of_night / "1.csv").read_text().splitlines()
+    (of_night / "1.csv").write_text("\n".join([f"{head},skipped", *(f"{line},true" for line in lines)]) + "\n")
+    data = data_in(of_night, "datamodule.columns.skipped=skipped", source="table")
+    with pytest.raises(InputError, match=r"from=: shares of .* give logs with the columns of the run"):
+        data.read_new(learned)
+
+
 def test_what_needs_a_clock_is_refused_without_one(tmp_path: Path) -> None:
     file = rows_of(tmp_path / "logs" / "0.csv", 60) / "0.csv"
     words = ("datamodule.split=order", "datamodule.columns.timestamp=null", "datamodule.columns.session=user")
@@ -512,35 +528,7 @@ def test_shards_without_durations_or_times_are_refused(
     assert not (of_shards / "refused").exists()
 
 
-_KILLED = """
-import os, runpy, signal, sys
-def kill(event, given):
-    if str(given[1] if event == "os.rename" else given[0] if event == "open" else "").endswith({file!r}):
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(kill)
-sys.argv[:] = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-"""A verb that is killed when it opens a file, or gives a finished file its name."""
-
-
-def killed_at(cwd: Path, file: str, *words: str) -> None:
-    """kill -9 of a verb in the moment in which it opens a file, or gives it its name."""
-    command = fork_command("-c", _KILLED.format(file=file), str(ROOT / "train.py"), *words)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
-
-
-PHASES = {
-    "reading": ("/before/checkpoints/refitted.ckpt",),
-    "training": ("/night/checkpoints/refitted.ckpt",),
-    "test": ("/night/test_queries.parquet",),
-    "writing learned/": (".partial.learned/learned.json", "/night/refit.json"),
-    "export": ("/night/lists/part-0000000.npy", "/night/recommendations.jsonl"),
-    "the end": ("/night/metrics.json", "/night/night.json"),
-}
-"""The files at which a night is killed, in their order."""
+RUN = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 def test_a_night_that_is_killed_in_any_phase_is_whole_or_absent(nights: Path, tmp_path: Path) -> None:
@@ -548,9 +536,12 @@ def test_a_night_that_is_killed_in_any_phase_is_whole_or_absent(nights: Path, tm
     shutil.copytree(nights / "rules", tmp_path / "before")
     words = ("from=before", "datamodule.path=logs", "logger=none", "hydra.run.dir=night")
     files = {path: path.read_bytes() for path in (tmp_path / "before").rglob("*") if path.is_file()}
-    for phase, kills in PHASES.items():
-        for file in kills:  # each begins the night again that was killed before
-            killed_at(tmp_path, file, *words)
+    for phase, kills in KILLS.items():
+        for moment, file in kills:  # each begins the night again that was killed before
+            command = killed_command(moment, file, RUN, str(ROOT / "train.py"), *words)
+            env = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+            assert done.returncode == -signal.SIGKILL, (file, done.stdout, done.stderr)
             assert not (tmp_path / "night" / "night.json").exists(), file
             assert {path: path.read_bytes() for path in files} == files, file
             assert is_unfinished_night(tmp_path / "night") == (phase != "reading"), file
@@ -661,7 +652,7 @@ def test_tracks_and_artists_get_rows_after_the_old_ones_however_many() -> None:
     assert rows.tolist() == [2, 1, 3, 4]
     assert catalog.artists[catalog.artist_of].tolist() == ["Ann", "", "Bob", "Ann", ""]
     assert catalog.artist_of.tolist() == [0, 1, 2, 0, 3]
-    num = 50_000
+    num = 1_000_000
     many = Catalog.from_columns(range(num), [""] * num, [f"{row // 2}" for row in range(num)], source="many")
     catalog, rows = with_new_tracks(old, many)
     assert len(catalog) == num
