@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch
 from filelock import FileLock
 from hydra.utils import instantiate
 
+from segue.attributes import Values
 from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import NothingNew
+from segue.datamodules.shards.shard_vocabulary import example_of, write_vocabulary
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
@@ -512,6 +515,16 @@ def test_a_head_keeps_a_sample_of_its_shards(of_shards: Path, monkeypatch: pytes
     learned = Learned.read(tmp_path / "learned", "run")
     assert (len(learned.sessions), learned.num_sessions, learned.is_whole) == (30, 300, False)
     assert learned.plays.sum() == 300 * 8
+
+
+def test_settings_are_tried_with_the_attributes_that_the_run_of_shards_knows(tmp_path: Path) -> None:
+    catalog = Catalog.from_columns([1, 2], ["a", "b"], ["x", "y"], source="shards")
+    catalog = replace(catalog, attributes={"tags": Values.from_lists([["a"], []], names=["a"])})
+    (tmp_path / "learned").mkdir()
+    write_vocabulary(catalog, np.zeros(2, bool), tmp_path / "learned")
+    raw = {"cache": None, "path": str(tmp_path / "raw")}
+    assert list(example_of(raw, tmp_path / "learned").catalog.attributes) == ["tags"]
+    assert not example_of(raw).catalog.attributes
 
 
 @pytest.mark.parametrize(("has_clock", "lacks"), [(True, "durations"), (False, "timestamps")])
