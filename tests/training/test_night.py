@@ -15,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from segue.attributes import Values
 from segue.callbacks.guard import intervals_of, judged
@@ -522,7 +523,7 @@ def test_settings_are_tried_with_the_attributes_that_the_run_of_shards_knows(tmp
     catalog = replace(catalog, attributes={"tags": Values.from_lists([["a"], []], names=["a"])})
     (tmp_path / "learned").mkdir()
     write_vocabulary(catalog, np.zeros(2, bool), tmp_path / "learned")
-    raw = {"cache": None, "path": str(tmp_path / "raw")}
+    raw = OmegaConf.create({"cache": None, "path": str(tmp_path / "raw")})
     assert list(example_of(raw, tmp_path / "learned").catalog.attributes) == ["tags"]
     assert not example_of(raw).catalog.attributes
 
