@@ -74,6 +74,8 @@ class AfterTest(Callback):
         refitted: set before the test; None where the tested model is exported.
         profiles_before: set before the test of a night; what the run that it begins from wrote of its listeners.
         is_exported: set before the test; decides by the metrics of the test whether the model is exported.
+        has_tested: set before the test; whether the lists of the tested model are written beside those of the refitted
+            one. Those of a night are in the run that it began from.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
@@ -94,6 +96,7 @@ class AfterTest(Callback):
         self.refitted: Refitted | None = None
         self.profiles_before: Path | None = None
         self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
+        self.has_tested = True
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
@@ -137,8 +140,12 @@ class AfterTest(Callback):
         for one in {one for one in (of_evaluated, self.exported) if one is not None}:
             one.parts.remove()
 
-    def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported]:
-        """Write the lists of the model that is exported, and those of the model that was tested, if it is another."""
+    def _write_lists(self, export: Export, evaluated: Ranker) -> tuple[Exported, Exported | None]:
+        """Write the lists of the model that is exported, and those of the model that was tested, if it is another.
+
+        Returns:
+            What was exported, and the same of the tested model; None where it is not written.
+        """
         data, refitted, record = self._context.datamodule, self.refitted, export.path.with_name(REFIT)
         others, vocabulary, tested = export.path.with_name(OF_EVALUATED), data.vocabulary, None
         of_before = (export.path.name, FILE, PROFILES)  # lists come last: a folder without them is no run
@@ -149,8 +156,9 @@ class AfterTest(Callback):
                 shutil.rmtree(of_refit, ignore_errors=True)
             record.unlink()
         if refitted is not None:
-            with progress("exporting the evaluated model", len(data.catalog)) as advance:
-                tested = export.write(evaluated, vocabulary, advance, into=others)
+            if self.has_tested:
+                with progress("exporting the evaluated model", len(data.catalog)) as advance:
+                    tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
             learned = ranker_of(refitted.module)
             counts = learned.scorer is None or learned.counted is not None
@@ -162,7 +170,7 @@ class AfterTest(Callback):
         with progress("exporting recommendations", len(data.catalog)) as advance:
             exported = export.write(ranker, vocabulary, advance)
         self.examples = examples_table(vocabulary, lambda rows: exported.parts.of(rows)[0])
-        return exported, tested or exported
+        return exported, exported if refitted is None else tested
 
     def _write_profiles(self, data: SplitDataModule, path: Path) -> None:
         """Write what each listener has heard; in a night it goes on from what the run before it wrote."""

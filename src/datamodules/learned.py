@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,16 @@ from jaxtyping import Bool, Int64
 
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog, Listens, Vocabulary, ids_of
+from segue.datamodules.pairs.pairs import slices
 from segue.datamodules.pairs.sessions import Sessions, gather
 from segue.datamodules.reading.files import digest_of_file, is_address
+from segue.datamodules.reading.table import FilesRead
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary, write_vocabulary
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
+
+if TYPE_CHECKING:
+    from segue.datamodules.split_datamodule import SplitDataModule
 
 FOLDER = "learned"
 """The folder of a run that has it."""
@@ -50,6 +55,7 @@ class Learned:
         reading: what the rows of the files were: `columns`, `units` and `share` of `Reading`.
         half_life: of plays, in days, as validation chose it; see `Calendar`.
         newest_days: the same of the floor `recent`.
+        source: settings of the source, of a run that was trained from its shards; None where the run has them itself.
     """
 
     catalog: Catalog
@@ -65,6 +71,48 @@ class Learned:
     reading: Mapping[str, Any]
     half_life: float | None
     newest_days: float | None
+    source: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        data: "SplitDataModule",
+        sessions: Sessions,
+        *,
+        is_whole: bool,
+        now_ms: int | None,
+        before: "Learned | None" = None,
+        **known: Any,
+    ) -> "Learned":
+        """What a model has learned that has learned these data, and what it had learned before.
+
+        Args:
+            data: all of it is training data.
+            sessions: its sessions, with those that are kept of what was learned before.
+            is_whole: whether all sessions are kept, not only a sample.
+            now_ms: a moment after which no play was learned: a later one is of the future, and would hide those that
+                happen before it; None where the clock does not matter.
+            before: what was learned before.
+            known: the other arguments.
+        """
+        words, calendar, last_ms = data.vocabulary, data.vocabulary.calendar, int(sessions.timestamp.max())
+        if now_ms is not None:
+            last_ms = max(0 if before is None else before.until_ms, min(last_ms, now_ms))
+        chosen = np.ones(len(sessions), bool) if is_whole else sample(sessions, MOST_KEPT)
+        if before is not None:
+            known |= {name: {**getattr(before, name), **known[name]} for name in ("files", "plays_of_files")}
+        return cls(
+            catalog=data.catalog,
+            sessions=chosen_sessions(sessions, chosen),
+            is_whole=bool(chosen.all()) and (before is None or before.is_whole),
+            until_ms=last_ms,
+            num_sessions=len(sessions) if before is None else data.num_learned[0],
+            reading={name: getattr(data.reading, name) for name in ("columns", "units", "share")},
+            half_life=None if calendar is None else calendar.half_life,
+            newest_days=None if calendar is None else calendar.newest_days,
+            **{name: getattr(words, name) for name in _COUNTS},
+            **known,
+        )
 
     @classmethod
     def read(cls, folder: Path, called: str) -> "Learned":
@@ -88,6 +136,7 @@ class Learned:
                 sessions=_sessions_of(events, has_clock=record["has_clock"]),
                 **counts,
                 **{name: record[name] for name in _OF_RECORD},
+                source=record.get("source"),
             )
         except (OSError, ValueError, LookupError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
@@ -114,6 +163,7 @@ class Learned:
         }
         pd.DataFrame(events).to_parquet(folder / _PLAYS, index=False, compression="zstd")
         record: dict[str, Any] = {name: getattr(self, name) for name in _OF_RECORD}
+        record |= {} if self.source is None else {"source": self.source}
         write_record({"version": _VERSION, "has_clock": sessions.has_clock, **record}, folder / _RECORD)
 
     def late(self, num_learned: Mapping[str, int]) -> dict[str, int]:
@@ -122,8 +172,8 @@ class Learned:
         Args:
             num_learned: see `FilesRead`.
         """
-        late = {}
-        for name, num in num_learned.items():
+        late = dict[str, int]()
+        for name, num in num_learned.items() if self.plays_of_files else ():  # shards of an older version have none
             before = next((self.plays_of_files[key] for key in _keys(name) if key in self.plays_of_files), 0)
             if num > before:
                 late[name] = num - before
@@ -202,8 +252,11 @@ def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
     """
     track, first = sessions.listens.track, np.flatnonzero(sessions.place == 0)
     last = np.append(first[1:], len(track)) - 1
-    ends = {"first": track[first], "last": track[last], "length": last - first, "start": sessions.timestamp[first]}
-    digests = pd.util.hash_pandas_object(pd.DataFrame(ends), index=False).to_numpy()
+    digests = np.empty(len(sessions), np.uint64)
+    for some in slices(len(sessions)):
+        begin, end = first[some], last[some]
+        ends = {"first": track[begin], "last": track[end], "length": end - begin, "start": sessions.timestamp[begin]}
+        digests[some] = pd.util.hash_pandas_object(pd.DataFrame(ends), index=False).to_numpy()
     chosen = np.zeros(len(sessions), bool)
     chosen[np.argsort(digests, kind="stable")[:most]] = True
     return chosen
@@ -244,16 +297,18 @@ def joined(first: Sessions, second: Sessions) -> Sessions:
     )
 
 
-def digests_of(files: Mapping[Path, int]) -> dict[str, str]:
-    """The paths of files by the digest of what was read of them, without files that have become shorter since.
+def known_files(read: FilesRead) -> dict[str, str]:
+    """The paths of files whose plays are all known, by the digest of what was read of them.
 
     Args:
-        files: number of bytes that each had.
+        read: the files. Those with plays of the future, and those that have become shorter since, are left out.
     """
+    if found := {digest: str(file.resolve()) for file, digest in read.digests.items() if read.is_past(file)}:
+        return found
     return {
         digest_of_file(file, size): str(file.resolve())
-        for file, size in files.items()
-        if file.is_file() and file.stat().st_size >= size
+        for file, size in read.sizes.items()
+        if read.is_past(file) and file.is_file() and file.stat().st_size >= size
     }
 
 

@@ -3,6 +3,7 @@
 N tracks, S sessions, P pairs.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
@@ -14,16 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from segue.catalog import Catalog, Listens, key_of, quoted
-from segue.datamodules.learned import (
-    MOST_KEPT,
-    Learned,
-    by_keys,
-    chosen_sessions,
-    digests_of,
-    joined,
-    sample,
-    with_new_tracks,
-)
+from segue.datamodules.learned import Learned, by_keys, chosen_sessions, joined, known_files, with_new_tracks
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
@@ -55,6 +47,7 @@ class NewPlays:
         num_tracks: number of new tracks of the catalogue.
         num_artists: number of new artists.
         num_late: number of plays of each file that are not after `since_ms`, were not there before, and are left out.
+        num_later: number of plays of each file that are of the future, and are left out until then.
         shares: sum of the shares played of each new session with a known share; empty where none is known.
     """
 
@@ -68,6 +61,7 @@ class NewPlays:
     num_tracks: int
     num_artists: int
     num_late: Mapping[str, int]
+    num_later: Mapping[str, int]
     shares: Float64[np.ndarray, "S"]
 
     def replayed(self, seed: int) -> "PairDataModule":
@@ -135,6 +129,7 @@ class PairDataModule(SplitDataModule):
 
     _learned: Learned | None = None
     _read: Sessions | None = None  # in a night, the new sessions, with the ids of their users
+    _read_ms: int | None = None
 
     def __init__(
         self,
@@ -282,27 +277,10 @@ class PairDataModule(SplitDataModule):
 
     def remember(self, folder: Path, *, is_whole: bool) -> None:
         """See `SplitDataModule`."""
-        before, words, calendar, sessions = self._learned, self.vocabulary, self.vocabulary.calendar, self._cut
-        read, files = self._files, dict[str, str]()
-        if self.reading.later is None:  # otherwise later plays are read again
-            files = {digest: str(file.resolve()) for file, digest in read.digests.items()}
-            files = files or digests_of(read.sizes)
-        plays_of_files = by_keys(read.num_plays)
-        chosen = np.ones(len(sessions), bool) if is_whole else sample(sessions, MOST_KEPT)
-        Learned(
-            catalog=self.catalog,
-            sessions=chosen_sessions(sessions, chosen),
-            is_whole=bool(chosen.all()) and (before is None or before.is_whole),
-            plays=words.plays,
-            previous_counts=words.previous_counts,
-            next_counts=words.next_counts,
-            until_ms=int(sessions.timestamp.max()),
-            num_sessions=len(sessions) if before is None else before.num_sessions + self._num_new,
-            files=files if before is None else {**before.files, **files},
-            plays_of_files=plays_of_files if before is None else {**before.plays_of_files, **plays_of_files},
-            reading={name: getattr(self.reading, name) for name in ("columns", "units", "share")},
-            half_life=None if calendar is None else calendar.half_life,
-            newest_days=None if calendar is None else calendar.newest_days,
+        known = {"files": known_files(self._files), "plays_of_files": by_keys(self._files.num_plays)}
+        before, source = self._learned, None if self._learned is None else self._learned.source
+        Learned.of(
+            self, self._cut, is_whole=is_whole, now_ms=self._read_ms, before=before, source=source, **known
         ).write(folder)
 
     def read_new(self, learned: Learned, keep_days: float | None = None) -> NewPlays:
@@ -328,7 +306,7 @@ class PairDataModule(SplitDataModule):
         self._settings = replace(settings, columns=columns, units=replace(settings.units, **was["units"]))
         with self.source(learned) as source:
             self.reading, self._files = source.reading, source.files
-            num_learned = source.files.num_learned
+            num_learned, num_later = source.files.num_learned, source.files.num_later
             read, catalog = cut_sessions(source, rules), source.catalog
         if has_clock != read.has_clock:
             raise InputError(
@@ -356,7 +334,7 @@ class PairDataModule(SplitDataModule):
             self._cut = joined(chosen_sessions(before, before.timestamp[before.place == 0] >= oldest), read)
         whole = self.divided(np.zeros(len(self._cut), np.int8))
         if not len(evaluated.pairs["test"]):
-            raise NothingNew(num_learned)
+            raise NothingNew(num_learned, num_later)
         kept = evaluated.vocabulary
         for data in (evaluated, whole):
             data._take_calendar(learned.half_life, learned.newest_days)
@@ -377,6 +355,7 @@ class PairDataModule(SplitDataModule):
             num_tracks=len(self.catalog) - num_known,
             num_artists=self.catalog.num_artists - learned.catalog.num_artists,
             num_late=learned.late(num_learned),
+            num_later=num_later,
             shares=_sums_of_shares(evaluated._test_listens()),
         )
 
@@ -408,8 +387,10 @@ class PairDataModule(SplitDataModule):
             A context that has the events; see `read_table`.
         """
         policies, known = self.rules.policies, dict[str, Any]()
+        self._read_ms = int(1000 * time.time()) if policies.ends_now else None
         if learned is not None and learned.sessions.has_clock:  # without one, sessions are counted
             known = {"learned": f"timestamp <= {learned.until_ms}", "known_files": learned.files.keys()}
+            known["now_ms"] = self._read_ms
         left_out = LeftOut(
             min_seconds=policies.min_seconds,
             since=policies.first_day,
@@ -424,6 +405,11 @@ class PairDataModule(SplitDataModule):
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
         return [*remarks_on(self, self.rules.policies.interleaved), *super().remarks()]
+
+    @property
+    def rejected_path(self) -> Path:
+        """File that rejected rows are written to."""
+        return self._rejections.path
 
     @property
     def last_day(self) -> str | None:

@@ -109,13 +109,20 @@ def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
     }
 
 
-def late_plays(late: Mapping[str, int]) -> str:
-    """What is left out because it came too late, in words.
+def left_out_lines(late: Mapping[str, int], later: Mapping[str, int]) -> dict[str, str]:
+    """What a night has left out because of its time: lines by name.
 
     Args:
-        late: number of plays of each file.
+        late: number of plays of each file that came too late.
+        later: the same of plays of the future.
     """
-    return f"{sum(late.values()):,} plays are not after that, and are left out ({', '.join(late)})"
+    lines = {}
+    if late:
+        lines["late"] = f"{sum(late.values()):,} plays are not after that, and are left out ({', '.join(late)})"
+    if later:
+        names = ", ".join(later)
+        lines["future"] = f"{sum(later.values()):,} plays are later than now, and are left out until then ({names})"
+    return lines
 
 
 def night_report(night: Mapping[str, Any], run_id: str | None, run_dir: str) -> dict[str, str]:
@@ -128,8 +135,7 @@ def night_report(night: Mapping[str, Any], run_id: str | None, run_dir: str) -> 
     """
     new = f"{night['sessions']:,} sessions, {night['plays']:,} plays, {night['new_tracks']:,} tracks"
     lines = {"new": f"{new} since {night['since'] or 'the last run'}"}
-    if night["late_plays"]:
-        lines["late"] = late_plays(night["late_plays"])
+    lines |= left_out_lines(night["late_plays"], night["future_plays"])
     for name, of in night["metrics"].items():
         limits = night["limits"].get(name)
         beside = f"; limits {limits['lower']:.4f} to {limits['upper']:.4f}, of the {limits['of']}" if limits else ""

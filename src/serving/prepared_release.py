@@ -57,7 +57,8 @@ def prepare_release(
         familiar: largest share of known tracks, for arms with `listener` and without one of their own.
         fallback: what follows where a list has no track left, for arms without one of their own.
         context: what arms without one of their own answer from (`ARM_CONTEXTS`); None for that of their run.
-        num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their own.
+        num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their
+            own.
         max_tracks: number of tracks of a session that are remembered; no `artist_gap` can be larger.
         tracks: a `tracks.json`.
         world: builds the embedded world, which has a `catalog` and `top_tracks`.

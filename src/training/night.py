@@ -18,11 +18,10 @@ from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
 from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
 from segue.datamodules.reading.table import NothingNew
-from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
-from segue.reports.next_steps import late_plays
+from segue.reports.next_steps import left_out_lines
 from segue.runs.atomic import write_record
 from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
 from segue.runs.targets import read_config
@@ -136,6 +135,7 @@ class Night:
             "new_tracks": new.num_tracks,
             "new_artists": new.num_artists,
             "late_plays": dict(new.num_late),
+            "future_plays": dict(new.num_later),
             "seconds": dict(seconds),
             "first": self.first,
             "nights": [*self.nights, own],
@@ -145,12 +145,11 @@ class Night:
 
 
 @contextmanager
-def night_from(config: DictConfig, data: SplitDataModule) -> Iterator[Night | None]:
+def night_from(config: DictConfig) -> Iterator[Night | None]:
     """Begin a night.
 
     Args:
-        config: with `from`, `guard` and `keep_days`.
-        data: the logs so far, not set up.
+        config: with `from`, `guard` and `keep_days`, and the logs so far as the source.
 
     Yields:
         The night; None where there is no new play.
@@ -160,8 +159,6 @@ def night_from(config: DictConfig, data: SplitDataModule) -> Iterator[Night | No
     """
     folder, called = Path(str(config["from"])), f"from={config['from']}"
     check_night(guard=config.guard, keep_days=config.keep_days)
-    if not isinstance(data, PairDataModule):
-        raise InputError(f"{called} was trained from shards, which are prepared as a whole; train it from its source")
     if is_unfinished_night(folder):
         raise InputError(
             f"{called} is a night that was not exported; begin from the run before it, "
@@ -180,21 +177,40 @@ def night_from(config: DictConfig, data: SplitDataModule) -> Iterator[Night | No
     except Timeout:
         raise InputError(f"{called}: another night begins from it now; wait until it has ended") from None
     try:
-        yield _begun(config, data, folder, called)
+        yield _begun(config, folder, called)
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
-def _begun(config: DictConfig, data: PairDataModule, folder: Path, called: str) -> Night | None:
+def _source_of(config: DictConfig, learned: Learned, called: str) -> PairDataModule:
+    """The source of a run, or that from which its shards were prepared."""
+    if learned.source is None:
+        data: PairDataModule = instantiate(config.datamodule, _convert_="all")
+        return data
+    if learned.reading["share"] == "longest" or not learned.sessions.has_clock:
+        lacks = "durations" if learned.sessions.has_clock else "timestamps"
+        raise InputError(
+            f"{called} was trained from shards of a source without {lacks}, to which plays cannot be added; prepare "
+            "and train them again with all logs"
+        )
+    own = {name: config.datamodule[name] for name in ("history", "half_life", "seed")}
+    source = {name: value for name, value in learned.source.items() if name not in ("_target_", "path", "prepare")}
+    source["policies"] = {**source["policies"], "until": "now"}
+    rejected = Path(config.run_dir) / "rejected.jsonl"
+    return PairDataModule(path=str(config.datamodule.path), rejected_path=str(rejected), **own, **source)
+
+
+def _begun(config: DictConfig, folder: Path, called: str) -> Night | None:
     learned = Learned.read(folder / FOLDER, called)
+    data = _source_of(config, learned, called)
     try:
-        new = data.read_new(learned, config.keep_days)
+        with console.status("reading events"):
+            new = data.read_new(learned, config.keep_days)
     except NothingNew as nothing:
         since = f" since {utc(learned.until_ms)}" if learned.until_ms else ""
         console.print(f"nothing new{since}: {data.path} has no pair that {folder} has not learned", soft_wrap=True)
-        if late := learned.late(nothing.num_learned):
-            show_lines([("late", late_plays(late))])
+        show_lines(left_out_lines(learned.late(nothing.num_learned), nothing.num_later).items())
         return None
     saved = read_checkpoint(folder / REFITTED)
     build = instantiate(config.ranker, _convert_="all")

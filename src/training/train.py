@@ -213,15 +213,13 @@ def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "P
     refuse_another_recipe(config)
     from segue.training.night import night_from
 
-    with console.status("reading events"):
-        data: SplitDataModule = instantiate(config.datamodule, _convert_="all")
     run_dir = Path(config.run_dir)
-    with night_from(config, data) as night:
+    with night_from(config) as night:
         if night is None:
             return float("nan")
         config.refit = "none"
         config.callbacks.merge_with({"plots": None, "off_policy": None})
-        rejected = {Path(config.datamodule.rejected_path)} if night.new.whole.reading.num_rejected else set()
+        rejected = {night.new.whole.rejected_path} if night.new.whole.reading.num_rejected else set()
         forget_unfinished_night(run_dir, but=rejected)
         with lock_folder(run_dir):
             words = list(HydraConfig.get().overrides.task)
@@ -330,9 +328,11 @@ def _check_settings(config: DictConfig) -> None:
             "recipe=playlists, or leave out trainer=ddp"
         )
     from segue.callbacks.ranking_metrics import check_monitor_mode
+    from segue.datamodules.learned import FOLDER as LEARNED
     from segue.datamodules.shards.shard_vocabulary import example_of
 
-    ranker = instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule))
+    learned = None if config["from"] is None else Path(str(config["from"])) / LEARNED
+    ranker = instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule, learned))
     if config.trainer.get("strategy") is not None:
         _check_shared(config, ranker.loss, config.datamodule.batch_size)
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
@@ -467,6 +467,7 @@ def _run(
     else:
         after_test.refitted, after_test.is_exported = night.learn(config, build), night.is_exported
         after_test.profiles_before = night.folder / PROFILES
+        after_test.has_tested = False  # its lists are those of the run that the night began from
         clock.end("training")
     if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, event, write_lines
-from tests.e2e.forks import fork_command
+from tests.e2e.forks import KILLS, fork_command, killed_command
 from tests.e2e.running import Running, binary, run_verb, serving, started, wait_until
 
 SCRIPT = ROOT / "examples" / "nightly" / "nightly.py"
@@ -262,7 +262,7 @@ def listen(service: Running, night: int, rng: random.Random, *, is_bored: bool =
 
 @pytest.mark.timing
 def test_ten_nights_without_a_person(tmp_path: Path) -> None:
-    """A service runs, its catalogue grows, a night is killed while it trains, and every answer is of its release."""
+    """A service runs, its catalogue grows, nights are killed in all phases, and every answer is of its release."""
     rng, state = random.Random(1), tmp_path / "state"
     state.mkdir()
     lines = []
@@ -283,22 +283,30 @@ def test_ten_nights_without_a_person(tmp_path: Path) -> None:
     command, env = [*command, "--", "pick=ranked"], {**os.environ, "SEGUE": shlex.join(segue)}
     words_of_service = "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05"
     with serving(tmp_path, *words_of_service, run="service") as service:
-        served = {service.version(): tmp_path / "run"}
+        served = {service.version(): lists_of(tmp_path / "run")}
 
-        def night(code: int) -> str:
-            done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        def run_script(code: int, **more: str) -> str:
+            done = subprocess.run(command, cwd=tmp_path, env=env | more, capture_output=True, text=True, check=False)
             assert done.returncode == code, done.stdout + done.stderr
-            version = (state / "current" / "release.txt").read_text()
-            service.wait_for_version(version)
-            served[version] = (state / "current").resolve()
             return done.stdout
 
+        def night(code: int) -> str:
+            said = run_script(code)
+            version = (state / "current" / "release.txt").read_text()
+            service.wait_for_version(version)
+            served[version] = lists_of(state / "current")  # only the newest runs are kept
+            return said
+
+        kills = [kill for of_phase in KILLS.values() for kill in of_phase]
         for number in range(1, NUM_NIGHTS + 1):
             listen(service, number - 1, rng)
             write_catalogue(tmp_path / "tracks.json", number)
-            if number == 4:
+            if number < NUM_NIGHTS:  # each night is killed in another moment
+                killed = killed_command(*kills[number - 1], "from segue.__main__ import main; main()")
+                run_script(1, SEGUE=shlex.join(killed), PYTHONPATH=str(ROOT))
+            else:
                 kill(command, tmp_path, env, state)
-                assert service.version() == list(served)[-1]
+            assert service.version() == list(served)[-1]
             night(0)
         assert len(served) == NUM_NIGHTS + 1
         record = json.loads((state / "current" / "night.json").read_text())
@@ -322,12 +330,14 @@ def kill(command: list[str], cwd: Path, env: dict[str, str], state: Path) -> Non
         process.wait()
 
 
-def check_lines(lines: list[dict[str, Any]], served: dict[str, Path]) -> None:
+def lists_of(run: Path) -> dict[int, list[int]]:
+    """What a run recommends after each track."""
+    records = map(json.loads, (run / "recommendations.jsonl").read_text().splitlines())
+    return {record["track"]: record["recommendations"] for record in records}
+
+
+def check_lines(lines: list[dict[str, Any]], lists: dict[str, dict[int, list[int]]]) -> None:
     """Every answer is in the list that its release has after the track."""
-    lists = {}
-    for version, folder in served.items():
-        records = map(json.loads, (folder / "recommendations.jsonl").read_text().splitlines())
-        lists[version] = {record["track"]: record["recommendations"] for record in records}
     for line in lines:
         if line["message"] == "next":
             own = lists[line["release"]].get(line["track"])

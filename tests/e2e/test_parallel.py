@@ -1,6 +1,8 @@
 """`trainer=ddp`: processes that train one run together."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 from contextlib import ExitStack
@@ -11,8 +13,9 @@ import mlflow
 import numpy as np
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
-from tests.conftest import ROOT, build_datamodule, new_store
+from tests.conftest import ROOT, build_datamodule, new_store, write_lines
 from tests.datamodules.sharding import read_shards, shards_of
 from tests.e2e.forks import CHILDREN_TOO, fork_command, held_command
 from tests.e2e.running import PATIENCE_S, held_port, started
@@ -79,6 +82,16 @@ def test_two_processes_train_the_run_of_one_also_after_one_of_them_died(ring_log
     ]
     assert curves[0] == curves[1]
     assert not (tmp_path / "outputs").exists()
+
+    shutil.copytree(ring_logs, tmp_path / "logs")
+    lines = map(json.loads, (ring_logs / "logs" / "b" / "data.json").read_text().splitlines())
+    later = [line | {"timestamp": line["timestamp"] + 86_400_000} for line in lines]
+    write_lines(tmp_path / "logs" / "logs" / "c" / "data.json", later)
+    done = train(tmp_path, "from=two", "datamodule.path=logs", "hydra.run.dir=night", FORKS_FORK_CHILDREN="1")
+    assert "new          200 sessions, 1,600 plays, 0 tracks" in done.stdout
+    assert json.loads((tmp_path / "night" / "refit.json").read_text())["sessions"] == 600
+    devices = [OmegaConf.load(tmp_path / name / "config.yaml").trainer.devices for name in ("two", "night")]
+    assert devices == [2, 1]
 
 
 def test_two_processes_that_resume_in_the_middle_of_an_epoch_equal_two_that_never_stopped(

@@ -1,8 +1,12 @@
 """A night: from=<run> learns the plays since a run, is tested on them before, and changes nothing where it may not."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +17,26 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from segue.attributes import Values
 from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
 from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import NothingNew
-from segue.datamodules.shard_datamodule import ShardDataModule
+from segue.datamodules.shards.shard_vocabulary import example_of, write_vocabulary
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
-from segue.training.night import night_from
 from segue.training.train import read_data
-from tests.conftest import event, write_lines, write_tracks
+from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed
+from tests.datamodules.sharding import read_shards, shards_of
+from tests.e2e.forks import KILLS, killed_command
+from tests.e2e.running import run_verb
 from tests.e2e.test_resume import kill_at
 from tests.e2e.test_train import metrics_of, train
 
@@ -40,8 +47,6 @@ HEAD = (
     *("recipe=playlists", "datamodule.pairing=consecutive", "datamodule.batch_size=128"),
     *("model.dim=16", "optimizer.lr=0.02", "trainer.max_epochs=5"),
 )
-FILES = ("night.json", "model_card.md", "metrics.json", "recommendations.jsonl", "refit.json", "learned")
-"""What a night leaves, the last file first."""
 
 
 def write_day(folder: Path, day: int, *, num_tracks: int = NUM_TRACKS, first_id: int = 100, loved: float = 0.7) -> Path:
@@ -151,6 +156,14 @@ def test_a_night_says_what_it_has_learned(nights: Path) -> None:
     refit = json.loads((nights / "convex-night" / "refit.json").read_text())
     whole = json.loads((nights / "convex-whole" / "refit.json").read_text())
     assert (refit["sessions"], refit["pairs"]) == (whole["sessions"], whole["pairs"]) == (300, 300 * 7)
+
+
+def test_the_lists_of_the_tested_model_are_those_of_the_run_before(nights: Path) -> None:
+    """They are not written a second time, which would double the time of a night."""
+    assert not (nights / "convex-night" / "evaluated").exists()
+    assert (nights / "convex" / "evaluated").exists()
+    with pytest.raises(InputError, match=r"convex-night is a night, which tests the model .* name that one, .*convex$"):
+        FittedModel.read(nights / "convex-night", "convex", evaluated=True)
 
 
 def test_what_was_learned_stays_in_its_rows(nights: Path) -> None:
@@ -282,10 +295,50 @@ def test_late_plays_of_known_files_are_counted(tmp_path: Path) -> None:
     assert data_in(logs).read_new(learned).num_late == {str(file): 2}
 
 
+def test_a_play_of_the_future_hides_no_play_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = logs_of(tmp_path / "logs", 2)
+    now_s = (TIME_0 + 3 * 86_400_000) / 1000
+    monkeypatch.setattr("segue.datamodules.pair_datamodule.time.time", lambda: now_s)
+    file = logs / "logs" / "day-1" / "data.json"
+    stray = [json.dumps(event(1, int(now_s * 1000) + 3_600_000 + step, 100 + step)) for step in range(2)]
+    write_lines(file, [*file.read_text().splitlines(), *stray])  # by a clock that is an hour ahead
+    learned = learned_in(logs)
+    assert learned.until_ms == now_s * 1000
+    past = learned_in(logs_of(tmp_path / "past" / "logs", 2))
+    now_s += 1800
+    with pytest.raises(NothingNew) as nothing:
+        data_in(logs).read_new(past)
+    assert nothing.value.num_later == {str(file): 2}
+    write_day(logs, 2)
+    before = data_in(logs).read_new(past)
+    assert (before.num_plays, before.num_late, before.num_later) == (480, {}, {str(file): 2})
+    assert before.until_ms < now_s * 1000
+    before.whole.remember(tmp_path / "learned", is_whole=True)
+    night = Learned.read(tmp_path / "learned", "night")
+    assert not any(name == str(file) for name in night.files.values())  # it is read again
+    now_s += 7200
+    after = data_in(logs).read_new(night)
+    assert (after.num_plays, after.num_later) == (2, {})
+
+
+def test_a_night_names_plays_of_the_future(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "rules", tmp_path / "rules")
+    file = Path("logs/logs") / f"day-{DAYS}" / "data.json"
+    (tmp_path / file).write_text((tmp_path / file).read_text() + json.dumps(event(1, 4_000_000_000_000, 100)) + "\n")
+    said = " ".join(night(tmp_path, "rules", "night").stdout.split())
+    assert f"future 1 plays are later than now, and are left out until then ({file})" in said
+    assert record_of(tmp_path / "night")["future_plays"] == {str(file): 1}
+    assert lists(tmp_path / "night") == lists(nights / "rules-night")
+    said = " ".join(night(tmp_path, "night", "again").stdout.split())
+    assert "nothing new since 2023-11-18 22:21:20" in said
+    assert f"future 1 plays are later than now, and are left out until then ({file})" in said
+
+
 def test_files_in_an_archive_and_beside_plays_of_the_future_are_not_late(tmp_path: Path) -> None:
     logs = logs_of(tmp_path / "logs", 2)
     future = logs / "logs" / "day-1" / "data.json"
-    future.write_text(future.read_text() + json.dumps(event(1, 9_000_000_000_000, 100, 1.0)) + "\n")
+    future.write_text(future.read_text() + json.dumps(event(1, 4_000_000_000_000, 100, 1.0)) + "\n")
     learned = learned_in(logs)
     write_day(logs, 2)
     data = data_in(logs)
@@ -344,6 +397,22 @@ def test_columns_and_units_are_those_of_the_run(tmp_path: Path) -> None:
     night.write_text("\n".join([f"{head},part", *(f"{line},1" for line in lines)]) + "\n")  # or all of each track
     new = data_in(tmp_path / "logs", *words, source="table").read_new(learned)
     assert new.shares.max() == pytest.approx(0.06)
+
+
+def test_logs_of_another_source_are_refused(tmp_path: Path) -> None:
+    logs = rows_of(tmp_path / "logs" / "0.csv", 60)
+    no_clock = ("datamodule.split=order", "datamodule.columns.timestamp=null", "datamodule.columns.session=user")
+    learned = learned_in(logs, *no_clock, source="table")
+    data = data_in(logs, "datamodule.columns.timestamp=timestamp", source="table")
+    with pytest.raises(InputError, match="has timestamps, and the plays that the run has learned have none; give the"):
+        data.read_new(learned)
+    learned = learned_in(logs, source="table")
+    of_night = rows_of(tmp_path / "night" / "1.csv", 30, day=1)
+    head, *lines = (of_night / "1.csv").read_text().splitlines()
+    (of_night / "1.csv").write_text("\n".join([f"{head},skipped", *(f"{line},true" for line in lines)]) + "\n")
+    data = data_in(of_night, "datamodule.columns.skipped=skipped", source="table")
+    with pytest.raises(InputError, match=r"from=: shares of .* give logs with the columns of the run"):
+        data.read_new(learned)
 
 
 def test_what_needs_a_clock_is_refused_without_one(tmp_path: Path) -> None:
@@ -410,33 +479,102 @@ def test_runs_that_cannot_go_on_are_refused(nights: Path, tmp_path: Path) -> Non
     assert "model.window was 9 in this run, and is 10" in line(night(tmp_path, "unknown", "x", code=2))
 
 
-def test_a_run_of_shards_is_refused() -> None:
-    config = OmegaConf.create({"from": "run", "guard": "chart", "keep_days": None})
-    data = object.__new__(ShardDataModule)
-    with pytest.raises(InputError, match="from=run was trained from shards"), night_from(config, data):
-        pass
+@pytest.fixture(scope="module")
+def of_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of the shards of four days, `rules` and `convex`, and the raw logs of five days."""
+    cwd = tmp_path_factory.mktemp("shards")
+    logs_of(cwd / "logs")
+    run_verb("prepare.py", cwd, "datamodule=botify", "datamodule.path=logs", "hydra.run.dir=pairs")
+    common = (*COMMON[:3], "datamodule=shards", "datamodule.path=pairs")
+    train(cwd, *common, "model=rules", "hydra.run.dir=rules")
+    train(cwd, *common, "model=convex", "model.dim=8", "trainer.max_epochs=1", "hydra.run.dir=convex")
+    write_day(cwd / "logs", DAYS, num_tracks=NUM_TRACKS + NUM_NEW)
+    shutil.rmtree(cwd / "pairs")  # nights do not read them
+    return cwd
 
 
-def test_a_night_that_was_killed_is_begun_again(nights: Path, tmp_path: Path) -> None:
+def test_a_run_of_shards_learns_the_new_files_of_its_source(nights: Path, of_shards: Path) -> None:
+    night(of_shards, "rules", "rules-night")
+    assert lists(of_shards / "rules-night") == lists(nights / "rules-night")
+    done = night(of_shards, "convex", "convex-night")
+    assert "new          60 sessions, 480 plays, 0 tracks since 2023-11-17 22:21:20" in done.stdout
+    record, learned = record_of(of_shards / "convex-night"), Learned.read(of_shards / "convex-night/learned", "run")
+    assert (record["late_plays"], record["future_plays"], learned.num_sessions) == ({}, {}, 300)
+    assert json.loads((of_shards / "convex-night" / "refit.json").read_text())["sessions"] == 300
+    assert "nothing new" in night(of_shards, "convex-night", "again").stdout
+    assert not (of_shards / "again").exists()
+    known = Learned.read(of_shards / "convex" / "learned", "run")
+    assert {Path(path).parent.name for path in known.files.values()} == {f"day-{day}" for day in range(DAYS)}
+
+
+def test_a_head_keeps_a_sample_of_its_shards(of_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("segue.datamodules.learned.MOST_KEPT", 30)
+    shards_of(data_in(of_shards / "logs"), tmp_path / "pairs", source={"policies": {"until": "now"}})
+    data = read_shards(tmp_path / "pairs")
+    data.setup()
+    data.as_training().remember(tmp_path / "learned", is_whole=False)
+    learned = Learned.read(tmp_path / "learned", "run")
+    assert (len(learned.sessions), learned.num_sessions, learned.is_whole) == (30, 300, False)
+    assert learned.plays.sum() == 300 * 8
+
+
+def test_settings_are_tried_with_the_attributes_that_the_run_of_shards_knows(tmp_path: Path) -> None:
+    catalog = Catalog.from_columns([1, 2], ["a", "b"], ["x", "y"], source="shards")
+    catalog = replace(catalog, attributes={"tags": Values.from_lists([["a"], []], names=["a"])})
+    (tmp_path / "learned").mkdir()
+    write_vocabulary(catalog, np.zeros(2, bool), tmp_path / "learned")
+    raw = OmegaConf.create({"cache": None, "path": str(tmp_path / "raw")})
+    assert list(example_of(raw, tmp_path / "learned").catalog.attributes) == ["tags"]
+    assert not example_of(raw).catalog.attributes
+
+
+@pytest.mark.parametrize(("has_clock", "lacks"), [(True, "durations"), (False, "timestamps")])
+def test_shards_without_durations_or_times_are_refused(
+    *, has_clock: bool, lacks: str, of_shards: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(of_shards / "rules", tmp_path / "rules")
+    path = tmp_path / "rules" / "learned" / "learned.json"
+    record = json.loads(path.read_text())
+    reading = record["reading"] | ({"share": "longest"} if has_clock else {})
+    path.write_text(json.dumps(record | {"has_clock": has_clock, "reading": reading}))
+    said = line(night(of_shards, str(tmp_path / "rules"), "refused", code=2))
+    assert f"was trained from shards of a source without {lacks}" in said
+    assert not (of_shards / "refused").exists()
+
+
+RUN = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def test_a_night_that_is_killed_in_any_phase_is_whole_or_absent(nights: Path, tmp_path: Path) -> None:
+    shutil.copytree(nights / "logs", tmp_path / "logs")
+    shutil.copytree(nights / "rules", tmp_path / "before")
+    words = ("from=before", "datamodule.path=logs", "logger=none", "hydra.run.dir=night")
+    files = {path: path.read_bytes() for path in (tmp_path / "before").rglob("*") if path.is_file()}
+    for phase, kills in KILLS.items():
+        for moment, file in kills:  # each begins the night again that was killed before
+            command = killed_command(moment, file, RUN, str(ROOT / "train.py"), *words)
+            env = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+            assert done.returncode == -signal.SIGKILL, (file, done.stdout, done.stderr)
+            assert not (tmp_path / "night" / "night.json").exists(), file
+            assert {path: path.read_bytes() for path in files} == files, file
+            assert is_unfinished_night(tmp_path / "night") == (phase != "reading"), file
+    night(tmp_path, "before", "night")
+    assert lists(tmp_path / "night") == lists(nights / "rules-night")
+    assert not is_unfinished_night(tmp_path / "night")
+
+
+def test_a_head_that_is_killed_while_it_trains_is_begun_again(nights: Path, tmp_path: Path) -> None:
     shutil.copytree(nights / "logs", tmp_path / "logs")
     shutil.copytree(nights / "convex", tmp_path / "convex")
     words = ("from=convex", "datamodule.path=logs", "logger=none", "hydra.run.dir=night")
     kill_at(tmp_path, "night 1/", *words)
     assert "not exported; begin from the run before it" in line(night(tmp_path, "night", "next", code=2))
     assert "such a run is started again" in line(train(tmp_path, "resume=night", code=2))
+    (tmp_path / "night" / "left").write_text("of the night that was killed")
     night(tmp_path, "convex", "night")
     assert lists(tmp_path / "night") == lists(nights / "convex-night")
-    for name in FILES:  # what a kill leaves in each phase, the last one first
-        path = tmp_path / "night" / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert is_unfinished_night(tmp_path / "night"), name
-        if name == "recommendations.jsonl":
-            (tmp_path / "night" / "left").write_text("of the night that was killed")
-            night(tmp_path, "convex", "night")
-            assert lists(tmp_path / "night") == lists(nights / "convex-night")
-            assert not (tmp_path / "night" / "left").exists()
-            (tmp_path / "night" / "recommendations.jsonl").unlink()
-            (tmp_path / "night" / "night.json").unlink()
+    assert not (tmp_path / "night" / "left").exists()
 
 
 def test_a_source_without_a_clock_goes_on_after_the_sessions_that_were_learned(tmp_path: Path) -> None:
@@ -528,7 +666,7 @@ def test_tracks_and_artists_get_rows_after_the_old_ones_however_many() -> None:
     assert rows.tolist() == [2, 1, 3, 4]
     assert catalog.artists[catalog.artist_of].tolist() == ["Ann", "", "Bob", "Ann", ""]
     assert catalog.artist_of.tolist() == [0, 1, 2, 0, 3]
-    num = 50_000
+    num = 1_000_000
     many = Catalog.from_columns(range(num), [""] * num, [f"{row // 2}" for row in range(num)], source="many")
     catalog, rows = with_new_tracks(old, many)
     assert len(catalog) == num

@@ -46,11 +46,14 @@ class NothingNew(Exception):  # noqa: N818
 
     Args:
         num_learned: see `FilesRead`.
+        num_later: see `FilesRead`.
     """
 
-    def __init__(self, num_learned: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, num_learned: Mapping[str, int] | None = None, num_later: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
-        self.num_learned = num_learned or {}
+        self.num_learned, self.num_later = num_learned or {}, num_later or {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ class LeftOut:
         nameless: those of tracks without an artist.
         listeners: ids of the listeners all of whose plays are left out.
         learned: SQL condition of those that a model has learned; None for none.
+        now_ms: with `learned`, those after this moment, in milliseconds since 1970, instead of those after the day.
         known_files: digests of files that are not read, because a model has learned all of them.
     """
 
@@ -134,12 +138,14 @@ class LeftOut:
     nameless: bool = False
     listeners: Collection[str] = ()
     learned: str | None = None
+    now_ms: int | None = None
     known_files: Collection[str] = ()
 
     def of_times(self) -> dict[str, str]:
         """SQL condition of each rule about the time of a play, by its name."""
+        later = None if self.until is None else f"timestamp >= {_ms_of(self.until + timedelta(days=1))}"
         rules = {
-            "until": None if self.until is None else f"timestamp >= {_ms_of(self.until + timedelta(days=1))}",
+            "until": later if self.now_ms is None else f"timestamp > {self.now_ms}",
             "since": None if self.since is None else f"timestamp < {_ms_of(self.since)}",
             "learned": self.learned,
         }
@@ -160,12 +166,23 @@ class FilesRead:
         num_plays: number of plays of each file, also of those that a model has learned.
         num_learned: number of plays of each file that were left out because a model has learned plays up to a later
             moment.
+        num_later: number of plays of each file that were left out because they are of the future.
     """
 
     sizes: Mapping[Path, int] = field(default_factory=dict)
     digests: Mapping[Path, str] = field(default_factory=dict)
     num_plays: Mapping[str, int] = field(default_factory=dict)
     num_learned: Mapping[str, int] = field(default_factory=dict)
+    num_later: Mapping[str, int] = field(default_factory=dict)
+
+    def is_past(self, file: Path) -> bool:
+        """Whether no play of a file is of the future. If one in an archive is, none of the others is known to be past.
+
+        Args:
+            file: one of `sizes`.
+        """
+        names = {str(one) for one in self.sizes}
+        return self.num_later.keys() <= names and str(file) not in self.num_later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,9 +241,9 @@ def read_table(
     """
     left_out = left_out or LeftOut()
     with _database(settings, path) as (database, folder):
-        where, is_later = folder / "unpacked", left_out.learned is not None
-        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=where, may_be_empty=is_later)
-        if is_later and not (files := files.without(left_out.known_files)).paths:
+        where, is_night = folder / "unpacked", left_out.learned is not None
+        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=where, may_be_empty=is_night)
+        if is_night and not (files := files.without(left_out.known_files)).paths:
             raise NothingNew
         sizes = {file: file.stat().st_size for file in files.local if folder not in file.parents}
         plan, tracks, place = _open(database, files, settings, left_out)
@@ -235,12 +252,15 @@ def read_table(
         try:
             source = _events(path, plan, tracks, place, left_out, rejections)
         except NothingNew:
-            raise NothingNew(_plays_of_files(database, files, "dropped = 'learned'")) from None
+            left = (_plays_of_files(database, files, f"dropped = '{rule}'") for rule in ("learned", "until"))
+            raise NothingNew(*left) from None
+        is_later = left_out.is_now and source.reading.dropped.get("until")
         read = FilesRead(
             sizes=sizes,
             digests={file: digest for file, digest in files.digests.items() if file in sizes},
             num_plays=_plays_of_files(database, files, "reason IS NULL AND COALESCE(dropped, 'learned') = 'learned'"),
             num_learned=_plays_of_files(database, files, "dropped = 'learned'"),
+            num_later=_plays_of_files(database, files, "dropped = 'until'") if is_later else {},
         )
         yield replace(source, files=read)
 
@@ -461,7 +481,7 @@ def _events(
         num_events, num_nameless, dropped["nameless"] = num_events - num_nameless, 0, num_nameless
     if left_out.listeners:
         num_events, dropped["without"] = num_events - num_without, num_without
-    if num_events == 0 and dropped.get("learned"):
+    if num_events == 0 and (dropped.get("learned") or (left_out.now_ms is not None and dropped.get("until"))):
         raise NothingNew
     if num_events == 0:
         raise InputError(
@@ -533,7 +553,7 @@ def _later(
     database: Database, dropped: Mapping[str, int], left_out: LeftOut, *, is_zoneless: bool
 ) -> LaterPlays | None:
     """The plays of the future that were left out, if the clock of this machine says so and not a setting."""
-    if not dropped.get("until") or not left_out.is_now:
+    if not dropped.get("until") or not left_out.is_now or left_out.now_ms is not None:
         return None
     last_ms = count(database, "SELECT max(timestamp) FROM numbered WHERE dropped = 'until'")
     hours = math.ceil((last_ms - time.time() * 1000) / 3_600_000)

@@ -26,6 +26,7 @@ from segue.datamodules.pairs.pairs_in_splits import (
     training_plays,
 )
 from segue.datamodules.pairs.sessions import session_keys
+from segue.datamodules.reading.table import FilesRead
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import ROW, Shard, sha256
 from segue.datamodules.shards.session_files import SessionFiles, write_events
@@ -171,6 +172,7 @@ class PreparedRows:
         odd: numbers of what is odd; see `count_odd`.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.
         begins: place in `parts` of the first one of each session, and the number of all.
+        read: the files of the source.
     """
 
     maker: RowMaker
@@ -183,6 +185,7 @@ class PreparedRows:
     odd: Mapping[str, int]
     parts: Int8[np.ndarray, "_"]
     begins: Int64[np.ndarray, "_"]
+    read: FilesRead
 
     def shards(self, folder: Path, rows_at_once: int) -> list[SessionRange]:
         """The shards in their order.
@@ -214,7 +217,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
     rules = datamodule.rules
     engine.begin()
     with datamodule.source() as source:
-        catalog, reading, names = source.catalog, source.reading, source.user_names
+        catalog, reading, names, read = source.catalog, source.reading, source.user_names, source.files
         kind = rules.split_of(has_clock="timestamp" in reading.columns)
         write_events(source, folder, engine.num_parts(reading.num_events))
     files = SessionFiles(folder=folder, reading=reading, rules=rules)
@@ -247,6 +250,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
         odd=dict(sum((odd for *_, odd in cut), Counter())),
         parts=parts,
         begins=begins,
+        read=read,
     )
 
 
