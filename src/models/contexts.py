@@ -4,7 +4,7 @@ B histories, H tracks of a history, E tracks of all histories, W width of a part
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.kernels import Heard, weighted_sums
+from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats, as_number
 from segue.picking.session_query import age_weight, length_factor, share_weight
 from segue.runs.session_vectors import MAX_LENGTH
@@ -35,6 +36,7 @@ class LastTrack(Context):
     Args:
         vocabulary: the training sessions.
         parts: names of the parts of a query vector.
+        width: columns of all parts of a query vector; 0 for a baseline, which has no vectors.
         learns: whether the model is trained by gradient descent.
 
     Raises:
@@ -52,6 +54,7 @@ class LastTrack(Context):
             int, Setting("number of tracks of the session that `repeats` looks at (H)", least=0, most=MAX_LENGTH)
         ] = 0,
         repeats: _Rule = "always",
+        width: int = 0,  # noqa: ARG002
         learns: bool,  # noqa: ARG002
     ) -> None:
         super().__init__()
@@ -96,12 +99,16 @@ class Session(Context):
     the plain sum, whose scores grow with the session, 1 the direction alone. Numbers outside the parts, such as the
     constant of an item bias, are those of the newest track.
 
+    An `encoder` makes it a model of the order (`context=gru4rec`, `context=sasrec`): it reads the tracks, each multiplied
+    by its weight by the share played, and what it has read is added to the sum.
+
     With `decay=0 skipped=1` it is the model of one previous track. With `trains_on=last` the loss sees the newest track
     alone, and the session is the query where tracks are ranked, exported and served.
 
     Args:
         vocabulary: the training sessions.
         parts: names of the parts of a query vector.
+        width: columns of all parts of a query vector; 0 for a baseline, which has no vectors.
         learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
 
     Raises:
@@ -135,6 +142,8 @@ class Session(Context):
             Literal["session", "last"], Setting("the query that the loss sees; with last nothing may be learned")
         ] = "session",
         repeats: _Rule = "auto",
+        encoder: Callable[[int, int], Encoder] | None = None,
+        width: int = 0,
         learns: bool,
     ) -> None:
         super().__init__()
@@ -148,6 +157,12 @@ class Session(Context):
                 f"context.{learned[0]}=learned needs gradient descent on sessions, which baselines have not, and "
                 "context.trains_on=last has not; give a number, or use context.trains_on=session with a head"
             )
+        if encoder is not None and not (learns and trains_on == "session"):
+            raise InputError(
+                "context.encoder learns the order of sessions by gradient descent, which baselines have not, and "
+                "context.trains_on=last has not; use context=session, or context.trains_on=session with a head"
+            )
+        self.encoder = None if encoder is None else encoder(width, max_length)
         self.decay_logit = _learned(self._decay, math.log(FIRST_DECAY / (1 - FIRST_DECAY)))
         self.log_earlier = _learned(self._earlier, 0.0)
         self.power_logit = _learned(self._power, math.log(FIRST_POWER / (1 - FIRST_POWER)))
@@ -242,6 +257,12 @@ class Session(Context):
         pieces = [
             self._normalised(name, one, part.length) for one, (name, part) in zip(sums, parts.items(), strict=False)
         ]
+        if self.encoder is not None:
+            of_event = torch.zeros_like(history).masked_scatter_(is_there, place)
+            of_share = torch.as_tensor(share_weight(share, self.skipped(), torch))
+            tracks = vectors[:, : sum(widths[: len(parts)])]
+            added = self.encoder.added(tracks, of_event, of_share, prefixes_of(history, share))
+            pieces = [piece + one for piece, one in zip(pieces, added.split(widths[: len(parts)], 1), strict=True)]
         vectors, of_pair = (
             torch.cat([*pieces, *sums[len(parts) :]], dim=1),
             torch.arange(len(previous), device=previous.device),

@@ -234,7 +234,10 @@ class PairRanker(RanksByVectors, LightningModule):
         if self.loss.first_scores is not None and (biases := getattr(self.scorer, "item_bias", None)) is not None:
             biases.begin_with(self.loss.first_scores)
         parts = self.scorer.query_parts()
-        self.context: Context = build("context", lambda words: context(words, list(parts), learns=True), vocabulary)
+        width = max(part.columns.stop for part in parts.values())
+        self.context: Context = build(
+            "context", lambda words: context(words, list(parts), width=width, learns=True), vocabulary
+        )
         powers = [self.context.power(name) for name, part in parts.items() if part.length is None]
         if given := [power for power in powers if isinstance(power, float) and power > 0]:
             raise InputError(
