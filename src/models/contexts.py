@@ -18,6 +18,7 @@ from segue.models.kernels import Heard, weighted_sums
 from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats, as_number
 from segue.picking.session_query import age_weight, length_factor, share_weight
+from segue.runs.order_part import OrderPart
 from segue.runs.session_vectors import MAX_LENGTH
 from segue.settings import Setting, settings
 
@@ -278,6 +279,10 @@ class Session(Context):
         # the square of the length, relative to that of one track; a sum of unknown tracks stays 0
         squared = (summed * summed).sum(1, keepdim=True) / length**2
         return torch.as_tensor(summed * length_factor(squared, power))
+
+    def order(self) -> OrderPart | None:
+        """Return the numbers of the encoder; None where there is none."""
+        return None if self.encoder is None else self.encoder.part()
 
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair."""

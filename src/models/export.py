@@ -163,4 +163,5 @@ def session_vectors(scorer: Scorer, context: Context, counted: CountedPart | Non
             boosts=context.repeats.boosts(),
             context="last" if context.is_last else "session",
             counted=counted if counted is None or not context.is_last else counted.of_last,
+            order=context.order(),
         )

@@ -79,9 +79,10 @@ class Encoder(nn.Module):
         dim: Annotated[int, Setting("width of what it remembers (D)", least=1)],
         blocks: Annotated[int, Setting("number of blocks of the attention (ligr)", least=1, most=MAX_BLOCKS)] = 1,
         dropout: Annotated[float, Setting("share of what it has read set to 0 in training", least=0, most=0.9)] = 0.0,
+        rate: Annotated[float, Setting("its learning rate, relative to optimizer.lr", above=0)] = 0.3,
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.rate = kind, rate
         shapes = shapes_of(kind, width=width, dim=dim, max_length=max_length, blocks=0 if kind == GRU else blocks)
         if (size := size_of(shapes)) > MOST_BYTES:
             raise InputError(

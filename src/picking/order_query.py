@@ -3,8 +3,8 @@
 A formula runs on arrays of numpy and on tensors of torch, in training; what it needs of a library is in both under the
 same name, `xp`. Nothing is added before the second track: the query of a session of one track is that of the track.
 
-S sessions, h tracks of a session, T tracks of the longest one, N tracks in the catalogue, W columns of all parts of a
-query vector, D width of an encoder.
+S sessions, h tracks of a session, T tracks of the longest one, N tracks in the catalogue, V width of a query vector, W
+columns of all its parts, D width of an encoder.
 """
 
 from collections.abc import Callable, Mapping
@@ -114,7 +114,7 @@ FORMULAS: Mapping[str, Callable[..., Any]] = {GRU: gru, LIGR: ligr}
 
 def added_by_order(
     part: OrderPart,
-    vectors: Float32[np.ndarray, "N W"],
+    vectors: Float32[np.ndarray, "N V"],
     rows: Int64[np.ndarray, "S h"],
     weights: Float32[np.ndarray, "S h"],
 ) -> Float32[np.ndarray, "S W"]:
@@ -122,7 +122,7 @@ def added_by_order(
 
     Args:
         part: the encoder.
-        vectors: query vector of each track.
+        vectors: query vector of each track; columns after all parts are not read.
         rows: rows of the tracks, newest first; -1 where there is none.
         weights: weight of each by its share.
     """
@@ -130,11 +130,12 @@ def added_by_order(
     length = (rows >= 0).sum(1)
     longest = int(length.max(initial=0))
     if longest < SHORTEST:
-        return np.zeros((len(rows), vectors.shape[1]), np.float32)
+        return np.zeros((len(rows), part.width), np.float32)
     age = length[:, None] - 1 - np.arange(longest)
     at = np.take_along_axis(known, age.clip(0), axis=1)
     weight = np.where(age < 0, np.float32(0), np.take_along_axis(weights, at, axis=1))
-    tracks = vectors.take(np.take_along_axis(rows, at, axis=1), axis=0, mode="clip") * weight[..., None]
+    tracks = vectors.take(np.take_along_axis(rows, at, axis=1), axis=0, mode="clip")[..., : part.width]
+    tracks = tracks * weight[..., None]
     states = FORMULAS[part.kind](tracks, part.numbers)
     ends = states[np.arange(len(rows)), (length - 1).clip(0)]
     return np.where((length < SHORTEST)[:, None], np.float32(0), ends @ part.numbers["output"])

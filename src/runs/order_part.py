@@ -76,6 +76,11 @@ class OrderPart:
     numbers: Mapping[str, np.ndarray]
 
     @property
+    def width(self) -> int:
+        """Columns of all parts of a query vector (W)."""
+        return int(self.numbers["output"].shape[1])
+
+    @property
     def blocks(self) -> int:
         """Number of blocks of the attention; 0 for a GRU."""
         return sum(name.endswith("_mix") for name in self.numbers)

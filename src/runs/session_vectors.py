@@ -18,6 +18,7 @@ from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import named_ids, packed, unpacked
 from segue.runs.counted_part import CountedPart
+from segue.runs.order_part import OrderPart
 
 FILE = "vectors.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`."""
@@ -63,6 +64,7 @@ class SessionVectors:
             they are never proposed. Tracks heard before them are like all others.
         context: one of `CONTEXTS`.
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
+        order: what reads the tracks in their order and is added to their sum; None for the sum alone.
     """
 
     queries: Float32[np.ndarray, "N V"]
@@ -77,6 +79,7 @@ class SessionVectors:
     boosts: Float32[np.ndarray, "L"]
     context: str
     counted: CountedPart | None = None
+    order: OrderPart | None = None
 
     @property
     def max_length(self) -> int:
@@ -119,7 +122,9 @@ class SessionVectors:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""
         own = {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
-        return own if self.counted is None else own | self.counted.arrays()
+        for part in (self.counted, self.order):
+            own |= {} if part is None else part.arrays()
+        return own
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, where: str) -> "SessionVectors":
@@ -178,9 +183,10 @@ class SessionVectors:
             raise _damaged(where, wrong[0])
         try:
             counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts, max_length=MAX_LENGTH)
+            order = OrderPart.of_arrays(arrays, width=int(ends[-1]), max_length=made.max_length)
         except ValueError as error:
             raise _damaged(where, str(error)) from None
-        return made if counted is None else replace(made, counted=counted)
+        return replace(made, counted=counted, order=order)
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.
