@@ -258,7 +258,15 @@ def world() -> World:
 def _settings_of(source: str) -> str:
     """The settings of a source as JSON, with those that depend on a run as tests have them."""
     config: Any = OmegaConf.to_container(source_config(source), resolve=False)
-    usual = {"pairing": "consecutive", "window": 3, "history": 0, "half_life": None, "split": "time", "seed": 1}
+    usual = {
+        "pairing": "consecutive",
+        "window": 3,
+        "history": 0,
+        "whole_sessions": False,
+        "half_life": None,
+        "split": "time",
+        "seed": 1,
+    }
     usual["batch_size"] = 64
     return json.dumps({**config, **usual})
 

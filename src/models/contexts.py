@@ -100,8 +100,8 @@ class Session(Context):
     the plain sum, whose scores grow with the session, 1 the direction alone. Numbers outside the parts, such as the
     constant of an item bias, are those of the newest track.
 
-    An `encoder` makes it a model of the order (`context=gru4rec`, `context=sasrec`): it reads the tracks, each multiplied
-    by its weight by the share played, and what it has read is added to the sum.
+    An `encoder` makes it a model of the order (`context=gru4rec`, `context=sasrec`): it reads the tracks, each
+    multiplied by its weight by the share played, and what it has read is added to the sum.
 
     With `decay=0 skipped=1` it is the model of one previous track. With `trains_on=last` the loss sees the newest track
     alone, and the session is the query where tracks are ranked, exported and served.

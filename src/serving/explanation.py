@@ -33,8 +33,8 @@ def explain(recommender: Recommender, arm: str, user: Id, played: Played, answer
         As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, with a
         counted part the share of the track among those that followed and what it adds, and the tracks of the session,
         newest first, with their weights and products. A model of the order has `order` too: what the order adds to the
-        score, and how much less it would add without each track. If the arm explores, also whether the track is new; one that is
-        not among the candidates, without a rank, was found by exploration.
+        score, and how much less it would add without each track. If the arm explores, also whether the track is new;
+        one that is not among the candidates, without a rank, was found by exploration.
     """
     release = recommender.release
     given, vectors, row = release.arms[arm], release.vectors[arm], release.row_of(answer.track)

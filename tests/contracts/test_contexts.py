@@ -16,10 +16,9 @@ from segue.models.export import session_vectors
 from segue.picking.session_query import SessionQuery
 from tests.conftest import make_vocabulary
 from tests.contracts.building import composed, make_loss, names
+from tests.contracts.test_heads import OF_ORDER
 
-CONTEXTS = ["gru4rec", "last", "sasrec", "session"]
-OF_ORDER = ["gru4rec", "sasrec"]
-"""Those with an encoder, which needs gradient descent."""
+CONTEXTS = [*OF_ORDER, "last", "session"]
 RECIPES = {"shares": "bce", "shares, learned": "bce", "radio": "softmax", "counting": None}
 """With the loss of each; baselines have none."""
 LEARNED = [f"context.{name}=learned" for name in ("decay", "earlier", "skipped", "normalise")]
@@ -138,9 +137,7 @@ def test_a_query_is_that_of_what_is_exported(
 @each_of({key: made for key, made in MADE.items() if key[0] not in OF_ORDER})
 @settings(max_examples=15)
 @given(histories=sessions)
-def test_a_query_is_a_weighted_sum(
-    made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]
-) -> None:
+def test_a_query_is_a_weighted_sum(made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]) -> None:
     context, scorer = made
     batch = batch_of(histories)
     vectors, of_track = vectors_of(made, batch), scorer.query_vectors().detach()

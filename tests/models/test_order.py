@@ -171,7 +171,8 @@ def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
     kind: str, scorer: CosineMix, tmp_path: Path
 ) -> None:
     _, vectors = exported(kind, scorer, tmp_path)
-    assert (part := vectors.order) is not None
+    part = vectors.order
+    assert part is not None
 
     def added(rows: list[int]) -> np.ndarray:
         lines = np.array([rows])
@@ -300,6 +301,6 @@ def test_damaged_arrays_are_refused(
 
 def test_onnx_files_have_no_order(scorer: CosineMix, tmp_path: Path) -> None:
     _, vectors = exported("gru", scorer, tmp_path)
-    with pytest.raises(InputError, match="format=onnx has weighted sums .*, and this run reads the order .*; train"):
+    with pytest.raises(InputError, match=r"format=onnx has weighted sums .*, and this run reads the order .*; train"):
         write_onnx(vectors, CATALOG, tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
