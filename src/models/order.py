@@ -119,7 +119,7 @@ class Encoder(nn.Module):
             tracks = vectors[place[at]] * (weight[at] * (age >= 0))[..., None]
             states[lines, : age.shape[1]] = FORMULAS[self.kind](tracks, numbers, torch, self.dropout)
         ends = states[prefixes.of_history, (prefixes.length - 1).clamp(min=0)]
-        return self.dropout(ends) @ output * (prefixes.length >= SHORTEST)[:, None]
+        return torch.as_tensor(self.dropout(ends) @ output * (prefixes.length >= SHORTEST)[:, None])
 
     def part(self) -> OrderPart:
         """Its numbers, for a service."""
