@@ -3,6 +3,7 @@
     python experiments/order/study.py                  the missing trainings, then results.md
     python experiments/order/study.py --most 1         at most one training now; the next call continues
     python experiments/order/study.py --only yes       one data set
+    python experiments/order/study.py --model sasrec   one model
     python experiments/order/study.py --most 0         only results.md
 
 convex with the session, and with a GRU or self-attention beside it; and GRU4Rec and SASRec of their libraries, whose
@@ -10,8 +11,8 @@ ranks are those of the study rivals. One line of results.csv is one training.
 """
 
 import json
+import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,10 @@ def folder_of(data: str, model: str, seed: int) -> Path:
 
 def run(data: str, model: str, seed: int) -> None:
     """Train, and add a line."""
-    folder, began = folder_of(data, model, seed), time.monotonic()
+    folder, before = folder_of(data, model, seed), os.times()
     own = [word for word in DATA[data] if model != SUM or not word.startswith("context.")]
     train(f"datamodule={data}", *own, *MODELS[model], *ONLY_TESTED, f"seed={seed}", f"run_dir={folder}")
+    after = os.times()
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     line = {
         "data": data,
@@ -58,7 +60,7 @@ def run(data: str, model: str, seed: int) -> None:
         "epoch": metrics["epoch"] + 1,
         "val_ndcg_at_10": metrics["val/ndcg_at_10"],
         **{name: metrics[f"test/{name}"] for name in SHOWN},
-        "seconds": round(time.monotonic() - began),
+        "cpu_s": round(sum(after[2:4]) - sum(before[2:4])),  # of child processes
         "commit": STUDY.commit(),
     }
     append_rows(RESULTS, [line])
@@ -86,16 +88,19 @@ def report() -> None:
     lines = pd.DataFrame(read_rows(RESULTS))
     text = ["# Results", "", f"Written by `{STUDY.command}`.", ""]
     rows: list[list[str]] = []
-    for [data, model], own in lines.groupby(["data", "model"], sort=False):
-        numbers = own[["val_ndcg_at_10", *SHOWN]].astype(float).mean()
-        seconds, epochs = own["seconds"].astype(int).mean(), own["epoch"].astype(int).mean()
-        rows.append([data, model, str(len(own)), *(f"{one:.4f}" for one in numbers), f"{epochs:.0f}", f"{seconds:.0f}"])
+    for data in DATA:
+        for model in MODELS:
+            own = lines[(lines["data"] == data) & (lines["model"] == model)]
+            if len(own):
+                numbers = own[["val_ndcg_at_10", *SHOWN, "epoch", "cpu_s"]].astype(float).mean().tolist()
+                cells = [*(f"{one:.4f}" for one in numbers[:3]), *(f"{one:.0f}" for one in numbers[3:])]
+                rows.append([data, model, str(len(own)), *cells])
     for data in DATA:
         for model, name in OF_LIBRARY.items():
             if theirs := of_library(data, model):
                 means = [np.mean([one[metric].mean() for one in theirs]) for metric in SHOWN]
                 rows.append([data, f"{name} (library)", str(len(theirs)), "", *(f"{one:.4f}" for one in means), "", ""])
-    head = ["data", "model", "seeds", "validation ndcg@10", "recall@10", "ndcg@10", "epoch", "seconds"]
+    head = ["data", "model", "seeds", "validation ndcg@10", "recall@10", "ndcg@10", "epoch", "CPU, s"]
     text += [*table(head, rows, "llrrrrrr"), "", "## Differences on test queries", ""]
     rows = []
     for data in DATA:
@@ -108,10 +113,10 @@ def report() -> None:
                 if not theirs or len(theirs[0]) != len(session):
                     continue
                 for metric in SHOWN:
-                    pair = (scores(one, session, metric) for one in (ours, theirs))
-                    found = paired_difference(*pair, LEVEL)
-                    numbers = (f"{one:+.4f}" for one in (found.difference, found.lower, found.upper))
-                    rows.append([data, model, name, metric.replace("_at_", "@"), *numbers])
+                    our, their = (scores(one, session, metric) for one in (ours, theirs))
+                    found = paired_difference(our, their, LEVEL)
+                    cells = [f"{one:+.4f}" for one in (found.difference, found.lower, found.upper)]
+                    rows.append([data, model, name, metric.replace("_at_", "@"), *cells])
     text += table(["data", "model", "less", "metric", "difference", "lower", "upper"], rows, "llllrrr")
     text += ["", "Intervals of 95 % over test sessions, and over seeds where there are several, paired by query."]
     STUDY.write_table("results.md", text)
@@ -123,10 +128,12 @@ def main() -> None:
     parser = STUDY.parser()
     parser.add_argument("--most", type=int, default=99, help="train at most so many models now")
     parser.add_argument("--only", choices=[*DATA], help="one data set")
+    parser.add_argument("--model", choices=[*MODELS], help="one model")
     given = STUDY.parse(parser)
     done = {(row["data"], row["model"], int(row["seed"])) for row in read_rows(RESULTS)}
     data = available(*([given.only] if given.only else DATA))
-    pieces = [(one, model, seed) for seed in SEEDS for one in data for model in MODELS]
+    models = [given.model] if given.model else [*MODELS]
+    pieces = [(one, model, seed) for seed in SEEDS for one in data for model in models]
     for piece in [piece for piece in pieces if piece not in done][: given.most]:
         print(*piece, flush=True)
         run(*piece)

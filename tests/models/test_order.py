@@ -176,7 +176,7 @@ def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
 
     def added(rows: list[int]) -> np.ndarray:
         lines = np.array([rows])
-        return added_by_order(part, vectors.queries, lines, np.ones(lines.shape, np.float32))[0]
+        return np.asarray(added_by_order(part, vectors.queries, lines, np.ones(lines.shape, np.float32))[0])
 
     np.testing.assert_allclose(added([3, -1, 5]), added([3, 5]), atol=1e-6)
     np.testing.assert_allclose(added([-1, 3, 5, -1]), added([3, 5]), atol=1e-6)
@@ -201,7 +201,7 @@ def test_the_explanation_adds_up_and_says_what_the_order_adds(kind: str, scorer:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_an_order_that_no_weighted_sum_has(kind: str) -> None:
+def test_it_learns_an_order_that_no_weighted_sum_has(kind: Any) -> None:
     """The next track is one after equal tracks and another after different ones, whichever came last."""
     torch.manual_seed(3)
     words = make_vocabulary([0, 1, 2, 3])
