@@ -34,7 +34,7 @@ def plays() -> segue.Plays:
 
 @pytest.fixture(scope="module")
 def session(plays: segue.Plays) -> segue.Recommender:
-    return segue.fit(plays, context="gru4rec", **OPTIONS)
+    return segue.fit(plays, model="gru4rec", **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_it_has_the_numbers_of_the_command(
 ) -> None:
     words = ["datamodule=table", f"datamodule.path={CSV}", "logger=none", f"hydra.run.dir={tmp_path}"]
     words += {
-        "convex": ["context=gru4rec", "trainer.max_epochs=2", "model.dim=8"],
+        "convex": ["model=gru4rec", "trainer.max_epochs=2", "model.dim=8"],
         "rules": ["model=rules", "context=last"],
     }[model]
     train(words)
