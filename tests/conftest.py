@@ -25,6 +25,7 @@ from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table_settings import source_config
 from segue.runs.libraries import line_of_import
+from segue.runs.order_part import OrderPart, shapes_of
 from segue.runs.session_vectors import SessionVectors
 from segue.simulation.world import Taste, World, generate
 from segue.terminal import hydra_parts
@@ -163,6 +164,14 @@ def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVecto
     return SessionVectors(**given | changes)
 
 
+def make_order(width: int, *, kind: str = "gru", dim: int = 4, max_length: int = 3, blocks: int = 0) -> OrderPart:
+    """An encoder of random numbers."""
+    rng = np.random.default_rng(1)
+    shapes = shapes_of(kind, width=width, dim=dim, max_length=max_length, blocks=blocks)
+    numbers = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    return OrderPart(kind=kind, numbers=numbers)
+
+
 def make_listens(sessions: Sequence[Sequence[tuple[int, float]]]) -> Listens:
     """From sessions of (row, share played)."""
     events = [(number, *listen) for number, session in enumerate(sessions) for listen in session]
@@ -258,7 +267,15 @@ def world() -> World:
 def _settings_of(source: str) -> str:
     """The settings of a source as JSON, with those that depend on a run as tests have them."""
     config: Any = OmegaConf.to_container(source_config(source), resolve=False)
-    usual = {"pairing": "consecutive", "window": 3, "history": 0, "half_life": None, "split": "time", "seed": 1}
+    usual = {
+        "pairing": "consecutive",
+        "window": 3,
+        "history": 0,
+        "whole_sessions": False,
+        "half_life": None,
+        "split": "time",
+        "seed": 1,
+    }
     usual["batch_size"] = 64
     return json.dumps({**config, **usual})
 

@@ -413,7 +413,8 @@ class Recommender:
         Returns:
             A line for each track of the session that counts and each part, such as `track` and `artist`: `id`, `part`,
             the `weight`, the `product` of the vectors and what is `added`, their product. After them a line of what the
-            candidate has by itself, and with a counted part one of what that adds. The score is the sum of `added`.
+            candidate has by itself, with a counted part one of what that adds, and one of what the order adds where the
+            model reads it. The score is the sum of `added`.
 
         Raises:
             InputError: the model has no vectors, or a track is not in the catalogue.
@@ -421,19 +422,21 @@ class Recommender:
         rows, [item] = self._rows_of(session), self._rows_of([track])
         weights, products, rest = self._model.explain(rows, int(item))
         parts = self._model.vectors.parts
-        counted = self._model.catalog.track_ids[rows[::-1][: weights.shape[1]]]
+        ids = self._model.catalog.track_ids[rows[::-1][: weights.shape[1]]]
         lines = [
             (one, part, float(weights[of, age]), float(products[of, age]))
-            for age, one in enumerate(counted.tolist())
+            for age, one in enumerate(ids.tolist())
             for of, part in enumerate(parts)
         ]
         frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
         frame["added"] = frame["weight"] * frame["product"]
         frame = frame[frame["weight"] != 0].astype({"id": object})
-        added = self._model.counted(rows, int(item))
-        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest - added]
+        counted, order = self._model.counted(rows, int(item)), self._model.order(rows, int(item))
+        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest - counted - order]
         if self._model.vectors.counted is not None:
-            frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, added]
+            frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, counted]
+        if self._model.vectors.order is not None:
+            frame.loc[len(lines) + 2] = [None, "order", np.nan, np.nan, order]
         return frame.reset_index(drop=True)
 
     def save(self, folder: str | Path) -> Path:

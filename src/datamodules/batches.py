@@ -98,7 +98,13 @@ def one_for_each_process(groups: Callable[[int], int], *, count: int, batch_size
 
 
 def epoch_order(
-    *, num_pairs: int, seed: int, epoch: int, shards: Sequence[int] = (), window: int | None = None
+    *,
+    num_pairs: int,
+    seed: int,
+    epoch: int,
+    shards: Sequence[int] = (),
+    window: int | None = None,
+    sessions: Int64[Tensor, "P"] | None = None,
 ) -> Iterator[Int64[Tensor, "W"]]:
     """The numbers 0..P-1 in the order of an epoch. It depends on the arguments alone, not on who asks.
 
@@ -111,24 +117,33 @@ def epoch_order(
         shards: number of pairs of each shard; their sum is P. They come in random order.
         window: the pairs of neighbouring shards are shuffled within windows of this many; None, or at least P, for one
             window, which is a full shuffle and does not depend on the shards.
+        sessions: number of the session of each pair; the pairs of a session, which follow one another, then stay
+            together in their order, but for those that a window cuts. None: every pair has a place of its own.
 
     Yields:
         The order in parts: those of a window are in memory at once.
     """
+
+    def shuffled(pairs: Int64[Tensor, "W"]) -> Int64[Tensor, "W"]:
+        if sessions is None:
+            return pairs[torch.randperm(len(pairs), generator=generator)]
+        runs, run = sessions[pairs].unique_consecutive(return_inverse=True)
+        return pairs[torch.randperm(len(runs), generator=generator)[run].argsort(stable=True)]
+
     [state] = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
     if window is None or window >= num_pairs:
-        yield torch.randperm(num_pairs, generator=generator)
+        yield shuffled(torch.arange(num_pairs))
         return
     ends = np.cumsum(shards)
     waiting = torch.empty(0, dtype=torch.int64)
     for shard in torch.randperm(len(ends), generator=generator).tolist():
         waiting = torch.cat([waiting, torch.arange(int(ends[shard]) - shards[shard], int(ends[shard]))])
         while len(waiting) >= window:
-            yield waiting[:window][torch.randperm(window, generator=generator)]
+            yield shuffled(waiting[:window])
             waiting = waiting[window:]
     if len(waiting):
-        yield waiting[torch.randperm(len(waiting), generator=generator)]
+        yield shuffled(waiting)
 
 
 def in_batches(parts: Iterator[Int64[Tensor, "W"]], batch_size: int) -> Iterator[Int64[Tensor, "B"]]:
@@ -161,6 +176,7 @@ class BatchSampler(Sampler[Tensor]):
         seed: seed of the order; None for no shuffling.
         shards: number of pairs of each shard; see `epoch_order` for this and the next.
         window: number of pairs that are shuffled together; None for all.
+        sessions: number of the session of each pair, where the pairs of a session stay together; None where not.
         share: which pairs of each batch are yielded; None for all.
     """
 
@@ -172,10 +188,11 @@ class BatchSampler(Sampler[Tensor]):
         seed: int | None = None,
         shards: Sequence[int] = (),
         window: int | None = None,
+        sessions: Int64[Tensor, "P"] | None = None,
         share: BatchShare | None = None,
     ) -> None:
         self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
-        self.share, self._shards, self._window = share, shards, window
+        self.share, self._shards, self._window, self._sessions = share, shards, window, sessions
         self.epoch = self.num_yielded = self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -203,7 +220,12 @@ class BatchSampler(Sampler[Tensor]):
             order = iter(torch.arange(self.num_pairs).split(self.batch_size))
         else:
             parts = epoch_order(
-                num_pairs=self.num_pairs, seed=self.seed, epoch=self.epoch, shards=self._shards, window=self._window
+                num_pairs=self.num_pairs,
+                seed=self.seed,
+                epoch=self.epoch,
+                shards=self._shards,
+                window=self._window,
+                sessions=self._sessions,
             )
             order = in_batches(parts, self.batch_size)
         for number, batch in enumerate(order):

@@ -111,7 +111,7 @@ class PairDataModule(SplitDataModule):
         path: file or folder of the source; also a glob, or an address such as `s3://…`.
         prepare: creates the files where they are missing: takes `path` and returns the folder that holds them. None if
             the files must exist.
-        history: see `SplitDataModule` for this and the next two.
+        history: see `SplitDataModule` for this and the next three.
         seed: of the order of the training pairs.
         batch_size: number of pairs in a batch.
         max_rejected: the run stops if a larger share of the rows is rejected.
@@ -138,6 +138,7 @@ class PairDataModule(SplitDataModule):
         prepare: Callable[[Path], Path] | None = None,
         history: int,
         half_life: int | float | Literal["auto"] | None = None,
+        whole_sessions: bool = False,
         seed: int,
         batch_size: Annotated[int, Setting("number of pairs in a batch", least=1)],
         max_rejected: Annotated[
@@ -150,7 +151,8 @@ class PairDataModule(SplitDataModule):
         attributes: Attributes = None,
         **groups: Any,
     ) -> None:
-        super().__init__(path=path, prepared_by=prepare, history=history, half_life=half_life, seed=seed)
+        common: dict[str, Any] = {"history": history, "half_life": half_life, "whole_sessions": whole_sessions}
+        super().__init__(path=path, prepared_by=prepare, seed=seed, **common)
         rules = {field.name: groups.pop(field.name) for field in fields(PairRules)}
         policies = from_config(Policies, rules["policies"], key="datamodule.policies")
         self.rules = PairRules(**{**rules, "policies": policies})

@@ -6,7 +6,7 @@ S sessions.
 import time
 from copy import copy
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from segue.catalog import Listens
 from segue.datamodules.describing.warnings import odd_lines
@@ -34,7 +34,7 @@ class ShardDataModule(SplitDataModule):
         recipe: name of the recipe that the run has.
         window: number of training pairs that are shuffled together. Shards come in random order. A window of all pairs
             is the shuffle of every other source.
-        history: see `SplitDataModule` for this and the next two.
+        history: see `SplitDataModule` for this and the next three.
         seed: of the order of the training pairs.
         batch_size: number of pairs in a batch; None for that of the source.
         prepare: None; shards are not made on the way.
@@ -54,11 +54,13 @@ class ShardDataModule(SplitDataModule):
         window: Annotated[int, Setting("training pairs shuffled together; 32 bytes of memory each", least=1)] = 4194304,
         history: int,
         half_life: int | float | Literal["auto"] | None = None,
+        whole_sessions: bool = False,
         seed: int,
         batch_size: Annotated[int | None, Setting("pairs in a batch; null: as the source has it", least=1)] = None,
         prepare: None = None,
     ) -> None:
-        super().__init__(path=path, prepared_by=prepare, history=history, half_life=half_life, seed=seed)
+        common: dict[str, Any] = {"history": history, "half_life": half_life, "whole_sessions": whole_sessions}
+        super().__init__(path=path, prepared_by=prepare, seed=seed, **common)
         self._cache = Path(path, "columns") if cache is None else Path(cache)
         self._recipe, self._shuffled_together, self._given_batch_size = recipe, window, batch_size
         self._train: Listens | None = None

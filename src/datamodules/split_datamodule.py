@@ -46,6 +46,7 @@ class SplitDataModule(LightningDataModule, ABC):
         prepared_by: what has created the files; None if they were there.
         history: largest number of tracks of the session that a batch has for each pair.
         half_life: days after which what training shows counts half, for every model; see `calendar.py`.
+        whole_sessions: whether the training pairs of a session stay together, so that a context reads it once for all.
         seed: seed of the order of the training pairs.
 
     Raises:
@@ -82,11 +83,15 @@ class SplitDataModule(LightningDataModule, ABC):
         prepared_by: Any,
         history: Annotated[int, Setting("most tracks of a session in a batch", least=0, hint="0: the previous track")],
         half_life: HalfLife = None,
+        whole_sessions: Annotated[
+            bool, Setting("whether the pairs of a session are in one batch, for a context that reads their order")
+        ] = False,
         seed: Annotated[int, Setting("of the order of the training pairs", least=0, most=2**32 - 1, key="seed")],
     ) -> None:
         super().__init__()
         self.path, self.prepared_by = str(path), prepared_by
         self._history, self._half_life, self._seed = history, half_life, seed
+        self._whole_sessions = whole_sessions
         self._calendars: dict[int | float | str | None, Calendar | None] = {}
 
     @property
@@ -393,6 +398,7 @@ class SplitDataModule(LightningDataModule, ABC):
                 seed=seed,
                 shards=self._shards,
                 window=self._shuffled_together,
+                sessions=torch.from_numpy(pairs.session) if self._whole_sessions else None,
                 share=share,
             ),
             pin_memory=torch.cuda.is_available(),

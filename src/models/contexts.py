@@ -4,7 +4,7 @@ B histories, H tracks of a history, E tracks of all histories, W width of a part
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,8 +15,10 @@ from segue.catalog import Vocabulary
 from segue.errors import InputError
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
 from segue.models.kernels import Heard, weighted_sums
+from segue.models.order import Encoder, prefixes_of
 from segue.models.repeats import Repeats, as_number
 from segue.picking.session_query import age_weight, length_factor, share_weight
+from segue.runs.order_part import OrderPart
 from segue.runs.session_vectors import MAX_LENGTH
 from segue.settings import Setting, settings
 
@@ -35,6 +37,7 @@ class LastTrack(Context):
     Args:
         vocabulary: the training sessions.
         parts: names of the parts of a query vector.
+        width: columns of all parts of a query vector; 0 for a baseline, which has no vectors.
         learns: whether the model is trained by gradient descent.
 
     Raises:
@@ -52,6 +55,7 @@ class LastTrack(Context):
             int, Setting("number of tracks of the session that `repeats` looks at (H)", least=0, most=MAX_LENGTH)
         ] = 0,
         repeats: _Rule = "always",
+        width: int = 0,  # noqa: ARG002
         learns: bool,  # noqa: ARG002
     ) -> None:
         super().__init__()
@@ -96,12 +100,16 @@ class Session(Context):
     the plain sum, whose scores grow with the session, 1 the direction alone. Numbers outside the parts, such as the
     constant of an item bias, are those of the newest track.
 
+    An `encoder` makes it a model of the order (`context=gru4rec`, `context=sasrec`): it reads the tracks, each
+    multiplied by its weight by the share played, and what it has read is added to the sum.
+
     With `decay=0 skipped=1` it is the model of one previous track. With `trains_on=last` the loss sees the newest track
     alone, and the session is the query where tracks are ranked, exported and served.
 
     Args:
         vocabulary: the training sessions.
         parts: names of the parts of a query vector.
+        width: columns of all parts of a query vector; 0 for a baseline, which has no vectors.
         learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
 
     Raises:
@@ -135,6 +143,8 @@ class Session(Context):
             Literal["session", "last"], Setting("the query that the loss sees; with last nothing may be learned")
         ] = "session",
         repeats: _Rule = "auto",
+        encoder: Callable[[int, int], Encoder] | None = None,
+        width: int = 0,
         learns: bool,
     ) -> None:
         super().__init__()
@@ -148,6 +158,12 @@ class Session(Context):
                 f"context.{learned[0]}=learned needs gradient descent on sessions, which baselines have not, and "
                 "context.trains_on=last has not; give a number, or use context.trains_on=session with a head"
             )
+        if encoder is not None and not (learns and trains_on == "session"):
+            raise InputError(
+                "context.encoder learns the order of sessions by gradient descent, which baselines have not, and "
+                "context.trains_on=last has not; use context=session, or context.trains_on=session with a head"
+            )
+        self.encoder = None if encoder is None else encoder(width, max_length)
         self.decay_logit = _learned(self._decay, math.log(FIRST_DECAY / (1 - FIRST_DECAY)))
         self.log_earlier = _learned(self._earlier, 0.0)
         self.power_logit = _learned(self._power, math.log(FIRST_POWER / (1 - FIRST_POWER)))
@@ -242,6 +258,12 @@ class Session(Context):
         pieces = [
             self._normalised(name, one, part.length) for one, (name, part) in zip(sums, parts.items(), strict=False)
         ]
+        if self.encoder is not None:
+            of_event = torch.zeros_like(history).masked_scatter_(is_there, place)
+            of_share = torch.as_tensor(share_weight(share, self.skipped(), torch))
+            tracks = vectors[:, : sum(widths[: len(parts)])]
+            added = self.encoder.added(tracks, of_event, of_share, prefixes_of(history, share))
+            pieces = [piece + one for piece, one in zip(pieces, added.split(widths[: len(parts)], 1), strict=True)]
         vectors, of_pair = (
             torch.cat([*pieces, *sums[len(parts) :]], dim=1),
             torch.arange(len(previous), device=previous.device),
@@ -257,6 +279,10 @@ class Session(Context):
         # the square of the length, relative to that of one track; a sum of unknown tracks stays 0
         squared = (summed * summed).sum(1, keepdim=True) / length**2
         return torch.as_tensor(summed * length_factor(squared, power))
+
+    def order(self) -> OrderPart | None:
+        """Return the numbers of the encoder; None where there is none."""
+        return None if self.encoder is None else self.encoder.part()
 
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair."""

@@ -18,6 +18,7 @@ from segue.histories import Histories
 from segue.models.repeats import Repeats
 from segue.models.retrieval.lists import ListSearch, Plan
 from segue.runs.counted_part import CountedPart
+from segue.runs.order_part import OrderPart
 
 if TYPE_CHECKING:
     from segue.models.listener_part import ListenerPart
@@ -285,6 +286,14 @@ class Context(nn.Module, ABC):
             The power, in [0, 1]; by default 0: it is not divided.
         """
         return 0.0
+
+    def order(self) -> OrderPart | None:
+        """Return what reads the tracks of a session in their order.
+
+        Returns:
+            Its numbers, for a service; by default None: a query vector is a weighted sum.
+        """
+        return None
 
     @abstractmethod
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:

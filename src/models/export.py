@@ -169,4 +169,5 @@ def session_vectors(
             context="listener" if weights is not None else "last" if context.is_last else "session",
             listener=weights,
             counted=counted if counted is None or not context.is_last else counted.of_last,
+            order=context.order(),
         )

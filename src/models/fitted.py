@@ -167,6 +167,16 @@ class FittedModel:
         unknown = np.full(len(rows), np.nan, np.float32)
         return SessionQuery(self.vectors).counted(rows[::-1], unknown, item).added
 
+    def order(self, rows: Int64[np.ndarray, "n"], item: int) -> float:
+        """What the order of a session adds to the score of a track; see `SessionQuery.order`.
+
+        Args:
+            rows: rows of the tracks of the session, oldest first.
+            item: row of the track.
+        """
+        unknown = np.full(len(rows), np.nan, np.float32)
+        return float(SessionQuery(self.vectors).order(rows[::-1], unknown, item)[0])
+
     def export(self, folder: Path, format: str) -> None:
         """Write the vectors for programs without Segue.
 

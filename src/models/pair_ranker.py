@@ -250,7 +250,10 @@ class PairRanker(RanksByVectors, LightningModule):
         if self.loss.first_scores is not None and (biases := getattr(self.scorer, "item_bias", None)) is not None:
             biases.begin_with(self.loss.first_scores)
         parts = self.scorer.query_parts()
-        self.context: Context = build("context", lambda words: context(words, list(parts), learns=True), vocabulary)
+        width = max(part.columns.stop for part in parts.values())
+        self.context: Context = build(
+            "context", lambda words: context(words, list(parts), width=width, learns=True), vocabulary
+        )
         powers = [self.context.power(name) for name, part in parts.items() if part.length is None]
         if given := [power for power in powers if isinstance(power, float) and power > 0]:
             raise InputError(
@@ -578,17 +581,23 @@ class PairRanker(RanksByVectors, LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler. Only embeddings have weight decay.
 
-        Weight decay of the other parameters would move alpha to ½, a scale to 1 and biases to 0.
+        Weight decay of the other parameters would move alpha to ½, a scale to 1 and biases to 0. A module with a `rate`
+        has a learning rate of its own, relative to that of the others.
 
         Returns:
             The optimizer, or a dictionary with optimizer and scheduler, as Lightning expects.
         """
         embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
         tables = [embedding.weight for embedding in embeddings if getattr(embedding, "decays", True)]
-        others = [p for p in self.parameters() if not any(p is table for table in tables)]
+        with_rate = [module for module in self.modules() if hasattr(module, "rate")]
+        apart = [*tables, *(parameter for module in with_rate for parameter in module.parameters())]
+        others = [p for p in self.parameters() if not any(p is one for one in apart)]
         groups: list[dict[str, Any]] = [{"params": tables}]
         groups += [{"params": others, "weight_decay": 0.0}] if others else []
+        groups += [{"params": [*one.parameters()], "weight_decay": 0.0, "rate": one.rate} for one in with_rate]
         optimizer = build("optimizer", self._optimizer, groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("rate", 1.0)
         for embedding in embeddings:  # such an optimizer updates single rows of a table
             embedding.sparse = getattr(optimizer, "uses_sparse_gradients", False)
         if self._scheduler is None:

@@ -126,7 +126,7 @@ def _restored_head(
 ) -> Ranker:
     scorer = _Table(vectors)
     built: Context = instantiate(config["context"], _convert_="all")(
-        vocabulary, list(scorer.query_parts()), learns=True
+        vocabulary, list(scorer.query_parts()), width=int(vectors.ends[-1]), learns=True
     )
     name = "context."
     built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})

@@ -42,8 +42,13 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
         folder: where the files go; created if missing.
 
     Raises:
-        InputError: ndonnx is not installed, or the vectors are too large for a file.
+        InputError: ndonnx is not installed, the vectors are too large for a file, or the model reads the order.
     """
+    if vectors.order is not None:
+        raise InputError(
+            "format=onnx has weighted sums of vectors alone, and this run reads the order of a session; train it with "
+            "context=session, or ask a service"
+        )
     try:
         import ndonnx as ndx
         import onnx

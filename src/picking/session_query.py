@@ -1,7 +1,8 @@
 """The query vector of a session: a weighted sum of the query vectors of its tracks, each part with weights of its own.
 
 `q = Σ_k age_weight_k · share_weight_k · query(track_k)`, k = 0 the newest track. A part with a length is then divided
-by (its length / the length for one track)^power. The three formulas run on arrays of numpy and on tensors of torch, in
+by (its length / the length for one track)^power, and what a model of the order has read is added
+(`order_query.py`). The three formulas run on arrays of numpy and on tensors of torch, in
 training; what they need of a library is in both under the same name, `xp`.
 
 S sessions, h tracks of a session, N tracks in the catalogue, V width of a vector, W of all parts together, P parts.
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from segue.picking.counted_scores import CountedScores
+from segue.picking.order_query import added_by_order
 from segue.runs.session_vectors import SessionVectors
 
 _TINY = 1e-6
@@ -81,9 +83,12 @@ class SessionQuery:
             One vector for each session.
         """
         length = self._vectors.max_length
-        made, factors = self._sums(rows[:, :length], shares[:, :length])
+        rows, shares = rows[:, :length], shares[:, :length]
+        made, factors = self._sums(rows, shares)
         if factors is not None:
             made[:, : self._width] *= factors.take(self._part_of, axis=1)
+        if (order := self._vectors.order) is not None:
+            made[:, : self._width] += added_by_order(order, self._vectors.queries, rows, self._by_share(rows, shares))
         return made
 
     def squared_lengths(self, queries: Float32[np.ndarray, "S V"]) -> Float32[np.ndarray, "S P"]:
@@ -128,12 +133,13 @@ class SessionQuery:
         Returns:
             The weight of each track in each part, after the division by the length; the products of the query vector of
             each track and the item vector in each part; and what the columns after the last part add, with the boost
-            of a candidate that was heard and may be proposed, and what its counts add. The score is the sum of
-            weights · products, and of the last number.
+            of a candidate that was heard and may be proposed, what its counts add, and what the order adds. The score
+            is the sum of weights · products, and of the last number.
         """
         given = self._vectors
         boost = next(iter(given.boosts[: len(rows)][rows[: len(given.boosts)] == item]), np.float32(0))
-        rest = (float(boost) if np.isfinite(boost) else 0.0) + self.counted(rows, shares, item).added
+        rest = float(boost) if np.isfinite(boost) else 0.0
+        rest += self.counted(rows, shares, item).added + float(self.order(rows, shares, item)[0])
         rows, shares = rows[: given.max_length], shares[: given.max_length]
         weights = given.age_weights[:, : len(rows)] * self._by_share(rows[None], shares[None])
         if (factors := self._sums(rows[None], shares[None])[1]) is not None:
@@ -145,6 +151,29 @@ class SessionQuery:
             np.where(rows >= 0, products, np.float32(0)),
             float(both[0, starts[-1] :].sum()) + rest,
         )
+
+    def order(
+        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
+    ) -> tuple[np.float32, Float32[np.ndarray, "m"]]:
+        """Explain what the order of a session adds to a score.
+
+        Args:
+            rows: rows of the tracks, newest first.
+            shares: share of each that was played; NaN where unknown.
+            item: row of the candidate.
+
+        Returns:
+            What the order adds; and for each track how much less it would add without this track, which need not sum to
+            it. All 0 where the model reads no order.
+        """
+        given, length = self._vectors, self._vectors.max_length
+        rows, weights = rows[None, :length], self._by_share(rows[None, :length], shares[None, :length])
+        if given.order is None:
+            return np.float32(0), np.zeros(rows.shape[1], np.float32)
+        without = np.where(np.eye(1 + rows.shape[1], rows.shape[1], -1, dtype=bool), -1, rows)
+        added = added_by_order(given.order, given.queries, without, np.repeat(weights, len(without), axis=0))
+        scores = added @ given.items[item, : self._width]
+        return scores[0], scores[0] - scores[1:]
 
     def counted(self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int) -> "CountedScore":
         """The counted part of a score.

@@ -97,6 +97,7 @@ def why(
         whole = explain(recommender, arm, 0, played, noted)
         heaviest = sorted(whole["session"], key=_pull, reverse=True)[:3]
         found |= {name: whole[name] for name in ("rank", "candidates", "score", "parts")} | {"parts_are": "sums"}
+        found["parts"] |= {"order": whole["order"]} if "order" in whole else {}
         found["session"] = [
             {**view.record(heard), "pull": round(_pull(one), 4)}
             for one in heaviest
@@ -111,7 +112,8 @@ def why(
 
 def _pull(one: dict[str, Any]) -> float:
     """What a track of the session adds to the score."""
-    return float(sum(one["weights"][part] * one["products"][part] for part in one["weights"]))
+    by_part = sum(one["weights"][part] * one["products"][part] for part in one["weights"])
+    return float(by_part + one.get("order", 0.0))
 
 
 def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import named_ids, packed, unpacked
 from segue.runs.counted_part import CountedPart
+from segue.runs.order_part import OrderPart
 
 FILE = "vectors.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`."""
@@ -69,6 +70,7 @@ class SessionVectors:
         context: one of `CONTEXTS`.
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
         listener: weights of the features of the listener's own past (`picking/listener_scores.py`); None without it.
+        order: what reads the tracks in their order and is added to their sum; None for the sum alone.
     """
 
     queries: Float32[np.ndarray, "N V"]
@@ -84,6 +86,7 @@ class SessionVectors:
     context: str
     counted: CountedPart | None = None
     listener: Float32[np.ndarray, "F"] | None = None
+    order: OrderPart | None = None
 
     @property
     def max_length(self) -> int:
@@ -128,7 +131,9 @@ class SessionVectors:
         own = {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
         if self.listener is not None:
             own[_LISTENER] = self.listener
-        return own if self.counted is None else own | self.counted.arrays()
+        for part in (self.counted, self.order):
+            own |= {} if part is None else part.arrays()
+        return own
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, where: str) -> "SessionVectors":
@@ -187,6 +192,7 @@ class SessionVectors:
             raise _damaged(where, wrong[0])
         try:
             counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts, max_length=MAX_LENGTH)
+            order = OrderPart.of_arrays(arrays, width=int(ends[-1]), max_length=made.max_length)
         except ValueError as error:
             raise _damaged(where, str(error)) from None
         listener = arrays.get(_LISTENER)
@@ -195,7 +201,7 @@ class SessionVectors:
             and not (listener.dtype == np.float32 and listener.ndim == 1 and np.isfinite(listener).all())
         ):
             raise _damaged(where, f"{_LISTENER} must be finite float32 numbers where the context is listener")
-        return replace(made, counted=counted, listener=listener)
+        return replace(made, counted=counted, listener=listener, order=order)
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.

@@ -39,7 +39,8 @@ def explain(
     Returns:
         As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, with a
         counted part the share of the track among those that followed and what it adds, with a past what that adds
-        (`listener`), and the tracks of the session, newest first, with their weights and products. If the arm
+        (`listener`), and the tracks of the session, newest first, with their weights and products. A model of the order
+        has `order` too: what the order adds to the score, and how much less it would add without each track. If the arm
         explores, also whether the track is new; one that is not among the candidates, without a rank, was found by
         exploration.
     """
@@ -53,7 +54,7 @@ def explain(
     listener = _of_listener(release, vectors, row, *of_listener)
     query = SessionQuery(vectors)
     weights, products, rest = query.products(rows, shares, row)
-    counted = query.counted(rows, shares, row)
+    counted, (by_order, of_order) = query.counted(rows, shares, row), query.order(rows, shares, row)
     added, most = weights * products, vectors.max_length
     return {
         "user": user,
@@ -69,7 +70,8 @@ def explain(
         "rank": best.index(row) + 1 if row in best else None,
         "score": round(float(added.sum()) + rest + (listener or {"added": 0.0})["added"], 6),
         "parts": parts_of(vectors.parts, added.sum(1).tolist()),
-        "rest": round(rest - counted.added, 6),
+        "rest": round(rest - counted.added - float(by_order), 6),
+        **({} if vectors.order is None else {"order": round(float(by_order), 6)}),
         **(
             {}
             if vectors.counted is None
@@ -83,6 +85,7 @@ def explain(
                 "time": None if np.isnan(share) else round(float(share), 6),
                 "weights": parts_of(vectors.parts, weights[:, age].tolist()),
                 "products": parts_of(vectors.parts, products[:, age].tolist()),
+                **({} if vectors.order is None else {"order": round(float(of_order[age]), 6)}),
             }
             for age, (key, heard, share) in enumerate(
                 zip(played.tracks[::-1][:most], rows[:most].tolist(), shares[:most].tolist(), strict=True)

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from segue.models.contracts import Context, PairBatch, Queries, Scorer
+from segue.models.export import session_vectors
+from segue.picking.session_query import SessionQuery
 from tests.conftest import make_vocabulary
 from tests.contracts.building import composed, make_loss, names
+from tests.contracts.test_heads import OF_ORDER
 
-CONTEXTS = ["last", "listener", "session"]
+CONTEXTS = [*OF_ORDER, "last", "listener", "session"]
 RECIPES = {"shares": "bce", "shares, learned": "bce", "radio": "softmax", "counting": None}
 """With the loss of each; baselines have none."""
 LEARNED = [f"context.{name}=learned" for name in ("decay", "earlier", "skipped", "normalise")]
@@ -39,13 +43,26 @@ def make_context(name: str, recipe: str) -> tuple[Context, Scorer]:
     torch.manual_seed(0)
     scorer: Any = instantiate(head.model, _convert_="all", dim=4, init_std=0.5)(VOCABULARY)
     factory: Any = instantiate(config.context, _convert_="all")
-    context: Any = factory(VOCABULARY, list(scorer.query_parts()), learns=recipe != "counting")
+    parts = scorer.query_parts()
+    width = max(part.columns.stop for part in parts.values())
+    context: Any = factory(VOCABULARY, list(parts), width=width, learns=recipe != "counting")
     scorer.eval()
     return context, scorer
 
 
-MADE = {(name, recipe): make_context(name, recipe) for name in CONTEXTS for recipe in RECIPES}
-each = pytest.mark.parametrize("made", MADE.values(), ids=["-".join(key) for key in MADE])
+MADE = {
+    (name, recipe): make_context(name, recipe)
+    for name in CONTEXTS
+    for recipe in RECIPES
+    if name not in OF_ORDER or recipe != "counting"
+}
+
+
+def each_of(made: dict[tuple[str, str], tuple[Context, Scorer]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("made", made.values(), ids=["-".join(key) for key in made])
+
+
+each = each_of(MADE)
 
 
 def batch_of(histories: list[list[tuple[int, float]]], width: int = WIDTH) -> PairBatch:
@@ -108,9 +125,19 @@ def test_each_pair_has_a_query_that_may_not_recommend_its_previous_track(
 @each
 @settings(max_examples=15)
 @given(histories=sessions)
-def test_a_query_is_the_weighted_sum_that_is_exported(
+def test_a_query_is_that_of_what_is_exported(
     made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]
 ) -> None:
+    context, scorer = made
+    batch = batch_of(histories)
+    ours = SessionQuery(session_vectors(scorer, context)).of(batch.history.numpy(), batch.history_share.numpy())
+    np.testing.assert_allclose(ours, vectors_of(made, batch), atol=1e-5, rtol=1e-5)
+
+
+@each_of({key: made for key, made in MADE.items() if key[0] not in OF_ORDER})
+@settings(max_examples=15)
+@given(histories=sessions)
+def test_a_query_is_a_weighted_sum(made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]) -> None:
     context, scorer = made
     batch = batch_of(histories)
     vectors, of_track = vectors_of(made, batch), scorer.query_vectors().detach()
@@ -169,8 +196,8 @@ def test_all_that_it_learns_gets_a_gradient_from_the_loss_of_the_recipe(name: st
     made_loss(scorer, batch, context.of_loss).backward()
     for parameter_name, parameter in module(context).named_parameters():
         assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite(), parameter_name
-        assert parameter.grad.abs() > 0, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.any(), parameter_name
 
 
 @pytest.mark.parametrize(("name", "recipe"), list(MADE))

@@ -23,7 +23,7 @@ from segue.picking.listener_scores import FEATURES
 from segue.runs.session_vectors import FILE
 from tests.conftest import NUM_RING_TRACKS, build_datamodule, write_lines
 from tests.contracts.building import config_of_ranker, fit, make_ranker, names, recipe_of
-from tests.contracts.test_heads import HEADS
+from tests.contracts.test_heads import HEADS, OF_ORDER
 from tests.datamodules.sharding import read_shards, shards_of
 
 BASELINES = [
@@ -76,6 +76,7 @@ def shards(ring: PairDataModule, tmp_path_factory: pytest.TempPathFactory) -> Sp
 CONTEXTS = [(name, "last") for name in [*HEADS, *BASELINES]]
 CONTEXTS += [(name, "listener") for name in ("convex", "contextual")]
 CONTEXTS += [(name, "session") for name in ("convex", "contextual", "rules", "neighbours", "popular", "vstan", "slist")]
+CONTEXTS += [("convex", name) for name in OF_ORDER]
 
 
 @pytest.fixture(scope="module", params=CONTEXTS, ids="-".join)

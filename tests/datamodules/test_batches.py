@@ -86,3 +86,38 @@ def test_groups_that_nobody_chose_are_those_of_as_many_candidates_in_one_process
     if batch_size % count == 0:
         assert groups(num_pairs) == -(-num_pairs // (batch_size // count))
     assert one_for_each_process(lambda num: num, count=count, batch_size=batch_size)(num_pairs) == num_pairs
+
+
+SESSIONS = st.lists(st.integers(1, 6), min_size=1, max_size=30)
+"""Number of pairs of each session."""
+
+
+@given(sizes=SESSIONS, window=st.one_of(st.none(), st.integers(1, 40)), epoch=st.integers(0, 3))
+def test_the_pairs_of_a_session_stay_together_in_their_order(sizes: list[int], window: int | None, epoch: int) -> None:
+    sessions, num_pairs = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), sum(sizes)
+    parts = list(
+        epoch_order(num_pairs=num_pairs, seed=1, epoch=epoch, shards=[num_pairs], window=window, sessions=sessions)
+    )
+    order = torch.cat(parts)
+    assert sorted(order.tolist()) == list(range(num_pairs))
+    for part in parts:
+        runs, sizes_of_runs = sessions[part].unique_consecutive(return_counts=True)
+        assert len(runs.unique()) == len(runs), "a session is in one piece, or cut by the window"
+        for run in part.split(sizes_of_runs.tolist()):
+            assert (run.diff() == 1).all()
+
+
+def test_sessions_come_in_another_order_in_every_epoch() -> None:
+    sessions = torch.arange(100).repeat_interleave(3)
+    sampler = BatchSampler(num_pairs=300, batch_size=7, seed=3, sessions=sessions)
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        orders.append(torch.cat(list(sampler)))
+    first, second = (sessions[order][::3].tolist() for order in orders)
+    assert first != second
+    assert first != sorted(first)
+    batches = [batch.tolist() for batch in sampler]
+    sampler.begin_at(5)
+    assert [batch.tolist() for batch in sampler] == batches[5:]
+    assert {len(batch) for batch in batches[:-1]} == {7}, "batches are full: a session may go on in the next one"

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timing
 
 RUN = (
     *("trainer.max_epochs=3", "callbacks.early_stopping=null", "model.dropout=0", "model.track_dropout=0"),
-    *("callbacks.plots=null", "context=session", "logger=mlflow", "loss=bce"),
+    *("callbacks.plots=null", "context=gru4rec", "logger=mlflow", "loss=bce"),
     "callbacks.epoch_checkpoint.every_s=0.01",
 )
 

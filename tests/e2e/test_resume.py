@@ -19,7 +19,7 @@ from tests.e2e.running import started
 from tests.e2e.test_train import BARE, VOLATILE, command, metrics_of, quick, train
 
 LONG = ("trainer.max_epochs=8", "callbacks.early_stopping.patience=3", *BARE)
-HARD = (*LONG, "scheduler=plateau", "scheduler.patience=0", "model.alpha=learned", "context=session", "logger=mlflow")
+HARD = (*LONG, "scheduler=plateau", "scheduler.patience=0", "model.alpha=learned", "context=gru4rec", "logger=mlflow")
 
 
 def words(logs: Path, *more: str) -> list[str]:

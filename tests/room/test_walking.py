@@ -1,5 +1,7 @@
 """Walks: the session that the page sends, the next track, and why."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from segue.errors import InputError
 from segue.room import walking
 from segue.room.release_view import ReleaseView
 from segue.serving.recommender import Recommender
+from tests.conftest import make_order
 
 
 @pytest.fixture
@@ -36,6 +39,16 @@ def test_an_explanation_of_a_session_names_the_tracks_that_count_most(
     assert {one["track"] for one in found["session"]} == {103, 107}  # its context has two tracks
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
     assert sum(one["pull"] for one in found["session"]) == pytest.approx(found["score"], abs=1e-3)
+
+
+def test_what_the_order_adds_is_a_part_of_the_score(view: ReleaseView) -> None:
+    vectors = view.release.vectors
+    vectors["T1"] = replace(vectors["T1"], order=make_order(7, max_length=vectors["T1"].max_length))
+    own = Recommender(view.release, np.random.default_rng(0))
+    found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
+    assert list(found["parts"]) == ["track", "artist", "order"]
+    assert abs(found["parts"]["order"]) > 1e-4
+    assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
 
 
 def test_a_list_is_explained_by_place_and_cosines(view: ReleaseView, recommender: Recommender) -> None:

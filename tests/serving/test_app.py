@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from segue.assignment import salt_of, treatment
 from segue.catalog import key_of
 from segue.picking.session_query import SessionQuery
+from segue.runs.order_part import OrderPart
 from segue.serving import log_writer
 from segue.serving.app import Message, ServiceApp
 from segue.serving.ids import id_in_path
@@ -35,7 +36,7 @@ from segue.serving.session_memory import MappedSessions, Noted
 from segue.serving.settings import LimitSettings, LogSettings, SessionSettings
 from segue.serving.state import State, follow_store
 from segue.serving.worker_table import WorkerTable
-from tests.conftest import make_catalog, make_vectors
+from tests.conftest import make_catalog, make_order, make_vectors
 from tests.e2e.running import PATIENCE_S, until
 from tests.serving.conftest import TEXTS, Answer, arm, ask, lists_of, make_release, text_catalog, writer
 
@@ -629,19 +630,22 @@ def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
     drive(ring, tmp_path, work)
 
 
-def session_release(folder: Path, plays: np.ndarray | None = None, **how: Any) -> Release:
+def session_release(
+    folder: Path, plays: np.ndarray | None = None, order: OrderPart | None = None, **how: Any
+) -> Release:
     lists = lists_of([[1, 2, 3], [2, 3, 4], [3, 4, 0], [4, 0, 1], [0, 1, 2]])
     return make_release(
         folder / "release",
         catalog=make_catalog([0, 0, 1, 1, 2]),
         arms={"C": arm(pick="weighted", context="session", num_lists=2, **how), "T1": arm(pick="ranked")},
         lists={name: replace(lists, plays=plays) for name in ("C", "T1")},
-        vectors={"C": make_vectors(5)},
+        vectors={"C": make_vectors(5, order=order)},
     )
 
 
-def test_the_last_answer_is_explained(tmp_path: Path) -> None:
-    release = session_release(tmp_path)
+@pytest.mark.parametrize("order", [None, make_order(5)], ids=["sum", "order"])
+def test_the_last_answer_is_explained(order: OrderPart | None, tmp_path: Path) -> None:
+    release = session_release(tmp_path, order=order)
 
     async def work(service: Running) -> None:
         user = service.user_of("C")
@@ -661,7 +665,13 @@ def test_the_last_answer_is_explained(tmp_path: Path) -> None:
         assert found["propensity"] == logged["propensity"]
         assert (found["release"], found["is_fallback"], found["is_heard"]) == (logged["release"], False, False)
         assert found["score"] == pytest.approx(scores[row], abs=1e-5)
-        assert found["score"] == pytest.approx(sum(found["parts"].values()) + found["rest"], abs=1e-5)
+        assert found["score"] == pytest.approx(
+            sum(found["parts"].values()) + found["rest"] + found.get("order", 0.0), abs=1e-5
+        )
+        assert ("order" in found) == (order is not None)
+        assert all(abs(line.get("order", 0) - found.get("order", 0)) < 1e-6 for line in found["session"]), (
+            "of two tracks both are needed for an order"
+        )
         assert found["rank"] == 1 + sum(score > scores[row] for score in scores.values())
         assert found["candidates"] == len(scores)
         assert [(line["track"], line["time"]) for line in found["session"]] == [(first, 0.25), (100, 0.5)]

@@ -35,6 +35,7 @@ from tests.conftest import ROOT
 USUAL = OmegaConf.load(ROOT / "conf/hydra/sweeper/optuna.yaml")
 TEMPERATURE = "loss.temperature"
 ALL = {"model.dim", "model.alpha", "model.dropout", "model.track_dropout", "optimizer.lr", "optimizer.weight_decay"}
+OF_ORDER = {"context.encoder.dim", "context.encoder.rate"}
 Objective = Callable[[dict[str, str]], float]
 
 
@@ -50,6 +51,7 @@ def make_space(*given: str, **chosen: str) -> Space:
         """As configs are: baselines have no loss and no optimizer, `als` has a width, softmax a temperature."""
         have = {"model": "convex", "loss": "bce", "datamodule": "botify", **chosen, **tried}
         absent = {"model.dim": have["model"] == "rules", TEMPERATURE: have["loss"] != "softmax"}
+        absent |= dict.fromkeys(OF_ORDER, have["model"] != "gru4rec")
         if have["model"] in COUNTING:
             absent |= {f"optimizer.{name}": True for name in ("lr", "weight_decay")} | {TEMPERATURE: True, "loss": True}
             absent |= {f"model.{name}": True for name in ("alpha", "dropout", "track_dropout")}
@@ -95,6 +97,10 @@ def test_an_override_takes_its_key_out_of_the_space() -> None:
 def test_a_choice_of_model_removes_keys_from_the_space(chosen: dict[str, str], gone: set[str]) -> None:
     space = make_space(*(f"{key}={value}" for key, value in chosen.items()), **chosen)
     assert names(space) == ALL - gone
+
+
+def test_an_encoder_is_searched_if_the_model_reads_the_order() -> None:
+    assert names(make_space("model=gru4rec", model="gru4rec")) == ALL | OF_ORDER
 
 
 def test_the_temperature_is_searched_if_the_loss_has_one() -> None:

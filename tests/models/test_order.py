@@ -1,0 +1,306 @@
+"""Models of the order: the encoders against torch's own, loops and the service, and what is refused."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from segue.errors import InputError
+from segue.models.contexts import Session
+from segue.models.export import session_vectors
+from segue.models.heads import CosineMix
+from segue.models.order import Encoder, prefixes_of
+from segue.picking.onnx_files import write_onnx
+from segue.picking.order_query import added_by_order, gru, ligr
+from segue.picking.session_query import SessionQuery
+from segue.runs.order_part import MOST_BYTES
+from segue.runs.session_vectors import FILE, SessionVectors
+from tests.conftest import make_catalog, make_vocabulary
+from tests.models.plain import COSINES, SESSION
+
+ARTISTS = [0, 0, 1, 1, 2, 3, 3, 4]
+VOCABULARY, CATALOG = make_vocabulary(ARTISTS), make_catalog(ARTISTS)
+PARTS = ["track", "artist"]
+KINDS = ["gru", "ligr"]
+NAN = math.nan
+
+plays = st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0.0, 0.5, 1.0, NAN])), min_size=1, max_size=6)
+
+
+def encoder(kind: Any, width: int = 10, max_length: int = 5, *, dim: int = 6, **changes: Any) -> Encoder:
+    """An encoder of which everything that is learned matters."""
+    torch.manual_seed(1)
+    made = Encoder(width, max_length, kind=kind, dim=dim, **changes)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return made.eval()
+
+
+def context_of(kind: str, **changes: Any) -> Session:
+    given: dict[str, Any] = {"max_length": 5, "decay": 0.6, "skipped": -0.4, "normalise": 0.3} | changes
+    return SESSION(VOCABULARY, PARTS, learns=True, width=10, encoder=lambda *_: encoder(kind), **given)
+
+
+@pytest.fixture
+def scorer() -> CosineMix:
+    torch.manual_seed(0)
+    return COSINES(VOCABULARY, alpha="learned", dim=5, item_bias=True)
+
+
+def columns_of(session: list[tuple[int, float]], width: int) -> tuple[Tensor, Tensor]:
+    """The histories of the pairs of a session, in its order: rows and shares, newest first."""
+    rows, shares = torch.full((len(session), width), -1), torch.full((len(session), width), NAN)
+    for end in range(1, 1 + len(session)):
+        newest = session[:end][::-1][:width]
+        rows[end - 1, : len(newest)] = torch.tensor([row for row, _ in newest])
+        shares[end - 1, : len(newest)] = torch.tensor([share for _, share in newest])
+    return rows, shares
+
+
+@given(sessions=st.lists(plays, min_size=1, max_size=4), width=st.integers(1, 7))
+def test_a_history_is_read_in_the_one_that_goes_on_from_it(sessions: list[Any], width: int) -> None:
+    rows, shares = (torch.cat(columns) for columns in zip(*(columns_of(one, width) for one in sessions), strict=True))
+    found = prefixes_of(rows, shares)
+    assert found.length.tolist() == (rows >= 0).sum(1).tolist()
+    for line, (place, length) in enumerate(zip(found.of_history.tolist(), found.length.tolist(), strict=True)):
+        longest = int(found.longest[place])
+        first = int(found.length[longest]) - length
+        assert torch.equal(rows[longest, first : first + length], rows[line, :length])
+        torch.testing.assert_close(
+            shares[longest, first : first + length], shares[line, :length], equal_nan=True, rtol=0, atol=0
+        )
+    whole = [one for one in sessions if len(one) <= width]
+    if len(whole) == len(sessions):
+        assert len(found.longest) <= len(sessions), "each session is read once"
+
+
+def test_shares_distinguish_histories() -> None:
+    rows = torch.tensor([[3, -1], [5, 3]])
+    assert len(prefixes_of(rows, torch.tensor([[0.5, NAN], [1.0, 0.5]])).longest) == 1
+    assert len(prefixes_of(rows, torch.tensor([[0.5, NAN], [1.0, 0.6]])).longest) == 2
+    assert len(prefixes_of(rows, torch.tensor([[NAN, NAN], [1.0, 0.6]])).longest) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, scorer: CosineMix) -> None:
+    context = context_of(kind, max_length=4)
+    sessions: list[list[tuple[int, float]]] = [
+        [(1, 0.3), (4, NAN), (4, 1.0), (2, 0.0), (6, 0.5), (0, 1.0)],
+        [(7, NAN)],
+        [(4, 1.0), (2, 0.0)],
+    ]
+    rows, shares = (torch.cat(columns) for columns in zip(*(columns_of(one, 4) for one in sessions), strict=True))
+    together = context.queries(scorer, rows[:, 0], rows, shares)
+    read_with = prefixes_of(rows, shares).of_history.tolist()
+    assert read_with == [0, 0, 0, 0, 1, 2, 3, 4, 4], "a window of four tracks moves on after the fourth"
+    for line in range(len(rows)):
+        alone = context.queries(scorer, rows[line : line + 1, 0], rows[line : line + 1], shares[line : line + 1])
+        torch.testing.assert_close(together.vectors[line : line + 1], alone.vectors)
+    plain = SESSION(VOCABULARY, PARTS, learns=True, max_length=4, decay=0.6, skipped=-0.4, normalise=0.3)
+    differs = (together.vectors - plain.queries(scorer, rows[:, 0], rows, shares).vectors).abs().amax(1) > 1e-3
+    assert differs.tolist() == [False, True, True, True, True, True, False, False, True], "one track has no order"
+
+
+def test_the_gru_is_that_of_torch() -> None:
+    cell = nn.GRU(3, 4, batch_first=True)
+    numbers = {"input": cell.weight_ih_l0.T, "state": cell.weight_hh_l0.T}
+    numbers |= {"input_bias": cell.bias_ih_l0, "state_bias": cell.bias_hh_l0}
+    tracks = torch.randn(5, 6, 3)
+    torch.testing.assert_close(gru(tracks, numbers, torch), cell(tracks)[0])
+
+
+def test_the_attention_is_that_of_torch_with_gates_around_it() -> None:
+    numbers = {name: one.detach() for name, one in encoder("ligr", 3, 6, dim=4, blocks=2).numbers.items()}
+    tracks = torch.randn(5, 6, 3)
+    values = tracks @ numbers["input"] + numbers["place"]
+    for block in range(2):
+        own = {name[2:]: one for name, one in numbers.items() if name.startswith(f"{block}_")}
+        normal = nn.functional.layer_norm(values, (4,), own["scale"][0], own["shift"][0])
+        query, key, value = (normal @ own["attention"]).chunk(3, -1)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True) @ own["mix"]
+        values = values + torch.sigmoid(values @ own["gates"][0] + own["gates_bias"][0]) * attended
+        normal = nn.functional.layer_norm(values, (4,), own["scale"][1], own["shift"][1])
+        first, second = (normal @ own["up"]).chunk(2, -1)
+        fed = (nn.functional.silu(first) * second) @ own["down"]
+        values = values + torch.sigmoid(values @ own["gates"][1] + own["gates_bias"][1]) * fed
+    torch.testing.assert_close(ligr(tracks, numbers, torch), values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_later_tracks_do_not_change_what_was_read(kind: str) -> None:
+    made = encoder(kind)
+    numbers, tracks = dict(made.numbers), torch.randn(1, 5, 10)
+    formula = {"gru": gru, "ligr": ligr}[kind]
+    torch.testing.assert_close(formula(tracks[:, :3], numbers, torch), formula(tracks, numbers, torch)[:, :3])
+    other = formula(tracks.flip(1), numbers, torch)[:, -1]
+    assert not torch.allclose(other, formula(tracks, numbers, torch)[:, -1], atol=1e-3), "the order matters"
+
+
+def exported(kind: str, scorer: CosineMix, folder: Path) -> tuple[Session, SessionVectors]:
+    context = context_of(kind)
+    session_vectors(scorer, context).write(folder / FILE, CATALOG)
+    return context, SessionVectors.read(folder / FILE, CATALOG)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_service_has_the_queries_of_training(kind: str, scorer: CosineMix, tmp_path: Path) -> None:
+    context, vectors = exported(kind, scorer, tmp_path)
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.integers(-4, 8, (60, 5)).clip(-1))[:, ::-1]  # -1 after the oldest
+    rows = np.where(np.arange(5) == 0, rows[:, :1].clip(0), rows)
+    shares = np.where(rng.random(rows.shape) < 0.3, np.nan, rng.random(rows.shape)).astype(np.float32)
+    shares[rows < 0] = np.nan
+    with torch.inference_mode():
+        columns = torch.from_numpy(rows.copy()), torch.from_numpy(shares)
+        expected = context.queries(scorer, columns[0][:, 0], *columns).vectors.numpy()
+    np.testing.assert_allclose(SessionQuery(vectors).of(rows, shares), expected, atol=1e-5)
+    place = np.array([3, 1, 2, 0, 7, 6, 4, 5])
+    others = np.where(rows < 0, -1, np.argsort(place)[rows])
+    np.testing.assert_allclose(SessionQuery(vectors.in_order(place)).of(others, shares), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
+    kind: str, scorer: CosineMix, tmp_path: Path
+) -> None:
+    _, vectors = exported(kind, scorer, tmp_path)
+    part = vectors.order
+    assert part is not None
+
+    def added(rows: list[int]) -> np.ndarray:
+        lines = np.array([rows])
+        return np.asarray(added_by_order(part, vectors.queries, lines, np.ones(lines.shape, np.float32))[0])
+
+    np.testing.assert_allclose(added([3, -1, 5]), added([3, 5]), atol=1e-6)
+    np.testing.assert_allclose(added([-1, 3, 5, -1]), added([3, 5]), atol=1e-6)
+    for short in ([3], [3, -1], [-1, 3], [-1, -1]):
+        assert not added(short).any(), "nothing has an order"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_explanation_adds_up_and_says_what_the_order_adds(kind: str, scorer: CosineMix, tmp_path: Path) -> None:
+    _, vectors = exported(kind, scorer, tmp_path)
+    rows, shares = np.array([3, 6, -1, 2]), np.array([0.2, NAN, NAN, 1.0], np.float32)
+    query = SessionQuery(vectors)
+    score = float(query.of(rows[None], shares[None])[0] @ vectors.items[4])
+    weights, products, rest = query.products(rows, shares, 4)
+    assert float((weights * products).sum()) + rest == pytest.approx(score, abs=1e-5)
+    added, by_track = query.order(rows, shares, 4)
+    assert by_track.shape == (4,)
+    assert by_track[2] == pytest.approx(0, abs=1e-6), "a track that is not in the catalogue adds nothing"
+    without, _ = query.order(np.array([3, 2]), np.array([0.2, 1.0], np.float32), 4)
+    assert by_track[1] == pytest.approx(added - without, abs=1e-6)
+    assert abs(float(added)) > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns_an_order_that_no_weighted_sum_has(kind: Any) -> None:
+    """The next track is one after equal tracks and another after different ones, whichever came last."""
+    torch.manual_seed(3)
+    words = make_vocabulary([0, 1, 2, 3])
+    rows = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]])
+    following, shares = torch.tensor([2, 2, 3, 3]), torch.full((4, 2), NAN)
+    found = {}
+    for name in ("session", kind):
+        head = COSINES(words, alpha=1.0, dim=4)
+        made: Any = (lambda *_: Encoder(4, 2, kind=name, dim=8)) if name == kind else None  # noqa: B023
+        context = SESSION(words, ["track"], learns=True, width=4, decay="learned", encoder=made)
+        optimizer = torch.optim.Adam([*head.parameters(), *context.parameters()], lr=0.05)
+        for _ in range(150):
+            queries = context.queries(head, rows[:, 0], rows, shares).vectors
+            loss = nn.functional.cross_entropy(queries @ head.item(torch.tensor([2, 3])).T / 0.2, following - 2)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found[name] = loss.item()
+    assert found[kind] < 0.05
+    assert found["session"] > 0.3
+
+
+def test_an_encoder_that_a_service_would_not_take_is_refused() -> None:
+    message = "context.encoder.dim=900 makes an encoder of 13,4.* bytes, and a service takes at most 5,000,000; use a"
+    with pytest.raises(InputError, match=message):
+        Encoder(256, 20, kind="gru", dim=900)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trains_on": "last"}, "context.encoder learns the order .* context.trains_on=last has not; use context=sess"),
+        ({"learns": False}, "context.encoder learns .* by gradient descent, which baselines have not.*; use context=s"),
+        ({"max_length": 0}, "context.max_length must be a whole number of at least 1 .*, got 0; context=last is one"),
+        ({"max_length": 1001}, "context.max_length must be a whole number .*at most 1000, got 1001"),
+    ],
+)
+def test_a_context_that_cannot_learn_an_order_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SESSION(VOCABULARY, PARTS, **{"learns": True, "encoder": lambda *_: encoder("gru"), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "lstm"}, "context.encoder.kind must be gru or ligr, got 'lstm'"),
+        ({"dim": 0}, "context.encoder.dim must be a whole number of at least 1, got 0"),
+        ({"blocks": 5}, "context.encoder.blocks must be a whole number .*at most 4, got 5"),
+        ({"dropout": 1.0}, "context.encoder.dropout must be a number .*at most 0.9, got 1.0"),
+        ({"rate": 0.0}, "context.encoder.rate must be a number above 0, got 0.0"),
+    ],
+)
+def test_a_setting_that_is_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Encoder(10, 5, **{"kind": "gru", "dim": 4, **changes})
+
+
+_LARGE = np.zeros((1000, 3000), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("gru", {"order": np.array("lstm")}, "order must be one of gru, ligr"),
+        ("gru", {"order": None}, "order must be one of gru, ligr"),
+        ("gru", {"order_state": None}, "order_state is missing"),
+        ("gru", {"order_more": np.zeros(3, np.float32)}, "order_more is unknown"),
+        ("gru", {"order_output": None}, "order_output is missing"),
+        ("gru", {"order_input": np.zeros((9, 18), np.float32)}, r"order_input must be .* shape \(10, 18\)"),
+        ("gru", {"order_input": np.zeros((10, 18))}, "order_input must be an array of float32"),
+        ("gru", {"order_state": np.full((6, 18), np.nan, np.float32)}, "order_state must be finite"),
+        ("gru", {"order": np.array("ligr")}, "order=ligr must have 1 to 4 blocks"),
+        ("ligr", {"order_0_up": None}, "order_0_up is missing"),
+        ("ligr", {"order_place": np.zeros((9, 6), np.float32)}, r"order_place must be .* shape \(5, 6\)"),
+        ("ligr", {"order_1_mix": np.zeros((6, 6), np.float32)}, "order_1_.* is missing"),
+        (
+            "gru",
+            {
+                "order_output": np.zeros((1000, 10), np.float32),
+                "order_input": np.zeros((10, 3000), np.float32),
+                "order_state": _LARGE,
+                "order_input_bias": _LARGE[0],
+                "order_state_bias": _LARGE[0],
+            },
+            f"its encoder has 12184000 bytes, more than {MOST_BYTES}",
+        ),
+    ],
+)
+def test_damaged_arrays_are_refused(
+    kind: str, changes: dict[str, Any], message: str, scorer: CosineMix, tmp_path: Path
+) -> None:
+    _, vectors = exported(kind, scorer, tmp_path)
+    arrays = {name: one for name, one in (vectors.arrays() | changes).items() if one is not None}
+    with pytest.raises(InputError, match=f"v.npz is damaged: {message}.*; train again, or load the release again"):
+        SessionVectors.of_arrays(arrays, num_tracks=8, where="v.npz")
+
+
+def test_onnx_files_have_no_order(scorer: CosineMix, tmp_path: Path) -> None:
+    _, vectors = exported("gru", scorer, tmp_path)
+    with pytest.raises(InputError, match=r"format=onnx has weighted sums .*, and this run reads the order .*; train"):
+        write_onnx(vectors, CATALOG, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
