@@ -112,7 +112,7 @@ def scores(model: str, seeds: range) -> dict[str, QueryScores]:
     """Both metrics of the trainings of a model."""
     session = np.unique(pd.read_parquet(RANKS / "sessions.parquet")["session"], return_inverse=True)[1]
     runs = [ranking.every_target(read_ranks(ranks_path(model, seed))) for seed in seeds]
-    return {name: QueryScores.of(np.stack([run[name] for run in runs]), session) for name in runs[0]}
+    return {name: QueryScores.of(np.stack([run[name] for run in runs]), session) for name in SHOWN}
 
 
 def report() -> None:
@@ -120,7 +120,7 @@ def report() -> None:
     lines = pd.DataFrame(read_rows(RESULTS))
     if lines.empty:
         return
-    numbers = [name for name in lines if name not in ("model", "commit")]
+    numbers = ["seed", "val_ndcg_at_10", "coverage_at_20", "popularity_rank_at_20", "train_s", "query_ms"]
     lines[numbers] = lines[numbers].astype(float)
     rows, found = [], {"popular": scores("popular", range(1, 2))}
     for model, own in lines.groupby("model", sort=False):

@@ -33,7 +33,7 @@ from segue.serving.recommender import Recommender
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import MappedSessions, Noted
-from segue.serving.settings import LimitSettings, LogSettings, SessionSettings
+from segue.serving.settings import LimitSettings, LogSettings, ProfileSettings, SessionSettings
 from segue.serving.state import State, follow_store
 from segue.serving.worker_table import WorkerTable
 from tests.conftest import make_catalog, make_order, make_vectors
@@ -74,7 +74,15 @@ async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterat
     limits = {key: changes.pop(key) for key in LIMITS if key in changes}
     recommender, workers = Recommender(release, np.random.default_rng(0)), WorkerTable(2, reset_after_s=30)
     profiles = changes.pop("profiles", None)
-    state = State(recommender=recommender, sessions=sessions, log=log, workers=workers, profiles=profiles)
+    state = State(
+        recommender=recommender,
+        sessions=sessions,
+        last_plays=sessions,
+        remember=ProfileSettings() if profiles is None else profiles.settings,
+        log=log,
+        workers=workers,
+        profiles=profiles,
+    )
     given: dict[str, Any] = {
         "limits": LimitSettings(**{"body_timeout_s": PATIENCE_S} | limits),
         "logged": logged,
