@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,12 @@ from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.settings import Setting, settings
 from segue.simulation.event_lines import DAY_MS, Events, Names, write_events
+from segue.simulation.habits import Habits
 from segue.simulation.listener import WHOLE
 from segue.simulation.memory import Memory
 from segue.simulation.past_days import past_days
 from segue.simulation.policies import Policy
-from segue.simulation.traffic import Day, Players, Plays, delayed_interrupt
+from segue.simulation.traffic import NO_HABITS, Day, Players, Plays, delayed_interrupt
 from segue.simulation.world import World
 from segue.simulation.world_files import WORLD_FILES, write_world
 from segue.statistics.discovery import DISCOVERY, Discovery
@@ -35,6 +37,9 @@ TrackSeconds = Annotated[float, Setting("duration of a track, in seconds", above
 
 RELEASE = "release.json"
 """The file beside the log of a day that describes what was recommended."""
+
+LEFT = "left.json"
+"""The file with the ids of the listeners who have left for ever, if any has."""
 
 ArmReport = Callable[[str, int, float], None]
 """Receives the progress of an arm: its name, the sessions completed since the last call, its mean time per session."""
@@ -164,6 +169,7 @@ def run_experiment(
     after: Path | None,
     provenance: Mapping[str, str],
     progress: ArmProgress,
+    habits: Habits = NO_HABITS,
 ) -> dict[str, Any]:
     """Simulate the sessions of some days; write the files of the world, `logs/day-<n>/data.json` and `simulation.json`.
 
@@ -179,6 +185,7 @@ def run_experiment(
         after: run folder of a previous run to continue; its logs are linked into `folder`.
         provenance: command, commit and versions, by name.
         progress: shows the progress.
+        habits: what listeners do because of earlier days; see `habits.py`.
 
     Returns:
         The content of `simulation.json`.
@@ -218,10 +225,12 @@ def run_experiment(
     names = Names.of(world)
     labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
+    record |= {"habits": asdict(habits)} if habits != NO_HABITS else {}
     total, problem, fallbacks = Tally(len(world.listeners)), None, Counter[str]()
-    num_remembered, memory = max(policy.num_past for policy in policies.values()), None
-    if num_remembered:
+    num_remembered, memory = max(habits.num_past, *(policy.num_past for policy in policies.values())), None
+    if num_remembered or habits.needs_memory or (after and (after / LEFT).exists()):
         memory = Memory.empty(len(world.listeners), num_remembered)
+        memory.has_left[:] = _who_left(after, world)
     discovery = Discovery(len(world.catalog), world.catalog.artist_of)
     remembers = memory is not None or any(policy.learns_past for policy in policies.values())
     for day, plays, time_ms in past_days(logs if write_logs or remembers else (), world):
@@ -239,6 +248,7 @@ def run_experiment(
         keep_events=write_logs,
         with_propensity=with_propensity,
         memory=memory,
+        habits=habits,
     )
     track_ms = round(track_seconds * 1000)
     for policy in policies.values():
@@ -273,12 +283,16 @@ def run_experiment(
                     known = discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, sessions_of)
                     tally.add_discovery(users, *known)
                     total.add_discovery(users, *known)
+                left = {arm: _num_left(memory, rows) for arm, rows in rows_of.items()}
                 record["days"].append(
-                    {"day": plan.day, "arms": {arm: tally.summary(rows) for arm, rows in rows_of.items()}}
+                    {"day": plan.day, "arms": {arm: tally.summary(rows) | left[arm] for arm, rows in rows_of.items()}}
                 )
                 record["arms"] = {
-                    arm: {**total.summary(rows), "fallbacks": fallbacks[arm]} for arm, rows in rows_of.items()
+                    arm: {**total.summary(rows), "fallbacks": fallbacks[arm], **left[arm]}
+                    for arm, rows in rows_of.items()
                 }
+                if memory is not None and memory.has_left.any():
+                    write_record({"left": world.listeners.user_ids[memory.has_left].tolist()}, folder / LEFT)
                 record["seconds"] = time.perf_counter() - started_s
                 record["steps_per_second"] = sum(of["steps"] for of in record["arms"].values()) / record["seconds"]
                 record |= {"last_day": plan.day, "next_midnight": midnight}
@@ -289,6 +303,28 @@ def run_experiment(
             if problem:
                 raise InputError(problem)
     return record
+
+
+def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
+    """Which listeners have left in a previous run.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if after is None or not (path := after / LEFT).exists():
+        return np.zeros(len(world.listeners), bool)
+    try:
+        gone = {*json.loads(path.read_bytes())["left"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"after={after}: cannot read {path} ({error}); repeat that run") from None
+    return np.array([user in gone for user in world.listeners.user_ids.tolist()], bool)
+
+
+def _num_left(memory: Memory | None, rows: Int64[np.ndarray, "u"]) -> dict[str, int]:
+    """How many listeners of an arm have left, for `simulation.json`; empty if nobody has."""
+    if memory is None or not memory.has_left.any():
+        return {}
+    return {"left": int(memory.has_left[rows].sum())}
 
 
 def describe_release(world: World, experiment: str, policies: Mapping[str, Policy]) -> dict[str, Any]:

@@ -172,7 +172,13 @@ def _nothing(num: int) -> Past:
     return Past(np.empty((0, num), np.int32), np.empty((0, num), np.uint8), np.empty((0, num), np.int32))
 
 
-def listen(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_draws: Draws) -> Crowd:
+def listen(
+    world: World,
+    crowd: Crowd,
+    tracks: Int64[np.ndarray, "S"],
+    boredom_draws: Draws,
+    worth: Float64[np.ndarray, "S"] | None = None,
+) -> Crowd:
     """Play one more track in each session.
 
     A session with budget 0 has ended; `crowd.where(crowd.budget > 0)` are the others.
@@ -182,6 +188,7 @@ def listen(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_d
         crowd: the sessions.
         tracks: row of the recommended track of each session, shape `[S]`.
         boredom_draws: uniform in [0, 1), shape `[S]`; the budget decreases by 1 where a draw is below `1 − share`.
+        worth: factor of each share; None for 1.
 
     Returns:
         The sessions after this track, ended ones included.
@@ -194,6 +201,8 @@ def listen(world: World, crowd: Crowd, tracks: Int64[np.ndarray, "S"], boredom_d
     repeats = np.flatnonzero((crowd.artists == artists).any(0))  # sessions that have played this artist before
     num_played = (crowd.artists.take(repeats, axis=1) == artists[repeats]).sum(0)
     shares[repeats] *= crowd.artist_discount[repeats] ** num_played  # times 0.8^(previous tracks of the artist)
+    if worth is not None:
+        shares *= worth
     np.rint(shares, out=shares)
     # a track that was played before has share 0; its artist was played before too
     shares[repeats[(crowd.tracks.take(repeats, axis=1) == tracks[repeats]).any(0)]] = 0

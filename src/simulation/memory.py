@@ -7,7 +7,7 @@ listeners with new plays, E new plays.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 
 from segue.simulation.listener import Past
 
@@ -20,11 +20,13 @@ class Memory:
         tracks: row of each track.
         shares: share of each that was played, in hundredths, 0 to 100.
         days: number of the day of each.
+        has_left: whether each listener has left for ever.
     """
 
     tracks: Int32[np.ndarray, "U L"]
     shares: UInt8[np.ndarray, "U L"]
     days: Int32[np.ndarray, "U L"]
+    has_left: Bool[np.ndarray, "U"]
 
     @classmethod
     def empty(cls, num_listeners: int, length: int) -> "Memory":
@@ -36,7 +38,10 @@ class Memory:
         """
         shape = num_listeners, length
         return cls(
-            tracks=np.full(shape, -1, np.int32), shares=np.zeros(shape, np.uint8), days=np.zeros(shape, np.int32)
+            tracks=np.full(shape, -1, np.int32),
+            shares=np.zeros(shape, np.uint8),
+            days=np.zeros(shape, np.int32),
+            has_left=np.zeros(num_listeners, bool),
         )
 
     def of(self, listeners: Int64[np.ndarray, "u"]) -> "Memory":

@@ -22,6 +22,7 @@ from jaxtyping import Float64, Int32, Int64, UInt8
 from segue.assignment import treatments
 from segue.errors import InputError
 from segue.runs.profiles import DAY_MS
+from segue.simulation.habits import Habits
 from segue.simulation.listener import Crowd, listen, start
 from segue.simulation.memory import Memory
 from segue.simulation.policies import Policy
@@ -35,6 +36,9 @@ TASK = 4 * SHARD
 
 MAX_TASKS_TOGETHER = 32
 """Largest number of tasks whose sessions are in the same arrays, which reduces the fixed cost of a step."""
+
+
+NO_HABITS = Habits()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -168,6 +172,7 @@ def play(
     with_propensity: bool,
     memory: Memory | None = None,
     midnight: int = 0,
+    habits: Habits = NO_HABITS,
 ) -> Iterator[Plays]:
     """Simulate the sessions of tasks together.
 
@@ -181,6 +186,7 @@ def play(
         with_propensity: whether the probability of each recommendation is kept.
         memory: what the listeners of the tasks have played, a row each, in the order of the tasks; it is changed.
         midnight: start of the day, in milliseconds since 1970.
+        habits: what the listeners do because of earlier days.
 
     Yields:
         Sessions that have ended, step by step.
@@ -188,17 +194,24 @@ def play(
     seeds = (np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks)
     listener_rngs, policy_rngs = zip(*(map(np.random.default_rng, pair) for pair in seeds), strict=True)
     first_rows = np.cumsum([0, *(len(task.users) for task in tasks)])
+    day, world = tasks[0].day, habits.world_on(world, tasks[0].day)
     for visits in zip_longest(*(task.waves for task in tasks), fillvalue=np.iinfo(np.int64).max):
         present = [np.flatnonzero(task.num_visits > visit) for task, visit in zip(tasks, visits, strict=True)]
+        if memory is not None and memory.has_left.any():
+            spans = zip(first_rows, present, strict=False)
+            present = [places[~memory.has_left[first + places]] for first, places in spans]
         sizes = np.array([len(places) for places in present])
         rows = np.concatenate([first + places for first, places in zip(first_rows, present, strict=False)])
         users = np.concatenate([task.users[places] for task, places in zip(tasks, present, strict=True)])
         firsts = np.concatenate([[0], sizes.cumsum()])
         draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
-        past = None if memory is None else memory.past(rows, tasks[0].day)
+        past = None if memory is None else memory.past(rows, day)
         planned = (task.starts_ms(places, n, midnight) for task, places, n in zip(tasks, present, visits, strict=True))
         started_ms = np.concatenate(list(planned))
         crowd = start(world, users, *map(np.concatenate, zip(*draws, strict=True)), past, started_ms)
+        if habits.changes_first:
+            chosen = [rng.random((2, size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
+            crowd = habits.begin(world, crowd, day, np.concatenate(chosen, axis=1))
         visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
@@ -212,13 +225,17 @@ def play(
             if with_propensity:
                 propensities.append(np.empty(num_sessions))
                 propensities[-1][crowd.place] = chances
-            crowd = listen(world, crowd, tracks, boredom_draws)
+            crowd = listen(world, crowd, tracks, boredom_draws, habits.worth(crowd, tracks))
             if (has_ended := crowd.budget <= 0).any():
                 ended = crowd.where(has_ended)
                 policy.finish(ended)
                 if memory is not None:
                     lengths, played = np.full(len(ended), len(ended.tracks)), (ended.tracks, ended.shares)
-                    memory.add(rows[ended.place], lengths, *(of.T.ravel() for of in played), tasks[0].day)
+                    memory.add(rows[ended.place], lengths, *(of.T.ravel() for of in played), day)
+                    if habits.leaving:
+                        nums = np.diff(np.searchsorted(ended.place, firsts)).tolist()
+                        draws_of = [rng.random(num) for rng, num in zip(listener_rngs, nums, strict=True)]
+                        memory.has_left[rows[ended.place]] |= habits.leave(ended, np.concatenate(draws_of))
                 yield Plays.of(ended, visit_of[ended.place], propensities, keep_events=keep_events)
                 crowd = crowd.where(~has_ended)
 
@@ -344,6 +361,7 @@ class Players:
         keep_events: whether the single tracks are kept.
         with_propensity: whether the probability of each recommendation is computed; needs the single tracks.
         memory: what the listeners have played before; None if nothing depends on it. It is kept up to date.
+        habits: what the listeners do because of earlier days.
     """
 
     def __init__(
@@ -355,8 +373,10 @@ class Players:
         keep_events: bool,
         with_propensity: bool,
         memory: Memory | None = None,
+        habits: Habits = NO_HABITS,
     ) -> None:
-        kept = {"keep_events": keep_events, "with_propensity": keep_events and with_propensity}
+        with_propensity = keep_events and with_propensity
+        kept = {"keep_events": keep_events, "with_propensity": with_propensity, "habits": habits}
         self._policies, self._workers, self._memory = policies, workers, memory
         _ = world.interest_neighbours  # computed once here, not in every process
         self._play = partial(_play_tasks, world, policies, kept)
@@ -451,7 +471,7 @@ def _users_of(tasks: Sequence[Task]) -> Int64[np.ndarray, "U"]:
 def _play_tasks(
     world: World,
     policies: Sequence[Policy],
-    kept: Mapping[str, bool],
+    kept: Mapping[str, Any],
     tasks: Sequence[Task],
     midnight: int,
     memory: Memory | None,
