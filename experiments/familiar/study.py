@@ -2,8 +2,7 @@
 
     python experiments/familiar/study.py    trains a model for each world in outputs/familiar, then writes results
 
-Cost: see README.md. Expected: listeners play longer the more of what is played they know; half of the gain is there
-without more of it.
+Cost: see README.md. Expected: listeners play longer the more of what is played they know.
 
 u listeners of a world.
 """
@@ -34,8 +33,8 @@ from segue.statistics.intervals import MeanInterval
 STUDY = Study(__file__, __doc__)
 WORLDS = sized((21, 22, 23), (21,))
 """Seeds; those that the trial of the issue was tuned on are 11 and 12."""
-SEEDS = sized((1, 2, 3), (1,))
-LOGGED, PLAYED = sized((50_000, 20_000), (400, 400))
+SEEDS = (1,)
+LOGGED, PLAYED = sized((50_000, 10_000), (400, 400))
 """Sessions of the logs and of the listening test, of which half are reported."""
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "session": {"context": "session"},

@@ -292,7 +292,7 @@ def run_experiment(
                     for arm, rows in rows_of.items()
                 }
                 if memory is not None and memory.has_left.any():
-                    write_record(world.listeners.user_ids[memory.has_left].tolist(), folder / LEFT)
+                    write_record({"left": world.listeners.user_ids[memory.has_left].tolist()}, folder / LEFT)
                 record["seconds"] = time.perf_counter() - started_s
                 record["steps_per_second"] = sum(of["steps"] for of in record["arms"].values()) / record["seconds"]
                 record |= {"last_day": plan.day, "next_midnight": midnight}
@@ -314,8 +314,8 @@ def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
     if after is None or not (path := after / LEFT).exists():
         return np.zeros(len(world.listeners), bool)
     try:
-        gone = {*json.loads(path.read_bytes())}
-    except (OSError, ValueError, TypeError) as error:
+        gone = {*json.loads(path.read_bytes())["left"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"after={after}: cannot read {path} ({error}); repeat that run") from None
     return np.array([user in gone for user in world.listeners.user_ids.tolist()], bool)
 

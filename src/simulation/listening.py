@@ -39,6 +39,7 @@ from segue.statistics.intervals import LEVEL, MeanInterval
 PARTS = ("val", "test")
 """Listeners kept for validation, and those whose time is reported; a hash of the listener decides."""
 
+_BY_ARTIST = "share_known_artist"
 TRACK_MS = 210_000
 """Duration of a track; it decides only how long ago earlier plays were."""
 
@@ -192,7 +193,7 @@ class KnownBefore:
         self._known = {name: np.unique(one if name == "share_heard" else one[is_known]) for name, one in pairs.items()}
 
     def _pairs(self, name: str, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
-        return users * self._num_tracks + (self._artist_of[tracks] if name == "share_known_artist" else tracks)
+        return np.asarray(users * self._num_tracks + (self._artist_of[tracks] if name == _BY_ARTIST else tracks))
 
     def of(self, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> dict[str, Bool[np.ndarray, "E"]]:
         """Which plays were known before, for each metric.

@@ -208,7 +208,8 @@ def play(
         past = None if memory is None else memory.past(rows, day)
         planned = (task.starts_ms(places, n, midnight) for task, places, n in zip(tasks, present, visits, strict=True))
         started_ms = np.concatenate(list(planned))
-        crowd = start(world, users, *map(np.concatenate, zip(*draws, strict=True)), past, started_ms)
+        interest_draws, first_draws = map(np.concatenate, zip(*draws, strict=True))
+        crowd = start(world, users, interest_draws, first_draws, past, started_ms)
         if habits.changes_first:
             chosen = [rng.random((2, size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
             crowd = habits.begin(world, crowd, day, np.concatenate(chosen, axis=1))

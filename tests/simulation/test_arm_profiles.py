@@ -196,7 +196,7 @@ def test_profiles_that_end_after_the_first_day_began_are_so_many_days_older(
     np.testing.assert_allclose(entries["hour"][0], hour_of(end), atol=1e-6)
 
 
-def known_shares(arm: Lists) -> list[float]:
+def known_shares(arm: Lists) -> float:
     """Of four sessions of each listener: the share of recommended tracks that were played to 80 % in an earlier one."""
     known, num_known, num = defaultdict[int, set[int]](set), 0, 0
     arm.prepare(MIDNIGHT, 1000)
