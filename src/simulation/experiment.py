@@ -169,7 +169,7 @@ def run_experiment(
     after: Path | None,
     provenance: Mapping[str, str],
     progress: ArmProgress,
-    habits: Habits = NO_HABITS,
+    habits: Habits | None = None,
 ) -> dict[str, Any]:
     """Simulate the sessions of some days; write the files of the world, `logs/day-<n>/data.json` and `simulation.json`.
 
@@ -185,7 +185,7 @@ def run_experiment(
         after: run folder of a previous run to continue; its logs are linked into `folder`.
         provenance: command, commit and versions, by name.
         progress: shows the progress.
-        habits: what listeners do because of earlier days; see `habits.py`.
+        habits: what listeners do because of earlier days; None for nothing.
 
     Returns:
         The content of `simulation.json`.
@@ -193,7 +193,7 @@ def run_experiment(
     Raises:
         InputError: a setting is out of range, the folder is used, or a policy fails.
     """
-    arms = check_arms(policies)
+    arms, habits = check_arms(policies), habits or NO_HABITS
     if not experiment:
         raise InputError(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
