@@ -169,7 +169,7 @@ def run_experiment(
     after: Path | None,
     provenance: Mapping[str, str],
     progress: ArmProgress,
-    habits: Habits = NO_HABITS,
+    habits: Habits | None = None,
 ) -> dict[str, Any]:
     """Simulate the sessions of some days; write the files of the world, `logs/day-<n>/data.json` and `simulation.json`.
 
@@ -185,7 +185,7 @@ def run_experiment(
         after: run folder of a previous run to continue; its logs are linked into `folder`.
         provenance: command, commit and versions, by name.
         progress: shows the progress.
-        habits: what listeners do because of earlier days; see `habits.py`.
+        habits: what listeners do because of earlier days; None for nothing.
 
     Returns:
         The content of `simulation.json`.
@@ -193,7 +193,7 @@ def run_experiment(
     Raises:
         InputError: a setting is out of range, the folder is used, or a policy fails.
     """
-    arms = check_arms(policies)
+    arms, habits = check_arms(policies), habits or NO_HABITS
     if not experiment:
         raise InputError(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
@@ -283,7 +283,7 @@ def run_experiment(
                     known = discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, sessions_of)
                     tally.add_discovery(users, *known)
                     total.add_discovery(users, *known)
-                left = {arm: _num_left(memory, rows) for arm, rows in rows_of.items()}
+                left = {arm: _num_left(memory, rows) if habits.leaving else {} for arm, rows in rows_of.items()}
                 record["days"].append(
                     {"day": plan.day, "arms": {arm: tally.summary(rows) | left[arm] for arm, rows in rows_of.items()}}
                 )
@@ -321,10 +321,9 @@ def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
 
 
 def _num_left(memory: Memory | None, rows: Int64[np.ndarray, "u"]) -> dict[str, int]:
-    """How many listeners of an arm have left, for `simulation.json`; empty if nobody has."""
-    if memory is None or not memory.has_left.any():
-        return {}
-    return {"left": int(memory.has_left[rows].sum())}
+    """How many of all listeners of an arm have left for ever, for `simulation.json`."""
+    left = 0 if memory is None else int(memory.has_left[rows].sum())
+    return {"left": left, "population": len(rows)}
 
 
 def describe_release(world: World, experiment: str, policies: Mapping[str, Policy]) -> dict[str, Any]:

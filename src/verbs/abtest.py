@@ -46,7 +46,7 @@ def _compare(config: DictConfig, run_dir: Path) -> None:
     from segue.runs.recommender_names import parse_name, recommender_name
     from segue.tracking.named_runs import attach_abtest
     from segue.verdicts.abtest.analysis import analyse
-    from segue.verdicts.abtest.discovery import discovery_table
+    from segue.verdicts.abtest.known_before import discovery_table
     from segue.verdicts.abtest.log import read_users
     from segue.verdicts.abtest.report import FILES, details, effects_table, explain_columns, methods_table, write_report
     from segue.verdicts.abtest.verdict import doubts, split_sentence, users_table

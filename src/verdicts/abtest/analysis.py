@@ -13,8 +13,8 @@ from segue.errors import InputError
 from segue.statistics.cuped import cuped
 from segue.statistics.design import minimal_detectable_effect, sample_ratio
 from segue.statistics.intervals import UNKNOWN, GroupSummary, PercentDifference, always_valid, bootstrap, fieller, welch
-from segue.verdicts.abtest.discovery import compare_known
 from segue.verdicts.abtest.families import Decision, decide, p_value_of
+from segue.verdicts.abtest.known_before import compare_known
 from segue.verdicts.abtest.metrics import (
     IN_POINTS,
     LOWER_IS_BETTER,

@@ -12,8 +12,8 @@ from segue.datamodules.pairs.interleaved import changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.errors import InputError
 from segue.settings import Setting, settings
-from segue.verdicts.abtest.discovery import Known, count_known
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, json_object, log_database, read_events
+from segue.verdicts.abtest.known_before import Known, count_known
 from segue.verdicts.abtest.users import Sessions, Users, sums_of_users
 
 GUARDS = {

@@ -11,7 +11,7 @@ from segue.reports.markdown import bullets
 from segue.reports.numbers import interval, number, p_equals, p_value, plain, words
 from segue.reports.result_table import Cell, Table, styled
 from segue.statistics.intervals import PercentDifference
-from segue.verdicts.abtest.discovery import discovery_table
+from segue.verdicts.abtest.known_before import discovery_table
 from segue.verdicts.abtest.metrics import IN_POINTS, unit_of
 from segue.verdicts.abtest.picture import draw
 from segue.verdicts.abtest.result import Analysis, Effect

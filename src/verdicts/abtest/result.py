@@ -5,7 +5,7 @@ from math import nan
 from typing import Any
 
 from segue.statistics.intervals import UNKNOWN, PercentDifference
-from segue.verdicts.abtest.discovery import Discovered
+from segue.verdicts.abtest.known_before import Discovered
 from segue.verdicts.abtest.metrics import is_better
 from segue.verdicts.abtest.settings import AnalysisSettings
 from segue.verdicts.abtest.slices import Slice, Unfinished, count_unfinished

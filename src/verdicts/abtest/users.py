@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
-from segue.verdicts.abtest.discovery import Known
+from segue.verdicts.abtest.known_before import Known
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,7 +13,7 @@ from segue.simulation.policies import Popular, Random
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from segue.verdicts.abtest.analysis import analyse
-from segue.verdicts.abtest.discovery import Known, compare_known, discovery_table
+from segue.verdicts.abtest.known_before import Known, compare_known, discovery_table
 from segue.verdicts.abtest.log import read_users
 from segue.verdicts.abtest.report import blocks
 from segue.verdicts.abtest.settings import AnalysisSettings
