@@ -87,17 +87,17 @@ def run(log: str, recipe: str, context: str) -> None:
     )
 
 
-def measure_cost(context: str) -> None:
+def measure_cost(context: str, plays: int) -> None:
     """One epoch of a large log: the time of the command, of the epoch with its validation, and the memory."""
-    file, folder = STUDY.work / "large.parquet", STUDY.work / f"large-{context}"
+    file, folder = STUDY.work / f"{plays}.parquet", STUDY.work / f"{plays}-{context}"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        duckdb.sql(LOG.format(plays=PLAYS, tracks=sized(100_000, 2_000), file=file))
+        duckdb.sql(LOG.format(plays=plays, tracks=sized(100_000, 2_000), file=file))
     words = ["datamodule=table", f"datamodule.path={file}", "datamodule.units.timestamp=s", "recipe=playlists"]
     words += [f"context={context}", "trainer.max_epochs=1", "model.dim=32", "refit=none", *ONLY_TESTED]
     watched = watch(partial(train, *words, f"run_dir={folder}", threads=None))
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    line: dict[str, Any] = {"plays": PLAYS, "context": context, "epoch_s": round(metrics["fit_seconds"], 1)}
+    line: dict[str, Any] = {"plays": plays, "context": context, "epoch_s": round(metrics["fit_seconds"], 1)}
     line |= {"rest_s": round(watched["seconds"] - metrics["fit_seconds"], 1), "GB": watched["anonymous"]}
     append_rows(COST, [{**line, "commit": STUDY.commit()}])
 
@@ -140,6 +140,7 @@ def main() -> None:
     parser = STUDY.parser()
     parser.add_argument("--most", type=int, default=99, help="train at most so many models now")
     parser.add_argument("--only", choices=("habits", "simulated", "cost"), help="one part")
+    parser.add_argument("--plays", type=int, default=PLAYS, help="size of the log of the cost")
     given = STUDY.parse(parser)
     logs = [(f"habit {habit:g}", recipe) for habit in HABITS for recipe in RECIPES]
     parts = {"habits": logs, "simulated": [("simulated", "shares")], "cost": []}
@@ -150,10 +151,10 @@ def main() -> None:
         print(f"{log}, recipe={recipe}, context={context}", flush=True)
         run(log, recipe, context)
     left = given.most - len(missing[: given.most])
-    measured = {line["context"] for line in read_rows(COST)}
+    measured = {line["context"] for line in read_rows(COST) if int(line["plays"]) == given.plays}
     for context in [one for one in CONTEXTS if one not in measured][: left * (given.only in (None, "cost"))]:
         print(f"cost, context={context}", flush=True)
-        measure_cost(context)
+        measure_cost(context, given.plays)
     report()
 
 

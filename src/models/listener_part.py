@@ -360,7 +360,7 @@ def _fitted(chances: _Chances) -> Float32[np.ndarray, "F"]:
     return _minimum(loss, jac=True)
 
 
-def _minimum(loss: Callable[..., object], *, jac: bool) -> Float32[np.ndarray, "F"]:
+def _minimum(loss: Any, *, jac: Any) -> Float32[np.ndarray, "F"]:
     limits = [(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)] * len(FEATURES)
     best = minimize(loss, np.zeros(len(FEATURES)), jac=jac, method="L-BFGS-B", bounds=limits).x
     return np.asarray(best, np.float32)

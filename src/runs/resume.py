@@ -31,9 +31,11 @@ _MAY_CHANGE = (
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 # Keys that the command of a night may have: which plays, where, how it is guarded.
 _OF_A_NIGHT = (
-    "from", "guard", "keep_days", "datamodule.path", "run_dir", "run_name", "trust", "logger", "logger.tracking_uri",
+    "from", "guard", "keep_days", "datamodule.path", "datamodule.policies.without", "run_dir", "run_name", "trust",
+    "logger", "logger.tracking_uri",
     "logger.experiment_name", "callbacks.plots", "trainer.accelerator", "trainer.enable_progress_bar",
 )  # fmt: skip
+_OF_THE_DAY = ("datamodule.policies.until", "datamodule.policies.without")  # a night may have others than its run
 # Keys that a run does not hand on to a night: the last day of its plays, its place, its sweep, and its processes,
 # because a night trains in one.
 _OF_ONE_RUN = (
@@ -253,7 +255,7 @@ def refuse_another_recipe(config: DictConfig) -> None:
         InputError: a setting differs.
     """
     folder = Path(str(config["from"]))
-    may_change = (*_MAY_CHANGE, "datamodule.path", "datamodule.rejected_path", "datamodule.policies.until")
+    may_change = (*_MAY_CHANGE, "datamodule.path", "datamodule.rejected_path", *_OF_THE_DAY)
     was, now = _comparable(read_config(folder / "config.yaml"), may_change), _comparable(as_dict(config), may_change)
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
         if was.get(name) != now.get(name):
@@ -285,11 +287,11 @@ def _comparable(config: dict[str, Any], may_change: tuple[str, ...] = _MAY_CHANG
     return {name: value for name, value in flatten(_known(config)).items() if not name.startswith(may_change)}
 
 
-def _known(config: dict[str, Any]) -> dict[str, Any]:
-    """A config as older versions have it, where nothing is counted beside a head."""
-    ranker = config.get("ranker")
-    if config.get("counted") is None:
-        config = {name: value for name, value in config.items() if name != "counted"}
-        if isinstance(ranker, dict) and ranker.get("counted") is None:
-            config["ranker"] = {name: value for name, value in ranker.items() if name != "counted"}
-    return config
+def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
+    """A config as older versions have it, where nothing is added beside a head, and no listener is left out."""
+    kept = {name: of for name, of in config.items() if of is not None or f"{parent}{name}" not in _NEW}
+    return {name: _known(of, f"{parent}{name}.") if isinstance(of, dict) else of for name, of in kept.items()}
+
+
+_NEW = ("counted", "ranker.counted", "ranker.listener", "datamodule.policies.without")
+# Keys that older versions do not have; None is what was.

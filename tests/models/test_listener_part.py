@@ -75,7 +75,8 @@ def slow_past(histories: Histories, query: int) -> np.ndarray:
         share, time = float(histories.played_ratio[play]), int(timeline.timestamp[play])
         add_play(profile, int(histories.tracks[play]), share, time)
     first = histories.last[query] - histories.length[query] + 1
-    return past_of(profile[None], histories.tracks[None, first : histories.last[query] + 1])[0]
+    [past] = past_of(profile[None], histories.tracks[None, first : histories.last[query] + 1])
+    return np.asarray(past)
 
 
 @settings(max_examples=25)
@@ -321,8 +322,9 @@ def test_the_session_alone_has_no_part_of_a_listener(habits: PairDataModule) -> 
 
 
 def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model: PairRanker, tmp_path: Path) -> None:
+    ranker: Any = model
     given = {"max_val_queries": 10**6, "max_test_queries": None, "list_length": 5, "seed": 1}
-    means, _ = measured(model, habits, "test", {**given, "queries_path": str(tmp_path / "queries.parquet")})
+    means, _ = measured(ranker, habits, "test", {**given, "queries_path": str(tmp_path / "queries.parquet")})
     popular, own = means["recall_at_10_popular_floor"], means["recall_at_10_own_floor"]
     assert own > 1.5 * popular
     assert means["recall_at_10_own_recent_floor"] > 1.5 * popular
