@@ -104,7 +104,8 @@ def blank_lines(folders: Iterable[Path], user: Id) -> Iterable[int]:
 
 
 def _blank(file: Any, user: Id) -> int:
-    key, texts, at, num = key_of(user), {as_json(user).encode(), json.dumps(user).encode()}, 0, 0
+    key, at, num = key_of(user), 0, 0
+    texts = {str(key).encode()} if key >= 0 else {as_json(user).encode(), json.dumps(user).encode()}
     for line in file:
         if any(text in line for text in texts) and _is_of(line, key):
             os.pwrite(file.fileno(), b" " * (len(line) - line.endswith(b"\n")), at)
