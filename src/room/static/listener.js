@@ -2,6 +2,7 @@
 import { Bars, Listen, Notice, Table, Trouble, addressOf, artistOf, goTo, html, nameOf, request, useEffect, useState } from "/room/parts.js";
 
 const MOST = 50;
+const shown = (parts) => Object.fromEntries(Object.entries(parts).filter(([, value]) => Math.abs(value) >= 0.005));
 const ago = (days) => (days < 1 / 24 ? "less than an hour ago" : days < 1 ? `${(24 * days).toFixed(0)} h ago` : `${days.toFixed(0)} d ago`);
 
 export function Listener({ given }) {
@@ -23,7 +24,7 @@ export function Listener({ given }) {
   return html`<section class="view view-narrow">
     ${given.u ? html`<h1 class="hidden">Listener</h1>` : html`<div class="hero hero-small"><h1>Who is listening</h1>
       <p>What the service remembers of a listener over all sessions, and why their last answer was chosen.</p></div>`}
-    <form class="token" onSubmit=${submit}>
+    <form class="token of-listener" onSubmit=${submit}>
       <label>Id of the listener <input type="text" autocomplete="off" spellcheck=${false} value=${typed} onInput=${(event) => setTyped(event.currentTarget.value)} /></label>
       <button class="button button-main">Show</button>
     </form>
@@ -33,7 +34,7 @@ export function Listener({ given }) {
     ${last && html`<section><h2>The last answer</h2>
       <p><b>${nameOf(last.recommended)} <${Listen} track=${last.recommended} /></b> · ${artistOf(last.recommended)}</p>
       <p class="why">${last.listener ? `Own past: ${last.listener.sentence}` : "It was chosen from the session alone."}</p>
-      ${last.listener && html`<${Bars} parts=${{ ...last.parts, ...last.listener.parts }} />`}</section>`}
+      ${last.listener && html`<${Bars} parts=${shown({ ...last.parts, ...last.listener.parts })} />`}</section>`}
     ${profile && html`<section><h2>${profile.tracks.length === 1 ? "One track" : `${profile.tracks.length} tracks`}</h2>
       <${Table} label="Tracks of the profile, those played last first" columns=${[
         { name: "track" }, { name: "artist" },
