@@ -78,9 +78,9 @@ async def _forget_memory(user: int, settings: ServiceSettings, folders: Iterable
 
 
 def blank_lines(folders: Iterable[Path], user: Id) -> Iterable[int]:
-    """Overwrite the lines of a listener with spaces in the event logs of run folders.
+    """Overwrite the lines of a listener with empty lines in the event logs of run folders.
 
-    The files keep their sizes: a service that appends to one of them does not notice. Readers of logs skip blank lines.
+    The files keep their sizes: a service that appends to one of them does not notice. Readers of logs skip empty lines.
 
     Args:
         folders: run folders.
@@ -107,10 +107,11 @@ def blank_lines(folders: Iterable[Path], user: Id) -> Iterable[int]:
 
 
 def _blank(file: Any, user: Id) -> int:
-    key, texts, at, num = key_of(user), {as_json(user).encode(), json.dumps(user).encode()}, 0, 0
+    key, at, num = key_of(user), 0, 0
+    texts = {str(key).encode()} if key >= 0 else {as_json(user).encode(), json.dumps(user).encode()}
     for line in file:
         if any(text in line for text in texts) and _is_of(line, key):
-            os.pwrite(file.fileno(), b" " * (len(line) - line.endswith(b"\n")), at)
+            os.pwrite(file.fileno(), b"\n" * len(line), at)
             num += 1
         at += len(line)
     os.fsync(file.fileno())

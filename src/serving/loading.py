@@ -6,7 +6,7 @@ MLflow, which finds runs, is imported only when a release is loaded.
 import asyncio
 import errno
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -103,7 +103,7 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
     try:
         if version is not None and store.index().current is None:
             store.publish(version, before=None)
-        _fill(make_profiles(settings), settings, loaded, warn)
+        _fill(settings, loaded, warn)
         if version not in (None, served := store.fetch()):
             warn(
                 f"{store.where} holds version {served}, which is served instead of the recommender named here; "
@@ -117,23 +117,20 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
         warn(f"{error}; serving from {store.local.folder} until it does")
 
 
-def _fill(
-    profiles: ProfileStore, settings: ServiceSettings, loaded: Loaded | None, warn: Callable[[str], None]
-) -> None:
+def _fill(settings: ServiceSettings, loaded: Loaded | None, warn: Callable[[str], None]) -> None:
     """Add what the runs of a release know of listeners to the profiles of the service."""
-    if loaded is None or settings.profiles.remember == "none":
+    if loaded is None or not loaded.profiles or settings.profiles.remember == "none":
         return
-    for one in loaded.profiles:
-        if num_left_out := asyncio.run(_merged(profiles, one)):
-            warn(
-                f"the profiles of {num_left_out:,} of {len(one.listeners):,} listeners were left out, because those of "
-                "later visits fill their places; set profiles.capacity of the service higher"
-            )
+    if num_left_out := asyncio.run(_merge(make_profiles(settings), loaded.profiles)):
+        warn(
+            f"{num_left_out:,} profiles of listeners were left out, because those of later visits fill their places; "
+            "set profiles.capacity of the service higher"
+        )
 
 
-async def _merged(profiles: ProfileStore, given: Profiles) -> int:
+async def _merge(profiles: ProfileStore, of_runs: Sequence[Profiles]) -> int:
     try:
-        return await profiles.merge(given, now_ms())
+        return sum([await profiles.merge(one, now_ms()) for one in of_runs])
     finally:
         if (close := getattr(profiles, "close", None)) is not None:
             await close()
@@ -170,8 +167,7 @@ def load(
         _fetch(store)
         loaded = request(store.local)
         store.publish(loaded.version, before=before)
-        settings = ServiceSettings.of(given)
-        _fill(make_profiles(settings), settings, loaded, warn)
+        _fill(ServiceSettings.of(given), loaded, warn)
         return loaded, store.where
 
 

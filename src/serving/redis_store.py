@@ -454,7 +454,7 @@ class RedisProfiles:
             removed_ms = {int(user): int(ms) for user, ms in (await self._redis.hgetall(self._key("removed"))).items()}
             async with self._redis.pipeline(transaction=True) as pipe:
                 for user, entries in newest_of(profiles, most, removed_ms, now_ms - self.settings.days_ms):
-                    await self._change(user, lambda own, others=entries: merged(own, others, most), pipe)
+                    await self._change(user, partial(merged, others=entries, most=most), pipe)
         return 0
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import wave
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make se
 
 from segue.assignment import GUESTS  # noqa: E402 - after the checks of what is installed
 from segue.catalog import Catalog  # noqa: E402
+from segue.picking.listener_scores import FEATURES  # noqa: E402
 from segue.runs.catalog_files import write_plays, write_top_tracks  # noqa: E402
 from segue.runs.recommendations import Recommendations  # noqa: E402
 from segue.runs.session_vectors import SessionVectors  # noqa: E402
@@ -141,6 +143,36 @@ def test_a_person_uses_every_view(tmp_path: Path, browser: Any) -> None:
     with serving(tmp_path, arms, *room) as service:
         listen(service.port, 150)
         _use(service, browser, *cosines)
+
+
+def test_the_page_shows_what_is_remembered_of_a_listener_and_why_a_known_track_was_chosen(
+    tmp_path: Path, browser: Any
+) -> None:
+    write_run(run := tmp_path / "run")
+    _, catalog = Recommendations.read_with_catalog(run / "recommendations.jsonl")
+    vectors = SessionVectors.read(run / "vectors.npz", catalog)
+    weights = np.array([9.0 * (name == "heard") for name in FEATURES], np.float32)
+    replace(vectors, context="listener", listener=weights).write(run / "vectors.npz", catalog)
+    words = f"recommendations={run}/recommendations.jsonl", "pick=ranked"
+    with serving(tmp_path, *words, env={"SEGUE_TOKEN": "secret"}) as service:
+        token = {"authorization": "Bearer secret"}
+        for call, track in (("next", 0), ("last", 5), ("next", 7)):
+            body = {"track": track, "time": 1.0}
+            assert service.ask("POST", f"/{call}/ann%2Fb", body, token).status == 200
+        assert service.ask("GET", "/profile/ann%2Fb").status == 401
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{service.port}/room#/listener")
+        page.get_by_label("Token").fill("secret")
+        page.get_by_role("button", name="Open the room").click()
+        page.get_by_label("Id of the listener").fill("ann/b")
+        page.get_by_role("button", name="Show").click()
+        page.get_by_text(re.compile(r"Own past: heard once, last less than an hour ago, \+9\.00")).wait_for()
+        assert page.get_by_role("row").count() == 4
+        assert page.get_by_role("link", name="Yesterday").get_attribute("href") == "#/compare?t=0"
+        page.get_by_label("Id of the listener").fill("8")
+        page.get_by_role("button", name="Show").click()
+        page.get_by_text("The service remembers nothing of listener 8").wait_for()
+        page.close()
 
 
 def test_ids_are_texts_on_the_page_and_never_part_of_it(tmp_path: Path, browser: Any) -> None:

@@ -240,7 +240,10 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, lists: Lists) -> None:
         (["recommendations=random", "store.keep=0"], "store.keep must be"),
         (["recommendations=random", "restart.max_pause_s=6"], "restart.max_pause_s must be a number of at least 0.1"),
         (["recommendations=random", "restart.reset_after_s=0"], "restart.reset_after_s must be a number above 0"),
-        (["laod", "recommendations=random"], "'laod' is not a command; the commands are load, rollback, versions; did"),
+        (
+            ["laod", "recommendations=random"],
+            "'laod' is not a command; the commands are load, rollback, versions, forget; did",
+        ),
         (["recommendations=random", "pick=best"], "pick must be one of"),
         (["recommendations=random", "artist_gap=1.5"], "artist_gap must be"),
         (["recommendations=random", "artist_gap=9", "sessions.max_tracks=8"], "set sessions.max_tracks of the service"),

@@ -147,7 +147,7 @@ def test_guests_of_the_room_have_no_profile(tmp_path: Path) -> None:
 
 
 def test_a_known_track_is_explained(tmp_path: Path) -> None:
-    weights = {"heard": 3.0, "share": 0.5, "artist_plays": 0.25}
+    weights: dict[str, Any] = {"heard": 3.0, "share": 0.5, "artist_plays": 0.25}
     profiles, eight_days_ago = memory(tmp_path), now_ms() - 8 * DAY_MS
     for number in range(12):
         asyncio.run(profiles.play(7, 106, 0.5, eight_days_ago - number))

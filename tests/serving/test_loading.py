@@ -1,5 +1,6 @@
 """Which release a service serves: the one that was named, that of the shared store, or that of its own store."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Mapping
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
+from segue.runs.profiles import Profiles, entries_of_events
 from segue.serving import loading
 from segue.serving.loading import Request, load, load_to_serve, requested, store_of
-from segue.serving.release_store import FolderStore, Index, StoreUnreachableError
-from segue.serving.settings import REDIS, ServiceSettings
+from segue.serving.log_writer import now_ms
+from segue.serving.profile_memory import FILE as PROFILES
+from segue.serving.profile_memory import MappedProfiles
+from segue.serving.release_store import FolderStore, Index, Loaded, StoreUnreachableError
+from segue.serving.settings import REDIS, ProfileSettings, ServiceSettings
 from segue.serving.stores import make_store
 from tests.conftest import make_catalog
 from tests.serving.conftest import writer
@@ -78,6 +83,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "workers": 1,
         "seed": None,
         "sessions": {},
+        "profiles": {"capacity": 8},
         "log": {},
         "limits": {},
         "restart": {},
@@ -176,7 +182,7 @@ def test_without_a_shared_store_and_without_a_release_there_is_nothing_to_serve(
 def test_a_store_is_loaded_listed_and_rolled_back(given: dict[str, Any]) -> None:
     store = folder_of(given)
     first = store.load(writer(artists=[0, 0, 1, 2]))
-    (second, change), where = load(request(recommendations="random"), given)
+    (second, change, _), where = load(request(recommendations="random"), given)
     assert not change
     assert where == str(store.folder)
     of_given = store_of(given, given["run_dir"])
@@ -220,7 +226,7 @@ def test_a_release_in_which_an_id_is_another_song_is_refused_when_loaded_and_at_
         with pytest.raises(InputError, match=message):
             asked(request(recommendations="random"))
         assert store.index() == Index(first, [first])
-    (second, change), _ = load(request(recommendations="random", accept_changes=True), given)
+    (second, change, _), _ = load(request(recommendations="random", accept_changes=True), given)
     assert str(change) == "0 new, 1 kept without lists, 1 changed"
     assert store.open().kept.tolist() == [4]
     assert serve(request(recommendations="random"), given) == []
@@ -249,3 +255,29 @@ def test_the_address_of_redis_is_in_the_environment_and_in_no_file(given: dict[s
     wrong["store"]["name"] = "a:b"
     with pytest.raises(InputError, match=r"store.name must be a word of letters and digits, got 'a:b'"):
         ServiceSettings.of(wrong)
+
+
+def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_no_place(given: dict[str, Any]) -> None:
+    store, num = folder_of(given), 20
+    of_run = Profiles.of(*entries_of_events(*np.arange(2 * num).reshape(2, num), np.ones(num, np.float32), now(num)))
+
+    def asked(store: FolderStore) -> Loaded:
+        return store.load_next(writer())._replace(profiles=[of_run])
+
+    warnings = list[str]()
+    store.load(writer("before"))
+    load(asked, given | {"profiles": {"remember": "none"}}, warnings.append)
+    assert not (store.folder / PROFILES).exists()
+    load_to_serve(asked, ServiceSettings.of(given), warnings.append)
+    assert warnings == [
+        "12 profiles of listeners were left out, because those of later visits fill their places; "
+        "set profiles.capacity of the service higher"
+    ]
+    profiles = MappedProfiles(store.folder, ProfileSettings())
+    known = [user for user in range(num) if len(asyncio.run(profiles.look(user, 1)))]
+    assert len(known) == 8
+
+
+def now(num: int) -> np.ndarray:
+    """The same time for all."""
+    return np.full(num, now_ms())

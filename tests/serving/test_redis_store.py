@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import numpy as np
 import psutil
 import pytest
 import uvloop
 
 from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
+from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
 from segue.serving import redis_store
-from segue.serving.redis_store import RedisSessions, RedisStore
+from segue.serving.redis_store import RedisProfiles, RedisSessions, RedisStore
 from segue.serving.release_store import StoreUnreachableError
 from segue.serving.session_memory import MappedSessions, Noted
-from segue.serving.settings import RedisSettings, SessionSettings
+from segue.serving.settings import ProfileSettings, RedisSettings, SessionSettings
 from tests.e2e.running import PATIENCE_S, Redis, redis_server, until
-from tests.serving.conftest import arm, make_release
+from tests.serving.conftest import START_MS, arm, make_release
 
 pytestmark = pytest.mark.timing
 
@@ -271,3 +273,75 @@ def test_replicas_keep_ids_through_loads_and_rollbacks(tmp_path: Path, server: R
     assert loads.convert() == []
     with pytest.raises(InputError, match="has no version before"):
         serves.rollback()
+
+
+def run_profiles(work: Callable[[RedisProfiles], Awaitable[None]], folder: Path, port: int, **given: Any) -> None:
+    """Do something with profiles, on the event loop that the service uses."""
+
+    async def start() -> None:
+        limits = ProfileSettings(max_tracks=3, days=30)
+        profiles = RedisProfiles(f"redis://127.0.0.1:{port}", settings(folder, **given), limits)
+        try:
+            await work(profiles)
+        finally:
+            await profiles.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(start())
+
+
+def plays_of(profile: np.ndarray) -> dict[int, float]:
+    return dict(sorted(zip(profile["track"].tolist(), profile["plays"].tolist(), strict=True)))
+
+
+def test_two_devices_at_once_lose_no_play_in_redis(tmp_path: Path, server: Redis) -> None:
+    async def work(profiles: RedisProfiles) -> None:
+        found = await asyncio.gather(*(profiles.play(7, track, 1.0, START_MS) for track in [1, 2] * 20))
+        assert max(len(one) for one in found) == 2
+        assert plays_of(await profiles.look(7, START_MS)) == {1: 20, 2: 20}
+        await profiles.play(7, 3, 1.0, START_MS + 1)
+        await profiles.play(7, -4, 1.0, START_MS + 2)
+        profile = await profiles.look(7, START_MS + 2)
+        assert len(profile) == 3, "the oldest has made room"
+        assert {3, -4} < set(profile["track"].tolist())
+        assert set(plays_of(await profiles.look(7, START_MS + 30 * DAY_MS + 2))) == {-4}, "others are too old"
+        assert 0 < await profiles._redis.pttl("test:profile:7") <= 30 * DAY_MS
+
+    run_profiles(work, tmp_path, server.port)
+
+
+def test_redis_forgets_a_listener_and_takes_from_a_run_what_is_newer(tmp_path: Path, server: Redis) -> None:
+    async def work(profiles: RedisProfiles) -> None:
+        await profiles.play(7, 1, 1.0, START_MS)
+        users, tracks, times = np.array([7, 7, 8, 9]), np.array([1, 2, 1, 1]), np.array([-1, -1, -1, -1]) + START_MS
+        given = Profiles.of(*entries_of_events(users, tracks, np.ones(4, np.float32), times))
+        assert not await profiles.forget(9, START_MS)
+        for _ in range(2):
+            assert await profiles.merge(given, START_MS) == 0
+            found = [plays_of(await profiles.look(user, START_MS)) for user in (7, 8, 9)]
+            assert found == [{1: 1, 2: 1}, {1: 1}, {}]
+        assert await profiles.forget(7, START_MS)
+        assert not len(await profiles.look(7, START_MS))
+
+    run_profiles(work, tmp_path, server.port)
+
+
+def test_without_redis_no_profile_is_known_and_health_says_so(tmp_path: Path, server: Redis) -> None:
+    async def work(profiles: RedisProfiles) -> None:
+        await profiles.play(7, 1, 1.0, START_MS)
+        server.stop()
+        assert not len(await profiles.play(7, 2, 1.0, START_MS))
+        assert str(profiles.problem).startswith("profiles are not known and plays are not kept in them: Redis does not")
+        with pytest.raises(InputError, match="Redis does not answer as it should"):
+            await profiles.forget(7, START_MS)
+
+    run_profiles(work, tmp_path, server.port, timeout_s=5)
+
+
+def test_bytes_that_are_no_profile_are_none(tmp_path: Path, server: Redis) -> None:
+    async def work(profiles: RedisProfiles) -> None:
+        await profiles._redis.set("test:profile:7", b"of another version")
+        assert not len(await profiles.look(7, START_MS))
+        assert plays_of(await profiles.play(7, 2, 1.0, START_MS)) == {2: 1}
+
+    run_profiles(work, tmp_path, server.port)

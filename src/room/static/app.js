@@ -8,6 +8,7 @@ const VIEWS = {
   compare: { label: "Compare", view: Compare },
   walk: { label: "Walk", ...later("/room/walk.js", "Walk") },
   map: { label: "Map", ...later("/room/map.js", "TrackMap") },
+  listener: { label: "Listener", isShown: (room) => room.players.some((one) => one.context === "listener"), ...later("/room/listener.js", "Listener") },
   experiment: { label: "Experiment", ...later("/room/experiment.js", "Experiment") },
   runs: { label: "Runs", ...later("/room/runs.js", "Runs") },
 };
@@ -67,7 +68,7 @@ function App() {
     <header class="top">
       <a class="brand" href="#/compare"><img src="/room/icon.svg" alt="" width="24" height="24" /> <span>Listening room</span></a>
       <nav aria-label="Views">
-        ${Object.entries(VIEWS).map(([key, { label }]) => html`<a key=${key} href=${addressOf(key)} aria-current=${key === name ? "page" : undefined}>${label}</a>`)}
+        ${Object.entries(VIEWS).filter(([, { isShown }]) => !isShown || (room && isShown(room))).map(([key, { label }]) => html`<a key=${key} href=${addressOf(key)} aria-current=${key === name ? "page" : undefined}>${label}</a>`)}
       </nav>
       <span class="top-right">
         ${room && html`<span class="faint version" title=${`release ${room.version}`}>${room.experiment} · ${room.players.filter((p) => p.is_arm).map((p) => `${p.key} ${labelOf(p)}`).join(", ")}</span>`}

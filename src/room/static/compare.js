@@ -13,6 +13,7 @@ export const describe = (player) => {
   if (!player.is_arm) return "beside the arms";
   const words = [`pick ${player.pick}`];
   if (player.context === "session") words.push("session as the query");
+  if (player.context === "listener") words.push("session and own past as the query");
   if (player.artist_gap) words.push(`artist gap ${player.artist_gap}`);
   return words.join(" · ");
 };

@@ -1,0 +1,60 @@
+"""What is known of one listener is removed, and nothing of another one, also while workers write."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from segue.serving.forgetting import blank_lines
+
+
+def line(user: object, track: int = 1) -> str:
+    return json.dumps({"message": "next", "user": user, "track": track, "time": 0.7}, ensure_ascii=False) + "\n"
+
+
+def logs(run: Path, *texts: str) -> list[Path]:
+    """Event logs of a run folder, the first one that of a worker that runs."""
+    folder = run / "logs" / "worker-1"
+    folder.mkdir(parents=True)
+    paths = [folder / f"data.json{f'.{number}' * (number > 0)}" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("user", "others"),
+    [(7, [70, 17, "07", "7a"]), ("é/ü", ["é", "e\u0301/ü", 7]), ("7", [70]), ("a", ["A", 'a"'])],
+)
+def test_lines_of_a_listener_are_blank_and_all_others_stay(tmp_path: Path, user: object, others: list[object]) -> None:
+    kept = "".join(line(other, 7) for other in others)
+    before = f'{line(user)}no JSON 7\n{kept}{{"message": "7"}}\n\n{line(user)}'
+    newest, older = logs(tmp_path, before, line(7 if user == "7" else user))
+    assert sorted(blank_lines([tmp_path], user)) == [1, 2]  # type: ignore[arg-type]
+    assert newest.read_text().strip("\n") == before.removeprefix(line(user)).removesuffix(line(user)).strip("\n")
+    assert older.read_text().strip() == ""
+    assert newest.stat().st_size == len(before.encode()), "a service that appends does not notice"
+    assert list(blank_lines([tmp_path], user)) == [0, 0]  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_rotated_meanwhile_is_not_missed(tmp_path: Path) -> None:
+    newest, older = logs(tmp_path, line(7), line(7) + line(8))
+    found = blank_lines([tmp_path], 7)
+    assert next(iter(found)) == 1
+    older.rename(older.with_name("data.json.2"))
+    newest.rename(older)
+    newest.write_text(line(9))
+    assert sorted(found) == [0, 1]
+    texts = [path.read_text().strip() for path in newest.parent.iterdir()]
+    assert sorted(texts) == ["", line(8).strip(), line(9).strip()]
+
+
+def test_a_log_that_is_appended_to_meanwhile_loses_nothing(tmp_path: Path) -> None:
+    (newest,) = logs(tmp_path, line(7))
+    descriptor = os.open(newest, os.O_WRONLY | os.O_APPEND)
+    for number in range(50):
+        os.write(descriptor, line(8, number).encode())
+        list(blank_lines([tmp_path], 7))
+    os.close(descriptor)
+    assert newest.read_text().lstrip() == "".join(line(8, number) for number in range(50))
