@@ -303,12 +303,13 @@ def known_files(read: FilesRead) -> dict[str, str]:
     Args:
         read: the files. Those with plays of the future, and those that have become shorter since, are left out.
     """
-    if found := {digest: str(file.resolve()) for file, digest in read.digests.items() if read.is_past(file)}:
+    past = read.past
+    if found := {digest: str(file.resolve()) for file, digest in read.digests.items() if file in past}:
         return found
     return {
         digest_of_file(file, size): str(file.resolve())
         for file, size in read.sizes.items()
-        if read.is_past(file) and file.is_file() and file.stat().st_size >= size
+        if file in past and file.is_file() and file.stat().st_size >= size
     }
 
 

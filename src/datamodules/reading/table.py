@@ -175,14 +175,12 @@ class FilesRead:
     num_learned: Mapping[str, int] = field(default_factory=dict)
     num_later: Mapping[str, int] = field(default_factory=dict)
 
-    def is_past(self, file: Path) -> bool:
-        """Whether no play of a file is of the future. If one in an archive is, none of the others is known to be past.
-
-        Args:
-            file: one of `sizes`.
-        """
-        names = {str(one) for one in self.sizes}
-        return self.num_later.keys() <= names and str(file) not in self.num_later
+    @property
+    def past(self) -> set[Path]:
+        """The files on this machine that have no play of the future; none of them if an archive has one."""
+        names = {str(file): file for file in self.sizes}
+        is_known = self.num_later.keys() <= names.keys()
+        return {file for name, file in names.items() if name not in self.num_later} if is_known else set()
 
 
 @dataclass(frozen=True, kw_only=True)
