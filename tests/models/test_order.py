@@ -210,7 +210,8 @@ def test_it_learns_an_order_that_no_weighted_sum_has(kind: Any) -> None:
     rows = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]])
     following, shares = torch.tensor([2, 2, 3, 3]), torch.full((4, 2), NAN)
     found = {}
-    for name in ("session", kind):
+    names: list[Any] = ["session", kind]
+    for name in names:
         head = COSINES(words, alpha=1.0, dim=4)
         made: Any = (lambda *_: Encoder(4, 2, kind=name, dim=8)) if name == kind else None  # noqa: B023
         context = SESSION(words, ["track"], learns=True, width=4, decay="learned", encoder=made)
