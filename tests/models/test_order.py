@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from segue.picking.session_query import SessionQuery
 from segue.runs.order_part import MOST_BYTES
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import make_catalog, make_vocabulary
+from tests.contracts.building import composed
 from tests.models.plain import COSINES, SESSION
 
 ARTISTS = [0, 0, 1, 1, 2, 3, 3, 4]
@@ -208,7 +210,8 @@ def test_it_learns_an_order_that_no_weighted_sum_has(kind: Any) -> None:
     rows = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]])
     following, shares = torch.tensor([2, 2, 3, 3]), torch.full((4, 2), NAN)
     found = {}
-    for name in ("session", kind):
+    names: list[Any] = ["session", kind]
+    for name in names:
         head = COSINES(words, alpha=1.0, dim=4)
         made: Any = (lambda *_: Encoder(4, 2, kind=name, dim=8)) if name == kind else None  # noqa: B023
         context = SESSION(words, ["track"], learns=True, width=4, decay="learned", encoder=made)
@@ -297,6 +300,18 @@ def test_damaged_arrays_are_refused(
     arrays = {name: one for name, one in (vectors.arrays() | changes).items() if one is not None}
     with pytest.raises(InputError, match=f"v.npz is damaged: {message}.*; train again, or load the release again"):
         SessionVectors.of_arrays(arrays, num_tracks=8, where="v.npz")
+
+
+def test_the_encoder_has_a_learning_rate_of_its_own() -> None:
+    config = composed("model=gru4rec", "recipe=playlists", "optimizer.lr=0.02", "optimizer.weight_decay=0.1")
+    ranker: Any = instantiate(config.ranker, _convert_="all")(vocabulary=VOCABULARY)
+    groups = ranker.configure_optimizers().param_groups
+    of_encoder = {id(one) for one in ranker.context.encoder.parameters()}
+    own = [group for group in groups if of_encoder & {id(one) for one in group["params"]}]
+    assert [{id(one) for one in group["params"]} for group in own] == [of_encoder]
+    assert [(group["lr"], group["weight_decay"]) for group in own] == [(pytest.approx(0.3 * 0.02), 0.0)]
+    assert {group["lr"] for group in groups if group is not own[0]} == {0.02}
+    assert sum(len(group["params"]) for group in groups) == len(list(ranker.parameters()))
 
 
 def test_onnx_files_have_no_order(scorer: CosineMix, tmp_path: Path) -> None:
