@@ -12,6 +12,7 @@ of results.csv is one model in one night.
 
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -127,6 +128,7 @@ def train(place: Place, method: str) -> tuple[float, float]:
         spent: tuple[float, float] = tuple(json.loads(kept.read_text()))
         return spent
     path = plays_until(place)
+    shutil.rmtree(run, ignore_errors=True)  # of a stop
     if method == "nightly" and place.night:
         before = Place(place.source, place.night - 1)
         train(before, method)
