@@ -439,7 +439,7 @@ def test_a_track_without_a_title_is_shown_by_its_id() -> None:
 class FixedVectors(LightningModule):
     """A ranker whose queries and items are one table."""
 
-    scorer = loss = context = counted = None
+    scorer = loss = context = counted = listener = None
 
     def __init__(self, table: torch.Tensor, datamodule: PairDataModule, *, block: int = 512) -> None:
         super().__init__()
