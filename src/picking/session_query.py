@@ -41,7 +41,8 @@ def share_weight(share: Any, skipped: Any, xp: Any = np) -> Any:
         skipped: weight of a track of which nothing was played, in [-1, 1].
         xp: numpy or torch.
     """
-    return xp.where(xp.isnan(share), 1.0, skipped + (1 - skipped) * share)
+    unknown = xp.isnan(share)  # a gradient of 0 · NaN would be NaN
+    return xp.where(unknown, 1.0, skipped + (1 - skipped) * xp.where(unknown, 1.0, share))
 
 
 def length_factor(squared: Any, power: Any) -> Any:

@@ -259,7 +259,8 @@ def test_the_address_of_redis_is_in_the_environment_and_in_no_file(given: dict[s
 
 def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_no_place(given: dict[str, Any]) -> None:
     store, num = folder_of(given), 20
-    of_run = Profiles.of(*entries_of_events(*np.arange(2 * num).reshape(2, num), np.ones(num, np.float32), now(num)))
+    users, time_ms = np.arange(num), np.full(num, now_ms())
+    of_run = Profiles.of(*entries_of_events(users, users, np.ones(num, np.float32), time_ms))
 
     def asked(store: FolderStore) -> Loaded:
         return store.load_next(writer())._replace(profiles=[of_run])
@@ -276,8 +277,3 @@ def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_n
     profiles = MappedProfiles(store.folder, ProfileSettings())
     known = [user for user in range(num) if len(asyncio.run(profiles.look(user, 1)))]
     assert len(known) == 8
-
-
-def now(num: int) -> np.ndarray:
-    """The same time for all."""
-    return np.full(num, now_ms())

@@ -10,7 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from segue.errors import InputError
+from segue.picking.listener_scores import FEATURES
 from segue.runs.catalog_files import write_top_tracks
+from segue.runs.profiles import FILE as PROFILES
+from segue.runs.profiles import Profiles, entries_of_events
 from segue.runs.session_vectors import FILE
 from segue.serving.prepared_release import prepare_release
 from segue.serving.release import Arm, Release, ReleaseContents, read_head
@@ -103,6 +106,20 @@ def test_an_arm_is_served_with_the_session_if_its_run_was_trained_so(file: str) 
     assert sorted(prepared.vectors) == ["C", "T2"]
     prepared = ready({"C": file, "T1": {"recommender": file, "context": "session"}}, context="last")
     assert list(prepared.vectors) == ["T1"]
+
+
+def test_a_run_of_listeners_brings_their_profiles_unless_the_arm_leaves_them_out(file: str) -> None:
+    weights = np.zeros(len(FEATURES), np.float32)
+    listeners = make_vectors(3, context="listener", listener=weights)
+    listeners.write(Path(file).with_name(FILE), make_catalog(ARTISTS))
+    assert list(ready({"C": file}).profiles) == [], "a run of which they were removed"
+    (profiles := Path(file).with_name(PROFILES)).write_bytes(b"no zip")
+    assert ready({"C": {"recommender": file, "context": "session"}}).arms["C"].describe().count("context=session") == 1
+    with pytest.raises(InputError, match=r"profiles\.npz is damaged"):
+        ready({"C": file})
+    one = np.ones(1, np.int64)
+    Profiles.of(*entries_of_events(7 * one, one, np.ones(1, np.float32), one)).write(profiles)
+    assert [given.listeners.tolist() for given in ready({"C": file}).profiles] == [[7]]
 
 
 @pytest.mark.parametrize(
