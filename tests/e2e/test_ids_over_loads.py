@@ -165,6 +165,7 @@ def load_into(running: Running, lists: Path) -> None:
         "exploration": 0.0,
         "exploration_plays": 1,
         "familiar": 1.0,
+        "fallback": "artist",
         "num_lists": 4,
     }
     more = {"arms": None, "recommendations": str(lists), "experiment_name": "SEGUE", "arm_context": None}

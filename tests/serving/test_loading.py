@@ -63,6 +63,7 @@ def request(**named: Any) -> Request | None:
         "exploration": 0.0,
         "exploration_plays": 1,
         "familiar": 1.0,
+        "fallback": "artist",
         "num_lists": 4,
     }
     more = {"arms": None, "recommendations": None, "experiment_name": "TEST", "arm_context": None, "tracks": None}
