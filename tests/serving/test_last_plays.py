@@ -73,8 +73,8 @@ async def play(
     )  # fmt: skip
     service = ServiceApp(state, Metrics(), limits=settings.limits, logged=settings.log, token=None)
     upkeep, following = asyncio.ensure_future(log.run()), dict[int, Any]()
-    for call, user, track in walk:
-        track = following.get(user) if track is None else track
+    for call, user, asked in walk:
+        track: Any = following[user] if asked is None else asked
         body = {"track": track, "time": (track * 7 + user) % 5 / 4, **sent}
         answer = await ask(service, "POST", f"/{call}/{user}", json.dumps(body).encode())
         assert answer.status == 200, answer.body
