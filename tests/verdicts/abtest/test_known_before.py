@@ -32,7 +32,9 @@ def slow(run: Path, *, with_artists: bool = True) -> dict[tuple[str, str], list[
     if with_artists:
         tracks = map(json.loads, (run / "tracks.json").read_text().splitlines())
         artist_of = {one["track"]: one["artist"] for one in tracks}
-    known, heard, counts = defaultdict(set), defaultdict(set), defaultdict(lambda: [0, 0, 0, 0])
+    known: dict[Any, set[Any]] = defaultdict(set)
+    heard: dict[Any, set[Any]] = defaultdict(set)
+    counts: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     sessions, arm_of = defaultdict(list), {}
     for line in map(json.loads, (run / "logs/day-1/data.json").read_text().splitlines()):
         user = line["user"]
