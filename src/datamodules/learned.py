@@ -5,7 +5,7 @@ N tracks, S sessions, E events.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Learned:
         previous_counts: number of pairs that have each track as the previous one, of all sessions.
         next_counts: number of pairs that have it as the next one, of all sessions.
         until_ms: time of the last play, in milliseconds since 1970; 0 without a clock.
+        later_ms: times of plays after `until_ms` that were learned too: they were of the future when they were read.
         num_sessions: number of all sessions.
         files: path of each file whose plays are all among them, by digest.
         plays_of_files: number of plays of each file that was read, by its name and by how it begins.
@@ -72,6 +73,7 @@ class Learned:
     half_life: float | None
     newest_days: float | None
     source: Mapping[str, Any] | None = None
+    later_ms: Int64[np.ndarray, "l"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
     def of(
@@ -90,14 +92,15 @@ class Learned:
             data: all of it is training data.
             sessions: its sessions, with those that are kept of what was learned before.
             is_whole: whether all sessions are kept, not only a sample.
-            now_ms: a moment after which no play was learned: a later one is of the future, and would hide those that
-                happen before it; None where the clock does not matter.
+            now_ms: the moment of reading. What is learned ends there: a later play, of the same day, would hide those
+                that happen before it; None where the clock does not matter.
             before: what was learned before.
             known: the other arguments.
         """
         words, calendar, last_ms = data.vocabulary, data.vocabulary.calendar, int(sessions.timestamp.max())
         if now_ms is not None:
             last_ms = max(0 if before is None else before.until_ms, min(last_ms, now_ms))
+        later_ms = np.unique(np.append(sessions.timestamp, [] if before is None else before.later_ms)).astype(np.int64)
         chosen = np.ones(len(sessions), bool) if is_whole else sample(sessions, MOST_KEPT)
         if before is not None:
             known |= {name: {**getattr(before, name), **known[name]} for name in ("files", "plays_of_files")}
@@ -106,6 +109,7 @@ class Learned:
             sessions=chosen_sessions(sessions, chosen),
             is_whole=bool(chosen.all()) and (before is None or before.is_whole),
             until_ms=last_ms,
+            later_ms=later_ms[later_ms > last_ms],
             num_sessions=len(sessions) if before is None else data.num_learned[0],
             reading={name: getattr(data.reading, name) for name in ("columns", "units", "share")},
             half_life=None if calendar is None else calendar.half_life,
@@ -137,6 +141,7 @@ class Learned:
                 **counts,
                 **{name: record[name] for name in _OF_RECORD},
                 source=record.get("source"),
+                later_ms=np.array(record.get("later_ms", []), np.int64),
             )
         except (OSError, ValueError, LookupError, TypeError) as error:
             why = " ".join(str(error).split())[:200]
@@ -164,6 +169,7 @@ class Learned:
         pd.DataFrame(events).to_parquet(folder / _PLAYS, index=False, compression="zstd")
         record: dict[str, Any] = {name: getattr(self, name) for name in _OF_RECORD}
         record |= {} if self.source is None else {"source": self.source}
+        record |= {"later_ms": self.later_ms.tolist()} if len(self.later_ms) else {}
         write_record({"version": _VERSION, "has_clock": sessions.has_clock, **record}, folder / _RECORD)
 
     def late(self, num_learned: Mapping[str, int]) -> dict[str, int]:

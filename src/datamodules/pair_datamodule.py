@@ -320,6 +320,10 @@ class PairDataModule(SplitDataModule):
                 f"from=: shares of {self.path} are from {self.reading.share}, and those of the run are from "
                 f"{was['share']}; give logs with the columns of the run"
             )
+        if len(learned.later_ms):
+            read, _ = read.without({"learned": np.isin(read.timestamp, learned.later_ms)})
+            if not len(read):
+                raise NothingNew(num_learned, num_later)
         if not has_clock:
             if len(read) <= learned.num_sessions:
                 raise NothingNew

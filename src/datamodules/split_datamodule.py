@@ -192,9 +192,10 @@ class SplitDataModule(LightningDataModule, ABC):
         """Change what its pairs do not depend on. Call it after `setup`.
 
         Args:
-            settings: `history`, `batch_size` and `half_life`, among others.
+            settings: `history`, `batch_size`, `half_life` and `whole_sessions`, among others.
         """
         self._history, self.batch_size = settings["history"], settings["batch_size"] or self.batch_size
+        self._whole_sessions = settings["whole_sessions"]
         if settings["half_life"] != self._half_life:
             self._half_life = settings["half_life"]
             self.vocabulary = replace(self.vocabulary, calendar=self._calendar(self.vocabulary))
@@ -409,7 +410,7 @@ def _days(number: float) -> str:
     return f"{number:g} day{'s' * (number != 1)}"
 
 
-ADJUSTED = ("history", "batch_size", "half_life")
+ADJUSTED = ("history", "batch_size", "half_life", "whole_sessions")
 """Settings of `SplitDataModule.adjust`."""
 
 

@@ -50,12 +50,12 @@ class LastTrack(Context):
         self,
         vocabulary: Vocabulary,
         parts: Sequence[str],  # noqa: ARG002 - every context gets them
+        width: int = 0,  # noqa: ARG002
         *,
         max_length: Annotated[
             int, Setting("number of tracks of the session that `repeats` looks at (H)", least=0, most=MAX_LENGTH)
         ] = 0,
         repeats: _Rule = "always",
-        width: int = 0,  # noqa: ARG002
         learns: bool,  # noqa: ARG002
     ) -> None:
         super().__init__()
@@ -122,6 +122,7 @@ class Session(Context):
         self,
         vocabulary: Vocabulary,
         parts: Sequence[str],
+        width: int = 0,
         *,
         max_length: Annotated[
             int,
@@ -144,7 +145,6 @@ class Session(Context):
         ] = "session",
         repeats: _Rule = "auto",
         encoder: Callable[[int, int], Encoder] | None = None,
-        width: int = 0,
         learns: bool,
     ) -> None:
         super().__init__()

@@ -288,10 +288,17 @@ def _comparable(config: dict[str, Any], may_change: tuple[str, ...] = _MAY_CHANG
 
 
 def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
-    """A config as older versions have it, where nothing is added beside a head, and no listener is left out."""
-    kept = {name: of for name, of in config.items() if of is not None or f"{parent}{name}" not in _NEW}
+    """A config as older versions have it, where nothing is new."""
+    kept = {name: of for name, of in config.items() if of != _NEW.get(f"{parent}{name}", ...)}
     return {name: _known(of, f"{parent}{name}.") if isinstance(of, dict) else of for name, of in kept.items()}
 
 
-_NEW = ("counted", "ranker.counted", "ranker.listener", "datamodule.policies.without")
-# Keys that older versions do not have; None is what was.
+_LISTS = "datamodule.prepare.templates.recommendations"
+_NEW = {
+    **dict.fromkeys(("counted", "ranker.counted", "ranker.listener", "datamodule.policies.without")),
+    **dict.fromkeys(("context.encoder", "ranker.context.encoder")),
+    "datamodule.whole_sessions": False,
+    f"{_LISTS}.fallback": "random",
+    f"{_LISTS}.familiar": 1.0,
+}
+"""Keys that older versions do not have, with what was."""

@@ -277,8 +277,10 @@ def words_of_data(words: Sequence[str], *more: str) -> list[str]:
 
 
 def words_beside(candidate: str, words: Sequence[str]) -> str:
-    """The words of a candidate without those that the command line has."""
+    """The words of a candidate without those that the command line has, or that its model chooses: the context."""
     keys = {word.lstrip("+~").partition("=")[0] for word in words} - {"recipe"}
+    models = (word.removeprefix("model=") for word in words if word.startswith("model="))
+    keys |= {"context" for model in models if (CONF / "context" / f"{model}.yaml").is_file()}  # the two have one name
     return " ".join(word for word in candidate.split() if word.partition("=")[0] not in keys)
 
 

@@ -2,23 +2,29 @@
 
 import json
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from segue.errors import InputError
-from segue.runs.folder import RunRecord
+from segue.runs.folder import RunRecord, as_dict, flatten
+from segue.runs.provenance import CONF
 from segue.runs.resume import (
+    _NEW,
     PreviousRun,
     check_resumed_targets,
     config_digest,
     named_run,
+    refuse_another_recipe,
     run_to_resume,
     setup_digest,
     words_of_run,
 )
+from segue.terminal.hydra_parts import know_defaults
 
 
 def started(folder: Path, *overrides: str, data_digest: str = "d0") -> Path:
@@ -202,6 +208,31 @@ def test_a_run_of_a_version_that_counted_nothing_is_resumed(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"and counted\.decay is none of them"):
         named_run(counts)
     assert config_digest(counts) != config_digest(now)
+
+
+@pytest.mark.parametrize(
+    "words", [["datamodule=botify"], ["datamodule=botify", "recipe=playlists", "context=session"], ["model=contextual"]]
+)
+def test_a_run_of_a_version_without_a_new_key_is_resumed_and_may_begin_a_night(
+    words: Sequence[str], tmp_path: Path
+) -> None:
+    know_defaults()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        now = compose("train", ["run_dir=.", "run_name=''", *words, "datamodule.path=logs"])
+    before, folder = as_dict(now), started(tmp_path / "run")
+    for key in _NEW:
+        *groups, name = key.split(".")
+        reduce(lambda config, group: config.get(group) or {}, groups, before).pop(name, None)
+    assert len(flatten(before)) < len(flatten(as_dict(now))) - 2
+    assert config_digest(now) == config_digest(OmegaConf.create(before))
+    OmegaConf.save(OmegaConf.create(before), folder / "config.yaml")
+    now["from"] = str(folder)
+    refuse_another_recipe(now)
+    now.resume = str(folder)
+    assert named_run(now) is not None
+    now.datamodule.whole_sessions = True
+    with pytest.raises(InputError, match=r"datamodule\.whole_sessions is none of them"):
+        named_run(now)
 
 
 @pytest.mark.parametrize(

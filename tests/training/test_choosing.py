@@ -128,6 +128,40 @@ def test_candidates_leave_what_was_typed_as_it_is(data: SplitDataModule, table: 
         choose(data, config, [*words_of(table), "seed=2"], composed)
 
 
+@pytest.mark.parametrize("model", ["gru4rec", "sasrec"])
+def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
+    model: str, data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words_of(table), f"model={model}", "model.dim=4", "context.encoder.dim=8", "trainer.max_epochs=1"]
+    config, seen = composed(words), list[Any]()
+    config.recipe.candidates = ["recipe=playlists context=session"]
+    monkeypatch.setattr("segue.training.choosing._short_run", lambda *given, **_: seen.append(given) or _one(given[3]))
+    chosen = choose(data, config, words, composed)
+    assert chosen is not None
+    assert ([one.words for one in chosen.candidates], chosen.left_out) == (["recipe=playlists"], {})
+    [(_, _, of_candidate, _)] = seen
+    assert of_candidate.context.encoder.dim == 8
+    assert of_candidate.datamodule.whole_sessions
+    seen.clear()
+    run = [*words_of(table)[:2], "recipe=playlists", f"model={model}"]
+    rivals = rivals_of(data, composed(run), run, composed)
+    assert rivals is not None
+    assert rivals.left_out == {}
+    assert not any(given[2].datamodule.whole_sessions for given in seen)
+
+
+def _one(words: str) -> Candidate:
+    return Candidate(words=words, gains=gains(0.1), steps=1)
+
+
+def test_settings_that_pairs_do_not_depend_on_are_adjusted(data: SplitDataModule, table: Path) -> None:
+    config = composed(words_of(table)[:2])
+    for is_whole in (True, False):
+        config.datamodule.whole_sessions = is_whole
+        data.adjust(config.datamodule)
+        assert (data.train_dataloader(0).sampler._sessions is not None) is is_whole
+
+
 def test_models_of_whole_sessions_count_fewer_plays(
     data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

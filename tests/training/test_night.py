@@ -321,6 +321,27 @@ def test_a_play_of_the_future_hides_no_play_before_it(tmp_path: Path, monkeypatc
     assert (after.num_plays, after.num_later) == (2, {})
 
 
+def test_plays_of_the_future_that_a_run_has_learned_are_not_new_when_their_time_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = logs_of(tmp_path / "logs", 2)
+    now_s = (TIME_0 + 3 * 86_400_000) / 1000
+    monkeypatch.setattr("segue.datamodules.pair_datamodule.time.time", lambda: now_s)
+    file, soon = logs / "logs" / "day-1" / "data.json", int(now_s * 1000) + 3_600_000
+    lines = file.read_text().splitlines()
+    strays = [json.dumps(event(1, soon + step, 100 + step)) for step in range(2)]
+    write_lines(file, [*lines, *strays])  # later on the day of reading
+    learned = learned_in(logs)
+    now_s += 7200
+    more = [json.dumps(event(2, soon - 60_000 + step, 100 + step)) for step in range(3)]
+    write_lines(file, [*lines, *strays, ""])  # it has grown
+    with pytest.raises(NothingNew):
+        data_in(logs).read_new(learned)
+    write_lines(file, [*lines, *strays, *more])
+    new = data_in(logs).read_new(learned)
+    assert (new.num_plays, new.num_late) == (3, {})
+
+
 def test_a_night_names_plays_of_the_future(nights: Path, tmp_path: Path) -> None:
     shutil.copytree(nights / "logs", tmp_path / "logs")
     shutil.copytree(nights / "rules", tmp_path / "rules")
