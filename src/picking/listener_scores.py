@@ -156,7 +156,7 @@ class ListenerScores:
             past: see `past_of`.
             now_ms: the time, for each session.
         """
-        block = max(1, _MOST_ENTRIES // past.shape[1])
+        block = max(1, _MOST_ENTRIES // max(1, past.shape[1]))
         for first in range(0, len(past), block):
             some = slice(first, first + block)
             self._add(scores[some], candidates[some], past[some], now_ms[some])
