@@ -50,9 +50,10 @@ def test_profiles_that_hold_all_tracks_are_equal_in_both_ways() -> None:
         np.testing.assert_allclose(slow[name], fast[name], rtol=1e-4, atol=1e-4)
 
 
-def test_a_new_listener_gets_nothing() -> None:
+@pytest.mark.parametrize("num_entries", [0, 4])
+def test_a_new_listener_gets_nothing(num_entries: int) -> None:
     weights = dict.fromkeys(FEATURES, 3.0)
-    assert added(np.zeros((1, 4), ENTRY), weights, [0, 1, 2, -1]) == [0, 0, 0, 0]
+    assert added(np.zeros((1, num_entries), ENTRY), weights, [0, 1, 2, -1]) == [0, 0, 0, 0]
 
 
 def test_tracks_of_the_session_are_no_past() -> None:

@@ -236,10 +236,12 @@ def test_the_propensity_in_the_log_is_exact_with_a_past(tmp_path: Path) -> None:
         assert share == pytest.approx(chance, abs=5 * (chance * (1 - chance) / num) ** 0.5)
 
 
-def test_requests_together_are_answered_as_alone(tmp_path: Path) -> None:
+def test_requests_together_are_answered_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of new listeners too, whose lists are whole: those of others are cut to one track."""
+    monkeypatch.setattr("segue.picking.session_search.OF_SESSION", 2)
     release, rng = listener_release(tmp_path, heard=1.0, last_day=0.5, artist_share=0.3), np.random.default_rng(0)
     recommender = Recommender(release, rng)
-    pasts = list[Past | None]([None])
+    pasts = list[Past | None]([None] * 10)
     for _ in range(20):
         profile = np.zeros(int(rng.integers(1, 9)), ENTRY)
         for track in rng.integers(95, 112, 7).tolist():
