@@ -112,6 +112,11 @@ class ListenerPart:
         self.compared: tuple[str, float, float] | None = None
 
     @property
+    def numbers(self) -> Float32[np.ndarray, "F"]:
+        """The weights; 0 before any are fitted."""
+        return np.zeros(len(FEATURES), np.float32) if self.weights is None else self.weights
+
+    @property
     def is_used(self) -> bool:
         """Whether it adds anything."""
         return self.weights is not None and bool(self.weights.any())

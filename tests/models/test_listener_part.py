@@ -325,6 +325,10 @@ def test_what_validation_decided_is_kept_by_a_refit_and_a_checkpoint(habits: Pai
     checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     again.decide(again.decided() | {"listener": None})
+    exported = session_vectors(again.scorer, again.context, again.counted, again.listener)
+    assert exported.context == "listener"  # as the run was trained
+    assert exported.listener is not None
+    assert not exported.listener.any()
     again.on_load_checkpoint(checkpoint)
     assert again.decided() == model.decided()
 
@@ -335,6 +339,15 @@ def test_the_session_alone_has_no_part_of_a_listener(habits: PairDataModule) -> 
     )
     assert made.listener is None
     assert session_vectors(made.scorer, made.context, made.counted, made.listener).context == "session"
+
+
+def test_what_was_compared_before_is_forgotten_where_nothing_can_be_fitted(habits: PairDataModule) -> None:
+    ranker: PairRanker = instantiate(config("playlists"), _convert_="all")(vocabulary=habits.vocabulary)
+    ranker.decide(ranker.decided() | {"listener": {"weights": WEIGHTS.tolist(), "compared": ["ndcg@10", 0.1, 0.2]}})
+    histories = habits.histories(habits.pairs["val"])
+    ranker.fit_to(replace(histories, timeline=None), habits.pairs["val"].following)
+    assert ranker.listener is not None
+    assert (ranker.listener.weights, ranker.listener.compared) == (None, None)
 
 
 def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model: PairRanker, tmp_path: Path) -> None:
