@@ -117,7 +117,8 @@ class Recommender:
     Args:
         model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`. None: validation
             chooses among recipes and counting models, as `train.py` does where no model is named.
-        context: what a query is made of, `last`, `session` or `listener`; None: as the recipe of the plays says.
+        context: what a query is made of, `last`, `session`, `gru4rec`, `sasrec` or `listener`; None: as the recipe of
+            the plays says. With `listener`, `next` and `explain` are of the session alone: they have no listener.
         seed: decides every random number; 0 or more.
         random_state: another name of `seed`.
         options: any option of `train.py` by name: `model__alpha=0.9` is `model.alpha=0.9`. Columns of a table in memory
@@ -525,7 +526,8 @@ def fit(
         plays: what `read_plays` returned, or what it takes: a path, a DataFrame, a mapping from roles to columns.
         model: a head, such as `convex`, or a baseline, such as `popular`: the choices of `model=`. None: validation
             chooses among recipes and counting models, as `train.py` does where no model is named.
-        context: what a query is made of, `last`, `session` or `listener`; None: as the recipe of the plays says.
+        context: what a query is made of, `last`, `session`, `gru4rec`, `sasrec` or `listener`; None: as the recipe of
+            the plays says. With `listener`, `next` and `explain` are of the session alone: they have no listener.
         seed: decides every random number; 0 or more.
         random_state: another name of `seed`.
         folder: where the run is written, which must be empty or missing; a temporary folder by default.

@@ -23,7 +23,6 @@ from segue.reports.tables import examples_table
 from segue.runs.atomic import write_record
 from segue.runs.folder import REFIT
 from segue.runs.profiles import FILE as PROFILES
-from segue.runs.profiles import Profiles
 from segue.runs.session_vectors import FILE
 from segue.statistics.online import VAL_TIME
 from segue.terminal.console import console
@@ -72,7 +71,6 @@ class AfterTest(Callback):
 
     Attributes:
         refitted: set before the test; None where the tested model is exported.
-        profiles_before: set before the test of a night; what the run that it begins from wrote of its listeners.
         is_exported: set before the test; decides by the metrics of the test whether the model is exported.
         has_tested: set before the test; whether the lists of the tested model are written beside those of the refitted
             one. Those of a night are in the run that it began from.
@@ -94,7 +92,6 @@ class AfterTest(Callback):
         self._context, self._export, self._ranking = context, export, ranking
         self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
         self.refitted: Refitted | None = None
-        self.profiles_before: Path | None = None
         self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
         self.has_tested = True
         self.exported: Exported | None = None
@@ -165,7 +162,7 @@ class AfterTest(Callback):
             refitted.data.remember(export.path.with_name(LEARNED), is_whole=counts)
             write_record(refitted.record(), record)
         ranker = evaluated if refitted is None else ranker_of(refitted.module)
-        if ranker.listener is not None and ranker.listener.weights is not None:
+        if ranker.listener is not None:
             self._write_profiles(data if refitted is None else refitted.data, export.path.with_name(PROFILES))
         with progress("exporting recommendations", len(data.catalog)) as advance:
             exported = export.write(ranker, vocabulary, advance)
@@ -173,14 +170,11 @@ class AfterTest(Callback):
         return exported, exported if refitted is None else tested
 
     def _write_profiles(self, data: SplitDataModule, path: Path) -> None:
-        """Write what each listener has heard; in a night it goes on from what the run before it wrote."""
+        """Write what each listener has heard."""
         profiles = data.profiles()
         if profiles is None:
             console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
             return
-        if self.profiles_before is not None and self.profiles_before.is_file():
-            before = Profiles.read(self.profiles_before).without(data.listeners_left_out)
-            profiles = before.continued_by(profiles)
         profiles.write(path)
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:

@@ -130,6 +130,7 @@ class PairDataModule(SplitDataModule):
     _learned: Learned | None = None
     _read: Sessions | None = None  # in a night, the new sessions, with the ids of their users
     _read_ms: int | None = None
+    _before: Path | None = None  # in a night, the file of the profiles of the run that it begins from
 
     def __init__(
         self,
@@ -285,18 +286,19 @@ class PairDataModule(SplitDataModule):
             self, self._cut, is_whole=is_whole, now_ms=self._read_ms, before=before, source=source, **known
         ).write(folder)
 
-    def read_new(self, learned: Learned, keep_days: float | None = None) -> NewPlays:
+    def read_new(self, learned: Learned, keep_days: float | None = None, before: Path | None = None) -> NewPlays:
         """Read the plays that a run has not learned, instead of `setup`.
 
         Args:
             learned: what it has learned.
             keep_days: older sessions are left out, in days before the last play; None for none.
+            before: file of what the run knows of its listeners, with which `profiles` begins; it may be absent.
 
         Raises:
             InputError: the files cannot be read, or have no track of the run.
             NothingNew: there are none, or they make no pair.
         """
-        self._prepare = None  # the files are there
+        self._prepare, self._before = None, before  # the files are there
         has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
         policies = replace(self.rules.policies, min_sessions=1)
         if not has_clock and (policies != self.rules.policies or keep_days is not None):
@@ -332,21 +334,21 @@ class PairDataModule(SplitDataModule):
         self.catalog, rows = with_new_tracks(learned.catalog, catalog)
         read = replace(read, listens=replace(read.listens, track=rows[read.listens.track]))
         self._num_new, self._read = len(read), read
-        self._learned, before = learned, learned.sessions
-        self._cut, self.is_by_time = joined(before, read), True
-        evaluated = self.divided(np.repeat(np.array([0, 2], np.int8), [len(before), len(read)]))
+        self._learned, kept = learned, learned.sessions
+        self._cut, self.is_by_time = joined(kept, read), True
+        evaluated = self.divided(np.repeat(np.array([0, 2], np.int8), [len(kept), len(read)]))
         if keep_days is not None:  # the model that was served has learned the others too
             oldest = read.timestamp.max() - keep_days * 86_400_000
-            self._cut = joined(chosen_sessions(before, before.timestamp[before.place == 0] >= oldest), read)
+            self._cut = joined(chosen_sessions(kept, kept.timestamp[kept.place == 0] >= oldest), read)
         whole = self.divided(np.zeros(len(self._cut), np.int8))
         if not len(evaluated.pairs["test"]):
             raise NothingNew(num_learned, num_later)
-        kept = evaluated.vocabulary
+        known = evaluated.vocabulary
         for data in (evaluated, whole):
             data._take_calendar(learned.half_life, learned.newest_days)
         evaluated.vocabulary = learned.counts_in(evaluated.vocabulary)
         if not learned.is_whole:
-            whole.vocabulary = learned.counts_added(whole.vocabulary, kept)
+            whole.vocabulary = learned.counts_added(whole.vocabulary, known)
         evaluated.new_tracks &= evaluated.vocabulary.plays == 0
         evaluated.pairs["val"] = evaluated.pairs["test"]
         times = read.timestamp
@@ -355,7 +357,7 @@ class PairDataModule(SplitDataModule):
             whole=whole,
             since_ms=learned.until_ms,
             until_ms=int(times.max()),
-            num_kept=len(before),
+            num_kept=len(kept),
             num_sessions=len(read),
             num_plays=len(times),
             num_tracks=len(self.catalog) - num_known,
@@ -366,13 +368,12 @@ class PairDataModule(SplitDataModule):
         )
 
     def profiles(self) -> Profiles:
-        """See `SplitDataModule`; in a night those of the new plays."""
-        return profiles_of(self.sessions if self._read is None else self._read, self.catalog)
-
-    @property
-    def listeners_left_out(self) -> Int64[np.ndarray, "n"]:
-        """See `SplitDataModule`."""
-        return np.array([key_of(id) for id in ids_in(self.rules.policies.without)], np.int64)
+        """See `SplitDataModule`; in a night those of the run that it begins from, after the new plays."""
+        profiles = profiles_of(self.sessions if self._read is None else self._read, self.catalog)
+        if self._before is None or not self._before.is_file():
+            return profiles
+        left_out = np.array([key_of(id) for id in ids_in(self.rules.policies.without)], np.int64)
+        return Profiles.read(self._before).without(left_out).continued_by(profiles)
 
     def _test_listens(self) -> Listens:
         parts, listens = self._part_of_session, self.sessions.listens

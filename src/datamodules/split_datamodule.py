@@ -300,11 +300,6 @@ class SplitDataModule(LightningDataModule, ABC):
         """What each listener has heard, with keys of ids; None where these data have no ids. Call it after `setup`."""
         return None
 
-    @property
-    def listeners_left_out(self) -> Int64[np.ndarray, "n"]:
-        """Keys of the listeners who are left out."""
-        return np.empty(0, np.int64)
-
     def check_pasts(self) -> None:
         """Refuse data in which no listener has a past. Call it after `setup`.
 

@@ -134,7 +134,7 @@ def session_vectors(
         scorer: the head.
         context: which query vector a history gives.
         counted: what is mixed with its scores.
-        listener: the listener's part; without weights it is left out.
+        listener: the listener's part; without weights it adds nothing.
 
     Returns:
         The vectors.
@@ -154,7 +154,7 @@ def session_vectors(
         unknown, none = torch.full_like(ages, torch.nan, dtype=torch.float32), ages[:1] * 0.0
         if not (np.isfinite(queries).all() and np.isfinite(items).all()):
             raise InputError("training diverged: vectors are not finite and cannot be exported; lower optimizer.lr")
-        weights = None if listener is None else listener.weights
+        weights = None if listener is None else listener.numbers
         return SessionVectors(
             queries=queries,
             items=items,

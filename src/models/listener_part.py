@@ -27,6 +27,8 @@ MOST_PLAYS = 4000
 MOST_FITTED = 2500
 """Validation queries that the weights are fitted to, at most."""
 _RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT = 1e-3, 30.0, 10.0
+_AT_ONCE = 256
+"""Queries whose features are computed together."""
 _NUM = len(OF_TRACK)
 
 
@@ -110,6 +112,11 @@ class ListenerPart:
         self.compared: tuple[str, float, float] | None = None
 
     @property
+    def numbers(self) -> Float32[np.ndarray, "F"]:
+        """The weights; 0 before any are fitted."""
+        return np.zeros(len(FEATURES), np.float32) if self.weights is None else self.weights
+
+    @property
     def is_used(self) -> bool:
         """Whether it adds anything."""
         return self.weights is not None and bool(self.weights.any())
@@ -139,7 +146,11 @@ class ListenerPart:
             histories: of the queries.
             following: rows of the tracks.
         """
-        return self._of_targets(self._entries(histories), following)
+        found = np.zeros((len(following), len(FEATURES)), np.float32)
+        for first in range(0, len(following), _AT_ONCE):  # memory grows with queries times artists
+            some = slice(first, first + _AT_ONCE)
+            found[some] = self._of_targets(self._entries(histories.part(some.start, some.stop)), following[some])
+        return found
 
     def fit_ranks(
         self,

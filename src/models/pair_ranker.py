@@ -116,6 +116,7 @@ class RanksByVectors(RepeatsDecided):
         *tensors, of_rule = (torch.from_numpy(column).to(self._place) for column in columns)
         found = self.context.queries(self.scorer, *tensors)._replace(heard=of_rule)
         of_listener = None if self.listener is None else self.listener.part(histories)
+        assert of_listener is None or len(found.vectors) == len(histories), "a past is that of one history"
         parts = [] if part is None else [self._counts_of(found, histories, part)]
         return found._replace(parts=[*parts, *([] if of_listener is None else [of_listener])])
 
@@ -378,7 +379,7 @@ class PairRanker(RanksByVectors, LightningModule):
             rated: validation pairs whose shares are known; None for none.
         """
         if self._listener is not None:
-            self._listener.weights = None
+            self._listener.decide(None)
         if self._counts is not None and self.loss.temperature is not None and len(following):
             self._fit_counts(self._counts, histories, following)
         if self._listener is None:

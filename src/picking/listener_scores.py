@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float32, Int, Int64
 
 from segue.picking.places import are_in
 from segue.runs.profiles import DAY_MS, ENTRY, LOVED, hour_of, remaining
+from segue.runs.session_vectors import OF_LISTENER
 
-OF_TRACK = ("heard", "plays", "share", "last_hour", "last_day", "last_week", "same_hour")
-"""Features of a track that was heard: 1; log(1 + its plays); its mean share; how recent its last play is, exp(−t / 1
-hour), for a day and for a week; and how near the hours of its plays are to this hour of the day, in [-1, 1]."""
-OF_ARTIST = ("artist_plays", "artist_share", "artist_day")
-"""Features of a track by an artist that was heard: log(1 + the plays); the mean share; and exp(−t / 1 day)."""
-FEATURES = OF_TRACK + OF_ARTIST
+FEATURES = OF_LISTENER
 """Names of the features, in the order of their weights."""
+OF_TRACK, OF_ARTIST = FEATURES[:7], FEATURES[7:]
+"""Features of a track that was heard: 1; log(1 + its plays); its mean share; how recent its last play is, exp(−t / 1
+hour), for a day and for a week; and how near the hours of its plays are to this hour of the day, in [-1, 1]. Features
+of a track by an artist that was heard: log(1 + the plays); the mean share; and exp(−t / 1 day)."""
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
 _PLACE_BITS = 20

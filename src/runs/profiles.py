@@ -39,6 +39,8 @@ LOVED = 0.8
 MOST_TRACKS = 500
 """Entries of a profile, at most; those whose last play is oldest are forgotten first."""
 _ANGLE = 2 * math.pi / DAY_MS  # of a millisecond of a day
+_NUMBERS = ("plays", "shares", "best", "hour")
+_ROUNDED = np.float32(1.001)  # sums of 32 bits
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 
 
@@ -222,24 +224,7 @@ class Profiles:
         """
         both, entries = (self, later), np.concatenate([self.entries, later.entries])
         owner = np.concatenate([one.listeners.repeat(np.diff(one.ends, prepend=0)) for one in both])
-        order = np.lexsort((entries["last_ms"], entries["track"], owner))
-        owner, entries = owner[order], entries[order]
-        is_first = np.ones(len(owner), bool)
-        is_first[1:] = (owner[1:] != owner[:-1]) | (entries["track"][1:] != entries["track"][:-1])
-        starts = np.flatnonzero(is_first)
-        if not len(starts):
-            return self
-        whole = entries[np.append(starts[1:], len(owner)) - 1].copy()
-        left = remaining(whole["last_ms"][is_first.cumsum() - 1] - entries["last_ms"])
-        for name in ("plays", "shares"):
-            whole[name] = np.add.reduceat(entries[name] * left, starts)
-        whole["hour"] = np.add.reduceat(entries["hour"] * left[:, None], starts)
-        whole["best"] = np.maximum.reduceat(entries["best"], starts)
-        own = owner[starts]
-        order = np.lexsort((-whole["last_ms"], own))
-        own, whole = own[order], whole[order]
-        kept = np.arange(len(own)) - np.searchsorted(own, own) < most
-        return Profiles.of(own[kept], whole[kept])
+        return Profiles.of(*joined(owner, entries, most=most))
 
     def without(self, keys: Int64[np.ndarray, "n"]) -> "Profiles":
         """Leave out listeners.
@@ -274,21 +259,27 @@ class Profiles:
         try:
             with np.load(path, allow_pickle=False) as file:
                 listeners, ends = file["listeners"], file["ends"]
-                entries = np.zeros(len(file["track"]), ENTRY)
-                for name in ENTRY.names or ():
-                    entries[name] = file[name]
+                columns = {name: file[name] for name in ENTRY.names or ()}
         except _UNREADABLE as error:
             raise _damaged(path, " ".join(str(error).split())) from None
+        num = int(ends[-1]) if ends.ndim == 1 and ends.dtype == np.int64 and len(ends) else 0
+        for name, column in {"listeners": listeners, "ends": ends, **columns}.items():
+            kind = ENTRY[name] if name in columns else np.dtype(np.int64)
+            shape = (num, *kind.shape) if name in columns else (len(listeners) if listeners.ndim else 0,)
+            if (column.dtype, column.shape) != (kind.base, shape):
+                found = f"{column.dtype} of {column.shape}"
+                raise _damaged(path, f"{name} must be {kind.base} of the shape {shape}, and is {found}")
+        entries = np.zeros(num, ENTRY)
+        for name, column in columns.items():
+            entries[name] = column
+        plays, shares, best = (entries[name] for name in ("plays", "shares", "best"))
         is_right = {
-            "listeners must be whole numbers that increase": listeners.dtype == np.int64
-            and listeners.ndim == 1
-            and bool((np.diff(listeners) > 0).all()),
-            "ends must increase up to the number of entries": ends.dtype == np.int64
-            and ends.shape == listeners.shape
-            and bool((np.diff(ends, prepend=0) > 0).all())
-            and int(ends[-1] if len(ends) else 0) == len(entries),
-            "plays must be above 0, and all numbers finite": bool((entries["plays"] > 0).all())
-            and all(np.isfinite(entries[name]).all() for name in ("plays", "shares", "best", "hour")),
+            "listeners must increase": (np.diff(listeners) > 0).all(),
+            "ends must increase": (np.diff(ends, prepend=0) > 0).all(),
+            "all numbers must be finite": all(np.isfinite(entries[name]).all() for name in _NUMBERS),
+            "plays must be above 0": (plays > 0).all(),
+            "shares must be between 0 and plays": ((shares >= 0) & (shares <= plays * _ROUNDED)).all(),
+            "best must be between 0 and 1": ((best >= 0) & (best <= _ROUNDED)).all(),
         }
         if wrong := [rule for rule, holds in is_right.items() if not holds]:
             raise _damaged(path, wrong[0])

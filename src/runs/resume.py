@@ -28,14 +28,15 @@ _MAY_CHANGE = (
     "trial", "from", "guard", "keep_days", "datamodule.path",
     "datamodule.rejected_path",
 )  # fmt: skip
+_WITHOUT = "datamodule.policies.without"
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 # Keys that the command of a night may have: which plays, where, how it is guarded.
 _OF_A_NIGHT = (
-    "from", "guard", "keep_days", "datamodule.path", "datamodule.policies.without", "run_dir", "run_name", "trust",
+    "from", "guard", "keep_days", "datamodule.path", _WITHOUT, "run_dir", "run_name", "trust",
     "logger", "logger.tracking_uri",
     "logger.experiment_name", "callbacks.plots", "trainer.accelerator", "trainer.enable_progress_bar",
 )  # fmt: skip
-_OF_THE_DAY = ("datamodule.policies.until", "datamodule.policies.without")  # a night may have others than its run
+_OF_THE_DAY = ("datamodule.policies.until", _WITHOUT)  # a night may have others than its run
 # Keys that a run does not hand on to a night: the last day of its plays, its place, its sweep, and its processes,
 # because a night trains in one.
 _OF_ONE_RUN = (
@@ -120,7 +121,8 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
     except InputError as error:
         raise InputError(str(error).replace("resume=", "from=", 1)) from None
     record = RunRecord.read(folder, "from")
-    given = [word for word in words if _key(word) != "from"]
+    # shards do not have the key, and their source does
+    given = [f"++{word.lstrip('+')}" if _key(word) == _WITHOUT else word for word in words if _key(word) != "from"]
     before = _before(record, folder, {*map(_key, given), *_OF_ONE_RUN}, "from")
     return [*before, *given, f"from={quoted(str(folder))}"]
 
@@ -295,7 +297,7 @@ def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
 
 _LISTS = "datamodule.prepare.templates.recommendations"
 _NEW = {
-    **dict.fromkeys(("counted", "ranker.counted", "ranker.listener", "datamodule.policies.without")),
+    **dict.fromkeys(("counted", "ranker.counted", "ranker.listener", _WITHOUT)),
     **dict.fromkeys(("context.encoder", "ranker.context.encoder")),
     "datamodule.whole_sessions": False,
     f"{_LISTS}.fallback": "random",

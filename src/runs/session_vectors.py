@@ -31,6 +31,12 @@ ARM_CONTEXTS = (*CONTEXTS, LAST_TEN)
 MAX_LENGTH = 1000
 """Largest number of tracks of a session that may count."""
 
+OF_LISTENER = (
+    *("heard", "plays", "share", "last_hour", "last_day", "last_week", "same_hour"),
+    *("artist_plays", "artist_share", "artist_day"),
+)
+"""What the weights of the listener's past are of; see `picking/listener_scores.py`."""
+
 _UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
 _LISTENER = "listener_weights"
@@ -198,9 +204,12 @@ class SessionVectors:
         listener = arrays.get(_LISTENER)
         if (listener is None) != (made.context != "listener") or (
             listener is not None
-            and not (listener.dtype == np.float32 and listener.ndim == 1 and np.isfinite(listener).all())
+            and not (
+                listener.dtype == np.float32 and listener.shape == (len(OF_LISTENER),) and np.isfinite(listener).all()
+            )
         ):
-            raise _damaged(where, f"{_LISTENER} must be finite float32 numbers where the context is listener")
+            num = len(OF_LISTENER)
+            raise _damaged(where, f"{_LISTENER} must be {num} finite float32 numbers where the context is listener")
         return replace(made, counted=counted, listener=listener, order=order)
 
     def write(self, path: Path, catalog: Catalog) -> None:

@@ -24,6 +24,7 @@ from segue.models.restoring import REFITTED, read_checkpoint
 from segue.reports.next_steps import left_out_lines
 from segue.runs.atomic import write_record
 from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
+from segue.runs.profiles import FILE as PROFILES
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.terminal.console import console, show_lines
@@ -194,11 +195,11 @@ def _source_of(config: DictConfig, learned: Learned, called: str) -> PairDataMod
             f"{called} was trained from shards of a source without {lacks}, to which plays cannot be added; prepare "
             "and train them again with all logs"
         )
-    own = {name: config.datamodule[name] for name in ("history", "half_life", "seed")}
+    own = {name: config.datamodule[name] for name in ("history", "half_life", "whole_sessions", "seed")}
     source = {name: value for name, value in learned.source.items() if name not in ("_target_", "path", "prepare")}
-    source["policies"] = {**source["policies"], "until": "now"}
+    source["policies"] = {**source["policies"], "until": "now", **config.datamodule.get("policies", {})}
     rejected = Path(config.run_dir) / "rejected.jsonl"
-    return PairDataModule(path=str(config.datamodule.path), rejected_path=str(rejected), **own, **source)
+    return PairDataModule(path=str(config.datamodule.path), rejected_path=str(rejected), **{**source, **own})
 
 
 def _begun(config: DictConfig, folder: Path, called: str) -> Night | None:
@@ -206,7 +207,7 @@ def _begun(config: DictConfig, folder: Path, called: str) -> Night | None:
     data = _source_of(config, learned, called)
     try:
         with console.status("reading events"):
-            new = data.read_new(learned, config.keep_days)
+            new = data.read_new(learned, config.keep_days, folder / PROFILES)
     except NothingNew as nothing:
         since = f" since {utc(learned.until_ms)}" if learned.until_ms else ""
         console.print(f"nothing new{since}: {data.path} has no pair that {folder} has not learned", soft_wrap=True)
@@ -219,7 +220,9 @@ def _begun(config: DictConfig, folder: Path, called: str) -> Night | None:
     decided = decided_in(saved, grown.module)
     ranker_of(grown.module).decide(decided)
     record = _read(folder / NIGHT)
-    metrics = _read(folder / "metrics.json")
+    # the test of a run knows all that its listeners have heard, and the test of a night what they heard in this night
+    listener = ranker_of(grown.module).listener
+    metrics = {} if listener is not None and listener.is_used else _read(folder / "metrics.json")
     return Night(
         folder=folder,
         new=new,

@@ -403,7 +403,6 @@ def _run(
     from segue.datamodules.describing.measures import profile_of
     from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
-    from segue.runs.profiles import FILE as PROFILES
     from segue.tracking.logger import build_logger, run_logger, start_run
     from segue.tracking.store import BEGAN_FROM, PRUNED, runs_page
     from segue.training.refit import begun, decided_by, epochs_of_refit, is_refitted, refit
@@ -466,7 +465,6 @@ def _run(
         trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     else:
         after_test.refitted, after_test.is_exported = night.learn(config, build), night.is_exported
-        after_test.profiles_before = night.folder / PROFILES
         after_test.has_tested = False  # its lists are those of the run that the night began from
         clock.end("training")
     if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):

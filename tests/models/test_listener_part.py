@@ -21,7 +21,7 @@ from segue.histories import Histories, Timeline
 from segue.models.export import session_vectors
 from segue.models.listener_part import ListenerPart, own_plays, past_before
 from segue.models.pair_ranker import PairRanker
-from segue.picking.listener_scores import FEATURES, past_of
+from segue.picking.listener_scores import FEATURES, features_of, past_of
 from segue.picking.session_search import SessionSearch
 from segue.runs.folder import check_recipe
 from segue.runs.profiles import DAY_MS, ENTRY, add_play
@@ -124,6 +124,22 @@ def test_only_the_newest_plays_of_a_listener_are_looked_at() -> None:
         own = every[owner == session]
         assert set(some[of == session]) <= set(own)
         assert len(some[of == session]) <= 4
+
+
+def test_the_features_of_many_queries_are_computed_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    histories, nums = log_of(3), list[int]()
+    part, following = ListenerPart(make_vocabulary(ROWS[:12] // 2)), histories.tracks[histories.last + 1]
+    whole = part.features(histories, following)
+
+    def seen(past: np.ndarray, *more: Any) -> Any:
+        nums.append(len(past))
+        return features_of(past, *more)
+
+    monkeypatch.setattr("segue.models.listener_part.features_of", seen)
+    monkeypatch.setattr("segue.models.listener_part._AT_ONCE", 4)
+    np.testing.assert_array_equal(part.features(histories, following), whole)
+    assert max(nums) == 4
+    assert sum(nums) == len(histories)
 
 
 def test_own_plays_are_counted_with_and_without_a_half_life() -> None:
@@ -309,6 +325,10 @@ def test_what_validation_decided_is_kept_by_a_refit_and_a_checkpoint(habits: Pai
     checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     again.decide(again.decided() | {"listener": None})
+    exported = session_vectors(again.scorer, again.context, again.counted, again.listener)
+    assert exported.context == "listener"  # as the run was trained
+    assert exported.listener is not None
+    assert not exported.listener.any()
     again.on_load_checkpoint(checkpoint)
     assert again.decided() == model.decided()
 
@@ -319,6 +339,15 @@ def test_the_session_alone_has_no_part_of_a_listener(habits: PairDataModule) -> 
     )
     assert made.listener is None
     assert session_vectors(made.scorer, made.context, made.counted, made.listener).context == "session"
+
+
+def test_what_was_compared_before_is_forgotten_where_nothing_can_be_fitted(habits: PairDataModule) -> None:
+    ranker: PairRanker = instantiate(config("playlists"), _convert_="all")(vocabulary=habits.vocabulary)
+    ranker.decide(ranker.decided() | {"listener": {"weights": WEIGHTS.tolist(), "compared": ["ndcg@10", 0.1, 0.2]}})
+    histories = habits.histories(habits.pairs["val"])
+    ranker.fit_to(replace(histories, timeline=None), habits.pairs["val"].following)
+    assert ranker.listener is not None
+    assert (ranker.listener.weights, ranker.listener.compared) == (None, None)
 
 
 def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model: PairRanker, tmp_path: Path) -> None:

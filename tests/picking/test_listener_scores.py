@@ -1,6 +1,7 @@
 """The listener's part of a score: what their own past says of a candidate."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,4 +106,36 @@ def test_profiles_come_back_from_their_file(tmp_path: Path) -> None:
 def test_a_damaged_file_of_profiles_is_refused(tmp_path: Path) -> None:
     (tmp_path / "profiles.npz").write_bytes(b"no zip")
     with pytest.raises(InputError, match=r"profiles\.npz is damaged"):
+        Profiles.read(tmp_path / "profiles.npz")
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    """The arrays of a file with one entry."""
+    owner, entries = entries_of_events(np.array([7]), np.array([5]), np.array([0.5], np.float32), np.array([NOW]))
+    columns = {name: entries[name] for name in ENTRY.names or ()}
+    return {"listeners": owner, "ends": np.array([1]), **columns, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"listeners": np.array(7)}, "must be int64 of the shape"),
+        ({"ends": np.array(1)}, "ends must be int64 of the shape"),
+        ({"ends": np.array([2])}, r"track must be int64 of the shape \(2,\), and is int64 of \(1,\)"),
+        ({"track": np.array(5)}, r"track must be int64 of the shape \(1,\), and is int64 of \(\)"),
+        ({"hour": np.zeros(2, np.float32)}, r"hour must be float32 of the shape \(1, 2\)"),
+        ({"plays": np.array([0], np.float32)}, "plays must be above 0"),
+        ({"plays": np.array([np.nan], np.float32)}, "all numbers must be finite"),
+        ({"shares": np.array([-5], np.float32)}, "shares must be between 0 and plays"),
+        ({"shares": np.array([2], np.float32)}, "shares must be between 0 and plays"),
+        ({"best": np.array([9], np.float32)}, "best must be between 0 and 1"),
+    ],
+)
+def test_a_file_with_other_numbers_than_profiles_have_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "profiles.npz", **entry())
+    assert len(Profiles.read(tmp_path / "profiles.npz").entries) == 1
+    np.savez(tmp_path / "profiles.npz", **entry(**changes))
+    with pytest.raises(InputError, match=rf"profiles\.npz is damaged: .*{message}"):
         Profiles.read(tmp_path / "profiles.npz")

@@ -82,6 +82,10 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
         ({"age_weights": np.zeros((2, 0), np.float32)}, "is damaged: age_weights must be finite and of 1 to 1000 ages"),
         ({"skipped": np.array(np.nan, np.float32)}, r"is damaged: skipped must be in \[-1, 1\]"),
         ({"context": np.array("all")}, "is damaged: context must be one of last, session"),
+        (
+            {"context": np.array("listener"), "listener_weights": np.zeros(9, np.float32)},
+            "is damaged: listener_weights must be 10 finite float32 numbers where the context is listener",
+        ),
         ({"items": np.full((NUM, 6), np.inf, np.float32)}, "is damaged: items must be finite"),
         ({"track_ids": np.arange(NUM)}, "has vectors of other tracks than the catalogue of 9 tracks"),
         ({"track_ids": None}, "is damaged: it has no ids of tracks"),

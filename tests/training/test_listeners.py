@@ -82,6 +82,9 @@ def test_a_night_goes_on_with_the_profiles_and_keeps_the_weights(run: tuple[Path
     first, night = plays_of(folder / "first", 3), plays_of(folder / "night", 3)
     assert sum(first.values()) < sum(night.values()) < sum(first.values()) + 4 * 6
     assert set(first) <= set(night)
+    record = json.loads((folder / "night" / "night.json").read_text())
+    assert record["limits"] == record["first"] == {}  # the test of the run knew all that its listeners had heard
+    assert record["metrics"].keys() >= {"ndcg_at_10", "recall_at_10"}
 
 
 def test_listeners_of_a_file_are_not_learned(run: tuple[Path, str]) -> None:

@@ -31,6 +31,7 @@ from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
+from segue.training.night import _source_of
 from segue.training.train import read_data
 from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed
@@ -505,7 +506,8 @@ def of_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of the shards of four days, `rules` and `convex`, and the raw logs of five days."""
     cwd = tmp_path_factory.mktemp("shards")
     logs_of(cwd / "logs")
-    run_verb("prepare.py", cwd, "datamodule=botify", "datamodule.path=logs", "hydra.run.dir=pairs")
+    words = "datamodule=botify", "datamodule.path=logs", "datamodule.max_rejected=0.5", "hydra.run.dir=pairs"
+    run_verb("prepare.py", cwd, *words)
     common = (*COMMON[:3], "datamodule=shards", "datamodule.path=pairs")
     train(cwd, *common, "model=rules", "hydra.run.dir=rules")
     train(cwd, *common, "model=convex", "model.dim=8", "trainer.max_epochs=1", "hydra.run.dir=convex")
@@ -526,6 +528,17 @@ def test_a_run_of_shards_learns_the_new_files_of_its_source(nights: Path, of_sha
     assert not (of_shards / "again").exists()
     known = Learned.read(of_shards / "convex" / "learned", "run")
     assert {Path(path).parent.name for path in known.files.values()} == {f"day-{day}" for day in range(DAYS)}
+
+
+def test_a_night_of_shards_leaves_out_listeners_and_reads_as_its_source_did(of_shards: Path) -> None:
+    (of_shards / "removed.txt").write_text("4\n")
+    night(of_shards, "rules", "removed", "datamodule.policies.without=removed.txt")
+    assert record_of(of_shards / "removed")["sessions"] < 60
+    night(of_shards, "removed", "again")  # says that nothing is new
+    learned = Learned.read(of_shards / "rules" / "learned", "run")
+    words = "datamodule=shards", "datamodule.path=logs", "model=gru4rec", "recipe=playlists"
+    data = _source_of(composed(*words), learned, "run")
+    assert (data._whole_sessions, data._rejections.most) == (True, 0.5)
 
 
 def test_a_head_keeps_a_sample_of_its_shards(of_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

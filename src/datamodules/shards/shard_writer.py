@@ -112,7 +112,7 @@ def write_shards(
 
 
 def source_settings(config: Any) -> dict[str, Any]:
-    """The settings of a source that decide its rows, as plain values.
+    """The settings of a source that are not those of a run, as plain values.
 
     Args:
         config: `datamodule` of a config.
@@ -123,4 +123,4 @@ def source_settings(config: Any) -> dict[str, Any]:
     return {str(name): value for name, value in plain.items() if name not in _OF_THE_RUN}
 
 
-_OF_THE_RUN = ("rejected_path", "rejected_text", "max_rejected", "batch_size", "history", "half_life", "seed")
+_OF_THE_RUN = ("rejected_path", "batch_size", "history", "half_life", "whole_sessions", "seed")
