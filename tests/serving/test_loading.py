@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,18 @@ def test_profiles_that_cannot_be_added_leave_the_release_current(
     with pytest.raises(InputError, match=said):
         load(lambda store: store.load_next(writer("after"))._replace(profiles=[of_run]), given)
     assert store.open().experiment == "after"
+
+
+def test_a_command_finds_the_settings_of_the_service_whose_store_it_names(given: dict[str, Any]) -> None:
+    root = Path(given["run_dir"])
+    for number, (folder, days) in enumerate({"old": 1.0, "new": 2.0, "other": 3.0}.items()):
+        service = ServiceSettings.of(given | {"profiles": {"days": days}, "run_dir": str(root / folder)})
+        (root / folder).mkdir()
+        store = replace(service.store, folder=str(root / "another")) if folder == "other" else service.store
+        replace(service, store=store).write()
+        os.utime(root / folder / SETTINGS, (number, number))
+    found = ServiceSettings.of(given | {"run_dir": str(root / "command")}).of_service()
+    assert (found.profiles.days, found.run_dir) == (2.0, str(root / "command"))
 
 
 def test_a_serve_json_that_is_damaged_is_named(given: dict[str, Any]) -> None:
