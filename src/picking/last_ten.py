@@ -89,7 +89,7 @@ class LastTen:
         if num_left := int(is_left.sum()):
             rows[is_left] = self.artists.drawn(rng.integers(self.artists.num_open, size=num_left))
             propensities[is_left] = 1 / self.artists.num_open
-        return Picked(rows, propensities, is_left.astype(np.int64))
+        return Picked(rows, propensities, np.asarray(is_left, np.int64))
 
     def choices(self, plays: LastPlays) -> Choices:
         """Compute the probability with which `pick_next` picks each track.
@@ -101,7 +101,7 @@ class LastTen:
         return Choices(
             tracks=candidates,
             probabilities=chances,
-            rest=(~chances.any(1)).astype(np.float64),
+            rest=np.asarray(~chances.any(1), np.float64),
             avoided=np.empty((len(candidates), 0), np.int64),
             artists=self.artists,
         )
@@ -121,5 +121,5 @@ class LastTen:
         weights = np.where(has_candidate, np.where(is_same, shares[:, None], 0.0).sum(2), 0.0)
         oldest = rows.shape[1] - 1 - has_candidate[:, ::-1].argmax(1)
         is_oldest = has_candidate & (np.arange(rows.shape[1]) == oldest[:, None])
-        weights = np.where((weights > 0).any(1)[:, None], weights, is_oldest.astype(np.float64))
+        weights = np.where((weights > 0).any(1, keepdims=True), weights, is_oldest.astype(np.float64))
         return candidates, weights / np.maximum(weights.sum(1), np.finfo(np.float64).tiny)[:, None]

@@ -118,7 +118,7 @@ class Habits:
         plays, sessions = np.nonzero(crowd.past_tracks == tracks)
         ages = np.maximum(crowd.past_ages[plays, sessions], 0) / self.recovery_days
         tiring = crowd.past_shares[plays, sessions] / WHOLE * 0.5**ages
-        return np.exp(-self.fatigue * np.bincount(sessions, tiring, minlength=len(crowd)))
+        return np.asarray(np.exp(-self.fatigue * np.bincount(sessions, tiring, minlength=len(crowd))))
 
     def leave(self, ended: Crowd, draws: Float64[np.ndarray, "S"]) -> Bool[np.ndarray, "S"]:
         """Which listeners leave for ever.
