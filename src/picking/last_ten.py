@@ -89,7 +89,7 @@ class LastTen:
         if num_left := int(is_left.sum()):
             rows[is_left] = self.artists.drawn(rng.integers(self.artists.num_open, size=num_left))
             propensities[is_left] = 1 / self.artists.num_open
-        return Picked(rows, propensities, is_left.astype(np.int64))
+        return Picked(rows, propensities, np.asarray(is_left, np.int64))
 
     def choices(self, plays: LastPlays) -> Choices:
         """Compute the probability with which `pick_next` picks each track.

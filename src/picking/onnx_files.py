@@ -42,11 +42,12 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
         folder: where the files go; created if missing.
 
     Raises:
-        InputError: ndonnx is not installed, the vectors are too large for a file, or the model reads the order.
+        InputError: ndonnx is not installed, the vectors are too large for a file, or the run reads more than sums.
     """
-    if vectors.order is not None:
+    others = {"the order of a session": vectors.order, "the listener's own past": vectors.listener}
+    for what in (name for name, part in others.items() if part is not None):
         raise InputError(
-            "format=onnx has weighted sums of vectors alone, and this run reads the order of a session; train it with "
+            f"format=onnx has weighted sums of vectors alone, and this run reads {what}; train it with "
             "context=session, or ask a service"
         )
     try:

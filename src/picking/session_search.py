@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32, Int64
+from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.picking.counted_scores import CountedScores
 from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, favourites
@@ -103,8 +103,8 @@ class SessionSearch:
         Returns:
             Rows, best first; -1 fills up. Those of a session do not depend on the other sessions.
         """
-        if past is not None and not (has_past := (past["plays"] > 0).any(1)).all():
-            return self._best_of_both(rows, shares, k, past, now_ms, has_past)
+        if past is not None and not (past["plays"] > 0).any(1).all():
+            return self._best_of_both(rows, shares, k, past, now_ms)
         newest = rows[:, : shares.shape[1]].astype(np.int64)
         queries, recent = self._query.of(newest, shares), rows[:, : self._num_lists]
         candidates = union(self.lists, recent, None if past is None else OF_SESSION // self._num_lists)
@@ -130,10 +130,10 @@ class SessionSearch:
         k: int,
         past: np.ndarray,
         now_ms: Int64[np.ndarray, "S"] | None,
-        has_past: Bool[np.ndarray, "S"],
     ) -> Int32[np.ndarray, "S K"]:
         """As `best`: sessions of listeners without a past are searched as with `context=session`."""
         found = np.full((len(rows), min(k, self.most_candidates)), -1, np.int32)
+        has_past = np.asarray((past["plays"] > 0).any(1))
         for some, known in ((~has_past, None), (has_past, past[has_past])):
             if some.any():
                 times = None if known is None or now_ms is None else now_ms[some]

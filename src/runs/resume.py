@@ -291,8 +291,14 @@ def _comparable(config: dict[str, Any], may_change: tuple[str, ...] = _MAY_CHANG
 
 def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
     """A config as older versions have it, where nothing is new."""
-    kept = {name: of for name, of in config.items() if of != _NEW.get(f"{parent}{name}", ...)}
-    return {name: _known(of, f"{parent}{name}.") if isinstance(of, dict) else of for name, of in kept.items()}
+    known = dict[str, Any]()
+    for name, of in config.items():
+        now, before = _CHANGED.get(f"{parent}{name}", (..., of))
+        if isinstance(of, dict):
+            known[name] = _known(of, f"{parent}{name}.")
+        elif of != _NEW.get(f"{parent}{name}", ...):
+            known[name] = before if of == now else of
+    return known
 
 
 _LISTS = "datamodule.prepare.templates.recommendations"
@@ -304,3 +310,5 @@ _NEW = {
     f"{_LISTS}.familiar": 1.0,
 }
 """Keys that older versions do not have, with what was."""
+_CHANGED = {"datamodule.optional": (["recommendation", "remember"], ["recommendation"])}
+"""Values of `conf/` that were others in older versions, with what was."""

@@ -186,6 +186,8 @@ class ServiceApp:
             recommendation, answer = "null", f'{{"user": {listener}}}'
         if self._with_fallback:
             extra += f', "fallback": {json.dumps(fallback)}'
+        if played.remember is False or (state.remember.remember == "consenting" and not remembers):
+            extra += ', "remember": false'
         line = (
             f'{{"message": "{call}", "timestamp": {now}, "user": {listener}, "track": {as_json(release.id_of(row))}, '
             f'"time": {played.time}, "latency": {time.perf_counter() - arrived:.9f}, '

@@ -1,4 +1,4 @@
-"""Removes one listener from what a service keeps: profiles, sessions, and event logs."""
+"""Removes one listener from what a service keeps: profiles, sessions, last plays, and event logs."""
 
 import asyncio
 import json
@@ -35,9 +35,9 @@ class Removed(NamedTuple):
 
 
 def forget(given: Mapping[str, Any]) -> Removed:
-    """Remove a listener from profiles, sessions and event logs, also while the service runs.
+    """Remove a listener from profiles, sessions, last plays and event logs, also while the service runs.
 
-    Event logs and sessions are those of the run folders at `run_dir`, in the folder of the store, and below both.
+    Event logs, sessions and last plays are those at `run_dir`, in the folder of the store, and below both.
 
     Args:
         given: the composed config.
@@ -47,33 +47,33 @@ def forget(given: Mapping[str, Any]) -> Removed:
     """
     if (problem := id_problem(given["listener"])) is not None:
         raise InputError(f"forget: listener {problem}, got {given['listener']!r}; name one with forget listener=<id>")
-    settings = ServiceSettings.of(given)
+    settings = ServiceSettings.of(given).of_service()
     with tempfile.TemporaryDirectory() as staging:
         store_of(given, staging)  # refuses a folder that is no store
     roots = Path(settings.run_dir), Path(settings.store.folder).parent
     folders = sorted({path.parent for root in roots for path in root.rglob(SETTINGS)})
+    files = sorted({path for root in roots for path in root.rglob(FILE)})
     try:
-        had_profile = asyncio.run(_forget_memory(key_of(given["listener"]), settings, folders))
+        had_profile = asyncio.run(_forget_memory(key_of(given["listener"]), settings, files))
         nums = [*blank_lines(folders, given["listener"])]
     except OSError as error:
         raise InputError(f"cannot write {error.filename}: {error.strerror}; type this command again") from None
     return Removed(had_profile, sum(nums), sum(num > 0 for num in nums))
 
 
-async def _forget_memory(user: int, settings: ServiceSettings, folders: Iterable[Path]) -> bool:
-    """Remove a listener from profiles, and from the sessions of run folders; returns whether there was a profile."""
+async def _forget_memory(user: int, settings: ServiceSettings, files: Iterable[Path]) -> bool:
+    """Remove a listener from profiles, sessions and last plays; returns whether there was a profile."""
     profiles = make_profiles(settings)
     had_profile = await profiles.forget(user, now_ms())
-    for folder in folders:
-        if (folder / FILE).exists():
-            given = json.loads((folder / SETTINGS).read_bytes())["sessions"]
-            await MappedSessions(folder / FILE, SessionSettings(**given)).forget(user)
-    last_plays = make_last_plays(settings)
-    await last_plays.forget(user)
+    for path in files:
+        if (sessions := MappedSessions.as_it_is(path)) is not None:
+            await sessions.forget(user)
     if isinstance(settings.store, RedisSettings):
         with tempfile.TemporaryDirectory() as elsewhere:
-            sessions = make_sessions(replace(settings, run_dir=elsewhere, sessions=SessionSettings(capacity=8)))
-            await sessions.forget(user)
+            store, sizes = replace(settings.store, folder=elsewhere), SessionSettings(capacity=8)
+            empty = replace(settings, run_dir=elsewhere, store=store, sessions=sizes)
+            for shared in (make_sessions(empty), make_last_plays(empty)):
+                await shared.forget(user)
     return had_profile
 
 

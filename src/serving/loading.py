@@ -12,9 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segue.errors import InputError
-from segue.runs.profiles import Profiles
+from segue.runs.profiles import ENTRY, Profiles
 from segue.serving.log_writer import now_ms
+from segue.serving.profile_memory import MappedProfiles
+from segue.serving.release import Arm
 from segue.serving.release_store import FolderStore, Loaded, StoreUnreachableError
 from segue.serving.settings import RedisSettings, ServiceSettings
 from segue.serving.stores import ProfileStore, Store, make_profiles, make_store
@@ -51,6 +55,7 @@ def requested(
     if arms is not None and only is not None:
         raise InputError("give recommendations=<recommender>, or arms={C: …, T1: …}, not both")
     alike = ("pick", "artist_gap", "exploration", "exploration_plays", "familiar", "fallback", "num_lists")
+    remember = partial(_remember, given)
     settings = {name: given[name] for name in alike} | {
         "experiment": "" if given["experiment_name"] is None else str(given["experiment_name"]),
         "context": given["arm_context"],
@@ -59,12 +64,34 @@ def requested(
         "world": world,
         "locate": locate,
     }
-    return partial(_load_into, {"C": only} if arms is None else arms, settings, provenance, accepts)
+    return partial(_load_into, {"C": only} if arms is None else arms, settings, remember, provenance, accepts)
+
+
+def _remember(given: Mapping[str, Any]) -> str:
+    """`profiles.remember` of the service."""
+    settings = ServiceSettings.of(given)
+    return (settings.of_service() if given["do"] == "load" else settings).profiles.remember
+
+
+def check_last_plays(arms: Mapping[str, Arm], remember: Callable[[], str]) -> None:
+    """Refuse an arm that needs the last plays of users where none are kept.
+
+    Args:
+        arms: of a release.
+        remember: `profiles.remember` of the service.
+
+    Raises:
+        InputError: there is such an arm.
+    """
+    for name, arm in arms.items():
+        if arm.is_of_last_ten and remember() == "none":
+            raise InputError(f"arms.{name}: context=last_ten needs profiles.remember=all or consenting, got none")
 
 
 def _load_into(
     arms: Any,
     settings: Mapping[str, Any],
+    remember: Callable[[], str],
     provenance: Callable[[], Mapping[str, str]],
     accept_changes: bool,
     store: FolderStore,
@@ -72,6 +99,7 @@ def _load_into(
     from segue.serving.prepared_release import prepare_release
 
     prepared = prepare_release(arms, **settings)
+    check_last_plays(prepared.arms, remember)
     try:
         loaded = store.load_next(partial(prepared.write, provenance=provenance()), accept_changes=accept_changes)
         return loaded._replace(profiles=prepared.profiles)
@@ -97,6 +125,9 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
     with suppress(StoreUnreachableError):
         for line in store.convert():
             warn(line)
+    if num_left_out := MappedProfiles(Path(settings.store.folder), settings.profiles).resize():
+        few = f"profiles.capacity={settings.profiles.capacity}"
+        warn(f"{num_left_out:,} profiles of listeners found no place with {few} and are forgotten")
     _fetch(store)
     loaded = request(store.local) if request is not None else None
     version = None if loaded is None else loaded.version
@@ -118,14 +149,22 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
 
 
 def _fill(settings: ServiceSettings, loaded: Loaded | None, warn: Callable[[str], None]) -> None:
-    """Add what the runs of a release know of listeners to the profiles of the service."""
-    if loaded is None or not loaded.profiles or settings.profiles.remember == "none":
+    """Add what the runs of a release know of listeners to the profiles of the service, and forget what is old there."""
+    if settings.profiles.remember == "none":
         return
-    if num_left_out := asyncio.run(_merge(make_profiles(settings), loaded.profiles)):
+    of_runs = (loaded.profiles if loaded is not None else ()) or (_NOBODY,)
+    try:
+        num_left_out = asyncio.run(_merge(make_profiles(settings), of_runs))
+    except OSError as error:
+        raise InputError(f"profiles of listeners were not added: {error.strerror}") from None
+    if num_left_out:
         warn(
             f"{num_left_out:,} profiles of listeners were left out, because those of later visits fill their places; "
             "set profiles.capacity of the service higher"
         )
+
+
+_NOBODY = Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY))
 
 
 async def _merge(profiles: ProfileStore, of_runs: Sequence[Profiles]) -> int:
@@ -167,7 +206,10 @@ def load(
         _fetch(store)
         loaded = request(store.local)
         store.publish(loaded.version, before=before)
-        _fill(ServiceSettings.of(given), loaded, warn)
+        try:
+            _fill(ServiceSettings.of(given).of_service(), loaded, warn)
+        except InputError as error:
+            raise InputError(f"version {loaded.version} is current; {error}; load it again to add profiles") from None
         return loaded, store.where
 
 

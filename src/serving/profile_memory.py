@@ -13,7 +13,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +86,7 @@ class _File:
             if not os.pread(self._descriptor, _PAGE, 0).strip(b"\0"):
                 self._create(path, -(-settings.capacity // _WAYS), settings.max_tracks)
             head = re.match(_LAYOUT, os.pread(self._descriptor, _PAGE, 0))
-        if head is None:
+        if head is None or os.fstat(self._descriptor).st_size != _sizes(int(head[1]), int(head[2]))[1]:
             raise InputError(f"{path} has no profiles of this version; move it away to begin without profiles")
         self.num_buckets, self.most = int(head[1]), int(head[2])
         self._start, _ = _sizes(self.num_buckets, self.most)
@@ -111,6 +111,10 @@ class _File:
     def num_places(self) -> int:
         return self.num_buckets * _WAYS
 
+    @property
+    def num_owners(self) -> int:
+        return int((self._visits > 0).sum())
+
     def bucket(self, user: int) -> _Locked:
         return _Locked(self._descriptor, ((user * _MIX) % 2**64) * self.num_buckets >> 64)
 
@@ -128,7 +132,7 @@ class _File:
         """The place of a listener; for a new one that of the owner whose last visit is oldest, who is removed."""
         if (place := self.find(places, user)) is None:
             place = self.oldest(places)
-            if self.visit_ms(place):
+            if self.visit_ms(place) or self.num(place):  # also after an end between the entries and their owner
                 self.clear(place)
         return place
 
@@ -210,23 +214,28 @@ class MappedProfiles:
         """
         assert self._file
 
-    def resize(self) -> None:
+    def resize(self) -> int:
         """Copy the file into one of other sizes, if the settings have changed; only while nobody uses it.
+
+        Returns:
+            How many listeners found no room.
 
         Raises:
             InputError: the disk has no room for it.
         """
         if not self._path.exists():
-            return
+            return 0
         if (self._file.num_buckets, self._file.most) == (-(-self.settings.capacity // _WAYS), self.settings.max_tracks):
-            return
+            return 0
         partial = self._path.with_name(f".partial-{FILE}")
         partial.unlink(missing_ok=True)
         new = _File(partial, self.settings)
+        num_before = self._file.num_owners
         for user, visit_ms, entries in self._file.owners():
             _add(new, user, visit_ms, entries)
         partial.replace(self._path)
         self._file = new
+        return num_before - new.num_owners
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> np.ndarray:
         """Add a play to the profile of a listener; returns all of it."""
@@ -258,9 +267,8 @@ class MappedProfiles:
     async def forget(self, user: int, now_ms: int) -> bool:
         """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
         with FileLock(self._removed.with_suffix(".lock")):
-            removed = self._removed_ms() | {user: now_ms}
-            kept = {str(one): ms for one, ms in removed.items() if ms >= now_ms - self.settings.days_ms}
-            write_record(kept, self._removed)
+            removed = self._removed_ms(now_ms) | {user: now_ms}
+            write_record({str(one): ms for one, ms in removed.items()}, self._removed)
         if not self._path.exists():
             return False
         with self._file.bucket(user) as places:
@@ -268,23 +276,28 @@ class MappedProfiles:
                 self._file.clear(place)
         return place is not None
 
-    def _removed_ms(self) -> dict[int, int]:
-        """When listeners were removed."""
+    def _removed_ms(self, now_ms: int) -> dict[int, int]:
+        """When listeners were removed; without those of long ago."""
         given = json.loads(self._removed.read_bytes()) if self._removed.exists() else {}
-        return {int(user): int(removed_ms) for user, removed_ms in given.items()}
+        return {int(user): int(ms) for user, ms in given.items() if ms >= now_ms - self.settings.days_ms}
 
     async def merge(self, profiles: Profiles, now_ms: int) -> int:
         """Add what a run knows of listeners; returns how many of them found no room.
 
-        A listener whose last visit is earlier than those of all others of a full bucket finds none.
+        A listener whose last visit is earlier than those of all others of a full bucket finds none. Listeners without a
+        visit for long are removed.
 
         Args:
             profiles: of the run.
             now_ms: the time.
         """
-        file, removed, left_out = self._file, self._removed_ms(), 0
+        if not len(profiles.listeners) and not self._path.exists():
+            return 0
+        file, removed, left_out = self._file, self._removed_ms(now_ms), 0
         file.clear_before(now_ms - self.settings.days_ms)
         for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
+            if self.settings.remember == "consenting" and not len(await self.look(user, now_ms)):
+                continue
             left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
         return left_out
 
@@ -307,14 +320,14 @@ def forget_old(profile: np.ndarray, before_ms: int) -> None:
 
 
 def newest_of(
-    profiles: Profiles, most: int, removed_ms: Mapping[int, int], before_ms: int
+    profiles: Profiles, most: int, removed: Container[int], before_ms: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The newest entries of each listener; those without any are left out.
 
     Args:
         profiles: of many listeners.
         most: number of entries of a listener, at most.
-        removed_ms: when listeners were removed; what they had played by then is left out.
+        removed: listeners who were removed. They are left out: an entry may have plays of before and after.
         before_ms: entries whose last play was before it are left out.
 
     Yields:
@@ -323,7 +336,9 @@ def newest_of(
     first = 0
     for user, end in zip(profiles.listeners.tolist(), profiles.ends.tolist(), strict=True):
         entries, first = profiles.entries[first:end], end
-        entries = entries[entries["last_ms"] > max(removed_ms.get(user, 0), before_ms)]
+        if user in removed:
+            continue
+        entries = entries[entries["last_ms"] > before_ms]
         if len(entries) > most:
             entries = entries[np.argpartition(-entries["last_ms"], most - 1)[:most]]
         if len(entries):

@@ -345,9 +345,14 @@ class RedisSessions:
         await self._ask(lambda pipe: pipe.unlink(*self._keys(user)))
 
     async def forget(self, user: int) -> None:
-        """Remove what is known of a user."""
+        """Remove what is known of a user.
+
+        Raises:
+            InputError: Redis does not answer.
+        """
         await self._local.forget(user)
-        await self._ask(lambda pipe: pipe.unlink(*self._keys(user)))
+        with _as_input():
+            await self._redis.unlink(*self._keys(user))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -436,6 +441,7 @@ class RedisProfiles:
             InputError: Redis does not answer.
         """
         with _as_input():
+            await self._removed_ms(now_ms)
             await self._redis.hset(self._key("removed"), str(user), now_ms)
             return bool(await self._redis.unlink(self._key(user)))
 
@@ -449,13 +455,24 @@ class RedisProfiles:
         Raises:
             InputError: Redis does not answer, or has no memory left.
         """
+        if not len(profiles.listeners):  # keys that are old have ended
+            return 0
         most = self.settings.max_tracks
         with _as_input():
-            removed_ms = {int(user): int(ms) for user, ms in (await self._redis.hgetall(self._key("removed"))).items()}
+            removed = await self._removed_ms(now_ms)
             async with self._redis.pipeline(transaction=True) as pipe:
-                for user, entries in newest_of(profiles, most, removed_ms, now_ms - self.settings.days_ms):
+                for user, entries in newest_of(profiles, most, removed, now_ms - self.settings.days_ms):
+                    if self.settings.remember == "consenting" and not await self._redis.exists(self._key(user)):
+                        continue
                     await self._change(user, partial(merged, others=entries, most=most), pipe)
         return 0
+
+    async def _removed_ms(self, now_ms: int) -> dict[int, int]:
+        """When listeners were removed; those of long ago are no longer kept."""
+        found = {int(user): int(ms) for user, ms in (await self._redis.hgetall(self._key("removed"))).items()}
+        if old := [str(user) for user, ms in found.items() if ms < now_ms - self.settings.days_ms]:
+            await self._redis.hdel(self._key("removed"), *old)
+        return {user: ms for user, ms in found.items() if str(user) not in old}
 
     async def close(self) -> None:
         """Close the connections."""

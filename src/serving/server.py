@@ -26,9 +26,8 @@ import uvloop
 from segue.errors import InputError
 from segue.runs.catalog_files import write_lines
 from segue.serving.last_plays import make_last_plays
-from segue.serving.loading import Request, load_to_serve
+from segue.serving.loading import Request, check_last_plays, load_to_serve
 from segue.serving.log_writer import EventLogWriter
-from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release import Release
 from segue.serving.settings import TOKEN, ServiceSettings, check_token
 from segue.serving.stores import make_profiles, make_sessions, make_store
@@ -159,7 +158,9 @@ def _load_elsewhere(request: Request | None, settings: ServiceSettings, warn: Wa
     try:
         with interruptible():
             load_to_serve(request, settings, warn)
-            _write_tracks(make_store(settings).local.open(), settings, warn)
+            release = make_store(settings).local.open()
+            check_last_plays(release.arms, lambda: settings.profiles.remember)
+            _write_tracks(release, settings, warn)
     except KeyboardInterrupt:  # the waiting process is interrupted as well and prints it
         raise InputError("interrupted") from None
 
@@ -218,7 +219,6 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     make_sessions(settings)  # before several workers map it at the same time
     make_last_plays(settings)
-    MappedProfiles(Path(settings.store.folder), settings.profiles).resize()
     started_s = time.monotonic()
     workers = WorkerTable(settings.workers, reset_after_s=settings.restart.reset_after_s)
     supervisor = Supervisor(

@@ -9,6 +9,7 @@ without a request for the longest time. The file begins with a line that names i
 import fcntl
 import mmap
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,17 @@ _ANSWER = struct.Struct("=qd?64s?")
 _HEAD_BYTES = 4096
 # Name of the layout of the file. A file of another layout is replaced, and its sessions are forgotten.
 _LAYOUT = "segue sessions 2"
+_SIZES = re.compile(rb"(segue sessions \d+), (\d+) buckets of 8, (\d+) tracks\n")
+
+
+def _num_words(max_tracks: int) -> int:
+    """Of a session."""
+    return _TRACKS + max_tracks + -(-max_tracks // 2)
+
+
+def _size(num_buckets: int, max_tracks: int) -> int:
+    """Of the file, in bytes."""
+    return _HEAD_BYTES + num_buckets * _WAYS * _num_words(max_tracks) * _WORD
 
 
 class Played(NamedTuple):
@@ -90,9 +102,9 @@ class MappedSessions:
     def __init__(self, path: Path, settings: SessionSettings) -> None:
         max_tracks = self._max_tracks = settings.max_tracks
         self._num_buckets, self._idle_ms = -(-settings.capacity // _WAYS), settings.idle_ms
-        self._num_words = _TRACKS + max_tracks + -(-max_tracks // 2)
+        self._num_words = _num_words(max_tracks)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        size = _HEAD_BYTES + self._num_buckets * _WAYS * self._num_words * _WORD
+        size = _size(self._num_buckets, max_tracks)
         head = f"{_LAYOUT}, {self._num_buckets} buckets of {_WAYS}, {max_tracks} tracks\n".encode()
         if os.fstat(self._descriptor).st_size != size or os.pread(self._descriptor, len(head), 0) != head:
             os.ftruncate(self._descriptor, 0)
@@ -106,6 +118,25 @@ class MappedSessions:
         self._bytes = memoryview(mmap.mmap(self._descriptor, size))
         # single numbers are read and written in a tenth of the time that numpy needs
         self._words, self._floats = self._bytes.cast("q"), self._bytes.cast("f")
+
+    @classmethod
+    def as_it_is(cls, path: Path) -> "MappedSessions | None":
+        """A file with the sizes that it has, which a service may use; None if it has no sessions.
+
+        Args:
+            path: the file.
+
+        Raises:
+            InputError: it is of another version, or shortened.
+        """
+        with path.open("rb") as file:
+            head = re.match(_SIZES, file.read(_HEAD_BYTES))
+        if head is None:
+            return None
+        num_buckets, max_tracks = int(head[2]), int(head[3])
+        if head[1] != _LAYOUT.encode() or path.stat().st_size != _size(num_buckets, max_tracks):
+            raise InputError(f"{path} is damaged or of another version; stop its service and remove the file")
+        return cls(path, SessionSettings(capacity=num_buckets * _WAYS, max_tracks=max_tracks))
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
         """Add a track to the session of a user; returns all of the session in order, this track last."""

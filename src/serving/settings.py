@@ -1,8 +1,9 @@
 """The settings of conf/serve.yaml, which are checked before anything is started."""
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,11 @@ class ProfileSettings:
     max_tracks: Annotated[int, Setting("tracks of a listener that are remembered", least=1, most=10_000)] = 500
     days: Annotated[
         float,
-        Setting("after which a track that was not played again, or a listener without a visit, is forgotten", above=0),
+        Setting(
+            "after which a track that was not played again, or a listener without a visit, is forgotten",
+            above=0,
+            most=36_500,
+        ),
     ] = 365.0
 
     @property
@@ -198,6 +203,28 @@ class ServiceSettings:
             os.environ[REDIS] = str(url)
         alike = {name: given[name] for name in ("host", "port", "workers", "seed")}
         return cls(run_dir=str(Path(given["run_dir"]).absolute()), room=groups["room"], **alike, **made)
+
+    def of_service(self) -> "ServiceSettings":
+        """With the sessions and the profiles of the service that began last with this store, for a command beside it.
+
+        They are in its `serve.json`, at `run_dir`, beside the store, or in a folder of one of these; if there is none,
+        such as on another machine, those of the command stay.
+
+        Raises:
+            InputError: a `serve.json` is damaged.
+        """
+        roots = {Path(self.run_dir), Path(self.store.folder).parent}
+        found = {path for root in roots for path in (*root.glob(SETTINGS), *root.glob(f"*/{SETTINGS}"))}
+        key = "name" if isinstance(self.store, RedisSettings) else "folder"
+        for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            try:
+                given = json.loads(path.read_bytes())
+                if given["store"].get(key) == getattr(self.store, key):
+                    groups = {name: _GROUPS[name](**given[name]) for name in ("sessions", "profiles") if name in given}
+                    return replace(self, **groups)
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                raise InputError(f"{path} is damaged ({error}); a service writes it when it starts") from None
+        return self
 
     def write(self) -> None:
         """Write them to `serve.json` in the run folder."""

@@ -143,11 +143,25 @@ def hit_of(world: World, day: int) -> int:
 
 
 @lru_cache(maxsize=2)
+def _newest(world: World, drift: float) -> dict[int, World]:  # noqa: ARG001 - a key of the cache
+    """The world on the two days that were asked for last."""
+    return {1: world}
+
+
 def _drifted(world: World, drift: float, day: int) -> World:
+    known = _newest(world, drift)
+    first = max((one for one in known if one <= day), default=1)
+    now = known.get(first, world)
+    for _ in range(first, day):
+        now = _next_day(now, drift)
+    known[day] = now
+    if len(known) > 2:
+        del known[min(known)]
+    return now
+
+
+def _next_day(before: World, drift: float) -> World:
     """Each interest moves to one of the tracks from which its sessions begin, with the probability `drift`."""
-    if day <= 1:
-        return world
-    before = _drifted(world, drift, day - 1)
     people, rng = before.listeners, np.random.default_rng(int(before.digest(), 16))
     number_of, neighbours = before.interest_neighbours
     moves, draws = rng.random((2, *people.interests.shape))

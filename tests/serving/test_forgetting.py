@@ -1,12 +1,20 @@
 """What is known of one listener is removed, and nothing of another one, also while workers write."""
 
+import asyncio
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from segue.serving.forgetting import blank_lines
+from segue.errors import InputError
+from segue.serving.forgetting import _forget_memory, blank_lines
+from segue.serving.last_plays import make_last_plays
+from segue.serving.session_memory import MappedSessions, Noted
+from segue.serving.settings import SessionSettings
+from tests.serving.conftest import START_MS
+from tests.serving.test_last_plays import settings_of
 
 
 def line(user: object, track: int = 1) -> str:
@@ -58,3 +66,36 @@ def test_a_log_that_is_appended_to_meanwhile_loses_nothing(tmp_path: Path) -> No
         list(blank_lines([tmp_path], 7))
     os.close(descriptor)
     assert newest.read_text().lstrip() == "".join(line(8, number) for number in range(50))
+
+
+def test_the_command_leaves_the_files_of_a_service_as_large_as_they_are(tmp_path: Path) -> None:
+    """A file that is replaced under a service that has mapped it would end the workers, and forget all others."""
+    of_service = replace(settings_of(tmp_path), sessions=SessionSettings(capacity=16, max_tracks=3))
+    (tmp_path / "store").mkdir()
+    last_plays = make_last_plays(of_service)
+    sessions = MappedSessions(tmp_path / "sessions.bin", of_service.sessions)
+    paths = [tmp_path / "sessions.bin", tmp_path / "store/last_plays/sessions.bin", tmp_path / "other.bin"]
+    paths[2].write_bytes(b"of another program")
+
+    async def work() -> None:
+        for memory in (last_plays, sessions):
+            for user in (7, 8):
+                await memory.play(user, 1, 1.0, START_MS)
+                await memory.note(user, Noted(1, 1.0, False, "a"))
+        assert not await _forget_memory(7, settings_of(tmp_path), paths)
+        for memory in (last_plays, sessions):
+            assert await memory.look(7, START_MS) is None
+            assert await memory.look(8, START_MS) is not None
+
+    sizes = [path.stat().st_size for path in paths]
+    asyncio.run(work())
+    assert [path.stat().st_size for path in paths] == sizes
+
+
+def test_sessions_of_another_version_are_named(tmp_path: Path) -> None:
+    (path := tmp_path / "sessions.bin").write_bytes(b"segue sessions 1, 8 buckets of 8, 3 tracks\n")
+    with pytest.raises(
+        InputError, match=r"sessions\.bin is damaged or of another version; stop its service and remove"
+    ):
+        MappedSessions.as_it_is(path)
+    assert path.stat().st_size < 99, "and nothing is replaced"

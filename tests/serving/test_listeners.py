@@ -114,6 +114,9 @@ def test_without_consent_nothing_is_kept_and_nothing_is_known(
         if is_kept:
             assert await session(service, 7, [100, 101], remember=False) in ([101], [102])
 
+        lines = [json.loads(line) for line in service.lines()]
+        assert [line.get("remember") for line in lines[:2]] == [None if is_kept else False] * 2
+
     drive(listener_release(tmp_path, heard=100.0, share=1.0), tmp_path, work, profiles=memory(tmp_path, **settings))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import pytest
 from segue.errors import InputError
 from segue.runs.profiles import Profiles, entries_of_events
 from segue.serving import loading
-from segue.serving.loading import Request, load, load_to_serve, requested, store_of
+from segue.serving.loading import Request, check_last_plays, load, load_to_serve, requested, store_of
 from segue.serving.log_writer import now_ms
 from segue.serving.profile_memory import FILE as PROFILES
 from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release_store import FolderStore, Index, Loaded, StoreUnreachableError
-from segue.serving.settings import REDIS, ProfileSettings, ServiceSettings
+from segue.serving.settings import REDIS, SETTINGS, ProfileSettings, ServiceSettings
 from segue.serving.stores import make_store
 from tests.conftest import make_catalog
-from tests.serving.conftest import writer
+from tests.serving.conftest import arm, writer
 
 
 class SmallWorld:
@@ -268,8 +269,9 @@ def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_n
 
     warnings = list[str]()
     store.load(writer("before"))
-    load(asked, given | {"profiles": {"remember": "none"}}, warnings.append)
-    assert not (store.folder / PROFILES).exists()
+    ServiceSettings.of(given | {"profiles": {"remember": "none"}}).write()
+    load(asked, given, warnings.append)
+    assert not (store.folder / PROFILES).exists(), "the settings of the service count, and not those of the command"
     load_to_serve(asked, ServiceSettings.of(given), warnings.append)
     assert warnings == [
         "12 profiles of listeners were left out, because those of later visits fill their places; "
@@ -278,3 +280,53 @@ def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_n
     profiles = MappedProfiles(store.folder, ProfileSettings())
     known = [user for user in range(num) if len(asyncio.run(profiles.look(user, 1)))]
     assert len(known) == 8
+    small = given | {"profiles": {"capacity": 8, "max_tracks": 1}}
+    load_to_serve(None, ServiceSettings.of(given | {"profiles": {"capacity": 64}}), warnings.append)
+    load_to_serve(asked, ServiceSettings.of(given | {"profiles": {"capacity": 64}}), warnings.append)
+    assert len(warnings) == 1, "there is more room before the profiles are added"
+    load_to_serve(None, ServiceSettings.of(small), warnings.append)
+    assert warnings[1:] == ["12 profiles of listeners found no place with profiles.capacity=8 and are forgotten"]
+
+
+def test_profiles_that_cannot_be_added_leave_the_release_current(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = folder_of(given)
+    store.load(writer("before"))
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("segue.serving.profile_memory._add", fail)
+    users = np.arange(1)
+    of_run = Profiles.of(*entries_of_events(users, users, np.ones(1, np.float32), users + now_ms()))
+    said = r"version \w+ is current; profiles of listeners were not added: No space left on device; load it again"
+    with pytest.raises(InputError, match=said):
+        load(lambda store: store.load_next(writer("after"))._replace(profiles=[of_run]), given)
+    assert store.open().experiment == "after"
+
+
+def test_a_command_finds_the_settings_of_the_service_whose_store_it_names(given: dict[str, Any]) -> None:
+    root = Path(given["run_dir"])
+    for number, (folder, days) in enumerate({"old": 1.0, "new": 2.0, "other": 3.0}.items()):
+        service = ServiceSettings.of(given | {"profiles": {"days": days}, "run_dir": str(root / folder)})
+        (root / folder).mkdir()
+        store = replace(service.store, folder=str(root / "another")) if folder == "other" else service.store
+        replace(service, store=store).write()
+        os.utime(root / folder / SETTINGS, (number, number))
+    found = ServiceSettings.of(given | {"run_dir": str(root / "command")}).of_service()
+    assert (found.profiles.days, found.run_dir) == (2.0, str(root / "command"))
+
+
+def test_a_serve_json_that_is_damaged_is_named(given: dict[str, Any]) -> None:
+    folder_of(given).load(writer())
+    Path(given["run_dir"], SETTINGS).write_text("{}")
+    with pytest.raises(InputError, match=r"serve\.json is damaged"):
+        ServiceSettings.of(given).of_service()
+
+
+def test_an_arm_that_needs_last_plays_is_refused_where_none_are_kept() -> None:
+    arms = {"C": arm(), "T1": arm(context="last_ten")}
+    check_last_plays(arms, lambda: "consenting")
+    with pytest.raises(InputError, match=r"arms\.T1: context=last_ten needs profiles\.remember=all or consenting"):
+        check_last_plays(arms, lambda: "none")

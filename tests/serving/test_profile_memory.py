@@ -137,8 +137,39 @@ def test_a_removed_listener_in_mid_session_begins_anew(tmp_path: Path) -> None:
 def test_what_a_removed_listener_had_played_does_not_come_back_with_a_run(tmp_path: Path) -> None:
     profiles = make(tmp_path)
     assert not asyncio.run(profiles.forget(7, START_MS)), "also before the first profile"
-    merge(profiles, [(7, 1, START_MS - 1), (7, 2, START_MS + 1), (8, 1, START_MS - 1)])
-    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({2: 1}, {1: 1})
+    run = [(7, 1, START_MS - 1), (7, 1, START_MS + 1), (8, 1, START_MS - 1)]
+    merge(profiles, run)
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {1: 1}), "an entry has plays of before and after"
+    merge(profiles, run, START_MS + int((DAYS + 1) * DAY_MS))
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {}), "and is too old when the removal is"
+
+
+def test_a_run_tells_a_service_that_needs_consent_nothing_of_others(tmp_path: Path) -> None:
+    profiles = MappedProfiles(tmp_path, ProfileSettings(remember="consenting", capacity=64))
+    play(profiles, 7, 1)
+    assert merge(profiles, [(7, 2, START_MS), (8, 1, START_MS)]) == 0
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({1: 1, 2: 1}, {})
+
+
+def test_without_a_run_the_old_are_forgotten_and_no_file_is_created(tmp_path: Path) -> None:
+    nobody = Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY))
+    profiles, now_ms = make(tmp_path), START_MS + 40 * DAY_MS
+    assert asyncio.run(profiles.merge(nobody, now_ms)) == 0
+    assert not [*tmp_path.iterdir()]
+    play(profiles, 7, 987654321)
+    asyncio.run(profiles.merge(nobody, now_ms))
+    assert (987654321).to_bytes(8, "little") not in (tmp_path / FILE).read_bytes()
+
+
+def test_nobody_inherits_entries_that_were_written_without_their_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = make(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(profiles._file, "own", lambda *_: None)  # the process was killed before
+        play(profiles, 7, 1)
+    play(make(tmp_path), 7, 2)
+    assert tracks(make(tmp_path), 7) == {2: 1}
 
 
 def test_a_run_adds_what_it_knows_better_and_counts_no_play_twice(tmp_path: Path) -> None:
@@ -189,12 +220,16 @@ def test_other_sizes_keep_the_profiles(tmp_path: Path) -> None:
     assert [list(tracks(again, user)) for user in range(20)] == [[3, 4, 5, 6, 7]] * 20
     assert len(play(again, 7, 9, START_MS + 9)) == 5
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert make(tmp_path, capacity=8).resize() == 12
+    assert make(tmp_path, capacity=8).resize() == 0
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"segue profiles 0")
-    with pytest.raises(InputError, match=r"profiles\.bin has no profiles of this version; move it away"):
-        play(make(tmp_path), 7, 1)
+    play(make(tmp_path), 7, 1)
+    for given in (b"segue profiles 0", (tmp_path / FILE).read_bytes()[:-1], (tmp_path / FILE).read_bytes()[:5000]):
+        (tmp_path / FILE).write_bytes(given)
+        with pytest.raises(InputError, match=r"profiles\.bin has no profiles of this version; move it away"):
+            play(make(tmp_path), 7, 1)
 
 
 def test_a_full_disk_is_a_problem_and_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

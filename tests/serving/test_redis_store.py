@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -320,8 +321,15 @@ def test_redis_forgets_a_listener_and_takes_from_a_run_what_is_newer(tmp_path: P
             assert await profiles.merge(given, START_MS) == 0
             found = [plays_of(await profiles.look(user, START_MS)) for user in (7, 8, 9)]
             assert found == [{1: 1, 2: 1}, {1: 1}, {}]
+        profiles.settings = replace(profiles.settings, remember="consenting")
+        of_others = Profiles.of(*entries_of_events(users + 100, tracks, np.ones(4, np.float32), times))
+        await profiles.merge(of_others, START_MS)
+        assert not len(await profiles.look(107, START_MS))
         assert await profiles.forget(7, START_MS)
         assert not len(await profiles.look(7, START_MS))
+        await profiles.forget(8, START_MS + 31 * DAY_MS)
+        removed = await profiles._redis.hgetall("test:profile:removed")
+        assert list(removed) == [b"8"], "removals of long ago are no longer kept"
 
     run_profiles(work, tmp_path, server.port)
 
@@ -334,6 +342,11 @@ def test_without_redis_no_profile_is_known_and_health_says_so(tmp_path: Path, se
         assert str(profiles.problem).startswith("profiles are not known and plays are not kept in them: Redis does not")
         with pytest.raises(InputError, match="Redis does not answer as it should"):
             await profiles.forget(7, START_MS)
+        local = MappedSessions(tmp_path / "sessions.bin", SessionSettings(capacity=8))
+        sessions = RedisSessions(f"redis://127.0.0.1:{server.port}", settings(tmp_path, 5), SessionSettings(), local)
+        with pytest.raises(InputError, match="Redis does not answer"):
+            await sessions.forget(7)
+        await sessions.close()
 
     run_profiles(work, tmp_path, server.port, timeout_s=5)
 

@@ -113,6 +113,14 @@ def test_interests_drift_slowly_to_near_tracks_and_alike_for_everybody_who_asks(
     assert Habits().world_on(world, 9) is world
 
 
+def test_interests_drift_for_years(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.simulation.habits._next_day", lambda before, _: replace(before))
+    habits = Habits(drift=0.03125)  # of no other test
+    far = habits.world_on(world, 3000)
+    assert habits.world_on(world, 3000) is far, "no day is computed again"
+    assert habits.world_on(world, 2) is not far
+
+
 def with_play(crowd: Crowd, share: int) -> Crowd:
     """One more track in each session."""
     added = {"tracks": 0, "artists": 0, "shares": share}

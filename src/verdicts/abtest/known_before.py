@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
+from segue.errors import InputError
 from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
 from segue.runs.catalog_files import read_catalog
@@ -74,19 +75,22 @@ class Discovered:
     upper_points: float
 
 
-def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path) -> Known:
-    """Count what was known before.
+def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path, kept: Bool[np.ndarray, "S"]) -> Known:
+    """Count what was known before. What was heard in a session that is left out is known in later ones.
 
     Args:
         lines: columns of the lines, in sessions, those of a user one after another, in order of time.
         first: row of the first line of each session.
         folder: of the logs; the artists come from the `tracks.json` in it or beside it, if there is one.
+        kept: whether the tracks of each session count.
     """
     num, ends = np.cumsum(np.append(0, np.diff(lines["user_id"]) != 0)), np.append(first[1:], len(lines["user_id"]))
     codes, keys = pd.factorize(lines["track"])
     sessions = np.arange(len(first)).repeat(ends - first)
     discovery = Discovery(len(keys), _artists_of(np.asarray(keys, np.int64), folder))
     counted, known = discovery.of_plays(num, codes, np.asarray(lines["time"], np.float64), sessions)
+    is_kept = kept[sessions]
+    counted, known = counted & is_kept, {name: one & is_kept for name, one in known.items()}
     asked = np.bincount(num[counted], minlength=int(num[-1]) + 1 if len(num) else 0)
     returned, users = asked > 0, np.flatnonzero(np.append(True, np.diff(num) > 0)[: len(num)])
     counts = {name: np.bincount(num[one], minlength=len(asked))[returned] for name, one in known.items()}
@@ -95,11 +99,14 @@ def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path) -> Kn
 
 def _artists_of(keys: Int64[np.ndarray, "T"], folder: Path) -> Int64[np.ndarray, "T"] | None:
     """Number of the artist of each track; a track that the catalogue does not have is by an artist of its own."""
-    beside = (folder, *folder.absolute().parents[:2])
+    beside = (folder, folder.absolute().parent)
     path = next((path for one in beside if (path := one / "tracks.json").is_file()), None)
     if path is None:
         return None
-    catalog = read_catalog(path)
+    try:
+        catalog = read_catalog(path)
+    except InputError:  # another file of this name
+        return None
     rows = catalog.rows_of(keys)
     return np.where(rows >= 0, catalog.artist_of[rows], catalog.num_artists + np.arange(len(keys))).astype(np.int64)
 

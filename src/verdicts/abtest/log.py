@@ -95,7 +95,8 @@ def read_users(
         "lines_of_other_experiments": found.num - found.num_rejected - num_guests - len(lines["arm"]),
         "lines_of_other_arms": int((lines["arm"] == len(compared)).sum()),
     }
-    sessions, exposed, faults, known = _sessions_of(lines, len(compared), interleaved, session_gap_minutes, folder)
+    rules = interleaved, session_gap_minutes, unfinished
+    sessions, exposed, faults, known = _sessions_of(lines, len(compared), *rules, folder)
     return Users(
         experiment=name,
         arms=compared,
@@ -144,7 +145,7 @@ def _sorted_lines(database: duckdb.DuckDBPyConnection, arm_of_text: dict[str, in
 
 
 def _sessions_of(
-    lines: Lines, num_arms: int, interleaved: str, gap_minutes: float, folder: Path
+    lines: Lines, num_arms: int, interleaved: str, gap_minutes: float, unfinished: str, folder: Path
 ) -> tuple[Sessions, Any, dict[str, int], Known]:
     """Cut the lines of each user into sessions; then apply the rules of GUARDS.
 
@@ -187,7 +188,9 @@ def _sessions_of(
         "ends_without_session": int(is_orphan.sum()),
         "sessions_without_end": int((~is_finished).sum()),
     }
-    return sessions.where(~is_orphan & ~has_bad_share), exposed, faults, count_known(lines, start, folder)
+    is_sound = ~is_orphan & ~has_bad_share
+    known = count_known(lines, start, folder, is_sound & (is_finished | (unfinished == "keep")))
+    return sessions.where(is_sound), exposed, faults, known
 
 
 def _duplicates(lines: Lines) -> Any:

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import SourceEvents, read_table
 from segue.errors import InputError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed, names
 from tests.datamodules.presets import exports
 from tests.datamodules.presets.cases import CASES, PRESETS, WITHOUT_CLOCK, datamodule
@@ -75,6 +75,19 @@ def events_of(source: SourceEvents) -> Counter[tuple[Heard, ...]]:
     for user, session, timestamp, track, share in source.database.execute(query).fetchall():
         users.setdefault(user, []).append(Heard(session, timestamp, keys[track], share))
     return comparable(users.values())
+
+
+@pytest.mark.parametrize("more", [{}, {"remember": False}])
+def test_plays_that_a_service_did_not_keep_can_be_left_out(tmp_path: Path, more: dict[str, bool]) -> None:
+    """As docs/privacy.md says; a log without such a line has no key for it."""
+    write_tracks(tmp_path, [0, 1])
+    lines = [event(user, 10**12 + user, 100, 1.0, "last") | (more if user else {}) for user in (0, 1)]
+    write_lines(tmp_path / "logs" / "data.json", lines)
+    words = "datamodule=botify", "+datamodule.sql.drop.unremembered='remember = false'"
+    module = instantiate(composed(*words).datamodule, path=str(tmp_path), _convert_="all")
+    with read_table(str(module.path), module._settings, rejections=module._rejections) as source:
+        assert sum(events_of(source).values()) == 2 - len(more)
+        assert source.reading.dropped == {"unremembered": len(more)}
 
 
 def test_every_preset_has_a_layout() -> None:

@@ -21,8 +21,8 @@ from segue.verdicts.abtest.users import Users
 from tests.verdicts.offpolicy.played import simulate
 
 
-def read(folder: Path) -> Users:
-    reading: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": "drop"}
+def read(folder: Path, unfinished: str = "drop") -> Users:
+    reading: dict[str, Any] = {"interleaved": "separate", "session_gap_minutes": 30.0, "unfinished": unfinished}
     return read_users(folder, experiment=None, max_rejected=0.0, **reading)
 
 
@@ -70,6 +70,8 @@ def test_the_means_and_intervals_are_those_of_the_loop(run: Path, tmp_path: Path
         folder = tmp_path / "far" / "from" / "it"
         folder.mkdir(parents=True)
         (folder / "data.json").write_bytes((run / "logs/day-1/data.json").read_bytes())
+        (folder.parent / "tracks.json").write_text("of another program")
+        (folder.parents[1] / "tracks.json").write_bytes((run / "tracks.json").read_bytes())
     expected = slow(run, with_artists=has_catalogue)
     users = read(folder)
     found = compare_known(users.known, users.arms, 0.1)
@@ -82,6 +84,16 @@ def test_the_means_and_intervals_are_those_of_the_loop(run: Path, tmp_path: Path
         interval = stats.ttest_ind(treatment, control, equal_var=False).confidence_interval(0.9)
         assert (one.lower_points, one.upper_points) == pytest.approx((100 * interval.low, 100 * interval.high))
         assert one.difference_points == pytest.approx(100 * (np.mean(treatment) - np.mean(control)))
+
+
+def test_sessions_that_the_effects_leave_out_count_for_neither(run: Path, tmp_path: Path) -> None:
+    text = (run / "logs/day-1/data.json").read_text()
+    last = next(json.loads(line) for line in reversed(text.splitlines()) if '"last"' in line)
+    more = [{**last, "message": "next", "timestamp": last["timestamp"] + 10**8 + n, "track": n} for n in range(3)]
+    (tmp_path / "data.json").write_text(text + "".join(json.dumps(line) + "\n" for line in more))
+    dropped, kept, before = (read(tmp_path), read(tmp_path, "keep"), read(run / "logs"))
+    asked = [int(one.known.asked.sum()) for one in (before, dropped, kept) if one.known is not None]
+    assert asked == [asked[0], asked[0], asked[0] + 2]
 
 
 def test_it_is_what_the_simulation_says(run: Path) -> None:
