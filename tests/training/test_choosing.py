@@ -135,7 +135,12 @@ def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
     words = [*words_of(table), f"model={model}", "model.dim=4", "context.encoder.dim=8", "trainer.max_epochs=1"]
     config, seen = composed(words), list[Any]()
     config.recipe.candidates = ["recipe=playlists context=session"]
-    monkeypatch.setattr("segue.training.choosing._short_run", lambda *given, **_: seen.append(given) or _one(given[3]))
+
+    def seen_run(*given: Any, **_: int) -> Candidate:
+        seen.append(given)
+        return Candidate(words=given[3], gains=gains(0.1), steps=1)
+
+    monkeypatch.setattr("segue.training.choosing._short_run", seen_run)
     chosen = choose(data, config, words, composed)
     assert chosen is not None
     assert ([one.words for one in chosen.candidates], chosen.left_out) == (["recipe=playlists"], {})
@@ -150,16 +155,13 @@ def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
     assert not any(given[2].datamodule.whole_sessions for given in seen)
 
 
-def _one(words: str) -> Candidate:
-    return Candidate(words=words, gains=gains(0.1), steps=1)
-
-
 def test_settings_that_pairs_do_not_depend_on_are_adjusted(data: SplitDataModule, table: Path) -> None:
     config = composed(words_of(table)[:2])
     for is_whole in (True, False):
         config.datamodule.whole_sessions = is_whole
         data.adjust(config.datamodule)
-        assert (data.train_dataloader(0).sampler._sessions is not None) is is_whole
+        sampler: Any = data.train_dataloader(0).sampler
+        assert (sampler._sessions is not None) is is_whole
 
 
 def test_models_of_whole_sessions_count_fewer_plays(
