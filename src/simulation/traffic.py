@@ -217,12 +217,12 @@ def play(
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
         while len(crowd):
-            spans = pairwise(np.searchsorted(crowd.place, firsts).tolist())
+            places = pairwise(np.searchsorted(crowd.place, firsts).tolist())
             tracks, (chances, boredom_draws) = np.empty(len(crowd), np.int64), np.empty((2, len(crowd)))
-            for (first, end), listener_rng, policy.rng in zip(spans, listener_rngs, policy_rngs, strict=True):
-                if first < end:
-                    tracks[first:end], chances[first:end] = policy.recommend(crowd.part(first, end))
-                    listener_rng.random(out=boredom_draws[first:end])
+            for (low, high), listener_rng, policy.rng in zip(places, listener_rngs, policy_rngs, strict=True):
+                if low < high:
+                    tracks[low:high], chances[low:high] = policy.recommend(crowd.part(low, high))
+                    listener_rng.random(out=boredom_draws[low:high])
             if with_propensity:
                 propensities.append(np.empty(num_sessions))
                 propensities[-1][crowd.place] = chances
@@ -231,8 +231,8 @@ def play(
                 ended = crowd.where(has_ended)
                 policy.finish(ended)
                 if memory is not None:
-                    lengths, played = np.full(len(ended), len(ended.tracks)), (ended.tracks, ended.shares)
-                    memory.add(rows[ended.place], lengths, *(of.T.ravel() for of in played), day)
+                    lengths = np.full(len(ended), len(ended.tracks))
+                    memory.add(rows[ended.place], lengths, ended.tracks.T.ravel(), ended.shares.T.ravel(), day)
                     if habits.leaving:
                         nums = np.diff(np.searchsorted(ended.place, firsts)).tolist()
                         draws_of = [rng.random(num) for rng, num in zip(listener_rngs, nums, strict=True)]

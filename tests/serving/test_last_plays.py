@@ -74,7 +74,7 @@ async def play(
     service = ServiceApp(state, Metrics(), limits=settings.limits, logged=settings.log, token=None)
     upkeep, following = asyncio.ensure_future(log.run()), dict[int, Any]()
     for call, user, track in walk:
-        track = following.get(user) if track is None else track
+        track = following[user] if track is None else track
         body = {"track": track, "time": (track * 7 + user) % 5 / 4, **sent}
         answer = await ask(service, "POST", f"/{call}/{user}", json.dumps(body).encode())
         assert answer.status == 200, answer.body

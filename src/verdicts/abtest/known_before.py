@@ -123,7 +123,9 @@ def compare_known(known: Known | None, arms: list[str], alpha: float) -> list[Di
         A row for each treatment and metric; none where an arm has fewer than two users with a session after another.
     """
     found = list[Discovered]()
-    for name, counts in known.known.items() if known is not None else ():
+    if known is None:
+        return found
+    for name, counts in known.known.items():
         shares = counts / known.asked
         groups = [shares[known.arm_of == number] for number in range(len(arms))]
         for arm, own in zip(arms[1:], groups[1:], strict=True):

@@ -32,7 +32,8 @@ def slow(run: Path, *, with_artists: bool = True) -> dict[tuple[str, str], list[
     if with_artists:
         tracks = map(json.loads, (run / "tracks.json").read_text().splitlines())
         artist_of = {one["track"]: one["artist"] for one in tracks}
-    known, heard, counts = defaultdict(set), defaultdict(set), defaultdict(lambda: [0, 0, 0, 0])
+    known, heard = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
+    counts = defaultdict[int, list[int]](lambda: [0, 0, 0, 0])
     sessions, arm_of = defaultdict(list), {}
     for line in map(json.loads, (run / "logs/day-1/data.json").read_text().splitlines()):
         user = line["user"]
