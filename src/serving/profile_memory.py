@@ -87,7 +87,7 @@ class _File:
                 self._create(path, -(-settings.capacity // _WAYS), settings.max_tracks)
             head = re.match(_LAYOUT, os.pread(self._descriptor, _PAGE, 0))
         if head is None or os.fstat(self._descriptor).st_size != _sizes(int(head[1]), int(head[2]))[1]:
-            raise InputError(f"{path} has no profiles of this version; move it away to begin without profiles")
+            raise InputError(f"{path} has no profiles of this version; move it away, and profiles begin from nothing")
         self.num_buckets, self.most = int(head[1]), int(head[2])
         self._start, _ = _sizes(self.num_buckets, self.most)
         owners = mmap.mmap(self._descriptor, self._start)

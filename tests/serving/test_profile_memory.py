@@ -224,6 +224,11 @@ def test_other_sizes_keep_the_profiles(tmp_path: Path) -> None:
     assert make(tmp_path, capacity=8).resize() == 0
 
 
+def test_more_than_a_century_is_refused() -> None:
+    with pytest.raises(InputError, match=r"profiles\.days must be .*, got 40000"):
+        ProfileSettings(days=40_000.0)
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     play(make(tmp_path), 7, 1)
     for given in (b"segue profiles 0", (tmp_path / FILE).read_bytes()[:-1], (tmp_path / FILE).read_bytes()[:5000]):
