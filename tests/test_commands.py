@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segue.errors import InputError
+from segue.runs.session_vectors import ARM_CONTEXTS
 from segue.settings import with_defaults
 from segue.terminal.words import renamed
 from segue.training import train
@@ -127,7 +128,8 @@ def _faults_of_options(words: list[str], page: str) -> Iterator[str]:
         if key.startswith(("hydra/", "hydra.")) or value == "anything":
             continue
         if is_group(override):
-            if not (ROOT / "conf" / key / f"{value}.yaml").exists() and isinstance(value, str):
+            of_arms = ARM_CONTEXTS if key == "context" else ()
+            if not (ROOT / "conf" / key / f"{value}.yaml").exists() and isinstance(value, str) and value not in of_arms:
                 yield f"there is no {key}={value}"
         elif not _is_in_conf(key):
             given = ["-m", override.input_line or ""]

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from segue.errors import InputError
-from segue.runs.atomic import write_record
+from segue.runs.atomic import write_record, write_whole
 from segue.runs.profiles import ENTRY, Profiles, add_play
 from segue.serving.log_writer import FILE_MODE
 from segue.serving.settings import ProfileSettings
@@ -227,15 +227,19 @@ class MappedProfiles:
             return 0
         if (self._file.num_buckets, self._file.most) == (-(-self.settings.capacity // _WAYS), self.settings.max_tracks):
             return 0
-        partial = self._path.with_name(f".partial-{FILE}")
-        partial.unlink(missing_ok=True)
-        new = _File(partial, self.settings)
-        num_before = self._file.num_owners
-        for user, visit_ms, entries in self._file.owners():
-            _add(new, user, visit_ms, entries)
-        partial.replace(self._path)
-        self._file = new
-        return num_before - new.num_owners
+        old, num_before = self._file, self._file.num_owners
+
+        def copy(partial: Path) -> None:
+            self._file = _File(partial, self.settings)
+            for user, visit_ms, entries in old.owners():
+                _add(self._file, user, visit_ms, entries)
+
+        try:
+            write_whole(self._path, copy)
+        except BaseException:
+            self._file = old
+            raise
+        return num_before - self._file.num_owners
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> np.ndarray:
         """Add a play to the profile of a listener; returns all of it."""

@@ -34,7 +34,7 @@ def plays() -> segue.Plays:
 
 @pytest.fixture(scope="module")
 def session(plays: segue.Plays) -> segue.Recommender:
-    return segue.fit(plays, model="gru4rec", **OPTIONS)
+    return segue.fit(plays, context="session", **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_it_has_the_numbers_of_the_command(
 ) -> None:
     words = ["datamodule=table", f"datamodule.path={CSV}", "logger=none", f"hydra.run.dir={tmp_path}"]
     words += {
-        "convex": ["model=gru4rec", "trainer.max_epochs=2", "model.dim=8"],
+        "convex": ["context=session", "trainer.max_epochs=2", "model.dim=8"],
         "rules": ["model=rules", "context=last"],
     }[model]
     train(words)
@@ -102,7 +102,7 @@ def test_an_explanation_adds_up_to_the_score(session: segue.Recommender) -> None
     for track, score in zip(found["id"], found["score"], strict=True):
         explained = session.explain(heard, track)
         assert explained["added"].sum() == pytest.approx(score, abs=1e-5)
-        assert set(explained["part"]) == {"track", "artist", "candidate", "order"}
+        assert set(explained["part"]) == {"track", "artist", "candidate"}
 
 
 def test_artists_have_neighbours(session: segue.Recommender) -> None:

@@ -30,7 +30,7 @@ def test_one_command_goes_from_the_log_to_the_result_and_goes_on_where_it_was_st
     monkeypatch.chdir(tmp_path)
     course = script()
     monkeypatch.setattr(course, "SEGUE", fork_command("-m", "segue"))
-    monkeypatch.setattr(course, "QUICK", (*course.QUICK, "trainer.max_epochs=1", "trainer.min_epochs=1"))
+    monkeypatch.setattr(course, "QUICK", (*course.QUICK, "trainer.max_epochs=1"))
     monkeypatch.setattr(sys, "argv", ["course.py", "--folder", "out", "--sessions", "300", "--episodes", "300"])
     course.main()
     result = json.loads((tmp_path / "out/ab_result.json").read_text())
