@@ -328,7 +328,7 @@ def parameters(config: DictConfig) -> dict[str, Any]:
     }
 
 
-_ELSEWHERE = re.compile(r"\$\{(?!recipe\.)[a-z_]+(\.[a-z_]+)*\}")
+_ELSEWHERE = re.compile(r"\$\{(oc\.select:)?(?!recipe\.)[a-z_]+(\.[a-z_]+)*(,null)?\}")
 
 
 def digest(config: dict[str, Any]) -> str:

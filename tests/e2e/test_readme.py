@@ -132,13 +132,14 @@ def test_a_simulate_abtest_or_describe_command_of_the_readme_runs(line: str, tra
 
 def test_the_serving_commands_of_the_readme_run_one_after_another(trained: tuple[Path, str]) -> None:
     cwd, run_id = trained
-    first, second, load = SERVED
+    first, second, load, forget = SERVED
     with serving(cwd, *shlex.split(filled(first, run_id))[2:], run="first"):
         pass
     with serving(cwd, *shlex.split(filled(second, run_id))[2:], run="served") as service:
         before = service.version()
         serve(cwd, *shlex.split(filled(load, run_id))[2:])
         wait_until(lambda: service.version() != before, "the new version")
+        serve(cwd, *shlex.split(filled(forget, run_id))[2:])
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_the_pages_have_commands_of_every_kind() -> None:
     verbs = {line.split()[1] for line in TUTORIAL if line.startswith("python ")}
     assert verbs == {"train.py", "compare.py", "simulate.py", "abtest.py", "serve.py"}
     assert {line.split()[1] for line in README if line.startswith("python ")} == {*verbs, "describe.py", "prepare.py"}
-    assert len(SERVED) == 3
+    assert len(SERVED) == 4
     assert len(PLAYED) >= 4
     assert len(TRAIN) >= 5
     covered = [*TRAIN, *SERVED, *PLAYED, *(line for line in ONLY_README if line.startswith(("make ", ". .venv")))]
