@@ -5,7 +5,7 @@
 
 What is the price of familiarity? Three arms answer from the same model of the session and the listener, and differ in
 `familiar`: the share of what is played that the listener may know already. Listeners tire of what they hear often,
-return to favourites, and leave for ever after bad sessions. The table says who is still there after a month.
+return to favourites, and leave for good after bad sessions. The table says who is still there after a month.
 
 day 0        the log from which the service begins, with random, popular and the like
 night 0      the first model

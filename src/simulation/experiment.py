@@ -39,7 +39,7 @@ RELEASE = "release.json"
 """The file beside the log of a day that describes what was recommended."""
 
 LEFT = "left.json"
-"""The file with the ids of the listeners who have left for ever, if any has."""
+"""The file with the ids of the listeners who have left for good, if any has."""
 
 ArmReport = Callable[[str, int, float], None]
 """Receives the progress of an arm: its name, the sessions completed since the last call, its mean time per session."""
@@ -321,7 +321,7 @@ def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
 
 
 def _num_left(memory: Memory | None, rows: Int64[np.ndarray, "u"]) -> dict[str, int]:
-    """How many of all listeners of an arm have left for ever, for `simulation.json`."""
+    """How many of all listeners of an arm have left for good, for `simulation.json`."""
     left = 0 if memory is None else int(memory.has_left[rows].sum())
     return {"left": left, "population": len(rows)}
 

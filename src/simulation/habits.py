@@ -1,6 +1,6 @@
 """Habits: what listeners do because of earlier days. Each is off unless it is set, and then nothing else changes.
 
-A track that was heard often is worth less and recovers, favourites return, tastes drift, listeners leave for ever after
+A track that was heard often is worth less and recovers, favourites return, tastes drift, listeners leave for good after
 bad sessions, some days have a hit. S sessions, L earlier plays of each that are remembered.
 """
 
@@ -44,7 +44,7 @@ class Habits:
         float, Setting("probability that an interest of a listener moves to a near track overnight", least=0, most=1)
     ] = 0.0
     leaving: Annotated[
-        float, Setting("probability to leave for ever after a session without a loved recommendation", least=0, most=1)
+        float, Setting("probability to leave for good after a session without a loved recommendation", least=0, most=1)
     ] = 0.0
     hits: Annotated[
         float, Setting("share of the sessions that begin with the hit of their day, if it has one", least=0, most=1)
@@ -121,7 +121,7 @@ class Habits:
         return np.asarray(np.exp(-self.fatigue * np.bincount(sessions, tiring, minlength=len(crowd))))
 
     def leave(self, ended: Crowd, draws: Float64[np.ndarray, "S"]) -> Bool[np.ndarray, "S"]:
-        """Which listeners leave for ever.
+        """Which listeners leave for good.
 
         Args:
             ended: sessions that have ended.

@@ -20,7 +20,7 @@ class Memory:
         tracks: row of each track.
         shares: share of each that was played, in hundredths, 0 to 100.
         days: number of the day of each.
-        has_left: whether each listener has left for ever.
+        has_left: whether each listener has left for good.
     """
 
     tracks: Int32[np.ndarray, "U L"]
