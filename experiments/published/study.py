@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import segue
@@ -86,7 +87,8 @@ def run(model: str, seed: int) -> None:
     targets = test.every_target("test")
     targets = targets if MOST is None else targets.where(ranking.sample_sessions(targets.session, MOST))
     histories, began = test.histories(targets), time.monotonic()
-    ranks = ranker.ranks(histories, targets.following, lambda _: None, every=True)
+    with torch.inference_mode():
+        ranks = ranker.ranks(histories, targets.following, lambda _: None, every=True)
     query_ms = (time.monotonic() - began) * 1000 / len(targets)
     write_ranks(ranks_path(model, seed), ranks)
     sessions = RANKS / "sessions.parquet"
@@ -94,7 +96,8 @@ def run(model: str, seed: int) -> None:
         pd.DataFrame({"session": targets.session.astype(np.int32)}).to_parquet(sessions, index=False)
         write_ranks(ranks_path("popular", 1), ranks_by_plays(plays, None, targets.following))
     some = np.random.default_rng(1).permutation(len(targets))[:LISTED]
-    lists = ranker.top(histories.where(some), LIST)[0]
+    with torch.inference_mode():
+        lists = ranker.top(histories.where(some), LIST)[0]
     line: dict[str, Any] = {
         "model": model,
         "seed": seed,
