@@ -19,6 +19,8 @@ from segue.runs.atomic import write_text, write_whole
 
 PLAYS = "plays.npz"
 """Name of the file that a training run writes beside its `recommendations.jsonl`: the plays of each track."""
+UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
+"""What numpy raises of an `.npz` that is damaged, or has another form."""
 
 
 def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[Any]] | None = None) -> None:
@@ -182,7 +184,7 @@ def read_plays(path: Path, catalog: Catalog) -> Int64[np.ndarray, "N"]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file.items())
             ids, given = unpacked("track_ids", arrays), arrays["plays"].astype(np.int64)
-    except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"cannot read {path}: {error}; train again") from None
     if ids.shape != given.shape or ids.ndim != 1:
         raise InputError(f"{path} is damaged: it must have a number of plays for each track; train again")

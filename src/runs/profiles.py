@@ -8,13 +8,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import UNREADABLE
 
 FILE = "profiles.npz"
 """Name of the file that a run with `context=listener` writes beside its `recommendations.jsonl`."""
@@ -41,7 +41,6 @@ MOST_TRACKS = 500
 _ANGLE = 2 * math.pi / DAY_MS  # of a millisecond of a day
 _NUMBERS = ("plays", "shares", "best", "hour")
 _ROUNDED = np.float32(1.001)  # sums of 32 bits
-_UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 
 
 def remaining(elapsed_ms: Any) -> Any:
@@ -260,7 +259,7 @@ class Profiles:
             with np.load(path, allow_pickle=False) as file:
                 listeners, ends = file["listeners"], file["ends"]
                 columns = {name: file[name] for name in ENTRY.names or ()}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise _damaged(path, " ".join(str(error).split())) from None
         num = int(ends[-1]) if ends.ndim == 1 and ends.dtype == np.int64 and len(ends) else 0
         for name, column in {"listeners": listeners, "ends": ends, **columns}.items():

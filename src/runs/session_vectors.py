@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32, Int, Int64
 from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
-from segue.runs.catalog_files import named_ids, packed, unpacked
+from segue.runs.catalog_files import UNREADABLE, named_ids, packed, unpacked
 from segue.runs.counted_part import CountedPart
 from segue.runs.order_part import OrderPart
 
@@ -37,7 +37,6 @@ OF_LISTENER = (
 )
 """What the weights of the listener's past are of; see `picking/listener_scores.py`."""
 
-_UNREADABLE = (OSError, ValueError, EOFError, LookupError, NotImplementedError, BadZipFile)
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
 _LISTENER = "listener_weights"
 # For each field its array in the file, with its kind and number of dimensions; the file has ids too.
@@ -244,7 +243,7 @@ class SessionVectors:
             raise
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise _damaged(str(path), str(error)) from None
         try:
             keys = keys_of(named_ids(unpacked("track_ids", arrays), catalog, path))
@@ -298,7 +297,7 @@ def context_of(where: str, given: object, lists: Path) -> str:
     try:
         with np.load(path, allow_pickle=False) as file:
             trained = str(file["context"])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _damaged(str(path), str(error)) from None
     trained = trained if trained in CONTEXTS else "last"
     if given is not None and CONTEXTS.index(given) > CONTEXTS.index(trained):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from segue.catalog import Id
 from segue.errors import InputError
 from segue.serving.forgetting import _forget_memory, blank_lines
 from segue.serving.last_plays import make_last_plays
@@ -35,15 +36,15 @@ def logs(run: Path, *texts: str) -> list[Path]:
     ("user", "others"),
     [(7, [70, 17, "07", "7a"]), ("é/ü", ["é", "e\u0301/ü", 7]), ("7", [70]), ("a", ["A", 'a"'])],
 )
-def test_lines_of_a_listener_are_blank_and_all_others_stay(tmp_path: Path, user: object, others: list[object]) -> None:
+def test_lines_of_a_listener_are_blank_and_all_others_stay(tmp_path: Path, user: Id, others: list[object]) -> None:
     kept = "".join(line(other, 7) for other in others)
     before = f'{line(user)}no JSON 7\n{kept}{{"message": "7"}}\n\n{line(user)}'
     newest, older = logs(tmp_path, before, line(7 if user == "7" else user))
-    assert sorted(blank_lines([tmp_path], user)) == [1, 2]  # type: ignore[arg-type]
+    assert sorted(blank_lines([tmp_path], user)) == [1, 2]
     assert newest.read_text().strip("\n") == before.removeprefix(line(user)).removesuffix(line(user)).strip("\n")
     assert older.read_text().strip() == ""
     assert newest.stat().st_size == len(before.encode()), "a service that appends does not notice"
-    assert list(blank_lines([tmp_path], user)) == [0, 0]  # type: ignore[arg-type]
+    assert list(blank_lines([tmp_path], user)) == [0, 0]
 
 
 def test_a_file_that_is_rotated_meanwhile_is_not_missed(tmp_path: Path) -> None:
