@@ -20,7 +20,7 @@ from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.serving.explanation import counted_after, parts_of, track_products, with_counts
+from segue.serving.explanation import parts_of, track_products, with_counts
 from segue.serving.release import Arm, Release
 
 MAX_SHOWN = 50
@@ -169,7 +169,7 @@ class ReleaseView:
         if (vectors := self.players[key].vectors) is None:
             return None
         _, products, rest = track_products(vectors, row, candidate)
-        counted = counted_after(vectors, row, candidate).added
+        counted = SessionQuery(vectors).counted(np.array([row]), np.array([np.nan], np.float32), candidate).added
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
         found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())

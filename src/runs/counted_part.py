@@ -4,7 +4,7 @@ N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,6 @@ class CountedPart:
     age_weights: Float32[np.ndarray, "L"]
     level: Float32[np.ndarray, "G"]
     temperature: float
-
-    @property
-    def of_last(self) -> "CountedPart":
-        """The same for a query of one track."""
-        return replace(self, age_weights=self.age_weights[:1])
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "CountedPart":
         """The same in another order of the tracks.

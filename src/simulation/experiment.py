@@ -228,7 +228,7 @@ def run_experiment(
     record |= {"habits": asdict(habits)} if habits != NO_HABITS else {}
     total, problem, fallbacks = Tally(len(world.listeners)), None, Counter[str]()
     num_remembered, memory = max(habits.num_past, *(policy.num_past for policy in policies.values())), None
-    if num_remembered or habits.needs_memory or (after and (after / LEFT).exists()):
+    if num_remembered or habits.leaving or (after and (after / LEFT).exists()):
         memory = Memory.empty(len(world.listeners), num_remembered)
         memory.has_left[:] = _who_left(after, world)
     discovery = Discovery(len(world.catalog), world.catalog.artist_of)

@@ -55,16 +55,6 @@ class Habits:
         """Number of earlier plays that are remembered of each listener."""
         return NUM_PLAYS if self.fatigue or self.favourites else 0
 
-    @property
-    def needs_memory(self) -> bool:
-        """Whether something of earlier sessions matters."""
-        return bool(self.num_past or self.leaving)
-
-    @property
-    def changes_first(self) -> bool:
-        """Whether a session can begin with another track, which takes two random numbers for each."""
-        return bool(self.favourites or self.hits)
-
     def world_on(self, world: World, day: int) -> World:
         """The world on a day: its interests have drifted. It does not depend on what was recommended.
 

@@ -333,15 +333,9 @@ def _fitting(
             raise InputError(f"it would count {num_plays:,} training plays, more than {most:,}")
     names = {"model": "convex", "recipe": "counting", **dict(word.partition("=")[::2] for word in given)}
     check_recipe(own, model=names["model"], recipe=names["recipe"])
-    _refuse_other_pairs(own.datamodule, config.datamodule)
+    wanted, read = as_dict(own.datamodule), as_dict(config.datamodule)
+    if other := [name for name in wanted if name not in _NOT_OF_PAIRS and wanted[name] != read.get(name)]:
+        raise InputError(f"it reads other pairs: datamodule.{other[0]}={wanted[other[0]]}")
     if "loss" in own:
         instantiate(own.loss, _convert_="all")(datamodule.vocabulary)  # refuses data without shares, if it needs them
     return own
-
-
-def _refuse_other_pairs(datamodule: DictConfig, read: DictConfig) -> None:
-    own, common = (
-        {name: value for name, value in as_dict(one).items() if name not in _NOT_OF_PAIRS} for one in (datamodule, read)
-    )
-    if other := [name for name in own if own[name] != common.get(name)]:
-        raise InputError(f"it reads other pairs: datamodule.{other[0]}={own[other[0]]}")

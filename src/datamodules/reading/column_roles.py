@@ -193,15 +193,15 @@ class _Search:
             free = self._free([by_plain[name] for name in USUAL_NAMES[role] if name in by_plain])
             if role == "track" and len(free) > 1:
                 free = [name for name in free if self._rows.is_filled(name)] or free
-            fitting = [name for name in free if role not in _KINDS or self._fits(role, name)]
+            columns = self._sample.columns
+            fitting = [
+                name for name in free if role not in _KINDS or name not in columns or _KINDS[role][1](columns[name])
+            ]
             if fitting:
                 self._choose(role, fitting[0], "by its name")
             elif free:
                 unfit[role] = free[0]
         return unfit
-
-    def _fits(self, role: str, name: str) -> bool:
-        return name not in self._sample.columns or _KINDS[role][1](self._sample.columns[name])
 
     def _titles_in_track(self) -> None:
         """Read titles from a column `track` or `song` that has texts, if an artist and no other title is known."""

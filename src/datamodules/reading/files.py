@@ -234,12 +234,12 @@ def _with_others(folder: Path, settings: FileFormat, patterns: Sequence[str]) ->
         return found, folder, []
     read = set(found)
     others = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file() and file not in read}
-    names = {_OF_MACOS if _OF_MACOS in file.parts else str(file) for file in others if not _is_hidden(file)}
+    names = {
+        _OF_MACOS if _OF_MACOS in file.parts else str(file)
+        for file in others
+        if _OF_MACOS in file.parts or not any(part.startswith(".") for part in file.parts)
+    }
     return found, folder, sorted(names)
-
-
-def _is_hidden(file: Path) -> bool:
-    return any(part.startswith(".") for part in file.parts) and _OF_MACOS not in file.parts
 
 
 def _is_zip(path: Path) -> bool:

@@ -334,7 +334,14 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
         InputError: the files cannot be read, or have different columns.
     """
     if not files.local:
-        _load_httpfs(database, files.shown[0])
+        try:
+            database.execute("INSTALL httpfs; LOAD httpfs")
+        except duckdb.Error:
+            raise InputError(
+                f"cannot read {files.shown[0]}: DuckDB opens addresses with its extension httpfs and cannot download "
+                "it; type python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or "
+                "get the file"
+            ) from None
     key, format_ = settings.group, files.format
     files, encoding, has_lines = as_plain_text(database, files, settings)
     rejects: str | None = None
@@ -380,17 +387,6 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
         database=database, files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects,
         absent=absent, encoding=encoding, has_lines_in_cells=has_lines,
     )  # fmt: skip
-
-
-def _load_httpfs(database: Database, address: str) -> None:
-    """Load the extension with which DuckDB opens addresses; it downloads it on first use."""
-    try:
-        database.execute("INSTALL httpfs; LOAD httpfs")
-    except duckdb.Error:
-        raise InputError(
-            f"cannot read {address}: DuckDB opens addresses with its extension httpfs and cannot download it; type "
-            "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or get the file"
-        ) from None
 
 
 def _fields(type_: str) -> dict[str, str]:

@@ -129,11 +129,6 @@ class Behaviour:
     users: Int64[np.ndarray, "Q"] | None = None
     last_ten: LastTen | None = None
 
-    @property
-    def picks_any(self) -> bool:
-        """Whether it may pick any track of the catalogue at any time."""
-        return self.picker.policy == "random"
-
     def choices(
         self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"], last: LastPlays | None = None
     ) -> Choices:
