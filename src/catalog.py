@@ -216,8 +216,7 @@ class Catalog:
         if self._row_of is not None:
             is_known = (keys >= 0) & (keys < len(self._row_of))
             return np.where(is_known, self._row_of[np.where(is_known, keys, 0)], -1)
-        places = np.searchsorted(self.keys, keys, sorter=self._by_key)
-        rows = self._by_key[np.minimum(places, len(self) - 1)]
+        rows = self._by_key[np.minimum(np.searchsorted(self.keys, keys, sorter=self._by_key), len(self) - 1)]
         return np.where(self.keys[rows] == keys, rows, -1)
 
 
@@ -372,8 +371,7 @@ class Vocabulary:
     def recent(self) -> Int64[np.ndarray, "N"]:
         """The place of each track by its plays in the newest days of `calendar`; of equal ones, by all its plays."""
         assert self.calendar is not None, "without a clock no days are the newest"
-        newest = self.calendar.newest_plays(self.listens, len(self.plays))
-        return places_of(newest, self.plays)
+        return places_of(self.calendar.newest_plays(self.listens, len(self.plays)), self.plays)
 
 
 def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
@@ -386,8 +384,7 @@ def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
         The vocabulary.
     """
     catalog = Catalog.from_columns([1, 2], ["One", "Two"], ["Ann", "Bob"], source="example")
-    known = {str(name): Values.from_lists([["one"], ["two"]]) for name in attributes}
-    catalog = replace(catalog, attributes=known)
+    catalog = replace(catalog, attributes={str(name): Values.from_lists([["one"], ["two"]]) for name in attributes})
     ones = np.ones(2, np.int64)
     listens = Listens(session=ones * 0, track=np.arange(2), played_ratio=np.ones(2, np.float32))
     return Vocabulary(

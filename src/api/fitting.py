@@ -257,8 +257,7 @@ class Recommender:
     @property
     def tracks(self) -> pd.DataFrame:
         """The tracks that it can recommend: id, title, artist and plays in training."""
-        catalog = self._model.catalog
-        return self._frame(np.arange(len(catalog))).assign(plays=self._model.plays)
+        return self._frame(np.arange(len(self._model.catalog))).assign(plays=self._model.plays)
 
     def _frame(self, rows: Int64[np.ndarray, "n"]) -> pd.DataFrame:
         catalog = self._model.catalog

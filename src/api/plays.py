@@ -120,8 +120,7 @@ def read_plays(plays: Any, source: str | None = None, **options: Any) -> Plays:
     try:
         return plays_of(plays, source, options)
     except InputError as error:
-        line = str(error).replace("datamodule__", "").replace("datamodule=", "source=")
-        raise InputError(line) from error.__cause__
+        raise InputError(str(error).replace("datamodule__", "").replace("datamodule=", "source=")) from error.__cause__
 
 
 def plays_of(plays: Any, source: str | None, options: Mapping[str, Any]) -> Plays:

@@ -171,8 +171,7 @@ class AfterTest(Callback):
 
     def _write_profiles(self, data: SplitDataModule, path: Path) -> None:
         """Write what each listener has heard."""
-        profiles = data.profiles()
-        if profiles is None:
+        if (profiles := data.profiles()) is None:
             console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
             return
         profiles.write(path)

@@ -67,8 +67,7 @@ def judged(
     """
     bounds, found = {}, {}
     for name, of_now in now.items():
-        chart = limits([one[name]["mean"] for one in nights if _is_known(one.get(name))])
-        if chart is not None:
+        if (chart := limits([one[name]["mean"] for one in nights if _is_known(one.get(name))])) is not None:
             lower, upper = chart
         elif _is_known(first.get(name)):
             lower, upper = first[name]["lower"] * (1 - _WIDER), first[name]["upper"] * (1 + _WIDER)

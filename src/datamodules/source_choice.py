@@ -121,8 +121,7 @@ def choose_recipe(
 
     try:
         config = compose([word for word in words if word.lstrip("+~").startswith("datamodule")])
-        source = config.hydra.runtime.choices.datamodule
-        if source == "shards":
+        if (source := config.hydra.runtime.choices.datamodule) == "shards":
             recipe = str(
                 json.loads(Path(config.datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"]
             )

@@ -288,8 +288,7 @@ class _WeightedSoftmax(torch.autograd.Function):
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)
             ctx.save_for_backward(gradient @ item, gradient.T @ query)
-        loss = log_sum + total.log() - target
-        return torch.where(weight > 0, loss * weight, 0.0).sum()
+        return torch.where(weight > 0, (log_sum + total.log() - target) * weight, 0.0).sum()
 
     @staticmethod
     @once_differentiable
@@ -348,6 +347,5 @@ def candidates_of(
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
     weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
     if context.repeats.rule == "never":
-        heard = context.repeats.recent(batch.history) == batch.following[:, None]
-        return weight * ~heard.any(1)
+        return weight * ~(context.repeats.recent(batch.history) == batch.following[:, None]).any(1)
     return weight

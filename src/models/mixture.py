@@ -74,8 +74,7 @@ class Members:
             found = FittedModel.read(folder, name, evaluated=True)
         except InputError as error:
             raise InputError(f"model.models.{name}: {error}") from None
-        same = np.array_equal(found.catalog.keys, own.catalog.keys)
-        if not same or not np.array_equal(found.plays, own.plays):
+        if not np.array_equal(found.catalog.keys, own.catalog.keys) or not np.array_equal(found.plays, own.plays):
             raise InputError(
                 f"model.models.{name}={folder} was trained on other sessions than those of this command; name the "
                 "same datamodule= and its settings, and runs of this version"

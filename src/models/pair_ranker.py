@@ -126,8 +126,7 @@ class RanksByVectors(RepeatsDecided):
             self._table = part, table_of(part)
         is_last, previous = self.context.is_last, found.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
-        parts = self.scorer.query_parts()
-        return counts_of(part, self._table[1], histories, found.vectors, parts, is_last=is_last)
+        return counts_of(part, self._table[1], histories, found.vectors, self.scorer.query_parts(), is_last=is_last)
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None

@@ -612,6 +612,4 @@ def _unknown(
     is_open: Bool[np.ndarray, "S K"], rows: Int[np.ndarray, "R K"], past: np.ndarray | None
 ) -> Bool[np.ndarray, "S K"]:
     """The open places of tracks that the listener does not know; all open ones where there are none."""
-    if past is None:
-        return is_open
-    return _without(is_open, is_known(past, np.broadcast_to(rows, is_open.shape)))
+    return is_open if past is None else _without(is_open, is_known(past, np.broadcast_to(rows, is_open.shape)))

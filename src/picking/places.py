@@ -39,8 +39,7 @@ class Rule(ABC):
         if not is_open.shape[1]:
             return np.full(len(is_open), -1)
         reached = self.weights(is_open).cumsum(1)
-        places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
-        return np.where(is_open.any(1), places, -1)
+        return np.where(is_open.any(1), (reached <= (draws * reached[:, -1])[:, None]).sum(1), -1)
 
     def probabilities(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
         """The probability with which `pick` picks each place: a list with an open place adds up to 1, others to 0.

@@ -45,8 +45,7 @@ class CountedPart:
         Args:
             order: row of each track in the present order.
         """
-        place = np.argsort(order)
-        return self._with(place[self.rows[order]], self.rows[order] >= 0, self.shares[order])
+        return self._with(np.argsort(order)[self.rows[order]], self.rows[order] >= 0, self.shares[order])
 
     def at_rows(self, rows: Int[np.ndarray, "N"], num_tracks: int) -> "CountedPart":
         """The same among more tracks, of which nothing was counted.

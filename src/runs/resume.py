@@ -108,8 +108,7 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
     name = str(_named(words, "from"))
     if {"-m", "--multirun"} & set(words):
         raise InputError(f"from={name} goes on with one run; leave out -m")
-    others = [word for word in words if not _key(word).startswith("hydra") and _key(word) not in _OF_A_NIGHT]
-    if others:
+    if others := [word for word in words if not _key(word).startswith("hydra") and _key(word) not in _OF_A_NIGHT]:
         raise InputError(
             f"{others[0]} has no place beside from={name}, which keeps the recipe and the source of its run; leave it "
             "out, or train a new run"
@@ -123,8 +122,7 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
     record = RunRecord.read(folder, "from")
     # shards do not have the key, and their source does
     given = [f"++{word.lstrip('+')}" if _key(word) == _WITHOUT else word for word in words if _key(word) != "from"]
-    before = _before(record, folder, {*map(_key, given), *_OF_ONE_RUN}, "from")
-    return [*before, *given, f"from={quoted(str(folder))}"]
+    return [*_before(record, folder, {*map(_key, given), *_OF_ONE_RUN}, "from"), *given, f"from={quoted(str(folder))}"]
 
 
 def _named(words: Sequence[str], key: str) -> str | None:

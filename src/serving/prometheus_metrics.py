@@ -58,8 +58,7 @@ class Metrics:
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        count = self._by_answer.get((endpoint, status))
-        if count is None:  # looking labels up costs more than counting
+        if (count := self._by_answer.get((endpoint, status))) is None:  # looking labels up costs more than counting
             count = self._by_answer[endpoint, status] = _requests.labels(endpoint, int(status)).inc
             self._by_endpoint.setdefault(endpoint, _seconds.labels(endpoint).observe)
         count()

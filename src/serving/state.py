@@ -79,8 +79,7 @@ class State:
     def problems(self) -> list[str]:
         """A line for each problem; requests are still answered unless the event log cannot be written."""
         memories = [getattr(one, "problem", None) for one in (self.sessions, self.profiles)]
-        lines = [self.log.problem, self.store_problem, *memories]
-        return [line for line in lines if line] + self.workers.problems()
+        return [line for line in [self.log.problem, self.store_problem, *memories] if line] + self.workers.problems()
 
 
 async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.random.Generator) -> None:

@@ -283,7 +283,12 @@ def run_experiment(
                     known = discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, sessions_of)
                     tally.add_discovery(users, *known)
                     total.add_discovery(users, *known)
-                left = {arm: _num_left(memory, rows) if habits.leaving else {} for arm, rows in rows_of.items()}
+                left = {
+                    arm: {"left": int(memory.has_left[rows].sum()), "population": len(rows)}
+                    if memory is not None and habits.leaving
+                    else {}
+                    for arm, rows in rows_of.items()
+                }
                 record["days"].append(
                     {"day": plan.day, "arms": {arm: tally.summary(rows) | left[arm] for arm, rows in rows_of.items()}}
                 )
@@ -318,12 +323,6 @@ def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"after={after}: cannot read {path} ({error}); repeat that run") from None
     return np.array([user in gone for user in world.listeners.user_ids.tolist()], bool)
-
-
-def _num_left(memory: Memory | None, rows: Int64[np.ndarray, "u"]) -> dict[str, int]:
-    """How many of all listeners of an arm have left for good, for `simulation.json`."""
-    left = 0 if memory is None else int(memory.has_left[rows].sum())
-    return {"left": left, "population": len(rows)}
 
 
 def describe_release(world: World, experiment: str, policies: Mapping[str, Policy]) -> dict[str, Any]:

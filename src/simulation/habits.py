@@ -62,7 +62,17 @@ class Habits:
             world: the world on day 1.
             day: number of the day, from 1.
         """
-        return _drifted(world, self.drift, day) if self.drift else world
+        if not self.drift:
+            return world
+        known = _newest(world, self.drift)
+        first = max((one for one in known if one <= day), default=1)
+        now = known.get(first, world)
+        for _ in range(first, day):
+            now = _next_day(now, self.drift)
+        known[day] = now
+        if len(known) > 2:
+            del known[min(known)]
+        return now
 
     def begin(self, world: World, crowd: Crowd, day: int, draws: Float64[np.ndarray, "2 S"]) -> Crowd:
         """Let some sessions begin with the hit of the day, or with a favourite.
@@ -80,8 +90,7 @@ class Habits:
         is_hit = draws[0] < (self.hits if hit >= 0 else 0.0)
         loved = (crowd.past_shares >= KNOWN * WHOLE) & (crowd.past_tracks >= 0)
         num_loved = loved.sum(0)
-        returns = ~is_hit & (draws[0] >= 1 - self.favourites) & (num_loved > 0)
-        chosen = np.flatnonzero(returns)
+        chosen = np.flatnonzero(~is_hit & (draws[0] >= 1 - self.favourites) & (num_loved > 0))
         place = (draws[1, chosen] * num_loved[chosen]).astype(np.int64)
         age = (loved[:, chosen].cumsum(0) > place).argmax(0) if len(chosen) else place
         first = np.where(is_hit, hit, crowd.tracks[0])
@@ -117,8 +126,7 @@ class Habits:
             ended: sessions that have ended.
             draws: uniform in [0, 1).
         """
-        is_bad = ~(ended.shares[1:] >= KNOWN * WHOLE).any(0)
-        return np.asarray(is_bad & (draws < self.leaving))
+        return np.asarray((~(ended.shares[1:] >= KNOWN * WHOLE).any(0)) & (draws < self.leaving))
 
 
 def hit_of(world: World, day: int) -> int:
@@ -136,18 +144,6 @@ def hit_of(world: World, day: int) -> int:
 def _newest(world: World, drift: float) -> dict[int, World]:  # noqa: ARG001 - a key of the cache
     """The world on the two days that were asked for last."""
     return {1: world}
-
-
-def _drifted(world: World, drift: float, day: int) -> World:
-    known = _newest(world, drift)
-    first = max((one for one in known if one <= day), default=1)
-    now = known.get(first, world)
-    for _ in range(first, day):
-        now = _next_day(now, drift)
-    known[day] = now
-    if len(known) > 2:
-        del known[min(known)]
-    return now
 
 
 def _next_day(before: World, drift: float) -> World:

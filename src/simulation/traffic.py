@@ -485,12 +485,10 @@ def _play_tasks(
         parts.extend(play(world, policy, tasks, **kept, memory=memory, midnight=midnight))
     except InputError as error:
         problem = str(error)
-    fallbacks = policy.fallbacks - num_before
-    plays = Plays.join(parts)
     return TaskOutcome(
         arm=tasks[0].arm,
-        plays=plays,
-        fallbacks=fallbacks,
+        plays=Plays.join(parts),
+        fallbacks=policy.fallbacks - num_before,
         problem=problem,
         memory=memory,
         remembered=policy.remembered(_users_of(tasks)),

@@ -116,8 +116,7 @@ class GroupSummary:
         Source: Deng, Knoblich, Lu, Applying the Delta Method in Metric Analytics, KDD 2018, section 3.
         """
         ratio = float(sums.sum() / counts.sum())
-        linear = (sums - ratio * counts) / counts.mean()
-        return cls(num=len(sums), mean=ratio, variance=float(linear.var(ddof=1)))
+        return cls(num=len(sums), mean=ratio, variance=float(((sums - ratio * counts) / counts.mean()).var(ddof=1)))
 
     @property
     def squared_error(self) -> float:

@@ -65,9 +65,7 @@ def message(error: BaseException) -> str | None:
         return f"{key} has no value, and there is no usual one; give {key}=<value>"
     if isinstance(error, OSError):
         return _line_of_the_disk(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _one_line(str(error))
-    return None
+    return _one_line(str(error)) if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 
 def _line_of_the_disk(error: OSError) -> str | None:
@@ -149,8 +147,9 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         return _one_line(said)
     key = getattr(error.__cause__, "full_key", None) or missing[1]  # inside of the mapping that was typed
     parent, _, name = key.rpartition(".")
-    settings = sorted(str(key) for key in node if not str(key).startswith("_"))
-    if not settings:  # a mapping whose keys the user chooses
+    if not (
+        settings := sorted(str(key) for key in node if not str(key).startswith("_"))
+    ):  # a mapping whose keys the user chooses
         return f"{_typed(missing[1])}: {missing[1]} has no keys yet; write +{missing[1]}=… to add some"
     if f"{parent}.".startswith(_OPEN):
         sign = "+" if key == missing[1] else "++"

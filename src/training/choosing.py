@@ -303,8 +303,7 @@ def _compared(
     for one, its_config in fitting.items():
         with console.status(f"comparing {one}"):
             try:
-                run = _short_run(datamodule, queries, its_config, one, num_steps=num_steps)
-                choice.candidates.append(run)
+                choice.candidates.append(_short_run(datamodule, queries, its_config, one, num_steps=num_steps))
             except InputError as error:
                 choice.left_out[one] = str(error)
     return choice

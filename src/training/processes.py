@@ -177,8 +177,7 @@ class Processes:
             name = signal.Signals(-code).name
             why = f"{name}; a possible cause is too little memory" if name == "SIGKILL" else name
         elif lines := self._printed_by(dead[0]):
-            said = [line for line in lines if line.startswith("error: ")]
-            if not said:  # a bug of ours
+            if not (said := [line for line in lines if line.startswith("error: ")]):  # a bug of ours
                 errors.print("\n".join(lines), markup=False)
             why = [*lines[-1:], *said][-1].removeprefix("error: ")
         return f"process {dead[0]} of {self.count} died ({why}), and the others were stopped; {remedy}"
@@ -235,8 +234,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
 def _started_by_others(count: int) -> Processes:
     index = int(os.environ["RANK"])
     is_server = index == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    port = int(os.environ["MASTER_PORT"])
-    store = _store(os.environ["MASTER_ADDR"], port, is_master=is_server, multi_tenant=True)
+    store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=is_server, multi_tenant=True)
     console.quiet = index > 0
     machine = int(os.environ.get("GROUP_RANK", 0))
     return Processes(index=index, count=count, index_here=int(os.environ["LOCAL_RANK"]), machine=machine, store=store)

@@ -150,8 +150,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     with console.status("reading logs"):
         folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
         reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
-        decisions = read_decisions(folder.logs, folder.catalog, **reading)
-        log = OffPolicyLog(decisions, folder)
+        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, **reading), folder)
     with console.status("estimating"):
         found = log.estimate(folder.candidate(candidate), settings)
         table = estimate_table(found, log, candidate.name)

@@ -122,8 +122,7 @@ def by_powers_of_two(values: Int64[np.ndarray, "n"]) -> list[int]:
     >>> by_powers_of_two(np.array([1, 1, 2, 8]))
     [2, 1, 0, 1]
     """
-    exponents = np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1
-    return list(map(int, np.bincount(exponents)))
+    return list(map(int, np.bincount(np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1)))
 
 
 def utc(milliseconds: int) -> str:

@@ -315,11 +315,10 @@ def measure_repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tr
         keys = np.sort(group * num_tracks + track)  # np.unique, which hashes, takes ten times as long
         return 1 - (int(np.count_nonzero(np.diff(keys))) + 1) / len(track)
 
-    same = follows[1:] & (track[1:] == track[:-1])
     return {
         "in_session": share_of_repeats(sessions.listens.session),
         "by_listener": share_of_repeats(listener),
-        "self_pairs": float(same.sum() / max(follows.sum(), 1)),
+        "self_pairs": float((follows[1:] & (track[1:] == track[:-1])).sum() / max(follows.sum(), 1)),
     }
 
 

@@ -121,8 +121,7 @@ def _draw_popularity(facts: Facts, axis: "Axes") -> None:
 
 def _draw_shares(shares: Shares, axis: "Axes") -> None:
     counts = np.array(shares.histogram)
-    edges = np.linspace(0, 1, len(counts) + 1)
-    axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=BLUE, alpha=0.75)
+    axis.stairs(100 * counts / counts.sum(), np.linspace(0, 1, len(counts) + 1), fill=True, color=BLUE, alpha=0.75)
     axis.axvline(shares.mean, color=ORANGE, lw=1.5)
     axis.set_xlim(-0.02, 1.02)
     title = f"share played: 0 for {percent(shares.at_zero)}, 1 for {percent(shares.at_one)} of the plays"

@@ -208,8 +208,7 @@ def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
 
 
 def _share_rows(facts: Facts, source: str) -> list[tuple[str, str, str]]:
-    shares = facts.shares
-    if shares is None:
+    if (shares := facts.shares) is None:
         return [("share played", "known for", "0 %")]
     return [
         ("share played", f"known for (computed from {_FROM[source]})", percent(shares.known)),
@@ -223,8 +222,7 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
     test, splits = facts.test, facts.splits
     if test is None or splits is None:
         return []
-    names = ["pairs", *[""] * (len(splits) - 1)]
-    pairs = zip(names, splits.items(), strict=True)
+    pairs = zip(["pairs", *[""] * (len(splits) - 1)], splits.items(), strict=True)
     measured = [
         ("constant", "test mse of the mean share of training", test["mean_mse"]),
         ("", "test bce of the same", test["mean_bce"]),

@@ -104,8 +104,7 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
     Raises:
         InputError: the file of the catalogue lacks one, or it is damaged.
     """
-    names = [str(name) for name in given["model"].get("parts") or () if name not in RESERVED]
-    if not names:
+    if not (names := [str(name) for name in given["model"].get("parts") or () if name not in RESERVED]):
         return {}
     if "attributes" not in given["datamodule"]:
         raise InputError(

@@ -109,8 +109,7 @@ def plain(name: str) -> str:
 
 def spellings(name: str) -> set[str]:
     """A name as lists of names have it: whole, without a unit behind it, and what comes behind the last dot."""
-    last = name.rpartition(".")[2]
-    return {plain(text) for one in (name, last) for text in (one, _UNIT.sub("", one))}
+    return {plain(text) for one in (name, name.rpartition(".")[2]) for text in (one, _UNIT.sub("", one))}
 
 
 ROLES = tuple(field.name for field in fields(Columns))

@@ -138,8 +138,7 @@ class _Search:
         self._rows, self._given, self._roles = rows, given, roles
         nested = [path for path in nested_paths(rows) if not is_private(path)]
         usual = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
-        objects = {path.split(".")[0] for path in nested}
-        left_out = {*rows.absent, *objects}
+        left_out = {*rows.absent, *{path.split(".")[0] for path in nested}}
         names = [name for name in (*rows.types, *usual, *rows.derived) if name not in left_out and not is_private(name)]
         self._names = list(dict.fromkeys([*names, *nested]))
         can_be_read = [name for name in self._names if not rows.is_json or not re.search(r'["\\*]', name)]
@@ -221,8 +220,7 @@ class _Search:
                 continue
             known = [*USUAL_NAMES[role], *OTHER_NAMES[role]]
             named = [name for name in self._free(self._all) if spellings(name) & set(known)]
-            fitting = [name for name in named if self._is_fit(role, name)]
-            if fitting:
+            if fitting := [name for name in named if self._is_fit(role, name)]:
                 first = min(fitting, key=lambda name: min(map(known.index, spellings(name) & set(known))))
                 self._choose(role, first, "by its name")
 
@@ -258,8 +256,7 @@ class _Search:
             days, hours = [name for name in free if columns[name].are_days], own
         days, hours = ([name for name in names if self._sample.source_of(name) is None] for names in (days, hours))
         if days and hours:
-            both = f"{days[0]} + {hours[0]}"
-            self._mapping["timestamp"] = self._rows.found(both, key="datamodule.columns.timestamp")
+            self._mapping["timestamp"] = self._rows.found(f"{days[0]} + {hours[0]}", key="datamodule.columns.timestamp")
             self._evidence["timestamp"] = "by its values: a day and a time of day"
 
     def _by_values(self) -> None:
@@ -267,12 +264,10 @@ class _Search:
         columns = self._sample.columns
         if "timestamp" in self._roles and "timestamp" not in self._mapping:
             clocks = [name for name in self._free(self._all) if columns[name].run_like_a_clock]
-            clocks = [name for name in clocks if self._sample.source_of(name) is None]
-            if clocks:
+            if clocks := [name for name in clocks if self._sample.source_of(name) is None]:
                 best = max(clocks, key=lambda name: (not columns[name].are_numbers, columns[name].num_distinct))
                 self._choose("timestamp", best, "by its values")
-        mapping = {**self._given, **self._mapping}
-        if "track" in self._roles and not {"track", "title"} & mapping.keys():
+        if "track" in self._roles and not {"track", "title"} & {**self._given, **self._mapping}.keys():
             uris = [name for name in self._free(self._all) if columns[name].are_uris and self._is_filled(columns[name])]
             if uris:
                 self._choose("track", uris[0], "by its values")
@@ -316,8 +311,7 @@ class _Search:
         if column.look_like_times:
             return None if self._sample.source_of(name) else "timestamp"
         for role in self._roles:
-            known = {*USUAL_NAMES[role], *OTHER_NAMES[role]}
-            if spellings(name) & known and self._is_fit(role, name):
+            if spellings(name) & {*USUAL_NAMES[role], *OTHER_NAMES[role]} and self._is_fit(role, name):
                 return role
         if column.are_flags and not {"played_ratio", "played", "skipped"} & mapping.keys():
             return None if self._sample.source_of(name) else "skipped"

@@ -139,8 +139,7 @@ class ColumnValues:
     @property
     def seconds(self) -> np.ndarray:
         """Numbers that are times, in seconds since 1970."""
-        unit = self.time[0]
-        if unit == "excel":
+        if (unit := self.time[0]) == "excel":
             return (self.numbers - EXCEL_DAYS[0]) * 86_400
         if unit == "epoch":
             return np.where(self.numbers >= LEAST_MS, self.numbers / 1000, self.numbers)

@@ -226,8 +226,7 @@ class RawRows:
             InputError: the expressions do not fit the rows.
         """
         self._each, self._defined = each, {name: str(text) for name, text in columns.items()}
-        names = [*(OF_ITEMS if each else ()), *columns]
-        if not names:
+        if not (names := [*(OF_ITEMS if each else ()), *columns]):
             return
         try:
             described = self.database.execute(f"DESCRIBE {self.relation(limit=1)}", {"files": self.files.paths})

@@ -488,8 +488,7 @@ def _events(
         )
     user, user_names = _name_users(database)
     _forget_texts(plan)
-    has_recommendations = "recommendation" in plan.mapping
-    _make_view(database, user, has_recommendations=has_recommendations, drop_nameless=left_out.nameless)
+    _make_view(database, user, has_recommendations="recommendation" in plan.mapping, drop_nameless=left_out.nameless)
     attributes = read_attributes(database, settings.attributes, folder, source=tracks.shown or str(path))
     is_zoneless = _is_zoneless(plan)
     may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"

@@ -93,8 +93,7 @@ class Popular(Counter):
                     "datamodule.split=time"
                 )
             chosen = vocabulary.calendar.newest_days if days == "auto" else days
-            calendar = replace(vocabulary.calendar, newest_days=chosen)
-            self.order = replace(vocabulary, calendar=calendar).recent
+            self.order = replace(vocabulary, calendar=replace(vocabulary.calendar, newest_days=chosen)).recent
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
         """Return no scores; the order of the plays remains."""

@@ -210,8 +210,7 @@ def _event_files(folder: Path, where: str) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
     paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, paths) if path.is_file())
-    if not files:
+    if not (files := sorted(path for path in map(Path, paths) if path.is_file())):
         raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
     for path in files:
         check_whole(path)

@@ -147,8 +147,7 @@ class Plays:
             sums, counts = (np.bincount(user, values, len(users)) for values in (self.share[own], np.ones(own.sum())))
             summaries.append(GroupSummary.of_ratio(sums, counts))
             linear.append((sums - summaries[-1].mean * counts) / counts.mean())
-        covariance = float(np.cov(linear)[0, 1]) / len(users)
-        return fieller(summaries[0], summaries[1], 1 - LEVEL, covariance)
+        return fieller(summaries[0], summaries[1], 1 - LEVEL, float(np.cov(linear)[0, 1]) / len(users))
 
 
 def releases_table(rows: list[ServedRelease]) -> Table:

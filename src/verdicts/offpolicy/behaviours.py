@@ -80,8 +80,7 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
     Raises:
         InputError: it is no recommender, a setting is out of range, or the session is its query.
     """
-    name = recommender_name(given)
-    if name is None:
+    if (name := recommender_name(given)) is None:
         raise InputError(
             f"candidate must name a recommender, got {given!r}; such as run:<id>, or {{recommender: run:<id>}}"
         )
