@@ -20,14 +20,13 @@ from jaxtyping import Bool, Float32, Float64, Int64, Real, Shaped
 from segue.attributes import Attribute, Values
 from segue.errors import InputError
 
+# Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks.
 _MAX_IDS_PER_TRACK = 8
-"""Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks."""
 
 MOST_ID_BYTES = 256
 """The longest id, in bytes of UTF-8."""
 
-_AT_ONCE = 1 << 22
-"""Events that are counted together, so that there may be more than memory holds."""
+_AT_ONCE = 1 << 22  # events that are counted together, so that there may be more than memory holds
 
 AN_ID = f"a whole number from 0 to 2⁶³-1, or a text of 1 to {MOST_ID_BYTES} bytes without NUL"
 """What an id is, for messages and descriptions; see `id_problem`."""

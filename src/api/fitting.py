@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _LAST = "last.ckpt"
 _OF_DATA = "datamodule__"
 _USUAL = {"model": "convex", "context": None, "seed": 1}
+# Beginnings of words of a run that say what it read and where it wrote.
 _NOT_OPTIONS = ("datamodule", "hydra.", "run_dir", "resume", "trust", "parent_run_id", "swept", "trial")
-"""Beginnings of words of a run that say what it read and where it wrote."""
 _SHOWN = ("recall_at_10", "ndcg_at_10", "mrr")
 
 

@@ -19,8 +19,7 @@ from segue.verbs.describe import describe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TABLE = "plays.parquet"
-"""The temporary file of a table in memory."""
+_TABLE = "plays.parquet"  # the temporary file of a table in memory
 
 
 class Description(Result):

@@ -16,8 +16,7 @@ TIME = "mean_time_per_session"
 FALL = "fall"
 """The verdict of a night that is worse than those before it."""
 _WIDER = 0.2
-_FEWEST = 20
-"""Sessions below which an interval says too little: two sessions without a hit have one without a width."""
+_FEWEST = 20  # sessions below which an interval says too little: two sessions without a hit have one without a width
 _SAME, _BETTER = "as before", "better"
 
 

@@ -30,8 +30,7 @@ FOLDER = "learned"
 """The folder of a run that has it."""
 _RECORD, _TRACKS, _PLAYS = "learned.json", "tracks.parquet", "plays.parquet"
 _VERSION = 2
-_BEGINNING = 1024
-"""Bytes that distinguish a file from others."""
+_BEGINNING = 1024  # bytes that distinguish a file from others
 MOST_KEPT = 100_000
 """Sessions that a head keeps, a random sample of all that it has learned. A baseline keeps all: it counts them."""
 

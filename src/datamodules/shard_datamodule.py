@@ -19,8 +19,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.settings import Setting, settings
 
-_OF_EVERY_SOURCE = ("counting", "mixture")
-"""The recipe of baselines, which no source names."""
+_OF_EVERY_SOURCE = ("counting", "mixture")  # the recipe of baselines, which no source names
 
 
 @settings("datamodule", SplitDataModule)

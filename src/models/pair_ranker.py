@@ -42,8 +42,7 @@ from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ran
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
 
-_PAIRS_AT_ONCE = 65_536
-"""Given pairs that are scored together."""
+_PAIRS_AT_ONCE = 65_536  # given pairs that are scored together
 
 
 class RanksByVectors(RepeatsDecided):

@@ -17,8 +17,7 @@ from segue.attributes import Values, Vectors
 from segue.catalog import Catalog, Vocabulary
 from segue.errors import InputError
 
-_BLOCK = 2**14
-"""Vectors that are read at once from a memory-mapped file."""
+_BLOCK = 2**14  # vectors that are read at once from a memory-mapped file
 
 
 class Part(nn.Module, ABC):

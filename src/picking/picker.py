@@ -23,8 +23,8 @@ from segue.settings import Setting, settings
 
 LISTS = ("lists", "user_lists")
 """The policies that recommend from lists: from that of the last track, or from that of the user."""
+# The source of each policy.
 _SOURCES = {**dict.fromkeys(LISTS, "list"), "random": "random", "popular": "popular", "sticky_artist": "artist"}
-"""The source of each policy."""
 POLICIES = tuple(_SOURCES)
 FALLBACKS = {"artist": ("artist", "popular", "random"), "random": ("random",)}
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track; or

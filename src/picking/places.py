@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-_TINY = np.finfo(np.float64).tiny
-"""A divisor for the weights of a list without an open place."""
+_TINY = np.finfo(np.float64).tiny  # a divisor for the weights of a list without an open place
 
 
 class Rule(ABC):

@@ -300,6 +300,7 @@ def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
 
 
 _LISTS = "datamodule.prepare.templates.recommendations"
+# Keys that older versions do not have, with what was.
 _NEW = {
     **dict.fromkeys(("counted", "ranker.counted", "ranker.listener", _WITHOUT)),
     **dict.fromkeys(("context.encoder", "ranker.context.encoder")),
@@ -307,6 +308,5 @@ _NEW = {
     f"{_LISTS}.fallback": "random",
     f"{_LISTS}.familiar": 1.0,
 }
-"""Keys that older versions do not have, with what was."""
+# Values of `conf/` that were others in older versions, with what was.
 _CHANGED = {"datamodule.optional": (["recommendation", "remember"], ["recommendation"])}
-"""Values of `conf/` that were others in older versions, with what was."""

@@ -14,10 +14,8 @@ from segue.serving.settings import ProfileSettings
 from segue.serving.stores import ProfileStore, Sessions, Store
 from segue.serving.worker_table import WorkerTable
 
-_LOOK_S = 2.0
-"""Longest wait for a look, in seconds; Redis may hang, or the service may stop."""
-_BETWEEN_S = 0.1
-"""Least time between two looks: requests with invented ids want many."""
+_LOOK_S = 2.0  # longest wait for a look, in seconds; Redis may hang, or the service may stop
+_BETWEEN_S = 0.1  # least time between two looks: requests with invented ids want many
 
 _log = logging.getLogger("segue.serving")
 

@@ -165,8 +165,7 @@ def _without_secrets() -> dict[str, str]:
 
 
 _SECRET = ("TOKEN", "PASSWORD", "SECRET")
-_OF_AN_ADDRESS = re.compile(r"(?<=:)//[^/@\s]+@")
-"""User and password in an address such as redis://user:password@host."""
+_OF_AN_ADDRESS = re.compile(r"(?<=:)//[^/@\s]+@")  # user and password in an address such as redis://user:password@host
 
 
 def register(sweepers: Sequence[type[VerbSweeper]], *, full_errors: bool) -> None:

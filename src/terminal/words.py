@@ -9,10 +9,9 @@ from pathlib import Path
 from segue.errors import InputError
 from segue.runs.hydra_text import quoted
 
+# Keys that people type for their data. No verb has one of them.
 _OF_DATA = ("csv", "data", "dataset", "file", "files", "input", "path", "source", "table")
-"""Keys that people type for their data. No verb has one of them."""
-_OF_SWEEPS = ("-m", "--multirun")
-"""Words that begin with a minus and have no value."""
+_OF_SWEEPS = ("-m", "--multirun")  # words that begin with a minus and have no value
 
 
 EXPERIMENT = {"experiment=": "experiment_name="}

@@ -30,15 +30,14 @@ Compose = Callable[[Sequence[str]], DictConfig]
 
 _LEAST_QUERIES = 50
 _SEED = 0
-_EPOCHS = 20
-"""Epochs that a full training of a head takes, as a rule."""
+_EPOCHS = 20  # epochs that a full training of a head takes, as a rule
 _SHARE, _STEPS = 0.1, 200
 """All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none takes more than
 a quarter of a full one."""
 _MOST_PLAYS, _MOST_OF_SESSIONS = 20_000_000, 2_000_000
 """Training plays that models count, at most, and those that keep whole sessions: their memory grows with them."""
+# Settings of a datamodule that candidates may differ in: its pairs do not depend on them.
 _NOT_OF_PAIRS = (*ADJUSTED, "rejected_path", "seed")
-"""Settings of a datamodule that candidates may differ in: its pairs do not depend on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,11 +220,11 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
     return choice
 
 
+# What the jobs of a multirun have chosen: those that differ in the seed choose once.
 _known: dict[tuple[str, ...], Choice | None] = {}
-"""What the jobs of a multirun have chosen: those that differ in the seed choose once."""
 _OF_A_JOB = ("seed=", "parent_run_id=", "swept=", "run_name=")
+# Beginnings of words that a counting model does not fit.
 _OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted", "context=listener")
-"""Beginnings of words that a counting model does not fit."""
 
 
 def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:

@@ -30,8 +30,8 @@ from segue.settings import Setting, settings
 from segue.terminal.console import console, show_lines
 from segue.training.refit import decided_in, refit
 
+# Epochs of the new sessions and of those that are replayed; more were worse (experiments/nightly/README.md).
 _EPOCHS = 1
-"""Epochs of the new sessions and of those that are replayed; more were worse (experiments/nightly/README.md)."""
 _LOCK = ".night.lock"
 
 

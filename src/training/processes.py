@@ -21,12 +21,10 @@ from segue.errors import InputError
 from segue.terminal.console import console, errors
 from segue.terminal.messages import show_error
 
-_PATIENCE_S = 10.0
-"""How long the first process has to notice by itself that another one has died."""
+_PATIENCE_S = 10.0  # how long the first process has to notice by itself that another one has died
 _POLL_S = 0.2
 _FOREVER = timedelta(days=30)
-_OF_THE_FIRST = ("resume=", "hydra.run.dir=")
-"""Words of the command line that only the first process gets."""
+_OF_THE_FIRST = ("resume=", "hydra.run.dir=")  # words of the command line that only the first process gets
 
 
 @dataclass(eq=False, kw_only=True)

@@ -173,8 +173,7 @@ def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | 
     return path if (path.is_file() and read_checkpoint(path).get(_PLAN) == _plan(num_epochs, decided)) else None
 
 
-_PLAN = "refit"
-"""What a checkpoint of a refit says of it."""
+_PLAN = "refit"  # what a checkpoint of a refit says of it
 
 
 def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 from segue.verbs.simulate import plain, play, words_of
 
+# Settings that have no use beside another one.
 _WITHOUT = {
     "releases": (
         *("candidate", "plan", "control", "treatment", "pre", "experiment_name", "arms", "interleaved", "unfinished"),
@@ -24,7 +25,6 @@ _WITHOUT = {
     "plan": ("control", "treatment", "pre", "experiment_name", "arms"),
     "logs": ("control", "treatment"),
 }
-"""Settings that have no use beside another one."""
 _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 _READING = ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")
 

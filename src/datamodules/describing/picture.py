@@ -19,11 +19,9 @@ from segue.reports.palette import BLUE, FAINT, GREY, INK, ORANGE, RED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MAX_WARNINGS = 5
-"""Number of warnings below the title."""
+_MAX_WARNINGS = 5  # number of warnings below the title
 _MAX_PANELS = 6
-_LINE_WIDTH = 180
-"""Characters of a line on top."""
+_LINE_WIDTH = 180  # characters of a line on top
 _LINE_INCHES = 0.2
 
 
@@ -128,8 +126,8 @@ def _draw_shares(shares: Shares, axis: "Axes") -> None:
     _label(axis, title, f"share of the track that was played; line: mean, {shares.mean:.2f}", "% of plays")
 
 
+# Units of the time since the first play that are shorter than a day: how many a day has.
 _UNITS = ((86_400, "seconds"), (1440, "minutes"), (24, "hours"))
-"""Units of the time since the first play that are shorter than a day: how many a day has."""
 _MOST_OF_A_UNIT = 180
 
 

@@ -23,10 +23,11 @@ from segue.reports.result_table import Cell, Table
 from segue.runs.hydra_text import as_word
 from segue.runs.provenance import call_of
 
+# Words of the command line that decide which data are read; the next command has them too.
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
-"""Words of the command line that decide which data are read; the next command has them too."""
 
 
+# What shares played are computed from, by `Plan.share`.
 _FROM = {
     "ratio": "a column of shares",
     "played": "time played and duration",
@@ -35,9 +36,7 @@ _FROM = {
     "gap": "the time until the next play and the duration",
     "none": "nothing",
 }
-"""What shares played are computed from, by `Plan.share`."""
-_NOT_GUESSED = ("last", "recommendation")
-"""Roles that only a setting gives a column."""
+_NOT_GUESSED = ("last", "recommendation")  # roles that only a setting gives a column
 
 
 def write_report(

@@ -21,8 +21,7 @@ from segue.datamodules.reading.raw_rows import RawRows, open_rows
 from segue.datamodules.reading.table_settings import RESERVED, AttributeSettings, FileFormat, attribute_settings
 from segue.errors import InputError
 
-_BLOCK = 2**14
-"""Vectors that are looked at together, of a memory-mapped file."""
+_BLOCK = 2**14  # vectors that are looked at together, of a memory-mapped file
 
 
 def attribute_columns(attributes: Sequence[AttributeSettings], rows: RawRows) -> str:

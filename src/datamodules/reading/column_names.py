@@ -93,12 +93,12 @@ _OTHER_NAMES = {
         "sesja sesjaid oturum oturumid sesshon"
     ),
 }
+# Letters that are not a letter with a mark.
 _NO_ACCENT = str.maketrans({"ł": "l", "ı": "i", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d"})
-"""Letters that are not a letter with a mark."""
+# A unit at the end of a name.
 _UNIT = re.compile(
     r"(?<=\w)([\s_.(\[/]+(ms|millis|s|secs?|sek|seconds?|sekunden|us|min|utc|in)\b)+[)\].]*$", re.IGNORECASE
 )
-"""A unit at the end of a name."""
 
 
 def plain(name: str) -> str:

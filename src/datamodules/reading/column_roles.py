@@ -14,16 +14,16 @@ from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
 from segue.runs.hydra_text import as_word
 
+# Columns that say where a person was and with which device, in lower case with underscores between words.
 _NEVER_READ = re.compile(
     r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
 )
-"""Columns that say where a person was and with which device, in lower case with underscores between words."""
 
+# Usual paths inside a column.
 _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
-"""Usual paths inside a column."""
-_MOST_COLUMNS = 200
-"""Columns whose values are looked at."""
+_MOST_COLUMNS = 200  # columns whose values are looked at
 
+# What the values of a role are, and whether most values of a column are that.
 _KINDS: dict[str, tuple[str, Callable[[ColumnValues], bool]]] = {
     "timestamp": ("times", lambda column: column.are_times),
     "played_ratio": ("shares", lambda column: column.are_shares),
@@ -31,7 +31,6 @@ _KINDS: dict[str, tuple[str, Callable[[ColumnValues], bool]]] = {
     "duration": ("durations", lambda column: column.are_durations),
     "skipped": ("flags", lambda column: column.are_flags),
 }
-"""What the values of a role are, and whether most values of a column are that."""
 
 
 @dataclass(frozen=True, kw_only=True)

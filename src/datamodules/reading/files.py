@@ -25,10 +25,10 @@ _FORMAT_OF_SUFFIX = {
     ".json": "json",
 }
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://")
+# Bytes that one archive may unpack to. A small file can be made that unpacks to more than any disk holds.
 _MOST_UNPACKED = 200 * 2**30
-"""Bytes that one archive may unpack to. A small file can be made that unpacks to more than any disk holds."""
-_OF_MACOS = "__MACOSX"
-"""Folder that macOS adds to an archive, with no data."""
+_OF_MACOS = "__MACOSX"  # folder that macOS adds to an archive, with no data
+# What files begin with that people take for text, and what to do with them.
 _OTHER_FILES = {
     b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or export it as csv",
     b"\x1f\x8b": "compressed with gzip; add .gz to its name",
@@ -39,7 +39,6 @@ _OTHER_FILES = {
     b"\x89PNG": "a picture; name another file",
     b"\x89HDF": "an HDF5 file; export the table as csv or Parquet",
 }
-"""What files begin with that people take for text, and what to do with them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ FILE = "place_of_file"
 """Column of `relation`: the place of the file of each row."""
 OF_ITEMS = ("item", "row", "place")
 """Columns of events that are elements of a list."""
+# Rows that are looked at to learn the keys of JSON objects, and the units that the settings leave open.
 _SAMPLE = 10_000
-"""Rows that are looked at to learn the keys of JSON objects, and the units that the settings leave open."""
 
 
 @dataclass(kw_only=True)

@@ -18,11 +18,9 @@ from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
 
-_MOST_LISTED = 100_000
-"""Rejected rows that are listed with their line; all are counted."""
+_MOST_LISTED = 100_000  # rejected rows that are listed with their line; all are counted
 
-_END = "\x02"
-"""A line that is put behind the last one of a file."""
+_END = "\x02"  # a line that is put behind the last one of a file
 _REASONS = {
     "INVALID ENCODING": "the line is not {encoding}; datamodule.files.encoding may be wrong",
     "LINE SIZE OVER MAXIMUM": "the line is longer than 2 MiB",
@@ -48,8 +46,8 @@ class RejectedRow(NamedTuple):
     reason: str
 
 
+# A rejected row, `line` or `row`, the number of that, and its text if it is known.
 _Located = tuple[RejectedRow, str, int, str | None]
-"""A rejected row, `line` or `row`, the number of that, and its text if it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,7 @@ from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
-_MOST_NAMED = 5
-"""Names of files that are not read, in a remark."""
+_MOST_NAMED = 5  # names of files that are not read, in a remark
 
 
 class NothingNew(Exception):  # noqa: N818

@@ -18,8 +18,7 @@ from segue.runs.atomic import remove_partial_files
 from segue.runs.provenance import provenance
 from segue.settings import Setting, settings
 
-_STAGING = ".staging"
-"""Files that are needed until the end."""
+_STAGING = ".staging"  # files that are needed until the end
 
 
 @settings()

@@ -26,8 +26,7 @@ ArtistWeight = Annotated[
 ]
 LeastPlayed = Annotated[float, Setting("events with a smaller share played are dropped", least=0, most=1)]
 
-_MAX_SCORES = 2**25
-"""Number of scores in memory while the best candidates are selected."""
+_MAX_SCORES = 2**25  # number of scores in memory while the best candidates are selected
 
 
 class Counter(ABC):

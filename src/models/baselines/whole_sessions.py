@@ -30,8 +30,8 @@ _ArtistsWeight = Annotated[
 ]
 SMALLEST_WEIGHT = 1e-6
 """Smaller weights of the places of a session are left out, so that memory does not grow with its squared length."""
+# Places of a session that are used, the newest ones. A place is an exponent of 2 below; it must stay below 1,023.
 _LONGEST = 1000
-"""Places of a session that are used, the newest ones. A place is an exponent of 2 below; it must stay below 1,023."""
 
 
 class SessionCounter(Counter):

@@ -21,10 +21,8 @@ from segue.models.retrieval.sparse import no_scores
 
 TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
-_MAX_SCORES = 2**24
-"""Number of scores in memory at once."""
-_PAIRS_AT_ONCE = 2**22
-"""Training pairs that are counted together, about."""
+_MAX_SCORES = 2**24  # number of scores in memory at once
+_PAIRS_AT_ONCE = 2**22  # training pairs that are counted together, about
 
 
 def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:

@@ -36,9 +36,9 @@ from segue.tracking.store import (
 from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
 
 _CURVES = ("train/loss", "val/loss")
+# Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
+# four digits of the set-up's digest are added.
 _MAX_DIFFERENCES = 3
-"""Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
-four digits of the set-up's digest are added."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -282,8 +282,8 @@ class _RunInFolder:
         )
 
 
+# Beginnings of settings that say where a run is, or that repeat others.
 _OF_A_FOLDER = ("run_dir", "run_name", "datamodule.", "ranker.", "recipe.", "logger", "hydra.", "swept", "callbacks.")
-"""Beginnings of settings that say where a run is, or that repeat others."""
 
 
 def _world(run: Any) -> tuple[str, ...] | None:
