@@ -263,7 +263,6 @@ def _is_allowed(value: Any, setting: Setting) -> bool:
 
 
 def _rule(kind: Any, setting: Setting) -> str:
-    """Which values are allowed, in words."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(_rule(one, setting) for one in inner)

@@ -134,7 +134,6 @@ def plays_of(plays: Any, source: str | None, options: Mapping[str, Any]) -> Play
 
 
 def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Folder]:
-    """Write a table to a temporary file."""
     import pyarrow as pa
     from pyarrow import parquet
 

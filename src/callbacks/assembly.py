@@ -170,7 +170,6 @@ class AfterTest(Callback):
         return exported, exported if refitted is None else tested
 
     def _write_profiles(self, data: SplitDataModule, path: Path) -> None:
-        """Write what each listener has heard."""
         if (profiles := data.profiles()) is None:
             console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
             return

@@ -159,7 +159,6 @@ class RankingMetrics(Callback):
         return means, pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": ranks}), per_query], axis=1)
 
     def _floors(self, queries: Pairs, *, every: bool) -> dict[str, Float64[np.ndarray, "Q"]]:
-        """The ranks by rules without learning."""
         known, train = self._vocabulary, self._train
         previous = None if every else queries.previous
         floors = {"popular": ranks_by_plays(known.plays, previous, queries.following)}

@@ -26,8 +26,9 @@ from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import block_size
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
+from segue.statistics.ranking import ndcg_at
 
-_MOST_QUERIES, _MOST_RANKED, _ROUNDS, _PLACES = 5000, 2500, 300, 10
+_MOST_QUERIES, _MOST_RANKED, _ROUNDS = 5000, 2500, 300
 _TIE = 1e-6
 
 
@@ -268,8 +269,7 @@ class Mixture(OneStep):
             for name, of in weights.items():
                 mixed: Tensor = sum((weight * shares[one] for one, weight in of.items()), torch.zeros(()))
                 mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
-                ranks = _ranks(mixed, target)
-                gains[name].append(np.where(ranks <= _PLACES, 1 / np.log2(1 + ranks), 0))
+                gains[name].append(ndcg_at(_ranks(mixed, target), 10))
         return {name: float(np.concatenate(of).mean()) for name, of in gains.items()}
 
     def on_validation_epoch_end(self) -> None:

@@ -59,8 +59,6 @@ class Part(nn.Module, ABC):
 
 
 class _Table(nn.Embedding, Part):
-    """Embeddings of values, and their offsets."""
-
     def __init__(self, seen: Bool[Tensor, "K"], *, dim: int, init_std: float, zero: int | None = None) -> None:
         super().__init__(len(seen), dim, padding_idx=zero)
         draw(self, seen, init_std)

@@ -118,7 +118,6 @@ def _with_notes(table: Table) -> list[str]:
 
 
 def _limits(run: FinishedRun) -> Iterator[str]:
-    """What the numbers do not say."""
     if run.refit is not None:
         yield (
             "The exported model was refitted, and has learned the test sessions. No metric of a log is computed from "

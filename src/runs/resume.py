@@ -126,7 +126,6 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
 
 
 def _named(words: Sequence[str], key: str) -> str | None:
-    """The run that a word names."""
     named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith(f"{key}=")]
     return named[-1] if named and named[-1].lower() not in ("true", "false", "null", "") else None
 

@@ -122,7 +122,6 @@ def totals() -> Totals:
 
 
 def _counted() -> Iterable[Metric]:
-    """What the workers have counted in their files."""
     filled = []
     for path in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db"):
         # a worker that starts creates its files empty, and one that is killed in that moment leaves them so

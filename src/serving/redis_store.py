@@ -105,7 +105,6 @@ class RedisStore:
         return version
 
     def _put(self, folder: Path) -> None:
-        """Copy a release to Redis."""
         head = read_head(folder)
         for name in head["arrays"]:
             with (folder / f"{name}.npy").open("rb") as file:
@@ -359,7 +358,6 @@ class RedisSessions:
         await self._redis.aclose()
 
     def _keys(self, user: int) -> tuple[str, str]:
-        """Of the session and of the last answer."""
         return f"{self._name}:session:{user}", f"{self._name}:answer:{user}"
 
     async def _ask(self, add: Callable[[Any], object]) -> list[Any]:

@@ -311,11 +311,6 @@ def run_experiment(
 
 
 def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
-    """Which listeners have left in a previous run.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
     if after is None or not (path := after / LEFT).exists():
         return np.zeros(len(world.listeners), bool)
     try:

@@ -65,7 +65,10 @@ class MixedLogs:
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
         self._settings: dict[str, Any] = {
-            "sessions": sessions, "seed": seed, "first_day": first_day, "track_seconds": track_seconds,
+            "sessions": sessions,
+            "seed": seed,
+            "first_day": first_day,
+            "track_seconds": track_seconds,
             **{str(name): value for name, value in log.items()},
         }
         self._inputs = {

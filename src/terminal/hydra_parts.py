@@ -157,7 +157,6 @@ def beside_other_configs() -> Iterator[None]:
 
 
 def _without_secrets() -> dict[str, str]:
-    """The environment, as a config may show it."""
     return {
         name: "***" if name.endswith(_SECRET) else _OF_AN_ADDRESS.sub("//***@", value)
         for name, value in os.environ.items()

@@ -57,7 +57,6 @@ def draw(facts: Facts, warnings: Sequence[DataWarning], gap_minutes: float, titl
 
 
 def _panels(facts: Facts, gap_minutes: float) -> "list[Callable[[Axes], None]]":
-    """What is drawn, the most important first."""
     clock, shares, pairs = facts.clock, facts.shares, facts.pairs_of_track
     gap = None if clock is None else clock.median_gap_s
     panels = [
@@ -73,7 +72,6 @@ def _panels(facts: Facts, gap_minutes: float) -> "list[Callable[[Axes], None]]":
 
 
 def _lines_on_top(facts: Facts, warnings: Sequence[DataWarning], title: str) -> list[tuple[str, str]]:
-    """Texts and their colours."""
     users = "playlists" if facts.are_playlists else "users"
     sizes = [f"{facts.num_events:,} plays", f"{facts.num_users:,} {users}", f"{facts.num_sessions:,} sessions"]
     sizes += [f"{facts.num_played_tracks:,} tracks", f"{facts.num_artists:,} artists"]

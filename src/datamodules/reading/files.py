@@ -286,7 +286,6 @@ def _format_of_name(name: str, settings: FileFormat) -> str:
 
 
 def _format_of(file: Path, settings: FileFormat) -> str:
-    """The format of a file, which is checked."""
     if file.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")):
         raise InputError(f"cannot read {file}: it is an archive; unpack it and give the folder")
     with file.open("rb") as opened:

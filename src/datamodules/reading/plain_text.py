@@ -187,7 +187,6 @@ def _bits(block: bytes, byte: int) -> UInt64[np.ndarray, " W"]:
 
 
 def _num_lines(path: Path, end: int) -> int:
-    """Number of lines in the first bytes of a file."""
     num, position = 0, 0
     for block in _blocks(path):
         part = block[: end - position]

@@ -151,7 +151,6 @@ class RawRows:
         return [path] if path in self.types else path.split(".")
 
     def _is_key(self, path: str) -> bool:
-        """Whether a path is a key of JSON objects."""
         return self.is_json and path not in self.derived
 
     def type_of(self, path: str) -> str:

@@ -158,7 +158,6 @@ def _open_quote(shown: str, line: int) -> InputError:
 
 
 def _cells(lines: Iterable[str], dialect: Dialect) -> Any:
-    """The reader of the csv module."""
     quote = dialect.quote or None
     return csv.reader(lines, delimiter=dialect.delimiter[0], quotechar=quote, quoting=0 if quote else 3)
 

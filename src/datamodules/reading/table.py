@@ -652,7 +652,6 @@ def _name_users(database: Database) -> tuple[str, np.ndarray | None]:
 
 
 def _has_column(database: Database, name: str) -> bool:
-    """Whether parsed rows have a column."""
     return name in {column for column, *_ in database.execute("DESCRIBE parsed").fetchall()}
 
 
