@@ -62,8 +62,7 @@ class Plays:
     @property
     def tracks(self) -> Shaped[np.ndarray, "N"]:
         """Ids of the tracks, whole numbers or texts."""
-        ids: np.ndarray = self.datamodule.catalog.track_ids
-        return ids
+        return np.asarray(self.datamodule.catalog.track_ids)
 
     def __len__(self) -> int:
         """Number of plays that are in sessions."""

@@ -157,8 +157,7 @@ class Mixture(OneStep):
     def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
         """The mixture of the probabilities."""
         parts = (weight * self.rankers[name].shares(histories, every=every) for name, weight in self.weights.items())
-        total: Tensor = sum(parts, torch.zeros(()))
-        return total
+        return torch.as_tensor(sum(parts, torch.zeros(())))
 
     def ranks(
         self,

@@ -11,7 +11,7 @@ from collections import Counter as Counted
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -127,8 +127,7 @@ def _counted() -> Iterable[Metric]:
         # a worker that starts creates its files empty, and one that is killed in that moment leaves them so
         with contextlib.suppress(FileNotFoundError):  # the gauges of a worker that has just died
             filled += [str(path)] if path.stat().st_size else []
-    metrics: Iterable[Metric] = MultiProcessCollector.merge(sorted(filled), accumulate=True)
-    return metrics
+    return cast("Iterable[Metric]", MultiProcessCollector.merge(sorted(filled), accumulate=True))
 
 
 class _AllMetrics(Collector):

@@ -159,9 +159,7 @@ def _short_run(
         _convert_="all",
     )
     trainer.fit(model, datamodule.train_dataloader(_SEED), datamodule.val_dataloader())
-    if model.scorer is None:
-        return Candidate(words=words, gains=checks.best)
-    return Candidate(words=words, gains=checks.best, steps=trainer.global_step)
+    return Candidate(words=words, gains=checks.best, steps=0 if model.scorer is None else trainer.global_step)
 
 
 class _Checks(Callback):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
@@ -105,8 +105,10 @@ class Night:
 
     def metrics(self) -> dict[str, float]:
         """What was measured of the sessions themselves, for `metrics.json`."""
-        of_time = self.measured.get(TIME, {})
-        return {f"night/{TIME}{'' if name == 'mean' else f'_{name}'}": value for name, value in of_time.items()}
+        return {
+            f"night/{TIME}{'' if name == 'mean' else f'_{name}'}": value
+            for name, value in self.measured.get(TIME, {}).items()
+        }
 
     @property
     def learned(self) -> str:
@@ -188,8 +190,7 @@ def night_from(config: DictConfig) -> Iterator[Night | None]:
 def _source_of(config: DictConfig, learned: Learned, called: str) -> PairDataModule:
     """The source of a run, or that from which its shards were prepared."""
     if learned.source is None:
-        data: PairDataModule = instantiate(config.datamodule, _convert_="all")
-        return data
+        return cast("PairDataModule", instantiate(config.datamodule, _convert_="all"))
     if learned.reading["share"] == "longest" or not learned.sessions.has_clock:
         lacks = "durations" if learned.sessions.has_clock else "timestamps"
         raise InputError(

@@ -210,7 +210,7 @@ class Rules(Counter):
     def count(self, listens: Listens) -> csr_array:
         """Sum the weights of the occurrences of each rule previous (row) → following (column)."""
         weight, total = _weights(listens), no_scores(self.num_tracks)
-        for distance, first in _together(listens, self._window):
+        for distance, first in at_distances(listens.session, self._window):
             of_distance = 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
             value = weight[first] * weight[first + distance] * of_distance
             places = listens.track[first], listens.track[first + distance]
@@ -334,8 +334,8 @@ class ShareMeans(Counter):
         unit, share = self._unit_of[listens.track], listens.played_ratio.astype(np.float64)
         num_units = int(self._unit_of.max()) + 1
         parts = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
-        for distance, together in _together(listens, self._window):
-            first = together[share[together] > 0]
+        for distance, played in at_distances(listens.session, self._window):
+            first = played[share[played] > 0]
             pair = unit[first] * num_units + unit[first + distance]
             parts.append((pair, share[first], share[first + distance]))
         pairs, weight, following = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -365,10 +365,15 @@ def played_enough(listens: Listens, least_played: float) -> Listens:
     return listens.where(~(listens.played_ratio < np.float32(least_played)))
 
 
-def _together(listens: Listens, window: int) -> Iterator[tuple[int, Int64[np.ndarray, "_"]]]:
-    """Each distance in a session up to `window` that occurs, and the events that have one so far behind them."""
+def at_distances(session: Int64[np.ndarray, "E"], window: int) -> Iterator[tuple[int, Int64[np.ndarray, "_"]]]:
+    """Each distance in a session up to `window` that occurs, and the events that have one so far behind them.
+
+    Args:
+        session: session of each event, ascending.
+        window: largest distance.
+    """
     for distance in range(1, window + 1):
-        [first] = (listens.session[distance:] == listens.session[:-distance]).nonzero()
+        [first] = (session[distance:] == session[:-distance]).nonzero()
         if not len(first):
             return
         yield distance, first
