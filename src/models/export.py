@@ -1,7 +1,7 @@
 """The K next tracks of every track and the vectors of a head: from the weights under test to files."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

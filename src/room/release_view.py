@@ -15,6 +15,7 @@ from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog, id_problem, ids_of, key_of, most_played
 from segue.errors import InputError
+from segue.picking.session_query import SessionQuery
 from segue.room.previews import Previews
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
