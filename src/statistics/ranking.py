@@ -103,7 +103,7 @@ def ndcg_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]
     return np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0)
 
 
-def reciprocal_rank(ranks: Float64[np.ndarray, "Q"], k: float = np.inf) -> Float64[np.ndarray, "Q"]:
+def reciprocal_rank(ranks: Float64[np.ndarray, "Q"], k: int | float = np.inf) -> Float64[np.ndarray, "Q"]:
     """Compute `1 / rank` if the relevant candidate is among the first k, else 0. Its mean is the MRR, or MRR@k.
 
     Args:
