@@ -168,8 +168,6 @@ def session_vectors(
             boosts=context.repeats.boosts(),
             context="listener" if weights is not None else "last" if context.is_last else "session",
             listener=weights,
-            counted=counted
-            if counted is None or not context.is_last
-            else replace(counted, age_weights=counted.age_weights[:1]),
+            counted=replace(counted, age_weights=counted.age_weights[:1]) if counted and context.is_last else counted,
             order=context.order(),
         )

@@ -347,5 +347,6 @@ def candidates_of(
 def _weights(batch: PairBatch, context: Context) -> Float[Tensor, "B"]:
     weight = batch.played_ratio.nan_to_num(nan=1.0) * (batch.previous != batch.following)
     if context.repeats.rule == "never":
-        return weight * ~(context.repeats.recent(batch.history) == batch.following[:, None]).any(1)
+        heard = context.repeats.recent(batch.history) == batch.following[:, None]
+        return weight * ~heard.any(1)
     return weight

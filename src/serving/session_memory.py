@@ -141,9 +141,8 @@ class MappedSessions:
         """Add a track to the session of a user; returns all of the session in order, this track last."""
         words = self._words
         with self._places(user) as places:
-            if (
-                at := self._find(places, user, now_ms - self._idle_ms)
-            ) is None:  # in place of an earlier one of this user, or of the one without a request for longest
+            at = self._find(places, user, now_ms - self._idle_ms)
+            if at is None:  # in place of an earlier one of this user, or of the one without a request for longest
                 at = min(
                     places, key=lambda at: (not words[at + _TOUCHED_MS] or words[at] != user, words[at + _TOUCHED_MS])
                 )

@@ -90,7 +90,8 @@ class Habits:
         is_hit = draws[0] < (self.hits if hit >= 0 else 0.0)
         loved = (crowd.past_shares >= KNOWN * WHOLE) & (crowd.past_tracks >= 0)
         num_loved = loved.sum(0)
-        chosen = np.flatnonzero(~is_hit & (draws[0] >= 1 - self.favourites) & (num_loved > 0))
+        returns = ~is_hit & (draws[0] >= 1 - self.favourites) & (num_loved > 0)
+        chosen = np.flatnonzero(returns)
         place = (draws[1, chosen] * num_loved[chosen]).astype(np.int64)
         age = (loved[:, chosen].cumsum(0) > place).argmax(0) if len(chosen) else place
         first = np.where(is_hit, hit, crowd.tracks[0])
@@ -126,7 +127,8 @@ class Habits:
             ended: sessions that have ended.
             draws: uniform in [0, 1).
         """
-        return np.asarray((~(ended.shares[1:] >= KNOWN * WHOLE).any(0)) & (draws < self.leaving))
+        is_bad = ~(ended.shares[1:] >= KNOWN * WHOLE).any(0)
+        return np.asarray(is_bad & (draws < self.leaving))
 
 
 def hit_of(world: World, day: int) -> int:

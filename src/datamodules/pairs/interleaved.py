@@ -76,7 +76,8 @@ def _first_of_chains(part: Columns, gap_ms: int | float) -> Int64[np.ndarray, "n
     first = np.where(before >= 0, before, event - joins)
     while ((earlier := first[first]) != first).any():
         first = earlier
-    return np.asarray(np.where((np.bincount(user, is_resumed) > np.bincount(user, is_ignored))[user], first, -1))
+    is_obeying = np.bincount(user, is_resumed) > np.bincount(user, is_ignored)
+    return np.asarray(np.where(is_obeying[user], first, -1))
 
 
 def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:

@@ -177,7 +177,8 @@ def _lines_in_quotes(block: bytes, quote: int, *, is_inside: bool) -> tuple[bool
     for distance in (1, 2, 4, 8, 16, 32):  # until a bit says whether the quotes up to it in its word are odd
         inside ^= inside << distance
     after = np.bitwise_xor.accumulate(inside >> 63).astype(bool) ^ is_inside
-    return bool((ends & np.where(np.concatenate(([is_inside], after[:-1])), ~inside, inside)).any()), bool(after[-1])
+    begins_inside = np.concatenate(([is_inside], after[:-1]))
+    return bool((ends & np.where(begins_inside, ~inside, inside)).any()), bool(after[-1])
 
 
 def _bits(block: bytes, byte: int) -> UInt64[np.ndarray, " W"]:

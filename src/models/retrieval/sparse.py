@@ -115,4 +115,5 @@ def entries_of(table: csr_array, lines: Int64[Tensor, "B"]) -> tuple[tuple[Tenso
     """
     some = csr_array(table[lines.cpu().numpy()])
     line = torch.from_numpy(np.repeat(np.arange(len(lines)), np.diff(some.indptr))).to(lines.device)
-    return (line, torch.from_numpy(some.indices.astype(np.int64)).to(lines.device)), torch.from_numpy(some.data)
+    column = torch.from_numpy(some.indices.astype(np.int64)).to(lines.device)
+    return (line, column), torch.from_numpy(some.data)
