@@ -116,7 +116,8 @@ class GroupSummary:
         Source: Deng, Knoblich, Lu, Applying the Delta Method in Metric Analytics, KDD 2018, section 3.
         """
         ratio = float(sums.sum() / counts.sum())
-        return cls(num=len(sums), mean=ratio, variance=float(((sums - ratio * counts) / counts.mean()).var(ddof=1)))
+        linear = (sums - ratio * counts) / counts.mean()
+        return cls(num=len(sums), mean=ratio, variance=float(linear.var(ddof=1)))
 
     @property
     def squared_error(self) -> float:

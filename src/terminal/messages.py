@@ -146,9 +146,8 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         return _one_line(said)
     key = getattr(error.__cause__, "full_key", None) or missing[1]  # inside of the mapping that was typed
     parent, _, name = key.rpartition(".")
-    if not (
-        settings := sorted(str(key) for key in node if not str(key).startswith("_"))
-    ):  # a mapping whose keys the user chooses
+    settings = sorted(str(key) for key in node if not str(key).startswith("_"))
+    if not settings:  # a mapping whose keys the user chooses
         return f"{_typed(missing[1])}: {missing[1]} has no keys yet; write +{missing[1]}=… to add some"
     if f"{parent}.".startswith(_OPEN):
         sign = "+" if key == missing[1] else "++"

@@ -90,7 +90,7 @@ def commands_of(words: Sequence[str], key: str, commands: Sequence[str]) -> list
         InputError: a bare word is not one of the commands.
     """
     for previous, word in pairwise(["", *words]):
-        if re.fullmatch(r"\w[\w-]*", word) and not previous.startswith("-"):
+        if re.fullmatch(r"\w[\w-]*", word) and not previous.startswith("-"):  # which may take it as its value
             refuse_unknown_command(word, commands)
     return [f"{key}={word}" if word in commands else word for word in words]
 

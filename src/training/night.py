@@ -96,9 +96,8 @@ class Night:
         """
         self.measured, first = intervals_of(metrics, self.new.shares), self.first
         charted = [night["metrics"] for night in self.nights]
-        if falls := [
-            number for number, night in enumerate(self.nights) if night["verdict"] == FALL
-        ]:  # it was exported all the same, and is what later nights are like
+        falls = [number for number, night in enumerate(self.nights) if night["verdict"] == FALL]
+        if falls:  # it was exported all the same, and is what later nights are like
             first, charted = charted[falls[-1]], charted[falls[-1] + 1 :]
         self.judgement = judged(self.measured, charted, first)
         return not (self.is_guarded and self.judgement["verdict"] == FALL)

@@ -169,7 +169,8 @@ def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | 
         decided: by the evaluated model.
     """
     path = run_dir / REFITTED
-    return path if (path.is_file() and read_checkpoint(path).get(_PLAN) == _plan(num_epochs, decided)) else None
+    is_same = path.is_file() and read_checkpoint(path).get(_PLAN) == _plan(num_epochs, decided)
+    return path if is_same else None
 
 
 _PLAN = "refit"  # what a checkpoint of a refit says of it
