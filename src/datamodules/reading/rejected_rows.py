@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from segue.datamodules.reading.dialects import Dialect
 from segue.datamodules.reading.plain_text import open_binary
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import write_lines
 
 _MOST_LISTED = 100_000  # rejected rows that are listed with their line; all are counted
 
@@ -191,8 +190,7 @@ class Rejections:
         """
         if found.num:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
-            write_whole(self.path, lambda partial: partial.write_text(text, encoding="utf-8"))
+            write_lines(self.path, found.lines)
         if found.num <= self.most * num_rows:
             return
         listed = []
