@@ -23,10 +23,9 @@ from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
 from segue.models.fitted import FittedModel
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
-from segue.models.retrieval.ranks import block_size
+from segue.models.retrieval.ranks import block_size, ndcg
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
-from segue.statistics.ranking import ndcg_at
 
 _MOST_QUERIES, _MOST_RANKED, _ROUNDS = 5000, 2500, 300
 _TIE = 1e-6
@@ -268,7 +267,7 @@ class Mixture(OneStep):
             for name, of in weights.items():
                 mixed: Tensor = sum((weight * shares[one] for one, weight in of.items()), torch.zeros(()))
                 mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
-                gains[name].append(ndcg_at(_ranks(mixed, target), 10))
+                gains[name].append(ndcg(_ranks(mixed, target)))
         return {name: float(np.concatenate(of).mean()) for name, of in gains.items()}
 
     def on_validation_epoch_end(self) -> None:

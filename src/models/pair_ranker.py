@@ -37,10 +37,9 @@ from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.listener_part import LISTENER, MOST_FITTED, ListenerPart
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
-from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ranks_of_tracks, ranks_of_vectors
+from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ndcg, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
-from segue.statistics.ranking import ndcg_at
 
 _PAIRS_AT_ONCE = 65_536  # given pairs that are scored together
 
@@ -406,7 +405,7 @@ class PairRanker(RanksByVectors, LightningModule):
         counts.fitted, counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
 
     def _gain(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
-        return float(ndcg_at(self.ranks(histories, following, lambda _: None), 10).mean())
+        return float(ndcg(self.ranks(histories, following, lambda _: None)).mean())
 
     def _fit_listener_to_ranks(
         self, listener: ListenerPart, histories: Histories, following: Int64[np.ndarray, "Q"]

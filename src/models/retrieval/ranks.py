@@ -35,6 +35,15 @@ def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Flo
     return np.asarray((above + 1 + not_below) / 2)
 
 
+def ndcg(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
+    """ndcg@10 of each query; `statistics/`, which has the metrics of a test, is not known here.
+
+    Args:
+        ranks: rank of the track that followed, at least 1.
+    """
+    return np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0)
+
+
 def block_size(num_tracks: int) -> int:
     """How many queries have their scores of all tracks in memory together.
 
