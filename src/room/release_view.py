@@ -15,13 +15,12 @@ from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog, id_problem, ids_of, key_of, most_played
 from segue.errors import InputError
-from segue.picking.session_query import SessionQuery
 from segue.room.previews import Previews
 from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.serving.explanation import parts_of, track_products, with_counts
+from segue.serving.explanation import counted_after, parts_of, track_products, with_counts
 from segue.serving.release import Arm, Release
 
 MAX_SHOWN = 50
@@ -170,7 +169,7 @@ class ReleaseView:
         if (vectors := self.players[key].vectors) is None:
             return None
         _, products, rest = track_products(vectors, row, candidate)
-        counted = SessionQuery(vectors).counted(np.array([row]), np.array([np.nan], np.float32), candidate).added
+        counted = counted_after(vectors, row, candidate).added
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
         found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())

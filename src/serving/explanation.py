@@ -13,7 +13,7 @@ from segue.catalog import Id
 from segue.picking.counted_scores import CountedScores
 from segue.picking.listener_scores import OF_TRACK, features_of
 from segue.picking.listener_scores import explain as explain_parts
-from segue.picking.session_query import SessionQuery
+from segue.picking.session_query import CountedScore, SessionQuery
 from segue.runs.profiles import DAY_MS, LOVED, remaining
 from segue.runs.session_vectors import SessionVectors
 from segue.serving.recommender import Past, Recommender
@@ -177,6 +177,17 @@ def track_products(
         item: row of the candidate.
     """
     return SessionQuery(vectors).products(np.array([row]), np.array([np.nan], np.float32), item)
+
+
+def counted_after(vectors: SessionVectors, row: int, item: int) -> CountedScore:
+    """The counted part of a score after one track.
+
+    Args:
+        vectors: of all tracks.
+        row: row of the track.
+        item: row of the candidate.
+    """
+    return SessionQuery(vectors).counted(np.array([row]), np.array([np.nan], np.float32), item)
 
 
 def with_counts(
