@@ -103,13 +103,14 @@ class Tally:
         sessions, tracks = self.sessions[active], self.tracks[active]
         num_sessions, num_steps = int(sessions.sum()), int((tracks - sessions).sum())
         summary: dict[str, int | float] = {"listeners": len(active), "sessions": num_sessions, "steps": num_steps}
-        for name, total in (("time", self.hundredths[active] / WHOLE), ("tracks", tracks)):
-            interval = MeanInterval.of(total / sessions, LEVEL)
-            ends = {"": interval.mean, "_lower": interval.lower, "_upper": interval.upper}
-            summary |= {f"mean_{name}_per_session{end}": value for end, value in ends.items()}
         returned = chosen[self.asked[chosen] > 0]
-        for name in DISCOVERY if len(returned) else ():
-            interval = MeanInterval.of(self.known[name][returned] / self.asked[returned], LEVEL)
+        means = {
+            "mean_time_per_session": self.hundredths[active] / WHOLE / sessions,
+            "mean_tracks_per_session": tracks / sessions,
+            **{name: self.known[name][returned] / self.asked[returned] for name in DISCOVERY if len(returned)},
+        }
+        for name, of_listeners in means.items():
+            interval = MeanInterval.of(of_listeners, LEVEL)
             summary |= {name: interval.mean, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}
         return {**summary, "returning_listeners": len(returned)} if len(returned) else summary
 
