@@ -32,13 +32,11 @@ def check_arms(names: Iterable[str]) -> list[str]:
         InputError: there is no arm, there are too many, a name is not the name of an arm, or one is missing between
             others.
     """
-    given = [str(name) for name in names]
-    if not given:
+    if not (given := [str(name) for name in names]):
         raise InputError("arms is empty: an experiment needs at least the control, such as arms={C: random}")
     if len(given) > MAX_ARMS:
         raise InputError(f"arms has {len(given)} arms; an experiment has at most {MAX_ARMS}, C and T1 to T9")
-    invalid = [name for name in given if not re.fullmatch(r"C|T[1-9]", name)]
-    if invalid:
+    if invalid := [name for name in given if not re.fullmatch(r"C|T[1-9]", name)]:
         raise InputError(f"arms has an arm named {invalid[0]!r}; the name of an arm is C or T1 to T9; rename it")
     expected = ["C", *(f"T{number}" for number in range(1, len(given)))]
     if missing := sorted(set(expected) - set(given)):

@@ -20,14 +20,13 @@ from jaxtyping import Bool, Float32, Float64, Int64, Real, Shaped
 from segue.attributes import Attribute, Values
 from segue.errors import InputError
 
+# Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks.
 _MAX_IDS_PER_TRACK = 8
-"""Rows are looked up in a table of all ids if the largest id is at most about this many times the number of tracks."""
 
 MOST_ID_BYTES = 256
 """The longest id, in bytes of UTF-8."""
 
-_AT_ONCE = 1 << 22
-"""Events that are counted together, so that there may be more than memory holds."""
+_AT_ONCE = 1 << 22  # events that are counted together, so that there may be more than memory holds
 
 AN_ID = f"a whole number from 0 to 2⁶³-1, or a text of 1 to {MOST_ID_BYTES} bytes without NUL"
 """What an id is, for messages and descriptions; see `id_problem`."""
@@ -216,8 +215,7 @@ class Catalog:
         if self._row_of is not None:
             is_known = (keys >= 0) & (keys < len(self._row_of))
             return np.where(is_known, self._row_of[np.where(is_known, keys, 0)], -1)
-        places = np.searchsorted(self.keys, keys, sorter=self._by_key)
-        rows = self._by_key[np.minimum(places, len(self) - 1)]
+        rows = self._by_key[np.minimum(np.searchsorted(self.keys, keys, sorter=self._by_key), len(self) - 1)]
         return np.where(self.keys[rows] == keys, rows, -1)
 
 
@@ -372,8 +370,7 @@ class Vocabulary:
     def recent(self) -> Int64[np.ndarray, "N"]:
         """The place of each track by its plays in the newest days of `calendar`; of equal ones, by all its plays."""
         assert self.calendar is not None, "without a clock no days are the newest"
-        newest = self.calendar.newest_plays(self.listens, len(self.plays))
-        return places_of(newest, self.plays)
+        return places_of(self.calendar.newest_plays(self.listens, len(self.plays)), self.plays)
 
 
 def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
@@ -386,8 +383,7 @@ def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
         The vocabulary.
     """
     catalog = Catalog.from_columns([1, 2], ["One", "Two"], ["Ann", "Bob"], source="example")
-    known = {str(name): Values.from_lists([["one"], ["two"]]) for name in attributes}
-    catalog = replace(catalog, attributes=known)
+    catalog = replace(catalog, attributes={str(name): Values.from_lists([["one"], ["two"]]) for name in attributes})
     ones = np.ones(2, np.int64)
     listens = Listens(session=ones * 0, track=np.arange(2), played_ratio=np.ones(2, np.float32))
     return Vocabulary(

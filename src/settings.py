@@ -9,6 +9,7 @@ import ast
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -124,11 +125,9 @@ def with_defaults(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     defaults = _read(config["_target_"])[1] if isinstance(config.get("_target_"), str) else {}
-    return {**_deeper(config), **{key: value for key, value in defaults.items() if key not in config}}
-
-
-def _deeper(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: with_defaults(value) for key, value in config.items()}
+    return {key: with_defaults(value) for key, value in config.items()} | {
+        key: value for key, value in defaults.items() if key not in config
+    }
 
 
 @functools.cache
@@ -155,7 +154,8 @@ def _read(target: str) -> tuple[str, dict[str, Any]]:
     inits = [one for one in [node, *node.body] if isinstance(one, ast.FunctionDef) and one.name in (name, "__init__")]
     defaults = {}
     if inits:
-        defaults = _keyword_defaults(inits[0])
+        arguments = zip(inits[0].args.kwonlyargs, inits[0].args.kw_defaults, strict=True)
+        defaults = {argument.arg: _value(default) for argument, default in arguments if default is not None}
     elif isinstance(node, ast.ClassDef):
         for base in node.bases:
             defaults |= read(base)[1]
@@ -175,11 +175,6 @@ def _body(module: str) -> list[ast.stmt]:
     package, *folders = module.split(".")
     path = _PACKAGE.joinpath(*folders).with_suffix(".py")
     return ast.parse(path.read_text(encoding="utf-8")).body if package == "segue" and path.is_file() else []
-
-
-def _keyword_defaults(function: ast.FunctionDef) -> dict[str, Any]:
-    arguments = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
-    return {argument.arg: _value(default) for argument, default in arguments if default is not None}
 
 
 def _value(default: ast.expr | None) -> Any:
@@ -239,20 +234,16 @@ def checked(name: str, value: Any, kind: Any, setting: Setting) -> Any:
     """
     from pydantic import ValidationError
 
-    try:
+    with suppress(ValidationError):
         made = _adapter(kind).validate_python(value)
-    except ValidationError:
-        made = _NOTHING
-    if made is _NOTHING or not all(_is_allowed(one, setting) for one in _leaves(made)):
-        raise InputError(f"{name} must be {_rule(kind, setting)}, got {value!r}{_hint(setting)}")
-    return made
+        leaves = list(made.values()) if isinstance(made, Mapping) else made
+        if all(_is_allowed(one, setting) for one in (leaves if isinstance(leaves, list | tuple) else [leaves])):
+            return made
+    raise InputError(f"{name} must be {_rule(kind, setting)}, got {value!r}{_hint(setting)}")
 
 
 def _hint(setting: Setting) -> str:
     return f"; {setting.hint}" if setting.hint else ""
-
-
-_NOTHING = object()
 
 
 @functools.cache
@@ -260,12 +251,6 @@ def _adapter(kind: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
     return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _is_allowed(value: Any, setting: Setting) -> bool:
@@ -278,7 +263,6 @@ def _is_allowed(value: Any, setting: Setting) -> bool:
 
 
 def _rule(kind: Any, setting: Setting) -> str:
-    """Which values are allowed, in words."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(_rule(one, setting) for one in inner)

@@ -35,8 +35,7 @@ fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.@+-]*", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_][\w -]*", re.ASCII)
-_VALUE = r"[\w/]+(?:[:.-]+[\w/<>]+)*"
-"""A value in a message: `auto`, `1e-3`, `run:<id>`."""
+_VALUE = r"[\w/]+(?:[:.-]+[\w/<>]+)*"  # a value in a message: `auto`, `1e-3`, `run:<id>`
 _WORDS = re.compile(r"(?i:null|true|false|nan|inf)")
 
 
@@ -224,8 +223,8 @@ def _in_python(line: str, words: Sequence[str]) -> str:
     return re.sub(r"(?<![\w'=])null(?![\w'])", "None", re.sub(option, argument, line))
 
 
+# A verb has the command line, Hydra and the console of the whole process: calls of several threads wait.
 _one_at_a_time = threading.RLock()
-"""A verb has the command line, Hydra and the console of the whole process: calls of several threads wait."""
 
 
 @contextmanager

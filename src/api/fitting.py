@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _LAST = "last.ckpt"
 _OF_DATA = "datamodule__"
 _USUAL = {"model": "convex", "context": None, "seed": 1}
+# Beginnings of words of a run that say what it read and where it wrote.
 _NOT_OPTIONS = ("datamodule", "hydra.", "run_dir", "resume", "trust", "parent_run_id", "swept", "trial")
-"""Beginnings of words of a run that say what it read and where it wrote."""
 _SHOWN = ("recall_at_10", "ndcg_at_10", "mrr")
 
 
@@ -257,8 +257,7 @@ class Recommender:
     @property
     def tracks(self) -> pd.DataFrame:
         """The tracks that it can recommend: id, title, artist and plays in training."""
-        catalog = self._model.catalog
-        return self._frame(np.arange(len(catalog))).assign(plays=self._model.plays)
+        return self._frame(np.arange(len(self._model.catalog))).assign(plays=self._model.plays)
 
     def _frame(self, rows: Int64[np.ndarray, "n"]) -> pd.DataFrame:
         catalog = self._model.catalog

@@ -19,8 +19,7 @@ from segue.verbs.describe import describe
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TABLE = "plays.parquet"
-"""The temporary file of a table in memory."""
+_TABLE = "plays.parquet"  # the temporary file of a table in memory
 
 
 class Description(Result):
@@ -63,8 +62,7 @@ class Plays:
     @property
     def tracks(self) -> Shaped[np.ndarray, "N"]:
         """Ids of the tracks, whole numbers or texts."""
-        ids: np.ndarray = self.datamodule.catalog.track_ids
-        return ids
+        return np.asarray(self.datamodule.catalog.track_ids)
 
     def __len__(self) -> int:
         """Number of plays that are in sessions."""
@@ -120,8 +118,7 @@ def read_plays(plays: Any, source: str | None = None, **options: Any) -> Plays:
     try:
         return plays_of(plays, source, options)
     except InputError as error:
-        line = str(error).replace("datamodule__", "").replace("datamodule=", "source=")
-        raise InputError(line) from error.__cause__
+        raise InputError(str(error).replace("datamodule__", "").replace("datamodule=", "source=")) from error.__cause__
 
 
 def plays_of(plays: Any, source: str | None, options: Mapping[str, Any]) -> Plays:
@@ -136,7 +133,6 @@ def plays_of(plays: Any, source: str | None, options: Mapping[str, Any]) -> Play
 
 
 def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any], Folder]:
-    """Write a table to a temporary file."""
     import pyarrow as pa
     from pyarrow import parquet
 

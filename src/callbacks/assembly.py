@@ -163,19 +163,14 @@ class AfterTest(Callback):
             write_record(refitted.record(), record)
         ranker = evaluated if refitted is None else ranker_of(refitted.module)
         if ranker.listener is not None:
-            self._write_profiles(data if refitted is None else refitted.data, export.path.with_name(PROFILES))
+            if (profiles := (data if refitted is None else refitted.data).profiles()) is None:
+                console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
+            else:
+                profiles.write(export.path.with_name(PROFILES))
         with progress("exporting recommendations", len(data.catalog)) as advance:
             exported = export.write(ranker, vocabulary, advance)
         self.examples = examples_table(vocabulary, lambda rows: exported.parts.of(rows)[0])
         return exported, exported if refitted is None else tested
-
-    def _write_profiles(self, data: SplitDataModule, path: Path) -> None:
-        """Write what each listener has heard."""
-        profiles = data.profiles()
-        if profiles is None:
-            console.print("profiles     none: shards have no ids of listeners", soft_wrap=True, markup=False)
-            return
-        profiles.write(path)
 
     def _keep(self, trainer: Trainer, metrics: Mapping[str, float], **more: int) -> None:
         """Add metrics to the history and to MLflow, at the step of the last values there: of the best epoch."""

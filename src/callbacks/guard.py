@@ -16,8 +16,7 @@ TIME = "mean_time_per_session"
 FALL = "fall"
 """The verdict of a night that is worse than those before it."""
 _WIDER = 0.2
-_FEWEST = 20
-"""Sessions below which an interval says too little: two sessions without a hit have one without a width."""
+_FEWEST = 20  # sessions below which an interval says too little: two sessions without a hit have one without a width
 _SAME, _BETTER = "as before", "better"
 
 
@@ -67,8 +66,7 @@ def judged(
     """
     bounds, found = {}, {}
     for name, of_now in now.items():
-        chart = limits([one[name]["mean"] for one in nights if _is_known(one.get(name))])
-        if chart is not None:
+        if (chart := limits([one[name]["mean"] for one in nights if _is_known(one.get(name))])) is not None:
             lower, upper = chart
         elif _is_known(first.get(name)):
             lower, upper = first[name]["lower"] * (1 - _WIDER), first[name]["upper"] * (1 + _WIDER)

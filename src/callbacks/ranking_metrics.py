@@ -153,14 +153,12 @@ class RankingMetrics(Callback):
             floors = self._floors(some, every=is_every)
             floors |= {} if ranker.listener is None else self._floors_of_listeners(some, every=is_every)
             for floor, floor_ranks in floors.items():
-                floor_means = metrics_of(floor_ranks).mean()
-                means |= {f"{name}_{floor}_floor": float(mean) for name, mean in floor_means.items()}
+                means |= {f"{name}_{floor}_floor": float(mean) for name, mean in metrics_of(floor_ranks).mean().items()}
         ids = known.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
         return means, pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": ranks}), per_query], axis=1)
 
     def _floors(self, queries: Pairs, *, every: bool) -> dict[str, Float64[np.ndarray, "Q"]]:
-        """The ranks by rules without learning."""
         known, train = self._vocabulary, self._train
         previous = None if every else queries.previous
         floors = {"popular": ranks_by_plays(known.plays, previous, queries.following)}

@@ -14,8 +14,8 @@ from segue.models.retrieval.ranks import ranks_by_plays
 from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.statistics.ranking import is_query, ndcg_at, sample_sessions
 
+# Half-lives, and numbers of newest days, that are compared.
 _DAYS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 21.0, 30.0, 60.0, 90.0, 180.0, 365.0)
-"""Half-lives, and numbers of newest days, that are compared."""
 _DAY_MS = 86_400_000
 _MOST_QUERIES = 50_000
 

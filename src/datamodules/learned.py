@@ -30,8 +30,7 @@ FOLDER = "learned"
 """The folder of a run that has it."""
 _RECORD, _TRACKS, _PLAYS = "learned.json", "tracks.parquet", "plays.parquet"
 _VERSION = 2
-_BEGINNING = 1024
-"""Bytes that distinguish a file from others."""
+_BEGINNING = 1024  # bytes that distinguish a file from others
 MOST_KEPT = 100_000
 """Sessions that a head keeps, a random sample of all that it has learned. A baseline keeps all: it counts them."""
 
@@ -199,8 +198,7 @@ class Learned:
         Args:
             vocabulary: of the sessions that are kept.
         """
-        own = {name: _longer(getattr(self, name), len(vocabulary.plays)) for name in _COUNTS}
-        return _with_counts(vocabulary, own)
+        return _with_counts(vocabulary, {name: _longer(getattr(self, name), len(vocabulary.plays)) for name in _COUNTS})
 
     def counts_added(self, vocabulary: Vocabulary, kept: Vocabulary) -> Vocabulary:
         """The vocabulary of these plays and new ones.
@@ -231,8 +229,7 @@ def _with_counts(vocabulary: Vocabulary, counts: Mapping[str, Any]) -> Vocabular
 
 
 def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
-    session = events["session"].to_numpy()
-    length = np.bincount(session)
+    length = np.bincount(events["session"].to_numpy())
     number, place, _ = gather(np.zeros(len(length), np.int64), length)
     listener = np.array(events["listener"])[place == 0]
     return Sessions(

@@ -345,7 +345,9 @@ class PairDataModule(SplitDataModule):
             raise NothingNew(num_learned, num_later)
         known = evaluated.vocabulary
         for data in (evaluated, whole):
-            data._take_calendar(learned.half_life, learned.newest_days)
+            if (own := data.vocabulary.calendar) is not None:
+                calendar = replace(own, half_life=learned.half_life, newest_days=learned.newest_days)
+                data.vocabulary = replace(data.vocabulary, calendar=calendar)
         evaluated.vocabulary = learned.counts_in(evaluated.vocabulary)
         if not learned.is_whole:
             whole.vocabulary = learned.counts_added(whole.vocabulary, known)
@@ -378,11 +380,6 @@ class PairDataModule(SplitDataModule):
     def _test_listens(self) -> Listens:
         parts, listens = self._part_of_session, self.sessions.listens
         return listens if parts is None else listens.where(parts[listens.session] == SPLITS.index("test"))
-
-    def _take_calendar(self, half_life: float | None, newest_days: float | None) -> None:
-        if (own := self.vocabulary.calendar) is not None:
-            calendar = replace(own, half_life=half_life, newest_days=newest_days)
-            self.vocabulary = replace(self.vocabulary, calendar=calendar)
 
     def source(self, learned: Learned | None = None) -> AbstractContextManager[SourceEvents]:
         """Read the events of the source; `setup` cuts them into sessions.

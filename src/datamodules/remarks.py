@@ -13,11 +13,10 @@ from segue.datamodules.reading.column_roles import option
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.split_datamodule import SplitDataModule
 
+# Share of events with the timestamp of the event before them, above which their order is the order of the file.
 _MANY_TIES = 0.05
-"""Share of events with the timestamp of the event before them, above which their order is the order of the file."""
 
-_MOST_NAMED = 20
-"""Columns that are not used, in a line."""
+_MOST_NAMED = 20  # columns that are not used, in a line
 
 _SOURCE_OF_SHARE = {
     "longest": "played / longest play of the track in training (the source has no durations)",

@@ -19,8 +19,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.settings import Setting, settings
 
-_OF_EVERY_SOURCE = ("counting", "mixture")
-"""The recipe of baselines, which no source names."""
+_OF_EVERY_SOURCE = ("counting", "mixture")  # the recipe of baselines, which no source names
 
 
 @settings("datamodule", SplitDataModule)
@@ -105,8 +104,7 @@ class ShardDataModule(SplitDataModule):
     def as_training(self) -> "ShardDataModule":
         """See `SplitDataModule`. It writes columns of its own beside those of the splits, on first use."""
         other, folder, manifest = copy(self), Path(self.path), self._manifest
-        cache = self._cache.with_name(f"{self._cache.name}-all")
-        found = map_columns(folder, manifest, cache, is_all_training=True)
+        found = map_columns(folder, manifest, self._cache.with_name(f"{self._cache.name}-all"), is_all_training=True)
         other.sessions, other._part_of_session, other._train, other.pairs = found
         other._shards = [sum(shard.pairs.values()) for shard in manifest.shards]
         other.describe_pairs(self._hidden)

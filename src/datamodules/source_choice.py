@@ -89,12 +89,12 @@ def sources_of(folder: Path) -> list[str]:
     return found
 
 
+# Settings that say which model is trained, or how.
 _OF_A_MODEL = ("recipe", "model", "experiment", "ranker", "loss", "optimizer", "scheduler", "monitor", "add")
-"""Settings that say which model is trained, or how."""
+# Words that are about a model which has been chosen: a search of its settings, and training in several processes.
 _OF_MANY = ("hydra/sweeper=optuna", "trainer=ddp")
-"""Words that are about a model which has been chosen: a search of its settings, and training in several processes."""
+# Columns of logs that a recommender has written.
 _OF_A_RECOMMENDER = re.compile(r"(?i)(^|_)(propensity|recommender|recommended|recommendations?|experiments?)($|_)")
-"""Columns of logs that a recommender has written."""
 
 
 def choose_recipe(
@@ -121,8 +121,7 @@ def choose_recipe(
 
     try:
         config = compose([word for word in words if word.lstrip("+~").startswith("datamodule")])
-        source = config.hydra.runtime.choices.datamodule
-        if source == "shards":
+        if (source := config.hydra.runtime.choices.datamodule) == "shards":
             recipe = str(
                 json.loads(Path(config.datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"]
             )

@@ -244,7 +244,6 @@ class SplitDataModule(LightningDataModule, ABC):
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
 
     def _plays_by_part(self, part_of_session: Int8[np.ndarray, "S"]) -> Int64[np.ndarray, "splits N"]:
-        """Number of plays of each track in each split."""
         listens, num_tracks = self.sessions.listens, len(self.catalog)
         plays = np.zeros(len(SPLITS) * num_tracks, np.int64)
         for part in slices(len(listens.track)):

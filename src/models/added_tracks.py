@@ -21,8 +21,7 @@ from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_
 from segue.runs.session_vectors import FILE, SessionVectors
 
 _BLOCK = 2048
-_CLOSE = 1e-4
-"""Largest difference of two numbers of a vector of a run, computed twice."""
+_CLOSE = 1e-4  # largest difference of two numbers of a vector of a run, computed twice
 
 
 def with_new_tracks(

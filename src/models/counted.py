@@ -33,8 +33,8 @@ from segue.settings import Setting, settings
 
 COUNTED = "counted"
 """Key of what is fitted in a checkpoint."""
-MOST_QUERIES, MOST_RANKED, PLACES = 5000, 2500, 10
-"""Validation queries that the numbers are fitted to, those that choose the sharpness, and the places that ndcg sees."""
+MOST_QUERIES, MOST_RANKED = 5000, 2500
+"""Validation queries that the numbers are fitted to, and those that choose the sharpness."""
 SHARPNESS = (1.0, 1.5)
 """What the scores are multiplied by in the softmax of the mixture. Training compares a track with those of a batch, and
 where the head is good its softmax over the catalogue is too flat."""

@@ -1,7 +1,7 @@
 """The K next tracks of every track and the vectors of a head: from the weights under test to files."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -168,6 +168,6 @@ def session_vectors(
             boosts=context.repeats.boosts(),
             context="listener" if weights is not None else "last" if context.is_last else "session",
             listener=weights,
-            counted=counted if counted is None or not context.is_last else counted.of_last,
+            counted=replace(counted, age_weights=counted.age_weights[:1]) if counted and context.is_last else counted,
             order=context.order(),
         )

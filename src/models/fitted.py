@@ -154,8 +154,7 @@ class FittedModel:
         Raises:
             InputError: the model has no vectors.
         """
-        unknown = np.full(len(rows), np.nan, np.float32)
-        return SessionQuery(self.vectors).products(rows[::-1], unknown, item)
+        return SessionQuery(self.vectors).products(rows[::-1], np.full(len(rows), np.nan, np.float32), item)
 
     def counted(self, rows: Int64[np.ndarray, "n"], item: int) -> float:
         """What the counted part adds to the score of a track after a session; see `SessionQuery.counted`.
@@ -164,8 +163,7 @@ class FittedModel:
             rows: rows of the tracks of the session, oldest first.
             item: row of the track.
         """
-        unknown = np.full(len(rows), np.nan, np.float32)
-        return SessionQuery(self.vectors).counted(rows[::-1], unknown, item).added
+        return SessionQuery(self.vectors).counted(rows[::-1], np.full(len(rows), np.nan, np.float32), item).added
 
     def order(self, rows: Int64[np.ndarray, "n"], item: int) -> float:
         """What the order of a session adds to the score of a track; see `SessionQuery.order`.
@@ -174,8 +172,7 @@ class FittedModel:
             rows: rows of the tracks of the session, oldest first.
             item: row of the track.
         """
-        unknown = np.full(len(rows), np.nan, np.float32)
-        return float(SessionQuery(self.vectors).order(rows[::-1], unknown, item)[0])
+        return float(SessionQuery(self.vectors).order(rows[::-1], np.full(len(rows), np.nan, np.float32), item)[0])
 
     def export(self, folder: Path, format: str) -> None:
         """Write the vectors for programs without Segue.

@@ -36,8 +36,7 @@ class Dropout(nn.Module):
             return values
         draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
         bits = draws.view(torch.int16)[: values.numel()].view(values.shape)
-        kept = (bits >= self._num_zeros - 2**15).to(values.dtype)
-        return values * kept.mul_(1 / (1 - self._num_zeros / 2**16))
+        return values * (bits >= self._num_zeros - 2**15).to(values.dtype).mul_(1 / (1 - self._num_zeros / 2**16))
 
 
 class _UnitVectors(torch.autograd.Function):

@@ -288,8 +288,7 @@ class _WeightedSoftmax(torch.autograd.Function):
             gradient.index_put_(own, weight_of_share * in_all * (once - 1) - weight, accumulate=True)
             gradient.mul_(1 / temperature)
             ctx.save_for_backward(gradient @ item, gradient.T @ query)
-        loss = log_sum + total.log() - target
-        return torch.where(weight > 0, loss * weight, 0.0).sum()
+        return torch.where(weight > 0, (log_sum + total.log() - target) * weight, 0.0).sum()
 
     @staticmethod
     @once_differentiable

@@ -23,11 +23,11 @@ from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
 from segue.models.fitted import FittedModel
 from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
-from segue.models.retrieval.ranks import block_size
+from segue.models.retrieval.ranks import block_size, ndcg
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
 
-_MOST_QUERIES, _MOST_RANKED, _ROUNDS, _PLACES = 5000, 2500, 300, 10
+_MOST_QUERIES, _MOST_RANKED, _ROUNDS = 5000, 2500, 300
 _TIE = 1e-6
 
 
@@ -74,8 +74,7 @@ class Members:
             found = FittedModel.read(folder, name, evaluated=True)
         except InputError as error:
             raise InputError(f"model.models.{name}: {error}") from None
-        same = np.array_equal(found.catalog.keys, own.catalog.keys)
-        if not same or not np.array_equal(found.plays, own.plays):
+        if not np.array_equal(found.catalog.keys, own.catalog.keys) or not np.array_equal(found.plays, own.plays):
             raise InputError(
                 f"model.models.{name}={folder} was trained on other sessions than those of this command; name the "
                 "same datamodule= and its settings, and runs of this version"
@@ -157,8 +156,7 @@ class Mixture(OneStep):
     def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
         """The mixture of the probabilities."""
         parts = (weight * self.rankers[name].shares(histories, every=every) for name, weight in self.weights.items())
-        total: Tensor = sum(parts, torch.zeros(()))
-        return total
+        return torch.as_tensor(sum(parts, torch.zeros(())))
 
     def ranks(
         self,
@@ -269,8 +267,7 @@ class Mixture(OneStep):
             for name, of in weights.items():
                 mixed: Tensor = sum((weight * shares[one] for one, weight in of.items()), torch.zeros(()))
                 mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
-                ranks = _ranks(mixed, target)
-                gains[name].append(np.where(ranks <= _PLACES, 1 / np.log2(1 + ranks), 0))
+                gains[name].append(ndcg(_ranks(mixed, target)))
         return {name: float(np.concatenate(of).mean()) for name, of in gains.items()}
 
     def on_validation_epoch_end(self) -> None:

@@ -25,7 +25,6 @@ from segue.models.counted import (
     COUNTED,
     MOST_QUERIES,
     MOST_RANKED,
-    PLACES,
     Counted,
     Counts,
     Fitted,
@@ -38,12 +37,11 @@ from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.listener_part import LISTENER, MOST_FITTED, ListenerPart
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
-from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ranks_of_tracks, ranks_of_vectors
+from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ndcg, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
 
-_PAIRS_AT_ONCE = 65_536
-"""Given pairs that are scored together."""
+_PAIRS_AT_ONCE = 65_536  # given pairs that are scored together
 
 
 class RanksByVectors(RepeatsDecided):
@@ -73,7 +71,6 @@ class RanksByVectors(RepeatsDecided):
 
     @property
     def _place(self) -> torch.device:
-        """Where the head is."""
         return next(self.scorer.parameters()).device
 
     def ranks(
@@ -121,13 +118,11 @@ class RanksByVectors(RepeatsDecided):
         return found._replace(parts=[*parts, *([] if of_listener is None else [of_listener])])
 
     def _counts_of(self, found: Queries, histories: Histories, part: CountedPart) -> Counts:
-        """What is counted for queries."""
         if self._table is None or self._table[0] is not part:
             self._table = part, table_of(part)
         is_last, previous = self.context.is_last, found.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
-        parts = self.scorer.query_parts()
-        return counts_of(part, self._table[1], histories, found.vectors, parts, is_last=is_last)
+        return counts_of(part, self._table[1], histories, found.vectors, self.scorer.query_parts(), is_last=is_last)
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None
@@ -406,9 +401,11 @@ class PairRanker(RanksByVectors, LightningModule):
         fits = [None, *counts.fits(queries(), self.scorer.query_parts(), is_last=self.context.is_last)]
         for nth, fitted in enumerate(fits):
             counts.fitted = fitted
-            ranks = self.ranks(histories.where(chosen), following[chosen], lambda _: None)
-            gains[nth] = float(np.where(ranks <= PLACES, 1 / np.log2(1 + ranks), 0).mean())
+            gains[nth] = self._gain(histories.where(chosen), following[chosen])
         counts.fitted, counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
+
+    def _gain(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
+        return float(ndcg(self.ranks(histories, following, lambda _: None)).mean())
 
     def _fit_listener_to_ranks(
         self, listener: ListenerPart, histories: Histories, following: Int64[np.ndarray, "Q"]
@@ -428,13 +425,9 @@ class PairRanker(RanksByVectors, LightningModule):
                 logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
                 yield logits, own, following[some]
 
-        def gain() -> float:
-            ranks = self.ranks(histories.where(chosen), following[chosen], lambda _: None)
-            return float(np.where(ranks <= PLACES, 1 / np.log2(1 + ranks), 0).mean())
-
-        weights = np.float32(unit) * listener.fit_ranks(blocks())
-        without, listener.weights = gain(), weights
-        listener.keep_if_better("ndcg@10", without, gain(), higher=True)
+        weights, ranked = np.float32(unit) * listener.fit_ranks(blocks()), (histories.where(chosen), following[chosen])
+        without, listener.weights = self._gain(*ranked), weights
+        listener.keep_if_better("ndcg@10", without, self._gain(*ranked), higher=True)
 
     def _fit_listener_to_shares(self, listener: ListenerPart, rated: Rated | None) -> None:
         """Fit the weights by the squared error of predicted shares, which is judged on other listeners."""

@@ -17,8 +17,7 @@ from segue.attributes import Values, Vectors
 from segue.catalog import Catalog, Vocabulary
 from segue.errors import InputError
 
-_BLOCK = 2**14
-"""Vectors that are read at once from a memory-mapped file."""
+_BLOCK = 2**14  # vectors that are read at once from a memory-mapped file
 
 
 class Part(nn.Module, ABC):
@@ -60,8 +59,6 @@ class Part(nn.Module, ABC):
 
 
 class _Table(nn.Embedding, Part):
-    """Embeddings of values, and their offsets."""
-
     def __init__(self, seen: Bool[Tensor, "K"], *, dim: int, init_std: float, zero: int | None = None) -> None:
         super().__init__(len(seen), dim, padding_idx=zero)
         draw(self, seen, init_std)

@@ -22,13 +22,12 @@ MOST_REPEATED = 0.05
 """Largest share of repeats among the training targets for which `auto` trains with `never`."""
 MOST_AGES = 64
 """Tracks that were heard longer ago are candidates like all others."""
+# The group of each age; all ages of a group are boosted alike.
 _GROUPS = np.searchsorted([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_AGES], np.arange(1, MOST_AGES + 1))
-"""The group of each age; all ages of a group are boosted alike."""
 _NUM_FITTED, _LEAST_REPEATS, _ROUNDS, _AT_ONCE = 5000, 50, 200, 256
 """Training targets that boosts are fitted to, how many of them have to repeat a track, steps of the fit, and targets
 whose scores of all tracks are in memory together."""
-_PRIOR = 0.1
-"""Targets that are added to each group of ages: what the model expects."""
+_PRIOR = 0.1  # targets that are added to each group of ages: what the model expects
 SharesOf = Callable[[Histories, Int64[np.ndarray, "B H"]], Float64[np.ndarray, "B H"]]
 """From histories and rows of their tracks to the probability that a model gives each of these."""
 

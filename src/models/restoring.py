@@ -101,45 +101,31 @@ def restore(
     Raises:
         InputError: a file cannot be read, does not fit the config, or is of an older version.
     """
-    saved = read_checkpoint(checkpoint)
+    saved, of_context = read_checkpoint(checkpoint), "context."
     state = saved["state_dict"]
     if "context.repeats._extra_state" not in state:
         raise InputError(f"{checkpoint} is of an older version, and has no rule for tracks already heard; train again")
     vocabulary = vocabulary_of_run(catalog, plays)
     try:
-        if "scorer" in config:
-            given = SessionVectors.read(vectors, catalog)
-            popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
-            return _restored_head(config, given, state, vocabulary, popularity)
-        return _restored_baseline(config, state, vocabulary)
+        if "scorer" not in config:
+            baseline = instantiate(config, _convert_="all")(vocabulary=vocabulary)
+            baseline.load_state_dict(state)
+            return cast("Ranker", baseline.eval())
+        given = SessionVectors.read(vectors, catalog)
+        popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
+        scorer = _Table(given)
+        built: Context = instantiate(config["context"], _convert_="all")(
+            vocabulary, list(scorer.query_parts()), width=int(given.ends[-1]), learns=True
+        )
+        built.load_state_dict(
+            {key.removeprefix(of_context): one for key, one in state.items() if key.startswith(of_context)}
+        )
+        listener = None if given.listener is None else ListenerPart(vocabulary, given.listener)
+        temperature = config["loss"].get("temperature")
+        return cast("Ranker", RestoredHead(scorer, built, popularity, given.counted, temperature, listener))
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{checkpoint} does not fit the config of its run ({why}); train again") from None
-
-
-def _restored_head(
-    config: Mapping[str, Any],
-    vectors: SessionVectors,
-    state: Mapping[str, Any],
-    vocabulary: Vocabulary,
-    popularity: Int64[np.ndarray, "N"],
-) -> Ranker:
-    scorer = _Table(vectors)
-    built: Context = instantiate(config["context"], _convert_="all")(
-        vocabulary, list(scorer.query_parts()), width=int(vectors.ends[-1]), learns=True
-    )
-    name = "context."
-    built.load_state_dict({key.removeprefix(name): one for key, one in state.items() if key.startswith(name)})
-    listener = None if vectors.listener is None else ListenerPart(vocabulary, vectors.listener)
-    temperature = config["loss"].get("temperature")
-    return cast("Ranker", RestoredHead(scorer, built, popularity, vectors.counted, temperature, listener))
-
-
-def _restored_baseline(config: Mapping[str, Any], state: Mapping[str, Any], vocabulary: Vocabulary) -> Ranker:
-    baseline = instantiate(config, _convert_="all")(vocabulary=vocabulary)
-    baseline.load_state_dict(state)
-    ranker: Ranker = baseline.eval()
-    return ranker
 
 
 def vocabulary_of_run(catalog: Catalog, plays: Int64[np.ndarray, "N"], num_known: int | None = None) -> Vocabulary:

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from segue.settings import Setting, settings
 
+# Numbers that are updated at once on a CPU. The rows and all intermediate results then fit into its cache, which
+# halves the time.
 _CHUNK_SIZE = 2**17
-"""Numbers that are updated at once on a CPU. The rows and all intermediate results then fit into its cache, which
-halves the time."""
 
 
 @settings("optimizer")

@@ -16,8 +16,7 @@ from jaxtyping import Float32, Int, Int64
 
 from segue.runs.counted_part import CountedPart
 
-_LARGEST = 80.0
-"""Larger exponents are cut: exp would be infinite in single precision."""
+_LARGEST = 80.0  # larger exponents are cut: exp would be infinite in single precision
 _TINY = 1e-9
 
 

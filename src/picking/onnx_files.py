@@ -63,8 +63,7 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
     rows = ndx.argument(shape=("tracks",), dtype=ndx.int64)
     item = ndx.build({"rows": rows}, {"vectors": ndx.take(ndx.asarray(vectors.items), rows, axis=0)})
     query = _query_model(vectors, ndx)
-    given = {"context": vectors.context, "heard_boosts": _as_text(vectors.boosts)}
-    onnx.helper.set_model_props(query, given)
+    onnx.helper.set_model_props(query, {"context": vectors.context, "heard_boosts": _as_text(vectors.boosts)})
     folder.mkdir(parents=True, exist_ok=True)
     write_catalog(catalog, folder / TRACKS)
     for name, model in ((QUERY, query), (ITEM, item)):

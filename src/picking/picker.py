@@ -23,8 +23,8 @@ from segue.settings import Setting, settings
 
 LISTS = ("lists", "user_lists")
 """The policies that recommend from lists: from that of the last track, or from that of the user."""
+# The source of each policy.
 _SOURCES = {**dict.fromkeys(LISTS, "list"), "random": "random", "popular": "popular", "sticky_artist": "artist"}
-"""The source of each policy."""
 POLICIES = tuple(_SOURCES)
 FALLBACKS = {"artist": ("artist", "popular", "random"), "random": ("random",)}
 """Used in this order where a list has no candidate left: another track of the artist, a popular track, any track; or
@@ -612,6 +612,4 @@ def _unknown(
     is_open: Bool[np.ndarray, "S K"], rows: Int[np.ndarray, "R K"], past: np.ndarray | None
 ) -> Bool[np.ndarray, "S K"]:
     """The open places of tracks that the listener does not know; all open ones where there are none."""
-    if past is None:
-        return is_open
-    return _without(is_open, is_known(past, np.broadcast_to(rows, is_open.shape)))
+    return is_open if past is None else _without(is_open, is_known(past, np.broadcast_to(rows, is_open.shape)))

@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-_TINY = np.finfo(np.float64).tiny
-"""A divisor for the weights of a list without an open place."""
+_TINY = np.finfo(np.float64).tiny  # a divisor for the weights of a list without an open place
 
 
 class Rule(ABC):
@@ -39,8 +38,7 @@ class Rule(ABC):
         if not is_open.shape[1]:
             return np.full(len(is_open), -1)
         reached = self.weights(is_open).cumsum(1)
-        places = (reached <= (draws * reached[:, -1])[:, None]).sum(1)
-        return np.where(is_open.any(1), places, -1)
+        return np.where(is_open.any(1), (reached <= (draws * reached[:, -1])[:, None]).sum(1), -1)
 
     def probabilities(self, is_open: Bool[np.ndarray, "S K"]) -> Float64[np.ndarray, "S K"]:
         """The probability with which `pick` picks each place: a list with an open place adds up to 1, others to 0.

@@ -35,8 +35,7 @@ MOST_CANDIDATES = OF_SESSION + MOST_FAVOURITES + OF_FAVOURITES
 """Candidates of a session with a listener's past, at most."""
 
 _INFINITY = 0x7F800000  # ∞ as an integer
-_BLOCK = 32
-"""Sessions whose candidates numpy scores together: their vectors stay in the cache."""
+_BLOCK = 32  # sessions whose candidates numpy scores together: their vectors stay in the cache
 
 
 class SessionSearch:

@@ -118,7 +118,6 @@ def _with_notes(table: Table) -> list[str]:
 
 
 def _limits(run: FinishedRun) -> Iterator[str]:
-    """What the numbers do not say."""
     if run.refit is not None:
         yield (
             "The exported model was refitted, and has learned the test sessions. No metric of a log is computed from "
@@ -129,8 +128,7 @@ def _limits(run: FinishedRun) -> Iterator[str]:
         yield "The test ranked no queries: callbacks.ranking was left out."
     elif tested < all_queries:
         yield f"The test ranked {tested:,.0f} of {all_queries:,.0f} queries, a sample of whole sessions."
-    below = " ".join(" ".join(map(str, what_is_better(run))).split())
-    if below:
+    if below := " ".join(" ".join(map(str, what_is_better(run))).split()):
         yield below
     if (usual := logs_are_not_listeners()) not in below:
         yield usual

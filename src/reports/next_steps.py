@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CHANGES_OF_WORLD = ("world.", "taste@")
+# Overrides that decide which data a run learns from.
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
-"""Overrides that decide which data a run learns from."""
+# Recipes that no other model has, and what a model of each is called.
 _TRAINS_NOTHING = {"counting": "baseline", "mixture": "mixture"}
-"""Recipes that no other model has, and what a model of each is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,12 +237,10 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
     return lines
 
 
-_WORDS_OF_FLOORS = {"counts": "model=rules model.window=1"}
-"""What trains a floor that is not a model of its name."""
+_WORDS_OF_FLOORS = {"counts": "model=rules model.window=1"}  # what trains a floor that is not a model of its name
 
 
-_OF_LISTENERS = ("own", "own_recent")
-"""Floors that are no models: they know who is listening."""
+_OF_LISTENERS = ("own", "own_recent")  # floors that are no models: they know who is listening
 
 
 def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -35,6 +35,7 @@ _FLOORS = {
     "mean": "predicts the mean share of training for every pair",
     "random": "predicts a random share for every pair",
 }
+# The meaning of what is not in `ACCURACY` of `statistics/ranking.py`, by its name without the number at the end.
 _MEANINGS = {
     "mse": "squared error of the share",
     "mae": "absolute error of the share",
@@ -46,14 +47,14 @@ _MEANINGS = {
     "same_artist_at_": "same artist, in the top {}",
     "popularity_rank_at_": "place by plays, top {}",
 }
-"""The meaning of what is not in `ACCURACY` of `statistics/ranking.py`, by its name without the number at the end."""
+# What each line of the table of new tracks is.
 _NEWNESS = {
     "warm": "both tracks are known",
     "cold_previous": "the last track is new",
     "cold_next": "the next track is new, ranked among all",
     "cold_among": "the same, ranked among new tracks",
 }
-"""What each line of the table of new tracks is."""
+# What each line of the listening test is, in the order of the lines.
 _LISTENING = {
     "mean_time_per_session": "the run, in full tracks",
     "mean_time_per_session_random_floor": "a random track",
@@ -66,7 +67,7 @@ _LISTENING = {
     "num_listeners": "listeners, without validation",
     "num_sessions": "their sessions",
 }
-"""What each line of the listening test is, in the order of the lines."""
+# What each phase of a run does.
 _PHASES = {
     "start": "libraries and settings",
     "data": "events, sessions, pairs, model",
@@ -81,7 +82,6 @@ _PHASES = {
     "pictures": "plots/",
     "tracking": "run folder and MLflow",
 }
-"""What each phase of a run does."""
 
 
 def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:

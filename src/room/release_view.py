@@ -196,7 +196,6 @@ class ReleaseView:
         return Shown(best[order].tolist(), scores[order].tolist(), is_reranked=True)
 
     def _player(self, key: str, name: str, arm: Arm | None) -> Player:
-        """An arm, or a recommender that is shown beside the arms."""
         release, policy, problem = self.release, "lists" if arm is None else arm.policy, ""
         lists, scores, vectors = release.lists.get(key), release.scores.get(key), release.vectors.get(key)
         is_of_users, file = policy == "user_lists", None
@@ -238,7 +237,6 @@ class ReleaseView:
 
 
 def _catalog_of(release: Release) -> Catalog:
-    """The catalogue of a release, in its order."""
     titles, artists = np.empty(len(release), object), np.full(len(release.artists.ends), "", object)
     ids, artist_of = [], release.artist_of.astype(np.int64)
     for row, artist in enumerate(artist_of.tolist()):

@@ -378,7 +378,6 @@ def _arm(ready: ReadyRelease, given: Any) -> str:
 
 
 def _walked(ready: ReadyRelease, given: Any) -> tuple[str, Played]:
-    """The arm and the session of a walk."""
     if not isinstance(given, dict):
         raise InputError("the body must be a JSON object")
     return _arm(ready, given.get("arm")), walking.checked_session(ready.view, given.get("tracks"), given.get("shares"))

@@ -63,8 +63,7 @@ def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, playe
         user: id of the listener, a whole number.
         played: the session so far.
     """
-    last = view.release.row_of(played.tracks[-1])
-    following, fallback, propensity = recommender.follow(arm, user, last, played)
+    following, fallback, propensity = recommender.follow(arm, user, view.release.row_of(played.tracks[-1]), played)
     return why(view, recommender, arm, played, int(view.release.keys[following]), propensity, fallback)
 
 
@@ -112,8 +111,7 @@ def why(
 
 def _pull(one: dict[str, Any]) -> float:
     """What a track of the session adds to the score."""
-    by_part = sum(one["weights"][part] * one["products"][part] for part in one["weights"])
-    return float(by_part + one.get("order", 0.0))
+    return float(sum(one["weights"][part] * one["products"][part] for part in one["weights"]) + one.get("order", 0.0))
 
 
 def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]) -> str:

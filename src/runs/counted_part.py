@@ -4,7 +4,7 @@ N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,19 +39,13 @@ class CountedPart:
     level: Float32[np.ndarray, "G"]
     temperature: float
 
-    @property
-    def of_last(self) -> "CountedPart":
-        """The same for a query of one track."""
-        return replace(self, age_weights=self.age_weights[:1])
-
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "CountedPart":
         """The same in another order of the tracks.
 
         Args:
             order: row of each track in the present order.
         """
-        place = np.argsort(order)
-        return self._with(place[self.rows[order]], self.rows[order] >= 0, self.shares[order])
+        return self._with(np.argsort(order)[self.rows[order]], self.rows[order] >= 0, self.shares[order])
 
     def at_rows(self, rows: Int[np.ndarray, "N"], num_tracks: int) -> "CountedPart":
         """The same among more tracks, of which nothing was counted.

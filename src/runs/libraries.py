@@ -31,10 +31,8 @@ def installing(extra: str) -> str:
 
 def line_of_missing(library: str) -> str | None:
     """The line for a library that is not installed; None for one that Segue does not import."""
-    for extra, libraries in LIBRARIES.items():
-        if library in libraries:
-            return f"{library} is not installed; install it with: {installing(extra)}"
-    return None
+    extra = next((extra for extra, libraries in LIBRARIES.items() if library in libraries), None)
+    return None if extra is None else f"{library} is not installed; install it with: {installing(extra)}"
 
 
 def line_of_import(error: BaseException | None) -> str | None:

@@ -16,7 +16,7 @@ from functools import cache
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64, Shaped
@@ -267,8 +267,7 @@ class _Lines:
         """One of the candidates, as its line has it."""
         number = int(self.lengths.cumsum().searchsorted(place, "right"))
         line = json.loads(next(islice(_bare_lines(self.path), number, None)))
-        found: Id = line[_LISTS[self.key]][place - int(self.lengths[:number].sum())]
-        return found
+        return cast("Id", line[_LISTS[self.key]][place - int(self.lengths[:number].sum())])
 
 
 _NUM_AT_ONCE = 2**20  # ids whose rows are looked up at once
@@ -362,10 +361,8 @@ def _parser(key: str, kind_of_key: type, kind: type) -> Callable[[bytes], Any]:
     others = {"scores": scores, "plays": plays, "title": Any, "artist": Any, "id": Any}
     keys: dict[str, Any] = {key: _KINDS[kind_of_key], _LISTS[key]: types.GenericAlias(list, _KINDS[kind])}
     keys |= {name: NotRequired[of_name] for name, of_name in others.items()}
-    parse: Callable[[bytes], Any] = TypeAdapter(
-        with_config(ConfigDict(strict=True, cache_strings="keys"))(_TYPED("Line", keys))
-    ).validate_json
-    return parse
+    line = with_config(ConfigDict(strict=True, cache_strings="keys"))(_TYPED("Line", keys))
+    return cast("Callable[[bytes], Any]", TypeAdapter(line).validate_json)
 
 
 def _key_of(bare: bytes) -> str | None:

@@ -108,8 +108,7 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
     name = str(_named(words, "from"))
     if {"-m", "--multirun"} & set(words):
         raise InputError(f"from={name} goes on with one run; leave out -m")
-    others = [word for word in words if not _key(word).startswith("hydra") and _key(word) not in _OF_A_NIGHT]
-    if others:
+    if others := [word for word in words if not _key(word).startswith("hydra") and _key(word) not in _OF_A_NIGHT]:
         raise InputError(
             f"{others[0]} has no place beside from={name}, which keeps the recipe and the source of its run; leave it "
             "out, or train a new run"
@@ -123,12 +122,10 @@ def _words_of_night(words: Sequence[str], folder_of: Callable[[str, str | None],
     record = RunRecord.read(folder, "from")
     # shards do not have the key, and their source does
     given = [f"++{word.lstrip('+')}" if _key(word) == _WITHOUT else word for word in words if _key(word) != "from"]
-    before = _before(record, folder, {*map(_key, given), *_OF_ONE_RUN}, "from")
-    return [*before, *given, f"from={quoted(str(folder))}"]
+    return [*_before(record, folder, {*map(_key, given), *_OF_ONE_RUN}, "from"), *given, f"from={quoted(str(folder))}"]
 
 
 def _named(words: Sequence[str], key: str) -> str | None:
-    """The run that a word names."""
     named = [word.partition("=")[2].strip("'\"") for word in words if word.startswith(f"{key}=")]
     return named[-1] if named and named[-1].lower() not in ("true", "false", "null", "") else None
 
@@ -302,6 +299,7 @@ def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
 
 
 _LISTS = "datamodule.prepare.templates.recommendations"
+# Keys that older versions do not have, with what was.
 _NEW = {
     **dict.fromkeys(("counted", "ranker.counted", "ranker.listener", _WITHOUT)),
     **dict.fromkeys(("context.encoder", "ranker.context.encoder")),
@@ -309,6 +307,5 @@ _NEW = {
     f"{_LISTS}.fallback": "random",
     f"{_LISTS}.familiar": 1.0,
 }
-"""Keys that older versions do not have, with what was."""
+# Values of `conf/` that were others in older versions, with what was.
 _CHANGED = {"datamodule.optional": (["recommendation", "remember"], ["recommendation"])}
-"""Values of `conf/` that were others in older versions, with what was."""

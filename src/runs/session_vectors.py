@@ -207,8 +207,8 @@ class SessionVectors:
                 listener.dtype == np.float32 and listener.shape == (len(OF_LISTENER),) and np.isfinite(listener).all()
             )
         ):
-            num = len(OF_LISTENER)
-            raise _damaged(where, f"{_LISTENER} must be {num} finite float32 numbers where the context is listener")
+            rule = f"must be {len(OF_LISTENER)} finite float32 numbers where the context is listener"
+            raise _damaged(where, f"{_LISTENER} {rule}")
         return replace(made, counted=counted, listener=listener, order=order)
 
     def write(self, path: Path, catalog: Catalog) -> None:

@@ -174,8 +174,7 @@ class ServiceApp:
                 self._metrics.fell_back(arm, fallback)
             if release.arms[arm].is_of_session:
                 given = int(release.keys[following]), propensity, fallback is not None, release.version
-                noted = Noted(*given, with_past=past is not None and len(past.entries) > 0)
-                await state.sessions.note(user_key, noted)
+                await state.sessions.note(user_key, Noted(*given, with_past=past is not None and len(past.entries) > 0))
             recommendation = as_json(release.id_of(following))
             answer = f'{{"user": {listener}, "track": {recommendation}}}'
             if self._with_propensity:

@@ -9,8 +9,7 @@ from segue.serving.settings import RedisSettings, ServiceSettings, SessionSettin
 from segue.serving.stores import Sessions, make_sessions
 
 _FOLDER = "last_plays"
-_FOREVER_S = 40 * 365 * 86_400.0
-"""A session without an end: its last tracks are the last plays of the user."""
+_FOREVER_S = 40 * 365 * 86_400.0  # a session without an end: its last tracks are the last plays of the user
 
 
 def make_last_plays(settings: ServiceSettings) -> Sessions:

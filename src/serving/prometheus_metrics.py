@@ -11,7 +11,7 @@ from collections import Counter as Counted
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -58,8 +58,7 @@ class Metrics:
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        count = self._by_answer.get((endpoint, status))
-        if count is None:  # looking labels up costs more than counting
+        if (count := self._by_answer.get((endpoint, status))) is None:  # looking labels up costs more than counting
             count = self._by_answer[endpoint, status] = _requests.labels(endpoint, int(status)).inc
             self._by_endpoint.setdefault(endpoint, _seconds.labels(endpoint).observe)
         count()
@@ -123,14 +122,12 @@ def totals() -> Totals:
 
 
 def _counted() -> Iterable[Metric]:
-    """What the workers have counted in their files."""
     filled = []
     for path in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db"):
         # a worker that starts creates its files empty, and one that is killed in that moment leaves them so
         with contextlib.suppress(FileNotFoundError):  # the gauges of a worker that has just died
             filled += [str(path)] if path.stat().st_size else []
-    metrics: Iterable[Metric] = MultiProcessCollector.merge(sorted(filled), accumulate=True)
-    return metrics
+    return cast("Iterable[Metric]", MultiProcessCollector.merge(sorted(filled), accumulate=True))
 
 
 class _AllMetrics(Collector):

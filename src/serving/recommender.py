@@ -24,8 +24,7 @@ from segue.serving.release import Release
 from segue.serving.row_table import RowTable
 from segue.serving.session_memory import Played
 
-_AT_ONCE = 64
-"""Requests that are answered together at most where an arm needs profiles, which need memory."""
+_AT_ONCE = 64  # requests that are answered together at most where an arm needs profiles, which need memory
 _NOTHING, _NO_LIST = Played([], []), np.empty(0, np.int32)
 
 

@@ -105,7 +105,6 @@ class RedisStore:
         return version
 
     def _put(self, folder: Path) -> None:
-        """Copy a release to Redis."""
         head = read_head(folder)
         for name in head["arrays"]:
             with (folder / f"{name}.npy").open("rb") as file:
@@ -257,8 +256,8 @@ class _Client:
             protocol=_PROTOCOL,
             retry=AsyncRetry(NoBackoff(), 1, supported_errors=_LOST_BY_UVLOOP),
         )
-        self.redis: Any = redis.asyncio.Redis.from_pool(pool)
-        self._pause_s, self._lack = settings.timeout_s, lack
+        self._redis: Any = redis.asyncio.Redis.from_pool(pool)
+        self._name, self._pause_s, self._lack = settings.name, settings.timeout_s, lack
         self._problem: str | None = None
         self._paused_until_s = self._recent_until_s = 0.0
 
@@ -267,7 +266,7 @@ class _Client:
         """What is missing and why; None if no recent request failed, because only a request finds out."""
         return self._problem if time.monotonic() < self._recent_until_s else None
 
-    async def tried(self, work: Callable[[Any], Awaitable[_Answer]]) -> _Answer | None:
+    async def _tried(self, work: Callable[[Any], Awaitable[_Answer]]) -> _Answer | None:
         """What `work` returns, which gets a pipeline; None where Redis does not answer.
 
         While it does not answer, only one request in each pause tries, and no other waits.
@@ -277,7 +276,7 @@ class _Client:
         if self._problem is not None:
             self._paused_until_s = now_s + self._pause_s
         try:
-            async with self.redis.pipeline(transaction=True) as pipe:
+            async with self._redis.pipeline(transaction=True) as pipe:
                 answer = await work(pipe)
         except _UNSHARED as error:
             now_s = time.monotonic()
@@ -288,8 +287,12 @@ class _Client:
         self._problem, self._paused_until_s = None, 0.0
         return answer
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
 
-class RedisSessions:
+
+class RedisSessions(_Client):
     """Sessions in Redis, shared by several replicas; while Redis does not answer, sessions of this machine.
 
     Users and tracks are the keys of their ids (`catalog.key_of`): no text of a request is in a key of Redis.
@@ -302,14 +305,8 @@ class RedisSessions:
     """
 
     def __init__(self, url: str, settings: RedisSettings, limits: SessionSettings, local: MappedSessions) -> None:
-        self._client, self._local = _Client(url, settings, "sessions are not shared"), local
-        self._redis, self._name = self._client.redis, settings.name
-        self._max_tracks, self._idle_ms = limits.max_tracks, limits.idle_ms
-
-    @property
-    def problem(self) -> str | None:
-        """Why sessions are not shared; None if no recent request failed, because only a request finds out."""
-        return self._client.problem
+        super().__init__(url, settings, "sessions are not shared")
+        self._local, self._max_tracks, self._idle_ms = local, limits.max_tracks, limits.idle_ms
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
         """Add a track to the session of a user; returns all of the session in order, this track last."""
@@ -354,12 +351,7 @@ class RedisSessions:
         with _as_input():
             await self._redis.unlink(*self._keys(user))
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
-
     def _keys(self, user: int) -> tuple[str, str]:
-        """Of the session and of the last answer."""
         return f"{self._name}:session:{user}", f"{self._name}:answer:{user}"
 
     async def _ask(self, add: Callable[[Any], object]) -> list[Any]:
@@ -369,10 +361,10 @@ class RedisSessions:
             add(pipe)
             return cast("list[Any]", await pipe.execute())
 
-        return await self._client.tried(work) or []
+        return await self._tried(work) or []
 
 
-class RedisProfiles:
+class RedisProfiles(_Client):
     """Profiles in Redis, shared by several replicas. While it does not answer, none is known and no play is kept.
 
     A profile is the bytes of its entries, under the key of its listener (`catalog.key_of`).
@@ -384,13 +376,8 @@ class RedisProfiles:
     """
 
     def __init__(self, url: str, settings: RedisSettings, limits: ProfileSettings) -> None:
-        self._client = _Client(url, settings, "profiles are not known and plays are not kept in them")
-        self._redis, self._name, self.settings = self._client.redis, settings.name, limits
-
-    @property
-    def problem(self) -> str | None:
-        """Why profiles are not known; None if no recent request failed."""
-        return self._client.problem
+        super().__init__(url, settings, "profiles are not known and plays are not kept in them")
+        self.settings = limits
 
     async def open(self) -> None:
         """Do nothing: Redis needs no preparation."""
@@ -405,7 +392,7 @@ class RedisProfiles:
             add_play(profile, track, share, now_ms)
             return profile[profile["plays"] > 0]
 
-        changed = await self._client.tried(partial(self._change, user, add))
+        changed = await self._tried(partial(self._change, user, add))
         return np.zeros(0, ENTRY) if changed is None else changed
 
     async def _change(self, user: int, change: Callable[[np.ndarray], np.ndarray], pipe: Any) -> np.ndarray:
@@ -429,7 +416,7 @@ class RedisProfiles:
             pipe.get(self._key(user))
             return _entries((await pipe.execute())[0])
 
-        if (profile := await self._client.tried(work)) is None:
+        if (profile := await self._tried(work)) is None:
             return np.zeros(0, ENTRY)
         forget_old(profile, now_ms - self.settings.days_ms)
         return profile[profile["plays"] > 0]
@@ -473,10 +460,6 @@ class RedisProfiles:
         if old := [str(user) for user, ms in found.items() if ms < now_ms - self.settings.days_ms]:
             await self._redis.hdel(self._key("removed"), *old)
         return {user: ms for user, ms in found.items() if str(user) not in old}
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
 
     def _key(self, of: object) -> str:
         return f"{self._name}:profile:{of}"

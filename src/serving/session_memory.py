@@ -34,7 +34,6 @@ _SIZES = re.compile(rb"(segue sessions \d+), (\d+) buckets of 8, (\d+) tracks\n"
 
 
 def _num_words(max_tracks: int) -> int:
-    """Of a session."""
     return _TRACKS + max_tracks + -(-max_tracks // 2)
 
 

@@ -14,10 +14,8 @@ from segue.serving.settings import ProfileSettings
 from segue.serving.stores import ProfileStore, Sessions, Store
 from segue.serving.worker_table import WorkerTable
 
-_LOOK_S = 2.0
-"""Longest wait for a look, in seconds; Redis may hang, or the service may stop."""
-_BETWEEN_S = 0.1
-"""Least time between two looks: requests with invented ids want many."""
+_LOOK_S = 2.0  # longest wait for a look, in seconds; Redis may hang, or the service may stop
+_BETWEEN_S = 0.1  # least time between two looks: requests with invented ids want many
 
 _log = logging.getLogger("segue.serving")
 
@@ -79,8 +77,7 @@ class State:
     def problems(self) -> list[str]:
         """A line for each problem; requests are still answered unless the event log cannot be written."""
         memories = [getattr(one, "problem", None) for one in (self.sessions, self.profiles)]
-        lines = [self.log.problem, self.store_problem, *memories]
-        return [line for line in lines if line] + self.workers.problems()
+        return [line for line in [self.log.problem, self.store_problem, *memories] if line] + self.workers.problems()
 
 
 async def follow_store(state: State, store: Store, *, poll_s: float, rng: np.random.Generator) -> None:

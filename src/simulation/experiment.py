@@ -103,13 +103,14 @@ class Tally:
         sessions, tracks = self.sessions[active], self.tracks[active]
         num_sessions, num_steps = int(sessions.sum()), int((tracks - sessions).sum())
         summary: dict[str, int | float] = {"listeners": len(active), "sessions": num_sessions, "steps": num_steps}
-        for name, total in (("time", self.hundredths[active] / WHOLE), ("tracks", tracks)):
-            interval = MeanInterval.of(total / sessions, LEVEL)
-            ends = {"": interval.mean, "_lower": interval.lower, "_upper": interval.upper}
-            summary |= {f"mean_{name}_per_session{end}": value for end, value in ends.items()}
         returned = chosen[self.asked[chosen] > 0]
-        for name in DISCOVERY if len(returned) else ():
-            interval = MeanInterval.of(self.known[name][returned] / self.asked[returned], LEVEL)
+        means = {
+            "mean_time_per_session": self.hundredths[active] / WHOLE / sessions,
+            "mean_tracks_per_session": tracks / sessions,
+            **{name: self.known[name][returned] / self.asked[returned] for name in DISCOVERY if len(returned)},
+        }
+        for name, of_listeners in means.items():
+            interval = MeanInterval.of(of_listeners, LEVEL)
             summary |= {name: interval.mean, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}
         return {**summary, "returning_listeners": len(returned)} if len(returned) else summary
 
@@ -228,7 +229,7 @@ def run_experiment(
     record |= {"habits": asdict(habits)} if habits != NO_HABITS else {}
     total, problem, fallbacks = Tally(len(world.listeners)), None, Counter[str]()
     num_remembered, memory = max(habits.num_past, *(policy.num_past for policy in policies.values())), None
-    if num_remembered or habits.needs_memory or (after and (after / LEFT).exists()):
+    if num_remembered or habits.leaving or (after and (after / LEFT).exists()):
         memory = Memory.empty(len(world.listeners), num_remembered)
         memory.has_left[:] = _who_left(after, world)
     discovery = Discovery(len(world.catalog), world.catalog.artist_of)
@@ -283,7 +284,12 @@ def run_experiment(
                     known = discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, sessions_of)
                     tally.add_discovery(users, *known)
                     total.add_discovery(users, *known)
-                left = {arm: _num_left(memory, rows) if habits.leaving else {} for arm, rows in rows_of.items()}
+                left = {
+                    arm: {"left": int(memory.has_left[rows].sum()), "population": len(rows)}
+                    if memory is not None and habits.leaving
+                    else {}
+                    for arm, rows in rows_of.items()
+                }
                 record["days"].append(
                     {"day": plan.day, "arms": {arm: tally.summary(rows) | left[arm] for arm, rows in rows_of.items()}}
                 )
@@ -306,11 +312,6 @@ def run_experiment(
 
 
 def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
-    """Which listeners have left in a previous run.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
     if after is None or not (path := after / LEFT).exists():
         return np.zeros(len(world.listeners), bool)
     try:
@@ -318,12 +319,6 @@ def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"after={after}: cannot read {path} ({error}); repeat that run") from None
     return np.array([user in gone for user in world.listeners.user_ids.tolist()], bool)
-
-
-def _num_left(memory: Memory | None, rows: Int64[np.ndarray, "u"]) -> dict[str, int]:
-    """How many of all listeners of an arm have left for good, for `simulation.json`."""
-    left = 0 if memory is None else int(memory.has_left[rows].sum())
-    return {"left": left, "population": len(rows)}
 
 
 def describe_release(world: World, experiment: str, policies: Mapping[str, Policy]) -> dict[str, Any]:

@@ -120,5 +120,4 @@ class TrackAttributes:
 
 
 def _units(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12))
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True), 1e-12))

@@ -55,16 +55,6 @@ class Habits:
         """Number of earlier plays that are remembered of each listener."""
         return NUM_PLAYS if self.fatigue or self.favourites else 0
 
-    @property
-    def needs_memory(self) -> bool:
-        """Whether something of earlier sessions matters."""
-        return bool(self.num_past or self.leaving)
-
-    @property
-    def changes_first(self) -> bool:
-        """Whether a session can begin with another track, which takes two random numbers for each."""
-        return bool(self.favourites or self.hits)
-
     def world_on(self, world: World, day: int) -> World:
         """The world on a day: its interests have drifted. It does not depend on what was recommended.
 
@@ -72,7 +62,17 @@ class Habits:
             world: the world on day 1.
             day: number of the day, from 1.
         """
-        return _drifted(world, self.drift, day) if self.drift else world
+        if not self.drift:
+            return world
+        known = _newest(world, self.drift)
+        first = max((one for one in known if one <= day), default=1)
+        now = known.get(first, world)
+        for _ in range(first, day):
+            now = _next_day(now, self.drift)
+        known[day] = now
+        if len(known) > 2:
+            del known[min(known)]
+        return now
 
     def begin(self, world: World, crowd: Crowd, day: int, draws: Float64[np.ndarray, "2 S"]) -> Crowd:
         """Let some sessions begin with the hit of the day, or with a favourite.
@@ -146,18 +146,6 @@ def hit_of(world: World, day: int) -> int:
 def _newest(world: World, drift: float) -> dict[int, World]:  # noqa: ARG001 - a key of the cache
     """The world on the two days that were asked for last."""
     return {1: world}
-
-
-def _drifted(world: World, drift: float, day: int) -> World:
-    known = _newest(world, drift)
-    first = max((one for one in known if one <= day), default=1)
-    now = known.get(first, world)
-    for _ in range(first, day):
-        now = _next_day(now, drift)
-    known[day] = now
-    if len(known) > 2:
-        del known[min(known)]
-    return now
 
 
 def _next_day(before: World, drift: float) -> World:

@@ -150,7 +150,7 @@ def start(
     num_interests = (people.interests.take(users, axis=0) >= 0).sum(1)
     interests = people.interests[users, uniform_place(interest_draws, num_interests)]
     number_of, neighbours = world.interest_neighbours
-    earlier = _nothing(len(users)) if past is None else past
+    nothing = (np.empty((0, len(users)), kind) for kind in (np.int32, np.uint8, np.int32))
     first = neighbours[number_of.take(interests), uniform_place(first_draws, people.num_neighbours.take(users))]
     return Crowd(
         place=np.arange(len(users)),
@@ -164,12 +164,8 @@ def start(
         tracks=first[None].astype(np.int32),
         artists=world.catalog.artist_of.take(first)[None].astype(np.int32),
         shares=np.full((1, len(users)), WHOLE, np.uint8),
-        **dict(zip(PAST, earlier, strict=True)),
+        **dict(zip(PAST, nothing if past is None else past, strict=True)),
     )
-
-
-def _nothing(num: int) -> Past:
-    return Past(np.empty((0, num), np.int32), np.empty((0, num), np.uint8), np.empty((0, num), np.int32))
 
 
 def listen(

@@ -64,8 +64,13 @@ class MixedLogs:
     ) -> None:
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
-        given: dict[str, Any] = {"sessions": sessions, "seed": seed, "first_day": first_day}
-        self._settings = given | {"track_seconds": track_seconds} | {str(name): value for name, value in log.items()}
+        self._settings: dict[str, Any] = {
+            "sessions": sessions,
+            "seed": seed,
+            "first_day": first_day,
+            "track_seconds": track_seconds,
+            **{str(name): value for name, value in log.items()},
+        }
         self._inputs = {
             **self._settings,
             "world": world.digest(),

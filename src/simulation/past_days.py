@@ -45,8 +45,7 @@ def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Play
         users, tracks = (_rows_of(lines[name]) for name in ("user", "track"))
         listener = by_key[user_keys.searchsorted(users[0], sorter=by_key).clip(max=len(by_key) - 1)][users[1]]
         order = np.lexsort((lines["timestamp"].to_numpy(), listener))  # of equal times, as they are in the log
-        is_last = pa.compute.equal(lines["message"], "last").to_numpy(zero_copy_only=False)[order]
-        ends = np.flatnonzero(is_last)
+        ends = np.flatnonzero(pa.compute.equal(lines["message"], "last").to_numpy(zero_copy_only=False)[order])
         lengths = np.diff(ends, prepend=-1)
         own = listener[order][ends]
         first = np.flatnonzero(np.append(True, own[1:] != own[:-1])[: len(own)])

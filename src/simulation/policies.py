@@ -724,10 +724,9 @@ class RemoteService(Policy):
             self._session = self._open()
         users = self.world.listeners.user_ids[crowd.users].tolist()
         tracks = self.world.catalog.track_ids[crowd.current].tolist()
-        times = (crowd.shares[-1] / WHOLE).tolist()
         requests = [
             asyncio.ensure_future(self._ask(self._session, "POST", call, user, {"track": track, "time": time}))
-            for user, track, time in zip(users, tracks, times, strict=True)
+            for user, track, time in zip(users, tracks, (crowd.shares[-1] / WHOLE).tolist(), strict=True)
         ]
         try:
             return await asyncio.gather(*requests)

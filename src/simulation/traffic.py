@@ -210,7 +210,7 @@ def play(
         started_ms = np.concatenate(list(planned))
         interest_draws, first_draws = map(np.concatenate, zip(*draws, strict=True))
         crowd = start(world, users, interest_draws, first_draws, past, started_ms)
-        if habits.changes_first:
+        if habits.favourites or habits.hits:
             chosen = [rng.random((2, size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
             crowd = habits.begin(world, crowd, day, np.concatenate(chosen, axis=1))
         visit_of = np.repeat(visits, sizes)
@@ -485,12 +485,10 @@ def _play_tasks(
         parts.extend(play(world, policy, tasks, **kept, memory=memory, midnight=midnight))
     except InputError as error:
         problem = str(error)
-    fallbacks = policy.fallbacks - num_before
-    plays = Plays.join(parts)
     return TaskOutcome(
         arm=tasks[0].arm,
-        plays=plays,
-        fallbacks=fallbacks,
+        plays=Plays.join(parts),
+        fallbacks=policy.fallbacks - num_before,
         problem=problem,
         memory=memory,
         remembered=policy.remembered(_users_of(tasks)),

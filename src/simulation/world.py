@@ -213,8 +213,7 @@ class Taste:
         owns = self._scale(1 - self.style - self.track) * artists[artist_of] + self._scale(self.track) * tracks
         directions = np.column_stack([styles[artist_of], owns])
         log_lengths = self.length_by_fame * artist_fame + rng.normal(scale=self.length_spread, size=len(artist_fame))
-        lengths = self.length * np.exp(log_lengths)[artist_of]
-        directions *= (lengths / np.linalg.norm(directions, axis=1))[:, None]
+        directions *= ((self.length * np.exp(log_lengths)[artist_of]) / np.linalg.norm(directions, axis=1))[:, None]
         return directions.astype(np.float32)
 
     def _scale(self, share: float) -> float:

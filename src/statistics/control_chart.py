@@ -6,8 +6,7 @@ import numpy as np
 
 LEAST = 5
 """Values that limits are computed from, at least."""
-_OF_MOVING_RANGE = 2.66
-"""Three standard deviations in units of the mean moving range: 3 / 1.128."""
+_OF_MOVING_RANGE = 2.66  # three standard deviations in units of the mean moving range: 3 / 1.128
 
 
 def limits(values: Sequence[float]) -> tuple[float, float] | None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from segue.statistics.ranking import ACCURACY, EVERY_TARGET
 
 _AT = r"_at_\d+$"
+# By the last part of a metric's name, without `warm_`, `cold_…_` and `_at_<k>`. Other metrics have no direction:
+# floors, coverage, popularity, and effects of A/B tests and estimates of `abtest.py`, because their controls and logs
+# differ.
 _BETTER: Mapping[str, str] = {
     **{re.sub(_AT, "", name): "max" for name in (*ACCURACY, *EVERY_TARGET)},
     "mse": "min",
@@ -17,9 +20,6 @@ _BETTER: Mapping[str, str] = {
     "first_step_dr": "max",
     "session_snips": "max",
 }
-"""By the last part of a metric's name, without `warm_`, `cold_…_` and `_at_<k>`. Other metrics have no direction:
-floors, coverage, popularity, and effects of A/B tests and estimates of `abtest.py`, because their controls and logs
-differ."""
 
 
 def direction(metric: str) -> str | None:

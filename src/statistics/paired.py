@@ -11,8 +11,7 @@ from scipy import stats
 
 from segue.statistics.intervals import clustered_variance
 
-_ROUNDING = 1e-12
-"""Metrics are in [0, 1]: a smaller difference is a rounding error of a sum."""
+_ROUNDING = 1e-12  # metrics are in [0, 1]: a smaller difference is a rounding error of a sum
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -103,33 +103,18 @@ def ndcg_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]
     return np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0)
 
 
-def reciprocal_rank(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
-    """Compute `1 / rank`. Its mean over the queries is the MRR.
+def reciprocal_rank(ranks: Float64[np.ndarray, "Q"], k: int | float = np.inf) -> Float64[np.ndarray, "Q"]:
+    """Compute `1 / rank` if the relevant candidate is among the first k, else 0. Its mean is the MRR, or MRR@k.
 
     Args:
         ranks: rank of the relevant candidate of each query, at least 1.
-
-    Returns:
-        Reciprocal rank of each query, in (0, 1].
-
-    >>> reciprocal_rank(np.array([1.0, 2.5]))
-    array([1. , 0.4])
-    """
-    return 1 / ranks
-
-
-def reciprocal_rank_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]:
-    """Compute `1 / rank` if the relevant candidate is among the first k, else 0. Its mean is MRR@k.
-
-    Args:
-        ranks: rank of the relevant candidate of each query, at least 1.
-        k: length of the list, at least 1.
+        k: length of the list, at least 1; without it, every rank counts.
 
     Returns:
         Reciprocal rank of each query, in [0, 1].
 
-    >>> reciprocal_rank_at(np.array([1.0, 20.0, 20.5]), 20)
-    array([1.  , 0.05, 0.  ])
+    >>> reciprocal_rank(np.array([1.0, 2.5])), reciprocal_rank(np.array([1.0, 20.0, 20.5]), 20)
+    (array([1. , 0.4]), array([1.  , 0.05, 0.  ]))
     """
     return np.where(ranks <= k, 1 / ranks, 0.0)
 
@@ -159,7 +144,7 @@ set-ups are tested on them."""
 
 EVERY_TARGET: Mapping[str, Metric] = {
     "every_target_p_at_20": Metric(partial(recall_at, k=20), "next in the top 20"),
-    "every_target_mrr_at_20": Metric(partial(reciprocal_rank_at, k=20), "mean of 1 / rank, 0 below the top 20"),
+    "every_target_mrr_at_20": Metric(partial(reciprocal_rank, k=20), "mean of 1 / rank, 0 below the top 20"),
 }
 """The metrics of the second protocol, P@20 and MRR@20 of published tables: every event after the first of a test
 session is a target, and every track is a candidate, tracks heard and the last one too. They are logged in test."""

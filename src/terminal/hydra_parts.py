@@ -157,7 +157,6 @@ def beside_other_configs() -> Iterator[None]:
 
 
 def _without_secrets() -> dict[str, str]:
-    """The environment, as a config may show it."""
     return {
         name: "***" if name.endswith(_SECRET) else _OF_AN_ADDRESS.sub("//***@", value)
         for name, value in os.environ.items()
@@ -165,8 +164,7 @@ def _without_secrets() -> dict[str, str]:
 
 
 _SECRET = ("TOKEN", "PASSWORD", "SECRET")
-_OF_AN_ADDRESS = re.compile(r"(?<=:)//[^/@\s]+@")
-"""User and password in an address such as redis://user:password@host."""
+_OF_AN_ADDRESS = re.compile(r"(?<=:)//[^/@\s]+@")  # user and password in an address such as redis://user:password@host
 
 
 def register(sweepers: Sequence[type[VerbSweeper]], *, full_errors: bool) -> None:

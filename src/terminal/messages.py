@@ -18,11 +18,11 @@ from segue.runs.libraries import line_of_import, line_of_missing
 from segue.runs.provenance import as_called, command_line
 from segue.terminal.console import errors
 
+# The disk is full, or must not be written to: an error of the user's, for every file.
 _OF_THE_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
-"""The disk is full, or must not be written to: an error of the user's, for every file."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+# An error of the user's where they chose the path.
 _OF_A_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
-"""An error of the user's where they chose the path."""
 
 
 def show_error(line: str) -> None:
@@ -65,9 +65,7 @@ def message(error: BaseException) -> str | None:
         return f"{key} has no value, and there is no usual one; give {key}=<value>"
     if isinstance(error, OSError):
         return _line_of_the_disk(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _one_line(str(error))
-    return None
+    return _one_line(str(error)) if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 
 def _line_of_the_disk(error: OSError) -> str | None:
@@ -120,8 +118,7 @@ def _run_folders() -> Iterator[Path]:
             yield _path_in(value)
 
 
-_OPEN = ("datamodule.attributes.", "datamodule.sql.")
-"""Beginnings of the keys to which users add keys of their own."""
+_OPEN = ("datamodule.attributes.", "datamodule.sql.")  # beginnings of the keys to which users add keys of their own
 
 
 def _line_of_the_config(error: ConfigCompositionException) -> str:
@@ -191,8 +188,8 @@ def _deeper(name: str, value: str, config: DictConfig) -> str:
     return ""
 
 
+# The value of a setting that another one decides.
 _OF_ANOTHER = re.compile(r"\$\{(?!recipe\.|oc\.env:|oc\.select:recipe\.)[^}]*\}")
-"""The value of a setting that another one decides."""
 
 
 def _typed(key: str) -> str:

@@ -18,8 +18,7 @@ from rich.progress import (
 
 from segue.terminal.console import console
 
-_DELAY_S = 0.5
-"""Shorter work has no bar in a notebook."""
+_DELAY_S = 0.5  # shorter work has no bar in a notebook
 
 
 class NotebookBars:

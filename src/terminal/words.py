@@ -9,10 +9,9 @@ from pathlib import Path
 from segue.errors import InputError
 from segue.runs.hydra_text import quoted
 
+# Keys that people type for their data. No verb has one of them.
 _OF_DATA = ("csv", "data", "dataset", "file", "files", "input", "path", "source", "table")
-"""Keys that people type for their data. No verb has one of them."""
-_OF_SWEEPS = ("-m", "--multirun")
-"""Words that begin with a minus and have no value."""
+_OF_SWEEPS = ("-m", "--multirun")  # words that begin with a minus and have no value
 
 
 EXPERIMENT = {"experiment=": "experiment_name="}
@@ -91,8 +90,7 @@ def commands_of(words: Sequence[str], key: str, commands: Sequence[str]) -> list
         InputError: a bare word is not one of the commands.
     """
     for previous, word in pairwise(["", *words]):
-        is_bare = re.fullmatch(r"\w[\w-]*", word) and not previous.startswith("-")  # which may take it as its value
-        if is_bare:
+        if re.fullmatch(r"\w[\w-]*", word) and not previous.startswith("-"):  # which may take it as its value
             refuse_unknown_command(word, commands)
     return [f"{key}={word}" if word in commands else word for word in words]
 

@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -264,8 +264,7 @@ def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
         return None
     open_store(config.logger.tracking_uri, config.logger.experiment_name)
     tags = {"mlflow.parentRunId": config.parent_run_id} if config.parent_run_id else {}
-    logger: RunLogger = instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id)
-    return logger
+    return cast("RunLogger", instantiate(config.logger, _convert_="all", tags=tags, run_id=run_id))
 
 
 def run_logger(trainer: Trainer) -> RunLogger | None:

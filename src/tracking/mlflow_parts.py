@@ -7,7 +7,7 @@ Segue is not MLflow's active run, but is written through a client, which may hav
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 
@@ -26,8 +26,7 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
 
     monitor = SystemMetricsMonitor(run_id, sampling_interval=interval_s, resume_logging=True, tracking_uri=tracking_uri)
     monitor.start()
-    end: Callable[[], None] = monitor.finish
-    return end
+    return cast("Callable[[], None]", monitor.finish)
 
 
 def remove_artifact(artifact_uri: str, path: str, *, tracking_uri: str) -> None:

@@ -30,15 +30,14 @@ Compose = Callable[[Sequence[str]], DictConfig]
 
 _LEAST_QUERIES = 50
 _SEED = 0
-_EPOCHS = 20
-"""Epochs that a full training of a head takes, as a rule."""
+_EPOCHS = 20  # epochs that a full training of a head takes, as a rule
 _SHARE, _STEPS = 0.1, 200
 """All short trainings together take this share of the steps of a full one, but at least `_STEPS`; none takes more than
 a quarter of a full one."""
 _MOST_PLAYS, _MOST_OF_SESSIONS = 20_000_000, 2_000_000
 """Training plays that models count, at most, and those that keep whole sessions: their memory grows with them."""
+# Settings of a datamodule that candidates may differ in: its pairs do not depend on them.
 _NOT_OF_PAIRS = (*ADJUSTED, "rejected_path", "seed")
-"""Settings of a datamodule that candidates may differ in: its pairs do not depend on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +159,7 @@ def _short_run(
         _convert_="all",
     )
     trainer.fit(model, datamodule.train_dataloader(_SEED), datamodule.val_dataloader())
-    if model.scorer is None:
-        return Candidate(words=words, gains=checks.best)
-    return Candidate(words=words, gains=checks.best, steps=trainer.global_step)
+    return Candidate(words=words, gains=checks.best, steps=0 if model.scorer is None else trainer.global_step)
 
 
 class _Checks(Callback):
@@ -221,11 +218,11 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
     return choice
 
 
+# What the jobs of a multirun have chosen: those that differ in the seed choose once.
 _known: dict[tuple[str, ...], Choice | None] = {}
-"""What the jobs of a multirun have chosen: those that differ in the seed choose once."""
 _OF_A_JOB = ("seed=", "parent_run_id=", "swept=", "run_name=")
+# Beginnings of words that a counting model does not fit.
 _OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted", "context=listener")
-"""Beginnings of words that a counting model does not fit."""
 
 
 def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
@@ -303,8 +300,7 @@ def _compared(
     for one, its_config in fitting.items():
         with console.status(f"comparing {one}"):
             try:
-                run = _short_run(datamodule, queries, its_config, one, num_steps=num_steps)
-                choice.candidates.append(run)
+                choice.candidates.append(_short_run(datamodule, queries, its_config, one, num_steps=num_steps))
             except InputError as error:
                 choice.left_out[one] = str(error)
     return choice
@@ -333,15 +329,9 @@ def _fitting(
             raise InputError(f"it would count {num_plays:,} training plays, more than {most:,}")
     names = {"model": "convex", "recipe": "counting", **dict(word.partition("=")[::2] for word in given)}
     check_recipe(own, model=names["model"], recipe=names["recipe"])
-    _refuse_other_pairs(own.datamodule, config.datamodule)
+    wanted, read = as_dict(own.datamodule), as_dict(config.datamodule)
+    if other := [name for name in wanted if name not in _NOT_OF_PAIRS and wanted[name] != read.get(name)]:
+        raise InputError(f"it reads other pairs: datamodule.{other[0]}={wanted[other[0]]}")
     if "loss" in own:
         instantiate(own.loss, _convert_="all")(datamodule.vocabulary)  # refuses data without shares, if it needs them
     return own
-
-
-def _refuse_other_pairs(datamodule: DictConfig, read: DictConfig) -> None:
-    own, common = (
-        {name: value for name, value in as_dict(one).items() if name not in _NOT_OF_PAIRS} for one in (datamodule, read)
-    )
-    if other := [name for name in own if own[name] != common.get(name)]:
-        raise InputError(f"it reads other pairs: datamodule.{other[0]}={own[other[0]]}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
@@ -30,8 +30,8 @@ from segue.settings import Setting, settings
 from segue.terminal.console import console, show_lines
 from segue.training.refit import decided_in, refit
 
+# Epochs of the new sessions and of those that are replayed; more were worse (experiments/nightly/README.md).
 _EPOCHS = 1
-"""Epochs of the new sessions and of those that are replayed; more were worse (experiments/nightly/README.md)."""
 _LOCK = ".night.lock"
 
 
@@ -104,8 +104,10 @@ class Night:
 
     def metrics(self) -> dict[str, float]:
         """What was measured of the sessions themselves, for `metrics.json`."""
-        of_time = self.measured.get(TIME, {})
-        return {f"night/{TIME}{'' if name == 'mean' else f'_{name}'}": value for name, value in of_time.items()}
+        return {
+            f"night/{TIME}{'' if name == 'mean' else f'_{name}'}": value
+            for name, value in self.measured.get(TIME, {}).items()
+        }
 
     @property
     def learned(self) -> str:
@@ -187,8 +189,7 @@ def night_from(config: DictConfig) -> Iterator[Night | None]:
 def _source_of(config: DictConfig, learned: Learned, called: str) -> PairDataModule:
     """The source of a run, or that from which its shards were prepared."""
     if learned.source is None:
-        data: PairDataModule = instantiate(config.datamodule, _convert_="all")
-        return data
+        return cast("PairDataModule", instantiate(config.datamodule, _convert_="all"))
     if learned.reading["share"] == "longest" or not learned.sessions.has_clock:
         lacks = "durations" if learned.sessions.has_clock else "timestamps"
         raise InputError(

@@ -21,12 +21,10 @@ from segue.errors import InputError
 from segue.terminal.console import console, errors
 from segue.terminal.messages import show_error
 
-_PATIENCE_S = 10.0
-"""How long the first process has to notice by itself that another one has died."""
+_PATIENCE_S = 10.0  # how long the first process has to notice by itself that another one has died
 _POLL_S = 0.2
 _FOREVER = timedelta(days=30)
-_OF_THE_FIRST = ("resume=", "hydra.run.dir=")
-"""Words of the command line that only the first process gets."""
+_OF_THE_FIRST = ("resume=", "hydra.run.dir=")  # words of the command line that only the first process gets
 
 
 @dataclass(eq=False, kw_only=True)
@@ -177,8 +175,7 @@ class Processes:
             name = signal.Signals(-code).name
             why = f"{name}; a possible cause is too little memory" if name == "SIGKILL" else name
         elif lines := self._printed_by(dead[0]):
-            said = [line for line in lines if line.startswith("error: ")]
-            if not said:  # a bug of ours
+            if not (said := [line for line in lines if line.startswith("error: ")]):  # a bug of ours
                 errors.print("\n".join(lines), markup=False)
             why = [*lines[-1:], *said][-1].removeprefix("error: ")
         return f"process {dead[0]} of {self.count} died ({why}), and the others were stopped; {remedy}"
@@ -235,8 +232,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
 def _started_by_others(count: int) -> Processes:
     index = int(os.environ["RANK"])
     is_server = index == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    port = int(os.environ["MASTER_PORT"])
-    store = _store(os.environ["MASTER_ADDR"], port, is_master=is_server, multi_tenant=True)
+    store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=is_server, multi_tenant=True)
     console.quiet = index > 0
     machine = int(os.environ.get("GROUP_RANK", 0))
     return Processes(index=index, count=count, index_here=int(os.environ["LOCAL_RANK"]), machine=machine, store=store)

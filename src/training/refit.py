@@ -105,10 +105,9 @@ def refit(
         InputError: the recipe refuses all sessions, or its training has diverged.
     """
     seed_everything(config.seed, workers=True, verbose=False)
-    if begin is None:
-        model: LightningModule = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
-    else:
-        model = begin.module
+    model: LightningModule = (
+        begin.module if begin else instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
+    )
     ranker_of(model).decide(decided)
     path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
     callbacks = [
@@ -174,8 +173,7 @@ def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | 
     return path if is_same else None
 
 
-_PLAN = "refit"
-"""What a checkpoint of a refit says of it."""
+_PLAN = "refit"  # what a checkpoint of a refit says of it
 
 
 def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,8 +149,7 @@ def _check_search() -> None:
 
 def _check_devices(config: DictConfig) -> None:
     trainer = config.trainer
-    known = {name: trainer[name] for name in inspect.signature(check_trainer).parameters if name in trainer}
-    check_trainer(**known)
+    check_trainer(**{name: trainer[name] for name in inspect.signature(check_trainer).parameters if name in trainer})
     is_shared = trainer.get("strategy") is not None
     if is_shared and _is_job():
         raise InputError(IN_A_MULTIRUN)
@@ -192,8 +191,7 @@ def _train(
         datamodule.adjust(config.datamodule)
         clock.end("choice")
     same = same_runs(config, datamodule.digest()) if config.resume is True else []
-    previous = run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest())
-    if previous:
+    if previous := run_to_resume(named, same, data=Path(datamodule.path), data_digest=datamodule.digest()):
         join_sweep(config, previous)
         is_left = config.refit == "all" and not (previous.run_dir / REFIT).is_file()  # the refit that is asked for
         if previous.value is not None and not is_left:
@@ -203,8 +201,7 @@ def _train(
         config.run_dir = str(previous.run_dir)
     else:
         refuse_used_folder(Path(config.run_dir))
-    run_dir = Path(config.run_dir)
-    with lock_folder(run_dir, is_resumed=previous is not None):
+    with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
         return _run(config, datamodule, previous, setup, words, clock, processes, choice)
 
 
@@ -241,8 +238,7 @@ def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str])
     """The comparison of `recipe=auto`, and the words of the command line with what it chose."""
     from segue.training.choosing import choose, without_auto
 
-    choice = choose(datamodule, config, words, partial(compose, HydraConfig.get().job.config_name))
-    if choice is not None:
+    if (choice := choose(datamodule, config, words, partial(compose, HydraConfig.get().job.config_name))) is not None:
         chosen = choice.best.words
     else:
         chosen = f"recipe={'playlists' if datamodule.vocabulary.mean_played_ratio is None else 'shares'}"

@@ -15,6 +15,7 @@ from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
 from segue.verbs.simulate import plain, play, words_of
 
+# Settings that have no use beside another one.
 _WITHOUT = {
     "releases": (
         *("candidate", "plan", "control", "treatment", "pre", "experiment_name", "arms", "interleaved", "unfinished"),
@@ -24,7 +25,6 @@ _WITHOUT = {
     "plan": ("control", "treatment", "pre", "experiment_name", "arms"),
     "logs": ("control", "treatment"),
 }
-"""Settings that have no use beside another one."""
 _USUAL = {"interleaved": "separate", "unfinished": "drop"}
 _READING = ("max_rejected", "interleaved", "session_gap_minutes", "unfinished")
 
@@ -150,8 +150,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     with console.status("reading logs"):
         folder = LogFolder.open(Path(str(config.logs)), Path(str(config.tracks)) if config.tracks else None)
         reading = {name: config[name] for name in ("max_rejected", "session_gap_minutes")}
-        decisions = read_decisions(folder.logs, folder.catalog, **reading)
-        log = OffPolicyLog(decisions, folder)
+        log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, **reading), folder)
     with console.status("estimating"):
         found = log.estimate(folder.candidate(candidate), settings)
         table = estimate_table(found, log, candidate.name)

@@ -81,17 +81,18 @@ def play(
         warn(world.model.caution)
     if says:
         console.print(says, markup=False)
-    record: dict[str, Any] = instantiate(config.traffic)(
-        world=world,
-        policies=policies,
-        experiment=experiment,
-        folder=Path(config.run_dir),
-        write_logs=write_logs,
-        after=after,
-        provenance=provenance(),
-        progress=arm_bars,
+    return dict(
+        instantiate(config.traffic)(
+            world=world,
+            policies=policies,
+            experiment=experiment,
+            folder=Path(config.run_dir),
+            write_logs=write_logs,
+            after=after,
+            provenance=provenance(),
+            progress=arm_bars,
+        )
     )
-    return record
 
 
 def plain(value: Any) -> Any:

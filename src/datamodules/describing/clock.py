@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
 from segue.datamodules.pairs.sessions import Sessions
 
@@ -85,6 +85,8 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
     first, last = int(times[0]), int(times[-1])
     silence = int(np.diff(times).argmax()) if len(times) > 1 else 0
     before, after = int(times[silence]), int(times[min(silence + 1, len(times) - 1)])
+    in_group = tied | np.append(tied[1:], False)
+    both = {"group": (~tied).cumsum()[in_group], "track": track[order][in_group]}
     return Clock(
         first=utc(first),
         last=utc(last),
@@ -92,7 +94,7 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
         last_ms=last,
         span_days=(last - first) / DAY_MS,
         ties=float(tied.sum() / len(time)),
-        duplicates=_num_duplicates(tied, track[order]) / len(time),
+        duplicates=int(pd.DataFrame(both).duplicated().sum()) / len(time),
         busiest_listener=int(of[busiest]) + 1,
         busiest_day=utc(int(day[busiest]) * DAY_MS).partition(" ")[0],
         busiest_plays=int(plays.max()),
@@ -114,24 +116,13 @@ def _by_listener_and_time(listener: Int64[np.ndarray, "E"], time: Int64[np.ndarr
     return np.argsort(listener * span + (time - first))
 
 
-def _num_duplicates(tied: Bool[np.ndarray, "E"], track: Int64[np.ndarray, "E"]) -> int:
-    """Number of events whose listener, time and track an earlier one has; `tied`: an event has both of the one before.
-
-    Events are sorted by listener and time.
-    """
-    in_group = tied | np.append(tied[1:], False)
-    both = {"group": (~tied).cumsum()[in_group], "track": track[in_group]}
-    return int(pd.DataFrame(both).duplicated().sum())
-
-
 def by_powers_of_two(values: Int64[np.ndarray, "n"]) -> list[int]:
     """Number of values in [2^0, 2^1), [2^1, 2^2), and so on; values below 1 are in the first.
 
     >>> by_powers_of_two(np.array([1, 1, 2, 8]))
     [2, 1, 0, 1]
     """
-    exponents = np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1
-    return list(map(int, np.bincount(exponents)))
+    return list(map(int, np.bincount(np.frexp(np.maximum(values, 1).astype(np.float64))[1] - 1)))
 
 
 def utc(milliseconds: int) -> str:

@@ -22,16 +22,14 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.retrieval.ranks import ranks_by_plays
 from segue.statistics import ranking
 
+# Beginnings of the remarks that say what no number says; shares that are all equal are a warning.
 _REMARKS = ("aliases", "encoding", "files", "ids", "interleaved", "share played", "titles", "users")
-"""Beginnings of the remarks that say what no number says; shares that are all equal are a warning."""
 NUM_BINS = 20
 """Number of bins of the histogram of shares."""
 NUM_POINTS = 60
 """Largest number of points of the popularity curve."""
-_MAX_QUERIES = 50_000
-"""Test queries that are ranked by plays for the profile of a run."""
-_MAX_PLAYS = 30_000_000
-"""Data with more plays have no profile: measuring them takes much memory."""
+_MAX_QUERIES = 50_000  # test queries that are ranked by plays for the profile of a run
+_MAX_PLAYS = 30_000_000  # data with more plays have no profile: measuring them takes much memory
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -315,11 +313,10 @@ def measure_repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tr
         keys = np.sort(group * num_tracks + track)  # np.unique, which hashes, takes ten times as long
         return 1 - (int(np.count_nonzero(np.diff(keys))) + 1) / len(track)
 
-    same = follows[1:] & (track[1:] == track[:-1])
     return {
         "in_session": share_of_repeats(sessions.listens.session),
         "by_listener": share_of_repeats(listener),
-        "self_pairs": float(same.sum() / max(follows.sum(), 1)),
+        "self_pairs": float((follows[1:] & (track[1:] == track[:-1])).sum() / max(follows.sum(), 1)),
     }
 
 

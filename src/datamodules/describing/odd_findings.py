@@ -12,14 +12,10 @@ from segue.datamodules.pairs.odd_plays import EARLIEST_YEAR, HOURS, LONGEST_HOUR
 from segue.datamodules.reading.table import Reading
 from segue.reports.numbers import percent
 
-_NIGHT = 6
-"""Hours of the night, in which people play least."""
-_MIDDLE_OF_NIGHT = 4
-"""Hour of the day in the middle of it."""
-_MOST_AT_NIGHT = 0.1
-"""Share of the plays in the quietest six hours, above which they are no night."""
-_FEWEST_PLAYS = 1000
-"""Plays that it takes to see a night."""
+_NIGHT = 6  # hours of the night, in which people play least
+_MIDDLE_OF_NIGHT = 4  # hour of the day in the middle of it
+_MOST_AT_NIGHT = 0.1  # share of the plays in the quietest six hours, above which they are no night
+_FEWEST_PLAYS = 1000  # plays that it takes to see a night
 
 
 class OddFinding(NamedTuple):

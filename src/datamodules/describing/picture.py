@@ -19,11 +19,9 @@ from segue.reports.palette import BLUE, FAINT, GREY, INK, ORANGE, RED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MAX_WARNINGS = 5
-"""Number of warnings below the title."""
+_MAX_WARNINGS = 5  # number of warnings below the title
 _MAX_PANELS = 6
-_LINE_WIDTH = 180
-"""Characters of a line on top."""
+_LINE_WIDTH = 180  # characters of a line on top
 _LINE_INCHES = 0.2
 
 
@@ -59,7 +57,6 @@ def draw(facts: Facts, warnings: Sequence[DataWarning], gap_minutes: float, titl
 
 
 def _panels(facts: Facts, gap_minutes: float) -> "list[Callable[[Axes], None]]":
-    """What is drawn, the most important first."""
     clock, shares, pairs = facts.clock, facts.shares, facts.pairs_of_track
     gap = None if clock is None else clock.median_gap_s
     panels = [
@@ -75,7 +72,6 @@ def _panels(facts: Facts, gap_minutes: float) -> "list[Callable[[Axes], None]]":
 
 
 def _lines_on_top(facts: Facts, warnings: Sequence[DataWarning], title: str) -> list[tuple[str, str]]:
-    """Texts and their colours."""
     users = "playlists" if facts.are_playlists else "users"
     sizes = [f"{facts.num_events:,} plays", f"{facts.num_users:,} {users}", f"{facts.num_sessions:,} sessions"]
     sizes += [f"{facts.num_played_tracks:,} tracks", f"{facts.num_artists:,} artists"]
@@ -121,16 +117,15 @@ def _draw_popularity(facts: Facts, axis: "Axes") -> None:
 
 def _draw_shares(shares: Shares, axis: "Axes") -> None:
     counts = np.array(shares.histogram)
-    edges = np.linspace(0, 1, len(counts) + 1)
-    axis.stairs(100 * counts / counts.sum(), edges, fill=True, color=BLUE, alpha=0.75)
+    axis.stairs(100 * counts / counts.sum(), np.linspace(0, 1, len(counts) + 1), fill=True, color=BLUE, alpha=0.75)
     axis.axvline(shares.mean, color=ORANGE, lw=1.5)
     axis.set_xlim(-0.02, 1.02)
     title = f"share played: 0 for {percent(shares.at_zero)}, 1 for {percent(shares.at_one)} of the plays"
     _label(axis, title, f"share of the track that was played; line: mean, {shares.mean:.2f}", "% of plays")
 
 
+# Units of the time since the first play that are shorter than a day: how many a day has.
 _UNITS = ((86_400, "seconds"), (1440, "minutes"), (24, "hours"))
-"""Units of the time since the first play that are shorter than a day: how many a day has."""
 _MOST_OF_A_UNIT = 180
 
 

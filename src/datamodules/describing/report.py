@@ -23,10 +23,11 @@ from segue.reports.result_table import Cell, Table
 from segue.runs.hydra_text import as_word
 from segue.runs.provenance import call_of
 
+# Words of the command line that decide which data are read; the next command has them too.
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "recipe=", "world=", "world.", "taste@")
-"""Words of the command line that decide which data are read; the next command has them too."""
 
 
+# What shares played are computed from, by `Plan.share`.
 _FROM = {
     "ratio": "a column of shares",
     "played": "time played and duration",
@@ -35,9 +36,7 @@ _FROM = {
     "gap": "the time until the next play and the duration",
     "none": "nothing",
 }
-"""What shares played are computed from, by `Plan.share`."""
-_NOT_GUESSED = ("last", "recommendation")
-"""Roles that only a setting gives a column."""
+_NOT_GUESSED = ("last", "recommendation")  # roles that only a setting gives a column
 
 
 def write_report(
@@ -208,8 +207,7 @@ def _time_rows(clock: Clock | None) -> list[tuple[str, str, str]]:
 
 
 def _share_rows(facts: Facts, source: str) -> list[tuple[str, str, str]]:
-    shares = facts.shares
-    if shares is None:
+    if (shares := facts.shares) is None:
         return [("share played", "known for", "0 %")]
     return [
         ("share played", f"known for (computed from {_FROM[source]})", percent(shares.known)),
@@ -223,8 +221,7 @@ def _pair_rows(facts: Facts) -> list[tuple[str, str, str]]:
     test, splits = facts.test, facts.splits
     if test is None or splits is None:
         return []
-    names = ["pairs", *[""] * (len(splits) - 1)]
-    pairs = zip(names, splits.items(), strict=True)
+    pairs = zip(["pairs", *[""] * (len(splits) - 1)], splits.items(), strict=True)
     measured = [
         ("constant", "test mse of the mean share of training", test["mean_mse"]),
         ("", "test bce of the same", test["mean_bce"]),

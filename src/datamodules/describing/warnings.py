@@ -94,8 +94,8 @@ def odd_lines(reading: Reading, odd: Mapping[str, int]) -> list[str]:
 UNIT_OF_TIME = "datamodule.units.timestamp"
 """The setting for times that were read in a wrong unit."""
 _POLICIES = {field.name for field in fields(Policies)}
+# Name of a threshold, the value that may reach it, what was found, and the remedy.
 _Candidate = tuple[str, float, str, str]
-"""Name of a threshold, the value that may reach it, what was found, and the remedy."""
 
 
 def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> list[DataWarning]:

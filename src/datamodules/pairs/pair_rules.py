@@ -93,11 +93,6 @@ def _day(text: str | None) -> date | None:
 
 
 def _date(text: str, *, key: str) -> None:
-    """Refuse what is no day.
-
-    Raises:
-        InputError: it is none.
-    """
     try:
         date.fromisoformat(text)
     except ValueError:

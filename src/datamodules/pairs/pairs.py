@@ -63,8 +63,7 @@ class Pairs:
         )
 
 
-_AT_ONCE = 1 << 22
-"""Elements of a column that are looked at together, so that columns may be larger than memory."""
+_AT_ONCE = 1 << 22  # elements of a column that are looked at together, so that columns may be larger than memory
 
 
 def slices(length: int) -> list[slice]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 from segue.catalog import Listens
 from segue.datamodules.pairs.interleaved import changes, separate
@@ -148,7 +148,10 @@ def cut_events(
         events, begins, num_interleaved = separate(events, begins, policy=policy, gap_ms=gap_ms)
         dropped["interleaved"] = num_before - len(begins)
     if reading.share == "gap":
-        events["share"] = _shares_of_gaps(events, begins)
+        # Share of each track that fits before the next one starts; unknown for the last of a session
+        gap = np.append(np.diff(events["timestamp"]), 0).astype(np.float64)
+        gap[np.append(begins[1:], True)] = np.nan
+        events["share"] = np.asarray(np.minimum(gap / events["share"], 1.0), np.float32)
     session, is_first = begins.cumsum() - 1, changes(events["user_id"])[begins]
     nth, listener = np.arange(len(is_first)), is_first.cumsum() - 1
     number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
@@ -217,13 +220,6 @@ def _duplicates(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "E"]:
     keys = {name: columns[name][tied] for name in ("user_id", "timestamp", "track", "share")}
     result[tied] = pd.DataFrame(keys).duplicated()
     return result
-
-
-def _shares_of_gaps(events: Mapping[str, np.ndarray], begins: Bool[np.ndarray, "E"]) -> Float32[np.ndarray, "E"]:
-    """Share of each track that fits before the next one starts; unknown for the last of a session."""
-    gap = np.append(np.diff(events["timestamp"]), 0).astype(np.float64)
-    gap[np.append(begins[1:], True)] = np.nan
-    return np.asarray(np.minimum(gap / events["share"], 1.0), np.float32)
 
 
 def _kept(

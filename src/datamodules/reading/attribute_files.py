@@ -21,8 +21,7 @@ from segue.datamodules.reading.raw_rows import RawRows, open_rows
 from segue.datamodules.reading.table_settings import RESERVED, AttributeSettings, FileFormat, attribute_settings
 from segue.errors import InputError
 
-_BLOCK = 2**14
-"""Vectors that are looked at together, of a memory-mapped file."""
+_BLOCK = 2**14  # vectors that are looked at together, of a memory-mapped file
 
 
 def attribute_columns(attributes: Sequence[AttributeSettings], rows: RawRows) -> str:
@@ -104,8 +103,7 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
     Raises:
         InputError: the file of the catalogue lacks one, or it is damaged.
     """
-    names = [str(name) for name in given["model"].get("parts") or () if name not in RESERVED]
-    if not names:
+    if not (names := [str(name) for name in given["model"].get("parts") or () if name not in RESERVED]):
         return {}
     if "attributes" not in given["datamodule"]:
         raise InputError(
@@ -139,7 +137,6 @@ def derived_in_sql(title: str, artist: str) -> str:
 
 
 def _from_file(database: Database, one: AttributeSettings, path: Path) -> Attribute:
-    """An attribute from a file of text or Parquet."""
     if path.suffix == ".zip":
         raise InputError(f"{path} is an archive; unpack it and give {one.group}.file=<the file>")
     files = find_files(str(path), one, patterns=(), unpacked=path)
@@ -233,7 +230,6 @@ def _names(split: str, nothing: str) -> str:
 
 
 def _vectors(database: Database, one: AttributeSettings, shown: str) -> Vectors:
-    """Vectors from the lists of numbers of the table `texts`."""
     num_tracks, known = count(database, "SELECT count(*) FROM texts"), "FROM texts WHERE text IS NOT NULL ORDER BY row"
     rows = database.execute(f"SELECT row, len(value) AS width {known}").fetchnumpy()
     widths = np.asarray(rows["width"])
@@ -251,7 +247,6 @@ def _vectors(database: Database, one: AttributeSettings, shown: str) -> Vectors:
 
 
 def _from_npy(database: Database, one: AttributeSettings, path: Path) -> Vectors:
-    """Vectors from a memory-mapped file of numpy."""
     key = one.group
     try:
         data: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -93,12 +93,12 @@ _OTHER_NAMES = {
         "sesja sesjaid oturum oturumid sesshon"
     ),
 }
+# Letters that are not a letter with a mark.
 _NO_ACCENT = str.maketrans({"ł": "l", "ı": "i", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d"})
-"""Letters that are not a letter with a mark."""
+# A unit at the end of a name.
 _UNIT = re.compile(
     r"(?<=\w)([\s_.(\[/]+(ms|millis|s|secs?|sek|seconds?|sekunden|us|min|utc|in)\b)+[)\].]*$", re.IGNORECASE
 )
-"""A unit at the end of a name."""
 
 
 def plain(name: str) -> str:
@@ -109,8 +109,7 @@ def plain(name: str) -> str:
 
 def spellings(name: str) -> set[str]:
     """A name as lists of names have it: whole, without a unit behind it, and what comes behind the last dot."""
-    last = name.rpartition(".")[2]
-    return {plain(text) for one in (name, last) for text in (one, _UNIT.sub("", one))}
+    return {plain(text) for one in (name, name.rpartition(".")[2]) for text in (one, _UNIT.sub("", one))}
 
 
 ROLES = tuple(field.name for field in fields(Columns))

@@ -14,16 +14,16 @@ from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
 from segue.runs.hydra_text import as_word
 
+# Columns that say where a person was and with which device, in lower case with underscores between words.
 _NEVER_READ = re.compile(
     r"(^|_)(ip|ipv[46]|ip_?addr\w*|(remote|client)_?(addr\w*|host)|x_forwarded_for|user_?agent\w*|browser)(_|$)"
 )
-"""Columns that say where a person was and with which device, in lower case with underscores between words."""
 
+# Usual paths inside a column.
 _NESTED = ("track_metadata.track_name", "track_metadata.artist_name", "track_metadata.additional_info.duration_ms")
-"""Usual paths inside a column."""
-_MOST_COLUMNS = 200
-"""Columns whose values are looked at."""
+_MOST_COLUMNS = 200  # columns whose values are looked at
 
+# What the values of a role are, and whether most values of a column are that.
 _KINDS: dict[str, tuple[str, Callable[[ColumnValues], bool]]] = {
     "timestamp": ("times", lambda column: column.are_times),
     "played_ratio": ("shares", lambda column: column.are_shares),
@@ -31,7 +31,6 @@ _KINDS: dict[str, tuple[str, Callable[[ColumnValues], bool]]] = {
     "duration": ("durations", lambda column: column.are_durations),
     "skipped": ("flags", lambda column: column.are_flags),
 }
-"""What the values of a role are, and whether most values of a column are that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +137,7 @@ class _Search:
         self._rows, self._given, self._roles = rows, given, roles
         nested = [path for path in nested_paths(rows) if not is_private(path)]
         usual = [path for path in _NESTED if rows.is_json and path.split(".")[0] in rows.types]
-        objects = {path.split(".")[0] for path in nested}
-        left_out = {*rows.absent, *objects}
+        left_out = {*rows.absent, *{path.split(".")[0] for path in nested}}
         names = [name for name in (*rows.types, *usual, *rows.derived) if name not in left_out and not is_private(name)]
         self._names = list(dict.fromkeys([*names, *nested]))
         can_be_read = [name for name in self._names if not rows.is_json or not re.search(r'["\\*]', name)]
@@ -193,15 +191,15 @@ class _Search:
             free = self._free([by_plain[name] for name in USUAL_NAMES[role] if name in by_plain])
             if role == "track" and len(free) > 1:
                 free = [name for name in free if self._rows.is_filled(name)] or free
-            fitting = [name for name in free if role not in _KINDS or self._fits(role, name)]
+            columns = self._sample.columns
+            fitting = [
+                name for name in free if role not in _KINDS or name not in columns or _KINDS[role][1](columns[name])
+            ]
             if fitting:
                 self._choose(role, fitting[0], "by its name")
             elif free:
                 unfit[role] = free[0]
         return unfit
-
-    def _fits(self, role: str, name: str) -> bool:
-        return name not in self._sample.columns or _KINDS[role][1](self._sample.columns[name])
 
     def _titles_in_track(self) -> None:
         """Read titles from a column `track` or `song` that has texts, if an artist and no other title is known."""
@@ -221,8 +219,7 @@ class _Search:
                 continue
             known = [*USUAL_NAMES[role], *OTHER_NAMES[role]]
             named = [name for name in self._free(self._all) if spellings(name) & set(known)]
-            fitting = [name for name in named if self._is_fit(role, name)]
-            if fitting:
+            if fitting := [name for name in named if self._is_fit(role, name)]:
                 first = min(fitting, key=lambda name: min(map(known.index, spellings(name) & set(known))))
                 self._choose(role, first, "by its name")
 
@@ -258,8 +255,7 @@ class _Search:
             days, hours = [name for name in free if columns[name].are_days], own
         days, hours = ([name for name in names if self._sample.source_of(name) is None] for names in (days, hours))
         if days and hours:
-            both = f"{days[0]} + {hours[0]}"
-            self._mapping["timestamp"] = self._rows.found(both, key="datamodule.columns.timestamp")
+            self._mapping["timestamp"] = self._rows.found(f"{days[0]} + {hours[0]}", key="datamodule.columns.timestamp")
             self._evidence["timestamp"] = "by its values: a day and a time of day"
 
     def _by_values(self) -> None:
@@ -267,12 +263,10 @@ class _Search:
         columns = self._sample.columns
         if "timestamp" in self._roles and "timestamp" not in self._mapping:
             clocks = [name for name in self._free(self._all) if columns[name].run_like_a_clock]
-            clocks = [name for name in clocks if self._sample.source_of(name) is None]
-            if clocks:
+            if clocks := [name for name in clocks if self._sample.source_of(name) is None]:
                 best = max(clocks, key=lambda name: (not columns[name].are_numbers, columns[name].num_distinct))
                 self._choose("timestamp", best, "by its values")
-        mapping = {**self._given, **self._mapping}
-        if "track" in self._roles and not {"track", "title"} & mapping.keys():
+        if "track" in self._roles and not {"track", "title"} & {**self._given, **self._mapping}.keys():
             uris = [name for name in self._free(self._all) if columns[name].are_uris and self._is_filled(columns[name])]
             if uris:
                 self._choose("track", uris[0], "by its values")
@@ -316,8 +310,7 @@ class _Search:
         if column.look_like_times:
             return None if self._sample.source_of(name) else "timestamp"
         for role in self._roles:
-            known = {*USUAL_NAMES[role], *OTHER_NAMES[role]}
-            if spellings(name) & known and self._is_fit(role, name):
+            if spellings(name) & {*USUAL_NAMES[role], *OTHER_NAMES[role]} and self._is_fit(role, name):
                 return role
         if column.are_flags and not {"played_ratio", "played", "skipped"} & mapping.keys():
             return None if self._sample.source_of(name) else "skipped"

@@ -32,34 +32,32 @@ _NESTED_ROWS, _NESTED_DEPTH = 200, 3
 """Rows of JSON in which objects inside objects are looked for, and how deep."""
 _MOST, _HALF = 0.99, 0.5
 """Share of the values that must fit where no name says what they are, and where one does."""
-_FEW = 0.1
-"""Share of the times of day that durations do not have."""
+_FEW = 0.1  # share of the times of day that durations do not have
+# Start of 2000. Earlier numbers are not taken for times unless their name says so.
 _EARLIEST_S = 946_684_800
-"""Start of 2000. Earlier numbers are not taken for times unless their name says so."""
+# How many times as long as a typical step the longest one is, in times of plays: a night, or another listener.
 _PAUSE = 30
-"""How many times as long as a typical step the longest one is, in times of plays: a night, or another listener."""
 _COMPACT = "%Y%m%d%H%M%S"
 _HOUR_S, _YEAR_S = 3600, 31_557_600
+# Names of columns whose numbers are no times without a clock in their texts.
 _NUMBERED = re.compile(
     r"(^|[^a-z])(id|ids|uid|guid|nr|no|num|number|nummer|numero|phone|tel|telefon|telephone|mobile|price|preis|prix|"
     r"precio|amount|isrc|ean|code|zip|plz|key|hash)([^a-z]|$)|[a-z]I[dD]$"
 )
-"""Names of columns whose numbers are no times without a clock in their texts."""
-_DIGITS = re.compile(r"\d.*\d.*\d.*\d")
-"""What every time has."""
+_DIGITS = re.compile(r"\d.*\d.*\d.*\d")  # what every time has
 _IS_STRUCT = re.compile(r"STRUCT.*\)", re.DOTALL)
+# A date without an hour.
 _DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1(\d{4}|\d{2})|(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])")
-"""A date without an hour."""
 _TIME_OF_DAY = re.compile(
     r"([01]?\d|2[0-3]):[0-5]\d(?P<seconds>:[0-5]\d([.,]\d+)?)?(?P<half> ?[AaPp]\.?[Mm]\.?)?"
     r"( ?(Z|UTC|GMT|[+-]\d\d:?\d\d))?"
 )
+# Addresses of tracks.
 _URI = re.compile(
     r"spotify:track:\w+|https?://(open\.spotify\.com/(intl-\w+/)?track/|(www\.|music\.|m\.)?youtube\.com/watch\?|"
     r"youtu\.be/|(www\.)?deezer\.com/(\w+/)?track/|tidal\.com/(browse/)?track/|musicbrainz\.org/recording/|"
     r"soundcloud\.com/[^/]+/).*"
 )
-"""Addresses of tracks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +137,7 @@ class ColumnValues:
     @property
     def seconds(self) -> np.ndarray:
         """Numbers that are times, in seconds since 1970."""
-        unit = self.time[0]
-        if unit == "excel":
+        if (unit := self.time[0]) == "excel":
             return (self.numbers - EXCEL_DAYS[0]) * 86_400
         if unit == "epoch":
             return np.where(self.numbers >= LEAST_MS, self.numbers / 1000, self.numbers)

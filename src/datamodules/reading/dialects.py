@@ -16,16 +16,13 @@ from segue.errors import InputError
 
 MOST_REJECTED = 1_000_000
 """Lines of one file that DuckDB may reject; each is kept in memory. With more, the format is wrong."""
-_MOST_LINES_OF_NAMES = 20
-"""Lines that a first row may have, because names in quotes have ends of lines."""
-_SAMPLE = 2**20
-"""Bytes of a file whose lines show how it is written."""
+_MOST_LINES_OF_NAMES = 20  # lines that a first row may have, because names in quotes have ends of lines
+_SAMPLE = 2**20  # bytes of a file whose lines show how it is written
+# A line before the names, in which Excel reads the delimiter.
 _OF_EXCEL = re.compile(rb"(?:\xef\xbb\xbf)?sep=([\x09\x20-\x7e])\r?\n", re.IGNORECASE)
-"""A line before the names, in which Excel reads the delimiter."""
-_EMPTY = (b'""', b"''")
-"""A row of one empty cell, after which DuckDB finds no delimiter."""
+_EMPTY = (b'""', b"''")  # a row of one empty cell, after which DuckDB finds no delimiter
+# A number, a time or a UUID, which is no name of a column.
 _VALUE = re.compile(r"[+-]?[\d.,:eE/ -]*\d[\d.,:TZ/ -]*|[0-9a-f]{8}-[0-9a-f-]{27}|true|false", re.IGNORECASE)
-"""A number, a time or a UUID, which is no name of a column."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,10 @@ _FORMAT_OF_SUFFIX = {
     ".json": "json",
 }
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://")
+# Bytes that one archive may unpack to. A small file can be made that unpacks to more than any disk holds.
 _MOST_UNPACKED = 200 * 2**30
-"""Bytes that one archive may unpack to. A small file can be made that unpacks to more than any disk holds."""
-_OF_MACOS = "__MACOSX"
-"""Folder that macOS adds to an archive, with no data."""
+_OF_MACOS = "__MACOSX"  # folder that macOS adds to an archive, with no data
+# What files begin with that people take for text, and what to do with them.
 _OTHER_FILES = {
     b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or export it as csv",
     b"\x1f\x8b": "compressed with gzip; add .gz to its name",
@@ -39,7 +39,6 @@ _OTHER_FILES = {
     b"\x89PNG": "a picture; name another file",
     b"\x89HDF": "an HDF5 file; export the table as csv or Parquet",
 }
-"""What files begin with that people take for text, and what to do with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,12 +233,12 @@ def _with_others(folder: Path, settings: FileFormat, patterns: Sequence[str]) ->
         return found, folder, []
     read = set(found)
     others = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file() and file not in read}
-    names = {_OF_MACOS if _OF_MACOS in file.parts else str(file) for file in others if not _is_hidden(file)}
+    names = {
+        _OF_MACOS if _OF_MACOS in file.parts else str(file)
+        for file in others
+        if _OF_MACOS in file.parts or not any(part.startswith(".") for part in file.parts)
+    }
     return found, folder, sorted(names)
-
-
-def _is_hidden(file: Path) -> bool:
-    return any(part.startswith(".") for part in file.parts) and _OF_MACOS not in file.parts
 
 
 def _is_zip(path: Path) -> bool:
@@ -287,7 +286,6 @@ def _format_of_name(name: str, settings: FileFormat) -> str:
 
 
 def _format_of(file: Path, settings: FileFormat) -> str:
-    """The format of a file, which is checked."""
     if file.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")):
         raise InputError(f"cannot read {file}: it is an archive; unpack it and give the folder")
     with file.open("rb") as opened:

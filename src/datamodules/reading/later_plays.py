@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-_MOST_ZONE_HOURS = 14
-"""The largest distance of a zone from UTC."""
+_MOST_ZONE_HOURS = 14  # the largest distance of a zone from UTC
 
 
 @dataclass(frozen=True, kw_only=True)

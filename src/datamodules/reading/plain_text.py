@@ -24,31 +24,26 @@ LONGEST = 16 * 2**20
 BOM = b"\xef\xbb\xbf"
 """What UTF-8 may begin with."""
 _BLOCK = 2**22
+# Share of lines that are not UTF-8 above which a text has another encoding; with fewer, these lines are damaged.
 _MANY = 0.01
-"""Share of lines that are not UTF-8 above which a text has another encoding; with fewer, these lines are damaged."""
+# A line with a byte that is not UTF-8, which Python writes as a lone surrogate.
 _NOT_UTF_8 = re.compile("(?<![^\r\n])[^\r\n\udc80-\udcff]*+[\udc80-\udcff][^\r\n]*")
-"""A line with a byte that is not UTF-8, which Python writes as a lone surrogate."""
+# A word with letters that ASCII does not have.
 _WORD = re.compile(r"[A-Za-z\udc80-\udcff]*[\udc80-\udcff][A-Za-z\udc80-\udcff]*")
-"""A word with letters that ASCII does not have."""
-_MOST_WORDS = 10_000
-"""Words that are looked at."""
-_FOREIGN = re.compile("[^\x00-\x7f]{5}")
-"""Five letters in a row that ASCII does not have: a word of another script."""
-_MOST_KNOWN = 0.75
-"""Share of the words that must be of a language that is known."""
-_MARKS = "“”„‘’‚–—…«»©®°§·½×™€\xa0"
-"""What may be beside letters in every language."""
+_MOST_WORDS = 10_000  # words that are looked at
+_FOREIGN = re.compile("[^\x00-\x7f]{5}")  # five letters in a row that ASCII does not have: a word of another script
+_MOST_KNOWN = 0.75  # share of the words that must be of a language that is known
+_MARKS = "“”„‘’‚–—…«»©®°§·½×™€\xa0"  # what may be beside letters in every language
 _WESTERN = "äöüß àâæçèéêëîïôœùûüÿ áéíñóúü¡¿ªº àáâãçéêíóôõúüªº àèéìíïòóùúüç åäöæøé äõöüšž"
 _CENTRAL = "ąćęłńóśźż áäčďéěíľĺňóôŕřšťúůýž áéíóöőúüű ćčđšž ăâîşţ"
+# Encodings of one byte a letter, and the letters of the languages that are written in each.
 _ALPHABETS = {
     "windows-1252": f"{_WESTERN} áæéíðóöúýþ",
     "windows-1250": _CENTRAL,
     "iso-8859-2": _CENTRAL,
     "windows-1254": f"{_WESTERN} âçğıîöşûüİ",
 }
-"""Encodings of one byte a letter, and the letters of the languages that are written in each."""
-_HALF = re.compile("[\ud800-\udfff]")
-"""Half of a character that UTF-16 writes as two."""
+_HALF = re.compile("[\ud800-\udfff]")  # half of a character that UTF-16 writes as two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +188,6 @@ def _bits(block: bytes, byte: int) -> UInt64[np.ndarray, " W"]:
 
 
 def _num_lines(path: Path, end: int) -> int:
-    """Number of lines in the first bytes of a file."""
     num, position = 0, 0
     for block in _blocks(path):
         part = block[: end - position]

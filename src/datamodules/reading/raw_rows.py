@@ -22,8 +22,8 @@ FILE = "place_of_file"
 """Column of `relation`: the place of the file of each row."""
 OF_ITEMS = ("item", "row", "place")
 """Columns of events that are elements of a list."""
+# Rows that are looked at to learn the keys of JSON objects, and the units that the settings leave open.
 _SAMPLE = 10_000
-"""Rows that are looked at to learn the keys of JSON objects, and the units that the settings leave open."""
 
 
 @dataclass(kw_only=True)
@@ -151,7 +151,6 @@ class RawRows:
         return [path] if path in self.types else path.split(".")
 
     def _is_key(self, path: str) -> bool:
-        """Whether a path is a key of JSON objects."""
         return self.is_json and path not in self.derived
 
     def type_of(self, path: str) -> str:
@@ -226,8 +225,7 @@ class RawRows:
             InputError: the expressions do not fit the rows.
         """
         self._each, self._defined = each, {name: str(text) for name, text in columns.items()}
-        names = [*(OF_ITEMS if each else ()), *columns]
-        if not names:
+        if not (names := [*(OF_ITEMS if each else ()), *columns]):
             return
         try:
             described = self.database.execute(f"DESCRIBE {self.relation(limit=1)}", {"files": self.files.paths})
@@ -334,7 +332,14 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
         InputError: the files cannot be read, or have different columns.
     """
     if not files.local:
-        _load_httpfs(database, files.shown[0])
+        try:
+            database.execute("INSTALL httpfs; LOAD httpfs")
+        except duckdb.Error:
+            raise InputError(
+                f"cannot read {files.shown[0]}: DuckDB opens addresses with its extension httpfs and cannot download "
+                "it; type python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or "
+                "get the file"
+            ) from None
     key, format_ = settings.group, files.format
     files, encoding, has_lines = as_plain_text(database, files, settings)
     rejects: str | None = None
@@ -380,17 +385,6 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
         database=database, files=files, types=types, dialect=dialect, scan=scan, sample=sample, rejects=rejects,
         absent=absent, encoding=encoding, has_lines_in_cells=has_lines,
     )  # fmt: skip
-
-
-def _load_httpfs(database: Database, address: str) -> None:
-    """Load the extension with which DuckDB opens addresses; it downloads it on first use."""
-    try:
-        database.execute("INSTALL httpfs; LOAD httpfs")
-    except duckdb.Error:
-        raise InputError(
-            f"cannot read {address}: DuckDB opens addresses with its extension httpfs and cannot download it; type "
-            "python -c \"import duckdb; duckdb.sql('INSTALL httpfs')\" with access to the internet, or get the file"
-        ) from None
 
 
 def _fields(type_: str) -> dict[str, str]:

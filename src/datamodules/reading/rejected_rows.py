@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +15,11 @@ from segue.datamodules.reading.dialects import Dialect
 from segue.datamodules.reading.plain_text import open_binary
 from segue.datamodules.reading.raw_rows import RawRows
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
+from segue.runs.catalog_files import write_lines
 
-_MOST_LISTED = 100_000
-"""Rejected rows that are listed with their line; all are counted."""
+_MOST_LISTED = 100_000  # rejected rows that are listed with their line; all are counted
 
-_END = "\x02"
-"""A line that is put behind the last one of a file."""
+_END = "\x02"  # a line that is put behind the last one of a file
 _REASONS = {
     "INVALID ENCODING": "the line is not {encoding}; datamodule.files.encoding may be wrong",
     "LINE SIZE OVER MAXIMUM": "the line is longer than 2 MiB",
@@ -48,8 +45,8 @@ class RejectedRow(NamedTuple):
     reason: str
 
 
+# A rejected row, `line` or `row`, the number of that, and its text if it is known.
 _Located = tuple[RejectedRow, str, int, str | None]
-"""A rejected row, `line` or `row`, the number of that, and its text if it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +157,6 @@ def _open_quote(shown: str, line: int) -> InputError:
 
 
 def _cells(lines: Iterable[str], dialect: Dialect) -> Any:
-    """The reader of the csv module."""
     quote = dialect.quote or None
     return csv.reader(lines, delimiter=dialect.delimiter[0], quotechar=quote, quoting=0 if quote else 3)
 
@@ -194,8 +190,7 @@ class Rejections:
         """
         if found.num:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
-            write_whole(self.path, lambda partial: partial.write_text(text, encoding="utf-8"))
+            write_lines(self.path, found.lines)
         if found.num <= self.most * num_rows:
             return
         listed = []

@@ -89,7 +89,7 @@ def parsed_columns(plan: Plan) -> dict[str, str]:
         "title": rows.text(mapping["title"]) if "title" in mapping else NO_TEXT,
         "artist": artist_of(mapping.get("artist"), rows, settings),
         "share": share,
-        "session": f"CAST(hash({rows.text(session)}) >> 1 AS BIGINT)" if session else _NO_NUMBER,
+        "session": key_of_text(rows.text(session)) if session else _NO_NUMBER,
         "is_last": f"COALESCE({_is_yes(last, rows)}, FALSE)" if last else "FALSE",
         "recommendation": _recommendation(plan),
         "dropped": _case(drops),

@@ -6,8 +6,7 @@ from segue.datamodules.reading.queries import quoted_name, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, RawRows
 from segue.datamodules.reading.rejected_rows import RejectedRow, located
 
-_MANY_LINES = 20
-"""Ends of lines in a cell that are suspicious whatever the lines are."""
+_MANY_LINES = 20  # ends of lines in a cell that are suspicious whatever the lines are
 
 
 @dataclass(frozen=True, kw_only=True)

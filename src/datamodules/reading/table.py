@@ -37,8 +37,7 @@ from segue.runs.cores import duckdb_settings
 
 MEMORY = "2GiB"
 """Memory that DuckDB may use before it uses the disk."""
-_MOST_NAMED = 5
-"""Names of files that are not read, in a remark."""
+_MOST_NAMED = 5  # names of files that are not read, in a remark
 
 
 class NothingNew(Exception):  # noqa: N818
@@ -204,7 +203,7 @@ class SourceEvents:
     catalog: Catalog
     user_names: np.ndarray | None
     reading: Reading
-    files: "FilesRead"
+    files: FilesRead
 
     @property
     def query(self) -> str:
@@ -244,11 +243,11 @@ def read_table(
         if is_night and not (files := files.without(left_out.known_files)).paths:
             raise NothingNew
         sizes = {file: file.stat().st_size for file in files.local if folder not in file.parents}
-        plan, tracks, place = _open(database, files, settings, left_out)
+        plan, tracks = _open(database, files, settings, left_out)
         _parse(plan, has_catalogue=tracks is not None)
         plan.rows.check_rejects()
         try:
-            source = _events(path, plan, tracks, place, left_out, rejections)
+            source = _events(path, plan, tracks, left_out, rejections)
         except NothingNew:
             left = (_plays_of_files(database, files, f"dropped = '{rule}'") for rule in ("learned", "until"))
             raise NothingNew(*left) from None
@@ -316,21 +315,18 @@ def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Pa
             raise
 
 
-def _open(
-    database: Database, files: Files, settings: TableSettings, left_out: LeftOut
-) -> tuple[Plan, Tracks | None, Path]:
-    """What is read, the catalogue if it is in a file, and the folder of the source.
+def _open(database: Database, files: Files, settings: TableSettings, left_out: LeftOut) -> tuple[Plan, Tracks | None]:
+    """What is read, and the catalogue if it is in a file.
 
     Nothing is read but the catalogue and the first rows.
     """
-    place = files.folder
     aliases = {} if settings.aliases is None else read_aliases(Path(settings.aliases))
     of_tracks = settings
     if aliases and settings.ids != "text" and ids_of([*aliases, *aliases.values()]).dtype == object:
         if settings.ids == "whole":
             raise InputError(f"{KEY}={settings.aliases} has ids that are no whole numbers; give datamodule.ids=text")
         of_tracks = replace(settings, ids="text")
-    tracks = read_track_file(database, of_tracks, place, aliases)
+    tracks = read_track_file(database, of_tracks, files.folder, aliases)
     rows = open_rows(database, files, settings.files, optional=settings.optional)
     columns = [*settings.columns.values(), *(one.path for one in settings.attributes if one.file is None)]
     of_files = [str(path) for path in columns if path and path not in (*settings.sql.columns, *OF_ITEMS)]
@@ -359,7 +355,7 @@ def _open(
         raise InputError(f"{KEY}={settings.aliases}: the source has no ids of tracks; give datamodule.columns.track")
     if left_out.min_seconds:
         plan = replace(plan, drop={**plan.drop, "min_seconds": min_seconds_rule(left_out.min_seconds, plan)})
-    return plan, tracks, place
+    return plan, tracks
 
 
 def _units(mapping: Mapping[str, str], rows: RawRows, settings: TableSettings) -> tuple[dict[str, str], frozenset[str]]:
@@ -453,9 +449,7 @@ def _number(plan: Plan) -> None:
         FROM parsed {"WHERE NOT is_blank" if "is_blank" in stored else ""}""")
 
 
-def _events(
-    path: str, plan: Plan, tracks: Tracks | None, folder: Path, left_out: LeftOut, rejections: Rejections
-) -> SourceEvents:
+def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rejections: Rejections) -> SourceEvents:
     rows, settings = plan.rows, plan.settings
     database, has_items = rows.database, settings.sql.each is not None
     remarks = _use_aliases(plan)
@@ -488,9 +482,8 @@ def _events(
         )
     user, user_names = _name_users(database)
     _forget_texts(plan)
-    has_recommendations = "recommendation" in plan.mapping
-    _make_view(database, user, has_recommendations=has_recommendations, drop_nameless=left_out.nameless)
-    attributes = read_attributes(database, settings.attributes, folder, source=tracks.shown or str(path))
+    _make_view(database, user, has_recommendations="recommendation" in plan.mapping, drop_nameless=left_out.nameless)
+    attributes = read_attributes(database, settings.attributes, rows.files.folder, source=tracks.shown or str(path))
     is_zoneless = _is_zoneless(plan)
     may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"
     capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
@@ -555,8 +548,9 @@ def _later(
         return None
     last_ms = count(database, "SELECT max(timestamp) FROM numbered WHERE dropped = 'until'")
     hours = math.ceil((last_ms - time.time() * 1000) / 3_600_000)
-    has_zone = not is_zoneless
-    return LaterPlays(num=dropped["until"], last_ms=last_ms, day=str(left_out.until), hours=hours, has_zone=has_zone)
+    return LaterPlays(
+        num=dropped["until"], last_ms=last_ms, day=str(left_out.until), hours=hours, has_zone=not is_zoneless
+    )
 
 
 _ZONE = re.compile(r"(Z|UTC|GMT|[+-]\d{2}:?\d{2}|[+-]\d{2})$", re.IGNORECASE)
@@ -654,7 +648,6 @@ def _name_users(database: Database) -> tuple[str, np.ndarray | None]:
 
 
 def _has_column(database: Database, name: str) -> bool:
-    """Whether parsed rows have a column."""
     return name in {column for column, *_ in database.execute("DESCRIBE parsed").fetchall()}
 
 

@@ -128,8 +128,7 @@ def read_track_file(
         database.execute("""
             DELETE FROM track_file WHERE is_merged AND rowid NOT IN (
                 SELECT COALESCE(min(rowid) FILTER (NOT is_merged), min(rowid)) FROM track_file GROUP BY text)""")
-    ids = settings.ids
-    if ids == "auto":
+    if (ids := settings.ids) == "auto":
         ids = "whole" if are_whole(database, "SELECT text AS id FROM track_file") else "text"
     column = "number" if ids == "whole" else "text"
     wrong = {

@@ -28,6 +28,7 @@ EXCEL_DAYS = (25_569, 73_050)
 USUAL_FORMATS = ("%d %b %Y, %H:%M", "%d %b %Y %H:%M", "%Y-%m-%d %H:%M", "%Y%m%d%H%M%S")
 """Formats of times that are tried beside ISO 8601; the first two are those of exports of Last.fm."""
 
+# Other formats of times. One is used if it fits more of the first rows than any other: 01/02/2026 fits two.
 _OTHER_FORMATS = (
     *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y, %H:%M", "%d.%m.%y %H:%M", "%m/%d/%Y %I:%M %p"),
     *("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S"),
@@ -38,7 +39,6 @@ _OTHER_FORMATS = (
     *("%Y%m%d %H:%M:%S", "%d.%m.%y %H:%M:%S", "%d-%m-%Y %I:%M %p", "%d-%m-%Y %I:%M:%S %p"),
     *("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%d"),
 )
-"""Other formats of times. One is used if it fits more of the first rows than any other: 01/02/2026 fits two."""
 
 YES = (
     *("true", "t", "1", "yes", "y", "1.0", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "prawda"),
@@ -54,12 +54,10 @@ HMS = r"(\d+:)?\d{1,2}:\d\d([.,]\d+)?"
 """Durations such as 3:25 and 1:03:25."""
 _IS_HMS, _IS_COMMA = re.compile(HMS), re.compile(r"-?\d+,\d+ ?%?")
 
+# Units of numbers since 1970, and the least that a typical one is in each.
 _EPOCHS = (("ns", 1e17), ("us", 1e14), ("ms", LEAST_MS), ("s", 1e8))
-"""Units of numbers since 1970, and the least that a typical one is in each."""
-_FEW = 100
-"""Values of which one must have a format that is tried on all."""
-_MIXED = 0.01
-"""Share of the numbers that seconds and milliseconds each must have to be read as both."""
+_FEW = 100  # values of which one must have a format that is tried on all
+_MIXED = 0.01  # share of the numbers that seconds and milliseconds each must have to be read as both
 
 
 def find_unit_of_time(values: Sequence[str]) -> tuple[str, int]:

@@ -19,8 +19,7 @@ from segue.settings import Setting, settings
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_EVENTS_OF_PART = 4_000_000
-"""Events that are in memory at once, unless one listener has more."""
+_EVENTS_OF_PART = 4_000_000  # events that are in memory at once, unless one listener has more
 
 
 class DuckDBEngine:

@@ -36,9 +36,9 @@ from segue.runs.atomic import write_whole
 if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule  # needs torch, which other machines may not have
 
+# Columns with many different values, with their encoding in Parquet. With dictionaries, as pyarrow makes them of all
+# columns, files would be half as large again.
 _RISING = dict.fromkeys(("session", "timestamp"), "DELTA_BINARY_PACKED")
-"""Columns with many different values, with their encoding in Parquet. With dictionaries, as pyarrow makes them of all
-columns, files would be half as large again."""
 
 
 class SessionRange(NamedTuple):

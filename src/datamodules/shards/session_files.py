@@ -20,8 +20,7 @@ from segue.datamodules.pairs.sessions import Sessions, cut_events, gather
 from segue.datamodules.reading.table import Reading, SourceEvents
 
 _EVENTS = "events"
-_KINDS = {"played_ratio": np.float32, "part": np.int8}
-"""Types of columns; the others are int64."""
+_KINDS = {"played_ratio": np.float32, "part": np.int8}  # types of columns; the others are int64
 _EVENT = ("track", "played_ratio", "timestamp")
 
 

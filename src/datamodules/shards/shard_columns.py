@@ -24,18 +24,17 @@ from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 
-_AT_ONCE = 1 << 18
-"""Rows that are in memory at once."""
+_AT_ONCE = 1 << 18  # rows that are in memory at once
 _RECORD = "columns.json"
 _TRAIN = ("session", "track", "played_ratio")
 _PAIR = ("session", "listener", "previous", "following", "played_ratio", "last", "length")
+# The columns of each table; a file has one.
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "event": ("session", "track", "played_ratio", "timestamp", "place"),
     "session": ("listener", "part"),
     "heard": _TRAIN,
     **dict.fromkeys(SPLITS, _PAIR),
 }
-"""The columns of each table; a file has one."""
 _COLUMNS = [(table, name) for table, names in _TABLES.items() for name in names]
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog, Vocabulary, example_vocabulary, ids_of
 from segue.datamodules.shards.manifest import sha256
-from segue.runs.atomic import write_whole
+from segue.runs.atomic import write_text, write_whole
 
 VOCABULARY = "vocabulary.json"
 """The file of the tracks."""
@@ -37,8 +37,7 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
             for number, (name, attribute) in enumerate(catalog.attributes.items())
         },
     }
-    text = json.dumps(record, ensure_ascii=False)
-    write_whole(folder / VOCABULARY, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(json.dumps(record, ensure_ascii=False), folder / VOCABULARY)
     return {VOCABULARY: sha256(folder / VOCABULARY), **vectors}
 
 

@@ -15,11 +15,11 @@ from segue.datamodules.shards.shard_vocabulary import write_vocabulary
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.runs.atomic import remove_partial_files
+from segue.runs.folder import as_dict
 from segue.runs.provenance import provenance
 from segue.settings import Setting, settings
 
-_STAGING = ".staging"
-"""Files that are needed until the end."""
+_STAGING = ".staging"  # files that are needed until the end
 
 
 @settings()
@@ -117,10 +117,7 @@ def source_settings(config: Any) -> dict[str, Any]:
     Args:
         config: `datamodule` of a config.
     """
-    from omegaconf import OmegaConf
-
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return {str(name): value for name, value in plain.items() if name not in _OF_THE_RUN}
+    return {name: value for name, value in as_dict(config).items() if name not in _OF_THE_RUN}
 
 
 _OF_THE_RUN = ("rejected_path", "batch_size", "history", "half_life", "whole_sessions", "seed")

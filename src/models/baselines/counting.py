@@ -26,8 +26,7 @@ ArtistWeight = Annotated[
 ]
 LeastPlayed = Annotated[float, Setting("events with a smaller share played are dropped", least=0, most=1)]
 
-_MAX_SCORES = 2**25
-"""Number of scores in memory while the best candidates are selected."""
+_MAX_SCORES = 2**25  # number of scores in memory while the best candidates are selected
 
 
 class Counter(ABC):
@@ -93,8 +92,7 @@ class Popular(Counter):
                     "datamodule.split=time"
                 )
             chosen = vocabulary.calendar.newest_days if days == "auto" else days
-            calendar = replace(vocabulary.calendar, newest_days=chosen)
-            self.order = replace(vocabulary, calendar=calendar).recent
+            self.order = replace(vocabulary, calendar=replace(vocabulary.calendar, newest_days=chosen)).recent
 
     def count(self, listens: Listens) -> csr_array:  # noqa: ARG002 - the plays are in the vocabulary
         """Return no scores; the order of the plays remains."""
@@ -212,7 +210,7 @@ class Rules(Counter):
     def count(self, listens: Listens) -> csr_array:
         """Sum the weights of the occurrences of each rule previous (row) → following (column)."""
         weight, total = _weights(listens), no_scores(self.num_tracks)
-        for distance, first in _together(listens, self._window):
+        for distance, first in at_distances(listens.session, self._window):
             of_distance = 1 / distance if self._decay == "inverse" else self._decay ** (distance - 1)
             value = weight[first] * weight[first + distance] * of_distance
             places = listens.track[first], listens.track[first + distance]
@@ -336,8 +334,8 @@ class ShareMeans(Counter):
         unit, share = self._unit_of[listens.track], listens.played_ratio.astype(np.float64)
         num_units = int(self._unit_of.max()) + 1
         parts = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
-        for distance, together in _together(listens, self._window):
-            first = together[share[together] > 0]
+        for distance, played in at_distances(listens.session, self._window):
+            first = played[share[played] > 0]
             pair = unit[first] * num_units + unit[first + distance]
             parts.append((pair, share[first], share[first + distance]))
         pairs, weight, following = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -367,10 +365,15 @@ def played_enough(listens: Listens, least_played: float) -> Listens:
     return listens.where(~(listens.played_ratio < np.float32(least_played)))
 
 
-def _together(listens: Listens, window: int) -> Iterator[tuple[int, Int64[np.ndarray, "_"]]]:
-    """Each distance in a session up to `window` that occurs, and the events that have one so far behind them."""
+def at_distances(session: Int64[np.ndarray, "E"], window: int) -> Iterator[tuple[int, Int64[np.ndarray, "_"]]]:
+    """Each distance in a session up to `window` that occurs, and the events that have one so far behind them.
+
+    Args:
+        session: session of each event, ascending.
+        window: largest distance.
+    """
     for distance in range(1, window + 1):
-        [first] = (listens.session[distance:] == listens.session[:-distance]).nonzero()
+        [first] = (session[distance:] == session[:-distance]).nonzero()
         if not len(first):
             return
         yield distance, first

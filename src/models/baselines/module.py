@@ -224,7 +224,6 @@ class Baseline(RepeatsDecided, OneStep):
         return scores if fitted is None else boosted_shares(scores, histories.newest_rows(MOST_AGES), fitted)
 
     def _scores_of(self, histories: Histories) -> csr_array:
-        """The scores of all tracks for each history."""
         model = self._model
         if self.context.is_last:
             if not isinstance(model, SessionCounter):

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, diags_array
 
 from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
-from segue.models.baselines.counting import Counter, LeastPlayed, of_artists, played_enough
+from segue.models.baselines.counting import Counter, LeastPlayed, at_distances, of_artists, played_enough
 from segue.models.retrieval.sparse import largest_positive, no_scores
 from segue.runs.recommendations import best_of_lines
 from segue.settings import Setting, settings
@@ -30,8 +30,8 @@ _ArtistsWeight = Annotated[
 ]
 SMALLEST_WEIGHT = 1e-6
 """Smaller weights of the places of a session are left out, so that memory does not grow with its squared length."""
+# Places of a session that are used, the newest ones. A place is an exponent of 2 below; it must stay below 1,023.
 _LONGEST = 1000
-"""Places of a session that are used, the newest ones. A place is an exponent of 2 below; it must stay below 1,023."""
 
 
 class SessionCounter(Counter):
@@ -243,10 +243,7 @@ def _votes(session: _Places, track: _Places, place: _Places, num_tracks: int, de
     """exp(−|distance|/decay) from each place to each place of its session, as P × N. Places ascend in a session."""
     at = np.arange(len(session))
     parts = [(at, track, np.ones(len(at)))]
-    for step in range(1, largest_distance(decay, _LONGEST) + 1):
-        [first] = (session[step:] == session[:-step]).nonzero()
-        if not len(first):
-            break
+    for step, first in at_distances(session, largest_distance(decay, _LONGEST)):
         value = np.exp((place[first] - place[first + step]) / decay)
         parts += [(at[first], track[first + step], value), (at[first + step], track[first], value)]
     row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
+from segue.runs.atomic import write_text, write_whole
 
 BLOCKS_OF_A_PART = 128
 """Blocks of a search whose lists are in one file; a block has at most 512 lists."""
@@ -113,7 +113,7 @@ class ListParts:
         if not path.exists() or path.read_text(encoding="utf-8") != key:
             self.remove()
             folder.mkdir(parents=True)
-            write_whole(path, lambda partial: partial.write_text(key, encoding="utf-8"))
+            write_text(key, path)
         self._parts: list[np.ndarray] = []
         self._place_of = self._starts = np.empty(0, np.int64)
 

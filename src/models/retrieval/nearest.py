@@ -29,8 +29,7 @@ SHARE_MOST_PLAYED, LARGEST_MOST_PLAYED = 1 / 128, 8192
 """Share of the tracks, the most played ones, that are candidates of every query, and their largest number: where items
 have biases, they are in many lists."""
 
-_AT_ONCE = 256
-"""Histories whose scores of all tracks are in memory together."""
+_AT_ONCE = 256  # histories whose scores of all tracks are in memory together
 Top = tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]
 """Rows of the best candidates, and their scores."""
 Search = Callable[[Tensor], tuple[Tensor, Tensor]]

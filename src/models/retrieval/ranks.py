@@ -21,10 +21,8 @@ from segue.models.retrieval.sparse import no_scores
 
 TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
-_MAX_SCORES = 2**24
-"""Number of scores in memory at once."""
-_PAIRS_AT_ONCE = 2**22
-"""Training pairs that are counted together, about."""
+_MAX_SCORES = 2**24  # number of scores in memory at once
+_PAIRS_AT_ONCE = 2**22  # training pairs that are counted together, about
 
 
 def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
@@ -35,6 +33,15 @@ def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Flo
         not_below: number of candidates before it or beside it, itself included.
     """
     return np.asarray((above + 1 + not_below) / 2)
+
+
+def ndcg(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
+    """ndcg@10 of each query; `statistics/`, which has the metrics of a test, is not known here.
+
+    Args:
+        ranks: rank of the track that followed, at least 1.
+    """
+    return np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0)
 
 
 def block_size(num_tracks: int) -> int:

@@ -17,8 +17,7 @@ from segue.catalog import most_played
 from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.runs.recommendations import best_of_lines, check_k
 
-_MAX_SCORES = 1 << 25
-"""Scores in memory at once."""
+_MAX_SCORES = 1 << 25  # scores in memory at once
 Scores = Callable[[Int64[np.ndarray, "B"]], csr_array]
 """Takes rows of queries and returns their scores, B × N."""
 

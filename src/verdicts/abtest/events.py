@@ -29,15 +29,15 @@ Lines = dict[str, Any]
 
 _Begins = Bool[np.ndarray, "e"]
 
+# The keys that are read, with their types. As a number DuckDB would read `true` as 1, and round 1.5 to 2.
 _KEYS = {
     **dict.fromkeys(("timestamp", "user", "track", "recommendation", "time", "latency", "propensity"), "JSON"),
     **dict.fromkeys(("message", "fallback", "experiments", "release"), "VARCHAR"),
 }
-"""The keys that are read, with their types. As a number DuckDB would read `true` as 1, and round 1.5 to 2."""
 
+# SQL of the lines of the parameter `$files`.
 _READ = f"""read_json($files, format = 'newline_delimited', columns = {_KEYS}, ignore_errors = true, filename = true,
     maximum_object_size = 16777216)"""
-"""SQL of the lines of the parameter `$files`."""
 
 
 def _whole(key: str) -> str:
@@ -54,6 +54,7 @@ def _number(key: str) -> str:
     return f"TRY_CAST({key}::VARCHAR AS DOUBLE)"  # a text has its quotes
 
 
+# SQL of the columns that `read_events` can give.
 _COLUMNS = {
     "is_last": "CASE message WHEN 'last' THEN TRUE WHEN 'next' THEN FALSE END",
     "timestamp": f"{_whole('timestamp')} END",
@@ -68,8 +69,8 @@ _COLUMNS = {
     "propensity": f"COALESCE({_number('propensity')}, 'nan'::DOUBLE)",
     "release": "COALESCE(release, '')",
 }
-"""SQL of the columns that `read_events` can give."""
 
+# When a line is no event, by the column that says it, and the rule for the user.
 _FAULTS = {
     "is_last": ("is_last IS NULL", 'message must be "next" or "last"'),
     "timestamp": (
@@ -83,7 +84,6 @@ _FAULTS = {
     "recommendation": ("recommendation IS NULL", f"recommendation must be {AN_ID}, or null"),
     "experiments": ("experiments IS NULL", "experiments is missing"),
 }
-"""When a line is no event, by the column that says it, and the rule for the user."""
 
 _NOTHING = "is_last IS NULL AND timestamp IS NULL AND user_id IS NULL AND track IS NULL"
 
@@ -210,8 +210,7 @@ def _event_files(folder: Path, where: str) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{where}: no such folder; name a folder with data.json files in it or below it")
     paths = glob.glob(f"{glob.escape(str(folder))}/**/data.json*", recursive=True)  # noqa: PTH207 - it follows links
-    files = sorted(path for path in map(Path, paths) if path.is_file())
-    if not files:
+    if not (files := sorted(path for path in map(Path, paths) if path.is_file())):
         raise InputError(f"{where}: no data.json in it or below it; name the run folder of serve.py or simulate.py")
     for path in files:
         check_whole(path)

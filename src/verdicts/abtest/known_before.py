@@ -100,11 +100,10 @@ def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path, kept:
 def _artists_of(keys: Int64[np.ndarray, "T"], folder: Path) -> Int64[np.ndarray, "T"] | None:
     """Number of the artist of each track; a track that the catalogue does not have is by an artist of its own."""
     beside = (folder, folder.absolute().parent)
-    path = next((path for one in beside if (path := one / "tracks.json").is_file()), None)
-    if path is None:
+    if (found := next((path for one in beside if (path := one / "tracks.json").is_file()), None)) is None:
         return None
     try:
-        catalog = read_catalog(path)
+        catalog = read_catalog(found)
     except InputError:  # another file of this name
         return None
     rows = catalog.rows_of(keys)

@@ -74,8 +74,7 @@ def read_users(
         guests = f"user_id BETWEEN {GUESTS.start} AND {GUESTS.stop - 1}"
         [(num_guests,)] = database.execute(f"DELETE FROM lines WHERE is_event AND {guests}").fetchall()
         query = "SELECT DISTINCT experiments FROM lines WHERE is_event ORDER BY ALL"
-        texts = [str(text) for (text,) in database.execute(query).fetchall()]
-        if not texts:
+        if not (texts := [str(text) for (text,) in database.execute(query).fetchall()]):
             raise InputError(f"{where}: no line is an event; name the logs of serve.py or simulate.py")
         name, arm_of_text = ("", dict.fromkeys(texts, "C")) if any_arms else _choose(texts, where, experiment)
         named = f"experiment {name} in {where}"
@@ -120,8 +119,7 @@ _COLUMNS = (
 def _choose(texts: list[str], where: str, experiment: str | None) -> tuple[str, dict[str, str]]:
     """Name of the experiment, and its arm for each text that the key `experiments` has in the log."""
     given = {text: json_object(text) for text in texts}
-    names = sorted({name for entry in given.values() for name in entry})
-    if not names:
+    if not (names := sorted({name for entry in given.values() for name in entry})):
         raise InputError(f'{where}: no line names an experiment; an event of one has "experiments": {{"<name>": "C"}}')
     if experiment is None and len(names) > 1:
         raise InputError(f"{where} has several experiments; choose experiment={' or '.join(names)}")

@@ -89,11 +89,11 @@ def compare_releases(folder: Path, *, max_rejected: float, session_gap_minutes: 
         np.asarray(lines["release"], str)[after - 1], return_index=True, return_inverse=True
     )
     user, share = np.unique(lines["user_id"][after], return_inverse=True)[1], np.clip(lines["time"][after], 0, 1)
-    plays, found = Plays(release, user, share), list[ServedRelease]()
+    found = list[ServedRelease]()
     for which in np.argsort(first).tolist():
         own, at = release == which, first[which]
         mean = MeanInterval.of_clusters(share[own], user[own], LEVEL)
-        change = plays.change(int(release[at - 1]), which) if at else UNKNOWN
+        change = change_of_release(release, user, share, before=int(release[at - 1]), now=which) if at else UNKNOWN
         found.append(
             ServedRelease(
                 release=str(names[which]),
@@ -113,42 +113,39 @@ def compare_releases(folder: Path, *, max_rejected: float, session_gap_minutes: 
     return found
 
 
-@dataclass(frozen=True)
-class Plays:
-    """Recommendations that were played (P).
+def change_of_release(
+    release: Int64[np.ndarray, "P"],
+    user: Int64[np.ndarray, "P"],
+    share: Float64[np.ndarray, "P"],
+    *,
+    before: int,
+    now: int,
+) -> PercentDifference:
+    """The change of the share played (P recommendations that were played).
+
+    A user may have heard both releases, therefore the means covary.
 
     Args:
         release: number of the release of each.
         user: number of the user of each.
         share: share of each that was played, in [0, 1].
+        before: number of the release before.
+        now: number of the release.
+
+    Returns:
+        In percent of the share of the release before, with an interval of level 95 %; unknown with one user.
     """
-
-    release: Int64[np.ndarray, "P"]
-    user: Int64[np.ndarray, "P"]
-    share: Float64[np.ndarray, "P"]
-
-    def change(self, before: int, release: int) -> PercentDifference:
-        """The change of the share played; a user may have heard both releases, therefore the means covary.
-
-        Args:
-            before: number of the release before.
-            release: number of the release.
-
-        Returns:
-            In percent of the share of the release before, with an interval of level 95 %; unknown with one user.
-        """
-        users, user = np.unique(self.user[np.isin(self.release, (before, release))], return_inverse=True)
-        if len(users) < 2:
-            return UNKNOWN
-        linear, summaries = [], []
-        for which in (before, release):
-            own = self.release == which
-            user = np.searchsorted(users, self.user[own])
-            sums, counts = (np.bincount(user, values, len(users)) for values in (self.share[own], np.ones(own.sum())))
-            summaries.append(GroupSummary.of_ratio(sums, counts))
-            linear.append((sums - summaries[-1].mean * counts) / counts.mean())
-        covariance = float(np.cov(linear)[0, 1]) / len(users)
-        return fieller(summaries[0], summaries[1], 1 - LEVEL, covariance)
+    users = np.unique(user[np.isin(release, (before, now))])
+    if len(users) < 2:
+        return UNKNOWN
+    linear, summaries = [], []
+    for which in (before, now):
+        own = release == which
+        place = np.searchsorted(users, user[own])
+        sums, counts = (np.bincount(place, values, len(users)) for values in (share[own], np.ones(own.sum())))
+        summaries.append(GroupSummary.of_ratio(sums, counts))
+        linear.append((sums - summaries[-1].mean * counts) / counts.mean())
+    return fieller(summaries[0], summaries[1], 1 - LEVEL, float(np.cov(linear)[0, 1]) / len(users))
 
 
 def releases_table(rows: list[ServedRelease]) -> Table:

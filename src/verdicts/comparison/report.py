@@ -159,8 +159,7 @@ def _mean(comparison: Comparison, setup: Setup, metric: str, *, with_interval: b
 
 
 def _difference_cells(comparison: Comparison, setup: Setup, *, with_interval: bool) -> list[Cell]:
-    one = comparison.difference(setup.name, comparison.primary)
-    if one is None:
+    if (one := comparison.difference(setup.name, comparison.primary)) is None:
         return ["", ""]
     colour = ("green" if one.difference < 0 else "red") if comparison.is_significant(one) else "default"
     cell = styled(f"{one.difference:+.3g}", colour)

@@ -36,9 +36,9 @@ from segue.tracking.store import (
 from segue.verdicts.comparison.analysis import QUERY, TESTED, Comparison, Run
 
 _CURVES = ("train/loss", "val/loss")
+# Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
+# four digits of the set-up's digest are added.
 _MAX_DIFFERENCES = 3
-"""Parameters that are added to the name of a set-up if several set-ups have the same name. If these are not enough,
-four digits of the set-up's digest are added."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -185,16 +185,14 @@ def read(
     """
     names, fetched = setup_names(runs), []
     for run in runs:
-        metrics, queries = run.data.metrics, _frame(run, tracking_uri, "test_queries.parquet")
-        if queries is not None:
-            queries = queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
+        metrics = run.data.metrics
         shown = [name for name in (*_CURVES, *curves) if name in metrics]
         one = Run(
             run_id=run.info.run_id,
             setup=names[run.info.run_id],
             seed=int(run.data.params.get("seed", 0)),
             metrics=dict(metrics),
-            queries=queries,
+            queries=_tested(_frame(run, tracking_uri, "test_queries.parquet")),
             listening=_frame(run, tracking_uri, LISTENERS_FILE) if TIME in metrics else None,
             history={name: curve for name in shown if (curve := _curve(run, tracking_uri, name))},
             alpha=metrics.get("alpha"),
@@ -268,22 +266,20 @@ class _RunInFolder:
         """The run, for a comparison."""
         frames = [self.folder / "test_queries.parquet", self.folder / LISTENERS_FILE]
         queries, listening = (pd.read_parquet(path) if path.is_file() else None for path in frames)
-        if queries is not None:
-            queries = queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
         return Run(
             run_id=str(self.folder),
             setup=name,
             seed=int(self.config["seed"]),
             metrics=self.metrics,
-            queries=queries,
+            queries=_tested(queries),
             listening=listening if TIME in self.metrics else None,
             alpha=self.metrics.get("alpha"),
             is_refitted=(self.folder / REFIT).is_file(),
         )
 
 
+# Beginnings of settings that say where a run is, or that repeat others.
 _OF_A_FOLDER = ("run_dir", "run_name", "datamodule.", "ranker.", "recipe.", "logger", "hydra.", "swept", "callbacks.")
-"""Beginnings of settings that say where a run is, or that repeat others."""
 
 
 def _world(run: Any) -> tuple[str, ...] | None:
@@ -291,6 +287,10 @@ def _world(run: Any) -> tuple[str, ...] | None:
     if not run.data.params.get("datamodule.prepare._target_", "").endswith(".MixedLogs"):
         return None
     return tuple(word for word in shlex.split(run.data.tags.get("command", "")) if re.match(r"(world|taste)\b", word))
+
+
+def _tested(queries: pd.DataFrame | None) -> pd.DataFrame | None:
+    return None if queries is None else queries[[*QUERY, *TESTED, *queries.columns.intersection(list(BY_NEWNESS))]]
 
 
 def _frame(run: Any, tracking_uri: str, file: str) -> pd.DataFrame | None:
@@ -377,7 +377,9 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
         given = [client.get_logged_model(one.model_id) for one in run.outputs.model_outputs] if run.outputs else []
         kinds = [EVALUATED, REFITTED] if run.data.tags.get(EXPORTED) == REFITTED else [EVALUATED]
         models = {
-            kind: one.model_id for one in sorted(given, key=_age) if (kind := one.tags.get(MODEL, EVALUATED)) in kinds
+            kind: one.model_id
+            for one in sorted(given, key=lambda one: int(one.creation_timestamp))  # a resumed run logs others
+            if (kind := one.tags.get(MODEL, EVALUATED)) in kinds
         }
         if kinds[-1] not in models:
             again = "resume it with refit=all and" if kinds[-1] == REFITTED else "train it with"
@@ -397,11 +399,6 @@ def register(run: Any, tracking_uri: str, *, name: str, alias: str) -> str:
             client.set_registered_model_alias(name, alias, version)
             undo.pop_all()
     return str(version)
-
-
-def _age(model: Any) -> int:
-    """Later ones come last: a resumed run logs others."""
-    return int(model.creation_timestamp)
 
 
 def _remove_if_empty(client: Any, name: str) -> None:

@@ -80,8 +80,7 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
     Raises:
         InputError: it is no recommender, a setting is out of range, or the session is its query.
     """
-    name = recommender_name(given)
-    if name is None:
+    if (name := recommender_name(given)) is None:
         raise InputError(
             f"candidate must name a recommender, got {given!r}; such as run:<id>, or {{recommender: run:<id>}}"
         )
@@ -128,11 +127,6 @@ class Behaviour:
     lists: Int32[np.ndarray, "Q K"]
     users: Int64[np.ndarray, "Q"] | None = None
     last_ten: LastTen | None = None
-
-    @property
-    def picks_any(self) -> bool:
-        """Whether it may pick any track of the catalogue at any time."""
-        return self.picker.policy == "random"
 
     def choices(
         self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"], last: LastPlays | None = None

@@ -159,7 +159,7 @@ class OffPolicyEstimates:
         Raises:
             InputError: there is no estimate, and why.
         """
-        if not has_event_log(source):
+        if not (source.is_dir() and any(file.is_file() for file in _logs_of(source).rglob("data.json*"))):
             return None
         if is_session:
             raise InputError(
@@ -182,15 +182,6 @@ class OffPolicyEstimates:
         candidate = folder.candidate(self._candidate(file=recommendations))
         found = OffPolicyLog(later, folder, earlier).estimate(candidate, self._settings)
         return found.metrics(), summary(found)
-
-
-def has_event_log(path: Path) -> bool:
-    """Whether a source has a log in the format of the service.
-
-    Args:
-        path: of the source; anything but a folder with `data.json*` in it or in its `logs` has none.
-    """
-    return path.is_dir() and any(file.is_file() for file in _logs_of(path).rglob("data.json*"))
 
 
 def _logs_of(source: Path) -> Path:

@@ -272,7 +272,7 @@ class OffPolicyLog:
         """Share of the candidate's picks without support, and Σ π²/μ over those with support."""
         is_missing, covered = mixture <= 0, np.zeros(len(part))
         for setting, behaviour in self._known.items():  # a pick of any track has the support of arms that pick any
-            covered += self._shares[part, setting] * behaviour.picks_any
+            covered += self._shares[part, setting] * (behaviour.picker.policy == "random")
         missing = (choices.probabilities * is_missing).sum(1) + choices.rest * (covered == 0)
         square = (choices.probabilities**2 / np.where(is_missing, np.inf, mixture)).sum(1)
         return missing, square + choices.rest**2 / np.where(covered > 0, covered, np.inf)

@@ -8,7 +8,7 @@ import pytest
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
-from segue.verdicts.abtest.releases import Plays, compare_releases, releases_table
+from segue.verdicts.abtest.releases import change_of_release, compare_releases, releases_table
 from tests.conftest import event, write_lines
 from tests.statistics.rates import within_four_standard_errors
 
@@ -82,6 +82,6 @@ def test_the_interval_of_a_change_covers_it_as_often_as_it_promises() -> None:
         user = np.concatenate([np.repeat(np.arange(80), of_release) for of_release in plays])
         release = np.repeat([0, 1], plays.sum(1))
         share = rng.random(len(user)) < taste[user] * np.where(release, 0.8, 1.0)
-        change = Plays(release, user, share.astype(float)).change(0, 1)
+        change = change_of_release(release, user, share.astype(float), before=0, now=1)
         covered += change.lower_percent <= -20 <= change.upper_percent
     assert within_four_standard_errors(covered, 0.95, num)
