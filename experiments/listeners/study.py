@@ -2,7 +2,7 @@
 
     python experiments/listeners/study.py                    the missing trainings, then results.md
     python experiments/listeners/study.py --most 1           at most one training now; the next call continues
-    python experiments/listeners/study.py --only cost        one part: habits, simulated or cost
+    python experiments/listeners/study.py --only cost        one part: habits, simulated, reading or cost
     python experiments/listeners/study.py --most 0           only results.md
 
 Each log is learned with context=session and with context=listener; their tests are compared, paired by query. One line
@@ -35,8 +35,8 @@ HABITS = sized((0.0, 0.5), (0.5,))
 SEEDS = sized((1, 2), (1,))
 LISTENERS = sized(150, 20)
 PLAYS = sized(2_000_000, 4_000)
-EPOCHS = 1, 2
-"""The difference of a training of two epochs and one of one is an epoch with its validation."""
+EPOCHS = {"reading": (0,), "cost": (1, 2)}
+"""0 is one batch and a short validation: the reading. The difference of two epochs and one is one with its validation."""
 METRICS = ("val/ndcg_at_10", "test/ndcg_at_10", "test/recall_at_10")
 FLOORS = tuple(f"test/ndcg_at_10_{floor}_floor" for floor in ("popular", "own", "own_recent"))
 FIRST = tuple(
@@ -93,8 +93,9 @@ def measure_cost(context: str, epochs: int, plays: int) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         duckdb.sql(LOG.format(plays=plays, tracks=sized(100_000, 2_000), file=file))
     words = ["datamodule=table", f"datamodule.path={file}", "datamodule.units.timestamp=s", "recipe=playlists"]
-    words += [f"context={context}", f"trainer.max_epochs={epochs}", "model.dim=32", "refit=none", *ONLY_TESTED]
+    words += [f"context={context}", f"trainer.max_epochs={max(1, epochs)}", "model.dim=32", "refit=none", *ONLY_TESTED]
     words += ["callbacks.ranking.max_test_queries=50"]
+    words += [] if epochs else ["trainer.limit_train_batches=1", "callbacks.ranking.max_val_queries=50"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     watched = watch(partial(train, *words, f"run_dir={folder}", threads=1))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -158,11 +159,11 @@ def main() -> None:
     """Train what is missing, then write the tables."""
     parser = STUDY.parser()
     parser.add_argument("--most", type=int, default=99, help="train at most so many models now")
-    parser.add_argument("--only", choices=("habits", "simulated", "cost"), help="one part")
+    parser.add_argument("--only", choices=("habits", "simulated", *EPOCHS), help="one part")
     parser.add_argument("--plays", type=int, default=PLAYS, help="size of the log of the cost")
     given = STUDY.parse(parser)
     logs = [(f"habit {habit:g}", recipe) for recipe in RECIPES for habit in HABITS]
-    parts = {"habits": logs, "simulated": [("simulated", recipe) for recipe in RECIPES], "cost": []}
+    parts = {"habits": logs, "simulated": [("simulated", recipe) for recipe in RECIPES]}
     chosen = [one for name, of in parts.items() if given.only in (None, name) for one in of]
     done = {(line["log"], line["recipe"], int(line["seed"]), line["context"]) for line in read_rows(RESULTS)}
     words = [(*one, seed, context) for seed in SEEDS for one in chosen for context in CONTEXTS]
@@ -172,8 +173,9 @@ def main() -> None:
         run(log, recipe, seed, context)
     left = given.most - len(missing[: given.most])
     measured = {(line["context"], int(line["epochs"])) for line in read_rows(COST) if int(line["plays"]) == given.plays}
-    costs = [(context, epochs) for epochs in EPOCHS for context in CONTEXTS if (context, epochs) not in measured]
-    for context, epochs in costs[: left * (given.only in (None, "cost"))]:
+    asked = [number for name, numbers in EPOCHS.items() if given.only in (None, name) for number in numbers]
+    costs = [(context, epochs) for epochs in asked for context in CONTEXTS if (context, epochs) not in measured]
+    for context, epochs in costs[:left]:
         print(f"cost, context={context}, epochs={epochs}", flush=True)
         measure_cost(context, epochs, given.plays)
     report()
