@@ -36,7 +36,7 @@ SEEDS = sized((1, 2), (1,))
 LISTENERS = sized(150, 20)
 PLAYS = sized(2_000_000, 4_000)
 EPOCHS = {"reading": (0,), "cost": (1, 2)}
-"""0 is one batch and a short validation: the reading. The difference of two epochs and one is one with its validation."""
+"""0 is one batch and a short validation, the reading. Two epochs less one are one with its validation."""
 METRICS = ("val/ndcg_at_10", "test/ndcg_at_10", "test/recall_at_10")
 FLOORS = tuple(f"test/ndcg_at_10_{floor}_floor" for floor in ("popular", "own", "own_recent"))
 FIRST = tuple(
