@@ -95,7 +95,7 @@ def measure_cost(context: str, epochs: int, plays: int) -> None:
     words = ["datamodule=table", f"datamodule.path={file}", "datamodule.units.timestamp=s", "recipe=playlists"]
     words += [f"context={context}", f"trainer.max_epochs={max(1, epochs)}", "model.dim=32", "refit=none", *ONLY_TESTED]
     words += ["callbacks.ranking.max_test_queries=50"]
-    words += [] if epochs else ["trainer.limit_train_batches=1", "callbacks.ranking.max_val_queries=50"]
+    words += [] if epochs else ["+trainer.limit_train_batches=1", "callbacks.ranking.max_val_queries=50"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     watched = watch(partial(train, *words, f"run_dir={folder}", threads=1))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
