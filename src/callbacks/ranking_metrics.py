@@ -163,13 +163,16 @@ class RankingMetrics(Callback):
 
     def _of_first_tracks(self, ranker: Ranker, label: str) -> dict[str, float]:
         """The metrics of the first tracks of sessions, by the listener's own past; none where no past is known."""
-        plays, firsts = self._vocabulary.plays, self._context.datamodule.first_tracks(label)
+        listener, scorer, datamodule = ranker.listener, ranker.scorer, self._context.datamodule
+        if listener is None or scorer is None:
+            return {}
+        plays, firsts = self._vocabulary.plays, datamodule.first_tracks(label)
         firsts = self._sampled(firsts.where(ranking.is_liked(firsts.played_ratio)))
-        histories, scorer = self._context.datamodule.histories(firsts), ranker.scorer
-        if ranker.listener is None or scorer is None or histories.timeline is None or not len(firsts):
+        histories = datamodule.histories(firsts)
+        if histories.timeline is None or not len(firsts):
             return {}
         with torch.inference_mode():
-            found = ranks_of_first_tracks(scorer, ranker.listener, plays, histories, firsts.following)
+            found = ranks_of_first_tracks(scorer, listener, plays, histories, firsts.following)
         ranks = {"": found, "_popular_floor": ranks_by_plays(plays, None, firsts.following)}
         floors = self._floors_of_listeners(firsts, every=True)
         ranks |= {f"_{floor}_floor": of for floor, of in floors.items()}

@@ -43,7 +43,7 @@ def is_query(
     Returns:
         True for each pair that is a query.
     """
-    return is_liked(played_ratio) & np.asarray(previous != following)
+    return np.asarray(is_liked(played_ratio) & (previous != following))
 
 
 def is_liked(played_ratio: Float[np.ndarray, "P"]) -> Bool[np.ndarray, "P"]:
