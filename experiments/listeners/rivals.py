@@ -97,8 +97,13 @@ def als(data: Any, settings: Mapping[str, Any]) -> Ranks:
             rows = torch.arange(end - first)
             return Queries(vectors, rows, torch.from_numpy(of.histories.previous[first:end]), rows[:, None][:, :0])
 
-        common = {"items": items, "following": of.following, "boosts": np.empty(0, np.float32)}
-        found = ranks_of_vectors(queries=queries, every=of.is_first, **common)
+        found = ranks_of_vectors(
+            queries=queries,
+            items=items,
+            following=of.following,
+            boosts=np.empty(0, np.float32),
+            every=of.is_first,
+        )
         return np.where(has_past, found, ranks_by_plays(data.vocabulary.plays, of.previous, of.following))
 
     return ranks
@@ -130,6 +135,7 @@ def tifu(data: Any, settings: Mapping[str, Any]) -> Ranks:
 
     def ranks(of: Asked) -> np.ndarray:
         timeline = of.histories.timeline
+        assert timeline is not None
         sessions, of_query = np.unique(timeline.session[of.histories.last], return_inverse=True)
         owner, event = timeline.earlier(sessions, MOST_PLAYS)
         tracks = of.histories.tracks[event]

@@ -112,8 +112,9 @@ def gains(log: str, recipe: str, seeds: list[int]) -> list[str]:
         session = np.concatenate([number * 10**7 + part.session for number, part in enumerate(parts)])
         values = np.concatenate([part["ndcg_at_10"] for part in parts])
         of_context.append(QueryScores.of(values[None], np.unique(session, return_inverse=True)[1]))
-    found = paired_difference(*reversed(of_context), LEVEL)
-    return [f"{100 * number / of_context[0].mean:+.1f}" for number in (found.difference, found.lower, found.upper)]
+    theirs, ours = of_context
+    found = paired_difference(ours, theirs, LEVEL)
+    return [f"{100 * number / theirs.mean:+.1f}" for number in (found.difference, found.lower, found.upper)]
 
 
 def mean_of(lines: list[dict[str, str]], name: str) -> str:

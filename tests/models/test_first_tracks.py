@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,8 +62,8 @@ def test_a_run_with_listeners_reports_them_beside_popular_and_own_plays(tmp_path
     folder = habit_logs(tmp_path)
     data = build_datamodule(folder, folder / "out", batch_size=512, history=4)
     data.setup()
-    model = trained(data, "playlists")
-    given = {"max_val_queries": 10, "max_test_queries": None, "list_length": 5, "seed": 1}
+    model: Any = trained(data, "playlists")
+    given: dict[str, Any] = {"max_val_queries": 10, "max_test_queries": None, "list_length": 5, "seed": 1}
     given["queries_path"] = str(tmp_path / "queries.parquet")
     means, _ = measured(model, data, "test", given)
     assert data._part_of_session is not None
