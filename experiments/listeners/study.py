@@ -13,8 +13,10 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -24,19 +26,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.listeners.habits import write_habit_log
 from experiments.scale.shards import watch
 from experiments.studying import SMALL_WORLD, Study, append_rows, read_rows, sized, train
+from segue.api.calling import call
+from segue.models.listener_part import past_before
 from segue.reports.markdown import table
 from segue.statistics.paired import QueryScores, paired_difference
+from segue.training.train import read_data
 
 STUDY = Study(__file__, __doc__)
-RESULTS, COST = STUDY.folder / "results.csv", STUDY.folder / "cost.csv"
+RESULTS, COST, READING = (STUDY.folder / f"{name}.csv" for name in ("results", "cost", "reading"))
 CONTEXTS = ("session", "listener")
 RECIPES = sized(("playlists", "shares"), ("playlists",))
 HABITS = sized((0.0, 0.5), (0.5,))
 SEEDS = sized((1, 2), (1,))
 LISTENERS = sized(150, 20)
 PLAYS = sized(2_000_000, 4_000)
-EPOCHS = {"reading": (0,), "cost": (1, 2)}
-"""0 is one batch and a short validation, the reading. Two epochs less one are one with its validation."""
+EPOCHS = 1, 2
+"""The difference of a training of two epochs and one of one is an epoch with its validation."""
 METRICS = ("val/ndcg_at_10", "test/ndcg_at_10", "test/recall_at_10")
 FLOORS = tuple(f"test/ndcg_at_10_{floor}_floor" for floor in ("popular", "own", "own_recent"))
 FIRST = tuple(
@@ -86,16 +91,46 @@ def run(log: str, recipe: str, seed: int, context: str) -> None:
     append_rows(RESULTS, [{**line, "seconds": round(time.monotonic() - began), "commit": STUDY.commit()}])
 
 
-def measure_cost(context: str, epochs: int, plays: int) -> None:
-    """Learn a large log: processor time of the command with its reading and one short test, and the memory."""
-    file, folder = STUDY.work / f"{plays}.parquet", STUDY.work / f"{plays}-{context}-{epochs}"
+def log_of(plays: int) -> list[str]:
+    """The words of a large log, which is written if it is not there."""
+    file = STUDY.work / f"{plays}.parquet"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         duckdb.sql(LOG.format(plays=plays, tracks=sized(100_000, 2_000), file=file))
-    words = ["datamodule=table", f"datamodule.path={file}", "datamodule.units.timestamp=s", "recipe=playlists"]
-    words += [f"context={context}", f"trainer.max_epochs={max(1, epochs)}", "model.dim=32", "refit=none", *ONLY_TESTED]
+    return ["datamodule=table", f"datamodule.path={file}", "datamodule.units.timestamp=s", "recipe=playlists"]
+
+
+def measure_reading(plays: int) -> None:
+    """Read a large log, then what the past adds: processor time of each step, and the most memory so far."""
+    words, lines = log_of(plays), list[dict[str, Any]]()
+
+    def step(what: str, run: Callable[[], Any]) -> Any:
+        began = time.process_time()
+        found = run()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        line = {"plays": plays, "step": what, "seconds": round(time.process_time() - began, 2), "GB": round(peak, 2)}
+        lines.append({**line, "commit": STUDY.commit()})
+        return found
+
+    (data, _), _ = step("events, sessions, pairs", lambda: call(read_data, words))
+    queries = data.histories(data.pairs["val"]).part(0, 1)
+    step("index of the sessions of listeners", lambda: past_before(queries))
+    step("profiles of all listeners, at the export", data.profiles)
+    append_rows(READING, lines)
+
+
+def measure_cost(context: str, epochs: int, plays: int) -> None:
+    """Learn a large log: processor time of the command with its reading and one short test, and the memory."""
+    folder = STUDY.work / f"{plays}-{context}-{epochs}"
+    words = [
+        *log_of(plays),
+        f"context={context}",
+        f"trainer.max_epochs={epochs}",
+        "model.dim=32",
+        "refit=none",
+        *ONLY_TESTED,
+    ]
     words += ["callbacks.ranking.max_test_queries=50"]
-    words += [] if epochs else ["+trainer.limit_train_batches=1", "callbacks.ranking.max_val_queries=50"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     watched = watch(partial(train, *words, f"run_dir={folder}", threads=1))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -152,6 +187,8 @@ def report() -> None:
         for one in read_rows(COST)
     ]
     text += table(["plays", "context", "epochs", "processor seconds", "memory, GB"], costs, "llrrr")
+    reads = [[f"{int(one['plays']):,}", one["step"], one["seconds"], one["GB"]] for one in read_rows(READING)]
+    text += ["", "", *table(["plays", "step", "processor seconds", "most memory so far, GB"], reads, "llrr")]
     STUDY.write_table("results.md", text)
     STUDY.write_provenance()
 
@@ -160,7 +197,7 @@ def main() -> None:
     """Train what is missing, then write the tables."""
     parser = STUDY.parser()
     parser.add_argument("--most", type=int, default=99, help="train at most so many models now")
-    parser.add_argument("--only", choices=("habits", "simulated", *EPOCHS), help="one part")
+    parser.add_argument("--only", choices=("habits", "simulated", "reading", "cost"), help="one part")
     parser.add_argument("--plays", type=int, default=PLAYS, help="size of the log of the cost")
     given = STUDY.parse(parser)
     logs = [(f"habit {habit:g}", recipe) for recipe in RECIPES for habit in HABITS]
@@ -174,11 +211,12 @@ def main() -> None:
         run(log, recipe, seed, context)
     left = given.most - len(missing[: given.most])
     measured = {(line["context"], int(line["epochs"])) for line in read_rows(COST) if int(line["plays"]) == given.plays}
-    asked = [number for name, numbers in EPOCHS.items() if given.only in (None, name) for number in numbers]
-    costs = [(context, epochs) for epochs in asked for context in CONTEXTS if (context, epochs) not in measured]
-    for context, epochs in costs[:left]:
+    costs = [(context, epochs) for epochs in EPOCHS for context in CONTEXTS if (context, epochs) not in measured]
+    for context, epochs in costs[: left * (given.only in (None, "cost"))]:
         print(f"cost, context={context}, epochs={epochs}", flush=True)
         measure_cost(context, epochs, given.plays)
+    if given.only in (None, "reading") and given.plays not in {int(line["plays"]) for line in read_rows(READING)}:
+        measure_reading(given.plays)
     report()
 
 
