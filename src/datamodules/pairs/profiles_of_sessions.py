@@ -12,7 +12,7 @@ from segue.datamodules.pairs.sessions import Sessions
 from segue.errors import InputError
 from segue.runs.profiles import Profiles, entries_of_events
 
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 20
 """Events that are sorted together, about."""
 
 
