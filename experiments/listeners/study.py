@@ -215,7 +215,8 @@ def main() -> None:
     for context, epochs in costs[: left * (given.only in (None, "cost"))]:
         print(f"cost, context={context}, epochs={epochs}", flush=True)
         measure_cost(context, epochs, given.plays)
-    if given.only in (None, "reading") and given.plays not in {int(line["plays"]) for line in read_rows(READING)}:
+    is_measured = given.plays in {int(line["plays"]) for line in read_rows(READING)}
+    if given.most and given.only in (None, "reading") and not is_measured:
         measure_reading(given.plays)
     report()
 
