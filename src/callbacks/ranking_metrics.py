@@ -17,6 +17,7 @@ from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.models.exchange import by_parts
+from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
 from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays, ranks_of_scores
 from segue.runs.atomic import write_whole
@@ -154,9 +155,31 @@ class RankingMetrics(Callback):
             floors |= {} if ranker.listener is None else self._floors_of_listeners(some, every=is_every)
             for floor, floor_ranks in floors.items():
                 means |= {f"{name}_{floor}_floor": float(mean) for name, mean in metrics_of(floor_ranks).mean().items()}
+        means |= self._of_first_tracks(ranker, label)
         ids = known.catalog.track_ids
         head = {"session": queries.session, "previous": ids[queries.previous], "following": ids[queries.following]}
         return means, pd.concat([pd.DataFrame({**head, "position": queries.length, "rank": ranks}), per_query], axis=1)
+
+    def _of_first_tracks(self, ranker: Ranker, label: str) -> dict[str, float]:
+        """The metrics of the first tracks of sessions, by the listener's own past; none where no past is known."""
+        listener, scorer, datamodule = ranker.listener, ranker.scorer, self._context.datamodule
+        if listener is None or scorer is None:
+            return {}
+        plays, firsts = self._vocabulary.plays, datamodule.first_tracks(label)
+        firsts = self._sampled(firsts.where(ranking.is_liked(firsts.played_ratio)))
+        histories = datamodule.histories(firsts)
+        if histories.timeline is None or not len(firsts):
+            return {}
+        with torch.inference_mode():
+            found = ranks_of_first_tracks(scorer, listener, plays, histories, firsts.following)
+        ranks = {"": found, "_popular_floor": ranks_by_plays(plays, None, firsts.following)}
+        floors = self._floors_of_listeners(firsts, every=True)
+        ranks |= {f"_{floor}_floor": of for floor, of in floors.items()}
+        means = {"num_first_tracks": float(len(firsts))}
+        for ending, of in ranks.items():
+            by_name = ranking.by_position(ranking.accuracy(of), firsts.length)
+            means |= {f"{name}{ending}": mean for name, mean in by_name.items()}
+        return means
 
     def _floors(self, queries: Pairs, *, every: bool) -> dict[str, Float64[np.ndarray, "Q"]]:
         known, train = self._vocabulary, self._train
@@ -195,8 +218,10 @@ class RankingMetrics(Callback):
 
     def _every_target(self, label: str) -> Pairs:
         """Every event after the first of a random sample of whole sessions, as large as that of the queries."""
-        targets = self._context.datamodule.every_target(label)
-        if self._max_test_queries is None:
+        return self._sampled(self._context.datamodule.every_target(label))
+
+    def _sampled(self, targets: Pairs) -> Pairs:
+        if self._max_test_queries is None or not len(targets):
             return targets
         return targets.where(ranking.sample_sessions(targets.session, self._max_test_queries))
 

@@ -323,17 +323,36 @@ class SplitDataModule(LightningDataModule, ABC):
         """
         if self._part_of_session is None:
             return self.pairs[split]
+        return self._events(split, is_first=False)
+
+    def first_tracks(self, split: str) -> Pairs:
+        """Pair the first event of each session of a split with nothing. Call it after `setup`.
+
+        Args:
+            split: one of SPLITS.
+
+        Returns:
+            Pairs whose `length` is 0, and whose `last` and `previous` are those of the event itself; none where single
+            pairs are split.
+        """
+        if self._part_of_session is None:
+            return self.pairs[split].where(np.empty(0, np.int64))
+        return self._events(split, is_first=True)
+
+    def _events(self, split: str, *, is_first: bool) -> Pairs:
+        """The first event of each session of a split, or all others."""
         listens, number = self.sessions.listens, np.flatnonzero(self._part_of_session == SPLITS.index(split))
         start, end = (np.searchsorted(listens.session, number, side) for side in ("left", "right"))
         nth, place, event = gather(start, end - start)
-        nth, place, event = (column[place > 0] for column in (nth, place, event))
+        nth, place, event = (column[(place == 0) == is_first] for column in (nth, place, event))
+        before = event - (not is_first)
         return Pairs(
             session=number[nth],
             listener=self.sessions.listener[number[nth]],
-            previous=listens.track[event - 1],
+            previous=listens.track[before],
             following=listens.track[event],
             played_ratio=listens.played_ratio[event],
-            last=event - 1,
+            last=before,
             length=place,
         )
 

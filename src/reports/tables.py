@@ -23,7 +23,7 @@ NUM_EXAMPLES = 10
 NUM_FOLLOWING = 5
 """Recommendations that are shown of each of them."""
 
-BESIDE = re.compile("_floor$|_half_width$|_position_|^(num_)?(warm|cold|new|every)_")
+BESIDE = re.compile("_floor$|_half_width$|_position_[1-9]|^(num_)?(warm|cold|new|every)_")
 """Test metrics that are shown beside others, or in a table of their own."""
 
 _FLOORS = {
@@ -43,6 +43,9 @@ _MEANINGS = {
     "num_queries": "pairs that are ranked",
     "num_sessions": "sessions of these pairs",
     "num_all_queries": "pairs that could be ranked",
+    "num_first_tracks": "first tracks of sessions that are ranked",
+    "recall_at_10_position_": "first track of a session in the top 10",
+    "ndcg_at_10_position_": "gain of the first track in the top 10",
     "coverage_at_": "tracks in any top {}",
     "same_artist_at_": "same artist, in the top {}",
     "popularity_rank_at_": "place by plays, top {}",

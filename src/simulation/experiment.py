@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,10 @@ from jaxtyping import Bool, Int64
 from segue.assignment import check_arms
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
+from segue.runs.profiles import FILE as PROFILES
+from segue.runs.profiles import Profiles
 from segue.settings import Setting, settings
+from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.event_lines import DAY_MS, Events, Names, write_events
 from segue.simulation.habits import Habits
 from segue.simulation.listener import WHOLE
@@ -233,6 +236,10 @@ def run_experiment(
         memory = Memory.empty(len(world.listeners), num_remembered)
         memory.has_left[:] = _who_left(after, world)
     discovery = Discovery(len(world.catalog), world.catalog.artist_of)
+    if (before := _heard_before(policies, after)) is not None:
+        before.write(folder / PROFILES)
+        users, entries = ArmProfiles(before, world).entries()
+        discovery.of_plays(users, entries["track"], entries["best"].astype(np.float64), np.zeros(len(users), np.int64))
     remembers = memory is not None or any(policy.learns_past for policy in policies.values())
     for day, plays, time_ms in past_days(logs if write_logs or remembers else (), world):
         users = plays.users.repeat(plays.lengths)
@@ -309,6 +316,16 @@ def run_experiment(
             if problem:
                 raise InputError(problem)
     return record
+
+
+def _heard_before(policies: Mapping[str, Policy], after: Path | None) -> Profiles | None:
+    """What listeners had heard before the first day: in the logs of the runs of arms, and before a previous run."""
+    of_arms = (policy.description for policy in policies.values() if "profiles" in policy.description)
+    files = {given["profiles"]: Path(given["file"]).with_name(PROFILES) for given in of_arms}
+    if after is not None and (path := after / PROFILES).is_file():
+        files["after"] = path
+    found = [Profiles.read(path) for path in files.values()]
+    return reduce(Profiles.continued_by, found) if found else None
 
 
 def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 
 from segue.statistics.intervals import LEVEL, MeanInterval
 
-POSITIONS = {"1": (1, 1), "2_to_4": (2, 4), "5_or_more": (5, np.inf)}
+POSITIONS = {"0": (0, 0), "1": (1, 1), "2_to_4": (2, 4), "5_or_more": (5, np.inf)}
 """Groups of queries by the number of tracks heard before the next one."""
 NEWNESS = ("warm", "cold_previous", "cold_next", "cold_among")
 """Groups of queries by whether training knows both tracks: it does; the previous one is new; the next one is new,
@@ -43,7 +43,16 @@ def is_query(
     Returns:
         True for each pair that is a query.
     """
-    return np.asarray((np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED))) & (previous != following))
+    return np.asarray(is_liked(played_ratio) & (previous != following))
+
+
+def is_liked(played_ratio: Float[np.ndarray, "P"]) -> Bool[np.ndarray, "P"]:
+    """Select the tracks that were liked, or whose share is unknown.
+
+    Args:
+        played_ratio: share of each that was played, in [0, 1]; NaN where unknown.
+    """
+    return np.asarray(np.isnan(played_ratio) | (played_ratio >= np.float32(LIKED)))
 
 
 def sample_sessions(session: Int64[np.ndarray, "Q"], max_queries: int) -> Bool[np.ndarray, "Q"]:
@@ -202,7 +211,7 @@ def by_position(metrics: pd.DataFrame, position: Int64[np.ndarray, "Q"]) -> dict
 
     Args:
         metrics: what `accuracy` returned.
-        position: number of tracks of the session before the next track, at least 1.
+        position: number of tracks of the session before the next track; 0 for the first one.
 
     Returns:
         Means by name, such as `recall_at_10_position_1`, for each group of POSITIONS that has queries.

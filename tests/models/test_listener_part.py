@@ -24,7 +24,7 @@ from segue.models.pair_ranker import PairRanker
 from segue.picking.listener_scores import FEATURES, features_of, past_of
 from segue.picking.session_search import SessionSearch
 from segue.runs.folder import check_recipe
-from segue.runs.profiles import DAY_MS, ENTRY, add_play
+from segue.runs.profiles import DAY_MS, ENTRY, MOST_TRACKS, add_play, entries_of_events
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import build_datamodule, event, make_vocabulary, write_lines, write_tracks
 from tests.contracts.building import composed, fit
@@ -124,6 +124,29 @@ def test_only_the_newest_plays_of_a_listener_are_looked_at() -> None:
         own = every[owner == session]
         assert set(some[of == session]) <= set(own)
         assert len(some[of == session]) <= 4
+
+
+def test_a_million_plays_of_a_listener_are_a_bounded_past_and_a_bounded_profile() -> None:
+    """Of one listener on two devices, whose sessions are at the same time."""
+    num, length = 10**6, 100
+    session, place = np.divmod(np.arange(num), length)
+    timestamp = START + session // 2 * 10**7 + place * 1000
+    timeline = Timeline(session=session, timestamp=timestamp, listener=np.zeros(num // length, np.int64))
+    last = np.arange(num - 3 * length, num, length // 2)
+    tracks, shares = np.arange(num) % 999_983, np.ones(num, np.float32)
+    histories = Histories(
+        tracks=tracks, played_ratio=shares, last=last, length=place[last] + 1, previous=tracks[last], timeline=timeline
+    )
+    past, now_ms = past_before(histories)
+    assert past.shape == (len(last), MOST_TRACKS)
+    assert (past["last_ms"] < now_ms[:, None]).all()
+    began = timestamp[np.searchsorted(session, session[last])]
+    newest = past["last_ms"].max(1)
+    assert (newest < began).all(), "not what the other device plays meanwhile"
+    assert (newest > began - 2 * 10**7).all(), "the newest are kept"
+    owner, entries = entries_of_events(np.zeros(num, np.int64), tracks, shares, timestamp)
+    assert len(owner) == len(entries) == MOST_TRACKS
+    assert entries["last_ms"].min() >= np.sort(timestamp)[-MOST_TRACKS]
 
 
 def test_the_features_of_many_queries_are_computed_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,6 +300,8 @@ def test_two_devices_at_once_lose_no_play_in_redis(tmp_path: Path, server: Redis
         found = await asyncio.gather(*(profiles.play(7, track, 1.0, START_MS) for track in [1, 2] * 20))
         assert max(len(one) for one in found) == 2
         assert plays_of(await profiles.look(7, START_MS)) == {1: 20, 2: 20}
+        await profiles.play(7, 1, 1.0, START_MS - 10 * DAY_MS)
+        assert plays_of(await profiles.look(7, START_MS)) == {1: 21, 2: 20}, "a clock that goes back takes nothing away"
         await profiles.play(7, 3, 1.0, START_MS + 1)
         await profiles.play(7, -4, 1.0, START_MS + 2)
         profile = await profiles.look(7, START_MS + 2)

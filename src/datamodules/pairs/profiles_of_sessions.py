@@ -12,7 +12,7 @@ from segue.datamodules.pairs.sessions import Sessions
 from segue.errors import InputError
 from segue.runs.profiles import Profiles, entries_of_events
 
-_AT_ONCE = 1 << 22  # events that are sorted together, about
+_AT_ONCE = 1 << 20  # events that are sorted together, about
 
 
 def profiles_of(sessions: Sessions, catalog: Catalog) -> Profiles:

@@ -15,6 +15,8 @@ from segue.errors import InputError
 from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
 from segue.runs.catalog_files import read_catalog
+from segue.runs.profiles import ENTRY, Profiles
+from segue.runs.profiles import FILE as PROFILES
 from segue.statistics.discovery import DISCOVERY, Discovery
 from segue.statistics.intervals import GroupSummary, welch
 from segue.verdicts.abtest.events import Lines
@@ -76,38 +78,52 @@ class Discovered:
 
 
 def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path, kept: Bool[np.ndarray, "S"]) -> Known:
-    """Count what was known before. What was heard in a session that is left out is known in later ones.
+    """Count what was known before: in the log, and in what its users had heard before it, if the folder says so.
+
+    What was heard in a session that is left out is known in later ones.
 
     Args:
         lines: columns of the lines, in sessions, those of a user one after another, in order of time.
         first: row of the first line of each session.
-        folder: of the logs; the artists come from the `tracks.json` in it or beside it, if there is one.
+        folder: of the logs; the artists come from the `tracks.json` in it or beside it, and what was heard before from
+            the `profiles.npz`, if there is one.
         kept: whether the tracks of each session count.
     """
     num, ends = np.cumsum(np.append(0, np.diff(lines["user_id"]) != 0)), np.append(first[1:], len(lines["user_id"]))
-    codes, keys = pd.factorize(lines["track"])
+    users = np.flatnonzero(np.append(True, np.diff(num) > 0)[: len(num)])
+    path = _beside(folder, PROFILES)
+    before = None if path is None else Profiles.read(path).of_listeners(lines["user_id"][users])
+    owner, place = (np.empty((2, 0), np.int64)) if before is None else (before["plays"] > 0).nonzero()
+    entries = np.empty(0, ENTRY) if before is None else before[owner, place]
+    codes, keys = pd.factorize(np.concatenate([entries["track"], lines["track"]]))
     sessions = np.arange(len(first)).repeat(ends - first)
     discovery = Discovery(len(keys), _artists_of(np.asarray(keys, np.int64), folder))
+    discovery.of_plays(owner, codes[: len(owner)], entries["best"].astype(np.float64), np.zeros(len(owner), np.int64))
+    codes = codes[len(owner) :]
     counted, known = discovery.of_plays(num, codes, np.asarray(lines["time"], np.float64), sessions)
     is_kept = kept[sessions]
     counted, known = counted & is_kept, {name: one & is_kept for name, one in known.items()}
     asked = np.bincount(num[counted], minlength=int(num[-1]) + 1 if len(num) else 0)
-    returned, users = asked > 0, np.flatnonzero(np.append(True, np.diff(num) > 0)[: len(num)])
+    returned = asked > 0
     counts = {name: np.bincount(num[one], minlength=len(asked))[returned] for name, one in known.items()}
     return Known(arm_of=lines["arm"][users].astype(np.int64)[returned], asked=asked[returned], known=counts)
 
 
 def _artists_of(keys: Int64[np.ndarray, "T"], folder: Path) -> Int64[np.ndarray, "T"] | None:
     """Number of the artist of each track; a track that the catalogue does not have is by an artist of its own."""
-    beside = (folder, folder.absolute().parent)
-    if (found := next((path for one in beside if (path := one / "tracks.json").is_file()), None)) is None:
+    if (path := _beside(folder, "tracks.json")) is None:
         return None
     try:
-        catalog = read_catalog(found)
+        catalog = read_catalog(path)
     except InputError:  # another file of this name
         return None
     rows = catalog.rows_of(keys)
     return np.where(rows >= 0, catalog.artist_of[rows], catalog.num_artists + np.arange(len(keys))).astype(np.int64)
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """The file of this name in a folder, or beside it; None where there is none."""
+    return next((path for one in (folder, folder.absolute().parent) if (path := one / name).is_file()), None)
 
 
 def compare_known(known: Known | None, arms: list[str], alpha: float) -> list[Discovered]:

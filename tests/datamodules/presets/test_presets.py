@@ -157,8 +157,11 @@ def test_addresses_devices_and_names_of_users_are_read_into_no_table(
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, tmp_path: Path) -> None:
+    """Where there is a clock with what listeners heard before, unchanged otherwise."""
     folder, _ = written[name]
+    has_pasts = name not in WITHOUT_CLOCK
     words = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1", "model.dim=8", "callbacks.plots=null"]
+    words += ["context=listener"] * has_pasts
     path = [f"datamodule={CASES[name].preset}", f"datamodule.path={folder / CASES[name].file}", "hydra.run.dir=run"]
     env = {**os.environ, "COLUMNS": "200"}
     done = run_forked(ROOT / "train.py", *path, *words, cwd=tmp_path, env=env, timeout_s=120)
@@ -166,6 +169,10 @@ def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, t
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["test/num_queries"] > 10
     assert ("test/mse" in metrics) == (composed(f"datamodule={CASES[name].preset}").recipe.name == "shares")
+    for floor in ("own", "own_recent"):
+        of_both = {f"test/ndcg_at_10_{floor}_floor", f"test/ndcg_at_10_position_0_{floor}_floor"}
+        assert of_both & metrics.keys() == (of_both if has_pasts else set())
+    assert (tmp_path / "run/profiles.npz").is_file() == has_pasts
 
 
 def test_the_page_says_what_the_presets_say() -> None:

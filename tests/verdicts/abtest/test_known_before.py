@@ -2,14 +2,18 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from segue.simulation.policies import Popular, Random
+from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
+from segue.runs.profiles import FILE as PROFILES
+from segue.simulation.policies import Policy, Popular, Random
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from segue.verdicts.abtest.analysis import analyse
@@ -18,6 +22,8 @@ from segue.verdicts.abtest.log import read_users
 from segue.verdicts.abtest.report import blocks
 from segue.verdicts.abtest.settings import AnalysisSettings
 from segue.verdicts.abtest.users import Users
+from tests.simulation.test_arm_profiles import an_arm, write_run
+from tests.simulation.test_traffic import MIDNIGHT
 from tests.verdicts.offpolicy.played import simulate
 
 
@@ -26,8 +32,10 @@ def read(folder: Path, unfinished: str = "drop") -> Users:
     return read_users(folder, experiment=None, max_rejected=0.0, **reading)
 
 
-def slow(run: Path, *, with_artists: bool = True) -> dict[tuple[str, str], list[float]]:
-    """The shares of each user with an earlier session, by arm and metric."""
+def slow(
+    run: Path, *, with_artists: bool = True, before: Mapping[int, Mapping[int, float]] = MappingProxyType({})
+) -> dict[tuple[str, str], list[float]]:
+    """The shares of each user with an earlier session, by arm and metric; `before`: shares of what they had heard."""
     artist_of = {}
     if with_artists:
         tracks = map(json.loads, (run / "tracks.json").read_text().splitlines())
@@ -35,6 +43,8 @@ def slow(run: Path, *, with_artists: bool = True) -> dict[tuple[str, str], list[
     known: dict[Any, set[Any]] = defaultdict(set)
     heard: dict[Any, set[Any]] = defaultdict(set)
     counts: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for user, tracks_of in before.items():
+        heard[user], known[user] = {*tracks_of}, {track for track, share in tracks_of.items() if share >= 0.8}
     sessions, arm_of = defaultdict(list), {}
     for line in map(json.loads, (run / "logs/day-1/data.json").read_text().splitlines()):
         user = line["user"]
@@ -94,6 +104,36 @@ def test_sessions_that_the_effects_leave_out_count_for_neither(run: Path, tmp_pa
     dropped, kept, before = (read(tmp_path), read(tmp_path, "keep"), read(run / "logs"))
     asked = [int(one.known.asked.sum()) for one in (before, dropped, kept) if one.known is not None]
     assert asked == [asked[0], asked[0], asked[0] + 2]
+
+
+def test_what_the_listeners_of_a_run_had_heard_before_the_first_day_is_known(world: World, tmp_path: Path) -> None:
+    """In the simulation, in one that continues it, and in the analysis of its logs; by the rule of the loop."""
+    lists = write_run(world, tmp_path)
+    everybody = world.listeners.user_ids.repeat(40)
+    tracks = np.random.default_rng(0).permutation(np.tile(world.catalog.keys, 40))[: len(everybody)]
+    shares = np.where(np.arange(len(tracks)) % 2, np.float32(0.85), np.float32(0.5))
+    heard = entries_of_events(everybody, tracks, shares, np.full(len(tracks), MIDNIGHT - DAY_MS))
+    Profiles.of(*heard).write(lists / PROFILES)
+    arms: dict[str, Policy] = {"C": Random(world=world), "T1": an_arm(world, tmp_path)}
+    simulate(world, tmp_path / "run", arms, sessions=300)
+    test_it_is_what_the_simulation_says(tmp_path / "run")
+    found, plain = json.loads((tmp_path / "run/simulation.json").read_text())["arms"], slow(tmp_path / "run")
+    played = slow(tmp_path / "run", before={user: dict(zip(*of, strict=True)) for user, of in by_user(*heard).items()})
+    for arm in arms:
+        assert found[arm]["returning_listeners"] == len(played[arm, "share_known"]) > len(plain[arm, "share_known"])
+        for name in DISCOVERY:
+            assert found[arm][name] == pytest.approx(np.mean(played[arm, name]))
+    alone: dict[str, Policy] = {"C": Random(world=world), "T1": Popular(num_tracks=20, world=world)}
+    simulate(world, tmp_path / "after", alone, sessions=300, after=tmp_path / "run")
+    assert Profiles.read(tmp_path / "after" / PROFILES).listeners.tolist() == sorted(set(everybody.tolist()))
+
+
+def by_user(owner: np.ndarray, entries: np.ndarray) -> dict[int, tuple[list[int], list[float]]]:
+    """The tracks of each listener and the largest share of each."""
+    return {
+        user: (entries["track"][owner == user].tolist(), entries["best"][owner == user].tolist())
+        for user in np.unique(owner).tolist()
+    }
 
 
 def test_it_is_what_the_simulation_says(run: Path) -> None:
