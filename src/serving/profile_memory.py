@@ -92,6 +92,7 @@ class _File:
         self._start, _ = _sizes(self.num_buckets, self.most)
         owners = mmap.mmap(self._descriptor, self._start)
         self._words = memoryview(owners).cast("q")[_PAGE // _WORD :]  # faster than numpy for single numbers
+        self._bytes = memoryview(mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ))
         self._visits = np.frombuffer(owners, np.int64, self.num_places * _WORDS, _PAGE)[_VISIT_MS::_WORDS]
 
     def _create(self, path: Path, num_buckets: int, most: int) -> None:
@@ -146,8 +147,9 @@ class _File:
     def read(self, place: int, num_empty: int = 0) -> np.ndarray:
         """The entries of a place, and some empty ones after them."""
         num = self.num(place)
-        entries = bytearray(os.pread(self._descriptor, num * ENTRY.itemsize, self._at(place)))
-        entries += bytes(min(num_empty, self.most - num) * ENTRY.itemsize)
+        size, start = num * ENTRY.itemsize, self._at(place)
+        entries = bytearray(size + min(num_empty, self.most - num) * ENTRY.itemsize)
+        entries[:size] = self._bytes[start : start + size]
         return np.frombuffer(entries, ENTRY)
 
     def write(self, place: int, entries: np.ndarray, first: int = 0) -> None:
@@ -320,7 +322,8 @@ def _add(file: _File, user: int, visit_ms: int, entries: np.ndarray) -> bool:
 
 def forget_old(profile: np.ndarray, before_ms: int) -> None:
     """Empty the entries whose last play was before a time."""
-    np.putmask(profile["plays"], profile["last_ms"] < before_ms, 0)
+    if (is_old := profile["last_ms"] < before_ms).any():
+        np.putmask(profile["plays"], is_old, 0)
 
 
 def newest_of(
