@@ -67,7 +67,9 @@ def favourites(past: np.ndarray, most: int = MOST_FAVOURITES) -> Int64[np.ndarra
     """
     sums = np.where(past["plays"] > 0, past["shares"], np.float32(0)) + np.float32(0)  # without −0
     # as integers, positive numbers have the same order; keys of 64 bits are sorted in a third of the time of argsort
-    keys = (-sums.view(np.int32).astype(np.int64) << _PLACE_BITS) | np.arange(sums.shape[1])
+    keys = sums.view(np.int32).astype(np.int64)
+    keys <<= _PLACE_BITS
+    np.subtract(np.arange(sums.shape[1]), keys, out=keys)
     if keys.shape[1] > most:
         keys = np.partition(keys, most - 1, axis=1)[:, :most]
     keys.sort(axis=1)

@@ -81,7 +81,9 @@ def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
     plays_of, numbers = profile["plays"], profile.view(np.uint8).data
     place = next((at for at in (profile["track"] == track).nonzero()[0].tolist() if plays_of[at] > 0), None)
     if place is None:
-        place = int(np.where(plays_of > 0, profile["last_ms"], np.iinfo(np.int64).min).argmin())
+        place = int(plays_of.argmin())
+        if plays_of[place] > 0:  # none is empty
+            place = int(profile["last_ms"].argmin())
         last_ms, plays, shares, best, cosine, sine = now_ms, 0.0, 0.0, 0.0, 0.0, 0.0
     else:
         _, last_ms, plays, shares, best, cosine, sine = _AS_NUMBERS.unpack_from(numbers, place * ENTRY.itemsize)

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
-from segue.runs.profiles import ENTRY, Profiles, add_play
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play
 from segue.serving.log_writer import FILE_MODE
 from segue.serving.settings import ProfileSettings
 
@@ -250,7 +250,9 @@ class MappedProfiles:
             with file.bucket(user) as places:
                 place = file.taken(places, user)
                 profile = file.read(place, 1)
-                forget_old(profile, now_ms - self.settings.days_ms)
+                if file.visit_ms(place) // DAY_MS != now_ms // DAY_MS:  # once a day, as it takes a third of all this
+                    forget_old(profile, now_ms - self.settings.days_ms)
+                    file.write(place, profile[: file.num(place)])
                 changed = add_play(profile, track, share, now_ms)
                 file.write(place, profile[changed : changed + 1], changed)
                 file.own(place, user, now_ms)
@@ -322,8 +324,7 @@ def _add(file: _File, user: int, visit_ms: int, entries: np.ndarray) -> bool:
 
 def forget_old(profile: np.ndarray, before_ms: int) -> None:
     """Empty the entries whose last play was before a time."""
-    if (is_old := profile["last_ms"] < before_ms).any():
-        np.putmask(profile["plays"], is_old, 0)
+    profile[profile["last_ms"] < before_ms] = np.zeros((), ENTRY)
 
 
 def newest_of(
