@@ -175,7 +175,7 @@ class ListenerScores:
     ) -> None:
         num, width = len(past), candidates.shape[1] + 1
         asked, own = (self._artist_of.take(rows, mode="clip") for rows in (candidates, past["track"]))
-        # each artist of the candidates of a session has a number above 0; what has none in common with them gets nothing
+        # each artist of the candidates of a session has a number above 0; entries of other artists add nothing
         of_asked, of_own, some = np.empty(asked.shape, np.int32), np.empty(own.shape, np.int32), np.arange(1, width)
         for session, artists in enumerate(asked.astype(np.intp)):
             self._numbers[artists] = some
@@ -195,6 +195,7 @@ class ListenerScores:
             self._added[tracks[start:end]] = values[start:end]
             scores[session] += self._added.take(candidates[session], mode="clip")
             self._added[tracks[start:end]], start = 0, end
+
 
 def is_known(past: np.ndarray, candidates: Int[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:
     """Whether the listener has played each candidate to a share of at least `LOVED` in an earlier session.
