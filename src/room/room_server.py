@@ -259,6 +259,7 @@ class RoomServer:
         if familiar is not None:
             check_picking({"familiar": familiar})
             check_familiar("", familiar, ready.view.release.arms[arm].context)
+            familiar = float(familiar)
         if user is not None:
             if problem := id_problem(user):
                 raise InputError(f"listener {problem}")
