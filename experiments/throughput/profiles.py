@@ -2,8 +2,8 @@
 
 Measures two services of the same lists and vectors under wrk (apt-get install wrk), in turns: with context=session, and
 with context=listener and a profile of each listener. 64 connections, and one for the time of an idle service. Writes
-profiles.json and profiles.md into the folder of this file. With `--before <checkout>` the service of another checkout,
-with context=session, takes its turn too.
+profiles.json and profiles.md into the folder of this file. With `--before <checkout>` the services of another checkout
+take their turns too.
 """
 
 import shutil
@@ -70,36 +70,39 @@ def service(folder: Path, context: str, *, checkout: Path, run: Path) -> Iterato
 
 
 def report(rows: list[dict[str, Any]]) -> list[str]:
-    """Medians over the rounds, and of the ratios to the service with context=session within a round."""
+    """Medians over the rounds, and of the ratios to the service with context=session within a round.
+
+    The ratios are those of the processor time of a request: other processes on the machine change rates much more.
+    """
     found = []
     for connections in CONNECTIONS:
         of = {
             name: [row for row in rows if (row["of"], row["connections"]) == (name, connections)]
             for name in dict.fromkeys(row["of"] for row in rows)
         }
-        rates = {name: [row["requests per second"] for row in own] for name, own in of.items()}
+        used = {name: [row["CPU per request, µs"] for row in own] for name, own in of.items()}
         for name, own in of.items():
-            ratios = [one / base for one, base in zip(rates[name], rates["session"], strict=True)]
+            ratios = [base / one for one, base in zip(used[name], used["session"], strict=True)]
             low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
             found.append(
                 [
                     str(connections),
                     name,
-                    f"{median(rates[name]):,.0f}",
+                    f"{median(row['requests per second'] for row in own):,.0f}",
                     *(f"{median(row[value] for row in own):.1f}" for value in ("p50, ms", "p99, ms")),
-                    f"{median(row['CPU per request, µs'] for row in own):.0f}",
+                    f"{median(used[name]):.0f}",
                     *(f"{one:.2f}" for one in (low, middle, high)),
                 ]
             )
     head = ["connections", "service", "requests per second", "p50, ms", "p99, ms", "CPU per request, µs"]
-    return table([*head, "lower quartile", "of session", "upper quartile"], found, "rlrrrrrrr")
+    return table([*head, "lower quartile", "requests of session, by CPU", "upper quartile"], found, "rlrrrrrrr")
 
 
 def main() -> None:
     parser = STUDY.parser()
     parser.add_argument("--rounds", type=int, default=sized(9, 1), help="in which each service has its turn")
     parser.add_argument("--seconds", type=int, default=sized(3, 1), help="of load in each")
-    parser.add_argument("--before", type=Path, help="another checkout, whose service takes its turn too")
+    parser.add_argument("--before", type=Path, help="another checkout, whose services take their turns too")
     options = STUDY.parse(parser)
     check_wrk()
     rows = list[dict[str, Any]]()
@@ -119,6 +122,8 @@ def main() -> None:
             replace(vectors, context="listener", listener=weights).write(folder / FILE, world.catalog)
             write_profiles(world, folder, num)
             places[f"listener, {num} tracks"] = (folder, "listener", ROOT)
+            if options.before is not None:
+                places[f"listener, {num} tracks, before"] = (folder, "listener", options.before)
         services = {
             of: stack.enter_context(service(folder, context, checkout=checkout, run=Path(name, f"serve-{number}")))
             for number, (of, (folder, context, checkout)) in enumerate(places.items())
@@ -126,7 +131,7 @@ def main() -> None:
         for number in range(options.rounds + 1):
             for connections in CONNECTIONS:
                 for of, running in services.items():
-                    load = {"seconds": options.seconds if number else 1, "first_user": 0, "connections": connections}
+                    load = {"seconds": options.seconds, "first_user": 0, "connections": connections}
                     values = drive(running, requests, **load)
                     if number:  # the first round warms up
                         rows.append({"of": of, "round": number, "connections": connections, **values})

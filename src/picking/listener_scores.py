@@ -67,7 +67,9 @@ def favourites(past: np.ndarray, most: int = MOST_FAVOURITES) -> Int64[np.ndarra
     """
     sums = np.where(past["plays"] > 0, past["shares"], np.float32(0)) + np.float32(0)  # without −0
     # as integers, positive numbers have the same order; keys of 64 bits are sorted in a third of the time of argsort
-    keys = (-sums.view(np.int32).astype(np.int64) << _PLACE_BITS) | np.arange(sums.shape[1])
+    keys = sums.view(np.int32).astype(np.int64)
+    keys <<= _PLACE_BITS
+    np.subtract(np.arange(sums.shape[1]), keys, out=keys)
     if keys.shape[1] > most:
         keys = np.partition(keys, most - 1, axis=1)[:, :most]
     keys.sort(axis=1)
@@ -88,43 +90,46 @@ def features_of(
         The features; those of an artist are the same for all of its entries. And the artist of each entry; -1 for an
         empty one, whose features are 0.
     """
-    place, of_entries, of_each = _features(past, now_ms, artist_of)
-    found = np.zeros((past.size, len(FEATURES)), np.float32)
-    artists = np.full(past.size, -1)
-    found[place], artists[place] = of_entries.T, of_each
+    flat = past.reshape(-1)
+    place = np.flatnonzero(flat["plays"] > 0)
+    found, artists = np.zeros((past.size, len(FEATURES)), np.float32), np.full(past.size, -1)
+    artists[place] = artist_of.take(flat["track"].take(place))
+    # one entry of each artist of a session stands for all of them; nothing else of the array is read
+    keys = place // past.shape[1] * (int(artist_of.max(initial=0)) + 1) + artists.take(place)
+    first = np.empty(int(keys.max(initial=-1)) + 1, np.intp)
+    first[keys] = np.arange(len(place))
+    found[place] = _features(past, now_ms, place, first.take(keys)).T
     return found.reshape(*past.shape, len(FEATURES)), artists.reshape(past.shape)
 
 
 def _features(
-    past: np.ndarray, now_ms: Int64[np.ndarray, "S"], artist_of: Int[np.ndarray, "N"]
-) -> tuple[Int64[np.ndarray, "E"], Float32[np.ndarray, "F E"], Int64[np.ndarray, "E"]]:
-    """The places of entries that are not empty, in all profiles one after another; their features and artists."""
-    flat = past.reshape(-1)
-    place = np.flatnonzero(flat["plays"] > 0)
-    line, num = place // past.shape[1], len(place)
-    track, last_ms, plays, shares = (flat[name].take(place) for name in ("track", "last_ms", "plays", "shares"))
+    past: np.ndarray, now_ms: Int64[np.ndarray, "S"], place: Int64[np.ndarray, "E"], same: Int64[np.ndarray, "E"]
+) -> Float32[np.ndarray, "F E"]:
+    """The features of entries, among which are all entries of their artists.
+
+    Args:
+        past: see `past_of`.
+        now_ms: the time, for each session.
+        place: of the entries in all profiles one after another.
+        same: a number that the entries of an artist in a profile share.
+    """
+    line, some = place // past.shape[1], past.reshape(-1).view(f"V{ENTRY.itemsize}").take(place).view(ENTRY)
+    last_ms, plays, shares, hours = some["last_ms"], some["plays"], some["shares"], some["hour"]
     elapsed = np.maximum(now_ms.take(line) - last_ms, 0).astype(np.float32)
-    found = np.empty((len(FEATURES), num), np.float32)
+    found = np.empty((len(FEATURES), len(place)), np.float32)
     found[0], found[2] = 1, shares / plays
     np.exp(elapsed / -_SPANS[:, None], out=found[3:6])
-    (cosine, sine), hours = hour_of(now_ms).T, flat["hour"]
-    found[6] = (hours[:, 0].take(place) * cosine.take(line) + hours[:, 1].take(place) * sine.take(line)) / plays
+    cosine, sine = hour_of(now_ms).T
+    found[6] = (hours[:, 0] * cosine.take(line) + hours[:, 1] * sine.take(line)) / plays
     left = remaining(elapsed)
-    plays *= left
-    shares *= left
+    plays, shares = plays * left, shares * left
     np.log1p(plays, out=found[1])
-    artists = artist_of.take(track).astype(np.int64)
-    # one entry of each artist of a session stands for all of them; nothing else of the array is read
-    keys = line * (int(artist_of.max(initial=0)) + 1) + artists
-    first = np.empty(int(keys.max(initial=-1)) + 1, np.int32)
-    first[keys] = np.arange(num, dtype=np.int32)
-    same = first.take(keys).astype(np.intp)
-    of_plays, of_shares = np.bincount(same, plays, num), np.bincount(same, shares, num)
-    newest = np.zeros(num, np.float32)
+    of_plays, of_shares = np.bincount(same, plays), np.bincount(same, shares)
+    newest = np.zeros(len(of_plays), np.float32)
     np.maximum.at(newest, same, found[4])
     found[7], found[9] = np.log1p(of_plays).take(same), newest.take(same)
     found[8] = (of_shares / np.maximum(of_plays, 1e-9)).take(same)
-    return place, found, artists
+    return found
 
 
 class ListenerScores:
@@ -137,9 +142,9 @@ class ListenerScores:
 
     def __init__(self, weights: Float32[np.ndarray, "F"], artist_of: Int[np.ndarray, "N"]) -> None:
         self._weights, self._artist_of = weights, artist_of
-        # what is added for a track, and, after those of all tracks, for an artist
-        self._place_of = (artist_of + len(artist_of)).astype(np.intp)
-        self._added = np.zeros(len(artist_of) + int(artist_of.max(initial=-1)) + 1, np.float32)
+        # what is added for each track, and numbers of artists; they are 0 between sessions
+        self._added = np.zeros(len(artist_of), np.float32)
+        self._numbers = np.zeros(int(artist_of.max(initial=-1)) + 1, np.int32)
 
     def add(
         self,
@@ -168,19 +173,28 @@ class ListenerScores:
         past: np.ndarray,
         now_ms: Int64[np.ndarray, "S"],
     ) -> None:
-        place, features, artists = _features(past, now_ms, self._artist_of)
-        num = len(OF_TRACK)
-        values = np.stack([self._weights[:num] @ features[:num], self._weights[num:] @ features[num:]], 1).ravel()
-        places = np.stack([past.reshape(-1)["track"].take(place), artists + len(self._artist_of)], 1).ravel()
-        asked = np.stack([candidates.astype(np.intp), self._place_of.take(candidates, mode="clip")], 1)
-        ends = 2 * place.searchsorted(np.arange(1, len(past) + 1) * past.shape[1])
-        first = 0
+        num, width = len(past), candidates.shape[1] + 1
+        asked, own = (self._artist_of.take(rows, mode="clip") for rows in (candidates, past["track"]))
+        # each artist of the candidates of a session has a number above 0; entries of other artists add nothing
+        of_asked, of_own, some = np.empty(asked.shape, np.int32), np.empty(own.shape, np.int32), np.arange(1, width)
+        for session, artists in enumerate(asked.astype(np.intp)):
+            self._numbers[artists] = some
+            self._numbers.take(artists, out=of_asked[session], mode="clip")
+            self._numbers.take(own[session], out=of_own[session], mode="clip")
+            self._numbers[artists] = 0
+        place = np.flatnonzero((of_own > 0) & (past["plays"] > 0))
+        first, num_own = np.arange(0, num * width, width)[:, None], len(OF_TRACK)
+        same = (of_own + first).take(place)
+        features = _features(past, now_ms, place, same)
+        of_artist = np.zeros(num * width, np.float32)
+        of_artist[same] = self._weights[num_own:] @ features[num_own:]
+        scores += of_artist.take(of_asked + first)
+        tracks, values = past["track"].take(place), self._weights[:num_own] @ features[:num_own]
+        ends, start = place.searchsorted(np.arange(1, num + 1) * past.shape[1]), 0
         for session, end in enumerate(ends.tolist()):
-            self._added[places[first:end]] = values[first:end]
-            of_track, of_artist = self._added.take(asked[session], mode="clip")
-            scores[session] += of_track + of_artist
-            self._added[places[first:end]] = 0
-            first = end
+            self._added[tracks[start:end]] = values[start:end]
+            scores[session] += self._added.take(candidates[session], mode="clip")
+            self._added[tracks[start:end]], start = 0, end
 
 
 def is_known(past: np.ndarray, candidates: Int[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:

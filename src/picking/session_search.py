@@ -112,7 +112,7 @@ class SessionSearch:
             others = union(self.lists, own[:, :NUM_FAVOURITES], OF_FAVOURITES // NUM_FAVOURITES)
             candidates = np.concatenate([candidates, own.astype(np.int32), others], 1)
 
-        def add_parts(scores: Float32[np.ndarray, "S C"], of: Int32[np.ndarray, "S C"]) -> None:
+        def add_parts(scores: np.ndarray, of: np.ndarray) -> None:  # shapes would be looked up at each request
             if self._counted is not None:
                 found = self._counted.of(newest, shares, of)
                 self._counted.add(scores, found, self._query.squared_lengths(queries))

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from segue.assignment import GUESTS
-from segue.catalog import MOST_ID_BYTES, id_problem
+from segue.catalog import MOST_ID_BYTES, id_problem, key_of
 from segue.errors import InputError
 from segue.room import track_map, walking
 from segue.room.previews import Previews
@@ -33,10 +33,12 @@ from segue.room.title_search import TitleIndex, build_index
 from segue.runs.libraries import line_of_import
 from segue.runs.provenance import call_of
 from segue.serving.ids import as_json
-from segue.serving.recommender import Recommender
+from segue.serving.log_writer import now_ms
+from segue.serving.recommender import Past, Recommender
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import Played
-from segue.serving.settings import SETTINGS
+from segue.serving.settings import SETTINGS, ProfileSettings, store_settings
+from segue.serving.stores import make_profiles
 
 _COMPARISONS = Path("outputs/compare")  # where `compare.py` writes, from the folder in which the service was started
 _IDLE_S = 900  # seconds without a question after which the room server ends
@@ -86,6 +88,7 @@ class RoomServer:
         self._settings: dict[str, Any] = settings["room"]
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
         self._with_fallback = settings["log"]["with_fallback"]
+        self._profiles = make_profiles(store_settings(settings["store"]), ProfileSettings(**settings["profiles"]))
         self._reading: asyncio.Future[ReadyRelease] | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._watched: tuple[float, float, dict[str, Any]] | None = None
@@ -190,7 +193,7 @@ class RoomServer:
                 {name: getattr(player, name) for name in ("key", "label", "recommender", "policy", "problem")}
                 | {
                     name: getattr(player.arm, name) if player.arm and player.arm.has_lists else None
-                    for name in ("pick", "artist_gap", "context")
+                    for name in ("pick", "artist_gap", "context", "familiar")
                 }
                 | {
                     "is_arm": player.arm is not None,
@@ -249,9 +252,16 @@ class RoomServer:
     def _listener(self, ready: ReadyRelease, query: dict[str, str], _: Any) -> dict[str, Any]:
         return {"user": str(walking.new_listener(ready.recommender, _arm(ready, query.get("arm"))))}
 
-    def _step(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
+    async def _step(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
         arm, played = _walked(ready, given)
-        return walking.step(ready.view, ready.recommender, arm, GUESTS.start, played)
+        past, familiar, user = None, given.get("familiar"), given.get("user")
+        if familiar is not None:
+            familiar = float(replace(ready.view.release.arms[arm], familiar=familiar).familiar)  # it is checked
+        if user is not None:
+            if problem := id_problem(user):
+                raise InputError(f"listener {problem}")
+            past = Past(await self._profiles.look(key_of(user), now_ms()), now_ms())
+        return walking.step(ready.view, ready.recommender, arm, GUESTS.start, played, past, familiar)
 
     def _why(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:
         arm, played = _walked(ready, given)

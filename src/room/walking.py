@@ -3,15 +3,19 @@
 import secrets
 from typing import Any
 
+import numpy as np
+
 from segue.assignment import GUESTS
 from segue.catalog import id_problem, key_of
 from segue.errors import InputError
 from segue.room.release_view import ReleaseView
+from segue.runs.profiles import LOVED
 from segue.serving.explanation import explain
 from segue.serving.ids import as_json
-from segue.serving.recommender import Recommender
+from segue.serving.recommender import Past, Recommender
 from segue.serving.session_memory import Noted, Played
 
+_NOTHING = np.empty(0, np.int64)
 _MAX_TRACKS = 128  # of a session that the room sends
 
 
@@ -53,7 +57,15 @@ def checked_session(view: ReleaseView, tracks: Any, shares: Any) -> Played:
     return Played([*map(key_of, tracks)], [float(share) for share in shares])
 
 
-def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, played: Played) -> dict[str, Any]:
+def step(
+    view: ReleaseView,
+    recommender: Recommender,
+    arm: str,
+    user: int,
+    played: Played,
+    past: Past | None = None,
+    familiar: float | None = None,
+) -> dict[str, Any]:
     """The next track of a walk, drawn as `/next` would draw it, and why. Nothing of it is logged.
 
     Args:
@@ -62,9 +74,12 @@ def step(view: ReleaseView, recommender: Recommender, arm: str, user: int, playe
         arm: name of the arm.
         user: id of the listener, a whole number.
         played: the session so far.
+        past: what the listener whose walk it is has heard in all sessions; None for somebody new.
+        familiar: how much of what is played they may know; None for what the arm has.
     """
-    following, fallback, propensity = recommender.follow(arm, user, view.release.row_of(played.tracks[-1]), played)
-    return why(view, recommender, arm, played, int(view.release.keys[following]), propensity, fallback)
+    last = view.release.row_of(played.tracks[-1])
+    following, fallback, propensity = recommender.follow(arm, user, last, played, past, familiar)
+    return why(view, recommender, arm, played, int(view.release.keys[following]), propensity, fallback, past)
 
 
 def why(
@@ -75,6 +90,7 @@ def why(
     track: int,
     propensity: float | None = None,
     fallback: str | None = None,
+    past: Past | None = None,
 ) -> dict[str, Any]:
     """Why a track followed a session, as JSON.
 
@@ -86,17 +102,22 @@ def why(
         track: key of the track (`catalog.key_of`).
         propensity: probability with which it was picked; None where it is not known.
         fallback: the source of a fallback, if it was one and that is known.
+        past: as for `step`.
     """
     release = view.release
     row, last = release.row_of(track), release.row_of(played.tracks[-1])
     found = view.record(row) | {"propensity": propensity, "fallback": fallback, "parts": view.parts(arm, last, row)}
-    found |= {"parts_are": "cosines", "session": [], "rank": None, "candidates": None}
+    found |= {"parts_are": "cosines", "session": [], "rank": None, "candidates": None, "own_past": None}
+    known = _NOTHING if past is None else past.entries["track"][past.entries["best"] >= LOVED]
+    found["is_known"] = bool((known == track).any())
     if release.arms[arm].is_of_session:
         noted = Noted(track, propensity or 0.0, fallback is not None, release.version)
-        whole = explain(recommender, arm, 0, played, noted)
+        whole = explain(recommender, arm, 0, played, noted, past)
         heaviest = sorted(whole["session"], key=_pull, reverse=True)[:3]
         found |= {name: whole[name] for name in ("rank", "candidates", "score", "parts")} | {"parts_are": "sums"}
         found["parts"] |= {"order": whole["order"]} if "order" in whole else {}
+        if listener := whole.get("listener"):
+            found |= {"own_past": listener["sentence"], "parts": found["parts"] | listener["parts"]}
         found["session"] = [
             {**view.record(heard), "pull": round(_pull(one), 4)}
             for one in heaviest
@@ -139,5 +160,6 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
     if given.pick == "ranked" and found["rank"] > 1:
         gap = given.artist_gap
         of = "the artist of the last track" if gap == 1 else f"an artist of the last {gap} tracks"
-        return f"{head}: those before it were heard{f', or are by {of}' if gap else ''}."
+        known = ", or are known" if found["own_past"] and not found["is_known"] else ""
+        return f"{head}: those before it were heard{f', or are by {of}' if gap else ''}{known}."
     return f"{head}; {given.rule[0].lower()}{given.rule[1:]}"

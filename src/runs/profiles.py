@@ -5,6 +5,7 @@ is one record of `ENTRY`; a profile is some of them, in any order.
 """
 
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ LOVED = 0.8
 """Share from which on a listener knows a track: it was played so far at least once."""
 MOST_TRACKS = 500
 """Entries of a profile, at most; those whose last play is oldest are forgotten first."""
+_AS_NUMBERS = struct.Struct("<qq5f4x")  # an entry
 _ANGLE = 2 * math.pi / DAY_MS  # of a millisecond of a day
 _NUMBERS = ("plays", "shares", "best", "hour")
 _ROUNDED = np.float32(1.001)  # sums of 32 bits
@@ -76,20 +78,20 @@ def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
     """
     share = 1.0 if share != share else share  # NaN; np.isnan takes longer than all of the numbers below
     # this is done for each request: numbers of Python and few arrays are faster than records
-    is_there = profile["plays"] > 0
-    place = next((at for at in (profile["track"] == track).nonzero()[0].tolist() if is_there[at]), None)
+    plays_of, numbers = profile["plays"], profile.view(np.uint8).data
+    place = next((at for at in (profile["track"] == track).nonzero()[0].tolist() if plays_of[at] > 0), None)
     if place is None:
-        place = int(np.where(is_there, profile["last_ms"], np.iinfo(np.int64).min).argmin())
-        last_ms, plays, shares, best, hour = now_ms, 0.0, 0.0, 0.0, (0.0, 0.0)
+        place = int(plays_of.argmin())
+        if plays_of[place] > 0:  # none is empty
+            place = int(profile["last_ms"].argmin())
+        last_ms, plays, shares, best, cosine, sine = now_ms, 0.0, 0.0, 0.0, 0.0, 0.0
     else:
-        _, last_ms, plays, shares, best, hour = profile[place].item()
+        _, last_ms, plays, shares, best, cosine, sine = _AS_NUMBERS.unpack_from(numbers, place * ENTRY.itemsize)
     now_ms = max(now_ms, last_ms)
-    left = 2.0 ** ((last_ms - now_ms) / HALF_LIFE_MS)
-    angle = now_ms % DAY_MS * _ANGLE
-    hour = hour[0] * left + math.cos(angle), hour[1] * left + math.sin(angle)
-    profile["track"][place], profile["last_ms"][place] = track, now_ms
-    profile["plays"][place], profile["shares"][place] = plays * left + 1, shares * left + share
-    profile["best"][place], profile["hour"][place] = max(best, share), hour
+    left, angle = 2.0 ** ((last_ms - now_ms) / HALF_LIFE_MS), now_ms % DAY_MS * _ANGLE
+    sums = plays * left + 1, shares * left + share, max(best, share)
+    hour = cosine * left + math.cos(angle), sine * left + math.sin(angle)
+    _AS_NUMBERS.pack_into(numbers, place * ENTRY.itemsize, track, now_ms, *sums, *hour)
     return place
 
 

@@ -304,6 +304,7 @@ _NEW = {
     **dict.fromkeys(("counted", "ranker.counted", "ranker.listener", _WITHOUT)),
     **dict.fromkeys(("context.encoder", "ranker.context.encoder")),
     "datamodule.whole_sessions": False,
+    "datamodule.sql.drop.unremembered": "remember = false",
     f"{_LISTS}.fallback": "random",
     f"{_LISTS}.familiar": 1.0,
 }

@@ -63,7 +63,7 @@ def forget(given: Mapping[str, Any]) -> Removed:
 
 async def _forget_memory(user: int, settings: ServiceSettings, files: Iterable[Path]) -> bool:
     """Remove a listener from profiles, sessions and last plays; returns whether there was a profile."""
-    profiles = make_profiles(settings)
+    profiles = make_profiles(settings.store, settings.profiles)
     had_profile = await profiles.forget(user, now_ms())
     for path in files:
         if (sessions := MappedSessions.as_it_is(path)) is not None:

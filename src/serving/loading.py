@@ -154,7 +154,7 @@ def _fill(settings: ServiceSettings, loaded: Loaded | None, warn: Callable[[str]
         return
     of_runs = (loaded.profiles if loaded is not None else ()) or (_NOBODY,)
     try:
-        num_left_out = asyncio.run(_merge(make_profiles(settings), of_runs))
+        num_left_out = asyncio.run(_merge(make_profiles(settings.store, settings.profiles), of_runs))
     except OSError as error:
         raise InputError(f"profiles of listeners were not added: {error.strerror}") from None
     if num_left_out:

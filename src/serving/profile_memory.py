@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
-from segue.runs.profiles import ENTRY, Profiles, add_play
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play
 from segue.serving.log_writer import FILE_MODE
 from segue.serving.settings import ProfileSettings
 
@@ -92,6 +92,7 @@ class _File:
         self._start, _ = _sizes(self.num_buckets, self.most)
         owners = mmap.mmap(self._descriptor, self._start)
         self._words = memoryview(owners).cast("q")[_PAGE // _WORD :]  # faster than numpy for single numbers
+        self._bytes = memoryview(mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ))
         self._visits = np.frombuffer(owners, np.int64, self.num_places * _WORDS, _PAGE)[_VISIT_MS::_WORDS]
 
     def _create(self, path: Path, num_buckets: int, most: int) -> None:
@@ -146,8 +147,9 @@ class _File:
     def read(self, place: int, num_empty: int = 0) -> np.ndarray:
         """The entries of a place, and some empty ones after them."""
         num = self.num(place)
-        entries = bytearray(os.pread(self._descriptor, num * ENTRY.itemsize, self._at(place)))
-        entries += bytes(min(num_empty, self.most - num) * ENTRY.itemsize)
+        size, start = num * ENTRY.itemsize, self._at(place)
+        entries = bytearray(size + min(num_empty, self.most - num) * ENTRY.itemsize)
+        entries[:size] = self._bytes[start : start + size]
         return np.frombuffer(entries, ENTRY)
 
     def write(self, place: int, entries: np.ndarray, first: int = 0) -> None:
@@ -248,7 +250,9 @@ class MappedProfiles:
             with file.bucket(user) as places:
                 place = file.taken(places, user)
                 profile = file.read(place, 1)
-                forget_old(profile, now_ms - self.settings.days_ms)
+                if file.visit_ms(place) // DAY_MS != now_ms // DAY_MS:  # once a day, as it takes a third of all this
+                    forget_old(profile, now_ms - self.settings.days_ms)
+                    file.write(place, profile[: file.num(place)])
                 changed = add_play(profile, track, share, now_ms)
                 file.write(place, profile[changed : changed + 1], changed)
                 file.own(place, user, now_ms)
@@ -320,7 +324,7 @@ def _add(file: _File, user: int, visit_ms: int, entries: np.ndarray) -> bool:
 
 def forget_old(profile: np.ndarray, before_ms: int) -> None:
     """Empty the entries whose last play was before a time."""
-    np.putmask(profile["plays"], profile["last_ms"] < before_ms, 0)
+    profile[profile["last_ms"] < before_ms] = np.zeros((), ENTRY)
 
 
 def newest_of(

@@ -6,6 +6,7 @@ K candidates of a list, S sessions, T tracks of the longest of them.
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
@@ -111,7 +112,15 @@ class Recommender:
         """Whether an arm needs the tracks that the session has played."""
         return arm in self.searches or arm in self.last_ten or self._pickers[arm].needs_session
 
-    def follow(self, arm: str, user: int, row: int, played: Played = _NOTHING, past: Past | None = None) -> Next:
+    def follow(
+        self,
+        arm: str,
+        user: int,
+        row: int,
+        played: Played = _NOTHING,
+        past: Past | None = None,
+        familiar: float | None = None,
+    ) -> Next:
         """The next track after a track.
 
         Args:
@@ -121,10 +130,11 @@ class Recommender:
             played: what the session has played, this track last; only if the arm remembers sessions. With
                 `context=last_ten` the last plays of the user, whatever the session.
             past: what the listener has heard in all sessions; None if that is not known.
+            familiar: another one than that of the arm; only with `context=listener`.
         """
         picker = self._pickers[arm]
         if self.remembers(arm) or picker.exploration:
-            return self._together(arm, [user], [row], [played], [past])[0]
+            return self._together(arm, [user], [row], [played], [past], familiar)[0]
         candidates = self.release.candidates(arm, user, row) if picker.has_lists else _NO_LIST
         return _next(picker, *picker.pick_one(candidates, row, self._rng))
 
@@ -174,8 +184,11 @@ class Recommender:
         rows: Sequence[int],
         played: Sequence[Played],
         pasts: Sequence[Past | None],
+        familiar: float | None = None,
     ) -> list[Next]:
         picker, last = self._pickers[arm], np.array(rows)
+        if familiar is not None:
+            picker = replace(picker, familiar=familiar)
         candidates, heard, past = np.empty((len(last), 0), np.int32), last[:, None], None
         if self.remembers(arm):
             heard, shares = self.newest_first(played)
@@ -183,9 +196,8 @@ class Recommender:
             picked = rule.pick_next(LastPlays(heard, shares), self._rng)
             return [_next(rule, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
         if search := self.searches.get(arm):
-            given = self.release.arms[arm]
             names = ("pick", "artist_gap", "exploration", "familiar")
-            k = search.num_kept(**{name: getattr(given, name) for name in names})
+            k = search.num_kept(**{name: getattr(picker, name) for name in names})
             past, now_ms = self.past_of(search, heard, pasts)
             candidates = search.best(heard, shares, k, past, now_ms)
         elif picker.has_lists:

@@ -67,7 +67,7 @@ class Arm:
     num_lists: Annotated[int, Setting("last tracks whose lists are searched", least=1, most=MOST_LISTS)] = 1
     exploration: float = 0.0
     exploration_plays: int = 1
-    familiar: float = 1.0
+    familiar: int | float = 1.0
     fallback: str = "artist"
 
     def __post_init__(self) -> None:

@@ -290,7 +290,7 @@ async def _answer(
 
     rng = np.random.default_rng(None if settings.seed is None else [settings.seed, worker + 1])
     store, sessions, metrics = make_store(settings), make_sessions(settings), Metrics()
-    profiles = None if settings.profiles.remember == "none" else make_profiles(settings)
+    profiles = None if settings.profiles.remember == "none" else make_profiles(settings.store, settings.profiles)
     last_plays = make_last_plays(settings)
     log = EventLogWriter(Path(settings.run_dir, "logs", worker_name(worker)), settings.log, metrics.count_events)
     release, problem = store.local.open_whole()

@@ -55,6 +55,15 @@ class RedisSettings(StoreSettings):
             raise InputError(f"store.name must be a word of letters and digits, got {self.name!r}")
 
 
+def store_settings(given: Mapping[str, Any]) -> StoreSettings:
+    """Settings of a store, as `serve.json` has them.
+
+    Args:
+        given: by name.
+    """
+    return (RedisSettings if given["kind"] == "redis" else StoreSettings)(**given)
+
+
 @settings("sessions")
 @dataclass(frozen=True, kw_only=True)
 class SessionSettings:
@@ -197,7 +206,7 @@ class ServiceSettings:
         url, folder = groups["store"].pop("url"), Path(groups["store"]["folder"]).absolute()
         is_shared = groups["store"]["kind"] == "redis"
         made: dict[str, Any] = {name: kind(**groups[name]) for name, kind in _GROUPS.items()}
-        made["store"] = (RedisSettings if is_shared else StoreSettings)(**{**groups["store"], "folder": str(folder)})
+        made["store"] = store_settings({**groups["store"], "folder": str(folder)})
         os.environ.pop(REDIS, None)
         if is_shared:
             os.environ[REDIS] = str(url)

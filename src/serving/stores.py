@@ -8,7 +8,7 @@ from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release_store import FolderStore
 from segue.serving.session_memory import FILE as SESSIONS
 from segue.serving.session_memory import MappedSessions
-from segue.serving.settings import REDIS, RedisSettings, ServiceSettings
+from segue.serving.settings import REDIS, ProfileSettings, RedisSettings, ServiceSettings, StoreSettings
 
 if TYPE_CHECKING:
     from segue.serving.redis_store import RedisProfiles, RedisSessions, RedisStore
@@ -41,10 +41,10 @@ def make_sessions(settings: ServiceSettings) -> Sessions:
     return RedisSessions(os.environ[REDIS], settings.store, settings.sessions, local)
 
 
-def make_profiles(settings: ServiceSettings) -> ProfileStore:
+def make_profiles(store: StoreSettings, profiles: ProfileSettings) -> ProfileStore:
     """The memory of listeners."""
-    if not isinstance(settings.store, RedisSettings):
-        return MappedProfiles(Path(settings.store.folder), settings.profiles)
+    if not isinstance(store, RedisSettings):
+        return MappedProfiles(Path(store.folder), profiles)
     from segue.serving.redis_store import RedisProfiles
 
-    return RedisProfiles(os.environ[REDIS], settings.store, settings.profiles)
+    return RedisProfiles(os.environ[REDIS], store, profiles)

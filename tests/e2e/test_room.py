@@ -169,6 +169,14 @@ def test_the_page_shows_what_is_remembered_of_a_listener_and_why_a_known_track_w
         page.get_by_text(re.compile(r"Own past: heard once, last less than an hour ago, \+9\.00")).wait_for()
         assert page.get_by_role("row").count() == 4
         assert page.get_by_role("link", name="Yesterday").get_attribute("href") == "#/compare?t=0"
+        page.goto(f"http://127.0.0.1:{service.port}/room#/walk?t=7&u=ann%2Fb")
+        page.get_by_role("button", name="Play on, to 10 tracks").click()
+        page.get_by_text("2 of 10 tracks were known before.").wait_for()
+        assert page.get_by_text("Own past: heard once").count() == 2
+        page.get_by_label("How much may be familiar").fill("0")
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.get_by_text("0 of 1 track was known before.").wait_for()
+        page.goto(f"http://127.0.0.1:{service.port}/room#/listener?u=ann%2Fb")
         page.get_by_label("Id of the listener").fill("8")
         page.get_by_role("button", name="Show").click()
         page.get_by_text("The service remembers nothing of listener 8").wait_for()

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
-from segue.picking.listener_scores import FEATURES, ListenerScores, favourites, features_of, is_known, past_of
+from segue.picking.listener_scores import (
+    FEATURES,
+    OF_TRACK,
+    ListenerScores,
+    favourites,
+    features_of,
+    is_known,
+    past_of,
+)
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events, padded
 from tests.profile_lines import lines_of
 
@@ -75,6 +83,32 @@ def test_an_artist_that_was_heard_counts_for_all_of_its_tracks() -> None:
     past = profile((0, 1.0, 0), (0, 0.5, 0), (2, 1.0, 0))
     assert added(past, {"artist_share": 1.0}, [0, 1, 2, 3]) == [0.75, 0.75, 1, 0]
     assert added(past, {"artist_plays": 1.0}, [1, 3]) == [round(float(np.log(3)), 5), 0]
+
+
+def test_candidates_of_many_sessions_get_the_weighted_features_of_their_tracks_and_artists() -> None:
+    rng, num, num_own = np.random.default_rng(0), 7, len(OF_TRACK)
+    artist_of, weights = rng.integers(4, size=12), rng.normal(size=len(FEATURES)).astype(np.float32)
+    past = np.zeros((num, 6), ENTRY)
+    for line in past[1:]:  # the first listener is new
+        for play in range(int(rng.integers(1, 9))):
+            add_play(
+                line, int(rng.integers(12)), float(rng.random()), NOW - int(rng.integers(90 * DAY_MS)) * (play % 3)
+            )
+    past, now_ms = past_of(past, rng.integers(-1, 12, (num, 2))), np.full(num, NOW)
+    candidates, scores = rng.integers(-1, 12, (num, 9)), rng.normal(size=(num, 9)).astype(np.float32)
+    features, artists = features_of(past, now_ms, artist_of)
+    expected = scores.copy()
+    for session, candidate in np.ndindex(candidates.shape):
+        track = candidates[session, candidate]
+        heard = features[session, (artists[session] >= 0) & (past["track"][session] == track)]
+        by_artist = features[session, artists[session] == artist_of[track]]
+        expected[session, candidate] += heard[:, :num_own].sum(0) @ weights[:num_own]
+        expected[session, candidate] += by_artist[:1, num_own:].sum(0) @ weights[num_own:]
+    scorer = ListenerScores(weights, artist_of)
+    for _ in range(2):  # nothing of one call is left for the next one
+        found = scores.copy()
+        scorer.add(found, candidates, past, now_ms)
+        np.testing.assert_allclose(found[candidates >= 0], expected[candidates >= 0], atol=1e-5)
 
 
 def test_features_of_an_empty_entry_are_zero() -> None:

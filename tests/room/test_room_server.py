@@ -36,6 +36,7 @@ def run_folder(release: Release, folder: Path) -> Path:
         "store": {"folder": str(folder / "store"), "keep": 2, "kind": "embedded"},
         "room": {"enabled": True, "recommenders": [], "mlflow": None, "audio": None, "audio_from": []},
         "log": {"with_fallback": False},
+        "profiles": {"capacity": 64},
     }
     (folder / "serve.json").write_text(json.dumps(settings))
     return folder
@@ -93,6 +94,13 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         given = {"arm": "C", "tracks": [100], "shares": [1], "track": step["track"]}
         assert (await ask(server, "why", body=given))[1]["sentence"] == step["sentence"]
         assert (await ask(server, "step", body={"arm": "X", "tracks": [100], "shares": [1]}))[0] == 400
+        for wrong, reason in (({"familiar": 2}, "familiar must be"), ({"user": ""}, "listener")):
+            status, answer = await ask(server, "step", body={"arm": "T1", "tracks": [100], "shares": [1], **wrong})
+            assert (status, answer["reason"].startswith(reason)) == (400, True)
+        assert (await ask(server, "step", body={**given, "familiar": 0.5}))[1]["reason"].startswith(
+            "familiar=0.5 needs context=listener"
+        )
+        assert (await ask(server, "step", body={**given, "user": "7", "familiar": 1}))[0] == 200
         assert (await ask(server, "listener", arm="T1"))[0] == 200
         assert (await ask(server, "row", track="103"))[1] == {"row": 3}
         points = np.frombuffer((await ask(server, "map"))[1], "<f4").reshape(-1, 10)

@@ -7,9 +7,12 @@ import pytest
 
 from segue.assignment import GUESTS
 from segue.errors import InputError
+from segue.picking.listener_scores import FEATURES
 from segue.room import walking
 from segue.room.release_view import ReleaseView
-from segue.serving.recommender import Recommender
+from segue.runs.profiles import DAY_MS, ENTRY, add_play
+from segue.serving.log_writer import now_ms
+from segue.serving.recommender import Past, Recommender
 from tests.conftest import make_order
 
 
@@ -55,6 +58,30 @@ def test_a_list_is_explained_by_place_and_cosines(view: ReleaseView, recommender
     found = walking.step(view, recommender, "C", 1, walking.checked_session(view, [100], [1]))
     assert (found["rank"], found["candidates"], found["parts_are"]) == (1, 4, "cosines")
     assert found["sentence"] == "Number 1 of 4 in the list after “Title 0”; the best is taken."
+
+
+@pytest.fixture
+def of_listener(view: ReleaseView) -> Recommender:
+    """Arm T1 adds 9 to a track that its listener has heard."""
+    release, weights = view.release, np.array([9.0 * (name == "heard") for name in FEATURES], np.float32)
+    release.arms["T1"] = replace(release.arms["T1"], context="listener")
+    release.vectors["T1"] = replace(release.vectors["T1"], context="listener", listener=weights)
+    return Recommender(release, np.random.default_rng(0))
+
+
+def test_a_walk_of_a_listener_has_their_past_and_says_so(view: ReleaseView, of_listener: Recommender) -> None:
+    played, profile = walking.checked_session(view, [100], [1.0]), np.zeros(1, ENTRY)
+    add_play(profile, 109, 1.0, now_ms() - 2 * DAY_MS)
+    past = Past(profile, now_ms())
+    found = walking.step(view, of_listener, "T1", 1, played, past)
+    assert (found["track"], found["is_known"], found["rank"]) == (109, True, 1)
+    assert found["own_past"] == "heard once, last 2 days ago, +9.00"
+    assert found["parts"]["heard"] == 9
+    assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
+    others = walking.step(view, of_listener, "T1", 1, played, past, familiar=0.0)
+    assert (others["is_known"], others["rank"]) == (False, 2)
+    assert others["sentence"] == "Number 2 of 9 candidates for this track: those before it were heard, or are known."
+    assert walking.step(view, of_listener, "T1", 1, played)["own_past"] is None
 
 
 def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) -> None:

@@ -67,10 +67,14 @@ async def play(
     (folder / "store").mkdir(exist_ok=True)
     log = EventLogWriter(folder / "log", settings.log)
     state = State(
-        recommender=Recommender(release, np.random.default_rng(0)), sessions=make_sessions(settings),
-        last_plays=make_last_plays(settings), profiles=make_profiles(settings), remember=settings.profiles, log=log,
+        recommender=Recommender(release, np.random.default_rng(0)),
+        sessions=make_sessions(settings),
+        last_plays=make_last_plays(settings),
+        profiles=make_profiles(settings.store, settings.profiles),
+        remember=settings.profiles,
+        log=log,
         workers=WorkerTable(1, reset_after_s=30),
-    )  # fmt: skip
+    )
     service = ServiceApp(state, Metrics(), limits=settings.limits, logged=settings.log, token=None)
     upkeep, following = asyncio.ensure_future(log.run()), dict[int, Any]()
     for call, user, asked in walk:

@@ -93,6 +93,15 @@ def test_a_track_that_was_not_played_again_is_forgotten_by_age(tmp_path: Path) -
     assert list(tracks(profiles, 7, START_MS)) == [2, 3], "the place of the forgotten one is used again"
 
 
+def test_what_is_forgotten_leaves_the_file_with_the_first_play_of_a_day(tmp_path: Path) -> None:
+    profiles, key = make(tmp_path), (987654321).to_bytes(8, "little")
+    play(profiles, 7, 987654321)
+    play(profiles, 7, 2, START_MS + 20 * DAY_MS)
+    assert key in (tmp_path / FILE).read_bytes()
+    assert len(play(profiles, 7, 2, START_MS + 31 * DAY_MS)) == 3, "two of them are empty"
+    assert key not in (tmp_path / FILE).read_bytes()
+
+
 def test_a_new_listener_in_a_full_bucket_replaces_the_one_whose_last_visit_is_oldest(tmp_path: Path) -> None:
     profiles = make(tmp_path)
     *users, late = crowded(9, 64)

@@ -282,6 +282,16 @@ def test_files_are_known_again_after_a_rotation(tmp_path: Path) -> None:
         data_in(tmp_path / "logs").read_new(later)
 
 
+def test_a_night_whose_listeners_all_said_no_has_nothing_new(tmp_path: Path) -> None:
+    logs = logs_of(tmp_path / "logs", 2)
+    learned = learned_in(logs)
+    write_day(logs, 2)
+    file = logs / "logs" / "day-2" / "data.json"
+    write_lines(file, [json.loads(line) | {"remember": False} for line in file.read_text().splitlines()])
+    with pytest.raises(NothingNew):
+        data_in(logs).read_new(learned)
+
+
 def test_late_plays_of_known_files_are_counted(tmp_path: Path) -> None:
     logs = logs_of(tmp_path / "logs", 2)
     learned = learned_in(logs)

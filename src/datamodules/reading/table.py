@@ -473,7 +473,7 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rej
         num_events, num_nameless, dropped["nameless"] = num_events - num_nameless, 0, num_nameless
     if left_out.listeners:
         num_events, dropped["without"] = num_events - num_without, num_without
-    if num_events == 0 and (dropped.get("learned") or (left_out.now_ms is not None and dropped.get("until"))):
+    if num_events == 0 and left_out.learned is not None and any(dropped.values()):
         raise NothingNew
     if num_events == 0:
         raise InputError(

@@ -11,6 +11,8 @@ export function Walk({ given, room }) {
   const arm = arms.some((one) => one.key === given.arm) ? given.arm : arms.at(-1).key;
   const player = arms.find((one) => one.key === arm);
   const isLogged = given.log === "1";
+  const knowsListeners = player.context === "listener" && !isLogged;
+  const familiar = Number(given.f ?? player.familiar ?? 1);
   const [steps, setSteps] = useState([]); // the first is the track that was chosen; each has a share once it has ended
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState(null);
@@ -25,7 +27,7 @@ export function Walk({ given, room }) {
     setUser(null);
     setBusy(false);
   };
-  useEffect(begin, [start?.track, arm, isLogged]);
+  useEffect(begin, [start?.track, arm, isLogged, given.u, given.f]);
 
   const advance = async (before, share, listener) => {
     const heard = [...before.slice(0, -1), { ...before.at(-1), share }];
@@ -36,7 +38,7 @@ export function Walk({ given, room }) {
       const answered = await request(`/next/${listener}`, { method: "POST", body: { track: tracks.at(-1), time: share } });
       const { track } = await answered.json();
       next = await ask("why", { method: "POST", body: { arm, tracks, shares, track } });
-    } else next = await ask("step", { method: "POST", body: { arm, tracks, shares } });
+    } else next = await ask("step", { method: "POST", body: { arm, tracks, shares, ...(knowsListeners && { familiar, ...(given.u && { user: given.u }) }) } });
     return [...heard, { ...next, share: null }];
   };
   const go = async (share, num) => {
@@ -66,6 +68,7 @@ export function Walk({ given, room }) {
     begin();
   };
   const change = (changes) => goTo("walk", { ...given, ...changes });
+  const known = steps.filter((step) => step.is_known).length;
   const search = html`<${Search} label="Start from a track" knowsPlays=${room.knows_plays} autofocus=${!given.t} onChoose=${(track) => change({ t: track.track })} />`;
   const isDone = steps.length > STEPS;
   return html`<section class="view view-narrow">
@@ -87,13 +90,21 @@ export function Walk({ given, room }) {
         <label class="check"><input type="checkbox" checked=${isLogged} onChange=${(event) => change({ log: event.currentTarget.checked ? "1" : "" })} />
           <span>Be a listener: send each step to <code>/next</code> and write it to the event log</span></label>
         ${user && html`<p class="faint">You are listener ${user} of arm ${arm}.</p>`}
+        ${knowsListeners && html`<div class="walk-listener">
+          <label>As listener <input type="text" autocomplete="off" spellcheck=${false} placeholder="somebody new" value=${given.u ?? ""} onChange=${(event) => change({ u: event.currentTarget.value })} /></label>
+          <label class="alpha"><span>At most</span>
+            <input type="range" min="0" max="1" step="0.05" value=${familiar} aria-label="How much may be familiar" onChange=${(event) => change({ f: event.currentTarget.value })} />
+            <output class=${given.f === undefined ? "" : "is-changed"}>${(100 * familiar).toFixed(0)} % familiar</output></label>
+          ${steps.length > 1 && html`<p class="faint" role="status">${known} of ${steps.length - 1} ${steps.length === 2 ? "track was" : "tracks were"} known before.</p>`}
+        </div>`}
       </div>
       <ol class=${`walk ${colourOf(keys, arm)}`} aria-live="polite">
         ${steps.map((step, place) => html`<li key=${place} class=${`walk-step ${step.share === null ? "is-now" : step.share < 0.5 ? "is-skipped" : "is-played"}`}>
           <span class="walk-place" aria-hidden="true">${place === 0 ? html`<${Icon} name="play" />` : place}</span>
           <div class="walk-body">
             <div class="two"><b>${nameOf(step)} <${Listen} key=${step.track} track=${step} /></b><span>${artistOf(step)}${plays(step, room.knows_plays) ? ` · ${plays(step, room.knows_plays)}` : ""}</span></div>
-            ${place === 0 ? html`<p class="why">Your choice.</p>` : html`<p class="why">${step.sentence}</p>
+            ${place === 0 ? html`<p class="why">Your choice.</p>` : html`<p class="why">${step.sentence}${step.is_known && html` <span class="faint">Known.</span>`}</p>
+              ${step.own_past && html`<p class="why">Own past: ${step.own_past}</p>`}
               <details class="more"><summary>Why this one?</summary>
                 <p class="faint">${step.parts_are === "sums" ? "What each part adds to its score, over the session:" : `Cosines with the track before:`}</p>
                 ${step.parts ? html`<${Bars} parts=${step.parts} />` : html`<p>No vectors are known of this recommender.</p>`}

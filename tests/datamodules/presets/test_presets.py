@@ -77,17 +77,21 @@ def events_of(source: SourceEvents) -> Counter[tuple[Heard, ...]]:
     return comparable(users.values())
 
 
-@pytest.mark.parametrize("more", [{}, {"remember": False}])
-def test_plays_that_a_service_did_not_keep_can_be_left_out(tmp_path: Path, more: dict[str, bool]) -> None:
-    """As docs/privacy.md says; a log without such a line has no key for it."""
+@pytest.mark.parametrize(
+    ("more", "words", "num_left_out"),
+    [({}, (), 0), ({"remember": False}, (), 1), ({"remember": False}, ("datamodule.sql.drop.unremembered=null",), 0)],
+)
+def test_plays_that_a_service_shall_not_remember_are_not_learned(
+    tmp_path: Path, more: dict[str, bool], words: tuple[str, ...], num_left_out: int
+) -> None:
+    """Unless a word says so; a log without such a line has no key for it."""
     write_tracks(tmp_path, [0, 1])
     lines = [event(user, 10**12 + user, 100, 1.0, "last") | (more if user else {}) for user in (0, 1)]
     write_lines(tmp_path / "logs" / "data.json", lines)
-    words = "datamodule=botify", "+datamodule.sql.drop.unremembered='remember = false'"
-    module = instantiate(composed(*words).datamodule, path=str(tmp_path), _convert_="all")
+    module = instantiate(composed("datamodule=botify", *words).datamodule, path=str(tmp_path), _convert_="all")
     with read_table(str(module.path), module._settings, rejections=module._rejections) as source:
-        assert sum(events_of(source).values()) == 2 - len(more)
-        assert source.reading.dropped == {"unremembered": len(more)}
+        assert sum(events_of(source).values()) == 2 - num_left_out
+        assert source.reading.dropped == ({} if words else {"unremembered": num_left_out})
 
 
 def test_every_preset_has_a_layout() -> None:
