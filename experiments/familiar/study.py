@@ -20,13 +20,13 @@ from jaxtyping import Float64, Int64
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import QUICK, world_of
 from experiments.studying import SMALL_WORLD, Study, append_rows, read_rows, sized, train
-from segue.reports.markdown import table
 from segue.picking.last_ten import NUM_PLAYS
 from segue.picking.places import uniform_place
+from segue.reports.markdown import table
 from segue.runs.profiles import DAY_MS, Profiles
 from segue.runs.profiles import FILE as PROFILES
 from segue.simulation.arm_profiles import ArmProfiles
-from segue.simulation.listener import PAST, WHOLE, Crowd, durations, listen, start
+from segue.simulation.listener import PAST, Crowd, durations, listen, start
 from segue.simulation.listening import TRACK_MS, Heard, KnownBefore, ListeningTest, Recommend
 from segue.simulation.policies import Lists, recommended
 from segue.simulation.traffic import planned_ms

@@ -26,7 +26,7 @@ MOST_PLAYS = 4000
 """Earlier plays of a listener that are looked at, the newest: a profile of a service forgets few of them."""
 MOST_FITTED = 2500
 """Validation queries that the weights are fitted to, at most."""
-_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE = 1e-3, 30.0, 10.0, np.float32(0.1)
+_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE, _STEP = 1e-3, 30.0, 10.0, np.float32(0.1), 1e-4
 _NEWEST = 100
 """Tracks of a session whose artists it has heard."""
 _AT_ONCE = 256
@@ -210,10 +210,15 @@ class ListenerPart:
             return predict(some, scores[some] + columns[some] @ numbers) - played_ratio[some]
 
         def fitted(some: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "_"]:
-            def loss(numbers: Float64[np.ndarray, "_"]) -> float:
-                return float((error(some, columns, numbers) ** 2).mean() + 0.1 * _RIDGE * (numbers**2).sum())
+            of_some = columns[some]
 
-            return _minimum(loss, columns.shape[1], jac=False)
+            def loss(numbers: Float64[np.ndarray, "_"]) -> tuple[float, Float64[np.ndarray, "_"]]:
+                at, wrong = scores[some] + of_some @ numbers, error(some, columns, numbers)
+                rise = (predict(some, at + _STEP) - predict(some, at - _STEP)) / (2 * _STEP)
+                value = (wrong**2).mean() + 0.1 * _RIDGE * (numbers**2).sum()
+                return float(value), 2 * (of_some.T @ (wrong * rise) / len(wrong) + 0.1 * _RIDGE * numbers)
+
+            return _minimum(loss, columns.shape[1])
 
         def of_others(columns: np.ndarray) -> float:
             halves = (error(some, columns, fitted(~some, columns)) for some in (is_first, ~is_first))
@@ -401,9 +406,9 @@ def _fitted(chances: _Chances) -> Float32[np.ndarray, "F"]:
         value = np.log(total).mean() - mean_of_targets @ weights + _RIDGE * (weights**2).sum()
         return float(value), slope - mean_of_targets + 2 * _RIDGE * weights
 
-    return _minimum(loss, len(FEATURES), jac=True)
+    return _minimum(loss, len(FEATURES))
 
 
-def _minimum(loss: Any, num: int, *, jac: Any) -> Float32[np.ndarray, "_"]:
+def _minimum(loss: Any, num: int) -> Float32[np.ndarray, "_"]:
     limits = [(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)] * num
-    return np.asarray(minimize(loss, np.zeros(num), jac=jac, method="L-BFGS-B", bounds=limits).x, np.float32)
+    return np.asarray(minimize(loss, np.zeros(num), jac=True, method="L-BFGS-B", bounds=limits).x, np.float32)
