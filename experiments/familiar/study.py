@@ -4,45 +4,54 @@
 
 Cost: see README.md. Expected: listeners play longer the more of what is played they know.
 
-u listeners of a world.
+S sessions, U listeners of a world, u those of the test.
 """
 
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import QUICK, world_of
 from experiments.studying import SMALL_WORLD, Study, append_rows, read_rows, sized, train
+from segue.picking.last_ten import NUM_PLAYS
+from segue.picking.places import uniform_place
 from segue.reports.markdown import table
+from segue.runs.profiles import DAY_MS, Profiles
 from segue.runs.profiles import FILE as PROFILES
-from segue.runs.profiles import Profiles
 from segue.simulation.arm_profiles import ArmProfiles
-from segue.simulation.listener import Crowd
+from segue.simulation.listener import PAST, Crowd, durations, listen, start
 from segue.simulation.listening import TRACK_MS, Heard, KnownBefore, ListeningTest, Recommend
 from segue.simulation.policies import Lists, recommended
+from segue.simulation.traffic import planned_ms
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from segue.statistics.intervals import MeanInterval
 
 STUDY = Study(__file__, __doc__)
-WORLDS = sized((21, 22, 23), (21,))
-"""Seeds; those that the trial of the issue was tuned on are 11 and 12."""
+WORLDS = sized((31, 32, 33), (31,))
+"""Seeds; those that the fit of the weights was tuned on are 11 and 12."""
 SEEDS = (1,)
-LOGGED, PLAYED = sized((50_000, 10_000), (400, 400))
-"""Sessions of the logs and of the listening test, of which half are reported."""
+LOGGED, EARLIER, PLAYED = sized((50_000, 10, 4_000), (400, 2, 400))
+"""Sessions of the logs, earlier sessions of each listener, and sessions of the listening test, half are reported."""
+SHARES = (1, 0.75, 0.5, 0.25, 0)
+"""Those of `familiar`, of which 1 is the default."""
+SESSION, CONTROL, NEW, OF_LOGS = "session", "control of 2026", "listener, new", "listener, logs alone"
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    "session": {"context": "session"},
-    **{
-        f"listener, {familiar:g}": {"context": "listener", "familiar": familiar} for familiar in (1, 0.75, 0.5, 0.25, 0)
-    },
+    SESSION: {"context": "session"},
+    **{f"listener, {familiar:g}": {"context": "listener", "familiar": familiar} for familiar in SHARES},
+    OF_LOGS: {"context": "listener"},
+    NEW: {"context": "listener"},
+    CONTROL: {"context": "last_ten"},
 }
-"""How each arm is served; all are of the same run, with the same picking."""
+"""How each arm is served; all are of the same run. `OF_LOGS` does not know the earlier sessions, and for `NEW` all
+listeners are new."""
 PICKING: Mapping[str, Any] = {"pick": "ranked", "artist_gap": 100, "num_lists": 4}
 KEY = ("world", "seed", "arm")
 
@@ -62,33 +71,97 @@ def run_of(world: int, seed: int) -> Path:
     return folder
 
 
-def by(arm: Lists) -> Recommend:
-    """An arm as a listening test asks it."""
+def plays_of(crowd: Crowd, midnight: int) -> tuple[np.ndarray, ...]:
+    """Listener, track, share and time of each play of sessions that have ended.
 
-    def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Any:
+    Args:
+        crowd: the sessions.
+        midnight: start of their day, in milliseconds since 1970.
+    """
+    time_ms = midnight + crowd.started_ms + durations(crowd.shares, TRACK_MS).cumsum(0)
+    columns = np.broadcast_to(crowd.users, time_ms.shape), crowd.tracks.astype(np.int64), crowd.shares, time_ms
+    return tuple(column.T.ravel() for column in columns)
+
+
+def earlier_plays(world: World, run: Path) -> tuple[np.ndarray, ...]:
+    """What all listeners heard after the logs, one session a day, with the session alone as the query: see `plays_of`.
+
+    Args:
+        world: the world.
+        run: the folder of the run.
+    """
+    arm, rng, parts = served(run, world, SESSION), np.random.default_rng(2), list[tuple[np.ndarray, ...]]()
+    users, newest_ms = np.arange(len(world.listeners)), int(Profiles.read(run / PROFILES).entries["last_ms"].max())
+    for day in range(1, 1 + EARLIER):
+        interests, tracks, times = rng.random((3, len(users)))
+        crowd = start(world, users, interests, tracks, started_ms=planned_ms(times))
+        while len(crowd):
+            chosen = arm.choose(crowd, rng.random(len(crowd)))
+            chosen = np.where(chosen < 0, uniform_place(rng.random(len(crowd)), len(world.catalog)), chosen)
+            crowd = listen(world, crowd, chosen, rng.random(len(crowd)))
+            parts.append(plays_of(crowd.where(crowd.budget <= 0), newest_ms + day * DAY_MS))
+            crowd = crowd.where(crowd.budget > 0)
+    return tuple(map(np.concatenate, zip(*parts, strict=True)))
+
+
+def last_plays(plays: tuple[np.ndarray, ...], num_listeners: int) -> tuple[np.ndarray, ...]:
+    """The last plays of each listener, as a crowd has them: tracks, shares and ages, 10 × U, the newest first."""
+    listener, track, share, time_ms = (column[np.lexsort((-plays[3], plays[0]))] for column in plays)
+    age = np.arange(len(listener)) - listener.searchsorted(listener)
+    found = np.full((NUM_PLAYS, num_listeners), -1, np.int32), *np.zeros((2, NUM_PLAYS, num_listeners), np.int32)
+    some = age < NUM_PLAYS
+    for of_all, column in zip(found, (track, share, (time_ms.max() - time_ms) // DAY_MS), strict=True):
+        of_all[age[some], listener[some]] = column[some]
+    return found
+
+
+def served(run: Path, world: World, name: str) -> Lists:
+    """An arm of a run."""
+    return recommended(path=str(run / "recommendations.jsonl"), world=world, **PICKING, **ARMS[name])
+
+
+def by(arm: Lists, past: tuple[np.ndarray, ...]) -> Recommend:
+    """An arm as a listening test asks it.
+
+    Args:
+        arm: the arm.
+        past: see `last_plays`.
+    """
+    rng = np.random.default_rng(0)
+
+    def recommend(crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
         if len(crowd.tracks) == 1:
-            arm.begin(crowd, np.random.default_rng(0))
-        return arm.choose(crowd, draws)
+            arm.begin(crowd, rng)
+        if not arm.num_past:
+            return arm.choose(crowd, draws)
+        of_crowd = {name: one[:, crowd.users] for name, one in zip(PAST, past, strict=True)}
+        return arm.recommend(replace(crowd, **of_crowd)).tracks
 
     return recommend
 
 
 def play(world: World, run: Path) -> dict[str, Heard]:
     """What the same sessions hear from each arm."""
-    test = ListeningTest(world, sessions=PLAYED, seed=1, hits=100)
-    known = KnownBefore(ArmProfiles(Profiles.read(run / PROFILES), world), world)
-    heard = {}
-    for name, how in ARMS.items():
-        arm = recommended(path=str(run / "recommendations.jsonl"), world=world, **PICKING, **how)
+    test, plays, nobody = ListeningTest(world, sessions=PLAYED, seed=1, hits=100), earlier_plays(world, run), run / NEW
+    profiles, past = ArmProfiles(Profiles.read(run / PROFILES), world), last_plays(plays, len(world.listeners))
+    profiles.learn(*plays)
+    known, heard = KnownBefore(profiles, world), dict[str, Heard]()
+    nobody.mkdir(exist_ok=True)
+    for name in ("recommendations.jsonl", "vectors.npz"):
+        shutil.copy(run / name, nobody)
+    for name in ARMS:
+        arm = served(nobody if name == NEW else run, world, name)
+        if name not in (NEW, OF_LOGS):
+            arm.learn(*plays)
         arm.prepare(0, TRACK_MS)
-        heard[name] = test.play(by(arm), "test", known)
+        heard[name] = test.play(by(arm, past), "test", known)
     return heard
 
 
 def lines_of(world: int, seed: int) -> list[dict[str, Any]]:
     """A line for each arm of a run; the change is that against the session alone, of the same listeners."""
     heard = play(world_of(*words_of(world)), run_of(world, seed))
-    base, lines = heard["session"].time, []
+    base, lines = heard[SESSION].time, []
     for name, one in heard.items():
         change = MeanInterval.of((one.time - base) / base.mean(), 0.95)
         numbers = one.time.mean(), change.mean, change.lower, change.upper, *(one.discovery[name] for name in DISCOVERY)
@@ -105,11 +178,34 @@ def means(rows: Sequence[Mapping[str, str]], world: int, arm: str) -> dict[str, 
     return {name: float(np.mean([float(row[name]) for row in own])) for name in ("time", "change", *DISCOVERY)}
 
 
+def aims_of(rows: Sequence[Mapping[str, str]], world: int) -> dict[str, float]:
+    """What was aimed at, in per cent: changes against the session, and against the control.
+
+    At a share of known tracks, the curve of `familiar` is interpolated.
+    """
+    session, control, curve = (
+        [means(rows, world, arm) for arm in arms]
+        for arms in ((SESSION,), (CONTROL,), [f"listener, {familiar:g}" for familiar in sorted(SHARES)])
+    )
+    known, change = ([one[name] for one in curve] for name in ("share_known", "change"))
+    return {
+        "learned (aim: +15)": 100 * change[-1],
+        "learned, against the control of 2026 (aim: +25)": 100 * (curve[-1]["time"] / control[0]["time"] - 1),
+        "at the share_known of the session (aim: +3)": 100 * float(np.interp(session[0]["share_known"], known, change)),
+        "at share_known 0.5 (aim: −6)": 100 * float(np.interp(0.5, known, change)),
+        "new listeners (aim: within the interval)": 100 * means(rows, world, NEW)["change"],
+    }
+
+
 def report() -> None:
     """Write the tables and the picture."""
     rows = read_rows(STUDY.folder / "results.csv")
     worlds = sorted({int(row["world"]) for row in rows})
     lines = [f"Means over {len({row['seed'] for row in rows})} seeds. Written by `{STUDY.command}`.", ""]
+    lines += ["## Aims", "", "Change of the time per session, in per cent.", ""]
+    aims = [aims_of(rows, world) for world in worlds]
+    cells = [[name, *(f"{one[name]:+.1f}" for one in aims)] for name in aims[0]]
+    lines += [*table(["", *(f"world {world}" for world in worlds)], cells, "l" + "r" * len(worlds)), ""]
     for world in worlds:
         lines += [f"## World {world}", ""]
         cells = [
@@ -129,14 +225,13 @@ def draw(rows: Sequence[Mapping[str, str]], worlds: Sequence[int]) -> None:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     for world in worlds:
-        points = [means(rows, world, arm) for arm in ARMS]
+        points = [means(rows, world, arm) for arm in (SESSION, *(f"listener, {familiar:g}" for familiar in SHARES))]
         known, change = zip(*((one["share_known"], 100 * one["change"]) for one in points), strict=True)
         (line,) = axes.plot(known[1:], change[1:], "o-", label=f"listener, world {world}")
         axes.plot(known[0], change[0], "s", color=line.get_color(), label=f"session, world {world}")
         if world == worlds[0]:
-            for arm, x, y in zip(list(ARMS)[1:], known[1:], change[1:], strict=True):
-                note = f"familiar={arm.split()[1]}"
-                axes.annotate(note, (x, y), textcoords="offset points", xytext=(6, -10), fontsize=8)
+            for familiar, x, y in zip(SHARES, known[1:], change[1:], strict=True):
+                axes.annotate(f"familiar={familiar:g}", (x, y), textcoords="offset points", xytext=(6, -10), fontsize=8)
     axes.set(xlabel="share_known: of the tracks played", ylabel="time per session against the session alone, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -26,7 +26,9 @@ MOST_PLAYS = 4000
 """Earlier plays of a listener that are looked at, the newest: a profile of a service forgets few of them."""
 MOST_FITTED = 2500
 """Validation queries that the weights are fitted to, at most."""
-_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT = 1e-3, 30.0, 10.0
+_RIDGE, _MOST_EXPONENT, _LARGEST_WEIGHT, _LEAST_SLOPE, _STEP = 1e-3, 30.0, 10.0, np.float32(0.1), 1e-4
+_NEWEST = 100
+"""Tracks of a session whose artists it has heard."""
 _AT_ONCE = 256
 """Queries whose features are computed together."""
 _NUM = len(OF_TRACK)
@@ -170,25 +172,61 @@ class ListenerPart:
         parts = [self._chances(*block) for block in blocks]
         return _fitted(_joined(parts))
 
-    def fit_shares(
-        self,
-        predict: Callable[[Float64[np.ndarray, "Q"]], Float64[np.ndarray, "Q"]],
-        features: Float32[np.ndarray, "Q F"],
-        played_ratio: Float32[np.ndarray, "Q"],
-    ) -> Float32[np.ndarray, "F"]:
-        """Fit the weights by the squared error of predicted shares.
+    def of_other_artists(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Bool[np.ndarray, "Q"]:
+        """Whether the track that followed is by an artist that the session had not heard, of its newest tracks.
 
         Args:
-            predict: from what is added to the score of each pair to its predicted share.
+            histories: of the queries.
+            following: rows of the tracks that followed.
+        """
+        heard, _ = histories.newest(_NEWEST)
+        is_same = (self._artist_of[heard] == self._artist_of[following][:, None]) & (heard >= 0)
+        return np.asarray(~is_same.any(1))
+
+    def fit_shares(
+        self,
+        predict: Callable[[Bool[np.ndarray, "Q"], Float64[np.ndarray, "q"]], Float64[np.ndarray, "q"]],
+        scores: Float64[np.ndarray, "Q"],
+        features: Float32[np.ndarray, "Q F"],
+        played_ratio: Float32[np.ndarray, "Q"],
+        is_first: Bool[np.ndarray, "Q"],
+    ) -> None:
+        """Fit the weights by the squared error of predicted shares, and judge them on other listeners.
+
+        A slope and an offset of the scores are fitted with them, and the weights are divided by the slope: high scores
+        of a head promise more than is played, and the past is weighed against what they are worth.
+
+        Args:
+            predict: the shares of some pairs, from their scores.
+            scores: of the head.
             features: of the track that followed.
             played_ratio: share of it that was played.
+            is_first: whether the listener of each pair is in the first of two halves; some are, and some are not.
         """
+        num = len(FEATURES)
+        whole, every = np.column_stack([features, scores, np.ones(len(scores))]), np.ones(len(scores), bool)
 
-        def loss(weights: Float64[np.ndarray, "F"]) -> float:
-            error = predict(features @ weights) - played_ratio
-            return float((error**2).mean() + 0.1 * _RIDGE * (weights**2).sum())
+        def error(some: np.ndarray, columns: np.ndarray, numbers: np.ndarray) -> Float64[np.ndarray, "q"]:
+            return predict(some, scores[some] + columns[some] @ numbers) - played_ratio[some]
 
-        return _minimum(loss, jac=False)
+        def fitted(some: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "_"]:
+            of_some = columns[some]
+
+            def loss(numbers: Float64[np.ndarray, "_"]) -> tuple[float, Float64[np.ndarray, "_"]]:
+                at, wrong = scores[some] + of_some @ numbers, error(some, columns, numbers)
+                rise = (predict(some, at + _STEP) - predict(some, at - _STEP)) / (2 * _STEP)
+                value = (wrong**2).mean() + 0.1 * _RIDGE * (numbers**2).sum()
+                return float(value), 2 * (of_some.T @ (wrong * rise) / len(wrong) + 0.1 * _RIDGE * numbers)
+
+            return _minimum(loss, columns.shape[1])
+
+        def of_others(columns: np.ndarray) -> float:
+            halves = (error(some, columns, fitted(~some, columns)) for some in (is_first, ~is_first))
+            return float(sum((half**2).sum() for half in halves) / len(scores))
+
+        numbers = fitted(every, whole)
+        self.weights = numbers[:num] / max(1 + numbers[num], _LEAST_SLOPE)
+        self.keep_if_better("mse", of_others(whole[:, num:]), of_others(whole), higher=False)
 
     def keep_if_better(self, name: str, without: float, value: float, *, higher: bool) -> None:
         """Set the weights to 0 where validation is not better with them.
@@ -368,10 +406,9 @@ def _fitted(chances: _Chances) -> Float32[np.ndarray, "F"]:
         value = np.log(total).mean() - mean_of_targets @ weights + _RIDGE * (weights**2).sum()
         return float(value), slope - mean_of_targets + 2 * _RIDGE * weights
 
-    return _minimum(loss, jac=True)
+    return _minimum(loss, len(FEATURES))
 
 
-def _minimum(loss: Any, *, jac: Any) -> Float32[np.ndarray, "F"]:
-    limits = [(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)] * len(FEATURES)
-    best = minimize(loss, np.zeros(len(FEATURES)), jac=jac, method="L-BFGS-B", bounds=limits).x
-    return np.asarray(best, np.float32)
+def _minimum(loss: Any, num: int) -> Float32[np.ndarray, "_"]:
+    limits = [(-_LARGEST_WEIGHT, _LARGEST_WEIGHT)] * num
+    return np.asarray(minimize(loss, np.zeros(num), jac=True, method="L-BFGS-B", bounds=limits).x, np.float32)

@@ -5,7 +5,6 @@ width of a vector.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -430,31 +429,22 @@ class PairRanker(RanksByVectors, LightningModule):
         listener.keep_if_better("ndcg@10", without, self._gain(*ranked), higher=True)
 
     def _fit_listener_to_shares(self, listener: ListenerPart, rated: Rated | None) -> None:
-        """Fit the weights by the squared error of predicted shares, which is judged on other listeners."""
+        """Fit the weights to pairs of artists that the session had not heard: of others less and less is played."""
         if rated is None or rated.histories.timeline is None:
             return
-        is_first, share = rated.listener % 2 == 0, rated.played_ratio
+        is_other = listener.of_other_artists(rated.histories, rated.following)
+        histories, following = rated.histories.where(np.flatnonzero(is_other)), rated.following[is_other]
+        is_first, of = rated.listener[is_other] % 2 == 0, torch.from_numpy(rated.listener[is_other]).to(self._place)
         if is_first.all() or not is_first.any():
             return
-        scores = score_pairs(self.scorer, self.context, rated.histories, rated.following, self._place).double()
-        features, of = listener.features(rated.histories, rated.following), torch.from_numpy(rated.listener)
 
-        def predict(some: Bool[np.ndarray, "P"], added: Float64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
-            chosen = torch.from_numpy(some)
-            score = scores[chosen.to(scores.device)] + torch.from_numpy(added).to(scores)
-            return np.asarray(self.loss.predict(score, of[chosen].to(scores.device)).double().cpu().numpy())
+        def predict(some: Bool[np.ndarray, "P"], scores: Float64[np.ndarray, "p"]) -> Float64[np.ndarray, "p"]:
+            share = self.loss.predict(torch.from_numpy(scores).to(self._place), of[torch.from_numpy(some)])
+            return np.asarray(share.double().cpu().numpy())
 
-        def fit(some: Bool[np.ndarray, "P"]) -> Float32[np.ndarray, "F"]:
-            return listener.fit_shares(partial(predict, some), features[some], share[some])
-
-        def errors(some: Bool[np.ndarray, "P"], weights: Float32[np.ndarray, "F"]) -> float:
-            return float(((predict(some, (features[some] @ weights).astype(np.float64)) - share[some]) ** 2).sum())
-
-        every = np.ones(len(share), bool)
-        listener.weights = fit(every)
-        of_others = sum(errors(some, fit(~some)) for some in (is_first, ~is_first))
-        without = errors(every, 0 * listener.weights)
-        listener.keep_if_better("mse", without / len(share), of_others / len(share), higher=False)
+        scores = score_pairs(self.scorer, self.context, histories, following, self._place).double().cpu().numpy()
+        features = listener.features(histories, following)
+        listener.fit_shares(predict, scores, features, rated.played_ratio[is_other], is_first)
 
     def describe(self) -> list[str]:
         """Lines about tracks already heard, about the counted part and about the listener's."""

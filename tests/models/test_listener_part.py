@@ -18,6 +18,7 @@ from segue.callbacks.validation_queries import rated_pairs
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
+from segue.models.contracts import Rated
 from segue.models.export import session_vectors
 from segue.models.listener_part import ListenerPart, own_plays, past_before
 from segue.models.pair_ranker import PairRanker
@@ -322,6 +323,37 @@ def test_the_fit_is_that_of_a_softmax_over_the_whole_catalogue() -> None:
     assert expected.fun < loss(np.zeros(len(FEATURES))) - 1e-3
 
 
+def test_the_past_is_weighed_against_what_the_scores_are_worth() -> None:
+    """Scores are worth half of what they promise; therefore the past weighs twice what it adds to the true score."""
+    rng, part, true = np.random.default_rng(0), ListenerPart(make_vocabulary([0, 1])), np.zeros(len(FEATURES))
+    true[[2, 8]] = 0.8, -0.4
+    scores, listener = rng.normal(size=6000), rng.integers(0, 50, 6000)
+    features = rng.random((6000, len(FEATURES))).astype(np.float32)
+    share = (1 / (1 + np.exp(-(0.3 + 0.5 * scores + features @ true)))).astype(np.float32)
+
+    def predict(some: np.ndarray, values: np.ndarray) -> np.ndarray:
+        assert len(values) == some.sum()
+        return np.asarray(1 / (1 + np.exp(-values)))
+
+    part.fit_shares(predict, scores, features, share, listener % 2 == 0)
+    np.testing.assert_allclose(part.weights, 2 * true, atol=0.05)
+    assert part.compared is not None
+    name, without, value = part.compared
+    assert name == "mse"
+    assert value < 0.3 * without < 0.01  # also without the past, the slope of the scores is fitted
+    part.fit_shares(predict, scores, features[:, ::-1], share[rng.permutation(6000)], listener % 2 == 0)
+    assert not part.is_used
+
+
+def test_other_artists_are_those_that_the_session_has_not_heard() -> None:
+    histories, part = log_of(5, 60), ListenerPart(make_vocabulary(row // 3 for row in range(12)))
+    following = np.random.default_rng(1).integers(0, 12, len(histories))
+    heard = [set(row[row >= 0] // 3) for row in histories.newest(100)[0]]
+    expected = [track // 3 not in own for track, own in zip(following.tolist(), heard, strict=True)]
+    assert part.of_other_artists(histories, following).tolist() == expected
+    assert 0 < sum(expected) < len(expected)
+
+
 def test_weights_that_do_not_help_are_zero_and_one_line_says_so() -> None:
     part = ListenerPart(make_vocabulary([0, 1]), WEIGHTS)
     part.keep_if_better("ndcg@10", 0.5, 0.5, higher=True)
@@ -371,6 +403,18 @@ def test_what_was_compared_before_is_forgotten_where_nothing_can_be_fitted(habit
     ranker.fit_to(replace(histories, timeline=None), habits.pairs["val"].following)
     assert ranker.listener is not None
     assert (ranker.listener.weights, ranker.listener.compared) == (None, None)
+
+
+def test_shares_of_artists_of_the_session_alone_weight_nothing(habits: PairDataModule) -> None:
+    ranker: PairRanker = instantiate(config("shares"), _convert_="all")(vocabulary=habits.vocabulary)
+    rated, part = rated_pairs(habits), part_of(ranker)
+    same = np.flatnonzero(~part.of_other_artists(rated.histories, rated.following))
+    assert len(same) > 20
+    of_same = Rated(rated.histories.where(same), *(column[same] for column in rated[1:]))
+    ranker.fit_to(rated.histories, rated.following, of_same)
+    assert part.weights is None
+    ranker.fit_to(rated.histories, rated.following, rated)
+    assert part.weights is not None
 
 
 def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model: PairRanker, tmp_path: Path) -> None:
