@@ -118,17 +118,22 @@ class Encoder(nn.Module):
             age = length[lines, None] - 1 - torch.arange(int(length[lines].max()), device=length.device)
             at = prefixes.longest[lines, None], age.clamp(min=0)
             tracks = vectors[place[at]] * (weight[at] * (age >= 0))[..., None]
-            states[lines, : age.shape[1]] = self._read(tracks, numbers)
+            states[lines, : age.shape[1]] = self.read(tracks, numbers)
         ends = states[prefixes.of_history, (prefixes.length - 1).clamp(min=0)]
         return torch.as_tensor(self.dropout(ends) @ output * (prefixes.length >= SHORTEST)[:, None])
 
-    def _read(self, tracks: Float[Tensor, "S T W"], numbers: Mapping[str, Tensor]) -> Float[Tensor, "S T D"]:
-        """What it has read after each track."""
+    def read(self, tracks: Float[Tensor, "S T W"], numbers: Mapping[str, Tensor]) -> Float[Tensor, "S T D"]:
+        """Compute what it has read after each track.
+
+        Args:
+            tracks: vectors of the tracks of sessions, oldest first, each multiplied by its weight.
+            numbers: its arrays by name.
+        """
         if self.kind == LIGR:
             return torch.as_tensor(ligr(tracks, numbers, xp=torch, drop=self.dropout))
         weights = [numbers["input"].T, numbers["state"].T, numbers["input_bias"], numbers["state_bias"]]
         first = tracks.new_zeros(1, len(tracks), len(numbers["state"]))
-        states, _ = torch.gru(tracks, first, weights, True, 1, 0.0, False, False, True)  # noqa: FBT003 - as torch has it
+        states, _ = torch.gru(tracks, first, weights, True, 1, 0.0, False, False, True)
         return states
 
     def part(self) -> OrderPart:
