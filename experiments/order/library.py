@@ -63,8 +63,8 @@ def of_gru4rec(found: dict[str, np.ndarray]) -> dict[str, float]:
     scores = (of_torch.numpy() + found["output_bias"]) @ items.T
     differences["scores of all tracks, in training"] = difference(scores, found["scores"])
 
-    logits = torch.nn.functional.pad(torch.from_numpy(scores), (1, 0))  # padding is a candidate of the library
-    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(found["following"]))
+    logits = (of_torch.numpy() + found["output_bias"]) @ found["vectors"].T  # padding is a candidate of the library
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(found["following"]))
     differences["cross entropy of all tracks"] = difference(loss, found["loss"])
     differences["our softmax where all tracks are candidates"] = of_loss(torch.from_numpy(queries), known)
     return differences
