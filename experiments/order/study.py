@@ -7,7 +7,8 @@
     python experiments/order/study.py --most 0         only results.md
 
 convex with the session, and with a GRU or self-attention beside it; and GRU4Rec and SASRec of their libraries, whose
-ranks are those of the study rivals. One line of results.csv is one training.
+ranks are those of the study rivals. One line of results.csv is one training, and a file in ranks/ has the rank of each
+of its test queries.
 """
 
 import json
@@ -19,14 +20,22 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.rivals.rank_files import RANKS, ranks_path, read_ranks
+from experiments.rivals.rank_files import (
+    RANKS,
+    queries_path,
+    ranks_path,
+    read_queries,
+    read_ranks,
+    write_queries,
+    write_ranks,
+)
 from experiments.studying import Study, append_rows, available, read_rows, sized, train
 from segue.reports.markdown import table
 from segue.statistics.paired import QueryScores, paired_difference
 from segue.statistics.ranking import accuracy
 
 STUDY = Study(__file__, __doc__)
-RESULTS = STUDY.folder / "results.csv"
+RESULTS, OWN_RANKS = STUDY.folder / "results.csv", STUDY.folder / "ranks"
 Sets = dict[str, tuple[str, ...]]
 FULL: Sets = {"yes": (), "polimi": ()}
 SMALL: Sets = {"situnes": ("recipe=playlists", "model.dim=16", "context.encoder.dim=16")}
@@ -41,18 +50,16 @@ SHOWN = ("recall_at_10", "ndcg_at_10")
 LEVEL = 0.95
 
 
-def folder_of(data: str, model: str, seed: int) -> Path:
-    """The run folder of a training."""
-    return STUDY.work / data / model / str(seed)
-
-
 def run(data: str, model: str, seed: int) -> None:
-    """Train, and add a line."""
-    folder, before = folder_of(data, model, seed), os.times()
+    """Train, write the ranks, and add a line."""
+    folder, before = STUDY.work / data / model / str(seed), os.times()
     own = [word for word in DATA[data] if model != SUM or not word.startswith("context.")]
     train(f"datamodule={data}", *own, *MODELS[model], *ONLY_TESTED, f"seed={seed}", f"run_dir={folder}")
     after = os.times()
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    queries = pd.read_parquet(folder / "test_queries.parquet")
+    write_ranks(ranks_path(OWN_RANKS, data, model, str(seed)), queries["rank"].to_numpy())
+    write_queries(queries_path(OWN_RANKS, data), queries[["session"]])
     line = {
         "data": data,
         "model": model,
@@ -66,15 +73,9 @@ def run(data: str, model: str, seed: int) -> None:
     append_rows(RESULTS, [line])
 
 
-def queries_of(data: str, model: str) -> list[pd.DataFrame]:
-    """The test queries of each seed whose run is here."""
-    paths = (folder_of(data, model, seed) / "test_queries.parquet" for seed in SEEDS)
-    return [pd.read_parquet(path) for path in paths if path.exists()]
-
-
-def of_library(data: str, model: str) -> list[pd.DataFrame]:
-    """The metrics of each test query, for each seed of a library's model whose ranks are in the repository."""
-    paths = (ranks_path(RANKS, data, OF_LIBRARY[model], str(seed)) for seed in range(1, 6))
+def metrics_of(folder: Path, data: str, model: str) -> list[pd.DataFrame]:
+    """The metrics of each test query, for each seed whose ranks are in a folder."""
+    paths = (ranks_path(folder, data, model, str(seed)) for seed in range(1, 6))
     return [accuracy(read_ranks(path)) for path in paths if path.exists()]
 
 
@@ -97,8 +98,8 @@ def report() -> None:
                 cells = [*(f"{one:.4f}" for one in numbers[:3]), f"{numbers[3]:.0f}", f"{cpu:.0f}".replace("nan", "")]
                 rows.append([data, model, str(len(own)), *cells])
     for data in DATA:
-        for model, name in OF_LIBRARY.items():
-            if theirs := of_library(data, model):
+        for name in OF_LIBRARY.values():
+            if theirs := metrics_of(RANKS, data, name):
                 means = [np.mean([one[metric].mean() for one in theirs]) for metric in SHOWN]
                 rows.append([data, f"{name} (library)", str(len(theirs)), "", *(f"{one:.4f}" for one in means), "", ""])
     head = ["data", "model", "seeds", "validation ndcg@10", "recall@10", "ndcg@10", "epoch", "CPU, s"]
@@ -106,10 +107,11 @@ def report() -> None:
     rows = []
     for data in DATA:
         for model in OF_ORDER:
-            if not (ours := queries_of(data, model)):
+            if not (ours := metrics_of(OWN_RANKS, data, model)):
                 continue
-            session = np.unique(ours[0].session, return_inverse=True)[1]
-            others = {SUM: queries_of(data, SUM), f"{OF_LIBRARY[model]} (library)": of_library(data, model)}
+            session = np.unique(read_queries(queries_path(OWN_RANKS, data))["session"], return_inverse=True)[1]
+            name = OF_LIBRARY[model]
+            others = {SUM: metrics_of(OWN_RANKS, data, SUM), f"{name} (library)": metrics_of(RANKS, data, name)}
             for name, theirs in others.items():
                 if not theirs or len(theirs[0]) != len(session):
                     continue

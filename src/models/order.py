@@ -1,9 +1,10 @@
 """Encoders: what the order of the tracks of a session adds to their weighted sum.
 
 B histories, H tracks of a history, S sessions, T tracks of the longest one, U distinct tracks, W columns of all parts
-of a query vector, D width of an encoder. The formulas are in `picking/order_query.py`, for the service too.
+of a query vector, D width of an encoder. `picking/order_query.py` has the formulas for the service.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -11,8 +12,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from segue.errors import InputError
-from segue.picking.order_query import FORMULAS, SHORTEST
-from segue.runs.order_part import GRU, MAX_BLOCKS, MOST_BYTES, OrderPart, shapes_of, size_of
+from segue.picking.order_query import SHORTEST, ligr
+from segue.runs.order_part import GRU, LIGR, MAX_BLOCKS, MOST_BYTES, OrderPart, shapes_of, size_of
 from segue.settings import Setting, settings
 
 _GROUPS = 4
@@ -117,9 +118,23 @@ class Encoder(nn.Module):
             age = length[lines, None] - 1 - torch.arange(int(length[lines].max()), device=length.device)
             at = prefixes.longest[lines, None], age.clamp(min=0)
             tracks = vectors[place[at]] * (weight[at] * (age >= 0))[..., None]
-            states[lines, : age.shape[1]] = FORMULAS[self.kind](tracks, numbers, torch, self.dropout)
+            states[lines, : age.shape[1]] = self.read(tracks, numbers)
         ends = states[prefixes.of_history, (prefixes.length - 1).clamp(min=0)]
         return torch.as_tensor(self.dropout(ends) @ output * (prefixes.length >= SHORTEST)[:, None])
+
+    def read(self, tracks: Float[Tensor, "S T W"], numbers: Mapping[str, Tensor]) -> Float[Tensor, "S T D"]:
+        """Compute what it has read after each track.
+
+        Args:
+            tracks: vectors of the tracks of sessions, oldest first, each multiplied by its weight.
+            numbers: its arrays by name.
+        """
+        if self.kind == LIGR:
+            return torch.as_tensor(ligr(tracks, numbers, xp=torch, drop=self.dropout))
+        weights = [numbers["input"].T, numbers["state"].T, numbers["input_bias"], numbers["state_bias"]]
+        first = tracks.new_zeros(1, len(tracks), len(numbers["state"]))
+        states, _ = torch.gru(tracks, first, weights, True, 1, 0.0, False, False, True)
+        return states
 
     def part(self) -> OrderPart:
         """Its numbers, for a service."""

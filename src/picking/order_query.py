@@ -1,7 +1,8 @@
 """What the order of the tracks of a session adds to its query vector: the formulas of the encoders, and their service.
 
-A formula runs on arrays of numpy and on tensors of torch, in training; what it needs of a library is in both under the
-same name, `xp`. Nothing is added before the second track: the query of a session of one track is that of the track.
+Nothing is added before the second track: the query of a session of one track is that of the track. Training has the
+recurrent unit of torch (`models/order.py`), and the attention of here: what that needs of a library is in numpy and
+torch under the same name, `xp`.
 
 S sessions, h tracks of a session, T tracks of the longest one, N tracks in the catalogue, V width of a query vector, W
 columns of all its parts, D width of an encoder.
@@ -18,52 +19,71 @@ from segue.runs.order_part import GRU, LIGR, OrderPart
 SHORTEST = 2
 """Number of tracks that have an order."""
 
-_TINY = 1e-5
+_TINY, _HALF = 1e-5, np.float32(0.5)
 
 
 def _same(values: Any) -> Any:
     return values
 
 
-def gru(tracks: Any, numbers: Mapping[str, Any], xp: Any = np, drop: Callable[[Any], Any] = _same) -> Any:  # noqa: ARG001
-    """The state of a gated recurrent unit after each track.
+def gru(
+    tracks: Float32[np.ndarray, "S T W"], numbers: Mapping[str, np.ndarray], last: Int64[np.ndarray, "S"]
+) -> Float32[np.ndarray, "S D"]:
+    """The state of a gated recurrent unit after the last track of each session.
+
+    Every operation writes where its numbers are: for one session numpy needs longer to begin an operation, and to
+    allocate, than to compute.
 
     Args:
-        tracks: vectors of the tracks of sessions, oldest first, S × T × W.
+        tracks: vectors of the tracks of sessions, oldest first.
         numbers: arrays by name; see `shapes_of`.
-        xp: numpy or torch.
-        drop: not used; the state has no dropout.
-
-    Returns:
-        S × T × D.
+        last: place of the last track of each.
 
     Source:
         Cho et al., Learning phrase representations using RNN encoder-decoder, EMNLP 2014, with the reset gate after the
         matrix, as in cuDNN.
     """
-    dim = numbers["state"].shape[0]
+    dim, (num_sessions, length, _) = len(numbers["state"]), tracks.shape
     entered = tracks @ numbers["input"] + numbers["input_bias"]
-    state, states = xp.zeros_like(entered[:, 0, :dim]), []
-    for step in range(tracks.shape[1]):
-        new, own = entered[:, step], state @ numbers["state"] + numbers["state_bias"]
-        gates = _sigmoid(new[:, : 2 * dim] + own[:, : 2 * dim], xp)
-        candidate = xp.tanh(new[:, 2 * dim :] + gates[:, :dim] * own[:, 2 * dim :])
-        state = candidate + gates[:, dim:] * (state - candidate)
-        states.append(state)
-    return xp.stack(states, 1)
+    entered[..., : 2 * dim] *= _HALF  # a gate is (1 + tanh(x / 2)) / 2
+    matrix, bias = numbers["state"] * _HALF, np.tile(numbers["state_bias"] * _HALF, (num_sessions, 1))
+    states, own = np.zeros((length + 1, num_sessions, dim), np.float32), np.empty_like(bias)
+    gates, candidate = own[:, : 2 * dim], own[:, 2 * dim :]
+    reset, update = gates[:, :dim], gates[:, dim:]
+    one, half = np.ones_like(gates), np.full_like(update, _HALF)
+    to_gates, to_candidate = entered[..., : 2 * dim].swapaxes(0, 1), entered[..., 2 * dim :].swapaxes(0, 1)
+    for before, after, of_gates, of_candidate in zip(states, states[1:], to_gates, to_candidate, strict=False):
+        np.dot(before, matrix, out=own)
+        own += bias
+        gates += of_gates
+        np.tanh(gates, out=gates)
+        gates += one
+        candidate *= reset
+        candidate += of_candidate
+        np.tanh(candidate, out=candidate)
+        update *= half
+        np.subtract(before, candidate, out=after)
+        after *= update
+        after += candidate
+    return states[1 + last, np.arange(num_sessions)]
 
 
-def ligr(tracks: Any, numbers: Mapping[str, Any], xp: Any = np, drop: Callable[[Any], Any] = _same) -> Any:
+def ligr(
+    tracks: Any, numbers: Mapping[str, Any], last: Any = None, xp: Any = np, drop: Callable[[Any], Any] = _same
+) -> Any:
     """What causal self-attention gives at the place of each track: blocks with gated residuals and SwiGLU.
+
+    Keys and values are not computed: a query times the matrix of the keys is compared with what keys are made of.
 
     Args:
         tracks: vectors of the tracks of sessions, oldest first, S × T × W.
         numbers: arrays by name; see `shapes_of`.
+        last: place of the last track of each session; None for all tracks.
         xp: numpy or torch.
         drop: dropout in training.
 
     Returns:
-        S × T × D.
+        S × T × D, or S × D at the last places.
 
     Source:
         Kang and McAuley, Self-attentive sequential recommendation, ICDM 2018; the blocks are those of LiGR (Borisyuk et
@@ -71,20 +91,24 @@ def ligr(tracks: Any, numbers: Mapping[str, Any], xp: Any = np, drop: Callable[[
     """
     length, block = tracks.shape[1], 0
     values, places = tracks @ numbers["input"] + numbers["place"][:length], xp.arange(length, device=tracks.device)
-    is_later = places[:, None] < places
+    is_later = places > places[:, None]
     while f"{block}_mix" in numbers:
         own = {name: numbers[f"{block}_{name}"] for name in _OF_BLOCK}
-        query, key, value = _thirds(_normal(values, own, 0) @ own["attention"])
-        scores = query @ xp.swapaxes(key, -1, -2) / query.shape[-1] ** 0.5
+        block += 1
+        asking = normal = _normal(values, own, 0)
+        if last is not None and f"{block}_mix" not in numbers:
+            at = xp.arange(len(last))[:, None], last[:, None]
+            values, asking, is_later = values[at], normal[at], places > last[:, None, None]
+        to_query, to_key, to_value = _thirds(own["attention"])
+        scores = asking @ to_query @ to_key.T @ xp.swapaxes(normal, -1, -2) / len(to_key) ** 0.5
         scores = xp.where(is_later, -xp.inf, scores)
         scores = xp.exp(scores - xp.amax(scores, -1)[..., None])
-        attended = scores / scores.sum(-1)[..., None] @ value @ own["mix"]
+        attended = scores / scores.sum(-1)[..., None] @ normal @ to_value @ own["mix"]
         values = values + _gate(values, own, 0, xp) * drop(attended)
         up = _normal(values, own, 1) @ own["up"]
         first, second = up[..., : up.shape[-1] // 2], up[..., up.shape[-1] // 2 :]
         values = values + _gate(values, own, 1, xp) * drop((first * _sigmoid(first, xp) * second) @ own["down"])
-        block += 1
-    return values
+    return values if last is None else values[:, 0]
 
 
 _OF_BLOCK = ("scale", "shift", "attention", "mix", "up", "down", "gates", "gates_bias")
@@ -109,7 +133,7 @@ def _sigmoid(values: Any, xp: Any) -> Any:
 
 
 FORMULAS: Mapping[str, Callable[..., Any]] = {GRU: gru, LIGR: ligr}
-"""From the tracks of sessions to what an encoder of each kind has read after each track."""
+"""From the tracks of sessions to what an encoder of each kind has read after the last one."""
 
 
 def added_by_order(
@@ -126,16 +150,15 @@ def added_by_order(
         rows: rows of the tracks, newest first; -1 where there is none.
         weights: weight of each by its share.
     """
-    known = np.argsort(rows < 0, axis=1, kind="stable")  # the known tracks first, newest first
-    length = (rows >= 0).sum(1)
+    is_known = rows >= 0
+    newer = is_known.cumsum(1)  # how many of a session are at least as new
+    length = newer[:, -1]
     longest = int(length.max(initial=0))
     if longest < SHORTEST:
         return np.zeros((len(rows), part.width), np.float32)
-    age = length[:, None] - 1 - np.arange(longest)
-    at = np.take_along_axis(known, age.clip(0), axis=1)
-    weight = np.where(age < 0, np.float32(0), np.take_along_axis(weights, at, axis=1))
-    tracks = vectors.take(np.take_along_axis(rows, at, axis=1), axis=0, mode="clip")[..., : part.width]
-    tracks = tracks * weight[..., None]
-    states = FORMULAS[part.kind](tracks, part.numbers)
-    ends = states[np.arange(len(rows)), (length - 1).clip(0)]
+    line, column = is_known.nonzero()
+    tracks = np.zeros((len(rows), longest, part.width), np.float32)
+    known = vectors.take(rows[line, column], axis=0)[:, : part.width]
+    tracks[line, length[line] - newer[line, column]] = known * weights[line, column][:, None]
+    ends = FORMULAS[part.kind](tracks, part.numbers, (length - 1).clip(0))
     return np.where((length < SHORTEST)[:, None], np.float32(0), ends @ part.numbers["output"])

@@ -39,6 +39,16 @@ def members(ring: PairDataModule) -> dict[str, Ranker]:
     return found
 
 
+@pytest.fixture(scope="module")
+def of_order(ring: PairDataModule) -> Ranker:
+    torch.manual_seed(0)
+    words = ["model=gru4rec", "recipe=playlists", "model.dim=8", "context.encoder.dim=8"]
+    made = instantiate(composed(*words).ranker, _convert_="all")(vocabulary=ring.vocabulary)
+    fit(made, ring, epochs=1)
+    found: Ranker = made.eval()
+    return found
+
+
 class Given(Members):
     """Members that are in memory."""
 
@@ -48,8 +58,7 @@ class Given(Members):
         return self.rankers
 
 
-@pytest.fixture
-def mixture(ring: PairDataModule, members: dict[str, Ranker]) -> Mixture:
+def mixture_of(ring: PairDataModule, members: dict[str, Ranker]) -> Mixture:
     def given(vocabulary: Any) -> Members:
         made = Given(vocabulary, models=dict.fromkeys(members, "no folder"))
         made.rankers = members
@@ -58,6 +67,11 @@ def mixture(ring: PairDataModule, members: dict[str, Ranker]) -> Mixture:
     made = Mixture(vocabulary=ring.vocabulary, model=given, context=LAST_TRACK)
     made.on_fit_start()
     return made
+
+
+@pytest.fixture
+def mixture(ring: PairDataModule, members: dict[str, Ranker]) -> Mixture:
+    return mixture_of(ring, members)
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +117,19 @@ def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataMod
     assert mixture.lists_digest() != digest
     mixture.set_extra_state(state)
     assert mixture.lists_digest() == digest
+
+
+def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[str, Ranker], of_order: Ranker) -> None:
+    mixture = mixture_of(ring, {"rules": members["rules"], "gru4rec": of_order})
+    queries = ring.pairs["val"]
+    histories = ring.histories(queries).part(0, 20)
+    own = of_order.shares(histories)
+    torch.testing.assert_close(own.sum(1), torch.ones(20))
+    torch.testing.assert_close(mixture.shares(histories), 0.5 * own + 0.5 * members["rules"].shares(histories))
+    mixture.fit_to(ring.histories(queries), queries.following)
+    [line] = [line for line in mixture.describe() if "gru4rec: " in line]
+    assert "weight" in line or "dropped, it adds nothing" in line
+    assert "by the lists of the last track" in mixture.describe()[-1]
 
 
 def test_a_model_that_only_has_an_order_has_its_shares(ring: PairDataModule, members: dict[str, Ranker]) -> None:

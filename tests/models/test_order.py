@@ -18,7 +18,7 @@ from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
 from segue.models.order import Encoder, prefixes_of
 from segue.picking.onnx_files import write_onnx
-from segue.picking.order_query import added_by_order, gru, ligr
+from segue.picking.order_query import FORMULAS, added_by_order, gru, ligr
 from segue.picking.session_query import SessionQuery
 from segue.runs.order_part import MOST_BYTES
 from segue.runs.session_vectors import FILE, SessionVectors
@@ -110,12 +110,14 @@ def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, sco
     assert differs.tolist() == [False, True, True, True, True, True, False, False, True], "one track has no order"
 
 
-def test_the_gru_is_that_of_torch() -> None:
+def test_the_gru_of_the_service_is_that_of_torch() -> None:
     cell = nn.GRU(3, 4, batch_first=True)
-    numbers = {"input": cell.weight_ih_l0.T, "state": cell.weight_hh_l0.T}
-    numbers |= {"input_bias": cell.bias_ih_l0, "state_bias": cell.bias_hh_l0}
-    tracks = torch.randn(5, 6, 3)
-    torch.testing.assert_close(gru(tracks, numbers, torch), cell(tracks)[0])
+    own = {"input": cell.weight_ih_l0.T, "state": cell.weight_hh_l0.T}
+    own |= {"input_bias": cell.bias_ih_l0, "state_bias": cell.bias_hh_l0}
+    numbers = {name: one.detach().numpy() for name, one in own.items()}
+    tracks, last = torch.randn(5, 6, 3), torch.tensor([5, 0, 2, 5, 3])
+    expected = cell(tracks)[0].detach()[torch.arange(5), last]
+    np.testing.assert_allclose(gru(tracks.numpy(), numbers, last.numpy()), expected, atol=1e-6)
 
 
 def test_the_attention_is_that_of_torch_with_gates_around_it() -> None:
@@ -132,17 +134,18 @@ def test_the_attention_is_that_of_torch_with_gates_around_it() -> None:
         first, second = (normal @ own["up"]).chunk(2, -1)
         fed = (nn.functional.silu(first) * second) @ own["down"]
         values = values + torch.sigmoid(values @ own["gates"][1] + own["gates_bias"][1]) * fed
-    torch.testing.assert_close(ligr(tracks, numbers, torch), values)
+    torch.testing.assert_close(ligr(tracks, numbers, xp=torch), values)
+    last = torch.tensor([5, 0, 2, 5, 3])
+    torch.testing.assert_close(ligr(tracks, numbers, last, torch), values[torch.arange(5), last])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_later_tracks_do_not_change_what_was_read(kind: str) -> None:
-    made = encoder(kind)
-    numbers, tracks = dict(made.numbers), torch.randn(1, 5, 10)
-    formula = {"gru": gru, "ligr": ligr}[kind]
-    torch.testing.assert_close(formula(tracks[:, :3], numbers, torch), formula(tracks, numbers, torch)[:, :3])
-    other = formula(tracks.flip(1), numbers, torch)[:, -1]
-    assert not torch.allclose(other, formula(tracks, numbers, torch)[:, -1], atol=1e-3), "the order matters"
+    numbers, tracks = encoder(kind).part().numbers, np.random.default_rng(0).standard_normal((1, 5, 10), np.float32)
+    formula = FORMULAS[kind]
+    read = formula(tracks, numbers, np.array([2]))
+    np.testing.assert_allclose(formula(tracks[:, :3], numbers, np.array([2])), read, atol=1e-6)
+    assert np.abs(formula(tracks[:, [1, 0, 2]], numbers, np.array([2])) - read).max() > 1e-3, "the order matters"
 
 
 def exported(kind: str, scorer: CosineMix, folder: Path) -> tuple[Session, SessionVectors]:
