@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.datamodules.source_choice import check_source_choice, choose_recipe, refuse_open_recipe
+from segue.datamodules.source_choice import RecipeChoice, check_source_choice, refuse_open_recipe
 from segue.errors import InputError
 from tests.contracts.building import composed
 
@@ -70,10 +70,22 @@ def test_a_table_has_auto_where_nothing_says_otherwise(
         row = ",".join(["1", "1600000000", "a", "0.5", "0.5"][: columns.count(",") + 3])
         table.write_text(f"user,time,{columns}\n{row}\n{row}\n")
     typed = ["datamodule=table", f"datamodule.path='{table}'", *words]
-    found = choose_recipe(typed, lambda some: composed(*some), compares=True)
+    found = RecipeChoice(compares=True)(typed, lambda some: composed(*some))
     assert found == ([] if choice is None else [f"datamodule={choice}"])
     if not words:
-        assert "auto" not in " ".join(choose_recipe(typed, lambda some: composed(*some)))
+        assert "auto" not in " ".join(RecipeChoice()(typed, lambda some: composed(*some)))
+
+
+def test_a_run_looks_at_its_data_once(tables: Path) -> None:
+    table = tables / "once.csv"
+    table.write_text("user,time,track\n1,1600000000,a\n1,1600000001,b\n")
+    typed, composed_words = ["datamodule=table", f"datamodule.path='{table}'"], []
+    choose = RecipeChoice(compares=True)
+    for words, choice in (([], "auto"), (["model=rules"], "playlists"), (["model=popular", "seed=2"], "playlists")):
+        found = choose([*typed, *words], lambda some: composed_words.append(some) or composed(*some))
+        assert found == [f"datamodule=table_{choice}"]
+    assert composed_words == [typed]
+    assert choose([*typed, "datamodule.columns.track=nowhere"], lambda some: composed(*some)) == []
 
 
 def test_shards_need_a_recipe() -> None:
