@@ -21,6 +21,10 @@ import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
+from tests import typechecks
+
+typechecks.install()  # before what it checks is imported
+
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.datamodules.reading.table_settings import source_config
 from segue.runs.libraries import line_of_import
