@@ -14,9 +14,10 @@ from typing import Any, ForwardRef, get_args
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
-from jaxtyping._decorator import _destring_annotation
+from jaxtyping import _decorator
 
 _with_shapes = jaxtyping.jaxtyped
+_without_text: Any = _decorator._destring_annotation
 _check = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 
@@ -32,7 +33,7 @@ def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
         if function.__globals__["__name__"] == __name__:  # it has a check already, see `segue.settings`
             return made
         hints = {
-            name: _destring_annotation(hint, function.__globals__) if _any_in(hint, _is_text) else hint
+            name: _without_text(hint, function.__globals__) if _any_in(hint, _is_text) else hint
             for name, hint in function.__annotations__.items()
         }
         if any(_any_in(hint, _has_shape) for hint in hints.values()):
@@ -74,4 +75,4 @@ def _has_shape(hint: Any) -> bool:
 
 def install() -> None:
     """Let modules that are imported from now on have these checks."""
-    jaxtyping.jaxtyped = jaxtyped
+    vars(jaxtyping)["jaxtyped"] = jaxtyped

@@ -1,6 +1,7 @@
 """A folder whose format nobody has named is refused before anything is written into it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,13 +80,17 @@ def test_a_table_has_auto_where_nothing_says_otherwise(
 def test_a_run_looks_at_its_data_once(tables: Path) -> None:
     table = tables / "once.csv"
     table.write_text("user,time,track\n1,1600000000,a\n1,1600000001,b\n")
-    typed, composed_words = ["datamodule=table", f"datamodule.path='{table}'"], []
+    typed, asked = ["datamodule=table", f"datamodule.path='{table}'"], list[list[str]]()
+
+    def compose(words: list[str]) -> Any:
+        asked.append(words)
+        return composed(*words)
+
     choose = RecipeChoice(compares=True)
     for words, choice in (([], "auto"), (["model=rules"], "playlists"), (["model=popular", "seed=2"], "playlists")):
-        found = choose([*typed, *words], lambda some: composed_words.append(some) or composed(*some))
-        assert found == [f"datamodule=table_{choice}"]
-    assert composed_words == [typed]
-    assert choose([*typed, "datamodule.columns.track=nowhere"], lambda some: composed(*some)) == []
+        assert choose([*typed, *words], compose) == [f"datamodule=table_{choice}"]
+    assert asked == [typed]
+    assert choose([*typed, "datamodule.columns.track=nowhere"], compose) == []
 
 
 def test_shards_need_a_recipe() -> None:
