@@ -1,4 +1,4 @@
-"""Writes plays as an app exports them, with text ids: python -m tests.app_export plays.csv [shuffled]
+"""Writes plays as an app exports them, with text ids: python -m tests.app_export plays.csv [shuffled] [rows=20000]
 
 Users are UUIDs, tracks are URIs. Everything is invented, and the same each time. A session stays near one of the moods
 of its user, so that there is something to learn.
@@ -69,7 +69,9 @@ def plays(num_rows: int = NUM_ROWS) -> pd.DataFrame:
 def main() -> None:
     """Write the file."""
     target, *words = sys.argv[1:]
-    found = plays().sample(frac=1, random_state=1) if words == ["shuffled"] else plays()
+    found = plays(next((int(word.removeprefix("rows=")) for word in words if word.startswith("rows=")), NUM_ROWS))
+    if "shuffled" in words:
+        found = found.sample(frac=1, random_state=1)
     found.to_csv(Path(target), index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ")
     print(f"wrote {target}")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # read when torch is loaded: threads that wait leave the cores to others
 gc.disable()  # until all tests are imported: libraries create a million objects, which stay
@@ -21,14 +21,20 @@ import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
+from tests import typechecks
+
+typechecks.install()  # before what it checks is imported
+
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table_settings import source_config
 from segue.runs.libraries import line_of_import
 from segue.runs.order_part import OrderPart, shapes_of
 from segue.runs.session_vectors import SessionVectors
 from segue.simulation.world import Taste, World, generate
 from segue.terminal import hydra_parts
+
+if TYPE_CHECKING:  # torch and Lightning come with it, which the process that only hands out tests does not need
+    from segue.datamodules.pair_datamodule import PairDataModule
 
 ROOT = Path(__file__).resolve().parent.parent
 hydra_parts.know_defaults()  # as the entry of a verb does
@@ -44,8 +50,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as below nohup, or behi
 
 
 def pytest_collection_finish() -> None:
-    """Search for garbage only among what the tests create: to search all that was imported takes half a second."""
-    gc.collect()
+    """Search for garbage only among what the tests create: to search all that was imported takes a second each time."""
     gc.freeze()
     gc.enable()
 
@@ -281,19 +286,21 @@ def _settings_of(source: str) -> str:
 
 
 def build_datamodule(
-    path: Path, out: Path, kind: type[PairDataModule] = PairDataModule, source: str = "botify", **changes: Any
-) -> PairDataModule:
+    path: Path, out: Path, kind: "type[PairDataModule] | None" = None, source: str = "botify", **changes: Any
+) -> "PairDataModule":
     """A datamodule with everything usual unless told otherwise; rejected rows go to `out`."""
+    from segue.datamodules.pair_datamodule import PairDataModule
+
     settings = json.loads(_settings_of(source))
     settings |= {"path": str(path), "rejected_path": str(out / "rejected.jsonl")}
     for key in ("_target_", "defaults"):
         settings.pop(key, None)
     for name, value in changes.items():
         settings[name] = {**(settings[name] or {}), **value} if isinstance(value, dict) else value
-    return kind(**settings)
+    return (kind or PairDataModule)(**settings)
 
 
 @pytest.fixture
-def datamodule_of(tmp_path: Path) -> Callable[..., PairDataModule]:
+def datamodule_of(tmp_path: Path) -> "Callable[..., PairDataModule]":
     """Makes a datamodule from a folder, with everything usual unless told otherwise."""
-    return lambda path, kind=PairDataModule, **changes: build_datamodule(path, tmp_path, kind, **changes)
+    return lambda path, kind=None, **changes: build_datamodule(path, tmp_path, kind, **changes)

@@ -97,50 +97,67 @@ _OF_MANY = ("hydra/sweeper=optuna", "trainer=ddp")
 _OF_A_RECOMMENDER = re.compile(r"(?i)(^|_)(propensity|recommender|recommended|recommendations?|experiments?)($|_)")
 
 
-def choose_recipe(
-    words: Sequence[str], compose: Callable[[list[str]], DictConfig], *, compares: bool = False
-) -> list[str]:
+class RecipeChoice:
     """The choice that the data add to the command line: the recipe of `datamodule=table` and of shards.
 
     A table has `shares` if its columns give a share played, else `playlists`. Shards have the recipe that they were
-    prepared for.
+    prepared for. A run composes several configs of the same data, which are looked at once.
 
     Args:
-        words: of the command line.
-        compose: from words to a config.
         compares: whether a table has `auto`, where nothing on the command line and no column says otherwise.
-
-    Returns:
-        A choice of `datamodule=`; nothing where another source is chosen, where the usual recipe fits, and where the
-        data cannot be read with these settings, which the run reports.
     """
-    if not {"datamodule=table", "datamodule=shards"} & {*words}:
-        return []
+
+    def __init__(self, *, compares: bool = False) -> None:
+        self._compares = compares
+        self._known: dict[tuple[str, ...], tuple[str, str] | None] = {}
+
+    def __call__(self, words: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> list[str]:
+        """Choose for a command line.
+
+        Args:
+            words: of the command line.
+            compose: from words to a config.
+
+        Returns:
+            A choice of `datamodule=`; nothing where another source is chosen, where the usual recipe fits, and where
+            the data cannot be read with these settings, which the run reports.
+        """
+        if not {"datamodule=table", "datamodule=shards"} & {*words}:
+            return []
+        of_data = tuple(word for word in words if word.lstrip("+~").startswith("datamodule"))
+        if of_data not in self._known:
+            self._known[of_data] = _choices_of_data(of_data, compose)
+        if (choices := self._known[of_data]) is None:
+            return []
+        choice = choices[0 if self._compares and not any(map(_names_a_model, words)) else 1]
+        return [] if choice.endswith("_shares") else [f"datamodule={choice}"]
+
+
+def _choices_of_data(words: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> tuple[str, str] | None:
+    """The source with its recipe where nothing names a model, and where something does; None for no choice."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        config = compose([word for word in words if word.lstrip("+~").startswith("datamodule")])
-        if (source := config.hydra.runtime.choices.datamodule) == "shards":
-            recipe = str(
-                json.loads(Path(config.datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"]
-            )
-        else:
-            recipe = _recipe_of_table(config.datamodule, is_open=compares and not any(map(_names_a_model, words)))
+        config = compose([*words])
+        source = config.hydra.runtime.choices.datamodule
+        if source != "shards":
+            return _choices_of_table(source, config.datamodule)
+        recipe = json.loads(Path(config.datamodule.path, "manifest.json").read_text(encoding="utf-8"))["recipe"]
+        return (f"{source}_{recipe}",) * 2
     except (HydraException, OmegaConfBaseException, InputError, OSError, ValueError, KeyError, TypeError):
-        return []  # also where another `datamodule=` is typed after it
-    return [] if recipe == "shares" else [f"datamodule={source}_{recipe}"]
+        return None  # also where another `datamodule=` is typed after it
 
 
 def _names_a_model(word: str) -> bool:
     return word in _OF_MANY or re.split(r"[.=]", word.lstrip("+~"))[0] in _OF_A_MODEL
 
 
-def _recipe_of_table(datamodule: Any, *, is_open: bool) -> str:
+def _choices_of_table(source: str, datamodule: Any) -> tuple[str, str]:
     from segue.datamodules.reading.table import look_at
     from segue.datamodules.reading.table_settings import settings_in
 
     plan = look_at(datamodule.path, settings_in(datamodule))
-    if is_open and not any(map(_OF_A_RECOMMENDER.search, plan.roles.holds)):
-        return "auto"
-    return "playlists" if plan.share == "none" else "shares"
+    of_columns = f"{source}_{'playlists' if plan.share == 'none' else 'shares'}"
+    is_open = not any(map(_OF_A_RECOMMENDER.search, plan.roles.holds))
+    return f"{source}_auto" if is_open else of_columns, of_columns

@@ -200,6 +200,22 @@ class Profiles:
         listeners, first = np.unique(owner, return_index=True)
         return cls(listeners=listeners, ends=np.append(first[1:], len(owner))[: len(first)], entries=entries)
 
+    def of_listeners(self, keys: Int64[np.ndarray, "S"]) -> np.ndarray:
+        """The profiles of some listeners, S × P.
+
+        Args:
+            keys: of the listeners; one without a profile has empty entries only.
+        """
+        found = np.searchsorted(self.listeners, keys)
+        is_known = np.append(self.listeners, 0)[found] == keys if len(self.listeners) else np.zeros(len(keys), bool)
+        is_known &= found < len(self.listeners)
+        place = np.where(is_known, found, 0)
+        ends = np.append(0, self.ends)
+        length = np.where(is_known, ends[np.minimum(place + 1, len(self.ends))] - ends[place], 0)
+        owner = np.arange(len(keys)).repeat(length)
+        nth = np.arange(len(owner)) - (length.cumsum() - length).repeat(length)
+        return padded(owner, self.entries[ends[place].repeat(length) + nth], len(keys))
+
     def continued_by(self, later: "Profiles", *, most: int = MOST_TRACKS) -> "Profiles":
         """The profiles after more plays: those of the same listener and track become one.
 

@@ -50,7 +50,7 @@ def verb(
     sweepers: Sequence[type[hydra_parts.VerbSweeper]],
     option_of: Callable[[str], str],
     rewrite: Rewrite = list,
-    choose: hydra_parts.Choose = lambda *_: [],
+    choose: Callable[[], hydra_parts.Choose] = lambda: lambda *_: [],
 ) -> Callable[[Callable[[DictConfig], Any]], Verb]:
     """Make a function of a config the entry of a verb.
 
@@ -63,7 +63,7 @@ def verb(
         sweepers: what `hydra/sweeper=` may choose, for multiruns.
         option_of: from a path that was typed alone to the option that it needs, for the message about it.
         rewrite: from the words that are typed to those that Hydra gets.
-        choose: the overrides that the data add to them, when Hydra composes a config.
+        choose: for one run, the overrides that the data add to them, when Hydra composes a config.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Verb:
@@ -77,7 +77,7 @@ def verb(
             line[1:] = rewrite(line[1:])
             refuse_path_alone(line[1:], option_of)
             hydra_parts.register(sweepers, full_errors=wants_traceback)
-            hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose)
+            hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose())
 
         @functools.wraps(task)
         def job(config: DictConfig) -> Any:

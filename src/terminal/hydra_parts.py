@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra import compose, version
 from hydra._internal import hydra as parts
@@ -183,11 +183,19 @@ class FileConfigSource(HydrasSource):
     It is called as the source of Hydra, which then leaves it in its place where a job begins in another process.
     """
 
+    known: ClassVar[dict[tuple[object, ...], ConfigResult]] = {}
+    """What was read from each file as it was then: a run composes several configs, and much of that is to read yaml."""
+
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file."""
-        result = super().load_config(config_path)
-        result.config = OmegaConf.create(with_defaults(OmegaConf.to_container(result.config)))
-        return result
+        file = Path(self.path, self._normalize_file_name(config_path))
+        state = file.stat() if file.is_file() else None  # None: the error below
+        key = (self.provider, self.path, file, state and (state.st_mtime_ns, state.st_size))
+        if key not in self.known:
+            result = super().load_config(config_path)
+            result.config = OmegaConf.create(with_defaults(OmegaConf.to_container(result.config)))
+            self.known[key] = result
+        return deepcopy(self.known[key])  # Hydra changes what it gets
 
 
 def know_defaults() -> None:

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of
+from segue.datamodules.source_choice import RecipeChoice, check_source_choice, option_of
 from segue.errors import InputError
 from segue.reports.next_steps import (
     BetterModel,
@@ -74,7 +74,7 @@ _Part = Annotated[
 _SEARCH = {"search=": "hydra/sweeper=", "search.": "hydra.sweeper."}
 
 
-_recipe_of_data = partial(choose_recipe, compares=True)
+_recipe_of_data = partial(RecipeChoice, compares=True)
 
 
 def _words(words: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from segue.datamodules.source_choice import check_source_choice, choose_recipe, option_of, refuse_shards
+from segue.datamodules.source_choice import RecipeChoice, check_source_choice, option_of, refuse_shards
 from segue.errors import InputError
 from segue.runs.folder import refuse_used_folder
 from segue.runs.provenance import provenance
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule
 
 
-@verb("describe", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
+@verb("describe", option_of=option_of, choose=RecipeChoice, sweepers=[Sweep])
 def describe(config: DictConfig) -> None:
     """Read a source as a training would, measure it, warn, write and print."""
     from segue.datamodules.describing.measures import measure

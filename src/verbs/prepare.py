@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from segue.datamodules.source_choice import (
+    RecipeChoice,
     check_source_choice,
-    choose_recipe,
     option_of,
     refuse_open_recipe,
     refuse_shards,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from segue.datamodules.pair_datamodule import PairDataModule
 
 
-@verb("prepare", option_of=option_of, choose=choose_recipe, sweepers=[Sweep])
+@verb("prepare", option_of=option_of, choose=RecipeChoice, sweepers=[Sweep])
 def prepare(config: DictConfig) -> None:
     """Read a source, build its pairs with an engine, write shards and manifest."""
     from segue.datamodules.describing.warnings import odd_lines

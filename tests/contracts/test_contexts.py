@@ -1,6 +1,7 @@
 """What every context promises. A new context: add its name to CONTEXTS."""
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,20 @@ def make_context(name: str, recipe: str) -> tuple[Context, Scorer]:
     return context, scorer
 
 
-MADE = {
-    (name, recipe): make_context(name, recipe)
-    for name in CONTEXTS
-    for recipe in RECIPES
-    if name not in OF_ORDER or recipe != "counting"
-}
+MADE = [(name, recipe) for name in CONTEXTS for recipe in RECIPES if name not in OF_ORDER or recipe != "counting"]
 
 
-def each_of(made: dict[tuple[str, str], tuple[Context, Scorer]]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("made", made.values(), ids=["-".join(key) for key in made])
+context_of = cache(make_context)
+"""One for all tests that change nothing of it."""
+
+
+@pytest.fixture(scope="module")
+def made(request: pytest.FixtureRequest) -> tuple[Context, Scorer]:
+    return context_of(*request.param)
+
+
+def each_of(keys: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("made", keys, ids=["-".join(key) for key in keys], indirect=True)
 
 
 each = each_of(MADE)
@@ -134,7 +139,7 @@ def test_a_query_is_that_of_what_is_exported(
     np.testing.assert_allclose(ours, vectors_of(made, batch), atol=1e-5, rtol=1e-5)
 
 
-@each_of({key: made for key, made in MADE.items() if key[0] not in OF_ORDER})
+@each_of([key for key in MADE if key[0] not in OF_ORDER])
 @settings(max_examples=15)
 @given(histories=sessions)
 def test_a_query_is_a_weighted_sum(made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]) -> None:

@@ -13,7 +13,6 @@ from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
 from segue.errors import InputError
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events
 from tests.conftest import build_datamodule
-from tests.profile_lines import lines_of
 
 START_S = 1_700_000_000
 
@@ -47,7 +46,7 @@ def test_profiles_of_a_log_are_what_a_service_would_have_kept(
         profiles = profiles_of(sessions, data.catalog)
         assert sorted(profiles.listeners) == sorted(map(key_of, users))
         for user in users:
-            [fast] = lines_of(profiles, np.array([key_of(user)]))
+            [fast] = profiles.of_listeners(np.array([key_of(user)]))
             fast, own = fast[fast["plays"] > 0], slow[user][slow[user]["plays"] > 0]
             fast, own = fast[np.argsort(fast["track"])], own[np.argsort(own["track"])]
             for name in ENTRY.names or ():
@@ -62,7 +61,7 @@ def test_profiles_go_on_with_later_plays() -> None:
     first, later = (Profiles.of(*entries_of_events(*(one[part] for one in columns))) for part in _HALVES)
     found = first.continued_by(later)
     keys = np.arange(3)
-    for ours, theirs in zip(lines_of(found, keys), lines_of(whole, keys), strict=True):
+    for ours, theirs in zip(found.of_listeners(keys), whole.of_listeners(keys), strict=True):
         assert np.array_equal(ours["track"], theirs["track"])
         for name in ENTRY.names or ():
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
@@ -102,7 +101,7 @@ def test_profiles_of_a_night_go_on_from_those_of_its_run_without_who_is_left_out
         assert new.evaluated.profiles().listeners.tolist() == found[name].listeners.tolist()
     assert found["absent.npz"].listeners.tolist() == [9]
     assert found["profiles.npz"].listeners.tolist() == [7, 9]
-    kept, own = (lines_of(one, np.array([7])) for one in (found["profiles.npz"], before))
+    kept, own = (one.of_listeners(np.array([7])) for one in (found["profiles.npz"], before))
     for name in ENTRY.names or ():
         np.testing.assert_array_equal(kept[name], own[name])
 

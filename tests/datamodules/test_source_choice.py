@@ -1,10 +1,11 @@
 """A folder whose format nobody has named is refused before anything is written into it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from segue.datamodules.source_choice import check_source_choice, choose_recipe, refuse_open_recipe
+from segue.datamodules.source_choice import RecipeChoice, check_source_choice, refuse_open_recipe
 from segue.errors import InputError
 from tests.contracts.building import composed
 
@@ -70,10 +71,26 @@ def test_a_table_has_auto_where_nothing_says_otherwise(
         row = ",".join(["1", "1600000000", "a", "0.5", "0.5"][: columns.count(",") + 3])
         table.write_text(f"user,time,{columns}\n{row}\n{row}\n")
     typed = ["datamodule=table", f"datamodule.path='{table}'", *words]
-    found = choose_recipe(typed, lambda some: composed(*some), compares=True)
+    found = RecipeChoice(compares=True)(typed, lambda some: composed(*some))
     assert found == ([] if choice is None else [f"datamodule={choice}"])
     if not words:
-        assert "auto" not in " ".join(choose_recipe(typed, lambda some: composed(*some)))
+        assert "auto" not in " ".join(RecipeChoice()(typed, lambda some: composed(*some)))
+
+
+def test_a_run_looks_at_its_data_once(tables: Path) -> None:
+    table = tables / "once.csv"
+    table.write_text("user,time,track\n1,1600000000,a\n1,1600000001,b\n")
+    typed, asked = ["datamodule=table", f"datamodule.path='{table}'"], list[list[str]]()
+
+    def compose(words: list[str]) -> Any:
+        asked.append(words)
+        return composed(*words)
+
+    choose = RecipeChoice(compares=True)
+    for words, choice in (([], "auto"), (["model=rules"], "playlists"), (["model=popular", "seed=2"], "playlists")):
+        assert choose([*typed, *words], compose) == [f"datamodule=table_{choice}"]
+    assert asked == [typed]
+    assert choose([*typed, "datamodule.columns.track=nowhere"], compose) == []
 
 
 def test_shards_need_a_recipe() -> None:

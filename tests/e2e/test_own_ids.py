@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from tests.app_export import plays
 from tests.e2e.running import wait_until
-from tests.e2e.test_readme import commands, services, walk  # noqa: F401 - a fixture
+from tests.e2e.test_readme import NUM_PLAYS, commands, services, walk  # noqa: F401 - a fixture
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -20,7 +20,7 @@ def test_every_file_answer_and_log_line_of_the_page_has_the_ids_of_the_app(
     services: ExitStack,  # noqa: F811
 ) -> None:
     service = walk(commands("docs/your_ids.md"), tmp_path, services)
-    export, outputs = plays(), tmp_path / "outputs"
+    export, outputs = plays(NUM_PLAYS), tmp_path / "outputs"
     first = export.drop_duplicates("track_uri")
     names = zip(first["track_name"], first["artist_name"], strict=True)
     songs = dict(zip(first["track_uri"], names, strict=True))

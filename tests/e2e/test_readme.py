@@ -1,10 +1,10 @@
 """Every command of README.md, docs/tutorial.md and docs/your_ids.md runs, in a small world.
 
-A command runs as it is printed, with three changes: `small` appends words that make the world, the traffic and the
-training small; `FEWER` shortens sweeps, which run one job after another; a service gets a free port. The commands of
-a tutorial run in their order, in one folder. A command of the README that the tutorial has too, perhaps with a folder
-and a number of sessions, does not run again. Placeholders of the README are replaced by a model and logs of a small
-world.
+A command runs as it is printed, with four changes: `small` appends words that make the world, the traffic and the
+training small; `FEWER` shortens sweeps, which run one job after another; an export has a tenth of its plays; a service
+gets a free port. The commands of a tutorial run in their order, in one folder. A command of the README that the
+tutorial has too, perhaps with a folder and a number of sessions, does not run again. Placeholders of the README are
+replaced by a model and logs of a small world.
 """
 
 import json
@@ -33,6 +33,8 @@ FEWER = {
     "hydra/launcher=joblib ": "",
     "num_trials=20": "num_trials=2",
 }
+NUM_PLAYS = 20_000
+"""Rows of the export of `docs/your_ids.md`, in place of 200,000."""
 PORT = ":5001"
 PLAYS = "examples/plays.csv"
 QUICK_START = f"python train.py datamodule=table datamodule.path={PLAYS}", "python train.py hydra.run.dir=outputs/first"
@@ -80,6 +82,7 @@ def run(line: str, cwd: Path) -> None:
         line = line.replace(many, few)
     if line.startswith("python -m "):
         command, env = [sys.executable, *shlex.split(line)[1:]], {**os.environ, "PYTHONPATH": str(ROOT)}
+        command += [f"rows={NUM_PLAYS}"] if "app_export" in line else []
         subprocess.run(command, cwd=cwd, env=env, check=True, timeout=PATIENCE_S)
         return
     if not line.startswith("python "):

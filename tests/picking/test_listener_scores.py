@@ -17,7 +17,6 @@ from segue.picking.listener_scores import (
     past_of,
 )
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events, padded
-from tests.profile_lines import lines_of
 
 NOW = 1_700_000_000_000
 ARTIST_OF = np.array([0, 0, 1, 2])
@@ -133,7 +132,7 @@ def test_profiles_come_back_from_their_file(tmp_path: Path) -> None:
         np.array([7, 7, 9]), np.array([5, 6, 5]), np.ones(3, np.float32), np.array([1, 2, 3]) + NOW
     )
     Profiles.of(owner, entries).write(tmp_path / "profiles.npz")
-    lines = lines_of(Profiles.read(tmp_path / "profiles.npz"), np.array([9, 8, 7]))
+    lines = Profiles.read(tmp_path / "profiles.npz").of_listeners(np.array([9, 8, 7]))
     assert np.where(lines["plays"] > 0, lines["track"], -1).tolist() == [[5, -1], [-1, -1], [6, 5]]
     assert padded(np.array([0, 0, 2]), entries, 3).shape == (3, 2)
 

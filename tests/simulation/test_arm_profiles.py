@@ -25,7 +25,6 @@ from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from tests.conftest import make_vectors
 from tests.picking.test_picker import SURE
-from tests.profile_lines import lines_of
 from tests.simulation.test_policies import crowd_of, lists_file
 from tests.simulation.test_traffic import MIDNIGHT, run
 
@@ -260,7 +259,7 @@ def test_a_listening_test_plays_what_an_arm_with_the_same_profiles_would(
 def test_a_listening_test_counts_what_listeners_knew_before(world: World, profiles: Profiles) -> None:
     """By loops over the tracks that are recommended: all that a listener has not heard, in the order of the rows."""
     known, heard, artists = (defaultdict[int, set[int]](set) for _ in range(3))
-    for user, line in enumerate(lines_of(profiles, world.listeners.user_ids.astype(np.int64))):
+    for user, line in enumerate(profiles.of_listeners(world.listeners.user_ids.astype(np.int64))):
         for entry in line[line["plays"] > 0]:
             row = int(world.catalog.rows_of([int(entry["track"])])[0])
             heard[user].add(row)

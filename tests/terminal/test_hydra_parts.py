@@ -104,3 +104,13 @@ def test_the_data_may_add_a_choice(tmp_path: Path) -> None:
     assert config["hydra"]["runtime"]["choices"]["datamodule"] == "table_playlists"
     assert "datamodule=table" in config["hydra"]["overrides"]["task"]
     assert not [word for word in config["hydra"]["overrides"]["task"] if "table_playlists" in word]
+
+
+def test_a_config_file_is_read_once_for_as_long_as_it_stays_as_it_is(tmp_path: Path) -> None:
+    source, file = hydra_parts.FileConfigSource("main", str(tmp_path)), tmp_path / "one.yaml"
+    file.write_text("a: 1")
+    first = source.load_config("one").config
+    first.a = 5
+    assert source.load_config("one").config == {"a": 1}
+    file.write_text("a: 23")
+    assert source.load_config("one").config == {"a": 23}

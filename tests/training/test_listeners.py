@@ -13,7 +13,6 @@ from segue.runs.session_vectors import FILE as VECTORS
 from segue.runs.session_vectors import SessionVectors
 from tests.conftest import event, write_lines, write_tracks
 from tests.e2e.running import run_verb
-from tests.profile_lines import lines_of
 
 NUM_TRACKS, NUM_LISTENERS = 40, 25
 START = 1_700_000_000_000
@@ -47,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def plays_of(folder: Path, user: int) -> dict[int, float]:
-    [own] = lines_of(Profiles.read(folder / FILE), np.array([user]))
+    [own] = Profiles.read(folder / FILE).of_listeners(np.array([user]))
     return {int(one["track"]): float(one["plays"]) for one in own if one["plays"] > 0}
 
 

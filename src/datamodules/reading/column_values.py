@@ -181,7 +181,7 @@ class ColumnValues:
     @cached_property
     def are_durations(self) -> bool:
         """Whether most are numbers of at least 0, or such as 3:25."""
-        return self._share(is_hms) > _HALF or bool((self.numbers >= 0).sum() > _HALF * len(self))
+        return bool((self.numbers >= 0).sum() > _HALF * len(self)) or self._share(is_hms) > _HALF
 
     @cached_property
     def are_shares(self) -> bool:
