@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int8, Int64
 from segue.catalog import Catalog, Listens, key_of, quoted
 from segue.datamodules.learned import Learned, by_keys, chosen_sessions, joined, known_files, with_new_tracks
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
+from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
@@ -29,6 +30,9 @@ from segue.datamodules.splits import SPLITS, split
 from segue.errors import InputError
 from segue.runs.profiles import Profiles
 from segue.settings import Setting, from_config, settings
+from segue.statistics import ranking
+
+_MOST_QUERIES = 2500  # of a night, that choose its number of epochs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,6 +80,24 @@ class NewPlays:
         pairs = data.pairs["train"]
         data.pairs = {**data.pairs, "train": pairs.where(is_new[pairs.session])}
         return data
+
+    def without_newest(self, shown: "PairDataModule", num: int) -> tuple["PairDataModule", Pairs]:
+        """Leave the newest sessions out of training data.
+
+        Args:
+            shown: all of it, as `replayed` returns it.
+            num: number of sessions.
+
+        Returns:
+            The rest, and at most 2,500 queries of the newest sessions.
+        """
+        data, pairs, number = copy(shown), shown.pairs["train"], self.whole.sessions.number
+        is_newest = (number >= len(number) - num)[pairs.session]
+        data.pairs = {**shown.pairs, "train": pairs.where(~is_newest)}
+        queries = pairs.where(is_newest & ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
+        if len(queries):
+            queries = queries.where(ranking.sample_sessions(queries.session, _MOST_QUERIES))
+        return data, queries
 
 
 def _refuse_other_ids(path: str, read: Catalog, known: Catalog, *, may_be_new: bool = False) -> None:

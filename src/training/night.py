@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
+from jaxtyping import Int64
 from omegaconf import DictConfig
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.assembly import Refitted
 from segue.callbacks.guard import FALL, TIME, intervals_of, judged
@@ -18,7 +22,9 @@ from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
 from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
 from segue.datamodules.reading.table import NothingNew
+from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
+from segue.histories import Histories
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.reports.next_steps import left_out_lines
@@ -27,11 +33,13 @@ from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
+from segue.statistics import ranking
 from segue.terminal.console import console, show_lines
 from segue.training.refit import decided_in, refit
 
-# Epochs of the new sessions and of those that are replayed; more were worse (experiments/nightly/README.md).
-_EPOCHS = 1
+# Epochs of the new sessions and of those that are replayed, at most; epochs without a better one after which their
+# number is known; and the share of the new sessions that choose it (experiments/nightly/README.md).
+_MOST_EPOCHS, _PATIENCE, _HELD = 5, 2, 0.2
 _LOCK = ".night.lock"
 
 
@@ -76,6 +84,8 @@ class Night:
     def learn(self, config: DictConfig, build: Any) -> Refitted:
         """Train on the new sessions. A head sees as many of those that are kept besides, so that it forgets nothing.
 
+        The newest of the new sessions choose the number of epochs, in a training without them.
+
         Args:
             config: of the run.
             build: factory of the model; takes the vocabulary.
@@ -83,10 +93,18 @@ class Night:
         data = self.new.whole
         if ranker_of(self.grown.module).scorer is None:
             return refit(config, data, self.decided, [{}], label="night")
-        grown = Grown(build, self.grown.saved, self.grown.before, data.vocabulary, self.grown.called)
-        epochs: list[dict[str, float]] = [{config.monitor.metric: 0.0}] * _EPOCHS  # no epoch is better than another
-        shown = self.new.replayed(config.seed)
-        return replace(refit(config, shown, self.decided, epochs, begin=grown, label="night"), data=data)
+
+        def trained(shown: SplitDataModule, num_epochs: int, label: str, watch: Callback | None = None) -> Refitted:
+            grown = Grown(build, self.grown.saved, self.grown.before, data.vocabulary, self.grown.called)
+            epochs: list[dict[str, float]] = [{config.monitor.metric: 0.0}] * num_epochs  # none is better than another
+            return refit(config, shown, self.decided, epochs, begin=grown, label=label, watch=watch)
+
+        shown, num_held = self.new.replayed(config.seed), int(_HELD * self.new.num_sessions)
+        earlier, queries = self.new.without_newest(shown, num_held)
+        watch = _Watch(data.histories(queries), queries.following)
+        if len(queries) and len(earlier.pairs["train"]):
+            trained(earlier, _MOST_EPOCHS, "how many epochs", watch)
+        return replace(trained(shown, watch.num_epochs, "night"), data=data)
 
     def is_exported(self, metrics: Mapping[str, float]) -> bool:
         """Judge the model that was served; whether the new one is exported.
@@ -145,6 +163,43 @@ class Night:
         }
         write_record(record, run_dir / NIGHT)
         return record
+
+
+class _Watch(Callback):
+    """Ranks queries after each epoch, and stops a training whose newest epochs are not better than one before.
+
+    Q queries.
+
+    Args:
+        histories: what was heard before.
+        following: rows of the tracks that followed.
+
+    Attributes:
+        num_epochs: of the best ranking, at least 1.
+    """
+
+    def __init__(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+        self._histories, self._following, self._best = histories, following, -1.0
+        self.num_epochs = 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Rank them."""
+        pl_module.eval()
+        with torch.inference_mode():
+            ranks = ranker_of(pl_module).ranks(self._histories, self._following, lambda _: None)
+        pl_module.train()
+        trainer.should_stop = not self.goes_on(float(ranking.ndcg_at(ranks, 10).mean()), trainer.current_epoch + 1)
+
+    def goes_on(self, ndcg: float, num_epochs: int) -> bool:
+        """Compare an epoch with the best one; whether a later one may be better.
+
+        Args:
+            ndcg: NDCG@10 of the queries.
+            num_epochs: number of epochs with it.
+        """
+        if ndcg > self._best:
+            self._best, self.num_epochs = ndcg, num_epochs
+        return num_epochs - self.num_epochs < _PATIENCE
 
 
 @contextmanager

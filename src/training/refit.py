@@ -87,6 +87,7 @@ def refit(
     checkpoint: Path | None = None,
     begin: Grown | None = None,
     label: str = "refit",
+    watch: Callback | None = None,
 ) -> Refitted:
     """Train the recipe of a run on all sessions, from its beginning or from what another run has learned.
 
@@ -100,6 +101,7 @@ def refit(
         checkpoint: of a refit that was stopped, from which this one goes on.
         begin: the model to begin with, and the state of its optimizer; None for the beginning.
         label: of the progress bar.
+        watch: looks at a training that is a trial, and leaves no checkpoint.
 
     Raises:
         InputError: the recipe refuses all sessions, or its training has diverged.
@@ -109,13 +111,16 @@ def refit(
         begin.module if begin else instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
     )
     ranker_of(model).decide(decided)
-    path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
+    path = Path(config.run_dir) / REFITTED
+    keeps = watch is None and config.callbacks.get("checkpoint") is not None
     callbacks = [
-        *_callbacks(config, data, path, len(epochs), label),
+        *_callbacks(config, data, path, len(epochs), label, keeps=keeps),
         _InsteadOfValidation(config.monitor.metric, epochs, decided),
     ]
     if begin is not None:
         callbacks.append(_OptimizerState(begin))
+    if watch is not None:
+        callbacks.append(watch)
     if keeps:
         callbacks.append(
             ModelCheckpoint(path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False)
@@ -180,7 +185,9 @@ def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": num_epochs, "decided": dict(decided)}
 
 
-def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int, label: str) -> list[Callback]:
+def _callbacks(
+    config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int, label: str, *, keeps: bool
+) -> list[Callback]:
     """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
     given, context = config.callbacks, RunContext(datamodule=data)
     changes: Mapping[str, Mapping[str, Any]] = {
@@ -190,7 +197,7 @@ def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs
     }
     found = []
     for name, others in changes.items():
-        if name == "epoch_checkpoint" and given.get("checkpoint") is None:  # it would be the only one
+        if name == "epoch_checkpoint" and not keeps:  # it would be the only one
             continue
         if (chosen := given.get(name)) is not None:
             build: Any = instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import NothingNew
 from segue.datamodules.shards.shard_vocabulary import example_of, write_vocabulary
 from segue.errors import InputError
+from segue.histories import Histories
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
-from segue.training.night import _source_of
+from segue.training.night import _source_of, _Watch
 from segue.training.train import read_data
 from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed
@@ -128,6 +130,37 @@ def test_a_head_comes_near_to_training_from_the_beginning(nights: Path, tmp_path
     learned, catalog = Recommendations.read_with_catalog(nights / "convex-night" / "recommendations.jsonl")
     first, second = catalog.rows_of([100 + NUM_TRACKS, 101 + NUM_TRACKS])
     assert second in learned.rows[first, :10]  # a new track after a new track
+
+
+@pytest.mark.parametrize(
+    ("ndcg", "chosen", "seen"),
+    [
+        ([0.1, 0.2, 0.3, 0.2, 0.3, 0.9], 3, 5),
+        ([0.2, 0.1, 0.3, 0.1, 0.1], 3, 5),
+        ([0.2, 0.2, 0.2, 0.5], 1, 3),
+        ([0.0] * 4, 1, 3),
+    ],
+)
+def test_a_head_stops_where_the_newest_sessions_are_not_ranked_better(
+    ndcg: list[float], chosen: int, seen: int
+) -> None:
+    watch = _Watch(Histories.of_tracks(np.zeros(1, np.int64)), np.zeros(1, np.int64))
+    gone_on = list(takewhile(lambda nth: watch.goes_on(ndcg[nth], nth + 1), range(len(ndcg))))
+    assert (watch.num_epochs, len(gone_on) + 1) == (chosen, seen)
+
+
+def test_the_newest_sessions_choose_how_many_epochs_a_head_has(nights: Path) -> None:
+    learned = Learned.read(nights / "convex" / "learned", "from=convex")
+    config = OmegaConf.load(nights / "convex" / "config.yaml")
+    data = instantiate({**config.datamodule, "path": str(nights / "logs")}, _convert_="all")
+    new = data.read_new(learned, None, nights / "convex" / "profiles.npz")
+    shown = new.replayed(1)
+    earlier, queries = new.without_newest(shown, 12)
+    number = new.whole.sessions.number
+    assert set(np.unique(number[queries.session])) <= set(range(len(number) - 12, len(number)))
+    assert number[earlier.pairs["train"].session].max() == len(number) - 13
+    assert len(earlier.pairs["train"]) < len(shown.pairs["train"])
+    assert 1 <= json.loads((nights / "convex-night" / "refit.json").read_text())["epochs"] <= 5
 
 
 def test_the_metrics_of_a_night_are_of_the_model_that_was_served(nights: Path, tmp_path: Path) -> None:
