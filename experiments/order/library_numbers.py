@@ -87,7 +87,8 @@ def main() -> None:
     """Write the numbers of a library."""
     torch.manual_seed(0)
     found = LIBRARIES[sys.argv[1]]()
-    np.savez(sys.argv[2], **{name: np.ascontiguousarray(one.detach().numpy()) for name, one in found.items()})
+    arrays: dict[str, Any] = {name: np.ascontiguousarray(one.detach().numpy()) for name, one in found.items()}
+    np.savez(sys.argv[2], **arrays)
 
 
 if __name__ == "__main__":

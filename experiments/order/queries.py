@@ -67,18 +67,18 @@ def main() -> None:
         search = SessionSearch(vectors, lists, num_lists=NUM_LISTS, may_repeat=False)
         for sessions, tracks in CASES:
             rows, shares = rng.integers(0, NUM_TRACKS, (sessions, tracks)), rng.random((sessions, tracks), np.float32)
-            both = [partial(SessionQuery(vectors).of, rows, shares), partial(search.best, rows, shares, K)]
-            calls[name, sessions, tracks] = both
-    best = {case: [np.inf, np.inf] for case in calls}
+            query, best = SessionQuery(vectors).of, search.best
+            calls[name, sessions, tracks] = [partial(query, rows, shares), partial(best, rows, shares, K)]
+    least_s = {case: [np.inf, np.inf] for case in calls}
     for _ in range(ROUNDS):
         for case, both in calls.items():
-            best[case] = [min(least, seconds(call)) for least, call in zip(best[case], both, strict=True)]
-    rows = [
-        [name, str(tracks), str(sessions), *(f"{sessions / least:,.0f}" for least in best[name, sessions, tracks])]
+            least_s[case] = [min(least, seconds(call)) for least, call in zip(least_s[case], both, strict=True)]
+    lines = [
+        [name, str(tracks), str(sessions), *(f"{sessions / least:,.0f}" for least in least_s[name, sessions, tracks])]
         for name, sessions, tracks in calls
     ]
     head = ["model", "tracks of a session", "sessions at once", "queries per second", "with the search per second"]
-    STUDY.write_table("queries.md", table(head, rows, "lrrrr"))
+    STUDY.write_table("queries.md", table(head, lines, "lrrrr"))
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ class ListenerPart:
         whole, every = np.column_stack([features, scores, np.ones(len(scores))]), np.ones(len(scores), bool)
 
         def error(some: np.ndarray, columns: np.ndarray, numbers: np.ndarray) -> Float64[np.ndarray, "q"]:
-            return predict(some, scores[some] + columns[some] @ numbers) - played_ratio[some]
+            return np.asarray(predict(some, scores[some] + columns[some] @ numbers) - played_ratio[some])
 
         def fitted(some: np.ndarray, columns: np.ndarray) -> Float32[np.ndarray, "_"]:
             of_some = columns[some]

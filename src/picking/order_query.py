@@ -65,7 +65,7 @@ def gru(
         np.subtract(before, candidate, out=after)
         after *= update
         after += candidate
-    return states[1 + last, np.arange(num_sessions)]
+    return np.asarray(states[1 + last, np.arange(num_sessions)])
 
 
 def ligr(

@@ -7,24 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
-from jaxtyping import Int64
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.assembly import Refitted
 from segue.callbacks.guard import FALL, TIME, intervals_of, judged
 from segue.callbacks.run_context import ranker_of
+from segue.callbacks.validation_queries import ValidationQueries
 from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
 from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
 from segue.datamodules.reading.table import NothingNew
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
-from segue.histories import Histories
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.reports.next_steps import left_out_lines
@@ -33,7 +30,6 @@ from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
-from segue.statistics import ranking
 from segue.terminal.console import console, show_lines
 from segue.training.refit import decided_in, refit
 
@@ -101,7 +97,7 @@ class Night:
 
         shown, num_held = self.new.replayed(config.seed), int(_HELD * self.new.num_sessions)
         earlier, queries = self.new.without_newest(shown, num_held)
-        watch = _Watch(data.histories(queries), queries.following)
+        watch = _Watch(ValidationQueries(data, queries))
         if len(queries) and len(earlier.pairs["train"]):
             trained(earlier, _MOST_EPOCHS, "how many epochs", watch)
         return replace(trained(shown, watch.num_epochs, "night"), data=data)
@@ -168,27 +164,22 @@ class Night:
 class _Watch(Callback):
     """Ranks queries after each epoch, and stops a training whose newest epochs are not better than one before.
 
-    Q queries.
-
     Args:
-        histories: what was heard before.
-        following: rows of the tracks that followed.
+        queries: what is ranked.
 
     Attributes:
         num_epochs: of the best ranking, at least 1.
     """
 
-    def __init__(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        self._histories, self._following, self._best = histories, following, -1.0
-        self.num_epochs = 1
+    def __init__(self, queries: ValidationQueries) -> None:
+        self._queries, self._best, self.num_epochs = queries, -1.0, 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rank them."""
         pl_module.eval()
-        with torch.inference_mode():
-            ranks = ranker_of(pl_module).ranks(self._histories, self._following, lambda _: None)
+        ndcg = float(self._queries.gains(ranker_of(pl_module)).mean())
         pl_module.train()
-        trainer.should_stop = not self.goes_on(float(ranking.ndcg_at(ranks, 10).mean()), trainer.current_epoch + 1)
+        trainer.should_stop = not self.goes_on(ndcg, trainer.current_epoch + 1)
 
     def goes_on(self, ndcg: float, num_epochs: int) -> bool:
         """Compare an epoch with the best one; whether a later one may be better.

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -21,13 +21,13 @@ from omegaconf import OmegaConf
 from segue.attributes import Values
 from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
+from segue.callbacks.validation_queries import ValidationQueries
 from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.reading.table import NothingNew
 from segue.datamodules.shards.shard_vocabulary import example_of, write_vocabulary
 from segue.errors import InputError
-from segue.histories import Histories
 from segue.models.fitted import FittedModel
 from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
@@ -142,9 +142,11 @@ def test_a_head_comes_near_to_training_from_the_beginning(nights: Path, tmp_path
     ],
 )
 def test_a_head_stops_where_the_newest_sessions_are_not_ranked_better(
-    ndcg: list[float], chosen: int, seen: int
+    ndcg: list[float], chosen: int, seen: int, datamodule_of: Callable[..., PairDataModule], ring_logs: Path
 ) -> None:
-    watch = _Watch(Histories.of_tracks(np.zeros(1, np.int64)), np.zeros(1, np.int64))
+    data = datamodule_of(ring_logs)
+    data.setup()
+    watch = _Watch(ValidationQueries(data))
     gone_on = list(takewhile(lambda nth: watch.goes_on(ndcg[nth], nth + 1), range(len(ndcg))))
     assert (watch.num_epochs, len(gone_on) + 1) == (chosen, seen)
 
