@@ -110,7 +110,7 @@ def test_a_config_file_is_read_once_for_as_long_as_it_stays_as_it_is(tmp_path: P
     source, file = hydra_parts.FileConfigSource("main", str(tmp_path)), tmp_path / "one.yaml"
     file.write_text("a: 1")
     first = source.load_config("one").config
-    first.a = 5
+    first["a"] = 5
     assert source.load_config("one").config == {"a": 1}
     file.write_text("a: 23")
     assert source.load_config("one").config == {"a": 23}
