@@ -84,7 +84,8 @@ def test_a_walk_of_a_listener_has_their_past_and_says_so(view: ReleaseView, of_l
     assert walking.step(view, of_listener, "T1", 1, played)["own_past"] is None
 
 
-def test_a_sentence_names_what_is_known_only_where_that_is_limited(view: ReleaseView, of_listener: Recommender) -> None:
+@pytest.mark.usefixtures("of_listener")
+def test_a_sentence_names_what_is_known_only_where_that_is_limited(view: ReleaseView) -> None:
     view.release.arms["T1"] = replace(view.release.arms["T1"], artist_gap=1)
     played, profile = walking.checked_session(view, [108], [1.0]), np.zeros(1, ENTRY)
     add_play(profile, 107, 1.0, now_ms() - 2 * DAY_MS)  # by the same artist
