@@ -45,7 +45,7 @@ class NewPlays:
         whole: all of them, as training data.
         since_ms: time of the last play that was learned, in milliseconds since 1970; 0 without a clock.
         until_ms: time of the last new play.
-        num_kept: number of sessions that the run keeps of what it has learned.
+        num_kept: number of sessions of `whole` that the run had learned; the new ones are after them.
         num_sessions: number of new sessions.
         num_plays: number of new plays.
         num_tracks: number of new tracks of the catalogue.
@@ -92,7 +92,7 @@ class NewPlays:
             The rest, and at most 2,500 queries of the newest sessions.
         """
         data, pairs, number = copy(shown), shown.pairs["train"], self.whole.sessions.number
-        is_newest = (number >= len(number) - num)[pairs.session]
+        is_newest = (number >= self.num_kept + self.num_sessions - num)[pairs.session]
         data.pairs = {**shown.pairs, "train": pairs.where(~is_newest)}
         queries = pairs.where(is_newest & ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
         if len(queries):
@@ -381,7 +381,7 @@ class PairDataModule(SplitDataModule):
             whole=whole,
             since_ms=learned.until_ms,
             until_ms=int(times.max()),
-            num_kept=len(kept),
+            num_kept=len(self._cut) - len(read),
             num_sessions=len(read),
             num_plays=len(times),
             num_tracks=len(self.catalog) - num_known,

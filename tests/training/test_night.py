@@ -429,6 +429,17 @@ def test_the_tested_model_has_learned_what_is_too_old_to_be_learned_again(tmp_pa
     assert len(new.whole.pairs["train"]) == 60 * 7
 
 
+def test_a_head_learns_the_new_sessions_beside_those_that_are_not_too_old(tmp_path: Path) -> None:
+    learned = learned_in(logs_of(tmp_path / "logs", 3))
+    write_day(tmp_path / "logs", 3)
+    new = data_in(tmp_path / "logs").read_new(learned, keep_days=1.5)
+    shown = new.replayed(1)
+    assert len(shown.pairs["train"]) == 2 * 60 * 7
+    earlier, queries = new.without_newest(shown, 12)
+    assert len(earlier.pairs["train"]) == (2 * 60 - 12) * 7
+    assert np.unique(new.whole.sessions.number[queries.session]).tolist() == list(range(108, 120))
+
+
 def rows_of(path: Path, num: int, *, first_id: int = 0, first_title: int = 0, day: int = 0) -> Path:
     """Sessions of six plays of a source without a catalogue, whose artists have three tracks each."""
     lines = [
