@@ -45,7 +45,7 @@ class NewPlays:
         whole: all of them, as training data.
         since_ms: time of the last play that was learned, in milliseconds since 1970; 0 without a clock.
         until_ms: time of the last new play.
-        num_kept: number of sessions that the run keeps of what it has learned.
+        num_kept: number of sessions that the run keeps of what it has learned, without those that are too old.
         num_sessions: number of new sessions.
         num_plays: number of new plays.
         num_tracks: number of new tracks of the catalogue.
@@ -89,12 +89,14 @@ class NewPlays:
             num: number of sessions.
 
         Returns:
-            The rest, and at most 2,500 queries of the newest sessions.
+            The rest, of which models count too, and at most 2,500 queries of the newest sessions.
         """
-        data, pairs, number = copy(shown), shown.pairs["train"], self.whole.sessions.number
-        is_newest = (number >= len(number) - num)[pairs.session]
-        data.pairs = {**shown.pairs, "train": pairs.where(~is_newest)}
-        queries = pairs.where(is_newest & ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
+        data, pairs, words = copy(shown), shown.pairs["train"], shown.vocabulary
+        is_newest = self.whole.sessions.number >= self.num_kept + self.num_sessions - num
+        data.vocabulary = replace(words, listens=words.listens.where(~is_newest[words.listens.session]))
+        is_held = is_newest[pairs.session]
+        data.pairs = {**shown.pairs, "train": pairs.where(~is_held)}
+        queries = pairs.where(is_held & ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
         if len(queries):
             queries = queries.where(ranking.sample_sessions(queries.session, _MOST_QUERIES))
         return data, queries
@@ -381,7 +383,7 @@ class PairDataModule(SplitDataModule):
             whole=whole,
             since_ms=learned.until_ms,
             until_ms=int(times.max()),
-            num_kept=len(kept),
+            num_kept=len(self._cut) - len(read),
             num_sessions=len(read),
             num_plays=len(times),
             num_tracks=len(self.catalog) - num_known,
