@@ -170,9 +170,9 @@ def test_the_newest_sessions_choose_how_many_epochs_a_head_has(nights: Path) -> 
 def test_a_model_that_chooses_the_number_of_epochs_counts_nothing_of_the_sessions_that_it_ranks(
     nights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = OmegaConf.load(nights / "convex" / "config.yaml")
-    settings = {"from": str(nights / "convex"), "datamodule": {"path": str(nights / "logs")}}
-    config = OmegaConf.merge(config, settings, {"guard": "none", "keep_days": None})
+    settings = {"from": str(nights / "convex"), "datamodule": {"path": str(nights / "logs")}, "guard": "none"}
+    of_run = OmegaConf.load(nights / "convex" / "config.yaml")
+    config: Any = OmegaConf.merge(of_run, settings, {"keep_days": None})
     own = instantiate(config.ranker, _convert_="all")
     trainings = list[tuple[Any, Any]]()
 
