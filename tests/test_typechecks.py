@@ -16,6 +16,7 @@ from tests.typechecks import jaxtyped
 
 INTERVAL = MeanInterval(num=1, mean=0.5, lower=0.4, upper=0.6)
 LISTENS = make_listens([[(0, 0.5), (1, 1.0)]])
+WRONG: dict[str, Any] = {"mean": "long"}
 
 
 @jaxtyped(typechecker=None)
@@ -28,7 +29,7 @@ def shown(number: int) -> str:
     ("call", "what"),
     [
         (lambda: Catalog.from_columns(range(1), ["a"], ["b"], source=5), "source=5"),  # type: ignore[arg-type]
-        (lambda: replace(INTERVAL, mean="long"), "mean='long'"),
+        (lambda: replace(INTERVAL, **WRONG), "mean='long'"),
         (lambda: replace(LISTENS, track=np.zeros(3, np.int64)), "track"),
         (lambda: replace(LISTENS, played_ratio=np.zeros(2)), "played_ratio"),
         (lambda: LISTENS.where(np.array([1, 0])), "chosen"),

@@ -45,7 +45,7 @@ class NewPlays:
         whole: all of them, as training data.
         since_ms: time of the last play that was learned, in milliseconds since 1970; 0 without a clock.
         until_ms: time of the last new play.
-        num_kept: number of sessions that the run keeps of what it has learned, without those that are too old.
+        num_kept: number of sessions of `whole` that the run had learned; the new ones are after them.
         num_sessions: number of new sessions.
         num_plays: number of new plays.
         num_tracks: number of new tracks of the catalogue.

@@ -88,7 +88,8 @@ class RoomServer:
         self._settings: dict[str, Any] = settings["room"]
         self._store = FolderStore(Path(settings["store"]["folder"]), keep=settings["store"]["keep"])
         self._with_fallback = settings["log"]["with_fallback"]
-        self._profiles = make_profiles(store_settings(settings["store"]), ProfileSettings(**settings["profiles"]))
+        remember, store = ProfileSettings(**settings["profiles"]), store_settings(settings["store"])
+        self._profiles = None if remember.remember == "none" else make_profiles(store, remember)
         self._reading: asyncio.Future[ReadyRelease] | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._watched: tuple[float, float, dict[str, Any]] | None = None
@@ -260,7 +261,8 @@ class RoomServer:
         if user is not None:
             if problem := id_problem(user):
                 raise InputError(f"listener {problem}")
-            past = Past(await self._profiles.look(key_of(user), now_ms()), now_ms())
+            if self._profiles is not None:
+                past = Past(await self._profiles.look(key_of(user), now_ms()), now_ms())
         return walking.step(ready.view, ready.recommender, arm, GUESTS.start, played, past, familiar)
 
     def _why(self, ready: ReadyRelease, _: Any, given: Any) -> dict[str, Any]:

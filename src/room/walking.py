@@ -1,6 +1,7 @@
 """A walk: what an arm would play next, with the session so far and its own policy, and why."""
 
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from segue.runs.profiles import LOVED
 from segue.serving.explanation import explain
 from segue.serving.ids import as_json
 from segue.serving.recommender import Past, Recommender
+from segue.serving.release import Arm
 from segue.serving.session_memory import Noted, Played
 
 _NOTHING = np.empty(0, np.int64)
@@ -79,7 +81,8 @@ def step(
     """
     last = view.release.row_of(played.tracks[-1])
     following, fallback, propensity = recommender.follow(arm, user, last, played, past, familiar)
-    return why(view, recommender, arm, played, int(view.release.keys[following]), propensity, fallback, past)
+    track = int(view.release.keys[following])
+    return why(view, recommender, arm, played, track, propensity, fallback, past, familiar)
 
 
 def why(
@@ -91,6 +94,7 @@ def why(
     propensity: float | None = None,
     fallback: str | None = None,
     past: Past | None = None,
+    familiar: float | None = None,
 ) -> dict[str, Any]:
     """Why a track followed a session, as JSON.
 
@@ -103,6 +107,7 @@ def why(
         propensity: probability with which it was picked; None where it is not known.
         fallback: the source of a fallback, if it was one and that is known.
         past: as for `step`.
+        familiar: as for `step`.
     """
     release = view.release
     row, last = release.row_of(track), release.row_of(played.tracks[-1])
@@ -127,7 +132,8 @@ def why(
         rows = release.lists[arm][last].tolist()
         found["rank"] = rows.index(row) + 1 if row in rows else None
         found["candidates"] = sum(one >= 0 for one in rows)
-    return found | {"sentence": _sentence(view, arm, played, found)}
+    given = release.arms[arm] if familiar is None else replace(release.arms[arm], familiar=familiar)
+    return found | {"sentence": _sentence(view, given, played, found)}
 
 
 def _pull(one: dict[str, Any]) -> float:
@@ -135,8 +141,7 @@ def _pull(one: dict[str, Any]) -> float:
     return float(sum(one["weights"][part] * one["products"][part] for part in one["weights"]) + one.get("order", 0.0))
 
 
-def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]) -> str:
-    given = view.release.arms[arm]
+def _sentence(view: ReleaseView, given: Arm, played: Played, found: dict[str, Any]) -> str:
     last = view.release.track(view.release.row_of(played.tracks[-1]))
     after = f"“{last['title'] or last['track']}”"
     if given.is_of_last_ten and not found["fallback"]:
@@ -160,6 +165,6 @@ def _sentence(view: ReleaseView, arm: str, played: Played, found: dict[str, Any]
     if given.pick == "ranked" and found["rank"] > 1:
         gap = given.artist_gap
         of = "the artist of the last track" if gap == 1 else f"an artist of the last {gap} tracks"
-        known = ", or are known" if found["own_past"] and not found["is_known"] else ""
+        known = ", or are known" if given.familiar < 1 and not found["is_known"] else ""
         return f"{head}: those before it were heard{f', or are by {of}' if gap else ''}{known}."
     return f"{head}; {given.rule[0].lower()}{given.rule[1:]}"

@@ -29,6 +29,7 @@ from segue.serving.settings import ProfileSettings
 
 FILE, REMOVED = "profiles.bin", "removed.json"
 """Names of the file, and of that of listeners who were removed and when, in the folder of the store."""
+_FEW_DAYS = 30  # with fewer, a day more is too much
 _WAYS = 8
 _MIX = 0x9E3779B97F4A7C15  # spreads listeners over buckets (Knuth's multiplicative hash)
 _WORD, _PAGE = 8, 4096
@@ -92,7 +93,6 @@ class _File:
         self._start, _ = _sizes(self.num_buckets, self.most)
         owners = mmap.mmap(self._descriptor, self._start)
         self._words = memoryview(owners).cast("q")[_PAGE // _WORD :]  # faster than numpy for single numbers
-        self._bytes = memoryview(mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ))
         self._visits = np.frombuffer(owners, np.int64, self.num_places * _WORDS, _PAGE)[_VISIT_MS::_WORDS]
 
     def _create(self, path: Path, num_buckets: int, most: int) -> None:
@@ -147,9 +147,9 @@ class _File:
     def read(self, place: int, num_empty: int = 0) -> np.ndarray:
         """The entries of a place, and some empty ones after them."""
         num = self.num(place)
-        size, start = num * ENTRY.itemsize, self._at(place)
+        size = num * ENTRY.itemsize
         entries = bytearray(size + min(num_empty, self.most - num) * ENTRY.itemsize)
-        entries[:size] = self._bytes[start : start + size]
+        os.preadv(self._descriptor, [memoryview(entries)[:size]], self._at(place))
         return np.frombuffer(entries, ENTRY)
 
     def write(self, place: int, entries: np.ndarray, first: int = 0) -> None:
@@ -250,7 +250,8 @@ class MappedProfiles:
             with file.bucket(user) as places:
                 place = file.taken(places, user)
                 profile = file.read(place, 1)
-                if file.visit_ms(place) // DAY_MS != now_ms // DAY_MS:  # once a day, as it takes a third of all this
+                # once a day, as it takes a third of all this
+                if file.visit_ms(place) // DAY_MS != now_ms // DAY_MS or self.settings.days < _FEW_DAYS:
                     forget_old(profile, now_ms - self.settings.days_ms)
                     file.write(place, profile[: file.num(place)])
                 changed = add_play(profile, track, share, now_ms)

@@ -188,7 +188,7 @@ class FileConfigSource(HydrasSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file."""
-        file = Path(self.path, self._normalize_file_name(config_path))
+        file = Path(self.path, self._normalize_file_name(config_path)).absolute()
         state = file.stat() if file.is_file() else None  # None: the error below
         key = (self.provider, self.path, file, state and (state.st_mtime_ns, state.st_size))
         if key not in self.known:

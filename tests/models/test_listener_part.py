@@ -336,7 +336,8 @@ def test_the_past_is_weighed_against_what_the_scores_are_worth() -> None:
         return np.asarray(1 / (1 + np.exp(-values)))
 
     part.fit_shares(predict, scores, features, share, listener % 2 == 0)
-    np.testing.assert_allclose(part.weights, 2 * true, atol=0.05)
+    assert part.weights is not None
+    np.testing.assert_allclose(part.weights, 2 * np.asarray(true), atol=0.05)
     assert part.compared is not None
     name, without, value = part.compared
     assert name == "mse"

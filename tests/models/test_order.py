@@ -112,9 +112,9 @@ def test_pairs_of_a_session_have_the_queries_that_they_have_alone(kind: str, sco
 
 def test_the_gru_of_the_service_is_that_of_torch() -> None:
     cell = nn.GRU(3, 4, batch_first=True)
-    own = {"input": cell.weight_ih_l0.T, "state": cell.weight_hh_l0.T}
-    own |= {"input_bias": cell.bias_ih_l0, "state_bias": cell.bias_hh_l0}
-    numbers = {name: one.detach().numpy() for name, one in own.items()}
+    of_torch = {name: one.detach().numpy() for name, one in cell.named_parameters()}
+    numbers = {"input": of_torch["weight_ih_l0"].T, "state": of_torch["weight_hh_l0"].T}
+    numbers |= {"input_bias": of_torch["bias_ih_l0"], "state_bias": of_torch["bias_hh_l0"]}
     tracks, last = torch.randn(5, 6, 3), torch.tensor([5, 0, 2, 5, 3])
     expected = cell(tracks)[0].detach()[torch.arange(5), last]
     np.testing.assert_allclose(gru(tracks.numpy(), numbers, last.numpy()), expected, atol=1e-6)

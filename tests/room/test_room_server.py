@@ -12,8 +12,11 @@ import pytest
 pytest.importorskip("rapidfuzz", reason="rapidfuzz is not installed; run make setup")
 
 from segue.room.room_server import RoomServer, main
+from segue.serving.log_writer import now_ms
+from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release import Release
 from segue.serving.release_store import FolderStore
+from segue.serving.settings import ProfileSettings
 from tests.conftest import make_vectors, write_lines
 from tests.e2e.running import PATIENCE_S
 from tests.room.conftest import ARTIST_OF, PLAYS, locate
@@ -94,8 +97,8 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         given = {"arm": "C", "tracks": [100], "shares": [1], "track": step["track"]}
         assert (await ask(server, "why", body=given))[1]["sentence"] == step["sentence"]
         assert (await ask(server, "step", body={"arm": "X", "tracks": [100], "shares": [1]}))[0] == 400
-        for wrong, reason in (({"familiar": 2}, "familiar must be"), ({"user": ""}, "listener")):
-            status, answer = await ask(server, "step", body={"arm": "T1", "tracks": [100], "shares": [1], **wrong})
+        for other, reason in (({"familiar": 2}, "familiar must be"), ({"user": ""}, "listener")):
+            status, answer = await ask(server, "step", body={"arm": "T1", "tracks": [100], "shares": [1], **other})
             assert (status, answer["reason"].startswith(reason)) == (400, True)
         assert (await ask(server, "step", body={**given, "familiar": 0.5}))[1]["reason"].startswith(
             "familiar=0.5 needs context=listener"
@@ -114,6 +117,23 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         assert (await ask(server, "picture"))[0] == 404
         assert (await ask(server, "audio", track="101"))[0] == 404
         assert (await ask(server, "nothing"))[0] == 404
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("remember", ["all", "none"])
+def test_a_walk_knows_no_past_where_the_service_keeps_none(release: Release, tmp_path: Path, remember: str) -> None:
+    folder = run_folder(release, tmp_path)
+    settings = json.loads((folder / "serve.json").read_text())
+    settings["profiles"]["remember"] = remember
+    (folder / "serve.json").write_text(json.dumps(settings))
+    profiles = MappedProfiles(folder / "store", ProfileSettings(capacity=64))
+
+    async def work() -> None:
+        for track in range(100, 110):
+            await profiles.play(7, track, 1.0, now_ms())
+        body = {"arm": "C", "tracks": [100], "shares": [1], "user": "7"}
+        assert (await ask(RoomServer(folder, locate), "step", body=body))[1]["is_known"] == (remember == "all")
 
     asyncio.run(work())
 

@@ -84,6 +84,16 @@ def test_a_walk_of_a_listener_has_their_past_and_says_so(view: ReleaseView, of_l
     assert walking.step(view, of_listener, "T1", 1, played)["own_past"] is None
 
 
+@pytest.mark.usefixtures("of_listener")
+def test_a_sentence_names_what_is_known_only_where_that_is_limited(view: ReleaseView) -> None:
+    view.release.arms["T1"] = replace(view.release.arms["T1"], artist_gap=1)
+    played, profile = walking.checked_session(view, [108], [1.0]), np.zeros(1, ENTRY)
+    add_play(profile, 107, 1.0, now_ms() - 2 * DAY_MS)  # by the same artist
+    found = walking.step(view, Recommender(view.release, np.random.default_rng(0)), "T1", 1, played, Past(profile, 0))
+    assert (found["is_known"], found["rank"]) == (False, 2)
+    assert found["sentence"].endswith("those before it were heard, or are by the artist of the last track.")
+
+
 def test_a_listener_of_the_room_is_a_guest_in_the_arm(recommender: Recommender) -> None:
     for arm in ("C", "T3"):
         user = walking.new_listener(recommender, arm)

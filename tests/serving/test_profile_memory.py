@@ -2,7 +2,10 @@
 
 import asyncio
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from segue.errors import InputError
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events
 from segue.serving.profile_memory import FILE, MappedProfiles, merged
 from segue.serving.settings import ProfileSettings
+from tests.conftest import ROOT
 from tests.serving.conftest import START_MS
 from tests.serving.test_session_memory import crowded
 
@@ -100,6 +104,31 @@ def test_what_is_forgotten_leaves_the_file_with_the_first_play_of_a_day(tmp_path
     assert key in (tmp_path / FILE).read_bytes()
     assert len(play(profiles, 7, 2, START_MS + 31 * DAY_MS)) == 3, "two of them are empty"
     assert key not in (tmp_path / FILE).read_bytes()
+
+
+def test_what_is_forgotten_within_days_is_forgotten_by_every_play(tmp_path: Path) -> None:
+    profiles = MappedProfiles(tmp_path, ProfileSettings(capacity=64, days=0.5))
+    start_ms = START_MS // DAY_MS * DAY_MS
+    play(profiles, 7, 1, start_ms)
+    assert {int(entry["track"]) for entry in play(profiles, 7, 2, start_ms + DAY_MS - 1) if entry["plays"]} == {2}
+
+
+def test_a_file_that_is_shortened_under_a_service_is_no_end_of_the_process(tmp_path: Path) -> None:
+    code = f"""
+        import asyncio, os
+        from pathlib import Path
+        from segue.serving.profile_memory import FILE, MappedProfiles
+        from segue.serving.settings import ProfileSettings
+
+        folder = Path({str(tmp_path)!r})
+        profiles = MappedProfiles(folder, ProfileSettings(capacity=64))
+        async def work():
+            await profiles.play(7, 1, 1.0, 1)
+            os.truncate(folder / FILE, {3 * 4096})
+            print(len(await profiles.look(7, 1)), (await profiles.play(7, 2, 1.0, 1))["track"].tolist())
+        asyncio.run(work())"""
+    ended = subprocess.run([sys.executable, "-c", dedent(code)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "0 [2, 0]\n")
 
 
 def test_a_new_listener_in_a_full_bucket_replaces_the_one_whose_last_visit_is_oldest(tmp_path: Path) -> None:

@@ -110,7 +110,20 @@ def test_a_config_file_is_read_once_for_as_long_as_it_stays_as_it_is(tmp_path: P
     source, file = hydra_parts.FileConfigSource("main", str(tmp_path)), tmp_path / "one.yaml"
     file.write_text("a: 1")
     first = source.load_config("one").config
-    first.a = 5
+    first["a"] = 5
     assert source.load_config("one").config == {"a": 1}
     file.write_text("a: 23")
     assert source.load_config("one").config == {"a": 23}
+
+
+def test_files_of_two_working_folders_are_not_taken_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list[Any]()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.yaml").write_text(f"name: {name}")
+        os.utime(tmp_path / name / "one.yaml", (0, 0))
+        monkeypatch.chdir(tmp_path / name)
+        found.append(hydra_parts.FileConfigSource("main", "file://.").load_config("one").config)
+    assert found == [{"name": "a"}, {"name": "b"}]

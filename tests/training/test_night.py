@@ -196,16 +196,6 @@ def test_a_model_that_chooses_the_number_of_epochs_counts_nothing_of_the_session
     assert trained[1] - trained[0] == set(range(288, 300))
 
 
-def test_a_head_learns_all_new_sessions_where_older_ones_are_left_out(tmp_path: Path) -> None:
-    learned = learned_in(logs_of(tmp_path / "logs", 3))
-    write_day(tmp_path / "logs", 3)
-    new = data_in(tmp_path / "logs").read_new(learned, keep_days=1.5)
-    assert (new.num_kept, new.num_sessions) == (60, 60)
-    shown = new.replayed(1)
-    assert len(np.unique(shown.pairs["train"].session)) == 120
-    assert len(np.unique(new.without_newest(shown, 12)[1].session)) == 12
-
-
 def test_the_metrics_of_a_night_are_of_the_model_that_was_served(nights: Path, tmp_path: Path) -> None:
     for name in ("rules", "convex"):
         model = FittedModel.read(nights / name, name)
@@ -468,6 +458,17 @@ def test_the_tested_model_has_learned_what_is_too_old_to_be_learned_again(tmp_pa
     assert len(new.evaluated.pairs["train"]) == 2 * 60 * 7
     assert new.evaluated.vocabulary.mean_played_ratio is not None
     assert len(new.whole.pairs["train"]) == 60 * 7
+
+
+def test_a_head_learns_the_new_sessions_beside_those_that_are_not_too_old(tmp_path: Path) -> None:
+    learned = learned_in(logs_of(tmp_path / "logs", 3))
+    write_day(tmp_path / "logs", 3)
+    new = data_in(tmp_path / "logs").read_new(learned, keep_days=1.5)
+    shown = new.replayed(1)
+    assert len(shown.pairs["train"]) == 2 * 60 * 7
+    earlier, queries = new.without_newest(shown, 12)
+    assert len(earlier.pairs["train"]) == (2 * 60 - 12) * 7
+    assert np.unique(new.whole.sessions.number[queries.session]).tolist() == list(range(108, 120))
 
 
 def rows_of(path: Path, num: int, *, first_id: int = 0, first_title: int = 0, day: int = 0) -> Path:

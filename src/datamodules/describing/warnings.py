@@ -50,7 +50,9 @@ class Thresholds:
     zone_hours: Annotated[_Count, Setting("hours from the quietest time of the day to the night", **_OF_COUNT)] = 6
     rejected_share: Annotated[_Share, Setting("share of the rows that were rejected", **_OF_SHARE)] = 0.01
     swallowed_lines: Annotated[_Count, Setting("ends of lines in cells that look like rows", **_OF_COUNT)] = 1
-    dropped_share: Annotated[_Share, Setting("of rows that a rule but duplicates left out", **_OF_SHARE)] = 0.2
+    dropped_share: Annotated[
+        _Share, Setting("of rows that a rule but duplicates and unremembered left out", **_OF_SHARE)
+    ] = 0.2
     cold_share: Annotated[_Share, Setting("of test pairs with a track that training does not have", **_OF_SHARE)] = 0.5
     nameless_plays: Annotated[_Count, Setting("plays of tracks without an artist, if some have one", **_OF_COUNT)] = 1
     nameless_share: Annotated[_Share, Setting("share of the tracks that have no artist", **_OF_SHARE)] = 0.9
@@ -152,7 +154,7 @@ def _of_rows(facts: Facts, material: Material) -> Iterator[_Candidate]:
             f"{' or '.join(option('timestamp', name) for name in times)}",
         )
     for rule, count in material.dropped.items():
-        if count and rule != "duplicates" and not (rule == "until" and material.reading.later):
+        if count and rule not in ("duplicates", "unremembered") and not (rule == "until" and material.reading.later):
             setting = f"policies.{rule}" if rule in _POLICIES else f"sql.drop.{rule} (null switches it off)"
             yield (
                 "dropped_share",

@@ -188,7 +188,7 @@ def discovery_table(found: list[Discovered], level: float) -> Table:
         rows=rows,
         align="llRRRR",
         notes=[
-            "Of the tracks after the first one of a session, for users with an earlier session in the log: "
+            "Of the tracks after the first one of a session, for users with an earlier session: "
             f"{', '.join([f'C {found[0].control_users:,}', *users])} users.",
             *notes,
         ],

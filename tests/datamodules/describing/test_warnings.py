@@ -160,6 +160,11 @@ def test_duplicates_that_were_left_out_are_warned_of_too() -> None:
     assert "datamodule.policies.duplicates=keep" in warning.remedy
 
 
+def test_that_listeners_said_no_is_no_fault_of_the_data() -> None:
+    material = read_with(num_rows=200, dropped={"unremembered": 190})
+    assert "dropped_share" not in {warning.name for warning in warnings_of(material)}
+
+
 def test_a_rule_of_a_source_is_named_by_its_own_setting() -> None:
     [warning] = warnings_of(read_with(dropped={"podcasts": 50, "duplicates": 0}))
     assert warning.says == "the rule podcasts left out 50 events, 50 % of the rows"
