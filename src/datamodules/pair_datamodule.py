@@ -89,12 +89,14 @@ class NewPlays:
             num: number of sessions.
 
         Returns:
-            The rest, and at most 2,500 queries of the newest sessions.
+            The rest, of which models count too, and at most 2,500 queries of the newest sessions.
         """
-        data, pairs, number = copy(shown), shown.pairs["train"], self.whole.sessions.number
-        is_newest = (number >= self.num_kept + self.num_sessions - num)[pairs.session]
-        data.pairs = {**shown.pairs, "train": pairs.where(~is_newest)}
-        queries = pairs.where(is_newest & ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
+        data, pairs, words = copy(shown), shown.pairs["train"], shown.vocabulary
+        is_newest = self.whole.sessions.number >= self.num_kept + self.num_sessions - num
+        data.vocabulary = replace(words, listens=words.listens.where(~is_newest[words.listens.session]))
+        is_held = is_newest[pairs.session]
+        data.pairs = {**shown.pairs, "train": pairs.where(~is_held)}
+        queries = pairs.where(is_held & ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
         if len(queries):
             queries = queries.where(ranking.sample_sessions(queries.session, _MOST_QUERIES))
         return data, queries

@@ -4,6 +4,7 @@ N tracks, R rows of a table.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -85,7 +86,7 @@ class Grown:
         own.set_extra_state(of_old.get_extra_state())
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The state of the optimizer of the checkpoint, for the optimizer of the larger model."""
+        """The state of the optimizer of the checkpoint, for the optimizer of the larger model, which changes it."""
         saved = self.saved["optimizer_states"][0]
         names = {id(parameter): name for name, parameter in self.module.named_parameters()}
         parameters = [one for group in optimizer.param_groups for one in group["params"]]
@@ -99,7 +100,7 @@ class Grown:
 
     def _longer(self, value: Any, name: str, parameter: nn.Parameter) -> Any:
         if name not in self._rows or not isinstance(value, Tensor) or value.ndim == 0:
-            return value
+            return deepcopy(value)
         source, target = self._rows[name]
         longer = value.new_zeros(len(parameter), *value.shape[1:])
         longer[target] = value[source]

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -214,7 +214,7 @@ def run_experiment(
         for number in range(days)
     ]
     folder.mkdir(parents=True, exist_ok=True)  # and reserve it for this run
-    if taken := [name for name in ("logs", *WORLD_FILES) if (folder / name).exists()]:
+    if taken := [name for name in ("logs", PROFILES, *WORLD_FILES) if (folder / name).exists()]:
         raise InputError(f"{folder} already has {taken[0]}; choose another folder with hydra.run.dir=<folder>")
     try:
         with (folder / "simulation.json").open("x", encoding="utf-8") as file:
@@ -236,9 +236,12 @@ def run_experiment(
         memory = Memory.empty(len(world.listeners), num_remembered)
         memory.has_left[:] = _who_left(after, world)
     discovery = Discovery(len(world.catalog), world.catalog.artist_of)
-    if (before := _heard_before(policies, after)) is not None:
-        before.write(folder / PROFILES)
-        users, entries = ArmProfiles(before, world).entries()
+    of_arms, earlier = _profiles_of(policies), _profiles_in([] if after is None else [after / PROFILES])
+    # arms that are trained on the logs of the run before know these too: that is not what was heard before the logs
+    if before_logs := of_arms if after is None else earlier:
+        reduce(Profiles.continued_by, before_logs).write(folder / PROFILES)
+    if before := [*of_arms, *earlier]:
+        users, entries = ArmProfiles(reduce(Profiles.continued_by, before), world).entries()
         discovery.of_plays(users, entries["track"], entries["best"].astype(np.float64), np.zeros(len(users), np.int64))
     remembers = memory is not None or any(policy.learns_past for policy in policies.values())
     for day, plays, time_ms in past_days(logs if write_logs or remembers else (), world):
@@ -318,14 +321,14 @@ def run_experiment(
     return record
 
 
-def _heard_before(policies: Mapping[str, Policy], after: Path | None) -> Profiles | None:
-    """What listeners had heard before the first day: in the logs of the runs of arms, and before a previous run."""
+def _profiles_of(policies: Mapping[str, Policy]) -> list[Profiles]:
+    """What the runs of arms know of listeners."""
     of_arms = (policy.description for policy in policies.values() if "profiles" in policy.description)
-    files = {given["profiles"]: Path(given["file"]).with_name(PROFILES) for given in of_arms}
-    if after is not None and (path := after / PROFILES).is_file():
-        files["after"] = path
-    found = [Profiles.read(path) for path in files.values()]
-    return reduce(Profiles.continued_by, found) if found else None
+    return _profiles_in({given["profiles"]: Path(given["file"]).with_name(PROFILES) for given in of_arms}.values())
+
+
+def _profiles_in(paths: Iterable[Path]) -> list[Profiles]:
+    return [Profiles.read(path) for path in paths if path.is_file()]
 
 
 def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:

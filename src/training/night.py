@@ -91,7 +91,7 @@ class Night:
             return refit(config, data, self.decided, [{}], label="night")
 
         def trained(shown: SplitDataModule, num_epochs: int, label: str, watch: Callback | None = None) -> Refitted:
-            grown = Grown(build, self.grown.saved, self.grown.before, data.vocabulary, self.grown.called)
+            grown = Grown(build, self.grown.saved, self.grown.before, shown.vocabulary, self.grown.called)
             epochs: list[dict[str, float]] = [{config.monitor.metric: 0.0}] * num_epochs  # none is better than another
             return refit(config, shown, self.decided, epochs, begin=grown, label=label, watch=watch)
 

@@ -115,12 +115,11 @@ def refit(
     keeps = watch is None and config.callbacks.get("checkpoint") is not None
     callbacks = [
         *_callbacks(config, data, path, len(epochs), label, keeps=keeps),
+        *([] if watch is None else [watch]),  # before boosts are fitted, which no other epoch has
         _InsteadOfValidation(config.monitor.metric, epochs, decided),
     ]
     if begin is not None:
         callbacks.append(_OptimizerState(begin))
-    if watch is not None:
-        callbacks.append(watch)
     if keeps:
         callbacks.append(
             ModelCheckpoint(path.parent, filename=path.stem, save_on_train_epoch_end=True, enable_version_counter=False)

@@ -1,5 +1,6 @@
 """A model with more tracks begins with what was learned of the others."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_without_new_tracks_what_is_shown_is_that_of_today(words: str, plays: li
     same = ~np.isin(np.arange(9), changed)
     torch.testing.assert_close(of_new[same], of_old[same])
     assert bool(of_new[changed].any()) == (changed != [3])
+
+
+def test_a_training_leaves_the_optimizer_state_of_the_checkpoint_as_it_was() -> None:
+    build = instantiate(composed("model=convex", "optimizer=adam", "loss=mse").ranker, _convert_="all")
+    before, now = vocabularies()
+    _, saved = trained(build, before)
+    of_saved = saved["optimizer_states"][0]["state"]
+    was = deepcopy(of_saved)
+    grown: Any = Grown(build, saved, before, now, "from=x")
+    found = grown.module.configure_optimizers()
+    optimizer = found["optimizer"] if isinstance(found, dict) else found
+    optimizer.load_state_dict(grown.optimizer_state(optimizer))
+    for parameter in optimizer.state:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for number, of in was.items():
+        for name, value in of.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(of_saved[number][name])), name
 
 
 def test_a_checkpoint_of_another_model_is_refused() -> None:

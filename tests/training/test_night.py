@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from segue.attributes import Values
+from segue.callbacks.assembly import Refitted
 from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
 from segue.callbacks.validation_queries import ValidationQueries
@@ -33,6 +34,7 @@ from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
+from segue.training import night as night_module
 from segue.training.night import _source_of, _Watch
 from segue.training.train import read_data
 from tests.conftest import ROOT, event, write_lines, write_tracks
@@ -163,6 +165,35 @@ def test_the_newest_sessions_choose_how_many_epochs_a_head_has(nights: Path) -> 
     assert number[earlier.pairs["train"].session].max() == len(number) - 13
     assert len(earlier.pairs["train"]) < len(shown.pairs["train"])
     assert 1 <= json.loads((nights / "convex-night" / "refit.json").read_text())["epochs"] <= 5
+
+
+def test_a_model_that_chooses_the_number_of_epochs_counts_nothing_of_the_sessions_that_it_ranks(
+    nights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"from": str(nights / "convex"), "datamodule": {"path": str(nights / "logs")}, "guard": "none"}
+    of_run = OmegaConf.load(nights / "convex" / "config.yaml")
+    config: Any = OmegaConf.merge(of_run, settings, {"keep_days": None})
+    own = instantiate(config.ranker, _convert_="all")
+    trainings = list[tuple[Any, Any]]()
+
+    def build(*, vocabulary: Any) -> Any:
+        module = own(vocabulary=vocabulary)
+        module.words = vocabulary
+        return module
+
+    def refit(_: Any, data: Any, *__: Any, begin: Any, **___: Any) -> Refitted:
+        trainings.append((data, begin.module.words))
+        return Refitted(module=begin.module, data=data, num_epochs=1)
+
+    monkeypatch.setattr(night_module, "refit", refit)
+    night = night_module._begun(config, nights / "convex", "from=convex")
+    assert night is not None
+    night.learn(config, build)
+    (earlier, counted), (shown, whole) = trainings
+    sessions = [set(words.listens.session.tolist()) for words in (counted, whole)]
+    assert sessions[1] - sessions[0] == set(range(288, 300))  # a fifth of 60
+    trained = [set(data.pairs["train"].session.tolist()) for data in (earlier, shown)]
+    assert trained[1] - trained[0] == set(range(288, 300))
 
 
 def test_the_metrics_of_a_night_are_of_the_model_that_was_served(nights: Path, tmp_path: Path) -> None:

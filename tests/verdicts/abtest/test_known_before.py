@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from segue.errors import InputError
 from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
 from segue.runs.profiles import FILE as PROFILES
 from segue.simulation.policies import Policy, Popular, Random
@@ -126,6 +127,34 @@ def test_what_the_listeners_of_a_run_had_heard_before_the_first_day_is_known(wor
     alone: dict[str, Policy] = {"C": Random(world=world), "T1": Popular(num_tracks=20, world=world)}
     simulate(world, tmp_path / "after", alone, sessions=300, after=tmp_path / "run")
     assert Profiles.read(tmp_path / "after" / PROFILES).listeners.tolist() == sorted(set(everybody.tolist()))
+
+
+def test_what_an_arm_has_learned_from_the_logs_of_the_run_before_was_not_heard_before_these(
+    world: World, tmp_path: Path
+) -> None:
+    simulate(world, tmp_path / "first", {"C": Random(world=world), "T1": Random(world=world)}, sessions=300)
+    lines = [json.loads(line) for line in (tmp_path / "first/logs/day-1/data.json").read_text().splitlines()]
+    columns = ([line[name] for line in lines] for name in ("user", "track", "time", "timestamp"))
+    user, track, share, time_ms = (np.array(of) for of in columns)
+    Profiles.of(*entries_of_events(user, track, share.astype(np.float32), time_ms)).write(
+        write_run(world, tmp_path) / PROFILES
+    )
+    arms: dict[str, Policy] = {"C": Random(world=world), "T1": an_arm(world, tmp_path)}
+    simulate(world, tmp_path / "second", arms, sessions=300, after=tmp_path / "first")
+    assert not (tmp_path / "second" / PROFILES).exists()
+    (tmp_path / "first-day").mkdir()
+    (tmp_path / "first-day" / "logs").symlink_to(tmp_path / "second" / "logs" / "day-1")
+    alone, before = (read(tmp_path / name / "logs").known for name in ("first-day", "first"))
+    assert alone is not None
+    assert before is not None
+    assert [alone.known[name].sum() for name in DISCOVERY[:2]] == [before.known[name].sum() for name in DISCOVERY[:2]]
+
+
+def test_a_simulation_does_not_replace_the_profiles_of_a_run(world: World, tmp_path: Path) -> None:
+    (tmp_path / PROFILES).write_text("of a run")
+    with pytest.raises(InputError, match=r"already has profiles\.npz; choose another folder"):
+        simulate(world, tmp_path, {"C": Random(world=world)}, sessions=10)
+    assert (tmp_path / PROFILES).read_text() == "of a run"
 
 
 def by_user(owner: np.ndarray, entries: np.ndarray) -> dict[int, tuple[list[int], list[float]]]:
