@@ -289,11 +289,13 @@ class SplitDataModule(LightningDataModule, ABC):
     def timeline(self) -> Timeline | None:
         """When events were played, and by whom; None where no listener has an earlier session, or without a clock."""
         sessions = self.sessions
+        if not sessions.has_clock:
+            return None
         if self._timeline is None or self._timeline.listener is not sessions.listener:
             self._timeline = Timeline(
                 session=sessions.listens.session, timestamp=sessions.timestamp, listener=sessions.listener
             )
-        return self._timeline if sessions.has_clock and self._timeline.has_past else None
+        return self._timeline if self._timeline.has_past else None
 
     def profiles(self) -> Profiles | None:
         """What each listener has heard, with keys of ids; None where these data have no ids. Call it after `setup`."""

@@ -121,7 +121,7 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
         replace(ranker)
     datamodule = instantiate(config.datamodule, _convert_="all")
     datamodule.pairs = {"train": pairs}  # set here, therefore no source is read
-    datamodule.sessions = SimpleNamespace(listens=vocabulary.listens)
+    datamodule.sessions = SimpleNamespace(listens=vocabulary.listens, has_clock=False)
 
     def work() -> float:
         progress = TrainingProgress(RunContext(datamodule=datamodule), monitor="val/loss", mode="min", max_epochs=1)
