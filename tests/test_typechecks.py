@@ -22,13 +22,13 @@ WRONG: dict[str, Any] = {"mean": "long"}
 @jaxtyped(typechecker=None)
 def shown(number: int) -> str:
     """A function whose result may be wrong."""
-    return number  # type: ignore[return-value]
+    return number  # type: ignore[return-value]  # the wrong type is what is tested
 
 
 @pytest.mark.parametrize(
     ("call", "what"),
     [
-        (lambda: Catalog.from_columns(range(1), ["a"], ["b"], source=5), "source=5"),  # type: ignore[arg-type]
+        (lambda: Catalog.from_columns(range(1), ["a"], ["b"], source=5), "source=5"),  # type: ignore[arg-type]  # wrong on purpose
         (lambda: replace(INTERVAL, **WRONG), "mean='long'"),
         (lambda: replace(LISTENS, track=np.zeros(3, np.int64)), "track"),
         (lambda: replace(LISTENS, played_ratio=np.zeros(2)), "played_ratio"),

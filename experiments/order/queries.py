@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,14 +23,15 @@ from segue.reports.markdown import table
 from segue.runs.session_vectors import SessionVectors
 
 STUDY = Study(__file__, __doc__)
-KINDS = {"weighted sum": None, "gru4rec": "gru", "sasrec": "ligr"}
+Kind = Literal["gru", "ligr"] | None
+KINDS: dict[str, Kind] = {"weighted sum": None, "gru4rec": "gru", "sasrec": "ligr"}
 WIDTH, DIM, MAX_LENGTH, K, NUM_LISTS = 128, 128, 20, 50, 4
 NUM_TRACKS, ROUNDS, CALLS = sized((50_000, 40, 25), (500, 1, 2))
 CASES = [(1, 5), (1, MAX_LENGTH), (16, 5), (16, MAX_LENGTH)]
 """Sessions that are answered at once, and their tracks."""
 
 
-def vectors_of(kind: str | None, rng: np.random.Generator) -> SessionVectors:
+def vectors_of(kind: Kind, rng: np.random.Generator) -> SessionVectors:
     """Random vectors of tracks, and the numbers of a context."""
     queries, items = rng.standard_normal((2, NUM_TRACKS, 2 * WIDTH + 1)).astype(np.float32) / WIDTH**0.5
     return SessionVectors(
@@ -44,7 +46,7 @@ def vectors_of(kind: str | None, rng: np.random.Generator) -> SessionVectors:
         skipped=1.0,
         boosts=np.empty(0, np.float32),
         context="session",
-        order=None if kind is None else Encoder(2 * WIDTH, MAX_LENGTH, kind=kind, dim=DIM).part(),  # type: ignore[arg-type]
+        order=None if kind is None else Encoder(2 * WIDTH, MAX_LENGTH, kind=kind, dim=DIM).part(),
     )
 
 
