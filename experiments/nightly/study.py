@@ -15,7 +15,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,21 +83,27 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=99, help="at most so many nights now")
     parser.add_argument("--only", choices=SOURCES, help="nights of this source alone")
     given, rows = STUDY.parse(parser), read_rows(RESULTS)
-    done = {(row["source"], int(row["night"])) for row in rows}
+    done = {(row["source"], int(row["night"]), row["method"]) for row in rows}
     present = ["simulated", *sized(["drifting"], []), *available("yes")]
     present += sized(["nowplaying"] * len(available("nowplaying_sessions")), [])
     sources = [name for name in present if given.only in (None, name)]
-    todo = [Place(source, night) for source in sources for night in range(1, NIGHTS + 1) if (source, night) not in done]
-    for place in todo[: given.most]:
-        append_rows(RESULTS, list(lines(place)))
+    todo = {
+        Place(source, night): missing
+        for source in sources
+        for night in range(1, NIGHTS + 1)
+        if (missing := [method for method in METHODS if (source, night, method) not in done])
+    }
+    for place, missing in list(todo.items())[: given.most]:
+        append_rows(RESULTS, list(lines(place, missing)))
     STUDY.write_table("results.md", list(table()))
 
 
-def lines(place: Place) -> Iterator[dict[str, Any]]:
-    """Make the models of a night, and a line for each."""
-    spent = {"never": (0.0, 0.0), **{method: train(place, method) for method in METHODS[:2]}}
+def lines(place: Place, missing: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Make the models of a night that are missing, and a line for each."""
+    train(Place(place.source, 0), "beginning")
+    spent = {method: (0.0, 0.0) if method == "never" else train(place, method) for method in missing}
     following = day(place.source, place.night + 1)
-    for method in METHODS:
+    for method in missing:
         run = place.run(method)
         ndcg = MeanInterval.of_clusters(*gains(run, following, pairing_first=place.source == "simulated"), LEVEL)
         heard = listened(run) if place.source == "simulated" else None

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.models.contracts import Ranker, Rated
 from segue.statistics import ranking
@@ -23,20 +22,17 @@ class ValidationQueries:
 
     Args:
         datamodule: the data, set up.
-        queries: pairs of the data; None for a sample of those for validation.
 
     Attributes:
         session: number of the session of each query.
     """
 
-    def __init__(self, datamodule: SplitDataModule, queries: Pairs | None = None) -> None:
-        self._rated = partial(rated_pairs, datamodule)
-        if queries is None:
-            val = datamodule.pairs["val"]
-            places = np.flatnonzero(ranking.is_query(val.previous, val.following, val.played_ratio))
-            if len(places):
-                places = places[ranking.sample_sessions(val.session[places], _MOST)]
-            queries = val.where(places)
+    def __init__(self, datamodule: SplitDataModule) -> None:
+        val, self._rated = datamodule.pairs["val"], partial(rated_pairs, datamodule)
+        places = np.flatnonzero(ranking.is_query(val.previous, val.following, val.played_ratio))
+        if len(places):
+            places = places[ranking.sample_sessions(val.session[places], _MOST)]
+        queries = val.where(places)
         self.session, self._following, self._histories = (
             queries.session,
             queries.following,

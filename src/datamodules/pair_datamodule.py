@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float64, Int8, Int64
 from segue.catalog import Catalog, Listens, key_of, quoted
 from segue.datamodules.learned import Learned, by_keys, chosen_sessions, joined, known_files, with_new_tracks
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
-from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
 from segue.datamodules.pairs.profiles_of_sessions import ids_in, profiles_of
 from segue.datamodules.pairs.sessions import Sessions, cut_sessions
@@ -30,9 +29,6 @@ from segue.datamodules.splits import SPLITS, split
 from segue.errors import InputError
 from segue.runs.profiles import Profiles
 from segue.settings import Setting, from_config, settings
-from segue.statistics import ranking
-
-_MOST_QUERIES = 2500  # of a night, that choose its number of epochs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,38 +64,19 @@ class NewPlays:
     num_later: Mapping[str, int]
     shares: Float64[np.ndarray, "S"]
 
-    def replayed(self, seed: int) -> "PairDataModule":
-        """The whole, of which training shows the new sessions and as many of the others.
+    def replayed(self, seed: int, times: int) -> "PairDataModule":
+        """The whole, of which training shows the new sessions several times, and some of the others once.
 
         Args:
             seed: of the run; each night draws others.
+            times: how often it shows the new sessions. With each time it shows half as many others, none of them twice.
         """
-        data, is_new = copy(self.whole), self.whole.sessions.number >= self.num_kept
-        drawn = np.random.default_rng([seed, self.num_kept, self.until_ms]).permutation(np.flatnonzero(~is_new))
-        is_new[drawn[: is_new.sum()]] = True
-        pairs = data.pairs["train"]
-        data.pairs = {**data.pairs, "train": pairs.where(is_new[pairs.session])}
+        data, pairs, is_new = copy(self.whole), self.whole.pairs["train"], self.whole.sessions.number >= self.num_kept
+        rng, num_others = np.random.default_rng([seed, self.num_kept, self.until_ms]), times * is_new.sum() // 2
+        others = rng.permutation(np.flatnonzero(~is_new))[:num_others]
+        old, new = np.flatnonzero(np.isin(pairs.session, others)), np.flatnonzero(is_new[pairs.session])
+        data.pairs = {**data.pairs, "train": pairs.where(np.concatenate([old, *[new] * times]))}
         return data
-
-    def without_newest(self, shown: "PairDataModule", num: int) -> tuple["PairDataModule", Pairs]:
-        """Leave the newest sessions out of training data.
-
-        Args:
-            shown: all of it, as `replayed` returns it.
-            num: number of sessions.
-
-        Returns:
-            The rest, of which models count too, and at most 2,500 queries of the newest sessions.
-        """
-        data, pairs, words = copy(shown), shown.pairs["train"], shown.vocabulary
-        is_newest = self.whole.sessions.number >= self.num_kept + self.num_sessions - num
-        data.vocabulary = replace(words, listens=words.listens.where(~is_newest[words.listens.session]))
-        is_held = is_newest[pairs.session]
-        data.pairs = {**shown.pairs, "train": pairs.where(~is_held)}
-        queries = pairs.where(is_held & ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
-        if len(queries):
-            queries = queries.where(ranking.sample_sessions(queries.session, _MOST_QUERIES))
-        return data, queries
 
 
 def _refuse_other_ids(path: str, read: Catalog, known: Catalog, *, may_be_new: bool = False) -> None:

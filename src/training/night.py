@@ -10,17 +10,14 @@ from typing import Annotated, Any, Literal, cast
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.assembly import Refitted
 from segue.callbacks.guard import FALL, TIME, intervals_of, judged
 from segue.callbacks.run_context import ranker_of
-from segue.callbacks.validation_queries import ValidationQueries
 from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
 from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
 from segue.datamodules.reading.table import NothingNew
-from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
@@ -33,9 +30,9 @@ from segue.settings import Setting, settings
 from segue.terminal.console import console, show_lines
 from segue.training.refit import decided_in, refit
 
-# Epochs of the new sessions and of those that are replayed, at most; epochs without a better one after which their
-# number is known; and the share of the new sessions that choose it (experiments/nightly/README.md).
-_MOST_EPOCHS, _PATIENCE, _HELD = 5, 2, 0.2
+# How often a head is shown the new sessions, with a loss that compares tracks, and with one that predicts their shares
+# (experiments/nightly/README.md).
+_TIMES, _TIMES_OF_SHARES = 3, 1
 _LOCK = ".night.lock"
 
 
@@ -78,29 +75,19 @@ class Night:
     is_done: bool = False
 
     def learn(self, config: DictConfig, build: Any) -> Refitted:
-        """Train on the new sessions. A head sees as many of those that are kept besides, so that it forgets nothing.
-
-        The newest of the new sessions choose the number of epochs, in a training without them.
+        """Train on the new sessions. A head sees some of those that are kept besides, so that it forgets nothing.
 
         Args:
             config: of the run.
             build: factory of the model; takes the vocabulary.
         """
-        data = self.new.whole
-        if ranker_of(self.grown.module).scorer is None:
+        data, served = self.new.whole, self.grown
+        if ranker_of(served.module).scorer is None:
             return refit(config, data, self.decided, [{}], label="night")
-
-        def trained(shown: SplitDataModule, num_epochs: int, label: str, watch: Callback | None = None) -> Refitted:
-            grown = Grown(build, self.grown.saved, self.grown.before, shown.vocabulary, self.grown.called)
-            epochs: list[dict[str, float]] = [{config.monitor.metric: 0.0}] * num_epochs  # none is better than another
-            return refit(config, shown, self.decided, epochs, begin=grown, label=label, watch=watch)
-
-        shown, num_held = self.new.replayed(config.seed), int(_HELD * self.new.num_sessions)
-        earlier, queries = self.new.without_newest(shown, num_held)
-        watch = _Watch(ValidationQueries(data, queries))
-        if len(queries) and len(earlier.pairs["train"]):
-            trained(earlier, _MOST_EPOCHS, "how many epochs", watch)
-        return replace(trained(shown, watch.num_epochs, "night"), data=data)
+        shown = self.new.replayed(config.seed, _TIMES_OF_SHARES if served.module.loss.temperature is None else _TIMES)
+        grown = Grown(build, served.saved, served.before, shown.vocabulary, served.called)
+        epoch = {config.monitor.metric: 0.0}  # no other epoch is better
+        return replace(refit(config, shown, self.decided, [epoch], begin=grown, label="night"), data=data)
 
     def is_exported(self, metrics: Mapping[str, float]) -> bool:
         """Judge the model that was served; whether the new one is exported.
@@ -159,38 +146,6 @@ class Night:
         }
         write_record(record, run_dir / NIGHT)
         return record
-
-
-class _Watch(Callback):
-    """Ranks queries after each epoch, and stops a training whose newest epochs are not better than one before.
-
-    Args:
-        queries: what is ranked.
-
-    Attributes:
-        num_epochs: of the best ranking, at least 1.
-    """
-
-    def __init__(self, queries: ValidationQueries) -> None:
-        self._queries, self._best, self.num_epochs = queries, -1.0, 1
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Rank them."""
-        pl_module.eval()
-        ndcg = float(self._queries.gains(ranker_of(pl_module)).mean())
-        pl_module.train()
-        trainer.should_stop = not self.goes_on(ndcg, trainer.current_epoch + 1)
-
-    def goes_on(self, ndcg: float, num_epochs: int) -> bool:
-        """Compare an epoch with the best one; whether a later one may be better.
-
-        Args:
-            ndcg: NDCG@10 of the queries.
-            num_epochs: number of epochs with it.
-        """
-        if ndcg > self._best:
-            self._best, self.num_epochs = ndcg, num_epochs
-        return num_epochs - self.num_epochs < _PATIENCE
 
 
 @contextmanager

@@ -87,7 +87,6 @@ def refit(
     checkpoint: Path | None = None,
     begin: Grown | None = None,
     label: str = "refit",
-    watch: Callback | None = None,
 ) -> Refitted:
     """Train the recipe of a run on all sessions, from its beginning or from what another run has learned.
 
@@ -101,7 +100,6 @@ def refit(
         checkpoint: of a refit that was stopped, from which this one goes on.
         begin: the model to begin with, and the state of its optimizer; None for the beginning.
         label: of the progress bar.
-        watch: looks at a training that is a trial, and leaves no checkpoint.
 
     Raises:
         InputError: the recipe refuses all sessions, or its training has diverged.
@@ -111,11 +109,9 @@ def refit(
         begin.module if begin else instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
     )
     ranker_of(model).decide(decided)
-    path = Path(config.run_dir) / REFITTED
-    keeps = watch is None and config.callbacks.get("checkpoint") is not None
+    path, keeps = Path(config.run_dir) / REFITTED, config.callbacks.get("checkpoint") is not None
     callbacks = [
-        *_callbacks(config, data, path, len(epochs), label, keeps=keeps),
-        *([] if watch is None else [watch]),  # before boosts are fitted, which no other epoch has
+        *_callbacks(config, data, path, len(epochs), label),
         _InsteadOfValidation(config.monitor.metric, epochs, decided),
     ]
     if begin is not None:
@@ -184,9 +180,7 @@ def _plan(num_epochs: int, decided: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": num_epochs, "decided": dict(decided)}
 
 
-def _callbacks(
-    config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int, label: str, *, keeps: bool
-) -> list[Callback]:
+def _callbacks(config: DictConfig, data: SplitDataModule, path: Path, num_epochs: int, label: str) -> list[Callback]:
     """Those of the run that belong to any training: the bar, the random numbers of each epoch, and its checkpoints."""
     given, context = config.callbacks, RunContext(datamodule=data)
     changes: Mapping[str, Mapping[str, Any]] = {
@@ -196,7 +190,7 @@ def _callbacks(
     }
     found = []
     for name, others in changes.items():
-        if name == "epoch_checkpoint" and not keeps:  # it would be the only one
+        if name == "epoch_checkpoint" and given.get("checkpoint") is None:  # it would be the only one
             continue
         if (chosen := given.get(name)) is not None:
             build: Any = instantiate({**as_dict(chosen), "_partial_": True}, _convert_="all")

@@ -5,9 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from segue.attributes import Values
 from segue.callbacks.assembly import Refitted
 from segue.callbacks.guard import intervals_of, judged
 from segue.callbacks.ranking_metrics import measured
-from segue.callbacks.validation_queries import ValidationQueries
 from segue.catalog import Catalog
 from segue.datamodules.learned import Learned, chosen_sessions, joined, sample, with_new_tracks
 from segue.datamodules.pair_datamodule import PairDataModule
@@ -30,12 +28,13 @@ from segue.datamodules.reading.table import NothingNew
 from segue.datamodules.shards.shard_vocabulary import example_of, write_vocabulary
 from segue.errors import InputError
 from segue.models.fitted import FittedModel
+from segue.models.growing import Grown
 from segue.models.restoring import read_checkpoint
 from segue.runs.folder import is_unfinished_night
 from segue.runs.recommendations import Recommendations
 from segue.statistics.control_chart import limits
 from segue.training import night as night_module
-from segue.training.night import _source_of, _Watch
+from segue.training.night import Night, _source_of
 from segue.training.train import read_data
 from tests.conftest import ROOT, event, write_lines, write_tracks
 from tests.contracts.building import composed
@@ -132,68 +131,6 @@ def test_a_head_comes_near_to_training_from_the_beginning(nights: Path, tmp_path
     learned, catalog = Recommendations.read_with_catalog(nights / "convex-night" / "recommendations.jsonl")
     first, second = catalog.rows_of([100 + NUM_TRACKS, 101 + NUM_TRACKS])
     assert second in learned.rows[first, :10]  # a new track after a new track
-
-
-@pytest.mark.parametrize(
-    ("ndcg", "chosen", "seen"),
-    [
-        ([0.1, 0.2, 0.3, 0.2, 0.3, 0.9], 3, 5),
-        ([0.2, 0.1, 0.3, 0.1, 0.1], 3, 5),
-        ([0.2, 0.2, 0.2, 0.5], 1, 3),
-        ([0.0] * 4, 1, 3),
-    ],
-)
-def test_a_head_stops_where_the_newest_sessions_are_not_ranked_better(
-    ndcg: list[float], chosen: int, seen: int, datamodule_of: Callable[..., PairDataModule], ring_logs: Path
-) -> None:
-    data = datamodule_of(ring_logs)
-    data.setup()
-    watch = _Watch(ValidationQueries(data))
-    gone_on = list(takewhile(lambda nth: watch.goes_on(ndcg[nth], nth + 1), range(len(ndcg))))
-    assert (watch.num_epochs, len(gone_on) + 1) == (chosen, seen)
-
-
-def test_the_newest_sessions_choose_how_many_epochs_a_head_has(nights: Path) -> None:
-    learned = Learned.read(nights / "convex" / "learned", "from=convex")
-    config = OmegaConf.load(nights / "convex" / "config.yaml")
-    data = instantiate({**config.datamodule, "path": str(nights / "logs")}, _convert_="all")
-    new = data.read_new(learned, None, nights / "convex" / "profiles.npz")
-    shown = new.replayed(1)
-    earlier, queries = new.without_newest(shown, 12)
-    number = new.whole.sessions.number
-    assert set(np.unique(number[queries.session])) <= set(range(len(number) - 12, len(number)))
-    assert number[earlier.pairs["train"].session].max() == len(number) - 13
-    assert len(earlier.pairs["train"]) < len(shown.pairs["train"])
-    assert 1 <= json.loads((nights / "convex-night" / "refit.json").read_text())["epochs"] <= 5
-
-
-def test_a_model_that_chooses_the_number_of_epochs_counts_nothing_of_the_sessions_that_it_ranks(
-    nights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"from": str(nights / "convex"), "datamodule": {"path": str(nights / "logs")}, "guard": "none"}
-    of_run = OmegaConf.load(nights / "convex" / "config.yaml")
-    config: Any = OmegaConf.merge(of_run, settings, {"keep_days": None})
-    own = instantiate(config.ranker, _convert_="all")
-    trainings = list[tuple[Any, Any]]()
-
-    def build(*, vocabulary: Any) -> Any:
-        module = own(vocabulary=vocabulary)
-        module.words = vocabulary
-        return module
-
-    def refit(_: Any, data: Any, *__: Any, begin: Any, **___: Any) -> Refitted:
-        trainings.append((data, begin.module.words))
-        return Refitted(module=begin.module, data=data, num_epochs=1)
-
-    monkeypatch.setattr(night_module, "refit", refit)
-    night = night_module._begun(config, nights / "convex", "from=convex")
-    assert night is not None
-    night.learn(config, build)
-    (earlier, counted), (shown, whole) = trainings
-    sessions = [set(words.listens.session.tolist()) for words in (counted, whole)]
-    assert sessions[1] - sessions[0] == set(range(288, 300))  # a fifth of 60
-    trained = [set(data.pairs["train"].session.tolist()) for data in (earlier, shown)]
-    assert trained[1] - trained[0] == set(range(288, 300))
 
 
 def test_the_metrics_of_a_night_are_of_the_model_that_was_served(nights: Path, tmp_path: Path) -> None:
@@ -464,11 +401,37 @@ def test_a_head_learns_the_new_sessions_beside_those_that_are_not_too_old(tmp_pa
     learned = learned_in(logs_of(tmp_path / "logs", 3))
     write_day(tmp_path / "logs", 3)
     new = data_in(tmp_path / "logs").read_new(learned, keep_days=1.5)
-    shown = new.replayed(1)
-    assert len(shown.pairs["train"]) == 2 * 60 * 7
-    earlier, queries = new.without_newest(shown, 12)
-    assert len(earlier.pairs["train"]) == (2 * 60 - 12) * 7
-    assert np.unique(new.whole.sessions.number[queries.session]).tolist() == list(range(108, 120))
+    shown = new.replayed(1, times=1)
+    assert len(shown.pairs["train"]) == (60 + 30) * 7
+    shown = new.replayed(1, times=3).pairs["train"]
+    sessions, counts = np.unique(shown.session, return_counts=True)
+    assert dict(zip(sessions.tolist(), counts.tolist(), strict=True)) == {
+        **dict.fromkeys(range(60), 7),  # all that are not too old, of which there are less than 90
+        **dict.fromkeys(range(60, 120), 3 * 7),
+    }
+    others = [set(new.replayed(seed, times=1).pairs["train"].session.tolist()) for seed in (1, 2)]
+    assert others[0] != others[1]
+
+
+@pytest.mark.parametrize(("recipe", "times"), [("playlists", 3), ("shares", 1)])
+def test_a_loss_that_compares_tracks_is_shown_new_sessions_more_often(
+    recipe: str, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = learned_in(logs_of(tmp_path / "logs", 2))
+    new = data_in(write_day(tmp_path / "logs", 2)).read_new(learned)
+    config = composed("datamodule=botify", "model=convex", f"recipe={recipe}")
+    build, words, trainings = instantiate(config.ranker, _convert_="all"), new.evaluated.vocabulary, list[Any]()
+    grown = Grown(build, {"state_dict": build(vocabulary=words).state_dict()}, words, words, "run")
+
+    def refit(_: Any, data: Any, *__: Any, **___: Any) -> Refitted:
+        trainings.append(data.pairs["train"])
+        return Refitted(module=grown.module, data=data, num_epochs=1)
+
+    monkeypatch.setattr(night_module, "refit", refit)
+    night = Night(folder=tmp_path, new=new, grown=grown, decided={}, nights=(), first={}, is_guarded=False)
+    assert night.learn(config, build).data is new.whole
+    [shown] = trainings
+    assert np.bincount(shown.session)[-60:].tolist() == [times * 7] * 60
 
 
 def rows_of(path: Path, num: int, *, first_id: int = 0, first_title: int = 0, day: int = 0) -> Path:
