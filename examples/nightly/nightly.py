@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--fall", type=float, default=5.0, help="accepted fall of the share played, in percent")
     parser.add_argument("--watch", type=float, default=0.0, help="hours to watch the new release for")
     parser.add_argument("--train", action="append", default=[], help="a word of train.py, such as keep_days=90")
-    parser.add_argument("load", nargs="*", help="words of serve.py load, such as pick=ranked")
+    parser.add_argument("load", nargs="*", help="words of serve.py load, such as pick=ranked; store=redis too")
     night = Night(parser.parse_args())
     with (night.state / "lock").open("w") as lock:
         try:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import ROOT, event, write_lines
 from tests.e2e.forks import KILLS, fork_command, killed_command
-from tests.e2e.running import Running, binary, run_verb, serving, started, wait_until
+from tests.e2e.running import Running, binary, redis_server, run_verb, serving, started, wait_until
 
 SCRIPT = ROOT / "examples" / "nightly" / "nightly.py"
 
@@ -260,11 +260,9 @@ def listen(service: Running, night: int, rng: random.Random, *, is_bored: bool =
         assert service.ask("POST", f"/last/{1000 * night + user}", {"track": track, "time": share}).status == 200
 
 
-@pytest.mark.timing
-def test_ten_nights_without_a_person(tmp_path: Path) -> None:
-    """A service runs, its catalogue grows, nights are killed in all phases, and every answer is of its release."""
-    rng, state = random.Random(1), tmp_path / "state"
-    state.mkdir()
+def first_run(cwd: Path, rng: random.Random) -> tuple[list[str], dict[str, str]]:
+    """A run of 200 sessions that is current in the folder `state`; the script of its nights, and its environment."""
+    (cwd / "state").mkdir()
     lines = []
     for session in range(200):
         track, share = rng.randrange(100, 130), 1.0
@@ -272,15 +270,35 @@ def test_ten_nights_without_a_person(tmp_path: Path) -> None:
             message = "next" if step < LENGTH else "last"
             lines.append(event(session, 1_700_000_000_000 + 60_000 * session + 1000 * step, track, share, message))
             track, share = (next_of(track, 0), 1.0) if rng.random() < 0.7 else (rng.randrange(100, 130), 0.1)
-    write_lines(tmp_path / "first" / "logs" / "data.json", lines)
-    write_catalogue(tmp_path / "first" / "tracks.json", 0)
+    write_lines(cwd / "first" / "logs" / "data.json", lines)
+    write_catalogue(cwd / "first" / "tracks.json", 0)
     words = "datamodule=botify", "datamodule.path=first", "model=rules", "recipe=counting", *QUICK
-    run_verb("train.py", tmp_path, *words, f"hydra.run.dir={tmp_path / 'run'}")
-    (state / "current").symlink_to(tmp_path / "run")
-
-    command = [sys.executable, str(SCRIPT), f"--state={state}", "--service=service", "--tracks=tracks.json"]
+    run_verb("train.py", cwd, *words, f"hydra.run.dir={cwd / 'run'}")
+    (cwd / "state" / "current").symlink_to(cwd / "run")
+    command = [sys.executable, str(SCRIPT), f"--state={cwd / 'state'}", "--service=service", "--tracks=tracks.json"]
     segue = fork_command("-c", "from segue.__main__ import main; main()")
-    command, env = [*command, "--", "pick=ranked"], {**os.environ, "SEGUE": shlex.join(segue)}
+    return [*command, "--", "pick=ranked"], {**os.environ, "SEGUE": shlex.join(segue)}
+
+
+def test_replicas_with_redis_are_loaded_by_their_words(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    command, env = first_run(tmp_path, rng)
+    with redis_server(tmp_path / "redis") as redis:
+        words = "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05", *redis.words
+        with serving(tmp_path, *words, run="service") as service:
+            listen(service, 0, rng)
+            write_catalogue(tmp_path / "tracks.json", 1)
+            done = subprocess.run([*command, *redis.words], cwd=tmp_path, env=env, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert f"is current in redis://127.0.0.1:{redis.port}" in done.stdout
+            service.wait_for_version((tmp_path / "state" / "current" / "release.txt").read_text())
+
+
+@pytest.mark.timing
+def test_ten_nights_without_a_person(tmp_path: Path) -> None:
+    """A service runs, its catalogue grows, nights are killed in all phases, and every answer is of its release."""
+    rng, state = random.Random(1), tmp_path / "state"
+    command, env = first_run(tmp_path, rng)
     words_of_service = "recommendations=run/recommendations.jsonl", "pick=ranked", "store.poll_s=0.05"
     with serving(tmp_path, *words_of_service, run="service") as service:
         served = {service.version(): lists_of(tmp_path / "run")}
