@@ -81,11 +81,11 @@ class Night:
             config: of the run.
             build: factory of the model; takes the vocabulary.
         """
-        data, served = self.new.whole, self.grown
-        if ranker_of(served.module).scorer is None:
+        data, head = self.new.whole, cast("Any", self.grown.module)
+        if ranker_of(head).scorer is None:
             return refit(config, data, self.decided, [{}], label="night")
-        shown = self.new.replayed(config.seed, _TIMES_OF_SHARES if served.module.loss.temperature is None else _TIMES)
-        grown = Grown(build, served.saved, served.before, shown.vocabulary, served.called)
+        shown = self.new.replayed(config.seed, _TIMES_OF_SHARES if head.loss.temperature is None else _TIMES)
+        grown = Grown(build, self.grown.saved, self.grown.before, shown.vocabulary, self.grown.called)
         epoch = {config.monitor.metric: 0.0}  # no other epoch is better
         return replace(refit(config, shown, self.decided, [epoch], begin=grown, label="night"), data=data)
 

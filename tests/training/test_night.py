@@ -401,9 +401,8 @@ def test_a_head_learns_the_new_sessions_beside_those_that_are_not_too_old(tmp_pa
     learned = learned_in(logs_of(tmp_path / "logs", 3))
     write_day(tmp_path / "logs", 3)
     new = data_in(tmp_path / "logs").read_new(learned, keep_days=1.5)
-    shown = new.replayed(1, times=1)
-    assert len(shown.pairs["train"]) == (60 + 30) * 7
-    shown = new.replayed(1, times=3).pairs["train"]
+    once, shown = (new.replayed(1, times=times).pairs["train"] for times in (1, 3))
+    assert len(once) == (60 + 30) * 7
     sessions, counts = np.unique(shown.session, return_counts=True)
     assert dict(zip(sessions.tolist(), counts.tolist(), strict=True)) == {
         **dict.fromkeys(range(60), 7),  # all that are not too old, of which there are less than 90
