@@ -166,7 +166,7 @@ def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
         return
     vectors = replace(vectors, age_weights=vectors.age_weights[:, :2], boosts=vectors.boosts[:0])
     assert vectors.counted is not None
-    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=ring.catalog.artist_of)
+    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=ROWS)
     assert search.length == vectors.num_newest == len(vectors.counted.age_weights)
 
 
