@@ -210,12 +210,8 @@ class Repeats(nn.Module):
         artists, artist_of = self._artists(heard), torch.from_numpy(self._artist_of)
         is_same = (heard >= 0)[:, None] & (self._artist_of[heard][:, None] == artists[:, :, None])
         num = np.append(heard >= 0, np.bincount(self._artist_of)[artists] * (artists >= 0) - is_same.sum(2), axis=1)
-        is_next = (
-            np.append(heard, artists, axis=1)
-            == np.append(
-                np.tile(following, (MOST_AGES, 1)), np.tile(self._artist_of[following], (MOST_OF_ARTISTS, 1)), axis=0
-            ).T
-        )
+        is_artist = artists == self._artist_of[following][:, None]
+        is_next = np.append(heard == following[:, None], is_artist, axis=1)
         is_next[:, OF_ARTISTS] &= ~is_next[:, HEARD].any(1, keepdims=True)
         shares, of_next = np.zeros(num.shape), np.zeros(len(heard))
         for first in range(0, len(heard), _AT_ONCE):
