@@ -164,6 +164,7 @@ def make_vectors(num_tracks: int, seed: int = 0, **changes: Any) -> SessionVecto
         "age_weights": np.array([[1, 0.5, 0.25], [1, 0.9, 0.8]], np.float32),
         "skipped": -0.3,
         "boosts": np.full(1000, -np.inf, np.float32),
+        "artist_boosts": np.empty(0, np.float32),
         "context": "session",
     }
     return SessionVectors(**given | changes)

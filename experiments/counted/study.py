@@ -23,7 +23,7 @@ from segue.reports.markdown import table
 from segue.statistics.paired import QueryScores, paired_difference
 
 STUDY = Study(__file__, __doc__)
-RESULTS = STUDY.folder / "results.csv"
+RESULTS, DIFFERENCES = STUDY.folder / "results.csv", STUDY.folder / "differences.csv"
 SESSIONS = ("recipe=playlists", "context=session")
 Sets = dict[str, tuple[str, ...]]
 FULL: Sets = {
@@ -65,14 +65,20 @@ def run(data: str, counted: str) -> None:
     append_rows(RESULTS, [line])
 
 
-def difference(data: str, counted: str, metric: str) -> list[str]:
-    """What a counted part adds to the test metric of the head alone, paired by query, with its interval."""
-    ours, theirs = (pd.read_parquet(folder_of(data, one) / "test_queries.parquet") for one in (counted, HEAD))
+def add_differences(data: str) -> None:
+    """Add what validation chose, less the head alone, paired by query: a line for each metric."""
+    own = {line["counted"]: float(line["val_ndcg_at_10"]) for line in read_rows(RESULTS) if line["data"] == data}
+    best = max(own, key=lambda one: own[one])
+    if best == HEAD:
+        return
+    ours, theirs = (pd.read_parquet(folder_of(data, one) / "test_queries.parquet") for one in (best, HEAD))
     assert ours[["session", "previous", "following"]].equals(theirs[["session", "previous", "following"]])
     session = np.unique(ours.session, return_inverse=True)[1]
-    our, their = (QueryScores.of(one[metric].to_numpy()[None], session) for one in (ours, theirs))
-    found = paired_difference(our, their, LEVEL)
-    return [f"{number:+.4f}" for number in (found.difference, found.lower, found.upper)]
+    for metric in SHOWN:
+        our, their = (QueryScores.of(one[metric].to_numpy()[None], session) for one in (ours, theirs))
+        found = paired_difference(our, their, LEVEL)
+        numbers = {name: f"{getattr(found, name):+.4f}" for name in ("difference", "lower", "upper")}
+        append_rows(DIFFERENCES, [{"data": data, "counted": best, "metric": metric, **numbers}])
 
 
 def report() -> None:
@@ -96,14 +102,10 @@ def report() -> None:
     ]
     text = ["# Results", "", f"Written by `{STUDY.command}`. One training each, seed 1.", ""]
     text += [*table(head, rows, "llrrrrrrr"), "", "## What validation chose, less the head alone", ""]
-    rows = []
-    for data in dict.fromkeys(line["data"] for line in lines):
-        own = {line["counted"]: float(line["val_ndcg_at_10"]) for line in lines if line["data"] == data}
-        best = max(own, key=lambda one: own[one])
-        if HEAD in own and best != HEAD:
-            rows += [
-                [data, f"`counted={best}`", name.replace("_at_", "@"), *difference(data, best, name)] for name in SHOWN
-            ]
+    rows = [
+        [line["data"], f"`counted={line['counted']}`", line["metric"].replace("_at_", "@"), *list(line.values())[3:]]
+        for line in read_rows(DIFFERENCES)
+    ]
     text += table(["data", "chosen", "metric", "difference", "lower", "upper"], rows, "lllrrr")
     text += ["", "Intervals of 95 % over test sessions, paired by query."]
     STUDY.write_table("results.md", text)
@@ -122,6 +124,8 @@ def main() -> None:
     for one, counted in missing[: given.most]:
         print(f"{one}, counted={counted}", flush=True)
         run(one, counted)
+        if all(folder_of(one, each).is_dir() for each in COUNTED):
+            add_differences(one)
     report()
 
 

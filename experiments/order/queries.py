@@ -45,6 +45,7 @@ def vectors_of(kind: Kind, rng: np.random.Generator) -> SessionVectors:
         age_weights=np.full((2, MAX_LENGTH), 0.5, np.float32),
         skipped=1.0,
         boosts=np.empty(0, np.float32),
+        artist_boosts=np.empty(0, np.float32),
         context="session",
         order=None if kind is None else Encoder(2 * WIDTH, MAX_LENGTH, kind=kind, dim=DIM).part(),
     )
@@ -66,7 +67,7 @@ def main() -> None:
     calls: dict[tuple[str, int, int], list[Callable[[], object]]] = {}
     for name, kind in KINDS.items():
         vectors = vectors_of(kind, rng)
-        search = SessionSearch(vectors, lists, num_lists=NUM_LISTS, may_repeat=False)
+        search = SessionSearch(vectors, lists, num_lists=NUM_LISTS, may_repeat=False, artist_of=np.arange(NUM_TRACKS))
         for sessions, tracks in CASES:
             rows, shares = rng.integers(0, NUM_TRACKS, (sessions, tracks)), rng.random((sessions, tracks), np.float32)
             query, best = SessionQuery(vectors).of, search.best

@@ -137,7 +137,9 @@ def ndcg(ranker: Any, datamodule: Any, queries: Any) -> float:
     """Validation ndcg@10 by the best of the ways to rank tracks already heard."""
     histories, repeats = datamodule.histories(queries), ranker.context.repeats
     with torch.inference_mode():
-        ranks = repeats.tried(lambda: ranker.ranks(histories, queries.following, lambda _: None))
+        ranks = repeats.tried(
+            lambda: ranker.ranks(histories, queries.following, lambda _: None), lambda of: ndcg_at(of, 10).mean()
+        )
     return max(float(np.mean(ndcg_at(of, 10))) for of in ranks.values())
 
 

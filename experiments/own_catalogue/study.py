@@ -107,7 +107,8 @@ def write_run(folder: Path) -> None:
     vectors, one = rng.normal(size=(NUM_TRACKS, 64)).astype(np.float32), np.ones(1, np.float32)
     SessionVectors(
         queries=vectors, items=vectors, parts=("track",), ends=np.array([64]), lengths=one, shares=one, powers=one,
-        age_weights=one[None], skipped=0.0, boosts=np.empty(0, np.float32), context="last",
+        age_weights=one[None], skipped=0.0, boosts=np.empty(0, np.float32),
+        artist_boosts=np.empty(0, np.float32), context="last",
     ).write(folder / "vectors.npz", catalog)  # fmt: skip
 
 

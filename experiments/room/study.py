@@ -112,6 +112,7 @@ def write_run(folder: Path, num: int) -> None:
         age_weights=np.ones((2, 8), np.float32),
         skipped=0.0,
         boosts=np.full(1000, -np.inf, np.float32),
+        artist_boosts=np.empty(0, np.float32),
         context="last",
     ).write(folder / "vectors.npz", catalog)
     steps = 1 + rng.integers(0, num // 60, (num, 50)).cumsum(1) + np.arange(50)  # grows: no track occurs twice

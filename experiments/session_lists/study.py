@@ -101,7 +101,7 @@ def recommends(vectors: SessionVectors, lists: Any, num: int | None, how: str) -
             shares = crowd.shares[::-1].T.astype(np.float32) / np.float32(WHOLE)
             found = best_of_all(vectors, SessionQuery(vectors).of(rows, shares), rows, lists.shape[1])
         else:
-            search = SessionSearch(vectors, lists, num_lists=num, may_repeat=False)
+            search = SessionSearch(vectors, lists, num_lists=num, may_repeat=False, artist_of=np.arange(len(lists)))
             found = session_candidates(search, crowd, k=lists.shape[1])
         return at(found, PICKS[how].pick(found >= 0, draws), -1).astype(np.int64)
 

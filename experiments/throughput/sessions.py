@@ -70,6 +70,7 @@ def write_model(world: World, folder: Path) -> None:
         age_weights=np.stack([np.float32(0.8) ** ages, np.float32(0.9) ** ages]),
         skipped=-0.3,
         boosts=np.full(1000, -np.inf, np.float32),
+        artist_boosts=np.empty(0, np.float32),
         context="session",
     )
     vectors.write(folder / FILE, catalog)

@@ -19,7 +19,8 @@ from segue.models.contracts import Ranker
 from segue.models.exchange import by_parts
 from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
-from segue.models.retrieval.ranks import ranks_by_counts, ranks_by_plays, ranks_of_scores
+from segue.models.repeats import ARTISTS
+from segue.models.retrieval.ranks import ndcg, ranks_by_counts, ranks_by_plays, ranks_of_scores
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.settings import Setting, settings
@@ -100,10 +101,10 @@ class RankingMetrics(Callback):
     def _chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
         """The ranks by what is best of the ways to rank tracks already heard."""
         repeats = ranker.context.repeats
-        ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"))
+        ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"), lambda of: ndcg(of).mean())
         if len(ranks) > 1:
-            repeats.choose({way: float(ranking.ndcg_at(of, 10).mean()) for way, of in ranks.items()})
-        return ranks[repeats.used]
+            repeats.choose({way: float(ndcg(of).mean()) for way, of in ranks.items()})
+        return ranks[ARTISTS if repeats.by_artist else repeats.used]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log `test/<metric>` with floors and intervals, and write the queries."""

@@ -166,6 +166,7 @@ def session_vectors(
             age_weights=np.stack([context.weights(part, ages, unknown).float().cpu().numpy() for part in parts]),
             skipped=float(context.weights(next(iter(parts)), ages[:1], none)),
             boosts=context.repeats.boosts(),
+            artist_boosts=context.repeats.artist_boosts(),
             context="listener" if weights is not None else "last" if context.is_last else "session",
             listener=weights,
             counted=replace(counted, age_weights=counted.age_weights[:1]) if counted and context.is_last else counted,

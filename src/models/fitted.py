@@ -154,7 +154,8 @@ class FittedModel:
         Raises:
             InputError: the model has no vectors.
         """
-        return SessionQuery(self.vectors).products(rows[::-1], np.full(len(rows), np.nan, np.float32), item)
+        shares = np.full(len(rows), np.nan, np.float32)
+        return SessionQuery(self.vectors).products(rows[::-1], shares, item, self.catalog.artist_of)
 
     def counted(self, rows: Int64[np.ndarray, "n"], item: int) -> float:
         """What the counted part adds to the score of a track after a session; see `SessionQuery.counted`.

@@ -33,7 +33,8 @@ from segue.models.counted import (
     with_counts,
 )
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
-from segue.models.listener_part import LISTENER, MOST_FITTED, ListenerPart
+from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
+from segue.models.repeats import MOST_AGES
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
 from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ndcg, ranks_of_tracks, ranks_of_vectors
@@ -96,14 +97,23 @@ class RanksByVectors(RepeatsDecided):
         boosts, items = self.context.repeats.boosts(every=every), self.scorer.item_vectors()
         common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
         common["every"] = every
-        if self.context.is_last and not len(boosts) and self.counted is None and self.listener is None:
+        is_plain = not (len(boosts) or self.context.repeats.by_artist)
+        if self.context.is_last and is_plain and self.counted is None and self.listener is None:
             return ranks_of_tracks(queries=self.scorer.query_vectors(), previous=histories.previous, **common)
-        part = self.counted
         return ranks_of_vectors(
-            queries=lambda first, end: self._queries(histories.part(first, end), len(boosts), part),
+            queries=lambda first, end: self._ranked(histories.part(first, end), every),
             boosts=boosts,
             **common,
         )
+
+    def _ranked(self, histories: Histories, every: bool = False) -> Queries:
+        """The same with all parts that are ranked with, those of artists too."""
+        repeats = self.context.repeats
+        found = self._queries(histories, len(repeats.boosts(every=every)), self.counted)
+        if not len(of_artists := repeats.artist_boosts()):
+            return found
+        values = np.append(np.zeros(MOST_AGES), of_artists)
+        return found._replace(parts=[*found.parts, Added(repeats.added(histories, values, every=every))])
 
     def _queries(self, histories: Histories, num_ages: int, part: CountedPart | None) -> Queries:
         """The query vectors of histories, one for each, their newest tracks, and what is added to the scores."""
@@ -139,7 +149,7 @@ class RanksByVectors(RepeatsDecided):
         items, boosts = self.scorer.item_vectors(), self.context.repeats.boosts()
 
         def find(some: Histories) -> Top:
-            queries = self._queries(some, len(boosts), self.counted)
+            queries = self._ranked(some)
             scores = add_parts(queries.vectors @ items.T, queries.parts)
             scores = to_units(scores).div_(10**SCORE_DECIMALS)
             return top_of_scores(
@@ -164,7 +174,7 @@ class RanksByVectors(RepeatsDecided):
             raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
         boosts = self.context.repeats.boosts(every=every)
         part = self.counted
-        queries = self._queries(histories, len(boosts), part)
+        queries = self._ranked(histories, every)
         scores = add_parts(queries.vectors @ self.scorer.item_vectors().T, queries.parts)
         temperature = self._temperature if part is None else part.temperature
         scores, heard = scores[queries.of_pair].div_(temperature), queries.heard[queries.of_pair]
@@ -488,11 +498,9 @@ class PairRanker(RanksByVectors, LightningModule):
         counted = None if self._counts is None else self._counts.part(unit, repeats.asked.first_event)
         unit = unit if counted is None else counted.temperature
 
-        def shares_of(histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
+        def shares_of(histories: Histories) -> Float[Tensor, "B N"]:
             queries = self._queries(histories, 0, counted)
-            logits = add_parts(queries.vectors @ items.T, queries.parts)[queries.of_pair] / unit
-            chosen = logits.gather(1, torch.from_numpy(heard).to(logits.device).clamp(min=0))
-            return np.asarray((chosen - logits.logsumexp(1, keepdim=True)).exp().double().cpu().numpy())
+            return (add_parts(queries.vectors @ items.T, queries.parts)[queries.of_pair] / unit).softmax(1)
 
         repeats.fit(shares_of, unit=unit, adds=False)
 

@@ -1,7 +1,8 @@
-"""Repeats: how tracks already heard are ranked.
+"""Repeats: how tracks already heard are ranked, and other tracks by their artists.
 
-B pairs, H tracks of a history, Q queries, A ages up to MOST_AGES, G groups of ages. The age of a track is how many
-places ago it was heard last: 1 is the track just before.
+B pairs, H tracks of a history, Q queries, N tracks in the catalogue, P places: ages of tracks up to MOST_AGES, then
+ages of artists up to MOST_OF_ARTISTS; G groups of them. The age of a track is how many places ago it was heard last: 1
+is the track just before. That of an artist is the age of its newest track.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from scipy.sparse import csr_array
 from torch import Tensor, nn
@@ -22,14 +24,24 @@ MOST_REPEATED = 0.05
 """Largest share of repeats among the training targets for which `auto` trains with `never`."""
 MOST_AGES = 64
 """Tracks that were heard longer ago are candidates like all others."""
-# The group of each age; all ages of a group are boosted alike.
-_GROUPS = np.searchsorted([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_AGES], np.arange(1, MOST_AGES + 1))
-_NUM_FITTED, _LEAST_REPEATS, _ROUNDS, _AT_ONCE = 5000, 50, 200, 256
-"""Training targets that boosts are fitted to, how many of them have to repeat a track, steps of the fit, and targets
-whose scores of all tracks are in memory together."""
-_PRIOR = 0.1  # targets that are added to each group of ages: what the model expects
-SharesOf = Callable[[Histories, Int64[np.ndarray, "B H"]], Float64[np.ndarray, "B H"]]
-"""From histories and rows of their tracks to the probability that a model gives each of these."""
+MOST_OF_ARTISTS = 20
+"""Artists that were heard longer ago are like all others."""
+ARTISTS = "artists"
+"""Name of the best way to rank tracks already heard, with other tracks boosted by their artists."""
+_AGES, _ARTIST_AGES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_AGES], [1, 2, 5, 10, MOST_OF_ARTISTS]
+HEARD, OF_ARTISTS = slice(MOST_AGES), slice(MOST_AGES, MOST_AGES + MOST_OF_ARTISTS)
+"""Places of tracks heard, by age, and of tracks by the artists heard, by the age of the artist."""
+# The group of each place; all places of a group are boosted alike.
+_GROUPS = np.append(
+    np.searchsorted(_AGES, np.arange(1, MOST_AGES + 1)),
+    len(_AGES) + np.searchsorted(_ARTIST_AGES, np.arange(1, MOST_OF_ARTISTS + 1)),
+)
+_NUM_FITTED, _LEAST, _ROUNDS, _AT_ONCE = 5000, 50, 200, 256
+"""Training targets that boosts are fitted to, how many of them have to repeat a track, or an artist, steps of the fit,
+and targets whose scores of all tracks are in memory together."""
+_PRIOR = 0.1  # targets that are added to each group of places: what the model expects
+SharesOf = Callable[[Histories], Float[Tensor, "B N"]]
+"""From histories to the probability that a model gives each track."""
 
 
 class Repeats(nn.Module):
@@ -43,7 +55,8 @@ class Repeats(nn.Module):
     training it is for those of a batch's history alone.
 
     With `auto`, boosts are fitted besides (`fit`), where training has enough repeats: what a track gets for having been
-    heard, by its age. Validation chooses among them, the rule of training and `never` (`choose`).
+    heard, by its age, and what another track gets for its artist, by the age of the artist. Validation chooses among
+    them, the rule of training and `never`, and whether artists are boosted (`choose`).
 
     Args:
         rule: `always` (they are candidates like all others), `never` (they come after all others, and are no negatives
@@ -52,9 +65,10 @@ class Repeats(nn.Module):
         length: largest number of newest tracks.
 
     Attributes:
-        fitted: what is added to the score of a track by its age, in the unit of the scores, and for scores that are
+        fitted: what is added to the score of a track by its place, in the unit of the scores, and for scores that are
             shares a second number, see `boosted_shares`; None where nothing is fitted.
         used: how tracks already heard are ranked: `boosts`, `always` or `never`.
+        by_artist: whether other tracks are boosted by their artists.
         compared: ndcg@10 in validation of each that could be used; None where nothing was compared.
     """
 
@@ -62,22 +76,26 @@ class Repeats(nn.Module):
         super().__init__()
         self.within = self._length = length
         self.share: float | None = None
-        self.fitted: Float64[np.ndarray, "2 A"] | None = None
+        self.fitted: Float64[np.ndarray, "2 P"] | None = None
         self.compared: Mapping[str, float] | None = None
         self.asked: Targets | None = None
+        self.by_artist, self._artist_of = False, vocabulary.catalog.artist_of
         if rule == "auto":
             self.share, rule = share_of_repeats(vocabulary.listens), "never"
             if self.share <= MOST_REPEATED:
                 self.within = seldom_repeated(vocabulary.listens, length)
                 rule = "never" if self.within > 1 else "always"  # the newest track is never a candidate
-            self.asked = newest_targets(vocabulary.listens)
+            self.asked = newest_targets(vocabulary.listens, self._artist_of)
         self.rule = self.used = rule
 
-    def tried(self, values: Callable[[], Float64[np.ndarray, "Q"]]) -> dict[str, Float64[np.ndarray, "Q"]]:
+    def tried(
+        self, values: Callable[[], Float64[np.ndarray, "Q"]], ndcg: Callable[[Float64[np.ndarray, "Q"]], Any] = np.mean
+    ) -> dict[str, Float64[np.ndarray, "Q"]]:
         """Compute values with each way that could be used; without `auto` there is one.
 
         Args:
             values: of validation queries.
+            ndcg: ndcg@10 of such values; by default they are its values.
 
         Returns:
             The values by the name of the way.
@@ -85,21 +103,32 @@ class Repeats(nn.Module):
         ways = [self.rule]
         if self.share is not None:
             is_often = self.rule == "always" or self.share > MOST_REPEATED
-            ways = ["boosts"] * (self.fitted is not None) + ["always"] * is_often + ["never"]
-        found = {}
+            ways = ["boosts"] * self._has(HEARD) + ["always"] * is_often + ["never"]
+        found, self.by_artist = {}, False
         for way in ways:
             self.used = way
             found[way] = values()
+        if self._has(OF_ARTISTS):
+            self.used, self.by_artist = max(reversed(ways), key=lambda way: ndcg(found[way])), True
+            found[ARTISTS] = values()
         return found
 
-    def in_force(self, *, every: bool = False) -> Float64[np.ndarray, "2 A"] | None:
-        """The fitted boosts, where they are the rule.
+    def _has(self, part: slice) -> bool:
+        """Whether boosts of some places are fitted."""
+        return self.fitted is not None and bool(self.fitted[:, part].any())
+
+    def in_force(self, *, every: bool = False) -> Float64[np.ndarray, "2 P"]:
+        """The fitted boosts that are the rule, and 0 for others.
 
         Args:
-            every: whether every track is a candidate, the previous one too. Then they hold, in use or not: they are
-                fitted to such targets.
+            every: whether every track is a candidate, the previous one too. Then those of tracks heard hold, in use or
+                not: they are fitted to such targets.
         """
-        return self.fitted if every or self.used == "boosts" else None
+        found = np.zeros((2, len(_GROUPS)))
+        for part, is_used in ((HEARD, every or self.used == "boosts"), (OF_ARTISTS, self.by_artist)):
+            if self.fitted is not None and is_used:
+                found[:, part] = self.fitted[:, part]
+        return found
 
     def boosts(self, *, every: bool = False) -> Float32[np.ndarray, "L"]:
         """What is added to the scores of tracks already heard, by age.
@@ -110,10 +139,53 @@ class Repeats(nn.Module):
         Returns:
             The boosts of the ages 1 to L, −∞ where the tracks come after all others; tracks heard longer ago get none.
         """
-        if (fitted := self.in_force(every=every)) is not None:
+        if (fitted := self.in_force(every=every)[:, HEARD]).any():
             return np.asarray(fitted[0], np.float32)
         num_last = self.within if self.rule == "never" else self._length
         return np.full(num_last if self.used == "never" else 0, -np.inf, np.float32)
+
+    def artist_boosts(self) -> Float32[np.ndarray, "a"]:
+        """What is added to the scores of tracks without a boost of their own, by the age of the artist.
+
+        Returns:
+            The boosts of the ages 1 to a, none where artists are not boosted.
+        """
+        found = self.in_force()[0, OF_ARTISTS]
+        return np.asarray(found[: MOST_OF_ARTISTS * found.any()], np.float32)
+
+    def added(self, histories: Histories, values: Float64[np.ndarray, "P"], *, every: bool = False) -> csr_array:
+        """Give tracks what their place has: those heard by their age, others by the age of their artist.
+
+        Args:
+            histories: what was heard.
+            values: of each place.
+            every: as in `in_force`.
+
+        Returns:
+            The values of the tracks, B × N.
+        """
+        heard = histories.newest_rows(MOST_AGES)
+        own, shape = heard[:, : len(self.boosts(every=every))], (len(heard), len(self._artist_of))
+        line, age = (own >= 0).nonzero()
+        of_heard = csr_array((values[age], (line, own[line, age])), shape=shape)
+        if not values[OF_ARTISTS].any():
+            return of_heard
+        artists = self._artists(heard)
+        (of, nth), num_artists = (artists >= 0).nonzero(), int(self._artist_of.max()) + 1
+        entries = values[OF_ARTISTS][nth], (of, artists[of, nth])
+        tracks = csr_array((np.ones(shape[1]), (self._artist_of, np.arange(shape[1]))))
+        found = csr_array(csr_array(entries, shape=(len(heard), num_artists)) @ tracks)
+        is_own = csr_array((np.ones(len(line)), (line, own[line, age])), shape=shape)
+        return csr_array(found - found.multiply(is_own) + of_heard)
+
+    def _artists(self, heard: Int64[np.ndarray, "B H"]) -> Int64[np.ndarray, "B a"]:
+        """The artist of each age, -1 where there is none, and where the artist was heard later too."""
+        newest = heard[:, :MOST_OF_ARTISTS]
+        artists = np.where(newest >= 0, self._artist_of[newest], -1)
+        for age in range(1, artists.shape[1]):
+            is_again = (artists[:, :age] == artists[:, [age]]).any(1)
+            artists[is_again, age] = -1
+        return artists
 
     def recent(self, history: Int64[Tensor, "B H"]) -> Int64[Tensor, "B h"]:
         """Select the tracks of each history that the rule of training is for.
@@ -127,37 +199,54 @@ class Repeats(nn.Module):
         """Fit the boosts to the training targets that were `asked` for.
 
         Args:
-            shares_of: the probability that the model gives the tracks heard of some histories, whatever it gives where
-                a row is -1.
+            shares_of: the probability that the model gives each track after some histories.
             unit: of the scores: they are `unit` times the logarithm of probabilities, plus a constant.
             adds: whether a probability is added besides, because the model gives many tracks none.
         """
         assert self.asked is not None, "nothing was asked for"
         _, histories, following, weight = self.asked
-        heard = histories.newest_rows(MOST_AGES)
-        parts = [slice(first, first + _AT_ONCE) for first in range(0, len(heard), _AT_ONCE)]
-        shares = np.concatenate([shares_of(histories.part(part.start, part.stop), heard[part]) for part in parts])
-        is_there, is_next = heard >= 0, heard == following[:, None]
-        shares = np.where(is_there, shares, 0.0)
-        factor, added = fitted_boosts(shares, is_there=is_there, is_next=is_next, weight=weight, adds=adds)
+        rows = histories.newest_rows(MOST_AGES)
+        heard = np.pad(rows, ((0, 0), (0, MOST_AGES - rows.shape[1])), constant_values=-1)
+        artists, artist_of = self._artists(heard), torch.from_numpy(self._artist_of)
+        is_same = (heard >= 0)[:, None] & (self._artist_of[heard][:, None] == artists[:, :, None])
+        num = np.append(heard >= 0, np.bincount(self._artist_of)[artists] * (artists >= 0) - is_same.sum(2), axis=1)
+        is_artist = artists == self._artist_of[following][:, None]
+        is_next = np.append(heard == following[:, None], is_artist, axis=1)
+        is_next[:, OF_ARTISTS] &= ~is_next[:, HEARD].any(1, keepdims=True)
+        shares, of_next = np.zeros(num.shape), np.zeros(len(heard))
+        for first in range(0, len(heard), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            found = shares_of(histories.part(first, first + _AT_ONCE)).cpu()
+            of_heard = found.gather(1, torch.from_numpy(heard[some].clip(0))).numpy() * (heard[some] >= 0)
+            by_artist = found.new_zeros(len(found), int(artist_of.max()) + 1).index_add_(1, artist_of, found)
+            of_artists = by_artist.gather(1, torch.from_numpy(artists[some].clip(0))).numpy()
+            of_artists = of_artists * (artists[some] >= 0) - (is_same[some] * of_heard[:, None]).sum(2)
+            shares[some] = np.append(of_heard, of_artists.clip(0), axis=1)
+            of_next[some] = found.gather(1, torch.from_numpy(following[some, None]))[:, 0].numpy()
+        factor, added = fitted_boosts(shares, num=num, is_next=is_next, of_next=of_next, weight=weight, adds=adds)
         self.fitted = np.stack([unit * np.log(factor), added])
+        for part in (HEARD, OF_ARTISTS):
+            if weight @ is_next[:, part].any(1) < _LEAST:
+                self.fitted[:, part] = 0
 
     def choose(self, ndcg: Mapping[str, float]) -> None:
         """Take what is best in validation.
 
         Args:
-            ndcg: ndcg@10 of each way; of equal ones, the last is taken.
+            ndcg: ndcg@10 of each way; of equal ones, the last is taken, and artists are not boosted.
         """
-        self.compared, self.used = dict(ndcg), max(reversed(list(ndcg)), key=lambda way: ndcg[way])
+        self.compared = dict(ndcg)
+        self.used = max((way for way in reversed(list(ndcg)) if way != ARTISTS), key=lambda way: ndcg[way])
+        self.by_artist = ndcg.get(ARTISTS, 0.0) > ndcg[self.used]
 
     def leave_out_boosts(self) -> None:
         """Take what was second best in validation if it was the boosts, and these data have too few repeats for any."""
-        if self.used == "boosts" and self.fitted is None and self.compared is not None:
+        if self.used == "boosts" and not self._has(HEARD) and self.compared is not None:
             self.choose({way: ndcg for way, ndcg in self.compared.items() if way != "boosts"})
 
     def decided(self) -> dict[str, Any]:
         """What was decided from the training and the validation sessions: plain values by name."""
-        return {name: getattr(self, name) for name in ("rule", "within", "used", "compared")}
+        return {name: getattr(self, name) for name in ("rule", "within", "used", "by_artist", "compared")}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take what was decided before, for example on validation sessions that this model learns.
@@ -166,7 +255,7 @@ class Repeats(nn.Module):
             decided: what `decided` returned, or more.
         """
         self.rule, self.within, self.used = decided["rule"], decided["within"], decided["used"]
-        self.compared = decided["compared"]
+        self.compared, self.by_artist = decided["compared"], decided.get("by_artist", False)
 
     def describe(self) -> str | None:
         """One line about what `auto` chose; None if nothing was chosen.
@@ -178,12 +267,14 @@ class Repeats(nn.Module):
             return None
         newest = f"never, of the newest {self.within} tracks" if self.within < self._length else "never"
         shown = {"never": newest if self.rule == "never" else "never", "boosts": "learned boosts"}
+        shown[ARTISTS] = "with boosts of artists"
         line = f"repeats      {self.share:.1%} of training targets were heard before in their session"
         names = {way: shown.get(way, way) for way in (self.used, *(self.compared or ()))}
         if self.compared is None:
             return f"{line}: {names[self.used]}"
         others = "".join(f"; {names[way]}: {ndcg:.4f}" for way, ndcg in self.compared.items() if way != self.used)
-        return f"{line}: {names[self.used]} (validation ndcg@10 {self.compared[self.used]:.4f}{others})"
+        chosen = f"{names[self.used]}{f' {shown[ARTISTS]}' * self.by_artist}"
+        return f"{line}: {chosen} (validation ndcg@10 {self.compared[self.used]:.4f}{others})"
 
     def logged(self) -> Mapping[str, float]:
         """Report the share of repeats and what validation said of the boosts, where there are such numbers.
@@ -211,7 +302,9 @@ class Repeats(nn.Module):
             state: what `get_extra_state` returned.
         """
         self.decide(state)
-        self.fitted = None if state["fitted"] is None else np.array(state["fitted"])
+        if (fitted := state["fitted"]) is not None:  # in older versions artists had no boosts
+            fitted = np.pad(fitted, ((0, 0), (0, len(_GROUPS) - len(fitted[0]))))
+        self.fitted = fitted
 
 
 class Targets(NamedTuple):
@@ -230,17 +323,18 @@ class Targets(NamedTuple):
     weight: Float64[np.ndarray, "Q"]
 
 
-def newest_targets(listens: Listens) -> Targets | None:
+def newest_targets(listens: Listens, artist_of: Int64[np.ndarray, "N"]) -> Targets | None:
     """Take the targets of about the newest tenth of the training sessions: events after the first.
 
     A target may be the track just before it.
 
     Args:
         listens: the events of the training sessions.
+        artist_of: row of the artist of each track.
 
     Returns:
-        At most _NUM_FITTED of them; None where those that repeat a track of their session weigh less than
-        _LEAST_REPEATS.
+        At most _NUM_FITTED of them; None where those that repeat a track or an artist of their session weigh less than
+        _LEAST.
     """
     num_events = len(listens.session)
     first = int(np.searchsorted(listens.session, listens.session[num_events * 9 // 10])) if num_events else 0
@@ -251,64 +345,66 @@ def newest_targets(listens: Listens) -> Targets | None:
     event, before = targets[chosen], targets[chosen] - 1
     following, previous, weight = track[event], track[before], np.nan_to_num(share[event].astype(np.float64), nan=1.0)
     histories = Histories(tracks=track, played_ratio=share, last=before, length=place[event], previous=previous)
-    is_repeat = (histories.newest_rows(MOST_AGES) == following[:, None]).any(1)
-    is_enough = first > 0 and weight[is_repeat].sum() >= _LEAST_REPEATS
+    heard = histories.newest_rows(MOST_AGES)
+    is_repeat = ((heard >= 0) & (artist_of[heard] == artist_of[following][:, None])).any(1)
+    is_enough = first > 0 and weight[is_repeat].sum() >= _LEAST
     return Targets(first, histories, following, weight) if is_enough else None
 
 
 def fitted_boosts(
-    shares: Float64[np.ndarray, "Q H"],
+    shares: Float64[np.ndarray, "Q P"],
     *,
-    is_there: Bool[np.ndarray, "Q H"],
-    is_next: Bool[np.ndarray, "Q H"],
+    num: Int64[np.ndarray, "Q P"],
+    is_next: Bool[np.ndarray, "Q P"],
+    of_next: Float64[np.ndarray, "Q"],
     weight: Float64[np.ndarray, "Q"],
     adds: bool,
-) -> tuple[Float64[np.ndarray, "A"], Float64[np.ndarray, "A"]]:
-    """Fit what having been heard does to the probability of a track, by its age: p becomes (f·p + a) / sum.
+) -> tuple[Float64[np.ndarray, "P"], Float64[np.ndarray, "P"]]:
+    """Fit what its place does to the probability of a track: p becomes (f·p + a) / sum.
 
-    Maximum likelihood: the targets that are expected at each age then are as many as there are. A tenth of a target, as
-    the model expects it, is added to each group of ages, which matters where there are nearly none. Each step increases
-    the likelihood: it bounds the logarithm of the sum by a line, as in iterative scaling, and divides the targets of an
-    age between f·p and a, as in expectation maximisation.
+    Maximum likelihood: the targets that are expected at each place then are as many as there are. A tenth of a target,
+    as the model expects it, is added to each group of places, which matters where there are nearly none. Each step
+    increases the likelihood: it bounds the logarithm of the sum by a line, as in iterative scaling, and divides the
+    targets of a place between f·p and a, as in expectation maximisation.
 
     Args:
-        shares: the probability that the model gives each track heard; 0 where there is none.
-        is_there: where there is one.
-        is_next: where this track is the target.
+        shares: the probability that the model gives the tracks of each place together.
+        num: how many tracks these are.
+        is_next: where one of them is the target.
+        of_next: the probability that the model gives the target.
         weight: of each target.
         adds: whether a is fitted; otherwise it is 0.
 
     Returns:
-        f, above 0, and a, at least 0, of each age.
+        f, above 0, and a, at least 0, of each place.
     """
-    members = np.eye(_GROUPS[-1] + 1)[_GROUPS[: shares.shape[1]]]  # a row for each age, a column for each group
-    of_heard, num_heard, of_next = shares @ members, is_there @ members, (shares * is_next) @ members
-    at_next, others = weight[:, None] * (is_next @ members), (1 - shares.sum(1)).clip(1e-9)
+    groups = _GROUPS[: shares.shape[1]]
+    members = np.eye(groups[-1] + 1)[groups]  # a row for each place, a column for each group
+    mass, num_tracks, is_here = shares @ members, num @ members, is_next @ members
+    at_next, by_next = weight[:, None] * is_here, of_next[:, None] * is_here
+    others = (1 - shares.sum(1)).clip(1e-9)
     factor, added = np.ones(members.shape[1]), np.full(members.shape[1], 0.001 if adds else 0.0)
     for _ in range(_ROUNDS):
-        once = weight / (others + of_heard @ factor + num_heard @ added)
-        by_model = at_next * np.divide(factor * of_next, factor * of_next + added + 1e-30)
-        factor = (by_model.sum(0) + _PRIOR) / (once @ of_heard + _PRIOR)
+        once = weight / (others + mass @ factor + num_tracks @ added)
+        by_model = at_next * np.divide(factor * by_next, factor * by_next + added + 1e-30)
+        factor = (by_model.sum(0) + _PRIOR) / (once @ mass + _PRIOR)
         if adds:
-            added = (at_next - by_model).sum(0) / (once @ num_heard + _PRIOR)
-    return factor[_GROUPS], added[_GROUPS]
+            added = (at_next - by_model).sum(0) / (once @ num_tracks + _PRIOR)
+    return factor[groups], added[groups]
 
 
-def boosted_shares(scores: csr_array, heard: Int64[np.ndarray, "B H"], fitted: Float64[np.ndarray, "2 A"]) -> csr_array:
-    """Boost the scores of tracks already heard, where scores are in proportion to probabilities.
+def boosted_shares(scores: csr_array, factor: csr_array, added: csr_array) -> csr_array:
+    """Boost scores that are in proportion to probabilities.
 
     Args:
         scores: of all tracks, B × N, at least 0.
-        heard: rows of the tracks heard, newest first, each once; -1 where there is none.
-        fitted: the logarithm of the factor of each age, and what is added to the shares of the scores.
+        factor: what the share of each track is multiplied by, less 1.
+        added: what is added to the share.
 
     Returns:
         The boosted shares.
     """
     shares = shares_of(scores)
-    line, age = (heard >= 0).nonzero()
-    factor, added = (csr_array((of[age], (line, heard[line, age])), shape=scores.shape) for of in fitted)
-    factor.data = np.expm1(factor.data)
     return csr_array((shares + shares.multiply(factor) + added).astype(np.float32))
 
 

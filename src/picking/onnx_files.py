@@ -35,6 +35,7 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
 
     The metadata of `query.onnx` have `context`, and `heard_boosts`, which are to be added to the scores of the newest
     tracks of a session, by age: `15:-inf 16:0.2` for -∞ of the newest 15 tracks and 0.2 of the one before them.
+    `artist_boosts` has what is to be added to the scores of tracks without these, by the age of their artist.
 
     Args:
         vectors: of a run.
@@ -63,7 +64,8 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
     rows = ndx.argument(shape=("tracks",), dtype=ndx.int64)
     item = ndx.build({"rows": rows}, {"vectors": ndx.take(ndx.asarray(vectors.items), rows, axis=0)})
     query = _query_model(vectors, ndx)
-    onnx.helper.set_model_props(query, {"context": vectors.context, "heard_boosts": _as_text(vectors.boosts)})
+    boosts = {"heard_boosts": _as_text(vectors.boosts), "artist_boosts": _as_text(vectors.artist_boosts)}
+    onnx.helper.set_model_props(query, {"context": vectors.context, **boosts})
     folder.mkdir(parents=True, exist_ok=True)
     write_catalog(catalog, folder / TRACKS)
     for name, model in ((QUERY, query), (ITEM, item)):

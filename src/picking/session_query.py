@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int, Int64
 
 from segue.picking.counted_scores import CountedScores
 from segue.picking.order_query import added_by_order
@@ -122,7 +122,11 @@ class SessionQuery:
         return made, length_factor(np.add.reduceat(sums * sums, self._starts, axis=1) * self._by_square, self._powers)
 
     def products(
-        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
+        self,
+        rows: Int64[np.ndarray, "h"],
+        shares: Float32[np.ndarray, "h"],
+        item: int,
+        artist_of: Int[np.ndarray, "N"] | None = None,
     ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
         """Explain a score: what each track of a session adds to each part of it.
 
@@ -130,15 +134,21 @@ class SessionQuery:
             rows: rows of the tracks, newest first.
             shares: share of each that was played; NaN where unknown.
             item: row of the candidate.
+            artist_of: row of the artist of each track; None for scores of a list, which have no boosts of artists.
 
         Returns:
             The weight of each track in each part, after the division by the length; the products of the query vector of
             each track and the item vector in each part; and what the columns after the last part add, with the boost
-            of a candidate that was heard and may be proposed, what its counts add, and what the order adds. The score
-            is the sum of weights · products, and of the last number.
+            of a candidate that was heard and may be proposed, or of its artist, what its counts add, and what the
+            order adds. The score is the sum of weights · products, and of the last number.
         """
         given = self._vectors
-        boost = next(iter(given.boosts[: len(rows)][rows[: len(given.boosts)] == item]), np.float32(0))
+        own = given.boosts[: len(rows)][rows[: len(given.boosts)] == item]
+        if not len(own) and artist_of is not None:
+            newest = rows[: len(given.artist_boosts)]
+            is_same = (newest >= 0) & (artist_of.take(newest, mode="clip") == artist_of[item])
+            own = given.artist_boosts[: len(rows)][is_same]
+        boost = next(iter(own), np.float32(0))
         rest = float(boost) if np.isfinite(boost) else 0.0
         rest += self.counted(rows, shares, item).added + float(self.order(rows, shares, item)[0])
         rows, shares = rows[: given.max_length], shares[: given.max_length]

@@ -46,7 +46,7 @@ class SessionSearch:
         lists: rows of the list of each track; -1 fills up.
         num_lists: number of last tracks whose lists are searched.
         may_repeat: whether tracks already heard may be proposed, where the rule of the training run lets them.
-        artist_of: row of the artist of each track, for the listener's own past; None to leave it out.
+        artist_of: row of the artist of each track.
     """
 
     def __init__(
@@ -56,13 +56,14 @@ class SessionSearch:
         *,
         num_lists: int,
         may_repeat: bool,
-        artist_of: Int[np.ndarray, "N"] | None = None,
+        artist_of: Int[np.ndarray, "N"],
     ) -> None:
+        self._artist_of = artist_of
         self.vectors, self.lists, self._num_lists, self._may_repeat = vectors, lists, num_lists, may_repeat
         self._query = SessionQuery(vectors)
         self._counted = None if vectors.counted is None else CountedScores(vectors.counted)
         self._of_listener = None
-        if vectors.listener is not None and artist_of is not None:
+        if vectors.listener is not None:
             self._of_listener = ListenerScores(vectors.listener, artist_of)
 
     @property
@@ -118,6 +119,8 @@ class SessionSearch:
                 self._counted.add(scores, found, self._query.squared_lengths(queries))
             if self._of_listener is not None and past is not None and now_ms is not None:
                 self._of_listener.add(scores, of, past, now_ms)
+            if len(self.vectors.artist_boosts):
+                scores += artist_boosts_of(self.vectors, self._artist_of, of, heard)
 
         heard = rows.astype(np.int32)
         return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add_parts)
@@ -224,26 +227,47 @@ def best(
     add(scores, rows)
     is_out = rows < 0
     if may_repeat and len(vectors.boosts):
-        scores += boosts_of(vectors, rows, heard)
+        scores += boosts_of(vectors.boosts, rows, heard)
     is_out |= are_in(rows, heard[:, :1] if may_repeat else heard)
     np.putmask(scores, is_out, -np.inf)
     return _first_of(scores, candidates) if k == 1 else _largest(scores, places, candidates, k)
 
 
 def boosts_of(
-    vectors: SessionVectors, rows: Int32[np.ndarray, "S C"], heard: Int32[np.ndarray, "S H"]
+    boosts: Float32[np.ndarray, "L"], rows: Int[np.ndarray, "S C"], heard: Int[np.ndarray, "S H"]
 ) -> Float32[np.ndarray, "S C"]:
     """What is added to the scores of candidates because a session has heard them.
 
     Args:
-        vectors: have the boosts.
+        boosts: by age.
         rows: the candidates of each session.
         heard: rows of the tracks that each session has heard, newest first; -1 for none.
     """
-    added, boosts = np.zeros(rows.shape, np.float32), vectors.boosts[: heard.shape[1]]
+    added, boosts = np.zeros(rows.shape, np.float32), boosts[: heard.shape[1]]
     ends = 1 + np.flatnonzero(boosts[1:] != boosts[:-1])  # ages with the same boost are looked up together
     for first, end in reversed([*pairwise([0, *ends.tolist(), len(boosts)])]):  # what was heard last decides
         np.putmask(added, are_in(rows, heard[:, first:end]), boosts[first])
+    return added
+
+
+def artist_boosts_of(
+    vectors: SessionVectors,
+    artist_of: Int[np.ndarray, "N"],
+    rows: Int[np.ndarray, "S C"],
+    heard: Int[np.ndarray, "S H"],
+) -> Float32[np.ndarray, "S C"]:
+    """What is added to the scores of candidates because a session has heard their artists.
+
+    Args:
+        vectors: have the boosts. A track with a boost of its own gets none for its artist.
+        artist_of: row of the artist of each track.
+        rows: the candidates of each session.
+        heard: rows of the tracks that each session has heard, newest first; -1 for none.
+    """
+    newest = heard[:, : len(vectors.artist_boosts)]
+    asked, artists = (np.where(some >= 0, artist_of.take(some, mode="clip"), -1) for some in (rows, newest))
+    added = boosts_of(vectors.artist_boosts, asked, artists)
+    np.putmask(added, are_in(rows, heard[:, : len(vectors.boosts)]), 0)
     return added
 
 

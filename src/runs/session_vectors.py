@@ -51,6 +51,7 @@ _ARRAYS: dict[str, tuple[str, str, int]] = {
     "age_weights": ("age_weights", "float32", 2),
     "skipped": ("skipped", "float32", 0),
     "boosts": ("heard_boosts", "float32", 1),
+    "artist_boosts": ("artist_boosts", "float32", 1),
     "context": ("context", "str", 0),
 }
 
@@ -72,6 +73,7 @@ class SessionVectors:
         skipped: weight of a track of which nothing was played, relative to one played in full, in [-1, 1].
         boosts: added to the scores of tracks already heard, by age, the newest track first (L of them); −∞ means that
             they are never proposed. Tracks heard before them are like all others.
+        artist_boosts: added to the scores of tracks that have none of these, by the age of their artist.
         context: one of `CONTEXTS`.
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
         listener: weights of the features of the listener's own past (`picking/listener_scores.py`); None without it.
@@ -88,6 +90,7 @@ class SessionVectors:
     age_weights: Float32[np.ndarray, "P H"]
     skipped: float
     boosts: Float32[np.ndarray, "L"]
+    artist_boosts: Float32[np.ndarray, "a"]
     context: str
     counted: CountedPart | None = None
     listener: Float32[np.ndarray, "F"] | None = None
@@ -158,6 +161,7 @@ class SessionVectors:
             within = int(arrays.get("heard_within", MAX_LENGTH))  # in the oldest the whole session
             boosts = np.full(min(max(within, 0), MAX_LENGTH) * bool(penalty), -penalty, np.float32)
             arrays = {"heard_boosts": boosts, **arrays}
+        arrays = {"artist_boosts": np.empty(0, np.float32), **arrays}  # older versions have none
         values: dict[str, Any] = {}
         for field, (name, kind, dimensions) in _ARRAYS.items():
             array = arrays.get(name)
@@ -191,6 +195,8 @@ class SessionVectors:
             "skipped must be in [-1, 1]": -1 <= made.skipped <= 1,
             f"heard_boosts must be at most {MAX_LENGTH} numbers or -inf": len(made.boosts) <= MAX_LENGTH
             and (made.boosts < np.inf).all(),
+            f"artist_boosts must be at most {MAX_LENGTH} finite numbers": len(made.artist_boosts) <= MAX_LENGTH
+            and np.isfinite(made.artist_boosts).all(),
             f"context must be one of {', '.join(CONTEXTS)}": made.context in CONTEXTS,
         }
         if wrong := [rule for rule, holds in is_right.items() if not holds]:

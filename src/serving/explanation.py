@@ -53,7 +53,7 @@ def explain(
     best = search.best(*sessions, search.most_candidates, *of_listener)[0].tolist()
     listener = _of_listener(release, vectors, row, *of_listener)
     query = SessionQuery(vectors)
-    weights, products, rest = query.products(rows, shares, row)
+    weights, products, rest = query.products(rows, shares, row, release.artist_of)
     counted, (by_order, of_order) = query.counted(rows, shares, row), query.order(rows, shares, row)
     added, most = weights * products, vectors.max_length
     return {

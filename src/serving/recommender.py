@@ -79,11 +79,11 @@ class Recommender:
         }
         self.searches = {
             arm: SessionSearch(
-                release.vectors[arm],
+                release.vectors[arm] if given.context == "listener" else replace(release.vectors[arm], listener=None),
                 release.lists[arm],
                 num_lists=given.num_lists,
                 may_repeat=PICKS[given.pick].may_repeat,
-                artist_of=release.artist_of if given.context == "listener" else None,
+                artist_of=release.artist_of,
             )
             for arm, given in release.arms.items()
             if given.is_of_session

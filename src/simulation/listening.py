@@ -307,9 +307,10 @@ class RunListening:
         queries, items = np.zeros((2, num_tracks, vectors.queries.shape[1]), np.float32)
         queries[self._rows], items[self._rows] = vectors.queries, vectors.items  # those of unknown tracks are zero
         counted = None if vectors.counted is None else vectors.counted.at_rows(self._rows, num_tracks)
-        of_world = replace(vectors, queries=queries, items=items, counted=counted)
+        listener = None if self._profiles is None else vectors.listener
+        of_world = replace(vectors, queries=queries, items=items, counted=counted, listener=listener)
         rows_of = lists.astype(np.int32)
-        artist_of = None if self._profiles is None else self._test.world.catalog.artist_of
+        artist_of = self._test.world.catalog.artist_of
         search = SessionSearch(of_world, rows_of, num_lists=self._num_lists, may_repeat=True, artist_of=artist_of)
         profiles = self._profiles if search.knows_listeners else None
 

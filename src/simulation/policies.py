@@ -7,6 +7,7 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -344,10 +345,17 @@ class SessionLists(Lists):
         file = Path(path).with_name(FILE)
         how: dict[str, Any] = {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
         vectors = SessionVectors.read(file, world.catalog)
-        self._search = SessionSearch(vectors, self.lists, num_lists=num_lists, may_repeat=not self.picker.avoids_heard)
+        self._search = SessionSearch(
+            vectors if self.learns_past else replace(vectors, listener=None),
+            self.lists,
+            num_lists=num_lists,
+            may_repeat=not self.picker.avoids_heard,
+            artist_of=world.catalog.artist_of,
+        )
         self.hint = gap_hint(vectors, **how)
         """What is wrong with `pick`; see `gap_hint`."""
-        self._num_kept = self._kept_of(self._search)
+        names = ("pick", "artist_gap", "exploration", "familiar")
+        self._num_kept = self._search.num_kept(**{name: getattr(self.picker, name) for name in names})
         self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
@@ -357,10 +365,6 @@ class SessionLists(Lists):
             crowd: the sessions.
         """
         return session_candidates(self._search, crowd, k=self._num_kept)
-
-    def _kept_of(self, search: SessionSearch) -> int:
-        names = ("pick", "artist_gap", "exploration", "familiar")
-        return search.num_kept(**{name: getattr(self.picker, name) for name in names})
 
 
 class ListenerLists(SessionLists):
@@ -382,10 +386,7 @@ class ListenerLists(SessionLists):
 
     def __init__(self, *, path: str, world: World, **settings: Any) -> None:
         super().__init__(path=path, world=world, **settings)
-        vectors, file = self._search.vectors, Path(path).with_name(PROFILES)
-        how: dict[str, Any] = {"num_lists": self.description["num_lists"], "may_repeat": not self.picker.avoids_heard}
-        self._search = SessionSearch(vectors, self.lists, artist_of=world.catalog.artist_of, **how)
-        self._num_kept = self._kept_of(self._search)
+        file = Path(path).with_name(PROFILES)
         self.description["policy"] = "listener_lists"
         if file.is_file():
             self._profiles = ArmProfiles(Profiles.read(file), world)

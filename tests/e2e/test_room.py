@@ -76,6 +76,7 @@ def write_run(folder: Path) -> tuple[Any, Any, Any]:
         age_weights=np.array([[1, 0.5, 0.2]] * 2, np.float32),
         skipped=-0.5,
         boosts=np.full(1000, -np.inf, np.float32),
+        artist_boosts=np.empty(0, np.float32),
         context="session",
     ).write(folder / "vectors.npz", catalog)
     scores = queries @ items.T

@@ -1,7 +1,6 @@
 """Contexts: the query vector of a history against a slow loop, and the rule for tracks already heard."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segue.catalog import Listens, Vocabulary, example_vocabulary
+from segue.catalog import Listens, Vocabulary
 from segue.errors import InputError
 from segue.models.contexts import LastTrack, Session
 from segue.models.contracts import PairBatch
@@ -169,7 +168,7 @@ def test_a_repeat_is_a_track_heard_before_but_not_the_one_directly_before() -> N
 
 
 def vocabulary_of(sessions: list[list[int]]) -> Vocabulary:
-    return replace(example_vocabulary(), listens=listens(sessions))
+    return make_vocabulary(range(8), listens=listens(sessions))
 
 
 @pytest.mark.parametrize(("most", "ways"), [(0.25, ["never"]), (0.24, ["always", "never"])])

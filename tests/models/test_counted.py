@@ -134,7 +134,7 @@ def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, mod
     session_vectors(model.scorer, model.context, model.counted).write(path, ring.catalog)
     vectors = SessionVectors.read(path, ring.catalog)
     lists = np.tile(ROWS.astype(np.int32), (NUM_RING_TRACKS, 1))  # every track is a candidate
-    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True)
+    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=ring.catalog.artist_of)
     rows, shares = histories.newest(vectors.max_length)
     served = search.best(rows, shares, NUM_RING_TRACKS)
     top, scores = model.top(histories, NUM_RING_TRACKS - 1)
@@ -166,7 +166,7 @@ def test_all_tracks_that_are_counted_are_looked_at(model: PairRanker) -> None:
         return
     vectors = replace(vectors, age_weights=vectors.age_weights[:, :2], boosts=vectors.boosts[:0])
     assert vectors.counted is not None
-    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True)
+    search = SessionSearch(vectors, lists, num_lists=1, may_repeat=True, artist_of=ROWS)
     assert search.length == vectors.num_newest == len(vectors.counted.age_weights)
 
 

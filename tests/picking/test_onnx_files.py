@@ -70,7 +70,7 @@ def test_a_part_is_divided_by_its_length_and_rows_and_rules_are_in_the_files(tmp
     np.testing.assert_allclose(queries_of(tmp_path, rows, shares), SessionQuery(vectors).of(rows, shares), atol=1e-5)
     assert read_catalog(tmp_path / "onnx" / TRACKS).track_ids.tolist() == catalog.track_ids.tolist()
     given = session(tmp_path, QUERY).get_modelmeta().custom_metadata_map
-    assert given == {"context": "session", "heard_boosts": "1000:-inf"}
+    assert given == {"context": "session", "heard_boosts": "1000:-inf", "artist_boosts": ""}
 
 
 @pytest.mark.parametrize(

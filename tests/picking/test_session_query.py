@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from segue.errors import InputError
 from segue.models.contracts import Scorer
 from segue.models.export import session_vectors
+from segue.models.repeats import OF_ARTISTS
 from segue.models.retrieval.ranks import boost_heard
 from segue.picking.session_query import SessionQuery, age_weight, share_weight
 from segue.picking.session_search import best, inner_products
@@ -119,7 +120,8 @@ def test_queries_and_scores_are_those_of_torch(head: str, repeats: str, tmp_path
         VOCABULARY, parts, learns=True, max_length=4, decay=decays, skipped=-0.2, normalise=0.7, repeats=rule
     )
     if repeats == "boosts":
-        context.repeats.fitted, context.repeats.used = np.array([[0.7, -0.4, 0.9], [0.0] * 3]), "boosts"
+        context.repeats.fitted, context.repeats.used = np.zeros((2, OF_ARTISTS.stop)), "boosts"
+        context.repeats.fitted[0, :3] = 0.7, -0.4, 0.9
     session_vectors(scorer, context).write(tmp_path / FILE, CATALOG)
     vectors = SessionVectors.read(tmp_path / FILE, CATALOG)
     history = torch.tensor([[2, 5, 1, -1], [0, -1, -1, -1], [3, 3, 0, 7], [6, 1, -1, -1]])
@@ -171,6 +173,19 @@ def test_a_boost_is_part_of_what_is_explained(boosts: list[float], added: float)
     plain, boosted = made(boosts=np.empty(0, np.float32)), made(boosts=np.array(boosts, np.float32))
     before, after = (SessionQuery(vectors).products(rows, shares, 5)[2] for vectors in (plain, boosted))
     assert after - before == pytest.approx(added)
+
+
+def test_the_boost_of_an_artist_is_explained_where_a_track_has_none_of_its_own() -> None:
+    rows, shares, own = np.array([3, -1, 5, 4]), np.full(4, np.nan, np.float32), np.empty(0, np.float32)
+    artist_of = np.array([0, 1, 0, 2, 1, 1, 2, 3, 1])
+    plain, boosted = made(boosts=own), made(boosts=own, artist_boosts=np.array([0.5, 7.0, 0.25, 2.0], np.float32))
+
+    def added(item: int, artists: Any) -> float:
+        before, after = (SessionQuery(vectors).products(rows, shares, item, artists)[2] for vectors in (plain, boosted))
+        return after - before
+
+    assert [round(added(item, artist_of), 4) for item in (6, 1, 0)] == [0.5, 0.25, 0]
+    assert added(6, None) == 0, "a list has no boosts of artists"
 
 
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:

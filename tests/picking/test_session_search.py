@@ -32,14 +32,18 @@ def slow_best(
     candidates: list[int],
     heard: list[int],
     may_repeat: bool,
+    of_artists: bool = False,
 ) -> list[int]:
     """`heard` is newest first."""
+    artist_of, artists = CATALOG.artist_of.tolist(), [CATALOG.artist_of[row] if row >= 0 else -1 for row in heard]
     scores: dict[int, float] = {}
     for row in candidates:
         age = heard.index(row) if row in heard else len(vectors.boosts)
         boost = vectors.boosts[age] if age < len(vectors.boosts) else np.float32(0)
         if row < 0 or row == heard[0] or (row in heard and not may_repeat) or np.isinf(boost):
             continue
+        if of_artists and age >= len(vectors.boosts) and artist_of[row] in artists[: len(vectors.artist_boosts)]:
+            boost = vectors.artist_boosts[artists.index(artist_of[row])]
         scores.setdefault(row, float(np.float32(np.vecdot(vectors.items[row], query)) + boost))
     return [row for row, _ in sorted(scores.items(), key=lambda item: -item[1])]
 
@@ -124,22 +128,28 @@ LISTS = np.array([[(row + step) % NUM for step in (1, 4, 2)] for row in range(NU
 
 
 @pytest.mark.parametrize("may_repeat", [True, False])
-def test_a_search_ranks_the_lists_of_the_last_tracks_by_the_query_of_the_session(may_repeat: bool) -> None:
+@pytest.mark.parametrize("boosts", [[], [0.5, -1.5]])
+@pytest.mark.parametrize("of_artists", [[], [3.0, 3.0, -2.0, 5.0]])
+def test_a_search_ranks_the_lists_of_the_last_tracks_by_the_query_of_the_session(
+    may_repeat: bool, boosts: list[float], of_artists: list[float]
+) -> None:
     """The query looks at three tracks and their shares, the lists are those of two, and all five count as heard."""
-    vectors = made(boosts=np.empty(0, np.float32))
+    vectors = made(boosts=np.array(boosts, np.float32), artist_boosts=np.array(of_artists, np.float32))
     rows = np.array([[4, 1, 7, 5, 2], [2, -1, 5, 8, 3]])
     shares = np.array([[0.1, 1.0, np.nan], [1.0, np.nan, 0.0]], np.float32)
-    search = SessionSearch(vectors, LISTS, num_lists=2, may_repeat=may_repeat)
+    search = SessionSearch(vectors, LISTS, num_lists=2, may_repeat=may_repeat, artist_of=CATALOG.artist_of)
     found, queries = search.best(rows, shares, 4).tolist(), SessionQuery(vectors).of(rows[:, :3], shares)
     for line, heard in enumerate(rows.tolist()):
         candidates = [row for last in heard[:2] if last >= 0 for row in LISTS[last].tolist()]
-        expected = slow_best(vectors, queries[line], candidates, heard, may_repeat)
+        expected = slow_best(vectors, queries[line], candidates, heard, may_repeat, of_artists=True)
         assert [row for row in found[line] if row >= 0] == expected[:4]
 
 
 @pytest.mark.parametrize(("num_lists", "length"), [(2, 3), (5, 5)])
 def test_a_search_needs_the_tracks_of_its_query_and_of_its_lists(num_lists: int, length: int) -> None:
-    assert SessionSearch(made(), LISTS, num_lists=num_lists, may_repeat=True).length == length
+    assert (
+        SessionSearch(made(), LISTS, num_lists=num_lists, may_repeat=True, artist_of=CATALOG.artist_of).length == length
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +166,7 @@ def test_the_best_alone_is_kept_where_it_is_always_picked_and_all_where_an_artis
     pick: str, artist_gap: int, exploration: float, num_kept: int
 ) -> None:
     """Otherwise as many as a list has."""
-    search = SessionSearch(made(), LISTS, num_lists=2, may_repeat=False)
+    search = SessionSearch(made(), LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
     assert search.num_kept(pick=pick, artist_gap=artist_gap, exploration=exploration) == num_kept
 
 

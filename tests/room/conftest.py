@@ -36,6 +36,7 @@ def cosine_vectors(alpha: float = ALPHA, seed: int = 0) -> SessionVectors:
         age_weights=np.ones((2, 1), np.float32),
         skipped=1.0,
         boosts=np.full(1000, -np.inf, np.float32),
+        artist_boosts=np.empty(0, np.float32),
         context="last",
     )
 

@@ -26,7 +26,11 @@ def made(seed: int = 0, **changes: Any) -> SessionVectors:
 def test_a_file_of_an_older_version_has_shares_by_its_lengths_and_a_rule_for_the_whole_session(
     tmp_path: Path,
 ) -> None:
-    arrays = {name: array for name, array in made().arrays().items() if name not in ("part_shares", "heard_boosts")}
+    arrays = {
+        name: array
+        for name, array in made().arrays().items()
+        if name not in ("part_shares", "heard_boosts", "artist_boosts")
+    }
 
     def read(**rule: np.ndarray) -> SessionVectors:
         np.savez(tmp_path / FILE, allow_pickle=False, track_ids=CATALOG.track_ids, **arrays, **rule)
@@ -34,7 +38,7 @@ def test_a_file_of_an_older_version_has_shares_by_its_lengths_and_a_rule_for_the
 
     vectors = read(heard_penalty=np.array(np.inf, np.float32))
     np.testing.assert_array_equal(vectors.shares, made().lengths ** 2)
-    assert vectors.boosts.tolist() == [-np.inf] * 1000
+    assert (vectors.boosts.tolist(), len(vectors.artist_boosts)) == ([-np.inf] * 1000, 0)
     newer = read(heard_penalty=np.array(0.5, np.float32), heard_within=np.array(3))
     assert newer.boosts.tolist() == [-0.5] * 3
     assert not len(read(heard_penalty=np.array(0, np.float32), heard_within=np.array(3)).boosts)
@@ -74,6 +78,7 @@ def test_a_file_may_list_the_tracks_in_another_order(tmp_path: Path) -> None:
         ({"part_powers": np.array([0.5, 2], np.float32)}, r"is damaged: part_powers must be in \[0, 1\]"),
         ({"part_shares": np.array([0.5, 2], np.float32)}, r"is damaged: part_shares must be in \[0, 1\], or NaN"),
         ({"heard_boosts": np.array([np.nan], np.float32)}, "is damaged: heard_boosts must be at most 1000 numbers or"),
+        ({"artist_boosts": np.array([np.inf], np.float32)}, "is damaged: artist_boosts must be at most 1000 finite"),
         ({"heard_boosts": np.zeros(1001, np.float32)}, "is damaged: heard_boosts must be at most 1000 numbers or -inf"),
         (
             {"age_weights": np.full((2, 3), np.nan, np.float32)},

@@ -165,7 +165,7 @@ def test_a_kept_track_adds_nothing_to_a_query_and_the_bias_of_items_stays(tmp_pa
     release = kept_in(old, new, tmp_path / "kept")
     gone, rows = release.row_of(key_of("gone")), [release.row_of(key_of(f"t{number}")) for number in (0, 3)]
     found, expected = (
-        SessionSearch(one.vectors["C"], one.lists["C"], num_lists=3, may_repeat=True).best(
+        SessionSearch(one.vectors["C"], one.lists["C"], num_lists=3, may_repeat=True, artist_of=one.artist_of).best(
             np.array([[first, *others]]), np.ones((1, 3), np.float32), 5
         )[0]
         for one, first, others in (

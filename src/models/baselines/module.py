@@ -20,7 +20,7 @@ from segue.histories import Histories
 from segue.models.baselines.counting import Counter, of_artists
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Among, Context, OnBlock, RepeatsDecided
-from segue.models.repeats import MOST_AGES, boosted_shares, shares_of
+from segue.models.repeats import boosted_shares, shares_of
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import ranks_of_scores
@@ -99,12 +99,11 @@ class Baseline(RepeatsDecided, OneStep):
         listens, repeats = self._vocabulary.listens, self.context.repeats
         if repeats.asked is not None:
             self._counts = self._model.count(listens.where(np.arange(len(listens.track)) < repeats.asked.first_event))
-            repeats.fit(self._shares_of_heard, unit=1.0, adds=True)
+            repeats.fit(self._dense_shares, unit=1.0, adds=True)
         self._counts = self._model.count(listens)
 
-    def _shares_of_heard(self, histories: Histories, heard: Int64[np.ndarray, "B H"]) -> Float64[np.ndarray, "B H"]:
-        shares: Any = shares_of(self._scores_of(histories))
-        return np.asarray(shares[np.arange(len(heard))[:, None], heard.clip(0)].toarray(), np.float64).clip(0)
+    def _dense_shares(self, histories: Histories) -> Float[Tensor, "B N"]:
+        return torch.from_numpy(shares_of(self._scores_of(histories)).toarray().astype(np.float32).clip(0))
 
     def ranks(
         self,
@@ -216,12 +215,16 @@ class Baseline(RepeatsDecided, OneStep):
     def _num_last(self, every: bool = False) -> int:
         """How many of the newest tracks come after all others."""
         repeats = self.context.repeats
-        return 0 if repeats.in_force(every=every) is not None else len(repeats.boosts())
+        return int(np.isinf(repeats.boosts(every=every)).sum())
 
     def _boosted_scores_of(self, histories: Histories, every: bool = False) -> csr_array:
         """The scores of all tracks for each history, by the rule for tracks already heard."""
-        scores, fitted = self._scores_of(histories), self.context.repeats.in_force(every=every)
-        return scores if fitted is None else boosted_shares(scores, histories.newest_rows(MOST_AGES), fitted)
+        scores, repeats = self._scores_of(histories), self.context.repeats
+        factor, added = repeats.in_force(every=every)
+        if not (factor.any() or added.any()):
+            return scores
+        both = (repeats.added(histories, values, every=every) for values in (np.expm1(factor), added))
+        return boosted_shares(scores, *both)
 
     def _scores_of(self, histories: Histories) -> csr_array:
         model = self._model
