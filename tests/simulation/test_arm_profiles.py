@@ -210,14 +210,30 @@ def known_shares(arm: Lists) -> float:
     return num_known / num
 
 
-def test_familiar_bounds_the_share_of_known_tracks(world: World, folder: Path) -> None:
-    write_run(world, folder, share=20.0)
-    shares = {
-        familiar: known_shares(an_arm(world, folder, familiar=familiar, artist_gap=0)) for familiar in (1.0, 0.1, 0.0)
-    }
-    assert shares[1.0] > 0.3
-    assert 0 < shares[0.1] < 0.13
-    assert shares[0.0] == 0
+def test_less_is_known_with_less_familiar_and_nothing_with_none(world: World, folder: Path, profiles: Profiles) -> None:
+    write_run(world, folder, share=2.0)
+    profiles.write(folder / PROFILES)
+    shares = [known_shares(an_arm(world, folder, familiar=share, artist_gap=0)) for share in (1.0, 0.3, 0.0)]
+    assert shares[0] > shares[1] + 0.1
+    assert shares[1] > 0.05
+    assert shares[2] == 0
+
+
+def test_the_gap_is_that_of_the_profiles_with_what_was_played_since(
+    world: World, folder: Path, profiles: Profiles
+) -> None:
+    write_run(world, folder, share=2.0)
+    profiles.write(folder / PROFILES)
+    arms = [an_arm(world, folder, familiar=0.5) for _ in range(2)]
+    assert isinstance(arms[1], ListenerLists)
+    users = np.arange(len(world.listeners)).repeat(9)
+    tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
+    arms[1].learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
+    gaps = []
+    for arm in arms:
+        arm.prepare(MIDNIGHT, 1000)
+        gaps.append(arm._search.vectors.known_gap)
+    assert 0 < gaps[0] < gaps[1]
 
 
 @pytest.fixture(scope="module")
