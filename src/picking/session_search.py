@@ -141,7 +141,7 @@ class SessionSearch:
             artist_gap: artists of this many last tracks are skipped.
 
         Returns:
-            The median over the sessions that have both kinds, at least 0; None where none has.
+            The median over the sessions in which it scores more; None where there is none.
         """
         if not profiles.size:
             return None
@@ -159,8 +159,8 @@ class SessionSearch:
         is_open = (candidates >= 0) & ~are_in(candidates, rows) & ~are_in(self._artist_of[candidates], artists)
         is_loved = is_known(past, candidates)
         known, others = (np.where(is_open & some, scores, -np.inf).max(1) for some in (is_loved, ~is_loved))
-        has_both = np.isfinite(known) & np.isfinite(others)
-        return max(0.0, float(np.median(known[has_both] - others[has_both]))) if has_both.any() else None
+        is_above = (known > others) & np.isfinite(others)
+        return float(np.median(known[is_above] - others[is_above])) if is_above.any() else None
 
     def _scored(
         self,

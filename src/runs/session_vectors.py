@@ -76,7 +76,7 @@ class SessionVectors:
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
         listener: weights of the features of the listener's own past (`picking/listener_scores.py`); None without it.
         order: what reads the tracks in their order and is added to their sum; None for the sum alone.
-        known_gap: how much more the best track that listeners know scores than the best other one, at least 0
+        known_gap: how much more the best track that listeners know scores than the best other one, above 0
             (`picking/session_search.py`); None where no listener is known.
     """
 
@@ -215,8 +215,8 @@ class SessionVectors:
             rule = f"must be {len(OF_LISTENER)} finite float32 numbers where the context is listener"
             raise _damaged(where, f"{_LISTENER} {rule}")
         gap = arrays.get(_GAP)
-        if gap is not None and not (gap.dtype == np.float64 and not gap.ndim and 0 <= gap < np.inf):
-            raise _damaged(where, f"{_GAP} must be a float64 number of at least 0")
+        if gap is not None and not (gap.dtype == np.float64 and not gap.ndim and 0 < gap < np.inf):
+            raise _damaged(where, f"{_GAP} must be a float64 number above 0")
         known_gap = None if gap is None else float(gap)
         return replace(made, counted=counted, listener=listener, order=order, known_gap=known_gap)
 

@@ -181,8 +181,9 @@ def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artis
     skipped = (6, 7, 8) if artist_gap else (7,)  # by the same artist
     known, others = ([scores[row] for row in scores if (row == 6) == is_known and row not in skipped]
                      for is_known in (True, False))  # fmt: skip
-    found = search.known_gap(profiles, artist_gap)
-    assert found == (None if artist_gap else pytest.approx(max(0.0, max(known) - max(others)), rel=1e-4))
+    found, expected = search.known_gap(profiles, artist_gap), max(known, default=-1e6) - max(others, default=1e6)
+    assert found == (pytest.approx(expected, rel=1e-4) if expected > 0 else None)
+    assert (found is None) == bool(artist_gap)
 
 
 @pytest.mark.parametrize(("num_lists", "length"), [(2, 3), (5, 5)])
