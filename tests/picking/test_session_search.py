@@ -145,9 +145,10 @@ KNOWN["track"], KNOWN["best"], KNOWN["shares"] = [6, 7, 8, 3], [1, 0.9, 0.1, 1],
 KNOWN["plays"], KNOWN["last_ms"] = [1, 2, 1, 0], [DAY_MS, 2 * DAY_MS, 9000, 0]
 
 
-def of_listener(gap: float | None = None) -> SessionSearch:
-    """Searches the lists of two tracks for a listener whose past adds nothing."""
-    how: dict[str, Any] = {"context": "listener", "listener": np.zeros(len(OF_LISTENER), np.float32)}
+def of_listener(gap: float | None = None, share: float = 0.0) -> SessionSearch:
+    """Searches the lists of two tracks for a listener whose past adds the mean share of a track, so many times."""
+    weights = np.array([share * (name == "share") for name in OF_LISTENER], np.float32)
+    how: dict[str, Any] = {"context": "listener", "listener": weights}
     vectors = made(boosts=np.empty(0, np.float32), known_gap=gap, **how)
     return SessionSearch(vectors, LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
 
@@ -176,8 +177,9 @@ def test_known_tracks_lose_a_part_of_what_they_have_before_others(
 @pytest.mark.parametrize("artist_gap", [0, 5])
 def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artist_gap: int) -> None:
     """The first one's newest track; the second one knows no other than the two newest, and nobody has played."""
-    search, profiles = of_listener(), np.concatenate([KNOWN, KNOWN, np.zeros((1, 4), ENTRY)])
+    search, profiles = of_listener(share=5), np.concatenate([KNOWN, KNOWN, np.zeros((1, 4), ENTRY)])
     scores = scores_of(search, np.array([[7]]), np.array([[0.9]], np.float32))
+    scores |= {6: scores[6] + 5.0, 8: scores[8] + 0.5}
     skipped = (6, 7, 8) if artist_gap else (7,)  # by the same artist
     known, others = ([scores[row] for row in scores if (row == 6) == is_known and row not in skipped]
                      for is_known in (True, False))  # fmt: skip
