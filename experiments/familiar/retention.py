@@ -51,7 +51,7 @@ def measure(seed: int) -> None:
 
 def report() -> None:
     """Write retention.md."""
-    rows, cells = read_rows(RESULTS), []
+    rows, cells = read_rows(RESULTS), list[list[str]]()
     for share in SHARES:
         own = [row for row in rows if float(row["familiar"]) == share]
         people, left = (sum(int(row[name]) for row in own) for name in ("population", "left"))

@@ -482,8 +482,8 @@ def session_candidates(
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]
         played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
-        of_listener = () if profiles is None else profiles.of(crowd, some)
-        blocks.append(search.best(tracks.take(some, axis=1).T, played, k, *of_listener, familiar=familiar))
+        past, now_ms = (None, None) if profiles is None else profiles.of(crowd, some)
+        blocks.append(search.best(tracks.take(some, axis=1).T, played, k, past, now_ms, familiar))
     width = max(block.shape[1] for block in blocks)  # of the longest profiles of a block
     whole = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]
     return np.asarray(np.concatenate(whole)[order.argsort()])

@@ -228,14 +228,15 @@ def test_the_gap_is_that_of_the_profiles_with_what_was_played_since(
     write_run(world, folder, share=5.0)
     profiles.write(folder / PROFILES)
     arms = [an_arm(world, folder, familiar=0.5) for _ in range(2)]
-    assert isinstance(arms[1], ListenerLists)
     users = np.arange(len(world.listeners)).repeat(9)
     tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
     arms[1].learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
-    gaps = []
+    gaps = list[float | None]()
     for arm in arms:
+        assert isinstance(arm, ListenerLists)
         arm.prepare(MIDNIGHT, 1000)
         gaps.append(arm._search.vectors.known_gap)
+    assert gaps[0] and gaps[1]
     assert 0 < gaps[0] < gaps[1]
 
 
