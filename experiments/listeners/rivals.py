@@ -6,7 +6,10 @@
 ALS (library implicit, `make .venv/.rivals`): confidence in the plays of listeners; the vector of a listener is folded
 in from what they had played before the query. TIFU-kNN (Hu et al., SIGIR 2020): a session is a basket; the vector of a
 listener is the mean of baskets with decay, mixed with the mean of the nearest listeners of training. Validation chooses
-the settings of each by ndcg@10, for tracks after the first one and for first tracks. A line of rivals.csv is one log.
+the settings of each by ndcg@10, for tracks after the first one and for first tracks. GRU4Rec over whole histories: all
+that a listener has played is one session (`model=gru4rec datamodule.session_gap_minutes=1e9`, split by listeners, and
+refitted to all of them), learned from the plays before those of validation; on the logs with habits alone. A line of
+rivals.csv is one log, and one of whole.csv too.
 """
 
 import json
@@ -24,19 +27,22 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_array, csr_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.listeners.study import CONTEXTS, folder_of, run
-from experiments.studying import Study, append_rows, read_rows, sized
+from experiments.listeners.study import CONTEXTS, SHORT, folder_of, run, words_of
+from experiments.studying import Study, append_rows, read_rows, run_python, sized
+from segue.api.calling import call
 from segue.datamodules.pairs.pairs import Pairs
 from segue.histories import Histories
 from segue.models.contracts import Queries
+from segue.models.fitted import FittedModel
 from segue.models.listener_part import MOST_PLAYS, own_plays
 from segue.models.retrieval.ranks import ranks_by_plays, ranks_of_scores, ranks_of_vectors
 from segue.reports.markdown import table
 from segue.runs.targets import read_config
 from segue.statistics.ranking import is_liked, is_query, ndcg_at, sample_sessions
+from segue.training.train import read_data
 
 STUDY = Study(__file__, __doc__)
-RESULTS = STUDY.folder / "rivals.csv"
+RESULTS, WHOLE_RESULTS = STUDY.folder / "rivals.csv", STUDY.folder / "whole.csv"
 LOGS = sized((("habit 0.5", "playlists", 1), ("habit 0", "playlists", 1), ("simulated", "playlists", 1)),
              (("habit 0.5", "playlists", 1),))  # fmt: skip
 MOST_VALIDATED = 2500
@@ -49,6 +55,12 @@ TIFU = [
     for size, between, num, own in product((3, 7), (0.7, 0.95), sized((30, 300), (5,)), (0.5, 0.9))
 ]
 """Baskets of a group, decay within a group and between groups, nearest listeners, and the weight of the own vector."""
+WHOLE = (
+    "datamodule=table", "datamodule.units.timestamp=ms", "datamodule.session_gap_minutes=1e9",
+    "datamodule.split=session", "recipe=playlists", "model=gru4rec", "recipe.context.max_length=200", "seed=1",
+    *SHORT, "refit=all", "logger=none", "callbacks.plots=null", "callbacks.listening=null",
+)  # fmt: skip
+"""Of a training on whole histories."""
 Ranks = Callable[["Asked"], np.ndarray]
 """The rank of the track that followed each query."""
 
@@ -156,6 +168,43 @@ def tifu(data: Any, settings: Mapping[str, Any]) -> Ranks:
     return ranks
 
 
+def whole_histories(data: Any, folder: Path) -> Ranks:
+    """Learn the histories of listeners, each as one session."""
+    sessions, names, val = data.sessions, data.catalog.track_ids, data.pairs["val"]
+    listens, owner = sessions.listens, sessions.listener[sessions.listens.session]
+    is_before = sessions.timestamp < sessions.timestamp[val.last - val.length + 1].min()
+    plays = {"user": owner, "timestamp": sessions.timestamp, "track": names[listens.track]}
+    plays["artist"] = data.catalog.artist_of[listens.track]
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(plays)[is_before].to_csv(folder / "plays.csv", index=False)
+    run_python(["train.py", *WHOLE, f"datamodule.path={folder / 'plays.csv'}", f"run_dir={folder / 'run'}"])
+    model = FittedModel.read(folder / "run", "gru4rec")
+    by_listener = np.argsort(owner, kind="stable")  # and by time
+    rows, place = model.catalog.rows_of(names)[listens.track[by_listener]], np.argsort(by_listener)
+    events, num_known = by_listener[rows >= 0], np.append(0, (rows >= 0).cumsum())
+    first = np.searchsorted(owner[events], np.arange(owner.max() + 1))
+
+    def ranks(of: Asked) -> np.ndarray:
+        newest = of.histories.last  # of a first track, itself
+        end = num_known[place[newest] + (not of.is_first)]
+        length, following = end - first[owner[newest]], model.catalog.rows_of(names)[of.following]
+        is_ranked = (length > 0) & (following >= 0)
+        last, tracks = end[is_ranked] - 1, rows[rows >= 0]
+        histories = Histories(
+            tracks=tracks,
+            played_ratio=listens.played_ratio[events],
+            last=last,
+            length=length[is_ranked],
+            previous=tracks[last],
+        )
+        found = ranks_by_plays(data.vocabulary.plays, of.previous, of.following)
+        with torch.inference_mode():
+            found[is_ranked] = model.ranker.ranks(histories, following[is_ranked], lambda _: None, every=of.is_first)
+        return found
+
+    return ranks
+
+
 def measure(log: str, recipe: str, seed: int) -> None:
     """Choose settings on validation and rank the test queries; a line."""
     folders = {context: folder_of(log, recipe, seed, context) for context in CONTEXTS}
@@ -190,13 +239,39 @@ def measure(log: str, recipe: str, seed: int) -> None:
     append_rows(RESULTS, [{**line, "commit": STUDY.commit()}])
 
 
+def measure_whole(log: str, recipe: str, seed: int) -> None:
+    """Rank the same queries by what was learned from whole histories; a line."""
+    words = (*words_of(log, recipe, seed), f"recipe={recipe}", "context=listener", f"seed={seed}")
+    (data, settings), _ = call(read_data, words)
+    ranks = whole_histories(data, STUDY.work / f"{log.replace(' ', '-')}-{recipe}-{seed}-whole")
+    line: dict[str, Any] = {"log": log}
+    for is_first, end in ((False, "next"), (True, "first")):
+        of = asked(data, "test", settings["max_test_queries"], is_first=is_first)
+        floor = ranks_by_plays(data.vocabulary.plays, of.previous, of.following)
+        line |= {f"gru4rec_{end}": float(ndcg_at(ranks(of), 10).mean())}
+        line |= {f"popular_{end}": float(ndcg_at(floor, 10).mean())}
+    append_rows(WHOLE_RESULTS, [{**line, "commit": STUDY.commit()}])
+
+
 def report() -> None:
     """Write rivals.md."""
-    names = {"popular": "most played", "own": "`own`", "own_recent": "`own_recent`", "als": "ALS", "tifu": "TIFU-kNN"}
+    whole = {line["log"]: line for line in read_rows(WHOLE_RESULTS)}
+    names = {
+        "popular": "most played",
+        "own": "`own`",
+        "own_recent": "`own_recent`",
+        "als": "ALS",
+        "tifu": "TIFU-kNN",
+        "gru4rec": "GRU4Rec",
+    }
     names |= {one: f"`context={one}`" for one in ("session", "listener")}
     rows = [
-        [line["log"], kind, *(f"{float(line[f'{name}_{end}']):.4f}" if line[f"{name}_{end}"] else "" for name in names)]
-        for line in read_rows(RESULTS)
+        [
+            line["log"],
+            kind,
+            *(f"{float(line[f'{name}_{end}']):.4f}" if line.get(f"{name}_{end}") else "" for name in names),
+        ]
+        for line in (whole.get(line["log"], {}) | line for line in read_rows(RESULTS))
         for kind, end in (("after the first", "next"), ("first", "first"))
     ]
     text = ["# Rivals", "", f"Written by `{STUDY.command}`. ndcg@10 of the test; seed 1, one training each.", ""]
@@ -209,11 +284,12 @@ def main() -> None:
     parser = STUDY.parser()
     parser.add_argument("--only", help="one log")
     given = STUDY.parse(parser)
-    done = {line["log"] for line in read_rows(RESULTS)}
-    for log, recipe, seed in LOGS:
-        if log not in done and given.only in (None, log):
-            print(f"{log}, recipe={recipe}, seed={seed}", flush=True)
-            measure(log, recipe, seed)
+    for of, path in ((measure, RESULTS), (measure_whole, WHOLE_RESULTS)):
+        done = {line["log"] for line in read_rows(path)}
+        for log, recipe, seed in LOGS:
+            if log not in done and given.only in (None, log) and (of is measure or log.startswith("habit")):
+                print(f"{log}, recipe={recipe}, seed={seed}", flush=True)
+                of(log, recipe, seed)
     report()
 
 

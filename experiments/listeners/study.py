@@ -33,7 +33,7 @@ from segue.statistics.paired import QueryScores, paired_difference
 from segue.training.train import read_data
 
 STUDY = Study(__file__, __doc__)
-RESULTS, COST, READING = (STUDY.folder / f"{name}.csv" for name in ("results", "cost", "reading"))
+RESULTS, GAINS, COST, READING = (STUDY.folder / f"{name}.csv" for name in ("results", "gains", "cost", "reading"))
 CONTEXTS = ("session", "listener")
 RECIPES = sized(("playlists", "shares"), ("playlists",))
 HABITS = sized((0.0, 0.5), (0.5,))
@@ -61,7 +61,7 @@ LOG = """
                  track // 10 AS artist
           FROM range({plays})) TO '{file}' (FORMAT parquet)"""
 """A session of twelve plays on each of 84 days; three of five plays are of 300 tracks of the listener's own."""
-LEVEL = 0.95
+LEVEL, GAIN = 0.95, ("gain", "lower", "upper")
 
 
 def words_of(log: str, recipe: str, seed: int) -> tuple[str, ...]:
@@ -139,17 +139,33 @@ def measure_cost(context: str, epochs: int, plays: int) -> None:
     append_rows(COST, [{**line, "GB": watched["anonymous"], "commit": STUDY.commit()}])
 
 
-def gains(log: str, recipe: str, seeds: list[int]) -> list[str]:
-    """What the past adds to ndcg@10 of the test, in per cent and paired by query, with its interval over sessions."""
-    of_context = list[QueryScores]()
+def keep_gain(log: str, recipe: str, seeds: list[int]) -> None:
+    """Keep what the past adds to ndcg@10 of the test, in per cent and paired by query, with its interval over sessions.
+
+    Without the queries of the test, which are in the folders of the runs, what is kept stays as it is.
+    """
+    key, of_context = {"log": log, "recipe": recipe, "seeds": str(len(seeds))}, list[QueryScores]()
     for context in CONTEXTS:
-        parts = [pd.read_parquet(folder_of(log, recipe, seed, context) / "test_queries.parquet") for seed in seeds]
+        files = [folder_of(log, recipe, seed, context) / "test_queries.parquet" for seed in seeds]
+        if not all(file.is_file() for file in files):
+            return
+        parts = [pd.read_parquet(file) for file in files]
         session = np.concatenate([number * 10**7 + part.session for number, part in enumerate(parts)])
         values = np.concatenate([part["ndcg_at_10"] for part in parts])
         of_context.append(QueryScores.of(values[None], np.unique(session, return_inverse=True)[1]))
     theirs, ours = of_context
     found = paired_difference(ours, theirs, LEVEL)
-    return [f"{100 * number / theirs.mean:+.1f}" for number in (found.difference, found.lower, found.upper)]
+    numbers = zip(GAIN, (found.difference, found.lower, found.upper), strict=True)
+    gain = {name: f"{100 * number / theirs.mean:+.1f}" for name, number in numbers}
+    if key | gain not in [{name: line[name] for name in (*key, *gain)} for line in read_rows(GAINS)]:
+        append_rows(GAINS, [{**key, **gain, "commit": STUDY.commit()}])
+
+
+def gain_of(log: str, recipe: str, seeds: list[int]) -> list[str]:
+    """The gain that was kept last for some seeds; empty cells where none was."""
+    key = log, recipe, str(len(seeds))
+    found = [line for line in read_rows(GAINS) if (line["log"], line["recipe"], line["seeds"]) == key]
+    return [found[-1][name] for name in GAIN] if found else [""] * len(GAIN)
 
 
 def mean_of(lines: list[dict[str, str]], name: str) -> str:
@@ -168,10 +184,11 @@ def report() -> None:
         seeds = sorted(set.intersection(*({int(line["seed"]) for line in of.get(one, [])} for one in CONTEXTS)))
         if not seeds:
             continue
+        keep_gain(log, recipe, seeds)
         session, listener = ([line for line in of[one] if int(line["seed"]) in seeds] for one in CONTEXTS)
         floors = [mean_of(listener, name) for name in FLOORS]
         both = [mean_of(lines, METRICS[1]) for lines in (session, listener)]
-        rows.append([log, recipe, str(len(seeds)), *floors, *both, *gains(log, recipe, seeds)])
+        rows.append([log, recipe, str(len(seeds)), *floors, *both, *gain_of(log, recipe, seeds)])
         firsts.append([log, recipe, str(len(seeds)), *(mean_of(listener, name) for name in (*FIRST[1:], FIRST[0]))])
     rules = ["popular", "own", "own_recent"]
     head = ["log", "recipe", "seeds", *rules, "`context=session`", "`context=listener`", "gain, %", "lower", "upper"]

@@ -3,9 +3,6 @@
 The service, the simulator, the listening test and the estimates from logs all call this. S sessions, K candidates of a
 list, T tracks that a session has heard, M new tracks, N tracks of the catalogue, O of them may be picked, A artists, P
 popular tracks.
-
-Where `familiar` is below 1, a pick needs the *past* of its session: the profile of the listener without the tracks of
-the session (`listener_scores.past_of`), S × entries. Without it, no track is known.
 """
 
 from collections.abc import Mapping
@@ -17,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
 from segue.errors import InputError
-from segue.picking.listener_scores import is_known
 from segue.picking.places import PICKS, are_in, at, uniform_place
 from segue.settings import Setting, settings
 
@@ -56,7 +52,7 @@ def check_familiar(where: str, familiar: int | float, context: str) -> None:
 
     Args:
         where: begins the message.
-        familiar: see `Picker`.
+        familiar: see `SessionSearch.best`.
         context: what the arm answers from.
 
     Raises:
@@ -88,7 +84,7 @@ def _check(
     familiar: Annotated[
         float,
         Setting(
-            "largest share of what is played that the listener may know already",
+            "share of what is played that the listener may know already",
             least=0,
             most=1,
             hint="1 leaves it to the scores",
@@ -308,8 +304,6 @@ class Picker:
         artist_gap: number of last tracks whose artists are avoided as long as the list has others.
         exploration: share of the picks from lists that are among new tracks: those of the list, or, where it has none
             that may be picked, all new tracks, uniformly.
-        familiar: with probability 1 − this, a pick from lists leaves out the tracks that the listener knows from an
-            earlier session (`listener_scores.is_known`), as long as the list has others.
         new: rows of the new tracks, ascending.
         popular: distinct rows of the tracks of `popular`, also as a fallback.
         fallback: one of `FALLBACKS`: what follows where a list has no track left.
@@ -320,7 +314,6 @@ class Picker:
     pick: str = "uniform"
     artist_gap: int = 0
     exploration: float = 0.0
-    familiar: float = 1.0
     new: Int64[np.ndarray, "M"] = field(default_factory=lambda: np.empty(0, np.int64))
     popular: Int[np.ndarray, "P"] = field(default_factory=lambda: np.empty(0, np.int64))
     fallback: str = "random"
@@ -346,17 +339,11 @@ class Picker:
         """Whether other tracks of the session than the last one matter."""
         return self.avoids_heard or (self.has_lists and self.artist_gap > 0)
 
-    @cached_property
-    def needs_past(self) -> bool:
-        """Whether the past of the listener matters."""
-        return self.has_lists and self.familiar < 1
-
     def pick_next(
         self,
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
         rng: np.random.Generator,
-        past: np.ndarray | None = None,
     ) -> Picked:
         """Pick the next track of each session.
 
@@ -365,21 +352,19 @@ class Picker:
             heard: rows of the tracks that each session has heard, the last one first; -1 for tracks that are not in
                 the catalogue, and after the first one.
             rng: draws the tracks.
-            past: of each session; only if `needs_past`.
         """
         num = len(heard)
         found, left = Picked(np.full(num, -1), np.zeros(num), np.zeros(num, np.int64)), np.arange(num)
         for number, source in enumerate(self.sources):
-            rows, chances = self._draw(source, candidates, heard, rng, past)
+            rows, chances = self._draw(source, candidates, heard, rng)
             found.rows[left], found.propensities[left], found.sources[left] = rows, chances, number
             if not (is_left := rows < 0).any():
                 break
             left, candidates, heard = left[is_left], candidates[is_left], heard[is_left]
-            past = None if past is None else past[is_left]
         return found
 
     def pick_one(self, candidates: Int[np.ndarray, "K"], last: int, rng: np.random.Generator) -> tuple[int, float, int]:
-        """As `pick_next`, for one session, where only its last track matters, without exploration and past.
+        """As `pick_next`, for one session, where only its last track matters, without exploration.
 
         Without arrays of one session: they would take longer than all else that `/next` does for such a request.
 
@@ -412,7 +397,6 @@ class Picker:
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
         draws: Float64[np.ndarray, "S"],
-        past: np.ndarray | None = None,
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """Pick a track of the list of each session, or a new one.
 
@@ -420,29 +404,11 @@ class Picker:
             candidates: as for `pick_next`.
             heard: as for `pick_next`.
             draws: one random number for each session, uniform in [0, 1).
-            past: as for `pick_next`.
 
         Returns:
             Row and probability of each track; -1 and 0 where a list has none left.
         """
-        if past is None or not self.needs_past:
-            return self._pick(candidates, heard, draws, None)
-        is_any, draws = _coin(draws, self.familiar)
-        avoided = past.copy()
-        avoided["plays"][is_any] = 0
-        rows, _ = self._pick(candidates, heard, draws, avoided)
-        tracks, chances = self._distribution("list", candidates, heard, past)
-        return rows, np.where(rows < 0, 0.0, ((tracks == rows[:, None]) * chances).sum(1))
-
-    def _pick(
-        self,
-        candidates: Int[np.ndarray, "S K"],
-        heard: Int[np.ndarray, "S T"],
-        draws: Float64[np.ndarray, "S"],
-        avoided: np.ndarray | None,
-    ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
-        """A track of each list and its probability where what is known of the past `avoided` is left out."""
-        is_open, is_new, others, share, of_list = self._open(candidates, heard, avoided)
+        is_open, is_new, others, share, of_list = self._open(candidates, heard)
         if self.exploration:
             explores, draws = _coin(draws, self.exploration)
             is_open = np.where((explores & is_new.any(1))[:, None], is_new, is_open)
@@ -453,21 +419,17 @@ class Picker:
             chances[some] = share[some] / others[some].sum(1)
         return rows, chances
 
-    def choices(
-        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], past: np.ndarray | None = None
-    ) -> Choices:
+    def choices(self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Choices:
         """Compute the probability with which `pick_next` picks each track.
 
         Args:
             candidates: as for `pick_next`.
             heard: as for `pick_next`.
-            past: as for `pick_next`.
         """
         num, left = len(heard), np.arange(len(heard))
         tracks, probabilities = [np.empty((num, 0), np.int64)], [np.empty((num, 0))]
         for source in self.sources[:-1]:
-            of_left = None if past is None else past[left]
-            rows, chances = self._distribution(source, candidates[left], heard[left], of_left)
+            rows, chances = self._distribution(source, candidates[left], heard[left])
             tracks.append(np.full((num, rows.shape[1]), -1))
             probabilities.append(np.zeros(tracks[-1].shape))
             tracks[-1][left], probabilities[-1][left] = rows, chances
@@ -489,12 +451,11 @@ class Picker:
         candidates: Int[np.ndarray, "S K"],
         heard: Int[np.ndarray, "S T"],
         rng: np.random.Generator,
-        past: np.ndarray | None,
     ) -> tuple[Int[np.ndarray, "S"], Float64[np.ndarray, "S"]]:
         """A track of a source and its probability; -1 and 0 where it has none left."""
         num = len(heard)
         if source == "list":
-            return self.pick_from_lists(candidates, heard, rng.random(num), past)
+            return self.pick_from_lists(candidates, heard, rng.random(num))
         if source == "random":  # any track, as far as some draws find one that is not avoided
             avoided, num_tracks = self._avoided(heard), self.artists.num_open
             rows, again = self.artists.drawn(rng.integers(num_tracks, size=num)), np.arange(num)
@@ -505,7 +466,7 @@ class Picker:
                 rows[again] = self.artists.drawn(rng.integers(num_tracks, size=len(again)))
             return rows, _of_any(rows[:, None], avoided, num_tracks)[:, 0]
         if self.avoids_heard:
-            rows, chances = self._distribution(source, candidates, heard, past)
+            rows, chances = self._distribution(source, candidates, heard)
             places = PICKS["uniform"].pick(chances > 0, rng.random(num))
             return at(rows, places, -1), at(chances, places, 0.0)
         # one draw suffices: sources are long, and all their tracks have the same probability
@@ -519,38 +480,25 @@ class Picker:
         return self.popular[rng.integers(num_popular, size=num)], np.full(num, 1 / num_popular)
 
     def _distribution(
-        self,
-        source: str,
-        candidates: Int[np.ndarray, "S K"],
-        heard: Int[np.ndarray, "S T"],
-        past: np.ndarray | None,
+        self, source: str, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
     ) -> tuple[Int[np.ndarray, "S C"], Float64[np.ndarray, "S C"]]:
         """The tracks of a source with their probabilities; all 0 where none is left."""
         if source == "list":
             rows = np.concatenate([candidates, np.broadcast_to(self.new, (len(heard), len(self.new)))], 1)
-            chances = self._of_list(candidates, heard, None)
-            if past is not None and self.needs_past:
-                chances = self.familiar * chances + (1 - self.familiar) * self._of_list(candidates, heard, past)
-            return rows, chances
+            _, _, others, share, of_list = self._open(candidates, heard)
+            return rows, np.concatenate([of_list, share[:, None] * PICKS["uniform"].probabilities(others)], 1)
         rows = np.broadcast_to(self.popular, (len(heard), len(self.popular)))
         if source == "artist":
             most = self.artists.num_others(heard[:, 0]).max(initial=0)
             rows = self.artists.after(heard[:, 0], np.arange(1, most + 1)[None])
         return rows, PICKS["uniform"].probabilities(self._unheard(rows, heard))
 
-    def _of_list(
-        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], avoided: np.ndarray | None
-    ) -> Float64[np.ndarray, "S C"]:
-        """The probabilities of the tracks of lists and of the new ones where what is known of a past is left out."""
-        _, _, others, share, of_list = self._open(candidates, heard, avoided)
-        return np.concatenate([of_list, share[:, None] * PICKS["uniform"].probabilities(others)], 1)
-
     def _unheard(self, rows: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]) -> Bool[np.ndarray, "S K"]:
         is_open = rows >= 0
         return is_open & ~are_in(rows, heard) if self.avoids_heard else is_open
 
     def _open(
-        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"], avoided: np.ndarray | None
+        self, candidates: Int[np.ndarray, "S K"], heard: Int[np.ndarray, "S T"]
     ) -> tuple[
         Bool[np.ndarray, "S K"],
         Bool[np.ndarray, "S K"],
@@ -559,11 +507,10 @@ class Picker:
         Float64[np.ndarray, "S K"],
     ]:
         """The places of lists that may be picked, those of new tracks, and where a list has none, which of all new
-        tracks; the share of the picks that explore; and the probability of each place. What is known of the past
-        `avoided` is left out."""
+        tracks; the share of the picks that explore; and the probability of each place."""
         recent = heard[:, : self.artist_gap]
         artists = np.where(recent >= 0, self.artists.artist_of[recent], -1)
-        is_open = self._spaced(_unknown(self._unheard(candidates, heard), candidates, avoided), candidates, artists)
+        is_open = self._spaced(self._unheard(candidates, heard), candidates, artists)
         is_new, others = np.zeros(is_open.shape, bool), np.zeros((len(heard), len(self.new)), bool)
         usual = PICKS[self.pick].probabilities(is_open)
         if not self.exploration:
@@ -573,8 +520,7 @@ class Picker:
         closed = heard[without] if self.avoids_heard else heard[without, :1]
         unheard = np.ones((len(without), len(self.new) + 1), bool)  # the last one is for tracks that are not new
         np.put_along_axis(unheard, self._place_of_new[closed], False, axis=1)
-        unknown = _unknown(unheard[:, :-1], self.new[None], None if avoided is None else avoided[without])
-        others[without] = self._spaced(unknown, self.new[None], artists[without])
+        others[without] = self._spaced(unheard[:, :-1], self.new[None], artists[without])
         share = np.where(is_new.any(1) | others.any(1), self.exploration, 0.0)
         explored = share[:, None] * PICKS[self.pick].probabilities(is_new)
         return is_open, is_new, others, share, (1 - share)[:, None] * usual + explored
@@ -585,7 +531,8 @@ class Picker:
         """The open places of other artists; all open ones where there are none."""
         if not artists.shape[1]:
             return is_open
-        return _without(is_open, are_in(np.broadcast_to(self.artists.artist_of[rows], is_open.shape), artists))
+        found = is_open & ~are_in(np.broadcast_to(self.artists.artist_of[rows], is_open.shape), artists)
+        return np.where(found.any(1, keepdims=True), found, is_open)
 
     @cached_property
     def _place_of_new(self) -> Int64[np.ndarray, "N_1"]:
@@ -600,16 +547,3 @@ def _coin(draws: Float64[np.ndarray, "S"], share: float) -> tuple[Bool[np.ndarra
     is_below = draws < share
     rest = np.where(is_below, draws / (share or 1), (draws - share) / (1 - share))
     return is_below, np.minimum(rest, np.nextafter(1.0, 0.0))
-
-
-def _without(is_open: Bool[np.ndarray, "S K"], is_left_out: Bool[np.ndarray, "S K"]) -> Bool[np.ndarray, "S K"]:
-    """The open places that are not left out; all open ones where there are none."""
-    found = is_open & ~is_left_out
-    return np.where(found.any(1, keepdims=True), found, is_open)
-
-
-def _unknown(
-    is_open: Bool[np.ndarray, "S K"], rows: Int[np.ndarray, "R K"], past: np.ndarray | None
-) -> Bool[np.ndarray, "S K"]:
-    """The open places of tracks that the listener does not know; all open ones where there are none."""
-    return is_open if past is None else _without(is_open, is_known(past, np.broadcast_to(rows, is_open.shape)))

@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.picking.counted_scores import CountedScores
-from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, favourites
+from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, favourites, is_known, past_of
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
+from segue.runs.profiles import DAY_MS
 from segue.runs.session_vectors import SessionVectors
 
 MOST_LISTS = 20
@@ -34,7 +35,13 @@ each list the first ones are taken."""
 MOST_CANDIDATES = OF_SESSION + MOST_FAVOURITES + OF_FAVOURITES
 """Candidates of a session with a listener's past, at most."""
 
+MOST_GAPS = 500
+"""Listeners whose `SessionSearch.known_gap` is computed, at most."""
+
 _INFINITY = 0x7F800000  # ∞ as an integer
+_LARGEST_PENALTY = 1e6  # known tracks come after all others
+_MOST_NEWEST = 20
+_Add = Callable[[Float32[np.ndarray, "S C"], Int32[np.ndarray, "S C"]], None]
 _BLOCK = 32  # sessions whose candidates numpy scores together: their vectors stay in the cache
 
 
@@ -88,6 +95,7 @@ class SessionSearch:
         k: int,
         past: np.ndarray | None = None,
         now_ms: Int64[np.ndarray, "S"] | None = None,
+        familiar: float = 1.0,
     ) -> Int32[np.ndarray, "S K"]:
         """The best tracks of the lists of the last tracks, for each session, and of those of the listener's own past.
 
@@ -99,13 +107,71 @@ class SessionSearch:
             past: the profile of the listener of each session without the tracks of the session
                 (`listener_scores.past_of`); only if `knows_listeners`.
             now_ms: the time, for each session; with `past`.
+            familiar: share of what is played that listeners may know. Below 1, the scores of tracks that a listener
+                knows (`listener_scores.is_known`) are lowered, all by the same: √((1 − familiar) / familiar) times the
+                `known_gap` of the vectors. 0 puts known tracks after all others, and so does any number below 1 where
+                there is no such gap.
 
         Returns:
             Rows, best first; -1 fills up. Those of a session do not depend on the other sessions.
         """
         if past is not None and not (past["plays"] > 0).any(1).all():
-            return self._best_of_both(rows, shares, k, past, now_ms)
-        newest = rows[:, : shares.shape[1]].astype(np.int64)
+            return self._best_of_both(rows, shares, k, past, now_ms, familiar)
+        queries, candidates, add_parts = self._scored(rows, shares, past, now_ms)
+
+        def add(scores: np.ndarray, of: np.ndarray) -> None:
+            add_parts(scores, of)
+            if familiar < 1 and past is not None:
+                scores -= self._penalty(familiar) * is_known(past, of)
+
+        heard = rows.astype(np.int32)
+        return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add)
+
+    def _penalty(self, familiar: float) -> np.float32:
+        if not familiar or self.vectors.known_gap is None:
+            return np.float32(_LARGEST_PENALTY)
+        return np.float32(self.vectors.known_gap * ((1 - familiar) / familiar) ** 0.5)
+
+    def known_gap(self, profiles: np.ndarray, artist_gap: int) -> float | None:
+        """How much more the best known track scores than the best other one, in sessions such as listeners had last.
+
+        The sessions are the newest one, two, … twenty tracks of the profiles, a day later.
+
+        Args:
+            profiles: of some listeners, with rows of tracks, as for `listener_scores.past_of`.
+            artist_gap: artists of this many last tracks are skipped.
+
+        Returns:
+            The median over the sessions in which it scores more; None where there is none.
+        """
+        if not profiles.size:
+            return None
+        times = np.where((profiles["plays"] > 0) & (profiles["track"] >= 0), profiles["last_ms"], -1)
+        newest = np.argsort(-times, axis=1, kind="stable")[:, :_MOST_NEWEST]
+        rows, shares, plays = (np.take_along_axis(profiles[name], newest, 1) for name in ("track", "shares", "plays"))
+        is_there = np.arange(newest.shape[1]) <= np.arange(len(rows))[:, None] % _MOST_NEWEST
+        rows = np.where(is_there & (np.take_along_axis(times, newest, 1) >= 0), rows, -1).astype(np.int64)
+        means = np.where(rows >= 0, shares / np.maximum(plays, 1e-9), np.nan).astype(np.float32)
+        past = past_of(profiles, rows)
+        queries, candidates, add_parts = self._scored(rows, means, past, times.max(1) + DAY_MS)
+        scores = inner_products(self.vectors.items, queries, candidates)
+        add_parts(scores, candidates)
+        artists = np.where(rows >= 0, self._artist_of[rows], -1)[:, :artist_gap]
+        is_open = (candidates >= 0) & ~are_in(candidates, rows) & ~are_in(self._artist_of[candidates], artists)
+        is_loved = is_known(past, candidates)
+        known, others = (np.where(is_open & some, scores, -np.inf).max(1) for some in (is_loved, ~is_loved))
+        is_above = (known > others) & np.isfinite(others)
+        return float(np.median(known[is_above] - others[is_above])) if is_above.any() else None
+
+    def _scored(
+        self,
+        rows: Int[np.ndarray, "S H"],
+        shares: Float32[np.ndarray, "S h"],
+        past: np.ndarray | None,
+        now_ms: Int64[np.ndarray, "S"] | None,
+    ) -> tuple[Float32[np.ndarray, "S V"], Int32[np.ndarray, "S C"], _Add]:
+        """The query of each session, its candidates, and what adds to the scores of candidates."""
+        newest, heard = rows[:, : shares.shape[1]].astype(np.int64), rows.astype(np.int32)
         queries, recent = self._query.of(newest, shares), rows[:, : self._num_lists]
         candidates = union(self.lists, recent, None if past is None else OF_SESSION // self._num_lists)
         if past is not None:
@@ -122,8 +188,7 @@ class SessionSearch:
             if len(self.vectors.artist_boosts):
                 scores += artist_boosts_of(self.vectors, self._artist_of, of, heard)
 
-        heard = rows.astype(np.int32)
-        return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add_parts)
+        return queries, candidates, add_parts
 
     def _best_of_both(
         self,
@@ -132,6 +197,7 @@ class SessionSearch:
         k: int,
         past: np.ndarray,
         now_ms: Int64[np.ndarray, "S"] | None,
+        familiar: float,
     ) -> Int32[np.ndarray, "S K"]:
         """As `best`: sessions of listeners without a past are searched as with `context=session`."""
         found = np.full((len(rows), min(k, self.most_candidates)), -1, np.int32)
@@ -139,25 +205,24 @@ class SessionSearch:
         for some, known in ((~has_past, None), (has_past, past[has_past])):
             if some.any():
                 times = None if known is None or now_ms is None else now_ms[some]
-                of_some = self.best(rows[some], shares[some], k, known, times)
+                of_some = self.best(rows[some], shares[some], k, known, times, familiar)
                 found[some, : of_some.shape[1]] = of_some
         return found
 
-    def num_kept(self, *, pick: str, artist_gap: int, exploration: float, familiar: float = 1.0) -> int:
+    def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
         """How many of the candidates a picking needs.
 
-        Where the best one is always picked it suffices; where artists are kept apart, or what is known is left out, the
-        best may be any of them. Otherwise they are as many as a list has.
+        Where the best one is always picked it suffices; where artists are kept apart, the best may be any of them.
+        Otherwise they are as many as a list has.
 
         Args:
             pick: `uniform`, `ranked` or `weighted`.
             artist_gap: artists of this many last tracks are skipped.
             exploration: share of the picks that are among new tracks.
-            familiar: below 1, what the listener knows is left out of some picks.
         """
         if pick != "ranked" or exploration:
             return int(self.lists.shape[1])
-        return self.most_candidates if artist_gap or familiar < 1 else 1
+        return self.most_candidates if artist_gap else 1
 
 
 def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:

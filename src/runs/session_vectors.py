@@ -38,7 +38,7 @@ OF_LISTENER = (
 """What the weights of the listener's past are of; see `picking/listener_scores.py`."""
 
 _MAX_WIDTH, _MAX_PARTS = 4096, 16
-_LISTENER = "listener_weights"
+_LISTENER, _GAP = "listener_weights", "known_gap"
 # For each field its array in the file, with its kind and number of dimensions; the file has ids too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
     "queries": ("queries", "float32", 2),
@@ -78,6 +78,8 @@ class SessionVectors:
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
         listener: weights of the features of the listener's own past (`picking/listener_scores.py`); None without it.
         order: what reads the tracks in their order and is added to their sum; None for the sum alone.
+        known_gap: how much more the best track that listeners know scores than the best other one, above 0
+            (`picking/session_search.py`); None where no listener is known.
     """
 
     queries: Float32[np.ndarray, "N V"]
@@ -95,6 +97,7 @@ class SessionVectors:
     counted: CountedPart | None = None
     listener: Float32[np.ndarray, "F"] | None = None
     order: OrderPart | None = None
+    known_gap: float | None = None
 
     @property
     def max_length(self) -> int:
@@ -139,6 +142,8 @@ class SessionVectors:
         own = {name: np.asarray(getattr(self, field), kind) for field, (name, kind, _) in _ARRAYS.items()}
         if self.listener is not None:
             own[_LISTENER] = self.listener
+        if self.known_gap is not None:
+            own[_GAP] = np.asarray(self.known_gap, np.float64)
         for part in (self.counted, self.order):
             own |= {} if part is None else part.arrays()
         return own
@@ -215,7 +220,11 @@ class SessionVectors:
         ):
             rule = f"must be {len(OF_LISTENER)} finite float32 numbers where the context is listener"
             raise _damaged(where, f"{_LISTENER} {rule}")
-        return replace(made, counted=counted, listener=listener, order=order)
+        gap = arrays.get(_GAP)
+        if gap is not None and not (gap.dtype == np.float64 and not gap.ndim and 0 < gap < np.inf):
+            raise _damaged(where, f"{_GAP} must be a float64 number above 0")
+        known_gap = None if gap is None else float(gap)
+        return replace(made, counted=counted, listener=listener, order=order, known_gap=known_gap)
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.

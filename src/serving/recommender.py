@@ -6,7 +6,6 @@ K candidates of a list, S sessions, T tracks of the longest of them.
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
@@ -70,7 +69,6 @@ class Recommender:
                 pick=given.pick,
                 artist_gap=given.artist_gap,
                 exploration=given.exploration,
-                familiar=given.familiar,
                 new=release.new.get(arm, np.empty(0, np.int64)),
                 popular=release.top_tracks[:NUM_POPULAR],
                 fallback=given.fallback,
@@ -187,22 +185,21 @@ class Recommender:
         familiar: float | None = None,
     ) -> list[Next]:
         picker, last = self._pickers[arm], np.array(rows)
-        if familiar is not None:
-            picker = replace(picker, familiar=familiar)
-        candidates, heard, past = np.empty((len(last), 0), np.int32), last[:, None], None
+        candidates, heard = np.empty((len(last), 0), np.int32), last[:, None]
         if self.remembers(arm):
             heard, shares = self.newest_first(played)
         if rule := self.last_ten.get(arm):
             picked = rule.pick_next(LastPlays(heard, shares), self._rng)
             return [_next(rule, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
         if search := self.searches.get(arm):
-            names = ("pick", "artist_gap", "exploration", "familiar")
+            names = ("pick", "artist_gap", "exploration")
             k = search.num_kept(**{name: getattr(picker, name) for name in names})
             past, now_ms = self.past_of(search, heard, pasts)
-            candidates = search.best(heard, shares, k, past, now_ms)
+            share = float(self.release.arms[arm].familiar if familiar is None else familiar)
+            candidates = search.best(heard, shares, k, past, now_ms, share)
         elif picker.has_lists:
             candidates = self.release.candidates(arm, np.array(users), last)
-        picked = picker.pick_next(candidates, heard, self._rng, past)
+        picked = picker.pick_next(candidates, heard, self._rng)
         return [_next(picker, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
 
     def past_of(

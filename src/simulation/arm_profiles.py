@@ -117,6 +117,17 @@ class ArmProfiles:
         owner = np.array(list(self._of), np.int64).repeat([len(one) for one in self._of.values()])
         return owner, np.concatenate([_NONE, *self._of.values()])
 
+    def some(self, most: int) -> np.ndarray:
+        """The profiles of some listeners who have one, S × P.
+
+        Args:
+            most: number of listeners, at most.
+        """
+        self._learn()
+        own = [one for one in self._of.values() if len(one)][:most]
+        owner = np.arange(len(own)).repeat([len(one) for one in own])
+        return padded(owner, np.concatenate([_NONE, *own]), len(own))
+
     def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
         """The profiles of some listeners.
 

@@ -103,7 +103,7 @@ class ListeningTest:
         self._users = np.resize(self._rng(0).permutation(len(people)), sessions)
         part_of = treatments(people.user_ids, experiment="listening test", num_arms=len(PARTS))[self._users]
         self._sessions = {name: np.flatnonzero(part_of == number) for number, name in enumerate(PARTS)}
-        num_listeners = {name: len(np.unique(self._users[own])) for name, own in self._sessions.items()}
+        num_listeners = {name: len(self.listeners(name)) for name in PARTS}
         if min(num_listeners.values()) < 2:
             raise InputError(
                 f"callbacks.listening.sessions={sessions} reaches {num_listeners['val']} listeners for validation and "
@@ -116,6 +116,14 @@ class ListeningTest:
     def digest(self) -> str:
         """What two runs must share so that their values can be paired, as sixteen hexadecimal digits."""
         return hashlib.sha256(f"{self.world.digest()} {self._num_sessions} {self._seed}".encode()).hexdigest()[:16]
+
+    def listeners(self, part: str) -> Int64[np.ndarray, "u"]:
+        """Row of each listener of a part, ascending.
+
+        Args:
+            part: one of PARTS.
+        """
+        return np.unique(self._users[self._sessions[part]])
 
     def play(self, recommend: Recommend, part: str, known: "KnownBefore | None" = None) -> Heard:
         """Play the sessions of a part. They start at any time of a day, and none of them knows of another.

@@ -23,7 +23,7 @@ from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
 from segue.picking.last_ten import NUM_PLAYS, LastPlays, LastTen, check_no_other_rules
 from segue.picking.picker import LISTS, NUM_POPULAR, ArtistTracks, Picker, check_familiar, check_picking, new_rows
-from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
+from segue.picking.session_search import MOST_GAPS, MOST_LISTS, SessionSearch, gap_hint
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
@@ -182,18 +182,9 @@ class Picks(Policy):
 
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
-        heard, past = crowd.tracks[::-1].T, self.past(crowd)
-        picked = self.picker.pick_next(self.candidates(crowd), heard, self.rng, past)
+        picked = self.picker.pick_next(self.candidates(crowd), crowd.tracks[::-1].T, self.rng)
         self.fallbacks += int((picked.sources > 0).sum())
         return Recommended(picked.rows, picked.propensities)
-
-    def past(self, crowd: Crowd) -> np.ndarray | None:  # noqa: ARG002 - as a subclass
-        """What the picker needs to know of earlier sessions of the listeners; None where it needs nothing.
-
-        Args:
-            crowd: the sessions.
-        """
-        return None
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The list of each session, best first; of no columns where there are none.
@@ -249,8 +240,6 @@ class Lists(Picks):
         artist_gap: artists of this many last tracks are skipped if the list has tracks of others, 0 to 1000.
         exploration: share of the picks that are among new tracks, in [0, 0.5]; see `Picker`.
         exploration_plays: tracks with fewer plays in training are new, at least 1.
-        familiar: largest share of what is played that the listener may know, in [0, 1]; below 1, only for an arm that
-            knows the listener.
         fallback: what follows where a list has no track left: `random`, or `artist` first, as in the service.
         world: the world whose tracks are recommended; the file must be of its catalogue.
 
@@ -266,13 +255,11 @@ class Lists(Picks):
         artist_gap: int,
         exploration: int | float = 0.0,
         exploration_plays: int = 1,
-        familiar: int | float = 1.0,
         fallback: str = "random",
         world: World,
     ) -> None:
         how: dict[str, Any] = {"pick": pick, "artist_gap": artist_gap}
         how |= {"fallback": fallback} if fallback != "random" else {}
-        how |= {"familiar": familiar} if familiar != 1 else {}
         explores = {"exploration": exploration, "exploration_plays": exploration_plays}
         check_picking({**how, **explores}, "recommendations.")
         given, users = Recommendations.read(Path(path), world.catalog), keys_of(world.listeners.user_ids)
@@ -310,7 +297,7 @@ class Lists(Picks):
         Returns:
             Row of one track for each session, shape `[S]`; -1 where the list has none left.
         """
-        rows, _ = self.picker.pick_from_lists(self.candidates(crowd), crowd.tracks[::-1].T, draws, self.past(crowd))
+        rows, _ = self.picker.pick_from_lists(self.candidates(crowd), crowd.tracks[::-1].T, draws)
         return rows.astype(np.int64)
 
 
@@ -354,7 +341,7 @@ class SessionLists(Lists):
         )
         self.hint = gap_hint(vectors, **how)
         """What is wrong with `pick`; see `gap_hint`."""
-        names = ("pick", "artist_gap", "exploration", "familiar")
+        names = ("pick", "artist_gap", "exploration")
         self._num_kept = self._search.num_kept(**{name: getattr(self.picker, name) for name in names})
         self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
 
@@ -375,6 +362,7 @@ class ListenerLists(SessionLists):
     Args:
         path: a `recommendations.jsonl` with the `vectors.npz` of a run with `context=listener` beside it.
         world: the world whose tracks are recommended; the files must be of its catalogue and its listeners.
+        familiar: share of what is played that the listener may know, in [0, 1]; see `SessionSearch.best`.
         settings: other settings of `SessionLists`.
 
     Raises:
@@ -384,8 +372,11 @@ class ListenerLists(SessionLists):
     is_stateless = False
     learns_past = True
 
-    def __init__(self, *, path: str, world: World, **settings: Any) -> None:
+    def __init__(self, *, path: str, world: World, familiar: int | float = 1.0, **settings: Any) -> None:
+        check_picking({"familiar": familiar}, "recommendations.")
         super().__init__(path=path, world=world, **settings)
+        self._familiar = float(familiar)
+        self.description |= {"familiar": familiar} if familiar != 1 else {}
         file = Path(path).with_name(PROFILES)
         self.description["policy"] = "listener_lists"
         if file.is_file():
@@ -408,6 +399,9 @@ class ListenerLists(SessionLists):
     def prepare(self, midnight: int, track_ms: int) -> None:
         """Prepare for the sessions of some days."""
         self._profiles.prepare(midnight, track_ms)
+        if self._familiar < 1 and len(some := self._profiles.some(MOST_GAPS)):
+            gap = self._search.known_gap(some, self.picker.artist_gap)
+            self._search.vectors = replace(self._search.vectors, known_gap=gap)
 
     def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:
         """The profiles of some listeners."""
@@ -422,17 +416,13 @@ class ListenerLists(SessionLists):
         super().begin(crowd, rng)
         self._profiles.begin(crowd)
 
-    def past(self, crowd: Crowd) -> np.ndarray | None:
-        """The profiles of the listeners, where some of what is played must not be known."""
-        return self._profiles.of(crowd, np.arange(len(crowd)))[0] if self.picker.needs_past else None
-
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The best tracks for each session and its listener.
 
         Args:
             crowd: the sessions.
         """
-        return session_candidates(self._search, crowd, self._profiles, k=self._num_kept)
+        return session_candidates(self._search, crowd, self._profiles, k=self._num_kept, familiar=self._familiar)
 
     def finish(self, crowd: Crowd) -> None:
         """Add the sessions that have ended to the profiles."""
@@ -471,7 +461,7 @@ class LastTenLists(Lists):
 
 
 def session_candidates(
-    search: SessionSearch, crowd: Crowd, profiles: ArmProfiles | None = None, *, k: int
+    search: SessionSearch, crowd: Crowd, profiles: ArmProfiles | None = None, *, k: int, familiar: float = 1.0
 ) -> Int32[np.ndarray, "S K"]:
     """The best tracks of the lists of the last tracks of each session.
 
@@ -480,6 +470,7 @@ def session_candidates(
         crowd: the sessions.
         profiles: those of the listeners, which began with the sessions; None to leave them out.
         k: how many are kept (K).
+        familiar: see `SessionSearch.best`.
 
     Returns:
         Rows, best first; -1 fills up.
@@ -491,8 +482,8 @@ def session_candidates(
     for first in range(0, max(len(crowd), 1), _BLOCK):
         some = order[first : first + _BLOCK]
         played = shares.take(some, axis=1).T.astype(np.float32) / np.float32(WHOLE)
-        of_listener = () if profiles is None else profiles.of(crowd, some)
-        blocks.append(search.best(tracks.take(some, axis=1).T, played, k, *of_listener))
+        past, now_ms = (None, None) if profiles is None else profiles.of(crowd, some)
+        blocks.append(search.best(tracks.take(some, axis=1).T, played, k, past, now_ms, familiar))
     width = max(block.shape[1] for block in blocks)  # of the longest profiles of a block
     whole = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]
     return np.asarray(np.concatenate(whole)[order.argsort()])
@@ -514,15 +505,17 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
     Raises:
         InputError: the file or its vectors cannot be read, or a setting is out of range.
     """
+    familiar = picking.pop("familiar", 1)
     lists = Lists(path=path, world=world, **picking)
     found = "last" if context is None and lists.is_of_users else context_of("recommendations", context, Path(path))
-    check_familiar("recommendations: ", picking.get("familiar", 1), found)
+    check_familiar("recommendations: ", familiar, found)
     if found == LAST_TEN:
         return LastTenLists(path=path, world=world)
     if found == "last":
         return lists
-    kind = ListenerLists if found == "listener" else SessionLists
-    return kind(path=path, world=world, num_lists=num_lists, **picking)
+    if found == "session":
+        return SessionLists(path=path, world=world, num_lists=num_lists, **picking)
+    return ListenerLists(path=path, world=world, num_lists=num_lists, familiar=familiar, **picking)
 
 
 @settings("true_neighbours")

@@ -15,7 +15,6 @@ from scipy.stats import chisquare
 from segue.picking import picker as picker_module
 from segue.picking.picker import NUM_POPULAR, TRIES, ArtistTracks, Picked, Picker
 from segue.picking.places import Weighted
-from segue.runs.profiles import ENTRY
 
 SURE = 1e-4
 """Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
@@ -25,8 +24,7 @@ class Situation(NamedTuple):
     """A session, and the lists and settings by which its next track is picked.
 
     `listed` is its list, `heard` what it has heard, the last track first and -1 for tracks that are gone, `new` the new
-    tracks, and `kept` those that the catalogue has and that are never picked. The listener knows `known` from an
-    earlier session.
+    tracks, and `kept` those that the catalogue has and that are never picked.
     """
 
     artist_of: list[int]
@@ -37,7 +35,6 @@ class Situation(NamedTuple):
     heard: list[int]
     new: list[int]
     kept: Sequence[int] = ()
-    known: Sequence[int] = ()
 
     def picker(self, **changes: Any) -> Picker:
         """With the fallbacks of the service, without exploration."""
@@ -54,13 +51,6 @@ class Situation(NamedTuple):
     def arrays(self, num: int = 1) -> tuple[Any, Any]:
         """Candidates and heard tracks of so many equal sessions."""
         return np.tile(np.array([self.listed], np.int32), (num, 1)), np.tile(np.array([self.heard]), (num, 1))
-
-    def past(self, num: int = 1) -> Any:
-        """The profile of the listener, in so many lines: what they know, and a track that they skipped."""
-        past = np.zeros((num, len(self.known) + 2), ENTRY)
-        past["track"], past["best"] = np.array([*self.known, 0, 1]), np.array([*[0.8] * len(self.known), 0.79, 1.0])
-        past["plays"] = np.array([1.0] * len(self.known) + [1.0, 0.0])  # the last entry is empty
-        return past
 
 
 @st.composite
@@ -79,15 +69,13 @@ def situations(draw: st.DrawFn) -> Situation:
         heard=[row, *draw(st.lists(st.integers(-1, num - 1), max_size=num))],
         new=sorted(draw(st.sets(picked, max_size=4))),
         kept=sorted(kept),
-        known=sorted(draw(st.sets(rows, max_size=num))),
     )
 
 
-def slow_choices(given: Situation, left_out: Sequence[int] = ()) -> tuple[dict[int, float], str]:
+def slow_choices(given: Situation) -> tuple[dict[int, float], str]:
     """The probability of every possible next row without exploration, and their source, written from the rules."""
     heard = set(given.heard) if given.pick != "uniform" else set()
     chances = {c: 1 / rank for rank, c in enumerate(given.listed, start=1) if c >= 0 and c not in heard}
-    chances = {c: chance for c, chance in chances.items() if c not in left_out} or chances
     tired_of = {given.artist_of[row] for row in given.heard[: given.artist_gap] if row >= 0}
     if spaced := {c: chance for c, chance in chances.items() if given.artist_of[c] not in tired_of}:
         chances = spaced
@@ -117,22 +105,20 @@ def slow_draws(every: list[int], heard: set[int], tries: int) -> dict[int, float
     return chances
 
 
-def slow_exploring(given: Situation, exploration: float, left_out: Sequence[int] = ()) -> dict[int, float]:
+def slow_exploring(given: Situation, exploration: float) -> dict[int, float]:
     """The probability of every row with exploration, written from the rules."""
-    usual, source = slow_choices(given, left_out)
+    usual, source = slow_choices(given)
     if source != "list" or not exploration:
         return usual
     heard = set(given.heard) if given.pick != "uniform" else {given.heard[0]}
     tired_of = {given.artist_of[row] for row in given.heard[: given.artist_gap] if row >= 0}
     left = [c for c in given.listed if c >= 0 and (given.pick == "uniform" or c not in heard)]
-    left = [c for c in left if c not in left_out] or left
     left = [c for c in left if given.artist_of[c] not in tired_of] or left
     if in_list := [c for c in left if c in given.new]:
         weight = {c: 1 / (1 + given.listed.index(c)) if given.pick == "weighted" else 1.0 for c in in_list}
         weight = dict(list(weight.items())[:1]) if given.pick == "ranked" else weight
     else:
         others = [c for c in given.new if c not in heard]
-        others = [c for c in others if c not in left_out] or others
         weight = dict.fromkeys([c for c in others if given.artist_of[c] not in tired_of] or others, 1.0)
     if not weight:
         return usual
@@ -142,19 +128,10 @@ def slow_exploring(given: Situation, exploration: float, left_out: Sequence[int]
     }
 
 
-def slow_familiar(given: Situation, exploration: float, familiar: float) -> dict[int, float]:
-    """The probability of every row where what the listener knows is left out of some picks."""
-    parts = (
-        (familiar, slow_exploring(given, exploration)),
-        (1 - familiar, slow_exploring(given, exploration, given.known)),
-    )
-    return {row: sum(share * of.get(row, 0.0) for share, of in parts) for _, of in parts for row in of}
-
-
-def all_chances(picker: Picker, candidates: Any, heard: Any, past: Any = None) -> Any:
+def all_chances(picker: Picker, candidates: Any, heard: Any) -> Any:
     """The probability of every track of the catalogue, for each session."""
     num = len(picker.artists.artist_of)
-    return picker.choices(candidates, heard, past).of(np.tile(np.arange(num), (len(heard), 1)))
+    return picker.choices(candidates, heard).of(np.tile(np.arange(num), (len(heard), 1)))
 
 
 @settings(max_examples=40)
@@ -212,44 +189,9 @@ def test_one_session_is_answered_as_several(policy: str, situation: Situation, s
         assert one == tuple(column[0] for column in several)
 
 
-FAMILIAR = st.sampled_from([0.0, 0.25, 0.5])
-
-
-@settings(max_examples=60)
-@given(situation=situations(), exploration=st.sampled_from([0.0, 0.25]), familiar=FAMILIAR, seed=st.integers(0, 99))
-def test_what_the_listener_knows_is_left_out_of_the_rest_of_the_picks(
-    situation: Situation, exploration: float, familiar: float, seed: int
-) -> None:
-    """The closed form, and the propensity and source of each pick."""
-    picker = situation.picker(exploration=exploration, new=np.array(situation.new, np.int64), familiar=familiar)
-    expected = slow_familiar(situation, exploration, familiar)
-    arrays, past = situation.arrays(5), situation.past(5)
-    found = all_chances(picker, *arrays, past)[0]
-    assert found.sum() == pytest.approx(1)
-    assert found.tolist() == pytest.approx([expected.get(row, 0.0) for row in range(len(found))])
-    picked = picker.pick_next(*arrays, np.random.default_rng(seed), past)
-    assert picked.propensities.tolist() == pytest.approx(found[picked.rows].tolist(), rel=1e-9)
-    assert picked.propensities.min() > 0
-    assert {picker.sources[source] for source in picked.sources.tolist()} == {slow_choices(situation)[1]}
-
-
-@settings(max_examples=20)
-@given(situation=situations(), exploration=st.sampled_from([0.0, 0.25]), seed=st.integers(0, 99))
-def test_without_a_past_and_with_all_of_it_a_pick_is_the_same(
-    situation: Situation, exploration: float, seed: int
-) -> None:
-    how: dict[str, Any] = {"exploration": exploration, "new": np.array(situation.new, np.int64)}
-    usual = situation.picker(**how).pick_next(*situation.arrays(4), np.random.default_rng(seed))
-    for familiar, past in ((1.0, None), (1.0, situation.past(4)), (0.25, None)):
-        picker = situation.picker(familiar=familiar, **how)
-        picked = picker.pick_next(*situation.arrays(4), np.random.default_rng(seed), past)
-        assert all(mine.tolist() == one.tolist() for mine, one in zip(picked, usual, strict=True))
-
-
 def p_value_of_propensities(picker: Picker, situation: Situation, num: int = 2000) -> float:
     """Of a chi-square test of how often each row was picked against the propensities of the picks."""
-    past = situation.past(num) if picker.needs_past else None
-    picked: Picked = picker.pick_next(*situation.arrays(num), np.random.default_rng(3), past)
+    picked: Picked = picker.pick_next(*situation.arrays(num), np.random.default_rng(3))
     answers = Counter(zip(picked.rows.tolist(), picked.propensities.tolist(), strict=True))
     assert len({row for row, _ in answers}) == len(answers), "one propensity for each row"
     expected = [propensity * num for _, propensity in answers]
@@ -283,33 +225,6 @@ def test_propensities_are_the_frequencies_of_the_picks(
     if how not in ("uniform", "ranked", "weighted"):
         picker = situation.picker(policy=how, pick="uniform")
     assert p_value_of_propensities(picker, situation) > SURE
-
-
-@pytest.mark.parametrize("heard", HEARD.values(), ids=HEARD)
-@pytest.mark.parametrize("how", ["uniform", "ranked", "weighted"])
-@pytest.mark.parametrize(("exploration", "artist_gap"), [(0.0, 0), (0.4, 2)])
-def test_propensities_are_the_frequencies_where_the_listener_knows_some(
-    how: str, heard: list[int], exploration: float, artist_gap: int
-) -> None:
-    situation = SESSION._replace(heard=heard, pick=how, artist_gap=artist_gap, known=[3, 5])
-    picker = situation.picker(exploration=exploration, new=np.array(situation.new), familiar=0.3)
-    assert p_value_of_propensities(picker, situation) > SURE
-
-
-@pytest.mark.parametrize(("familiar", "known"), [(1.0, 1.0), (0.5, 0.5), (0.25, 0.25), (0.0, 0.0)])
-def test_at_most_the_familiar_share_of_the_picks_is_known(familiar: float, known: float) -> None:
-    """The best two of the list are known, and the artist gap leaves them alone: what is known is left out before it."""
-    situation = SESSION._replace(
-        pick="ranked", known=[3, 1], heard=[6], artist_gap=1, artist_of=[0, 1, 0, 3, 0, 0, 0, 0]
-    )
-    chances = all_chances(situation.picker(familiar=familiar), *situation.arrays(), situation.past())[0]
-    assert chances.tolist() == pytest.approx([0, 0, 0, known, 0, 1 - known, 0, 0])
-
-
-def test_a_list_of_which_all_is_known_is_picked_from() -> None:
-    situation = SESSION._replace(pick="ranked", known=[1, 2, 3, 4, 5])
-    picked = situation.picker(familiar=0.0).pick_next(*situation.arrays(), np.random.default_rng(0), situation.past())
-    assert [column.tolist() for column in picked] == [[3], [1.0], [0]]
 
 
 def test_a_wrong_propensity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.picking.listener_scores import past_of
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import SessionSearch, best, gap_hint, import_faiss, inner_products, union
-from segue.runs.session_vectors import SessionVectors
+from segue.runs.profiles import DAY_MS, ENTRY
+from segue.runs.session_vectors import OF_LISTENER, SessionVectors
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 
 NUM = 9
@@ -143,6 +145,55 @@ def test_a_search_ranks_the_lists_of_the_last_tracks_by_the_query_of_the_session
         candidates = [row for last in heard[:2] if last >= 0 for row in LISTS[last].tolist()]
         expected = slow_best(vectors, queries[line], candidates, heard, may_repeat, of_artists=True)
         assert [row for row in found[line] if row >= 0] == expected[:4]
+
+
+KNOWN = np.zeros((1, 4), ENTRY)
+"""Of rows 6 and 7, played in full two days and a day ago; 8 was skipped, and row 3 is not known any more."""
+KNOWN["track"], KNOWN["best"], KNOWN["shares"] = [6, 7, 8, 3], [1, 0.9, 0.1, 1], [1, 1.8, 0.1, 0]
+KNOWN["plays"], KNOWN["last_ms"] = [1, 2, 1, 0], [DAY_MS, 2 * DAY_MS, 9000, 0]
+
+
+def of_listener(gap: float | None = None, share: float = 0.0) -> SessionSearch:
+    """Searches the lists of two tracks for a listener whose past adds the mean share of a track, so many times."""
+    weights = np.array([share * (name == "share") for name in OF_LISTENER], np.float32)
+    how: dict[str, Any] = {"context": "listener", "listener": weights}
+    vectors = made(boosts=np.empty(0, np.float32), known_gap=gap, **how)
+    return SessionSearch(vectors, LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
+
+
+def scores_of(search: SessionSearch, rows: Any, shares: Any) -> dict[int, float]:
+    """By the row of the candidate, of the session and of the listener's past."""
+    candidates = [row for last in rows[0, :2] if last >= 0 for row in LISTS[last].tolist()]
+    candidates += [6, 7, 8, *LISTS[[6, 7, 8]].ravel().tolist()]
+    query = SessionQuery(search.vectors).of(rows[:, : shares.shape[1]], shares)[0]
+    return {row: float(search.vectors.items[row] @ query) for row in candidates if row not in rows[0]}
+
+
+@pytest.mark.parametrize(
+    ("gap", "familiar", "penalty"),
+    [(0.5, 1.0, 0.0), (0.5, 0.8, 0.25), (0.5, 0.5, 0.5), (0.5, 0.2, 1.0), (0.5, 0.0, 1e6), (None, 0.9, 1e6)],
+)
+def test_known_tracks_lose_a_part_of_what_they_have_before_others(
+    gap: float | None, familiar: float, penalty: float
+) -> None:
+    search, rows, shares = of_listener(gap), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
+    found = search.best(rows, shares, NUM, past_of(KNOWN, rows), np.array([3 * DAY_MS]), familiar)[0].tolist()
+    lowered = {row: score - penalty * (row in (6, 7)) for row, score in scores_of(search, rows, shares).items()}
+    assert [row for row in found if row >= 0] == sorted(lowered, key=lambda row: -lowered[row])
+
+
+@pytest.mark.parametrize("artist_gap", [0, 5])
+def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artist_gap: int) -> None:
+    """The first one's newest track; the second one knows no other than the two newest, and nobody has played."""
+    search, profiles = of_listener(share=5), np.concatenate([KNOWN, KNOWN, np.zeros((1, 4), ENTRY)])
+    scores = scores_of(search, np.array([[7]]), np.array([[0.9]], np.float32))
+    scores |= {6: scores[6] + 5.0, 8: scores[8] + 0.5}
+    skipped = (6, 7, 8) if artist_gap else (7,)  # by the same artist
+    known, others = ([scores[row] for row in scores if (row == 6) == is_known and row not in skipped]
+                     for is_known in (True, False))  # fmt: skip
+    found, expected = search.known_gap(profiles, artist_gap), max(known, default=-1e6) - max(others, default=1e6)
+    assert found == (pytest.approx(expected, rel=1e-4) if expected > 0 else None)
+    assert (found is None) == bool(artist_gap)
 
 
 @pytest.mark.parametrize(("num_lists", "length"), [(2, 3), (5, 5)])

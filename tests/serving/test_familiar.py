@@ -20,7 +20,7 @@ from tests.serving.conftest import START_MS, arm, lists_of, make_release
 def released(folder: Path, **how: Any) -> Release:
     """Six tracks, each with a list of all others; a track that was heard before is the best."""
     weights = np.array([100.0 * (name == "heard") for name in FEATURES], np.float32)
-    vectors = make_vectors(6, context="listener", listener=weights)
+    vectors = make_vectors(6, context="listener", listener=weights, known_gap=100.0)  # a known track has 100 more
     lists = lists_of([[other for other in range(6) if other != row] for row in range(6)])
     arms = {"C": arm(context="listener", num_lists=1, **how)}
     return make_release(
@@ -44,13 +44,13 @@ def answers(release: Release, past: Past | None, num: int = 60) -> set[tuple[int
     return {(one.row, round(one.propensity, 9)) for one in found}
 
 
-def test_what_the_listener_knows_is_left_out_of_the_rest_of_the_answers(tmp_path: Path) -> None:
-    whole, half, none = (released(tmp_path / str(f), pick="ranked", familiar=f) for f in (1.0, 0.5, 0.0))
-    past = past_of(whole, 3)
-    assert answers(whole, past) == {(3, 1.0)}
-    ((other, _),) = answers(none, past)
-    assert other not in (0, 3)
-    assert answers(half, past) == {(3, 0.5), (other, 0.5)}
+def test_what_the_listener_knows_is_played_where_it_is_so_much_better(tmp_path: Path) -> None:
+    some, few, none = (released(tmp_path / str(f), pick="ranked", familiar=f) for f in (0.75, 0.25, 0.0))
+    past = past_of(some, 3)
+    assert answers(some, past) == {(3, 1.0)}
+    ((other, chance),) = answers(few, past)
+    assert (other not in (0, 3), chance) == (True, 1.0)
+    assert answers(none, past) == {(other, 1.0)}
 
 
 def test_a_listener_who_is_not_known_and_one_who_knows_all_get_the_best(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_plays_that_the_run_has_learned_from_are_not_added_again(world: World, f
 
 
 @pytest.mark.parametrize(
-    ("pick", "familiar"), [("ranked", 0.3), ("weighted", 0.3), ("uniform", 0.5), ("weighted", 1.0)]
+    ("pick", "familiar"), [("weighted", 0.0), ("weighted", 0.3), ("uniform", 0.5), ("weighted", 1.0)]
 )
 def test_propensities_of_an_arm_are_the_frequencies_of_its_picks(
     world: World, folder: Path, profiles: Profiles, pick: str, familiar: float
@@ -162,6 +162,7 @@ def test_propensities_of_an_arm_are_the_frequencies_of_its_picks(
     write_run(world, folder, share=20.0)  # the best is known
     profiles.write(folder / PROFILES)
     arm, num = an_arm(world, folder, pick=pick, artist_gap=0, familiar=familiar), 2000
+    arm.prepare(MIDNIGHT, 1000)
     crowd = start(world, np.full(num, 1), np.full(num, 0.5), np.full(num, 0.5))
     arm.begin(crowd, np.random.default_rng(5))
     picked = arm.recommend(crowd)
@@ -200,6 +201,8 @@ def known_shares(arm: Lists) -> float:
     """Of four sessions of each listener: the share of recommended tracks that were played to 80 % in an earlier one."""
     known, num_known, num = defaultdict[int, set[int]](set), 0, 0
     arm.prepare(MIDNIGHT, 1000)
+    for user, entries in arm.remembered(np.arange(60)).items():
+        known[user] = set(entries["track"][entries["best"] >= LOVED].tolist())
     task = Task(arm=0, users=np.arange(60), num_visits=np.full(60, 4), waves=range(4), seed=3, key=(1,))
     for plays in play(arm.world, arm, [task], keep_events=True, with_propensity=False):
         tracks, shares = (np.split(column, plays.lengths.cumsum()[:-1]) for column in (plays.tracks, plays.shares))
@@ -210,14 +213,31 @@ def known_shares(arm: Lists) -> float:
     return num_known / num
 
 
-def test_familiar_bounds_the_share_of_known_tracks(world: World, folder: Path) -> None:
-    write_run(world, folder, share=20.0)
-    shares = {
-        familiar: known_shares(an_arm(world, folder, familiar=familiar, artist_gap=0)) for familiar in (1.0, 0.1, 0.0)
-    }
-    assert shares[1.0] > 0.3
-    assert 0 < shares[0.1] < 0.13
-    assert shares[0.0] == 0
+def test_less_is_known_with_less_familiar_and_nothing_with_none(world: World, folder: Path, profiles: Profiles) -> None:
+    write_run(world, folder, share=5.0)
+    profiles.write(folder / PROFILES)
+    shares = [known_shares(an_arm(world, folder, familiar=share, artist_gap=0)) for share in (1.0, 0.3, 0.0)]
+    assert shares[0] > shares[1] + 0.1
+    assert shares[1] > 0.05
+    assert shares[2] == 0
+
+
+def test_the_gap_is_that_of_the_profiles_with_what_was_played_since(
+    world: World, folder: Path, profiles: Profiles
+) -> None:
+    write_run(world, folder, share=5.0)
+    profiles.write(folder / PROFILES)
+    arms = [an_arm(world, folder, familiar=0.5) for _ in range(2)]
+    users = np.arange(len(world.listeners)).repeat(9)
+    tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
+    arms[1].learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
+    gaps = list[float | None]()
+    for arm in arms:
+        assert isinstance(arm, ListenerLists)
+        arm.prepare(MIDNIGHT, 1000)
+        gaps.append(arm._search.vectors.known_gap)
+    assert gaps[0] and gaps[1]
+    assert 0 < gaps[0] < gaps[1]
 
 
 @pytest.fixture(scope="module")
