@@ -15,9 +15,13 @@ from segue.catalog import Catalog
 from segue.datamodules.pairs.interleaved import changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.picking.last_ten import NUM_PLAYS, LastPlays
-from segue.runs.profiles import DAY_MS, Profiles, days_to_move, entries_of_events, joined, padded
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
 from segue.settings import settings
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, log_database, read_events
+
+MOST_PLAYS = 20_000
+"""Plays of a listener before a session that their profile is computed from, at most: the last ones."""
+_PLAYS_AT_ONCE = 1_000_000  # plays of some listeners that are summed together, which needs memory
 
 LEFT_OUT = {
     "guests": "sessions of guests, who try the service out in the listening room",
@@ -104,24 +108,32 @@ class Decisions:
     def profiles(self, before: Profiles, *, is_older: bool) -> np.ndarray:
         """What the listener of each session had heard in earlier sessions: in the log, and before it. V × entries.
 
+        Of the log, the last `MOST_PLAYS` plays of each.
+
         Args:
             before: what was known of listeners before the log, with rows of tracks. Entries with a play at the time of
                 the log, or later, are left out: they may have learned from the log itself.
             is_older: whether they are moved so many days back that none is left out, as the simulator does for its
                 arms.
         """
-        owner = np.arange(len(self)).repeat(self.num_before)
-        place = self.first[owner] - self.num_before.cumsum()[owner] + np.arange(len(owner))
-        is_known = self.tracks[place] >= 0
-        owner, place = owner[is_known], place[is_known]
-        columns = self.tracks[place], self.shares[place].astype(np.float32), self.times_ms[place]
-        owner, entries = entries_of_events(owner, *columns)
+        num, owners, found = np.minimum(self.num_before, MOST_PLAYS), [np.empty(0, np.int64)], [np.zeros(0, ENTRY)]
+        ends = 1 + np.flatnonzero(np.diff(num.cumsum() // _PLAYS_AT_ONCE))
+        for some in np.split(np.arange(len(self)), ends):
+            owner = some.repeat(num[some])
+            nth = np.arange(len(owner)) - (num[some].cumsum() - num[some]).repeat(num[some])
+            place = (self.first - num)[owner] + nth
+            is_known = self.tracks[place] >= 0
+            owner, place = owner[is_known], place[is_known]
+            columns = self.tracks[place], self.shares[place].astype(np.float32), self.times_ms[place]
+            of_some = entries_of_events(owner, *columns)
+            owners.append(of_some[0])
+            found.append(of_some[1])
         start, earlier = int(self.times_ms.min()), before.of_listeners(self.users)
         if is_older:
             newest = int(before.entries["last_ms"].max(initial=0))
             earlier["last_ms"] -= days_to_move(newest, start - start % DAY_MS) * DAY_MS
         known = ((earlier["plays"] > 0) & (earlier["last_ms"] < start)).nonzero()
-        both = np.concatenate([owner, known[0]]), np.concatenate([entries, earlier[known]])
+        both = np.concatenate([*owners, known[0]]), np.concatenate([*found, earlier[known]])
         return padded(*joined(*both), len(self))
 
 

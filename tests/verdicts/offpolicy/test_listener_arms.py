@@ -1,20 +1,24 @@
 """Logs of arms that know their listeners, and candidates that do: what was heard before is computed from the log."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from segue.runs.profiles import DAY_MS
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles
 from segue.simulation.policies import Random
 from segue.simulation.world import World
+from segue.verdicts.offpolicy import decisions
 from segue.verdicts.offpolicy.behaviours import LogFolder, candidate_of
 from segue.verdicts.offpolicy.decisions import read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicyLog
 from tests.simulation.test_arm_profiles import an_arm, write_profiles, write_run
 from tests.simulation.test_traffic import MIDNIGHT, run
+from tests.verdicts.offpolicy.played import first_decisions
 
+NOBODY = Profiles.of(np.empty(0, np.int64), np.zeros(0, ENTRY))
 RULES: dict[str, Any] = {"max_rejected": 0.01, "session_gap_minutes": 30.0}
 LOOSE = EstimateSettings(min_effective_sample_size=2, max_without_support=1, min_session_weight=0)
 HOW: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "num_lists": 2, "familiar": 0.5}
@@ -87,3 +91,19 @@ def test_what_a_run_learned_from_the_log_itself_is_no_past_of_a_candidate(world:
     after = beside.candidate(given)
     assert len(after.before.listeners)
     np.testing.assert_array_equal(sessions.profiles(after.before, is_older=False), without)
+
+
+def test_a_profile_has_the_last_plays_of_a_listener_with_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, however many are summed together: sessions after 0, 4 and 9 plays, of which 6 count at most."""
+    one = first_decisions([7, 8, 7], [0, 0, 0])
+    plays = {"tracks": np.arange(16) % 5, "times_ms": MIDNIGHT + np.arange(16) * DAY_MS}
+    plays |= dict.fromkeys(("shares", "propensities"), np.full(16, 0.5))
+    some = replace(one, **plays, first=np.array([0, 5, 15]), num_before=np.array([0, 4, 9]))
+    monkeypatch.setattr(decisions, "MOST_PLAYS", 6)
+    for at_once in (1, 5, 1000):
+        monkeypatch.setattr(decisions, "_PLAYS_AT_ONCE", at_once)
+        found = some.profiles(NOBODY, is_older=False)
+        last = [dict(line[line["plays"] > 0][["track", "last_ms"]].tolist()) for line in found]
+        heard = [{track: (ms - MIDNIGHT) // DAY_MS for track, ms in one.items()} for one in last]
+        assert heard == [{}, {1: 1, 2: 2, 3: 3, 4: 4}, {0: 10, 1: 11, 2: 12, 3: 13, 4: 14}]
+        assert (found["plays"][2] > 1).sum() == 1, "of the last six plays two are of the same track"
