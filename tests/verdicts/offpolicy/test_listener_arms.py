@@ -1,5 +1,6 @@
 """Logs of arms that know their listeners, and candidates that do: what was heard before is computed from the log."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segue.runs.catalog_files import write_catalog
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles
 from segue.simulation.policies import Random
 from segue.simulation.world import World
@@ -14,6 +16,9 @@ from segue.verdicts.offpolicy import decisions
 from segue.verdicts.offpolicy.behaviours import LogFolder, candidate_of
 from segue.verdicts.offpolicy.decisions import read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicyLog
+from tests.conftest import make_catalog
+from tests.serving.test_app import Running, drive
+from tests.serving.test_listeners import NUM, listener_release, memory
 from tests.simulation.test_arm_profiles import an_arm, write_profiles, write_run
 from tests.simulation.test_traffic import MIDNIGHT, run
 from tests.verdicts.offpolicy.played import first_decisions
@@ -48,6 +53,29 @@ def test_an_arm_that_knows_its_listeners_is_computed_again(world: World, tmp_pat
         assert found.session_mean_weight == pytest.approx(1, abs=1e-6)
         own = log.decisions
         assert found.first_step_snips.value == pytest.approx(own.shares[own.first + 1].mean(), abs=1e-6)
+
+
+def test_the_arm_of_a_service_is_computed_again_from_its_log(tmp_path: Path) -> None:
+    """Sessions of three listeners, who hear what is recommended and skip some of it."""
+    release = listener_release(tmp_path / "store", pick="weighted", heard=2.0, share=1.0, artist_plays=0.5)
+
+    async def work(service: Running) -> None:
+        for number in range(60):
+            track = 100 + 5 * number % NUM
+            for step in range(4):
+                call, body = "next" if step < 3 else "last", {"track": track, "time": (number + step) % 3 / 2}
+                answer = await service.ask("POST", f"/{call}/{number % 3}", json.dumps(body).encode())
+                track = answer.json().get("track")
+
+    drive(release, tmp_path, work, profiles=memory(tmp_path), with_propensity=True)
+    write_catalog(make_catalog([0] * 6 + [1] * 6), tmp_path / "tracks.json")
+    log, beside = log_of(tmp_path)
+    assert beside.is_served
+    assert (len(log.decisions), log.is_mixture, log.different) == (60, True, 0)
+    known = beside.behaviour(*log.decisions.settings[log.decisions.setting[0]])
+    assert known is not None
+    found = log.estimate(known, LOOSE)
+    assert found.session_mean_weight == pytest.approx(1, abs=1e-6)
 
 
 def test_an_arm_that_knew_more_than_the_log_says_is_left_out(world: World, tmp_path: Path) -> None:
