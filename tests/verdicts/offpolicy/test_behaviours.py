@@ -204,7 +204,7 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
     catalog = with_texts(catalog) if has_texts else catalog
     of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
     arms = {"C": arm("lists", "weighted", 1), "T1": arm("user_lists"), "T2": arm("popular"), "T3": arm("sticky_artist")}
-    session = {"T4": arm("lists", context="session", num_lists=2)}
+    session = {"T4": arm("lists", "weighted", context="session", num_lists=2)}
     store = tmp_path / "run" / "store"
     release = make_release(
         store / "new",
