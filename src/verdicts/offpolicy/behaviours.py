@@ -338,8 +338,8 @@ class LogFolder:
         search = None
         if vectors is not None:
             artist_of = self.catalog.artist_of if given["context"] == "listener" else None
-            how = {"num_lists": int(given["num_lists"]), "may_repeat": not picker.avoids_heard}
-            search = SessionSearch(vectors, rows, artist_of=artist_of, **how)
+            num_lists, may_repeat = int(given["num_lists"]), not picker.avoids_heard
+            search = SessionSearch(vectors, rows, num_lists=num_lists, may_repeat=may_repeat, artist_of=artist_of)
         return Behaviour(picker=picker, lists=rows, users=lists.users, last_ten=rule, search=search)
 
     @cached_property
