@@ -26,7 +26,7 @@ of a track by an artist that was heard: log(1 + the plays); the mean share; and 
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
 _PLACE_BITS = 20
-_MOST_ENTRIES = 8192
+_MOST_ENTRIES = 16_384
 """Entries of profiles that are scored together: they stay in the cache."""
 _SPANS = np.array([DAY_MS / 24, DAY_MS, 7 * DAY_MS], np.float32)
 
@@ -66,14 +66,20 @@ def favourites(past: np.ndarray, most: int = MOST_FAVOURITES) -> Int64[np.ndarra
         Their rows, the largest sum first; -1 fills up.
     """
     sums = np.where(past["plays"] > 0, past["shares"], np.float32(0)) + np.float32(0)  # without −0
-    # as integers, positive numbers have the same order; keys of 64 bits are sorted in a third of the time of argsort
-    keys = sums.view(np.int32).astype(np.int64)
-    keys <<= _PLACE_BITS
-    np.subtract(np.arange(sums.shape[1]), keys, out=keys)
-    if keys.shape[1] > most:
-        keys = np.partition(keys, most - 1, axis=1)[:, :most]
-    keys.sort(axis=1)
-    return np.where(keys < 0, np.take_along_axis(past["track"], keys & (2**_PLACE_BITS - 1), 1), -1)
+    # as integers, positive numbers have the same order; a partition of 32 bits takes an eighth of the time of 64
+    keys, place = -sums.view(np.int32), np.arange(sums.shape[1])[None]
+    if len(place[0]) > most and len(keys):
+        worst = np.partition(keys, most - 1, axis=1)[:, most - 1 : most]
+        is_in = keys <= worst
+        if np.count_nonzero(is_in) > most * len(keys):  # of equal sums the first ones are taken
+            is_tie = keys == worst
+            is_in &= ~is_tie | (is_tie.cumsum(1) <= most - (keys < worst).sum(1, keepdims=True))
+        place = is_in.nonzero()[1].reshape(len(keys), most)
+    ordered = np.take_along_axis(keys, np.broadcast_to(place, (len(keys), place.shape[1])), 1).astype(np.int64)
+    ordered <<= _PLACE_BITS
+    ordered += place
+    ordered.sort(axis=1)
+    return np.where(ordered < 0, np.take_along_axis(past["track"], ordered & (2**_PLACE_BITS - 1), 1), -1)
 
 
 def features_of(

@@ -64,6 +64,16 @@ def hour_of(time_ms: Any) -> Any:
     return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
 
 
+def days_to_move(newest_ms: int, midnight_ms: int) -> int:
+    """By how many days profiles are moved back, so that they end a minute before the first day of a simulation.
+
+    Args:
+        newest_ms: time of the last play.
+        midnight_ms: start of the first day.
+    """
+    return max(0, -(-(newest_ms + 60_000 - midnight_ms) // DAY_MS))
+
+
 def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
     """Add a play to the profile of a listener, in place. A track without an entry takes an empty one, or the oldest.
 

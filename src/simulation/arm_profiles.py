@@ -11,7 +11,7 @@ from jaxtyping import Int, Int64, UInt8
 
 from segue.catalog import keys_of
 from segue.picking.listener_scores import past_of
-from segue.runs.profiles import DAY_MS, ENTRY, Profiles, entries_of_events, joined, padded
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
 from segue.simulation.listener import REST_MS, WHOLE, Crowd, durations
 from segue.simulation.world import World
 
@@ -73,7 +73,7 @@ class ArmProfiles:
         """
         self._track_ms = track_ms
         self._learn()
-        days = max(0, -(-(self._newest_ms + REST_MS - midnight) // DAY_MS))
+        days = days_to_move(self._newest_ms, midnight)
         for entries in self._of.values():
             entries["last_ms"] -= days * DAY_MS
 

@@ -127,6 +127,19 @@ def test_favourites_are_the_tracks_with_the_largest_sums_of_shares() -> None:
     assert favourites(past, 4).tolist() == [[2, 0, -1, -1]]
 
 
+@pytest.mark.parametrize("most", [1, 5, 30])
+def test_of_favourites_with_equal_sums_the_first_entries_are_taken(most: int) -> None:
+    """As in a slow loop, also for profiles of different lengths."""
+    rng = np.random.default_rng(most)
+    past = np.zeros((9, 20), ENTRY)
+    past["track"], past["shares"] = np.arange(20), rng.integers(4, size=past.shape) / 4
+    past["plays"] = rng.random((9, 20)) < np.linspace(0, 1, 9)[:, None]
+    for line, found in zip(past, favourites(past, most).tolist(), strict=True):
+        of = {row: float(line["shares"][row]) for row in range(20) if line["plays"][row] and line["shares"][row]}
+        expected = sorted(of, key=lambda row: -of[row])[:most]
+        assert found == expected + [-1] * (min(most, 20) - len(expected))
+
+
 def test_profiles_come_back_from_their_file(tmp_path: Path) -> None:
     owner, entries = entries_of_events(
         np.array([7, 7, 9]), np.array([5, 6, 5]), np.ones(3, np.float32), np.array([1, 2, 3]) + NOW

@@ -11,7 +11,8 @@ from jaxtyping import Int32, Int64
 
 from segue.catalog import Catalog
 from segue.errors import InputError
-from segue.picking.last_ten import LastPlays, LastTen, check_no_other_rules
+from segue.picking.last_ten import LastTen, check_no_other_rules
+from segue.picking.listener_scores import past_of
 from segue.picking.picker import (
     LISTS,
     NUM_POPULAR,
@@ -19,19 +20,29 @@ from segue.picking.picker import (
     ArtistTracks,
     Choices,
     Picker,
+    check_familiar,
     check_picking,
     distinct,
     new_rows,
 )
+from segue.picking.session_search import MOST_LISTS, SessionSearch
 from segue.runs.catalog_files import read_catalog, read_top_tracks
+from segue.runs.profiles import ENTRY, Profiles
+from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
 from segue.runs.recommender_names import FILES, parse_name, recommender_name, unknown_recommender
-from segue.runs.session_vectors import LAST_TEN, context_of
+from segue.runs.session_vectors import CONTEXTS, FILE, LAST_TEN, SessionVectors, context_of
+from segue.settings import Setting, checked
 from segue.verdicts.abtest.events import json_object
+from segue.verdicts.offpolicy.decisions import Decisions
 
 _WORDS = ("popular", "random", "sticky_artist")  # recommenders without lists that can be estimated
-_HOW = ("pick", "artist_gap", "exploration", "exploration_plays")  # a candidate picks from its lists
-_SETTINGS = (*_HOW, "fallback", "context")
+_HOW = ("pick", "artist_gap", "exploration", "exploration_plays", "familiar")  # a candidate picks from its lists
+_SETTINGS = (*_HOW, "fallback", "context", "num_lists")
+_NOBODY = Profiles.of(np.empty(0, np.int64), np.zeros(0, ENTRY))
+_NUM_LISTS = Setting("last tracks whose lists are searched", least=1, most=MOST_LISTS)
+# what simulate.py calls the arms that answer from the session
+_CONTEXT_OF = dict(zip(("session_lists", "listener_lists"), CONTEXTS[1:], strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +56,10 @@ class Candidate:
         file: its lists; None without.
         exploration: share of its picks that are among new tracks.
         exploration_plays: tracks with fewer plays in training are new.
+        familiar: largest share of its picks that the listener may know; below 1 with `listener` only.
         fallback: what follows where a list has no track left; None for that of whatever wrote the logs.
-        is_of_last_ten: whether it answers from the last ten plays of the user; nothing else applies then.
+        context: what it answers from; with `last_ten` no other setting applies.
+        num_lists: number of last tracks whose lists are searched, with `session` and `listener`.
         where: begins the names of its settings in messages.
 
     Raises:
@@ -59,13 +72,16 @@ class Candidate:
     file: Path | None = None
     exploration: int | float = 0.0
     exploration_plays: int = 1
+    familiar: int | float = 1.0
     fallback: str | None = None
-    is_of_last_ten: bool = False
+    context: str = "last"
+    num_lists: int = 4
     where: InitVar[str] = "candidate: "
 
     def __post_init__(self, where: str) -> None:
         fallback = {} if self.fallback is None else {"fallback": self.fallback}
         check_picking({name: getattr(self, name) for name in _HOW} | fallback, where)
+        checked(f"{where}num_lists", self.num_lists, int, _NUM_LISTS)
 
 
 def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays: int = 1) -> Candidate:
@@ -73,12 +89,12 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
 
     Args:
         given: the name of a recommender, or a mapping with `recommender` and optionally `pick`, `artist_gap`,
-            `exploration`, `exploration_plays`, `fallback` and `context`.
+            `exploration`, `exploration_plays`, `familiar`, `fallback`, `context` and `num_lists`.
         locate: finds the file of a run or a model.
         exploration_plays: that of a candidate that explores and does not give it.
 
     Raises:
-        InputError: it is no recommender, a setting is out of range, or the session is its query.
+        InputError: it is no recommender, or a setting is out of range.
     """
     if (name := recommender_name(given)) is None:
         raise InputError(
@@ -101,50 +117,60 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
     file = locate(named.name) if named.kind == "stored" else Path(named.name)
     if (answers_from := context_of("candidate", context, file)) == LAST_TEN:
         check_no_other_rules("candidate", own)
-        return replace(found, file=file, is_of_last_ten=True)
-    if answers_from != "last":
-        raise InputError(
-            f"candidate={name} answers from the session (context={answers_from}), which is not estimated from a log; "
-            "play it with control= and treatment=, or estimate its lists: candidate={recommender: …, context: last}"
-        )
-    return replace(found, file=file)
+    check_familiar("candidate: ", found.familiar, answers_from)
+    return replace(found, file=file, context=answers_from)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Behaviour:
     """How a recommender picks the next track.
 
-    S decisions, T tracks that the session of each has played, Q lists of K tracks.
+    Q lists of K tracks.
 
     Args:
         picker: its rules.
         lists: rows of the list of each track, or of each of `users`; -1 fills up; no columns for other policies.
         users: keys of the users of the lists (`catalog.key_of`), ascending; for `user_lists`.
         last_ten: the rule that takes the place of the picker where it answers from the last ten plays of the user.
+        search: finds the best tracks where it answers from the session, or from the session and the listener.
+        before: what it knew of listeners before the log, with rows of tracks.
+        is_older: whether this is moved to a time before the log; see `Decisions.profiles`.
     """
 
     picker: Picker
     lists: Int32[np.ndarray, "Q K"]
     users: Int64[np.ndarray, "Q"] | None = None
     last_ten: LastTen | None = None
+    search: SessionSearch | None = None
+    before: Profiles = _NOBODY
+    is_older: bool = False
 
-    def choices(
-        self, users: Int64[np.ndarray, "S"], played: Int64[np.ndarray, "S T"], last: LastPlays | None = None
-    ) -> Choices:
-        """Compute the probabilities at some decisions.
+    @property
+    def knows_listeners(self) -> bool:
+        """Whether its choices depend on what the listener heard in earlier sessions."""
+        return self.search is not None and self.search.knows_listeners
+
+    def choices(self, some: Decisions, step: int) -> Choices:
+        """Compute the probabilities of the track after some of each session.
 
         Args:
-            users: key of the user of each decision.
-            played: rows of the tracks that each session has played, the last one last.
-            last: the last plays of each user, over sessions; for `last_ten`.
+            some: the sessions.
+            step: number of tracks of the session that had been played, at least 1.
         """
-        if self.last_ten is not None and last is not None:
-            return self.last_ten.choices(last)
+        if self.last_ten is not None:
+            return self.last_ten.choices(some.last_plays(step))
+        (heard, shares), past = some.newest_first(step), None
         if self.users is not None:
-            candidates = lists_of(users, self.users, self.lists)
+            candidates = lists_of(some.users, self.users, self.lists)
+        elif self.search is not None:
+            if self.knows_listeners:
+                past = past_of(some.profiles(self.before, is_older=self.is_older), heard)
+            names = ("pick", "artist_gap", "exploration", "familiar")
+            k = self.search.num_kept(**{name: getattr(self.picker, name) for name in names})
+            candidates = self.search.best(heard, shares, k, past, some.times_ms[some.first + step - 1])
         else:
-            candidates = self.lists[played[:, -1]] if self.picker.has_lists else np.empty((len(users), 0), np.int32)
-        return self.picker.choices(candidates, played[:, ::-1])
+            candidates = self.lists[heard[:, 0]] if self.picker.has_lists else np.empty((len(heard), 0), np.int32)
+        return self.picker.choices(candidates, heard, past)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -208,9 +234,7 @@ class LogFolder:
         contents = _json(path)
         arm = json_object(experiments).get(str(contents.get("experiment")))
         given = contents["arms"].get(arm)
-        if given is None or given.get("policy") not in POLICIES:
-            return None
-        if given.get("context", "last") not in ("last", LAST_TEN):
+        if given is None or given.get("policy") not in (*POLICIES, *_CONTEXT_OF):
             return None
         return self._simulated(given) if "world" in contents else self._served(path.parent, str(arm), given)
 
@@ -234,19 +258,32 @@ class LogFolder:
             return self._make({"policy": given.name})
         how = {name: getattr(given, name) for name in _HOW}
         how["fallback"] = given.fallback or ("artist" if self.is_served else "random")
-        return self._listed(how | {"context": LAST_TEN if given.is_of_last_ten else "last"}, given.file)
+        return self._listed(how | {"context": given.context, "num_lists": given.num_lists}, given.file)
 
     def _simulated(self, given: Mapping[str, Any]) -> Behaviour | None:
         if "lists" not in given:
             return self._make(given, num_popular=given.get("num_tracks", NUM_POPULAR))
         file = Path(given["file"])
-        return self._listed(given, file) if file.is_file() and file_digest(file) == given["lists"] else None
+        names = {"lists": file.name, "vectors": FILE, "profiles": PROFILES}
+        known = {file.with_name(name): given[kind] for kind, name in names.items() if kind in given}
+        if not all(path.is_file() and file_digest(path) == digest for path, digest in known.items()):
+            return None
+        return self._listed({"context": _CONTEXT_OF.get(given["policy"], "last"), **given}, file, is_older=True)
 
-    def _listed(self, given: Mapping[str, Any], file: Path) -> Behaviour:
+    def _listed(self, given: Mapping[str, Any], file: Path, *, is_older: bool = False) -> Behaviour:
         lists = Recommendations.read(file, self.catalog)
         new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
-        policy = {"policy": LISTS[lists.users is not None]}
-        return self._make({**policy, **given}, lists, new=new)
+        vectors = SessionVectors.read(file.with_name(FILE), self.catalog) if given["context"] in CONTEXTS[1:] else None
+        made = self._make({**given, "policy": LISTS[lists.users is not None]}, lists, new=new, vectors=vectors)
+        return replace(made, before=self._profiles(made, file), is_older=is_older)
+
+    def _profiles(self, of: Behaviour, file: Path) -> Profiles:
+        """What the run of a file of lists knew of listeners, with rows of tracks."""
+        if not of.knows_listeners or not (path := file.with_name(PROFILES)).is_file():
+            return _NOBODY
+        profiles = Profiles.read(path)
+        profiles.entries["track"] = self.catalog.rows_of(profiles.entries["track"])
+        return profiles
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
         rows, known = _rows_of(folder, self.catalog), None
@@ -264,7 +301,13 @@ class LogFolder:
         others = np.setdiff1d(np.arange(len(self.catalog)), picked)  # the release does not have them, or has kept them
         artists = ArtistTracks.of(self.catalog.artist_of, kept=others) if len(others) else self._artists
         how: dict[str, Any] = {"popular": distinct(_popular_of(folder, rows)), "new": explored, "artists": artists}
-        return self._make({"fallback": "artist", **given}, known, **how)
+        if given.get("context") in CONTEXTS[1:]:
+            own = {path.name.removesuffix(f"_{arm}.npy"): np.load(path) for path in folder.glob(f"*_{arm}.npy")}
+            vectors = SessionVectors.of_arrays(own, num_tracks=len(rows) - 1, where=str(folder))
+            how["vectors"] = vectors.at_rows(rows[:-1], len(self.catalog) + 1)  # the last row as above
+        made = self._make({"fallback": "artist", **given}, known, **how)
+        file = dict(_json(folder / "release.json").get("provenance", {})).get(f"lists_{arm}")
+        return made if file is None else replace(made, before=self._profiles(made, Path(file)))
 
     def _make(
         self,
@@ -275,6 +318,7 @@ class LogFolder:
         new: np.ndarray | None = None,
         num_popular: int = NUM_POPULAR,
         artists: ArtistTracks | None = None,
+        vectors: SessionVectors | None = None,
     ) -> Behaviour:
         picker = Picker(
             policy=str(given["policy"]),
@@ -282,6 +326,7 @@ class LogFolder:
             pick=str(given.get("pick", "uniform")),
             artist_gap=int(given.get("artist_gap", 0)),
             exploration=float(given.get("exploration", 0.0)),
+            familiar=float(given.get("familiar", 1.0)),
             new=np.empty(0, np.int64) if new is None else np.asarray(new, np.int64),
             popular=(self.popular if popular is None else popular)[:num_popular],
             fallback=str(given.get("fallback", "random")),
@@ -290,7 +335,12 @@ class LogFolder:
             return Behaviour(picker=picker, lists=np.empty((0, 0), np.int32))
         rows = lists.rows.astype(np.int32)
         rule = LastTen(lists=rows, artists=picker.artists) if given.get("context") == LAST_TEN else None
-        return Behaviour(picker=picker, lists=rows, users=lists.users, last_ten=rule)
+        search = None
+        if vectors is not None:
+            artist_of = self.catalog.artist_of if given["context"] == "listener" else None
+            num_lists, may_repeat = int(given["num_lists"]), not picker.avoids_heard
+            search = SessionSearch(vectors, rows, num_lists=num_lists, may_repeat=may_repeat, artist_of=artist_of)
+        return Behaviour(picker=picker, lists=rows, users=lists.users, last_ten=rule, search=search)
 
     @cached_property
     def _artists(self) -> ArtistTracks:

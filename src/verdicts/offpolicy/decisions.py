@@ -1,6 +1,6 @@
 """From event logs with propensities to the decisions of complete sessions, the input of off-policy estimates.
 
-V sessions, E tracks played in them.
+V sessions, E tracks played in them, T of them in the first part of a session.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from segue.assignment import GUESTS
 from segue.catalog import Catalog
 from segue.datamodules.pairs.interleaved import changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.picking.last_ten import NUM_PLAYS, LastPlays
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
 from segue.settings import settings
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, log_database, read_events
+
+MOST_PLAYS = 20_000
+"""Plays of a listener before a session that their profile is computed from, at most: the last ones."""
+_PLAYS_AT_ONCE = 1_000_000  # plays of some listeners that are summed together, which needs memory
 
 LEFT_OUT = {
     "guests": "sessions of guests, who try the service out in the listening room",
@@ -45,6 +50,7 @@ class Decisions:
         num_before: number of tracks that the user of each session played before it; they are directly before `first`.
         tracks: row of each track.
         shares: share played of each track, in [0, 1].
+        times_ms: when each track ended, in milliseconds since 1970; of all sessions of the log.
         propensities: probability with which each track was recommended; NaN for the first track of a session.
         left_out: number of sessions that were left out for each reason of LEFT_OUT.
         num_sessions: number of sessions of the log, with those that were left out.
@@ -60,6 +66,7 @@ class Decisions:
     num_before: Int64[np.ndarray, "V"]
     tracks: Int64[np.ndarray, "E"]
     shares: Float64[np.ndarray, "E"]
+    times_ms: Int64[np.ndarray, "E"]
     propensities: Float64[np.ndarray, "E"]
     left_out: dict[str, int]
     num_sessions: int
@@ -88,6 +95,46 @@ class Decisions:
         places = (self.first + step - 1)[:, None] - ages
         is_there = ages < (self.num_before + step)[:, None]
         return LastPlays(np.where(is_there, self.tracks[places], -1), np.where(is_there, self.shares[places], 0.0))
+
+    def newest_first(self, step: int) -> tuple[Int64[np.ndarray, "V T"], Float32[np.ndarray, "V T"]]:
+        """What each session had played when the track after some of it was recommended: rows and shares.
+
+        Args:
+            step: number of tracks of the session that had been played (T), at least 1.
+        """
+        places = (self.first + step - 1)[:, None] - np.arange(step)
+        return self.tracks[places], self.shares[places].astype(np.float32)
+
+    def profiles(self, before: Profiles, *, is_older: bool) -> np.ndarray:
+        """What the listener of each session had heard in earlier sessions: in the log, and before it. V × entries.
+
+        Of the log, the last `MOST_PLAYS` plays of each.
+
+        Args:
+            before: what was known of listeners before the log, with rows of tracks. Entries with a play at the time of
+                the log, or later, are left out: they may have learned from the log itself.
+            is_older: whether they are moved so many days back that none is left out, as the simulator does for its
+                arms.
+        """
+        num, owners, found = np.minimum(self.num_before, MOST_PLAYS), [np.empty(0, np.int64)], [np.zeros(0, ENTRY)]
+        ends = 1 + np.flatnonzero(np.diff(num.cumsum() // _PLAYS_AT_ONCE))
+        for some in np.split(np.arange(len(self)), ends):
+            owner = some.repeat(num[some])
+            nth = np.arange(len(owner)) - (num[some].cumsum() - num[some]).repeat(num[some])
+            place = (self.first - num)[owner] + nth
+            is_known = self.tracks[place] >= 0
+            owner, place = owner[is_known], place[is_known]
+            columns = self.tracks[place], self.shares[place].astype(np.float32), self.times_ms[place]
+            of_some = entries_of_events(owner, *columns)
+            owners.append(of_some[0])
+            found.append(of_some[1])
+        start, earlier = int(self.times_ms.min()), before.of_listeners(self.users)
+        if is_older:
+            newest = int(before.entries["last_ms"].max(initial=0))
+            earlier["last_ms"] -= days_to_move(newest, start - start % DAY_MS) * DAY_MS
+        known = ((earlier["plays"] > 0) & (earlier["last_ms"] < start)).nonzero()
+        both = np.concatenate([*owners, known[0]]), np.concatenate([*found, earlier[known]])
+        return padded(*joined(*both), len(self))
 
 
 @settings()
@@ -174,6 +221,7 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
         num_before=(first - first_of_user)[chosen],
         tracks=rows,
         shares=lines["time"].astype(np.float64),
+        times_ms=lines["timestamp"],
         propensities=propensities,
         left_out=left_out,
         num_sessions=len(first),

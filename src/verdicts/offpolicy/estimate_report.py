@@ -163,7 +163,8 @@ class OffPolicyEstimates:
             return None
         if is_session:
             raise InputError(
-                "context=session is not estimated from a log; play such runs with abtest.py control= treatment="
+                "a training run estimates its lists alone, and this one answers from the session; estimate it from "
+                "logs that it has not seen, abtest.py logs=<folder> candidate=run:<id>"
             )
         if self._split not in ("time", "auto"):  # auto: time, because events have timestamps
             raise InputError(

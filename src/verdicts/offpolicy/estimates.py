@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from segue.errors import InputError
-from segue.picking.last_ten import LastPlays
 from segue.picking.picker import Choices
 from segue.settings import Setting, settings
 from segue.statistics.intervals import LEVEL
@@ -24,7 +23,7 @@ _SAME = 1e-6  # largest relative difference between a logged propensity and that
 
 _MAX_DIFFERENT = 0.01  # accepted share of sessions with another propensity than that of their release
 
-_CHUNK = 4096  # decisions whose choices are computed together
+_CHUNK = 1024  # decisions whose choices are computed together
 
 _Part = Int64[np.ndarray, "s"]  # numbers of some sessions
 _Each = Float64[np.ndarray, "S"]
@@ -130,23 +129,28 @@ class OffPolicyLog:
         self._artist_of = np.asarray(folder.catalog.artist_of, np.int64)
         found = {setting: folder.behaviour(*texts) for setting, texts in enumerate(decisions.settings)}
         self._known = {setting: behaviour for setting, behaviour in found.items() if behaviour is not None}
+        own, logged = self._own_propensity(decisions), decisions.propensities[decisions.first + 1]
+        is_different = np.abs(own - logged) > _SAME * logged
+        for setting in [one for one, behaviour in self._known.items() if behaviour.knows_listeners]:
+            of_setting = decisions.setting == setting
+            if (is_different & of_setting).sum() > _MAX_DIFFERENT * of_setting.sum():  # it knew more than the log says
+                del self._known[setting]
         is_known, used = np.isin(decisions.setting, list(self._known)), np.unique(decisions.setting).tolist()
         self.is_mixture = bool(is_known.any())
         unknown = [decisions.settings[one][0] for one in used if one not in self._known]
         self.arms_left_out = unknown if self.is_mixture else []
-        decisions = decisions.where(is_known) if self.is_mixture else decisions
+        kept = is_known if self.is_mixture else np.ones(len(decisions), bool)
+        decisions, is_different = decisions.where(kept), (is_different & is_known)[kept]
         if not len(decisions):
             raise InputError(
                 f"logs={folder.logs}: none of {decisions.num_sessions} sessions can be used: "
                 f"{left_out_text(decisions.left_out)}"
             )
-        own, logged = self._own_propensity(decisions), decisions.propensities[decisions.first + 1]
-        is_different = np.abs(own - logged) > _SAME * logged
         if is_different.mean() > _MAX_DIFFERENT:
             place = int(is_different.argmax())
             raise InputError(
                 f"logs={folder.logs}: {is_different.sum()} of {len(decisions)} sessions have another propensity than "
-                f"their release, such as {logged[place]:.6g} instead of {own[place]:.6g} in the "
+                f"their release, such as {logged[kept][place]:.6g} instead of {own[kept][place]:.6g} in the "
                 f"session that began at {decisions.started_ms[place]} ms; the log or the release was changed"
             )
         self.different = int(is_different.sum())
@@ -169,8 +173,7 @@ class OffPolicyLog:
         for setting, behaviour in self._known.items():
             for part in _chunks(np.flatnonzero(decisions.setting == setting)):
                 some = decisions.where(part)
-                choices = behaviour.choices(some.users, some.tracks[some.first][:, None], some.last_plays(1))
-                own[part] = choices.of(chosen[part, None])[:, 0]
+                own[part] = behaviour.choices(some, 1).of(chosen[part, None])[:, 0]
         return np.asarray(own)
 
     def estimate(self, candidate: Behaviour, settings: EstimateSettings) -> OffPolicy:
@@ -232,9 +235,9 @@ class OffPolicyLog:
         for part in _chunks(np.arange(len(sessions))):
             some = sessions.where(part)
             played = some.tracks[some.first][:, None]
-            choices = candidate.choices(some.users, played, some.last_plays(1))
+            choices = candidate.choices(some, 1)
             tracks = some.tracks[some.first + 1][:, None]
-            mixture = self.mixture(part, played, np.concatenate([tracks, choices.tracks], 1))
+            mixture = self.mixture(part, np.concatenate([tracks, choices.tracks], 1))
             columns["weights"][part] = choices.of(tracks)[:, 0] / mixture[:, 0]
             if self.is_mixture:
                 columns["unsupported"][part], columns["square"][part] = self._support(part, choices, mixture[:, 1:])
@@ -244,14 +247,11 @@ class OffPolicyLog:
                 columns["expected"][part[own]] = self._expected(model, choices, played)[own]
         return columns
 
-    def mixture(
-        self, part: _Part, played: Int64[np.ndarray, "s T"], asked: Int64[np.ndarray, "s M"]
-    ) -> Float64[np.ndarray, "s M"]:
+    def mixture(self, part: _Part, asked: Int64[np.ndarray, "s M"]) -> Float64[np.ndarray, "s M"]:
         """Compute the probability of tracks at the first decision: of the arms of a release, by their shares.
 
         Args:
             part: numbers of the sessions.
-            played: row of the first track of each.
             asked: rows of tracks; if no arm is known, the logged one first, and of the others nothing is known.
 
         Returns:
@@ -264,8 +264,7 @@ class OffPolicyLog:
         for setting, behaviour in self._known.items():
             if len(rows := np.flatnonzero(self._shares[part, setting])):
                 shares = self._shares[part[rows], setting, None]
-                own = some.where(rows)
-                found[rows] += shares * behaviour.choices(own.users, played[rows], own.last_plays(1)).of(asked[rows])
+                found[rows] += shares * behaviour.choices(some.where(rows), 1).of(asked[rows])
         return found
 
     def _support(self, part: _Part, choices: Choices, mixture: Float64[np.ndarray, "s K"]) -> tuple[Any, Any]:
@@ -317,18 +316,15 @@ class OffPolicyLog:
         self, candidate: Behaviour, step: int, part: _Part, of_candidate: _Each, of_arms: Float64[np.ndarray, "S A"]
     ) -> None:
         """Add the log probabilities of a step, of the candidate and of every arm, to the sums of some sessions."""
-        sessions = self.decisions
-        users, first = sessions.users[part], sessions.first[part]
-        played, asked = sessions.tracks[first[:, None] + np.arange(step)], sessions.tracks[first + step][:, None]
+        some = self.decisions.where(part)
+        asked = some.tracks[some.first + step][:, None]
         with np.errstate(divide="ignore"):
-            last = sessions.where(part).last_plays(step)
-            of_candidate[part] += np.log(candidate.choices(users, played, last).of(asked)[:, 0])
-            of_arms[part, sessions.setting[part]] += np.log(sessions.propensities[first + step])
+            of_candidate[part] += np.log(candidate.choices(some, step).of(asked)[:, 0])
+            of_arms[part, some.setting] += np.log(some.propensities[some.first + step])
             for setting, behaviour in self._known.items():
-                rows = np.flatnonzero(np.isfinite(of_arms[part, setting]) & (sessions.setting[part] != setting))
+                rows = np.flatnonzero(np.isfinite(of_arms[part, setting]) & (some.setting != setting))
                 if len(rows):
-                    own = LastPlays(last.rows[rows], last.shares[rows])
-                    found = behaviour.choices(users[rows], played[rows], own).of(asked[rows])[:, 0]
+                    found = behaviour.choices(some.where(rows), step).of(asked[rows])[:, 0]
                     of_arms[part[rows], setting] += np.log(found)
 
 

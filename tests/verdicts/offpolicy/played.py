@@ -12,7 +12,7 @@ from segue.simulation.experiment import run_experiment
 from segue.simulation.policies import Lists, Policy
 from segue.simulation.world import World
 from segue.verdicts.offpolicy.behaviours import LogFolder
-from segue.verdicts.offpolicy.decisions import read_decisions
+from segue.verdicts.offpolicy.decisions import Decisions, read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicyLog
 
 
@@ -50,6 +50,26 @@ def opened(run: Path) -> tuple[LogFolder, OffPolicyLog]:
     folder = LogFolder.open(run / "logs")
     return folder, OffPolicyLog(
         read_decisions(folder.logs, folder.catalog, max_rejected=0.0, session_gap_minutes=30), folder
+    )
+
+
+def first_decisions(users: list[int], tracks: list[int]) -> Decisions:
+    """Sessions that have played one track, the first one of their users."""
+    num = len(users)
+    none, nan = np.zeros(num, np.int64), np.full(num, np.nan)
+    columns: dict[str, Any] = {"started_ms": none, "times_ms": none, "setting": none, "num_before": none}
+    return Decisions(
+        users=np.array(users),
+        settings=[],
+        first=np.arange(num),
+        lengths=none + 1,
+        tracks=np.array(tracks),
+        shares=nan,
+        propensities=nan,
+        left_out={},
+        num_sessions=num,
+        lines_rejected=0,
+        **columns,
     )
 
 

@@ -25,7 +25,7 @@ from segue.verdicts.offpolicy.estimates import OffPolicyLog
 from tests.conftest import make_catalog, make_vectors
 from tests.odd_ids import with_texts
 from tests.serving.conftest import arm, lists_of, lists_of_users, make_release
-from tests.verdicts.offpolicy.played import lists, neighbours, opened, settings, simulate
+from tests.verdicts.offpolicy.played import first_decisions, lists, neighbours, opened, settings, simulate
 
 
 def text(arm: str, experiment: str = "TEST") -> str:
@@ -142,7 +142,7 @@ def test_what_an_arm_explored_is_known_from_the_log(world: World, tmp_path: Path
     for found in (simulated, served, candidate):
         assert found is not None
         assert (found.picker.exploration, found.picker.new.tolist()) == (0.2, np.flatnonzero(plays == 1).tolist())
-        choices = found.choices(np.zeros(3, np.int64), np.array([[0], [3], [9]]))
+        choices = found.choices(first_decisions([0, 0, 0], [0, 3, 9]), 1)
         asked = choices.of(np.tile(np.arange(len(world.catalog)), (3, 1)))
         assert asked.sum(1) == pytest.approx(1)
         assert asked[0, 2] == pytest.approx(0.8 / 4 + 0.2)  # the only new one of the list 1, 2, 3, 4
@@ -169,15 +169,22 @@ def folder_of(folder: Path, world: World, lists: Recommendations, how: dict[str,
     return found.behaviour(text("C"), release)
 
 
-def test_what_the_session_answers_is_not_known_from_a_log(world: World, tmp_path: Path) -> None:
-    file = neighbours(world, tmp_path / "recommendations.jsonl")
+def test_what_the_session_answers_is_computed_again_from_a_log(world: World, tmp_path: Path) -> None:
+    """At every step: with one arm, all weights of a candidate that does the same are 1."""
+    file = neighbours(world, tmp_path / "recommendations.jsonl", num=20)
     make_vectors(len(world.catalog)).write(tmp_path / FILE, world.catalog)
-    session = SessionLists(path=str(file), pick="ranked", artist_gap=0, num_lists=2, world=world)
-    simulate(world, tmp_path / "run", {"C": session, "T1": lists(world, file)}, sessions=40)
-    folder = LogFolder.open(tmp_path / "run" / "logs")
+    how: dict[str, Any] = {"pick": "weighted", "artist_gap": 1, "num_lists": 2}
+    simulate(world, tmp_path / "run", {"C": SessionLists(path=str(file), **how, world=world)}, sessions=300)
+    folder, log = opened(tmp_path / "run")
+    assert (log.is_mixture, log.different) == (True, 0)
+    candidate = folder.candidate(candidate_of({"recommender": str(file), **how}, locate=Path))
+    found = log.estimate(candidate, settings())
+    assert found.session_mean_weight == pytest.approx(1)
+    own = log.decisions
+    assert found.first_step_snips.value == pytest.approx(own.shares[own.first + 1].mean())
+    make_vectors(len(world.catalog), skipped=0.5).write(tmp_path / FILE, world.catalog)
     [release] = folder.releases
-    assert folder.behaviour(text("C"), release) is None
-    assert folder.behaviour(text("T1"), release) is not None
+    assert folder.behaviour(text("C"), release) is None, "the vectors are others now"
 
 
 def test_the_logs_of_a_continued_run_have_the_releases_of_all_days(world: World, tmp_path: Path) -> None:
@@ -197,7 +204,7 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
     catalog = with_texts(catalog) if has_texts else catalog
     of_tracks, of_users = lists_of([[1, 2], [3], [], [5, 0, 1], [2], [4]]), lists_of_users({5: [3, 1], 8: [0]})
     arms = {"C": arm("lists", "weighted", 1), "T1": arm("user_lists"), "T2": arm("popular"), "T3": arm("sticky_artist")}
-    session = {"T4": arm("lists", context="session", num_lists=2)}
+    session = {"T4": arm("lists", "weighted", context="session", num_lists=2)}
     store = tmp_path / "run" / "store"
     release = make_release(
         store / "new",
@@ -224,20 +231,19 @@ def test_a_release_of_the_service_describes_its_arms(tmp_path: Path, has_texts: 
     (tmp_path / "run" / "tracks.json").write_text("\n".join(shuffled) + "\n", encoding="utf-8")
     folder = LogFolder.open(tmp_path / "run" / "logs")
     ours = Recommender(release, np.random.default_rng(0))
-    for name in arms:
+    for name in arms | session:
         behaviour, *others = [folder.behaviour(text(name), version) for version in lines_of]
         assert behaviour is not None
         assert None not in others
         for user, row in ((5, 0), (8, 3), (7, 2)):
             id_of = catalog.track_ids.item(row)
             [place], key = folder.catalog.rows_of([id_of]), key_of(id_of)
-            choices = behaviour.choices(np.array([user]), np.array([[place]]))
+            choices = behaviour.choices(first_decisions([user], [place]), 1)
             for _ in range(20):
                 answer = ours.follow(name, user, release.row_of(key), Played([key], []))
                 picked = folder.catalog.rows_of([release.id_of(answer.row)])
                 assert choices.of(picked[None])[0, 0] == pytest.approx(answer.propensity)
             assert choices.of(np.arange(len(catalog))[None]).sum() == pytest.approx(1)
-    assert folder.behaviour(text("T4"), release.version) is None, "it answers from the session"
     assert folder.behaviour(text("T9"), release.version) is None
     assert folder.popular.tolist() == folder.catalog.rows_of(catalog.track_ids[[2, 4]]).tolist()
     of_tracks_file = tmp_path / "recommendations.jsonl"

@@ -28,15 +28,19 @@ def test_a_candidate_is_named_as_the_arms_of_the_simulator() -> None:
     assert candidate(given | explores) == replace(expected, exploration=0.1, exploration_plays=4)
 
 
-def test_a_candidate_that_answers_from_the_session_is_refused(tmp_path: Path) -> None:
+def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path) -> None:
     name = str(tmp_path / "recommendations.jsonl")
     make_vectors(3).write(tmp_path / "vectors.npz", make_catalog([0, 1, 2]))
-    for given in (name, {"recommender": name, "context": "session"}):
-        with pytest.raises(InputError, match=r"answers from the session \(context=session\), which is not esti"):
-            candidate(given)
-    assert candidate({"recommender": name, "context": "last"}).file == Path(name)
-    with pytest.raises(InputError, match="candidate: context must be one of last, session, listener, last_ten"):
-        candidate({"recommender": name, "context": "all"})
+    assert candidate(name).context == candidate({"recommender": name, "context": "session"}).context == "session"
+    assert candidate({"recommender": name, "context": "last"}).context == "last"
+    for own, message in (
+        ({"context": "all"}, "candidate: context must be one of last, session, listener, last_ten"),
+        ({"context": "listener"}, "candidate: context=listener, and the run of .* was trained with context=session"),
+        ({"familiar": 0.5}, "candidate: familiar=0.5 needs context=listener, which knows the listener"),
+        ({"num_lists": 21}, "candidate: num_lists must be a whole number of at least 1 and at most 20, got 21"),
+    ):
+        with pytest.raises(InputError, match=message):
+            candidate({"recommender": name, **own})
 
 
 @pytest.mark.parametrize(

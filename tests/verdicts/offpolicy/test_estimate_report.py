@@ -54,7 +54,7 @@ def data_of(make: Callable[..., PairDataModule], run: Path) -> PairDataModule:
 
 def test_a_run_with_the_session_is_not_estimated(run: Path, datamodule_of: Callable[..., PairDataModule]) -> None:
     _, line = estimated(data_of(datamodule_of, run), run / "recommendations.jsonl", is_session=True)
-    assert line.startswith("refused: context=session is not estimated from a log; play such runs")
+    assert line.startswith("refused: a training run estimates its lists alone, and this one answers from the session")
 
 
 def test_the_latest_tenth_of_the_sessions_is_estimated(run: Path, datamodule_of: Callable[..., PairDataModule]) -> None:

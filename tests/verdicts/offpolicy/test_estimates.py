@@ -112,8 +112,7 @@ def test_estimates_are_those_of_slow_loops(world: World, mixed: Path, tmp_path: 
 def p_value_of_mixture(log: OffPolicyLog, num_tracks: int) -> float:
     """Of a chi-square test of the first recommendations against the probabilities of the mixture of all arms."""
     sessions = log.decisions
-    every, played = np.tile(np.arange(num_tracks), (len(sessions), 1)), sessions.tracks[sessions.first][:, None]
-    chances = log.mixture(np.arange(len(sessions)), played, every)
+    chances = log.mixture(np.arange(len(sessions)), np.tile(np.arange(num_tracks), (len(sessions), 1)))
     assert chances.sum(1) == pytest.approx(np.ones(len(sessions)))
     expected, found = chances.sum(0), np.bincount(sessions.tracks[sessions.first + 1], minlength=num_tracks)
     order = np.argsort(expected)
