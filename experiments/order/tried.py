@@ -1,10 +1,12 @@
 """Which loss is best for a GRU, and which block for self-attention? On validation queries; no test query is ranked.
 
     python experiments/order/tried.py               each variant that tried.csv does not have yet; then tried.md
-    python experiments/order/tried.py --most 1      at most one variant now; the next call continues
+    python experiments/order/tried.py --most 1      at most one training now; the next call continues
+    python experiments/order/tried.py --whole 2     the blocks of self-attention to their end with so many seeds, too
 
-Each variant is trained on whole sessions of `yes` with the settings of `conf/`, for some epochs, with one seed. One
-line of tried.csv is one epoch.
+Each variant is trained on whole sessions of `yes` with the settings of `conf/`, for two epochs, with one seed; blocks
+of self-attention also until five epochs are not better than the best one. One line of tried.csv is one epoch, one of
+whole.csv a whole training.
 
 B pairs, K candidates.
 """
@@ -12,8 +14,9 @@ B pairs, K candidates.
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,8 +36,10 @@ from segue.reports.markdown import table
 from segue.statistics.ranking import ndcg_at
 
 STUDY = Study(__file__, __doc__)
-RESULTS = STUDY.folder / "tried.csv"
-DATA, QUERIES, EPOCHS = sized(("yes", 5_000, 2), ("situnes", 50, 1))
+RESULTS, WHOLE = STUDY.folder / "tried.csv", STUDY.folder / "whole.csv"
+DATA, QUERIES, EPOCHS, MOST_EPOCHS = sized(("yes", 5_000, 2, 50), ("situnes", 50, 1, 1))
+PATIENCE = 5
+"""Epochs that may follow the best one of a whole training, as in `conf/callbacks/default.yaml`."""
 WORDS = sized((), ("recipe=playlists", "model.dim=16", "context.encoder.dim=16"))
 SAMPLED, POWER, REGULARISED = 2048, 0.75, 1.0
 """Of the author of GRU4Rec: tracks that are drawn for a batch, the power of their plays, and λ of BPR-max."""
@@ -131,6 +136,8 @@ VARIANTS = {
     "LiGR": Variant("sasrec"),
     "plain, normalised after": Variant("sasrec", partial(plain_block, is_first=False)),
 }
+BLOCKS = ("plain, normalised before", "LiGR")
+"""Variants that are trained to their end."""
 
 
 def ndcg(ranker: Any, datamodule: Any, queries: Any) -> float:
@@ -141,23 +148,23 @@ def ndcg(ranker: Any, datamodule: Any, queries: Any) -> float:
     return max(float(np.mean(ndcg_at(of, 10))) for of in ranks.values())
 
 
-def run(name: str) -> None:
-    """Train a variant, and add its lines."""
+def epochs(name: str, seed: int) -> Iterator[tuple[float, float]]:
+    """Train a variant: validation ndcg@10 and processor time after each epoch."""
     variant = VARIANTS[name]
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"datamodule={DATA}", f"model={variant.model}", "seed=1", *WORDS]
+        words = [f"datamodule={DATA}", f"model={variant.model}", f"seed={seed}", *WORDS]
         config = composed([*words, f"callbacks.ranking.max_val_queries={QUERIES}"], STUDY.folder / folder)
         datamodule = instantiate(config.datamodule, _convert_="all")
         datamodule.prepare_data()
         datamodule.setup()
     queries = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule)).queries["val"]
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     variant.change(ranker, datamodule.vocabulary)
-    found, lines = ranker.configure_optimizers(), list[dict[str, Any]]()
+    found = ranker.configure_optimizers()
     optimizer = found["optimizer"] if isinstance(found, dict) else found
     loader = datamodule.train_dataloader()
-    for epoch in range(EPOCHS):
+    for epoch in range(MOST_EPOCHS):
         began = time.process_time()
         loader.sampler.set_epoch(epoch)
         ranker.train()
@@ -167,18 +174,30 @@ def run(name: str) -> None:
             optimizer.step()
         seconds = time.process_time() - began
         value = ndcg(ranker.eval(), datamodule, queries)
-        lines.append(
-            {
-                "variant": name,
-                "model": variant.model,
-                "epoch": epoch + 1,
-                "val_ndcg_at_10": value,
-                "cpu_s": round(seconds, 1),
-                "commit": STUDY.commit(),
-            }
-        )
-        print(name, epoch + 1, f"{value:.4f}", f"{seconds:.0f} s", flush=True)
+        print(name, seed, epoch + 1, f"{value:.4f}", f"{seconds:.0f} s", flush=True)
+        yield value, seconds
+
+
+def run(name: str) -> None:
+    """Train a variant for EPOCHS, and add its lines."""
+    variant, lines = VARIANTS[name], list[dict[str, Any]]()
+    for epoch, (value, seconds) in enumerate(islice(epochs(name, 1), EPOCHS)):
+        line = {"variant": name, "model": variant.model, "epoch": epoch + 1, "val_ndcg_at_10": value}
+        lines.append({**line, "cpu_s": round(seconds, 1), "commit": STUDY.commit()})
     append_rows(RESULTS, lines)
+
+
+def run_whole(name: str, seed: int) -> None:
+    """Train a variant until PATIENCE epochs are not better than the best one, and add a line."""
+    values, spent_s = [0.0], 0.0
+    for value, seconds in epochs(name, seed):
+        values.append(value)
+        spent_s += seconds
+        if len(values) - 1 - int(np.argmax(values)) >= PATIENCE:
+            break
+    best = int(np.argmax(values))
+    line = {"variant": name, "seed": seed, "epoch": best, "epochs": len(values) - 1, "val_ndcg_at_10": values[best]}
+    append_rows(WHOLE, [{**line, "cpu_s": round(spent_s), "commit": STUDY.commit()}])
 
 
 def report() -> None:
@@ -191,21 +210,37 @@ def report() -> None:
             rows.append([variant.model, name, *values, f"{own['cpu_s'].astype(float).mean():.0f}"])
     head = ["model", "variant", *(f"epoch {nth}" for nth in range(1, EPOCHS + 1)), "CPU of an epoch, s"]
     text = [f"Validation ndcg@10 of {DATA}, one seed.", "", *table(head, rows, "ll" + "r" * (EPOCHS + 1))]
+    rows = [
+        [
+            *(row[name] for name in ("variant", "seed", "epoch", "epochs")),
+            f"{float(row['val_ndcg_at_10']):.4f}",
+            row["cpu_s"],
+        ]
+        for row in read_rows(WHOLE)
+    ]
+    head = ["variant", "seed", "best epoch", "epochs", "validation ndcg@10", "CPU of the training, s"]
+    text += ["", "Whole trainings of self-attention.", "", *table(head, rows, "lrrrrr")]
     STUDY.write_table("tried.md", text)
 
 
 def main() -> None:
-    """Train what is missing, then write the table."""
+    """Train what is missing, then write the tables."""
     parser = STUDY.parser()
-    parser.add_argument("--most", type=int, default=99, help="train at most so many variants now")
+    parser.add_argument("--most", type=int, default=99, help="train at most so many models now")
     parser.add_argument("--model", choices=["gru4rec", "sasrec"], help="the variants of one model")
+    parser.add_argument("--whole", type=int, default=sized(0, 1), help="seeds of whole trainings")
     options = STUDY.parse(parser)
     available(DATA)
     torch.set_num_threads(1)
-    done = {row["variant"] for row in read_rows(RESULTS)}
-    wanted = [name for name, variant in VARIANTS.items() if options.model in (None, variant.model)]
-    for name in [name for name in wanted if name not in done][: options.most]:
-        run(name)
+    done = {(row["variant"], 0) for row in read_rows(RESULTS)}
+    done |= {(row["variant"], int(row["seed"])) for row in read_rows(WHOLE)}
+    wanted = [(name, 0) for name, variant in VARIANTS.items() if options.model in (None, variant.model)]
+    whole = [(name, seed) for seed in range(1, 1 + options.whole) for name in BLOCKS]
+    for name, seed in [one for one in [*whole, *wanted] if one not in done][: options.most]:
+        if seed:
+            run_whole(name, seed)
+        else:
+            run(name)
     report()
 
 
