@@ -395,7 +395,7 @@ def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, flo
     boosts = np.zeros(max(len(one.boosts) for one in some), np.float32)
     for one, weight in zip(some, by, strict=True):
         boosts[: len(one.boosts)] += weight * one.boosts
-    numbers = {
+    numbers: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in some]) for name in ("lengths", "powers", "age_weights")
     }
     return SessionVectors(
