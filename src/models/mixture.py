@@ -118,7 +118,7 @@ class Mixture(OneStep):
         InputError: the model is another one, or the context has settings, which nothing would read.
 
     Attributes:
-        weights: of each member that is used, by name; the sum of those of probabilities is 1.
+        weights: of each member that is used, by name; their sum is 1.
         gains: what each adds to validation ndcg@10.
         ms_per_query: what each takes to score all tracks for a query.
     """
@@ -419,11 +419,14 @@ def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, flo
 def factors(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:
     """Fit the weights of a sum of logarithms of probabilities by maximum likelihood among some candidates.
 
+    Among few candidates the sum of the weights is too small. It does not change the order, and 1 is nearly that of
+    maximum likelihood among all tracks.
+
     Args:
         candidates: the probability that each member gives each candidate, of which the first one followed.
 
     Returns:
-        Weights, at least 0.
+        Weights, at least 0, whose sum is 1.
     """
     logs = np.log(candidates[(candidates[:, 0] > 0).all(1)].clip(1e-30))
 
@@ -434,10 +437,10 @@ def factors(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:
         return float((sums[:, 0] - scores[:, 0]).mean()), (expected - logs[:, 0].sum(0)) / len(logs)
 
     num = logs.shape[2]
-    if not len(logs):
-        return [1 / num] * num
-    found = minimize(loss, np.full(num, 1 / num), jac=True, method="L-BFGS-B", bounds=[(0, None)] * num).x
-    return [float(weight) for weight in found]
+    first, bounds = np.full(num, 1 / num), [(0, None)] * num
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x if len(logs) else first
+    found = found if found.any() else first
+    return (found / found.sum()).tolist()
 
 
 def em(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:

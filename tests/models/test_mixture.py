@@ -146,11 +146,16 @@ def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[st
 
 
 def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
-    ring: PairDataModule, heads: dict[str, Ranker], tmp_path: Path
+    ring: PairDataModule, heads: dict[str, Ranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for boost, head in zip((0.3, -0.2), heads.values(), strict=True):
+        fitted = np.stack([np.linspace(boost, 0, 64), np.zeros(64)])
+        for name, value in {"fitted": fitted, "used": "boosts"}.items():
+            monkeypatch.setattr(head.context.repeats, name, value)
     mixture = mixture_of(ring, heads)
     mixture.fit_to(ring.histories(ring.pairs["val"]), ring.pairs["val"].following)
-    assert len(mixture.weights) > 1, "two heads of different seeds are better than one"
+    assert len(mixture.weights) > 1, "each of the heads adds something"
+    assert sum(mixture.weights.values()) == pytest.approx(1)
     vectors = mixture.session_vectors()
     assert vectors is not None
     vectors.write(tmp_path / FILE, ring.catalog)
