@@ -168,7 +168,8 @@ def report() -> None:
                 if not theirs or len(theirs[0]) != len(session):
                     continue
                 for metric in SHOWN:
-                    found = paired_difference(*(scores(one, session, metric) for one in (ours, theirs)), LEVEL)
+                    our, their = (scores(one, session, metric) for one in (ours, theirs))
+                    found = paired_difference(our, their, LEVEL)
                     cells = [f"{one:+.4f}" for one in (found.difference, found.lower, found.upper)]
                     rows.append([data, "+".join(names), name, metric.replace("_at_", "@"), *cells])
     text += table(["data", "model", "less", "metric", "difference", "lower", "upper"], rows, "llllrrr")

@@ -440,7 +440,7 @@ def factors(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:
     first, bounds = np.full(num, 1 / num), [(0, None)] * num
     found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x if len(logs) else first
     found = found if found.any() else first
-    return (found / found.sum()).tolist()
+    return [float(weight) for weight in found / found.sum()]
 
 
 def em(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:

@@ -174,7 +174,7 @@ class SessionQuery:
         without = np.where(np.eye(1 + rows.shape[1], rows.shape[1], -1, dtype=bool), -1, rows)
         asked = given.queries, without, np.repeat(weights, len(without), axis=0)
         added = [added_by_order(one, *asked) @ given.items[item, one.columns] for one in given.orders]
-        scores = np.sum(added, axis=0, dtype=np.float32)
+        scores = np.stack(added).sum(0)
         return scores[0], scores[0] - scores[1:]
 
     def counted(self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int) -> "CountedScore":
