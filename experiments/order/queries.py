@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import Study, sized
+from segue.models.mixture import side_by_side
 from segue.models.order import Encoder
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import SessionSearch
@@ -24,7 +25,14 @@ from segue.runs.session_vectors import SessionVectors
 
 STUDY = Study(__file__, __doc__)
 Kind = Literal["gru", "ligr"] | None
-KINDS: dict[str, Kind] = {"weighted sum": None, "gru4rec": "gru", "sasrec": "ligr"}
+KINDS: dict[str, list[Kind]] = {
+    "weighted sum": [None],
+    "gru4rec": ["gru"],
+    "sasrec": ["ligr"],
+    "weighted sum + gru4rec": [None, "gru"],
+    "weighted sum + gru4rec + sasrec": [None, "gru", "ligr"],
+}
+"""Models, of which several are a mixture: the sum of their scores."""
 WIDTH, DIM, MAX_LENGTH, K, NUM_LISTS = 128, 128, 20, 50, 4
 NUM_TRACKS, ROUNDS, CALLS = sized((50_000, 40, 25), (500, 1, 2))
 CASES = [(1, 5), (1, MAX_LENGTH), (16, 5), (16, MAX_LENGTH)]
@@ -47,7 +55,7 @@ def vectors_of(kind: Kind, rng: np.random.Generator) -> SessionVectors:
         boosts=np.empty(0, np.float32),
         artist_boosts=np.empty(0, np.float32),
         context="session",
-        order=None if kind is None else Encoder(2 * WIDTH, MAX_LENGTH, kind=kind, dim=DIM).part(),
+        orders=() if kind is None else (Encoder(2 * WIDTH, MAX_LENGTH, kind=kind, dim=DIM).part(),),
     )
 
 
@@ -65,8 +73,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     lists = rng.integers(0, NUM_TRACKS, (NUM_TRACKS, K)).astype(np.int32)
     calls: dict[tuple[str, int, int], list[Callable[[], object]]] = {}
-    for name, kind in KINDS.items():
-        vectors = vectors_of(kind, rng)
+    for name, kinds in KINDS.items():
+        models = {str(nth): vectors_of(kind, rng) for nth, kind in enumerate(kinds)}
+        vectors = side_by_side(models, dict.fromkeys(models, 1.0)) if len(models) > 1 else models["0"]
         search = SessionSearch(vectors, lists, num_lists=NUM_LISTS, may_repeat=False, artist_of=np.arange(NUM_TRACKS))
         for sessions, tracks in CASES:
             rows, shares = rng.integers(0, NUM_TRACKS, (sessions, tracks)), rng.random((sessions, tracks), np.float32)

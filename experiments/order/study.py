@@ -14,6 +14,7 @@ of its test queries.
 import json
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ Sets = dict[str, tuple[str, ...]]
 FULL: Sets = {"yes": (), "polimi": ()}
 SMALL: Sets = {"situnes": ("recipe=playlists", "model.dim=16", "context.encoder.dim=16")}
 DATA = sized(FULL, SMALL)
+RIVALS = RANKS.with_name("pieces.csv")
 SUM, OF_ORDER = "convex", ("gru4rec", "sasrec")
 MODELS: Sets = {SUM: ("context=session",), **{name: (f"model={name}",) for name in OF_ORDER}}
 OF_LIBRARY = {"gru4rec": "GRU4Rec", "sasrec": "SASRec"}
@@ -84,9 +86,14 @@ def scores(queries: list[pd.DataFrame], session: np.ndarray, metric: str) -> Que
     return QueryScores.of(np.stack([one[metric].to_numpy() for one in queries]), session)
 
 
+def mean_of(rows: Iterable[Mapping[str, str]], name: str) -> float:
+    """The mean of a column; NaN where it was not measured."""
+    return float(pd.to_numeric(pd.Series([row[name] for row in rows], dtype=object)).mean())
+
+
 def report() -> None:
     """Write results.md."""
-    lines = pd.DataFrame(read_rows(RESULTS))
+    lines, of_query = pd.DataFrame(read_rows(RESULTS)), read_rows(STUDY.folder / "mixture.csv")
     text = ["# Results", "", f"Written by `{STUDY.command}`.", ""]
     rows: list[list[str]] = []
     for data in DATA:
@@ -94,16 +101,29 @@ def report() -> None:
             own = lines[(lines["data"] == data) & (lines["model"] == model)]
             if len(own):
                 numbers = own[["val_ndcg_at_10", *SHOWN, "epoch"]].astype(float).mean().tolist()
-                cpu = pd.to_numeric(own["cpu_s"]).mean()  # empty where it was not measured
-                cells = [*(f"{one:.4f}" for one in numbers[:3]), f"{numbers[3]:.0f}", f"{cpu:.0f}".replace("nan", "")]
-                rows.append([data, model, str(len(own)), *cells])
+                ms = mean_of([row for row in of_query if (row["data"], row["model"]) == (data, model)], "query_ms")
+                cells = [*(f"{one:.4f}" for one in numbers[:3]), f"{numbers[3]:.0f}"]
+                cells += [f"{pd.to_numeric(own['cpu_s']).mean():.0f}", f"{ms:.3f}"]
+                rows.append([data, model, str(len(own)), *(cell.replace("nan", "") for cell in cells)])
     for data in DATA:
         for name in OF_LIBRARY.values():
             if theirs := metrics_of(RANKS, data, name):
-                means = [np.mean([one[metric].mean() for one in theirs]) for metric in SHOWN]
-                rows.append([data, f"{name} (library)", str(len(theirs)), "", *(f"{one:.4f}" for one in means), "", ""])
-    head = ["data", "model", "seeds", "validation ndcg@10", "recall@10", "ndcg@10", "epoch", "CPU, s"]
-    text += [*table(head, rows, "llrrrrrr"), "", "## Differences on test queries", ""]
+                means = [f"{np.mean([one[metric].mean() for one in theirs]):.4f}" for metric in SHOWN]
+                pieces = [
+                    row
+                    for row in read_rows(RIVALS)
+                    if (row["data"], row["model"], row["part"]) == (data, name, "final")
+                ]
+                last = {row["number"]: row for row in pieces}.values()  # a seed that was trained again
+                cost = [f"{mean_of(last, 'fit_s'):.0f}", f"{mean_of(last, 'query_ms'):.3f}"]
+                rows.append([data, f"{name} (library)", str(len(theirs)), "", *means, "", *cost])
+    head = ["data", "model", "seeds", "validation ndcg@10", "recall@10", "ndcg@10", "epoch", "CPU, s", "ms of a query"]
+    text += [
+        *table(head, rows, "llrrrrrrr"),
+        "",
+        "CPU of a training, and of ranking all tracks for a query, one thread.",
+    ]
+    text += ["", "## Differences on test queries", ""]
     rows = []
     for data in DATA:
         for model in OF_ORDER:

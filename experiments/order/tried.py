@@ -1,4 +1,4 @@
-"""Which loss is best for a GRU, and which block for self-attention? On validation queries; no test query is ranked.
+"""Which loss is best for a GRU? On validation queries; no test query is ranked.
 
     python experiments/order/tried.py               each variant that tried.csv does not have yet; then tried.md
     python experiments/order/tried.py --most 1      at most one variant now; the next call continues
@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.rivals.fitting import composed
@@ -38,12 +38,10 @@ DATA, QUERIES, EPOCHS = sized(("yes", 5_000, 2), ("situnes", 50, 1))
 WORDS = sized((), ("recipe=playlists", "model.dim=16", "context.encoder.dim=16"))
 SAMPLED, POWER, REGULARISED = 2048, 0.75, 1.0
 """Of the author of GRU4Rec: tracks that are drawn for a batch, the power of their plays, and λ of BPR-max."""
-HEADS_OF_BLOCK, WIDER = 1, 2
-"""Heads of the attention of a plain block, and the width of its feed-forward part, relative to the encoder."""
 
 
 def as_it_is(ranker: PairRanker, vocabulary: Vocabulary) -> None:
-    """The default: a softmax over the next tracks of the batch with logQ correction; blocks of LiGR."""
+    """The default: a softmax over the next tracks of the batch with logQ correction."""
 
 
 def bpr_max(target: Tensor, others: Tensor) -> Tensor:
@@ -92,45 +90,14 @@ def against(
     loss.forward = forward
 
 
-def plain_block(ranker: PairRanker, vocabulary: Vocabulary, *, is_first: bool) -> None:  # noqa: ARG001
-    """A block of torch instead of LiGR: attention and a feed-forward part, each normalised before it or after it."""
-    encoder: Any = ranker.context.encoder
-    dim = len(encoder.numbers["output"])
-    encoder.block = nn.TransformerEncoderLayer(
-        dim, HEADS_OF_BLOCK, WIDER * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=is_first
-    )
-
-    def read(tracks: Tensor, numbers: dict[str, Tensor]) -> Tensor:
-        length = tracks.shape[1]
-        values = tracks @ numbers["input"] + numbers["place"][:length]
-        mask = nn.Transformer.generate_square_subsequent_mask(length)
-        return torch.as_tensor(encoder.block(values, src_mask=mask, is_causal=True))
-
-    encoder.read = read
-
-
-class Variant(NamedTuple):
-    """What is trained.
-
-    Attributes:
-        model: value of `model=`.
-        change: what is changed after the model is built.
-    """
-
-    model: str
-    change: Callable[[PairRanker, Vocabulary], None] = as_it_is
-
-
-VARIANTS = {
-    "softmax of the batch, logQ": Variant("gru4rec"),
-    "sampled, BPR-max": Variant("gru4rec", partial(against, compare=bpr_max)),
-    "sampled, cross entropy": Variant("gru4rec", against),
-    "sampled, cross entropy, logQ": Variant("gru4rec", partial(against, logq=1.0)),
-    "all tracks, cross entropy": Variant("gru4rec", partial(against, is_sampled=False)),
-    "plain, normalised before": Variant("sasrec", partial(plain_block, is_first=True)),
-    "LiGR": Variant("sasrec"),
-    "plain, normalised after": Variant("sasrec", partial(plain_block, is_first=False)),
+VARIANTS: dict[str, Callable[[PairRanker, Vocabulary], None]] = {
+    "softmax of the batch, logQ": as_it_is,
+    "sampled, BPR-max": partial(against, compare=bpr_max),
+    "sampled, cross entropy": against,
+    "sampled, cross entropy, logQ": partial(against, logq=1.0),
+    "all tracks, cross entropy": partial(against, is_sampled=False),
 }
+"""What is changed after the model is built."""
 
 
 def ndcg(ranker: Any, datamodule: Any, queries: Any) -> float:
@@ -145,9 +112,8 @@ def ndcg(ranker: Any, datamodule: Any, queries: Any) -> float:
 
 def run(name: str) -> None:
     """Train a variant, and add its lines."""
-    variant = VARIANTS[name]
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"datamodule={DATA}", f"model={variant.model}", "seed=1", *WORDS]
+        words = [f"datamodule={DATA}", "model=gru4rec", "seed=1", *WORDS]
         config = composed([*words, f"callbacks.ranking.max_val_queries={QUERIES}"], STUDY.folder / folder)
         datamodule = instantiate(config.datamodule, _convert_="all")
         datamodule.prepare_data()
@@ -155,7 +121,7 @@ def run(name: str) -> None:
     queries = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule)).queries["val"]
     torch.manual_seed(1)
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
-    variant.change(ranker, datamodule.vocabulary)
+    VARIANTS[name](ranker, datamodule.vocabulary)
     found, lines = ranker.configure_optimizers(), list[dict[str, Any]]()
     optimizer = found["optimizer"] if isinstance(found, dict) else found
     loader = datamodule.train_dataloader()
@@ -172,7 +138,6 @@ def run(name: str) -> None:
         lines.append(
             {
                 "variant": name,
-                "model": variant.model,
                 "epoch": epoch + 1,
                 "val_ndcg_at_10": value,
                 "cpu_s": round(seconds, 1),
@@ -187,12 +152,12 @@ def report() -> None:
     """Write tried.md."""
     lines = pd.DataFrame(read_rows(RESULTS))
     rows = []
-    for name, variant in VARIANTS.items():
+    for name in VARIANTS:
         if len(own := lines[lines["variant"] == name]):
             values = [f"{float(value):.4f}" for value in own["val_ndcg_at_10"]]
-            rows.append([variant.model, name, *values, f"{own['cpu_s'].astype(float).mean():.0f}"])
-    head = ["model", "variant", *(f"epoch {nth}" for nth in range(1, EPOCHS + 1)), "CPU of an epoch, s"]
-    text = [f"Validation ndcg@10 of {DATA}, one seed.", "", *table(head, rows, "ll" + "r" * (EPOCHS + 1))]
+            rows.append([name, *values, f"{own['cpu_s'].astype(float).mean():.0f}"])
+    head = ["variant", *(f"epoch {nth}" for nth in range(1, EPOCHS + 1)), "CPU of an epoch, s"]
+    text = [f"Validation ndcg@10 of {DATA}, one seed.", "", *table(head, rows, "l" + "r" * (EPOCHS + 1))]
     STUDY.write_table("tried.md", text)
 
 
@@ -200,13 +165,11 @@ def main() -> None:
     """Train what is missing, then write the table."""
     parser = STUDY.parser()
     parser.add_argument("--most", type=int, default=99, help="train at most so many variants now")
-    parser.add_argument("--model", choices=["gru4rec", "sasrec"], help="the variants of one model")
     options = STUDY.parse(parser)
     available(DATA)
     torch.set_num_threads(1)
     done = {row["variant"] for row in read_rows(RESULTS)}
-    wanted = [name for name, variant in VARIANTS.items() if options.model in (None, variant.model)]
-    for name in [name for name in wanted if name not in done][: options.most]:
+    for name in [name for name in VARIANTS if name not in done][: options.most]:
         run(name)
     report()
 

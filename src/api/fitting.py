@@ -435,7 +435,7 @@ class Recommender:
         frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest - counted - order]
         if self._model.vectors.counted is not None:
             frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, counted]
-        if self._model.vectors.order is not None:
+        if self._model.vectors.orders:
             frame.loc[len(lines) + 2] = [None, "order", np.nan, np.nan, order]
         return frame.reset_index(drop=True)
 

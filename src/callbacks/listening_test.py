@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from segue.callbacks.run_context import RunContext, ranker_of
 from segue.models.contracts import Ranker
-from segue.models.export import Exported, session_vectors
+from segue.models.export import Exported
 from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import SessionVectors
@@ -127,6 +127,5 @@ class Listening(Callback):
 
 def _vectors_of_session(ranker: Ranker) -> SessionVectors | None:
     """The vectors of a head whose query is the session; None where the last track decides."""
-    if ranker.scorer is None or ranker.context.is_last:
-        return None
-    return session_vectors(ranker.scorer, ranker.context, ranker.counted, ranker.listener)
+    vectors = ranker.session_vectors()
+    return None if vectors is None or vectors.context == "last" else vectors

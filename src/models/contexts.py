@@ -280,9 +280,9 @@ class Session(Context):
         squared = (summed * summed).sum(1, keepdim=True) / length**2
         return torch.as_tensor(summed * length_factor(squared, power))
 
-    def order(self) -> OrderPart | None:
-        """Return the numbers of the encoder; None where there is none."""
-        return None if self.encoder is None else self.encoder.part()
+    def orders(self) -> tuple[OrderPart, ...]:
+        """Return the numbers of the encoder, if there is one."""
+        return () if self.encoder is None else (self.encoder.part(),)
 
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
         """Compute the score of each pair."""

@@ -19,6 +19,7 @@ from segue.models.repeats import Repeats
 from segue.models.retrieval.lists import ListSearch, Plan
 from segue.runs.counted_part import CountedPart
 from segue.runs.order_part import OrderPart
+from segue.runs.session_vectors import SessionVectors
 
 if TYPE_CHECKING:
     from segue.models.listener_part import ListenerPart
@@ -287,13 +288,13 @@ class Context(nn.Module, ABC):
         """
         return 0.0
 
-    def order(self) -> OrderPart | None:
+    def orders(self) -> tuple[OrderPart, ...]:
         """Return what reads the tracks of a session in their order.
 
         Returns:
-            Its numbers, for a service; by default None: a query vector is a weighted sum.
+            Its numbers, for a service; by default none: a query vector is a weighted sum.
         """
-        return None
+        return ()
 
     @abstractmethod
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
@@ -425,12 +426,15 @@ class Ranker(Protocol):
         context: which query vector a history gives, and how tracks already heard are ranked.
         counted: what is counted and mixed with the scores of the head; None for a head alone, and for a baseline.
         listener: the part of the listener's own past; None without it.
+        temperature: what divides scores in a softmax; None where they are no logarithms of probabilities.
     """
 
     if TYPE_CHECKING:
         scorer: Scorer | None
         loss: Loss | None
         context: Context
+
+        temperature: float | None
 
         @property
         def counted(self) -> CountedPart | None:
@@ -461,6 +465,13 @@ class Ranker(Protocol):
 
         Raises:
             InputError: the scores of the model are no probabilities.
+        """
+
+    def session_vectors(self) -> SessionVectors | None:
+        """The vectors of all tracks, with which a session can be the query; None for a model that has none.
+
+        Raises:
+            InputError: a vector is not finite.
         """
 
     def describe(self) -> Sequence[str]:

@@ -36,7 +36,7 @@ class Exported:
     Args:
         path: the file of recommendations.
         parts: the lists, until they are removed.
-        vectors: the vectors of the head; None for a baseline, or if they are not written.
+        vectors: the vectors of the model; None if it has none, or if they are not written.
         metrics: the share of the exact lists that approximate ones hold, by name; empty for exact lists.
         note: the same for people.
     """
@@ -97,7 +97,7 @@ class Export:
         Raises:
             InputError: a vector is not finite, or a file of a killed process is damaged.
         """
-        catalog, path, vectors = vocabulary.catalog, (into or self.path.parent) / self.path.name, None
+        catalog, path = vocabulary.catalog, (into or self.path.parent) / self.path.name
         path.parent.mkdir(exist_ok=True)
         with torch.inference_mode():
             parts = ListParts(path.with_name(PARTS), f"{ranker.lists_digest()} k={self._k} recall={self._recall}")
@@ -105,8 +105,8 @@ class Export:
             parts.keep_plan(search.plan)
             parts.fill(search, on_block)
             write_lists(path, catalog, parts.in_order(), plays=vocabulary.plays, format=self._format)
-        if self._with_vectors and ranker.scorer is not None:
-            vectors = session_vectors(ranker.scorer, ranker.context, ranker.counted, ranker.listener)
+        vectors = ranker.session_vectors() if self._with_vectors else None
+        if vectors is not None:
             vectors.write(path.with_name(FILE), catalog)
         write_plays(catalog, vocabulary.plays, path.with_name(PLAYS))
         write_top_tracks(
@@ -170,5 +170,5 @@ def session_vectors(
             context="listener" if weights is not None else "last" if context.is_last else "session",
             listener=weights,
             counted=replace(counted, age_weights=counted.age_weights[:1]) if counted and context.is_last else counted,
-            order=context.order(),
+            orders=context.orders(),
         )

@@ -1,11 +1,12 @@
 """A mixture of finished runs: their probabilities, with weights that are fitted to validation queries.
 
-M members, Q queries, B queries of a block, N tracks, K candidates of a list, H tracks heard.
+M members, Q queries, B queries of a block, N tracks, K candidates of a list, C candidates of a fit.
 """
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 from torch import Tensor
 
 from segue.catalog import Vocabulary
@@ -25,9 +28,10 @@ from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import block_size, ndcg
 from segue.runs.recommendations import check_k
+from segue.runs.session_vectors import CONTEXTS, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
-_MOST_QUERIES, _MOST_RANKED, _ROUNDS = 5000, 2500, 300
+_MOST_QUERIES, _MOST_RANKED, _MOST_CANDIDATES, _ROUNDS = 5000, 2500, 200, 300
 _TIE = 1e-6
 
 
@@ -97,8 +101,13 @@ class Members:
 class Mixture(OneStep):
     """Mixes the probabilities of finished runs.
 
-    The weights are fitted by expectation maximisation to validation queries. A run without which validation ndcg@10 is
-    not lower is dropped, the least useful first.
+    Heads mix the logarithms of their probabilities, `log p = Σ weight · log p of each + a constant`: a weighted sum of
+    their scores, which are inner products, is one of longer vectors. A service answers it with the session as the query
+    as it does a head. With a run that has no session vectors, or has more than them, probabilities are mixed as they
+    are, `p = Σ weight · p of each`.
+
+    The weights are those of maximum likelihood on validation queries. A run without which validation ndcg@10 is not
+    lower is dropped, the least useful first.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -128,6 +137,7 @@ class Mixture(OneStep):
         self._plays = vocabulary.popularity
         self._at_once = min(128, block_size(len(self._plays)))
         self._digests: dict[str, str] = {}
+        self._adds_scores = False
         self.weights: dict[str, float] = {}
         self.gains: dict[str, float] = {}
         self.ms_per_query: dict[str, float] = {}
@@ -152,11 +162,50 @@ class Mixture(OneStep):
         """Read the runs. Before the weights are fitted, all weigh alike."""
         self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
         self._digests = {name: ranker.lists_digest() for name, ranker in self.rankers.items()}
+        self._adds_scores = self._without_session is None
+
+    @cached_property
+    def _vectors(self) -> dict[str, SessionVectors | None]:
+        return {name: ranker.session_vectors() for name, ranker in self.rankers.items()}
+
+    @property
+    def _without_session(self) -> str | None:
+        """Why the session cannot be the query of this mixture; None if it can."""
+        vectors, lacks = list[SessionVectors](), list[str]()
+        for name, one in self._vectors.items():
+            if one is None or one.counted is not None or one.listener is not None:
+                lacks.append(f"{name} has {'no session vectors' if one is None else 'more than session vectors'}")
+            else:
+                vectors.append(one)
+        if lacks:
+            return ", ".join(lacks)
+        if len({(one.max_length, one.skipped) for one in vectors}) > 1:
+            return "its runs differ in context.max_length or context.skipped"
+        width = sum(one.items.shape[1] for one in vectors)
+        return f"its vectors are {width} wide, more than {MAX_WIDTH}" if width > MAX_WIDTH else None
+
+    def session_vectors(self) -> SessionVectors | None:
+        """The vectors of all runs, side by side; None where probabilities are mixed."""
+        if not self._adds_scores:
+            return None
+        of_runs = {name: self._vectors[name] for name in self.weights}
+        known = {name: one for name, one in of_runs.items() if one is not None}
+        return side_by_side(
+            known, {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in self.weights.items()}
+        )
 
     def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
-        """The mixture of the probabilities."""
-        parts = (weight * self.rankers[name].shares(histories, every=every) for name, weight in self.weights.items())
-        return torch.as_tensor(sum(parts, torch.zeros(())))
+        """The probabilities of the mixture."""
+        return self._mixed({name: self.rankers[name].shares(histories, every=every) for name in self.weights})
+
+    def _mixed(
+        self, shares: Mapping[str, Float[Tensor, "B N"]], weights: Mapping[str, float] | None = None
+    ) -> Float[Tensor, "B N"]:
+        """The mixture of the probabilities of all members, with other weights than its own if they are given."""
+        used = {name: weight for name, weight in (weights or self.weights).items() if weight}
+        if self._adds_scores:
+            return sum((weight * shares[name].log() for name, weight in used.items()), torch.zeros(())).softmax(1)
+        return torch.as_tensor(sum((weight * shares[name] for name, weight in used.items()), torch.zeros(())))
 
     def ranks(
         self,
@@ -230,20 +279,19 @@ class Mixture(OneStep):
             return
         places = np.arange(0, len(following), 1 + len(following) // _MOST_QUERIES)
         ranked, names = places[:: 1 + len(places) // _MOST_RANKED], list(self.rankers)
-        targets = np.zeros((len(places), len(names)))
-        for nth, name in enumerate(names):
-            began = time.perf_counter()
-            targets[:, nth] = np.concatenate(
-                [
-                    self.rankers[name].shares(histories.where(some)).numpy()[np.arange(len(some)), following[some]]
-                    for some in np.split(places, range(self._at_once, len(places), self._at_once))
-                ]
-            )
-            self.ms_per_query[name] = 1000 * (time.perf_counter() - began) / len(places)
+        self.ms_per_query, seen = dict.fromkeys(names, 0.0), []
+        for some in np.split(places, range(self._at_once, len(places), self._at_once)):
+            part, shares = histories.where(some), dict[str, Tensor]()
+            for name in names:
+                began = time.perf_counter()
+                shares[name] = self.rankers[name].shares(part)
+                self.ms_per_query[name] += 1000 * (time.perf_counter() - began) / len(places)
+            seen.append(self._seen(shares, following[some]))
+        candidates, fit = np.concatenate(seen), factors if self._adds_scores else em
         while True:
             tried = {"": names} | {name: [one for one in names if one != name] for name in names if len(names) > 1}
             weights = {
-                left_out: dict(zip(kept, em(targets[:, [self._place(one) for one in kept]]), strict=True))
+                left_out: dict(zip(kept, fit(candidates[..., [self._place(one) for one in kept]]), strict=True))
                 for left_out, kept in tried.items()
             }
             ndcg = self._ndcg(histories.where(ranked), following[ranked], weights)
@@ -251,6 +299,15 @@ class Mixture(OneStep):
             if len(names) == 1 or min(self.gains.values()) > 0:
                 return
             names = [name for name in names if name != min(self.gains, key=lambda one: self.gains[one])]
+
+    def _seen(
+        self, shares: Mapping[str, Float[Tensor, "B N"]], following: Int64[np.ndarray, "B"]
+    ) -> Float64[np.ndarray, "B C M"]:
+        """The probabilities of the track that followed, and where scores are added of the best others."""
+        target, num = torch.from_numpy(following)[:, None], min(_MOST_CANDIDATES, len(self._plays) - 1)
+        mean = self._mixed(shares).scatter(1, target, torch.inf)
+        rows = mean.topk(num).indices if self._adds_scores else target
+        return torch.stack([own.gather(1, rows) for own in shares.values()], 2).double().numpy()
 
     def _place(self, name: str) -> int:
         return list(self.rankers).index(name)
@@ -265,7 +322,7 @@ class Mixture(OneStep):
             used = {one for of in weights.values() for one in of}
             shares = {name: self.rankers[name].shares(part) for name in used}
             for name, of in weights.items():
-                mixed: Tensor = sum((weight * shares[one] for one, weight in of.items()), torch.zeros(()))
+                mixed = self._mixed(shares, of)
                 mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
                 gains[name].append(ndcg(_ranks(mixed, target)))
         return {name: float(np.concatenate(of).mean()) for name, of in gains.items()}
@@ -287,15 +344,16 @@ class Mixture(OneStep):
                 role = f"weight {weight:.3f}, gain {self.gains.get(name, 0.0):+.4f}"
             cost = f"{ms:.1f} ms a query, {seconds:.0f} s of training"
             lines.append(f"mixture      {name}: {role} (validation ndcg@10); {cost}")
-        without = [name for name in self.weights if self.rankers[name].scorer is None]
-        why = f"{', '.join(without)} has no session vectors" if without else "a mixture has no session vectors"
-        return [*lines, f"served       by the lists of the last track: {why}"]
+        how = "with the session as the query"
+        if not self._adds_scores:
+            how = f"by the lists of the last track: {self._without_session or 'it is of an older version'}"
+        return [*lines, f"served       {how}"]
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the weights for a checkpoint, and where the runs are and what they had."""
         folders = {name: str(folder) for name, folder in self._members.folders.items()}
         numbers = {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
-        return {**numbers, "folders": folders, "digests": self._digests}
+        return {**numbers, "folders": folders, "digests": self._digests, "adds_scores": self._adds_scores}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them.
@@ -305,6 +363,7 @@ class Mixture(OneStep):
         """
         self.weights, self.gains = dict(state["weights"]), dict(state["gains"])
         self.ms_per_query, self._digests = dict(state["ms_per_query"]), dict(state["digests"])
+        self._adds_scores = state.get("adds_scores", False)  # older versions mix probabilities
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
 
     def decided(self) -> dict[str, Any]:
@@ -316,15 +375,84 @@ class Mixture(OneStep):
         self.context.repeats.decide(decided)
 
 
-def em(targets: Float64[np.ndarray, "Q M"]) -> list[float]:
-    """Fit the weights of a mixture by expectation maximisation.
+def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, float]) -> SessionVectors:
+    """The vectors of models whose score is the weighted sum of their scores.
 
     Args:
-        targets: the probability that each member gives the track that followed.
+        models: by name, of the same tracks, with vectors alone.
+        weights: of the score of each, by name.
+    """
+    some, by = list(models.values()), [np.float32(weights[name]) for name in models]
+    ends = [int(one.ends[-1]) for one in some]
+    first = np.append(0, np.cumsum(ends)[:-1]).tolist()
+
+    def columns(tables: Sequence[np.ndarray]) -> np.ndarray:
+        of_parts, others = zip(
+            *(np.split(table, [end], 1) for table, end in zip(tables, ends, strict=True)), strict=True
+        )
+        return np.concatenate([*of_parts, *others], 1)
+
+    boosts = np.zeros(max(len(one.boosts) for one in some), np.float32)
+    for one, weight in zip(some, by, strict=True):
+        boosts[: len(one.boosts)] += weight * one.boosts
+    numbers: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in some]) for name in ("lengths", "powers", "age_weights")
+    }
+    return SessionVectors(
+        queries=columns([one.queries for one in some]),
+        items=columns([weight * one.items for one, weight in zip(some, by, strict=True)]),
+        parts=tuple(f"{name}_{part}" for name, one in models.items() for part in one.parts),
+        ends=np.concatenate([start + one.ends for one, start in zip(some, first, strict=True)]),
+        shares=np.full(len(numbers["powers"]), np.nan, np.float32),
+        skipped=some[0].skipped,
+        boosts=boosts,
+        context=max((one.context for one in some), key=CONTEXTS.index),
+        orders=tuple(
+            replace(order, first=start + order.first)
+            for one, start in zip(some, first, strict=True)
+            for order in one.orders
+        ),
+        **numbers,
+    )
+
+
+def factors(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:
+    """Fit the weights of a sum of logarithms of probabilities by maximum likelihood among some candidates.
+
+    Among few candidates the sum of the weights is too small. It does not change the order, and 1 is nearly that of
+    maximum likelihood among all tracks.
+
+    Args:
+        candidates: the probability that each member gives each candidate, of which the first one followed.
 
     Returns:
         Weights, at least 0, whose sum is 1.
     """
+    logs = np.log(candidates[(candidates[:, 0] > 0).all(1)].clip(1e-30))
+
+    def loss(weights: Float64[np.ndarray, "M"]) -> tuple[float, Float64[np.ndarray, "M"]]:
+        scores = logs @ weights
+        sums = logsumexp(scores, axis=1, keepdims=True)
+        expected = np.einsum("qc,qcm->m", np.exp(scores - sums), logs)
+        return float((sums[:, 0] - scores[:, 0]).mean()), (expected - logs[:, 0].sum(0)) / len(logs)
+
+    num = logs.shape[2]
+    first, bounds = np.full(num, 1 / num), [(0, None)] * num
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x if len(logs) else first
+    found = found if found.any() else first
+    return [float(weight) for weight in found / found.sum()]
+
+
+def em(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:
+    """Fit the weights of a mixture of probabilities by expectation maximisation.
+
+    Args:
+        candidates: as for `factors`; only the first one is read.
+
+    Returns:
+        Weights, at least 0, whose sum is 1.
+    """
+    targets = candidates[:, 0]
     weights = np.full(targets.shape[1], 1 / targets.shape[1])
     for _ in range(_ROUNDS):
         parts = weights * (targets + 1e-30)

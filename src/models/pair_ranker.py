@@ -33,6 +33,7 @@ from segue.models.counted import (
     with_counts,
 )
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
+from segue.models.export import session_vectors
 from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
 from segue.models.repeats import MOST_AGES
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
@@ -40,6 +41,7 @@ from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_u
 from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ndcg, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
+from segue.runs.session_vectors import SessionVectors
 
 _PAIRS_AT_ONCE = 65_536  # given pairs that are scored together
 
@@ -55,7 +57,7 @@ class RanksByVectors(RepeatsDecided):
     scorer: Scorer
     _plays: Int64[np.ndarray, "N"]
     _counted_part: CountedPart | None = None
-    _temperature: float | None = None
+    temperature: float | None = None
     _table: tuple[CountedPart, csr_array] | None = None
     _listener: ListenerPart | None = None
 
@@ -170,13 +172,13 @@ class RanksByVectors(RepeatsDecided):
         Raises:
             InputError: the loss compares no candidates.
         """
-        if self._temperature is None:
+        if self.temperature is None:
             raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
         boosts = self.context.repeats.boosts(every=every)
         part = self.counted
         queries = self._ranked(histories, every)
         scores = add_parts(queries.vectors @ self.scorer.item_vectors().T, queries.parts)
-        temperature = self._temperature if part is None else part.temperature
+        temperature = self.temperature if part is None else part.temperature
         scores, heard = scores[queries.of_pair].div_(temperature), queries.heard[queries.of_pair]
         if np.isfinite(boosts).all():
             boost_heard(scores, heard, boosts / np.float32(temperature))
@@ -199,6 +201,14 @@ class RanksByVectors(RepeatsDecided):
         if (part := self.counted) is None:
             return search
         return with_counts(search, part, query_rows.numpy(), queries, items, self.scorer.query_parts(), self._plays)
+
+    def session_vectors(self) -> SessionVectors | None:
+        """The vectors, and the numbers of the context.
+
+        Raises:
+            InputError: a vector is not finite.
+        """
+        return session_vectors(self.scorer, self.context, self.counted, self.listener)
 
     def lists_digest(self) -> str:
         """Return a digest of the vectors and the plays."""
@@ -272,7 +282,7 @@ class PairRanker(RanksByVectors, LightningModule):
                     "counted= mixes probabilities, and the scores of this loss are none; use loss=softmax, or "
                     "counted=none"
                 )
-        self._temperature = self.loss.temperature
+        self.temperature = self.loss.temperature
         self._counts = None if counted is None else build("counted", counted, vocabulary)
         self._part: tuple[Any, CountedPart | None] = None, None
         self._listener = None if listener is None else build("listener", listener, vocabulary)

@@ -54,7 +54,7 @@ class RestoredHead(RanksByVectors, nn.Module):
     ) -> None:
         super().__init__()
         self.scorer, self.context, self._plays, self._counted_part = scorer, context, plays, counted
-        self._temperature, self._listener = temperature, listener
+        self.temperature, self._listener = temperature, listener
         self.eval()
 
 

@@ -45,8 +45,8 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
     Raises:
         InputError: ndonnx is not installed, the vectors are too large for a file, or the run reads more than sums.
     """
-    others = {"the order of a session": vectors.order, "the listener's own past": vectors.listener}
-    for what in (name for name, part in others.items() if part is not None):
+    others = {"the order of a session": vectors.orders, "the listener's own past": vectors.listener}
+    for what in (name for name, part in others.items() if part is not None and len(part)):
         raise InputError(
             f"format=onnx has weighted sums of vectors alone, and this run reads {what}; train it with "
             "context=session, or ask a service"

@@ -146,7 +146,7 @@ def added_by_order(
 
     Args:
         part: the encoder.
-        vectors: query vector of each track; columns after all parts are not read.
+        vectors: query vector of each track; other columns than those of the encoder are not read.
         rows: rows of the tracks, newest first; -1 where there is none.
         weights: weight of each by its share.
     """
@@ -155,10 +155,10 @@ def added_by_order(
     length = newer[:, -1]
     longest = int(length.max(initial=0))
     if longest < SHORTEST:
-        return np.zeros((len(rows), part.width), np.float32)
+        return np.zeros((len(rows), part.numbers["output"].shape[1]), np.float32)
     line, column = is_known.nonzero()
-    tracks = np.zeros((len(rows), longest, part.width), np.float32)
-    known = vectors.take(rows[line, column], axis=0)[:, : part.width]
+    known = vectors.take(rows[line, column], axis=0)[:, part.columns]
+    tracks = np.zeros((len(rows), longest, known.shape[1]), np.float32)
     tracks[line, length[line] - newer[line, column]] = known * weights[line, column][:, None]
     ends = FORMULAS[part.kind](tracks, part.numbers, (length - 1).clip(0))
     return np.where((length < SHORTEST)[:, None], np.float32(0), ends @ part.numbers["output"])

@@ -88,8 +88,8 @@ class SessionQuery:
         made, factors = self._sums(rows, shares)
         if factors is not None:
             made[:, : self._width] *= factors.take(self._part_of, axis=1)
-        if (order := self._vectors.order) is not None:
-            made[:, : self._width] += added_by_order(order, self._vectors.queries, rows, self._by_share(rows, shares))
+        for order in self._vectors.orders:
+            made[:, order.columns] += added_by_order(order, self._vectors.queries, rows, self._by_share(rows, shares))
         return made
 
     def squared_lengths(self, queries: Float32[np.ndarray, "S V"]) -> Float32[np.ndarray, "S P"]:
@@ -179,11 +179,12 @@ class SessionQuery:
         """
         given, length = self._vectors, self._vectors.max_length
         rows, weights = rows[None, :length], self._by_share(rows[None, :length], shares[None, :length])
-        if given.order is None:
+        if not given.orders:
             return np.float32(0), np.zeros(rows.shape[1], np.float32)
         without = np.where(np.eye(1 + rows.shape[1], rows.shape[1], -1, dtype=bool), -1, rows)
-        added = added_by_order(given.order, given.queries, without, np.repeat(weights, len(without), axis=0))
-        scores = added @ given.items[item, : self._width]
+        asked = given.queries, without, np.repeat(weights, len(without), axis=0)
+        added = [added_by_order(one, *asked) @ given.items[item, one.columns] for one in given.orders]
+        scores = np.stack(added).sum(0)
         return scores[0], scores[0] - scores[1:]
 
     def counted(self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int) -> "CountedScore":

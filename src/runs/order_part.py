@@ -1,4 +1,4 @@
-"""The order part of a run: the numbers of the encoder that reads the tracks of a session in their order.
+"""The order parts of a run: the numbers of the encoders that read the tracks of a session in their order.
 
 W columns of all parts of a query vector, D width of the encoder, H tracks of a session. The formulas are in
 `picking/order_query.py`.
@@ -18,7 +18,9 @@ MAX_BLOCKS = 4
 MOST_BYTES = 5_000_000
 """Largest size of all numbers of an encoder, which every worker of a service reads."""
 
-_NAME = "order"
+
+def _named(nth: int) -> str:
+    return f"order{nth or ''}"
 
 
 def shapes_of(kind: str, *, width: int, dim: int, max_length: int, blocks: int) -> dict[str, tuple[int, ...]]:
@@ -70,50 +72,67 @@ class OrderPart:
     Args:
         kind: one of `KINDS`.
         numbers: its arrays by name; see `shapes_of`.
+        first: the first column of a query vector that it reads and adds to.
     """
 
     kind: str
     numbers: Mapping[str, np.ndarray]
+    first: int = 0
 
     @property
-    def width(self) -> int:
-        """Columns of all parts of a query vector (W)."""
-        return int(self.numbers["output"].shape[1])
+    def columns(self) -> slice:
+        """The columns of a query vector that it reads and adds to, W of them."""
+        return slice(self.first, self.first + self.numbers["output"].shape[1])
 
     @property
     def blocks(self) -> int:
         """Number of blocks of the attention; 0 for a GRU."""
         return sum(name.endswith("_mix") for name in self.numbers)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything as arrays by name, for `of_arrays`."""
-        return {_NAME: np.array(self.kind)} | {f"{_NAME}_{name}": one for name, one in self.numbers.items()}
-
-    @classmethod
-    def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, width: int, max_length: int) -> "OrderPart | None":
-        """Build it from arrays, which are checked; None where they have no encoder.
+    def arrays(self, nth: int) -> dict[str, np.ndarray]:
+        """Everything as arrays by name, for `of_arrays`.
 
         Args:
-            arrays: what `arrays` returned, among others.
-            width: columns of all parts of a query vector (W).
+            nth: place among the encoders of a run, from 0.
+        """
+        name = _named(nth)
+        own = {name: np.array(self.kind), f"{name}_first": np.array(self.first)}
+        return own | {f"{name}_{of}": one for of, one in self.numbers.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, width: int, max_length: int) -> "tuple[OrderPart, ...]":
+        """Build the encoders of a run from arrays, which are checked.
+
+        Args:
+            arrays: what `arrays` returned for each, among others.
+            width: columns of all parts of a query vector.
             max_length: number of newest tracks that count in a query (H).
 
         Raises:
             ValueError: an array is missing, unknown, too large, or has another type or shape, or is not finite.
         """
-        prefix = f"{_NAME}_"
-        numbers: dict[str, Any] = {
-            name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)
-        }
-        if (kind := arrays.get(_NAME)) is None and not numbers:
+        found: list[OrderPart] = []
+        while (part := cls._named(_named(len(found)), arrays, width, max_length)) is not None:
+            found.append(part)
+        return tuple(found)
+
+    @classmethod
+    def _named(cls, name: str, arrays: Mapping[str, np.ndarray], width: int, max_length: int) -> "OrderPart | None":
+        prefix = f"{name}_"
+        numbers: dict[str, Any] = {one.removeprefix(prefix): of for one, of in arrays.items() if one.startswith(prefix)}
+        if (kind := arrays.get(name)) is None and not numbers:
             return None
         if kind is None or kind.ndim or str(kind) not in KINDS:
-            raise ValueError(f"{_NAME} must be one of {', '.join(KINDS)}")
-        made, output = cls(kind=str(kind), numbers=numbers), numbers.get("output")
+            raise ValueError(f"{name} must be one of {', '.join(KINDS)}")
+        first = numbers.pop("first", np.array(0))  # older versions have one encoder, of all columns
+        if first.ndim or first.dtype.kind != "i" or not 0 <= first < width:
+            raise ValueError(f"{prefix}first must be one of the {width} columns of a query")
+        made, output = cls(kind=str(kind), numbers=numbers, first=int(first)), numbers.get("output")
         if made.blocks > MAX_BLOCKS or (made.kind == LIGR and not made.blocks):
-            raise ValueError(f"{_NAME}={made.kind} must have 1 to {MAX_BLOCKS} blocks")
-        dim = len(output) if output is not None and output.ndim else 0
-        shapes = shapes_of(made.kind, width=width, dim=dim, max_length=max_length, blocks=made.blocks)
+            raise ValueError(f"{name}={made.kind} must have 1 to {MAX_BLOCKS} blocks")
+        dim, own = output.shape if output is not None and output.ndim == 2 else (0, width)
+        own = min(own, width - made.first)
+        shapes = shapes_of(made.kind, width=own, dim=dim, max_length=max_length, blocks=made.blocks)
         if wrong := sorted(shapes.keys() ^ numbers.keys()):
             raise ValueError(f"{prefix}{wrong[0]} is {'missing' if wrong[0] in shapes else 'unknown'}")
         for name, shape in shapes.items():

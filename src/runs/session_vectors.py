@@ -37,7 +37,10 @@ OF_LISTENER = (
 )
 """What the weights of the listener's past are of; see `picking/listener_scores.py`."""
 
-_MAX_WIDTH, _MAX_PARTS = 4096, 16
+MAX_WIDTH = 4096
+"""Largest number of columns of vectors."""
+
+_MAX_PARTS = 16
 _LISTENER, _GAP = "listener_weights", "known_gap"
 # For each field its array in the file, with its kind and number of dimensions; the file has ids too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
@@ -77,7 +80,7 @@ class SessionVectors:
         context: one of `CONTEXTS`.
         counted: what most often follows each track, as a part of the scores; None for vectors alone.
         listener: weights of the features of the listener's own past (`picking/listener_scores.py`); None without it.
-        order: what reads the tracks in their order and is added to their sum; None for the sum alone.
+        orders: what reads the tracks in their order and is added to their sum; none for the sum alone.
         known_gap: how much more the best track that listeners know scores than the best other one, above 0
             (`picking/session_search.py`); None where no listener is known.
     """
@@ -96,7 +99,7 @@ class SessionVectors:
     context: str
     counted: CountedPart | None = None
     listener: Float32[np.ndarray, "F"] | None = None
-    order: OrderPart | None = None
+    orders: tuple[OrderPart, ...] = ()
     known_gap: float | None = None
 
     @property
@@ -144,8 +147,10 @@ class SessionVectors:
             own[_LISTENER] = self.listener
         if self.known_gap is not None:
             own[_GAP] = np.asarray(self.known_gap, np.float64)
-        for part in (self.counted, self.order):
-            own |= {} if part is None else part.arrays()
+        if self.counted is not None:
+            own |= self.counted.arrays()
+        for nth, part in enumerate(self.orders):
+            own |= part.arrays(nth)
         return own
 
     @classmethod
@@ -192,7 +197,7 @@ class SessionVectors:
             f"part_ends must increase up to at most {width}": 1 <= num_parts <= _MAX_PARTS
             and (np.diff(ends, prepend=0) > 0).all()
             and ends[-1] <= width,
-            f"vectors must be at most {_MAX_WIDTH} wide": 1 <= width <= _MAX_WIDTH,
+            f"vectors must be at most {MAX_WIDTH} wide": 1 <= width <= MAX_WIDTH,
             f"age_weights must be finite and of 1 to {MAX_LENGTH} ages": 1 <= made.max_length <= MAX_LENGTH
             and np.isfinite(ages).all(),
             "part_powers must be in [0, 1]": ((made.powers >= 0) & (made.powers <= 1)).all(),
@@ -208,7 +213,7 @@ class SessionVectors:
             raise _damaged(where, wrong[0])
         try:
             counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts, max_length=MAX_LENGTH)
-            order = OrderPart.of_arrays(arrays, width=int(ends[-1]), max_length=made.max_length)
+            orders = OrderPart.of_arrays(arrays, width=int(ends[-1]), max_length=made.max_length)
         except ValueError as error:
             raise _damaged(where, str(error)) from None
         listener = arrays.get(_LISTENER)
@@ -224,7 +229,7 @@ class SessionVectors:
         if gap is not None and not (gap.dtype == np.float64 and not gap.ndim and 0 < gap < np.inf):
             raise _damaged(where, f"{_GAP} must be a float64 number above 0")
         known_gap = None if gap is None else float(gap)
-        return replace(made, counted=counted, listener=listener, order=order, known_gap=known_gap)
+        return replace(made, counted=counted, listener=listener, orders=orders, known_gap=known_gap)
 
     def write(self, path: Path, catalog: Catalog) -> None:
         """Write a file, which appears under its name only when it is complete.
@@ -250,7 +255,7 @@ class SessionVectors:
         try:
             with ZipFile(path) as members:
                 size = sum(member.file_size for member in members.infolist())
-            if size > (most := len(catalog) * (8 * (_MAX_WIDTH + 1) + MOST_ID_BYTES) + 2**24):
+            if size > (most := len(catalog) * (8 * (MAX_WIDTH + 1) + MOST_ID_BYTES) + 2**24):
                 raise _damaged(str(path), f"it has {size} bytes, more than the {most} that {len(catalog)} tracks need")
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

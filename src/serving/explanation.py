@@ -71,7 +71,7 @@ def explain(
         "score": round(float(added.sum()) + rest + (listener or {"added": 0.0})["added"], 6),
         "parts": parts_of(vectors.parts, added.sum(1).tolist()),
         "rest": round(rest - counted.added - float(by_order), 6),
-        **({} if vectors.order is None else {"order": round(float(by_order), 6)}),
+        **({} if not vectors.orders else {"order": round(float(by_order), 6)}),
         **(
             {}
             if vectors.counted is None
@@ -85,7 +85,7 @@ def explain(
                 "time": None if np.isnan(share) else round(float(share), 6),
                 "weights": parts_of(vectors.parts, weights[:, age].tolist()),
                 "products": parts_of(vectors.parts, products[:, age].tolist()),
-                **({} if vectors.order is None else {"order": round(float(of_order[age]), 6)}),
+                **({} if not vectors.orders else {"order": round(float(of_order[age]), 6)}),
             }
             for age, (key, heard, share) in enumerate(
                 zip(played.tracks[::-1][:most], rows[:most].tolist(), shares[:most].tolist(), strict=True)

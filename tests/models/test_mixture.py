@@ -16,6 +16,9 @@ from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
 from segue.models.mixture import Members, Mixture, em
+from segue.picking.session_query import SessionQuery
+from segue.picking.session_search import SessionSearch
+from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import composed, fit, make_ranker
 from tests.models.plain import LAST_TRACK
@@ -47,6 +50,16 @@ def of_order(ring: PairDataModule) -> Ranker:
     fit(made, ring, epochs=1)
     found: Ranker = made.eval()
     return found
+
+
+@pytest.fixture(scope="module")
+def heads(ring: PairDataModule, of_order: Ranker) -> dict[str, Ranker]:
+    """A weighted sum, and the order beside it; their widths differ."""
+    torch.manual_seed(1)
+    words = ["model=convex", "recipe=playlists", "model.dim=6", "context=session"]
+    made = instantiate(composed(*words).ranker, _convert_="all")(vocabulary=ring.vocabulary)
+    fit(made, ring, epochs=1)
+    return {"sum": cast("Ranker", made.eval()), "gru4rec": of_order}
 
 
 class Given(Members):
@@ -84,7 +97,7 @@ def test_em_finds_the_weights_that_drew_the_targets() -> None:
     rng = np.random.default_rng(0)
     own = rng.random(20_000) < 0.3
     targets = np.where(own[:, None], [[0.9, 0.1]], [[0.1, 0.9]])  # each target is nearly certain of its member
-    assert em(targets)[0] == pytest.approx(0.25, abs=0.01)  # (0.3 − 0.1) / (0.9 − 0.1), by the likelihood
+    assert em(targets[:, None])[0] == pytest.approx(0.25, abs=0.01)  # (0.3 − 0.1) / (0.9 − 0.1), by the likelihood
 
 
 def test_the_probability_is_the_weighted_sum(mixture: Mixture, members: dict[str, Ranker]) -> None:
@@ -130,6 +143,46 @@ def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[st
     [line] = [line for line in mixture.describe() if "gru4rec: " in line]
     assert "weight" in line or "dropped, it adds nothing" in line
     assert "by the lists of the last track" in mixture.describe()[-1]
+
+
+def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
+    ring: PairDataModule, heads: dict[str, Ranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for boost, head in zip((0.3, -0.2), heads.values(), strict=True):
+        fitted = np.stack([np.linspace(boost, 0, 64), np.zeros(64)])
+        for name, value in {"fitted": fitted, "used": "boosts"}.items():
+            monkeypatch.setattr(head.context.repeats, name, value)
+    mixture = mixture_of(ring, heads)
+    mixture.fit_to(ring.histories(ring.pairs["val"]), ring.pairs["val"].following)
+    assert len(mixture.weights) > 1, "each of the heads adds something"
+    assert sum(mixture.weights.values()) == pytest.approx(1)
+    vectors = mixture.session_vectors()
+    assert vectors is not None
+    vectors.write(tmp_path / FILE, ring.catalog)
+    served = SessionVectors.read(tmp_path / FILE, ring.catalog)
+    histories = ring.histories(ring.pairs["val"]).part(0, 40)
+    shares = mixture.shares(histories).numpy()
+    expected = sum(weight * heads[name].shares(histories).log().numpy() for name, weight in mixture.weights.items())
+    for line, own in enumerate(shares):  # up to a constant
+        known = own > 0
+        differences = np.log(own[known]) - np.asarray(expected)[line, known]
+        assert np.ptp(differences) < 1e-3
+    rows, played = histories.newest(served.max_length)
+    lists = np.tile(ROWS.astype(np.int32), (len(ROWS), 1))
+    search = SessionSearch(served, lists, num_lists=1, may_repeat=True)
+    found = search.best(rows, played, len(ROWS))
+    num = int((shares > 0).sum(1).min())
+    np.testing.assert_array_equal(found[:, :num], mixture.top(histories, num)[0])
+    one = SessionQuery(served).of(rows, played) @ served.items.T
+    assert np.ptp(one, axis=1).min() > 0.1, "scores differ"
+    assert mixture.describe()[-1] == "served       with the session as the query"
+
+
+def test_what_cannot_be_served_with_the_session_is_named(
+    ring: PairDataModule, members: dict[str, Ranker], heads: dict[str, Ranker]
+) -> None:
+    [line] = mixture_of(ring, {**heads, "rules": members["rules"]}).describe()[-1:]
+    assert line == "served       by the lists of the last track: rules has no session vectors"
 
 
 def test_a_model_that_only_has_an_order_has_its_shares(ring: PairDataModule, members: dict[str, Ranker]) -> None:

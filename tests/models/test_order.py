@@ -176,8 +176,7 @@ def test_tracks_that_are_not_in_the_catalogue_are_left_out_of_the_order(
     kind: str, scorer: CosineMix, tmp_path: Path
 ) -> None:
     _, vectors = exported(kind, scorer, tmp_path)
-    part = vectors.order
-    assert part is not None
+    [part] = vectors.orders
 
     def added(rows: list[int]) -> np.ndarray:
         lines = np.array([rows])
@@ -275,6 +274,9 @@ _LARGE = np.zeros((1000, 3000), np.float32)
         ("gru", {"order": None}, "order must be one of gru, ligr"),
         ("gru", {"order_state": None}, "order_state is missing"),
         ("gru", {"order_more": np.zeros(3, np.float32)}, "order_more is unknown"),
+        ("gru", {"order_first": np.array(10)}, "order_first must be one of the 10 columns of a query"),
+        ("gru", {"order_first": np.array(3)}, r"order_output must be .* shape \(6, 7\)"),
+        ("gru", {"order1": np.array("gru")}, "order1_.* is missing"),
         ("gru", {"order_output": None}, "order_output is missing"),
         ("gru", {"order_input": np.zeros((9, 18), np.float32)}, r"order_input must be .* shape \(10, 18\)"),
         ("gru", {"order_input": np.zeros((10, 18))}, "order_input must be an array of float32"),

@@ -639,7 +639,7 @@ def test_the_body_of_every_page(ring: Release, tmp_path: Path) -> None:
 
 
 def session_release(
-    folder: Path, plays: np.ndarray | None = None, order: OrderPart | None = None, **how: Any
+    folder: Path, plays: np.ndarray | None = None, orders: tuple[OrderPart, ...] = (), **how: Any
 ) -> Release:
     lists = lists_of([[1, 2, 3], [2, 3, 4], [3, 4, 0], [4, 0, 1], [0, 1, 2]])
     return make_release(
@@ -647,13 +647,13 @@ def session_release(
         catalog=make_catalog([0, 0, 1, 1, 2]),
         arms={"C": arm(pick="weighted", context="session", num_lists=2, **how), "T1": arm(pick="ranked")},
         lists={name: replace(lists, plays=plays) for name in ("C", "T1")},
-        vectors={"C": make_vectors(5, order=order)},
+        vectors={"C": make_vectors(5, orders=orders)},
     )
 
 
-@pytest.mark.parametrize("order", [None, make_order(5)], ids=["sum", "order"])
-def test_the_last_answer_is_explained(order: OrderPart | None, tmp_path: Path) -> None:
-    release = session_release(tmp_path, order=order)
+@pytest.mark.parametrize("orders", [(), (make_order(5),)], ids=["sum", "order"])
+def test_the_last_answer_is_explained(orders: tuple[OrderPart, ...], tmp_path: Path) -> None:
+    release = session_release(tmp_path, orders=orders)
 
     async def work(service: Running) -> None:
         user = service.user_of("C")
@@ -676,7 +676,7 @@ def test_the_last_answer_is_explained(order: OrderPart | None, tmp_path: Path) -
         assert found["score"] == pytest.approx(
             sum(found["parts"].values()) + found["rest"] + found.get("order", 0.0), abs=1e-5
         )
-        assert ("order" in found) == (order is not None)
+        assert ("order" in found) == bool(orders)
         assert all(abs(line.get("order", 0) - found.get("order", 0)) < 1e-6 for line in found["session"]), (
             "of two tracks both are needed for an order"
         )

@@ -25,6 +25,7 @@ from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import ranks_of_scores
 from segue.models.retrieval.sparse import no_scores, sparse_lists
+from segue.runs.session_vectors import SessionVectors
 
 PART = "track"
 """Name of the one part that a session weights: scores have no tracks and artists of their own."""
@@ -35,8 +36,11 @@ class OneStep(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scorer = self.loss = self.counted = self.listener = None
+        self.scorer = self.loss = self.counted = self.listener = self.temperature = None
         self.automatic_optimization = False
+
+    def session_vectors(self) -> SessionVectors | None:
+        """None: what is counted has no vectors."""
 
     def configure_optimizers(self) -> Optimizer:
         """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step.
