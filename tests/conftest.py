@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # read when torch is loaded: threads that wait leave the cores to others
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, OpenBLAS and faiss: there is a worker for each core already
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, OpenBLAS, faiss, DuckDB: each core has a worker already
 gc.disable()  # until all tests are imported: libraries create a million objects, which stay
 
 import numpy as np
