@@ -1,4 +1,4 @@
-"""The Python of the pages about the API runs, in its order, with one epoch of training."""
+"""The Python of the pages about the API runs, in its order, with one epoch of training and no pictures."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ def test_the_python_of_a_page_runs(page: str, num_blocks: int, tmp_path: Path, m
     shutil.copy(ROOT / "examples" / "plays.csv", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     api: Any = segue
-    monkeypatch.setattr(api, "fit", partial(api.fit, trainer__max_epochs=1))
+    monkeypatch.setattr(api, "fit", partial(api.fit, trainer__max_epochs=1, callbacks__plots=None))
     names: dict[str, object] = {}
     blocks = blocks_of(page)
     assert len(blocks) == num_blocks

@@ -73,23 +73,18 @@ class VerbLoader(ConfigLoaderImpl):
         overrides: list[str],
         run_mode: RunMode,
         from_shell: bool = True,
-        validate_sweep_overrides: bool = True,  # False: Hydra only asks for the mode
+        validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose a config; see Hydra."""
-        compose = partial(
-            super().load_configuration,
-            config_name,
-            run_mode=run_mode,
-            from_shell=from_shell,
-            validate_sweep_overrides=validate_sweep_overrides,
-        )
-        added = self._choose(overrides, compose) if validate_sweep_overrides else []
+        if not validate_sweep_overrides:  # Hydra only asks for the mode, and -m or its absence says it
+            return OmegaConf.create({"hydra": {"mode": None}})
+        compose = partial(super().load_configuration, config_name, run_mode=run_mode, from_shell=from_shell)
+        added = self._choose(overrides, compose)
         config = compose([*overrides, *added])
         for _ in added:
             config.hydra.overrides.task.pop()
-        if validate_sweep_overrides:
-            usage = config.hydra.help
-            usage.app_name, usage.template = as_called(usage.app_name), as_called(usage.template)
+        usage = config.hydra.help
+        usage.app_name, usage.template = as_called(usage.app_name), as_called(usage.template)
         return config
 
 

@@ -17,13 +17,6 @@ from tests.conftest import event, write_lines, write_tracks
 Make = Callable[..., PairDataModule]
 
 
-@pytest.fixture
-def ring(datamodule_of: Make, ring_logs: Path) -> PairDataModule:
-    datamodule = datamodule_of(ring_logs)
-    datamodule.setup()
-    return datamodule
-
-
 @pytest.mark.parametrize("split", ["time", "session"])
 def test_a_session_is_in_one_split(datamodule_of: Make, ring_logs: Path, split: str) -> None:
     datamodule = datamodule_of(ring_logs, split=split)

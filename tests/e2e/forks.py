@@ -32,12 +32,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from sqlalchemy.orm import configure_mappers
 
 import segue
+from segue.training import train
+from segue.verbs import abtest, compare, describe, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = Path(__file__).with_name("fork_client.py")
@@ -151,7 +151,11 @@ _IMPORTED = (
     "segue.callbacks.pictures",
     "segue.tracking.logger",
     *("mlflow.store.tracking.sqlalchemy_store", "git", "pyarrow.parquet", "matplotlib.backends.backend_agg", "optuna"),
-    *("pytest", "hypothesis", "alembic.command", "mlflow.system_metrics.system_metrics_monitor"),
+    *("pytest", "hypothesis", "alembic.config", "mlflow.system_metrics.system_metrics_monitor"),
+    *("IPython.display", "mlflow.models.display_utils", "mlflow.pyfunc.scoring_server", "sqlalchemy.dialects.sqlite"),
+    *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.tracing.processor.otel", "pyarrow.pandas_compat"),
+    *("matplotlib.patheffects", "fsspec.implementations.chained", "pandas.core.arrays.arrow.extension_types"),
+    *("torch.utils.serialization.config", "rich.status", "rich._emoji_codes", "pydantic._internal._serializers"),
     *(
         "segue.callbacks.assembly",
         "segue.verdicts.comparison.report",
@@ -171,10 +175,11 @@ def _modules_of_verbs() -> list[str]:
 
 def _warm_up() -> None:
     """Do once what libraries remember: parsers of configs, tables of MLflow, fonts. Nothing of it starts a thread."""
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for verb in ("train", "simulate", "abtest"):
-            config = hydra.compose(verb, ["run_dir='x'", "seed=1"], return_hydra_config=True)
-            OmegaConf.to_yaml(config)
+    with contextlib.redirect_stdout(io.StringIO()):
+        for words in (["datamodule=botify"], ["model=rules", "logger=none"]):
+            train.train([*words, "--cfg", "job"])
+        for verb in (compare.compare, simulate.simulate, abtest.abtest, describe.describe):
+            verb(["--cfg", "job"])
     configure_mappers()
     figure = Figure()
     figure.subplots().set_title("α", weight="bold")

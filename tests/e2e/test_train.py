@@ -186,7 +186,7 @@ def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
 
 def test_the_same_command_twice_gives_the_same_numbers(ring_run: tuple[Path, str], ring_logs: Path) -> None:
     run, _ = ring_run
-    words = *BARE, "refit=auto", "model=convex", "model.alpha=0.8"
+    words = *BARE, "refit=auto", "model=convex", "model.alpha=0.8", "logger=none"
     quick(run.parent, ring_logs, *words, "hydra.run.dir=again")
     quick(run.parent, ring_logs, *words, "hydra.run.dir=other", "seed=2")
     first, again, other = (metrics_of(run.parent / name) for name in ("run", "again", "other"))
@@ -271,7 +271,7 @@ def test_the_published_recipe_runs(ring_logs: Path, tmp_path: Path) -> None:
         "trainer.max_epochs=2",
         "hydra.run.dir=run",
     )
-    train(tmp_path, *overrides, *BARE, "model=contextual")
+    train(tmp_path, *overrides, *BARE, "model=contextual", "logger=none")
     assert {"test/mse", "test/recall_at_10"} <= metrics_of(tmp_path / "run").keys()
 
 
@@ -428,7 +428,7 @@ def test_a_broken_log_is_one_line_and_its_lines_are_kept_aside(tmp_path: Path) -
 
 
 def test_failed_jobs_of_a_multirun_are_listed_and_the_others_finish(ring_logs: Path, tmp_path: Path) -> None:
-    overrides = "--multirun", "model.alpha=0.5,7", "hydra.sweep.dir=sweep", "trainer.max_epochs=1", *BARE
+    overrides = "--multirun", "model.alpha=0.5,7", "hydra.sweep.dir=sweep", "trainer.max_epochs=1", *BARE, "logger=none"
     done = quick(tmp_path, ring_logs, *overrides, code=2)
     assert "1 of 2 jobs failed" in done.stderr
     assert "model.alpha=7" in done.stderr.splitlines()[-1]
@@ -447,7 +447,8 @@ def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs
 
 @pytest.mark.timing
 def test_two_runs_at_once_do_not_share_a_folder(ring_logs: Path, tmp_path: Path) -> None:
-    words = "datamodule=botify", f"datamodule.path={ring_logs}", *QUICK, "trainer.max_epochs=3", "hydra.run.dir=run"
+    words = "datamodule=botify", f"datamodule.path={ring_logs}", *QUICK, *BARE, "trainer.max_epochs=3"
+    words = *words, "logger=none", "hydra.run.dir=run"
     running = [
         subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -486,7 +487,7 @@ def test_playlists_without_shares_run_and_have_no_regression_metrics(
     shutil.copytree(real_data / source, tmp_path / "data", copy_function=shutil.copyfile)
     lines = (real_data / source / file).read_text().splitlines(keepends=True)
     (tmp_path / "data" / file).write_text("".join(lines[:num_lines]))
-    overrides = f"datamodule={source.split('-')[0]}", "datamodule.path=data", "hydra.run.dir=run", *BARE
+    overrides = f"datamodule={source.split('-')[0]}", "datamodule.path=data", "hydra.run.dir=run", *BARE, "logger=none"
     train(tmp_path, *overrides, "trainer.max_epochs=2", "model.dim=16", "optimizer.lr=0.02")
     metrics = metrics_of(tmp_path / "run")
     assert not [name for name in metrics if "mse" in name or "mae" in name]
@@ -495,7 +496,7 @@ def test_playlists_without_shares_run_and_have_no_regression_metrics(
 
 def test_the_real_log_gives_fifty_other_tracks_for_each_of_fifty_thousand(real_data: Path, tmp_path: Path) -> None:
     words = "datamodule=botify", f"datamodule.path={real_data / 'botify-2023'}", "hydra.run.dir=run", *BARE
-    train(tmp_path, *words, "trainer.max_epochs=2")
+    train(tmp_path, *words, "trainer.max_epochs=2", "logger=none")
     tracks = pd.read_json(real_data / "botify-2023" / "tracks.json", lines=True)
     columns = (tracks[name].tolist() for name in ("track", "title", "artist"))
     catalog = Catalog.from_columns(*columns, source="tracks.json")

@@ -1,6 +1,4 @@
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +19,6 @@ CONVEX = partial(COSINES, alpha=0.9, dim=32)
 CONTEXTUAL = partial(DOT, dim=32)
 SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0, candidates=None)
 BCE = partial(BCELoss, scale=1.0, listener_spread=2.0)
-
-
-@pytest.fixture
-def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairDataModule:
-    datamodule = datamodule_of(ring_logs)
-    datamodule.setup()
-    return datamodule
 
 
 def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:

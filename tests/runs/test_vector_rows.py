@@ -84,7 +84,7 @@ def test_the_programs_of_the_page_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plays = ROOT / "examples" / "plays.csv"
-    segue.fit(plays, context="session", folder=tmp_path / "run", trainer__max_epochs=1)
+    segue.fit(plays, context="session", folder=tmp_path / "run", trainer__max_epochs=1, callbacks__plots=None)
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "exporting.md").read_text(encoding="utf-8")
     programs = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

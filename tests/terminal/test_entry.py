@@ -9,18 +9,12 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.e2e.forks import run_forked
 from tests.e2e.running import PATIENCE_S
 
 
 def run(verb: str, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / verb), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **env},
-    )
+    done = run_forked(ROOT / verb, *words, cwd=ROOT, env={**os.environ, **env}, timeout_s=PATIENCE_S)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -267,13 +267,6 @@ def test_ranks_and_lists_agree() -> None:
         assert ranks.sum(1).tolist() == [28] * 8
 
 
-@pytest.fixture
-def ring(datamodule_of: Callable[..., PairDataModule], ring_logs: Path) -> PairDataModule:
-    datamodule = datamodule_of(ring_logs)
-    datamodule.setup()
-    return datamodule
-
-
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
