@@ -236,7 +236,8 @@ def test_the_gap_is_that_of_the_profiles_with_what_was_played_since(
         assert isinstance(arm, ListenerLists)
         arm.prepare(MIDNIGHT, 1000)
         gaps.append(arm._search.vectors.known_gap)
-    assert gaps[0] and gaps[1]
+    assert gaps[0] is not None
+    assert gaps[1] is not None
     assert 0 < gaps[0] < gaps[1]
 
 
