@@ -181,6 +181,8 @@ class Mixture(OneStep):
             return ", ".join(lacks)
         if len({(one.max_length, one.skipped) for one in vectors}) > 1:
             return "its runs differ in context.max_length or context.skipped"
+        if len({len(one.boosts) for one in vectors}) > 1 and any(len(one.artist_boosts) for one in vectors):
+            return "its runs differ in the rule for tracks heard, and boost artists"
         width = sum(one.items.shape[1] for one in vectors)
         return f"its vectors are {width} wide, more than {MAX_WIDTH}" if width > MAX_WIDTH else None
 
@@ -392,9 +394,12 @@ def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, flo
         )
         return np.concatenate([*of_parts, *others], 1)
 
-    boosts = np.zeros(max(len(one.boosts) for one in some), np.float32)
-    for one, weight in zip(some, by, strict=True):
-        boosts[: len(one.boosts)] += weight * one.boosts
+    def summed(boosts: Sequence[np.ndarray]) -> np.ndarray:
+        total = np.zeros(max(map(len, boosts)), np.float32)
+        for one, weight in zip(boosts, by, strict=True):
+            total[: len(one)] += weight * one
+        return total
+
     numbers: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in some]) for name in ("lengths", "powers", "age_weights")
     }
@@ -405,7 +410,8 @@ def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, flo
         ends=np.concatenate([start + one.ends for one, start in zip(some, first, strict=True)]),
         shares=np.full(len(numbers["powers"]), np.nan, np.float32),
         skipped=some[0].skipped,
-        boosts=boosts,
+        boosts=summed([one.boosts for one in some]),
+        artist_boosts=summed([one.artist_boosts for one in some]),
         context=max((one.context for one in some), key=CONTEXTS.index),
         orders=tuple(
             replace(order, first=start + order.first)

@@ -149,8 +149,8 @@ def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
     ring: PairDataModule, heads: dict[str, Ranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for boost, head in zip((0.3, -0.2), heads.values(), strict=True):
-        fitted = np.stack([np.linspace(boost, 0, 64), np.zeros(64)])
-        for name, value in {"fitted": fitted, "used": "boosts"}.items():
+        fitted = np.stack([np.append(np.linspace(boost, 0, 64), np.linspace(boost / 3, 0.05, 20)), np.zeros(84)])
+        for name, value in {"fitted": fitted, "used": "boosts", "by_artist": True}.items():
             monkeypatch.setattr(head.context.repeats, name, value)
     mixture = mixture_of(ring, heads)
     mixture.fit_to(ring.histories(ring.pairs["val"]), ring.pairs["val"].following)
@@ -169,7 +169,7 @@ def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
         assert np.ptp(differences) < 1e-3
     rows, played = histories.newest(served.max_length)
     lists = np.tile(ROWS.astype(np.int32), (len(ROWS), 1))
-    search = SessionSearch(served, lists, num_lists=1, may_repeat=True)
+    search = SessionSearch(served, lists, num_lists=1, may_repeat=True, artist_of=ring.catalog.artist_of)
     found = search.best(rows, played, len(ROWS))
     num = int((shares > 0).sum(1).min())
     np.testing.assert_array_equal(found[:, :num], mixture.top(histories, num)[0])
