@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.picking.session_query import SessionQuery
-from segue.picking.session_search import SessionSearch, best, gap_hint, import_faiss, inner_products, union
+from segue.picking.session_search import (
+    SessionSearch,
+    artist_boosts_of,
+    best,
+    gap_hint,
+    import_faiss,
+    inner_products,
+    union,
+)
 from segue.runs.session_vectors import SessionVectors
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 
@@ -143,6 +151,13 @@ def test_a_search_ranks_the_lists_of_the_last_tracks_by_the_query_of_the_session
         candidates = [row for last in heard[:2] if last >= 0 for row in LISTS[last].tolist()]
         expected = slow_best(vectors, queries[line], candidates, heard, may_repeat, of_artists=True)
         assert [row for row in found[line] if row >= 0] == expected[:4]
+
+
+def test_a_track_gets_the_boost_of_its_artist_where_it_has_none_of_its_own() -> None:
+    vectors = made(boosts=np.array([0.5, -1.5], np.float32), artist_boosts=np.array([4, 3, -2, 5], np.float32))
+    rows, heard = np.arange(NUM, dtype=np.int32)[None], np.array([[4, 1, 7, 5]], np.int32)
+    found = artist_boosts_of(vectors, CATALOG.artist_of, rows, heard)
+    assert found.tolist() == [[3, 0, 0, 0, 0, 4, -2, -2, -2]]
 
 
 @pytest.mark.parametrize(("num_lists", "length"), [(2, 3), (5, 5)])
