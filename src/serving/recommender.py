@@ -6,6 +6,7 @@ K candidates of a list, S sessions, T tracks of the longest of them.
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 

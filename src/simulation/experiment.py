@@ -225,7 +225,6 @@ def run_experiment(
     _link_logs(logs, folder / "logs")
     rows_of = {arm: np.flatnonzero(plans[0].arm_of == number) for number, arm in enumerate(arms)}
     planned = {arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in rows_of.items()}
-    release = describe_release(world, experiment, {arm: policies[arm] for arm in arms})
     names = Names.of(world)
     labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
     record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
@@ -264,6 +263,7 @@ def run_experiment(
     track_ms = round(track_seconds * 1000)
     for policy in policies.values():
         policy.prepare(midnight, track_ms)
+    release = describe_release(world, experiment, {arm: policies[arm] for arm in arms})
     started_s = time.perf_counter()
     with players, progress(planned) as report:
         for plan in plans:

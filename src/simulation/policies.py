@@ -399,9 +399,10 @@ class ListenerLists(SessionLists):
     def prepare(self, midnight: int, track_ms: int) -> None:
         """Prepare for the sessions of some days."""
         self._profiles.prepare(midnight, track_ms)
-        if self._familiar < 1 and len(some := self._profiles.some(MOST_GAPS)):
-            gap = self._search.known_gap(some, self.picker.artist_gap)
+        if self._familiar < 1:
+            gap = self._search.known_gap(self._profiles.some(MOST_GAPS), self.picker.artist_gap)
             self._search.vectors = replace(self._search.vectors, known_gap=gap)
+            self.description["known_gap"] = gap
 
     def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:
         """The profiles of some listeners."""

@@ -447,8 +447,8 @@ def test_a_run_folder_is_never_overwritten(ring_run: tuple[Path, str], ring_logs
 
 @pytest.mark.timing
 def test_two_runs_at_once_do_not_share_a_folder(ring_logs: Path, tmp_path: Path) -> None:
-    words = "datamodule=botify", f"datamodule.path={ring_logs}", *QUICK, *BARE, "trainer.max_epochs=3"
-    words = *words, "logger=none", "hydra.run.dir=run"
+    source = "datamodule=botify", f"datamodule.path={ring_logs}"
+    words = *source, *QUICK, *BARE, "trainer.max_epochs=3", "logger=none", "hydra.run.dir=run"
     running = [
         subprocess.Popen(command(*words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

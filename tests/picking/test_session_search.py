@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from segue.picking.listener_scores import past_of
 from segue.picking.session_query import SessionQuery
-from segue.picking.session_search import SessionSearch, best, gap_hint, import_faiss, inner_products, union
+from segue.picking.session_search import (
+    SessionSearch,
+    artist_boosts_of,
+    best,
+    gap_hint,
+    import_faiss,
+    inner_products,
+    union,
+)
 from segue.runs.profiles import DAY_MS, ENTRY
 from segue.runs.session_vectors import OF_LISTENER, SessionVectors
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
@@ -194,6 +202,13 @@ def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artis
     found, expected = search.known_gap(profiles, artist_gap), max(known, default=-1e6) - max(others, default=1e6)
     assert found == (pytest.approx(expected, rel=1e-4) if expected > 0 else None)
     assert (found is None) == bool(artist_gap)
+
+
+def test_a_track_gets_the_boost_of_its_artist_where_it_has_none_of_its_own() -> None:
+    vectors = made(boosts=np.array([0.5, -1.5], np.float32), artist_boosts=np.array([4, 3, -2, 5], np.float32))
+    rows, heard = np.arange(NUM, dtype=np.int32)[None], np.array([[4, 1, 7, 5]], np.int32)
+    found = artist_boosts_of(vectors, CATALOG.artist_of, rows, heard)
+    assert found.tolist() == [[3, 0, 0, 0, 0, 4, -2, -2, -2]]
 
 
 @pytest.mark.parametrize(("num_lists", "length"), [(2, 3), (5, 5)])

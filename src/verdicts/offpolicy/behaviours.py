@@ -25,7 +25,7 @@ from segue.picking.picker import (
     distinct,
     new_rows,
 )
-from segue.picking.session_search import MOST_LISTS, SessionSearch
+from segue.picking.session_search import MOST_GAPS, MOST_LISTS, SessionSearch
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
@@ -135,6 +135,7 @@ class Behaviour:
         search: finds the best tracks where it answers from the session, or from the session and the listener.
         before: what it knew of listeners before the log, with rows of tracks.
         is_older: whether this is moved to a time before the log; see `Decisions.profiles`.
+        familiar: see `SessionSearch.best`.
     """
 
     picker: Picker
@@ -144,6 +145,7 @@ class Behaviour:
     search: SessionSearch | None = None
     before: Profiles = _NOBODY
     is_older: bool = False
+    familiar: float = 1.0
 
     @property
     def knows_listeners(self) -> bool:
@@ -165,12 +167,12 @@ class Behaviour:
         elif self.search is not None:
             if self.knows_listeners:
                 past = past_of(some.profiles(self.before, is_older=self.is_older), heard)
-            names = ("pick", "artist_gap", "exploration", "familiar")
+            names = ("pick", "artist_gap", "exploration")
             k = self.search.num_kept(**{name: getattr(self.picker, name) for name in names})
-            candidates = self.search.best(heard, shares, k, past, some.times_ms[some.first + step - 1])
+            candidates = self.search.best(heard, shares, k, past, some.times_ms[some.first + step - 1], self.familiar)
         else:
             candidates = self.lists[heard[:, 0]] if self.picker.has_lists else np.empty((len(heard), 0), np.int32)
-        return self.picker.choices(candidates, heard, past)
+        return self.picker.choices(candidates, heard)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -268,6 +270,8 @@ class LogFolder:
         known = {file.with_name(name): given[kind] for kind, name in names.items() if kind in given}
         if not all(path.is_file() and file_digest(path) == digest for path, digest in known.items()):
             return None
+        if given.get("familiar", 1) < 1 and "known_gap" not in given:  # older versions left tracks out
+            return None
         return self._listed({"context": _CONTEXT_OF.get(given["policy"], "last"), **given}, file, is_older=True)
 
     def _listed(self, given: Mapping[str, Any], file: Path, *, is_older: bool = False) -> Behaviour:
@@ -275,7 +279,12 @@ class LogFolder:
         new = new_rows(lists.plays, given["exploration_plays"], str(file)) if given.get("exploration") else None
         vectors = SessionVectors.read(file.with_name(FILE), self.catalog) if given["context"] in CONTEXTS[1:] else None
         made = self._make({**given, "policy": LISTS[lists.users is not None]}, lists, new=new, vectors=vectors)
-        return replace(made, before=self._profiles(made, file), is_older=is_older)
+        found = replace(made, before=self._profiles(made, file), is_older=is_older)
+        if found.search is not None and found.familiar < 1:
+            some = found.before.of_listeners(found.before.listeners[:MOST_GAPS])
+            gap = given["known_gap"] if is_older else found.search.known_gap(some, found.picker.artist_gap)
+            found.search.vectors = replace(found.search.vectors, known_gap=gap)
+        return found
 
     def _profiles(self, of: Behaviour, file: Path) -> Profiles:
         """What the run of a file of lists knew of listeners, with rows of tracks."""
@@ -285,7 +294,7 @@ class LogFolder:
         profiles.entries["track"] = self.catalog.rows_of(profiles.entries["track"])
         return profiles
 
-    def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour:
+    def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour | None:
         rows, known = _rows_of(folder, self.catalog), None
         if (lists := _array(folder / f"lists_{arm}.npy")) is not None:
             users, of_lists = _array(folder / f"users_{arm}.npy"), rows[lists]
@@ -304,6 +313,8 @@ class LogFolder:
         if given.get("context") in CONTEXTS[1:]:
             own = {path.name.removesuffix(f"_{arm}.npy"): np.load(path) for path in folder.glob(f"*_{arm}.npy")}
             vectors = SessionVectors.of_arrays(own, num_tracks=len(rows) - 1, where=str(folder))
+            if 0 < given.get("familiar", 1) < 1 and vectors.known_gap is None:  # as above
+                return None
             how["vectors"] = vectors.at_rows(rows[:-1], len(self.catalog) + 1)  # the last row as above
         made = self._make({"fallback": "artist", **given}, known, **how)
         file = dict(_json(folder / "release.json").get("provenance", {})).get(f"lists_{arm}")
@@ -326,7 +337,6 @@ class LogFolder:
             pick=str(given.get("pick", "uniform")),
             artist_gap=int(given.get("artist_gap", 0)),
             exploration=float(given.get("exploration", 0.0)),
-            familiar=float(given.get("familiar", 1.0)),
             new=np.empty(0, np.int64) if new is None else np.asarray(new, np.int64),
             popular=(self.popular if popular is None else popular)[:num_popular],
             fallback=str(given.get("fallback", "random")),
@@ -337,10 +347,15 @@ class LogFolder:
         rule = LastTen(lists=rows, artists=picker.artists) if given.get("context") == LAST_TEN else None
         search = None
         if vectors is not None:
-            artist_of = self.catalog.artist_of if given["context"] == "listener" else None
-            num_lists, may_repeat = int(given["num_lists"]), not picker.avoids_heard
-            search = SessionSearch(vectors, rows, num_lists=num_lists, may_repeat=may_repeat, artist_of=artist_of)
-        return Behaviour(picker=picker, lists=rows, users=lists.users, last_ten=rule, search=search)
+            search = SessionSearch(
+                vectors if given["context"] == "listener" else replace(vectors, listener=None),
+                rows,
+                num_lists=int(given["num_lists"]),
+                may_repeat=not picker.avoids_heard,
+                artist_of=self.catalog.artist_of,
+            )
+        how = {"last_ten": rule, "search": search, "familiar": float(given.get("familiar", 1.0))}
+        return Behaviour(picker=picker, lists=rows, users=lists.users, **how)
 
     @cached_property
     def _artists(self) -> ArtistTracks:
