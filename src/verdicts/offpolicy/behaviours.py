@@ -354,7 +354,7 @@ class LogFolder:
                 may_repeat=not picker.avoids_heard,
                 artist_of=self.catalog.artist_of,
             )
-        how = {"last_ten": rule, "search": search, "familiar": float(given.get("familiar", 1.0))}
+        how: dict[str, Any] = {"last_ten": rule, "search": search, "familiar": float(given.get("familiar", 1.0))}
         return Behaviour(picker=picker, lists=rows, users=lists.users, **how)
 
     @cached_property

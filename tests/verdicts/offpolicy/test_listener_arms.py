@@ -94,6 +94,7 @@ def test_an_arm_that_knew_more_than_the_log_says_is_left_out(world: World, tmp_p
 def test_a_candidate_that_knows_the_listener_has_its_true_value(world: World, tmp_path: Path) -> None:
     """Played by the simulator in as many sessions as the log has, by a policy that is near enough for a like past."""
     folder, how = write_run(world, tmp_path, share=2.0, artist_plays=0.5), {"artist_gap": 0, "num_lists": 1}
+    heard_before(world, folder, MIDNIGHT - 3 * DAY_MS)
     logging = an_arm(world, folder, pick="uniform", familiar=0.5, **how)
     run(world, tmp_path / "log", policies={"C": logging}, sessions=1500)
     log, beside = log_of(tmp_path / "log")
