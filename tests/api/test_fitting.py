@@ -65,8 +65,8 @@ def test_it_has_the_numbers_of_the_command(
     assert validated["ndcg_at_10"] == of_command["val/ndcg_at_10"]
 
 
-def test_floors_and_rivals_are_lines_with_the_same_queries(session: segue.Recommender, plays: segue.Plays) -> None:
-    found = session.evaluate(plays, rivals=["popular"])
+def test_floors_and_rivals_are_lines_with_the_same_queries(rules: segue.Recommender, plays: segue.Plays) -> None:
+    found = rules.evaluate(plays, rivals=["popular"])
     assert list(found.table.index)[1:] == ["popular (floor)", "counts (floor)", "popular"]
     popular, floor = found.table.loc["popular"], found.table.loc["popular (floor)"]
     assert popular["recall_at_10"] == floor["recall_at_10"]

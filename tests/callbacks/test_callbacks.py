@@ -439,7 +439,7 @@ def test_a_track_without_a_title_is_shown_by_its_id() -> None:
 class FixedVectors(LightningModule):
     """A ranker whose queries and items are one table."""
 
-    scorer = loss = context = counted = listener = None
+    scorer = loss = context = counted = listener = temperature = None
 
     def __init__(self, table: torch.Tensor, datamodule: PairDataModule, *, block: int = 512) -> None:
         super().__init__()
@@ -457,6 +457,9 @@ class FixedVectors(LightningModule):
         raise AssertionError("an export asks for no ranks")
 
     top = fit_to = shares = describe = decided = decide = ranks
+
+    def session_vectors(self) -> None:
+        """None."""
 
     def lists(
         self,
