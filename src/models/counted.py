@@ -41,6 +41,8 @@ where the head is good its softmax over the catalogue is too flat."""
 LESS = (0.0, 1.0)
 """What is subtracted from a level: likelihood also counts targets far below the first places of a list, which the head
 knows little of, and therefore asks for more of the counted part than ndcg@10 does."""
+MOST_PLAYS = 5_000_000
+"""Plays that are counted, at most: the newest ones. Their counts fit into memory beside a head."""
 _FIRST_SHARE, _RIDGE, _TINY = 0.2, 1e-3, 1e-12
 
 
@@ -151,12 +153,13 @@ class Counted:
         """The shares of the tracks that followed each track, N × N for each rule.
 
         Args:
-            first_event: events from this one on are left out; None for none.
+            first_event: events from this one on are left out; None for none. Of those before it, the newest MOST_PLAYS
+                are counted.
         """
         if first_event not in self._tables:
-            listens = self._listens
-            if first_event is not None:
-                listens = listens.where(np.arange(len(listens.track)) < first_event)
+            nth = np.arange(len(self._listens.track))
+            end = len(nth) if first_event is None else first_event
+            listens = self._listens.where((nth < end) & (nth >= end - MOST_PLAYS))
             self._tables[first_event] = [self._counted(rule, listens) for rule in self._rules.values()]
         return self._tables[first_event]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from hydra.utils import instantiate
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
-from segue.models.counted import Counts
+from segue.models import counted
+from segue.models.baselines.counting import Rules
+from segue.models.counted import Counted, Counts
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.session_query import SessionQuery
@@ -88,8 +91,8 @@ def test_the_probability_is_the_mixture_of_the_softmax_and_the_counts(model: Pai
         for track, share, of_age in zip(tracks, shares, part.age_weights.tolist(), strict=False):
             once = of_age * (1 if np.isnan(share) else share) * (track >= 0)
             weight += once
-            for row, counted in zip(part.rows[track], part.shares[track], strict=True):
-                n[row] += once * counted * (row >= 0)
+            for row, own in zip(part.rows[track], part.shares[track], strict=True):
+                n[row] += once * own * (row >= 0)
         n /= weight
         level = float(counts.level[queries.of_pair[line]])
         odds = np.exp(level - float(head[line].logsumexp(0)))  # w / (1 − w)
@@ -227,6 +230,18 @@ def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
         assert model.counted is None
     finally:
         counts.fitted = fitted
+
+
+def test_the_newest_plays_are_counted(ring: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those before an event; a session may begin in the middle."""
+    listens, rules = ring.vocabulary.listens, {"rules": partial(Rules, window=1)}
+    monkeypatch.setattr(counted, "MOST_PLAYS", 40)
+    [found] = Counted(ring.vocabulary, rules=rules).tables(first_event=100)
+    expected = np.zeros(found.shape)
+    for event in range(61, 100):
+        if listens.session[event] == listens.session[event - 1]:
+            expected[listens.track[event - 1], listens.track[event]] += 1
+    np.testing.assert_array_equal(found.toarray() > 0, expected > 0)
 
 
 def test_counted_none_is_the_head_alone(ring: PairDataModule) -> None:
