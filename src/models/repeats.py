@@ -6,6 +6,7 @@ is the track just before. That of an artist is the age of its newest track.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,12 +172,17 @@ class Repeats(nn.Module):
         if not values[OF_ARTISTS].any():
             return of_heard
         artists = self._artists(heard)
-        (of, nth), num_artists = (artists >= 0).nonzero(), int(self._artist_of.max()) + 1
+        (of, nth), num_artists = (artists >= 0).nonzero(), self._tracks_of.shape[0]
         entries = values[OF_ARTISTS][nth], (of, artists[of, nth])
-        tracks = csr_array((np.ones(shape[1]), (self._artist_of, np.arange(shape[1]))))
-        found = csr_array(csr_array(entries, shape=(len(heard), num_artists)) @ tracks)
+        found = csr_array(csr_array(entries, shape=(len(heard), num_artists)) @ self._tracks_of)
+        found.sort_indices()  # sums of matrices in order take a tenth of the time
         is_own = csr_array((np.ones(len(line)), (line, own[line, age])), shape=shape)
         return csr_array(found - found.multiply(is_own) + of_heard)
+
+    @cached_property
+    def _tracks_of(self) -> csr_array:
+        """1 for the tracks of each artist."""
+        return csr_array((np.ones(len(self._artist_of)), (self._artist_of, np.arange(len(self._artist_of)))))
 
     def _artists(self, heard: Int64[np.ndarray, "B H"]) -> Int64[np.ndarray, "B a"]:
         """The artist of each age, -1 where there is none, and where the artist was heard later too."""
