@@ -190,7 +190,7 @@ class Mixture(OneStep):
         """The vectors of all runs, side by side; None where probabilities are mixed."""
         if not self._adds_scores:
             return None
-        of_runs = {name: self._vectors[name] for name in self.weights}
+        of_runs = {name: self._vectors[name] for name, weight in self.weights.items() if weight}
         known = {name: one for name, one in of_runs.items() if one is not None}
         return side_by_side(
             known, {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in self.weights.items()}
@@ -349,6 +349,8 @@ class Mixture(OneStep):
         how = "with the session as the query"
         if not self._adds_scores:
             how = f"by the lists of the last track: {self._without_session or 'it is of an older version'}"
+        elif all(one is not None and one.context == "last" for one in self._vectors.values()):
+            how = "by the lists of the last track: so are its runs"
         return [*lines, f"served       {how}"]
 
     def get_extra_state(self) -> dict[str, Any]:

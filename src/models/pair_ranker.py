@@ -512,7 +512,7 @@ class PairRanker(RanksByVectors, LightningModule):
             queries = self._queries(histories, 0, counted)
             return (add_parts(queries.vectors @ items.T, queries.parts)[queries.of_pair] / unit).softmax(1)
 
-        repeats.fit(shares_of, unit=unit, adds=False)
+        repeats.fit(shares_of, unit=unit, adds=False, at_once=block_size(len(items)))
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
         """Log the loss of a batch and keep the scores whose shares are known.

@@ -39,7 +39,6 @@ MOST_GAPS = 500
 """Listeners whose `SessionSearch.known_gap` is computed, at most."""
 
 _INFINITY = 0x7F800000  # ∞ as an integer
-_LARGEST_PENALTY = 1e6  # known tracks come after all others
 _MOST_NEWEST = 20
 _Add = Callable[[Float32[np.ndarray, "S C"], Int32[np.ndarray, "S C"]], None]
 _BLOCK = 32  # sessions whose candidates numpy scores together: their vectors stay in the cache
@@ -122,15 +121,16 @@ class SessionSearch:
         def add(scores: np.ndarray, of: np.ndarray) -> None:
             add_parts(scores, of)
             if familiar < 1 and past is not None:
-                scores -= self._penalty(familiar) * is_known(past, of)
+                scores -= self._penalty(familiar, np.where(of >= 0, scores, 0)) * is_known(past, of)
 
         heard = rows.astype(np.int32)
         return best(self.vectors, queries, candidates, heard, may_repeat=self._may_repeat, k=k, add=add)
 
-    def _penalty(self, familiar: float) -> np.float32:
-        if not familiar or self.vectors.known_gap is None:
-            return np.float32(_LARGEST_PENALTY)
-        return np.float32(self.vectors.known_gap * ((1 - familiar) / familiar) ** 0.5)
+    def _penalty(self, familiar: float, scores: Float32[np.ndarray, "S C"]) -> Float32[np.ndarray, "S 1"] | np.float32:
+        if familiar and self.vectors.known_gap is not None:
+            return np.float32(self.vectors.known_gap * ((1 - familiar) / familiar) ** 0.5)
+        lowest = self.vectors.boosts.min(initial=0, where=np.isfinite(self.vectors.boosts))  # added to others later
+        return np.asarray(1 + np.ptp(scores, axis=1, keepdims=True) - lowest, np.float32)
 
     def known_gap(self, profiles: np.ndarray, artist_gap: int) -> float | None:
         """How much more the best known track scores than the best other one, in sessions such as listeners had last.

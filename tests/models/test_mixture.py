@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -178,11 +179,33 @@ def test_scores_of_heads_are_added_and_a_service_ranks_the_same(
     assert mixture.describe()[-1] == "served       with the session as the query"
 
 
+def test_a_head_of_weight_0_that_is_not_dropped_is_no_part_of_the_vectors(
+    ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its boosts of -inf would make those of all heads NaN. Rounding can let it gain a little."""
+    monkeypatch.setattr(heads["sum"].context.repeats, "used", "never")
+    mixture = mixture_of(ring, heads)
+    mixture.weights = {"sum": 0.0, "gru4rec": 1.0}
+    vectors, own = mixture.session_vectors(), heads["gru4rec"].session_vectors()
+    assert vectors is not None
+    assert own is not None
+    np.testing.assert_array_equal(vectors.boosts, own.boosts)
+
+
 def test_what_cannot_be_served_with_the_session_is_named(
     ring: PairDataModule, members: dict[str, Ranker], heads: dict[str, Ranker]
 ) -> None:
     [line] = mixture_of(ring, {**heads, "rules": members["rules"]}).describe()[-1:]
     assert line == "served       by the lists of the last track: rules has no session vectors"
+
+
+def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
+    ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture = mixture_of(ring, heads)
+    of_last = {name: replace(one, context="last") for name, one in mixture._vectors.items() if one is not None}
+    monkeypatch.setattr(mixture, "_vectors", of_last)
+    assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
 
 
 def test_a_model_that_only_has_an_order_has_its_shares(ring: PairDataModule, members: dict[str, Ranker]) -> None:

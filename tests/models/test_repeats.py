@@ -295,3 +295,33 @@ def test_where_no_boosts_can_be_fitted_the_second_best_is_taken() -> None:
     assert not len(repeats.boosts())
     repeats.leave_out_boosts()
     assert repeats.boosts().tolist() == [-np.inf] * 20
+
+
+@pytest.mark.parametrize("by_artist", [True, False])
+def test_artists_are_boosted_as_validation_said_where_the_boosts_of_tracks_are_left_out(by_artist: bool) -> None:
+    """Their value was measured with these boosts, and is above all that was measured without."""
+    repeats = Repeats("never", make_vocabulary(range(NUM)), length=20)
+    repeats.fitted = np.concatenate([np.zeros((2, OF_ARTISTS.start)), np.full((2, 20), 0.5)], 1)
+    compared = {"boosts": 0.3, "never": 0.2, "artists": 0.31 if by_artist else 0.29}
+    how = {"rule": "never", "within": 20, "used": "boosts", "by_artist": by_artist, "compared": compared}
+    repeats.decide(how)
+    repeats.leave_out_boosts()
+    assert (repeats.used, len(repeats.artist_boosts())) == ("never", 20 * by_artist)
+
+
+def test_so_many_targets_have_their_scores_in_memory_together_as_the_catalogue_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a million tracks, 256 would need gigabytes. The boosts are the same."""
+    sizes, usual = list[int](), Baseline._dense_shares
+
+    def watched(made: Baseline, histories: Any) -> Any:
+        sizes.append(len(histories))
+        return usual(made, histories)
+
+    monkeypatch.setattr(Baseline, "_dense_shares", watched)
+    expected = baseline(repeating()).context.repeats.fitted
+    sizes.clear()
+    monkeypatch.setattr("segue.models.retrieval.ranks._MAX_SCORES", 50 * NUM)
+    np.testing.assert_array_equal(baseline(repeating()).context.repeats.fitted, expected)
+    assert max(sizes) == 50

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,19 @@ def test_known_tracks_lose_a_part_of_what_they_have_before_others(
     found = search.best(rows, shares, NUM, past_of(KNOWN, rows), np.array([3 * DAY_MS]), familiar)[0].tolist()
     lowered = {row: score - penalty * (row in (6, 7)) for row, score in scores_of(search, rows, shares).items()}
     assert [row for row in found if row >= 0] == sorted(lowered, key=lambda row: -lowered[row])
+
+
+@pytest.mark.parametrize("gap", [0.5, None])
+def test_known_tracks_that_come_after_all_others_keep_their_order(gap: float | None) -> None:
+    """Also where all candidates are known and their scores are near one another."""
+    search, rows, shares = of_listener(gap), np.array([[4, 1]]), np.array([[1.0, 0.5]], np.float32)
+    near = replace(search.vectors, items=search.vectors.items * np.float32(1e-3))
+    search = SessionSearch(near, LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
+    profile = np.repeat(KNOWN[:, 1:2], NUM, axis=1)
+    profile["track"] = np.arange(NUM)
+    past, now_ms = past_of(profile, rows), np.array([3 * DAY_MS])
+    usual, last = (search.best(rows, shares, NUM, past, now_ms, familiar).tolist() for familiar in (1.0, 0.0))
+    assert last == usual
 
 
 @pytest.mark.parametrize("artist_gap", [0, 5])

@@ -23,7 +23,7 @@ from segue.models.contracts import Among, Context, OnBlock, RepeatsDecided
 from segue.models.repeats import boosted_shares, shares_of
 from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
-from segue.models.retrieval.ranks import ranks_of_scores
+from segue.models.retrieval.ranks import block_size, ranks_of_scores
 from segue.models.retrieval.sparse import no_scores, sparse_lists
 from segue.runs.session_vectors import SessionVectors
 
@@ -103,7 +103,7 @@ class Baseline(RepeatsDecided, OneStep):
         listens, repeats = self._vocabulary.listens, self.context.repeats
         if repeats.asked is not None:
             self._counts = self._model.count(listens.where(np.arange(len(listens.track)) < repeats.asked.first_event))
-            repeats.fit(self._dense_shares, unit=1.0, adds=True)
+            repeats.fit(self._dense_shares, unit=1.0, adds=True, at_once=block_size(len(self._vocabulary.catalog)))
         self._counts = self._model.count(listens)
 
     def _dense_shares(self, histories: Histories) -> Float[Tensor, "B N"]:
