@@ -104,7 +104,7 @@ def report() -> None:
     text += [*table(head, rows, "llrrrrrrr"), "", "## What validation chose, less the head alone", ""]
     rows = [
         [line["data"], f"`counted={line['counted']}`", line["metric"].replace("_at_", "@"), *list(line.values())[3:]]
-        for line in read_rows(DIFFERENCES)
+        for line in {(one["data"], one["metric"]): one for one in read_rows(DIFFERENCES)}.values()
     ]
     text += table(["data", "chosen", "metric", "difference", "lower", "upper"], rows, "lllrrr")
     text += ["", "Intervals of 95 % over test sessions, paired by query."]

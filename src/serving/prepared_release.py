@@ -55,7 +55,7 @@ def prepare_release(
         artist_gap: gap of arms without one of their own.
         exploration: share of the picks among new tracks, for arms without one of their own.
         exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
-        familiar: largest share of known tracks, for arms with `listener` and without one of their own.
+        familiar: aimed share of known tracks, for arms with `listener` and without one of their own.
         fallback: what follows where a list has no track left, for arms without one of their own.
         context: what arms without one of their own answer from (`ARM_CONTEXTS`); None for that of their run.
         num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their

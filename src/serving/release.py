@@ -52,7 +52,7 @@ class Arm:
         num_lists: number of last tracks whose lists are searched, with `session` and `listener`.
         exploration: share of the picks that are among new tracks; it applies to lists of tracks only.
         exploration_plays: tracks with fewer plays in training are new.
-        familiar: largest share of what is played that the listener may know; below 1 with `listener` only.
+        familiar: share of what is played that the listener may know; below 1 with `listener` only.
         fallback: what follows where a list has no track left; one of `picking.picker.FALLBACKS`.
 
     Raises:

@@ -39,6 +39,7 @@ PLUGINS = "hydra_plugins.segue"
 """The name under which `conf/hydra/sweeper/` finds our sweepers. Hydra takes plugins only from `hydra_plugins`, so they
 have a name there; nothing of that name is imported."""
 
+_NO_MODE = "hydra.mode= is not read; write -m for many runs, and leave it out for one"
 Compose = Callable[[list[str]], DictConfig]
 """From overrides to a config."""
 Choose = Callable[[Sequence[str], Compose], list[str]]
@@ -105,6 +106,8 @@ def run(
     version.setbase("1.3")
     parser = get_args_parser()
     given = parser.parse_args(list(words))
+    if any(word.lstrip("+").startswith("hydra.mode=") for word in given.overrides):
+        raise InputError(_NO_MODE)
     if given.experimental_rerun:
         raise InputError("--experimental-rerun reads a pickle; resume=<run> continues a run")
     if given.multirun and (given.cfg or given.info):
@@ -189,6 +192,8 @@ class FileConfigSource(HydrasSource):
         if key not in self.known:
             result = super().load_config(config_path)
             result.config = OmegaConf.create(with_defaults(OmegaConf.to_container(result.config)))
+            if OmegaConf.select(result.config, "hydra.mode"):
+                raise InputError(f"{file}: {_NO_MODE}")
             self.known[key] = result
         return deepcopy(self.known[key])  # Hydra changes what it gets
 

@@ -240,6 +240,13 @@ def test_a_mixture_has_no_context(ring: PairDataModule) -> None:
             instantiate(config, _convert_="all")(vocabulary=ring.vocabulary)
 
 
+def test_a_mixture_is_not_refitted() -> None:
+    """Its runs have learned the sessions for training; with all of them it would refuse its own runs."""
+    assert composed("datamodule=table", "model=mixture").refit == "none"
+    assert composed("datamodule=table", "model=mixture", "refit=all").refit == "all"
+    assert composed("datamodule=table").refit == "auto"
+
+
 def test_a_mixture_needs_two_runs(ring: PairDataModule) -> None:
     with pytest.raises(InputError, match=r"model.models must give two finished runs or more, got None; such as"):
         instantiate(composed("model=mixture").ranker, _convert_="all")(vocabulary=ring.vocabulary)

@@ -68,11 +68,20 @@ def test_an_error_is_handed_over_and_not_printed() -> None:
     ("words", "why"),
     [
         (["-m", "metrics=a,b", "--cfg", "job"], "a multirun (-m) has many configs; leave out -m to print one"),
+        (["hydra.mode=MULTIRUN", "metrics=a,b"], hydra_parts._NO_MODE),
         (["--experimental-rerun", "job.pickle"], "--experimental-rerun reads a pickle; resume=<run> continues a run"),
     ],
 )
 def test_what_a_verb_does_not_take_of_hydra_is_one_line(words: list[str], why: str) -> None:
     assert run("compare.py", *words, code=2).stderr == f"error: {why}\n"
+
+
+def test_a_config_file_that_chooses_many_runs_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nhydra:\n  mode: MULTIRUN\n")
+    done = run("train.py", "--config-dir", str(tmp_path), "experiment=mine", code=2)
+    assert done.stderr == f"error: {file}: {hydra_parts._NO_MODE}\n"
 
 
 def test_the_command_line_may_be_rewritten() -> None:

@@ -15,7 +15,7 @@ export const describe = (player) => {
   if (player.context === "session") words.push("session as the query");
   if (player.context === "listener") words.push("session and own past as the query");
   if (player.artist_gap) words.push(`artist gap ${player.artist_gap}`);
-  if (player.familiar < 1) words.push(`at most ${(100 * player.familiar).toFixed(0)} % familiar`);
+  if (player.familiar < 1) words.push(`about ${(100 * player.familiar).toFixed(0)} % familiar`);
   return words.join(" · ");
 };
 

@@ -56,7 +56,7 @@ class Candidate:
         file: its lists; None without.
         exploration: share of its picks that are among new tracks.
         exploration_plays: tracks with fewer plays in training are new.
-        familiar: largest share of its picks that the listener may know; below 1 with `listener` only.
+        familiar: share of its picks that the listener may know; below 1 with `listener` only.
         fallback: what follows where a list has no track left; None for that of whatever wrote the logs.
         context: what it answers from; with `last_ten` no other setting applies.
         num_lists: number of last tracks whose lists are searched, with `session` and `listener`.
@@ -313,7 +313,7 @@ class LogFolder:
         if given.get("context") in CONTEXTS[1:]:
             own = {path.name.removesuffix(f"_{arm}.npy"): np.load(path) for path in folder.glob(f"*_{arm}.npy")}
             vectors = SessionVectors.of_arrays(own, num_tracks=len(rows) - 1, where=str(folder))
-            if 0 < given.get("familiar", 1) < 1 and vectors.known_gap is None:  # as above
+            if 0 < given.get("familiar", 1) < 1 and vectors.known_gap is None:  # as in `_simulated`
                 return None
             how["vectors"] = vectors.at_rows(rows[:-1], len(self.catalog) + 1)  # the last row as above
         made = self._make({"fallback": "artist", **given}, known, **how)
