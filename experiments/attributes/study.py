@@ -42,7 +42,7 @@ from segue.terminal.quiet import silence_libraries
 
 STUDY = Study(__file__, __doc__)
 PIECES, RANKS = STUDY.folder / "pieces.csv", STUDY.work
-DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last")
+DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last", "counted=none")
 HIDDEN = sized((0, 1, 2), (0,))
 """Values of `datamodule.cold_seed`, each of which hides other songs."""
 HEAD = ("model=convex", "model.dim=64")

@@ -57,7 +57,8 @@ TIFU = [
 """Baskets of a group, decay within a group and between groups, nearest listeners, and the weight of the own vector."""
 WHOLE = (
     "datamodule=table", "datamodule.units.timestamp=ms", "datamodule.session_gap_minutes=1e9",
-    "datamodule.split=session", "recipe=playlists", "model=gru4rec", "recipe.context.max_length=200", "seed=1",
+    "datamodule.split=session", "recipe=playlists", "counted=none", "model=gru4rec",
+    "recipe.context.max_length=200", "seed=1",
     *SHORT, "refit=all", "logger=none", "callbacks.plots=null", "callbacks.listening=null",
 )  # fmt: skip
 """Of a training on whole histories."""

@@ -47,9 +47,9 @@ WORLD, SESSIONS, FIRST_SESSIONS = 11, sized(4_000, 200), sized(20_000, 400)
 """Seed of the simulated world, sessions of a day, and of the beginning."""
 SOURCES: dict[str, tuple[str, ...]] = {
     "simulated": ("model=convex", "datamodule=botify"),
-    "drifting": ("model=convex", "datamodule=table", "recipe=playlists", "context=session"),
-    "yes": ("model=convex", "datamodule=table", "recipe=radio", "context=session"),
-    "nowplaying": ("model=convex", "datamodule=table", "recipe=playlists", "context=session"),
+    "drifting": ("model=convex", "datamodule=table", "recipe=playlists", "context=session", "counted=none"),
+    "yes": ("model=convex", "datamodule=table", "recipe=radio", "context=session", "counted=none"),
+    "nowplaying": ("model=convex", "datamodule=table", "recipe=playlists", "context=session", "counted=none"),
 }
 """Words of `train.py` for the model of the beginning."""
 QUICK = (

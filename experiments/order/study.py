@@ -43,7 +43,10 @@ SMALL: Sets = {"situnes": ("recipe=playlists", "model.dim=16", "context.encoder.
 DATA = sized(FULL, SMALL)
 RIVALS = RANKS.with_name("pieces.csv")
 SUM, OF_ORDER = "convex", ("gru4rec", "sasrec")
-MODELS: Sets = {SUM: ("context=session",), **{name: (f"model={name}",) for name in OF_ORDER}}
+MODELS: Sets = {
+    SUM: ("context=session", "counted=none"),
+    **{name: (f"model={name}", "counted=none") for name in OF_ORDER},
+}
 OF_LIBRARY = {"gru4rec": "GRU4Rec", "sasrec": "SASRec"}
 """The model of a library that each is held against, by its name in the study rivals."""
 SEEDS = sized(range(1, 6), range(1, 2))

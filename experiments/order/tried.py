@@ -113,7 +113,7 @@ def ndcg(ranker: Any, datamodule: Any, queries: Any) -> float:
 def run(name: str) -> None:
     """Train a variant, and add its lines."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"datamodule={DATA}", "model=gru4rec", "seed=1", *WORDS]
+        words = [f"datamodule={DATA}", "model=gru4rec", "counted=none", "seed=1", *WORDS]
         config = composed([*words, f"callbacks.ranking.max_val_queries={QUERIES}"], STUDY.folder / folder)
         datamodule = instantiate(config.datamodule, _convert_="all")
         datamodule.prepare_data()

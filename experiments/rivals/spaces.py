@@ -180,11 +180,15 @@ MODELS: Mapping[str, Model] = {
     "SASRec": Model(kind="rectools", space=_ATTENTION, is_random=True),
     "GRU4Rec": Model(kind="recbole", space=_RECURRENT, is_random=True),
     "convex, default": Model(
-        kind="head", words=("model=convex", "context=session"), of_data=_RANKS_SESSION, is_ours=True, is_random=True
+        kind="head",
+        words=("model=convex", "context=session", "counted=none"),
+        of_data=_RANKS_SESSION,
+        is_ours=True,
+        is_random=True,
     ),
     "convex, session": Model(
         kind="head",
-        words=("model=convex", "context=session"),
+        words=("model=convex", "context=session", "counted=none"),
         space=_SESSION,
         of_data=_RANKS_SESSION,
         is_ours=True,
@@ -192,7 +196,7 @@ MODELS: Mapping[str, Model] = {
     ),
     "convex, last track": Model(
         kind="head",
-        words=("model=convex", "context=last"),
+        words=("model=convex", "context=last", "counted=none"),
         space=_CONVEX,
         of_data=_RANKS,
         is_ours=True,

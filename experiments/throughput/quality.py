@@ -68,8 +68,8 @@ class Contender:
 
 
 DATA = {
-    "yes": ["datamodule=yes", "context=last"],
-    "polimi": ["datamodule=polimi", "context=last"],
+    "yes": ["datamodule=yes", "context=last", "counted=none"],
+    "polimi": ["datamodule=polimi", "context=last", "counted=none"],
     "world": ["datamodule=simulated", *sized((), (*SMALL_WORLD, "datamodule.prepare.sessions=500"))],
 }
 """Words for `train.py` by name of the data."""

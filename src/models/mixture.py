@@ -173,8 +173,12 @@ class Mixture(OneStep):
         """Why the session cannot be the query of this mixture; None if it can."""
         vectors, lacks = list[SessionVectors](), list[str]()
         for name, one in self._vectors.items():
-            if one is None or one.counted is not None or one.listener is not None:
-                lacks.append(f"{name} has {'no session vectors' if one is None else 'more than session vectors'}")
+            if one is None:
+                lacks.append(f"{name} has no session vectors")
+            elif one.counted is not None:
+                lacks.append(f"{name} has a counted part, which counted=none leaves out")
+            elif one.listener is not None:
+                lacks.append(f"{name} knows its listeners")
             else:
                 vectors.append(one)
         if lacks:
