@@ -1,6 +1,7 @@
 """The script of a night (`examples/nightly`): its exit codes, and what a kill at any moment leaves."""
 
 import importlib.util
+import fcntl
 import json
 import os
 import random
@@ -346,6 +347,17 @@ def kill(command: list[str], cwd: Path, env: dict[str, str], state: Path) -> Non
         wait_until(lambda: set((state / "runs").iterdir()) - before, "a run folder")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    wait_until(lambda: is_free(state / "lock"), "the end of all of its processes")
+
+
+def is_free(lock: Path) -> bool:
+    """Whether no process holds a lock; one that was just forked holds that of its parent too."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def lists_of(run: Path) -> dict[int, list[int]]:
