@@ -1,7 +1,7 @@
 """The script of a night (`examples/nightly`): its exit codes, and what a kill at any moment leaves."""
 
-import importlib.util
 import fcntl
+import importlib.util
 import json
 import os
 import random
