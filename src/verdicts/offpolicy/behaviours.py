@@ -347,12 +347,13 @@ class LogFolder:
         rule = LastTen(lists=rows, artists=picker.artists) if given.get("context") == LAST_TEN else None
         search = None
         if vectors is not None:
+            artists_of = self.catalog.artist_of
             search = SessionSearch(
                 vectors if given["context"] == "listener" else replace(vectors, listener=None),
                 rows,
                 num_lists=int(given["num_lists"]),
                 may_repeat=not picker.avoids_heard,
-                artist_of=self.catalog.artist_of,
+                artist_of=np.append(artists_of, artists_of.max(initial=0) + 1),  # the last row as in `_served`
             )
         how: dict[str, Any] = {"last_ten": rule, "search": search, "familiar": float(given.get("familiar", 1.0))}
         return Behaviour(picker=picker, lists=rows, users=lists.users, **how)
