@@ -211,7 +211,12 @@ def test_a_run_of_a_version_that_counted_nothing_is_resumed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "words", [["datamodule=botify"], ["datamodule=botify", "recipe=playlists", "context=session"], ["model=contextual"]]
+    "words",
+    [
+        ["datamodule=botify"],
+        ["datamodule=botify", "recipe=playlists", "context=session", "counted=none"],
+        ["model=contextual"],
+    ],
 )
 def test_a_run_of_a_version_without_a_new_key_is_resumed_and_may_begin_a_night(
     words: Sequence[str], tmp_path: Path
