@@ -222,7 +222,7 @@ def trained(habits: PairDataModule, recipe: str, *words: str) -> PairRanker:
 
 @pytest.fixture(
     scope="module",
-    params=[("playlists",), ("playlists", "counted=rules"), ("shares",)],
+    params=[("playlists", "counted=none"), ("playlists", "counted=rules"), ("shares",)],
     ids=["playlists", "counted", "shares"],
 )
 def model(request: pytest.FixtureRequest, habits: PairDataModule) -> PairRanker:
@@ -371,7 +371,7 @@ def test_weights_that_do_not_help_are_zero_and_one_line_says_so() -> None:
 
 
 def test_what_validation_decided_is_kept_by_a_refit_and_a_checkpoint(habits: PairDataModule, model: PairRanker) -> None:
-    words = [] if model.counted is None else ["counted=rules"]
+    words = ["counted=none"] if model.counted is None else ["counted=rules"]
     recipe = "shares" if model.loss.temperature is None else "playlists"
     again: PairRanker = instantiate(config(recipe, *words), _convert_="all")(vocabulary=habits.vocabulary)
     assert again.decided()["listener"] is None
