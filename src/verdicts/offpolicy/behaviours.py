@@ -353,7 +353,7 @@ class LogFolder:
                 rows,
                 num_lists=int(given["num_lists"]),
                 may_repeat=not picker.avoids_heard,
-                artist_of=np.append(artists_of, artists_of.max(initial=0) + 1),  # the last row as in `_served`
+                artist_of=np.append(artists_of, artists_of.max(initial=0) + 1)[: len(rows)],  # the last as in `_served`
             )
         how: dict[str, Any] = {"last_ten": rule, "search": search, "familiar": float(given.get("familiar", 1.0))}
         return Behaviour(picker=picker, lists=rows, users=lists.users, **how)
