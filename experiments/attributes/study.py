@@ -42,10 +42,10 @@ from segue.terminal.quiet import silence_libraries
 
 STUDY = Study(__file__, __doc__)
 PIECES, RANKS = STUDY.folder / "pieces.csv", STUDY.work
-DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last", "counted=none")
+DATA = ("datamodule=yes", "datamodule.cold_share=0.1", "context=last")
 HIDDEN = sized((0, 1, 2), (0,))
 """Values of `datamodule.cold_seed`, each of which hides other songs."""
-HEAD = ("model=convex", "model.dim=64")
+HEAD = ("model=convex", "model.dim=64", "counted=none")
 EPOCHS, PAIRS = sized((8, None), (1, 2_000))
 PARTS = "model.parts=[track,artist,tags]"
 INSTEAD = (PARTS, "model.prior=instead")

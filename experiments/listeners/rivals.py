@@ -28,6 +28,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.listeners.study import CONTEXTS, SHORT, folder_of, run, words_of
+from experiments.listeners.study import STUDY as OF_LOGS
 from experiments.studying import Study, append_rows, read_rows, run_python, sized
 from segue.api.calling import call
 from segue.datamodules.pairs.pairs import Pairs
@@ -285,6 +286,7 @@ def main() -> None:
     parser = STUDY.parser()
     parser.add_argument("--only", help="one log")
     given = STUDY.parse(parser)
+    OF_LOGS.work = sized(OF_LOGS.work, STUDY.work)  # with --smoke both run at once
     for of, path in ((measure, RESULTS), (measure_whole, WHOLE_RESULTS)):
         done = {line["log"] for line in read_rows(path)}
         for log, recipe, seed in LOGS:

@@ -83,7 +83,8 @@ def folder_of(log: str, recipe: str, seed: int, context: str) -> Path:
 def run(log: str, recipe: str, seed: int, context: str) -> None:
     """Train, and add a line."""
     folder, began = folder_of(log, recipe, seed, context), time.monotonic()
-    words = (*words_of(log, recipe, seed), f"recipe={recipe}", f"context={context}", f"seed={seed}", *SHORT)
+    own = f"recipe={recipe}", "counted=none", f"context={context}", f"seed={seed}"
+    words = (*words_of(log, recipe, seed), *own, *SHORT)
     train(*words, *ONLY_TESTED, f"run_dir={folder}", threads=None)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     line = {"log": log, "recipe": recipe, "seed": seed, "context": context}

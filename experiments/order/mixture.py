@@ -73,7 +73,8 @@ def ranker_of(data: str, model: str, seed: int, vocabulary: Vocabulary) -> Ranke
     if not path.exists():
         own = [word for word in WORDS[data] if model in OF_ORDER or not word.startswith("context.")]
         words = [*own, *MODELS[model]] if model in MODELS else [f"model={model}"]
-        train(f"datamodule={data}", *words, *ONLY_TESTED, f"seed={seed}", f"run_dir={path.parents[1]}")
+        with torch.inference_mode(mode=False):  # with --smoke it trains in a fork of this process
+            train(f"datamodule={data}", *words, *ONLY_TESTED, f"seed={seed}", f"run_dir={path.parents[1]}")
     config, saved = OmegaConf.load(path.parents[1] / "config.yaml"), read_checkpoint(path)
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
     ranker.on_load_checkpoint(saved)

@@ -68,8 +68,8 @@ class Contender:
 
 
 DATA = {
-    "yes": ["datamodule=yes", "context=last", "counted=none"],
-    "polimi": ["datamodule=polimi", "context=last", "counted=none"],
+    "yes": ["datamodule=yes", "context=last"],
+    "polimi": ["datamodule=polimi", "context=last"],
     "world": ["datamodule=simulated", *sized((), (*SMALL_WORLD, "datamodule.prepare.sessions=500"))],
 }
 """Words for `train.py` by name of the data."""
@@ -94,7 +94,7 @@ def words_of(data: str, name: str, contender: Contender) -> list[str]:
         return DATA[data]
     words = [*DATA[data], f"model={contender.model}"]
     if name == OURS:
-        return words
+        return [*words, "counted=none"]
     with CHOSEN.open(encoding="utf-8") as file:
         [settings] = [row["settings"] for row in csv.DictReader(file) if (row["data"], row["model"]) == (data, name)]
     return words + [f"model.{setting}" for setting in settings.split()]
