@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from hydra.utils import instantiate
@@ -23,7 +22,6 @@ from omegaconf import OmegaConf
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.order.study import DATA as WORDS
 from experiments.order.study import (
-    LEVEL,
     MODELS,
     OF_LIBRARY,
     OF_ORDER,
@@ -32,11 +30,11 @@ from experiments.order.study import (
     SEEDS,
     SHOWN,
     SUM,
+    differences,
     metrics_of,
-    scores,
 )
 from experiments.rivals.fitting import composed, means
-from experiments.rivals.rank_files import RANKS, queries_path, ranks_path, read_queries, write_ranks
+from experiments.rivals.rank_files import RANKS, ranks_path, write_ranks
 from experiments.studying import Study, append_rows, available, read_rows, sized, train
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Vocabulary
@@ -44,7 +42,6 @@ from segue.models.contracts import Ranker
 from segue.models.mixture import Members, Mixture
 from segue.models.restoring import read_checkpoint
 from segue.reports.markdown import table
-from segue.statistics.paired import paired_difference
 
 STUDY = Study(__file__, __doc__)
 RESULTS = STUDY.folder / "mixture.csv"
@@ -162,17 +159,7 @@ def report() -> None:
         others = {model: metrics_of(OWN_RANKS, data, model) for model in MODELS}
         others |= {f"{name} (library)": metrics_of(RANKS, data, name) for name in OF_LIBRARY.values()}
         for names in SETS:
-            if not (ours := metrics_of(OWN_RANKS, data, "+".join(names))):
-                continue
-            session = np.unique(read_queries(queries_path(OWN_RANKS, data))["session"], return_inverse=True)[1]
-            for name, theirs in others.items():
-                if not theirs or len(theirs[0]) != len(session):
-                    continue
-                for metric in SHOWN:
-                    our, their = (scores(one, session, metric) for one in (ours, theirs))
-                    found = paired_difference(our, their, LEVEL)
-                    cells = [f"{one:+.4f}" for one in (found.difference, found.lower, found.upper)]
-                    rows.append([data, "+".join(names), name, metric.replace("_at_", "@"), *cells])
+            rows += differences(data, "+".join(names), others)
     text += table(["data", "model", "less", "metric", "difference", "lower", "upper"], rows, "llllrrr")
     text += ["", "Intervals of 95 % over test sessions, and over seeds where there are several, paired by query."]
     STUDY.write_table("mixture.md", text)

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,6 +95,23 @@ def mean_of(rows: Iterable[Mapping[str, str]], name: str) -> float:
     return float(pd.to_numeric(pd.Series([row[name] for row in rows], dtype=object)).mean())
 
 
+def differences(data: str, model: str, others: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of a model less others on the test queries, paired by query; none where it was not ranked."""
+    rows: list[list[str]] = []
+    if not (ours := metrics_of(OWN_RANKS, data, model)):
+        return rows
+    session = np.unique(read_queries(queries_path(OWN_RANKS, data))["session"], return_inverse=True)[1]
+    for name, theirs in others.items():
+        if not theirs or len(theirs[0]) != len(session):
+            continue
+        for metric in SHOWN:
+            our, their = (scores(one, session, metric) for one in (ours, theirs))
+            found = paired_difference(our, their, LEVEL)
+            cells = [f"{one:+.4f}" for one in (found.difference, found.lower, found.upper)]
+            rows.append([data, model, name, metric.replace("_at_", "@"), *cells])
+    return rows
+
+
 def report() -> None:
     """Write results.md."""
     lines, of_query = pd.DataFrame(read_rows(RESULTS)), read_rows(STUDY.folder / "mixture.csv")
@@ -130,19 +148,9 @@ def report() -> None:
     rows = []
     for data in DATA:
         for model in OF_ORDER:
-            if not (ours := metrics_of(OWN_RANKS, data, model)):
-                continue
-            session = np.unique(read_queries(queries_path(OWN_RANKS, data))["session"], return_inverse=True)[1]
             name = OF_LIBRARY[model]
             others = {SUM: metrics_of(OWN_RANKS, data, SUM), f"{name} (library)": metrics_of(RANKS, data, name)}
-            for name, theirs in others.items():
-                if not theirs or len(theirs[0]) != len(session):
-                    continue
-                for metric in SHOWN:
-                    our, their = (scores(one, session, metric) for one in (ours, theirs))
-                    found = paired_difference(our, their, LEVEL)
-                    cells = [f"{one:+.4f}" for one in (found.difference, found.lower, found.upper)]
-                    rows.append([data, model, name, metric.replace("_at_", "@"), *cells])
+            rows += differences(data, model, others)
     text += table(["data", "model", "less", "metric", "difference", "lower", "upper"], rows, "llllrrr")
     text += ["", "Intervals of 95 % over test sessions, and over seeds where there are several, paired by query."]
     STUDY.write_table("results.md", text)
