@@ -159,7 +159,9 @@ def report() -> None:
         others = {model: metrics_of(OWN_RANKS, data, model) for model in MODELS}
         others |= {f"{name} (library)": metrics_of(RANKS, data, name) for name in OF_LIBRARY.values()}
         for names in SETS:
-            rows += differences(data, "+".join(names), others)
+            num_seeds = len(metrics_of(OWN_RANKS, data, "+".join(names)))
+            same = {name: of[:num_seeds] if name in MODELS else of for name, of in others.items()}
+            rows += differences(data, "+".join(names), same)
     text += table(["data", "model", "less", "metric", "difference", "lower", "upper"], rows, "llllrrr")
     text += ["", "Intervals of 95 % over test sessions, and over seeds where there are several, paired by query."]
     STUDY.write_table("mixture.md", text)
