@@ -27,7 +27,7 @@ DAYS, SESSIONS = sized((30, 2_000), (2, 100))
 
 def measure(seed: int) -> None:
     """Play a month, and add a line for each arm."""
-    folder, file = STUDY.work / f"retention-{seed}", run_of(WORLD, 1) / "recommendations.jsonl"
+    folder, file = STUDY.work / f"retention-{seed}", run_of(STUDY, WORLD, 1) / "recommendations.jsonl"
     how = {f"T{number}" if number else "C": share for number, share in enumerate(SHARES)}
     arms = ", ".join(f"{arm}: {{recommender: {json.dumps(str(file))}, familiar: {how[arm]}}}" for arm in how)
     words = [*words_of(WORLD), f"days={DAYS}", f"sessions={SESSIONS}", f"seed={seed}", f"arms={{{arms}}}"]

@@ -62,9 +62,9 @@ def words_of(world: int) -> tuple[str, ...]:
     return *sized(("world=small",), SMALL_WORLD), f"world.seed={world}"
 
 
-def run_of(world: int, seed: int) -> Path:
-    """The folder of a run; it is trained if it is not there."""
-    folder = STUDY.work / f"{world}-{seed}"
+def run_of(study: Study, world: int, seed: int) -> Path:
+    """The folder of a run among the files of a script; it is trained if it is not there."""
+    folder = study.work / f"{world}-{seed}"
     if not (folder / "metrics.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
         data = ("datamodule=simulated", f"datamodule.prepare.sessions={LOGGED}", *words_of(world))
@@ -164,7 +164,7 @@ def play(world: World, run: Path) -> dict[str, Heard]:
 def lines_of(world: int, seed: int) -> list[dict[str, Any]]:
     """A line for each arm of a run; the change is that against the session alone, of the same listeners."""
     print(f"world {world}, seed {seed}", flush=True)
-    heard = play(world_of(*words_of(world)), run_of(world, seed))
+    heard = play(world_of(*words_of(world)), run_of(STUDY, world, seed))
     base, lines = heard[SESSION].time, []
     for name, one in heard.items():
         change = MeanInterval.of((one.time - base) / base.mean(), LEVEL)
