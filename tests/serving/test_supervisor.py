@@ -122,6 +122,19 @@ def test_a_worker_that_cannot_start_beside_one_that_runs_does_not_end_the_servic
     assert len(service.pids(0)) == 1
 
 
+def test_a_signal_stops_the_service_where_the_exception_of_its_handler_is_lost(tmp_path: Path) -> None:
+    service = Service(tmp_path, 1)
+
+    def announce() -> bool:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return True
+
+    service.supervisor.run(announce, each_second=lambda: pytest.fail("it did not stop"))
+    assert not Path(f"/proc/{service.pids(0)[0]}").exists()
+
+
 def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def work(worker: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
