@@ -238,9 +238,6 @@ class Listens:
 
         Args:
             chosen: True for each event to keep.
-
-        Returns:
-            The selected events in the same order.
         """
         return Listens(session=self.session[chosen], track=self.track[chosen], played_ratio=self.played_ratio[chosen])
 
@@ -378,9 +375,6 @@ def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
 
     Args:
         attributes: names of attributes that the tracks have.
-
-    Returns:
-        The vocabulary.
     """
     catalog = Catalog.from_columns([1, 2], ["One", "Two"], ["Ann", "Bob"], source="example")
     catalog = replace(catalog, attributes={str(name): Values.from_lists([["one"], ["two"]]) for name in attributes})

@@ -121,9 +121,6 @@ class Histories:
 
         Args:
             rows: rows of the tracks.
-
-        Returns:
-            A history for each row.
         """
         return cls(
             tracks=rows,
@@ -141,9 +138,6 @@ class Histories:
 
         Args:
             chosen: True for each query to keep, or their places.
-
-        Returns:
-            Their histories in the same order.
         """
         last, length, previous = (column[chosen] for column in (self.last, self.length, self.previous))
         return replace(self, last=last, length=length, previous=previous)
@@ -154,9 +148,6 @@ class Histories:
         Args:
             first: place of the first one.
             end: place after the last one.
-
-        Returns:
-            Their histories.
         """
         return self.where(slice(first, end))
 

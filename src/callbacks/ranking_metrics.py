@@ -147,7 +147,8 @@ class RankingMetrics(Callback):
             for group in ranking.NEWNESS:
                 means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
 
-        targets = self._every_target(label)
+        # every event after the first of a random sample of whole sessions, as large as that of the queries
+        targets = self._sampled(self._context.datamodule.every_target(label))
         every = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
         means |= {str(name): float(mean) for name, mean in every.mean().items()}
         means |= ranking.half_widths(every, targets.session) | {"num_every_target_queries": float(len(targets))}
@@ -216,10 +217,6 @@ class RankingMetrics(Callback):
             )
             for name, half_life in (("own", False), ("own_recent", True))
         }
-
-    def _every_target(self, label: str) -> Pairs:
-        """Every event after the first of a random sample of whole sessions, as large as that of the queries."""
-        return self._sampled(self._context.datamodule.every_target(label))
 
     def _sampled(self, targets: Pairs) -> Pairs:
         if self._max_test_queries is None or not len(targets):

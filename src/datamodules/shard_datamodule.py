@@ -17,9 +17,8 @@ from segue.datamodules.shards.shard_columns import map_columns
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
+from segue.runs.folder import TRAINS_NOTHING
 from segue.settings import Setting, settings
-
-_OF_EVERY_SOURCE = ("counting", "mixture")  # the recipe of baselines, which no source names
 
 
 @settings("datamodule", SplitDataModule)
@@ -78,7 +77,7 @@ class ShardDataModule(SplitDataModule):
             return
         folder = Path(self.path)
         manifest = Manifest.read(folder)
-        if self._recipe not in (manifest.recipe, *_OF_EVERY_SOURCE):
+        if self._recipe not in (manifest.recipe, *TRAINS_NOTHING):
             raise InputError(
                 f"recipe={self._recipe} is not the recipe of these shards, {manifest.recipe}: leave recipe= out, or "
                 f"prepare the data with recipe={self._recipe}"

@@ -386,19 +386,11 @@ class SplitDataModule(LightningDataModule, ABC):
         return self._loader("train", self._seed if seed is None else seed, self.batch_share)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
-        """Build the loader of the validation pairs.
-
-        Returns:
-            Batches in the order of the pairs.
-        """
+        """Build the loader of the validation pairs."""
         return self._loader("val", None)
 
     def test_dataloader(self) -> DataLoader[PairBatch]:
-        """Build the loader of the test pairs.
-
-        Returns:
-            Batches in the order of the pairs.
-        """
+        """Build the loader of the test pairs."""
         return self._loader("test", None)
 
     def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:

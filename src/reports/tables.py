@@ -120,6 +120,17 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     return tables
 
 
+def tables_of_test(metrics: Mapping[str, Any], title: str) -> list[Table]:
+    """All tables of the test metrics of a run.
+
+    Args:
+        metrics: by name.
+        title: of the first table.
+    """
+    others = (table(metrics) for table in (every_target_table, newness_table, listening_table))
+    return [*metrics_tables(metrics, title), *(table for table in others if table is not None)]
+
+
 def _reach(metrics: Mapping[str, Any], name: str) -> str:
     """Half the width of the interval of a metric; empty where it has none."""
     half_width = metrics.get(f"{name}_half_width")

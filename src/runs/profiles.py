@@ -113,7 +113,9 @@ def entries_of_events(
     *,
     most: int = MOST_TRACKS,
 ) -> tuple[Int64[np.ndarray, "e"], np.ndarray]:
-    """The profiles that plays make: the same as `add_play` of each of them, in the order of time.
+    """The profiles that plays make: of at most `most` tracks the same as `add_play` of each, in the order of time.
+
+    Of more tracks the newest are kept, with all their plays; `add_play` begins a track anew that it has forgotten.
 
     Args:
         listener: number of the listener of each play.

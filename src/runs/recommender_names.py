@@ -64,9 +64,6 @@ def unknown_recommender(where: str, name: str, words: list[str], others: str) ->
         name: the unknown name.
         words: the words that are allowed.
         others: other kinds of names that are allowed.
-
-    Returns:
-        The message.
     """
     if Path(name).is_dir():
         return f"{where}: {name!r} is not a recommender; write ./{name} for the run folder of this name"

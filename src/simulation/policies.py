@@ -280,11 +280,7 @@ class Lists(Picks):
         self.description |= explores if exploration else {}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The list of each session, best first.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The list of each session, best first."""
         return np.asarray(self.lists[crowd.users if self.is_of_users else crowd.current])
 
     def choose(self, crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
@@ -346,11 +342,7 @@ class SessionLists(Lists):
         self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The best tracks for each session.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The best tracks for each session."""
         return session_candidates(self._search, crowd, k=self._num_kept)
 
 
@@ -418,11 +410,7 @@ class ListenerLists(SessionLists):
         self._profiles.begin(crowd)
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The best tracks for each session and its listener.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The best tracks for each session and its listener."""
         return session_candidates(self._search, crowd, self._profiles, k=self._num_kept, familiar=self._familiar)
 
     def finish(self, crowd: Crowd) -> None:
@@ -500,9 +488,6 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
         world: the world whose tracks are recommended.
         picking: other settings of `Lists`.
 
-    Returns:
-        The policy.
-
     Raises:
         InputError: the file or its vectors cannot be read, or a setting is out of range.
     """
@@ -560,12 +545,7 @@ class Oracle(Policy):
         super().__init__(world=world, policy="oracle")
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
-        """Choose the candidates of each session of a new crowd.
-
-        Args:
-            crowd: the sessions after their first track.
-            rng: not used, because the choice is not random.
-        """
+        """Choose the candidates of each session of a new crowd."""
         super().begin(crowd, rng)
         shape = len(crowd), min(_CANDIDATES, len(self.world.catalog))
         (self._candidates, self._artists), self._value = np.empty((2, *shape), np.int32), np.empty(shape)
@@ -652,11 +632,7 @@ class RemoteService(Policy):
         return Recommended(rows, np.full(len(rows), np.nan))
 
     def finish(self, crowd: Crowd) -> None:
-        """Send the end of each session.
-
-        Args:
-            crowd: the sessions after their last track.
-        """
+        """Send the end of each session."""
         self._runner.run(self._post_all("last", crowd))
 
     def close(self) -> None:

@@ -204,9 +204,6 @@ class Taste:
             tracks: vector of each track.
             artist_fame: standardised fame of each artist.
             rng: draws the lengths.
-
-        Returns:
-            The embeddings; see `embed`.
         """
         styles = np.column_stack([styles[:, 0] + self.mainstream * artist_fame, styles[:, 1:]])
         styles *= (self.style / self.style_dim) ** 0.5

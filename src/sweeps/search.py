@@ -79,12 +79,6 @@ class Search(Sweep):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the search.
 
-        Args:
-            arguments: overrides of the command line.
-
-        Returns:
-            Results of the trials that this call ran.
-
         Raises:
             InputError: the recipe is `auto`, a key cannot be searched, a setting is out of range, the study cannot be
                 used, the first trials all fail, or no trial was completed.
@@ -364,9 +358,6 @@ def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None
         trial: a trial of this study.
         value: what the trial returned, its value of the objective.
         why: why it failed; None if it did not fail.
-
-    Returns:
-        The finished trial.
     """
     from optuna.trial import TrialState
 

@@ -19,12 +19,13 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
 from segue.models.contracts import Rated
+from segue.models.counted import Query
 from segue.models.export import session_vectors
 from segue.models.listener_part import ListenerPart, own_plays, past_before
 from segue.models.pair_ranker import PairRanker
 from segue.picking.listener_scores import FEATURES, features_of, past_of
 from segue.picking.session_search import SessionSearch
-from segue.runs.folder import check_recipe
+from segue.runs.folder import check_choices
 from segue.runs.profiles import DAY_MS, ENTRY, MOST_TRACKS, add_play, entries_of_events
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import build_datamodule, event, make_vocabulary, write_lines, write_tracks
@@ -316,7 +317,8 @@ def test_the_fit_is_that_of_a_softmax_over_the_whole_catalogue() -> None:
 
     expected = minimize(loss, np.zeros(len(FEATURES)), method="L-BFGS-B", bounds=[(-10, 10)] * len(FEATURES))
     halves = [
-        (logits[some], histories.where(some), following[some]) for some in np.array_split(np.arange(len(histories)), 2)
+        Query(logits[some], logits[some], histories.where(some), following[some])
+        for some in np.array_split(np.arange(len(histories)), 2)
     ]
     found = part.fit_ranks(iter(halves))
     assert loss(found.astype(np.float64)) == pytest.approx(expected.fun, abs=1e-5)
@@ -429,8 +431,9 @@ def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model
 
 
 def test_a_baseline_has_no_part_of_a_listener() -> None:
+    config = composed("model=rules", "context=listener")
     with pytest.raises(InputError, match="context=listener adds to the scores of a head, and model=rules is none"):
-        check_recipe(composed("model=rules", "context=listener"), model="rules", recipe="counting")
+        check_choices(config, model="rules", recipe="counting", context="listener")
 
 
 def test_data_without_a_past_are_refused(tmp_path: Path) -> None:

@@ -107,9 +107,6 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
         facts: the numbers.
         material: what they were measured on.
         thresholds: from which value on there is a warning.
-
-    Returns:
-        The warnings.
     """
     found: list[DataWarning] = []
     of_times, of_users = _of_times(facts, material, thresholds), _of_users(facts, thresholds)

@@ -44,9 +44,6 @@ class Pairs:
 
         Args:
             chosen: True for each pair to keep, or their places in ascending order.
-
-        Returns:
-            The selected pairs in the same order.
         """
         return Pairs(**{name: column[chosen] for name, column in vars(self).items()})
 
@@ -101,9 +98,6 @@ def make_pairs(sessions: Sessions, rules: PairRules) -> Pairs:
     Args:
         sessions: the sessions.
         rules: `pairing` and `window`.
-
-    Returns:
-        The pairs.
     """
     listens = sessions.listens
     previous, following = paired_events(sessions.place, rules)

@@ -45,9 +45,6 @@ def write_shards(
         context: name of the context, for the manifest.
         source: the settings of the source, for the manifest.
 
-    Returns:
-        The manifest.
-
     Raises:
         InputError: the source cannot be read, has too few pairs, or the engine cannot be started.
         OSError: the disk is full, or must not be written to.

@@ -150,13 +150,9 @@ class SessionNeighbours(SessionCounter):
         self._sessions: _Sessions | None = None
 
     def count(self, listens: Listens) -> csr_array:
-        """Index the training sessions.
+        """Index the training sessions: last place, from 1, of each track (columns) in each session (rows), S × N.
 
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Last place, from 1, of each track (columns) in each session (rows), S × N. Sessions are in order of age.
+        Sessions are in order of age.
         """
         played = played_enough(listens, self._least_played)
         _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
@@ -334,14 +330,7 @@ class Slist(SessionCounter):
         self._normalise, self._place_decay, self._query_decay = normalise, place_decay, query_decay
 
     def count(self, listens: Listens) -> csr_array:
-        """Solve for the weights.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            The kept weights of candidates (columns) after tracks of the session (rows), N × N.
-        """
+        """Solve for the weights that are kept of candidates (columns) after tracks of the session (rows), N × N."""
         played = played_enough(listens, self._least_played)
         [tracks] = (np.bincount(played.track, minlength=self.num_tracks) >= self._min_plays).nonzero()
         played = played.where(np.isin(played.track, tracks))

@@ -34,9 +34,6 @@ def sparse_lists(
         k: length of each list, 1 <= k < N.
         block: number of queries scored at once.
 
-    Returns:
-        The search.
-
     Raises:
         InputError: `k` is not in [1, N-1].
     """
