@@ -95,9 +95,6 @@ class Vectors:
     def take(self, rows: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B W"]:
         """Look up vectors.
 
-        Args:
-            rows: rows of tracks.
-
         Returns:
             Their vectors with 32 bits; zero where unknown.
         """

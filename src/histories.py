@@ -117,11 +117,7 @@ class Histories:
 
     @classmethod
     def of_tracks(cls, rows: Int64[np.ndarray, "Q"]) -> "Histories":
-        """Build histories of one track each, whose share is unknown.
-
-        Args:
-            rows: rows of the tracks.
-        """
+        """Build histories of one track each, whose share is unknown."""
         return cls(
             tracks=rows,
             played_ratio=np.full(len(rows), np.nan, np.float32),

@@ -122,10 +122,6 @@ class RankingMetrics(Callback):
     def measure(self, ranker: Ranker, label: str) -> tuple[dict[str, float], pd.DataFrame]:
         """Rank the queries of a split and compute all metrics of the ranks.
 
-        Args:
-            ranker: the model.
-            label: `val` or `test`.
-
         Returns:
             Means by name, with half the widths of their intervals and with floors; and a line for each query with its
             rank and metrics.

@@ -174,9 +174,6 @@ class PairDataModule(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Read the source and split it. Later calls do nothing.
 
-        Args:
-            stage: ignored.
-
         Raises:
             InputError: the files cannot be read (see `read_table`), or a split has no pairs.
         """

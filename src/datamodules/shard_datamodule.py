@@ -66,9 +66,6 @@ class ShardDataModule(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Check the shards and map their columns. Later calls do nothing.
 
-        Args:
-            stage: ignored.
-
         Raises:
             InputError: the folder has no shards, a file was changed, or they were prepared for another recipe; or the
                 columns cannot be written.

@@ -275,9 +275,6 @@ class SplitDataModule(LightningDataModule, ABC):
     def histories(self, pairs: Pairs) -> Histories:
         """Look up what was heard before the next track of each pair. Call it after `setup`.
 
-        Args:
-            pairs: pairs of this source.
-
         Returns:
             The histories; their events are those of all sessions and are not copied.
         """

@@ -260,9 +260,6 @@ class Context(nn.Module, ABC):
     def power(self, part: str) -> Float[Tensor, ""] | float:  # noqa: ARG002 - no part is divided
         """Return the power of the length that a part of a query vector is divided by.
 
-        Args:
-            part: name of the part.
-
         Returns:
             The power, in [0, 1]; by default 0: it is not divided.
         """
@@ -278,12 +275,7 @@ class Context(nn.Module, ABC):
 
     @abstractmethod
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
-        """Compute the score of each pair.
-
-        Args:
-            scorer: the head.
-            batch: the pairs.
-        """
+        """Compute the score of each pair."""
 
     def logged(self) -> Mapping[str, float]:
         """Report numbers that are logged after each epoch, such as the decay.
@@ -455,11 +447,7 @@ class Ranker(Protocol):
         """What validation decided: plain values by name."""
 
     def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take what validation decided for another model of the same recipe.
-
-        Args:
-            decided: what `decided` returned.
-        """
+        """Take what validation decided for another model of the same recipe."""
 
     def ranks(
         self,

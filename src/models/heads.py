@@ -290,11 +290,7 @@ class Biases(nn.Embedding):
         self.weight.copy_(scores[:, None] / BIAS_UNIT)
 
     def forward(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Look up biases.
-
-        Args:
-            rows: rows of the table.
-        """
+        """Look up biases."""
         return super().forward(rows)[..., 0]
 
 
@@ -316,9 +312,6 @@ class RowDropout(nn.Module):
 
     def forward(self, rows: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Set some rows to zero in training; in evaluation return them unchanged.
-
-        Args:
-            rows: embeddings.
 
         Returns:
             The embeddings, zero in the dropped rows.

@@ -127,9 +127,6 @@ class ListenerPart:
     def part(self, histories: Histories) -> Added | None:
         """What is added to the scores of queries.
 
-        Args:
-            histories: of the queries.
-
         Returns:
             None where nothing is: without weights, or where no past is known.
         """
@@ -143,12 +140,7 @@ class ListenerPart:
         return Added(csr_array((values, places), shape=(len(histories), len(self._artist_of))))
 
     def features(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Float32[np.ndarray, "Q F"]:
-        """The features of the track that followed each history.
-
-        Args:
-            histories: of the queries.
-            following: rows of the tracks.
-        """
+        """The features of the track that followed each history."""
         found = np.zeros((len(following), len(FEATURES)), np.float32)
         for first in range(0, len(following), _AT_ONCE):  # memory grows with queries times artists
             some = slice(first, first + _AT_ONCE)
@@ -159,9 +151,6 @@ class ListenerPart:
         """Fit the weights of a softmax over the catalogue by maximum likelihood, which is convex.
 
         The sum of the softmax is that of the head, plus what changes: of the tracks and artists of the past.
-
-        Args:
-            queries: some at a time.
 
         Returns:
             The weights, in the unit of the logarithms.
@@ -245,11 +234,7 @@ class ListenerPart:
         return {"weights": self.weights.tolist(), "compared": None if self.compared is None else list(self.compared)}
 
     def decide(self, decided: Mapping[str, Any] | None) -> None:
-        """Take what validation decided for another model.
-
-        Args:
-            decided: what `decided` returned.
-        """
+        """Take what validation decided for another model."""
         self.weights = None if decided is None else np.array(decided["weights"], np.float32)
         compared = None if decided is None else decided["compared"]
         self.compared = None if compared is None else (str(compared[0]), float(compared[1]), float(compared[2]))

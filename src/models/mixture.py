@@ -86,11 +86,7 @@ class Members:
         return found.ranker
 
     def seconds(self, name: str) -> float:
-        """How long a run took; NaN where it does not say.
-
-        Args:
-            name: of the run.
-        """
+        """How long a run took; NaN where it does not say."""
         try:
             metrics = json.loads((self.folders[name] / "metrics.json").read_text(encoding="utf-8"))
             return float(metrics["fit_seconds"])

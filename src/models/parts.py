@@ -251,10 +251,6 @@ def build_part(name: str, vocabulary: Vocabulary, min_plays: int, *, dim: int, i
 def check_part(name: str, catalog: Catalog) -> None:
     """Refuse a part that the catalogue lacks.
 
-    Args:
-        name: of the part.
-        catalog: the catalogue.
-
     Raises:
         InputError: it is neither `track` nor `artist` nor an attribute.
     """

@@ -410,9 +410,6 @@ def shares_of(scores: csr_array) -> csr_array:
 def share_of_repeats(listens: Listens) -> float:
     """Share of the events after the first of a session that repeat a track of it, other than the track directly before.
 
-    Args:
-        listens: the events.
-
     Returns:
         The share, in [0, 1].
     """

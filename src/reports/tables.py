@@ -121,12 +121,7 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
 
 
 def tables_of_test(metrics: Mapping[str, Any], title: str) -> list[Table]:
-    """All tables of the test metrics of a run.
-
-    Args:
-        metrics: by name.
-        title: of the first table.
-    """
+    """All tables of the test metrics of a run."""
     others = (table(metrics) for table in (every_target_table, newness_table, listening_table))
     return [*metrics_tables(metrics, title), *(table for table in others if table is not None)]
 
@@ -207,11 +202,7 @@ def listening_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def phases_table(seconds: Mapping[str, float]) -> Table:
-    """Where the time of a run went.
-
-    Args:
-        seconds: of each phase.
-    """
+    """Where the time of a run went."""
     rows: list[list[Cell]] = [[phase, f"{took:,.1f}", _PHASES[phase]] for phase, took in seconds.items()]
     rows.append([styled("all", "bold"), styled(f"{sum(seconds.values()):,.1f}", "bold"), "from the command on"])
     columns = ["phase", "seconds", "what it is"]

@@ -37,9 +37,6 @@ def recommender_name(arm: Any) -> str | None:
 def parse_name(name: str) -> RecommenderName:
     """Find the kind of a name.
 
-    Args:
-        name: name of a recommender.
-
     Returns:
         The name with its kind. The path of a run folder becomes that of the recommendations in it, and a bare
         run id gets its `run:`.

@@ -65,11 +65,7 @@ class Tally:
         self.known = {name: np.zeros(num_listeners, np.int64) for name in DISCOVERY}
 
     def add(self, plays: Plays) -> None:
-        """Add sessions to the sums.
-
-        Args:
-            plays: the sessions.
-        """
+        """Add sessions to the sums."""
         num = len(self.sessions)
         self.sessions += np.bincount(plays.users, minlength=num)
         self.tracks += np.bincount(plays.users, plays.lengths, minlength=num).astype(np.int64)

@@ -122,9 +122,6 @@ class Policy(ABC):
     def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:  # noqa: ARG002 - as a subclass
         """What the policy remembers of earlier sessions, for a process that plays these listeners.
 
-        Args:
-            users: rows of the listeners.
-
         Returns:
             By the row of the listener; empty for a policy that remembers nothing.
         """
@@ -148,11 +145,7 @@ class Policy(ABC):
 
     @abstractmethod
     def recommend(self, crowd: Crowd) -> Recommended:
-        """Recommend the next track of each session.
-
-        Args:
-            crowd: the sessions.
-        """
+        """Recommend the next track of each session."""
 
     def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
         """Receive the sessions that have ended.
@@ -187,11 +180,7 @@ class Picks(Policy):
         return Recommended(picked.rows, picked.propensities)
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The list of each session, best first; of no columns where there are none.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The list of each session, best first; of no columns where there are none."""
         return np.empty((len(crowd), 0), np.int32)
 
 

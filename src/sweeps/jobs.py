@@ -224,9 +224,6 @@ class Job:
     def __call__(self, config: DictConfig) -> Any:
         """Run the job.
 
-        Args:
-            config: config of the job.
-
         Returns:
             What the verb returns.
 

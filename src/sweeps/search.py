@@ -340,9 +340,6 @@ def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
 def finished(study: "Study") -> list["FrozenTrial"]:
     """Finished trials: complete, pruned, or failed with an error.
 
-    Args:
-        study: the study.
-
     Returns:
         The trials; those lost with their process are left out.
     """
@@ -381,10 +378,6 @@ def best_so_far(study: "Study") -> "FrozenTrial | None":
 def write_table(study: "Study", path: Path) -> Path:
     """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial.
 
-    Args:
-        study: the study.
-        path: file to write.
-
     Returns:
         `path`.
     """
@@ -410,11 +403,6 @@ def write_table(study: "Study", path: Path) -> Path:
 
 def draw(study: "Study", folder: Path, monitor: str) -> list[Path]:
     """Draw, with Optuna, the history of a search, each parameter against the objective, and their importance.
-
-    Args:
-        study: the study.
-        folder: where `search_<name>.png` are written.
-        monitor: name of the objective.
 
     Returns:
         The files. The importance of parameters (fANOVA) is left out where there are too few trials for it.

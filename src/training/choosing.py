@@ -245,11 +245,6 @@ def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[s
 def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> BetterModel | None:
     """The best counting model of a comparison, if it ranks the queries better than a trained model.
 
-    Args:
-        model: the trained model.
-        choice: the comparison.
-        datamodule: the data, set up.
-
     Returns:
         None where none is better beyond the interval of the difference.
     """

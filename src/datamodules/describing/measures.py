@@ -349,9 +349,6 @@ def _shares(played_ratio: Float32[np.ndarray, "E"]) -> Shares | None:
 def measure_attribute(attribute: Attribute) -> dict[str, Any]:
     """Measure an attribute of tracks.
 
-    Args:
-        attribute: its values or vectors.
-
     Returns:
         `kind` (`values`, `number` or `vector`); `num_values`, the number of values that occur, and `width`, the number
             of columns, each None for the other kind; `coverage`, the share of the tracks that have something, and

@@ -44,9 +44,6 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
 def read_vocabulary(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
     """Read what `write_vocabulary` wrote.
 
-    Args:
-        folder: where the files are.
-
     Returns:
         The tracks, and True for each that is hidden from training.
     """

@@ -109,11 +109,7 @@ def write_shards(
 
 
 def source_settings(config: Any) -> dict[str, Any]:
-    """The settings of a source that are not those of a run, as plain values.
-
-    Args:
-        config: `datamodule` of a config.
-    """
+    """The settings of a source that are not those of a run, as plain values."""
     return {name: value for name, value in as_dict(config).items() if name not in _OF_THE_RUN}
 
 

@@ -246,13 +246,7 @@ def top_of_scores(
 
 
 def in_parts(histories: Histories, num_tracks: int, find: Callable[[Histories], Top]) -> Top:
-    """Find the best candidates of some histories at a time, because each has a score for every track.
-
-    Args:
-        histories: all of them.
-        num_tracks: size of the catalogue.
-        find: of some of them.
-    """
+    """Find the best candidates of some histories at a time, because each has a score for every track."""
     at_once = min(_AT_ONCE, block_size(num_tracks))
     parts = [find(histories.part(start, start + at_once)) for start in range(0, len(histories), at_once)]
     rows, values = zip(*parts, strict=True)

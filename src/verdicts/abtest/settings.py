@@ -60,9 +60,6 @@ class AnalysisSettings:
     def shares(self, arms: Sequence[str]) -> Float64[np.ndarray, "A"]:
         """Planned share of each arm.
 
-        Args:
-            arms: names of the arms.
-
         Returns:
             Shape `[A]`, with sum 1.
 
