@@ -121,9 +121,6 @@ class PairDataModule(SplitDataModule):
         attributes: what else is known of the tracks; see `AttributeSettings`.
         groups: the settings of `PairRules`, and those of `TableSettings`, as the config has them.
 
-    Raises:
-        InputError: a setting is out of range.
-
     `rules` are the `PairRules`. `prepared_by` is `prepare`; `prepare_data` and `setup` set `path`. What else `setup`
     sets is described in `SplitDataModule`.
     """

@@ -36,9 +36,6 @@ class ShardDataModule(SplitDataModule):
         seed: of the order of the training pairs.
         batch_size: number of pairs in a batch; None for that of the source.
         prepare: None; shards are not made on the way.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(

@@ -49,9 +49,6 @@ class SplitDataModule(LightningDataModule, ABC):
         whole_sessions: whether the training pairs of a session stay together, so that a context reads it once for all.
         seed: seed of the order of the training pairs.
 
-    Raises:
-        InputError: a setting is out of range.
-
     `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
     but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs

@@ -224,9 +224,6 @@ class TwoTableDot(Scorer):
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(

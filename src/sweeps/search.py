@@ -50,9 +50,6 @@ class Search(Sweep):
 
     A trial is a job; its value is what the verb returns, the best value of `monitor.metric`. The study is kept in a
     file, therefore `resume=true` can continue a stopped search.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(

@@ -100,12 +100,6 @@ class SessionNeighbours(SessionCounter):
     VSKNN has `position_decay` (linear), `match_decay` and `idf`. STAN has the three exponential decays
     `position_decay`, `recency` and `place_decay`, and `length_power=0.5`. VSTAN has all of them.
 
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
-    Raises:
-        InputError: a setting is out of range.
-
     Source:
         Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.2 (VSKNN);
         Garg et al., Sequence and time aware neighborhood for session-based recommendations, SIGIR 2019 (STAN);
@@ -274,9 +268,6 @@ class Slist(SessionCounter):
 
     The score of a track is the sum of its weights over the tracks of the session so far, each times
     exp(−age/query_decay).
-
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
         InputError: a setting is out of range, or too many tracks have `min_plays`.

@@ -15,11 +15,7 @@ from segue.verdicts.abtest.metrics import METRICS
 @settings("analysis")
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSettings:
-    """What is computed, and when an effect counts as significant.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
+    """What is computed, and when an effect counts as significant."""
 
     primary: Annotated[
         str, Setting("metric that the verdict is about; choose it before the experiment", choices=tuple(METRICS))
