@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segue.catalog import Vocabulary
 from segue.histories import Histories
-from segue.models.counted import Query
+from segue.models.contracts import Scored
 from segue.models.retrieval.sparse import entries_of
 from segue.picking.listener_scores import FEATURES, OF_TRACK, features_of, past_of
 from segue.runs.profiles import entries_of_events, padded
@@ -147,7 +147,7 @@ class ListenerPart:
             found[some] = self._of_targets(self._entries(histories.part(some.start, some.stop)), following[some])
         return found
 
-    def fit_ranks(self, queries: Iterator[Query]) -> Float32[np.ndarray, "F"]:
+    def fit_ranks(self, queries: Iterator[Scored]) -> Float32[np.ndarray, "F"]:
         """Fit the weights of a softmax over the catalogue by maximum likelihood, which is convex.
 
         The sum of the softmax is that of the head, plus what changes: of the tracks and artists of the past.

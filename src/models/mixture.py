@@ -74,6 +74,8 @@ class Members:
 
     def _read(self, name: str, folder: Path) -> Ranker:
         own = self._vocabulary
+        if not (folder / "config.yaml").is_file():
+            raise InputError(f"model.models.{name}={folder} has no run; give the folder of a finished run of train.py")
         try:
             found = FittedModel.read(folder, name, evaluated=True)
         except InputError as error:

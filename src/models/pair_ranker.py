@@ -19,7 +19,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Rated, RepeatsDecided, Scorer
+from segue.models.contracts import (
+    Among,
+    Context,
+    Loss,
+    OnBlock,
+    PairBatch,
+    Queries,
+    Rated,
+    RepeatsDecided,
+    Scored,
+    Scorer,
+)
 from segue.models.counted import (
     COUNTED,
     MOST_QUERIES,
@@ -27,7 +38,6 @@ from segue.models.counted import (
     Counted,
     Counts,
     Fitted,
-    Query,
     counts_of,
     table_of,
     with_counts,
@@ -387,7 +397,7 @@ class PairRanker(RanksByVectors, LightningModule):
         places: Int64[np.ndarray, "q"],
         part: CountedPart | None,
         unit: float,
-    ) -> Iterator[Query]:
+    ) -> Iterator[Scored]:
         """Some queries at a time, with what is counted; `unit` is that of the scores."""
         items = self.scorer.item_vectors()
         at_once = min(256, block_size(len(items)))
@@ -396,7 +406,7 @@ class PairRanker(RanksByVectors, LightningModule):
             found = self._queries(own, 0, part)
             logits = add_parts(found.vectors @ items.T, found.parts)[found.of_pair] / unit
             logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
-            yield Query(logits, found.vectors[found.of_pair], own, following[some])
+            yield Scored(logits, found.vectors[found.of_pair], own, following[some])
 
     def _gain(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
         return float(ndcg(self.ranks(histories, following, lambda _: None)).mean())

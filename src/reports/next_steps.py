@@ -190,7 +190,8 @@ def tested_and_exported(run: FinishedRun) -> dict[str, str]:
         until = f" until {run.refit['until']}" if run.refit["until"] else ""
         lines["exported"] = f"refitted on all {run.refit['sessions']:,} sessions{until}"
     elif run.examples is not None:
-        lines["exported"] = "the tested model; with refit=all it is trained again on all sessions"
+        again = "; with refit=all it is trained again on all sessions" * (run.choices["recipe"] != "mixture")
+        lines["exported"] = f"the tested model{again}"
     from segue.runs.profiles import FILE as PROFILES  # a command without a run does not wait for numpy
 
     if (Path(run.config.run_dir) / PROFILES).is_file():

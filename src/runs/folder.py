@@ -263,7 +263,7 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
         )
     if "scorer" not in config.ranker and config.get("listener") is not None:
         raise InputError(
-            f"context=listener adds to the scores of a head, and model={model} is none; use context=session, or a head "
+            f"context=listener adds to the scores of a head, and model={model} is none; leave it out, or use a head "
             "such as model=convex"
         )
 

@@ -82,6 +82,7 @@ def test_it_says_which_model_was_tested_and_which_is_exported() -> None:
     ]
     assert lines(refit={**refit, "until": None})[1] == "exported     refitted on all 12,345 sessions"
     assert not any(line.startswith("exported") for line in lines(examples=None))
+    assert "exported     the tested model" in lines(choices={**REAL, "recipe": "mixture"})
 
 
 def test_without_mlflow_a_run_is_named_by_its_folder() -> None:
