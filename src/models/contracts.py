@@ -113,22 +113,6 @@ class Rated(NamedTuple):
     listener: Int64[np.ndarray, "P"]
 
 
-class Scored(NamedTuple):
-    """Some queries as a head scores them.
-
-    Attributes:
-        logits: scores of all tracks, divided by the temperature; −∞ for the track that is no candidate.
-        vectors: query vectors.
-        histories: what was heard.
-        following: rows of the tracks that followed.
-    """
-
-    logits: Float[Tensor, "B N"]
-    vectors: Float[Tensor, "B V"]
-    histories: Histories
-    following: Int64[np.ndarray, "B"]
-
-
 class Queries(NamedTuple):
     """The query vectors of a batch.
 

@@ -21,7 +21,7 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, best_candidates
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import QueryPart, Scored
+from segue.models.contracts import QueryPart
 from segue.models.repeats import shares_of
 from segue.models.retrieval.lists import ListBlock, ListSearch
 from segue.models.retrieval.nearest import to_units
@@ -85,6 +85,22 @@ class Fitted(NamedTuple):
         """The same with a lower level."""
         odds = np.exp(-by) * self.weight / (1 - self.weight)
         return self._replace(level=[self.level[0] - by, *self.level[1:]], weight=float(odds / (1 + odds)))
+
+
+class Query(NamedTuple):
+    """Some validation queries, as the head scores them.
+
+    Attributes:
+        logits: scores of all tracks, divided by the temperature; −∞ for the track that is no candidate.
+        vectors: query vectors.
+        histories: what was heard.
+        following: rows of the tracks that followed.
+    """
+
+    logits: Float[Tensor, "B N"]
+    vectors: Float[Tensor, "B V"]
+    histories: Histories
+    following: Int64[np.ndarray, "B"]
 
 
 @settings("counted")
@@ -175,7 +191,7 @@ class Counted:
         temperature /= self.fitted.sharpness
         return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
 
-    def fits(self, queries: Iterator[Scored], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
+    def fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
         """Fit the numbers to validation queries, by maximum likelihood, for each sharpness."""
         columns: list[tuple[Tensor, ...]] = []
         for logits, vectors, histories, following in queries:

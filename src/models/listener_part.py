@@ -4,7 +4,7 @@
 block, N tracks, F features, E entries of the profiles of all queries, G artists of theirs, P entries of a profile.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from segue.catalog import Vocabulary
 from segue.histories import Histories
-from segue.models.contracts import Scored
 from segue.models.retrieval.sparse import entries_of
 from segue.picking.listener_scores import FEATURES, OF_TRACK, features_of, past_of
 from segue.runs.profiles import entries_of_events, padded
@@ -147,15 +146,21 @@ class ListenerPart:
             found[some] = self._of_targets(self._entries(histories.part(some.start, some.stop)), following[some])
         return found
 
-    def fit_ranks(self, queries: Iterator[Scored]) -> Float32[np.ndarray, "F"]:
+    def fit_ranks(
+        self, blocks: Iterable[tuple[Float[Tensor, "B N"], Histories, Int64[np.ndarray, "B"]]]
+    ) -> Float32[np.ndarray, "F"]:
         """Fit the weights of a softmax over the catalogue by maximum likelihood, which is convex.
 
         The sum of the softmax is that of the head, plus what changes: of the tracks and artists of the past.
 
+        Args:
+            blocks: some queries at a time: scores of all tracks as logarithms of probabilities, plus a constant; the
+                histories; and rows of the tracks that followed.
+
         Returns:
             The weights, in the unit of the logarithms.
         """
-        return _fitted(_joined([self._chances(one.logits, one.histories, one.following) for one in queries]))
+        return _fitted(_joined([self._chances(*block) for block in blocks]))
 
     def of_other_artists(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Bool[np.ndarray, "Q"]:
         """Whether the track that followed is by an artist that the session had not heard, of its newest tracks.

@@ -28,7 +28,6 @@ from segue.models.contracts import (
     Queries,
     Rated,
     RepeatsDecided,
-    Scored,
     Scorer,
 )
 from segue.models.counted import (
@@ -38,6 +37,7 @@ from segue.models.counted import (
     Counted,
     Counts,
     Fitted,
+    Query,
     counts_of,
     table_of,
     with_counts,
@@ -397,7 +397,7 @@ class PairRanker(RanksByVectors, LightningModule):
         places: Int64[np.ndarray, "q"],
         part: CountedPart | None,
         unit: float,
-    ) -> Iterator[Scored]:
+    ) -> Iterator[Query]:
         """Some queries at a time, with what is counted; `unit` is that of the scores."""
         items = self.scorer.item_vectors()
         at_once = min(256, block_size(len(items)))
@@ -406,7 +406,7 @@ class PairRanker(RanksByVectors, LightningModule):
             found = self._queries(own, 0, part)
             logits = add_parts(found.vectors @ items.T, found.parts)[found.of_pair] / unit
             logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
-            yield Scored(logits, found.vectors[found.of_pair], own, following[some])
+            yield Query(logits, found.vectors[found.of_pair], own, following[some])
 
     def _gain(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
         return float(ndcg(self.ranks(histories, following, lambda _: None)).mean())
@@ -419,7 +419,8 @@ class PairRanker(RanksByVectors, LightningModule):
         unit = unit if part is None else part.temperature
         assert unit is not None, "scores are logarithms of probabilities"
         chosen = np.arange(0, len(following), 1 + len(following) // MOST_FITTED)
-        blocks = self._scored(histories, following, chosen, part, unit)
+        scored = self._scored(histories, following, chosen, part, unit)
+        blocks = ((one.logits, one.histories, one.following) for one in scored)
         weights, ranked = np.float32(unit) * listener.fit_ranks(blocks), (histories.where(chosen), following[chosen])
         without, listener.weights = self._gain(*ranked), weights
         listener.keep_if_better("ndcg@10", without, self._gain(*ranked), higher=True)

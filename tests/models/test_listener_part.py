@@ -18,7 +18,7 @@ from segue.callbacks.validation_queries import rated_pairs
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
-from segue.models.contracts import Rated, Scored
+from segue.models.contracts import Rated
 from segue.models.export import session_vectors
 from segue.models.listener_part import ListenerPart, own_plays, past_before
 from segue.models.pair_ranker import PairRanker
@@ -316,8 +316,7 @@ def test_the_fit_is_that_of_a_softmax_over_the_whole_catalogue() -> None:
 
     expected = minimize(loss, np.zeros(len(FEATURES)), method="L-BFGS-B", bounds=[(-10, 10)] * len(FEATURES))
     halves = [
-        Scored(logits[some], logits[some], histories.where(some), following[some])
-        for some in np.array_split(np.arange(len(histories)), 2)
+        (logits[some], histories.where(some), following[some]) for some in np.array_split(np.arange(len(histories)), 2)
     ]
     found = part.fit_ranks(iter(halves))
     assert loss(found.astype(np.float64)) == pytest.approx(expected.fun, abs=1e-5)
