@@ -354,7 +354,6 @@ class ListenerLists(SessionLists):
     learns_past = True
 
     def __init__(self, *, path: str, world: World, familiar: int | float = 1.0, **settings: Any) -> None:
-        check_picking({"familiar": familiar}, "recommendations.")
         super().__init__(path=path, world=world, **settings)
         self._familiar = float(familiar)
         self.description |= {"familiar": familiar} if familiar != 1 else {}
@@ -483,6 +482,7 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
     familiar = picking.pop("familiar", 1)
     lists = Lists(path=path, world=world, **picking)
     found = "last" if context is None and lists.is_of_users else context_of("recommendations", context, Path(path))
+    check_picking({"familiar": familiar}, "recommendations.")
     check_familiar("recommendations: ", familiar, found)
     if found == LAST_TEN:
         return LastTenLists(path=path, world=world)
