@@ -111,7 +111,7 @@ def entries_of_events(
 ) -> tuple[Int64[np.ndarray, "e"], np.ndarray]:
     """The profiles that plays make: of at most `most` tracks the same as `add_play` of each, in the order of time.
 
-    Of more tracks the newest are kept, with all their plays; `add_play` begins a track anew that it has forgotten.
+    Of more tracks the newest are kept, with all their plays; `add_play` begins a forgotten track from nothing.
 
     Args:
         listener: number of the listener of each play.
