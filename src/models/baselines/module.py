@@ -95,13 +95,11 @@ class Baseline(RepeatsDecided, OneStep):
         listens, repeats = self._vocabulary.listens, self.context.repeats
         if repeats.asked is not None:
             self._counts = self._model.count(listens.where(np.arange(len(listens.track)) < repeats.asked.first_event))
-            repeats.fit(
-                lambda some: torch.from_numpy(shares_of(self._scores_of(some)).toarray().astype(np.float32).clip(0)),
-                unit=1.0,
-                adds=True,
-                at_once=block_size(len(self._vocabulary.catalog)),
-            )
+            repeats.fit(self._dense_shares, unit=1.0, adds=True, at_once=block_size(len(self._vocabulary.catalog)))
         self._counts = self._model.count(listens)
+
+    def _dense_shares(self, histories: Histories) -> Float[Tensor, "B N"]:
+        return torch.from_numpy(shares_of(self._scores_of(histories)).toarray().astype(np.float32).clip(0))
 
     def ranks(
         self,
