@@ -65,9 +65,6 @@ def treatments(user_ids: Shaped[np.ndarray, "U"], *, experiment: str, num_arms: 
 def salt_of(experiment: str) -> int:
     """The salt of an experiment, which makes the assignments of two experiments independent.
 
-    Args:
-        experiment: name of the experiment.
-
     Returns:
         An unsigned 32-bit hash of the name.
     """

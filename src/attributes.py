@@ -31,9 +31,6 @@ class Values:
         Args:
             lists: the values of each track; None or nothing where they are unknown. Repeated values count once.
             names: values that get the first rows, whether they occur or not.
-
-        Returns:
-            The attribute.
         """
         rows = {name: row for row, name in enumerate(names)}
         of_track = [[rows.setdefault(name, len(rows)) for name in dict.fromkeys(values or ())] for values in lists]
@@ -97,9 +94,6 @@ class Vectors:
 
     def take(self, rows: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B W"]:
         """Look up vectors.
-
-        Args:
-            rows: rows of tracks.
 
         Returns:
             Their vectors with 32 bits; zero where unknown.

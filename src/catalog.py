@@ -82,11 +82,7 @@ def keys_of(ids: Shaped[np.ndarray, "*n"] | Sequence[Id]) -> Int64[np.ndarray, "
 
 
 def ids_of(values: Sequence[Id]) -> Shaped[np.ndarray, "n"]:
-    """An array of ids of one kind: of `int64` if each is a whole number as people write it, otherwise of texts.
-
-    Args:
-        values: ids.
-    """
+    """An array of ids of one kind: of `int64` if each is a whole number as people write it, otherwise of texts."""
     if all(isinstance(one, int) or (_is_whole(one) and int(one) < 2**63) for one in values):
         return np.fromiter(map(int, values), np.int64, len(values))
     texts = np.empty(len(values), object)
@@ -95,11 +91,7 @@ def ids_of(values: Sequence[Id]) -> Shaped[np.ndarray, "n"]:
 
 
 def quoted(id: Id) -> str:
-    """An id in a message: quoted where it has a space, or a sign that does not print.
-
-    Args:
-        id: the id.
-    """
+    """An id in a message: quoted where it has a space, or a sign that does not print."""
     text = str(id)
     return text if text.isprintable() and " " not in text else repr(text)
 
@@ -238,9 +230,6 @@ class Listens:
 
         Args:
             chosen: True for each event to keep.
-
-        Returns:
-            The selected events in the same order.
         """
         return Listens(session=self.session[chosen], track=self.track[chosen], played_ratio=self.played_ratio[chosen])
 
@@ -286,11 +275,7 @@ class Calendar:
 
 
 def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
-    """The rows of all tracks, the most played first; of equal ones the one that is first in the catalogue.
-
-    Args:
-        plays: popularity of every track.
-    """
+    """The rows of all tracks, the most played first; of equal ones the one that is first in the catalogue."""
     return np.argsort(-plays, kind="stable")
 
 
@@ -378,9 +363,6 @@ def example_vocabulary(attributes: Iterable[str] = ()) -> Vocabulary:
 
     Args:
         attributes: names of attributes that the tracks have.
-
-    Returns:
-        The vocabulary.
     """
     catalog = Catalog.from_columns([1, 2], ["One", "Two"], ["Ann", "Bob"], source="example")
     catalog = replace(catalog, attributes={str(name): Values.from_lists([["one"], ["two"]]) for name in attributes})

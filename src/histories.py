@@ -117,14 +117,7 @@ class Histories:
 
     @classmethod
     def of_tracks(cls, rows: Int64[np.ndarray, "Q"]) -> "Histories":
-        """Build histories of one track each, whose share is unknown.
-
-        Args:
-            rows: rows of the tracks.
-
-        Returns:
-            A history for each row.
-        """
+        """Build histories of one track each, whose share is unknown."""
         return cls(
             tracks=rows,
             played_ratio=np.full(len(rows), np.nan, np.float32),
@@ -141,9 +134,6 @@ class Histories:
 
         Args:
             chosen: True for each query to keep, or their places.
-
-        Returns:
-            Their histories in the same order.
         """
         last, length, previous = (column[chosen] for column in (self.last, self.length, self.previous))
         return replace(self, last=last, length=length, previous=previous)
@@ -154,9 +144,6 @@ class Histories:
         Args:
             first: place of the first one.
             end: place after the last one.
-
-        Returns:
-            Their histories.
         """
         return self.where(slice(first, end))
 

@@ -73,8 +73,9 @@ def test_what_only_pair_models_have_cannot_be_chosen_for_a_baseline(word: str, m
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("model=rules", "experiment=published"), "the model is a Rules, which has no query and item vectors"),
-        (("model=rules", "recipe=shares"), "the model is a Rules, .* remove recipe="),
+        (("model=rules", "experiment=published"), "^this recipe trains query and item vectors, which baselines and"),
+        (("model=rules", "recipe=shares"), "mixtures do not have; leave out recipe= and experiment="),
+        (("model=mixture", "recipe=playlists", "model.models={a: x, b: y}"), "^this recipe trains query and item vec"),
     ],
 )
 def test_a_recipe_for_another_kind_of_model_is_refused(words: tuple[str, ...], line: str) -> None:
@@ -100,6 +101,17 @@ def test_playlists_and_radio_have_the_session_and_one_word_names_the_last_track(
     source: str, words: tuple[str, ...], context: str
 ) -> None:
     assert composed(f"datamodule={source}", *words).context._target_.rpartition(".")[2] == context
+
+
+@pytest.mark.parametrize("kind", ["gru", "ligr"])
+@pytest.mark.parametrize("context", ["session", "listener"])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_model_of_the_order_reads_it_whichever_session_is_named_and_where(kind: str, context: str, turn: int) -> None:
+    words = [f"context={context}", "model=gru4rec" if kind == "gru" else "model=sasrec"]
+    config = composed(*words[::turn])
+    assert config.context.encoder.kind == kind
+    assert config.datamodule.whole_sessions
+    assert ("listener" in config) is (context == "listener")
 
 
 @pytest.mark.parametrize("model", ["convex", "track", "artist", "contextual"])

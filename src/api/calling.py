@@ -291,9 +291,6 @@ class Result:
 def refuse_used(folder: str | Path) -> Path:
     """A folder that does not exist, or is empty.
 
-    Args:
-        folder: its path.
-
     Raises:
         InputError: it has files.
     """

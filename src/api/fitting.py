@@ -445,9 +445,6 @@ class Recommender:
         Args:
             folder: where to; it must be empty or missing.
 
-        Returns:
-            The folder.
-
         Raises:
             InputError: the model is not fitted, or the folder has files.
         """
@@ -461,9 +458,6 @@ class Recommender:
             folder: where the files go; created if missing.
             format: `onnx` for `query.onnx`, `item.onnx` and `tracks.json`; `parquet` for `vectors.parquet`, with a row
                 for each track.
-
-        Returns:
-            The folder.
 
         Raises:
             InputError: the model has no vectors, `format` is unknown, or a library is missing.
@@ -531,9 +525,6 @@ def fit(
         random_state: another name of `seed`.
         folder: where the run is written, which must be empty or missing; a temporary folder by default.
         options: any option of `train.py` by name: `model__alpha=0.9` is `model.alpha=0.9`.
-
-    Returns:
-        The fitted model.
 
     Raises:
         InputError: the plays cannot be read, or an option is unknown or out of range.

@@ -103,9 +103,6 @@ def read_plays(plays: Any, source: str | None = None, **options: Any) -> Plays:
         options: settings of the source, such as `columns={"user": "listener"}` or `session_gap_minutes=60`; the page of
             settings lists those of `datamodule`.
 
-    Returns:
-        The plays.
-
     Raises:
         InputError: the data cannot be read, or an option is unknown or out of range.
 

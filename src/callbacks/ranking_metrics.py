@@ -122,10 +122,6 @@ class RankingMetrics(Callback):
     def measure(self, ranker: Ranker, label: str) -> tuple[dict[str, float], pd.DataFrame]:
         """Rank the queries of a split and compute all metrics of the ranks.
 
-        Args:
-            ranker: the model.
-            label: `val` or `test`.
-
         Returns:
             Means by name, with half the widths of their intervals and with floors; and a line for each query with its
             rank and metrics.
@@ -147,7 +143,8 @@ class RankingMetrics(Callback):
             for group in ranking.NEWNESS:
                 means[f"num_{group}_queries"] = float(by_newness[f"{group}_recall_at_10"].notna().sum())
 
-        targets = self._every_target(label)
+        # every event after the first of a random sample of whole sessions, as large as that of the queries
+        targets = self._sampled(self._context.datamodule.every_target(label))
         every = ranking.every_target(self._ranks(ranker, targets, "every target", every=True))
         means |= {str(name): float(mean) for name, mean in every.mean().items()}
         means |= ranking.half_widths(every, targets.session) | {"num_every_target_queries": float(len(targets))}
@@ -216,10 +213,6 @@ class RankingMetrics(Callback):
             )
             for name, half_life in (("own", False), ("own_recent", True))
         }
-
-    def _every_target(self, label: str) -> Pairs:
-        """Every event after the first of a random sample of whole sessions, as large as that of the queries."""
-        return self._sampled(self._context.datamodule.every_target(label))
 
     def _sampled(self, targets: Pairs) -> Pairs:
         if self._max_test_queries is None or not len(targets):

@@ -67,11 +67,7 @@ class RunHistory(Callback):
         self.tested_epoch = self.epochs[best] if self.epochs else {}
 
     def best_epoch(self, trainer: Trainer) -> int:
-        """Place in `epochs` of the epoch whose weights are tested: the best one by the checkpoint, or the last one.
-
-        Args:
-            trainer: of the training.
-        """
+        """Place in `epochs` of the epoch whose weights are tested: the best one by the checkpoint, or the last one."""
         kept = trainer.checkpoint_callback
         if isinstance(kept, ModelCheckpoint) and kept.best_model_score is not None:
             best = float(kept.best_model_score)

@@ -121,9 +121,6 @@ class PairDataModule(SplitDataModule):
         attributes: what else is known of the tracks; see `AttributeSettings`.
         groups: the settings of `PairRules`, and those of `TableSettings`, as the config has them.
 
-    Raises:
-        InputError: a setting is out of range.
-
     `rules` are the `PairRules`. `prepared_by` is `prepare`; `prepare_data` and `setup` set `path`. What else `setup`
     sets is described in `SplitDataModule`.
     """
@@ -173,9 +170,6 @@ class PairDataModule(SplitDataModule):
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Read the source and split it. Later calls do nothing.
-
-        Args:
-            stage: ignored.
 
         Raises:
             InputError: the files cannot be read (see `read_table`), or a split has no pairs.

@@ -17,9 +17,8 @@ from segue.datamodules.shards.shard_columns import map_columns
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
+from segue.runs.folder import TRAINS_NOTHING
 from segue.settings import Setting, settings
-
-_OF_EVERY_SOURCE = ("counting", "mixture")  # the recipe of baselines, which no source names
 
 
 @settings("datamodule", SplitDataModule)
@@ -37,9 +36,6 @@ class ShardDataModule(SplitDataModule):
         seed: of the order of the training pairs.
         batch_size: number of pairs in a batch; None for that of the source.
         prepare: None; shards are not made on the way.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -67,9 +63,6 @@ class ShardDataModule(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning; every stage needs all data
         """Check the shards and map their columns. Later calls do nothing.
 
-        Args:
-            stage: ignored.
-
         Raises:
             InputError: the folder has no shards, a file was changed, or they were prepared for another recipe; or the
                 columns cannot be written.
@@ -78,7 +71,7 @@ class ShardDataModule(SplitDataModule):
             return
         folder = Path(self.path)
         manifest = Manifest.read(folder)
-        if self._recipe not in (manifest.recipe, *_OF_EVERY_SOURCE):
+        if self._recipe not in (manifest.recipe, *TRAINS_NOTHING):
             raise InputError(
                 f"recipe={self._recipe} is not the recipe of these shards, {manifest.recipe}: leave recipe= out, or "
                 f"prepare the data with recipe={self._recipe}"

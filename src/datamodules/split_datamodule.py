@@ -49,9 +49,6 @@ class SplitDataModule(LightningDataModule, ABC):
         whole_sessions: whether the training pairs of a session stay together, so that a context reads it once for all.
         seed: seed of the order of the training pairs.
 
-    Raises:
-        InputError: a setting is out of range.
-
     `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
     but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
@@ -275,9 +272,6 @@ class SplitDataModule(LightningDataModule, ABC):
     def histories(self, pairs: Pairs) -> Histories:
         """Look up what was heard before the next track of each pair. Call it after `setup`.
 
-        Args:
-            pairs: pairs of this source.
-
         Returns:
             The histories; their events are those of all sessions and are not copied.
         """
@@ -386,19 +380,11 @@ class SplitDataModule(LightningDataModule, ABC):
         return self._loader("train", self._seed if seed is None else seed, self.batch_share)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
-        """Build the loader of the validation pairs.
-
-        Returns:
-            Batches in the order of the pairs.
-        """
+        """Build the loader of the validation pairs."""
         return self._loader("val", None)
 
     def test_dataloader(self) -> DataLoader[PairBatch]:
-        """Build the loader of the test pairs.
-
-        Returns:
-            Batches in the order of the pairs.
-        """
+        """Build the loader of the test pairs."""
         return self._loader("test", None)
 
     def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:

@@ -45,9 +45,6 @@ def split(
 def in_shares(count: int) -> Int8[np.ndarray, "count"]:
     """`count` labels in the order of SPLITS, in the proportions of SHARES.
 
-    Args:
-        count: how many.
-
     Returns:
         Ascending places in SPLITS.
     """

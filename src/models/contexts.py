@@ -39,9 +39,6 @@ class LastTrack(Context):
         parts: names of the parts of a query vector.
         width: columns of all parts of a query vector; 0 for a baseline, which has no vectors.
         learns: whether the model is trained by gradient descent.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     is_last = True
@@ -111,9 +108,6 @@ class Session(Context):
         parts: names of the parts of a query vector.
         width: columns of all parts of a query vector; 0 for a baseline, which has no vectors.
         learns: whether the model is trained by gradient descent. Otherwise nothing may be `learned`.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     is_last = False

@@ -65,9 +65,6 @@ class PairBatch(NamedTuple):
             following: row of the next track of each pair.
             played_ratio: share of `following` that was played; NaN where unknown.
             listener: number of the listener.
-
-        Returns:
-            The batch.
         """
         no_rows, no_shares = previous.new_empty(len(previous), 0), played_ratio.new_empty(len(previous), 0)
         return cls(previous, following, played_ratio, listener, no_rows, no_shares)
@@ -154,9 +151,6 @@ class Scorer(nn.Module, ABC):
 
         Args:
             rows: rows of the tracks, in 0..N-1.
-
-        Returns:
-            One query vector for each row.
         """
 
     @abstractmethod
@@ -165,9 +159,6 @@ class Scorer(nn.Module, ABC):
 
         Args:
             rows: rows of the tracks, in 0..N-1.
-
-        Returns:
-            One item vector for each row.
         """
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
@@ -194,19 +185,11 @@ class Scorer(nn.Module, ABC):
         return {"track": QueryPart(slice(0, self.query(self._rows()[:1]).shape[1]), None, None)}
 
     def query_vectors(self) -> Float[Tensor, "N V"]:
-        """Compute the query vector of every track.
-
-        Returns:
-            Query vectors in the order of the catalogue.
-        """
+        """Compute the query vector of every track."""
         return self.query(self._rows())
 
     def item_vectors(self) -> Float[Tensor, "N V"]:
-        """Compute the item vector of every track.
-
-        Returns:
-            Item vectors in the order of the catalogue.
-        """
+        """Compute the item vector of every track."""
         return self.item(self._rows())
 
     def artist_vectors(self) -> Float[Tensor, "A V"] | None:
@@ -272,16 +255,10 @@ class Context(nn.Module, ABC):
             part: name of a part of the query vector.
             age: how many tracks each is back, 0 for the newest.
             share: share of each that was played; NaN where unknown.
-
-        Returns:
-            The weights.
         """
 
     def power(self, part: str) -> Float[Tensor, ""] | float:  # noqa: ARG002 - no part is divided
         """Return the power of the length that a part of a query vector is divided by.
-
-        Args:
-            part: name of the part.
 
         Returns:
             The power, in [0, 1]; by default 0: it is not divided.
@@ -298,15 +275,7 @@ class Context(nn.Module, ABC):
 
     @abstractmethod
     def score(self, scorer: Scorer, batch: PairBatch) -> Float[Tensor, "B"]:
-        """Compute the score of each pair.
-
-        Args:
-            scorer: the head.
-            batch: the pairs.
-
-        Returns:
-            One score for each pair.
-        """
+        """Compute the score of each pair."""
 
     def logged(self) -> Mapping[str, float]:
         """Report numbers that are logged after each epoch, such as the decay.
@@ -336,9 +305,6 @@ class Loss(nn.Module, ABC):
             scorer: the head.
             batch: the pairs; a loss reads the columns that it needs.
             context: which query vector a history gives.
-
-        Returns:
-            The loss.
         """
 
     @abstractmethod
@@ -481,11 +447,7 @@ class Ranker(Protocol):
         """What validation decided: plain values by name."""
 
     def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take what validation decided for another model of the same recipe.
-
-        Args:
-            decided: what `decided` returned.
-        """
+        """Take what validation decided for another model of the same recipe."""
 
     def ranks(
         self,

@@ -82,11 +82,7 @@ class Fitted(NamedTuple):
     weight: float
 
     def less(self, by: float) -> "Fitted":
-        """The same with a lower level.
-
-        Args:
-            by: what is subtracted.
-        """
+        """The same with a lower level."""
         odds = np.exp(-by) * self.weight / (1 - self.weight)
         return self._replace(level=[self.level[0] - by, *self.level[1:]], weight=float(odds / (1 + odds)))
 
@@ -196,13 +192,7 @@ class Counted:
         return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
 
     def fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
-        """Fit the numbers to validation queries, by maximum likelihood, for each sharpness.
-
-        Args:
-            queries: some at a time.
-            parts: of the query vectors.
-            is_last: whether one track decides.
-        """
+        """Fit the numbers to validation queries, by maximum likelihood, for each sharpness."""
         columns: list[tuple[Tensor, ...]] = []
         for logits, vectors, histories, following in queries:
             target, previous = torch.from_numpy(following)[:, None], histories.previous
@@ -261,12 +251,7 @@ def _fit(
 
 
 def squared_lengths(vectors: Float[Tensor, "B V"], parts: Mapping[str, QueryPart]) -> Float[Tensor, "B P"]:
-    """The squared length of each part of query vectors.
-
-    Args:
-        vectors: the query vectors.
-        parts: their parts.
-    """
+    """The squared length of each part of query vectors."""
     return torch.stack([(vectors[:, part.columns] ** 2).sum(1) for part in parts.values()], 1)
 
 
@@ -291,11 +276,7 @@ def session_shares(
 
 
 def table_of(part: CountedPart) -> csr_array:
-    """The shares as a sparse matrix, N × N.
-
-    Args:
-        part: the counted part.
-    """
+    """The shares as a sparse matrix, N × N."""
     line, place = (part.rows >= 0).nonzero()
     num = len(part.rows)
     return csr_array((part.shares[line, place], (line, part.rows[line, place])), shape=(num, num))
@@ -310,16 +291,7 @@ def counts_of(
     *,
     is_last: bool,
 ) -> Counts:
-    """The counted part of some queries.
-
-    Args:
-        part: the counted part.
-        table: `table_of` it.
-        histories: one for each query.
-        vectors: of the queries.
-        parts: of the vectors.
-        is_last: whether one track decides.
-    """
+    """The counted part of some queries."""
     squared = squared_lengths(vectors, parts)
     level = level_of(squared, torch.from_numpy(part.level).to(squared))
     return Counts(session_shares(table, part.age_weights, histories, is_last=is_last), level, part.temperature)

@@ -136,9 +136,6 @@ def session_vectors(
         counted: what is mixed with its scores.
         listener: the listener's part; without weights it adds nothing.
 
-    Returns:
-        The vectors.
-
     Raises:
         InputError: a vector is not finite.
     """

@@ -106,38 +106,16 @@ class CosineMix(Scorer):
         nn.Module.register_load_state_dict_pre_hook(self, _with_names_of_today)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias.
-
-        Args:
-            rows: rows of the tracks.
-
-        Returns:
-            One query vector for each row.
-        """
+        """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias."""
         return _with_ones(self._mix(self._units(rows, in_second_place=False)[0]), self.item_bias)
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended.
-
-        Args:
-            rows: rows of the tracks.
-
-        Returns:
-            One item vector for each row.
-        """
+        """Compute the same vectors as `query`, with offsets where there are any; the item bias is appended."""
         units, bias = self._units(rows, in_second_place=True)
         return _with_bias(self._mix(units), bias)
 
     def forward(self, previous: Int[Tensor, "B"], following: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Compute the score of each pair.
-
-        Args:
-            previous: rows of the previous tracks.
-            following: rows of the next tracks.
-
-        Returns:
-            One score for each pair, in [-1, 1] without an item bias.
-        """
+        """Compute the score of each pair, in [-1, 1] without an item bias."""
         if self.prior is not None:
             return super().forward(previous, following)
         shares, score = self.shares(), torch.zeros(len(previous), device=previous.device)
@@ -187,11 +165,7 @@ class CosineMix(Scorer):
         return dict(zip(self.parts, [*shares, rest], strict=True))
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the parts of a query vector: without shrinkage `track` of length √α and `artist` of length √(1−α).
-
-        Returns:
-            The parts.
-        """
+        """Name the parts of a query vector: without shrinkage `track` of length √α and `artist` of length √(1−α)."""
         columns = (slice(start, start + self._dim) for start in itertools.count(0, self._dim))
         return {
             name: QueryPart(of_part, None if self._squared else share**0.5, share)  # shrunk lengths differ
@@ -199,19 +173,11 @@ class CosineMix(Scorer):
         }
 
     def artist_vectors(self) -> Float[Tensor, "A D"] | None:
-        """Compute the unit vector of each artist.
-
-        Returns:
-            Artist vectors; None for `model=track`, which has no artists.
-        """
+        """Compute the unit vector of each artist; None for `model=track`, which has no artists."""
         return unit(self.parts["artist"].weight, self._squared) if "artist" in self.parts else None
 
     def logged(self) -> Mapping[str, float]:
-        """Report the share of the track cosine, or, where there are other parts than artists, that of each part.
-
-        Returns:
-            `alpha`, or `share_<part>` for each part.
-        """
+        """Report the share of the track cosine, or, where there are other parts than artists, that of each part."""
         shares = {name: torch.as_tensor(share).item() for name, share in self.shares().items()}
         if not set(shares) <= {"track", "artist"}:
             return {f"share_{name}": share for name, share in shares.items()}
@@ -258,9 +224,6 @@ class TwoTableDot(Scorer):
 
     Args:
         vocabulary: the catalogue and what the training pairs show of it.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -287,33 +250,15 @@ class TwoTableDot(Scorer):
         self.dropout, self.track_dropout = Dropout(dropout), RowDropout(track_dropout)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Look up context embeddings; a 1 is appended where there is an item bias.
-
-        Args:
-            rows: rows of the tracks.
-
-        Returns:
-            One query vector for each row.
-        """
+        """Look up context embeddings; a 1 is appended where there is an item bias."""
         return _with_ones(self.track_dropout(self.dropout(self.context(rows))), self.item_bias)
 
     def query_parts(self) -> Mapping[str, QueryPart]:
-        """Name the one part of a query vector, whose length differs from track to track.
-
-        Returns:
-            The part `track`.
-        """
+        """Name the one part of a query vector, whose length differs from track to track."""
         return {"track": QueryPart(slice(0, self.context.embedding_dim), None, None)}
 
     def item(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
-        """Look up track embeddings; the item bias is appended where there is one.
-
-        Args:
-            rows: rows of the tracks.
-
-        Returns:
-            One item vector for each row.
-        """
+        """Look up track embeddings; the item bias is appended where there is one."""
         bias = None if self.item_bias is None else self.item_bias(rows)
         return _with_bias(self.track_dropout(self.dropout(self.track(rows))), bias)
 
@@ -342,14 +287,7 @@ class Biases(nn.Embedding):
         self.weight.copy_(scores[:, None] / BIAS_UNIT)
 
     def forward(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Look up biases.
-
-        Args:
-            rows: rows of the table.
-
-        Returns:
-            The bias of each row.
-        """
+        """Look up biases."""
         return super().forward(rows)[..., 0]
 
 
@@ -371,9 +309,6 @@ class RowDropout(nn.Module):
 
     def forward(self, rows: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Set some rows to zero in training; in evaluation return them unchanged.
-
-        Args:
-            rows: embeddings.
 
         Returns:
             The embeddings, zero in the dropped rows.

@@ -71,9 +71,6 @@ def cosine(
         second: vectors in the second place.
         dropout: of the numbers of the unit vectors.
         squared: h².
-
-    Returns:
-        The shrunk cosine of each pair.
     """
     dot = torch.linalg.vecdot
     with torch.autocast(first.device.type, enabled=False):  # these squares are too small for half precision

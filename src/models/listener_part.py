@@ -4,7 +4,7 @@
 block, N tracks, F features, E entries of the profiles of all queries, G artists of theirs, P entries of a profile.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,9 +126,6 @@ class ListenerPart:
     def part(self, histories: Histories) -> Added | None:
         """What is added to the scores of queries.
 
-        Args:
-            histories: of the queries.
-
         Returns:
             None where nothing is: without weights, or where no past is known.
         """
@@ -142,12 +139,7 @@ class ListenerPart:
         return Added(csr_array((values, places), shape=(len(histories), len(self._artist_of))))
 
     def features(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Float32[np.ndarray, "Q F"]:
-        """The features of the track that followed each history.
-
-        Args:
-            histories: of the queries.
-            following: rows of the tracks.
-        """
+        """The features of the track that followed each history."""
         found = np.zeros((len(following), len(FEATURES)), np.float32)
         for first in range(0, len(following), _AT_ONCE):  # memory grows with queries times artists
             some = slice(first, first + _AT_ONCE)
@@ -155,8 +147,7 @@ class ListenerPart:
         return found
 
     def fit_ranks(
-        self,
-        blocks: Iterator[tuple[Float[Tensor, "B N"], Histories, Int64[np.ndarray, "B"]]],
+        self, blocks: Iterable[tuple[Float[Tensor, "B N"], Histories, Int64[np.ndarray, "B"]]]
     ) -> Float32[np.ndarray, "F"]:
         """Fit the weights of a softmax over the catalogue by maximum likelihood, which is convex.
 
@@ -169,8 +160,7 @@ class ListenerPart:
         Returns:
             The weights, in the unit of the logarithms.
         """
-        parts = [self._chances(*block) for block in blocks]
-        return _fitted(_joined(parts))
+        return _fitted(_joined([self._chances(*block) for block in blocks]))
 
     def of_other_artists(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> Bool[np.ndarray, "Q"]:
         """Whether the track that followed is by an artist that the session had not heard, of its newest tracks.
@@ -249,11 +239,7 @@ class ListenerPart:
         return {"weights": self.weights.tolist(), "compared": None if self.compared is None else list(self.compared)}
 
     def decide(self, decided: Mapping[str, Any] | None) -> None:
-        """Take what validation decided for another model.
-
-        Args:
-            decided: what `decided` returned.
-        """
+        """Take what validation decided for another model."""
         self.weights = None if decided is None else np.array(decided["weights"], np.float32)
         compared = None if decided is None else decided["compared"]
         self.compared = None if compared is None else (str(compared[0]), float(compared[1]), float(compared[2]))

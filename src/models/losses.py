@@ -176,9 +176,6 @@ class SoftmaxLoss(Loss):
     Args:
         vocabulary: counts and means of the training pairs.
 
-    Raises:
-        InputError: a setting is out of range.
-
     Source:
         Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019.
     """

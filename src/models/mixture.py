@@ -74,6 +74,8 @@ class Members:
 
     def _read(self, name: str, folder: Path) -> Ranker:
         own = self._vocabulary
+        if not (folder / "config.yaml").is_file():
+            raise InputError(f"model.models.{name}={folder} has no run; give the folder of a finished run of train.py")
         try:
             found = FittedModel.read(folder, name, evaluated=True)
         except InputError as error:
@@ -86,11 +88,7 @@ class Members:
         return found.ranker
 
     def seconds(self, name: str) -> float:
-        """How long a run took; NaN where it does not say.
-
-        Args:
-            name: of the run.
-        """
+        """How long a run took; NaN where it does not say."""
         try:
             metrics = json.loads((self.folders[name] / "metrics.json").read_text(encoding="utf-8"))
             return float(metrics["fit_seconds"])
@@ -241,6 +239,7 @@ class Mixture(OneStep):
         """Find the K best candidates of each history; their scores are probabilities."""
         return in_parts(
             histories,
+            len(self._plays),
             lambda some: top_of_scores(
                 self.shares(some).float(),
                 previous=torch.from_numpy(some.previous),
@@ -274,13 +273,7 @@ class Mixture(OneStep):
         following: Int64[np.ndarray, "Q"],
         rated: Rated | None = None,  # noqa: ARG002 - probabilities are mixed, and no shares
     ) -> None:
-        """Fit the weights, and drop members that add nothing.
-
-        Args:
-            histories: what was heard before validation queries.
-            following: rows of the tracks that followed.
-            rated: not used.
-        """
+        """Fit the weights, and drop members that add nothing."""
         if not len(following):
             return
         places = np.arange(0, len(following), 1 + len(following) // _MOST_QUERIES)
@@ -364,11 +357,7 @@ class Mixture(OneStep):
         return {**numbers, "folders": folders, "digests": self._digests, "adds_scores": self._adds_scores}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore them.
-
-        Args:
-            state: what `get_extra_state` returned.
-        """
+        """Restore them."""
         self.weights, self.gains = dict(state["weights"]), dict(state["gains"])
         self.ms_per_query, self._digests = dict(state["ms_per_query"]), dict(state["digests"])
         self._adds_scores = state.get("adds_scores", False)  # older versions mix probabilities

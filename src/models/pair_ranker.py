@@ -19,7 +19,17 @@ from torch.optim.lr_scheduler import LRScheduler
 from segue.catalog import Vocabulary
 from segue.errors import InputError, build
 from segue.histories import Histories
-from segue.models.contracts import Among, Context, Loss, OnBlock, PairBatch, Queries, Rated, RepeatsDecided, Scorer
+from segue.models.contracts import (
+    Among,
+    Context,
+    Loss,
+    OnBlock,
+    PairBatch,
+    Queries,
+    Rated,
+    RepeatsDecided,
+    Scorer,
+)
 from segue.models.counted import (
     COUNTED,
     MOST_QUERIES,
@@ -84,18 +94,7 @@ class RanksByVectors(RepeatsDecided):
         among: Among = None,
         every: bool = False,
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each history among all tracks except `histories.previous`.
-
-        Args:
-            histories: what was heard before.
-            following: rows of the tracks that followed.
-            on_block: reports progress.
-            among: True for each track that is a candidate; None for all tracks.
-            every: whether `histories.previous` is a candidate too.
-
-        Returns:
-            Rank of each `following`, at least 1; see `retrieval.ranks`.
-        """
+        """Rank the track that followed each history among all tracks except `histories.previous`."""
         boosts, items = self.context.repeats.boosts(every=every), self.scorer.item_vectors()
         common: dict[str, Any] = {"items": items, "following": following, "on_block": on_block, "among": among}
         common["every"] = every
@@ -138,16 +137,7 @@ class RanksByVectors(RepeatsDecided):
     def top(
         self, histories: Histories, k: int, *, among: Among = None
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each history; scores are rounded as in lists.
-
-        Args:
-            histories: what was heard before.
-            k: number of candidates, 1 <= k < N.
-            among: True for each track that is a candidate; None for all tracks.
-
-        Returns:
-            Rows of the candidates, best first, and their scores.
-        """
+        """Find the K best candidates of each history; scores are rounded as in lists."""
         items, boosts = self.scorer.item_vectors(), self.context.repeats.boosts()
 
         def find(some: Histories) -> Top:
@@ -164,7 +154,7 @@ class RanksByVectors(RepeatsDecided):
                 among=among,
             )
 
-        return in_parts(histories, find)
+        return in_parts(histories, len(items), find)
 
     def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
         """The softmax of the scores.
@@ -258,8 +248,8 @@ class PairRanker(RanksByVectors, LightningModule):
         self.scorer: Scorer = build("model", scorer, vocabulary)
         if not isinstance(self.scorer, Scorer):
             raise InputError(
-                f"the model is a {type(self.scorer).__name__}, which has no query and item vectors to train; the yaml "
-                "of a baseline names recipe=counting, therefore remove recipe= and experiment="
+                "this recipe trains query and item vectors, which baselines and mixtures do not have; leave out "
+                "recipe= and experiment=, since model= names the recipe that fits"
             )
         self.loss: Loss = build("loss", loss, vocabulary)
         if self.loss.first_scores is not None and (biases := getattr(self.scorer, "item_bias", None)) is not None:
@@ -325,11 +315,7 @@ class PairRanker(RanksByVectors, LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Sum the gradients of all processes that train together.
-
-        Args:
-            optimizer: whose parameters have gradients.
-        """
+        """Sum the gradients of all processes that train together."""
         if is_shared():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             self.bytes_sent += exchange_gradients(parameters)
@@ -362,11 +348,7 @@ class PairRanker(RanksByVectors, LightningModule):
             checkpoint[LISTENER] = self._listener.decided()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them. A checkpoint of an older version gets the rule for tracks already heard that was found again.
-
-        Args:
-            checkpoint: what was saved.
-        """
+        """Restore them. A checkpoint of an older version gets the rule for tracks heard that was found again."""
         own = {name: value for name, value in self.state_dict().items() if name.endswith("repeats._extra_state")}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
         self._take_fitted(checkpoint)
@@ -385,13 +367,7 @@ class PairRanker(RanksByVectors, LightningModule):
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
-        """Fit how much the sparse parts weigh, and leave each out where validation is not better with it.
-
-        Args:
-            histories: what was heard before validation queries.
-            following: rows of the tracks that followed.
-            rated: validation pairs whose shares are known; None for none.
-        """
+        """Fit how much the sparse parts weigh, and leave each out where validation is not better with it."""
         if self._listener is not None:
             self._listener.decide(None)
         if self._counts is not None and self.loss.temperature is not None and len(following):
@@ -405,23 +381,32 @@ class PairRanker(RanksByVectors, LightningModule):
 
     def _fit_counts(self, counts: Counted, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         assert self.loss.temperature is not None, "counts are mixed with probabilities"
-        items, temperature, step = self.scorer.item_vectors(), self.loss.temperature, 1 + len(following) // MOST_QUERIES
-        places, at_once = np.arange(0, len(following), step), min(256, block_size(len(items)))
-
-        def queries() -> Iterator[Query]:
-            for some in np.split(places, range(at_once, len(places), at_once)):
-                part = histories.where(some)
-                found = self._queries(part, 0, None)
-                logits = (found.vectors @ items.T)[found.of_pair] / temperature
-                logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
-                yield Query(logits, found.vectors[found.of_pair], part, following[some])
-
+        places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
         gains, chosen = dict[int, float](), places[:: 1 + len(places) // MOST_RANKED]
-        fits = [None, *counts.fits(queries(), self.scorer.query_parts(), is_last=self.context.is_last)]
+        queries = self._scored(histories, following, places, None, self.loss.temperature)
+        fits = [None, *counts.fits(queries, self.scorer.query_parts(), is_last=self.context.is_last)]
         for nth, fitted in enumerate(fits):
             counts.fitted = fitted
             gains[nth] = self._gain(histories.where(chosen), following[chosen])
         counts.fitted, counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
+
+    def _scored(
+        self,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        places: Int64[np.ndarray, "q"],
+        part: CountedPart | None,
+        unit: float,
+    ) -> Iterator[Query]:
+        """Some queries at a time, with what is counted; `unit` is that of the scores."""
+        items = self.scorer.item_vectors()
+        at_once = min(256, block_size(len(items)))
+        for some in np.split(places, range(at_once, len(places), at_once)):
+            own = histories.where(some)
+            found = self._queries(own, 0, part)
+            logits = add_parts(found.vectors @ items.T, found.parts)[found.of_pair] / unit
+            logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
+            yield Query(logits, found.vectors[found.of_pair], own, following[some])
 
     def _gain(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
         return float(ndcg(self.ranks(histories, following, lambda _: None)).mean())
@@ -430,21 +415,13 @@ class PairRanker(RanksByVectors, LightningModule):
         self, listener: ListenerPart, histories: Histories, following: Int64[np.ndarray, "Q"]
     ) -> None:
         """Fit the weights by maximum likelihood, with the counted part in the scores."""
-        items, part, unit = self.scorer.item_vectors(), self.counted, self.loss.temperature
+        part, unit = self.counted, self.loss.temperature
         unit = unit if part is None else part.temperature
         assert unit is not None, "scores are logarithms of probabilities"
         chosen = np.arange(0, len(following), 1 + len(following) // MOST_FITTED)
-
-        def blocks() -> Iterator[tuple[Tensor, Histories, Int64[np.ndarray, "B"]]]:
-            at_once = min(256, block_size(len(items)))
-            for some in np.split(chosen, range(at_once, len(chosen), at_once)):
-                own = histories.where(some)
-                found = self._queries(own, 0, part)
-                logits = add_parts(found.vectors @ items.T, found.parts)[found.of_pair] / unit
-                logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
-                yield logits, own, following[some]
-
-        weights, ranked = np.float32(unit) * listener.fit_ranks(blocks()), (histories.where(chosen), following[chosen])
+        scored = self._scored(histories, following, chosen, part, unit)
+        blocks = ((one.logits, one.histories, one.following) for one in scored)
+        weights, ranked = np.float32(unit) * listener.fit_ranks(blocks), (histories.where(chosen), following[chosen])
         without, listener.weights = self._gain(*ranked), weights
         listener.keep_if_better("ndcg@10", without, self._gain(*ranked), higher=True)
 
@@ -515,11 +492,7 @@ class PairRanker(RanksByVectors, LightningModule):
         repeats.fit(shares_of, unit=unit, adds=False, at_once=block_size(len(items)))
 
     def validation_step(self, batch: PairBatch, _: int) -> None:
-        """Log the loss of a batch and keep the scores whose shares are known.
-
-        Args:
-            batch: the pairs.
-        """
+        """Log the loss of a batch and keep the scores whose shares are known."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: PairBatch, _: int) -> None:
@@ -585,9 +558,6 @@ class PairRanker(RanksByVectors, LightningModule):
 
         Weight decay of the other parameters would move alpha to ½, a scale to 1 and biases to 0. A module with a `rate`
         has a learning rate of its own, relative to that of the others.
-
-        Returns:
-            The optimizer, or a dictionary with optimizer and scheduler, as Lightning expects.
         """
         embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
         tables = [embedding.weight for embedding in embeddings if getattr(embedding, "decays", True)]

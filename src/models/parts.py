@@ -38,9 +38,6 @@ class Part(nn.Module, ABC):
         Args:
             rows: rows of the tracks, in 0..N-1.
             in_second_place: whether the tracks are in the second place of a pair.
-
-        Returns:
-            One vector for each row.
         """
 
     def pair(
@@ -233,9 +230,6 @@ def build_part(name: str, vocabulary: Vocabulary, min_plays: int, *, dim: int, i
             others, in their order, and a row of zeros.
         dim: width of an embedding (D).
         init_std: standard deviation of the initial embeddings, above 0.
-
-    Returns:
-        The part.
     """
     catalog = vocabulary.catalog
     width: dict[str, Any] = {"dim": dim, "init_std": init_std}
@@ -256,10 +250,6 @@ def build_part(name: str, vocabulary: Vocabulary, min_plays: int, *, dim: int, i
 
 def check_part(name: str, catalog: Catalog) -> None:
     """Refuse a part that the catalogue lacks.
-
-    Args:
-        name: of the part.
-        catalog: the catalogue.
 
     Raises:
         InputError: it is neither `track` nor `artist` nor an attribute.

@@ -97,9 +97,6 @@ class Repeats(nn.Module):
         Args:
             values: of validation queries.
             ndcg: ndcg@10 of such values; by default they are its values.
-
-        Returns:
-            The values by the name of the way.
         """
         ways = [self.rule]
         if self.share is not None:
@@ -161,9 +158,6 @@ class Repeats(nn.Module):
             histories: what was heard.
             values: of each place.
             every: as in `in_force`.
-
-        Returns:
-            The values of the tracks, B × N.
         """
         heard = histories.newest_rows(MOST_AGES)
         own, shape = heard[:, : len(self.boosts(every=every))], (len(heard), len(self._artist_of))
@@ -267,11 +261,7 @@ class Repeats(nn.Module):
         self.compared, self.by_artist = decided["compared"], decided.get("by_artist", False)
 
     def describe(self) -> str | None:
-        """One line about what `auto` chose; None if nothing was chosen.
-
-        Returns:
-            The line.
-        """
+        """One line about what `auto` chose; None if nothing was chosen."""
         if self.share is None:
             return None
         newest = f"never, of the newest {self.within} tracks" if self.within < self._length else "never"
@@ -297,19 +287,11 @@ class Repeats(nn.Module):
         return {name: value for name, value in values.items() if value is not None}
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What was decided and fitted from the training sessions, for a checkpoint.
-
-        Returns:
-            Plain values by name.
-        """
+        """What was decided and fitted from the training sessions, for a checkpoint."""
         return self.decided() | {"fitted": None if self.fitted is None else self.fitted.tolist()}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore it.
-
-        Args:
-            state: what `get_extra_state` returned.
-        """
+        """Restore it."""
         self.decide(state)
         if (fitted := state["fitted"]) is not None:  # in older versions artists had no boosts
             fitted = np.pad(fitted, ((0, 0), (0, len(_GROUPS) - len(fitted[0]))))
@@ -409,9 +391,6 @@ def boosted_shares(scores: csr_array, factor: csr_array, added: csr_array) -> cs
         scores: of all tracks, B × N, at least 0.
         factor: what the share of each track is multiplied by, less 1.
         added: what is added to the share.
-
-    Returns:
-        The boosted shares.
     """
     shares = shares_of(scores)
     return csr_array((shares + shares.multiply(factor) + added).astype(np.float32))
@@ -430,9 +409,6 @@ def shares_of(scores: csr_array) -> csr_array:
 
 def share_of_repeats(listens: Listens) -> float:
     """Share of the events after the first of a session that repeat a track of it, other than the track directly before.
-
-    Args:
-        listens: the events.
 
     Returns:
         The share, in [0, 1].
@@ -473,8 +449,5 @@ def as_number(value: Float[Tensor, ""] | float) -> float:
 
     Args:
         value: a number that may be learned.
-
-    Returns:
-        Its value.
     """
     return value if isinstance(value, float) else value.item()

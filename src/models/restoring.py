@@ -153,9 +153,6 @@ def vocabulary_of_run(catalog: Catalog, plays: Int64[np.ndarray, "N"], num_known
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """Read a checkpoint.
 
-    Args:
-        path: the file.
-
     Returns:
         What it has, with its `state_dict` on the CPU.
 

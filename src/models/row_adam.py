@@ -27,9 +27,6 @@ class RowAdam(Optimizer):
     Args:
         params: parameters, or parameter groups.
 
-    Raises:
-        InputError: a setting is out of range.
-
     Source:
         Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 1 with β₁ = 0.
     """

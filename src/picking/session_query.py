@@ -79,9 +79,6 @@ class SessionQuery:
         Args:
             rows: rows of the tracks, newest first, of which there is at least one; -1 where there is none.
             shares: share of each that was played; NaN where unknown.
-
-        Returns:
-            One vector for each session.
         """
         length = self._vectors.max_length
         rows, shares = rows[:, :length], shares[:, :length]

@@ -20,7 +20,7 @@ from segue.reports.next_steps import (
     what_is_better,
 )
 from segue.reports.result_table import Table
-from segue.reports.tables import BESIDE, every_target_table, frame_table, listening_table, metrics_tables, newness_table
+from segue.reports.tables import BESIDE, frame_table, tables_of_test
 from segue.runs.atomic import write_text
 from segue.runs.folder import short_run_name
 
@@ -99,18 +99,13 @@ def model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) 
             *_with_notes(sizes),
             bullets(" ".join(line.split()) for line in data.remarks),
             "## Metrics",
-            *(block for table in _tables(run) for block in _with_notes(table)),
+            *(block for table in tables_of_test(run.metrics, title="") for block in _with_notes(table)),
             "## Limits",
             bullets(_limits(run)),
             "## Command and versions",
             bullets(f"{name}: `{value}`" for name, value in provenance.items()),
         ]
     )
-
-
-def _tables(run: FinishedRun) -> Iterator[Table]:
-    yield from metrics_tables(run.metrics, title="")
-    yield from filter(None, [table(run.metrics) for table in (every_target_table, newness_table, listening_table)])
 
 
 def _with_notes(table: Table) -> list[str]:

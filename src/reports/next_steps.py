@@ -12,8 +12,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from segue.reports.result_table import Table
-from segue.reports.tables import every_target_table, listening_table, metrics_tables, newness_table, phases_table
-from segue.runs.folder import short_run_name
+from segue.reports.tables import phases_table, tables_of_test
+from segue.runs.folder import TRAINS_NOTHING, short_run_name
 from segue.runs.provenance import call_of, program
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 _CHANGES_OF_WORLD = ("world.", "taste@")
 # Overrides that decide which data a run learns from.
 _SOURCE = ("datamodule=", "datamodule.", "experiment=", "world=", *_CHANGES_OF_WORLD)
-# Recipes that no other model has, and what a model of each is called.
-_TRAINS_NOTHING = {"counting": "baseline", "mixture": "mixture"}
+# Overrides of one model, and of one run, which a comparison of models does not have.
+_OF_ONE = (
+    "model=", "model.", "context.encoder", "hydra", "run_dir=", "run_name=", "resume=", "trust=",
+    "trainer=", "trainer.devices=", "trainer.num_nodes=",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +83,7 @@ def training_report(run: FinishedRun) -> Iterator[RenderableType]:
     Yields:
         What is printed: a text is not broken into lines.
     """
-    yield from metrics_tables(run.metrics, title=run.config.run_name)
-    yield from filter(None, [table(run.metrics) for table in (every_target_table, newness_table, listening_table)])
+    yield from tables_of_test(run.metrics, title=run.config.run_name)
     better = what_is_better(run)
     if is_simulated(run):  # what its listeners say is said first
         yield from better
@@ -93,12 +95,7 @@ def training_report(run: FinishedRun) -> Iterator[RenderableType]:
 
 
 def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
-    """What `train.py add=` has added, and what comes next: lines by name.
-
-    Args:
-        counts: what `additions.json` has.
-        run_dir: where it is.
-    """
+    """What `train.py add=` has added, and what comes next: lines by name."""
     of_all = f"{counts['num_changed_lists']:,} of {counts['num_tracks']:,}"
     known = f"{counts['num_by_known_artists']:,} by known artists; about {counts['num_unknown']:,} nothing is known"
     return {
@@ -170,8 +167,9 @@ def next_steps(run: FinishedRun) -> str:
                 ("", f"http://127.0.0.1:5000/{run.runs_page}"),
             ]
     if not run.is_job:
-        keeps_recipe = not is_simulated(run) and run.choices["recipe"] not in _TRAINS_NOTHING
-        typed = _typed(run, (*_SOURCE, "recipe=", "context=") if keeps_recipe else _SOURCE)
+        trains = run.choices["recipe"] not in TRAINS_NOTHING
+        of_one = _typed(run, _OF_ONE)
+        typed = [word for word in _typed(run, "") if word not in of_one] if trains else _typed(run, _SOURCE)
         lines.append(("next", _command("-m model=track,artist,mean,convex,contextual", *typed)))
         if is_simulated(run) and run.examples is not None:
             name = short_run_name(run.run_id) if run.run_id else config.run_dir
@@ -192,7 +190,8 @@ def tested_and_exported(run: FinishedRun) -> dict[str, str]:
         until = f" until {run.refit['until']}" if run.refit["until"] else ""
         lines["exported"] = f"refitted on all {run.refit['sessions']:,} sessions{until}"
     elif run.examples is not None:
-        lines["exported"] = "the tested model; with refit=all it is trained again on all sessions"
+        again = "; with refit=all it is trained again on all sessions" * (run.choices["recipe"] != "mixture")
+        lines["exported"] = f"the tested model{again}"
     from segue.runs.profiles import FILE as PROFILES  # a command without a run does not wait for numpy
 
     if (Path(run.config.run_dir) / PROFILES).is_file():
@@ -281,7 +280,7 @@ def logs_are_not_listeners() -> str:
 
 def _better_at_recall(run: FinishedRun, source: Sequence[str]) -> tuple[str, str]:
     """What may rank the next track of these logs better, and its command."""
-    if (kind := _TRAINS_NOTHING.get(str(run.choices["recipe"]))) is not None:
+    if (kind := TRAINS_NOTHING.get(str(run.choices["recipe"]))) is not None:
         return f"A head may rank better than this {kind}", _command(*source)
     if run.choices["recipe"] in ("shares", "published"):
         words = *source, *_typed(run, ("model=", "context=")), "recipe=playlists"
@@ -298,6 +297,6 @@ def is_simulated(run: FinishedRun) -> bool:
     return run.choices["datamodule"] == "simulated"
 
 
-def _typed(run: FinishedRun, keys: tuple[str, ...]) -> list[str]:
+def _typed(run: FinishedRun, keys: str | tuple[str, ...]) -> list[str]:
     """The overrides of some keys, for a shell."""
     return [shlex.quote(word) for word in run.overrides if word.lstrip("+~").startswith(keys)]

@@ -120,6 +120,12 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     return tables
 
 
+def tables_of_test(metrics: Mapping[str, Any], title: str) -> list[Table]:
+    """All tables of the test metrics of a run."""
+    others = (table(metrics) for table in (every_target_table, newness_table, listening_table))
+    return [*metrics_tables(metrics, title), *(table for table in others if table is not None)]
+
+
 def _reach(metrics: Mapping[str, Any], name: str) -> str:
     """Half the width of the interval of a metric; empty where it has none."""
     half_width = metrics.get(f"{name}_half_width")
@@ -196,11 +202,7 @@ def listening_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def phases_table(seconds: Mapping[str, float]) -> Table:
-    """Where the time of a run went.
-
-    Args:
-        seconds: of each phase.
-    """
+    """Where the time of a run went."""
     rows: list[list[Cell]] = [[phase, f"{took:,.1f}", _PHASES[phase]] for phase, took in seconds.items()]
     rows.append([styled("all", "bold"), styled(f"{sum(seconds.values()):,.1f}", "bold"), "from the command on"])
     columns = ["phase", "seconds", "what it is"]

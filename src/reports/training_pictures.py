@@ -389,11 +389,7 @@ def families() -> list[str]:
 
 
 def letters(fonts: list[str]) -> frozenset[str]:
-    """All letters that at least one of the fonts has.
-
-    Args:
-        fonts: names of font families.
-    """
+    """All letters that at least one of the fonts has."""
     from matplotlib.font_manager import FontProperties, findfont
     from matplotlib.ft2font import FT2Font
 

@@ -67,9 +67,6 @@ def html_page(markdown: str, title: str, pictures: dict[str, bytes]) -> str:
         markdown: the text of the page; tags in it are shown as text.
         title: title of the page.
         pictures: content of each PNG file that the text shows, by its name.
-
-    Returns:
-        The text of the HTML file.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     body = body.replace("<table>", "<div><table>").replace("</table>", "</table></div>")  # wide ones scroll on a phone

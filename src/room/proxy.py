@@ -103,11 +103,7 @@ class RoomSettings:
             raise InputError("room.audio plays nothing without room.audio_from, such as room.audio_from=[previews]")
 
     def open(self, service: ServiceSettings) -> "RoomProxy":
-        """The room in a worker.
-
-        Args:
-            service: settings of the service.
-        """
+        """The room in a worker."""
         run_dir, hosts = Path(service.run_dir), [one for one in self.audio_from if is_host(one)]
         return RoomProxy(socket_of(run_dir), run_dir, hosts)
 

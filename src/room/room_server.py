@@ -328,20 +328,13 @@ class RoomServer:
 
 
 def last_comparison(folder: Path = _COMPARISONS) -> Path | None:
-    """Folder of the newest comparison; None where there is none.
-
-    Args:
-        folder: where comparisons are.
-    """
+    """Folder of the newest comparison; None where there is none."""
     found = [path.parent for path in folder.glob("*/comparison.json")]
     return max(found, key=lambda path: (path / "comparison.json").stat().st_mtime, default=None)
 
 
 def side_by_side(folder: Path) -> dict[str, Any]:
     """A comparison as the page shows it.
-
-    Args:
-        folder: of the comparison.
 
     Raises:
         InputError: its file is damaged.

@@ -43,9 +43,6 @@ def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[A
 def read_catalog(path: Path) -> Catalog:
     """Read `tracks.json`.
 
-    Args:
-        path: the file.
-
     Returns:
         The catalogue, sorted by track id.
 
@@ -173,10 +170,6 @@ def write_plays(catalog: Catalog, plays: Int64[np.ndarray, "N"], path: Path) -> 
 def read_plays(path: Path, catalog: Catalog) -> Int64[np.ndarray, "N"]:
     """Read how often each track of a catalogue was played in training; 0 for a track that the file does not have.
 
-    Args:
-        path: the file.
-        catalog: the catalogue.
-
     Raises:
         InputError: the file is missing or damaged.
     """
@@ -211,10 +204,6 @@ def packed(name: str, texts: Shaped[np.ndarray, "n"] | Sequence[str]) -> dict[st
 def unpacked(name: str, arrays: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, "n"]:
     """The ids or the texts of which `packed` made arrays.
 
-    Args:
-        name: of the array.
-        arrays: those of a file.
-
     Raises:
         KeyError: there is none of this name.
         ValueError: they are damaged.
@@ -233,13 +222,7 @@ def unpacked(name: str, arrays: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, 
 
 
 def text_at(letters: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], place: int) -> str:
-    """One of the texts of which `packed` made arrays.
-
-    Args:
-        letters: their bytes.
-        ends: the end of each.
-        place: its number.
-    """
+    """One of the texts of which `packed` made arrays."""
     start = int(ends[place - 1]) if place else 0
     return letters[start : int(ends[place])].tobytes().decode()
 
@@ -247,13 +230,7 @@ def text_at(letters: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"],
 def texts_at(
     letters: UInt8[np.ndarray, "letters"], ends: Int64[np.ndarray, "n"], places: Int[np.ndarray, "m"]
 ) -> tuple[UInt8[np.ndarray, "of_these"], Int64[np.ndarray, "m"]]:
-    """Some of the texts of which `packed` made arrays, as such arrays.
-
-    Args:
-        letters: their bytes.
-        ends: the end of each.
-        places: their numbers.
-    """
+    """Some of the texts of which `packed` made arrays, as such arrays."""
     starts, stops = np.where(places > 0, ends[places - 1], 0), ends[places]
     lengths = stops - starts
     own_ends = lengths.cumsum()
@@ -277,9 +254,6 @@ def named_ids(ids: Shaped[np.ndarray, "n"], catalog: Catalog, path: Path) -> Sha
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read JSON lines; blank lines are skipped.
-
-    Args:
-        path: the file.
 
     Yields:
         For each line, its position as text for error messages, and the JSON object.

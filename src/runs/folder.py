@@ -20,7 +20,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_text
-from segue.runs.provenance import provenance
+from segue.runs.provenance import CONF, provenance
 from segue.runs.targets import read_config
 
 CHECKPOINT = "checkpoints/last.ckpt"
@@ -46,6 +46,9 @@ UNCOMMITTED = "uncommitted.diff"
 
 OF_ONE_COMMAND = ("resume=", "trust=", "from=", "guard=", "keep_days=")
 """Beginnings of words that a run does not hand on to another one."""
+
+TRAINS_NOTHING = {"counting": "baseline", "mixture": "mixture"}
+"""Recipes that models name, and no source does, and what a model of each is called."""
 
 _OF_THE_BEGINNING = {"config.yaml", RECORD, UNCOMMITTED}
 
@@ -231,16 +234,18 @@ def remove_if_empty(folder: Path) -> None:
                 parent.rmdir()
 
 
-def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
-    """Refuse a recipe whose values the model cannot take, before any data are read.
+def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) -> None:
+    """Refuse a recipe whose values the model cannot take, or another context than its own, before any data are read.
 
     Args:
         config: all of it.
         model: its name in `conf/model/`.
         recipe: its name in `conf/recipe/`.
+        context: its name in `conf/context/`.
 
     Raises:
-        InputError: the recipe has no values for the model, or a baseline gets settings of gradient training.
+        InputError: the recipe has no values for the model, a baseline gets settings of gradient training, or a model
+            has another context than its own.
     """
     try:
         OmegaConf.to_container(config.model, resolve=True)
@@ -252,9 +257,13 @@ def check_recipe(config: DictConfig, *, model: str, recipe: str) -> None:
     given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
     if "loss" not in config.ranker and given:
         raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
+    if (CONF / "context" / f"{model}.yaml").is_file() and context not in (model, "session", "listener"):
+        raise InputError(
+            f"model={model} reads the order of the session, and context={context} is another query; leave context= out"
+        )
     if "scorer" not in config.ranker and config.get("listener") is not None:
         raise InputError(
-            f"context=listener adds to the scores of a head, and model={model} is none; use context=session, or a head "
+            f"context=listener adds to the scores of a head, and model={model} is none; leave it out, or use a head "
             "such as model=convex"
         )
 

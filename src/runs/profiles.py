@@ -46,11 +46,7 @@ _ROUNDED = np.float32(1.001)  # sums of 32 bits
 
 
 def remaining(elapsed_ms: Any) -> Any:
-    """What is left of a play after a time: ½ after `HALF_LIFE_MS`. A clock that goes back takes nothing away.
-
-    Args:
-        elapsed_ms: since the play.
-    """
+    """What is left of a play after a time: ½ after `HALF_LIFE_MS`. A clock that goes back takes nothing away."""
     return np.exp2(np.maximum(elapsed_ms, 0) * np.float32(-1 / HALF_LIFE_MS))
 
 
@@ -113,7 +109,9 @@ def entries_of_events(
     *,
     most: int = MOST_TRACKS,
 ) -> tuple[Int64[np.ndarray, "e"], np.ndarray]:
-    """The profiles that plays make: the same as `add_play` of each of them, in the order of time.
+    """The profiles that plays make: of at most `most` tracks the same as `add_play` of each, in the order of time.
+
+    Of more tracks the newest are kept, with all their plays; `add_play` begins a forgotten track from nothing.
 
     Args:
         listener: number of the listener of each play.
@@ -238,11 +236,7 @@ class Profiles:
         return Profiles.of(*joined(owner, entries, most=most))
 
     def without(self, keys: Int64[np.ndarray, "n"]) -> "Profiles":
-        """Leave out listeners.
-
-        Args:
-            keys: of the listeners.
-        """
+        """Leave out listeners."""
         owner = self.listeners.repeat(np.diff(self.ends, prepend=0))
         kept = ~np.isin(owner, keys)
         return Profiles.of(owner[kept], self.entries[kept])
@@ -260,9 +254,6 @@ class Profiles:
     @classmethod
     def read(cls, path: Path) -> "Profiles":
         """Read a file.
-
-        Args:
-            path: what `write` wrote.
 
         Raises:
             InputError: the file cannot be read, or is damaged.

@@ -96,9 +96,6 @@ def command_line() -> list[str]:
 def running(line: Sequence[str]) -> Iterator[list[str]]:
     """Let a verb run with a command line that may not be that of the process.
 
-    Args:
-        line: program and words.
-
     Yields:
         What `command_line` returns meanwhile.
     """

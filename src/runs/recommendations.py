@@ -120,9 +120,6 @@ class Recommendations:
     def read_with_catalog(cls, path: Path) -> tuple["Recommendations", Catalog]:
         """Read a file that has a line for every track, and build the catalogue from these lines.
 
-        Args:
-            path: the file.
-
         Returns:
             The recommendations and their catalogue, in the order of the lines.
 
@@ -171,9 +168,6 @@ def lists_of(
 
 def key_of_lines(path: Path) -> str:
     """The key that the lines of a file have for what their list is about: `track`, `item_id` or `user`.
-
-    Args:
-        path: the file.
 
     Raises:
         InputError: it cannot be read.
@@ -224,9 +218,6 @@ def write_lists(
 
 def file_digest(path: Path) -> str:
     """Digest of the bytes of a file, by which a log names the lists that it was recommended from.
-
-    Args:
-        path: the file, which exists.
 
     Returns:
         Twelve hexadecimal digits.

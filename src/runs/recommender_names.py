@@ -37,9 +37,6 @@ def recommender_name(arm: Any) -> str | None:
 def parse_name(name: str) -> RecommenderName:
     """Find the kind of a name.
 
-    Args:
-        name: name of a recommender.
-
     Returns:
         The name with its kind. The path of a run folder becomes that of the recommendations in it, and a bare
         run id gets its `run:`.
@@ -64,9 +61,6 @@ def unknown_recommender(where: str, name: str, words: list[str], others: str) ->
         name: the unknown name.
         words: the words that are allowed.
         others: other kinds of names that are allowed.
-
-    Returns:
-        The message.
     """
     if Path(name).is_dir():
         return f"{where}: {name!r} is not a recommender; write ./{name} for the run folder of this name"

@@ -6,7 +6,7 @@ night, which goes on with `from=<run>` in another folder, has the overrides of t
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ _WITHOUT = "datamodule.policies.without"
 _OF_THIS_COMMAND = ("resume", "trust")  # keys that a run does not hand on to the command that resumes it
 # Keys that the command of a night may have: which plays, where, how it is guarded.
 _OF_A_NIGHT = (
-    "from", "guard", "keep_days", "datamodule.path", _WITHOUT, "run_dir", "run_name", "trust",
+    "from", "guard", "keep_days", "datamodule.path", _WITHOUT, "run_dir", "run_name", "trust", "counted",
     "logger", "logger.tracking_uri",
     "logger.experiment_name", "callbacks.plots", "trainer.accelerator", "trainer.enable_progress_bar",
 )  # fmt: skip
@@ -254,36 +254,38 @@ def refuse_another_recipe(config: DictConfig) -> None:
         InputError: a setting differs.
     """
     folder = Path(str(config["from"]))
-    may_change = (*_MAY_CHANGE, "datamodule.path", "datamodule.rejected_path", *_OF_THE_DAY)
-    was, now = _comparable(read_config(folder / "config.yaml"), may_change), _comparable(as_dict(config), may_change)
-    for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
-        if was.get(name) != now.get(name):
-            raise InputError(
-                f"from={folder}: {name} was {was.get(name)} in this run, and is {now.get(name)} in this version of "
-                "Segue or for these logs; train a new run"
-            )
+    for name, was, now in _others(folder, config, (*_MAY_CHANGE, *_OF_THE_DAY), absent=None):
+        raise InputError(
+            f"from={folder}: {name} was {was} in this run, and is {now} in this version of Segue or for these logs; "
+            f"{_COUNTED_NOTHING if was is None and name.startswith('counted') else ''}train a new run"
+        )
 
 
 def _refuse_another(folder: Path, config: DictConfig) -> None:
-    if not (path := folder / "config.yaml").exists():
-        return
-    was, now = _comparable(read_config(path)), _comparable(as_dict(config))
-    for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
-        if name not in was:
+    for name, was, now in _others(folder, config, _MAY_CHANGE, absent=...) if (folder / "config.yaml").exists() else ():
+        if was is ...:
             raise InputError(
                 f"resume={folder}: a run is resumed with its own settings, and {name} is none of them (it was added "
-                "now, or the run is of an older version of Segue); start a new run"
+                "now, or the run is of an older version of Segue); "
+                f"{_COUNTED_NOTHING if name.startswith('counted') else ''}start a new run"
             )
-        if was[name] != now.get(name):
-            raise InputError(
-                f"resume={folder}: a run is resumed with its own settings, and {name} was {was.get(name)}, not "
-                f"{now.get(name)}; start a new run for that (what may change: trainer.*, callbacks.*, logger, refit, "
-                "datamodule.path)"
-            )
+        raise InputError(
+            f"resume={folder}: a run is resumed with its own settings, and {name} was {was}, not {now}; start a new "
+            "run for that (what may change: trainer.*, callbacks.*, logger, refit, datamodule.path)"
+        )
 
 
-def _comparable(config: dict[str, Any], may_change: tuple[str, ...] = _MAY_CHANGE) -> dict[str, Any]:
-    return {name: value for name, value in flatten(_known(config)).items() if not name.startswith(may_change)}
+_COUNTED_NOTHING = "where the run counted nothing, type counted=none, otherwise "
+
+
+def _others(
+    folder: Path, config: DictConfig, may_change: tuple[str, ...], *, absent: Any
+) -> Iterator[tuple[str, Any, Any]]:
+    """The settings of a run that are others now: the name of each, what it was, `absent` where it is new, and is."""
+    was, now = (flatten(_known(one)) for one in (read_config(folder / "config.yaml"), as_dict(config)))
+    for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
+        if not name.startswith(may_change) and was.get(name, absent) != now.get(name):
+            yield name, was.get(name, absent), now.get(name)
 
 
 def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:

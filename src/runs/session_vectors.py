@@ -245,10 +245,6 @@ class SessionVectors:
     def read(cls, path: Path, catalog: Catalog) -> "SessionVectors":
         """Read a file and check it against a catalogue. It may list the tracks in another order.
 
-        Args:
-            path: the file.
-            catalog: the catalogue.
-
         Raises:
             InputError: the file cannot be read, is damaged, or has other tracks than the catalogue.
         """

@@ -50,9 +50,6 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Targets of this package have their names of today.
 
-    Args:
-        path: of a `config.yaml`.
-
     Raises:
         InputError: it is damaged.
     """

@@ -154,7 +154,8 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     settings = {**defaults, **own}
     how = {"pick": str(settings["pick"]), "artist_gap": settings["artist_gap"]}
     explores = {key: settings[key] for key in ("exploration", "exploration_plays")}
-    check_picking(explores, f"{where}: " if explores.keys() & own.keys() else "")
+    of_lists = {**explores, "familiar": settings["familiar"]}
+    check_picking(of_lists, f"{where}: " if of_lists.keys() & own.keys() else "")
     if (named := parse_name(name)).kind == "word":
         if name not in _WORDS:
             raise InputError(unknown_recommender(where, name, _WORDS, FILES))

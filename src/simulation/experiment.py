@@ -65,11 +65,7 @@ class Tally:
         self.known = {name: np.zeros(num_listeners, np.int64) for name in DISCOVERY}
 
     def add(self, plays: Plays) -> None:
-        """Add sessions to the sums.
-
-        Args:
-            plays: the sessions.
-        """
+        """Add sessions to the sums."""
         num = len(self.sessions)
         self.sessions += np.bincount(plays.users, minlength=num)
         self.tracks += np.bincount(plays.users, plays.lengths, minlength=num).astype(np.int64)
@@ -235,7 +231,9 @@ def run_experiment(
         memory = Memory.empty(len(world.listeners), num_remembered)
         memory.has_left[:] = _who_left(after, world)
     discovery = Discovery(len(world.catalog), world.catalog.artist_of)
-    of_arms, earlier = _profiles_of(policies), _profiles_in([] if after is None else [after / PROFILES])
+    knowing = (policy.description for policy in policies.values() if "profiles" in policy.description)
+    of_runs = {given["profiles"]: Path(given["file"]).with_name(PROFILES) for given in knowing}
+    of_arms, earlier = _profiles_in(of_runs.values()), _profiles_in([] if after is None else [after / PROFILES])
     # arms that are trained on the logs of the run before know these too: that is not what was heard before the logs
     if before_logs := of_arms if after is None else earlier:
         reduce(Profiles.continued_by, before_logs).write(folder / PROFILES)
@@ -319,12 +317,6 @@ def run_experiment(
             if problem:
                 raise InputError(problem)
     return record
-
-
-def _profiles_of(policies: Mapping[str, Policy]) -> list[Profiles]:
-    """What the runs of arms know of listeners."""
-    of_arms = (policy.description for policy in policies.values() if "profiles" in policy.description)
-    return _profiles_in({given["profiles"]: Path(given["file"]).with_name(PROFILES) for given in of_arms}.values())
 
 
 def _profiles_in(paths: Iterable[Path]) -> list[Profiles]:

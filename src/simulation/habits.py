@@ -25,11 +25,7 @@ HIT_DAYS = 0.25
 @settings("habits")
 @dataclass(frozen=True, kw_only=True)
 class Habits:
-    """What listeners do because of earlier days; a day begins where a day of traffic does.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
+    """What listeners do because of earlier days; a day begins where a day of traffic does."""
 
     fatigue: Annotated[
         float, Setting("the share played of a track is multiplied by exp(−fatigue · earlier plays)", least=0, most=10)

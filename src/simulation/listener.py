@@ -142,9 +142,6 @@ def start(
         first_draws: uniform in [0, 1), shape `[S]`; choose one of its nearest tracks.
         past: earlier plays of each listener; None without memory.
         started_ms: planned start of each session; None without a plan.
-
-    Returns:
-        The sessions after their first track.
     """
     people = world.listeners
     num_interests = (people.interests.take(users, axis=0) >= 0).sum(1)

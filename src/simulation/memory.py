@@ -45,20 +45,11 @@ class Memory:
         )
 
     def of(self, listeners: Int64[np.ndarray, "u"]) -> "Memory":
-        """A copy of that of some listeners.
-
-        Args:
-            listeners: rows of the listeners.
-        """
+        """A copy of that of some listeners."""
         return Memory(**{name: column[listeners] for name, column in vars(self).items()})
 
     def put(self, listeners: Int64[np.ndarray, "u"], changed: "Memory") -> None:
-        """Replace that of some listeners, in place.
-
-        Args:
-            listeners: rows of the listeners.
-            changed: their memory.
-        """
+        """Replace that of some listeners, in place."""
         for name, column in vars(self).items():
             column[listeners] = getattr(changed, name)
 

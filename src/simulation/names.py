@@ -36,12 +36,7 @@ Water Wind
 
 
 def artist_names(num: int, rng: np.random.Generator) -> list[str]:
-    """Different names of bands and singers.
-
-    Args:
-        num: number of names.
-        rng: chooses the names.
-    """
+    """Different names of bands and singers."""
     patterns = [
         (_ADJECTIVES, _NOUNS, "The {} {}s"),
         (_FIRST, _LAST, "{} {}"),
@@ -55,12 +50,7 @@ def artist_names(num: int, rng: np.random.Generator) -> list[str]:
 
 
 def track_titles(num: int, rng: np.random.Generator) -> list[str]:
-    """Titles of tracks; some occur more than once, as real titles do.
-
-    Args:
-        num: number of titles.
-        rng: chooses the titles.
-    """
+    """Titles of tracks; some occur more than once, as real titles do."""
     patterns = [
         (_ADJECTIVES, _NOUNS, "{} {}"),
         (_NOUNS, _PLACES, "{} in the {}"),

@@ -82,11 +82,7 @@ class NearestTracks:
         return np.full((len(self._embeddings), self.length), -1, np.int32)
 
     def of(self, rows: Int[np.ndarray, "S"]) -> Int32[np.ndarray, "S K"]:
-        """The nearest tracks, best first.
-
-        Args:
-            rows: of the tracks.
-        """
+        """The nearest tracks, best first."""
         # in fixed blocks, because the last digit of a product depends on the tracks that are computed together
         for block in np.unique(rows[self._lists[rows, 0] < 0] // _BLOCK).tolist():
             some = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, len(self._embeddings)))

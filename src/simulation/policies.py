@@ -122,9 +122,6 @@ class Policy(ABC):
     def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:  # noqa: ARG002 - as a subclass
         """What the policy remembers of earlier sessions, for a process that plays these listeners.
 
-        Args:
-            users: rows of the listeners.
-
         Returns:
             By the row of the listener; empty for a policy that remembers nothing.
         """
@@ -148,11 +145,7 @@ class Policy(ABC):
 
     @abstractmethod
     def recommend(self, crowd: Crowd) -> Recommended:
-        """Recommend the next track of each session.
-
-        Args:
-            crowd: the sessions.
-        """
+        """Recommend the next track of each session."""
 
     def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
         """Receive the sessions that have ended.
@@ -187,11 +180,7 @@ class Picks(Policy):
         return Recommended(picked.rows, picked.propensities)
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The list of each session, best first; of no columns where there are none.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The list of each session, best first; of no columns where there are none."""
         return np.empty((len(crowd), 0), np.int32)
 
 
@@ -280,11 +269,7 @@ class Lists(Picks):
         self.description |= explores if exploration else {}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The list of each session, best first.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The list of each session, best first."""
         return np.asarray(self.lists[crowd.users if self.is_of_users else crowd.current])
 
     def choose(self, crowd: Crowd, draws: Float64[np.ndarray, "S"]) -> Int64[np.ndarray, "S"]:
@@ -346,11 +331,7 @@ class SessionLists(Lists):
         self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The best tracks for each session.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The best tracks for each session."""
         return session_candidates(self._search, crowd, k=self._num_kept)
 
 
@@ -373,7 +354,6 @@ class ListenerLists(SessionLists):
     learns_past = True
 
     def __init__(self, *, path: str, world: World, familiar: int | float = 1.0, **settings: Any) -> None:
-        check_picking({"familiar": familiar}, "recommendations.")
         super().__init__(path=path, world=world, **settings)
         self._familiar = float(familiar)
         self.description |= {"familiar": familiar} if familiar != 1 else {}
@@ -418,11 +398,7 @@ class ListenerLists(SessionLists):
         self._profiles.begin(crowd)
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
-        """The best tracks for each session and its listener.
-
-        Args:
-            crowd: the sessions.
-        """
+        """The best tracks for each session and its listener."""
         return session_candidates(self._search, crowd, self._profiles, k=self._num_kept, familiar=self._familiar)
 
     def finish(self, crowd: Crowd) -> None:
@@ -500,15 +476,13 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
         world: the world whose tracks are recommended.
         picking: other settings of `Lists`.
 
-    Returns:
-        The policy.
-
     Raises:
         InputError: the file or its vectors cannot be read, or a setting is out of range.
     """
     familiar = picking.pop("familiar", 1)
     lists = Lists(path=path, world=world, **picking)
     found = "last" if context is None and lists.is_of_users else context_of("recommendations", context, Path(path))
+    check_picking({"familiar": familiar}, "recommendations.")
     check_familiar("recommendations: ", familiar, found)
     if found == LAST_TEN:
         return LastTenLists(path=path, world=world)
@@ -560,12 +534,7 @@ class Oracle(Policy):
         super().__init__(world=world, policy="oracle")
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
-        """Choose the candidates of each session of a new crowd.
-
-        Args:
-            crowd: the sessions after their first track.
-            rng: not used, because the choice is not random.
-        """
+        """Choose the candidates of each session of a new crowd."""
         super().begin(crowd, rng)
         shape = len(crowd), min(_CANDIDATES, len(self.world.catalog))
         (self._candidates, self._artists), self._value = np.empty((2, *shape), np.int32), np.empty(shape)
@@ -652,11 +621,7 @@ class RemoteService(Policy):
         return Recommended(rows, np.full(len(rows), np.nan))
 
     def finish(self, crowd: Crowd) -> None:
-        """Send the end of each session.
-
-        Args:
-            crowd: the sessions after their last track.
-        """
+        """Send the end of each session."""
         self._runner.run(self._post_all("last", crowd))
 
     def close(self) -> None:

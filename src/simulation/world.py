@@ -143,9 +143,6 @@ class Taste:
     popularity. In order of fame, artists come in pairs with opposite styles: the few most popular ones have in common
     what `mainstream` gives them, and not what a seed happens to draw. Tracks of one artist have a mean cosine of
     `1 - track`.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     length: Annotated[float, Setting("of embeddings at average fame; squared, the affinity with itself", **_OF_SIZE)]
@@ -204,9 +201,6 @@ class Taste:
             tracks: vector of each track.
             artist_fame: standardised fame of each artist.
             rng: draws the lengths.
-
-        Returns:
-            The embeddings; see `embed`.
         """
         styles = np.column_stack([styles[:, 0] + self.mainstream * artist_fame, styles[:, 1:]])
         styles *= (self.style / self.style_dim) ** 0.5

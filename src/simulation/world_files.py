@@ -95,9 +95,6 @@ def read_world(
     Args:
         taste: parameters of the generated embeddings; None: `tracks.npy` must be there.
 
-    Returns:
-        The world.
-
     Raises:
         InputError: a file is missing or damaged, or the files do not fit together.
     """

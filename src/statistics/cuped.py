@@ -49,9 +49,6 @@ def cuped(
         pre_values: value of each unit before the experiment, shape `[U]`; NaN for units without one.
         is_treated: whether each unit is in the treatment group, shape `[U]`.
 
-    Returns:
-        The adjusted groups.
-
     Source: Deng, Xu, Kohavi, Walker, Improving the Sensitivity of Online Controlled Experiments, WSDM 2013.
     """
     known, groups = ~np.isnan(pre_values), (~is_treated, is_treated)

@@ -39,9 +39,6 @@ def is_query(
         previous: row of the previous track of each pair.
         following: row of the next track of each pair.
         played_ratio: share of `following` that was played, in [0, 1]; NaN where unknown.
-
-    Returns:
-        True for each pair that is a query.
     """
     return np.asarray(is_liked(played_ratio) & (previous != following))
 
@@ -64,9 +61,6 @@ def sample_sessions(session: Int64[np.ndarray, "Q"], max_queries: int) -> Bool[n
     Args:
         session: number of the session of each query.
         max_queries: largest number of queries, at least 1.
-
-    Returns:
-        True for each query of the sample.
     """
     _, of_query, num_queries = np.unique(session, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(num_queries))
@@ -83,9 +77,6 @@ def recall_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q
         ranks: rank of the relevant candidate of each query, at least 1.
         k: length of the list, at least 1.
 
-    Returns:
-        Recall of each query, 0 or 1.
-
     >>> recall_at(np.array([1.0, 10.0, 10.5]), 10)
     array([1., 1., 0.])
     """
@@ -98,9 +89,6 @@ def ndcg_at(ranks: Float64[np.ndarray, "Q"], k: int) -> Float64[np.ndarray, "Q"]
     Args:
         ranks: rank of the relevant candidate of each query, at least 1.
         k: length of the list, at least 1.
-
-    Returns:
-        NDCG of each query, in [0, 1].
 
     Source:
         Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with one relevant
@@ -118,9 +106,6 @@ def reciprocal_rank(ranks: Float64[np.ndarray, "Q"], k: int | float = np.inf) ->
     Args:
         ranks: rank of the relevant candidate of each query, at least 1.
         k: length of the list, at least 1; without it, every rank counts.
-
-    Returns:
-        Reciprocal rank of each query, in [0, 1].
 
     >>> reciprocal_rank(np.array([1.0, 2.5])), reciprocal_rank(np.array([1.0, 20.0, 20.5]), 20)
     (array([1. , 0.4]), array([1.  , 0.05, 0.  ]))
@@ -259,9 +244,6 @@ def coverage(lists: Int64[np.ndarray, "L K"], num_tracks: int) -> float:
     Args:
         lists: rows of the candidates of each list.
         num_tracks: number of tracks in the catalogue (N).
-
-    Returns:
-        Coverage, in [0, 1].
     """
     return len(np.unique(lists)) / num_tracks
 
@@ -275,9 +257,6 @@ def same_artist(
         queries: row of each query.
         lists: rows of the candidates of each query.
         artist_of: row of the artist of each track.
-
-    Returns:
-        Share of each list, in [0, 1].
     """
     return np.asarray((artist_of[lists] == artist_of[queries][:, None]).mean(1))
 

@@ -47,9 +47,6 @@ class Sweep(VerbSweeper):
        parent as the override `parent_run_id=`, which also reaches other processes and machines.
     2. A failed job does not stop the others. Failed jobs are listed at the end, and the exit code is 2.
     3. It prints the next command.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(self, *, max_batch_size: MaxBatchSize = None) -> None:
@@ -223,9 +220,6 @@ class Job:
 
     def __call__(self, config: DictConfig) -> Any:
         """Run the job.
-
-        Args:
-            config: config of the job.
 
         Returns:
             What the verb returns.

@@ -50,9 +50,6 @@ class Search(Sweep):
 
     A trial is a job; its value is what the verb returns, the best value of `monitor.metric`. The study is kept in a
     file, therefore `resume=true` can continue a stopped search.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -78,12 +75,6 @@ class Search(Sweep):
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run the search.
-
-        Args:
-            arguments: overrides of the command line.
-
-        Returns:
-            Results of the trials that this call ran.
 
         Raises:
             InputError: the recipe is `auto`, a key cannot be searched, a setting is out of range, the study cannot be
@@ -346,9 +337,6 @@ def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
 def finished(study: "Study") -> list["FrozenTrial"]:
     """Finished trials: complete, pruned, or failed with an error.
 
-    Args:
-        study: the study.
-
     Returns:
         The trials; those lost with their process are left out.
     """
@@ -364,9 +352,6 @@ def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None
         trial: a trial of this study.
         value: what the trial returned, its value of the objective.
         why: why it failed; None if it did not fail.
-
-    Returns:
-        The finished trial.
     """
     from optuna.trial import TrialState
 
@@ -389,10 +374,6 @@ def best_so_far(study: "Study") -> "FrozenTrial | None":
 
 def write_table(study: "Study", path: Path) -> Path:
     """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial.
-
-    Args:
-        study: the study.
-        path: file to write.
 
     Returns:
         `path`.
@@ -419,11 +400,6 @@ def write_table(study: "Study", path: Path) -> Path:
 
 def draw(study: "Study", folder: Path, monitor: str) -> list[Path]:
     """Draw, with Optuna, the history of a search, each parameter against the objective, and their importance.
-
-    Args:
-        study: the study.
-        folder: where `search_<name>.png` are written.
-        monitor: name of the objective.
 
     Returns:
         The files. The importance of parameters (fANOVA) is left out where there are too few trials for it.

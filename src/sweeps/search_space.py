@@ -49,9 +49,6 @@ class Dimension:
     def suggest(self, trial: "Trial") -> str:
         """Ask a trial for a value.
 
-        Args:
-            trial: trial of the study.
-
         Returns:
             The value as typed on the command line; real numbers have four significant digits.
         """
@@ -133,9 +130,6 @@ class Space:
 
     def command(self, values: Mapping[str, Any]) -> list[str]:
         """Overrides that repeat a finished trial.
-
-        Args:
-            values: parameters of the trial.
 
         Returns:
             The fixed overrides, and those of the trial.

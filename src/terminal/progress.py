@@ -34,12 +34,7 @@ class NotebookBars:
         self.stop()
 
     def add_task(self, label: str, *, total: int, **_: Any) -> TaskID:
-        """Add a bar.
-
-        Args:
-            label: before the bar.
-            total: number of steps.
-        """
+        """Add a bar."""
         from tqdm.std import tqdm
 
         self._bars.append(

@@ -18,7 +18,7 @@ from segue.models.restoring import CHECKPOINT, REFITTED, read_checkpoint
 from segue.runs.atomic import write_record
 from segue.runs.catalog_files import write_catalog
 from segue.runs.extended_catalogue import extended_catalogue
-from segue.runs.folder import REFIT, lock_folder, refuse_used_folder
+from segue.runs.folder import REFIT, TRAINS_NOTHING, lock_folder, refuse_used_folder
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import provenance
 from segue.runs.recommendations import Recommendations
@@ -54,14 +54,15 @@ def add_tracks(
         InputError: there is no such run, it cannot get new tracks, or the catalogue does not fit it.
     """
     _check_words(config, words)
-    run_dir, files = Path(config.run_dir), FilesOfRun(f"add={config.add}", str(config.add), _store(config))
+    store = config.logger.tracking_uri if config.get("logger") else None
+    run_dir, files = Path(config.run_dir), FilesOfRun(f"add={config.add}", str(config.add), store)
     refuse_used_folder(run_dir)
     refuse_used_folder(run_dir, _LISTS)
     lists, old = Recommendations.read_with_catalog(files.path(_LISTS))
     given = read_config(files.path("config.yaml"))
     if not isinstance(given.get("model"), dict):
         raise InputError(f"cannot read {files.path('config.yaml')}: it has no model; train the run again")
-    if kind := {"counting": "baseline", "mixture": "mixture"}.get(given.get("recipe", {}).get("name")):
+    if kind := TRAINS_NOTHING.get(given.get("recipe", {}).get("name")):
         raise InputError(f"add={files.name} is a {kind}, which has no vectors; train it again with the new catalogue")
     if lists.plays is None or np.isnan(lists.scores[lists.rows >= 0]).any():
         raise InputError(
@@ -114,10 +115,6 @@ def add_tracks(
                 (run_dir / name).unlink(missing_ok=True)
             raise
     return added
-
-
-def _store(config: DictConfig) -> str | None:
-    return config.logger.tracking_uri if config.get("logger") else None
 
 
 def _check_words(config: DictConfig, words: Sequence[str]) -> None:

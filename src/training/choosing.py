@@ -21,7 +21,7 @@ from segue.errors import InputError
 from segue.models.contracts import Ranker
 from segue.reports.next_steps import BetterModel
 from segue.reports.result_table import Table
-from segue.runs.folder import as_dict, check_recipe
+from segue.runs.folder import as_dict, check_choices
 from segue.runs.provenance import CONF
 from segue.terminal.console import console
 
@@ -245,11 +245,6 @@ def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[s
 def better_than(model: Ranker, choice: Choice, datamodule: SplitDataModule) -> BetterModel | None:
     """The best counting model of a comparison, if it ranks the queries better than a trained model.
 
-    Args:
-        model: the trained model.
-        choice: the comparison.
-        datamodule: the data, set up.
-
     Returns:
         None where none is better beyond the interval of the difference.
     """
@@ -274,10 +269,8 @@ def words_of_data(words: Sequence[str], *more: str) -> list[str]:
 
 
 def words_beside(candidate: str, words: Sequence[str]) -> str:
-    """The words of a candidate without those that the command line has, or that its model chooses: the context."""
+    """The words of a candidate without those that the command line has."""
     keys = {word.lstrip("+~").partition("=")[0] for word in words} - {"recipe"}
-    models = (word.removeprefix("model=") for word in words if word.startswith("model="))
-    keys |= {"context" for model in models if (CONF / "context" / f"{model}.yaml").is_file()}  # the two have one name
     return " ".join(word for word in candidate.split() if word.partition("=")[0] not in keys)
 
 
@@ -327,8 +320,9 @@ def _fitting(
         most = _MOST_OF_SESSIONS if ".whole_sessions." in str(own.model.get("_target_")) else _MOST_PLAYS
         if (num_plays := int(datamodule.vocabulary.plays.sum())) > most:
             raise InputError(f"it would count {num_plays:,} training plays, more than {most:,}")
-    names = {"model": "convex", "recipe": "counting", **dict(word.partition("=")[::2] for word in given)}
-    check_recipe(own, model=names["model"], recipe=names["recipe"])
+    typed = dict(word.partition("=")[::2] for word in given)
+    usual = {"model": "convex", "recipe": "counting", "context": "session"}
+    check_choices(own, **{group: typed.get(group, name) for group, name in usual.items()})
     wanted, read = as_dict(own.datamodule), as_dict(config.datamodule)
     if other := [name for name in wanted if name not in _NOT_OF_PAIRS and wanted[name] != read.get(name)]:
         raise InputError(f"it reads other pairs: datamodule.{other[0]}={wanted[other[0]]}")

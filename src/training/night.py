@@ -90,11 +90,7 @@ class Night:
         return replace(refit(config, shown, self.decided, [epoch], begin=grown, label="night"), data=data)
 
     def is_exported(self, metrics: Mapping[str, float]) -> bool:
-        """Judge the model that was served; whether the new one is exported.
-
-        Args:
-            metrics: of the test.
-        """
+        """Judge the model that was served; whether the new one is exported."""
         self.measured, first = intervals_of(metrics, self.new.shares), self.first
         charted = [night["metrics"] for night in self.nights]
         falls = [number for number, night in enumerate(self.nights) if night["verdict"] == FALL]

@@ -161,13 +161,7 @@ def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[st
 
 
 def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | None:
-    """The checkpoint of a refit that was stopped; None where there is none, or it was another refit.
-
-    Args:
-        run_dir: the run folder.
-        num_epochs: of the refit.
-        decided: by the evaluated model.
-    """
+    """The checkpoint of a refit that was stopped; None where there is none, or it was another refit."""
     path = run_dir / REFITTED
     is_same = path.is_file() and read_checkpoint(path).get(_PLAN) == _plan(num_epochs, decided)
     return path if is_same else None

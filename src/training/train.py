@@ -289,17 +289,15 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         InputError: the choices do not fit each other, a setting of the trainer, the monitor or the model is out of
             range, or a run cannot be resumed.
     """
-    from segue.runs.folder import check_recipe
+    from segue.runs.folder import check_choices
 
     hydra = HydraConfig.get()
-    model, recipe, context = (hydra.runtime.choices[group] for group in ("model", "recipe", "context"))
-    check_recipe(config, model=model, recipe=recipe)
+    choices = {group: hydra.runtime.choices[group] for group in ("model", "recipe", "context")}
+    check_choices(config, **choices)
     setup = setup_name(
-        model=model,
-        recipe=recipe,
+        **choices,
         alpha=config.model.get("alpha"),
         parts=config.model.get("parts"),
-        context=context,
         overrides=list(hydra.overrides.task),
         swept=config.swept,
     )

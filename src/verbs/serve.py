@@ -26,7 +26,10 @@ _COMMANDS = ("serve", "load", "rollback", "versions", "forget")
 
 
 def _words(words: list[str]) -> list[str]:
-    return renamed(commands_of(words, "do", _COMMANDS[1:]), {**EXPERIMENT, "context=": "arm_context="})
+    return renamed(
+        commands_of(words, "do", _COMMANDS[1:]),
+        {**EXPERIMENT, "context=": "arm_context=", "run_dir=": "hydra.run.dir="},
+    )
 
 
 @verb("serve", option_of="recommendations={}".format, rewrite=_words, sweepers=[Sweep])

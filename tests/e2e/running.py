@@ -190,7 +190,7 @@ def serving(cwd: Path, *words: str, run: str = "run", env: dict[str, str] | None
     output = cwd / f"{run}.txt"
     with (
         output.open("wb") as file,
-        starting(cwd, *words, f"hydra.run.dir={run}", env=env, stdout=file, stderr=subprocess.STDOUT) as process,
+        starting(cwd, *words, f"run_dir={run}", env=env, stdout=file, stderr=subprocess.STDOUT) as process,
     ):
         service = Running(process, cwd / run, output)
 
@@ -199,6 +199,7 @@ def serving(cwd: Path, *words: str, run: str = "run", env: dict[str, str] | None
             return "\nstop  " in output.read_text()
 
         wait_until(is_ready, f"ready: {output}")
+        assert not (cwd / "outputs" / "serve").exists()
         service.port = int(json.loads((service.run / "serve.json").read_text())["port"])
         yield service
         if process.poll() is None:

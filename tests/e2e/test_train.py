@@ -387,9 +387,9 @@ BAD_INPUT = [
     (["recipe=counting"], "model=convex takes values from its recipe, and recipe=counting has none for it; leave out"),
     (
         ["model=rules", "recipe=shares"],
-        "the model is a Rules, which has no query and item vectors to train; .* remove recipe=",
+        "this recipe trains query and item vectors, which baselines .* leave out recipe= and experiment=",
     ),
-    (["model=rules", "experiment=published"], "the model is a Rules, which has no query and item vectors to train"),
+    (["model=rules", "experiment=published"], "this recipe trains query and item vectors, which baselines .* do not"),
     (["model=rules", "monitor=loss"], "val/loss cannot be computed: this model only ranks; use monitor=ndcg"),
 ]
 

@@ -24,7 +24,7 @@ from segue.models.listener_part import ListenerPart, own_plays, past_before
 from segue.models.pair_ranker import PairRanker
 from segue.picking.listener_scores import FEATURES, features_of, past_of
 from segue.picking.session_search import SessionSearch
-from segue.runs.folder import check_recipe
+from segue.runs.folder import check_choices
 from segue.runs.profiles import DAY_MS, ENTRY, MOST_TRACKS, add_play, entries_of_events
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import build_datamodule, event, make_vocabulary, write_lines, write_tracks
@@ -429,8 +429,9 @@ def test_floors_rank_by_the_own_plays_of_listeners(habits: PairDataModule, model
 
 
 def test_a_baseline_has_no_part_of_a_listener() -> None:
+    config = composed("model=rules", "context=listener")
     with pytest.raises(InputError, match="context=listener adds to the scores of a head, and model=rules is none"):
-        check_recipe(composed("model=rules", "context=listener"), model="rules", recipe="counting")
+        check_choices(config, model="rules", recipe="counting", context="listener")
 
 
 def test_data_without_a_past_are_refused(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_it_says_which_model_was_tested_and_which_is_exported() -> None:
     ]
     assert lines(refit={**refit, "until": None})[1] == "exported     refitted on all 12,345 sessions"
     assert not any(line.startswith("exported") for line in lines(examples=None))
+    assert "exported     the tested model" in lines(choices={**REAL, "recipe": "mixture"})
 
 
 def test_without_mlflow_a_run_is_named_by_its_folder() -> None:
@@ -90,10 +91,10 @@ def test_without_mlflow_a_run_is_named_by_its_folder() -> None:
     assert play.endswith("""'arms={C: popular, T1: "runs/1"}' world=small""")
 
 
-def test_commands_have_the_data_that_were_typed_and_nothing_else_of_the_command_line() -> None:
+def test_commands_have_what_was_typed_but_the_model_and_the_place_of_the_run() -> None:
     typed = ["model=track", "datamodule=simulated", "datamodule.path='my data'", "world.num_tracks=300", "seed=3"]
     *_, sweep, play = lines(overrides=typed)
-    words = """datamodule=simulated 'datamodule.path='"'"'my data'"'"'' world.num_tracks=300"""
+    words = """datamodule=simulated 'datamodule.path='"'"'my data'"'"'' world.num_tracks=300 seed=3"""
     assert sweep.endswith(f"contextual {words}")
     assert play.endswith(" world=small world.num_tracks=300")
 
@@ -215,6 +216,18 @@ def test_a_model_that_validates_better_is_the_last_word() -> None:
 def test_the_next_command_keeps_the_recipe() -> None:
     typed = ["datamodule=table", "datamodule.path=a.csv", "recipe=playlists", "context=session"]
     assert lines(choices=REAL, overrides=typed)[-1].endswith(" recipe=playlists context=session")
+    run = [
+        "model=gru4rec",
+        "model.dim=8",
+        "context.encoder.dim=8",
+        "hydra.run.dir=x",
+        "trainer=ddp",
+        "trainer.devices=2",
+    ]
+    own = ["counted=none", "trainer.max_epochs=3", "~callbacks.plots"]
+    assert lines(choices=REAL, overrides=[*run, *own])[-1].endswith(
+        f"contextual {' '.join(own)}".replace("~", "'~", 1) + "'"
+    )
     counting = {**REAL, "recipe": "counting"}
     assert lines(choices=counting, overrides=[*typed[:2], "model=rules", "context=session"])[-1].endswith("path=a.csv")
 

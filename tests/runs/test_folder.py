@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.runs.folder import (
     RunRecord,
-    check_recipe,
+    check_choices,
     digest,
     flatten,
     is_resumable,
@@ -204,17 +204,36 @@ def test_a_run_that_was_interrupted_keeps_its_folder(tmp_path: Path) -> None:
     [
         (("model=convex", "recipe=counting"), "takes values from its recipe, and recipe=counting has none for it"),
         (("model=rules", "+optimizer.lr=1"), "optimizer cannot be used with model=rules, which has no gradients"),
+        (
+            ("context=last", "model=gru4rec"),
+            "model=gru4rec reads the order of the session, and context=last is another",
+        ),
+        (
+            ("model=sasrec", "context=gru4rec"),
+            "model=sasrec .* and context=gru4rec is another query; leave context= out",
+        ),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(words: tuple[str, ...], line: str) -> None:
-    config = composed(*words)
-    choices = config.hydra.runtime.choices
     with pytest.raises(InputError, match=line):
-        check_recipe(config, model=choices.model, recipe=choices.recipe)
+        check(*words)
 
 
-@pytest.mark.parametrize("words", [("model=convex",), ("model=rules",), ("datamodule=yes", "model=contextual")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=convex",),
+        ("model=rules",),
+        ("datamodule=yes", "model=contextual"),
+        ("context=gru4rec", "model=track"),
+        ("context=session", "model=sasrec"),
+    ],
+)
 def test_a_recipe_that_fits_is_not(words: tuple[str, ...]) -> None:
+    check(*words)
+
+
+def check(*words: str) -> None:
     config = composed(*words)
     choices = config.hydra.runtime.choices
-    check_recipe(config, model=choices.model, recipe=choices.recipe)
+    check_choices(config, model=choices.model, recipe=choices.recipe, context=choices.context)

@@ -205,8 +205,13 @@ def test_a_run_of_a_version_that_counted_nothing_is_resumed(tmp_path: Path) -> N
     assert setup_digest(now) == setup_digest(OmegaConf.create(before))
     counting = {"counted": {"decay": 1}, "ranker": {"x": 1, "counted": {"decay": 1}}}
     counts = OmegaConf.create({"resume": str(folder), **before, **counting})
-    with pytest.raises(InputError, match=r"and counted\.decay is none of them"):
+    with pytest.raises(InputError, match=r"and counted\.decay is none of them .* type counted=none, otherwise start"):
         named_run(counts)
+    counts["from"] = str(folder)
+    with pytest.raises(InputError, match=r"counted\.decay was None in this run.* type counted=none, otherwise train"):
+        refuse_another_recipe(counts)
+    words = [f"from={folder}", "datamodule.path=logs", "counted=none"]
+    assert words_of_run(words, folder_itself)[:2] == ["datamodule.path=logs", "counted=none"]
     assert config_digest(counts) != config_digest(now)
 
 

@@ -320,7 +320,8 @@ def test_a_share_of_known_tracks_without_a_listener_is_refused(world: World, fol
         an_arm(world, folder, context=context, familiar=0.5)
 
 
-def test_a_share_of_known_tracks_above_one_is_refused(world: World, folder: Path) -> None:
-    message = "recommendations.familiar must be a number of at least 0 and at most 1, got 2; 1 leaves it to the scores"
+@pytest.mark.parametrize("familiar", [2, "half"])
+def test_a_share_of_known_tracks_above_one_is_refused(familiar: Any, world: World, folder: Path) -> None:
+    message = f"recommendations.familiar must be a number of at least 0 and at most 1, got {familiar!r}; 1 leaves"
     with pytest.raises(InputError, match=message):
-        an_arm(world, folder, familiar=2)
+        an_arm(world, folder, familiar=familiar)

@@ -143,7 +143,7 @@ def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
     monkeypatch.setattr("segue.training.choosing._short_run", seen_run)
     chosen = choose(data, config, words, composed)
     assert chosen is not None
-    assert ([one.words for one in chosen.candidates], chosen.left_out) == (["recipe=playlists"], {})
+    assert ([one.words for one in chosen.candidates], chosen.left_out) == (["recipe=playlists context=session"], {})
     [(_, _, of_candidate, _)] = seen
     assert of_candidate.context.encoder.dim == 8
     assert of_candidate.datamodule.whole_sessions

@@ -67,9 +67,6 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
     Args:
         sessions: all sessions, at least one.
         listener: number of the listener of each event.
-
-    Returns:
-        What its times are like.
     """
     time, track = sessions.timestamp, sessions.listens.track
     order = _by_listener_and_time(listener, time)

@@ -65,9 +65,6 @@ def material_of(datamodule: SplitDataModule, *, refusal: str | None = None) -> M
     Args:
         datamodule: after `setup`, even if that ended with the refusal.
         refusal: why there are no pairs for each split; None where there are.
-
-    Returns:
-        The data to be described.
     """
     sessions = datamodule.sessions
     if (sessions.listens.played_ratio > 1).any():  # times, which are divided by the longest one only in pairs
@@ -232,9 +229,6 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         max_test_queries: rank a sample of sessions with at most this many queries, as a run does; None for all.
         num_sessions: number of sessions to show as they were read.
         num_plays: number of plays to show of each.
-
-    Returns:
-        Its numbers.
     """
     sessions, catalog, vocabulary = material.sessions, material.catalog, material.vocabulary
     listens, listener = sessions.listens, sessions.listener[sessions.listens.session]
@@ -354,9 +348,6 @@ def _shares(played_ratio: Float32[np.ndarray, "E"]) -> Shares | None:
 
 def measure_attribute(attribute: Attribute) -> dict[str, Any]:
     """Measure an attribute of tracks.
-
-    Args:
-        attribute: its values or vectors.
 
     Returns:
         `kind` (`values`, `number` or `vector`); `num_values`, the number of values that occur, and `width`, the number

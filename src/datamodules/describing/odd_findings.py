@@ -46,12 +46,7 @@ LABELS = {
 
 
 def odd_findings(reading: Reading, odd: Mapping[str, int]) -> Iterator[OddFinding]:
-    """Everything odd that was found.
-
-    Args:
-        reading: what was read.
-        odd: see `count_odd`.
-    """
+    """Everything odd that was found."""
     num_plays = odd.get("plays", 0)
     if later := reading.later:
         yield OddFinding("future_plays", later.num, str(later), later.remedy)

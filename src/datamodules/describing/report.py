@@ -117,9 +117,6 @@ def next_command(
         reading: what was read.
         warnings: of the data.
         columns: the settings of the columns; null for a role that has none.
-
-    Returns:
-        A command for a shell.
     """
     kept = [word for word in words if word.lstrip("+~").startswith(_SOURCE)]
     unit = next((warning.unit for warning in warnings if warning.unit is not None), None)

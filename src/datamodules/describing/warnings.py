@@ -80,12 +80,7 @@ class DataWarning:
 
 
 def odd_lines(reading: Reading, odd: Mapping[str, int]) -> list[str]:
-    """What is odd and reaches its usual threshold, in lines for a run.
-
-    Args:
-        reading: what was read.
-        odd: see `count_odd`.
-    """
+    """What is odd and reaches its usual threshold, in lines for a run."""
     return [
         f"{LABELS[name]:<12} {says}; {remedy}"
         for name, value, says, remedy in odd_findings(reading, odd)
@@ -107,9 +102,6 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
         facts: the numbers.
         material: what they were measured on.
         thresholds: from which value on there is a warning.
-
-    Returns:
-        The warnings.
     """
     found: list[DataWarning] = []
     of_times, of_users = _of_times(facts, material, thresholds), _of_users(facts, thresholds)

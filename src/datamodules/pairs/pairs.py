@@ -44,9 +44,6 @@ class Pairs:
 
         Args:
             chosen: True for each pair to keep, or their places in ascending order.
-
-        Returns:
-            The selected pairs in the same order.
         """
         return Pairs(**{name: column[chosen] for name, column in vars(self).items()})
 
@@ -67,11 +64,7 @@ _AT_ONCE = 1 << 22  # elements of a column that are looked at together, so that 
 
 
 def slices(length: int) -> list[slice]:
-    """Neighbouring parts of a long column, in order.
-
-    Args:
-        length: of the column.
-    """
+    """Neighbouring parts of a long column, in order."""
     return [slice(first, first + _AT_ONCE) for first in range(0, length, _AT_ONCE)]
 
 
@@ -96,15 +89,7 @@ def known_shares(pairs: Pairs, num_listeners: int) -> tuple[Int64[np.ndarray, "L
 
 
 def make_pairs(sessions: Sessions, rules: PairRules) -> Pairs:
-    """Pair the tracks of each session.
-
-    Args:
-        sessions: the sessions.
-        rules: `pairing` and `window`.
-
-    Returns:
-        The pairs.
-    """
+    """Pair the tracks of each session."""
     listens = sessions.listens
     previous, following = paired_events(sessions.place, rules)
     session = listens.session[following]

@@ -48,11 +48,7 @@ def attribute_columns(attributes: Sequence[AttributeSettings], rows: RawRows) ->
 
 
 def column_of(name: str) -> str:
-    """SQL of the column of the table `catalogue` that has the texts of an attribute.
-
-    Args:
-        name: of the attribute.
-    """
+    """SQL of the column of the table `catalogue` that has the texts of an attribute."""
     return quoted_name(f"attribute {name}")
 
 

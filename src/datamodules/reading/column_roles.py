@@ -111,10 +111,6 @@ def is_private(name: str) -> bool:
 def refuse_private(columns: Sequence[str], texts: Sequence[str]) -> None:
     """Refuse SQL expressions that read addresses or user agents.
 
-    Args:
-        columns: names of the columns.
-        texts: the expressions.
-
     Raises:
         InputError: an expression names such a column.
     """

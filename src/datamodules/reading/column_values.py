@@ -299,12 +299,7 @@ class Sample:
 
 
 def look_at_columns(rows: RawRows, names: Sequence[str]) -> Sample:
-    """Read the first rows.
-
-    Args:
-        rows: the rows.
-        names: paths of the columns.
-    """
+    """Read the first rows."""
     if not names:
         return Sample(pd.DataFrame())
     keys = [name for name in names if rows.is_json and name not in rows.derived]

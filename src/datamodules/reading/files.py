@@ -179,13 +179,7 @@ def find_files(
 
 
 def in_folder(folder: Path, settings: FileFormat, patterns: Sequence[str]) -> list[Path]:
-    """The files of a folder that the first pattern with any matches; they are not opened.
-
-    Args:
-        folder: the folder.
-        settings: how they are written.
-        patterns: globs.
-    """
+    """The files of a folder that the first pattern with any matches; they are not opened."""
     for pattern in patterns:
         found = [path for path in folder.glob(pattern) if _is_data(path) and _OF_MACOS not in path.parts]
         if _is_everything(pattern, settings):

@@ -68,11 +68,7 @@ class TextScan:
 
 
 def open_binary(path: Path) -> Any:
-    """Open a file to read its bytes, unpacked if its name ends in .gz or .zst.
-
-    Args:
-        path: the file.
-    """
+    """Open a file to read its bytes, unpacked if its name ends in .gz or .zst."""
     import pyarrow as pa
 
     return pa.input_stream(str(path), compression="detect") if path.suffix in (".gz", ".zst") else path.open("rb")
@@ -80,10 +76,6 @@ def open_binary(path: Path) -> Any:
 
 def read_start(file: Path, size: int = 4096) -> bytes:
     """The first bytes of a file, unpacked.
-
-    Args:
-        file: the file.
-        size: number of bytes.
 
     Raises:
         InputError: the file is truncated, or is not compressed as its name says.

@@ -66,11 +66,7 @@ class Plan:
 
 
 def parsed_columns(plan: Plan) -> dict[str, str]:
-    """SQL of each column of a parsed row.
-
-    Args:
-        plan: what is read.
-    """
+    """SQL of each column of a parsed row."""
     rows, settings, mapping = plan.rows, plan.settings, plan.mapping
     user, user_id, user_reason = _id(mapping.get("user") or mapping.get("session"), rows, settings.ids)
     track, track_id, track_reason = _track(plan)

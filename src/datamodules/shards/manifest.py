@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from segue.datamodules.reading.files import digest_of_file
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
@@ -189,19 +190,13 @@ class Manifest:
             check_digest(folder / name, digest)
 
 
-def sha256(path: Path) -> str:
-    """Digest of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_digest(path: Path, digest: str) -> None:
     """Refuse a file whose bytes have changed.
 
     Raises:
         InputError: the digest is another one.
     """
-    if sha256(path) != digest:
+    if digest_of_file(path) != digest:
         raise InputError(f"{path} has another digest than the manifest says; {_REMEDY}")
 
 

@@ -26,9 +26,10 @@ from segue.datamodules.pairs.pairs_in_splits import (
     training_plays,
 )
 from segue.datamodules.pairs.sessions import session_keys
+from segue.datamodules.reading.files import digest_of_file
 from segue.datamodules.reading.table import FilesRead
 from segue.datamodules.shards.engines import DuckDBEngine
-from segue.datamodules.shards.manifest import ROW, Shard, sha256
+from segue.datamodules.shards.manifest import ROW, Shard
 from segue.datamodules.shards.session_files import SessionFiles, write_events
 from segue.datamodules.splits import SPLITS, split
 from segue.runs.atomic import write_whole
@@ -110,7 +111,7 @@ class RowMaker:
         """Write a shard. Its file appears when it is whole."""
         _, rows, pairs = self._rows(shard)
         write_whole(shard.path, lambda partial: _write_parquet(rows, partial))
-        size, digest = shard.path.stat().st_size, sha256(shard.path)
+        size, digest = shard.path.stat().st_size, digest_of_file(shard.path)
         return Shard(file=shard.path.name, rows=len(rows["session"]), bytes=size, sha256=digest, pairs=pairs)
 
     def _rows(self, given: SessionRange) -> tuple[SplitPairs, dict[str, np.ndarray], dict[str, int]]:

@@ -25,11 +25,7 @@ _EVENT = ("track", "played_ratio", "timestamp")
 
 
 def kind_of(column: str) -> np.dtype[Any]:
-    """Type of the numbers of a column.
-
-    Args:
-        column: its name.
-    """
+    """Type of the numbers of a column."""
     return np.dtype(_KINDS.get(column, np.int64))
 
 
@@ -97,9 +93,6 @@ class SessionFiles:
 
     def cut(self, part: int) -> tuple[int, Counter[str], Counter[str], Counter[str]]:
         """Cut the events of a part into sessions, and write these.
-
-        Args:
-            part: its number.
 
         Returns:
             Number of listeners; number of interleaved sessions and of tied events; of events that each rule left out;

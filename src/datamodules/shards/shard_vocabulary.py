@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog, Vocabulary, example_vocabulary, ids_of
-from segue.datamodules.shards.manifest import sha256
+from segue.datamodules.reading.files import digest_of_file
 from segue.runs.atomic import write_text, write_whole
 
 VOCABULARY = "vocabulary.json"
@@ -38,14 +38,11 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
         },
     }
     write_text(json.dumps(record, ensure_ascii=False), folder / VOCABULARY)
-    return {VOCABULARY: sha256(folder / VOCABULARY), **vectors}
+    return {VOCABULARY: digest_of_file(folder / VOCABULARY), **vectors}
 
 
 def read_vocabulary(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
     """Read what `write_vocabulary` wrote.
-
-    Args:
-        folder: where the files are.
 
     Returns:
         The tracks, and True for each that is hidden from training.
@@ -84,7 +81,7 @@ def _as_record(attribute: Attribute, folder: Path, file: str, vectors: dict[str,
     if isinstance(attribute, Values):
         return {name: column.tolist() for name, column in vars(attribute).items()}
     write_whole(folder / file, lambda partial: np.save(partial, np.asarray(attribute.data)))
-    vectors[file] = sha256(folder / file)
+    vectors[file] = digest_of_file(folder / file)
     return {"file": file, "places": attribute.places.tolist(), "is_scaled": attribute.is_scaled}
 
 

@@ -45,9 +45,6 @@ def write_shards(
         context: name of the context, for the manifest.
         source: the settings of the source, for the manifest.
 
-    Returns:
-        The manifest.
-
     Raises:
         InputError: the source cannot be read, has too few pairs, or the engine cannot be started.
         OSError: the disk is full, or must not be written to.
@@ -112,11 +109,7 @@ def write_shards(
 
 
 def source_settings(config: Any) -> dict[str, Any]:
-    """The settings of a source that are not those of a run, as plain values.
-
-    Args:
-        config: `datamodule` of a config.
-    """
+    """The settings of a source that are not those of a run, as plain values."""
     return {name: value for name, value in as_dict(config).items() if name not in _OF_THE_RUN}
 
 

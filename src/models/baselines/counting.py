@@ -66,9 +66,6 @@ class Popular(Counter):
     Plays are counted and shares played are not. Plays also decide between equal scores of every other model. With an
     `artist_weight` above 0, the tracks of the artist of the query come first.
 
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
     Raises:
         InputError: a setting is out of range, or the data have no last days.
     """
@@ -105,12 +102,6 @@ class ArtistPopular(Popular):
 
     A new track of a popular artist comes before the tracks of less popular ones, whatever the query. With an
     `artist_weight` above 0, the tracks of the artist of the query come first.
-
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, artist_weight: ArtistWeight = 0.0) -> None:
@@ -125,12 +116,6 @@ class AttributeNeighbours(Counter):
 
     The score is the cosine of two tracks, each a vector with `log(N / tracks that have the value)` for each of its
     values. Plays decide between equal scores.
-
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
-    Raises:
-        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -175,12 +160,6 @@ class Rules(Counter):
 
     The weight of one occurrence is the product of the weights of the two events and of a factor that falls with their
     distance. If the first track was skipped, the track after it says little. `window=1` is a first-order Markov chain.
-
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
-    Raises:
-        InputError: a setting is out of range.
 
     Source:
         Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.1 (SR);
@@ -232,12 +211,6 @@ class Neighbours(Counter):
     are the sessions that contain the query, with the cosine 1/√(number of tracks), and each session votes for its
     tracks. There is no track before the query, therefore the decay of VSKNN has no effect. All sessions vote, not only
     the nearest or the latest.
-
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
-    Raises:
-        InputError: a setting is out of range.
 
     Source:
         Sarwar et al., Item-based collaborative filtering, WWW 2001;
@@ -293,9 +266,6 @@ class ShareMeans(Counter):
     the same weights. Dividing by the number of events makes it
     independent of how often a recommender played c. Only scores above 0 are kept. With `level=artist` both tracks are
     replaced by their artists: all tracks of an artist then have the same score, and plays decide among them.
-
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
 
     Raises:
         InputError: a setting is out of range, or the source does not report shares.

@@ -43,19 +43,11 @@ class OneStep(LightningModule):
         """None: what is counted has no vectors."""
 
     def configure_optimizers(self) -> Optimizer:
-        """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step.
-
-        Returns:
-            The optimizer.
-        """
+        """Build an optimizer of an unused number: Lightning saves no checkpoint of a model that has taken no step."""
         return torch.optim.SGD([torch.zeros(())], lr=0.0)
 
     def training_step(self, batch: Any, _: int) -> None:  # noqa: ARG002 - pairs are not needed
-        """Take the one step that Lightning needs before it saves a checkpoint.
-
-        Args:
-            batch: ignored.
-        """
+        """Take the one step that Lightning needs before it saves a checkpoint."""
         self.optimizers().step()  # type: ignore[union-attr]  # there is one
 
     def validation_step(self, batch: Any, _: int) -> None:
@@ -91,8 +83,8 @@ class Baseline(RepeatsDecided, OneStep):
         self._model = build("model", model, vocabulary)
         if not isinstance(self._model, Counter):
             raise InputError(
-                f"the model is a {type(self._model).__name__}, which counts nothing; remove recipe=counting, then the "
-                "source chooses the recipe"
+                "recipe=counting is for baselines, and this model counts nothing; leave it out, since model= or "
+                "datamodule= names the recipe that fits"
             )
         if monitor in ("val/loss", "val/mse", "val/mae"):
             raise InputError(f"monitor.metric={monitor} cannot be computed: this model only ranks; use monitor=ndcg")
@@ -118,18 +110,7 @@ class Baseline(RepeatsDecided, OneStep):
         among: Among = None,
         every: bool = False,
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank the track that followed each history among all tracks except `histories.previous`.
-
-        Args:
-            histories: what was heard before.
-            following: rows of the tracks that followed.
-            on_block: reports progress.
-            among: True for each track that is a candidate; None for all tracks.
-            every: whether `histories.previous` is a candidate too.
-
-        Returns:
-            Rank of each `following`, at least 1; see `retrieval.ranks`.
-        """
+        """Rank the track that followed each history among all tracks except `histories.previous`."""
         num_last = self._num_last(every)
         return ranks_of_scores(
             scores=lambda first, end: self._boosted_scores_of(histories.part(first, end), every),
@@ -144,19 +125,11 @@ class Baseline(RepeatsDecided, OneStep):
     def top(
         self, histories: Histories, k: int, *, among: Among = None
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each history.
-
-        Args:
-            histories: what was heard before.
-            k: number of candidates, 1 <= k < N.
-            among: True for each track that is a candidate; None for all tracks.
-
-        Returns:
-            Rows of the candidates, best first, and their scores.
-        """
+        """Find the K best candidates of each history."""
         num_last = self._num_last()
         return in_parts(
             histories,
+            len(self._model.order),
             lambda some: top_of_scores(
                 torch.from_numpy(self._boosted_scores_of(some).toarray().astype(np.float32)),
                 previous=torch.from_numpy(some.previous),
@@ -189,11 +162,7 @@ class Baseline(RepeatsDecided, OneStep):
         )
 
     def lists_digest(self) -> str:
-        """Return a digest of the scores and of the order of tracks without any.
-
-        Returns:
-            Hexadecimal digits.
-        """
+        """Return a digest of the scores and of the order of tracks without any."""
         counts = self._counts
         return digest_of_arrays(counts.data, counts.indices, counts.indptr, self._model.order)
 
@@ -246,22 +215,14 @@ class Baseline(RepeatsDecided, OneStep):
         return self._by_trend(csr_array(weights @ shares_of(self._counted(distinct))))
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance.
-
-        Returns:
-            The parts of the sparse matrix by name, the order of equal scores, and the trend of tracks.
-        """
+        """Return what was counted for a checkpoint. It is not a buffer because its size is not known in advance."""
         model = self._model
         parts = {"scores": self._counts.data, "columns": self._counts.indices, "starts": self._counts.indptr}
         parts |= {"order": model.order, "trend": model.trend}
         return {name: torch.from_numpy(part) for name, part in parts.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what was counted from a checkpoint.
-
-        Args:
-            state: what `get_extra_state` returned.
-        """
+        """Restore what was counted from a checkpoint."""
         if "order" in state:  # in older versions nothing aged
             self._model.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))

@@ -39,11 +39,7 @@ class Item2Vec(Counter):
     With a `negative_exponent` below 0, rare tracks are drawn more often as negatives. Words have no weights, therefore
     events with a small share played are dropped.
 
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
     Raises:
-        InputError: a setting is out of range.
         ModuleNotFoundError: gensim is not installed.
 
     Source:
@@ -156,11 +152,7 @@ class _Factorised(Counter):
 class Als(_Factorised):
     """Alternating least squares on the matrix sessions × tracks (implicit): sessions are users. Nearest vectors.
 
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
     Raises:
-        InputError: a setting is out of range.
         ModuleNotFoundError: implicit is not installed.
 
     Source:
@@ -202,11 +194,7 @@ class Bpr(_Factorised):
 
     The bias of a track is one more number of its vector, as in `similar_items` of implicit.
 
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
     Raises:
-        InputError: a setting is out of range.
         ModuleNotFoundError: implicit is not installed.
 
     Source:

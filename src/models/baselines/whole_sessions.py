@@ -100,12 +100,6 @@ class SessionNeighbours(SessionCounter):
     VSKNN has `position_decay` (linear), `match_decay` and `idf`. STAN has the three exponential decays
     `position_decay`, `recency` and `place_decay`, and `length_power=0.5`. VSTAN has all of them.
 
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
-    Raises:
-        InputError: a setting is out of range.
-
     Source:
         Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018, section 3.2 (VSKNN);
         Garg et al., Sequence and time aware neighborhood for session-based recommendations, SIGIR 2019 (STAN);
@@ -150,13 +144,9 @@ class SessionNeighbours(SessionCounter):
         self._sessions: _Sessions | None = None
 
     def count(self, listens: Listens) -> csr_array:
-        """Index the training sessions.
+        """Index the training sessions: last place, from 1, of each track (columns) in each session (rows), S × N.
 
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            Last place, from 1, of each track (columns) in each session (rows), S × N. Sessions are in order of age.
+        Sessions are in order of age.
         """
         played = played_enough(listens, self._least_played)
         _, session, length = np.unique(played.session, return_inverse=True, return_counts=True)
@@ -279,9 +269,6 @@ class Slist(SessionCounter):
     The score of a track is the sum of its weights over the tracks of the session so far, each times
     exp(−age/query_decay).
 
-    Args:
-        vocabulary: the catalogue and what the training data shows of it.
-
     Raises:
         InputError: a setting is out of range, or too many tracks have `min_plays`.
 
@@ -334,14 +321,7 @@ class Slist(SessionCounter):
         self._normalise, self._place_decay, self._query_decay = normalise, place_decay, query_decay
 
     def count(self, listens: Listens) -> csr_array:
-        """Solve for the weights.
-
-        Args:
-            listens: the events of the training sessions.
-
-        Returns:
-            The kept weights of candidates (columns) after tracks of the session (rows), N × N.
-        """
+        """Solve for the weights that are kept of candidates (columns) after tracks of the session (rows), N × N."""
         played = played_enough(listens, self._least_played)
         [tracks] = (np.bincount(played.track, minlength=self.num_tracks) >= self._min_plays).nonzero()
         played = played.where(np.isin(played.track, tracks))

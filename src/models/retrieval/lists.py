@@ -84,9 +84,6 @@ class ListSearch:
 def digest_of_arrays(*arrays: Shaped[np.ndarray, "..."]) -> str:
     """Compute a digest of the types, shapes and values of arrays.
 
-    Args:
-        arrays: the arrays.
-
     Returns:
         Thirty-two hexadecimal digits.
     """

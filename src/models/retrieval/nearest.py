@@ -16,7 +16,7 @@ from torch import Tensor
 from segue.catalog import most_played
 from segue.histories import Histories
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
-from segue.models.retrieval.ranks import TIE, boost_heard, refuse_non_finite
+from segue.models.retrieval.ranks import TIE, block_size, boost_heard, refuse_non_finite
 from segue.runs.recommendations import SCORE_DECIMALS, check_k
 
 NUM_SAMPLED = 1000
@@ -29,7 +29,7 @@ SHARE_MOST_PLAYED, LARGEST_MOST_PLAYED = 1 / 128, 8192
 """Share of the tracks, the most played ones, that are candidates of every query, and their largest number: where items
 have biases, they are in many lists."""
 
-_AT_ONCE = 256  # histories whose scores of all tracks are in memory together
+_AT_ONCE = 256  # histories whose scores of all tracks are in memory together, at most
 Top = tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]
 """Rows of the best candidates, and their scores."""
 Search = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -245,14 +245,10 @@ def top_of_scores(
     return np.where(is_there, rows, -1), np.where(is_there, found, np.float32(np.nan))
 
 
-def in_parts(histories: Histories, find: Callable[[Histories], Top]) -> Top:
-    """Find the best candidates of some histories at a time, because each has a score for every track.
-
-    Args:
-        histories: all of them.
-        find: of some of them.
-    """
-    parts = [find(histories.part(start, start + _AT_ONCE)) for start in range(0, len(histories), _AT_ONCE)]
+def in_parts(histories: Histories, num_tracks: int, find: Callable[[Histories], Top]) -> Top:
+    """Find the best candidates of some histories at a time, because each has a score for every track."""
+    at_once = min(_AT_ONCE, block_size(num_tracks))
+    parts = [find(histories.part(start, start + at_once)) for start in range(0, len(histories), at_once)]
     rows, values = zip(*parts, strict=True)
     return np.concatenate(rows), np.concatenate(values)
 

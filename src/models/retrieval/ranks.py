@@ -45,11 +45,7 @@ def ndcg(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
 
 
 def block_size(num_tracks: int) -> int:
-    """How many queries have their scores of all tracks in memory together.
-
-    Args:
-        num_tracks: size of the catalogue.
-    """
+    """How many queries have their scores of all tracks in memory together."""
     return max(1, min(512, _MAX_SCORES // num_tracks))
 
 

@@ -34,9 +34,6 @@ def sparse_lists(
         k: length of each list, 1 <= k < N.
         block: number of queries scored at once.
 
-    Returns:
-        The search.
-
     Raises:
         InputError: `k` is not in [1, N-1].
     """
@@ -105,10 +102,6 @@ def no_scores(num_tracks: int, num_lines: int | None = None) -> csr_array:
 
 def entries_of(table: csr_array, lines: Int64[Tensor, "B"]) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """The entries of lines of a sparse matrix, as torch needs them.
-
-    Args:
-        table: the matrix.
-        lines: which of its lines.
 
     Returns:
         The places of the entries, as numbers of `lines` and columns, and their values.

@@ -165,12 +165,7 @@ def compare_known(known: Known | None, arms: list[str], alpha: float) -> list[Di
 
 
 def discovery_table(found: list[Discovered], level: float) -> Table:
-    """The table for a terminal and for a page.
-
-    Args:
-        found: the rows.
-        level: of the intervals.
-    """
+    """The table for a terminal and for a page."""
     rows = [
         [
             *(one.treatment, one.metric.replace("_", " ")),

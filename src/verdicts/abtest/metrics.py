@@ -38,20 +38,12 @@ def is_better(metric: str, control_mean: float, treatment_mean: float) -> bool:
 
 
 def metrics_of(users: Users) -> list[str]:
-    """The metrics that a log has: `fallback_percent` only if the log has a fallback.
-
-    Args:
-        users: the users (U).
-    """
+    """The metrics that a log has: `fallback_percent` only if the log has a fallback."""
     return [metric for metric in METRICS if metric != "fallback_percent" or users.each.fallbacks.any()]
 
 
 def metric_values(users: Users, metric: str) -> Values:
     """One value of a metric for each user.
-
-    Args:
-        users: the users (U).
-        metric: one of METRICS.
 
     Returns:
         Shape `[U]`. Time is in tracks played in full, latency in milliseconds.
@@ -75,13 +67,7 @@ def difference(metric: str, control: GroupSummary, treatment: GroupSummary, alph
 
 
 def samples(users: Users, metric: str, number: int) -> tuple[GroupSummary, GroupSummary]:
-    """Summaries of the control and of a treatment, each with at least two users.
-
-    Args:
-        users: the users (U).
-        metric: one of METRICS.
-        number: number of the treatment.
-    """
+    """Summaries of the control and of a treatment, each with at least two users."""
     values = metric_values(users, metric)
     return GroupSummary.of(values[users.arm_of == 0]), GroupSummary.of(values[users.arm_of == number])
 
@@ -93,10 +79,6 @@ def unit_of(metric: str) -> str:
 
 def parts(users: Users, metric: str) -> tuple[Values, Values]:
     """Numerator and denominator of a metric, for each user.
-
-    Args:
-        users: the users (U).
-        metric: one of METRICS.
 
     Returns:
         Two arrays of shape `[U]`; the denominator of a metric without one is 1.

@@ -93,9 +93,6 @@ def make_plan(
         past: what users did, whatever their arm.
         settings: primary metric, alpha, power and split; two arms of equal shares if there is no split.
 
-    Returns:
-        The plan.
-
     Raises:
         InputError: the effect is out of range, or the log has too few users or no values.
     """

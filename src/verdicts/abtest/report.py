@@ -39,9 +39,6 @@ def blocks(analysis: Analysis) -> list[str]:
     """The report in Markdown: a page for readers in a hurry, then the details.
 
     The page has the users of each arm against the plan, the verdict, the effects, and what could be wrong.
-
-    Args:
-        analysis: the result to report.
     """
     primary, explained = words(analysis.settings.primary).capitalize(), explain_columns(analysis)
     meanings = {row.method: row.meaning for rows in analysis.methods.values() for row in rows}
@@ -126,12 +123,7 @@ def _bounds(one: PercentDifference | Slice, form: str) -> str:
 
 
 def methods_table(analysis: Analysis, form: str) -> Table:
-    """The effect on the primary metric by every method, the one of the verdict first.
-
-    Args:
-        analysis: the result.
-        form: format of the effects.
-    """
+    """The effect on the primary metric by every method, the one of the verdict first."""
     metric = analysis.settings.primary
     title = f"{words(metric).capitalize()} by other methods"
     columns = ["arm", "method", f"effect in {unit_of(metric)}", "interval", "p"]
@@ -209,9 +201,6 @@ def explain_columns(analysis: Analysis) -> dict[str, str]:
 
 def details(analysis: Analysis) -> list[str]:
     """The size of the log, and which effects a test of this size detects.
-
-    Args:
-        analysis: the result to report.
 
     Returns:
         A list of sentences.

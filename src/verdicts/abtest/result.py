@@ -158,11 +158,7 @@ class Analysis:
         return min(self.sample_ratio_p_value, self.exposure_p_value) < SRM_ALPHA
 
     def depends_on_unfinished(self, treatment: str) -> bool:
-        """Whether the arms differ in their share of unfinished sessions, and these could change the verdict.
-
-        Args:
-            treatment: name of the arm.
-        """
+        """Whether the arms differ in their share of unfinished sessions, and these could change the verdict."""
         one, effect = self.unfinished[treatment], self.effect(treatment, self.settings.primary)
         if not one.p_value < SRM_ALPHA:
             return False
@@ -170,20 +166,11 @@ class Analysis:
         return not (effect.decision in ("better", "worse") and worst > 0)
 
     def withholds(self, treatment: str) -> bool:
-        """Whether the verdict on a treatment is withheld.
-
-        Args:
-            treatment: name of the arm.
-        """
+        """Whether the verdict on a treatment is withheld."""
         return self.is_withheld or self.depends_on_unfinished(treatment)
 
     def effect(self, treatment: str, metric: str) -> Effect:
-        """The effect of one treatment on one metric.
-
-        Args:
-            treatment: name of the arm.
-            metric: name of the metric.
-        """
+        """The effect of one treatment on one metric."""
         return next(one for one in self.effects if (one.treatment, one.metric) == (treatment, metric))
 
     def record(self) -> dict[str, Any]:

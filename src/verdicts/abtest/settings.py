@@ -15,11 +15,7 @@ from segue.verdicts.abtest.metrics import METRICS
 @settings("analysis")
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSettings:
-    """What is computed, and when an effect counts as significant.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
+    """What is computed, and when an effect counts as significant."""
 
     primary: Annotated[
         str, Setting("metric that the verdict is about; choose it before the experiment", choices=tuple(METRICS))
@@ -59,9 +55,6 @@ class AnalysisSettings:
 
     def shares(self, arms: Sequence[str]) -> Float64[np.ndarray, "A"]:
         """Planned share of each arm.
-
-        Args:
-            arms: names of the arms.
 
         Returns:
             Shape `[A]`, with sum 1.

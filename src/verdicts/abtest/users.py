@@ -57,9 +57,6 @@ class Sessions:
         """The sessions, if each unfinished one of an arm had become as long as the longest finished one of any arm.
 
         Latency and fallbacks of a track stay those of the session.
-
-        Args:
-            arm: number of the arm.
         """
         lasted, longer = self.where(self.is_finished), ~self.is_finished & (self.arm_of == arm)
         tracks = np.where(longer, np.maximum(self.tracks, lasted.tracks.max(initial=0)), self.tracks)

@@ -77,11 +77,7 @@ def _size(effect: Effect, control: str) -> str:
 
 
 def users_table(analysis: Analysis) -> Table:
-    """The users of each arm against the planned split.
-
-    Args:
-        analysis: the result.
-    """
+    """The users of each arm against the planned split."""
     users = analysis.users
     exposed, num_arms = users.exposed, len(users.arms)
     sessions = np.bincount(users.arm_of, users.sessions, minlength=num_arms)
@@ -109,9 +105,6 @@ def split_sentence(analysis: Analysis) -> str:
 
 def doubts(analysis: Analysis) -> list[str]:
     """What could be wrong, the gravest first; the last sentences name the checks that found nothing or were not made.
-
-    Args:
-        analysis: the result.
 
     Returns:
         A list of sentences.

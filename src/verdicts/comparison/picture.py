@@ -21,12 +21,7 @@ _MANY = 12  # number of set-ups. With more, names get one line and panels are na
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """Draw a panel for each metric and, below them, the curve over alpha and the learning curves if there are any.
-
-    Args:
-        comparison: what is drawn.
-        path: PNG file to write.
-    """
+    """Draw a panel for each metric and, below them, the curve over alpha and the learning curves if there are any."""
     from matplotlib.figure import Figure
 
     num = len(comparison.setups)

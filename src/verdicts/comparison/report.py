@@ -65,11 +65,7 @@ def record(comparison: Comparison) -> dict[str, Any]:
 
 
 def blocks(comparison: Comparison) -> list[str]:
-    """The report in Markdown: verdict, means, differences from the best, notes.
-
-    Args:
-        comparison: what is reported.
-    """
+    """The report in Markdown: verdict, means, differences from the best, notes."""
     metrics = comparison.metrics
     means: list[list[Cell]] = [
         [setup.name, str(len(setup.runs)), *(_mean(comparison, setup, metric) for metric in metrics)]
@@ -110,11 +106,6 @@ def comparison_table(comparison: Comparison, title: str, width: int) -> Table:
 
     Bold is the best mean of a column. A significant difference is green where the set-up is worse than the best one by
     validation, red where it is better.
-
-    Args:
-        comparison: what is shown.
-        title: title of the table.
-        width: columns of the terminal.
     """
     primary, setups = comparison.primary, comparison.setups
     tested = any(one.metric == primary for one in comparison.differences)
@@ -170,9 +161,6 @@ def _difference_cells(comparison: Comparison, setup: Setup, *, with_interval: bo
 
 def sentences(comparison: Comparison) -> list[str]:
     """What each number means, and what is missing.
-
-    Args:
-        comparison: what is reported.
 
     Returns:
         Notes of one or two sentences each.
@@ -257,9 +245,6 @@ def _about_tests(comparison: Comparison) -> dict[str, object]:
 
 def listener_test(comparison: Comparison) -> tuple[str, str] | None:
     """The A/B test with simulated listeners between the two best set-ups.
-
-    Args:
-        comparison: what is reported.
 
     Returns:
         What it is for, and a command; None for a single set-up, and for runs that did not learn from the simulated logs

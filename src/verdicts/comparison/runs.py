@@ -132,9 +132,6 @@ def _named(key: str, given: str, tracking_uri: str) -> str:
 def setup_names(runs: Sequence[Any]) -> dict[str, str]:
     """The name of the set-up of each run. Set-ups with the same name get the parameters in which they differ.
 
-    Args:
-        runs: MLflow runs.
-
     Returns:
         Name of the set-up by run id.
     """

@@ -244,9 +244,6 @@ class LogFolder:
         """The recommender that is estimated. If its list has no track left, it does what the writer of the logs does:
         a service uses its fallbacks, and the simulator draws any track.
 
-        Args:
-            given: what is estimated.
-
         Raises:
             InputError: the lists cannot be read, are for another catalogue, or do not say what is new; or the most
                 played tracks are not known.

@@ -150,9 +150,6 @@ def read_decisions(
         folder: the folder.
         catalog: the catalogue that the track ids belong to.
 
-    Returns:
-        The sessions that can be used.
-
     Raises:
         InputError: there are no logs, they cannot be read, too many lines are not events, or no line has a propensity.
     """

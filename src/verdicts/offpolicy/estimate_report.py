@@ -73,11 +73,7 @@ def arm_names(settings: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def remarks(found: OffPolicy) -> list[str]:
-    """What a reader must know about the estimates, one sentence each.
-
-    Args:
-        found: the estimates.
-    """
+    """What a reader must know about the estimates, one sentence each."""
     effective = found.first_step_snips.effective_sample_size
     unknown = ", ".join(dict.fromkeys(arm_names([(text, "") for text in found.arms_left_out])))
     left_out = left_out_text(found.left_out)
@@ -190,11 +186,7 @@ def _logs_of(source: Path) -> Path:
 
 
 def summary(found: OffPolicy) -> str:
-    """The estimates in one line.
-
-    Args:
-        found: the estimates.
-    """
+    """The estimates in one line."""
     first, robust, session = found.first_step_snips, found.first_step_dr, found.session_snips
     of_session = (
         f"session not estimated, because its mean weight is {found.session_mean_weight:.2f}"

@@ -35,11 +35,7 @@ _share = partial(_limit, least=0, most=1)
 @settings("estimate")
 @dataclass(frozen=True, kw_only=True)
 class EstimateSettings:
-    """When an estimate is made, and how.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
+    """When an estimate is made, and how."""
 
     clip: Annotated[
         float, _limit("largest product of the weights of a session; larger ones are reduced to it", least=1)

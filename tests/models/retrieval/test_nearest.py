@@ -12,8 +12,9 @@ from torch import Tensor
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_recall, retrieval_reciprocal_rank
 
 from segue.errors import InputError
+from segue.histories import Histories
 from segue.models.retrieval import ranks as ranking_of_tracks
-from segue.models.retrieval.nearest import lists_of_vectors
+from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors
 from segue.models.retrieval.ranks import ranks_of_tracks
 from segue.statistics import ranking
 from tests.models.plain import top_k
@@ -193,3 +194,16 @@ def test_accuracy_agrees_with_torchmetrics_where_nothing_ties() -> None:
             retrieval_normalized_dcg(scores, relevant, top_k=10).item(), abs=1e-6
         )
         assert line["mrr"] == pytest.approx(retrieval_reciprocal_rank(scores, relevant).item(), abs=1e-6)
+
+
+def test_the_more_tracks_there_are_the_fewer_histories_have_their_scores_in_memory() -> None:
+    sizes = list[int]()
+
+    def find(some: Histories) -> Top:
+        sizes.append(len(some))
+        return np.zeros((len(some), 1), np.int64), np.zeros((len(some), 1), np.float32)
+
+    for num_tracks in (1000, 1_000_000):
+        rows, _ = in_parts(Histories.of_tracks(np.zeros(300, np.int64)), num_tracks, find)
+        assert len(rows) == 300
+    assert sizes == [256, 44, *[16] * 18, 12]
