@@ -117,7 +117,7 @@ class Supervisor:
             try:
                 with interruptible():
                     self._start_at_s = dict.fromkeys(range(len(self._table)), time.monotonic())
-                    while True:
+                    while not _received:  # code that runs between two lines can swallow what a signal raises
                         self._start_due()
                         due_s = [at_s - time.monotonic() for at_s in self._start_at_s.values()]
                         timeout_s = max(0.0, min([_IDLE_S if is_announced else _TICK_S, *due_s]))

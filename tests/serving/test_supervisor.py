@@ -122,6 +122,15 @@ def test_a_worker_that_cannot_start_beside_one_that_runs_does_not_end_the_servic
     assert len(service.pids(0)) == 1
 
 
+def test_a_signal_stops_it_also_where_something_swallows_the_interrupt(tmp_path: Path) -> None:
+    def announce() -> bool:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return True
+
+    Service(tmp_path, 1).supervisor.run(announce, each_second=lambda: pytest.fail("it runs on"))
+
+
 def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def work(worker: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
