@@ -316,7 +316,7 @@ def test_nights_without_a_person(tmp_path: Path) -> None:
             served[version] = lists_of(state / "current")  # only the newest runs are kept
             return said
 
-        kills = [of_phase[-1] for of_phase in KILLS.values()][1:]
+        kills = [KILLS[phase][-1] for phase in ("training", "writing learned/", "export", "the end")]
         for number in range(1, NUM_NIGHTS + 1):
             listen(service, number - 1, rng)
             write_catalogue(tmp_path / "tracks.json", number)
