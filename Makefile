@@ -66,6 +66,7 @@ test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
 
 wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rl rivals all" tries its extras
+	$(BIN)/python -m pytest -n 0 tests/built_wheel.py
 	$(BIN)/python -m tests.wheel $(ARGS)
 
 flaky: export PYTHONDONTWRITEBYTECODE =
@@ -84,7 +85,7 @@ $(RIVALS): $(READY)
 	@touch $(RIVALS)
 
 spark: $(SPARK)   ## the tests of engine=spark, which need Java too
-	$(BIN)/python -m pytest -n 0 tests/datamodules/test_spark.py tests/e2e/test_prepare.py $(ARGS)
+	WITH_SPARK=1 $(BIN)/python -m pytest -n 0 tests/datamodules/test_spark.py tests/e2e/test_prepare.py $(ARGS)
 
 $(SPARK): $(READY)
 	@echo "Installing pyspark (450 MB) into .venv; this takes minutes"
@@ -116,8 +117,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY)    ## the pages of this project as a site, in site/
+docs: $(READY)    ## the pages of this project as a site, in site/, and the tests of the site and of the notebook
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@$(BIN)/python -m pytest -q -n 0 tests/built_site.py tests/notebook.py
 	@echo "First page: $(CURDIR)/site/index.html"
 
 lock:             ## both locks for a changed pyproject.toml; ARGS=--upgrade takes the newest versions

@@ -84,8 +84,13 @@ def set_age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds, time.time() - seconds))
 
 
-@pytest.mark.parametrize("target", ["setup", "train", "test", "lint", "docs"])
-@pytest.mark.parametrize("how", ["link", "copy", "move"])
+@pytest.mark.parametrize(
+    ("how", "target"),
+    [
+        *((how, "setup") for how in ("link", "copy", "move")),
+        *(("link", target) for target in ("train", "test", "lint", "docs")),
+    ],
+)
 def test_an_environment_of_another_tree_is_refused_and_left_alone(tree: Path, how: str, target: str) -> None:
     other = make_tree(tree.parent / "other")
     make_venv(other)

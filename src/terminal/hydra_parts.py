@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra import compose, version
+from hydra._internal import defaults_list
 from hydra._internal import hydra as parts
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -202,6 +203,16 @@ def know_defaults() -> None:
     """Let Hydra take the defaults of settings from the code that has them, see `segue.settings`."""
     Plugins.instance()  # it registers its own sources first
     SourcesRegistry.instance().types["file"] = FileConfigSource
+    vars(defaults_list)["_create_interpolation_map"] = _choices_of_interpolations
+
+
+def _choices_of_interpolations(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig | None:
+    """Save a third of each composition: Hydra copies all choices for every file, also where none is interpolated."""
+    is_needed = any(one.is_interpolation() for one in defaults if not one.is_self())
+    return _all_choices(overrides, defaults, self_added) if is_needed else None
+
+
+_all_choices = defaults_list._create_interpolation_map
 
 
 def share_config_store() -> None:

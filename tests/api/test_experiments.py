@@ -13,13 +13,14 @@ from segue.verbs.abtest import abtest
 from tests.conftest import ROOT
 
 CSV = ROOT / "examples" / "plays.csv"
+QUICK: dict[str, Any] = {"trainer__max_epochs": 1, "callbacks__plots": None}
 
 
 @pytest.fixture(scope="module")
 def models() -> list[segue.Recommender]:
     plays = segue.read_plays(CSV)
-    heads = [segue.fit(plays, seed=seed, trainer__max_epochs=1, model__dim=8) for seed in (1, 2)]
-    return [*heads, segue.fit(plays, model="popular")]
+    heads = [segue.fit(plays, seed=seed, **QUICK, model__dim=8) for seed in (1, 2)]
+    return [*heads, segue.fit(plays, model="popular", callbacks__plots=None)]
 
 
 def test_models_that_differ_in_the_seed_are_one_set_up(models: list[segue.Recommender]) -> None:
@@ -37,14 +38,14 @@ def test_a_mapping_names_the_models(models: list[segue.Recommender], tmp_path: P
 
 
 def test_settings_that_differ_name_the_set_ups(models: list[segue.Recommender]) -> None:
-    other = segue.fit(CSV, trainer__max_epochs=1, model__dim=4)
+    other = segue.fit(CSV, **QUICK, model__dim=4)
     assert sorted(name.partition("dim=")[2] for name in segue.compare([models[0], other]).table.index) == ["4", "8"]
 
 
 def test_what_cannot_be_compared_is_one_line(models: list[segue.Recommender]) -> None:
     with pytest.raises(segue.InputError, match="compare needs two models or more, got 1"):
         segue.compare(models[:1])
-    other = segue.fit(segue.read_plays(CSV, session_gap_minutes=5), model="popular")
+    other = segue.fit(segue.read_plays(CSV, session_gap_minutes=5), model="popular", callbacks__plots=None)
     with pytest.raises(segue.InputError, match="is trained on other data than"):
         segue.compare([models[2], other])
 
@@ -64,7 +65,7 @@ def test_a_simulation_is_analysed_as_the_command_does(tmp_path: Path) -> None:
 def test_a_model_is_an_arm() -> None:
     world: dict[str, Any] = {"world__num_tracks": 300, "world__num_listeners": 200}
     logs = segue.simulate({"C": "random", "T1": "sticky_artist"}, sessions=2000, **world)
-    model = segue.fit(segue.read_plays(logs.folder), trainer__max_epochs=1, callbacks__export__k=20)
+    model = segue.fit(segue.read_plays(logs.folder), **QUICK, callbacks__export__k=20)
     arms = {"C": "popular", "T1": {"recommender": model, "pick": "ranked"}}
     assert len(segue.simulate(arms, sessions=300, **world).arms) == 2
     assert segue.abtest(control="popular", treatment=model, sessions=300, **world).verdict

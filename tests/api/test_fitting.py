@@ -23,7 +23,8 @@ from segue.training.train import train
 from tests.conftest import ROOT
 
 CSV = ROOT / "examples" / "plays.csv"
-OPTIONS: dict[str, Any] = {"trainer__max_epochs": 2, "model__dim": 8}
+BARE: dict[str, Any] = {"callbacks__plots": None}
+OPTIONS: dict[str, Any] = {**BARE, "trainer__max_epochs": 2, "model__dim": 8}
 TIMES = ("seconds", "time/")
 
 
@@ -39,7 +40,7 @@ def session(plays: segue.Plays) -> segue.Recommender:
 
 @pytest.fixture(scope="module")
 def rules(plays: segue.Plays) -> segue.Recommender:
-    return segue.fit(plays, model="rules", context="last")
+    return segue.fit(plays, model="rules", context="last", **BARE)
 
 
 @pytest.mark.parametrize("model", ["convex", "rules"])
@@ -144,7 +145,7 @@ def test_a_run_cannot_vouch_for_its_own_classes(session: segue.Recommender, tmp_
 def test_a_saved_run_is_resumed_in_another_place(
     session: segue.Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**OPTIONS, "trainer__max_epochs": 1, "callbacks__plots": None, "refit": "none"}
+    options = {**OPTIONS, "trainer__max_epochs": 1, "refit": "none"}
     begun = segue.fit(CSV, context="session", folder=tmp_path / "begun", **options)
     begun.save(tmp_path / "moved")
     shutil.rmtree(tmp_path / "begun")
@@ -171,7 +172,7 @@ def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
 ) -> None:
     (tmp_path / "ownpackage.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    words: dict[str, Any] = {"model___target_": "ownpackage.Mine", "trust": "ownpackage", "callbacks__plots": None}
+    words: dict[str, Any] = {"model___target_": "ownpackage.Mine", "trust": "ownpackage", **BARE}
     own = segue.fit(CSV, model="popular", **words)
     expected = own.next(own.tracks["id"][0])
     saved = own.save(tmp_path / "run")
@@ -192,7 +193,7 @@ def test_its_vectors_are_exported(session: segue.Recommender, tmp_path: Path) ->
 def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
     clone: segue.Recommender = vars(pytest.importorskip("sklearn.base"))["clone"](session)
     assert clone.get_params() == session.get_params()
-    assert repr(clone) == "Recommender(context='session', trainer__max_epochs=2, model__dim=8)"
+    assert repr(clone) == "Recommender(context='session', callbacks__plots=None, trainer__max_epochs=2, model__dim=8)"
     assert "not fitted" in clone._repr_html_()
     assert "test/ndcg_at_10" in session._repr_html_()
     with pytest.raises(segue.InputError, match="is not fitted; call fit"):
@@ -202,7 +203,7 @@ def test_it_has_the_manners_of_scikit_learn(session: segue.Recommender) -> None:
 def test_a_model_with_attributes_needs_no_source(tmp_path: Path) -> None:
     frame = pd.read_csv(CSV).assign(genre=lambda frame: [f"genre {len(name) % 4}" for name in frame.artist])
     plays = segue.read_plays(frame, attributes={"genre": {"kind": "value", "column": "genre"}})
-    model = segue.fit(plays, model__parts={"track": 0.5, "genre": 0.5}, callbacks__plots=None, **OPTIONS)
+    model = segue.fit(plays, model__parts={"track": 0.5, "genre": 0.5}, **OPTIONS)
     ids = model.tracks["id"].tolist()
     assert model.evaluate(plays).metrics["ndcg_at_10"] == model.metrics["test/ndcg_at_10"]
     del plays
@@ -216,7 +217,7 @@ def test_a_fit_leaves_the_program_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_
     environment, handler = dict(os.environ), signal.getsignal(signal.SIGINT)
     plays = segue.read_plays("plays.csv")
     monkeypatch.chdir(tmp_path.parent)
-    model = segue.fit(plays, model="popular", folder=tmp_path / "run")
+    model = segue.fit(plays, model="popular", folder=tmp_path / "run", **BARE)
     assert model.next(model.tracks["id"][0]).shape == (10, 4)
     drawn = torch.rand(1)
     torch.manual_seed(5)
@@ -233,8 +234,8 @@ def test_threads_wait_for_each_other() -> None:
 
 def test_settings_of_the_next_fit_do_not_rename_this_one(rules: segue.Recommender, plays: segue.Plays) -> None:
     changed = copy.copy(rules).set_params(model="popular", context=None)
-    assert repr(changed) == "Recommender(model='popular')"
-    assert changed.evaluate(plays).table.index[0] == "rules context='last'"
+    assert repr(changed) == "Recommender(model='popular', callbacks__plots=None)"
+    assert changed.evaluate(plays).table.index[0] == "rules context='last' callbacks__plots=None"
 
 
 def test_a_fork_does_not_remove_the_files_of_its_parent() -> None:
@@ -324,7 +325,7 @@ def test_other_plays_have_no_validation_and_no_rivals(session: segue.Recommender
 USER = """
 import pathlib, sys, segue
 assert not {"torch", "pandas", "mlflow", "hydra", "numpy"} & set(sys.modules), "import segue is quick"
-model = segue.fit(sys.argv[1], model="popular")
+model = segue.fit(sys.argv[1], model="popular", callbacks__plots=None)
 model.next(model.tracks["id"][0])
 model.evaluate(sys.argv[1])
 found = segue.abtest(segue.simulate({"C": "random", "T1": "popular"}, sessions=200))
@@ -352,7 +353,7 @@ def test_it_writes_nothing_where_nothing_was_named(tmp_path: Path) -> None:
 def test_mlflow_gets_a_run_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    tracked = segue.fit(CSV, model="popular", logger="mlflow")
+    tracked = segue.fit(CSV, model="popular", logger="mlflow", **BARE)
     run = json.loads((tracked.folder / "run.json").read_text())["mlflow_run_id"]
     loaded = segue.load(f"run:{run}")
     assert loaded.next(loaded.tracks["id"][0]).equals(tracked.next(loaded.tracks["id"][0]))

@@ -113,7 +113,7 @@ def test_it_keeps_the_contract(made: tuple[Context, Scorer]) -> None:
 
 
 @each
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(histories=sessions)
 def test_each_pair_has_a_query_that_may_not_recommend_its_previous_track(
     made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]
@@ -128,7 +128,7 @@ def test_each_pair_has_a_query_that_may_not_recommend_its_previous_track(
 
 
 @each
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(histories=sessions)
 def test_a_query_is_that_of_what_is_exported(
     made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]
@@ -140,7 +140,7 @@ def test_a_query_is_that_of_what_is_exported(
 
 
 @each_of([key for key in MADE if key[0] not in OF_ORDER])
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(histories=sessions)
 def test_a_query_is_a_weighted_sum(made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]) -> None:
     context, scorer = made
@@ -162,7 +162,7 @@ def test_a_query_is_a_weighted_sum(made: tuple[Context, Scorer], histories: list
 
 
 @each
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(histories=sessions)
 def test_a_score_is_the_inner_product_of_query_and_item(
     made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]]
@@ -174,7 +174,7 @@ def test_a_score_is_the_inner_product_of_query_and_item(
 
 
 @each
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(histories=sessions, more=st.integers(0, 3))
 def test_neither_other_pairs_nor_empty_columns_change_a_query(
     made: tuple[Context, Scorer], histories: list[list[tuple[int, float]]], more: int

@@ -1,5 +1,6 @@
 """What an engine makes of a source, beside what the datamodule makes of it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def why_no_spark() -> str:
-    """Why Spark cannot be used; empty if it can."""
+    """Why Spark is not used; empty where `make spark` asks for it and it can be."""
+    if "WITH_SPARK" not in os.environ:
+        return "make spark runs it"
     try:
         check_spark()
     except (InputError, ModuleNotFoundError) as error:

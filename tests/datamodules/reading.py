@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import LeftOut, Reading, SourceEvents, read_table
-from segue.datamodules.reading.table_settings import settings_of
+from segue.datamodules.reading.table_settings import TableSettings, settings_of
 
 Row = tuple[Any, ...]
 """Of an event: user, timestamp, row of the track, share played, whether it is the last of a session."""
@@ -38,6 +39,12 @@ class Read:
     heard: list[list[tuple[int, float | None]]]
 
 
+@cache
+def _usual(source: str) -> TableSettings:
+    """The settings of a source, which takes half as long to compose as few rows to read."""
+    return settings_of(source)
+
+
 def rules_of(**changes: Any) -> PairRules:
     """Rules that leave out nothing, unless told otherwise."""
     return PairRules(**{"policies": Policies(), "pairing": "consecutive", "split": "auto", **changes})
@@ -56,7 +63,7 @@ def opened(
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     return read_table(
         str(path),
-        settings_of(source, changes),
+        settings_of(source, changes) if changes else _usual(source),
         left_out=LeftOut(**left_out),
         rejections=Rejections(path=folder / "out" / "rejected.jsonl", with_text=with_text, most=max_rejected),
     )

@@ -1,4 +1,4 @@
-"""Spark gives the rows that one process gives. Skipped without pyspark or Java; `make spark` installs pyspark."""
+"""Spark gives the rows that one process gives. `make spark` alone runs these tests."""
 
 import socket
 import sys

@@ -30,7 +30,7 @@ def compare(cwd: Path, *words: str, code: int = 0, **env: str) -> subprocess.Com
 def swept(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a sweep of two set-ups by two seeds, and a run beside it."""
     cwd = tmp_path_factory.mktemp("swept")
-    few = "trainer.max_epochs=2", "callbacks.plots=null"
+    few = "trainer.max_epochs=2", "callbacks.plots=null", "refit=none"
     quick(cwd, ring_logs, "--multirun", "model=artist,convex", "seed=1,2", "hydra.sweep.dir=sweep", *few)
     quick(cwd, ring_logs, "model=track", "hydra.run.dir=single", *few)
     return cwd

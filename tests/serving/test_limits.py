@@ -1,11 +1,15 @@
 """A token bucket never admits more than burst and rate allow; its memory is bounded."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.errors import InputError
 from segue.serving import limits
 from segue.serving.limits import RateLimit
+from segue.serving.settings import LimitSettings, LogSettings, RestartSettings, SessionSettings, StoreSettings
 
 RATE = st.floats(0.01, 1000)
 WAITS = st.lists(st.floats(0, 20), min_size=1, max_size=60)
@@ -72,3 +76,19 @@ def test_any_number_of_clients_takes_bounded_memory() -> None:
     for number in range(12_000):
         limit.take(f"10.{number >> 8}.{number & 255}", float(number))
     assert len(limit._buckets) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (LogSettings, {"fsync": "sometimes"}, "log.fsync must be one of"),
+        (LimitSettings, {"header_bytes": 1}, "limits.header_bytes must be"),
+        (LimitSettings, {"requests_per_second": 0}, "limits.requests_per_second must be"),
+        (SessionSettings, {"capacity": 0}, "sessions.capacity must be"),
+        (StoreSettings, {"keep": 0}, "store.keep must be"),
+        (RestartSettings, {"reset_after_s": 0}, "restart.reset_after_s must be a number above 0"),
+    ],
+)
+def test_a_setting_of_the_service_out_of_range_is_refused(kind: Any, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        kind(**change)
