@@ -21,7 +21,7 @@ from segue.picking.counted_scores import CountedScores
 from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, favourites, is_known, past_of
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
-from segue.runs.profiles import DAY_MS
+from segue.runs.profiles import DAY_MS, Profiles
 from segue.runs.session_vectors import SessionVectors
 
 MOST_LISTS = 20
@@ -35,11 +35,8 @@ each list the first ones are taken."""
 MOST_CANDIDATES = OF_SESSION + MOST_FAVOURITES + OF_FAVOURITES
 """Candidates of a session with a listener's past, at most."""
 
-MOST_GAPS = 500
-"""Listeners whose `SessionSearch.known_gap` is computed, at most."""
-
 _INFINITY = 0x7F800000  # ∞ as an integer
-_MOST_NEWEST = 20
+_MOST_GAPS, _MOST_NEWEST = 500, 20
 _Add = Callable[[Float32[np.ndarray, "S C"], Int32[np.ndarray, "S C"]], None]
 _BLOCK = 32  # sessions whose candidates numpy scores together: their vectors stay in the cache
 
@@ -132,18 +129,19 @@ class SessionSearch:
         lowest = self.vectors.boosts.min(initial=0, where=np.isfinite(self.vectors.boosts))  # added to others later
         return np.asarray(1 + np.ptp(scores, axis=1, keepdims=True) - lowest, np.float32)
 
-    def known_gap(self, profiles: np.ndarray, artist_gap: int) -> float | None:
+    def known_gap(self, of_run: Profiles, artist_gap: int) -> float | None:
         """How much more the best known track scores than the best other one, in sessions such as listeners had last.
 
-        The sessions are the newest one, two, … twenty tracks of the profiles, a day later.
+        The sessions are the newest one, two, … twenty tracks of the profiles of 500 listeners, a day later.
 
         Args:
-            profiles: of some listeners, with rows of tracks, as for `listener_scores.past_of`.
+            of_run: the profiles of the run, with rows of tracks (`Profiles.in_rows`).
             artist_gap: artists of this many last tracks are skipped.
 
         Returns:
             The median over the sessions in which it scores more; None where there is none.
         """
+        profiles = of_run.of_listeners(of_run.listeners[:_MOST_GAPS])
         if not profiles.size:
             return None
         times = np.where((profiles["plays"] > 0) & (profiles["track"] >= 0), profiles["last_ms"], -1)

@@ -33,8 +33,7 @@ class ArmProfiles:
         by_key = np.argsort(keys)
         place = by_key[np.searchsorted(keys, given.listeners, sorter=by_key).clip(max=len(keys) - 1)]
         owner = np.where(keys[place] == given.listeners, place, -1).repeat(np.diff(given.ends, prepend=0))
-        entries = given.entries.copy()
-        entries["track"] = world.catalog.rows_of(entries["track"])
+        entries = given.in_rows(world.catalog).entries
         is_known = (owner >= 0) & (entries["track"] >= 0)
         owner, entries = owner[is_known], entries[is_known]
         self._of: dict[int, np.ndarray] = _split(owner, entries)
@@ -116,17 +115,6 @@ class ArmProfiles:
         self._learn()
         owner = np.array(list(self._of), np.int64).repeat([len(one) for one in self._of.values()])
         return owner, np.concatenate([_NONE, *self._of.values()])
-
-    def some(self, most: int) -> np.ndarray:
-        """The profiles of some listeners who have one, S × P.
-
-        Args:
-            most: number of listeners, at most.
-        """
-        self._learn()
-        own = [one for one in self._of.values() if len(one)][:most]
-        owner = np.arange(len(own)).repeat([len(one) for one in own])
-        return padded(owner, np.concatenate([_NONE, *own]), len(own))
 
     def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
         """The profiles of some listeners.
