@@ -11,9 +11,8 @@ a session, N tracks, F features.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int64
+from jaxtyping import Bool, Float32, Int, Int32, Int64
 
-from segue.picking.places import are_in
 from segue.runs.profiles import DAY_MS, ENTRY, LOVED, hour_of, remaining
 from segue.runs.session_vectors import OF_LISTENER
 
@@ -26,8 +25,8 @@ of a track by an artist that was heard: log(1 + the plays); the mean share; and 
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
 _PLACE_BITS = 20
-_MOST_ENTRIES = 16_384
-"""Entries of profiles that are scored together: they stay in the cache."""
+_MOST_ENTRIES, _MOST_NUMBERS = 16_384, 2**20
+"""Entries of profiles that are scored together, and sessions times artists: they stay in the cache."""
 _SPANS = np.array([DAY_MS / 24, DAY_MS, 7 * DAY_MS], np.float32)
 
 
@@ -40,19 +39,37 @@ def past_of(profiles: np.ndarray, heard: Int[np.ndarray, "S T"]) -> np.ndarray:
     """
     past = np.empty(profiles.shape, ENTRY)
     past.view(np.uint8)[...] = np.ascontiguousarray(profiles).view(np.uint8)  # records are copied field by field
-    leave_out(past, heard)
+    leave_out(past, past["track"].astype(np.int32), heard)
     return past
 
 
-def leave_out(profiles: np.ndarray, heard: Int[np.ndarray, "S T"]) -> None:
+def leave_out(profiles: np.ndarray, rows: Int32[np.ndarray, "S P"], heard: Int[np.ndarray, "S T"]) -> None:
     """As `past_of`, in place.
 
     Args:
         profiles: as for `past_of`.
+        rows: of their tracks.
         heard: as for `past_of`.
     """
-    track = profiles["track"].astype(np.int32)
-    np.putmask(profiles["plays"], (track < 0) | are_in(track, heard.astype(np.int32)), 0)
+    np.putmask(profiles["plays"], (rows < 0) | _are_in(rows, heard, int(heard.max(initial=-1))), 0)
+
+
+def _are_in(
+    rows: Int[np.ndarray, "S K"], others: Sequence[np.ndarray] | np.ndarray, largest: int
+) -> Bool[np.ndarray, "S K"]:
+    """As `places.are_in`, by a table of all rows: faster where both are many. No other is above the largest."""
+    is_in = np.zeros(max(largest, int(rows.max(initial=-1))) + 2, bool)  # the last one: -1
+    found = np.empty(rows.shape, bool)
+    for own, of_session, found_own in zip(rows, others, found, strict=True):
+        is_in[of_session] = True
+        is_in.take(own, out=found_own, mode="wrap")
+        is_in[of_session] = False
+    return found
+
+
+def _records(past: np.ndarray, place: Int64[np.ndarray, "*n"]) -> np.ndarray:
+    """Entries at places in all profiles one after another; numpy would take them field by field."""
+    return past.reshape(-1).view(f"V{ENTRY.itemsize}").take(place).view(ENTRY)
 
 
 def favourites(past: np.ndarray, most: int = MOST_FAVOURITES) -> Int64[np.ndarray, "S f"]:
@@ -67,19 +84,21 @@ def favourites(past: np.ndarray, most: int = MOST_FAVOURITES) -> Int64[np.ndarra
     """
     sums = np.where(past["plays"] > 0, past["shares"], np.float32(0)) + np.float32(0)  # without −0
     # as integers, positive numbers have the same order; a partition of 32 bits takes an eighth of the time of 64
-    keys, place = -sums.view(np.int32), np.arange(sums.shape[1])[None]
-    if len(place[0]) > most and len(keys):
+    (num, length), keys, place = sums.shape, -sums.view(np.int32), np.arange(sums.size)
+    if length > most and num:
         worst = np.partition(keys, most - 1, axis=1)[:, most - 1 : most]
         is_in = keys <= worst
-        if np.count_nonzero(is_in) > most * len(keys):  # of equal sums the first ones are taken
+        if np.count_nonzero(is_in) > most * num:  # of equal sums the first ones are taken
             is_tie = keys == worst
             is_in &= ~is_tie | (is_tie.cumsum(1) <= most - (keys < worst).sum(1, keepdims=True))
-        place = is_in.nonzero()[1].reshape(len(keys), most)
-    ordered = np.take_along_axis(keys, np.broadcast_to(place, (len(keys), place.shape[1])), 1).astype(np.int64)
+        place = np.flatnonzero(is_in)
+    place, first = place.reshape(num, min(length, most)), length * np.arange(num)[:, None]
+    ordered = keys.ravel().take(place).astype(np.int64)
     ordered <<= _PLACE_BITS
-    ordered += place
+    ordered += place - first
     ordered.sort(axis=1)
-    return np.where(ordered < 0, np.take_along_axis(past["track"], ordered & (2**_PLACE_BITS - 1), 1), -1)
+    tracks = _records(past, (ordered & (2**_PLACE_BITS - 1)) + first)["track"]
+    return np.where(ordered < 0, tracks, -1)
 
 
 def features_of(
@@ -109,7 +128,7 @@ def features_of(
 
 
 def _features(
-    past: np.ndarray, now_ms: Int64[np.ndarray, "S"], place: Int64[np.ndarray, "E"], same: Int64[np.ndarray, "E"]
+    past: np.ndarray, now_ms: Int64[np.ndarray, "S"], place: Int64[np.ndarray, "E"], same: Int[np.ndarray, "E"]
 ) -> Float32[np.ndarray, "F E"]:
     """The features of entries, among which are all entries of their artists.
 
@@ -119,7 +138,7 @@ def _features(
         place: of the entries in all profiles one after another.
         same: a number that the entries of an artist in a profile share.
     """
-    line, some = place // past.shape[1], past.reshape(-1).view(f"V{ENTRY.itemsize}").take(place).view(ENTRY)
+    line, some = place // past.shape[1], _records(past, place)
     last_ms, plays, shares, hours = some["last_ms"], some["plays"], some["shares"], some["hour"]
     elapsed = np.maximum(now_ms.take(line) - last_ms, 0).astype(np.float32)
     found = np.empty((len(FEATURES), len(place)), np.float32)
@@ -130,11 +149,10 @@ def _features(
     left = remaining(elapsed)
     plays, shares = plays * left, shares * left
     np.log1p(plays, out=found[1])
-    of_plays, of_shares = np.bincount(same, plays), np.bincount(same, shares)
-    newest = np.zeros(len(of_plays), np.float32)
+    newest = np.zeros(int(same.max(initial=-1)) + 1, np.float32)
     np.maximum.at(newest, same, found[4])
-    found[7], found[9] = np.log1p(of_plays).take(same), newest.take(same)
-    found[8] = (of_shares / np.maximum(of_plays, 1e-9)).take(same)
+    of_plays, of_shares = (np.bincount(same, one).take(same) for one in (plays, shares))
+    found[7], found[8], found[9] = np.log1p(of_plays), of_shares / np.maximum(of_plays, 1e-9), newest.take(same)
     return found
 
 
@@ -148,9 +166,10 @@ class ListenerScores:
 
     def __init__(self, weights: Float32[np.ndarray, "F"], artist_of: Int[np.ndarray, "N"]) -> None:
         self._weights, self._artist_of = weights, artist_of
-        # what is added for each track, and numbers of artists; they are 0 between sessions
+        self._num_artists = int(artist_of.max(initial=0)) + 1
+        # what is added for each track, and numbers of the artists of sessions; they are 0 between sessions
         self._added = np.zeros(len(artist_of), np.float32)
-        self._numbers = np.zeros(int(artist_of.max(initial=-1)) + 1, np.int32)
+        self._numbers = np.zeros(max(self._num_artists, _MOST_NUMBERS), np.int32)
 
     def add(
         self,
@@ -167,7 +186,7 @@ class ListenerScores:
             past: see `past_of`.
             now_ms: the time, for each session.
         """
-        block = max(1, _MOST_ENTRIES // max(1, past.shape[1]))
+        block = max(1, min(_MOST_ENTRIES // max(1, past.shape[1]), len(self._numbers) // self._num_artists))
         for first in range(0, len(past), block):
             some = slice(first, first + block)
             self._add(scores[some], candidates[some], past[some], now_ms[some])
@@ -179,28 +198,27 @@ class ListenerScores:
         past: np.ndarray,
         now_ms: Int64[np.ndarray, "S"],
     ) -> None:
-        num, width = len(past), candidates.shape[1] + 1
-        asked, own = (self._artist_of.take(rows, mode="clip") for rows in (candidates, past["track"]))
+        rows, track = candidates.astype(np.intp), np.ascontiguousarray(past["track"])
+        first = self._num_artists * np.arange(len(past))[:, None]
+        asked, own = (self._artist_of.take(some, mode="clip") + first for some in (rows, track))
         # each artist of the candidates of a session has a number above 0; entries of other artists add nothing
-        of_asked, of_own, some = np.empty(asked.shape, np.int32), np.empty(own.shape, np.int32), np.arange(1, width)
-        for session, artists in enumerate(asked.astype(np.intp)):
-            self._numbers[artists] = some
-            self._numbers.take(artists, out=of_asked[session], mode="clip")
-            self._numbers.take(own[session], out=of_own[session], mode="clip")
-            self._numbers[artists] = 0
+        self._numbers[asked] = np.arange(1, asked.size + 1, dtype=np.int32).reshape(asked.shape)
+        of_asked, of_own = self._numbers.take(asked), self._numbers.take(own)
+        self._numbers[asked] = 0
         place = np.flatnonzero((of_own > 0) & (past["plays"] > 0))
-        first, num_own = np.arange(0, num * width, width)[:, None], len(OF_TRACK)
-        same = (of_own + first).take(place)
+        same, num_own = of_own.take(place), len(OF_TRACK)
         features = _features(past, now_ms, place, same)
-        of_artist = np.zeros(num * width, np.float32)
+        of_artist = np.zeros(asked.size + 1, np.float32)
         of_artist[same] = self._weights[num_own:] @ features[num_own:]
-        scores += of_artist.take(of_asked + first)
-        tracks, values = past["track"].take(place), self._weights[:num_own] @ features[:num_own]
-        ends, start = place.searchsorted(np.arange(1, num + 1) * past.shape[1]), 0
+        scores += of_artist.take(of_asked)
+        tracks, values = track.take(place), self._weights[:num_own] @ features[:num_own]
+        ends, start = place.searchsorted(np.arange(1, len(past) + 1) * past.shape[1]), 0
+        of_track = np.empty_like(scores)
         for session, end in enumerate(ends.tolist()):
             self._added[tracks[start:end]] = values[start:end]
-            scores[session] += self._added.take(candidates[session], mode="clip")
+            self._added.take(rows[session], out=of_track[session], mode="clip")
             self._added[tracks[start:end]], start = 0, end
+        scores += of_track
 
 
 def is_known(past: np.ndarray, candidates: Int[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:
@@ -211,14 +229,9 @@ def is_known(past: np.ndarray, candidates: Int[np.ndarray, "S C"]) -> Bool[np.nd
         candidates: rows; -1 for none.
     """
     line, place = ((past["plays"] > 0) & (past["best"] >= LOVED)).nonzero()
-    loved, ends = past["track"][line, place], np.searchsorted(line, np.arange(1, len(past) + 1))
-    is_loved = np.zeros(max(int(candidates.max(initial=-1)), int(loved.max(initial=-1))) + 2, bool)  # the last one: -1
-    found, first = np.zeros(candidates.shape, bool), 0
-    for session, end in enumerate(ends.tolist()):
-        is_loved[loved[first:end]] = True
-        found[session] = is_loved[candidates[session]]
-        is_loved[loved[first:end]], first = False, end
-    return found
+    loved = past["track"][line, place]
+    of_sessions = np.split(loved, np.searchsorted(line, np.arange(1, len(past) + 1)))[:-1]
+    return _are_in(candidates, of_sessions, int(loved.max(initial=-1)))
 
 
 def explain(weights: Float32[np.ndarray, "F"], features: Float32[np.ndarray, "F"]) -> Sequence[tuple[str, float]]:

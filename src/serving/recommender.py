@@ -221,8 +221,9 @@ class Recommender:
         for line, (entries, time_ms) in known:
             as_bytes[line, : entries.nbytes] = entries.view(np.uint8)  # records are copied field by field
             now_ms[line] = time_ms
-        profiles["track"] = self._rows.of(profiles["track"])
-        leave_out(profiles, heard)
+        rows = self._rows.of(profiles["track"])
+        profiles["track"] = rows
+        leave_out(profiles, rows, heard)
         return profiles, now_ms
 
     def newest_first(self, played: Sequence[Played]) -> tuple[Int64[np.ndarray, "S T"], Float32[np.ndarray, "S T"]]:
