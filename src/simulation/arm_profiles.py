@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int64, UInt8
 
 from segue.catalog import keys_of
-from segue.picking.listener_scores import past_of
+from segue.picking.listener_scores import Pasts, past_of
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
 from segue.simulation.listener import REST_MS, WHOLE, Crowd, durations
 from segue.simulation.world import World
@@ -89,8 +89,8 @@ class ArmProfiles:
         newest = np.where(self._lines["plays"] > 0, self._lines["last_ms"], _NEVER).max(1, initial=_NEVER)
         self._started_ms = np.maximum(crowd.started_ms, newest + REST_MS)  # after the listener's previous session
 
-    def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> tuple[np.ndarray, Int64[np.ndarray, "s"]]:
-        """The profile of some sessions, s × P, without their own tracks; and the time.
+    def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> tuple[Pasts, Int64[np.ndarray, "s"]]:
+        """The past of the listeners of some sessions; and the time.
 
         Args:
             crowd: sessions of the crowd that began.

@@ -71,8 +71,9 @@ def test_an_arm_knows_at_each_request_what_the_log_says_of_earlier_sessions(
 
     def watched(profiles: ArmProfiles, crowd: Any, some: Any) -> Any:
         past, now_ms = usual(profiles, crowd, some)
-        for user, now, of_session in zip(crowd.users[some].tolist(), now_ms.tolist(), past, strict=True):
-            known[user, now].append(of_session[of_session["plays"] > 0])
+        lines = zip(crowd.users[some].tolist(), now_ms.tolist(), past.entries, past.rows, strict=True)
+        for user, now, entries, rows in lines:
+            known[user, now].append(entries[rows >= 0])
         return past, now_ms
 
     monkeypatch.setattr(ArmProfiles, "of", watched)
