@@ -99,10 +99,10 @@ def favourites(past: Pasts, most: int = MOST_FAVOURITES) -> Int32[np.ndarray, "S
             is_tie = keys == worst
             is_in &= ~is_tie | (is_tie.cumsum(1) <= most - (keys < worst).sum(1, keepdims=True))
         place = np.flatnonzero(is_in)
-    place, first = place.reshape(num, min(length, most)), length * np.arange(num)[:, None]
-    ordered = keys.ravel().take(place).astype(np.int64)
+    chosen, first = place.reshape(num, min(length, most)), length * np.arange(num)[:, None]
+    ordered = keys.ravel().take(chosen).astype(np.int64)
     ordered <<= _PLACE_BITS
-    ordered += place - first
+    ordered += chosen - first
     ordered.sort(axis=1)
     return np.where(ordered < 0, past.rows.ravel().take((ordered & (2**_PLACE_BITS - 1)) + first), np.int32(-1))
 
