@@ -21,8 +21,8 @@ RESULTS = STUDY.folder / "retention.csv"
 WORLD = 31
 SEEDS = sized((1, 2), (1,))
 """Of the traffic."""
-DAYS, SESSIONS = sized((30, 2_000), (2, 100))
-"""Sessions are of a day, over all arms."""
+DAYS, SESSIONS = sized((30, 500), (2, 100))
+"""Sessions are of a day, over all arms: a listener has one in four days."""
 
 
 def measure(seed: int) -> None:

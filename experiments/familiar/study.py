@@ -21,13 +21,14 @@ from jaxtyping import Float64, Int64
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import QUICK, world_of
 from experiments.studying import SMALL_WORLD, Study, append_rows, read_rows, sized, train
+from segue.catalog import keys_of
 from segue.picking.last_ten import NUM_PLAYS
 from segue.picking.places import uniform_place
 from segue.reports.markdown import table
-from segue.runs.profiles import DAY_MS, Profiles
+from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
 from segue.runs.profiles import FILE as PROFILES
 from segue.simulation.arm_profiles import ArmProfiles
-from segue.simulation.listener import PAST, Crowd, durations, listen, start
+from segue.simulation.listener import PAST, WHOLE, Crowd, durations, listen, start
 from segue.simulation.listening import TRACK_MS, Heard, KnownBefore, ListeningTest, Recommend
 from segue.simulation.policies import Lists, recommended
 from segue.simulation.traffic import planned_ms
@@ -144,18 +145,21 @@ def by(arm: Lists, past: tuple[np.ndarray, ...]) -> Recommend:
 
 def play(world: World, run: Path) -> dict[str, Heard]:
     """What the same sessions hear from each arm."""
-    test, nobody = ListeningTest(world, sessions=PLAYED, seed=1, hits=100), run / NEW
+    test = ListeningTest(world, sessions=PLAYED, seed=1, hits=100)
     plays = earlier_plays(world, run, test.listeners("test"))
-    profiles, past = ArmProfiles(Profiles.read(run / PROFILES), world), last_plays(plays, len(world.listeners))
-    profiles.learn(*plays)
-    known, heard = KnownBefore(profiles, world), dict[str, Heard]()
-    nobody.mkdir(exist_ok=True)
-    for name in ("recommendations.jsonl", "vectors.npz"):
-        shutil.copy(run / name, nobody)
+    of_run, past = Profiles.read(run / PROFILES), last_plays(plays, len(world.listeners))
+    listener, track, share, time_ms = plays
+    keys = keys_of(world.listeners.user_ids)[listener], world.catalog.keys[track]
+    later = Profiles.of(*entries_of_events(*keys, (share / WHOLE).astype(np.float32), time_ms))
+    profiles, folders = of_run.continued_by(later), {NEW: run / NEW, OF_LOGS: run}
+    known, heard = KnownBefore(ArmProfiles(profiles, world), world), dict[str, Heard]()
+    for folder in (run / NEW, run / "known"):
+        folder.mkdir(exist_ok=True)
+        for name in ("recommendations.jsonl", "vectors.npz"):
+            shutil.copy(run / name, folder)
+    profiles.write(run / "known" / PROFILES)
     for name in ARMS:
-        arm = served(nobody if name == NEW else run, world, name)
-        if name not in (NEW, OF_LOGS):
-            arm.learn(*plays)
+        arm = served(folders.get(name, run / "known"), world, name)
         arm.prepare(0, TRACK_MS)
         heard[name] = test.play(by(arm, past), "test", known)
     return heard

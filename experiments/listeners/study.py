@@ -3,6 +3,7 @@
     python experiments/listeners/study.py                    the missing trainings, then results.md
     python experiments/listeners/study.py --most 1           at most one training now; the next call continues
     python experiments/listeners/study.py --only cost        one part: habits, simulated, reading or cost
+    python experiments/listeners/study.py --only cost --plays 19000000 --steps 300    the first steps of an epoch
     python experiments/listeners/study.py --most 0           only results.md
 
 Each log is learned with context=session and with context=listener; their tests are compared, paired by query. One line
@@ -126,9 +127,9 @@ def measure_reading(plays: int) -> None:
     append_rows(READING, lines)
 
 
-def measure_cost(context: str, epochs: int, plays: int) -> None:
+def measure_cost(context: str, epochs: int, plays: int, steps: int) -> None:
     """Learn a large log: processor time of the command with its reading and one short test, and the memory."""
-    folder = STUDY.work / f"{plays}-{context}-{epochs}"
+    folder = STUDY.work / f"{plays}-{context}-{epochs}-{steps}"
     words = [
         *log_of(plays),
         f"context={context}",
@@ -137,12 +138,12 @@ def measure_cost(context: str, epochs: int, plays: int) -> None:
         "refit=none",
         *ONLY_TESTED,
     ]
-    words += ["callbacks.ranking.max_test_queries=50"]
+    words += ["callbacks.ranking.max_test_queries=50", *([f"+trainer.limit_train_batches={steps}"] if steps else [])]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     watched = watch(partial(train, *words, f"run_dir={folder}", threads=1))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    line = {"plays": plays, "context": context, "epochs": epochs, "seconds": round(seconds, 1)}
+    line = {"plays": plays, "context": context, "epochs": epochs, "steps": steps or "all", "seconds": round(seconds, 1)}
     append_rows(COST, [{**line, "GB": watched["anonymous"], "commit": STUDY.commit()}])
 
 
@@ -205,12 +206,13 @@ def report() -> None:
     text += ["## First tracks of sessions", ""]
     text += table(["log", "recipe", "seeds", *rules, "`context=listener`"], firsts, "llr" + "r" * 4)
     text += ["", "## Cost", ""]
-    names = ("epochs", "seconds", "GB")
+    names = ("epochs", "steps", "seconds", "GB")
     costs = [
         [f"{int(one['plays']):,}", f"`context={one['context']}`", *(one[name] for name in names)]
         for one in read_rows(COST)
     ]
-    text += table(["plays", "context", "epochs", "processor seconds", "memory, GB"], costs, "llrrr")
+    head = ["plays", "context", "epochs", "steps of an epoch", "processor seconds", "memory, GB"]
+    text += table(head, costs, "llrrrr")
     reads = [[f"{int(one['plays']):,}", one["step"], one["seconds"], one["GB"]] for one in read_rows(READING)]
     text += ["", "", *table(["plays", "step", "processor seconds", "most memory so far, GB"], reads, "llrr")]
     STUDY.write_table("results.md", text)
@@ -223,6 +225,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=99, help="train at most so many models now")
     parser.add_argument("--only", choices=("habits", "simulated", "reading", "cost"), help="one part")
     parser.add_argument("--plays", type=int, default=PLAYS, help="size of the log of the cost")
+    parser.add_argument("--steps", type=int, default=0, help="of the cost: one epoch, of so many steps; 0 for all")
     given = STUDY.parse(parser)
     logs = [(f"habit {habit:g}", recipe) for recipe in RECIPES for habit in HABITS]
     parts = {"habits": logs, "simulated": [("simulated", recipe) for recipe in RECIPES]}
@@ -234,11 +237,15 @@ def main() -> None:
         print(f"{log}, recipe={recipe}, seed={seed}, context={context}", flush=True)
         run(log, recipe, seed, context)
     left = given.most - len(missing[: given.most])
-    measured = {(line["context"], int(line["epochs"])) for line in read_rows(COST) if int(line["plays"]) == given.plays}
-    costs = [(context, epochs) for epochs in EPOCHS for context in CONTEXTS if (context, epochs) not in measured]
+    size = str(given.plays), str(given.steps or "all")
+    measured = {
+        (line["context"], int(line["epochs"])) for line in read_rows(COST) if (line["plays"], line["steps"]) == size
+    }
+    epochs_of = EPOCHS[:1] if given.steps else EPOCHS
+    costs = [(context, epochs) for epochs in epochs_of for context in CONTEXTS if (context, epochs) not in measured]
     for context, epochs in costs[: left * (given.only in (None, "cost"))]:
         print(f"cost, context={context}, epochs={epochs}", flush=True)
-        measure_cost(context, epochs, given.plays)
+        measure_cost(context, epochs, given.plays, given.steps)
     is_measured = given.plays in {int(line["plays"]) for line in read_rows(READING)}
     if given.most and given.only in (None, "reading") and not is_measured:
         measure_reading(given.plays)

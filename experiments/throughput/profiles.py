@@ -1,9 +1,10 @@
-"""How fast is context=listener: python experiments/throughput/profiles.py [--rounds 9] [--seconds 3]
+"""How fast are context=listener, a counted part and a mixture: python experiments/throughput/profiles.py [--rounds 9]
 
-Measures two services of the same lists and vectors under wrk (apt-get install wrk), in turns: with context=session, and
-with context=listener and a profile of each listener. 64 connections, and one for the time of an idle service. Writes
-profiles.json and profiles.md into the folder of this file. With `--before <checkout>` the services of another checkout
-take their turns too.
+Measures services of the same lists under wrk (apt-get install wrk), in turns: with context=session; with a counted part
+and boosts of artists, and with the vectors of two runs side by side, as a mixture has them; and with context=listener
+and a profile of each listener. 64 connections, and one for the time of an idle service. Writes profiles.json and
+profiles.md into the folder of this file. With `--before <checkout>` the services of another checkout take their turns
+too.
 """
 
 import shutil
@@ -22,13 +23,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALL_WORLD, Study, sized
-from experiments.throughput.sessions import check_wrk, drive, write_model, write_requests
+from experiments.throughput.sessions import K, check_wrk, drive, write_model, write_requests
 from experiments.throughput.stages.listeners import make_world
+from segue.models.mixture import side_by_side
 from segue.picking.listener_scores import FEATURES
 from segue.reports.markdown import table
+from segue.runs.counted_part import CountedPart
 from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import ROOT
+from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.world import World
 
@@ -36,6 +40,20 @@ STUDY = Study(__file__, __doc__)
 NUM_LISTENERS, NUM_PLAYS = sized(12_000, 200), sized((100, 500), (100,))
 """Listeners with a profile, whose numbers are those of the sessions that are requested; and tracks of a profile."""
 CONNECTIONS = (64, 1)
+
+
+def counted_part(lists: np.ndarray) -> CountedPart:
+    """Counts of a hundred neighbours of each track, half of which are in its list, for ten ages."""
+    rng, num = np.random.default_rng(0), len(lists)
+    others = (np.arange(num)[:, None] + rng.integers(1, num // K, (num, K)).cumsum(1)) % num
+    shares = rng.random((num, lists.shape[1] + K), np.float32)
+    return CountedPart(
+        rows=np.concatenate([lists, others], 1).astype(np.int32),
+        shares=shares / shares.sum(1, keepdims=True),
+        age_weights=np.float32(0.8) ** np.arange(10, dtype=np.float32),
+        level=np.zeros(5, np.float32),
+        temperature=0.1,
+    )
 
 
 def write_profiles(world: World, folder: Path, num_tracks: int) -> None:
@@ -111,19 +129,24 @@ def main() -> None:
         (session := Path(name, "session")).mkdir()
         write_model(world, session)
         requests = write_requests(world, session, NUM_LISTENERS)
-        places = {"session": (session, "session", ROOT)}
-        if options.before is not None:
-            places["session, before"] = (session, "session", options.before)
-        for num in NUM_PLAYS:
-            folder = Path(name, f"listener-{num}")
-            shutil.copytree(session, folder)
-            vectors = SessionVectors.read(folder / FILE, world.catalog)
-            weights = np.full(len(FEATURES), 0.01, np.float32)
-            replace(vectors, context="listener", listener=weights).write(folder / FILE, world.catalog)
-            write_profiles(world, folder, num)
-            places[f"listener, {num} tracks"] = (folder, "listener", ROOT)
+        vectors, lists = SessionVectors.read(session / FILE, world.catalog), session / "recommendations.jsonl"
+        weights, boosts = np.full(len(FEATURES), 0.01, np.float32), np.repeat(0.3 / np.arange(1, 6), [1, 1, 3, 5, 10])
+        counted = counted_part(Recommendations.read(lists, world.catalog).rows)
+        models = {
+            "session": vectors,
+            "session, counts and boosts": replace(vectors, counted=counted, artist_boosts=boosts.astype(np.float32)),
+            "session, mixture of two": side_by_side(dict.fromkeys(["one", "two"], vectors), {"one": 0.6, "two": 0.4}),
+            **{f"listener, {num} tracks": replace(vectors, context="listener", listener=weights) for num in NUM_PLAYS},
+        }
+        places = dict[str, tuple[Path, str, Path]]()
+        for number, (of, model) in enumerate(models.items()):
+            shutil.copytree(session, folder := Path(name, f"model-{number}"))
+            model.write(folder / FILE, world.catalog)
+            if model.listener is not None:
+                write_profiles(world, folder, int(of.split()[1]))
+            places[of] = folder, model.context, ROOT
             if options.before is not None:
-                places[f"listener, {num} tracks, before"] = (folder, "listener", options.before)
+                places[f"{of}, before"] = folder, model.context, options.before
         services = {
             of: stack.enter_context(service(folder, context, checkout=checkout, run=Path(name, f"serve-{number}")))
             for number, (of, (folder, context, checkout)) in enumerate(places.items())

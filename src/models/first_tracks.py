@@ -43,7 +43,7 @@ def ranks_of_first_tracks(
 
     def queries(first: int, end: int) -> Queries:
         some = histories.part(first, end)
-        own = torch.from_numpy(favourites(past_before(some)[0], NUM_FAVOURITES)).to(vectors.device)
+        own = torch.from_numpy(favourites(past_before(some)[0], NUM_FAVOURITES)).long().to(vectors.device)
         is_there = (own >= 0)[:, :, None]
         has_favourites[first:end] = is_there.any(1)[:, 0].cpu().numpy()
         means = (vectors[own] * is_there).sum(1) / is_there.sum(1).clamp(min=1)

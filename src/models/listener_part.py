@@ -17,7 +17,7 @@ from torch import Tensor
 from segue.catalog import Vocabulary
 from segue.histories import Histories
 from segue.models.retrieval.sparse import entries_of
-from segue.picking.listener_scores import FEATURES, OF_TRACK, features_of, past_of
+from segue.picking.listener_scores import FEATURES, OF_TRACK, Pasts, features_of, past_of
 from segue.runs.profiles import entries_of_events, padded
 
 LISTENER = "listener"
@@ -34,8 +34,8 @@ _AT_ONCE = 256
 _NUM = len(OF_TRACK)
 
 
-def past_before(histories: Histories, *, half_life: bool = True) -> tuple[np.ndarray, Int64[np.ndarray, "Q"]]:
-    """The profiles of listeners before queries, without tracks of the present session, and the times of the queries.
+def past_before(histories: Histories, *, half_life: bool = True) -> tuple[Pasts, Int64[np.ndarray, "Q"]]:
+    """What listeners had heard before the sessions of queries, and the times of the queries.
 
     A profile has what its listener played in sessions that had ended when the session of the query began. The time of a
     query is that of its newest play: nothing that comes later has any effect.
@@ -45,8 +45,7 @@ def past_before(histories: Histories, *, half_life: bool = True) -> tuple[np.nda
         half_life: whether older plays count less.
 
     Returns:
-        Records of `profiles.ENTRY`, Q × P, with rows of tracks; see `listener_scores.past_of`. And milliseconds since
-        1970.
+        The pasts (Q × P), and milliseconds since 1970.
     """
     timeline = histories.timeline
     assert timeline is not None, "no times are known"
@@ -70,8 +69,8 @@ def own_plays(histories: Histories, num_tracks: int, *, half_life: bool) -> csr_
         half_life: whether older plays count less.
     """
     past, _ = past_before(histories, half_life=half_life)
-    query, place = (past["plays"] > 0).nonzero()
-    entries = past["plays"][query, place], (query, past["track"][query, place])
+    query, place = (past.rows >= 0).nonzero()
+    entries = past.entries["plays"][query, place], (query, past.rows[query, place])
     return csr_array(entries, shape=(len(histories), num_tracks))
 
 
@@ -269,7 +268,7 @@ class ListenerPart:
         keys, first, group = np.unique(query * num_artists + artist, return_index=True, return_inverse=True)
         return _Entries(
             query=query,
-            track=past["track"][query, place],
+            track=past.rows[query, place].astype(np.int64),
             group=group,
             of_track=found[:, :_NUM],
             query_of_group=keys // max(num_artists, 1),

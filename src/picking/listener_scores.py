@@ -4,16 +4,17 @@ A candidate that the listener has heard in an earlier session, or whose artist t
 added to its score. A listener without a past gets nothing: the score is that of the session alone. Tracks of the
 present session are no past; the context and its rule of repeats know them.
 
-S sessions, C candidates, f favourites, P entries of a profile (`runs/profiles.py`; here `track` is a row), T tracks of
-a session, N tracks, F features.
+S sessions, C candidates, f favourites, P entries of a profile (`runs/profiles.py`), T tracks of a session, N tracks, F
+features.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int64
+from jaxtyping import Bool, Float32, Int, Int32, Int64
 
-from segue.picking.places import are_in
 from segue.runs.profiles import DAY_MS, ENTRY, LOVED, hour_of, remaining
 from segue.runs.session_vectors import OF_LISTENER
 
@@ -26,69 +27,93 @@ of a track by an artist that was heard: log(1 + the plays); the mean share; and 
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
 _PLACE_BITS = 20
-_MOST_ENTRIES = 16_384
-"""Entries of profiles that are scored together: they stay in the cache."""
+_MOST_ENTRIES, _MOST_NUMBERS = 16_384, 2**18
+"""Entries of profiles that are scored together, and sessions times artists: they stay in the cache."""
 _SPANS = np.array([DAY_MS / 24, DAY_MS, 7 * DAY_MS], np.float32)
 
 
-def past_of(profiles: np.ndarray, heard: Int[np.ndarray, "S T"]) -> np.ndarray:
-    """Profiles without the tracks that the present session has heard, S × P.
+@dataclass(frozen=True, eq=False)
+class Pasts:
+    """What listeners have heard before their present sessions.
 
     Args:
-        profiles: of the listener of each session, with rows of tracks; -1 for a track that is not in the catalogue.
+        entries: of their profiles, records of `runs/profiles.ENTRY` in C order, S × P.
+        rows: row of the track of each; -1 for an entry that is no past.
+    """
+
+    entries: np.ndarray
+    rows: Int32[np.ndarray, "S P"]
+
+    def part(self, some: Any) -> "Pasts":
+        """Those of some sessions.
+
+        Args:
+            some: their numbers, a slice, or whether each is one.
+        """
+        return Pasts(self.entries[some], self.rows[some])
+
+
+def past_of(profiles: np.ndarray, heard: Int[np.ndarray, "S T"], rows: Int32[np.ndarray, "S P"] | None = None) -> Pasts:
+    """Profiles without empty entries, tracks that are not in the catalogue, and those of the present session.
+
+    Args:
+        profiles: entries of the listener of each session.
         heard: rows of the tracks that each session has heard; -1 for none.
+        rows: row of the track of each entry, -1 for one that is not in the catalogue; None where `track` has it.
     """
-    past = np.empty(profiles.shape, ENTRY)
-    past.view(np.uint8)[...] = np.ascontiguousarray(profiles).view(np.uint8)  # records are copied field by field
-    leave_out(past, heard)
-    return past
+    rows = profiles["track"].astype(np.int32) if rows is None else rows
+    is_out = (profiles["plays"] <= 0) | _are_in(rows, heard, int(heard.max(initial=-1)))
+    return Pasts(profiles, np.where(is_out, np.int32(-1), rows))
 
 
-def leave_out(profiles: np.ndarray, heard: Int[np.ndarray, "S T"]) -> None:
-    """As `past_of`, in place.
+def _are_in(
+    rows: Int[np.ndarray, "S K"], others: Sequence[np.ndarray] | np.ndarray, largest: int
+) -> Bool[np.ndarray, "S K"]:
+    """As `places.are_in`, by a table of all rows: faster where both are many. No other is above the largest."""
+    is_in = np.zeros(max(largest, int(rows.max(initial=-1))) + 2, bool)  # the last one: -1
+    found = np.empty(rows.shape, bool)
+    for own, of_session, found_own in zip(rows, others, found, strict=True):
+        is_in[of_session] = True
+        is_in.take(own, out=found_own, mode="wrap")
+        is_in[of_session] = False
+    return found
 
-    Args:
-        profiles: as for `past_of`.
-        heard: as for `past_of`.
-    """
-    track = profiles["track"].astype(np.int32)
-    np.putmask(profiles["plays"], (track < 0) | are_in(track, heard.astype(np.int32)), 0)
 
-
-def favourites(past: np.ndarray, most: int = MOST_FAVOURITES) -> Int64[np.ndarray, "S f"]:
+def favourites(past: Pasts, most: int = MOST_FAVOURITES) -> Int32[np.ndarray, "S f"]:
     """The tracks of each listener with the largest sums of shares played.
 
     Args:
-        past: see `past_of`.
+        past: of the listener of each session.
         most: number of tracks, at most.
 
     Returns:
         Their rows, the largest sum first; -1 fills up.
     """
-    sums = np.where(past["plays"] > 0, past["shares"], np.float32(0)) + np.float32(0)  # without −0
+    sums = np.where(past.rows >= 0, past.entries["shares"], np.float32(0)) + np.float32(0)  # without −0
     # as integers, positive numbers have the same order; a partition of 32 bits takes an eighth of the time of 64
-    keys, place = -sums.view(np.int32), np.arange(sums.shape[1])[None]
-    if len(place[0]) > most and len(keys):
+    (num, length), keys, place = sums.shape, -sums.view(np.int32), np.arange(sums.size)
+    if length > most and num:
         worst = np.partition(keys, most - 1, axis=1)[:, most - 1 : most]
         is_in = keys <= worst
-        if np.count_nonzero(is_in) > most * len(keys):  # of equal sums the first ones are taken
+        if np.count_nonzero(is_in) > most * num:  # of equal sums the first ones are taken
             is_tie = keys == worst
             is_in &= ~is_tie | (is_tie.cumsum(1) <= most - (keys < worst).sum(1, keepdims=True))
-        place = is_in.nonzero()[1].reshape(len(keys), most)
-    ordered = np.take_along_axis(keys, np.broadcast_to(place, (len(keys), place.shape[1])), 1).astype(np.int64)
+        place = np.flatnonzero(is_in)
+    chosen, first = place.reshape(num, min(length, most)), length * np.arange(num)[:, None]
+    ordered = keys.ravel().take(chosen).astype(np.int64)
     ordered <<= _PLACE_BITS
-    ordered += place
+    ordered += chosen - first
     ordered.sort(axis=1)
-    return np.where(ordered < 0, np.take_along_axis(past["track"], ordered & (2**_PLACE_BITS - 1), 1), -1)
+    return np.where(ordered < 0, past.rows.ravel().take((ordered & (2**_PLACE_BITS - 1)) + first), np.int32(-1))
 
 
 def features_of(
-    past: np.ndarray, now_ms: Int64[np.ndarray, "S"], artist_of: Int[np.ndarray, "N"]
+    past: Pasts, now_ms: Int64[np.ndarray, "S"], artist_of: Int[np.ndarray, "N"]
 ) -> tuple[Float32[np.ndarray, "S P F"], Int64[np.ndarray, "S P"]]:
     """The features of the tracks of profiles, and those of their artists.
 
     Args:
-        past: see `past_of`.
+        past: of the listener of each session.
         now_ms: the time, for each session.
         artist_of: row of the artist of each track.
 
@@ -96,30 +121,32 @@ def features_of(
         The features; those of an artist are the same for all of its entries. And the artist of each entry; -1 for an
         empty one, whose features are 0.
     """
-    flat = past.reshape(-1)
-    place = np.flatnonzero(flat["plays"] > 0)
-    found, artists = np.zeros((past.size, len(FEATURES)), np.float32), np.full(past.size, -1)
-    artists[place] = artist_of.take(flat["track"].take(place))
+    flat = past.rows.ravel()
+    place, (_, length) = np.flatnonzero(flat >= 0), past.rows.shape
+    found, artists = np.zeros((flat.size, len(FEATURES)), np.float32), np.full(flat.size, -1)
+    artists[place] = artist_of.take(flat.take(place))
     # one entry of each artist of a session stands for all of them; nothing else of the array is read
-    keys = place // past.shape[1] * (int(artist_of.max(initial=0)) + 1) + artists.take(place)
+    keys = place // length * (int(artist_of.max(initial=0)) + 1) + artists.take(place)
     first = np.empty(int(keys.max(initial=-1)) + 1, np.intp)
     first[keys] = np.arange(len(place))
     found[place] = _features(past, now_ms, place, first.take(keys)).T
-    return found.reshape(*past.shape, len(FEATURES)), artists.reshape(past.shape)
+    return found.reshape(*past.rows.shape, len(FEATURES)), artists.reshape(past.rows.shape)
 
 
 def _features(
-    past: np.ndarray, now_ms: Int64[np.ndarray, "S"], place: Int64[np.ndarray, "E"], same: Int64[np.ndarray, "E"]
+    past: Pasts, now_ms: Int64[np.ndarray, "S"], place: Int64[np.ndarray, "E"], same: Int[np.ndarray, "E"]
 ) -> Float32[np.ndarray, "F E"]:
     """The features of entries, among which are all entries of their artists.
 
     Args:
-        past: see `past_of`.
+        past: of the listener of each session.
         now_ms: the time, for each session.
         place: of the entries in all profiles one after another.
         same: a number that the entries of an artist in a profile share.
     """
-    line, some = place // past.shape[1], past.reshape(-1).view(f"V{ENTRY.itemsize}").take(place).view(ENTRY)
+    # numpy would take records field by field
+    some = past.entries.reshape(-1).view(f"V{ENTRY.itemsize}").take(place).view(ENTRY)
+    line = place // past.rows.shape[1]
     last_ms, plays, shares, hours = some["last_ms"], some["plays"], some["shares"], some["hour"]
     elapsed = np.maximum(now_ms.take(line) - last_ms, 0).astype(np.float32)
     found = np.empty((len(FEATURES), len(place)), np.float32)
@@ -130,11 +157,10 @@ def _features(
     left = remaining(elapsed)
     plays, shares = plays * left, shares * left
     np.log1p(plays, out=found[1])
-    of_plays, of_shares = np.bincount(same, plays), np.bincount(same, shares)
-    newest = np.zeros(len(of_plays), np.float32)
+    newest = np.zeros(int(same.max(initial=-1)) + 1, np.float32)
     np.maximum.at(newest, same, found[4])
-    found[7], found[9] = np.log1p(of_plays).take(same), newest.take(same)
-    found[8] = (of_shares / np.maximum(of_plays, 1e-9)).take(same)
+    of_plays, of_shares = (np.bincount(same, one).take(same) for one in (plays, shares))
+    found[7], found[8], found[9] = np.log1p(of_plays), of_shares / np.maximum(of_plays, 1e-9), newest.take(same)
     return found
 
 
@@ -148,15 +174,16 @@ class ListenerScores:
 
     def __init__(self, weights: Float32[np.ndarray, "F"], artist_of: Int[np.ndarray, "N"]) -> None:
         self._weights, self._artist_of = weights, artist_of
-        # what is added for each track, and numbers of artists; they are 0 between sessions
+        self._num_artists = int(artist_of.max(initial=0)) + 1
+        # what is added for each track, and numbers of the artists of sessions; they are 0 between sessions
         self._added = np.zeros(len(artist_of), np.float32)
-        self._numbers = np.zeros(int(artist_of.max(initial=-1)) + 1, np.int32)
+        self._numbers = np.zeros(max(self._num_artists, _MOST_NUMBERS), np.int32)
 
     def add(
         self,
         scores: Float32[np.ndarray, "S C"],
         candidates: Int[np.ndarray, "S C"],
-        past: np.ndarray,
+        past: Pasts,
         now_ms: Int64[np.ndarray, "S"],
     ) -> None:
         """Add the listener's part to scores, in place.
@@ -164,61 +191,56 @@ class ListenerScores:
         Args:
             scores: of the candidates of each session.
             candidates: rows; negative ones get any number.
-            past: see `past_of`.
+            past: of the listener of each session.
             now_ms: the time, for each session.
         """
-        block = max(1, _MOST_ENTRIES // max(1, past.shape[1]))
-        for first in range(0, len(past), block):
+        num, length = past.rows.shape
+        block = max(1, min(_MOST_ENTRIES // max(1, length), len(self._numbers) // self._num_artists))
+        for first in range(0, num, block):
             some = slice(first, first + block)
-            self._add(scores[some], candidates[some], past[some], now_ms[some])
+            self._add(scores[some], candidates[some], past.part(some), now_ms[some])
 
     def _add(
         self,
         scores: Float32[np.ndarray, "S C"],
         candidates: Int[np.ndarray, "S C"],
-        past: np.ndarray,
+        past: Pasts,
         now_ms: Int64[np.ndarray, "S"],
     ) -> None:
-        num, width = len(past), candidates.shape[1] + 1
-        asked, own = (self._artist_of.take(rows, mode="clip") for rows in (candidates, past["track"]))
+        rows, (num, length) = candidates.astype(np.intp), past.rows.shape
+        first = self._num_artists * np.arange(num)[:, None]
+        asked, own = (self._artist_of.take(some, mode="clip") + first for some in (rows, past.rows))
         # each artist of the candidates of a session has a number above 0; entries of other artists add nothing
-        of_asked, of_own, some = np.empty(asked.shape, np.int32), np.empty(own.shape, np.int32), np.arange(1, width)
-        for session, artists in enumerate(asked.astype(np.intp)):
-            self._numbers[artists] = some
-            self._numbers.take(artists, out=of_asked[session], mode="clip")
-            self._numbers.take(own[session], out=of_own[session], mode="clip")
-            self._numbers[artists] = 0
-        place = np.flatnonzero((of_own > 0) & (past["plays"] > 0))
-        first, num_own = np.arange(0, num * width, width)[:, None], len(OF_TRACK)
-        same = (of_own + first).take(place)
+        self._numbers[asked] = np.arange(1, asked.size + 1, dtype=np.int32).reshape(asked.shape)
+        of_asked, of_own = self._numbers.take(asked), self._numbers.take(own)
+        self._numbers[asked] = 0
+        place = np.flatnonzero((of_own > 0) & (past.rows >= 0))
+        same, num_own = of_own.take(place), len(OF_TRACK)
         features = _features(past, now_ms, place, same)
-        of_artist = np.zeros(num * width, np.float32)
+        of_artist = np.zeros(asked.size + 1, np.float32)
         of_artist[same] = self._weights[num_own:] @ features[num_own:]
-        scores += of_artist.take(of_asked + first)
-        tracks, values = past["track"].take(place), self._weights[:num_own] @ features[:num_own]
-        ends, start = place.searchsorted(np.arange(1, num + 1) * past.shape[1]), 0
+        scores += of_artist.take(of_asked)
+        tracks, values = past.rows.ravel().take(place), self._weights[:num_own] @ features[:num_own]
+        ends, start = place.searchsorted(np.arange(1, num + 1) * length), 0
+        of_track = np.empty_like(scores)
         for session, end in enumerate(ends.tolist()):
             self._added[tracks[start:end]] = values[start:end]
-            scores[session] += self._added.take(candidates[session], mode="clip")
+            self._added.take(rows[session], out=of_track[session], mode="clip")
             self._added[tracks[start:end]], start = 0, end
+        scores += of_track
 
 
-def is_known(past: np.ndarray, candidates: Int[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:
+def is_known(past: Pasts, candidates: Int[np.ndarray, "S C"]) -> Bool[np.ndarray, "S C"]:
     """Whether the listener has played each candidate to a share of at least `LOVED` in an earlier session.
 
     Args:
-        past: see `past_of`.
+        past: of the listener of each session.
         candidates: rows; -1 for none.
     """
-    line, place = ((past["plays"] > 0) & (past["best"] >= LOVED)).nonzero()
-    loved, ends = past["track"][line, place], np.searchsorted(line, np.arange(1, len(past) + 1))
-    is_loved = np.zeros(max(int(candidates.max(initial=-1)), int(loved.max(initial=-1))) + 2, bool)  # the last one: -1
-    found, first = np.zeros(candidates.shape, bool), 0
-    for session, end in enumerate(ends.tolist()):
-        is_loved[loved[first:end]] = True
-        found[session] = is_loved[candidates[session]]
-        is_loved[loved[first:end]], first = False, end
-    return found
+    line, place = ((past.rows >= 0) & (past.entries["best"] >= LOVED)).nonzero()
+    loved, (num, _) = past.rows[line, place], past.rows.shape
+    of_sessions = np.split(loved, np.searchsorted(line, np.arange(1, num + 1)))[:-1]
+    return _are_in(candidates, of_sessions, int(loved.max(initial=-1)))
 
 
 def explain(weights: Float32[np.ndarray, "F"], features: Float32[np.ndarray, "F"]) -> Sequence[tuple[str, float]]:

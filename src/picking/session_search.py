@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.picking.counted_scores import CountedScores
-from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, favourites, is_known, past_of
+from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, Pasts, favourites, is_known, past_of
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
-from segue.runs.profiles import DAY_MS
+from segue.runs.profiles import DAY_MS, Profiles
 from segue.runs.session_vectors import SessionVectors
 
 MOST_LISTS = 20
@@ -35,11 +35,8 @@ each list the first ones are taken."""
 MOST_CANDIDATES = OF_SESSION + MOST_FAVOURITES + OF_FAVOURITES
 """Candidates of a session with a listener's past, at most."""
 
-MOST_GAPS = 500
-"""Listeners whose `SessionSearch.known_gap` is computed, at most."""
-
 _INFINITY = 0x7F800000  # ∞ as an integer
-_MOST_NEWEST = 20
+_MOST_GAPS, _MOST_NEWEST = 500, 20
 _Add = Callable[[Float32[np.ndarray, "S C"], Int32[np.ndarray, "S C"]], None]
 _BLOCK = 32  # sessions whose candidates numpy scores together: their vectors stay in the cache
 
@@ -92,7 +89,7 @@ class SessionSearch:
         rows: Int[np.ndarray, "S H"],
         shares: Float32[np.ndarray, "S h"],
         k: int,
-        past: np.ndarray | None = None,
+        past: Pasts | None = None,
         now_ms: Int64[np.ndarray, "S"] | None = None,
         familiar: float = 1.0,
     ) -> Int32[np.ndarray, "S K"]:
@@ -103,8 +100,7 @@ class SessionSearch:
                 catalogue, and after the oldest one.
             shares: share of each that was played, NaN where it is unknown; at least of those that the query looks at.
             k: how many are kept (K).
-            past: the profile of the listener of each session without the tracks of the session
-                (`listener_scores.past_of`); only if `knows_listeners`.
+            past: of the listener of each session (`listener_scores.past_of`); only if `knows_listeners`.
             now_ms: the time, for each session; with `past`.
             familiar: share of what is played that listeners may know. Below 1, the scores of tracks that a listener
                 knows (`listener_scores.is_known`) are lowered, all by the same: √((1 − familiar) / familiar) times the
@@ -114,7 +110,7 @@ class SessionSearch:
         Returns:
             Rows, best first; -1 fills up. Those of a session do not depend on the other sessions.
         """
-        if past is not None and not (past["plays"] > 0).any(1).all():
+        if past is not None and not (past.rows >= 0).any(1).all():
             return self._best_of_both(rows, shares, k, past, now_ms, familiar)
         queries, candidates, add_parts = self._scored(rows, shares, past, now_ms)
 
@@ -132,18 +128,19 @@ class SessionSearch:
         lowest = self.vectors.boosts.min(initial=0, where=np.isfinite(self.vectors.boosts))  # added to others later
         return np.asarray(1 + np.ptp(scores, axis=1, keepdims=True) - lowest, np.float32)
 
-    def known_gap(self, profiles: np.ndarray, artist_gap: int) -> float | None:
+    def known_gap(self, of_run: Profiles, artist_gap: int) -> float | None:
         """How much more the best known track scores than the best other one, in sessions such as listeners had last.
 
-        The sessions are the newest one, two, … twenty tracks of the profiles, a day later.
+        The sessions are the newest one, two, … twenty tracks of the profiles of 500 listeners, a day later.
 
         Args:
-            profiles: of some listeners, with rows of tracks, as for `listener_scores.past_of`.
+            of_run: the profiles of the run, with rows of tracks (`Profiles.in_rows`).
             artist_gap: artists of this many last tracks are skipped.
 
         Returns:
             The median over the sessions in which it scores more; None where there is none.
         """
+        profiles = of_run.of_listeners(of_run.listeners[:_MOST_GAPS])
         if not profiles.size:
             return None
         times = np.where((profiles["plays"] > 0) & (profiles["track"] >= 0), profiles["last_ms"], -1)
@@ -167,7 +164,7 @@ class SessionSearch:
         self,
         rows: Int[np.ndarray, "S H"],
         shares: Float32[np.ndarray, "S h"],
-        past: np.ndarray | None,
+        past: Pasts | None,
         now_ms: Int64[np.ndarray, "S"] | None,
     ) -> tuple[Float32[np.ndarray, "S V"], Int32[np.ndarray, "S C"], _Add]:
         """The query of each session, its candidates, and what adds to the scores of candidates."""
@@ -177,7 +174,7 @@ class SessionSearch:
         if past is not None:
             own = favourites(past)
             others = union(self.lists, own[:, :NUM_FAVOURITES], OF_FAVOURITES // NUM_FAVOURITES)
-            candidates = np.concatenate([candidates, own.astype(np.int32), others], 1)
+            candidates = np.concatenate([candidates, own, others], 1)
 
         def add_parts(scores: np.ndarray, of: np.ndarray) -> None:  # shapes would be looked up at each request
             if self._counted is not None:
@@ -195,14 +192,14 @@ class SessionSearch:
         rows: Int[np.ndarray, "S H"],
         shares: Float32[np.ndarray, "S h"],
         k: int,
-        past: np.ndarray,
+        past: Pasts,
         now_ms: Int64[np.ndarray, "S"] | None,
         familiar: float,
     ) -> Int32[np.ndarray, "S K"]:
         """As `best`: sessions of listeners without a past are searched as with `context=session`."""
         found = np.full((len(rows), min(k, self.most_candidates)), -1, np.int32)
-        has_past = np.asarray((past["plays"] > 0).any(1))
-        for some, known in ((~has_past, None), (has_past, past[has_past])):
+        has_past = np.asarray((past.rows >= 0).any(1))
+        for some, known in ((~has_past, None), (has_past, past.part(has_past))):
             if some.any():
                 times = None if known is None or now_ms is None else now_ms[some]
                 of_some = self.best(rows[some], shares[some], k, known, times, familiar)

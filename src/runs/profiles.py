@@ -6,13 +6,14 @@ is one record of `ENTRY`; a profile is some of them, in any order.
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import UNREADABLE
@@ -190,7 +191,7 @@ class Profiles:
     Args:
         listeners: key of each listener, ascending.
         ends: place after the last entry of each.
-        entries: their entries, those of a listener one after another; `track` is a key.
+        entries: their entries, those of a listener one after another; `track` is a key, or a row (`in_rows`).
     """
 
     listeners: Int64[np.ndarray, "L"]
@@ -207,6 +208,16 @@ class Profiles:
         """
         listeners, first = np.unique(owner, return_index=True)
         return cls(listeners=listeners, ends=np.append(first[1:], len(owner))[: len(first)], entries=entries)
+
+    def in_rows(self, catalog: Catalog) -> "Profiles":
+        """The same with rows in the place of the keys of tracks; -1 for one that is not in the catalogue.
+
+        Args:
+            catalog: the tracks.
+        """
+        entries = self.entries.copy()
+        entries["track"] = catalog.rows_of(entries["track"])
+        return replace(self, entries=entries)
 
     def of_listeners(self, keys: Int64[np.ndarray, "S"]) -> np.ndarray:
         """The profiles of some listeners, S × P.

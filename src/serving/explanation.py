@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from segue.catalog import Id
 from segue.picking.counted_scores import CountedScores
-from segue.picking.listener_scores import OF_TRACK, features_of
+from segue.picking.listener_scores import OF_TRACK, Pasts, features_of
 from segue.picking.listener_scores import explain as explain_parts
 from segue.picking.session_query import CountedScore, SessionQuery
 from segue.runs.profiles import DAY_MS, LOVED, remaining
@@ -125,7 +125,7 @@ def _of_listener(
     release: Release,
     vectors: SessionVectors,
     row: int,
-    past: np.ndarray | None,
+    past: Pasts | None,
     now_ms: Int64[np.ndarray, "1"] | None,
 ) -> dict[str, Any] | None:
     """What the listener's own past adds to the score of a track, as JSON; None without a past.
@@ -135,15 +135,16 @@ def _of_listener(
     if past is None or now_ms is None or vectors.listener is None:
         return None
     features, artists = features_of(past, now_ms, release.artist_of)
-    of_track = (artists[0] >= 0) & (past["track"][0] == row)
+    of_track = (artists[0] >= 0) & (past.rows[0] == row)
     of_artist = artists[0] == release.artist_of[row]
     of = of_track if (is_heard := bool(of_track.any())) else of_artist
     found = features[0, of.argmax()] * of.any()
     if not is_heard:
         found[: len(OF_TRACK)] = 0
     parts = explain_parts(vectors.listener, found)
-    plays = float((past["plays"][0, of] * remaining(now_ms - past["last_ms"][0, of])).sum())
-    last_days = max(int(now_ms[0] - past["last_ms"][0, of].max()), 0) / DAY_MS if of.any() else None
+    own = past.entries[0, of]
+    plays = float((own["plays"] * remaining(now_ms - own["last_ms"])).sum())
+    last_days = max(int(now_ms[0] - own["last_ms"].max()), 0) / DAY_MS if of.any() else None
     added = sum(value for _, value in parts)
     what = "" if is_heard else "its artist was "
     since = "never heard" if last_days is None else f"{what}heard {_times(plays)}, last {_ago(last_days)}"

@@ -13,7 +13,7 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.last_ten import check_no_other_rules
 from segue.picking.picker import LISTS, POLICIES, check_familiar, check_picking, new_rows
-from segue.picking.session_search import MOST_GAPS, SessionSearch
+from segue.picking.session_search import SessionSearch
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles
@@ -107,7 +107,14 @@ def prepare_release(
             vectors[arm] = SessionVectors.read(file.with_name(FILE), catalog)
             if checked[arm].context == "listener" and (beside := file.with_name(PROFILES)).exists():
                 profiles.append(Profiles.read(beside))
-                gap = _known_gap(vectors[arm], lists[arm], catalog, profiles[-1], checked[arm])
+                search = SessionSearch(
+                    vectors[arm],
+                    lists[arm].rows.astype(np.int32),
+                    num_lists=checked[arm].num_lists,
+                    may_repeat=False,
+                    artist_of=catalog.artist_of,
+                )
+                gap = search.known_gap(profiles[-1].in_rows(catalog), checked[arm].artist_gap)
                 vectors[arm] = replace(vectors[arm], known_gap=gap)
             if (needed := max(vectors[arm].num_newest, checked[arm].num_lists)) > max_tracks:
                 raise InputError(
@@ -125,17 +132,6 @@ def prepare_release(
         files=files,
         profiles=profiles,
     )
-
-
-def _known_gap(
-    vectors: SessionVectors, lists: Recommendations, catalog: Catalog, profiles: Profiles, given: Arm
-) -> float | None:
-    """See `SessionSearch.known_gap`."""
-    rows, artist_of = lists.rows.astype(np.int32), catalog.artist_of
-    search = SessionSearch(vectors, rows, num_lists=given.num_lists, may_repeat=False, artist_of=artist_of)
-    some = profiles.of_listeners(profiles.listeners[:MOST_GAPS])
-    some["track"] = catalog.rows_of(some["track"])
-    return search.known_gap(some, given.artist_gap)
 
 
 def _settings(given: Any) -> dict[Any, Any]:

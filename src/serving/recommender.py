@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64
 from segue.assignment import salt_of, treatment
 from segue.catalog import Id
 from segue.picking.last_ten import LastPlays, LastTen
-from segue.picking.listener_scores import leave_out
+from segue.picking.listener_scores import Pasts, past_of
 from segue.picking.picker import NUM_POPULAR, Picker
 from segue.picking.places import PICKS
 from segue.picking.session_search import SessionSearch
@@ -205,7 +205,7 @@ class Recommender:
 
     def past_of(
         self, search: SessionSearch, heard: Int64[np.ndarray, "S T"], pasts: Sequence[Past | None]
-    ) -> tuple[np.ndarray | None, Int64[np.ndarray, "S"] | None]:
+    ) -> tuple[Pasts | None, Int64[np.ndarray, "S"] | None]:
         """The profiles of listeners in the form that a search needs: its arguments `past` and `now_ms`.
 
         Args:
@@ -221,9 +221,7 @@ class Recommender:
         for line, (entries, time_ms) in known:
             as_bytes[line, : entries.nbytes] = entries.view(np.uint8)  # records are copied field by field
             now_ms[line] = time_ms
-        profiles["track"] = self._rows.of(profiles["track"])
-        leave_out(profiles, heard)
-        return profiles, now_ms
+        return past_of(profiles, heard, self._rows.of(profiles["track"])), now_ms
 
     def newest_first(self, played: Sequence[Played]) -> tuple[Int64[np.ndarray, "S T"], Float32[np.ndarray, "S T"]]:
         """Sessions in the order that session vectors need.

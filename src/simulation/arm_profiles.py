@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int64, UInt8
 
 from segue.catalog import keys_of
-from segue.picking.listener_scores import past_of
+from segue.picking.listener_scores import Pasts, past_of
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
 from segue.simulation.listener import REST_MS, WHOLE, Crowd, durations
 from segue.simulation.world import World
@@ -33,8 +33,7 @@ class ArmProfiles:
         by_key = np.argsort(keys)
         place = by_key[np.searchsorted(keys, given.listeners, sorter=by_key).clip(max=len(keys) - 1)]
         owner = np.where(keys[place] == given.listeners, place, -1).repeat(np.diff(given.ends, prepend=0))
-        entries = given.entries.copy()
-        entries["track"] = world.catalog.rows_of(entries["track"])
+        entries = given.in_rows(world.catalog).entries
         is_known = (owner >= 0) & (entries["track"] >= 0)
         owner, entries = owner[is_known], entries[is_known]
         self._of: dict[int, np.ndarray] = _split(owner, entries)
@@ -90,8 +89,8 @@ class ArmProfiles:
         newest = np.where(self._lines["plays"] > 0, self._lines["last_ms"], _NEVER).max(1, initial=_NEVER)
         self._started_ms = np.maximum(crowd.started_ms, newest + REST_MS)  # after the listener's previous session
 
-    def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> tuple[np.ndarray, Int64[np.ndarray, "s"]]:
-        """The profile of some sessions, s × P, without their own tracks; and the time.
+    def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> tuple[Pasts, Int64[np.ndarray, "s"]]:
+        """The past of the listeners of some sessions; and the time.
 
         Args:
             crowd: sessions of the crowd that began.
@@ -116,17 +115,6 @@ class ArmProfiles:
         self._learn()
         owner = np.array(list(self._of), np.int64).repeat([len(one) for one in self._of.values()])
         return owner, np.concatenate([_NONE, *self._of.values()])
-
-    def some(self, most: int) -> np.ndarray:
-        """The profiles of some listeners who have one, S × P.
-
-        Args:
-            most: number of listeners, at most.
-        """
-        self._learn()
-        own = [one for one in self._of.values() if len(one)][:most]
-        owner = np.arange(len(own)).repeat([len(one) for one in own])
-        return padded(owner, np.concatenate([_NONE, *own]), len(own))
 
     def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
         """The profiles of some listeners.

@@ -23,7 +23,7 @@ from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
 from segue.picking.last_ten import NUM_PLAYS, LastPlays, LastTen, check_no_other_rules
 from segue.picking.picker import LISTS, NUM_POPULAR, ArtistTracks, Picker, check_familiar, check_picking, new_rows
-from segue.picking.session_search import MOST_GAPS, MOST_LISTS, SessionSearch, gap_hint
+from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.recommendations import Recommendations, file_digest, lists_of
@@ -359,12 +359,15 @@ class ListenerLists(SessionLists):
         self.description |= {"familiar": familiar} if familiar != 1 else {}
         file = Path(path).with_name(PROFILES)
         self.description["policy"] = "listener_lists"
+        given = Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY))
         if file.is_file():
-            self._profiles = ArmProfiles(Profiles.read(file), world)
-            self.description["profiles"] = file_digest(file)
+            given, self.description["profiles"] = Profiles.read(file), file_digest(file)
         else:
-            self._profiles = ArmProfiles(Profiles.of(np.zeros(0, np.int64), np.zeros(0, ENTRY)), world)
             self.hint = f"{file} is not there; all listeners are new at first"
+        self._profiles = ArmProfiles(given, world)
+        if familiar < 1:
+            gap = self._search.known_gap(given.in_rows(world.catalog), self.picker.artist_gap)
+            self._search.vectors, self.description["known_gap"] = replace(self._search.vectors, known_gap=gap), gap
 
     def learn(
         self,
@@ -379,10 +382,6 @@ class ListenerLists(SessionLists):
     def prepare(self, midnight: int, track_ms: int) -> None:
         """Prepare for the sessions of some days."""
         self._profiles.prepare(midnight, track_ms)
-        if self._familiar < 1:
-            gap = self._search.known_gap(self._profiles.some(MOST_GAPS), self.picker.artist_gap)
-            self._search.vectors = replace(self._search.vectors, known_gap=gap)
-            self.description["known_gap"] = gap
 
     def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:
         """The profiles of some listeners."""

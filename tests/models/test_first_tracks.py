@@ -13,7 +13,7 @@ from segue.callbacks.ranking_metrics import measured
 from segue.histories import Histories
 from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import ListenerPart
-from segue.picking.listener_scores import features_of
+from segue.picking.listener_scores import features_of, past_of
 from tests.conftest import build_datamodule, make_vocabulary
 from tests.models.plain import COSINES
 from tests.models.test_listener_part import WEIGHTS, habit_logs, log_of, slow_past, trained
@@ -42,13 +42,12 @@ def test_a_first_track_is_ranked_by_the_favourites_and_the_past_and_by_plays_wit
         queries, items = scorer.query_vectors().numpy(), scorer.item_vectors().numpy()
     for query, track in enumerate(following.tolist()):
         past = slow_past(histories, query)
-        past = past[past["plays"] > 0]
         scores = plays.astype(float)
         if (past["shares"] > 0).any():
             loved = past[past["shares"] > 0]["track"]  # fewer than NUM_FAVOURITES
             scores = items @ queries[loved].mean(0)
             now_ms = timeline.timestamp[histories.last[query : query + 1]]
-            [features], [artists] = features_of(past[None], now_ms, ARTISTS)
+            [features], [artists] = features_of(past_of(past[None], np.empty((1, 0), np.int64)), now_ms, ARTISTS)
             for feature, heard, artist in zip(features, past["track"].tolist(), artists.tolist(), strict=True):
                 scores[heard] += feature[:7] @ WEIGHTS[:7]
                 num_same = (artists == artist).sum()

@@ -22,7 +22,7 @@ from segue.models.contracts import Rated
 from segue.models.export import session_vectors
 from segue.models.listener_part import ListenerPart, own_plays, past_before
 from segue.models.pair_ranker import PairRanker
-from segue.picking.listener_scores import FEATURES, features_of, past_of
+from segue.picking.listener_scores import FEATURES, Pasts, features_of, past_of
 from segue.picking.session_search import SessionSearch
 from segue.runs.folder import check_choices
 from segue.runs.profiles import DAY_MS, ENTRY, MOST_TRACKS, add_play, entries_of_events
@@ -76,8 +76,8 @@ def slow_past(histories: Histories, query: int) -> np.ndarray:
         share, time = float(histories.played_ratio[play]), int(timeline.timestamp[play])
         add_play(profile, int(histories.tracks[play]), share, time)
     first = histories.last[query] - histories.length[query] + 1
-    [past] = past_of(profile[None], histories.tracks[None, first : histories.last[query] + 1])
-    return np.asarray(past)
+    past = past_of(profile[None], histories.tracks[None, first : histories.last[query] + 1])
+    return past.entries[past.rows >= 0]
 
 
 @settings(max_examples=25)
@@ -88,8 +88,7 @@ def test_the_past_of_a_query_is_what_a_service_would_have_kept(seed: int) -> Non
     assert histories.timeline is not None
     assert now_ms.tolist() == histories.timeline.timestamp[histories.last].tolist()
     for query in range(len(histories)):
-        slow, fast = slow_past(histories, query), past[query]
-        slow, fast = slow[slow["plays"] > 0], fast[fast["plays"] > 0]
+        slow, fast = slow_past(histories, query), past.entries[query][past.rows[query] >= 0]
         slow, fast = slow[np.argsort(slow["track"])], fast[np.argsort(fast["track"])]
         for name in ENTRY.names or ():
             np.testing.assert_allclose(fast[name], slow[name], rtol=1e-4, atol=1e-4)
@@ -111,8 +110,8 @@ def test_nothing_that_happens_after_a_query_changes_its_past(seed: int) -> None:
             played_ratio=np.where(later, np.float32(0.25), histories.played_ratio),
         )
         changed, _ = past_before(other.part(query, query + 1))
-        mine = past[query][past[query]["plays"] > 0]
-        assert np.array_equal(changed[0][changed[0]["plays"] > 0], mine)
+        mine = past.entries[query][past.rows[query] >= 0]
+        assert np.array_equal(changed.entries[changed.rows >= 0], mine)
 
 
 def test_only_the_newest_plays_of_a_listener_are_looked_at() -> None:
@@ -139,10 +138,10 @@ def test_a_million_plays_of_a_listener_are_a_bounded_past_and_a_bounded_profile(
         tracks=tracks, played_ratio=shares, last=last, length=place[last] + 1, previous=tracks[last], timeline=timeline
     )
     past, now_ms = past_before(histories)
-    assert past.shape == (len(last), MOST_TRACKS)
-    assert (past["last_ms"] < now_ms[:, None]).all()
+    assert past.rows.shape == (len(last), MOST_TRACKS)
+    assert (past.entries["last_ms"] < now_ms[:, None]).all()
     began = timestamp[np.searchsorted(session, session[last])]
-    newest = past["last_ms"].max(1)
+    newest = past.entries["last_ms"].max(1)
     assert (newest < began).all(), "not what the other device plays meanwhile"
     assert (newest > began - 2 * 10**7).all(), "the newest are kept"
     owner, entries = entries_of_events(np.zeros(num, np.int64), tracks, shares, timestamp)
@@ -155,8 +154,8 @@ def test_the_features_of_many_queries_are_computed_in_slices(monkeypatch: pytest
     part, following = ListenerPart(make_vocabulary(ROWS[:12] // 2)), histories.tracks[histories.last + 1]
     whole = part.features(histories, following)
 
-    def seen(past: np.ndarray, *more: Any) -> Any:
-        nums.append(len(past))
+    def seen(past: Pasts, *more: Any) -> Any:
+        nums.append(len(past.rows))
         return features_of(past, *more)
 
     monkeypatch.setattr("segue.models.listener_part.features_of", seen)
@@ -173,7 +172,6 @@ def test_own_plays_are_counted_with_and_without_a_half_life() -> None:
     alike, aged = (own_plays(histories, 12, half_life=one).toarray() for one in (False, True))
     for query in range(len(histories)):
         slow = slow_past(histories, query)
-        slow = slow[slow["plays"] > 0]
         assert (alike[query] > 0).nonzero()[0].tolist() == sorted(slow["track"])
         np.testing.assert_allclose(aged[query, slow["track"]], slow["plays"], rtol=1e-4)
         assert (aged[query] <= alike[query] + 1e-5).all()

@@ -11,6 +11,7 @@ from segue.picking.listener_scores import (
     FEATURES,
     OF_TRACK,
     ListenerScores,
+    Pasts,
     favourites,
     features_of,
     is_known,
@@ -18,7 +19,7 @@ from segue.picking.listener_scores import (
 )
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events, padded
 
-NOW = 1_700_000_000_000
+NOW, NOTHING = 1_700_000_000_000, np.empty((1, 0), np.int64)
 ARTIST_OF = np.array([0, 0, 1, 2])
 
 
@@ -30,7 +31,12 @@ def profile(*plays: tuple[int, float, float], most: int = 10) -> np.ndarray:
     return entries[None]
 
 
-def added(past: np.ndarray, weights: dict[str, float], candidates: list[int]) -> list[float]:
+def past(*plays: tuple[int, float, float], most: int = 10) -> Pasts:
+    """The same, before a session that has heard nothing."""
+    return past_of(profile(*plays, most=most), NOTHING)
+
+
+def added(past: Pasts, weights: dict[str, float], candidates: list[int]) -> list[float]:
     """What is added to scores of 0."""
     numbers = np.array([weights.get(name, 0.0) for name in FEATURES], np.float32)
     scores = np.zeros((1, len(candidates)), np.float32)
@@ -39,8 +45,8 @@ def added(past: np.ndarray, weights: dict[str, float], candidates: list[int]) ->
 
 
 def test_the_tracks_whose_last_play_is_oldest_are_forgotten_first() -> None:
-    past = profile((0, 1.0, 9), (1, 1.0, 8), (0, 1.0, 3), (2, 1.0, 1), most=2)
-    assert sorted(past["track"][0].tolist()) == [0, 2]
+    kept = profile((0, 1.0, 9), (1, 1.0, 8), (0, 1.0, 3), (2, 1.0, 1), most=2)
+    assert sorted(kept["track"][0].tolist()) == [0, 2]
     time = NOW - DAY_MS * np.array([9, 8, 3, 1])
     _, entries = entries_of_events(np.zeros(4, np.int64), np.array([0, 1, 0, 2]), np.ones(4, np.float32), time, most=2)
     assert entries["track"].tolist() == [2, 0]
@@ -62,79 +68,80 @@ def test_profiles_that_hold_all_tracks_are_equal_in_both_ways() -> None:
 @pytest.mark.parametrize("num_entries", [0, 4])
 def test_a_new_listener_gets_nothing(num_entries: int) -> None:
     weights = dict.fromkeys(FEATURES, 3.0)
-    assert added(np.zeros((1, num_entries), ENTRY), weights, [0, 1, 2, -1]) == [0, 0, 0, 0]
+    assert added(past_of(np.zeros((1, num_entries), ENTRY), NOTHING), weights, [0, 1, 2, -1]) == [0, 0, 0, 0]
 
 
 def test_tracks_of_the_session_are_no_past() -> None:
-    past = past_of(profile((0, 1.0, 2), (2, 1.0, 2)), np.array([[0, -1]]))
-    assert added(past, {"heard": 1.0, "artist_plays": 1.0}, [0, 1])[:2] == [0, 0]
-    assert added(past, {"heard": 1.0}, [2, 3]) == [1, 0]
+    others = past_of(profile((0, 1.0, 2), (2, 1.0, 2)), np.array([[0, -1]]))
+    assert added(others, {"heard": 1.0, "artist_plays": 1.0}, [0, 1])[:2] == [0, 0]
+    assert added(others, {"heard": 1.0}, [2, 3]) == [1, 0]
 
 
 def test_a_track_is_judged_by_its_share_and_by_how_long_ago_it_was() -> None:
-    past = profile((0, 0.25, 0), (2, 1.0, 1))
-    assert added(past, {"share": 2.0}, [0, 1, 2]) == [0.5, 0, 2]
-    assert added(past, {"last_day": 1.0}, [0, 2]) == [1, round(float(np.exp(-1)), 5)]
-    assert added(past, {"same_hour": 1.0}, [0, 2]) == pytest.approx([1, 1], abs=1e-3)
+    both = past((0, 0.25, 0), (2, 1.0, 1))
+    assert added(both, {"share": 2.0}, [0, 1, 2]) == [0.5, 0, 2]
+    assert added(both, {"last_day": 1.0}, [0, 2]) == [1, round(float(np.exp(-1)), 5)]
+    assert added(both, {"same_hour": 1.0}, [0, 2]) == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_an_artist_that_was_heard_counts_for_all_of_its_tracks() -> None:
-    past = profile((0, 1.0, 0), (0, 0.5, 0), (2, 1.0, 0))
-    assert added(past, {"artist_share": 1.0}, [0, 1, 2, 3]) == [0.75, 0.75, 1, 0]
-    assert added(past, {"artist_plays": 1.0}, [1, 3]) == [round(float(np.log(3)), 5), 0]
+    both = past((0, 1.0, 0), (0, 0.5, 0), (2, 1.0, 0))
+    assert added(both, {"artist_share": 1.0}, [0, 1, 2, 3]) == [0.75, 0.75, 1, 0]
+    assert added(both, {"artist_plays": 1.0}, [1, 3]) == [round(float(np.log(3)), 5), 0]
 
 
 def test_candidates_of_many_sessions_get_the_weighted_features_of_their_tracks_and_artists() -> None:
     rng, num, num_own = np.random.default_rng(0), 7, len(OF_TRACK)
     artist_of, weights = rng.integers(4, size=12), rng.normal(size=len(FEATURES)).astype(np.float32)
-    past = np.zeros((num, 6), ENTRY)
-    for line in past[1:]:  # the first listener is new
+    profiles = np.zeros((num, 6), ENTRY)
+    for line in profiles[1:]:  # the first listener is new
         for play in range(int(rng.integers(1, 9))):
             add_play(
                 line, int(rng.integers(12)), float(rng.random()), NOW - int(rng.integers(90 * DAY_MS)) * (play % 3)
             )
-    past, now_ms = past_of(past, rng.integers(-1, 12, (num, 2))), np.full(num, NOW)
+    pasts, now_ms = past_of(profiles, rng.integers(-1, 12, (num, 2))), np.full(num, NOW)
     candidates, scores = rng.integers(-1, 12, (num, 9)), rng.normal(size=(num, 9)).astype(np.float32)
-    features, artists = features_of(past, now_ms, artist_of)
+    features, artists = features_of(pasts, now_ms, artist_of)
     expected = scores.copy()
     for session, candidate in np.ndindex(candidates.shape):
         track = candidates[session, candidate]
-        heard = features[session, (artists[session] >= 0) & (past["track"][session] == track)]
+        heard = features[session, (artists[session] >= 0) & (pasts.rows[session] == track)]
         by_artist = features[session, artists[session] == artist_of[track]]
         expected[session, candidate] += heard[:, :num_own].sum(0) @ weights[:num_own]
         expected[session, candidate] += by_artist[:1, num_own:].sum(0) @ weights[num_own:]
     scorer = ListenerScores(weights, artist_of)
     for _ in range(2):  # nothing of one call is left for the next one
         found = scores.copy()
-        scorer.add(found, candidates, past, now_ms)
+        scorer.add(found, candidates, pasts, now_ms)
         np.testing.assert_allclose(found[candidates >= 0], expected[candidates >= 0], atol=1e-5)
 
 
 def test_features_of_an_empty_entry_are_zero() -> None:
-    features, artists = features_of(profile((2, 1.0, 3), most=3), np.array([NOW]), ARTIST_OF)
+    features, artists = features_of(past((2, 1.0, 3), most=3), np.array([NOW]), ARTIST_OF)
     assert artists.tolist() == [[1, -1, -1]]
     assert not features[0, 1:].any()
     assert features[0, 0].all()
 
 
 def test_a_track_is_known_from_a_share_of_four_fifths_on() -> None:
-    past = profile((0, 0.79, 1), (2, 0.8, 1))
-    assert is_known(past, np.array([[0, 1, 2, -1]])).tolist() == [[False, False, True, False]]
+    assert is_known(past((0, 0.79, 1), (2, 0.8, 1)), np.array([[0, 1, 2, -1]])).tolist() == [
+        [False, False, True, False]
+    ]
 
 
 def test_favourites_are_the_tracks_with_the_largest_sums_of_shares() -> None:
-    past = profile((0, 0.5, 0), (2, 1.0, 0), (2, 1.0, 1), (3, 0.0, 0), most=5)
-    assert favourites(past, 4).tolist() == [[2, 0, -1, -1]]
+    assert favourites(past((0, 0.5, 0), (2, 1.0, 0), (2, 1.0, 1), (3, 0.0, 0), most=5), 4).tolist() == [[2, 0, -1, -1]]
 
 
 @pytest.mark.parametrize("most", [1, 5, 30])
 def test_of_favourites_with_equal_sums_the_first_entries_are_taken(most: int) -> None:
     """As in a slow loop, also for profiles of different lengths."""
     rng = np.random.default_rng(most)
-    past = np.zeros((9, 20), ENTRY)
-    past["track"], past["shares"] = np.arange(20), rng.integers(4, size=past.shape) / 4
-    past["plays"] = rng.random((9, 20)) < np.linspace(0, 1, 9)[:, None]
-    for line, found in zip(past, favourites(past, most).tolist(), strict=True):
+    profiles = np.zeros((9, 20), ENTRY)
+    profiles["track"], profiles["shares"] = np.arange(20), rng.integers(4, size=profiles.shape) / 4
+    profiles["plays"] = rng.random((9, 20)) < np.linspace(0, 1, 9)[:, None]
+    pasts = past_of(profiles, np.empty((9, 0), np.int64))
+    for line, found in zip(profiles, favourites(pasts, most).tolist(), strict=True):
         of = {row: float(line["shares"][row]) for row in range(20) if line["plays"][row] and line["shares"][row]}
         expected = sorted(of, key=lambda row: -of[row])[:most]
         assert found == expected + [-1] * (min(most, 20) - len(expected))

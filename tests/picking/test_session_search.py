@@ -22,7 +22,7 @@ from segue.picking.session_search import (
     inner_products,
     union,
 )
-from segue.runs.profiles import DAY_MS, ENTRY
+from segue.runs.profiles import DAY_MS, ENTRY, Profiles
 from segue.runs.session_vectors import OF_LISTENER, SessionVectors
 from tests.conftest import make_catalog, make_vectors, make_vocabulary
 
@@ -207,7 +207,9 @@ def test_known_tracks_that_come_after_all_others_keep_their_order(gap: float | N
 @pytest.mark.parametrize("artist_gap", [0, 5])
 def test_the_gap_is_that_of_the_newest_tracks_of_listeners_who_know_others(artist_gap: int) -> None:
     """The first one's newest track; the second one knows no other than the two newest, and nobody has played."""
-    search, profiles = of_listener(share=5), np.concatenate([KNOWN, KNOWN, np.zeros((1, 4), ENTRY)])
+    search, nobody = of_listener(share=5), np.zeros((1, 4), ENTRY)
+    entries = np.concatenate([KNOWN, KNOWN, nobody]).ravel()
+    profiles = Profiles(listeners=np.arange(3), ends=4 * np.arange(1, 4), entries=entries)
     scores = scores_of(search, np.array([[7]]), np.array([[0.9]], np.float32))
     scores |= {6: scores[6] + 5.0, 8: scores[8] + 0.5}
     skipped = (6, 7, 8) if artist_gap else (7,)  # by the same artist

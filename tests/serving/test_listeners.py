@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segue.picking.listener_scores import FEATURES, past_of
+from segue.picking.listener_scores import FEATURES
 from segue.runs.profiles import DAY_MS, ENTRY, add_play
 from segue.serving.log_writer import now_ms
 from segue.serving.profile_memory import FILE, MappedProfiles
@@ -270,8 +270,8 @@ def test_tracks_of_the_session_are_no_past(tmp_path: Path) -> None:
     heard = np.array([[0, -1]])
     past, _ = recommender.past_of(recommender.searches["C"], heard, [Past(profile, now_ms())])
     assert past is not None
-    assert past["track"][0][past["plays"][0] > 0].tolist() == [5]
-    assert past.tobytes() == past_of(past, heard).tobytes()
+    assert past.rows[0][past.rows[0] >= 0].tolist() == [5]
+    assert past.entries["track"][past.rows >= 0].tolist() == [105]
 
 
 def test_a_release_that_needs_profiles_gets_their_file_when_it_is_loaded(tmp_path: Path) -> None:

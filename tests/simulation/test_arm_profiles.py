@@ -25,6 +25,7 @@ from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from tests.conftest import make_vectors
 from tests.picking.test_picker import SURE
+from tests.serving.test_prepared_release import ready
 from tests.simulation.test_policies import crowd_of, lists_file
 from tests.simulation.test_traffic import MIDNIGHT, run
 
@@ -70,8 +71,9 @@ def test_an_arm_knows_at_each_request_what_the_log_says_of_earlier_sessions(
 
     def watched(profiles: ArmProfiles, crowd: Any, some: Any) -> Any:
         past, now_ms = usual(profiles, crowd, some)
-        for user, now, of_session in zip(crowd.users[some].tolist(), now_ms.tolist(), past, strict=True):
-            known[user, now].append(of_session[of_session["plays"] > 0])
+        lines = zip(crowd.users[some].tolist(), now_ms.tolist(), past.entries, past.rows, strict=True)
+        for user, now, entries, rows in lines:
+            known[user, now].append(entries[rows >= 0])
         return past, now_ms
 
     monkeypatch.setattr(ArmProfiles, "of", watched)
@@ -222,23 +224,23 @@ def test_less_is_known_with_less_familiar_and_nothing_with_none(world: World, fo
     assert shares[2] == 0
 
 
-def test_the_gap_is_that_of_the_profiles_with_what_was_played_since(
+def test_the_gap_is_that_of_the_run_whatever_was_played_since_as_in_a_service(
     world: World, folder: Path, profiles: Profiles
 ) -> None:
     write_run(world, folder, share=5.0)
     profiles.write(folder / PROFILES)
-    arms = [an_arm(world, folder, familiar=0.5) for _ in range(2)]
+    arm = an_arm(world, folder, familiar=0.5)
+    assert isinstance(arm, ListenerLists)
     users = np.arange(len(world.listeners)).repeat(9)
     tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
-    arms[1].learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
-    gaps = list[float | None]()
-    for arm in arms:
-        assert isinstance(arm, ListenerLists)
-        arm.prepare(MIDNIGHT, 1000)
-        gaps.append(arm._search.vectors.known_gap)
-    assert gaps[0] is not None
-    assert gaps[1] is not None
-    assert 0 < gaps[0] < gaps[1]
+    arm.learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
+    arm.prepare(MIDNIGHT, 1000)
+    served = ready({"C": {"recommender": str(folder / "r.jsonl"), "familiar": 0.5}}, **HOW)
+    gap = served.vectors["C"].known_gap
+    assert gap is not None
+    assert gap > 0
+    assert arm._search.vectors.known_gap == pytest.approx(gap, rel=1e-6)
+    assert arm.description["known_gap"] == arm._search.vectors.known_gap
 
 
 @pytest.fixture(scope="module")

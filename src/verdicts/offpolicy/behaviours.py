@@ -25,7 +25,7 @@ from segue.picking.picker import (
     distinct,
     new_rows,
 )
-from segue.picking.session_search import MOST_GAPS, MOST_LISTS, SessionSearch
+from segue.picking.session_search import MOST_LISTS, SessionSearch
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
@@ -278,8 +278,7 @@ class LogFolder:
         made = self._make({**given, "policy": LISTS[lists.users is not None]}, lists, new=new, vectors=vectors)
         found = replace(made, before=self._profiles(made, file), is_older=is_older)
         if found.search is not None and found.familiar < 1:
-            some = found.before.of_listeners(found.before.listeners[:MOST_GAPS])
-            gap = given["known_gap"] if is_older else found.search.known_gap(some, found.picker.artist_gap)
+            gap = given["known_gap"] if is_older else found.search.known_gap(found.before, found.picker.artist_gap)
             found.search.vectors = replace(found.search.vectors, known_gap=gap)
         return found
 
@@ -287,9 +286,7 @@ class LogFolder:
         """What the run of a file of lists knew of listeners, with rows of tracks."""
         if not of.knows_listeners or not (path := file.with_name(PROFILES)).is_file():
             return _NOBODY
-        profiles = Profiles.read(path)
-        profiles.entries["track"] = self.catalog.rows_of(profiles.entries["track"])
-        return profiles
+        return Profiles.read(path).in_rows(self.catalog)
 
     def _served(self, folder: Path, arm: str, given: Mapping[str, Any]) -> Behaviour | None:
         rows, known = _rows_of(folder, self.catalog), None
