@@ -65,25 +65,26 @@ class Members:
         self._vocabulary = vocabulary
 
     def read(self) -> dict[str, Ranker]:
-        """The models that were tested, by name.
+        """Those of their models that learned the sessions of the vocabulary: all tested ones, or all refitted ones.
 
         Raises:
-            InputError: a run cannot be read, or was trained on other sessions.
+            InputError: a run cannot be read, or learned other sessions.
         """
         return {name: self._read(name, folder) for name, folder in self.folders.items()}
 
     def _read(self, name: str, folder: Path) -> Ranker:
         own = self._vocabulary
         try:
-            found = FittedModel.read(folder, name, evaluated=True)
+            for evaluated in (True, False):
+                found = FittedModel.read(folder, name, evaluated=evaluated)
+                if np.array_equal(found.catalog.keys, own.catalog.keys) and np.array_equal(found.plays, own.plays):
+                    return found.ranker
         except InputError as error:
             raise InputError(f"model.models.{name}: {error}") from None
-        if not np.array_equal(found.catalog.keys, own.catalog.keys) or not np.array_equal(found.plays, own.plays):
-            raise InputError(
-                f"model.models.{name}={folder} was trained on other sessions than those of this command; name the "
-                "same datamodule= and its settings, and runs of this version"
-            )
-        return found.ranker
+        raise InputError(
+            f"model.models.{name}={folder} was trained on other sessions than those of this command; name the same "
+            "datamodule= and its settings, and runs of this version, which are refitted if the mixture is"
+        )
 
     def seconds(self, name: str) -> float:
         """How long a run took; NaN where it does not say.
@@ -107,7 +108,7 @@ class Mixture(OneStep):
     are, `p = Σ weight · p of each`.
 
     The weights are those of maximum likelihood on validation queries. A run without which validation ndcg@10 is not
-    lower is dropped, the least useful first.
+    lower is dropped, the least useful first. A refit mixes the refitted models of the runs, with the same weights.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -160,9 +161,10 @@ class Mixture(OneStep):
 
     def on_fit_start(self) -> None:
         """Read the runs. Before the weights are fitted, all weigh alike."""
-        self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
         self._digests = {name: ranker.lists_digest() for name, ranker in self.rankers.items()}
-        self._adds_scores = self._without_session is None
+        if not self.weights:
+            self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
+            self._adds_scores = self._without_session is None
 
     @cached_property
     def _vectors(self) -> dict[str, SessionVectors | None]:
@@ -357,11 +359,20 @@ class Mixture(OneStep):
             how = "by the lists of the last track: so are its runs"
         return [*lines, f"served       {how}"]
 
+    @property
+    def _fitted(self) -> dict[str, Any]:
+        numbers = {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
+        return {**numbers, "adds_scores": self._adds_scores}
+
+    def _take_fitted(self, given: Mapping[str, Any]) -> None:
+        self.weights, self.gains = dict(given["weights"]), dict(given["gains"])
+        self.ms_per_query = dict(given["ms_per_query"])
+        self._adds_scores = given.get("adds_scores", False)  # older versions mix probabilities
+
     def get_extra_state(self) -> dict[str, Any]:
         """Return the weights for a checkpoint, and where the runs are and what they had."""
         folders = {name: str(folder) for name, folder in self._members.folders.items()}
-        numbers = {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
-        return {**numbers, "folders": folders, "digests": self._digests, "adds_scores": self._adds_scores}
+        return {**self._fitted, "folders": folders, "digests": self._digests}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them.
@@ -369,18 +380,18 @@ class Mixture(OneStep):
         Args:
             state: what `get_extra_state` returned.
         """
-        self.weights, self.gains = dict(state["weights"]), dict(state["gains"])
-        self.ms_per_query, self._digests = dict(state["ms_per_query"]), dict(state["digests"])
-        self._adds_scores = state.get("adds_scores", False)  # older versions mix probabilities
+        self._take_fitted(state)
+        self._digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
 
     def decided(self) -> dict[str, Any]:
-        """What validation decided."""
-        return self.context.repeats.decided()
+        """What validation decided: the weights."""
+        return {**self.context.repeats.decided(), **self._fitted}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take it from another model."""
         self.context.repeats.decide(decided)
+        self._take_fitted(decided)
 
 
 def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, float]) -> SessionVectors:
