@@ -33,6 +33,7 @@ from segue.settings import Setting, settings
 
 _MOST_QUERIES, _MOST_RANKED, _MOST_CANDIDATES, _ROUNDS = 5000, 2500, 200, 300
 _TIE = 1e-6
+_TIMES = (3, 10)  # the weight of maximum likelihood, which asks for little of a model that is too sure
 
 
 @settings("model")
@@ -65,10 +66,10 @@ class Members:
         self._vocabulary = vocabulary
 
     def read(self) -> dict[str, Ranker]:
-        """The models that were tested, by name.
+        """Those of their models that learned the sessions of the vocabulary: all tested ones, or all refitted ones.
 
         Raises:
-            InputError: a run cannot be read, or was trained on other sessions.
+            InputError: a run cannot be read, or learned other sessions.
         """
         return {name: self._read(name, folder) for name, folder in self.folders.items()}
 
@@ -77,15 +78,16 @@ class Members:
         if not (folder / "config.yaml").is_file():
             raise InputError(f"model.models.{name}={folder} has no run; give the folder of a finished run of train.py")
         try:
-            found = FittedModel.read(folder, name, evaluated=True)
+            for evaluated in (True, False):
+                found = FittedModel.read(folder, name, evaluated=evaluated)
+                if np.array_equal(found.catalog.keys, own.catalog.keys) and np.array_equal(found.plays, own.plays):
+                    return found.ranker
         except InputError as error:
             raise InputError(f"model.models.{name}: {error}") from None
-        if not np.array_equal(found.catalog.keys, own.catalog.keys) or not np.array_equal(found.plays, own.plays):
-            raise InputError(
-                f"model.models.{name}={folder} was trained on other sessions than those of this command; name the "
-                "same datamodule= and its settings, and runs of this version"
-            )
-        return found.ranker
+        raise InputError(
+            f"model.models.{name}={folder} was trained on other sessions than those of this command; name the same "
+            "datamodule= and its settings, and runs of this version, which are refitted if the mixture is"
+        )
 
     def seconds(self, name: str) -> float:
         """How long a run took; NaN where it does not say."""
@@ -105,7 +107,8 @@ class Mixture(OneStep):
     are, `p = Σ weight · p of each`.
 
     The weights are those of maximum likelihood on validation queries. A run without which validation ndcg@10 is not
-    lower is dropped, the least useful first.
+    lower is dropped, the least useful first. A weight is then raised if validation ndcg@10 is higher with it. A refit
+    mixes the refitted models of the runs, with the same weights.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -158,9 +161,10 @@ class Mixture(OneStep):
 
     def on_fit_start(self) -> None:
         """Read the runs. Before the weights are fitted, all weigh alike."""
-        self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
         self._digests = {name: ranker.lists_digest() for name, ranker in self.rankers.items()}
-        self._adds_scores = self._without_session is None
+        if not self.weights:
+            self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
+            self._adds_scores = self._without_session is None
 
     @cached_property
     def _vectors(self) -> dict[str, SessionVectors | None]:
@@ -295,9 +299,25 @@ class Mixture(OneStep):
             }
             ndcg = self._ndcg(histories.where(ranked), following[ranked], weights)
             self.weights, self.gains = weights[""], {name: ndcg[""] - ndcg[name] for name in names if name in ndcg}
-            if len(names) == 1 or min(self.gains.values()) > 0:
+            if len(names) == 1:
                 return
+            if min(self.gains.values()) > 0:
+                break
             names = [name for name in names if name != min(self.gains, key=lambda one: self.gains[one])]
+        self._try_more(histories.where(ranked), following[ranked], ndcg[""])
+
+    def _try_more(self, histories: Histories, following: Int64[np.ndarray, "Q"], reached: float) -> None:
+        """Take more of a member, if validation ndcg@10 is then higher than what the weights have reached."""
+        tried = {}
+        for name, weight in self.weights.items():
+            for times in _TIMES:
+                more = self.weights | {name: times * weight}
+                tried[f"{times} {name}"] = {one: of / sum(more.values()) for one, of in more.items()}
+        ndcg = self._ndcg(histories, following, tried)
+        best = max(ndcg, key=lambda one: ndcg[one])
+        if ndcg[best] > reached:
+            self.weights = tried[best]
+            self.gains = {name: gain + ndcg[best] - reached for name, gain in self.gains.items()}
 
     def _seen(
         self, shares: Mapping[str, Float[Tensor, "B N"]], following: Int64[np.ndarray, "B"]
@@ -350,26 +370,35 @@ class Mixture(OneStep):
             how = "by the lists of the last track: so are its runs"
         return [*lines, f"served       {how}"]
 
+    @property
+    def _fitted(self) -> dict[str, Any]:
+        numbers = {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
+        return {**numbers, "adds_scores": self._adds_scores}
+
+    def _take_fitted(self, given: Mapping[str, Any]) -> None:
+        self.weights, self.gains = dict(given["weights"]), dict(given["gains"])
+        self.ms_per_query = dict(given["ms_per_query"])
+        self._adds_scores = given.get("adds_scores", False)  # older versions mix probabilities
+
     def get_extra_state(self) -> dict[str, Any]:
         """Return the weights for a checkpoint, and where the runs are and what they had."""
         folders = {name: str(folder) for name, folder in self._members.folders.items()}
-        numbers = {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
-        return {**numbers, "folders": folders, "digests": self._digests, "adds_scores": self._adds_scores}
+        return {**self._fitted, "folders": folders, "digests": self._digests}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
-        self.weights, self.gains = dict(state["weights"]), dict(state["gains"])
-        self.ms_per_query, self._digests = dict(state["ms_per_query"]), dict(state["digests"])
-        self._adds_scores = state.get("adds_scores", False)  # older versions mix probabilities
+        self._take_fitted(state)
+        self._digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
 
     def decided(self) -> dict[str, Any]:
-        """What validation decided."""
-        return self.context.repeats.decided()
+        """What validation decided: the weights."""
+        return {**self.context.repeats.decided(), **self._fitted}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take it from another model."""
         self.context.repeats.decide(decided)
+        self._take_fitted(decided)
 
 
 def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, float]) -> SessionVectors:

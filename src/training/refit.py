@@ -155,7 +155,8 @@ def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[st
         checkpoint: of the model, or of an earlier one.
         model: the model.
     """
-    state = dict(checkpoint["state_dict"]["context.repeats._extra_state"])
+    of_model = checkpoint["state_dict"]
+    state = {**of_model.get("_extra_state", {}), **of_model["context.repeats._extra_state"]}
     state |= {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
     return {name: state[name] for name in ranker_of(model).decided()}
 

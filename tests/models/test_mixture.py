@@ -16,12 +16,14 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
+from segue.models.fitted import FittedModel
 from segue.models.mixture import Members, Mixture, em
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import SessionSearch
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import composed, fit, make_ranker
+from tests.e2e.test_train import train
 from tests.models.plain import LAST_TRACK
 
 ROWS = np.arange(NUM_RING_TRACKS)
@@ -127,10 +129,22 @@ def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataMod
     assert any("popular: dropped" in line for line in lines)
     assert "no session vectors" in lines[-1]
     state, digest = mixture.get_extra_state(), mixture.lists_digest()
-    mixture.on_fit_start()
+    mixture.weights = dict.fromkeys(mixture.rankers, 1 / 3)
     assert mixture.lists_digest() != digest
     mixture.set_extra_state(state)
     assert mixture.lists_digest() == digest
+
+
+def test_a_weight_is_raised_where_validation_is_better_with_it(
+    mixture: Mixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixture, "_ndcg", lambda _, __, tried: {name: of["rules"] for name, of in tried.items()})
+    nothing = Histories.of_tracks(ROWS[:0]), ROWS[:0]
+    for reached, rules, gain in ((0.9, 0.1, 0.05), (0.3, 1 / 1.9, 0.05 + 1 / 1.9 - 0.3)):
+        mixture.weights, mixture.gains = {"rules": 0.1, "neighbours": 0.9}, {"rules": 0.05, "neighbours": 0.05}
+        mixture._try_more(*nothing, reached)
+        assert mixture.weights == pytest.approx({"rules": rules, "neighbours": 1 - rules})
+        assert mixture.gains == pytest.approx({"rules": gain, "neighbours": gain})
 
 
 def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[str, Ranker], of_order: Ranker) -> None:
@@ -242,11 +256,36 @@ def test_a_mixture_has_no_context(ring: PairDataModule) -> None:
             instantiate(config, _convert_="all")(vocabulary=ring.vocabulary)
 
 
-def test_a_mixture_is_not_refitted() -> None:
-    """Its runs have learned the sessions for training; with all of them it would refuse its own runs."""
-    assert composed("datamodule=table", "model=mixture").refit == "none"
-    assert composed("datamodule=table", "model=mixture", "refit=all").refit == "all"
-    assert composed("datamodule=table").refit == "auto"
+@pytest.fixture(scope="module")
+def of_folders(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two refitted runs and their mixture, below `a`, `b` and `mixed`."""
+    cwd = tmp_path_factory.mktemp("folders")
+    common = ["datamodule=botify", f"datamodule.path={ring_logs}", "logger=none", "callbacks.plots=null"]
+    train(cwd, *common, "model=rules", "hydra.run.dir=a")
+    train(cwd, *common, "model=neighbours", "hydra.run.dir=b")
+    train(cwd, *common, "model=mixture", "model.models={a: a, b: b}", "hydra.run.dir=mixed")
+    return cwd
+
+
+def test_a_refit_mixes_the_refitted_models_with_the_weights_of_validation(of_folders: Path) -> None:
+    tested, exported = (FittedModel.read(of_folders / "mixed", "m", evaluated=one).ranker for one in (True, False))
+    assert isinstance(tested, Mixture)
+    assert isinstance(exported, Mixture)
+    assert tested.weights == exported.weights
+    assert tested.weights != dict.fromkeys("ab", 0.5), "validation weights them"
+    for mixture, evaluated in ((tested, True), (exported, False)):
+        for name, own in mixture.rankers.items():
+            run = FittedModel.read(of_folders / name, name, evaluated=evaluated).ranker
+            assert own.lists_digest() == run.lists_digest()
+    assert tested.lists_digest() != exported.lists_digest()
+
+
+def test_a_run_that_has_not_learned_the_sessions_of_the_mixture_is_refused(
+    of_folders: Path, ring: PairDataModule
+) -> None:
+    others = replace(ring.vocabulary, plays=ring.vocabulary.plays + 1)
+    with pytest.raises(InputError, match=r"^model.models.a=/.*/a was trained on other sessions .* are refitted if the"):
+        Members(others, models={name: str(of_folders / name) for name in "ab"}).read()
 
 
 def test_a_mixture_needs_two_runs(ring: PairDataModule) -> None:
