@@ -33,7 +33,6 @@ from segue.settings import Setting, settings
 
 _MOST_QUERIES, _MOST_RANKED, _MOST_CANDIDATES, _ROUNDS = 5000, 2500, 200, 300
 _TIE = 1e-6
-_TIMES = (3, 10)  # the weight of maximum likelihood, which asks for little of a model that is too sure
 
 
 @settings("model")
@@ -107,8 +106,7 @@ class Mixture(OneStep):
     are, `p = Σ weight · p of each`.
 
     The weights are those of maximum likelihood on validation queries. A run without which validation ndcg@10 is not
-    lower is dropped, the least useful first. A weight is then raised if validation ndcg@10 is higher with it. A refit
-    mixes the refitted models of the runs, with the same weights.
+    lower is dropped, the least useful first. A refit mixes the refitted models of the runs, with the same weights.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -299,25 +297,9 @@ class Mixture(OneStep):
             }
             ndcg = self._ndcg(histories.where(ranked), following[ranked], weights)
             self.weights, self.gains = weights[""], {name: ndcg[""] - ndcg[name] for name in names if name in ndcg}
-            if len(names) == 1:
+            if len(names) == 1 or min(self.gains.values()) > 0:
                 return
-            if min(self.gains.values()) > 0:
-                break
             names = [name for name in names if name != min(self.gains, key=lambda one: self.gains[one])]
-        self._try_more(histories.where(ranked), following[ranked], ndcg[""])
-
-    def _try_more(self, histories: Histories, following: Int64[np.ndarray, "Q"], reached: float) -> None:
-        """Take more of a member, if validation ndcg@10 is then higher than what the weights have reached."""
-        tried = {}
-        for name, weight in self.weights.items():
-            for times in _TIMES:
-                more = self.weights | {name: times * weight}
-                tried[f"{times} {name}"] = {one: of / sum(more.values()) for one, of in more.items()}
-        ndcg = self._ndcg(histories, following, tried)
-        best = max(ndcg, key=lambda one: ndcg[one])
-        if ndcg[best] > reached:
-            self.weights = tried[best]
-            self.gains = {name: gain + ndcg[best] - reached for name, gain in self.gains.items()}
 
     def _seen(
         self, shares: Mapping[str, Float[Tensor, "B N"]], following: Int64[np.ndarray, "B"]

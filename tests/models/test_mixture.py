@@ -135,18 +135,6 @@ def test_what_adds_nothing_is_dropped_and_weights_are_restored(ring: PairDataMod
     assert mixture.lists_digest() == digest
 
 
-def test_a_weight_is_raised_where_validation_is_better_with_it(
-    mixture: Mixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mixture, "_ndcg", lambda _, __, tried: {name: of["rules"] for name, of in tried.items()})
-    nothing = Histories.of_tracks(ROWS[:0]), ROWS[:0]
-    for reached, rules, gain in ((0.9, 0.1, 0.05), (0.3, 1 / 1.9, 0.05 + 1 / 1.9 - 0.3)):
-        mixture.weights, mixture.gains = {"rules": 0.1, "neighbours": 0.9}, {"rules": 0.05, "neighbours": 0.05}
-        mixture._try_more(*nothing, reached)
-        assert mixture.weights == pytest.approx({"rules": rules, "neighbours": 1 - rules})
-        assert mixture.gains == pytest.approx({"rules": gain, "neighbours": gain})
-
-
 def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[str, Ranker], of_order: Ranker) -> None:
     mixture = mixture_of(ring, {"rules": members["rules"], "gru4rec": of_order})
     queries = ring.pairs["val"]
