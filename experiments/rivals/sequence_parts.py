@@ -18,9 +18,10 @@ PATIENCE = 3
 ASKS, VECTORS, FITTED = "How good are the vectors?", "vectors.npz", "fit"
 """What is printed after each epoch, the file that it is about, and the part that boosts are fitted to."""
 QUERIES_AT_ONCE = 512
-Encode, Tracks = Callable[[str], np.ndarray], Callable[[], tuple[np.ndarray, np.ndarray]]
 SCORES_AT_ONCE = 256
 """Lines of scores that are computed at once in training."""
+Encode = Callable[[str], np.ndarray]
+Tracks = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 class _Softmax(torch.autograd.Function):
