@@ -145,7 +145,8 @@ def of_artists(num_artists: int = 6) -> Vocabulary:
 class Sparse(fitting.Network):
     """The same network, ranked by the code of the baselines."""
 
-    ranks, top = Baseline.ranks, Baseline.top
+    ranks: Any = Baseline.ranks
+    top: Any = Baseline.top
 
     def _scores_of(self, histories: Histories) -> csr_array:
         return csr_array(self._softmax(self._queries[np.searchsorted(self._last, histories.last)]).numpy())
@@ -164,7 +165,11 @@ def test_a_network_is_ranked_by_the_rule_of_the_baselines(used: str, by_artist: 
         if not every:
             queries = rng.normal(size=(len(histories), 4)).astype(np.float32)
             queries[:2] = 0  # the network knows no track of these sessions
-            vectors = {"queries_fit": queries, "queries_val": queries[:400], "item_rows": np.arange(NUM_KNOWN)}
+            vectors: dict[str, Any] = {
+                "queries_fit": queries,
+                "queries_val": queries[:400],
+                "item_rows": np.arange(NUM_KNOWN),
+            }
             vectors["items"] = rng.normal(size=(NUM_KNOWN, 4)).astype(np.float32)
         network.learn(vectors, {"val": histories.last[:400], "test": np.arange(3)})
         assert repeats.fitted is not None
@@ -185,7 +190,7 @@ def test_a_network_is_ranked_by_the_rule_of_the_baselines(used: str, by_artist: 
 def test_the_best_epoch_is_kept_and_the_time_of_questions_is_not_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arrays = {f"history_{part}": np.array([[0, 1], [2, -1]]) for part in ("val", "test", "fit")}
+    arrays: dict[str, Any] = {f"history_{part}": np.array([[0, 1], [2, -1]]) for part in ("val", "test", "fit")}
     np.savez(tmp_path / "sessions.npz", track=np.arange(3), **arrays)
     (tmp_path / "settings.json").write_text('{"seed": 1, "max_epochs": 40, "dim": "7"}', encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["model.py", str(tmp_path)])
@@ -234,7 +239,7 @@ def test_early_stopping_sees_the_metric_by_which_a_network_is_chosen(
     """A network that learns nothing. It asks twice, and then has the vectors of the first time again."""
     monkeypatch.setitem(DATA, "ring", ("datamodule=botify", f"datamodule.path={ring_logs}", *RING))
     monkeypatch.setattr(fitting, "python_of", lambda _: "python")
-    early = []
+    early = list[float]()
 
     def run(command: Sequence[str], folder: Path, answer: Callable[[], float]) -> None:
         assert command[1].endswith("recbole_model.py")
@@ -258,7 +263,7 @@ def test_early_stopping_sees_the_metric_by_which_a_network_is_chosen(
     assert fitted.val["ndcg_at_10"] == early[0] != early[1]
     assert fitted.ranks is not None
     assert len(fitted.ranks) == len(fitting.queries_table("ring"))
-    assert fitted.curve == [[1.0, 0.1]]
+    assert np.array_equal(fitted.curve, [[1.0, 0.1]])
     assert [*fitted.beside] == sorted(tables.BESIDE)
     assert 0.9 < fitted.beside["coverage_at_20"] <= 1  # of 60 tracks
     assert 20 < fitted.beside["popularity_rank_at_10"] < 40

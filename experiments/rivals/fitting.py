@@ -149,7 +149,7 @@ def _factory(words: Sequence[str]) -> Any:
         return instantiate(composed(words, Path(folder)).ranker, _convert_="all")
 
 
-def _validated(ranker: Baseline, data: str) -> dict[str, float]:
+def _validated(ranker: Any, data: str) -> dict[str, float]:
     """The mean of each metric of validation, which chooses how tracks already heard are ranked, as in a run."""
     ranking = the_data(data)[1]
     return means(ranking.chosen_ranks(ranker, ranking.queries["val"]))
@@ -270,7 +270,8 @@ def _sequence(library: str, data: str, settings: Mapping[str, Any], *, tests: bo
         histories[FITTED] = asked.histories
     listens = datamodule.vocabulary.listens
     played = listens.where(~(listens.played_ratio < np.float32(0.5)))
-    arrays = {"session": played.session, "track": played.track, "artist": datamodule.vocabulary.catalog.artist_of}
+    artist_of = datamodule.vocabulary.catalog.artist_of
+    arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artist_of}
     arrays |= {f"history_{part}": one.newest(int(one.length.max()))[0] for part, one in histories.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
