@@ -8,7 +8,7 @@ from segue.runs.provenance import ROOT
 
 PACKAGES = {
     "rectools": ["rectools[torch]", "pandas<3"],
-    "recbole": ["recbole", "pandas<3", "numpy<2", "scipy<1.14", "torch<2.6"],  # RecBole 1.2.1 uses names of NumPy 1
+    "recbole": ["recbole", "pandas<3", "numpy<2", "scipy<1.14"],  # RecBole 1.2.1 uses names of NumPy 1
     "lightfm": ["lightfm-next"],  # the maintained fork; LightFM 1.17 does not build on Python 3.11
 }
 """What is installed for each library."""

@@ -1,18 +1,15 @@
 """How a piece of `study.py` is fitted: in this process, by `train.py`, or in the Python of another library.
 
-Q queries.
+Q queries, B queries of a block, N tracks in the catalogue, K tracks of a list, M tracks that a network knows.
 """
 
-import contextlib
 import json
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,26 +19,35 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch import Tensor
 
 from experiments.rivals.environments import python_of
-from experiments.rivals.sequence_parts import query_arrays, ranks_by_vectors
+from experiments.rivals.sequence_parts import ASKS, FITTED, VECTORS
 from experiments.rivals.spaces import DATA, Model
+from experiments.studying import append_rows, train
+from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
-from segue.datamodules.pairs.pairs import Pairs
+from segue.histories import Histories
+from segue.models.baselines.module import Baseline
+from segue.models.restoring import CHECKPOINT, read_checkpoint
+from segue.models.retrieval.nearest import in_parts, top_of_scores
+from segue.models.retrieval.ranks import block_size, boost_heard
 from segue.runs.provenance import ROOT
-from segue.statistics.ranking import accuracy
+from segue.statistics.ranking import accuracy, coverage, popularity_rank
 from segue.terminal.hydra_parts import know_defaults
 
-OUTPUTS = ROOT / "outputs" / "rivals"
 QUIET = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
     "callbacks.export=null", "callbacks.resume=null", "callbacks.checkpoint.save_last=false",
+    "callbacks.ranking.max_test_queries=1",
 )  # fmt: skip
-"""Leaves out what the study does not read."""
+"""Leaves out what the study does not read; it ranks the test queries itself."""
 ALL_QUERIES = 10**9
 MAX_EPOCHS = 40
 """Of networks in a Python of their own."""
+LISTS, LISTED = (10, 20), 2000
+"""Lengths of the lists of which coverage and popularity are, and number of test queries that have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +56,24 @@ class Fitted:
 
     Args:
         val: mean of each ranking metric over all validation queries.
-        ranks: rank of each test query; None for a trial, which does not read the test set.
         fit_s: processor time of fitting; of a head that of the whole `train.py`, with imports and metrics.
-        query_ms: processor time of ranking one query over the whole catalogue, in ms; NaN where not measured. For a
-            head it is that of one with untrained weights.
+        ranks: rank of each test query; None for a trial, which does not read the test set.
+        query_ms: processor time of ranking one query over the whole catalogue, in ms; NaN for a trial.
+        beside: coverage and mean popularity rank of the lists of some test queries, by name; none for a trial.
+        curve: for each epoch of a network processor time of training until then, in s, and validation ndcg@10.
     """
 
     val: dict[str, float]
-    ranks: np.ndarray | None
     fit_s: float
-    query_ms: float
+    ranks: np.ndarray | None = None
+    query_ms: float = float("nan")
+    beside: Mapping[str, float] = field(default_factory=dict)
+    curve: Sequence[tuple[float, float]] = ()
 
 
 @cache
-def the_data(data: str) -> tuple[PairDataModule, dict[str, Pairs]]:
-    """A data set and its queries for validation and test."""
+def the_data(data: str) -> tuple[PairDataModule, RankingMetrics]:
+    """A data set, and its queries for validation and test."""
     words = [*DATA[data], "model=popular"]
     with tempfile.TemporaryDirectory() as folder:
         config = composed([*words, f"callbacks.ranking.max_val_queries={ALL_QUERIES}"], Path(folder))
@@ -72,7 +81,7 @@ def the_data(data: str) -> tuple[PairDataModule, dict[str, Pairs]]:
         datamodule.prepare_data()
         datamodule.setup()
         ranking = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule))
-    return datamodule, ranking.queries
+    return datamodule, ranking
 
 
 def queries_table(data: str) -> pd.DataFrame:
@@ -82,8 +91,8 @@ def queries_table(data: str) -> pd.DataFrame:
         Number of the session; tracks heard before the next one; tracks of the whole session; plays in training of the
         newest track, and of the next one.
     """
-    datamodule, queries = the_data(data)
-    test, plays = queries["test"], datamodule.vocabulary.plays
+    datamodule, ranking = the_data(data)
+    test, plays = ranking.queries["test"], datamodule.vocabulary.plays
     return pd.DataFrame(
         {
             "session": test.session,
@@ -118,110 +127,185 @@ def fit(
     Returns:
         The metrics, and the ranks of the test queries.
     """
-    words = [*DATA[data], *model.words, *model.of_data.get(data, ())]
+    words = [*DATA[data], *model.words, *model.of_data.get(data, ()), *settings, f"seed={seed}"]
     if model.kind == "counting":
-        return _count([*words, *settings, f"seed={seed}"], data, tests=tests)
+        return _count(words, data, tests=tests)
     if model.kind == "head":
-        return _train([*words, *settings, f"seed={seed}"], data, tests=tests)
-    return _sequence(model.kind, data, settings, seed=seed, tests=tests, epochs=epochs)
+        return _train(words, data, tests=tests)
+    own = dict(setting.split("=") for setting in settings)
+    return _sequence(model.kind, data, {**own, "seed": seed, "max_epochs": epochs}, tests=tests)
 
 
 def _count(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
-    datamodule, queries = the_data(data)
-    ranker = _ranker(words, datamodule)
+    ranker = _factory(words)(vocabulary=the_data(data)[0].vocabulary)
     started = time.process_time()
     ranker.on_train_start()  # counts
-    counted = time.process_time()
-    ranks = {
-        name: ranker.ranks(datamodule.histories(queries[name]), queries[name].following, lambda _: None)
-        for name in (("val", "test") if tests else ("val",))
-    }
-    query_ms = 1e3 * (time.process_time() - counted) / sum(map(len, ranks.values()))
-    return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=counted - started, query_ms=query_ms)
+    fitted = Fitted(fit_s=time.process_time() - started, val=_validated(ranker, data))
+    return _tested(ranker, data, fitted) if tests else fitted
 
 
-def _ranker(words: Sequence[str], datamodule: PairDataModule) -> Any:
+def _factory(words: Sequence[str]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        return instantiate(composed(words, Path(folder)).ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
+        return instantiate(composed(words, Path(folder)).ranker, _convert_="all")
+
+
+def _validated(ranker: Any, data: str) -> dict[str, float]:
+    """The mean of each metric of validation, which chooses how tracks already heard are ranked, as in a run."""
+    ranking = the_data(data)[1]
+    return means(ranking.chosen_ranks(ranker, ranking.queries["val"]))
+
+
+def _tested(ranker: Any, data: str, fitted: Fitted) -> Fitted:
+    """Rank the test queries, as validation has decided."""
+    datamodule, ranking = the_data(data)
+    test, plays = ranking.queries["test"], datamodule.vocabulary.plays
+    histories, started = datamodule.histories(test), time.process_time()
+    with torch.inference_mode():
+        ranks = ranker.ranks(histories, test.following, lambda _: None)
+        query_ms = 1e3 * (time.process_time() - started) / len(ranks)
+        some = np.random.default_rng(1).permutation(len(test))[:LISTED]
+        lists = ranker.top(histories.where(some), max(LISTS))[0]
+    beside = {f"coverage_at_{k}": coverage(lists[:, :k], len(plays)) for k in LISTS}
+    beside |= {f"popularity_rank_at_{k}": float(popularity_rank(lists[:, :k], plays).mean()) for k in LISTS}
+    return replace(fitted, ranks=ranks, query_ms=query_ms, beside=beside)
 
 
 def _train(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
-    datamodule, queries = the_data(data)
-    largest = [f"callbacks.ranking.max_val_queries={ALL_QUERIES}"]
-    if not tests:
-        largest.append("callbacks.ranking.max_test_queries=1")
-    with tempfile.TemporaryDirectory() as folder:
-        before = os.times()
-        run([sys.executable, "train.py", *QUIET, *words, *largest, f"hydra.run.dir={folder}/run"])
-        after = os.times()
-        metrics = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
-        ranks, query_ms = None, float("nan")
-        if tests:
-            query_ms = _query_ms(_ranker(words, datamodule), datamodule, queries["test"])
-            table = pd.read_parquet(Path(folder) / "run" / "test_queries.parquet")
-            assert np.array_equal(table["session"], queries["test"].session)  # the same queries in the same order
-            ranks = table["rank"].to_numpy()
+    with tempfile.TemporaryDirectory() as name:
+        folder, before = Path(name) / "run", os.times()
+        train(*words, *QUIET, f"callbacks.ranking.max_val_queries={ALL_QUERIES}", f"run_dir={folder}")
+        fit_s = sum(os.times()[2:4]) - sum(before[2:4])  # of child processes
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        saved = read_checkpoint(folder / CHECKPOINT)
     val = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
-    fit_s = sum(after[2:4]) - sum(before[2:4])  # of child processes
-    return Fitted(val=val, ranks=ranks, fit_s=fit_s, query_ms=query_ms)
+    ranker = _factory(words)(vocabulary=the_data(data)[0].vocabulary)
+    ranker.on_load_checkpoint(saved)
+    ranker.load_state_dict(saved["state_dict"])
+    fitted = Fitted(val=val, fit_s=fit_s)
+    return _tested(ranker.eval(), data, fitted) if tests else fitted
 
 
-def _query_ms(ranker: Any, datamodule: PairDataModule, queries: Pairs) -> float:
-    started = time.process_time()
-    with torch.inference_mode():
-        ranker.ranks(datamodule.histories(queries), queries.following, lambda _: None)
-    return 1e3 * (time.process_time() - started) / len(queries)
+class Network(Baseline):
+    """Ranks by the softmax of the vectors of a network of another library.
+
+    Tracks already heard, and others by their artists, are boosted as those of a baseline: the network gives the tracks
+    that it does not know no probability. A session of which it knows no track has the probabilities of plays.
+    """
+
+    def learn(self, vectors: Mapping[str, np.ndarray], last: Mapping[str, np.ndarray]) -> None:
+        """Take vectors, and fit the boosts to them.
+
+        Args:
+            vectors: `items` of the tracks in `item_rows`, and for each part of the queries `queries_<part>`.
+            last: number of the newest event of each query, by part.
+        """
+        self._rows, self._items = (torch.from_numpy(vectors[name]) for name in ("item_rows", "items"))
+        known = [part for part in last if f"queries_{part}" in vectors]
+        numbers = np.concatenate([last[part] for part in known])
+        order = np.argsort(numbers)
+        of_parts = np.concatenate([vectors[f"queries_{part}"] for part in known])
+        self._last, self._queries = numbers[order], torch.from_numpy(of_parts[order])
+        if (repeats := self.context.repeats).asked is not None:
+            at_once = block_size(len(self._vocabulary.plays))
+            blocks = iter(torch.from_numpy(vectors[f"queries_{FITTED}"]).split(at_once))
+            repeats.fit(lambda _: self._softmax(next(blocks)), unit=1.0, adds=True, at_once=at_once)
+
+    def ranks(self, histories: Histories, following: np.ndarray, *_: object, **__: object) -> np.ndarray:
+        """Rank the track that followed each history among all tracks except `histories.previous`."""
+        found, at_once = [], block_size(len(self._vocabulary.plays))
+        for start in range(0, len(following), at_once):
+            scores = self._boosted(histories.part(start, start + at_once))
+            of_target = scores.gather(1, torch.from_numpy(following[start : start + at_once, None]))
+            found.append(((scores > of_target).sum(1) + (scores >= of_target).sum(1) + 1) / 2)  # ties share their mean
+        return torch.cat(found).double().numpy()
+
+    def top(self, histories: Histories, k: int, **_: object) -> tuple[np.ndarray, np.ndarray]:
+        """Find the K best candidates of each history."""
+        nothing = np.empty(0, np.float32)
+        return in_parts(
+            histories,
+            lambda some: top_of_scores(
+                self._boosted(some),
+                previous=torch.from_numpy(some.previous),
+                heard=torch.empty(len(some), 0, dtype=torch.int64),
+                boosts=nothing,
+                plays=self._vocabulary.plays,
+                k=k,
+            ),
+        )
+
+    def _softmax(self, queries: Tensor) -> Tensor:
+        """The probability of each track, B × N."""
+        shares = torch.zeros(len(queries), len(self._vocabulary.plays))
+        shares[:, self._rows] = (queries @ self._items.T).softmax(1)
+        plays = torch.from_numpy(self._vocabulary.plays).float()
+        shares[~queries.any(1)] = plays / plays.sum()
+        return shares
+
+    def _boosted(self, histories: Histories) -> Tensor:
+        """The scores of all tracks, B × N, by the rule for tracks already heard."""
+        repeats, lines = self.context.repeats, torch.arange(len(histories))
+        scores = self._softmax(self._queries[np.searchsorted(self._last, histories.last)])
+        factor, added = repeats.in_force()
+        times, more = (repeats.added(histories, values).tocoo() for values in (np.expm1(factor), added))
+        scores[times.coords] *= torch.from_numpy(1 + times.data).float()
+        scores[more.coords] += torch.from_numpy(more.data).float()
+        num_last = self._num_last()
+        boost_heard(scores, torch.from_numpy(histories.newest_rows(num_last)), np.full(num_last, -np.inf, np.float32))
+        scores[lines, torch.from_numpy(histories.previous)] = -torch.inf
+        return scores
 
 
-def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, tests: bool, epochs: int) -> Fitted:
+def _sequence(library: str, data: str, settings: Mapping[str, Any], *, tests: bool) -> Fitted:
     """Train a model of another library on our sessions in its own Python, and rank our queries by its vectors.
 
-    The vectors are kept while they may be needed: the final run with the seed of the chosen trial need not train again.
+    After each epoch it asks how good they are in validation.
     """
-    datamodule, queries = the_data(data)
+    datamodule, ranking = the_data(data)
+    factory = _factory([*DATA[data], "model=rules", "context=session"])
+    network = Network(vocabulary=datamodule.vocabulary, **factory.keywords)
+    histories = {part: datamodule.histories(queries) for part, queries in ranking.queries.items()}
+    last = {part: one.last for part, one in histories.items()}
+    if (asked := network.context.repeats.asked) is not None:
+        histories[FITTED] = asked.histories
     listens = datamodule.vocabulary.listens
     played = listens.where(~(listens.played_ratio < np.float32(0.5)))
-    artists = datamodule.vocabulary.catalog.artist_of
-    arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artists}
-    rule = _ranker([*DATA[data], "model=rules", "context=session"], datamodule).context.repeats
-    within = len(rule.boosts())  # one rule for tracks already heard, as long as no boosts are fitted
-    arrays |= {"within": np.array(within), "plays": datamodule.vocabulary.plays}
-    for part in ("val", "test"):
-        histories = datamodule.histories(queries[part])
-        arrays[f"history_{part}"] = histories.newest(int(histories.length.max()))[0]
-        arrays[f"previous_{part}"], arrays[f"following_{part}"] = histories.previous, queries[part].following
-    run_words = f"within={within}", f"epochs={epochs}", f"seed={seed}"
-    kept = OUTPUTS / "vectors" / f"{'_'.join([data, library, *settings, *run_words])}.npz"
-    if not kept.exists():
-        own = dict(setting.split("=") for setting in settings)
-        _keep_vectors(kept, library, arrays, {**own, "seed": seed, "max_epochs": epochs})
-    with np.load(kept) as file:
-        vectors = dict(file)
-    if epochs < MAX_EPOCHS:
-        kept.unlink()
-    started = time.process_time()
-    ranks = {
-        part: ranks_by_vectors(
-            vectors[f"queries_{part}"],
-            items=vectors["items"],
-            item_rows=vectors["item_rows"],
-            **query_arrays(arrays, part),
-        )
-        for part in (("val", "test") if tests else ("val",))
-    }
-    query_ms = 1e3 * (time.process_time() - started) / sum(map(len, ranks.values()))
-    return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=float(vectors["fit_s"]), query_ms=query_ms)
-
-
-def _keep_vectors(path: Path, library: str, arrays: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Train in the Python of a library and write its vectors and the training time to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    artist_of = datamodule.vocabulary.catalog.artist_of
+    arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artist_of}
+    arrays |= {f"history_{part}": one.newest(int(one.length.max()))[0] for part, one in histories.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+
+        def vectors() -> dict[str, np.ndarray]:
+            with np.load(folder / VECTORS) as file:
+                return dict(file)
+
+        def validate() -> dict[str, float]:
+            network.learn(vectors(), last)
+            return _validated(network, data)
+
         np.savez(folder / "sessions.npz", **arrays)
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        run([python_of(library), str(Path(__file__).with_name(f"{library}_model.py")), str(folder)], folder)
-        shutil.move(folder / "vectors.npz", path)
+        script = str(Path(__file__).with_name(f"{library}_model.py"))
+        run([python_of(library), script, str(folder)], folder, lambda: validate()["ndcg_at_10"])
+        val, found = validate(), vectors()
+    fitted = Fitted(val=val, fit_s=float(found["fit_s"]), curve=found["curve"].tolist())
+    return _tested(network, data, fitted) if tests else fitted
+
+
+def append_curve(path: Path, key: Mapping[str, Any], curve: Iterable[tuple[float, float]]) -> None:
+    """Append a line for each epoch of a training.
+
+    Args:
+        path: of the CSV file.
+        key: data, model and seed.
+        curve: processor time of training until the end of each epoch, in s, without validation; and validation ndcg@10.
+    """
+    rows = [
+        {**key, "epoch": epoch, "cpu_s": round(cpu_s, 2), "val_ndcg_at_10": f"{value:.6g}"}
+        for epoch, (cpu_s, value) in enumerate(curve, 1)
+    ]
+    append_rows(path, rows)
 
 
 def means(ranks: np.ndarray) -> dict[str, float]:
@@ -229,14 +313,28 @@ def means(ranks: np.ndarray) -> dict[str, float]:
     return {str(name): float(value) for name, value in accuracy(ranks).mean().items()}
 
 
-def run(command: Sequence[str], cwd: Path = ROOT) -> None:
-    """Run a process in one thread; its output is shown only if it fails. RecBole writes into the working directory."""
+def run(command: Sequence[str], cwd: Path = ROOT, answer: Callable[[], float] | None = None) -> None:
+    """Run a process in one thread; its output is shown only if it fails. RecBole writes into the working directory.
+
+    Args:
+        command: its words.
+        cwd: its working directory.
+        answer: computes the number that is written to its input for each line ASKS of its output.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    with contextlib.suppress(KeyboardInterrupt):
-        done = subprocess.run(
-            list(command), cwd=cwd, env={**os.environ, **threads}, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-        return
-    raise SystemExit(130)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    printed = []
+    with subprocess.Popen(command, cwd=cwd, env={**os.environ, **threads}, text=True, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in process.stdout:
+            if answer is not None and line.strip() == ASKS:
+                process.stdin.write(f"{answer()}\n")
+                process.stdin.flush()
+            else:
+                printed.append(line)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{''.join(printed)[-4000:]}")

@@ -7,8 +7,8 @@ scores may be cosines, divided by a temperature. It imports nothing of `src/`, w
 """
 
 import sys
-import time
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,13 +86,12 @@ class Network(torch.nn.Module):
         _, last = self.model.gru_layers(packed._replace(data=vectors))
         return np.asarray(self.scaled(self.model.dense(last[-1])))
 
-    def encode(self, task: Task, part: str, inner: np.ndarray) -> np.ndarray:
+    def encode(self, task: Task, inner: np.ndarray, part: str) -> np.ndarray:
         """Vectors of the sessions so far; 0 where the model knows none of their tracks."""
         newest_first = torch.from_numpy(task.padded(part, inner))
         length = (newest_first > 0).sum(1)
         numbers = length.clamp(min=1).tolist()
         sessions = [tracks[:number].flip(0) for tracks, number in zip(newest_first, numbers, strict=True)]
-        self.eval()
         starts = range(0, len(sessions), QUERIES_AT_ONCE)
         encoded = np.concatenate([self.after_last(sessions[start : start + QUERIES_AT_ONCE]) for start in starts])
         encoded[length == 0] = 0
@@ -126,9 +125,9 @@ def main() -> None:
     model = GRU4Rec(config, SimpleNamespace(num=lambda _: 1 + len(rows)))
     artists = torch.from_numpy(given["artist"][rows]) if settings["artist"] else None
     network = Network(model, artists, settings["temperature"])
+    encode, tracks = partial(network.encode, task, inner), lambda: (rows, network.items())
     optimizer = torch.optim.Adam(network.parameters(), lr=settings["lr"])
     for _ in range(task.max_epochs):
-        network.train()
         for nth in np.array_split(rng.permutation(len(sessions)), num_batches):
             before = pack_sequence([sessions[own][:-1] for own in nth], enforce_sorted=False)
             following = pack_sequence([sessions[own][1:] for own in nth], enforce_sorted=False)
@@ -136,11 +135,9 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        started = time.process_time()
-        if task.is_finished(network, network.encode(task, "val", inner), rows, network.items(), started):
+        if task.is_finished(network, encode, tracks):
             break
-    network.load_state_dict(task.state)
-    task.write({part: network.encode(task, part, inner) for part in task.parts}, rows, network.items())
+    task.finish(network, encode, tracks)
 
 
 if __name__ == "__main__":

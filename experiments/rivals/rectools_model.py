@@ -7,9 +7,9 @@ are read in groups of similar length, and padding has no scores: the same loss i
 
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,38 +85,38 @@ class Evaluate(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
         """Compare the epoch with the best."""
-        started = time.process_time()
-        queries = encode(self.model, self.task, "val")
-        rows, items = tracks_of(self.model, cosine=self.task.settings["temperature"] > 0)
-        trainer.should_stop = self.task.is_finished(self.model.torch_model, queries, rows, items, started)
+        own = self.model, self.task
+        trainer.should_stop = self.task.is_finished(
+            self.model.torch_model, partial(encode, *own), partial(tracks_of, *own)
+        )
 
 
 @torch.inference_mode()
-def tracks_of(model: Any, *, cosine: bool) -> tuple[np.ndarray, np.ndarray]:
+def tracks_of(model: Any, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Rows and vectors of the tracks that the model knows."""
     rows = np.sort(model.data_preparator.get_known_item_ids().astype(np.int64))
     inner = np.asarray(model.data_preparator.item_id_map.convert_to_internal(rows))
     vectors = model.torch_model.item_model.get_all_embeddings()[torch.from_numpy(inner)]
-    return rows, (normalize(vectors) if cosine else vectors).numpy()
+    return rows, (normalize(vectors) if task.settings["temperature"] else vectors).numpy()
 
 
 @torch.inference_mode()
 def encode(model: Any, task: Task, part: str) -> np.ndarray:
-    """Vectors of the sessions so far; 0 where the model knows none of their tracks."""
-    network, preparator = model.torch_model, model.data_preparator
+    """Vectors of the sessions so far, of which the products with the tracks are logits; 0 where the model knows none of
+    their tracks.
+    """
+    network, preparator, temperature = model.torch_model, model.data_preparator, task.settings["temperature"]
     rows = preparator.get_known_item_ids().astype(np.int64)
     inner = np.zeros(task.num_rows(), np.int64)
     inner[rows] = np.asarray(preparator.item_id_map.convert_to_internal(rows))
     sessions = torch.from_numpy(task.padded(part, inner)[:, ::-1].copy())  # the newest track is the last, after padding
-    was_training = network.training
-    network.eval()
     items = network.item_model.get_all_embeddings()
     encoded = np.zeros((len(sessions), items.shape[1]), np.float32)
     known = torch.nonzero((sessions > 0).any(1)).ravel()
     for block in known[(sessions[known] > 0).sum(1).argsort()].split(QUERIES_AT_ONCE):
         for lines, states in in_groups(network, sessions[block], items):
-            encoded[block[lines]] = states[:, -1]
-    network.train(was_training)
+            newest = states[:, -1]
+            encoded[block[lines]] = normalize(newest) / temperature if temperature else newest
     return encoded
 
 
@@ -163,8 +163,7 @@ def main() -> None:
         table = pd.DataFrame({"id": played, "feature": "artist", "value": given["artist"][played]})
         features = {"item_features_df": table, "cat_item_features": ["artist"]}
     model.fit(Dataset.construct(pd.DataFrame({**columns, Columns.Datetime: place}), **features))
-    model.torch_model.load_state_dict(task.state)
-    task.write({part: encode(model, task, part) for part in task.parts}, *tracks_of(model, cosine=cosine))
+    task.finish(model.torch_model, partial(encode, model, task), partial(tracks_of, model, task))
 
 
 if __name__ == "__main__":

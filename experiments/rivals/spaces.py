@@ -56,36 +56,21 @@ class Model:
         return self.kind not in ("counting", "head")
 
 
-DATA: Mapping[str, tuple[str, ...]] = {
-    "yes": ("datamodule=yes",),
-    "polimi": ("datamodule=polimi",),
-    "botify": ("datamodule=botify",),
-    "world": (
-        "datamodule=simulated",
-        *sized(("world=small",), (*SMALL_WORLD, "datamodule.prepare.sessions=500", "trainer.max_epochs=1")),
-    ),
-}
+DATA: Mapping[str, tuple[str, ...]] = sized(
+    {"yes": ("datamodule=yes",), "polimi": ("datamodule=polimi",)},
+    {"world": ("datamodule=simulated", *SMALL_WORLD, "datamodule.prepare.sessions=500")},
+)
 """Words for `train.py` by name of the data."""
 
-_CONVEX: Mapping[str, Any] = {
+_SESSION: Mapping[str, Any] = {
     "loss.temperature": Log(low=0.1, high=0.3),
     "model.dim": [64, 128, 256],
     "model.dropout": (0.0, 0.6),
     "model.order_std": [0.0, 0.1],
     "optimizer.lr": Log(low=0.003, high=0.03),
-}
-_SESSION: Mapping[str, Any] = {
-    **_CONVEX,
     "context.normalise": ["learned", 0.0, 0.5, 1.0],
     "context.earlier": ["learned", 1.0],
 }
-_RANKS = dict.fromkeys(("botify", "world"), ("loss=softmax", "monitor=ndcg"))
-_LEARNED = (
-    "context.trains_on=session", "model.shrinkage=0", "context.decay=learned", "context.skipped=learned",
-    "context.max_length=20",
-)  # fmt: skip
-_RANKS_SESSION = {data: (*words, *_LEARNED, "context.normalise=learned") for data, words in _RANKS.items()}
-"""The recipe of shares chooses what listeners play; here the next track is ranked."""
 _VOTES = {"model.num_neighbours": [50, 100, 200, 500, 1000, 1500], "model.sample_size": [500, 1000, 2500, 5000, 10000]}
 _LINEAR = {"polimi": ("model.min_plays=2",)}  # 12,565 tracks were played once or more, 8,874 twice or more
 _RULES: Mapping[str, Any] = {
@@ -101,9 +86,18 @@ _ATTENTION: Mapping[str, Any] = {
 }  # fmt: skip
 _RECURRENT: Mapping[str, Any] = {**_NETWORK, "lr": Log(low=1e-3, high=1e-2), "hidden": [64, 128, 256]}
 
+_LAST = ("context=last", "context.max_length=20", "context.repeats=auto")
+"""One track decides, and the tracks of the session are known to the rule for tracks already heard alone."""
+
+
+def _convex(*context: str, **space: Any) -> Model:
+    of_data = {"world": ("recipe=playlists",)}
+    return Model(kind="head", words=("model=convex", *context), of_data=of_data, is_ours=True, is_random=True, **space)
+
+
 MODELS: Mapping[str, Model] = {
-    "popular": Model(words=("model=popular", "context=last")),
-    "rules, last track": Model(words=("model=rules", "context=last"), space=_RULES),
+    "popular": Model(words=("model=popular", "context=session")),
+    "rules, last track": Model(words=("model=rules", *_LAST), space=_RULES),
     "rules, session": Model(words=("model=rules", "context=session"), space={**_RULES, "context.decay": (0.3, 1.0)}),
     "item-kNN, session": Model(
         words=("model=neighbours", "context=session"),
@@ -114,18 +108,6 @@ MODELS: Mapping[str, Model] = {
             "model.artist_weight": SMALL_ARTISTS,
             "context.decay": (0.3, 1.0),
         },
-    ),
-    "item2vec, session": Model(
-        words=("model=item2vec", "context=session"),
-        space={
-            "model.window": [3, 7, 12, 15],
-            "model.negative_exponent": (-1.0, 1.0),
-            "model.subsample": Log(low=1e-5, high=1e-1),
-            "model.epochs": [10, 20, 50],
-            "model.artist_weight": SMALL_ARTISTS,
-            "context.decay": (0.3, 1.0),
-        },
-        is_random=True,
     ),
     "VSKNN": Model(
         words=("model=vsknn",),
@@ -179,29 +161,9 @@ MODELS: Mapping[str, Model] = {
     ),
     "SASRec": Model(kind="rectools", space=_ATTENTION, is_random=True),
     "GRU4Rec": Model(kind="recbole", space=_RECURRENT, is_random=True),
-    "convex, default": Model(
-        kind="head",
-        words=("model=convex", "context=session", "counted=none"),
-        of_data=_RANKS_SESSION,
-        is_ours=True,
-        is_random=True,
-    ),
-    "convex, session": Model(
-        kind="head",
-        words=("model=convex", "context=session", "counted=none"),
-        space=_SESSION,
-        of_data=_RANKS_SESSION,
-        is_ours=True,
-        is_random=True,
-    ),
-    "convex, last track": Model(
-        kind="head",
-        words=("model=convex", "context=last", "counted=none"),
-        space=_CONVEX,
-        of_data=_RANKS,
-        is_ours=True,
-        is_random=True,
-    ),
+    "convex, default": _convex("context=session"),
+    "convex, session": _convex("context=session", space=_SESSION),
+    "convex, last track": _convex(*_LAST),
 }
 """Models by name. The settings that `conf/` has are the first trial of each."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.rivals import rank_files, tables
-from experiments.rivals.fitting import MAX_EPOCHS, fit, queries_table
+from experiments.rivals.fitting import MAX_EPOCHS, append_curve, fit, queries_table
 from experiments.rivals.spaces import DATA, MODELS, settings_of
 from experiments.studying import Study, append_rows, read_rows, sized
 from segue.terminal.quiet import silence_libraries
@@ -25,8 +25,11 @@ from segue.terminal.quiet import silence_libraries
 STUDY = Study(__file__, __doc__)
 HERE = STUDY.folder
 PIECES = HERE / "pieces.csv"
+CURVES = HERE / "curves.csv"
 RANKS = HERE / "ranks"
-COLUMNS = ("data", "model", "part", "number", "val_ndcg_at_10", "fit_s", "query_ms", "settings", "commit")
+COLUMNS = (
+    "data", "model", "part", "number", "val_ndcg_at_10", "fit_s", "query_ms", "settings", "commit", *tables.BESIDE,
+)  # fmt: skip
 FINAL, TRIAL, SHORT = "final", "trial", "short"
 SHORT_EPOCHS, LONG_TRIALS = 3, 3
 """Epochs of a short trial, and how many of them are trained to the end."""
@@ -126,16 +129,19 @@ def run(piece: Piece) -> None:
     if fitted.ranks is not None:
         rank_files.write_queries(rank_files.queries_path(RANKS, piece.data), queries_table(piece.data))
         rank_files.write_ranks(piece.ranks_path, fitted.ranks)
-    values = (fitted.val["ndcg_at_10"], fitted.fit_s, fitted.query_ms)
-    numbers = [f"{value:.6g}" for value in values]
-    values_of = [*piece.key, *numbers, " ".join(settings), STUDY.commit()]
-    append_rows(PIECES, [dict(zip(COLUMNS, values_of, strict=True))])
+    if is_final and len(fitted.curve):
+        key = {"data": piece.data, "model": piece.model, "seed": piece.number}
+        append_curve(CURVES, key, fitted.curve)
+    numbers = {"val_ndcg_at_10": fitted.val["ndcg_at_10"], "fit_s": fitted.fit_s, "query_ms": fitted.query_ms}
+    line = dict(zip(COLUMNS[:4], piece.key, strict=True)) | {"settings": " ".join(settings), "commit": STUDY.commit()}
+    line |= {name: f"{value:.6g}" for name, value in {**numbers, **fitted.beside}.items()}
+    append_rows(PIECES, [{name: line.get(name, "") for name in COLUMNS}])
 
 
 def main() -> None:
     """Run the missing pieces and write the tables."""
     parser = STUDY.parser()
-    parser.add_argument("--data", nargs="+", choices=[*DATA], default=sized([*DATA], ["world"]))
+    parser.add_argument("--data", nargs="+", choices=[*DATA], default=[*DATA])
     models = sized([*MODELS], ["popular", "rules, session", "convex, default"])
     parser.add_argument("--only", nargs="+", choices=[*MODELS], default=models, metavar="MODEL")
     parser.add_argument("--trials", type=int, default=sized(30, 1), help="trials of each model (default: 30)")

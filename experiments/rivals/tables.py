@@ -30,6 +30,13 @@ PLAYS = {"0 to 2 plays": (0, 2), "3 to 19": (3, 19), "20 or more": (20, 10**9)}
 """Plays of a track in training."""
 GOAL = {(data, "convex, default") for data in ("yes", "polimi")}
 """Data and set-up of the question. Holm's correction is over these tests, and over all others together."""
+BESIDE = {
+    "coverage_at_10": "coverage@10",
+    "coverage_at_20": "coverage@20",
+    "popularity_rank_at_10": "popularity rank@10",
+    "popularity_rank_at_20": "popularity rank@20",
+}
+"""Columns of `pieces.csv` about the lists of a sample of test queries, by what they are called in the tables."""
 Lines = Mapping[tuple[str, ...], Mapping[str, str]]
 
 
@@ -43,6 +50,7 @@ class Result:
         values: of each metric, for each run and query, R × Q.
         fit_s: median of the runs.
         query_ms: median of the runs.
+        beside: mean of the runs of each column of BESIDE.
         commits: of the code of the runs.
     """
 
@@ -51,6 +59,7 @@ class Result:
     values: dict[str, np.ndarray]
     fit_s: float
     query_ms: float
+    beside: tuple[float, ...]
     commits: tuple[str, ...]
 
 
@@ -71,6 +80,7 @@ def results(data: str, lines: Lines, ranks: Path) -> dict[str, Result]:
             values={metric: np.stack([of(run, 10) for run in of_runs]) for metric, of in METRICS.items()},
             fit_s=float(np.median([float(line["fit_s"]) for line in runs])),
             query_ms=float(np.median([float(line["query_ms"]) for line in runs])),
+            beside=tuple(float(np.mean([float(line[name]) for line in runs])) for name in BESIDE),
             commits=tuple(sorted({line["commit"] for line in runs})),
         )
     return found
@@ -92,8 +102,9 @@ def write(folder: Path, lines: Lines, ranks: Path, note: Sequence[str] = ()) -> 
         session = queries["session"].to_numpy()
         text += [f"## {data}", "", f"{len(session):,} test queries of {len(np.unique(session)):,} sessions.", ""]
         text += [*_main(found, session), ""]
-        left_out = [model for model in MODELS if model not in found and (data, model, "final", "1") in lines]
+        left_out = [model for model in MODELS if model not in found and (data, model) in {key[:2] for key in lines}]
         text += [f"Left out, without ranks in `ranks/`: {'; '.join(left_out)}.", ""] if left_out else []
+        text += ["Cost in processor time, and lists of 2,000 test queries:", "", *_beside(found), ""]
         text += ["ndcg@10 by the number of tracks heard, and by the length of the session:"]
         text += ["", *_slices(found, _parts(queries, num_heard=POSITIONS, session_length=LENGTHS)), ""]
         text += ["ndcg@10 by plays in training of the newest track, and of the next one:"]
@@ -104,7 +115,7 @@ def write(folder: Path, lines: Lines, ranks: Path, note: Sequence[str] = ()) -> 
         text += ["", *_slices(found, _parts(queries, **plays)), ""]
         tests += _tests(data, found, session)
     is_goal = [tuple(row[:2]) in GOAL for row, _ in tests]
-    for title, wanted in (("Ours and the rival that validates best", True), ("Other set-ups and data", False)):
+    for title, wanted in (("Ours and the rival that validates best", True), ("Other set-ups", False)):
         family = [test for test, found in zip(tests, is_goal, strict=True) if found == wanted]
         corrected = holm([p for _, p in family]) if family else []
         cells = [[*row, p_value(p)] for (row, _), p in zip(family, corrected, strict=True)]
@@ -121,10 +132,17 @@ def _main(found: Mapping[str, Result], session: np.ndarray) -> list[str]:
         for values in result.values.values():
             interval = MeanInterval.of_clusters(values.mean(0), session, LEVEL)
             row += [f"{interval.mean:.4f}", f"{interval.upper - interval.mean:.4f}"]
-        query = "" if np.isnan(result.query_ms) else f"{result.query_ms:.2f}"
-        cells.append([*row, f"{result.fit_s:.1f}", query, " ".join(result.commits)])
-    head = ["model", "trials", "runs", "val ndcg@10", "recall@10", "±", "ndcg@10", "±", "fit, s", "query, ms", "commit"]
-    return table(head, cells, "lrrrrrrrrrl")
+        cells.append(row)
+    head = ["model", "trials", "runs", "val ndcg@10", "recall@10", "±", "ndcg@10", "±"]
+    return table(head, cells, "lrrrrrrr")
+
+
+def _beside(found: Mapping[str, Result]) -> list[str]:
+    cells = []
+    for model, result in sorted(found.items(), key=lambda item: -item[1].val):
+        shown = [f"{value:.3f}" if value <= 1 else f"{value:,.0f}" for value in result.beside]
+        cells.append([model, *shown, f"{result.fit_s:.1f}", f"{result.query_ms:.2f}", " ".join(result.commits)])
+    return table(["model", *BESIDE.values(), "fit, s", "query, ms", "commit"], cells, "lrrrrrrl")
 
 
 def _parts(queries: pd.DataFrame, **groups: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray]:

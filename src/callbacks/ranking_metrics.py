@@ -93,13 +93,21 @@ class RankingMetrics(Callback):
         """Log `val/<metric>`."""
         if len(queries := self.queries["val"]):
             ranker = ranker_of(pl_module)
-            ranks = self._chosen_ranks(ranker, queries)
+            ranks = self.chosen_ranks(ranker, queries)
             metrics = [ranking.accuracy(ranks), self._by_newness(ranker, queries, ranks)]
             means = pd.concat(metrics, axis=1).mean().dropna()
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=1)
 
-    def _chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
-        """The ranks by what is best of the ways to rank tracks already heard."""
+    def chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
+        """Rank validation queries each way that tracks already heard could be ranked, and let the model take the best.
+
+        Args:
+            ranker: the model.
+            queries: of the sessions of validation.
+
+        Returns:
+            The ranks by the best way.
+        """
         repeats = ranker.context.repeats
         ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"), lambda of: ndcg(of).mean())
         if len(ranks) > 1:

@@ -202,7 +202,7 @@ def test_validation_chooses_the_boosts_where_they_are_better(datamodule_of: Make
     model.on_train_start()
     metrics = ranking_of(datamodule, tmp_path)
     queries = metrics.queries["val"]
-    ranks = metrics._chosen_ranks(ranker_of(model), queries)
+    ranks = metrics.chosen_ranks(ranker_of(model), queries)
     repeats = model.context.repeats
     assert repeats.compared is not None
     assert repeats.compared["boosts"] == pytest.approx(ranking.ndcg_at(ranks, 10).mean())
@@ -210,7 +210,7 @@ def test_validation_chooses_the_boosts_where_they_are_better(datamodule_of: Make
     ruled = model.ranks(datamodule.histories(queries), queries.following, lambda _: None)
     assert repeats.compared["always"] == pytest.approx(ranking.ndcg_at(ruled, 10).mean())
     assert repeats.compared["boosts"] > repeats.compared["always"] + 0.1
-    assert np.array_equal(metrics._chosen_ranks(ranker_of(model), queries), ranks)
+    assert np.array_equal(metrics.chosen_ranks(ranker_of(model), queries), ranks)
     assert repeats.used == "boosts"
 
 
