@@ -17,7 +17,7 @@ from experiments.rivals import fitting, rank_files, study, tables
 from experiments.rivals.fitting import Fitted
 from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, cut, query_arrays, ranks_by_vectors, softmax_loss
 from experiments.rivals.spaces import DATA, MODELS, Log, Model, settings_of
-from experiments.studying import append_rows
+from experiments.studying import append_rows, read_rows
 from tests.contracts.building import composed
 
 IN_PROCESS = [name for name, model in MODELS.items() if model.kind in ("counting", "head")]
@@ -82,8 +82,9 @@ def test_networks_have_short_trials_and_the_best_are_trained_to_the_end(
         number = next(number for number in range(6) if settings_of("yes", "SASRec", number) == tuple(settings))
         value = [0.1, 0.6, 0.2, 0.4, 0.5, 0.3][number] if epochs < 10 else {1: 0.7, 3: 0.6, 4: 0.8}[number]
         ranks = np.array([1.0, 5.0]) if tests else None
-        return Fitted(val={"ndcg_at_10": value}, ranks=ranks, fit_s=1800, query_ms=1)
+        return Fitted(val={"ndcg_at_10": value}, ranks=ranks, fit_s=1800, query_ms=1, curve=[(900, 0.2), (1800, value)])
 
+    monkeypatch.setattr(study, "CURVES", tmp_path / "curves.csv")
     monkeypatch.setattr(study, "fit", fit)
     monkeypatch.setattr(study, "queries_table", lambda _: pd.DataFrame({"session": [0, 1]}))
     ran = []
@@ -94,6 +95,8 @@ def test_networks_have_short_trials_and_the_best_are_trained_to_the_end(
     assert study.chosen("yes", "SASRec") == settings_of("yes", "SASRec", 4)
     result = tables.results("yes", study.known(), tmp_path)["SASRec"]
     assert (result.trials, result.val) == (6, 0.8)
+    epochs = [(row["seed"], row["epoch"], row["val_ndcg_at_10"]) for row in read_rows(study.CURVES)]
+    assert epochs == [("1", "1", "0.2"), ("1", "2", "0.8")]  # of the final run alone
     assert not [*study.missing("yes", "SASRec", trials=9, hours=4.5, seeds=1)]  # nine trials took 4.5 hours
 
 
@@ -219,13 +222,14 @@ def test_networks_learn_the_rule_of_the_data_and_early_stopping_sees_the_final_m
         early.append((int(arrays["within"]), task.best))
         path.parent.mkdir()
         of_parts: dict[str, Any] = {f"queries_{part}": vectors for part, vectors in queries.items()}
-        np.savez(path, **of_parts, items=items, item_rows=rows, fit_s=1.0)
+        np.savez(path, **of_parts, items=items, item_rows=rows, fit_s=1.0, curve=task.curve)
 
     monkeypatch.setattr(fitting, "_keep_vectors", train)
     fitted = fitting.fit(f"ring {rule}", MODELS["GRU4Rec"], ("layers=1",), seed=1, tests=True)
     [(learned, best)] = early
     assert learned == within
     assert best == pytest.approx(fitted.val["ndcg_at_10"], abs=1e-12)
+    assert [value for _, value in fitted.curve] == [best]
 
 
 def write_runs(folder: Path, runs: dict[str, tuple[float, Sequence[float]]]) -> dict[tuple[str, ...], dict[str, str]]:

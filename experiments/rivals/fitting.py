@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from hydra.utils import instantiate
 from experiments.rivals.environments import python_of
 from experiments.rivals.sequence_parts import query_arrays, ranks_by_vectors
 from experiments.rivals.spaces import DATA, Model
+from experiments.studying import append_rows
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.pairs.pairs import Pairs
@@ -54,12 +55,14 @@ class Fitted:
         fit_s: processor time of fitting; of a head that of the whole `train.py`, with imports and metrics.
         query_ms: processor time of ranking one query over the whole catalogue, in ms; NaN where not measured. For a
             head it is that of one with untrained weights.
+        curve: for each epoch of a network processor time of training until then, in s, and validation ndcg@10.
     """
 
     val: dict[str, float]
     ranks: np.ndarray | None
     fit_s: float
     query_ms: float
+    curve: Sequence[tuple[float, float]] = ()
 
 
 @cache
@@ -210,7 +213,9 @@ def _sequence(library: str, data: str, settings: Sequence[str], *, seed: int, te
         for part in (("val", "test") if tests else ("val",))
     }
     query_ms = 1e3 * (time.process_time() - started) / sum(map(len, ranks.values()))
-    return Fitted(val=means(ranks["val"]), ranks=ranks.get("test"), fit_s=float(vectors["fit_s"]), query_ms=query_ms)
+    of_test, curve = ranks.get("test"), vectors["curve"].tolist()
+    fit_s = float(vectors["fit_s"])
+    return Fitted(val=means(ranks["val"]), ranks=of_test, fit_s=fit_s, query_ms=query_ms, curve=curve)
 
 
 def _keep_vectors(path: Path, library: str, arrays: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -222,6 +227,21 @@ def _keep_vectors(path: Path, library: str, arrays: dict[str, Any], settings: di
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         run([python_of(library), str(Path(__file__).with_name(f"{library}_model.py")), str(folder)], folder)
         shutil.move(folder / "vectors.npz", path)
+
+
+def append_curve(path: Path, key: Mapping[str, Any], curve: Iterable[tuple[float, float]]) -> None:
+    """Append a line for each epoch of a training.
+
+    Args:
+        path: of the CSV file.
+        key: data, model and seed.
+        curve: processor time of training until the end of each epoch, in s, without validation; and validation ndcg@10.
+    """
+    rows = [
+        {**key, "epoch": epoch, "cpu_s": round(cpu_s, 2), "val_ndcg_at_10": f"{value:.6g}"}
+        for epoch, (cpu_s, value) in enumerate(curve, 1)
+    ]
+    append_rows(path, rows)
 
 
 def means(ranks: np.ndarray) -> dict[str, float]:

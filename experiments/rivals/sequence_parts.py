@@ -136,6 +136,7 @@ class Task:
         self.parts = [name.removeprefix("history_") for name in self.given if name.startswith("history_")]
         self.best, self.epoch_of_best, self.epoch = -1.0, 0, 0
         self.state: dict[str, torch.Tensor] = {}
+        self.curve: list[tuple[float, float]] = []
         self._started, self._paused = time.process_time(), 0.0
 
     def is_finished(
@@ -152,6 +153,7 @@ class Task:
         """
         value = self._ndcg(queries, item_rows, items)
         self.epoch += 1
+        self.curve.append((started - self._started - self._paused, value))
         if value > self.best:
             self.best, self.epoch_of_best = value, self.epoch
             self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -185,7 +187,7 @@ class Task:
         )
 
     def write(self, queries: dict[str, np.ndarray], item_rows: np.ndarray, items: np.ndarray) -> None:
-        """Write the vectors of the best epoch, and the training time.
+        """Write the vectors of the best epoch, the training time, and the training time and ndcg@10 of each epoch.
 
         Args:
             queries: vectors of the queries of each part.
@@ -194,4 +196,5 @@ class Task:
         """
         seconds = time.process_time() - self._started - self._paused
         arrays: dict[str, Any] = {f"queries_{part}": vectors for part, vectors in queries.items()}
-        np.savez(self.folder / "vectors.npz", **arrays, item_rows=item_rows, items=items, fit_s=seconds)
+        arrays |= {"fit_s": seconds, "curve": self.curve}
+        np.savez(self.folder / "vectors.npz", **arrays, item_rows=item_rows, items=items)

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.rivals import rank_files, tables
-from experiments.rivals.fitting import MAX_EPOCHS, fit, queries_table
+from experiments.rivals.fitting import MAX_EPOCHS, append_curve, fit, queries_table
 from experiments.rivals.spaces import DATA, MODELS, settings_of
 from experiments.studying import Study, append_rows, read_rows, sized
 from segue.terminal.quiet import silence_libraries
@@ -25,6 +25,7 @@ from segue.terminal.quiet import silence_libraries
 STUDY = Study(__file__, __doc__)
 HERE = STUDY.folder
 PIECES = HERE / "pieces.csv"
+CURVES = HERE / "curves.csv"
 RANKS = HERE / "ranks"
 COLUMNS = ("data", "model", "part", "number", "val_ndcg_at_10", "fit_s", "query_ms", "settings", "commit")
 FINAL, TRIAL, SHORT = "final", "trial", "short"
@@ -126,6 +127,9 @@ def run(piece: Piece) -> None:
     if fitted.ranks is not None:
         rank_files.write_queries(rank_files.queries_path(RANKS, piece.data), queries_table(piece.data))
         rank_files.write_ranks(piece.ranks_path, fitted.ranks)
+    if is_final and len(fitted.curve):
+        key = {"data": piece.data, "model": piece.model, "seed": piece.number}
+        append_curve(CURVES, key, fitted.curve)
     values = (fitted.val["ndcg_at_10"], fitted.fit_s, fitted.query_ms)
     numbers = [f"{value:.6g}" for value in values]
     values_of = [*piece.key, *numbers, " ".join(settings), STUDY.commit()]
