@@ -51,7 +51,7 @@ from segue.models.restoring import read_checkpoint
 from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
-COUNTS = {"vstan": "VSTAN", "rules": "rules, session"}
+COUNTS = {"rules": "rules, session"}
 """Models that count, by their names in the study rivals. They have no seed."""
 SETS = [(SUM, "gru4rec"), (SUM, "gru4rec", "sasrec"), (SUM, "gru4rec", "sasrec", *COUNTS)]
 

@@ -174,7 +174,8 @@ def paired_tests(
     _, numbered = np.unique(session, return_inverse=True)
     tests = []
     for metric in METRICS:
-        one = paired_difference(*(QueryScores.of(of[metric], numbered) for of in (ours, theirs)), LEVEL)
+        our, their = (QueryScores.of(of[metric], numbered) for of in (ours, theirs))
+        one = paired_difference(our, their, LEVEL)
         row = [*names, metric, *(f"{x:+.4f}" for x in (one.difference, one.lower, one.upper))]
         tests.append((row, one.p_value))
     return tests
