@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.rivals.fitting import ALL_QUERIES, append_curve
+from experiments.rivals.fitting import ALL_QUERIES, QUIET, append_curve
 from experiments.rivals.rank_files import (
     RANKS,
     queries_path,
@@ -32,6 +32,7 @@ from experiments.rivals.rank_files import (
     write_queries,
     write_ranks,
 )
+from experiments.rivals.sequence_parts import PATIENCE
 from experiments.rivals.study import CURVES as THEIR_CURVES
 from experiments.rivals.study import known
 from experiments.rivals.tables import METRICS, Test, paired_tests, results
@@ -54,7 +55,8 @@ OF_LIBRARY = {"gru4rec": "GRU4Rec", "sasrec": "SASRec"}
 """The model of a library that each is held against, by its name in the study rivals."""
 SEEDS = sized(range(1, 6), range(1, 2))
 ALL_VALIDATION = f"callbacks.ranking.max_val_queries={ALL_QUERIES}"
-ONLY_TESTED = ("logger=none", "callbacks.export=null", "callbacks.plots=null", ALL_VALIDATION)
+ONLY_TESTED = (*QUIET, ALL_VALIDATION, f"callbacks.early_stopping.patience={PATIENCE}")
+"""Words of all trainings; they end by the rule of the libraries' networks."""
 WITH_CURVE = "+callbacks.curve={_target_: experiments.order.curve.Curve, path: '${run_dir}/curve.json'}"
 SHOWN = ("recall_at_10", "ndcg_at_10")
 SHARES = (0.95, 1.0)
