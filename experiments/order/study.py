@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.rivals.fitting import ALL_QUERIES, QUIET, append_curve
+from experiments.rivals.fitting import ALL_QUERIES, append_curve
 from experiments.rivals.rank_files import (
     RANKS,
     queries_path,
@@ -55,8 +55,11 @@ OF_LIBRARY = {"gru4rec": "GRU4Rec", "sasrec": "SASRec"}
 """The model of a library that each is held against, by its name in the study rivals."""
 SEEDS = sized(range(1, 6), range(1, 2))
 ALL_VALIDATION = f"callbacks.ranking.max_val_queries={ALL_QUERIES}"
-ONLY_TESTED = (*QUIET, ALL_VALIDATION, f"callbacks.early_stopping.patience={PATIENCE}")
-"""Words of all trainings; they end by the rule of the libraries' networks."""
+ONLY_TESTED = (
+    "logger=none", "callbacks.export=null", "callbacks.plots=null", "callbacks.resume=null",
+    "callbacks.checkpoint.save_last=false", ALL_VALIDATION, f"callbacks.early_stopping.patience={PATIENCE}",
+)  # fmt: skip
+"""Words of all trainings, which end by the rule of the libraries' networks."""
 WITH_CURVE = "+callbacks.curve={_target_: experiments.order.curve.Curve, path: '${run_dir}/curve.json'}"
 SHOWN = ("recall_at_10", "ndcg_at_10")
 SHARES = (0.95, 1.0)
