@@ -7,7 +7,8 @@
 
 Weights are fitted to validation queries, as `model=mixture` fits them: heads alone add their scores; with models that
 count, probabilities are mixed. These have the settings that the study rivals chose. The test is ranked once by each.
-One line of mixture.csv is one model or mixture of one seed; `ranks/` has the rank of each test query of the mixtures.
+One line of mixture.csv is one mixture of one seed, or one model of the first; `ranks/` has the rank of each test query
+of the mixtures.
 """
 
 import sys
@@ -27,6 +28,7 @@ from experiments.order.study import (
     MODELS,
     ONLY_TESTED,
     OWN_RANKS,
+    RESULTS,
     SEEDS,
     SHOWN,
     SUM,
@@ -122,7 +124,8 @@ def run(data: str, seed: int) -> None:
     queries = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule)).queries
     every = {name: ranker_of(data, name, seed, datamodule.vocabulary) for name in (*MODELS, *COUNTS)}
     lines = []
-    for names in [*((name,) for name in every), *SETS]:
+    alone = [(name,) for name in every] if seed == SEEDS[0] else []  # what a query costs
+    for names in [*alone, *SETS]:
         one: Any = every[names[0]]
         weights = ""
         if len(names) > 1:
@@ -152,10 +155,11 @@ def report() -> None:
         lines, val = [line for line in read_rows(MIXTURES) if line["data"] == data], dict[str, float]()
         for line in lines:
             if (model := line["model"]) not in val:
-                own = lines_of(MIXTURES, data, model)
+                own = lines_of(RESULTS if model in MODELS else MIXTURES, data, model)
                 values = own[["val_ndcg_at_10", *SHOWN]].mean()
                 val[model] = values["val_ndcg_at_10"]
-                cells = [*(shown(value, 4) for value in values), shown(own["query_ms"].median(), 2), line["weights"]]
+                query_ms = lines_of(MIXTURES, data, model)["query_ms"].median()
+                cells = [*(shown(value, 4) for value in values), shown(query_ms, 2), line["weights"]]
                 rows.append([data, model, str(len(own)), *cells])
         best = max(filter(val.get, map("+".join, SETS)), key=lambda name: val[name], default="")
         found = results(data, known(), RANKS)
