@@ -65,7 +65,7 @@ def checkpoint_of(data: str, model: str, seed: int) -> Path:
 
 def is_trained(data: str, seed: int) -> bool:
     """Whether the study has trained the models; what counts takes seconds."""
-    return all(checkpoint_of(data, model, seed).exists() for model in MODELS)
+    return all((checkpoint_of(data, model, seed).parents[1] / "metrics.json").exists() for model in MODELS)
 
 
 def ranker_of(data: str, model: str, seed: int, vocabulary: Vocabulary) -> Ranker:
