@@ -1,12 +1,14 @@
-"""Is a mixture of models of the order, the weighted sum and nearest sessions better than each of them?
+"""Is a mixture of models of the order and the weighted sum better than each of them, and than the best rival?
 
     python experiments/order/mixture.py            the seeds that study.py has trained and mixture.csv does not have
     python experiments/order/mixture.py --most 1   at most one data set and seed now; the next call continues
+    python experiments/order/mixture.py --only yes one data set
     python experiments/order/mixture.py --most 0   only mixture.md
 
-Weights are fitted to validation queries, as `model=mixture` fits them: heads alone add their scores, with VSTAN
-probabilities are mixed. The test is ranked once by each. One line of mixture.csv is one model or mixture of one seed;
-`ranks/` has the rank of each test query of the mixtures.
+Weights are fitted to validation queries, as `model=mixture` fits them: heads alone add their scores; with models that
+count, probabilities are mixed. These have the settings that the study rivals chose. The test is ranked once by each.
+One line of mixture.csv is one mixture of one seed, or one model of the first; `ranks/` has the rank of each test query
+of the mixtures.
 """
 
 import sys
@@ -14,28 +16,35 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.order.study import DATA as WORDS
 from experiments.order.study import (
+    ALL_VALIDATION,
+    DATA,
+    MIXTURES,
     MODELS,
-    OF_LIBRARY,
-    OF_ORDER,
     ONLY_TESTED,
     OWN_RANKS,
+    RESULTS,
     SEEDS,
     SHOWN,
     SUM,
     differences,
+    lines_of,
     metrics_of,
+    shown,
+    table_of_differences,
+    words_of,
 )
 from experiments.rivals.fitting import composed, means
 from experiments.rivals.rank_files import RANKS, ranks_path, write_ranks
-from experiments.studying import Study, append_rows, available, read_rows, sized, train
+from experiments.rivals.spaces import MODELS as RIVALS
+from experiments.rivals.study import chosen, known
+from experiments.rivals.tables import Test, best_rival, results, with_holm
+from experiments.studying import Study, append_rows, available, is_smoke, read_rows, train
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Vocabulary
 from segue.models.contracts import Ranker
@@ -44,32 +53,28 @@ from segue.models.restoring import read_checkpoint
 from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
-RESULTS = STUDY.folder / "mixture.csv"
-COUNTS = "vstan"
-SETS = [
-    (SUM, "gru4rec"),
-    (SUM, "gru4rec", "sasrec"),
-    (SUM, COUNTS, "gru4rec"),
-    (SUM, COUNTS, "gru4rec", "sasrec"),
-]
+COUNTS = {"rules": "rules, session"}
+"""Models that count, by their names in the study rivals. They have no seed."""
+SETS = [(SUM, "gru4rec"), (SUM, "gru4rec", "sasrec"), (SUM, "gru4rec", "sasrec", *COUNTS)]
 
 
 def checkpoint_of(data: str, model: str, seed: int) -> Path:
     """The checkpoint of a training."""
-    return STUDY.work / data / model / str(seed) / "checkpoints" / "best.ckpt"
+    return STUDY.work / data / model / str(seed if model in MODELS else 1) / "checkpoints" / "best.ckpt"
 
 
-def is_trained(data: str, model: str, seed: int) -> bool:
-    """Whether the study has trained a model; what counts takes seconds."""
-    return checkpoint_of(data, model, seed).exists() or sized(model == COUNTS, True)
+def is_trained(data: str, seed: int) -> bool:
+    """Whether the study has trained the models; what counts takes seconds."""
+    return all((checkpoint_of(data, model, seed).parents[1] / "metrics.json").exists() for model in MODELS)
 
 
 def ranker_of(data: str, model: str, seed: int, vocabulary: Vocabulary) -> Ranker:
     """A model that was tested."""
     path = checkpoint_of(data, model, seed)
     if not path.exists():
-        own = [word for word in WORDS[data] if model in OF_ORDER or not word.startswith("context.")]
-        words = [*own, *MODELS[model]] if model in MODELS else [f"model={model}"]
+        rival = COUNTS.get(model)
+        of_rival = () if rival is None else (*RIVALS[rival].words, *(() if is_smoke() else chosen(data, rival)))
+        words = of_rival or words_of(data, model)
         with torch.inference_mode(mode=False):  # with --smoke it trains in a fork of this process
             train(f"datamodule={data}", *words, *ONLY_TESTED, f"seed={seed}", f"run_dir={path.parents[1]}")
     config, saved = OmegaConf.load(path.parents[1] / "config.yaml"), read_checkpoint(path)
@@ -99,9 +104,9 @@ def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) ->
     words = [f"datamodule={data}", "context=last", "model=mixture", "model.models={a: a, b: b}"]
 
     def members(known: Vocabulary) -> Read:
-        made = Read(known, models=dict.fromkeys(rankers, "no folder"))
-        made.rankers = rankers
-        return made
+        read = Read(known, models=dict.fromkeys(rankers, "no folder"))
+        read.rankers = rankers
+        return read
 
     config = composed(words, STUDY.work / "mixture").ranker
     mixture: Mixture = instantiate(config, _convert_="all")(vocabulary=vocabulary, model=members)
@@ -112,15 +117,15 @@ def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) ->
 @torch.inference_mode()
 def run(data: str, seed: int) -> None:
     """Fit the mixtures of a seed, and add the lines."""
-    config = composed([f"datamodule={data}", "model=popular", f"seed={seed}"], STUDY.work / "mixture")
+    config = composed([f"datamodule={data}", "model=popular", f"seed={seed}", ALL_VALIDATION], STUDY.work / "mixture")
     datamodule = instantiate(config.datamodule, _convert_="all")
     datamodule.prepare_data()
     datamodule.setup()
     queries = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule)).queries
-    sets = [names for names in SETS if all(is_trained(data, name, seed) for name in names)]
-    every = {name: ranker_of(data, name, seed, datamodule.vocabulary) for names in sets for name in names}
+    every = {name: ranker_of(data, name, seed, datamodule.vocabulary) for name in (*MODELS, *COUNTS)}
     lines = []
-    for names in [*((name,) for name in every), *sets]:
+    alone = [(name,) for name in every] if seed == SEEDS[0] else []  # what a query costs
+    for names in [*alone, *SETS]:
         one: Any = every[names[0]]
         weights = ""
         if len(names) > 1:
@@ -140,30 +145,31 @@ def run(data: str, seed: int) -> None:
         line |= {metric: found["test"][metric] for metric in SHOWN}
         lines.append(line | {"query_ms": round(query_ms, 3), "weights": weights, "commit": STUDY.commit()})
         print(*lines[-1].values(), flush=True)
-    append_rows(RESULTS, lines)
+    append_rows(MIXTURES, lines)
 
 
 def report() -> None:
     """Write mixture.md."""
-    lines = pd.DataFrame(read_rows(RESULTS))
-    rows = []
-    for (data, model), own in lines.groupby(["data", "model"], sort=False):
-        numbers = own[["val_ndcg_at_10", *SHOWN, "query_ms"]].astype(float).mean().tolist()
-        cells = [*(f"{one:.4f}" for one in numbers[:3]), f"{numbers[3]:.2f}"]
-        rows.append([str(data), str(model), str(len(own)), *cells, str(own["weights"].iloc[0])])
+    rows, of_goal, others = list[list[str]](), list[Test](), list[Test]()
+    for data in DATA:
+        lines, val = [line for line in read_rows(MIXTURES) if line["data"] == data], dict[str, float]()
+        for line in lines:
+            if (model := line["model"]) not in val:
+                own = lines_of(RESULTS if model in MODELS else MIXTURES, data, model)
+                values = own[["val_ndcg_at_10", *SHOWN]].mean()
+                val[model] = values["val_ndcg_at_10"]
+                query_ms = lines_of(MIXTURES, data, model)["query_ms"].median()
+                cells = [*(shown(value, 4) for value in values), shown(query_ms, 2), line["weights"]]
+                rows.append([data, model, str(len(own)), *cells])
+        best = max(filter(val.get, map("+".join, SETS)), key=lambda name: val[name], default="")
+        found = results(data, known(), RANKS)
+        if (rival := best_rival(found)) is not None:
+            of_goal += differences(data, best, {rival: found[rival].values})
+        others += differences(data, best, {model: metrics_of(OWN_RANKS, data, model) for model in MODELS})
     head = ["data", "model", "seeds", "validation ndcg@10", "recall@10", "ndcg@10", "ms of a query", "weights (gains)"]
-    text = ["Weights and gains in validation ndcg@10 are those of the first seed.", ""]
-    text += [*table(head, rows, "llrrrrrl"), "", "## Differences on test queries", ""]
-    rows = []
-    for data in WORDS:
-        others = {model: metrics_of(OWN_RANKS, data, model) for model in MODELS}
-        others |= {f"{name} (library)": metrics_of(RANKS, data, name) for name in OF_LIBRARY.values()}
-        for names in SETS:
-            num_seeds = len(metrics_of(OWN_RANKS, data, "+".join(names)))
-            same = {name: of[:num_seeds] if name in MODELS else of for name, of in others.items()}
-            rows += differences(data, "+".join(names), same)
-    text += table(["data", "model", "less", "metric", "difference", "lower", "upper"], rows, "llllrrr")
-    text += ["", "Intervals of 95 % over test sessions, and over seeds where there are several, paired by query."]
+    text = ["Weights and gains in validation ndcg@10 are those of the first seed.", "", *table(head, rows, "llrrrrrl")]
+    text += ["", "## The mixture and the rival that validate best", "", *with_holm(of_goal)]
+    text += ["", "## The mixture that validates best, and its models", "", *table_of_differences(others)]
     STUDY.write_table("mixture.md", text)
 
 
@@ -171,11 +177,13 @@ def main() -> None:
     """Fit the mixtures of the seeds that are missing, and write the table."""
     parser = STUDY.parser()
     parser.add_argument("--most", type=int, default=99, help="at most so many data sets and seeds now")
+    parser.add_argument("--only", choices=[*DATA], help="one data set")
     given = STUDY.parse(parser)
     torch.set_num_threads(1)
-    done = {(row["data"], int(row["seed"])) for row in read_rows(RESULTS)}
-    pieces = [(data, seed) for data in available(*WORDS) for seed in SEEDS]
-    ready = [(data, seed) for data, seed in pieces if all(is_trained(data, name, seed) for name in SETS[0])]
+    done = {(row["data"], int(row["seed"])) for row in read_rows(MIXTURES)}
+    data_sets = available(*([given.only] if given.only else DATA))
+    pieces = [(data, seed) for seed in SEEDS for data in data_sets]
+    ready = [piece for piece in pieces if is_smoke() or is_trained(*piece)]
     for piece in [one for one in ready if one not in done][: given.most]:
         run(*piece)
     report()

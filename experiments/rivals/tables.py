@@ -38,6 +38,8 @@ BESIDE = {
 }
 """Columns of `pieces.csv` about the lists of a sample of test queries, by what they are called in the tables."""
 Lines = Mapping[tuple[str, ...], Mapping[str, str]]
+Test = tuple[list[str], float]
+"""A row of a table, and the p-value of its difference."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,7 +98,7 @@ def write(folder: Path, lines: Lines, ranks: Path, note: Sequence[str] = ()) -> 
         note: the last lines.
     """
     of_data = {data: found for data in DATA if (found := results(data, lines, ranks))}
-    text, tests = list[str](), list[tuple[list[str], float]]()
+    text, tests = list[str](), list[Test]()
     for data, found in of_data.items():
         queries = rank_files.read_queries(rank_files.queries_path(ranks, data))
         session = queries["session"].to_numpy()
@@ -117,10 +119,7 @@ def write(folder: Path, lines: Lines, ranks: Path, note: Sequence[str] = ()) -> 
     is_goal = [tuple(row[:2]) in GOAL for row, _ in tests]
     for title, wanted in (("Ours and the rival that validates best", True), ("Other set-ups", False)):
         family = [test for test, found in zip(tests, is_goal, strict=True) if found == wanted]
-        corrected = holm([p for _, p in family]) if family else []
-        cells = [[*row, p_value(p)] for (row, _), p in zip(family, corrected, strict=True)]
-        head = ["data", "ours", "best rival", "metric", "ours − rival", "from", "to (95 %)", "Holm's p"]
-        text += [f"## {title}", "", *table(head, cells, "llllrrrr"), ""] if family else []
+        text += [f"## {title}", "", *with_holm(family), ""] if family else []
     body = "\n".join([*text, *note])
     write_whole(folder / "results.md", lambda partial: partial.write_text(body, encoding="utf-8"))
 
@@ -162,17 +161,47 @@ def _slices(found: Mapping[str, Result], slices: Mapping[str, np.ndarray]) -> li
     return table(["model", *slices], cells, "l" + "r" * len(slices))
 
 
-def _tests(data: str, found: Mapping[str, Result], session: np.ndarray) -> list[tuple[list[str], float]]:
-    rivals = {model: result for model, result in found.items() if not MODELS[model].is_ours}
-    if not rivals:
+def _tests(data: str, found: Mapping[str, Result], session: np.ndarray) -> list[Test]:
+    if (best := best_rival(found)) is None:
         return []
-    best = max(rivals, key=lambda model: rivals[model].val)
+    ours = [model for model in found if MODELS[model].is_ours]
+    return [
+        test
+        for model in ours
+        for test in paired_tests([data, model, best], found[model].values, found[best].values, session)
+    ]
+
+
+def best_rival(found: Mapping[str, Result]) -> str | None:
+    """The rival with the best validation ndcg@10, if there is one."""
+    rivals = (model for model in found if not MODELS[model].is_ours)
+    return max(rivals, key=lambda model: found[model].val, default=None)
+
+
+def paired_tests(
+    names: Sequence[str], ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], session: np.ndarray
+) -> list[Test]:
+    """A row for each metric: the names, the metric, ours less theirs and its interval; and the p-value.
+
+    Args:
+        names: of the data, ours and theirs.
+        ours: of each metric, for each run and query, R × Q.
+        theirs: the same; it may have another number of runs.
+        session: of each query.
+    """
     _, numbered = np.unique(session, return_inverse=True)
     tests = []
-    for model in (model for model in found if MODELS[model].is_ours):
-        for metric in METRICS:
-            ours, theirs = (QueryScores.of(of.values[metric], numbered) for of in (found[model], rivals[best]))
-            one = paired_difference(ours, theirs, LEVEL)
-            row = [data, model, best, metric, *(f"{x:+.4f}" for x in (one.difference, one.lower, one.upper))]
-            tests.append((row, one.p_value))
+    for metric in METRICS:
+        our, their = (QueryScores.of(of[metric], numbered) for of in (ours, theirs))
+        one = paired_difference(our, their, LEVEL)
+        row = [*names, metric, *(f"{x:+.4f}" for x in (one.difference, one.lower, one.upper))]
+        tests.append((row, one.p_value))
     return tests
+
+
+def with_holm(family: Sequence[Test]) -> list[str]:
+    """The table of tests that are corrected together."""
+    corrected = holm([p for _, p in family])
+    cells = [[*row, p_value(p)] for (row, _), p in zip(family, corrected, strict=True)]
+    head = ["data", "ours", "best rival", "metric", "ours − rival", "from", "to (95 %)", "Holm's p"]
+    return table(head, cells, "llllrrrr")
