@@ -224,6 +224,7 @@ class Network(Baseline):
         nothing = np.empty(0, np.float32)
         return in_parts(
             histories,
+            len(self._vocabulary.plays),
             lambda some: top_of_scores(
                 self._boosted(some),
                 previous=torch.from_numpy(some.previous),
