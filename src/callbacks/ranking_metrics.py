@@ -128,7 +128,7 @@ class RankingMetrics(Callback):
         write_whole(self._queries_path, lambda partial: per_query.to_parquet(partial, index=False))
 
     def measure(self, ranker: Ranker, label: str) -> tuple[dict[str, float], pd.DataFrame]:
-        """Rank the queries of a split and compute all metrics of the ranks.
+        """Rank the queries of a split, `val` or `test`, and compute all metrics of the ranks.
 
         Returns:
             Means by name, with half the widths of their intervals and with floors; and a line for each query with its

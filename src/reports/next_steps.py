@@ -95,7 +95,7 @@ def training_report(run: FinishedRun) -> Iterator[RenderableType]:
 
 
 def added_report(counts: Mapping[str, Any], run_dir: str) -> dict[str, str]:
-    """What `train.py add=` has added, and what comes next: lines by name."""
+    """What `train.py add=` has added (see `additions.json`), and what comes next: lines by name."""
     of_all = f"{counts['num_changed_lists']:,} of {counts['num_tracks']:,}"
     known = f"{counts['num_by_known_artists']:,} by known artists; about {counts['num_unknown']:,} nothing is known"
     return {

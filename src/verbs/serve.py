@@ -48,7 +48,7 @@ def serve(config: DictConfig) -> None:
 def _serve(given: dict[str, Any], request: "Request | None") -> None:
     from segue.serving.server import prepared_service, run
 
-    remedy = "choose another folder with run_dir=<folder>"  # which wins over hydra.run.dir=
+    remedy = "choose another folder with run_dir=<folder>"
     refuse_used_folder(Path(given["run_dir"]).absolute(), "serve.json", remedy)
     open_room = _room(given["room"])
     busy = partial(console.status, "loading recommendations")

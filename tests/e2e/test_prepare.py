@@ -26,7 +26,7 @@ SPARK = "engine=spark"
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where the steps before the service have been taken; without pyspark or Java, DuckDB makes the pairs."""
+    """A folder where the steps before the service have been taken; where Spark is not used, DuckDB makes the pairs."""
     cwd = tmp_path_factory.mktemp("walk")
     for line in WALK[:-2]:
         [_, verb, *words] = shlex.split(line)

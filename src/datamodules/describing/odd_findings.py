@@ -46,7 +46,7 @@ LABELS = {
 
 
 def odd_findings(reading: Reading, odd: Mapping[str, int]) -> Iterator[OddFinding]:
-    """Everything odd that was found."""
+    """Everything odd that was found; `odd` is from `count_odd`."""
     num_plays = odd.get("plays", 0)
     if later := reading.later:
         yield OddFinding("future_plays", later.num, str(later), later.remedy)

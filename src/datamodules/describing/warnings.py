@@ -80,7 +80,7 @@ class DataWarning:
 
 
 def odd_lines(reading: Reading, odd: Mapping[str, int]) -> list[str]:
-    """What is odd and reaches its usual threshold, in lines for a run."""
+    """What is odd and reaches its usual threshold, in lines for a run; `odd` is from `count_odd`."""
     return [
         f"{LABELS[name]:<12} {says}; {remedy}"
         for name, value, says, remedy in odd_findings(reading, odd)

@@ -116,7 +116,7 @@ def digest_of_file(path: Path, size: int | None = None) -> str:
         size: number of bytes; None for all.
 
     Returns:
-        Hexadecimal digits.
+        64 hexadecimal digits, of SHA-256.
     """
     sha, left = hashlib.sha256(), path.stat().st_size if size is None else size
     with path.open("rb") as file:

@@ -43,7 +43,7 @@ def metrics_of(users: Users) -> list[str]:
 
 
 def metric_values(users: Users, metric: str) -> Values:
-    """One value of a metric for each user.
+    """One value of a metric of METRICS for each user.
 
     Returns:
         Shape `[U]`. Time is in tracks played in full, latency in milliseconds.
@@ -67,7 +67,7 @@ def difference(metric: str, control: GroupSummary, treatment: GroupSummary, alph
 
 
 def samples(users: Users, metric: str, number: int) -> tuple[GroupSummary, GroupSummary]:
-    """Summaries of the control and of a treatment, each with at least two users."""
+    """Summaries of the control and of a treatment, by its number from 1, each with at least two users."""
     values = metric_values(users, metric)
     return GroupSummary.of(values[users.arm_of == 0]), GroupSummary.of(values[users.arm_of == number])
 
@@ -78,7 +78,7 @@ def unit_of(metric: str) -> str:
 
 
 def parts(users: Users, metric: str) -> tuple[Values, Values]:
-    """Numerator and denominator of a metric, for each user.
+    """Numerator and denominator of a metric of METRICS, for each user.
 
     Returns:
         Two arrays of shape `[U]`; the denominator of a metric without one is 1.

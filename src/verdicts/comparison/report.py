@@ -106,6 +106,11 @@ def comparison_table(comparison: Comparison, title: str, width: int) -> Table:
 
     Bold is the best mean of a column. A significant difference is green where the set-up is worse than the best one by
     validation, red where it is better.
+
+    Args:
+        comparison: what is shown.
+        title: of the table.
+        width: of the terminal, in columns.
     """
     primary, setups = comparison.primary, comparison.setups
     tested = any(one.metric == primary for one in comparison.differences)
