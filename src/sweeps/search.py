@@ -402,8 +402,8 @@ def draw(study: "Study", folder: Path, monitor: str) -> list[Path]:
     """Draw, with Optuna, the history of a search, each parameter against the objective, and their importance.
 
     Returns:
-        The files, `search_<name>.png` of each picture. The importance of parameters (fANOVA) is left out where there are
-            too few trials for it.
+        The files, `search_<name>.png` of each picture. The importance of parameters (fANOVA) is left out where there
+            are too few trials for it.
     """
     import matplotlib as mpl
     from matplotlib import pyplot
