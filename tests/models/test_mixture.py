@@ -281,6 +281,18 @@ def test_a_refit_mixes_the_refitted_models_with_the_weights_of_validation(of_fol
     assert tested.lists_digest() != exported.lists_digest()
 
 
+def test_the_tested_mixture_is_exported_if_a_run_has_no_refit(of_folders: Path, ring_logs: Path) -> None:
+    common = ["datamodule=botify", f"datamodule.path={ring_logs}", "logger=none", "callbacks.plots=null"]
+    train(of_folders, *common, "model=neighbours", "refit=none", "hydra.run.dir=c")
+    done = train(of_folders, *common, "model=mixture", "model.models={a: a, c: c}", "hydra.run.dir=as_tested")
+    assert "refit        none, the tested model is exported: model.models.c=" in done.stdout
+    assert not (of_folders / "as_tested" / "refit.json").exists()
+    exported = FittedModel.read(of_folders / "as_tested", "m").ranker
+    tested = FittedModel.read(of_folders / "mixed", "m", evaluated=True).ranker
+    histories = Histories.of_tracks(ROWS)
+    torch.testing.assert_close(exported.shares(histories), tested.shares(histories))
+
+
 def test_a_run_that_has_not_learned_the_sessions_of_the_mixture_is_refused(
     of_folders: Path, ring: PairDataModule
 ) -> None:
