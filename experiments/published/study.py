@@ -152,7 +152,7 @@ def mixed(seed: int) -> Final:
     tested.fit_to(histories, val.following)
     weights = [f"{name} {weight:.2f} ({tested.gains.get(name, 0.0):+.4f})" for name, weight in tested.weights.items()]
     costs = {(row["model"], int(row["seed"])): float(row["train_cpu_s"] or "nan") for row in read_rows(RESULTS)}
-    train_cpu_s = round(cpu_s() - began + sum(costs[one] for one in members.values()))
+    train_cpu_s = round(cpu_s() - began + sum(costs[one] for one in members.values()), 0)  # NaN where one is not known
     ndcg = ranking.accuracy(tested.ranks(histories, val.following, lambda _: None))["ndcg_at_10"].mean()
     line = {"val_ndcg_at_10": ndcg, "train_cpu_s": train_cpu_s, "weights": ", ".join(weights)}
     whole = data.as_training().vocabulary

@@ -303,12 +303,18 @@ class Mixture(OneStep):
 
     def _seen(
         self, shares: Mapping[str, Float[Tensor, "B N"]], following: Int64[np.ndarray, "B"]
-    ) -> Float64[np.ndarray, "B C M"]:
-        """The probabilities of the track that followed, and where scores are added of the best others."""
-        target, num = torch.from_numpy(following)[:, None], min(_MOST_CANDIDATES, len(self._plays) - 1)
-        mean = self._mixed(shares).scatter(1, target, torch.inf)
-        rows = mean.topk(num).indices if self._adds_scores else target
-        return torch.stack([own.gather(1, rows) for own in shares.values()], 2).double().numpy()
+    ) -> Float64[np.ndarray, "b C M"]:
+        """The probabilities of the track that followed, and where scores are added of the best others.
+
+        There, queries are left out whose track is none of the best. Among candidates it would be the worst one, in the
+        more queries the larger the catalogue, and the fit would find that no score helps.
+        """
+        rows, kept = torch.from_numpy(following)[:, None], torch.ones(len(following), dtype=torch.bool)
+        if self._adds_scores:
+            mean, num = self._mixed(shares), min(_MOST_CANDIDATES, len(self._plays) - 1)
+            kept = (mean.gather(1, rows) >= mean.topk(num).values[:, -1:])[:, 0]
+            rows = mean.scatter(1, rows, torch.inf).topk(num).indices
+        return torch.stack([own.gather(1, rows) for own in shares.values()], 2)[kept].double().numpy()
 
     def _place(self, name: str) -> int:
         return list(self.rankers).index(name)

@@ -149,7 +149,7 @@ def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
 
 
 def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[str, Any]:
-    """What validation decided, by a checkpoint.
+    """What validation decided, by a checkpoint; without what its version did not decide.
 
     Args:
         checkpoint: of the model, or of an earlier one.
@@ -158,7 +158,7 @@ def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[st
     of_model = checkpoint["state_dict"]
     state = {**of_model.get("_extra_state", {}), **of_model["context.repeats._extra_state"]}
     state |= {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
-    return {name: state[name] for name in ranker_of(model).decided()}
+    return {name: state[name] for name in ranker_of(model).decided() if name in state}
 
 
 def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | None:

@@ -17,7 +17,7 @@ from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
 from segue.models.fitted import FittedModel
-from segue.models.mixture import Members, Mixture, em
+from segue.models.mixture import Members, Mixture, em, factors
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import SessionSearch
 from segue.runs.session_vectors import FILE, SessionVectors
@@ -101,6 +101,19 @@ def test_em_finds_the_weights_that_drew_the_targets() -> None:
     own = rng.random(20_000) < 0.3
     targets = np.where(own[:, None], [[0.9, 0.1]], [[0.1, 0.9]])  # each target is nearly certain of its member
     assert em(targets[:, None])[0] == pytest.approx(0.25, abs=0.01)  # (0.3 − 0.1) / (0.9 − 0.1), by the likelihood
+
+
+def test_weights_of_scores_are_those_that_drew_the_targets_also_where_most_are_none_of_the_best(
+    ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.models.mixture._MOST_CANDIDATES", 3)
+    rng, mixture = np.random.default_rng(0), mixture_of(ring, heads)
+    scores = torch.from_numpy(rng.normal(size=(2, 20_000, len(ring.vocabulary.catalog)))).float()
+    drawn_from = (0.8 * scores[0] + 0.2 * scores[1]).softmax(1)
+    targets = torch.multinomial(drawn_from, 1, generator=torch.Generator().manual_seed(0))[:, 0].numpy()
+    seen = mixture._seen(dict(zip(heads, scores.softmax(2), strict=True)), targets)
+    assert len(seen) < len(targets) / 2
+    assert factors(seen)[0] == pytest.approx(0.8, abs=0.05)
 
 
 def test_the_probability_is_the_weighted_sum(mixture: Mixture, members: dict[str, Ranker]) -> None:
@@ -266,6 +279,18 @@ def test_a_refit_mixes_the_refitted_models_with_the_weights_of_validation(of_fol
             run = FittedModel.read(of_folders / name, name, evaluated=evaluated).ranker
             assert own.lists_digest() == run.lists_digest()
     assert tested.lists_digest() != exported.lists_digest()
+
+
+def test_the_tested_mixture_is_exported_if_a_run_has_no_refit(of_folders: Path, ring_logs: Path) -> None:
+    common = ["datamodule=botify", f"datamodule.path={ring_logs}", "logger=none", "callbacks.plots=null"]
+    train(of_folders, *common, "model=neighbours", "refit=none", "hydra.run.dir=c")
+    done = train(of_folders, *common, "model=mixture", "model.models={a: a, c: c}", "hydra.run.dir=as_tested")
+    assert "refit        none, the tested model is exported: model.models.c=" in done.stdout
+    assert not (of_folders / "as_tested" / "refit.json").exists()
+    exported = FittedModel.read(of_folders / "as_tested", "m").ranker
+    tested = FittedModel.read(of_folders / "mixed", "m", evaluated=True).ranker
+    histories = Histories.of_tracks(ROWS)
+    torch.testing.assert_close(exported.shares(histories), tested.shares(histories))
 
 
 def test_a_run_that_has_not_learned_the_sessions_of_the_mixture_is_refused(
