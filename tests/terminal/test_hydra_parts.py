@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import hydra
 import pytest
@@ -62,9 +63,8 @@ def test_the_store_of_configs_is_not_copied_for_every_group() -> None:
 def test_choices_are_copied_only_for_a_file_that_interpolates_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copied: list[object] = []
-    all_choices = hydra_parts._all_choices
-    monkeypatch.setattr(hydra_parts, "_all_choices", lambda *given: copied.append(given) or all_choices(*given))
+    copy_choices = Mock(wraps=hydra_parts._all_choices)
+    monkeypatch.setattr(hydra_parts, "_all_choices", copy_choices)
     hydra_parts.know_defaults()
     files = {"main": 'defaults: [{one: first}, {other: "${one}"}, _self_]', "one/first": "a: 1", "other/first": "b: 2"}
     for name, text in files.items():
@@ -72,7 +72,7 @@ def test_choices_are_copied_only_for_a_file_that_interpolates_them(
         (tmp_path / f"{name}.yaml").write_text(text)
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         assert compose("main") == {"one": {"a": 1}, "other": {"b": 2}}
-    assert len(copied) == 1, gone("choices that are prepared by defaults_list._create_interpolation_map")
+    assert copy_choices.call_count == 1, gone("choices that are prepared by defaults_list._create_interpolation_map")
 
 
 def test_an_error_is_handed_over_and_not_printed() -> None:
