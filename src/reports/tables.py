@@ -67,6 +67,9 @@ _LISTENING = {
     "coverage": "played tracks of the catalogue",
     "share_of_hits": "played tracks that are popular",
     "share_of_same_artist": "same artist as the last track",
+    "share_known": "loved in an earlier session",
+    "share_heard": "heard in an earlier session",
+    "share_known_artist": "by an artist that was loved before",
     "num_listeners": "listeners, without validation",
     "num_sessions": "their sessions",
 }

@@ -275,7 +275,7 @@ class MappedProfiles:
 
     async def forget(self, user: int, now_ms: int) -> bool:
         """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
-        with FileLock(self._removed.with_suffix(".lock")):
+        with self._while_nobody_is_removed():
             removed = self._removed_ms(now_ms) | {user: now_ms}
             write_record({str(one): ms for one, ms in removed.items()}, self._removed)
         if not self._path.exists():
@@ -285,10 +285,19 @@ class MappedProfiles:
                 self._file.clear(place)
         return place is not None
 
+    def _while_nobody_is_removed(self) -> FileLock:
+        return FileLock(self._removed.with_suffix(".lock"))
+
     def _removed_ms(self, now_ms: int) -> dict[int, int]:
         """When listeners were removed; without those of long ago."""
-        given = json.loads(self._removed.read_bytes()) if self._removed.exists() else {}
-        return {int(user): int(ms) for user, ms in given.items() if ms >= now_ms - self.settings.days_ms}
+        try:
+            given = json.loads(self._removed.read_bytes()) if self._removed.exists() else {}
+            return {int(user): int(ms) for user, ms in given.items() if ms >= now_ms - self.settings.days_ms}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self._removed} is damaged ({error}), and says which listeners no run may bring back; put a copy in "
+                "its place, or delete it and remove these listeners again"
+            ) from None
 
     async def merge(self, profiles: Profiles, now_ms: int) -> int:
         """Add what a run knows of listeners; returns how many of them found no room.
@@ -302,12 +311,14 @@ class MappedProfiles:
         """
         if not len(profiles.listeners) and not self._path.exists():
             return 0
-        file, removed, left_out = self._file, self._removed_ms(now_ms), 0
+        file, left_out = self._file, 0
         file.clear_before(now_ms - self.settings.days_ms)
-        for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
-            if self.settings.remember == "consenting" and not len(await self.look(user, now_ms)):
-                continue
-            left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
+        with self._while_nobody_is_removed():
+            removed = self._removed_ms(now_ms)
+            for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
+                if self.settings.remember == "consenting" and not len(await self.look(user, now_ms)):
+                    continue
+                left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
         return left_out
 
 
