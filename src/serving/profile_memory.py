@@ -256,7 +256,7 @@ class MappedProfiles:
                     file.write(place, profile[: file.num(place)])
                 changed = add_play(profile, track, share, now_ms)
                 file.write(place, profile[changed : changed + 1], changed)
-                file.own(place, user, now_ms)
+                file.own(place, user, max(now_ms, file.visit_ms(place)))
             self.problem = None
         except OSError as error:
             self.problem = f"{self._path} cannot be written: {error.strerror}; no play is kept in it"

@@ -88,6 +88,9 @@ def test_a_clock_that_goes_back_takes_nothing_away(tmp_path: Path) -> None:
     found = play(profiles, 7, 1, START_MS - 10 * DAY_MS)
     assert (found["plays"][0], found["last_ms"][0]) == (2, START_MS)
     assert tracks(profiles, 7, START_MS - 10 * DAY_MS) == {1: 2}
+    play(profiles, 7, 2, START_MS - 400 * DAY_MS)
+    merge(profiles, [(8, 1, START_MS)])
+    assert tracks(profiles, 7) == {1: 2}, "a visit with a wrong clock does not make the others older"
 
 
 def test_a_track_that_was_not_played_again_is_forgotten_by_age(tmp_path: Path) -> None:
