@@ -202,6 +202,7 @@ class MappedProfiles:
 
     def __init__(self, folder: Path, settings: ProfileSettings) -> None:
         self._path, self._removed, self.settings = folder / FILE, folder / REMOVED, settings
+        self._nobody_is_removed = FileLock(self._removed.with_suffix(".lock"))  # meanwhile
         self.problem: str | None = None
 
     @cached_property
@@ -275,7 +276,7 @@ class MappedProfiles:
 
     async def forget(self, user: int, now_ms: int) -> bool:
         """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
-        with self._while_nobody_is_removed():
+        with self._nobody_is_removed:
             removed = self._removed_ms(now_ms) | {user: now_ms}
             write_record({str(one): ms for one, ms in removed.items()}, self._removed)
         if not self._path.exists():
@@ -284,9 +285,6 @@ class MappedProfiles:
             if (place := self._file.find(places, user)) is not None:
                 self._file.clear(place)
         return place is not None
-
-    def _while_nobody_is_removed(self) -> FileLock:
-        return FileLock(self._removed.with_suffix(".lock"))
 
     def _removed_ms(self, now_ms: int) -> dict[int, int]:
         """When listeners were removed; without those of long ago."""
@@ -313,7 +311,7 @@ class MappedProfiles:
             return 0
         file, left_out = self._file, 0
         file.clear_before(now_ms - self.settings.days_ms)
-        with self._while_nobody_is_removed():
+        with self._nobody_is_removed:
             removed = self._removed_ms(now_ms)
             for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
                 if self.settings.remember == "consenting" and not len(await self.look(user, now_ms)):
