@@ -104,10 +104,10 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     by_floors: dict[tuple[str, ...], list[str]] = {}
     for name in test:
         if not BESIDE.search(name):
-            floors = [floor for floor in _FLOORS if f"{name}_{floor}_floor" in test]
-            of_listeners = tuple(floor for floor in floors if floor in OF_LISTENERS)
-            for some in {tuple(floor for floor in floors if floor not in OF_LISTENERS), of_listeners}:
-                if some or not floors:
+            known = [floor for floor in _FLOORS if f"{name}_{floor}_floor" in test]
+            of_listeners = tuple(floor for floor in known if floor in OF_LISTENERS)
+            for some in {tuple(floor for floor in known if floor not in OF_LISTENERS), of_listeners}:
+                if some or not known:
                     by_floors.setdefault(some, []).append(name)
     tables: list[Table] = []
     for floors, names in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
