@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, patch
 
 import numpy as np
 import psutil
@@ -347,8 +347,8 @@ def test_redis_brings_nobody_back_who_is_removed_while_a_run_is_added(tmp_path: 
                 await profiles.forget(8, START_MS)
             return await change(user, *more)
 
-        profiles._change = change_after_a_removal  # type: ignore[method-assign]
-        await profiles.merge(given, START_MS)
+        with patch.object(profiles, "_change", change_after_a_removal):
+            await profiles.merge(given, START_MS)
         assert [len(await profiles.look(user, START_MS)) for user in (7, 8, 9)] == [1, 0, 1]
 
     run_profiles(work, tmp_path, server.port)
