@@ -71,7 +71,7 @@ _LISTENING = {
     "share_of_same_artist": "same artist as the last track",
     "share_known": "loved in an earlier session",
     "share_heard": "heard in an earlier session",
-    "share_known_artist": "by an artist that was loved before",
+    "share_known_artist": "by an artist loved before",
     "num_listeners": "listeners, without validation",
     "num_sessions": "their sessions",
 }
@@ -198,7 +198,8 @@ def listening_table(metrics: Mapping[str, Any]) -> Table | None:
     for name, meaning in _LISTENING.items():
         if f"online/{name}" in metrics:
             reference = re.fullmatch(r"mean_time_per_session_(.+)_(floor|reference)", name)
-            shown = styled(plain(metrics[f"online/{name}"]), "" if rows else "bold")
+            value = metrics[f"online/{name}"]
+            shown = styled(f"{value:.4f}" if name.startswith("share_") else plain(value), "" if rows else "bold")
             label = f"  {reference[1]}" if reference else name  # below the run
             rows.append([label, shown, _reach(metrics, f"online/{name}"), meaning])
     notes = [

@@ -139,6 +139,9 @@ ONLINE = {
     "online/coverage": 0.8472,
     "online/share_of_hits": 0.1346,
     "online/share_of_same_artist": 0.3002,
+    "online/share_known": 0.03206,
+    "online/share_heard": 0.06537,
+    "online/share_known_artist": 0.2058,
     "online/num_listeners": 965.0,
     "online/num_sessions": 9650.0,
 }
@@ -157,7 +160,9 @@ def test_what_listeners_heard_is_shown_above_its_floors_with_a_meaning_in_each_l
         "true_neighbours 6.54 a near track, by the true tastes",
     ]
     assert rows[7].startswith("val_mean_time_per_session 6.386 the run, validation listeners")
-    for name in ("coverage", "share_of_hits", "share_of_same_artist", "num_listeners", "num_sessions"):
+    assert "share_known 0.0321 loved in an earlier session" in rows
+    others = ("share_of_hits", "share_of_same_artist", "share_heard", "share_known_artist", "num_listeners")
+    for name in ("coverage", *others, "num_sessions"):
         assert any(row.startswith(f"{name} ") and row[-1].isalpha() for row in rows)
     assert max(map(len, lines)) <= 80
 
