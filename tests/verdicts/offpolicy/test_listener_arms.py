@@ -142,6 +142,7 @@ def test_a_profile_has_the_last_plays_of_a_listener_with_very_many(monkeypatch: 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_the_last_plays_of_a_session_that_was_not_kept_are_its_own(is_kept: bool) -> None:
     one = first_decisions([7, 7], [0, 0])
-    plays = {"tracks": np.arange(4), "shares": np.full(4, 0.5), "is_kept": np.array([True, True, is_kept, is_kept])}
+    plays: dict[str, Any] = dict.fromkeys(("shares", "propensities"), np.full(4, 0.5))
+    plays |= {"tracks": np.arange(4), "times_ms": np.arange(4), "is_kept": np.array([True, True, is_kept, is_kept])}
     some = replace(one, first=np.array([0, 2]), num_before=np.array([0, 2]), **plays)
     assert some.last_plays(1).rows[1, :3].tolist() == ([2, 1, 0] if is_kept else [2, -1, -1])
