@@ -99,7 +99,7 @@ class Decisions:
             step: number of tracks of the session that had been played, at least 1.
         """
         ages = np.arange(NUM_PLAYS)
-        places = (self.first + step - 1)[:, None] - ages
+        places = ((self.first + step - 1)[:, None] - ages).clip(min=0)
         is_there = ages < (self._num_known + step)[:, None]
         return LastPlays(np.where(is_there, self.tracks[places], -1), np.where(is_there, self.shares[places], 0.0))
 
