@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from segue.reports.result_table import Table
-from segue.reports.tables import phases_table, tables_of_test
+from segue.reports.tables import OF_LISTENERS, phases_table, tables_of_test
 from segue.runs.folder import TRAINS_NOTHING, short_run_name
 from segue.runs.provenance import call_of, program
 
@@ -224,7 +224,7 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
         what, command = _better_at_recall(run, source)
         lines = [Text(f"The model is {names}. {_why(run)}"), Text(f"{what}:"), f"{'':13}{command}"]
         floor = max(below, key=lambda floor: run.metrics[f"test/{below[floor][-1]}_{floor}_floor"])
-        if not is_simulated(run) and floor not in _OF_LISTENERS:
+        if not is_simulated(run) and floor not in OF_LISTENERS:
             lines += [
                 Text(f"To use {floor}:"),
                 f"{'':13}{_command(*source, _WORDS_OF_FLOORS.get(floor, f'model={floor}'))}",
@@ -237,9 +237,6 @@ def what_is_better(run: FinishedRun) -> list[RenderableType]:
 
 
 _WORDS_OF_FLOORS = {"counts": "model=rules model.window=1"}  # what trains a floor that is not a model of its name
-
-
-_OF_LISTENERS = ("own", "own_recent")  # floors that are no models: they know who is listening
 
 
 def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -26,6 +26,8 @@ NUM_FOLLOWING = 5
 BESIDE = re.compile("_floor$|_half_width$|_position_[1-9]|^(num_)?(warm|cold|new|every)_")
 """Test metrics that are shown beside others, or in a table of their own."""
 
+OF_LISTENERS = ("own", "own_recent")
+"""Floors that know who is listening. They are no models, and have a table of their own: all floors are too wide."""
 _FLOORS = {
     "counts": "ranks by how often the candidate came next in training",
     "popular": "ranks by plays in training, whatever came before",
@@ -44,8 +46,8 @@ _MEANINGS = {
     "num_sessions": "sessions of these pairs",
     "num_all_queries": "pairs that could be ranked",
     "num_first_tracks": "first tracks of sessions that are ranked",
-    "recall_at_10_position_": "first track of a session in the top 10",
-    "ndcg_at_10_position_": "gain of the first track in the top 10",
+    "recall_at_10_position_": "first track in the top 10",
+    "ndcg_at_10_position_": "gain of first tracks",
     "coverage_at_": "tracks in any top {}",
     "same_artist_at_": "same artist, in the top {}",
     "popularity_rank_at_": "place by plays, top {}",
@@ -67,6 +69,9 @@ _LISTENING = {
     "coverage": "played tracks of the catalogue",
     "share_of_hits": "played tracks that are popular",
     "share_of_same_artist": "same artist as the last track",
+    "share_known": "loved in an earlier session",
+    "share_heard": "heard in an earlier session",
+    "share_known_artist": "by an artist loved before",
     "num_listeners": "listeners, without validation",
     "num_sessions": "their sessions",
 }
@@ -99,11 +104,14 @@ def metrics_tables(metrics: Mapping[str, Any], title: str) -> list[Table]:
     by_floors: dict[tuple[str, ...], list[str]] = {}
     for name in test:
         if not BESIDE.search(name):
-            floors = tuple(floor for floor in _FLOORS if f"{name}_{floor}_floor" in test)
-            by_floors.setdefault(floors, []).append(name)
+            known = [floor for floor in _FLOORS if f"{name}_{floor}_floor" in test]
+            of_listeners = tuple(floor for floor in known if floor in OF_LISTENERS)
+            for some in {tuple(floor for floor in known if floor not in OF_LISTENERS), of_listeners}:
+                if some or not known:
+                    by_floors.setdefault(some, []).append(name)
     tables: list[Table] = []
     for floors, names in sorted(by_floors.items(), key=lambda item: (item[0] == (), item[0])):
-        has_intervals = any(f"{name}_half_width" in test for name in names)
+        has_intervals = floors != OF_LISTENERS and any(f"{name}_half_width" in test for name in names)
         rows = list[list[Cell]]()
         for name in names:
             beside = [_reach(test, name)] * has_intervals + [plain(test[f"{name}_{floor}_floor"]) for floor in floors]
@@ -190,7 +198,8 @@ def listening_table(metrics: Mapping[str, Any]) -> Table | None:
     for name, meaning in _LISTENING.items():
         if f"online/{name}" in metrics:
             reference = re.fullmatch(r"mean_time_per_session_(.+)_(floor|reference)", name)
-            shown = styled(plain(metrics[f"online/{name}"]), "" if rows else "bold")
+            value = metrics[f"online/{name}"]
+            shown = styled(f"{value:.4f}" if name.startswith("share_") else plain(value), "" if rows else "bold")
             label = f"  {reference[1]}" if reference else name  # below the run
             rows.append([label, shown, _reach(metrics, f"online/{name}"), meaning])
     notes = [

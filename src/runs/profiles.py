@@ -246,6 +246,11 @@ class Profiles:
         owner = np.concatenate([one.listeners.repeat(np.diff(one.ends, prepend=0)) for one in both])
         return Profiles.of(*joined(owner, entries, most=most))
 
+    def num_silent(self, before_ms: int) -> int:
+        """How many listeners have played nothing since a time."""
+        num_played = np.append(0, (self.entries["last_ms"] > before_ms).cumsum())[np.append(0, self.ends)]
+        return int((np.diff(num_played) == 0).sum())
+
     def without(self, keys: Int64[np.ndarray, "n"]) -> "Profiles":
         """Leave out listeners."""
         owner = self.listeners.repeat(np.diff(self.ends, prepend=0))

@@ -14,7 +14,7 @@ from segue.picking.counted_scores import CountedScores
 from segue.picking.listener_scores import OF_TRACK, Pasts, features_of
 from segue.picking.listener_scores import explain as explain_parts
 from segue.picking.session_query import CountedScore, SessionQuery
-from segue.runs.profiles import DAY_MS, LOVED, remaining
+from segue.runs.profiles import DAY_MS, LOVED
 from segue.runs.session_vectors import SessionVectors
 from segue.serving.recommender import Past, Recommender
 from segue.serving.release import Release
@@ -130,7 +130,7 @@ def _of_listener(
 ) -> dict[str, Any] | None:
     """What the listener's own past adds to the score of a track, as JSON; None without a past.
 
-    `plays` and `last_days` are of the track, or of its artist where `is_heard` is false.
+    `plays`, as of the last one, and `last_days` are of the track, or of its artist where `is_heard` is false.
     """
     if past is None or now_ms is None or vectors.listener is None:
         return None
@@ -143,7 +143,7 @@ def _of_listener(
         found[: len(OF_TRACK)] = 0
     parts = explain_parts(vectors.listener, found)
     own = past.entries[0, of]
-    plays = float((own["plays"] * remaining(now_ms - own["last_ms"])).sum())
+    plays = float(own["plays"].sum())
     last_days = max(int(now_ms[0] - own["last_ms"].max()), 0) / DAY_MS if of.any() else None
     added = sum(value for _, value in parts)
     what = "" if is_heard else "its artist was "
@@ -159,7 +159,7 @@ def _of_listener(
 
 
 def _times(plays: float) -> str:
-    return "less than once" if plays < 0.5 else "once" if plays < 1.5 else f"{plays:.0f} times"
+    return "once" if plays < 1.5 else f"{plays:.0f} times"
 
 
 def _ago(days: float) -> str:

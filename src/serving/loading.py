@@ -153,6 +153,11 @@ def _fill(settings: ServiceSettings, loaded: Loaded | None, warn: Callable[[str]
     if settings.profiles.remember == "none":
         return
     of_runs = (loaded.profiles if loaded is not None else ()) or (_NOBODY,)
+    if num_old := sum(one.num_silent(now_ms() - settings.profiles.days_ms) for one in of_runs):
+        warn(
+            f"{num_old:,} profiles of the run were left out, because their listeners played nothing in the last "
+            f"{settings.profiles.days:g} days; set profiles.days of the service higher"
+        )
     try:
         num_left_out = asyncio.run(_merge(make_profiles(settings.store, settings.profiles), of_runs))
     except OSError as error:

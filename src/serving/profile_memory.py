@@ -8,7 +8,6 @@ the places are mapped into memory. The profiles follow them and are read and wri
 written takes no room on the disk, and a full disk is an error and not the end of the process.
 """
 
-import fcntl
 import json
 import mmap
 import os
@@ -16,7 +15,6 @@ import re
 from collections.abc import Container, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -25,13 +23,12 @@ from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play
 from segue.serving.log_writer import FILE_MODE
+from segue.serving.session_memory import MIX, WAYS, Locked
 from segue.serving.settings import ProfileSettings
 
 FILE, REMOVED = "profiles.bin", "removed.json"
 """Names of the file, and of that of listeners who were removed and when, in the folder of the store."""
 _FEW_DAYS = 30  # with fewer, a day more is too much
-_WAYS = 8
-_MIX = 0x9E3779B97F4A7C15  # spreads listeners over buckets (Knuth's multiplicative hash)
 _WORD, _PAGE = 8, 4096
 # what a place has of its owner, in words of eight bytes
 _VISIT_MS, _NUM, _WORDS = 1, 2, 3  # the first one is the key
@@ -56,20 +53,6 @@ def merged(own: np.ndarray, others: np.ndarray, most: int) -> np.ndarray:
     return every[np.argsort(-every["last_ms"], kind="stable")[:most]]
 
 
-class _Locked(NamedTuple):
-    """The places of a bucket, which no other process touches within a block."""
-
-    descriptor: int
-    bucket: int
-
-    def __enter__(self) -> range:
-        fcntl.lockf(self.descriptor, fcntl.LOCK_EX, 1, self.bucket)
-        return range(self.bucket * _WAYS, (self.bucket + 1) * _WAYS)
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, self.bucket)
-
-
 class _File:
     """The file, with the sizes that its first line names.
 
@@ -83,9 +66,9 @@ class _File:
 
     def __init__(self, path: Path, settings: ProfileSettings) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        with _Locked(self._descriptor, _LOCK_OF_HEAD):
+        with Locked(self._descriptor, _LOCK_OF_HEAD, range(0)):
             if not os.pread(self._descriptor, _PAGE, 0).strip(b"\0"):
-                self._create(path, -(-settings.capacity // _WAYS), settings.max_tracks)
+                self._create(path, -(-settings.capacity // WAYS), settings.max_tracks)
             head = re.match(_LAYOUT, os.pread(self._descriptor, _PAGE, 0))
         if head is None or os.fstat(self._descriptor).st_size != _sizes(int(head[1]), int(head[2]))[1]:
             raise InputError(f"{path} has no profiles of this version; move it away, and profiles begin from nothing")
@@ -110,14 +93,15 @@ class _File:
 
     @property
     def num_places(self) -> int:
-        return self.num_buckets * _WAYS
+        return self.num_buckets * WAYS
 
     @property
     def num_owners(self) -> int:
         return int((self._visits > 0).sum())
 
-    def bucket(self, user: int) -> _Locked:
-        return _Locked(self._descriptor, ((user * _MIX) % 2**64) * self.num_buckets >> 64)
+    def bucket(self, user: int) -> Locked:
+        bucket = ((user * MIX) % 2**64) * self.num_buckets >> 64
+        return Locked(self._descriptor, bucket, range(bucket * WAYS, (bucket + 1) * WAYS))
 
     def find(self, places: range, user: int) -> int | None:
         words = self._words
@@ -171,14 +155,14 @@ class _File:
     def owners(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """The key, the last visit and the entries of each owner."""
         for place in np.flatnonzero(self._visits).tolist():
-            with _Locked(self._descriptor, place // _WAYS):
+            with Locked(self._descriptor, place // WAYS, range(0)):
                 if visit_ms := self.visit_ms(place):
                     yield int(self._words[place * _WORDS]), visit_ms, self.read(place)
 
     def clear_before(self, time_ms: int) -> None:
         """Remove the owners whose last visit was before a time."""
         for place in np.flatnonzero((self._visits > 0) & (self._visits < time_ms)).tolist():
-            with _Locked(self._descriptor, place // _WAYS):
+            with Locked(self._descriptor, place // WAYS, range(0)):
                 if self.visit_ms(place) < time_ms:
                     self.clear(place)
 
@@ -188,8 +172,8 @@ class _File:
 
 def _sizes(num_buckets: int, most: int) -> tuple[int, int]:
     """Where the profiles begin, and the size of the file."""
-    start = _PAGE + -(-num_buckets * _WAYS * _WORDS * _WORD // _PAGE) * _PAGE
-    return start, start + num_buckets * _WAYS * most * ENTRY.itemsize
+    start = _PAGE + -(-num_buckets * WAYS * _WORDS * _WORD // _PAGE) * _PAGE
+    return start, start + num_buckets * WAYS * most * ENTRY.itemsize
 
 
 class MappedProfiles:
@@ -202,6 +186,7 @@ class MappedProfiles:
 
     def __init__(self, folder: Path, settings: ProfileSettings) -> None:
         self._path, self._removed, self.settings = folder / FILE, folder / REMOVED, settings
+        self._nobody_is_removed = FileLock(self._removed.with_suffix(".lock"))  # meanwhile
         self.problem: str | None = None
 
     @cached_property
@@ -227,7 +212,7 @@ class MappedProfiles:
         """
         if not self._path.exists():
             return 0
-        if (self._file.num_buckets, self._file.most) == (-(-self.settings.capacity // _WAYS), self.settings.max_tracks):
+        if (self._file.num_buckets, self._file.most) == (-(-self.settings.capacity // WAYS), self.settings.max_tracks):
             return 0
         old, num_before = self._file, self._file.num_owners
 
@@ -256,7 +241,7 @@ class MappedProfiles:
                     file.write(place, profile[: file.num(place)])
                 changed = add_play(profile, track, share, now_ms)
                 file.write(place, profile[changed : changed + 1], changed)
-                file.own(place, user, now_ms)
+                file.own(place, user, max(now_ms, file.visit_ms(place)))
             self.problem = None
         except OSError as error:
             self.problem = f"{self._path} cannot be written: {error.strerror}; no play is kept in it"
@@ -275,7 +260,7 @@ class MappedProfiles:
 
     async def forget(self, user: int, now_ms: int) -> bool:
         """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
-        with FileLock(self._removed.with_suffix(".lock")):
+        with self._nobody_is_removed:
             removed = self._removed_ms(now_ms) | {user: now_ms}
             write_record({str(one): ms for one, ms in removed.items()}, self._removed)
         if not self._path.exists():
@@ -287,8 +272,14 @@ class MappedProfiles:
 
     def _removed_ms(self, now_ms: int) -> dict[int, int]:
         """When listeners were removed; without those of long ago."""
-        given = json.loads(self._removed.read_bytes()) if self._removed.exists() else {}
-        return {int(user): int(ms) for user, ms in given.items() if ms >= now_ms - self.settings.days_ms}
+        try:
+            given = json.loads(self._removed.read_bytes()) if self._removed.exists() else {}
+            return {int(user): int(ms) for user, ms in given.items() if ms >= now_ms - self.settings.days_ms}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self._removed} is damaged ({error}), and says which listeners no run may bring back; put a copy in "
+                "its place, or delete it and remove these listeners again"
+            ) from None
 
     async def merge(self, profiles: Profiles, now_ms: int) -> int:
         """Add what a run knows of listeners; returns how many of them found no room.
@@ -302,12 +293,14 @@ class MappedProfiles:
         """
         if not len(profiles.listeners) and not self._path.exists():
             return 0
-        file, removed, left_out = self._file, self._removed_ms(now_ms), 0
+        file, left_out = self._file, 0
         file.clear_before(now_ms - self.settings.days_ms)
-        for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
-            if self.settings.remember == "consenting" and not len(await self.look(user, now_ms)):
-                continue
-            left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
+        with self._nobody_is_removed:
+            removed = self._removed_ms(now_ms)
+            for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
+                if self.settings.remember == "consenting" and not len(await self.look(user, now_ms)):
+                    continue
+                left_out += not _add(file, user, int(entries["last_ms"].max()), entries)
         return left_out
 
 

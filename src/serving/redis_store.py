@@ -386,8 +386,10 @@ class RedisProfiles(_Client):
         """Add a play to the profile of a listener; returns all of it."""
 
         def add(entries: np.ndarray) -> np.ndarray:
-            profile = np.zeros(min(len(entries) + 1, self.settings.max_tracks), ENTRY)
-            profile[: len(entries)] = entries[: len(profile)]
+            if len(entries) > (most := self.settings.max_tracks):  # of a service with other sizes
+                entries = merged(entries, entries[:0], most)
+            profile = np.zeros(min(len(entries) + 1, most), ENTRY)
+            profile[: len(entries)] = entries
             forget_old(profile, now_ms - self.settings.days_ms)
             add_play(profile, track, share, now_ms)
             return profile[profile["plays"] > 0]
@@ -452,6 +454,8 @@ class RedisProfiles(_Client):
                     if self.settings.remember == "consenting" and not await self._redis.exists(self._key(user)):
                         continue
                     await self._change(user, partial(merged, others=entries, most=most), pipe)
+            for user in (await self._removed_ms(now_ms)).keys() - removed.keys():  # meanwhile
+                await self._redis.unlink(self._key(user))
         return 0
 
     async def _removed_ms(self, now_ms: int) -> dict[int, int]:

@@ -20,8 +20,10 @@ from segue.serving.settings import SessionSettings
 
 FILE = "sessions.bin"
 """Name of the file, in the run folder."""
-_WAYS = 8
-_MIX = 0x9E3779B97F4A7C15  # spreads users over buckets (Knuth's multiplicative hash)
+WAYS = 8
+"""Places of a bucket."""
+MIX = 0x9E3779B97F4A7C15
+"""Spreads users over buckets (Knuth's multiplicative hash)."""
 _WORD = 8
 # What a session has, by the first of its words of eight bytes; the shares, of four bytes, follow the tracks.
 _USER, _TOUCHED_MS, _NUM_TRACKS, _HAS_ANSWER, _NOTED, _TRACKS = 0, 1, 2, 3, 4, 15
@@ -39,7 +41,7 @@ def _num_words(max_tracks: int) -> int:
 
 def _size(num_buckets: int, max_tracks: int) -> int:
     """Of the file, in bytes."""
-    return _HEAD_BYTES + num_buckets * _WAYS * _num_words(max_tracks) * _WORD
+    return _HEAD_BYTES + num_buckets * WAYS * _num_words(max_tracks) * _WORD
 
 
 class Played(NamedTuple):
@@ -72,8 +74,14 @@ class Noted(NamedTuple):
     with_past: bool = False
 
 
-class _Locked(NamedTuple):
-    """The places of a bucket, which no other process touches within a block. `contextmanager` would take 2 µs."""
+class Locked(NamedTuple):
+    """The places of a bucket, which no other process touches within a block. `contextmanager` would take 2 µs.
+
+    Attributes:
+        descriptor: of the file.
+        bucket: number of the bucket.
+        places: what the block gets.
+    """
 
     descriptor: int
     bucket: int
@@ -100,11 +108,11 @@ class MappedSessions:
 
     def __init__(self, path: Path, settings: SessionSettings) -> None:
         max_tracks = self._max_tracks = settings.max_tracks
-        self._num_buckets, self._idle_ms = -(-settings.capacity // _WAYS), settings.idle_ms
+        self._num_buckets, self._idle_ms = -(-settings.capacity // WAYS), settings.idle_ms
         self._num_words = _num_words(max_tracks)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         size = _size(self._num_buckets, max_tracks)
-        head = f"{_LAYOUT}, {self._num_buckets} buckets of {_WAYS}, {max_tracks} tracks\n".encode()
+        head = f"{_LAYOUT}, {self._num_buckets} buckets of {WAYS}, {max_tracks} tracks\n".encode()
         if os.fstat(self._descriptor).st_size != size or os.pread(self._descriptor, len(head), 0) != head:
             os.ftruncate(self._descriptor, 0)
             try:  # a hole would kill the process that writes to it while the disk is full
@@ -135,7 +143,7 @@ class MappedSessions:
         num_buckets, max_tracks = int(head[2]), int(head[3])
         if head[1] != _LAYOUT.encode() or path.stat().st_size != _size(num_buckets, max_tracks):
             raise InputError(f"{path} is damaged or of another version; stop its service and remove the file")
-        return cls(path, SessionSettings(capacity=num_buckets * _WAYS, max_tracks=max_tracks))
+        return cls(path, SessionSettings(capacity=num_buckets * WAYS, max_tracks=max_tracks))
 
     async def play(self, user: int, track: int, share: float, now_ms: int) -> Played:
         """Add a track to the session of a user; returns all of the session in order, this track last."""
@@ -193,11 +201,11 @@ class MappedSessions:
         oldest = count % most if count > most else 0
         return Played(tracks[oldest:] + tracks[:oldest], shares[oldest:] + shares[:oldest])  # a full session is a ring
 
-    def _places(self, user: int) -> _Locked:
+    def _places(self, user: int) -> Locked:
         """Where the sessions of the bucket of a user begin, in words."""
-        bucket = ((user * _MIX) % 2**64) * self._num_buckets >> 64
-        first = _HEAD_BYTES // _WORD + bucket * _WAYS * self._num_words
-        return _Locked(self._descriptor, bucket, range(first, first + _WAYS * self._num_words, self._num_words))
+        bucket = ((user * MIX) % 2**64) * self._num_buckets >> 64
+        first = _HEAD_BYTES // _WORD + bucket * WAYS * self._num_words
+        return Locked(self._descriptor, bucket, range(first, first + WAYS * self._num_words, self._num_words))
 
     def _find(self, places: range, user: int, after_ms: int) -> int | None:
         """Where the session of a user begins that had a request after a time."""

@@ -249,6 +249,22 @@ _GROUPS: Any = {
 }
 
 
+def check_groups(given: Mapping[str, Any]) -> None:
+    """Refuse a value in the place of a group of settings.
+
+    Args:
+        given: the composed config.
+
+    Raises:
+        InputError: there is one.
+    """
+    if wrong := [name for name in (*_GROUPS, "room") if not isinstance(given[name], dict)]:
+        raise InputError(
+            f"{wrong[0]} is a group of settings, got {given[wrong[0]]!r}; set one of them, {wrong[0]}.<name>=, and see "
+            "--help"
+        )
+
+
 def is_word(given: object) -> bool:
     """Whether a value is a word of letters and digits, as a version is, and is therefore safe in a path or a key."""
     return isinstance(given, str) and 0 < len(given) <= 64 and given.isascii() and given.isalnum()

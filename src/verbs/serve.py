@@ -36,10 +36,12 @@ def _words(words: list[str]) -> list[str]:
 def serve(config: DictConfig) -> None:
     """Run the command `do`: serve, load, rollback, versions or forget."""
     from segue.serving.loading import requested
+    from segue.serving.settings import check_groups
 
     given: Any = OmegaConf.to_container(config, resolve=True)
     if given["do"] not in _COMMANDS:
         raise InputError(f"do must be one of {', '.join(_COMMANDS)}, got {given['do']!r}")
+    check_groups(given)
     world = partial(instantiate, config.world, _convert_="all")
     request = requested(given, world=world, locate=_locate, provenance=provenance)
     (_serve if given["do"] == "serve" else _manage)(given, request)

@@ -59,6 +59,19 @@ def test_the_names_of_metrics_are_whole_in_a_narrow_terminal() -> None:
     assert max(map(len, lines)) <= 60
 
 
+def test_what_listeners_played_is_in_a_table_of_its_own_and_no_number_is_cut() -> None:
+    floors = ("", "_half_width", "_counts_floor", "_popular_floor", "_recent_floor", "_own_floor", "_own_recent_floor")
+    many = {f"test/recall_at_{k}{floor}": 0.01234 for k in (1, 10, 50) for floor in floors}
+    first = {f"test/recall_at_10_position_0{floor}": 0.01234 for floor in ("", "_popular_floor", *floors[-2:])}
+    lines = text_of(*metrics_tables(many | first, title=""))
+    rows = [" ".join(line.split()) for line in lines]
+    assert "recall_at_50 0.01234 0.012 0.01234 0.01234 0.01234 next in the" in rows
+    assert "test model own own_recent what it is" in rows
+    assert "recall_at_50 0.01234 0.01234 0.01234 next in the top" in rows
+    assert "recall_at_10_position_0 0.01234 0.01234 first track in the top 10" in rows
+    assert "…" not in "".join(lines)
+
+
 def test_every_floor_that_is_shown_is_explained_in_a_line_and_no_other() -> None:
     text = "\n".join(text_of(*metrics_tables(METRICS, title="")))
     for floor in ("counts", "popular", "mean", "random"):
@@ -126,6 +139,9 @@ ONLINE = {
     "online/coverage": 0.8472,
     "online/share_of_hits": 0.1346,
     "online/share_of_same_artist": 0.3002,
+    "online/share_known": 0.03206,
+    "online/share_heard": 0.06537,
+    "online/share_known_artist": 0.2058,
     "online/num_listeners": 965.0,
     "online/num_sessions": 9650.0,
 }
@@ -144,7 +160,9 @@ def test_what_listeners_heard_is_shown_above_its_floors_with_a_meaning_in_each_l
         "true_neighbours 6.54 a near track, by the true tastes",
     ]
     assert rows[7].startswith("val_mean_time_per_session 6.386 the run, validation listeners")
-    for name in ("coverage", "share_of_hits", "share_of_same_artist", "num_listeners", "num_sessions"):
+    assert "share_known 0.0321 loved in an earlier session" in rows
+    others = ("share_of_hits", "share_of_same_artist", "share_heard", "share_known_artist", "num_listeners")
+    for name in ("coverage", *others, "num_sessions"):
         assert any(row.startswith(f"{name} ") and row[-1].isalpha() for row in rows)
     assert max(map(len, lines)) <= 80
 

@@ -183,7 +183,8 @@ def test_a_known_track_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plays", "days", "sentence"),
     [
-        (12, 8.0, "heard 10 times, last 8 days ago, +1.00"),  # of 12 plays 8 days ago 10 are left
+        (12, 8.0, "heard 12 times, last 8 days ago, +1.00"),  # in the score 10 of them are left
+        (1, 300.0, "heard once, last 300 days ago, +1.00"),
         (1, 0.01, "heard once, last less than an hour ago, +1.00"),
         (2, 0.1, "heard 2 times, last 2 hours ago, +1.00"),
         (1, 1.2, "heard once, last 1 day ago, +1.00"),

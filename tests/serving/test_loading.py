@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from segue.errors import InputError
-from segue.runs.profiles import Profiles, entries_of_events
+from segue.runs.profiles import DAY_MS, Profiles, entries_of_events
 from segue.serving import loading
 from segue.serving.loading import Request, check_last_plays, load, load_to_serve, requested, store_of
 from segue.serving.log_writer import now_ms
 from segue.serving.profile_memory import FILE as PROFILES
 from segue.serving.profile_memory import MappedProfiles
 from segue.serving.release_store import FolderStore, Index, Loaded, StoreUnreachableError
-from segue.serving.settings import REDIS, SETTINGS, ProfileSettings, ServiceSettings
+from segue.serving.settings import REDIS, SETTINGS, ProfileSettings, ServiceSettings, check_groups
 from segue.serving.stores import make_store
 from tests.conftest import make_catalog
 from tests.serving.conftest import arm, writer
@@ -259,6 +259,13 @@ def test_the_address_of_redis_is_in_the_environment_and_in_no_file(given: dict[s
         ServiceSettings.of(wrong)
 
 
+@pytest.mark.parametrize(("name", "value"), [("profiles", "none"), ("room", None)])
+def test_a_value_in_the_place_of_a_group_is_refused(given: dict[str, Any], name: str, value: str | None) -> None:
+    check_groups(given)
+    with pytest.raises(InputError, match=rf"{name} is a group of settings, got {value!r}; set one of them, {name}\."):
+        check_groups(given | {name: value})
+
+
 def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_no_place(given: dict[str, Any]) -> None:
     store, num = folder_of(given), 20
     users, time_ms = np.arange(num), np.full(num, now_ms())
@@ -286,6 +293,21 @@ def test_profiles_of_runs_fill_those_of_the_service_and_a_line_says_what_found_n
     assert len(warnings) == 1, "there is more room before the profiles are added"
     load_to_serve(None, ServiceSettings.of(small), warnings.append)
     assert warnings[1:] == ["12 profiles of listeners found no place with profiles.capacity=8 and are forgotten"]
+
+
+def test_a_line_says_how_many_profiles_of_a_run_are_too_old(given: dict[str, Any]) -> None:
+    folder_of(given)
+    users = np.array([7, 7, 8, 9, 10])
+    days = np.array([400, 3, 400, 0, 366])
+    of_run = Profiles.of(*entries_of_events(users, users, np.ones(5, np.float32), now_ms() - days * DAY_MS))
+    warnings = list[str]()
+    load_to_serve(
+        lambda store: store.load_next(writer())._replace(profiles=[of_run]), ServiceSettings.of(given), warnings.append
+    )
+    assert warnings == [
+        "2 profiles of the run were left out, because their listeners played nothing in the last 365 days; set "
+        "profiles.days of the service higher"
+    ]
 
 
 def test_profiles_that_cannot_be_added_leave_the_release_current(

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
 
 from segue.errors import InputError
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play, entries_of_events
-from segue.serving.profile_memory import FILE, MappedProfiles, merged
+from segue.serving import profile_memory
+from segue.serving.profile_memory import FILE, REMOVED, MappedProfiles, merged
 from segue.serving.settings import ProfileSettings
 from tests.conftest import ROOT
 from tests.serving.conftest import START_MS
@@ -85,6 +88,9 @@ def test_a_clock_that_goes_back_takes_nothing_away(tmp_path: Path) -> None:
     found = play(profiles, 7, 1, START_MS - 10 * DAY_MS)
     assert (found["plays"][0], found["last_ms"][0]) == (2, START_MS)
     assert tracks(profiles, 7, START_MS - 10 * DAY_MS) == {1: 2}
+    play(profiles, 7, 2, START_MS - 400 * DAY_MS)
+    merge(profiles, [(8, 1, START_MS)])
+    assert tracks(profiles, 7) == {1: 2}, "a visit with a wrong clock does not make the others older"
 
 
 def test_a_track_that_was_not_played_again_is_forgotten_by_age(tmp_path: Path) -> None:
@@ -180,6 +186,33 @@ def test_what_a_removed_listener_had_played_does_not_come_back_with_a_run(tmp_pa
     assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {1: 1}), "an entry has plays of before and after"
     merge(profiles, run, START_MS + int((DAYS + 1) * DAY_MS))
     assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {}), "and is too old when the removal is"
+
+
+def test_a_run_brings_nobody_back_who_is_removed_while_it_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles, add = make(tmp_path), profile_memory._add
+    removal = Thread(target=lambda: asyncio.run(make(tmp_path).forget(7, START_MS)))
+
+    def add_after_a_removal(*given: Any) -> bool:
+        if removal.ident is None:
+            removal.start()
+            removal.join(0.2)
+        return add(*given)
+
+    monkeypatch.setattr(profile_memory, "_add", add_after_a_removal)
+    merge(profiles, [(7, 1, START_MS), (8, 1, START_MS)])
+    removal.join()
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {1: 1})
+
+
+@pytest.mark.parametrize("text", ["{", "[7]"])
+def test_a_damaged_file_of_removals_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / REMOVED).write_text(text)
+    with pytest.raises(InputError, match=r"removed.json is damaged .*, and says which listeners no run may bring back"):
+        merge(make(tmp_path), [(7, 1, START_MS)])
+    with pytest.raises(InputError, match="or delete it and remove these listeners again"):
+        asyncio.run(make(tmp_path).forget(7, START_MS))
 
 
 def test_a_run_tells_a_service_that_needs_consent_nothing_of_others(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, patch
 
 import numpy as np
 import psutil
@@ -332,6 +332,35 @@ def test_redis_forgets_a_listener_and_takes_from_a_run_what_is_newer(tmp_path: P
         await profiles.forget(8, START_MS + 31 * DAY_MS)
         removed = await profiles._redis.hgetall("test:profile:removed")
         assert list(removed) == [b"8"], "removals of long ago are no longer kept"
+
+    run_profiles(work, tmp_path, server.port)
+
+
+def test_redis_brings_nobody_back_who_is_removed_while_a_run_is_added(tmp_path: Path, server: Redis) -> None:
+    async def work(profiles: RedisProfiles) -> None:
+        users = np.arange(7, 10)
+        given = Profiles.of(*entries_of_events(users, users, np.ones(3, np.float32), 0 * users + START_MS))
+        change = profiles._change
+
+        async def change_after_a_removal(user: int, *more: Any) -> np.ndarray:
+            if user == 8:
+                await profiles.forget(8, START_MS)
+            return await change(user, *more)
+
+        with patch.object(profiles, "_change", change_after_a_removal):
+            await profiles.merge(given, START_MS)
+        assert [len(await profiles.look(user, START_MS)) for user in (7, 8, 9)] == [1, 0, 1]
+
+    run_profiles(work, tmp_path, server.port)
+
+
+def test_a_smaller_profile_in_redis_keeps_the_newest_tracks(tmp_path: Path, server: Redis) -> None:
+    async def work(profiles: RedisProfiles) -> None:
+        profiles.settings = replace(profiles.settings, max_tracks=6)
+        for track in range(6):
+            await profiles.play(7, track, 1.0, START_MS + track)
+        profiles.settings = replace(profiles.settings, max_tracks=3)
+        assert set(plays_of(await profiles.play(7, 9, 1.0, START_MS + 9))) == {4, 5, 9}
 
     run_profiles(work, tmp_path, server.port)
 

@@ -32,7 +32,7 @@ _Begins = Bool[np.ndarray, "e"]
 # The keys that are read, with their types. As a number DuckDB would read `true` as 1, and round 1.5 to 2.
 _KEYS = {
     **dict.fromkeys(("timestamp", "user", "track", "recommendation", "time", "latency", "propensity"), "JSON"),
-    **dict.fromkeys(("message", "fallback", "experiments", "release"), "VARCHAR"),
+    **dict.fromkeys(("message", "fallback", "experiments", "release", "remember"), "VARCHAR"),
 }
 
 # SQL of the lines of the parameter `$files`.
@@ -68,6 +68,7 @@ _COLUMNS = {
     "any_experiments": "COALESCE(experiments, '')",
     "propensity": f"COALESCE({_number('propensity')}, 'nan'::DOUBLE)",
     "release": "COALESCE(release, '')",
+    "is_kept": "COALESCE(remember <> 'false', TRUE)",
 }
 
 # When a line is no event, by the column that says it, and the rule for the user.

@@ -51,6 +51,8 @@ class Decisions:
         tracks: row of each track.
         shares: share played of each track, in [0, 1].
         times_ms: when each track ended, in milliseconds since 1970; of all sessions of the log.
+        is_kept: whether the service kept each play for later sessions. A session whose first one it did not keep was
+            answered from the session alone.
         propensities: probability with which each track was recommended; NaN for the first track of a session.
         left_out: number of sessions that were left out for each reason of LEFT_OUT.
         num_sessions: number of sessions of the log, with those that were left out.
@@ -67,6 +69,7 @@ class Decisions:
     tracks: Int64[np.ndarray, "E"]
     shares: Float64[np.ndarray, "E"]
     times_ms: Int64[np.ndarray, "E"]
+    is_kept: Bool[np.ndarray, "E"]
     propensities: Float64[np.ndarray, "E"]
     left_out: dict[str, int]
     num_sessions: int
@@ -85,6 +88,10 @@ class Decisions:
         of_sessions = ("users", "started_ms", "setting", "first", "lengths", "num_before")
         return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
 
+    @property
+    def _num_known(self) -> Int64[np.ndarray, "V"]:
+        return np.where(self.is_kept[self.first], self.num_before, 0)
+
     def last_plays(self, step: int) -> LastPlays:
         """The last plays of the user of each session when the track after some of it was recommended.
 
@@ -92,8 +99,8 @@ class Decisions:
             step: number of tracks of the session that had been played, at least 1.
         """
         ages = np.arange(NUM_PLAYS)
-        places = (self.first + step - 1)[:, None] - ages
-        is_there = ages < (self.num_before + step)[:, None]
+        places = ((self.first + step - 1)[:, None] - ages).clip(min=0)
+        is_there = ages < (self._num_known + step)[:, None]
         return LastPlays(np.where(is_there, self.tracks[places], -1), np.where(is_there, self.shares[places], 0.0))
 
     def newest_first(self, step: int) -> tuple[Int64[np.ndarray, "V T"], Float32[np.ndarray, "V T"]]:
@@ -116,13 +123,13 @@ class Decisions:
             is_older: whether they are moved so many days back that none is left out, as the simulator does for its
                 arms.
         """
-        num, owners, found = np.minimum(self.num_before, MOST_PLAYS), [np.empty(0, np.int64)], [np.zeros(0, ENTRY)]
+        num, owners, found = np.minimum(self._num_known, MOST_PLAYS), [np.empty(0, np.int64)], [np.zeros(0, ENTRY)]
         ends = 1 + np.flatnonzero(np.diff(num.cumsum() // _PLAYS_AT_ONCE))
         for some in np.split(np.arange(len(self)), ends):
             owner = some.repeat(num[some])
             nth = np.arange(len(owner)) - (num[some].cumsum() - num[some]).repeat(num[some])
             place = (self.first - num)[owner] + nth
-            is_known = self.tracks[place] >= 0
+            is_known = (self.tracks[place] >= 0) & self.is_kept[place]
             owner, place = owner[is_known], place[is_known]
             columns = self.tracks[place], self.shares[place].astype(np.float32), self.times_ms[place]
             of_some = entries_of_events(owner, *columns)
@@ -132,7 +139,8 @@ class Decisions:
         if is_older:
             newest = int(before.entries["last_ms"].max(initial=0))
             earlier["last_ms"] -= days_to_move(newest, start - start % DAY_MS) * DAY_MS
-        known = ((earlier["plays"] > 0) & (earlier["last_ms"] < start)).nonzero()
+        is_kept = self.is_kept[self.first][:, None]
+        known = ((earlier["plays"] > 0) & (earlier["last_ms"] < start) & is_kept).nonzero()
         both = np.concatenate([*owners, known[0]]), np.concatenate([*found, earlier[known]])
         return padded(*joined(*both), len(self))
 
@@ -168,13 +176,14 @@ _NEEDS = (
 )
 
 _COLUMNS = (
-    "is_last", "timestamp", "user_id", "track", "time", "recommendation", "any_experiments", "propensity", "release",
-)  # fmt: skip
+    *("is_last", "timestamp", "user_id", "track", "time", "recommendation"),
+    *("any_experiments", "propensity", "release", "is_kept"),
+)
 
 _SORTED = """
     SELECT user_id, timestamp, is_last, track, time,
         CASE WHEN is_last THEN -1 ELSE recommendation END AS recommendation,
-        any_experiments AS experiments, propensity, release
+        any_experiments AS experiments, propensity, release, is_kept
     FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
 
 
@@ -219,6 +228,7 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
         tracks=rows,
         shares=lines["time"].astype(np.float64),
         times_ms=lines["timestamp"],
+        is_kept=lines["is_kept"].astype(bool),
         propensities=propensities,
         left_out=left_out,
         num_sessions=len(first),

@@ -65,6 +65,7 @@ def first_decisions(users: list[int], tracks: list[int]) -> Decisions:
         lengths=none + 1,
         tracks=np.array(tracks),
         shares=nan,
+        is_kept=np.ones(num, bool),
         propensities=nan,
         left_out={},
         num_sessions=num,

@@ -56,15 +56,16 @@ def test_an_arm_that_knows_its_listeners_is_computed_again(world: World, tmp_pat
 
 
 def test_the_arm_of_a_service_is_computed_again_from_its_log(tmp_path: Path) -> None:
-    """Sessions of three listeners, who hear what is recommended and skip some of it."""
+    """Sessions of three listeners, who hear what is recommended and skip some of it. One of them did not consent."""
     release = listener_release(tmp_path / "store", pick="weighted", heard=2.0, share=1.0, artist_plays=0.5)
 
     async def work(service: Running) -> None:
         for number in range(60):
-            track = 100 + 5 * number % NUM
+            track, user = 100 + 5 * number % NUM, number % 3
             for step in range(4):
                 call, body = "next" if step < 3 else "last", {"track": track, "time": (number + step) % 3 / 2}
-                answer = await service.ask("POST", f"/{call}/{number % 3}", json.dumps(body).encode())
+                body |= {"remember": False} if user == 2 or number in (3, 6) else {}
+                answer = await service.ask("POST", f"/{call}/{user}", json.dumps(body).encode())
                 track = answer.json().get("track")
 
     drive(release, tmp_path, work, profiles=memory(tmp_path), with_propensity=True)
@@ -125,6 +126,7 @@ def test_a_profile_has_the_last_plays_of_a_listener_with_very_many(monkeypatch: 
     """The same, however many are summed together: sessions after 0, 4 and 9 plays, of which 6 count at most."""
     one = first_decisions([7, 8, 7], [0, 0, 0])
     plays: dict[str, Any] = {"tracks": np.arange(16) % 5, "times_ms": MIDNIGHT + np.arange(16) * DAY_MS}
+    plays |= {"is_kept": np.ones(16, bool)}
     plays |= dict.fromkeys(("shares", "propensities"), np.full(16, 0.5))
     some = replace(one, **plays, first=np.array([0, 5, 15]), num_before=np.array([0, 4, 9]))
     monkeypatch.setattr(decisions, "MOST_PLAYS", 6)
@@ -135,3 +137,12 @@ def test_a_profile_has_the_last_plays_of_a_listener_with_very_many(monkeypatch: 
         heard = [{track: (ms - MIDNIGHT) // DAY_MS for track, ms in one.items()} for one in last]
         assert heard == [{}, {1: 1, 2: 2, 3: 3, 4: 4}, {0: 10, 1: 11, 2: 12, 3: 13, 4: 14}]
         assert (found["plays"][2] > 1).sum() == 1, "of the last six plays two are of the same track"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_last_plays_of_a_session_that_was_not_kept_are_its_own(is_kept: bool) -> None:
+    one = first_decisions([7, 7], [0, 0])
+    plays: dict[str, Any] = dict.fromkeys(("shares", "propensities"), np.full(4, 0.5))
+    plays |= {"tracks": np.arange(4), "times_ms": np.arange(4), "is_kept": np.array([True, True, is_kept, is_kept])}
+    some = replace(one, first=np.array([0, 2]), num_before=np.array([0, 2]), **plays)
+    assert some.last_plays(1).rows[1, :3].tolist() == ([2, 1, 0] if is_kept else [2, -1, -1])
