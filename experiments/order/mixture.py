@@ -1,18 +1,20 @@
 """Is a mixture of models of the order and the weighted sum better than each of them, and than the best rival?
 
-    python experiments/order/mixture.py            the seeds that study.py has trained and mixture.csv does not have
+    python experiments/order/mixture.py            the seeds that results.csv has and mixture.csv does not have
     python experiments/order/mixture.py --most 1   at most one data set and seed now; the next call continues
     python experiments/order/mixture.py --only yes one data set
     python experiments/order/mixture.py --most 0   only mixture.md
 
 Weights are fitted to validation queries, as `model=mixture` fits them: heads alone add their scores; with models that
-count, probabilities are mixed. These have the settings that the study rivals chose. The test is ranked once by each.
+count, probabilities are mixed. These have the settings that the study rivals chose. Models of study.py whose folders
+are gone are trained again. The test is ranked once by each.
 One line of mixture.csv is one mixture of one seed, or one model of the first; `ranks/` has the rank of each test query
 of the mixtures.
 """
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,6 @@ def checkpoint_of(data: str, model: str, seed: int) -> Path:
     return STUDY.work / data / model / str(seed if model in MODELS else 1) / "checkpoints" / "best.ckpt"
 
 
-def is_trained(data: str, seed: int) -> bool:
-    """Whether the study has trained the models; what counts takes seconds."""
-    return all((checkpoint_of(data, model, seed).parents[1] / "metrics.json").exists() for model in MODELS)
-
-
 def ranker_of(data: str, model: str, seed: int, vocabulary: Vocabulary) -> Ranker:
     """A model that was tested."""
     path = checkpoint_of(data, model, seed)
@@ -94,9 +91,9 @@ class Read(Members):
 
     rankers: dict[str, Ranker]
 
-    def read(self) -> dict[str, Ranker]:
-        """The models by name."""
-        return self.rankers
+    def read(self, names: Collection[str]) -> dict[str, Ranker]:
+        """Some of the models by name."""
+        return {name: one for name, one in self.rankers.items() if name in names}
 
 
 def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) -> Mixture:
@@ -183,7 +180,8 @@ def main() -> None:
     done = {(row["data"], int(row["seed"])) for row in read_rows(MIXTURES)}
     data_sets = available(*([given.only] if given.only else DATA))
     pieces = [(data, seed) for seed in SEEDS for data in data_sets]
-    ready = [piece for piece in pieces if is_smoke() or is_trained(*piece)]
+    trained = {(row["data"], row["model"], int(row["seed"])) for row in read_rows(RESULTS)}
+    ready = [(data, seed) for data, seed in pieces if is_smoke() or trained >= {(data, one, seed) for one in MODELS}]
     for piece in [one for one in ready if one not in done][: given.most]:
         run(*piece)
     report()

@@ -8,7 +8,7 @@
 
 Each model learns train.txt.gz: validation, cut from the end of its sessions, chooses the epoch, and the model is then
 refitted on all of them. It ranks each track of test.txt.gz after the tracks before it, among all tracks, those that
-were heard included. The mixture is of two of the runs; those whose folders are gone are trained again. One line of
+were heard included. The mixture is of three of the runs; those whose folders are gone are trained again. One line of
 results.csv is one training, the last one of its model and seed counts; ranks/ has the rank of every target.
 """
 
@@ -46,7 +46,7 @@ RESULTS, RANKS = STUDY.folder / "results.csv", STUDY.folder / "ranks"
 DATA = "nowplaying_sessions"
 HEAD, LINEAR = ("recipe=playlists", "trainer.max_epochs=4"), ("context=session", "model.min_plays=20")
 Words = tuple[str, ...]
-MIXTURE, MEMBERS = "mixture", {"convex": "convex, counted", "vstan": "vstan"}
+MIXTURE, MEMBERS = "mixture", {"convex": "convex, counted", "vstan": "vstan", "rules": "rules"}
 """The mixture, and by name of a member the model that it is."""
 OURS: dict[str, Words] = sized(
     {
@@ -66,7 +66,7 @@ RIVALS: dict[str, Words] = {
     "slist": ("model=slist", *LINEAR),
     "ease": ("model=ease", *LINEAR),
 }
-MODELS = sized(RIVALS, {"vstan": RIVALS["counts"]}) | OURS  # the mixture is last
+MODELS = sized(RIVALS, {"vstan": RIVALS["counts"], "rules": RIVALS["rules"]}) | OURS  # the mixture is last
 SEEDS: dict[str, int] = dict.fromkeys(("convex, counted", MIXTURE), sized(5, 1))
 """Trainings of models that have more than one."""
 MOST: int | None = sized(None, 40)

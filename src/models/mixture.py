@@ -5,11 +5,11 @@ M members, Q queries, B queries of a block, N tracks, K candidates of a list, C 
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,9 @@ from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import CONTEXTS, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
-_MOST_QUERIES, _MOST_RANKED, _MOST_CANDIDATES, _ROUNDS = 5000, 2500, 200, 300
+_MOST_QUERIES, _MOST_CANDIDATES = 5000, 20
+_LEAST_NATS = 1.0  # of the likelihood, for one more weight (Akaike)
+_TINY = 1e-30
 _TIE = 1e-6
 
 
@@ -64,13 +66,16 @@ class Members:
         self.folders = {str(name): Path(str(folder)).absolute() for name, folder in models.items()}
         self._vocabulary = vocabulary
 
-    def read(self) -> dict[str, Ranker]:
+    def read(self, names: Collection[str]) -> dict[str, Ranker]:
         """Those of their models that learned the sessions of the vocabulary: all tested ones, or all refitted ones.
+
+        Args:
+            names: of the runs that are read.
 
         Raises:
             InputError: a run cannot be read, or learned other sessions.
         """
-        return {name: self._read(name, folder) for name, folder in self.folders.items()}
+        return {name: self._read(name, folder) for name, folder in self.folders.items() if name in names}
 
     def _read(self, name: str, folder: Path) -> Ranker:
         own = self._vocabulary
@@ -97,6 +102,13 @@ class Members:
             return float("nan")
 
 
+class _Fit(NamedTuple):
+    """Weights by name, and the logarithm of their likelihood."""
+
+    weights: dict[str, float]
+    nats: float
+
+
 class Mixture(OneStep):
     """Mixes the probabilities of finished runs.
 
@@ -105,8 +117,9 @@ class Mixture(OneStep):
     as it does a head. With a run that has no session vectors, or has more than them, probabilities are mixed as they
     are, `p = Σ weight · p of each`.
 
-    The weights are those of maximum likelihood on validation queries. A run without which validation ndcg@10 is not
-    lower is dropped, the least useful first. A refit mixes the refitted models of the runs, with the same weights.
+    The weights are those of maximum likelihood among the best tracks of validation queries. A run that adds less than
+    one nat to the likelihood is dropped, the least useful first. A refit mixes the refitted models of the runs that are
+    left, with the same weights.
 
     Args:
         vocabulary: the catalogue and what the training data shows of it.
@@ -143,14 +156,14 @@ class Mixture(OneStep):
 
     @cached_property
     def rankers(self) -> dict[str, Ranker]:
-        """The models by name.
+        """The models by name; without those that were dropped, if it is read again.
 
         Raises:
             InputError: a run cannot be read, or has another model than the mixture has weighted.
         """
-        found = dict(self._members.read())
-        for name, digest in self._digests.items():
-            if name not in found or found[name].lists_digest() != digest:
+        found = dict(self._members.read(self.weights or self._members.folders))
+        for name in self.weights if self._digests else ():
+            if name not in found or found[name].lists_digest() != self._digests[name]:
                 raise InputError(
                     f"model.models.{name}={self._members.folders.get(name)} has another model than this mixture has "
                     "weighted; train the mixture again"
@@ -275,11 +288,11 @@ class Mixture(OneStep):
         following: Int64[np.ndarray, "Q"],
         rated: Rated | None = None,  # noqa: ARG002 - probabilities are mixed, and no shares
     ) -> None:
-        """Fit the weights, and drop members that add nothing."""
+        """Fit the weights, and drop members that add nothing; none where no next track is among the best."""
         if not len(following):
             return
         places = np.arange(0, len(following), 1 + len(following) // _MOST_QUERIES)
-        ranked, names = places[:: 1 + len(places) // _MOST_RANKED], list(self.rankers)
+        names = list(self.rankers)
         self.ms_per_query, seen = dict.fromkeys(names, 0.0), []
         for some in np.split(places, range(self._at_once, len(places), self._at_once)):
             part, shares = histories.where(some), dict[str, Tensor]()
@@ -287,37 +300,44 @@ class Mixture(OneStep):
                 began = time.perf_counter()
                 shares[name] = self.rankers[name].shares(part)
                 self.ms_per_query[name] += 1000 * (time.perf_counter() - began) / len(places)
-            seen.append(self._seen(shares, following[some]))
-        candidates, fit = np.concatenate(seen), factors if self._adds_scores else em
+            seen.append(self._seen(shares, following[some], part.previous))
+        if not len(candidates := np.concatenate(seen)):
+            return
+
+        def fit(kept: Sequence[str]) -> _Fit:
+            own = candidates[..., [name in kept for name in self.rankers]]
+            weights, nats = fit_weights(own, adds_scores=self._adds_scores)
+            return _Fit(dict(zip(kept, weights, strict=True)), nats)
+
+        own = fit(names)
         while True:
-            tried = {"": names} | {name: [one for one in names if one != name] for name in names if len(names) > 1}
-            weights = {
-                left_out: dict(zip(kept, fit(candidates[..., [self._place(one) for one in kept]]), strict=True))
-                for left_out, kept in tried.items()
-            }
-            ndcg = self._ndcg(histories.where(ranked), following[ranked], weights)
-            self.weights, self.gains = weights[""], {name: ndcg[""] - ndcg[name] for name in names if name in ndcg}
-            if len(names) == 1 or min(self.gains.values()) > 0:
-                return
-            names = [name for name in names if name != min(self.gains, key=lambda one: self.gains[one])]
+            names = list(own.weights)
+            without = {one: fit([name for name in names if name != one]) for one in names if len(names) > 1}
+            least = max(without, key=lambda name: without[name].nats, default="")
+            if not least or own.nats - without[least].nats >= _LEAST_NATS:
+                break
+            own = without[least]
+        weights = {"": own.weights} | {name: one.weights for name, one in without.items()}
+        ndcg = self._ndcg(histories.where(places), following[places], weights)
+        self.weights, self.gains = own.weights, {name: ndcg[""] - ndcg[name] for name in without}
 
     def _seen(
-        self, shares: Mapping[str, Float[Tensor, "B N"]], following: Int64[np.ndarray, "B"]
+        self,
+        shares: Mapping[str, Float[Tensor, "B N"]],
+        following: Int64[np.ndarray, "B"],
+        previous: Int64[np.ndarray, "B"],
     ) -> Float64[np.ndarray, "b C M"]:
-        """The probabilities of the track that followed, and where scores are added of the best others.
+        """The probabilities of the track that followed, which is the first one, and of the best others.
 
-        There, queries are left out whose track is none of the best. Among candidates it would be the worst one, in the
-        more queries the larger the catalogue, and the fit would find that no score helps.
+        Queries are left out whose track is none of the best. A fit to them would ask which model gives some probability
+        to everything, and not which one knows what belongs at the top.
         """
-        rows, kept = torch.from_numpy(following)[:, None], torch.ones(len(following), dtype=torch.bool)
-        if self._adds_scores:
-            mean, num = self._mixed(shares), min(_MOST_CANDIDATES, len(self._plays) - 1)
-            kept = (mean.gather(1, rows) >= mean.topk(num).values[:, -1:])[:, 0]
-            rows = mean.scatter(1, rows, torch.inf).topk(num).indices
-        return torch.stack([own.gather(1, rows) for own in shares.values()], 2)[kept].double().numpy()
-
-    def _place(self, name: str) -> int:
-        return list(self.rankers).index(name)
+        rows, mean = torch.from_numpy(following)[:, None], self._mixed(shares)
+        mean[torch.arange(len(mean)), torch.from_numpy(previous)] = -1
+        num = min(_MOST_CANDIDATES, len(self._plays) - 1)
+        kept = (mean.gather(1, rows) >= mean.topk(num).values[:, -1:])[:, 0]
+        best = mean.scatter(1, rows, torch.inf).topk(num).indices
+        return torch.stack([own.gather(1, best) for own in shares.values()], 2)[kept].double().numpy()
 
     def _ndcg(
         self, histories: Histories, following: Int64[np.ndarray, "Q"], weights: Mapping[str, Mapping[str, float]]
@@ -344,7 +364,7 @@ class Mixture(OneStep):
     def describe(self) -> Sequence[str]:
         """A line for each member, and how the mixture is served."""
         lines = []
-        for name in self.rankers:
+        for name in self._members.folders:
             ms, seconds = self.ms_per_query.get(name, np.nan), self._members.seconds(name)
             role, weight = "dropped, it adds nothing", self.weights.get(name)
             if weight is not None:
@@ -434,48 +454,34 @@ def side_by_side(models: Mapping[str, SessionVectors], weights: Mapping[str, flo
     )
 
 
-def factors(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:
-    """Fit the weights of a sum of logarithms of probabilities by maximum likelihood among some candidates.
+def fit_weights(candidates: Float64[np.ndarray, "Q C M"], *, adds_scores: bool) -> tuple[list[float], float]:
+    """Fit the weights of a mixture by maximum likelihood among some candidates of each query.
 
-    Among few candidates the sum of the weights is too small. It does not change the order, and 1 is nearly that of
-    maximum likelihood among all tracks.
+    Among few candidates, the sum of the weights of scores is too small. It does not change the order, and 1 is nearly
+    that of maximum likelihood among all tracks.
 
     Args:
-        candidates: the probability that each member gives each candidate, of which the first one followed.
+        candidates: the probability that each member gives each candidate, of which the first one followed; of one query
+            or more.
+        adds_scores: whether logarithms of probabilities are added, and not probabilities.
 
     Returns:
-        Weights, at least 0, whose sum is 1.
+        Weights, at least 0, whose sum is 1; and the logarithm of the likelihood, in nats.
     """
-    logs = np.log(candidates[(candidates[:, 0] > 0).all(1)].clip(1e-30))
+    values = np.log(candidates.clip(_TINY)) if adds_scores else candidates
 
     def loss(weights: Float64[np.ndarray, "M"]) -> tuple[float, Float64[np.ndarray, "M"]]:
-        scores = logs @ weights
+        mixed = values @ weights
+        scores = mixed if adds_scores else np.log(mixed + _TINY)
+        slopes = values if adds_scores else values / (mixed + _TINY)[..., None]
         sums = logsumexp(scores, axis=1, keepdims=True)
-        expected = np.einsum("qc,qcm->m", np.exp(scores - sums), logs)
-        return float((sums[:, 0] - scores[:, 0]).mean()), (expected - logs[:, 0].sum(0)) / len(logs)
+        expected = np.einsum("qc,qcm->m", np.exp(scores - sums), slopes)
+        return float((sums[:, 0] - scores[:, 0]).mean()), (expected - slopes[:, 0].sum(0)) / len(values)
 
-    num = logs.shape[2]
-    first, bounds = np.full(num, 1 / num), [(0, None)] * num
-    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x if len(logs) else first
-    found = found if found.any() else first
-    return [float(weight) for weight in found / found.sum()]
-
-
-def em(candidates: Float64[np.ndarray, "Q C M"]) -> list[float]:
-    """Fit the weights of a mixture of probabilities by expectation maximisation.
-
-    Args:
-        candidates: as for `factors`; only the first one is read.
-
-    Returns:
-        Weights, at least 0, whose sum is 1.
-    """
-    targets = candidates[:, 0]
-    weights = np.full(targets.shape[1], 1 / targets.shape[1])
-    for _ in range(_ROUNDS):
-        parts = weights * (targets + 1e-30)
-        weights = (parts / parts.sum(1, keepdims=True)).mean(0)
-    return [float(weight) for weight in weights]
+    first = np.full(values.shape[2], 1 / values.shape[2])
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(first))
+    weights = found.x if found.x.any() else first
+    return [float(weight) for weight in weights / weights.sum()], -float(found.fun) * len(values)
 
 
 def _ranks(shares: Float[Tensor, "B N"], following: Int64[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
