@@ -315,8 +315,8 @@ class Recommender:
                 learned the split is tested. Or other plays, such as those of later days: the model that recommends is
                 tested on all of their sessions; plays of tracks that it does not know are left out and counted.
             split: `test`, or `val`: the sessions that chose the epoch. Other plays are a test as a whole.
-            rivals: models that are fitted to the same plays, with the same context and seed, such as `popular`,
-                `rules` or `vstan`.
+            rivals: models that are fitted to the same plays, with the same seed and the same query, the last track or
+                the session, such as `popular`, `rules` or `vstan`.
 
         Returns:
             Metrics with intervals over sessions, also of the floors `popular` (the most played tracks) and, for the
@@ -338,7 +338,9 @@ class Recommender:
                 name.removesuffix(ending): value for name, value in means.items() if name.endswith(ending)
             }
         for rival in rivals:
-            params = {**{name: self._of_fit[name] for name in ("context", "seed")}, "refit": "none"}
+            is_last = self._evaluated.ranker.context.is_last
+            context = self._of_fit["context"] if is_last else "session"  # all that a baseline knows of it
+            params = {"context": context, "seed": self._of_fit["seed"], "refit": "none"}
             lines[rival] = Recommender(rival, **params).fit(plays)._measure(plays, split)[0]
         table: dict[str, dict[str, float]] = {}
         for line, values in lines.items():

@@ -183,18 +183,17 @@ class FittedModel:
             format: `onnx`, see `write_onnx`, or `parquet`, see `write_vector_rows`.
 
         Raises:
-            InputError: the model has no vectors, `format` is unknown, or a library is missing.
+            InputError: the model has no vectors, or more than them, `format` is unknown, or a library is missing.
         """
         writers = {"onnx": write_onnx, "parquet": write_vector_rows}
         if format not in writers:
             raise InputError(f"format must be {' or '.join(writers)}, got {format!r}")
-        if self.vectors.counted is not None:
-            raise InputError(
-                f"format={format} has vectors alone, and this run has a counted part; train it with counted=none"
-            )
-        if self.vectors.listener is not None:
-            raise InputError(
-                f"format={format} has vectors alone, and this run has a part of the listener's own past; train it with "
-                "context=session"
-            )
+        more = {
+            "a counted part; train it with counted=none": self.vectors.counted is not None,
+            "a part of the listener's own past; train it with context=session": self.vectors.listener is not None,
+            "what reads the order; train it with model=convex context=session": format == "onnx"
+            and bool(self.vectors.orders),
+        }
+        for what in (name for name, is_there in more.items() if is_there):
+            raise InputError(f"format={format} has vectors alone, and this run has {what}")
         writers[format](self.vectors, self.catalog, folder)

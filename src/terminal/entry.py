@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 
 from segue.errors import InputError, JobsFailed
 from segue.runs.cores import SPINS
-from segue.runs.folder import remove_if_empty
+from segue.runs.folder import leave_no_empty, remove_if_empty
 from segue.runs.garbage import keep_objects
 from segue.runs.provenance import CONF, as_called, command_line, program, running
 from segue.terminal import hydra_parts
 from segue.terminal.console import errors
-from segue.terminal.messages import is_interrupt, message, show_error
+from segue.terminal.messages import is_interrupt, message, run_folders, show_error
 from segue.terminal.words import refuse_path_alone, refuse_placeholders
 
 Rewrite = Callable[[list[str]], list[str]]
@@ -77,7 +77,8 @@ def verb(
             line[1:] = rewrite(line[1:])
             refuse_path_alone(line[1:], option_of)
             hydra_parts.register(sweepers, full_errors=wants_traceback)
-            hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose())
+            with leave_no_empty(run_folders()):
+                hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose())
 
         @functools.wraps(task)
         def job(config: DictConfig) -> Any:
