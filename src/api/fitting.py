@@ -422,7 +422,7 @@ class Recommender:
             InputError: the model has no vectors, or a track is not in the catalogue.
         """
         rows, [item] = self._rows_of(session), self._rows_of([track])
-        weights, products, rest = self._model.explain(rows, int(item))
+        weights, products, rest, counted, order = self._model.explain(rows, int(item))
         parts = self._model.vectors.parts
         ids = self._model.catalog.track_ids[rows[::-1][: weights.shape[1]]]
         lines = [
@@ -433,8 +433,7 @@ class Recommender:
         frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
         frame["added"] = frame["weight"] * frame["product"]
         frame = frame[frame["weight"] != 0].astype({"id": object})
-        counted, order = self._model.counted(rows, int(item)), self._model.order(rows, int(item))
-        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest - counted - order]
+        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest]
         if self._model.vectors.counted is not None:
             frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, counted]
         if self._model.vectors.orders:

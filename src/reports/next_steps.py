@@ -284,8 +284,10 @@ def _better_at_recall(run: FinishedRun, source: Sequence[str]) -> tuple[str, str
         return f"A head may rank better than this {kind}", _command(*source)
     of_model = *source, *_typed(run, ("model=", "context="))
     if (recipe := run.choices["recipe"]) in ("shares", "published"):
-        what = "To learn which track came next, and not how much of it was played"
-        return what, _command(*of_model, "recipe=playlists")
+        return (
+            "To learn which track came next, and not how much of it was played",
+            _command(*of_model, "recipe=playlists"),
+        )
     return "A search may find better settings", _command("-m search=optuna", *of_model, f"recipe={recipe}")
 
 

@@ -225,15 +225,6 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove an empty run folder, and empty folders above it that were created for it."""
-    with suppress(OSError):
-        folder.rmdir()
-        for parent in folder.parents[:2]:
-            if parent.is_relative_to(Path.cwd() / "outputs"):  # other folders may have been there before
-                parent.rmdir()
-
-
 @contextmanager
 def leave_no_empty(folders: Iterable[Path]) -> Iterator[None]:
     """Remove folders, and those above them, that were created in the meantime and are empty."""
@@ -269,7 +260,7 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
     given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
     if "loss" not in config.ranker and given:
         raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
-    if has_own_context(model) and context not in (model, "session", "listener"):
+    if _has_own_context(model) and context not in (model, "session", "listener"):
         raise InputError(
             f"model={model} reads the order of the session, and context={context} is another query; leave context= out"
         )
@@ -280,12 +271,7 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
         )
 
 
-def has_own_context(model: str) -> bool:
-    """Whether a model is one of the order: a context of its name reads the session.
-
-    Args:
-        model: its name in `conf/model/`.
-    """
+def _has_own_context(model: str) -> bool:
     return (CONF / "context" / f"{model}.yaml").is_file()
 
 
@@ -388,8 +374,7 @@ def setup_name(
         overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
     """
-    if model == "convex" and (CONF / "model" / f"{context}.yaml").is_file():
-        model = context
+    model = context if model == "convex" and (CONF / "model" / f"{context}.yaml").is_file() else model
     mix = f"α={short(alpha)}" if alpha is not None else ""
     if isinstance(parts, Mapping) and set(parts) <= {"track", "artist"}:
         mix = f"α={short(parts.get('track', 0))}"
@@ -398,7 +383,7 @@ def setup_name(
     elif parts is not None:
         mix = "+".join(map(str, parts))
     is_chosen = any(word.startswith(("recipe=", "experiment=")) for word in overrides)
-    is_usual = context == "last" or (has_own_context(model) and context in (model, "session"))
+    is_usual = context in ("last", model) or (context == "session" and _has_own_context(model))
     words = [model, mix, recipe if is_chosen else "", "" if is_usual else f"context={context}"]
     pairs = (word.lstrip("+~").partition("=") for word in overrides)
     words += [

@@ -195,7 +195,7 @@ def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
     [
         ({"counted": object()}, "this run has a counted part; train it with counted=none"),
         ({"listener": np.ones(3)}, "a part of the listener's own past; train it with context=session"),
-        ({"orders": (object(),)}, "what reads the order; train it with model=convex context=session"),
+        ({"orders": (object(),)}, "an encoder of the order; train it with model=convex context=session"),
     ],
 )
 def test_files_for_other_programs_have_vectors_alone(

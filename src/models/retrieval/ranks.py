@@ -18,7 +18,6 @@ from torch import Tensor
 
 from segue.errors import InputError
 from segue.models.contracts import Among, Queries, SparsePart
-from segue.models.retrieval.sparse import no_scores
 from segue.statistics.ranking import ndcg_at
 
 TIE = 1e-6
@@ -296,7 +295,7 @@ def ranks_by_plays(
         Rank of each `following`, in [1, N].
     """
     return ranks_of_scores(
-        scores=lambda first, end: no_scores(len(plays), end - first),
+        scores=lambda first, end: csr_array((end - first, len(plays)), dtype=np.float32),
         plays=plays,
         previous=previous,
         following=following,
