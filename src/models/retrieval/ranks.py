@@ -295,7 +295,7 @@ def ranks_by_plays(
         Rank of each `following`, in [1, N].
     """
     return ranks_of_scores(
-        scores=lambda first, end: csr_array((end - first, len(plays)), dtype=np.float32),
+        scores=lambda first, end: csr_array(np.zeros((end - first, 0), np.float32), shape=(end - first, len(plays))),
         plays=plays,
         previous=previous,
         following=following,

@@ -88,7 +88,7 @@ def largest_positive(
 
 def no_scores(num_tracks: int) -> csr_array:
     """Build a score matrix without entries, N × N."""
-    return csr_array((num_tracks, num_tracks), dtype=np.float32)
+    return csr_array(np.zeros((num_tracks, 0), np.float32), shape=(num_tracks, num_tracks))
 
 
 def entries_of(table: csr_array, lines: Int64[Tensor, "B"]) -> tuple[tuple[Tensor, Tensor], Tensor]:
