@@ -18,6 +18,7 @@ from torch import Tensor
 
 from segue.errors import InputError
 from segue.models.contracts import Among, Queries, SparsePart
+from segue.models.retrieval.sparse import no_scores
 from segue.statistics.ranking import ndcg_at
 
 TIE = 1e-6
@@ -295,7 +296,7 @@ def ranks_by_plays(
         Rank of each `following`, in [1, N].
     """
     return ranks_of_scores(
-        scores=lambda first, end: csr_array(np.zeros((end - first, 0), np.float32), shape=(end - first, len(plays))),
+        scores=lambda first, end: no_scores(len(plays), end - first),
         plays=plays,
         previous=previous,
         following=following,

@@ -86,9 +86,18 @@ def largest_positive(
     return csr_array((value, (row, column)), shape=(num_tracks, num_tracks))
 
 
-def no_scores(num_tracks: int) -> csr_array:
-    """Build a score matrix without entries, N × N."""
-    return csr_array(np.zeros((num_tracks, 0), np.float32), shape=(num_tracks, num_tracks))
+def no_scores(num_tracks: int, num_lines: int | None = None) -> csr_array:
+    """Build a score matrix without entries.
+
+    Args:
+        num_tracks: number of tracks in the catalogue (N).
+        num_lines: number of queries; None for all tracks.
+
+    Returns:
+        An empty matrix with a column for each track.
+    """
+    num = num_tracks if num_lines is None else num_lines
+    return csr_array(np.zeros((num, 0), np.float32), shape=(num, num_tracks))
 
 
 def entries_of(table: csr_array, lines: Int64[Tensor, "B"]) -> tuple[tuple[Tensor, Tensor], Tensor]:
