@@ -117,10 +117,13 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Where ARGS say that mkdocs writes, as --site-dir=x or --site-dir x.
+SITE = $(abspath $(or $(patsubst --site-dir=%,%,$(filter --site-dir=%,$(subst -dir ,-dir=,$(ARGS)))),site))
+
 docs: $(READY)    ## the pages of this project as a site, in site/, and the tests of the site and of the notebook
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
-	@$(BIN)/python -m pytest -q -n 0 tests/built_site.py tests/notebook.py
-	@echo "First page: $(CURDIR)/site/index.html"
+	@SITE="$(SITE)" $(BIN)/python -m pytest -q -n 0 tests/built_site.py tests/notebook.py
+	@echo "First page: $(SITE)/index.html"
 
 lock:             ## both locks for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
 	@echo "Resolving the versions of requirements.lock and requirements-serve.lock; this takes half a minute"

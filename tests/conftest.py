@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
 from functools import cache
@@ -28,10 +28,11 @@ from tests import typechecks
 typechecks.install()  # before what it checks is imported
 
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
-from segue.datamodules.reading.table_settings import source_config
+from segue.datamodules.reading.table_settings import TableSettings, settings_in
 from segue.runs.libraries import line_of_import
 from segue.runs.order_part import OrderPart, shapes_of
 from segue.runs.session_vectors import SessionVectors
+from segue.settings import with_defaults
 from segue.simulation.world import Taste, World, generate
 from segue.terminal import hydra_parts
 
@@ -269,6 +270,19 @@ def world() -> World:
         track_popularity=0.9,
         taste=TASTE,
     )
+
+
+def source_config(name: str) -> Any:
+    """The settings of a source, as OmegaConf has them: its file on top of the file that its defaults name first."""
+    file = OmegaConf.load(ROOT / "conf/datamodule" / f"{name}.yaml")
+    config: Any = OmegaConf.create(with_defaults(OmegaConf.to_container(file)))
+    first = next((base for base in config.get("defaults", []) if isinstance(base, str)), None)
+    return config if first is None else OmegaConf.merge(source_config(first), config)
+
+
+def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSettings:
+    """What the files of a source contain, with other values of some keys, such as `{"units": {"timestamp": "s"}}`."""
+    return settings_in(OmegaConf.merge(source_config(name), dict(changes or {})))
 
 
 @cache

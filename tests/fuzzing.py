@@ -15,8 +15,9 @@ from typing import Literal
 
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import read_table
-from segue.datamodules.reading.table_settings import TableSettings, settings_of
+from segue.datamodules.reading.table_settings import TableSettings
 from segue.errors import InputError
+from tests.conftest import settings_of
 
 _NAMES = ["user", "timestamp", "track", "title"]
 _ENDS = ("\n", "\r", "\r\n")

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "statistics": set(),
     "runs": NOUNS,
     "picking": NOUNS | {"runs"},
-    "models": NOUNS | {"runs", "picking"},
+    "models": NOUNS | {"statistics", "runs", "picking"},
     "simulation": NOUNS | {"statistics", "runs", "picking"},
     "serving": NOUNS | {"runs", "picking"},
     "terminal": {"errors", "settings", "runs"},

@@ -256,6 +256,15 @@ def test_the_supported_versions_are_the_same_everywhere() -> None:
     assert f"--python-version 3.{min(minors)}" in text
 
 
+@pytest.mark.parametrize("words", ["--site-dir x", "--site-dir=x"])
+def test_the_site_that_is_built_is_tested(tree: Path, words: str) -> None:
+    (tree / "ready").touch()
+    built, tested, page = make(tree, "-n", "docs", "READY=ready", f"ARGS={words}").stdout.splitlines()[-3:]
+    assert built.endswith(f"mkdocs build --strict {words}")
+    assert f'SITE="{tree.resolve()}/x"' in tested
+    assert page == f'echo "First page: {tree.resolve()}/x/index.html"'
+
+
 @pytest.mark.parametrize(
     ("words", "address"),
     [

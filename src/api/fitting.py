@@ -315,8 +315,8 @@ class Recommender:
                 learned the split is tested. Or other plays, such as those of later days: the model that recommends is
                 tested on all of their sessions; plays of tracks that it does not know are left out and counted.
             split: `test`, or `val`: the sessions that chose the epoch. Other plays are a test as a whole.
-            rivals: models that are fitted to the same plays, with the same context and seed, such as `popular`,
-                `rules` or `vstan`.
+            rivals: models that are fitted to the same plays, with the same seed and the same query, the last track or
+                the session, such as `popular`, `rules` or `vstan`.
 
         Returns:
             Metrics with intervals over sessions, also of the floors `popular` (the most played tracks) and, for the
@@ -338,7 +338,9 @@ class Recommender:
                 name.removesuffix(ending): value for name, value in means.items() if name.endswith(ending)
             }
         for rival in rivals:
-            params = {**{name: self._of_fit[name] for name in ("context", "seed")}, "refit": "none"}
+            is_last = self._evaluated.ranker.context.is_last
+            context = self._of_fit["context"] if is_last else "session"  # all that a baseline knows of it
+            params = {"context": context, "seed": self._of_fit["seed"], "refit": "none"}
             lines[rival] = Recommender(rival, **params).fit(plays)._measure(plays, split)[0]
         table: dict[str, dict[str, float]] = {}
         for line, values in lines.items():
@@ -420,7 +422,7 @@ class Recommender:
             InputError: the model has no vectors, or a track is not in the catalogue.
         """
         rows, [item] = self._rows_of(session), self._rows_of([track])
-        weights, products, rest = self._model.explain(rows, int(item))
+        weights, products, rest, counted, order = self._model.explain(rows, int(item))
         parts = self._model.vectors.parts
         ids = self._model.catalog.track_ids[rows[::-1][: weights.shape[1]]]
         lines = [
@@ -431,8 +433,7 @@ class Recommender:
         frame = pd.DataFrame(lines, columns=["id", "part", "weight", "product"])
         frame["added"] = frame["weight"] * frame["product"]
         frame = frame[frame["weight"] != 0].astype({"id": object})
-        counted, order = self._model.counted(rows, int(item)), self._model.order(rows, int(item))
-        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest - counted - order]
+        frame.loc[len(lines)] = [None, "candidate", np.nan, np.nan, rest]
         if self._model.vectors.counted is not None:
             frame.loc[len(lines) + 1] = [None, "counted", np.nan, np.nan, counted]
         if self._model.vectors.orders:

@@ -140,40 +140,24 @@ class FittedModel:
 
     def explain(
         self, rows: Int64[np.ndarray, "n"], item: int
-    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
-        """Explain the score of a track after a session; see `SessionQuery.products`.
+    ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float, float, float]:
+        """Explain the score of a track after a session; see `SessionQuery`.
 
         Args:
             rows: rows of the tracks of the session, oldest first.
             item: row of the track.
 
         Returns:
-            Weights and products of each part (rows) and each track that counts (columns), newest first, and what the
-            track has by itself.
+            Weights and products of each part (rows) and each track that counts (columns), newest first, what the track
+            has by itself, what the counted part adds, and what the order adds.
 
         Raises:
             InputError: the model has no vectors.
         """
-        shares = np.full(len(rows), np.nan, np.float32)
-        return SessionQuery(self.vectors).products(rows[::-1], shares, item, self.catalog.artist_of)
-
-    def counted(self, rows: Int64[np.ndarray, "n"], item: int) -> float:
-        """What the counted part adds to the score of a track after a session; see `SessionQuery.counted`.
-
-        Args:
-            rows: rows of the tracks of the session, oldest first.
-            item: row of the track.
-        """
-        return SessionQuery(self.vectors).counted(rows[::-1], np.full(len(rows), np.nan, np.float32), item).added
-
-    def order(self, rows: Int64[np.ndarray, "n"], item: int) -> float:
-        """What the order of a session adds to the score of a track; see `SessionQuery.order`.
-
-        Args:
-            rows: rows of the tracks of the session, oldest first.
-            item: row of the track.
-        """
-        return float(SessionQuery(self.vectors).order(rows[::-1], np.full(len(rows), np.nan, np.float32), item)[0])
+        query, of_session = SessionQuery(self.vectors), (rows[::-1], np.full(len(rows), np.nan, np.float32), item)
+        weights, products, rest = query.products(*of_session, self.catalog.artist_of)
+        counted, order = query.counted(*of_session).added, float(query.order(*of_session)[0])
+        return weights, products, rest - counted - order, counted, order
 
     def export(self, folder: Path, format: str) -> None:
         """Write the vectors for programs without Segue.
@@ -183,18 +167,17 @@ class FittedModel:
             format: `onnx`, see `write_onnx`, or `parquet`, see `write_vector_rows`.
 
         Raises:
-            InputError: the model has no vectors, `format` is unknown, or a library is missing.
+            InputError: the model has no vectors, or more than them, `format` is unknown, or a library is missing.
         """
         writers = {"onnx": write_onnx, "parquet": write_vector_rows}
         if format not in writers:
             raise InputError(f"format must be {' or '.join(writers)}, got {format!r}")
-        if self.vectors.counted is not None:
-            raise InputError(
-                f"format={format} has vectors alone, and this run has a counted part; train it with counted=none"
-            )
-        if self.vectors.listener is not None:
-            raise InputError(
-                f"format={format} has vectors alone, and this run has a part of the listener's own past; train it with "
-                "context=session"
-            )
+        more = {
+            "a counted part; train it with counted=none": self.vectors.counted is not None,
+            "a part of the listener's own past; train it with context=session": self.vectors.listener is not None,
+            "an encoder of the order; train it with model=convex context=session": format == "onnx"
+            and bool(self.vectors.orders),
+        }
+        for what in (name for name, is_there in more.items() if is_there):
+            raise InputError(f"format={format} has vectors alone, and this run has {what}")
         writers[format](self.vectors, self.catalog, folder)

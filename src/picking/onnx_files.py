@@ -38,19 +38,13 @@ def write_onnx(vectors: SessionVectors, catalog: Catalog, folder: Path) -> None:
     `artist_boosts` has what is to be added to the scores of tracks without these, by the age of their artist.
 
     Args:
-        vectors: of a run.
+        vectors: of a run whose queries are weighted sums of them.
         catalog: its catalogue.
         folder: where the files go; created if missing.
 
     Raises:
-        InputError: ndonnx is not installed, the vectors are too large for a file, or the run reads more than sums.
+        InputError: ndonnx is not installed, or the vectors are too large for a file.
     """
-    others = {"the order of a session": vectors.orders, "the listener's own past": vectors.listener}
-    for what in (name for name, part in others.items() if part is not None and len(part)):
-        raise InputError(
-            f"format=onnx has weighted sums of vectors alone, and this run reads {what}; train it with "
-            "context=session, or ask a service"
-        )
     try:
         import ndonnx as ndx
         import onnx

@@ -279,10 +279,13 @@ def _better_at_recall(run: FinishedRun, source: Sequence[str]) -> tuple[str, str
     """What may rank the next track of these logs better, and its command."""
     if (kind := TRAINS_NOTHING.get(str(run.choices["recipe"]))) is not None:
         return f"A head may rank better than this {kind}", _command(*source)
-    if run.choices["recipe"] in ("shares", "published"):
-        words = *source, *_typed(run, ("model=", "context=")), "recipe=playlists"
-        return "To learn which track came next, and not how much of it was played", _command(*words)
-    return "A search may find better settings", _command("-m search=optuna", *source)
+    of_model = *source, *_typed(run, ("model=", "context="))
+    if (recipe := run.choices["recipe"]) in ("shares", "published"):
+        return (
+            "To learn which track came next, and not how much of it was played",
+            _command(*of_model, "recipe=playlists"),
+        )
+    return "A search may find better settings", _command("-m search=optuna", *of_model, f"recipe={recipe}")
 
 
 def _command(*words: str) -> str:

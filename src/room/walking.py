@@ -121,6 +121,7 @@ def why(
         heaviest = sorted(whole["session"], key=_pull, reverse=True)[:3]
         found |= {name: whole[name] for name in ("rank", "candidates", "score", "parts")} | {"parts_are": "sums"}
         found["parts"] |= {"order": whole["order"]} if "order" in whole else {}
+        found["parts"] |= {"counted": whole["counted"]["added"]} if "counted" in whole else {}
         if listener := whole.get("listener"):
             found |= {"own_past": listener["sentence"], "parts": found["parts"] | listener["parts"]}
         found["session"] = [

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -225,13 +225,16 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove an empty run folder, and empty folders above it that were created for it."""
-    with suppress(OSError):
-        folder.rmdir()
-        for parent in folder.parents[:2]:
-            if parent.is_relative_to(Path.cwd() / "outputs"):  # other folders may have been there before
-                parent.rmdir()
+@contextmanager
+def leave_no_empty(folders: Iterable[Path]) -> Iterator[None]:
+    """Remove folders, and those above them, that were created in the meantime and are empty."""
+    missing = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) -> None:
@@ -257,7 +260,7 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
     given = [key for key in ("loss", "optimizer", "scheduler") if key in config]
     if "loss" not in config.ranker and given:
         raise InputError(f"{given[0]} cannot be used with model={model}, which has no gradients; leave it out")
-    if (CONF / "context" / f"{model}.yaml").is_file() and context not in (model, "session", "listener"):
+    if _has_own_context(model) and context not in (model, "session", "listener"):
         raise InputError(
             f"model={model} reads the order of the session, and context={context} is another query; leave context= out"
         )
@@ -266,6 +269,10 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
             f"context=listener adds to the scores of a head, and model={model} is none; leave it out, or use a head "
             "such as model=convex"
         )
+
+
+def _has_own_context(model: str) -> bool:
+    return (CONF / "context" / f"{model}.yaml").is_file()
 
 
 def record_beginning(
@@ -363,10 +370,11 @@ def setup_name(
         alpha: its alpha, where it has one.
         parts: its parts, where they are named: they are shown instead of alpha.
         recipe: name of the recipe; it is shown if the command line chose it.
-        context: name of the context; it is not shown if it is `last`.
+        context: name of the context; it is not shown if it is `last`, or that of the model.
         overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
     """
+    model = context if model == "convex" and (CONF / "model" / f"{context}.yaml").is_file() else model
     mix = f"α={short(alpha)}" if alpha is not None else ""
     if isinstance(parts, Mapping) and set(parts) <= {"track", "artist"}:
         mix = f"α={short(parts.get('track', 0))}"
@@ -375,7 +383,8 @@ def setup_name(
     elif parts is not None:
         mix = "+".join(map(str, parts))
     is_chosen = any(word.startswith(("recipe=", "experiment=")) for word in overrides)
-    words = [model, mix, recipe if is_chosen else "", "" if context == "last" else f"context={context}"]
+    is_usual = context in ("last", model) or (context == "session" and _has_own_context(model))
+    words = [model, mix, recipe if is_chosen else "", "" if is_usual else f"context={context}"]
     pairs = (word.lstrip("+~").partition("=") for word in overrides)
     words += [
         f"{key.rpartition('.')[2]}={short(value)}" for key, _, value in pairs if key in swept and key not in _SHOWN

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
@@ -22,7 +22,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError, JobFailed, JobsFailed
-from segue.runs.folder import remove_if_empty, short_run_name
+from segue.runs.folder import short_run_name
 from segue.runs.provenance import ROOT, call_of, command_line, provenance, running
 from segue.settings import Setting, settings
 from segue.terminal.console import console, errors
@@ -245,7 +245,8 @@ class Job:
                 show_error(line)
                 raise JobFailed(line) from None
             finally:
-                remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+                with suppress(OSError):  # it has files
+                    Path(HydraConfig.get().runtime.output_dir).rmdir()
 
 
 def _restore_job(module: str, name: str, full_errors: bool, line: list[str]) -> Job:

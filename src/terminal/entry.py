@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -12,12 +13,12 @@ from omegaconf import DictConfig
 
 from segue.errors import InputError, JobsFailed
 from segue.runs.cores import SPINS
-from segue.runs.folder import remove_if_empty
+from segue.runs.folder import leave_no_empty
 from segue.runs.garbage import keep_objects
 from segue.runs.provenance import CONF, as_called, command_line, program, running
 from segue.terminal import hydra_parts
 from segue.terminal.console import errors
-from segue.terminal.messages import is_interrupt, message, show_error
+from segue.terminal.messages import is_interrupt, message, run_folders, show_error
 from segue.terminal.words import refuse_path_alone, refuse_placeholders
 
 Rewrite = Callable[[list[str]], list[str]]
@@ -77,7 +78,8 @@ def verb(
             line[1:] = rewrite(line[1:])
             refuse_path_alone(line[1:], option_of)
             hydra_parts.register(sweepers, full_errors=wants_traceback)
-            hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose())
+            with leave_no_empty([Path.cwd() / "outputs" / config_name, *run_folders()]):
+                hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose())
 
         @functools.wraps(task)
         def job(config: DictConfig) -> Any:
@@ -91,7 +93,8 @@ def verb(
                 show_error(line)
                 sys.exit(2)  # what Hydra hands on without a word
             finally:
-                remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+                with suppress(OSError):  # it has files
+                    Path(HydraConfig.get().runtime.output_dir).rmdir()
 
         @functools.wraps(task)
         def main(words: Sequence[str] | None = None) -> None:

@@ -80,6 +80,10 @@ class VerbLoader(ConfigLoaderImpl):
         """Compose a config; see Hydra."""
         if not validate_sweep_overrides:  # Hydra only asks for the mode, and -m or its absence says it
             return OmegaConf.create({"hydra": {"mode": None}})
+        for word in overrides:
+            group, _, value = word.lstrip("~").partition("=")
+            if (word.startswith("~") or value == "null") and self.repository.group_exists(group):
+                raise InputError(f"{word}: a config group needs a value; name one of its choices, such as logger=none")
         compose = partial(super().load_configuration, config_name, run_mode=run_mode, from_shell=from_shell)
         added = self._choose(overrides, compose)
         config = compose([*overrides, *added])

@@ -15,7 +15,7 @@ from rich.markup import escape
 from segue.errors import InputError
 from segue.runs.folder import as_dict, flatten, is_resumable
 from segue.runs.libraries import line_of_import, line_of_missing
-from segue.runs.provenance import as_called, command_line
+from segue.runs.provenance import CONF, as_called, command_line
 from segue.terminal.console import errors
 
 # The disk is full, or must not be written to: an error of the user's, for every file.
@@ -59,8 +59,6 @@ def message(error: BaseException) -> str | None:
         )
     if isinstance(error, ConfigCompositionException):
         return _line_of_the_config(error)
-    if type(error) is ValueError and str(error).startswith("Config group override must be"):
-        return "a config group cannot be null; name one of its choices, such as logger=none"
     if isinstance(error, MissingMandatoryValue) and (key := error.full_key):
         return f"{key} has no value, and there is no usual one; give {key}=<value>"
     if isinstance(error, OSError):
@@ -92,7 +90,7 @@ def _is_chosen(error: OSError) -> bool:
     if any(path.is_relative_to(place) for place in _named()):
         return True
     ours = error.errno == errno.ENOENT and path.parent.is_dir()
-    return not ours and any(path.is_relative_to(place) for place in _run_folders())
+    return not ours and any(path.is_relative_to(place) for place in run_folders())
 
 
 def _named() -> Iterator[Path]:
@@ -110,7 +108,8 @@ def _path_in(value: str) -> Path:
     return Path(os.path.abspath(re.sub(r"\\([\\'\"])", r"\1", value.strip("'\""))))  # noqa: PTH100
 
 
-def _run_folders() -> Iterator[Path]:
+def run_folders() -> Iterator[Path]:
+    """The folders of the command line, and the usual one, in which a verb writes."""
     yield Path.cwd() / "outputs"
     for word in command_line()[1:]:
         key, _, value = word.partition("=")
@@ -146,6 +145,9 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         return _one_line(said)
     key = getattr(error.__cause__, "full_key", None) or missing[1]  # inside of the mapping that was typed
     parent, _, name = key.rpartition(".")
+    where = (_typed(parent) if parent and _typed(parent) != f"{parent}=" else parent) or "the config"
+    if not node and parent and ((CONF / parent).is_dir() or where.endswith("=null")):
+        return f"{_typed(missing[1])}: {where} has no settings here; leave it out"
     settings = sorted(str(key) for key in node if not str(key).startswith("_"))
     if not settings:  # a mapping whose keys the user chooses
         return f"{_typed(missing[1])}: {missing[1]} has no keys yet; write +{missing[1]}=… to add some"
@@ -153,7 +155,6 @@ def _line_of_the_config(error: ConfigCompositionException) -> str:
         sign = "+" if key == missing[1] else "++"
         has = f"{parent} has {', '.join(settings)}"
         return f"{_typed(missing[1])}: {has}, and no {name}; write {sign}{missing[1]}=… to add it"
-    where = (_typed(parent) if parent and _typed(parent) != f"{parent}=" else parent) or "the config"
     close = _close(name, settings, prefix=f"{parent}." if parent else "")
     if not close and not parent:
         close = _deeper(name, _typed(name).partition("=")[2], node)

@@ -63,7 +63,9 @@ def add_tracks(
     if not isinstance(given.get("model"), dict):
         raise InputError(f"cannot read {files.path('config.yaml')}: it has no model; train the run again")
     if kind := TRAINS_NOTHING.get(given.get("recipe", {}).get("name")):
-        raise InputError(f"add={files.name} is a {kind}, which has no vectors; train it again with the new catalogue")
+        raise InputError(
+            f"add={files.name} is a {kind}, which gives new tracks no vectors; train it again with the new catalogue"
+        )
     if lists.plays is None or np.isnan(lists.scores[lists.rows >= 0]).any():
         raise InputError(
             f"add={files.name}: its recommendations have no scores or no plays, which runs of older versions lack; "

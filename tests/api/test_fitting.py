@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 
 import segue
 from segue.api.calling import Folder, _remove
+from segue.models.fitted import FittedModel
 from segue.training.train import train
 from tests.conftest import ROOT
 
@@ -75,6 +77,13 @@ def test_floors_and_rivals_are_lines_with_the_same_queries(rules: segue.Recommen
     assert np.isnan(floor["recall_at_10_lower"])
     assert "[" in repr(found)
     assert "<table" in found._repr_html_()
+
+
+def test_rivals_of_a_model_of_the_order_have_the_session_as_their_query(plays: segue.Plays) -> None:
+    model = segue.fit(plays, model="gru4rec", context__encoder__dim=8, **OPTIONS, refit="none")
+    found = model.evaluate(plays, rivals=["rules"])
+    alone = segue.fit(plays, model="rules", context="session", refit="none", **BARE)
+    assert found.table.loc["rules", "ndcg_at_10"] == alone.metrics["test/ndcg_at_10"]
 
 
 def test_after_one_track_it_recommends_its_exported_list(rules: segue.Recommender) -> None:
@@ -179,6 +188,24 @@ def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
     assert segue.load(saved, trust="ownpackage").next(own.tracks["id"][0]).equals(expected)
     with pytest.raises(segue.InputError, match=r"build ownpackage\.Mine, .* as in trust=ownpackage"):
         segue.load(saved).next(own.tracks["id"][0])
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ({"counted": object()}, "this run has a counted part; train it with counted=none"),
+        ({"listener": np.ones(3)}, "a part of the listener's own past; train it with context=session"),
+        ({"orders": (object(),)}, "an encoder of the order; train it with model=convex context=session"),
+    ],
+)
+def test_files_for_other_programs_have_vectors_alone(
+    session: segue.Recommender, tmp_path: Path, part: dict[str, Any], line: str
+) -> None:
+    model = FittedModel.read(session.folder, "convex")
+    model.__dict__["vectors"] = SimpleNamespace(**{"counted": None, "listener": None, "orders": ()} | part)
+    with pytest.raises(segue.InputError, match=f"format=onnx has vectors alone, and .*{line}"):
+        model.export(tmp_path / "files", "onnx")
+    assert not (tmp_path / "files").exists()
 
 
 def test_its_vectors_are_exported(session: segue.Recommender, tmp_path: Path) -> None:

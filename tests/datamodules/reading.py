@@ -12,7 +12,8 @@ from segue.catalog import Catalog
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import LeftOut, Reading, SourceEvents, read_table
-from segue.datamodules.reading.table_settings import TableSettings, settings_of
+from segue.datamodules.reading.table_settings import TableSettings
+from tests.conftest import settings_of
 
 Row = tuple[Any, ...]
 """Of an event: user, timestamp, row of the track, share played, whether it is the last of a session."""

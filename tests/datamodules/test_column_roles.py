@@ -16,9 +16,8 @@ from segue.datamodules.describing.measures import material_of
 from segue.datamodules.reading.column_names import OTHER_NAMES
 from segue.datamodules.reading.column_roles import Roles
 from segue.datamodules.reading.table import Reading, look_at
-from segue.datamodules.reading.table_settings import settings_of
 from segue.errors import InputError
-from tests.conftest import build_datamodule
+from tests.conftest import build_datamodule, settings_of
 from tests.datamodules.describing.building import warnings_of
 from tests.datamodules.generated_exports import LANGUAGES, ROLES, START, WRITTEN, Row, Write, iso, local, plays
 from tests.datamodules.reading import read

@@ -9,8 +9,8 @@ import pytest
 
 from segue.datamodules.reading.files import Files
 from segue.datamodules.reading.table import _database
-from segue.datamodules.reading.table_settings import settings_of
 from segue.errors import InputError
+from tests.conftest import settings_of
 from tests.datamodules.reading import read
 
 OF_FILES: dict[type[duckdb.Error], str] = {

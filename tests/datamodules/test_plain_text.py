@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.raw_rows import open_rows
 from segue.datamodules.reading.table import _database
-from segue.datamodules.reading.table_settings import settings_of
 from segue.errors import InputError
-from tests.conftest import build_datamodule
+from tests.conftest import build_datamodule, settings_of
 from tests.datamodules.reading import read, rejected_lines
 from tests.fuzzing import outcome
 

@@ -17,7 +17,6 @@ from segue.models.contexts import Session
 from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
 from segue.models.order import Encoder, prefixes_of
-from segue.picking.onnx_files import write_onnx
 from segue.picking.order_query import FORMULAS, added_by_order, gru, ligr
 from segue.picking.session_query import SessionQuery
 from segue.runs.order_part import MOST_BYTES
@@ -317,10 +316,3 @@ def test_the_encoder_has_a_learning_rate_of_its_own() -> None:
     assert [(group["lr"], group["weight_decay"]) for group in own] == [(pytest.approx(0.3 * 0.02), 0.0)]
     assert {group["lr"] for group in groups if group is not own[0]} == {0.02}
     assert sum(len(group["params"]) for group in groups) == len(list(ranker.parameters()))
-
-
-def test_onnx_files_have_no_order(scorer: CosineMix, tmp_path: Path) -> None:
-    _, vectors = exported("gru", scorer, tmp_path)
-    with pytest.raises(InputError, match=r"format=onnx has weighted sums .*, and this run reads the order .*; train"):
-        write_onnx(vectors, CATALOG, tmp_path / "onnx")
-    assert not (tmp_path / "onnx").exists()

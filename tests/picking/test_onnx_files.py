@@ -1,7 +1,6 @@
 """ONNX files: onnxruntime gives the vectors of torch, and the recommendations of the run."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,6 @@ def test_boosts_are_written_with_the_last_age_of_each(boosts: list[float], text:
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, catalog = make_vectors(9), make_catalog([0, 0, 1, 1, 2, 2, 3, 3, 3])
-    with pytest.raises(InputError, match=r"this run reads the listener's own past; train it with context=session"):
-        write_onnx(replace(vectors, listener=np.ones(3, np.float32)), catalog, tmp_path / "onnx")
     monkeypatch.setattr(onnx_files, "LARGEST", 100)
     with pytest.raises(InputError, match=r"at most 100 bytes of vectors, and 9 tracks have 216; use a smaller model"):
         write_onnx(vectors, catalog, tmp_path / "onnx")

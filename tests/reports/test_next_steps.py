@@ -164,8 +164,8 @@ def test_a_model_below_popular_on_real_logs_gets_another_reason() -> None:
         (
             "table_playlists",
             "playlists",
-            ["datamodule=table", "datamodule.path=a.csv"],
-            "python train.py -m search=optuna datamodule=table datamodule.path=a.csv",
+            ["datamodule=table", "datamodule.path=a.csv", "model=gru4rec", "seed=2"],
+            "python train.py -m search=optuna datamodule=table datamodule.path=a.csv model=gru4rec recipe=playlists",
         ),
         ("yes", "counting", ["datamodule=yes", "model=ease"], "python train.py datamodule=yes"),
     ],

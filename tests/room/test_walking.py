@@ -10,6 +10,7 @@ from segue.errors import InputError
 from segue.picking.listener_scores import FEATURES
 from segue.room import walking
 from segue.room.release_view import ReleaseView
+from segue.runs.counted_part import CountedPart
 from segue.runs.profiles import DAY_MS, ENTRY, add_play
 from segue.serving.log_writer import now_ms
 from segue.serving.recommender import Past, Recommender
@@ -51,6 +52,23 @@ def test_what_the_order_adds_is_a_part_of_the_score(view: ReleaseView) -> None:
     found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
     assert list(found["parts"]) == ["track", "artist", "order"]
     assert abs(found["parts"]["order"]) > 1e-4
+    assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
+
+
+def test_what_was_counted_is_a_part_of_the_score(view: ReleaseView) -> None:
+    vectors, num = view.release.vectors, len(view.release)
+    part = CountedPart(
+        rows=np.tile(np.arange(num, dtype=np.int32), (num, 1)),
+        shares=np.full((num, num), 1 / num, np.float32),
+        age_weights=np.ones(2, np.float32),
+        level=np.zeros(2 * len(vectors["T1"].parts) + 1, np.float32),
+        temperature=0.2,
+    )
+    vectors["T1"] = replace(vectors["T1"], counted=part)
+    own = Recommender(view.release, np.random.default_rng(0))
+    found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
+    assert list(found["parts"]) == ["track", "artist", "counted"]
+    assert found["parts"]["counted"] > 1e-4
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
 
 

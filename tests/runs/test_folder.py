@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.runs.folder import (
     RunRecord,
+    as_dict,
     check_choices,
     digest,
     flatten,
@@ -67,6 +68,34 @@ def test_the_context_is_named_where_it_is_not_one_previous_track() -> None:
     words, swept = ["context=session", "context.decay=0.5"], ["context", "context.decay"]
     name = setup_name(model="rules", alpha=None, recipe="shares", context="session", overrides=words, swept=swept)
     assert name == "rules context=session decay=0.5"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("model=gru4rec",), ("model=gru4rec", "context=session"), ("model=convex", "context=gru4rec")],
+)
+def test_a_model_of_the_order_has_one_name(words: tuple[str, ...]) -> None:
+    found, usual = ({**composed(*of), "hydra": None} for of in (words, ("model=gru4rec",)))
+    assert digest(as_dict(OmegaConf.create(found))) == digest(as_dict(OmegaConf.create(usual)))
+    assert named(*words) == "gru4rec α=learned"
+
+
+def test_another_context_or_head_is_named_beside_the_order() -> None:
+    assert named("model=gru4rec", "context=listener") == "gru4rec α=learned context=listener"
+    assert named("model=track", "context=gru4rec") == "track context=gru4rec"
+
+
+def named(*words: str) -> str:
+    config = composed(*words)
+    choices = config.hydra.runtime.choices
+    return setup_name(
+        model=choices.model,
+        alpha=config.model.alpha,
+        recipe=choices.recipe,
+        context=choices.context,
+        overrides=words,
+        swept=[],
+    )
 
 
 def test_a_name_ends_somewhere() -> None:

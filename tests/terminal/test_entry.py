@@ -51,6 +51,15 @@ def test_an_option_that_cannot_be_parsed_is_one_line() -> None:
     assert line.startswith("error: cannot read arms={C:; write name=value without spaces, and quote")
 
 
+@pytest.mark.parametrize("there", [(), ("a",), ("a", "a/b")])
+def test_a_run_that_fails_leaves_no_folder_that_was_created_for_it(tmp_path: Path, there: tuple[str, ...]) -> None:
+    for folder in there:
+        (tmp_path / folder).mkdir()
+    done = run("serve.py", "recommendations=nothing", f"run_dir={tmp_path}/a/b/c", code=2)
+    assert "nothing" in done.stderr
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [*there]
+
+
 def test_output_that_nobody_reads_is_no_bug() -> None:
     words = [sys.executable, str(ROOT / "train.py"), "--cfg", "job"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:

@@ -276,7 +276,7 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
     for recipe, kind in (("counting", "baseline"), ("mixture", "mixture")):
         given.recipe.name = recipe
         OmegaConf.save(given, run / "config.yaml")
-        assert f"is a {kind}, which has no vectors" in message(config(run, catalogue))
+        assert f"is a {kind}, which gives new tracks no vectors" in message(config(run, catalogue))
 
 
 EVIL = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "PICKLE"}

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from segue.datamodules.reading.queries import one_line
 from segue.errors import InputError
-from segue.runs.provenance import CONF
-from segue.settings import Setting, checked, from_config, settings, with_defaults
+from segue.settings import Setting, checked, from_config, settings
 
 RESERVED = ("track", "artist")
 """Names of what every catalogue has, which no attribute may have."""
@@ -325,31 +324,6 @@ def table_settings(
         attributes=attribute_settings(attributes),
         **others,
     )
-
-
-def source_config(name: str) -> Any:
-    """The settings of a source, as OmegaConf has them: its file on top of the file that its defaults name first.
-
-    Args:
-        name: name of its file in `conf/datamodule/`.
-    """
-    file = OmegaConf.load(CONF / "datamodule" / f"{name}.yaml")
-    config: Any = OmegaConf.create(with_defaults(OmegaConf.to_container(file)))
-    first = next((base for base in config.get("defaults", []) if isinstance(base, str)), None)
-    return config if first is None else OmegaConf.merge(source_config(first), config)
-
-
-def settings_of(name: str, changes: Mapping[str, Any] | None = None) -> TableSettings:
-    """What the files of a source contain.
-
-    Args:
-        name: name of its file in `conf/datamodule/`.
-        changes: other values of some keys, such as `{"units": {"timestamp": "s"}}`.
-
-    Raises:
-        InputError: a key is unknown, or a value is not allowed.
-    """
-    return settings_in(OmegaConf.merge(source_config(name), dict(changes or {})))
 
 
 def settings_in(config: Any) -> TableSettings:

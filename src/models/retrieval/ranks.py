@@ -7,6 +7,7 @@ are boosted, or come last.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,9 +19,12 @@ from torch import Tensor
 from segue.errors import InputError
 from segue.models.contracts import Among, Queries, SparsePart
 from segue.models.retrieval.sparse import no_scores
+from segue.statistics.ranking import ndcg_at
 
 TIE = 1e-6
 """Two scores tie if they differ by less than this, times max(1, |score|). Smaller differences are float32 noise."""
+ndcg = partial(ndcg_at, k=10)
+"""From the ranks of queries to ndcg@10 of each."""
 _MAX_SCORES = 2**24  # number of scores in memory at once
 _PAIRS_AT_ONCE = 2**22  # training pairs that are counted together, about
 
@@ -33,15 +37,6 @@ def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Flo
         not_below: number of candidates before it or beside it, itself included.
     """
     return np.asarray((above + 1 + not_below) / 2)
-
-
-def ndcg(ranks: Float64[np.ndarray, "Q"]) -> Float64[np.ndarray, "Q"]:
-    """ndcg@10 of each query; `statistics/`, which has the metrics of a test, is not known here.
-
-    Args:
-        ranks: rank of the track that followed, at least 1.
-    """
-    return np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0)
 
 
 def block_size(num_tracks: int) -> int:
