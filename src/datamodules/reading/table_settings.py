@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import duckdb
@@ -327,8 +328,11 @@ def table_settings(
     )
 
 
+@cache
 def source_config(name: str) -> Any:
     """The settings of a source, as OmegaConf has them: its file on top of the file that its defaults name first.
+
+    It is read once, and must not be changed.
 
     Args:
         name: name of its file in `conf/datamodule/`.
