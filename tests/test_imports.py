@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def names_in(node: ast.AST) -> set[str]:
     return set()
 
 
+@cache
 def imported(path: Path) -> set[str]:
     return set().union(*map(names_in, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
 
