@@ -260,7 +260,11 @@ def test_the_package_has_one_name() -> None:
 
 
 def test_a_service_carries_nothing_that_only_training_needs() -> None:
-    program = "import segue.serving.app, segue.serving.server, segue.serving.redis_store, sys; print(*sys.modules)"
+    program = (
+        "import segue.serving.app, segue.serving.server, sys\n"
+        "assert 'redis' not in sys.modules, 'only a service with Redis waits for its client'\n"
+        "import segue.serving.redis_store; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {name.split(".")[0] for name in done.stdout.split()} & FOREIGN["serving"]
 
