@@ -1,4 +1,4 @@
-"""Writes plays as an app exports them, with text ids: python -m tests.app_export plays.csv [shuffled] [rows=6000]
+"""Writes plays as an app exports them, with text ids: python -m tests.app_export plays.csv [shuffled] [rows=20000]
 
 Users are UUIDs, tracks are URIs. Everything is invented, and the same each time. A session stays near one of the moods
 of its user, so that there is something to learn.

@@ -1,7 +1,7 @@
 """Every command of README.md, docs/tutorial.md and docs/your_ids.md runs, in a small world.
 
 A command runs as it is printed, with four changes: `small` appends words that make the world, the traffic and the
-training small; `FEWER` shortens sweeps, which run one job after another; an export has few of its plays; a service
+training small; `FEWER` shortens sweeps, which run one job after another; an export has a tenth of its plays; a service
 gets a free port. The commands of a tutorial run in their order, in one folder. A command of the README that the
 tutorial has too, perhaps with a folder and a number of sessions, does not run again. Placeholders of the README are
 replaced by a model and logs of a small world.
@@ -32,7 +32,7 @@ FEWER = {
     "hydra/launcher=joblib ": "",
     "num_trials=20": "num_trials=2",
 }
-NUM_PLAYS = 6_000
+NUM_PLAYS = 20_000
 """Rows of the export of `docs/your_ids.md`, in place of 200,000."""
 PORT = ":5001"
 PLAYS = "examples/plays.csv"
