@@ -69,9 +69,9 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
     if files.local and not settings.skip and (of_excel := _OF_EXCEL.match(read_start(files.local[0]))):
         settings = replace(settings, skip=1)
         delimiter = of_excel[1].decode() if delimiter == "auto" else delimiter
-    quote = quote_of(settings, "csv")
     if delimiter == "auto":
-        delimiter = _delimiter(database, files, settings, encoding, quote)
+        delimiter = _delimiter(database, files, settings, encoding)
+    quote = quote_of(settings, "csv")
     lines = Dialect(encoding=encoding, skip=settings.skip).scan()
     firsts = []
     for path, shown in zip(files.paths, files.shown, strict=True):
@@ -102,9 +102,9 @@ def dialect_of(database: Database, files: Files, settings: FileFormat, encoding:
     )
 
 
-def _delimiter(database: Database, files: Files, settings: FileFormat, encoding: str, quote: str) -> str:
+def _delimiter(database: Database, files: Files, settings: FileFormat, encoding: str) -> str:
     """The delimiter of the first file, as DuckDB finds it in its first lines, without empty ones and above 64 KiB."""
-    of_cells = f"quote = {quoted_text(quote)}, escape = {quoted_text(quote)}"  # as the cells are read
+    given = "" if settings.quote == "auto" else f", quote = {quoted_text(settings.quote)}"
     with tempfile.NamedTemporaryFile(prefix="segue-", suffix=".csv") as sample:
         path, skip = files.paths[0], settings.skip
         if files.local:
@@ -116,7 +116,7 @@ def _delimiter(database: Database, files: Files, settings: FileFormat, encoding:
                 path, skip = sample.name, 0
                 Path(path).write_bytes(text)
         query = f"""SELECT Delimiter FROM sniff_csv($file, ignore_errors = true, strict_mode = true,
-            all_varchar = true, skip = {skip}, encoding = '{encoding}', {of_cells})"""
+            all_varchar = true, skip = {skip}, encoding = '{encoding}'{given})"""
         try:
             [(found,)] = database.execute(query, {"file": path}).fetchall()
         except duckdb.Error as error:
