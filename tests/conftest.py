@@ -272,6 +272,7 @@ def world() -> World:
     )
 
 
+@cache
 def source_config(name: str) -> Any:
     """The settings of a source, as OmegaConf has them: its file on top of the file that its defaults name first."""
     file = OmegaConf.load(ROOT / "conf/datamodule" / f"{name}.yaml")

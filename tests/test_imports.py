@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def names_in(node: ast.AST) -> set[str]:
     return set()
 
 
+@cache
 def imported(path: Path) -> set[str]:
     return set().union(*map(names_in, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
 
@@ -258,7 +260,11 @@ def test_the_package_has_one_name() -> None:
 
 
 def test_a_service_carries_nothing_that_only_training_needs() -> None:
-    program = "import segue.serving.app, segue.serving.server, segue.serving.redis_store, sys; print(*sys.modules)"
+    program = (
+        "import segue.serving.app, segue.serving.server, sys\n"
+        "assert 'redis' not in sys.modules, 'only a service with Redis waits for its client'\n"
+        "import segue.serving.redis_store; print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {name.split(".")[0] for name in done.stdout.split()} & FOREIGN["serving"]
 

@@ -1,8 +1,8 @@
-"""The checks of annotations, quicker: jaxtyping compares shapes where a function has some, and beartype all others.
+"""The checks of annotations, quicker: beartype checks each call once, and a letter of shapes is one number in a call.
 
-`--jaxtyping-packages` puts `jaxtyping.jaxtyped` on every function. It makes two functions of each, and checks the
-arguments of a call twice, so that letters such as `B` mean one number in all of its annotations. Where no annotation
-has letters, a check by beartype alone finds the same errors, in less time.
+`--jaxtyping-packages` puts `jaxtyping.jaxtyped` on every function. It makes two functions of each and checks the
+arguments of a call twice, for the words of its errors. Beartype alone finds the same errors, in less time; letters such
+as `B` mean the same in all annotations of a call because jaxtyping remembers them until it returns.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from typing import Any, ForwardRef, get_args
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import _decorator
+from jaxtyping._storage import pop_shape_memo, push_shape_memo
 
 _with_shapes = jaxtyping.jaxtyped
 _without_text: Any = _decorator._destring_annotation
@@ -30,14 +31,14 @@ def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
             return made
         if not isinstance(function, types.FunctionType) or inspect.isgeneratorfunction(function):
             return _with_shapes(made, typechecker=typechecker)
-        if function.__globals__["__name__"] == __name__:  # it has a check already, see `segue.settings`
+        if hasattr(function, "__wrapped__"):  # `segue.settings` checks it
+            return made
+        if "<locals>" in function.__qualname__:  # it would get a new check each time that the function around it runs
             return made
         hints = {
             name: _without_text(hint, function.__globals__) if _any_in(hint, _is_text) else hint
             for name, hint in function.__annotations__.items()
         }
-        if any(_any_in(hint, _has_shape) for hint in hints.values()):
-            return _with_shapes(made, typechecker=typechecker)
         called = _checked(function, hints)
         if function is made:
             return called
@@ -56,7 +57,15 @@ def _checked(function: types.FunctionType, hints: dict[str, Any]) -> Callable[..
     def called(*args: Any, **named: Any) -> Any:
         return (function if jaxtyping.config.jaxtyping_disable else checked)(*args, **named)
 
-    return called
+    @functools.wraps(function)
+    def called_with_shapes(*args: Any, **named: Any) -> Any:
+        push_shape_memo({})
+        try:
+            return called(*args, **named)
+        finally:
+            pop_shape_memo()
+
+    return called_with_shapes if any(_any_in(hint, _has_shape) for hint in hints.values()) else called
 
 
 def _any_in(hint: Any, holds: Callable[[Any], bool]) -> bool:

@@ -190,14 +190,14 @@ def _follow_tracks(settings: ServiceSettings) -> Callable[[], None]:
 
 
 def import_service() -> None:
-    """Import all that workers need, before they are forked."""
+    """Import all that workers need, before they are forked; `make_store` has imported the client of Redis, if any."""
     _metrics_folders.append(tempfile.TemporaryDirectory(prefix="segue-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folders[0].name  # is read when the metrics are imported
     import granian.server.embed
 
-    from segue.serving import app, redis_store
+    from segue.serving import app
 
-    assert granian, (app, redis_store)
+    assert granian, app
 
 
 def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "OpenRoom | None") -> None:

@@ -13,14 +13,15 @@ from segue.verbs.abtest import abtest
 from tests.conftest import ROOT
 
 CSV = ROOT / "examples" / "plays.csv"
-QUICK: dict[str, Any] = {"trainer__max_epochs": 1, "callbacks__plots": None}
+BARE: dict[str, Any] = {"callbacks__plots": None, "refit": "none"}
+QUICK: dict[str, Any] = {**BARE, "trainer__max_epochs": 1}
 
 
 @pytest.fixture(scope="module")
 def models() -> list[segue.Recommender]:
     plays = segue.read_plays(CSV)
     heads = [segue.fit(plays, seed=seed, **QUICK, model__dim=8) for seed in (1, 2)]
-    return [*heads, segue.fit(plays, model="popular", callbacks__plots=None)]
+    return [*heads, segue.fit(plays, model="popular", **BARE)]
 
 
 def test_models_that_differ_in_the_seed_are_one_set_up(models: list[segue.Recommender]) -> None:
@@ -45,7 +46,7 @@ def test_settings_that_differ_name_the_set_ups(models: list[segue.Recommender]) 
 def test_what_cannot_be_compared_is_one_line(models: list[segue.Recommender]) -> None:
     with pytest.raises(segue.InputError, match="compare needs two models or more, got 1"):
         segue.compare(models[:1])
-    other = segue.fit(segue.read_plays(CSV, session_gap_minutes=5), model="popular", callbacks__plots=None)
+    other = segue.fit(segue.read_plays(CSV, session_gap_minutes=5), model="popular", **BARE)
     with pytest.raises(segue.InputError, match="is trained on other data than"):
         segue.compare([models[2], other])
 

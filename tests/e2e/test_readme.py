@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.forks import CHILDREN_TOO
+from tests.e2e.forks import CHILDREN_TOO, fork_command
 from tests.e2e.running import PATIENCE_S, Running, binary, run_verb, serve, serving, wait_until
 from tests.e2e.test_compare import compare
 from tests.e2e.test_train import train
@@ -81,7 +80,7 @@ def run(line: str, cwd: Path) -> None:
     for many, few in FEWER.items():
         line = line.replace(many, few)
     if line.startswith("python -m "):
-        command, env = [sys.executable, *shlex.split(line)[1:]], {**os.environ, "PYTHONPATH": str(ROOT)}
+        command, env = fork_command(*shlex.split(line)[1:]), {**os.environ, "PYTHONPATH": str(ROOT)}
         command += [f"rows={NUM_PLAYS}"] if "app_export" in line else []
         subprocess.run(command, cwd=cwd, env=env, check=True, timeout=PATIENCE_S)
         return

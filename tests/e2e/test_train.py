@@ -443,7 +443,7 @@ def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "file", "num_lines"), [("yes-small", "train.txt", 8000), ("polimi-2018", "train_sequential.csv", 12_000)]
+    ("source", "file", "num_lines"), [("yes-small", "train.txt", 4000), ("polimi-2018", "train_sequential.csv", 6000)]
 )
 def test_playlists_without_shares_run_and_have_no_regression_metrics(
     real_data: Path, tmp_path: Path, source: str, file: str, num_lines: int

@@ -230,7 +230,7 @@ def test_the_propensity_in_the_log_is_exact_with_a_past(tmp_path: Path) -> None:
     recommender, profile = Recommender(release, np.random.default_rng(0)), np.zeros(6, ENTRY)
     for track in (103, 107, 109):
         add_play(profile, track, 1.0, now_ms() - DAY_MS)
-    past, num = Past(profile, now_ms()), 4000
+    past, num = Past(profile, now_ms()), 1000
     drawn = [recommender.follow("C", 7, 0, Played([100], [1.0]), past) for _ in range(num)]
     chances = {one.row: one.propensity for one in drawn}
     assert len(chances) == 2
