@@ -26,18 +26,20 @@ def make(folder: Path, small: bool) -> None:
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
+    from experiments.rivals.fitting import composed
     from segue.datamodules.pairs.pair_rules import PairRules, Policies
     from segue.datamodules.pairs.pairs import make_pairs
     from segue.datamodules.pairs.sessions import cut_sessions
     from segue.datamodules.reading.rejected_rows import Rejections
     from segue.datamodules.reading.table import read_table
-    from segue.datamodules.reading.table_settings import settings_of
+    from segue.datamodules.reading.table_settings import settings_in
 
     rules = PairRules(policies=Policies(), pairing="consecutive", split="auto")
+    settings = settings_in(composed(["datamodule=botify"], folder).datamodule)
     rejections = Rejections(path=folder / "rejected.jsonl", with_text=False)
 
     def work() -> float:
-        with read_table(str(folder), settings_of("botify"), rejections=rejections) as source:
+        with read_table(str(folder), settings, rejections=rejections) as source:
             sessions = cut_sessions(source, rules)
         make_pairs(sessions, rules)
         return float(source.reading.num_events)
