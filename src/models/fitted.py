@@ -125,7 +125,7 @@ class FittedModel:
 
     @property
     def _has_no_vectors(self) -> InputError:
-        return InputError(f"model={self.name} has no vectors; use a head, such as model=convex")
+        return InputError(f"model={self.name} has no vectors of its own; use a head, such as model=convex")
 
     @cached_property
     def vectors(self) -> SessionVectors:

@@ -84,6 +84,8 @@ class Members:
         try:
             for evaluated in (True, False):
                 found = FittedModel.read(folder, name, evaluated=evaluated)
+                if found.ranker.scorer is not None and found.ranker.temperature is None:
+                    raise InputError(f"the scores in {folder} are no probabilities; train it with loss=softmax")
                 if np.array_equal(found.catalog.keys, own.catalog.keys) and np.array_equal(found.plays, own.plays):
                     return found.ranker
         except InputError as error:
@@ -332,7 +334,7 @@ class Mixture(OneStep):
         Queries are left out whose track is none of the best. A fit to them would ask which model gives some probability
         to everything, and not which one knows what belongs at the top.
         """
-        rows, mean = torch.from_numpy(following)[:, None], self._mixed(shares)
+        rows, mean = torch.from_numpy(following)[:, None], self._mixed(shares, dict.fromkeys(shares, 1 / len(shares)))
         mean[torch.arange(len(mean)), torch.from_numpy(previous)] = -1
         num = min(_MOST_CANDIDATES, len(self._plays) - 1)
         kept = (mean.gather(1, rows) >= mean.topk(num).values[:, -1:])[:, 0]
@@ -373,7 +375,8 @@ class Mixture(OneStep):
             lines.append(f"mixture      {name}: {role} (validation ndcg@10); {cost}")
         how = "with the session as the query"
         if not self._adds_scores:
-            how = f"by the lists of the last track: {self._without_session or 'it is of an older version'}"
+            fitted = "its weights are those of probabilities; train it again without the runs that were dropped"
+            how = f"by the lists of the last track: {self._without_session or fitted}"
         elif all(one is not None and one.context == "last" for one in self._vectors.values()):
             how = "by the lists of the last track: so are its runs"
         return [*lines, f"served       {how}"]

@@ -258,10 +258,10 @@ def check_groups(given: Mapping[str, Any]) -> None:
     Raises:
         InputError: there is one.
     """
-    if wrong := [name for name in (*_GROUPS, "room") if not isinstance(given[name], dict)]:
+    if wrong := [name for name in (*_GROUPS, "room") if not isinstance(given.get(name), dict)]:
         raise InputError(
-            f"{wrong[0]} is a group of settings, got {given[wrong[0]]!r}; set one of them, {wrong[0]}.<name>=, and see "
-            "--help"
+            f"{wrong[0]} is a group of settings, got {given.get(wrong[0])!r}; set one of them, {wrong[0]}.<name>=, "
+            "and see --help"
         )
 
 

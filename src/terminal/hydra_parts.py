@@ -24,6 +24,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import env_override
@@ -81,8 +82,10 @@ class VerbLoader(ConfigLoaderImpl):
         if not validate_sweep_overrides:  # Hydra only asks for the mode, and -m or its absence says it
             return OmegaConf.create({"hydra": {"mode": None}})
         for word in overrides:
-            group, _, value = word.lstrip("~").partition("=")
-            if (word.startswith("~") or value == "null") and self.repository.group_exists(group):
+            if not self.repository.group_exists(re.split("[=@]", word.lstrip("+~"))[0]):
+                continue
+            [given] = OverridesParser.create().parse_overrides([word])
+            if given.is_delete() or not (given.is_sweep_override() or isinstance(given.value(), str | list)):
                 raise InputError(f"{word}: a config group needs a value; name one of its choices, such as logger=none")
         compose = partial(super().load_configuration, config_name, run_mode=run_mode, from_shell=from_shell)
         added = self._choose(overrides, compose)

@@ -316,9 +316,9 @@ def test_an_error_is_the_line_of_the_command_with_names_of_python(
 
 def test_a_baseline_has_no_vectors(rules: segue.Recommender) -> None:
     first, second, *_ = rules.tracks["id"]
-    with pytest.raises(segue.InputError, match="model=rules has no vectors; use a head"):
+    with pytest.raises(segue.InputError, match="model=rules has no vectors of its own; use a head"):
         rules.similar_artists(rules.tracks["artist"][0])
-    with pytest.raises(segue.InputError, match="model=rules has no vectors; use a head"):
+    with pytest.raises(segue.InputError, match="model=rules has no vectors of its own; use a head"):
         rules.explain(first, second)
 
 

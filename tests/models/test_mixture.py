@@ -226,6 +226,39 @@ def test_what_cannot_be_served_with_the_session_is_named(
     assert line == "served       by the lists of the last track: rules has no session vectors"
 
 
+def test_a_run_that_was_dropped_is_no_older_version_where_only_heads_are_read_again(
+    ring: PairDataModule, members: dict[str, Ranker], heads: dict[str, Ranker]
+) -> None:
+    mixture = mixture_of(ring, {**heads, "rules": members["rules"]})
+    mixture.weights = dict.fromkeys(heads, 0.5)
+    del mixture.rankers, mixture._vectors
+    assert mixture.describe()[-1] == (
+        "served       by the lists of the last track: its weights are those of probabilities; train it again without "
+        "the runs that were dropped"
+    )
+
+
+def test_weights_of_another_fit_do_not_choose_the_queries(mixture: Mixture) -> None:
+    shares = dict(zip(mixture.rankers, torch.rand(3, 40, NUM_RING_TRACKS).softmax(2), strict=True))
+    target, previous = np.arange(40) % NUM_RING_TRACKS, np.arange(1, 41) % NUM_RING_TRACKS
+    expected = mixture._seen(shares, target, previous)
+    mixture.weights = {"rules": 1.0}
+    np.testing.assert_array_equal(mixture._seen(shares, target, previous), expected)
+
+
+def test_a_run_whose_scores_are_no_probabilities_is_named(
+    ring: PairDataModule, heads: dict[str, Ranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    of_shares = copy(heads["sum"])
+    of_shares.temperature = None
+    monkeypatch.setattr(FittedModel, "read", lambda *_, **__: FittedModel("m", tmp_path, ring.catalog, ROWS, of_shares))
+    with pytest.raises(
+        InputError, match=r"^model\.models\.a: the scores in .* are no probabilities; train it with loss"
+    ):
+        Members(ring.vocabulary, models={"a": str(tmp_path), "b": "b"}).read("a")
+
+
 def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
     ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
