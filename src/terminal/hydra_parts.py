@@ -81,9 +81,12 @@ class VerbLoader(ConfigLoaderImpl):
         if not validate_sweep_overrides:  # Hydra only asks for the mode, and -m or its absence says it
             return OmegaConf.create({"hydra": {"mode": None}})
         for word in overrides:
-            group, _, value = word.lstrip("~").partition("=")
-            if (word.startswith("~") or value == "null") and self.repository.group_exists(group):
+            key, _, value = word.lstrip("~").partition("=")
+            is_left_out = word.startswith("~")
+            if (is_left_out or value == "null") and self.repository.group_exists(key):
                 raise InputError(f"{word}: a config group needs a value; name one of its choices, such as logger=none")
+            if is_left_out and "." not in key:
+                raise InputError(f"{word}: a config needs {key}; without this word it has its usual value")
         compose = partial(super().load_configuration, config_name, run_mode=run_mode, from_shell=from_shell)
         added = self._choose(overrides, compose)
         config = compose([*overrides, *added])
