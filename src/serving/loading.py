@@ -161,7 +161,8 @@ def _fill(settings: ServiceSettings, loaded: Loaded | None, warn: Callable[[str]
     try:
         num_left_out = asyncio.run(_merge(make_profiles(settings.store, settings.profiles), of_runs))
     except OSError as error:
-        raise InputError(f"profiles of listeners were not added: {error.strerror}") from None
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise InputError(f"profiles of listeners were not added: {where}{error.strerror}") from None
     if num_left_out:
         warn(
             f"{num_left_out:,} profiles of listeners were left out, because those of later visits fill their places; "

@@ -92,7 +92,7 @@ def prepare_release(
     catalog, top, lists = _catalogue(files, tracks, world)
     if not len(top) and any(arm.policy == "popular" for arm in checked.values()):
         raise InputError("popular needs a top_tracks.json beside the recommendations or tracks=; there is none")
-    vectors, profiles = {}, list[Profiles]()
+    vectors, profiles = {}, dict[Path, Profiles]()
     for arm, file in files.items():
         where = names[arm]
         if arm not in lists:
@@ -106,7 +106,7 @@ def prepare_release(
         if checked[arm].is_of_session:
             vectors[arm] = SessionVectors.read(file.with_name(FILE), catalog)
             if checked[arm].context == "listener" and (beside := file.with_name(PROFILES)).exists():
-                profiles.append(Profiles.read(beside))
+                profiles[beside] = Profiles.read(beside)
                 search = SessionSearch(
                     vectors[arm],
                     lists[arm].rows.astype(np.int32),
@@ -114,7 +114,7 @@ def prepare_release(
                     may_repeat=False,
                     artist_of=catalog.artist_of,
                 )
-                gap = search.known_gap(profiles[-1].in_rows(catalog), checked[arm].artist_gap)
+                gap = search.known_gap(profiles[beside].in_rows(catalog), checked[arm].artist_gap)
                 vectors[arm] = replace(vectors[arm], known_gap=gap)
             if (needed := max(vectors[arm].num_newest, checked[arm].num_lists)) > max_tracks:
                 raise InputError(
@@ -130,7 +130,7 @@ def prepare_release(
         lists=lists,
         vectors=vectors,
         files=files,
-        profiles=profiles,
+        profiles=list(profiles.values()),
     )
 
 

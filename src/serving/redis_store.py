@@ -454,8 +454,8 @@ class RedisProfiles(_Client):
                     if self.settings.remember == "consenting" and not await self._redis.exists(self._key(user)):
                         continue
                     await self._change(user, partial(merged, others=entries, most=most), pipe)
-            for user in (await self._removed_ms(now_ms)).keys() - removed.keys():  # meanwhile
-                await self._redis.unlink(self._key(user))
+                    if await self._redis.hexists(self._key("removed"), str(user)):  # meanwhile
+                        await self._redis.unlink(self._key(user))
         return 0
 
     async def _removed_ms(self, now_ms: int) -> dict[int, int]:

@@ -82,11 +82,15 @@ class VerbLoader(ConfigLoaderImpl):
         if not validate_sweep_overrides:  # Hydra only asks for the mode, and -m or its absence says it
             return OmegaConf.create({"hydra": {"mode": None}})
         for word in overrides:
-            if not self.repository.group_exists(re.split("[=@]", word.lstrip("+~"))[0]):
-                continue
-            [given] = OverridesParser.create().parse_overrides([word])
-            if given.is_delete() or not (given.is_sweep_override() or isinstance(given.value(), str | list)):
-                raise InputError(f"{word}: a config group needs a value; name one of its choices, such as logger=none")
+            key = re.split("[=@]", word.lstrip("+~"))[0]
+            if self.repository.group_exists(key):
+                [given] = OverridesParser.create().parse_overrides([word])
+                if given.is_delete() or not (given.is_sweep_override() or isinstance(given.value(), str | list)):
+                    raise InputError(
+                        f"{word}: a config group needs a value; name one of its choices, such as logger=none"
+                    )
+            elif word.startswith("~") and "." not in key:
+                raise InputError(f"{word}: a config needs {key}; without this word it has its usual value")
         compose = partial(super().load_configuration, config_name, run_mode=run_mode, from_shell=from_shell)
         added = self._choose(overrides, compose)
         config = compose([*overrides, *added])

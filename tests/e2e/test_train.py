@@ -345,6 +345,7 @@ BAD_INPUT = [
     (["logger=null"], "logger=null: a config group needs a value; name one of its choices, such as logger=none"),
     (["+logger=NULL"], "[+]logger=NULL: a config group needs a value; name one of its choices"),
     (["logger=false"], "logger=false: a config group needs a value; name one of its choices"),
+    (["~seed"], "~seed: a config needs seed; without this word it has its usual value"),
     (["~context"], "~context: a config group needs a value; name one of its choices, such as logger=none"),
     (["counted=none", "counted.decay=0.5"], "counted.decay=0.5: counted=none has no settings here; leave it out"),
     (["trainer.devices=2"], "trainer.devices must be 1 without trainer=ddp, got 2; trainer=ddp trains in several"),

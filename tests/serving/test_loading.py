@@ -330,6 +330,11 @@ def test_profiles_that_cannot_be_added_leave_the_release_current(
     with pytest.raises(InputError, match=said):
         load(lambda store: store.load_next(writer("after"))._replace(profiles=[of_run]), given)
     assert store.open().experiment == "after"
+    monkeypatch.undo()
+    (lock := store.folder / "removed.lock").unlink()
+    lock.mkdir()
+    with pytest.raises(InputError, match=r"profiles of listeners were not added: \S+/removed\.lock: Is a directory"):
+        load_to_serve(None, ServiceSettings.of(given), lambda _: None)
 
 
 def test_a_command_finds_the_settings_of_the_service_whose_store_it_names(given: dict[str, Any]) -> None:

@@ -120,7 +120,8 @@ def test_a_run_of_listeners_brings_their_profiles_unless_the_arm_leaves_them_out
         ready({"C": file})
     one = np.ones(1, np.int64)
     Profiles.of(*entries_of_events(7 * one, one, np.ones(1, np.float32), one)).write(profiles)
-    assert [given.listeners.tolist() for given in ready({"C": file}).profiles] == [[7]]
+    both = ready({"C": file, "T1": {"recommender": file, "familiar": 0.5}})
+    assert [given.listeners.tolist() for given in both.profiles] == [[7]], "of two arms with one run they count once"
 
 
 def test_a_release_has_the_gap_of_what_the_listeners_of_its_run_know(file: str) -> None:

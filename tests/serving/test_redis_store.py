@@ -345,11 +345,16 @@ def test_redis_brings_nobody_back_who_is_removed_while_a_run_is_added(tmp_path: 
         async def change_after_a_removal(user: int, *more: Any) -> np.ndarray:
             if user == 8:
                 await profiles.forget(8, START_MS)
+            if user == 9:
+                raise OSError("Redis is full")
             return await change(user, *more)
 
-        with patch.object(profiles, "_change", change_after_a_removal):
+        with (
+            patch.object(profiles, "_change", change_after_a_removal),
+            pytest.raises(StoreUnreachableError, match="Redis is full"),
+        ):
             await profiles.merge(given, START_MS)
-        assert [len(await profiles.look(user, START_MS)) for user in (7, 8, 9)] == [1, 0, 1]
+        assert [len(await profiles.look(user, START_MS)) for user in (7, 8, 9)] == [1, 0, 0]
 
     run_profiles(work, tmp_path, server.port)
 
