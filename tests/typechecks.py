@@ -15,7 +15,7 @@ from typing import Any, ForwardRef, get_args
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import _decorator
-from jaxtyping._storage import pop_shape_memo, push_shape_memo
+from jaxtyping._storage import pop_shape_memo, push_shape_memo  # no public name opens the letters of one call
 
 _with_shapes = jaxtyping.jaxtyped
 _without_text: Any = _decorator._destring_annotation
