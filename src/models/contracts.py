@@ -419,12 +419,13 @@ class Ranker(Protocol):
             rated: validation pairs whose shares are known, for a loss of shares; None for none.
         """
 
-    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The probability of each track to follow each history, as the model ranks them.
 
         Args:
             histories: what was heard before.
             every: whether `histories.previous` is a candidate too; otherwise its probability is 0.
+            alone: whether the counted part of a head is left out.
 
         Returns:
             The sum of a line is 1, or 0 where a model that counts has seen nothing.

@@ -6,7 +6,7 @@ parts of it, R rules, n neighbours of a track, K tracks of a list.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, best_candidates
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import QueryPart
+from segue.models.contracts import QueryPart, Scorer
 from segue.models.repeats import shares_of
-from segue.models.retrieval.lists import ListBlock, ListSearch
-from segue.models.retrieval.nearest import to_units
+from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
+from segue.models.retrieval.nearest import lists_of_vectors, to_units
 from segue.models.retrieval.sparse import entries_of, no_scores
 from segue.picking.counted_scores import level_of, mixed, weights_of
 from segue.runs.counted_part import CountedPart
@@ -144,6 +144,7 @@ class Counted:
         self._tables: dict[int | None, list[csr_array]] = {}
         self.fitted: Fitted | None = None
         self.is_compared = False
+        self._part: tuple[Fitted | None, CountedPart | None] = None, None
 
     def tables(self, first_event: int | None = None) -> Sequence[csr_array]:
         """The shares of the tracks that followed each track, N × N for each rule.
@@ -166,6 +167,16 @@ class Counted:
         kept.data = kept.data.clip(min=0)
         kept.eliminate_zeros()
         return shares_of(kept).astype(np.float32)
+
+    def whole(self, temperature: float) -> CountedPart | None:
+        """The `part` of all sessions, which is computed once."""
+        if self._part[0] is not self.fitted:
+            self.keep(self.part(temperature))
+        return self._part[1]
+
+    def keep(self, part: CountedPart | None) -> None:
+        """Take the `part` of all sessions, such as that of a checkpoint."""
+        self._part = self.fitted, part
 
     def part(self, temperature: float, first_event: int | None = None) -> CountedPart | None:
         """What is mixed with a head; None before anything is fitted.
@@ -191,8 +202,29 @@ class Counted:
         temperature /= self.fitted.sharpness
         return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
 
-    def fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
-        """Fit the numbers to validation queries, by maximum likelihood, for each sharpness."""
+    def fit(
+        self,
+        queries: Iterator[Query],
+        parts: Mapping[str, QueryPart],
+        gain: Callable[[], float],
+        *,
+        is_last: bool,
+    ) -> None:
+        """Fit the numbers to validation queries, and use those that rank best, or none of them.
+
+        Args:
+            queries: of validation.
+            parts: of the query vectors.
+            gain: ndcg@10 of the model, with what is `fitted`.
+            is_last: whether a query is one previous track.
+        """
+        fits, gains = [None, *self._fits(queries, parts, is_last=is_last)], []
+        for self.fitted in fits:
+            gains.append(gain())
+        self.fitted, self.is_compared = fits[int(np.argmax(gains))], True
+
+    def _fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
+        """The numbers by maximum likelihood, for each sharpness."""
         columns: list[tuple[Tensor, ...]] = []
         for logits, vectors, histories, following in queries:
             target, previous = torch.from_numpy(following)[:, None], histories.previous
@@ -215,6 +247,21 @@ class Counted:
         by_rule = self.weights()
         parts = {f"counted_weight_{name}": weight for name, weight in by_rule.items()}
         return {"counted_weight": float(sum(by_rule.values()))} | (parts if len(parts) > 1 else {})
+
+    def describe(self) -> str:
+        """A line about the weights."""
+        by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights().items())
+        why = "the head alone ranks better" if self.is_compared else "no validation query has weighted it"
+        return f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else f'nothing: {why}'}"
+
+    def decided(self) -> dict[str, Any]:
+        """What is fitted, under the key `COUNTED`."""
+        return {COUNTED: None if self.fitted is None else self.fitted._asdict()}
+
+    def decide(self, decided: Mapping[str, Any]) -> None:
+        """Take it from another model, or from a checkpoint; nothing where validation was not better with it."""
+        self.fitted = None if decided.get(COUNTED) is None else Fitted(**decided[COUNTED])
+        self.is_compared = COUNTED in decided
 
     def weights(self) -> Mapping[str, float]:
         """The mean weight of each rule in the mixture; none where the head alone ranks better."""
@@ -297,26 +344,37 @@ def counts_of(
     return Counts(session_shares(table, part.age_weights, histories, is_last=is_last), level, part.temperature)
 
 
-def with_counts(
-    search: ListSearch,
-    part: CountedPart,
-    rows: Int64[np.ndarray, "Q"],
-    queries: Float[Tensor, "N V"],
-    items: Float[Tensor, "N V"],
-    parts: Mapping[str, QueryPart],
+def lists_of_head(
+    scorer: Scorer,
+    part: CountedPart | None,
     plays: Int64[np.ndarray, "N"],
+    k: int,
+    rows: Int64[np.ndarray, "Q"] | None = None,
+    *,
+    recall: float | None = None,
+    plan: Plan = None,
 ) -> ListSearch:
-    """Put what often follows each track into its list. All other tracks keep their scores and their order.
+    """Prepare a search for the lists of a head, see `Ranker.lists`, with what often follows each track in its list.
+
+    All other tracks keep their scores and their order.
 
     Args:
-        search: for the lists of the head.
-        part: the counted part.
-        rows: the tracks that have a list.
-        queries: query vector of every track.
-        items: item vector of every track.
-        parts: of the query vectors.
+        scorer: the head.
+        part: the counted part; None for the head alone.
         plays: popularity, which decides between equal scores.
+        k: length of a list.
+        rows: the tracks that have a list; None for all.
+        recall: as for `Ranker.lists`.
+        plan: as for `Ranker.lists`.
     """
+    queries, items, parts = scorer.query_vectors(), scorer.item_vectors(), scorer.query_parts()
+    rows = np.arange(len(items)) if rows is None else rows
+    query_rows = torch.from_numpy(rows)
+    search = lists_of_vectors(
+        queries=queries, items=items, query_rows=query_rows, k=k, plays=plays, recall=recall, plan=plan
+    )
+    if part is None:
+        return search
     place = np.argsort(most_played(plays))
     level, queries, items = torch.from_numpy(part.level), queries.cpu(), items.cpu()
 

@@ -31,23 +31,21 @@ from segue.models.contracts import (
     Scorer,
 )
 from segue.models.counted import (
-    COUNTED,
     MOST_QUERIES,
     MOST_RANKED,
     Counted,
     Counts,
-    Fitted,
     Query,
     counts_of,
+    lists_of_head,
     table_of,
-    with_counts,
 )
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.export import session_vectors
 from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
 from segue.models.repeats import MOST_AGES
 from segue.models.retrieval.lists import ListSearch, Plan, digest_of_arrays
-from segue.models.retrieval.nearest import Top, in_parts, lists_of_vectors, to_units, top_of_scores
+from segue.models.retrieval.nearest import Top, in_parts, to_units, top_of_scores
 from segue.models.retrieval.ranks import add_parts, block_size, boost_heard, ndcg, ranks_of_tracks, ranks_of_vectors
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS
@@ -107,10 +105,10 @@ class RanksByVectors(RepeatsDecided):
             **common,
         )
 
-    def _ranked(self, histories: Histories, every: bool = False) -> Queries:
+    def _ranked(self, histories: Histories, every: bool = False, alone: bool = False) -> Queries:
         """The same with all parts that are ranked with, those of artists too."""
         repeats = self.context.repeats
-        found = self._queries(histories, len(repeats.boosts(every=every)), self.counted)
+        found = self._queries(histories, len(repeats.boosts(every=every)), None if alone else self.counted)
         if not len(of_artists := repeats.artist_boosts()):
             return found
         values = np.append(np.zeros(MOST_AGES), of_artists)
@@ -156,7 +154,7 @@ class RanksByVectors(RepeatsDecided):
 
         return in_parts(histories, len(items), find)
 
-    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The softmax of the scores.
 
         Raises:
@@ -165,8 +163,8 @@ class RanksByVectors(RepeatsDecided):
         if self.temperature is None:
             raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
         boosts = self.context.repeats.boosts(every=every)
-        part = self.counted
-        queries = self._ranked(histories, every)
+        part = None if alone else self.counted
+        queries = self._ranked(histories, every, alone)
         scores = add_parts(queries.vectors @ self.scorer.item_vectors().T, queries.parts)
         temperature = self.temperature if part is None else part.temperature
         scores, heard = scores[queries.of_pair].div_(temperature), queries.heard[queries.of_pair]
@@ -183,14 +181,7 @@ class RanksByVectors(RepeatsDecided):
         self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
     ) -> ListSearch:
         """Prepare a search for lists; see `retrieval.nearest`."""
-        queries, items = self.scorer.query_vectors(), self.scorer.item_vectors()
-        query_rows = torch.arange(len(items)) if rows is None else torch.from_numpy(rows)
-        search = lists_of_vectors(
-            queries=queries, items=items, query_rows=query_rows, k=k, plays=self._plays, recall=recall, plan=plan
-        )
-        if (part := self.counted) is None:
-            return search
-        return with_counts(search, part, query_rows.numpy(), queries, items, self.scorer.query_parts(), self._plays)
+        return lists_of_head(self.scorer, self.counted, self._plays, k, rows, recall=recall, plan=plan)
 
     def session_vectors(self) -> SessionVectors | None:
         """The vectors, and the numbers of the context.
@@ -274,7 +265,6 @@ class PairRanker(RanksByVectors, LightningModule):
                 )
         self.temperature = self.loss.temperature
         self._counts = None if counted is None else build("counted", counted, vocabulary)
-        self._part: tuple[Any, CountedPart | None] = None, None
         self._listener = None if listener is None else build("listener", listener, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
         self.bytes_sent = 0
@@ -342,8 +332,7 @@ class PairRanker(RanksByVectors, LightningModule):
             losses, sizes = zip(*self._trained, strict=True)
             checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
         if self._counts is not None and self._counts.is_compared:
-            fitted = self._counts.fitted
-            checkpoint[COUNTED] = None if fitted is None else fitted._asdict()
+            checkpoint |= self._counts.decided()
         if self._listener is not None:
             checkpoint[LISTENER] = self._listener.decided()
 
@@ -361,9 +350,7 @@ class PairRanker(RanksByVectors, LightningModule):
         """What is counted and mixed with the scores of the head, once it is fitted."""
         if self._counts is None or self.loss.temperature is None:
             return None
-        if self._part[0] is not self._counts.fitted:
-            self._part = self._counts.fitted, self._counts.part(self.loss.temperature)
-        return self._part[1]
+        return self._counts.whole(self.loss.temperature)
 
     @torch.inference_mode()
     def fit_to(self, histories: Histories, following: Int64[np.ndarray, "Q"], rated: Rated | None = None) -> None:
@@ -382,13 +369,13 @@ class PairRanker(RanksByVectors, LightningModule):
     def _fit_counts(self, counts: Counted, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         assert self.loss.temperature is not None, "counts are mixed with probabilities"
         places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
-        gains, chosen = dict[int, float](), places[:: 1 + len(places) // MOST_RANKED]
-        queries = self._scored(histories, following, places, None, self.loss.temperature)
-        fits = [None, *counts.fits(queries, self.scorer.query_parts(), is_last=self.context.is_last)]
-        for nth, fitted in enumerate(fits):
-            counts.fitted = fitted
-            gains[nth] = self._gain(histories.where(chosen), following[chosen])
-        counts.fitted, counts.is_compared = fits[max(gains, key=lambda nth: gains[nth])], True
+        chosen = places[:: 1 + len(places) // MOST_RANKED]
+        counts.fit(
+            self._scored(histories, following, places, None, self.loss.temperature),
+            self.scorer.query_parts(),
+            lambda: self._gain(histories.where(chosen), following[chosen]),
+            is_last=self.context.is_last,
+        )
 
     def _scored(
         self,
@@ -447,17 +434,14 @@ class PairRanker(RanksByVectors, LightningModule):
         """Lines about tracks already heard, about the counted part and about the listener's."""
         lines = super().describe()
         if self._counts is not None:
-            by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self._counts.weights().items())
-            why = "the head alone ranks better" if self._counts.is_compared else "no validation query has weighted it"
-            lines.append(f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else f'nothing: {why}'}")
+            lines.append(self._counts.describe())
         return lines if self._listener is None else [*lines, self._listener.describe()]
 
     def decided(self) -> dict[str, Any]:
         """How tracks already heard are ranked, and how much the sparse parts weigh."""
         decided = super().decided()
         if self._counts is not None:
-            fitted = self._counts.fitted
-            decided[COUNTED] = None if fitted is None else fitted._asdict()
+            decided |= self._counts.decided()
         if self._listener is not None:
             decided[LISTENER] = self._listener.decided()
         return decided
@@ -470,8 +454,7 @@ class PairRanker(RanksByVectors, LightningModule):
     def _take_fitted(self, given: Mapping[str, Any]) -> None:
         """Take how much the sparse parts weigh; nothing where validation was not better with them."""
         if self._counts is not None:
-            self._counts.fitted = None if given.get(COUNTED) is None else Fitted(**given[COUNTED])
-            self._counts.is_compared = COUNTED in given
+            self._counts.decide(given)
         if self._listener is not None:
             self._listener.decide(given.get(LISTENER))
 

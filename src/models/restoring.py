@@ -58,8 +58,12 @@ class RestoredHead(RanksByVectors, nn.Module):
         self.eval()
 
 
-class _Table(Scorer):
-    """A head whose vectors are computed: it needs no attributes, and nothing of the class that was trained."""
+class TableOfVectors(Scorer):
+    """A head whose vectors are computed: it needs no attributes, and nothing of the class that was trained.
+
+    Args:
+        vectors: of all tracks.
+    """
 
     def __init__(self, vectors: SessionVectors) -> None:
         super().__init__(len(vectors.queries))
@@ -113,7 +117,7 @@ def restore(
             return cast("Ranker", baseline.eval())
         given = SessionVectors.read(vectors, catalog)
         popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
-        scorer = _Table(given)
+        scorer = TableOfVectors(given)
         built: Context = instantiate(config["context"], _convert_="all")(
             vocabulary, list(scorer.query_parts()), width=int(given.ends[-1]), learns=True
         )

@@ -141,7 +141,13 @@ class Baseline(RepeatsDecided, OneStep):
             ),
         )
 
-    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+    def shares(
+        self,
+        histories: Histories,
+        *,
+        every: bool = False,
+        alone: bool = False,  # noqa: ARG002 - no other part is mixed with them
+    ) -> Float[Tensor, "Q N"]:
         """The scores, divided by their sum; tracks that come after all others have none.
 
         After a history without scores, such as those of a model that only has an order, they are those of the order.
