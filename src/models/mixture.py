@@ -1,11 +1,11 @@
 """A mixture of finished runs: their probabilities, with weights that are fitted to validation queries.
 
-M members, Q queries, B queries of a block, N tracks, K candidates of a list, C candidates of a fit.
+M members, Q queries, B queries of a block, N tracks, V width of a query vector, K candidates of a list, C of a fit.
 """
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from scipy.optimize import minimize
+from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from torch import Tensor
 
@@ -23,18 +24,21 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
+from segue.models.counted import MOST_RANKED, Counted, Query, counts_of, lists_of_head, table_of
 from segue.models.fitted import FittedModel
-from segue.models.retrieval.lists import ListBlock, ListSearch, digest_of_arrays
+from segue.models.restoring import TableOfVectors
+from segue.models.retrieval.lists import ListBlock, ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
-from segue.models.retrieval.ranks import block_size, ndcg
+from segue.models.retrieval.ranks import add_parts, block_size, ndcg, ranks_of_shares
+from segue.picking.session_query import SessionQuery
+from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import check_k
-from segue.runs.session_vectors import CONTEXTS, MAX_WIDTH, SessionVectors
+from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
 _MOST_QUERIES, _MOST_CANDIDATES = 5000, 20
 _LEAST_NATS = 1.0  # of the likelihood, for one more weight (Akaike)
 _TINY = 1e-30
-_TIE = 1e-6
 
 
 @settings("model")
@@ -53,12 +57,13 @@ class Members:
         vocabulary: Vocabulary,
         *,
         models: Annotated[
-            Mapping[str, str] | None, Setting("folders of finished runs of the same data, by names of your choice")
+            Mapping[str, str] | Sequence[str] | None,
+            Setting("folders of finished runs of the same data, by names of your choice"),
         ] = None,
     ) -> None:
         if not isinstance(models, Mapping) or len(models) < 2:
             raise InputError(
-                f"model.models must give two finished runs or more, got {models}; such as "
+                f"model.models must give two finished runs or more, each with a name, got {models}; such as "
                 "'model.models={convex: outputs/convex, vstan: outputs/vstan}'"
             )
         if of_mlflow := [name for name, folder in models.items() if str(folder).startswith("run:")]:
@@ -115,9 +120,9 @@ class Mixture(OneStep):
     """Mixes the probabilities of finished runs.
 
     Heads mix the logarithms of their probabilities, `log p = Σ weight · log p of each + a constant`: a weighted sum of
-    their scores, which are inner products, is one of longer vectors. A service answers it with the session as the query
-    as it does a head. With a run that has no session vectors, or has more than them, probabilities are mixed as they
-    are, `p = Σ weight · p of each`.
+    their scores, which are inner products, is one of longer vectors. Such a mixture is a head: what is counted is mixed
+    with it and not with each of its runs, and a service answers it with the session as the query. With a run that has
+    no session vectors, or knows its listeners, probabilities are mixed as they are, `p = Σ weight · p of each`.
 
     The weights are those of maximum likelihood among the best tracks of validation queries. A run that adds less than
     one nat to the likelihood is dropped, the least useful first. A refit mixes the refitted models of the runs that are
@@ -127,6 +132,7 @@ class Mixture(OneStep):
         vocabulary: the catalogue and what the training data shows of it.
         model: factory of the members; takes the vocabulary.
         context: factory of the context, which is the last track; takes the vocabulary and the names of parts.
+        counted: factory of the part that is counted around heads, or None; takes the vocabulary.
 
     Raises:
         InputError: the model is another one, or the context has settings, which nothing would read.
@@ -135,9 +141,17 @@ class Mixture(OneStep):
         weights: of each member that is used, by name; their sum is 1.
         gains: what each adds to validation ndcg@10.
         ms_per_query: what each takes to score all tracks for a query.
+        dropped: what each that was dropped adds to the logarithm of the likelihood, in nats.
     """
 
-    def __init__(self, *, vocabulary: Vocabulary, model: Any, context: Callable[..., Context]) -> None:
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary,
+        model: Any,
+        context: Callable[..., Context],
+        counted: Callable[[Vocabulary], Counted] | None = None,
+    ) -> None:
         super().__init__()
         self._members = model(vocabulary)
         if not isinstance(self._members, Members):
@@ -150,11 +164,15 @@ class Mixture(OneStep):
             )
         self._plays = vocabulary.popularity
         self._at_once = min(128, block_size(len(self._plays)))
+        self._counts = None if counted is None else build("counted", counted, vocabulary)
+        self._table: tuple[CountedPart, csr_array] | None = None
+        self._head: tuple[Mapping[str, float], SessionVectors, TableOfVectors] | None = None
         self._digests: dict[str, str] = {}
         self._adds_scores = False
         self.weights: dict[str, float] = {}
         self.gains: dict[str, float] = {}
         self.ms_per_query: dict[str, float] = {}
+        self.dropped: dict[str, float] = {}
 
     @cached_property
     def rankers(self) -> dict[str, Ranker]:
@@ -177,21 +195,19 @@ class Mixture(OneStep):
         self._digests = {name: ranker.lists_digest() for name, ranker in self.rankers.items()}
         if not self.weights:
             self.weights = dict.fromkeys(self.rankers, 1 / len(self.rankers))
-            self._adds_scores = self._without_session is None
+            self._adds_scores = not self._without_session
 
     @cached_property
     def _vectors(self) -> dict[str, SessionVectors | None]:
         return {name: ranker.session_vectors() for name, ranker in self.rankers.items()}
 
     @property
-    def _without_session(self) -> str | None:
-        """Why the session cannot be the query of this mixture; None if it can."""
+    def _without_session(self) -> str:
+        """Why the session cannot be the query of the runs that are used; empty if it can."""
         vectors, lacks = list[SessionVectors](), list[str]()
-        for name, one in self._vectors.items():
-            if one is None:
+        for name in self.weights:
+            if (one := self._vectors[name]) is None:
                 lacks.append(f"{name} has no session vectors")
-            elif one.counted is not None:
-                lacks.append(f"{name} has a counted part, which counted=none leaves out")
             elif one.listener is not None:
                 lacks.append(f"{name} knows its listeners")
             else:
@@ -203,30 +219,69 @@ class Mixture(OneStep):
         if len({len(one.boosts) for one in vectors}) > 1 and any(len(one.artist_boosts) for one in vectors):
             return "its runs differ in the rule for tracks heard, and boost artists"
         width = sum(one.items.shape[1] for one in vectors)
-        return f"its vectors are {width} wide, more than {MAX_WIDTH}" if width > MAX_WIDTH else None
+        return f"its vectors are {width} wide, more than {MAX_WIDTH}" if width > MAX_WIDTH else ""
+
+    @property
+    def counted(self) -> CountedPart | None:  # type: ignore[override]  # other models of one step have none
+        """What is counted and mixed with heads, once it is fitted; None where probabilities are mixed."""
+        return self._counts.whole(1.0) if self._adds_scores and self._counts is not None else None
 
     def session_vectors(self) -> SessionVectors | None:
-        """The vectors of all runs, side by side; None where probabilities are mixed."""
+        """The vectors of all runs, side by side, with what is counted; None where probabilities are mixed."""
         if not self._adds_scores:
             return None
-        of_runs = {name: self._vectors[name] for name, weight in self.weights.items() if weight}
-        known = {name: one for name, one in of_runs.items() if one is not None}
-        return side_by_side(
-            known, {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in self.weights.items()}
-        )
+        vectors, part = self._of_heads()[0], self.counted
+        if part is not None and vectors.context == "last":
+            part = replace(part, age_weights=part.age_weights[:1])
+        return replace(vectors, counted=part)
 
-    def shares(self, histories: Histories, *, every: bool = False) -> Float[Tensor, "Q N"]:
+    def _of_heads(self) -> tuple[SessionVectors, TableOfVectors]:
+        """The vectors of all runs side by side, with the weights that they have now; twice, the second for torch."""
+        if self._head is None or self._head[0] != self.weights:
+            by = {name: weight / (self.rankers[name].temperature or 1.0) for name, weight in self.weights.items()}
+            known = {name: one for name, weight in self.weights.items() if weight and (one := self._vectors[name])}
+            vectors = side_by_side(known, by)
+            self._head = dict(self.weights), vectors, TableOfVectors(vectors)
+        return self._head[1:]
+
+    def _scored(self, histories: Histories) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B N"]]:
+        """The query vectors of heads side by side, and the scores of all tracks, without counts and boosts."""
+        vectors, table = self._of_heads()
+        if vectors.context == "last":
+            histories = Histories.of_tracks(histories.previous)
+        queries = torch.from_numpy(SessionQuery(vectors).of(*histories.newest(vectors.max_length)))
+        return queries, queries @ table.item_vectors().T
+
+    def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The probabilities of the mixture."""
-        return self._mixed({name: self.rankers[name].shares(histories, every=every) for name in self.weights})
+        shares = self._shares_of_each(histories, every=every)
+        return self._mixed(shares, self.weights, None if alone else histories)
+
+    def _shares_of_each(self, histories: Histories, *, every: bool = False) -> dict[str, Float[Tensor, "B N"]]:
+        """The probabilities of the runs that are used; those of heads are of their vectors alone."""
+        alone = self._adds_scores
+        return {name: self.rankers[name].shares(histories, every=every, alone=alone) for name in self.weights}
 
     def _mixed(
-        self, shares: Mapping[str, Float[Tensor, "B N"]], weights: Mapping[str, float] | None = None
+        self,
+        shares: Mapping[str, Float[Tensor, "B N"]],
+        weights: Mapping[str, float],
+        histories: Histories | None = None,
     ) -> Float[Tensor, "B N"]:
-        """The mixture of the probabilities of all members, with other weights than its own if they are given."""
-        used = {name: weight for name, weight in (weights or self.weights).items() if weight}
-        if self._adds_scores:
-            return sum((weight * shares[name].log() for name, weight in used.items()), torch.zeros(())).softmax(1)
-        return torch.as_tensor(sum((weight * shares[name] for name, weight in used.items()), torch.zeros(())))
+        """The mixture of the probabilities of runs; with histories also of what was counted."""
+        used = {name: weight for name, weight in weights.items() if weight}
+        if not self._adds_scores:
+            return torch.as_tensor(sum((weight * shares[name] for name, weight in used.items()), torch.zeros(())))
+        logits = sum((weight * shares[name].log() for name, weight in used.items()), torch.zeros(()))
+        if histories is not None and (part := self.counted) is not None:
+            if self._table is None or self._table[0] is not part:
+                self._table = part, table_of(part)
+            (vectors, table), (queries, scores) = self._of_heads(), self._scored(histories)
+            is_last, counted = vectors.context == "last", scores.clone()
+            counts = counts_of(part, self._table[1], histories, queries, table.query_parts(), is_last=is_last)
+            add_parts(counted, [counts])
+            logits = logits + counted - scores
+        return torch.as_tensor(logits).softmax(1)
 
     def ranks(
         self,
@@ -246,14 +301,14 @@ class Mixture(OneStep):
                 shares[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
             if among is not None:
                 shares[:, torch.from_numpy(~among)] = -1
-            found.append(_ranks(shares, target))
+            found.append(ranks_of_shares(shares, target))
             on_block(len(target))
         return np.concatenate(found)
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Find the K best candidates of each history; their scores are probabilities."""
+        """Find the K best candidates of each history; their scores are probabilities, those of lists may be others."""
         return in_parts(
             histories,
             len(self._plays),
@@ -268,8 +323,12 @@ class Mixture(OneStep):
             ),
         )
 
-    def lists(self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, **_: object) -> ListSearch:
-        """Prepare a search for lists. They are exact."""
+    def lists(
+        self, k: int, rows: Int64[np.ndarray, "Q"] | None = None, *, recall: float | None = None, plan: Plan = None
+    ) -> ListSearch:
+        """Prepare a search for lists: those of heads have sums of scores, others are exact and have probabilities."""
+        if self._adds_scores:
+            return lists_of_head(self._of_heads()[1], self.counted, self._plays, k, rows, recall=recall, plan=plan)
         check_k(k, len(self._plays))
         own = np.arange(len(self._plays)) if rows is None else rows
 
@@ -280,9 +339,10 @@ class Mixture(OneStep):
         return ListSearch(num_queries=len(own), k=k, num_blocks=-(-len(own) // self._at_once), block=block)
 
     def lists_digest(self) -> str:
-        """Return a digest of the weights and of the models."""
+        """Return a digest of the weights, of the models and of what was counted."""
         digests = "".join(self.rankers[name].lists_digest() for name in self.weights).encode()
-        return digest_of_arrays(np.array(list(self.weights.values())), np.frombuffer(digests, np.uint8))
+        counted = () if (part := self.counted) is None else part.arrays().values()
+        return digest_of_arrays(np.array(list(self.weights.values())), np.frombuffer(digests, np.uint8), *counted)
 
     def fit_to(
         self,
@@ -290,38 +350,78 @@ class Mixture(OneStep):
         following: Int64[np.ndarray, "Q"],
         rated: Rated | None = None,  # noqa: ARG002 - probabilities are mixed, and no shares
     ) -> None:
-        """Fit the weights, and drop members that add nothing; none where no next track is among the best."""
+        """Fit the weights, and drop members that add nothing; none where no next track is among the best.
+
+        Where only heads are left, their scores are added, and what is counted is fitted around them.
+        """
         if not len(following):
             return
         places = np.arange(0, len(following), 1 + len(following) // _MOST_QUERIES)
-        names = list(self.rankers)
-        self.ms_per_query, seen = dict.fromkeys(names, 0.0), []
+        is_weighted = self._fit_weights(histories, following, places)
+        if is_weighted and not self._adds_scores and not self._without_session:
+            self._adds_scores = True
+            self._fit_weights(histories, following, places)
+        if self._adds_scores and self._counts is not None:
+            self._fit_counts(self._counts, histories, following, places)
+
+    def _fit_weights(
+        self, histories: Histories, following: Int64[np.ndarray, "Q"], places: Int64[np.ndarray, "q"]
+    ) -> bool:
+        """Fit the weights of the runs that are used to some of the queries; False where no query says anything."""
+        names, seen = list(self.weights), []
+        self.ms_per_query |= dict.fromkeys(names, 0.0)
         for some in np.split(places, range(self._at_once, len(places), self._at_once)):
             part, shares = histories.where(some), dict[str, Tensor]()
             for name in names:
                 began = time.perf_counter()
-                shares[name] = self.rankers[name].shares(part)
+                shares[name] = self.rankers[name].shares(part, alone=self._adds_scores)
                 self.ms_per_query[name] += 1000 * (time.perf_counter() - began) / len(places)
             seen.append(self._seen(shares, following[some], part.previous))
         if not len(candidates := np.concatenate(seen)):
-            return
+            return False
 
         def fit(kept: Sequence[str]) -> _Fit:
-            own = candidates[..., [name in kept for name in self.rankers]]
+            own = candidates[..., [name in kept for name in names]]
             weights, nats = fit_weights(own, adds_scores=self._adds_scores)
             return _Fit(dict(zip(kept, weights, strict=True)), nats)
 
         own = fit(names)
         while True:
-            names = list(own.weights)
-            without = {one: fit([name for name in names if name != one]) for one in names if len(names) > 1}
+            kept = list(own.weights)
+            without = {one: fit([name for name in kept if name != one]) for one in kept if len(kept) > 1}
             least = max(without, key=lambda name: without[name].nats, default="")
-            if not least or own.nats - without[least].nats >= _LEAST_NATS:
+            if not least or (adds := own.nats - without[least].nats) >= _LEAST_NATS:
                 break
-            own = without[least]
+            own, self.dropped[least] = without[least], adds
         weights = {"": own.weights} | {name: one.weights for name, one in without.items()}
         ndcg = self._ndcg(histories.where(places), following[places], weights)
         self.weights, self.gains = own.weights, {name: ndcg[""] - ndcg[name] for name in without}
+        return True
+
+    def _fit_counts(
+        self,
+        counts: Counted,
+        histories: Histories,
+        following: Int64[np.ndarray, "Q"],
+        places: Int64[np.ndarray, "q"],
+    ) -> None:
+        """Fit what is counted around the heads; see `Counted`."""
+        vectors, table = self._of_heads()
+        chosen = places[:: 1 + len(places) // MOST_RANKED]
+
+        def queries() -> Iterator[Query]:
+            for some in np.split(places, range(self._at_once, len(places), self._at_once)):
+                part = histories.where(some)
+                of_part, scores = self._scored(part)
+                scores[torch.arange(len(part)), torch.from_numpy(part.previous)] = -torch.inf
+                yield Query(scores, of_part, part, following[some])
+
+        counts.fit(
+            queries(),
+            table.query_parts(),
+            lambda: float(ndcg(self.ranks(histories.where(chosen), following[chosen], lambda _: None)).mean()),
+            is_last=vectors.context == "last",
+        )
 
     def _seen(
         self,
@@ -349,11 +449,11 @@ class Mixture(OneStep):
         for start in range(0, len(following), self._at_once):
             part, target = histories.part(start, start + self._at_once), following[start : start + self._at_once]
             used = {one for of in weights.values() for one in of}
-            shares = {name: self.rankers[name].shares(part) for name in used}
+            shares = {name: self.rankers[name].shares(part, alone=self._adds_scores) for name in used}
             for name, of in weights.items():
                 mixed = self._mixed(shares, of)
                 mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
-                gains[name].append(ndcg(_ranks(mixed, target)))
+                gains[name].append(ndcg(ranks_of_shares(mixed, target)))
         return {name: float(np.concatenate(of).mean()) for name, of in gains.items()}
 
     def on_validation_epoch_end(self) -> None:
@@ -361,6 +461,7 @@ class Mixture(OneStep):
         values = {f"weight_{name}": self.weights.get(name, 0.0) for name in self.rankers}
         values |= {f"gain_{name}": gain for name, gain in self.gains.items()}
         values |= {f"ms_per_query_{name}": ms for name, ms in self.ms_per_query.items()}
+        values |= {} if self._counts is None else self._counts.logged()
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
 
     def describe(self) -> Sequence[str]:
@@ -368,39 +469,52 @@ class Mixture(OneStep):
         lines = []
         for name in self._members.folders:
             ms, seconds = self.ms_per_query.get(name, np.nan), self._members.seconds(name)
-            role, weight = "dropped, it adds nothing", self.weights.get(name)
+            role, weight = "dropped", self.weights.get(name)
+            if (nats := self.dropped.get(name)) is not None:
+                role = f"dropped, it adds {nats:.2f} nats to the likelihood, less than {_LEAST_NATS:g}"
             if weight is not None:
                 role = f"weight {weight:.3f}, gain {self.gains.get(name, 0.0):+.4f}"
             cost = f"{ms:.1f} ms a query, {seconds:.0f} s of training"
             lines.append(f"mixture      {name}: {role} (validation ndcg@10); {cost}")
+        if self._counts is not None:
+            of_each = "counted      nothing: probabilities are mixed, of each run with its own counted part"
+            lines.append(self._counts.describe() if self._adds_scores else of_each)
         how = "with the session as the query"
         if not self._adds_scores:
-            fitted = "its weights are those of probabilities; train it again without the runs that were dropped"
-            how = f"by the lists of the last track: {self._without_session or fitted}"
-        elif all(one is not None and one.context == "last" for one in self._vectors.values()):
+            how = f"by the lists of the last track: {self._without_session}"
+        elif self._of_heads()[0].context == "last":
             how = "by the lists of the last track: so are its runs"
         return [*lines, f"served       {how}"]
 
     @property
     def _fitted(self) -> dict[str, Any]:
-        numbers = {"weights": self.weights, "gains": self.gains, "ms_per_query": self.ms_per_query}
-        return {**numbers, "adds_scores": self._adds_scores}
+        names = ("weights", "gains", "ms_per_query", "dropped")
+        fitted = {} if self._counts is None else self._counts.decided()
+        return {**{name: getattr(self, name) for name in names}, "adds_scores": self._adds_scores, **fitted}
 
     def _take_fitted(self, given: Mapping[str, Any]) -> None:
         self.weights, self.gains = dict(given["weights"]), dict(given["gains"])
-        self.ms_per_query = dict(given["ms_per_query"])
+        self.ms_per_query, self.dropped = dict(given["ms_per_query"]), dict(given.get("dropped", {}))
         self._adds_scores = given.get("adds_scores", False)  # older versions mix probabilities
+        if self._counts is not None:
+            self._counts.decide(given)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the weights for a checkpoint, and where the runs are and what they had."""
+        """Return weights and counts for a checkpoint, and where the runs are and what they had."""
         folders = {name: str(folder) for name, folder in self._members.folders.items()}
-        return {**self._fitted, "folders": folders, "digests": self._digests}
+        arrays = {} if (part := self.counted) is None else part.arrays()
+        table = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {**self._fitted, "folders": folders, "digests": self._digests, "table": table}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         self._take_fitted(state)
         self._digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
+        if self._counts is not None and (table := state.get("table")):
+            arrays = {name: array.numpy(force=True) for name, array in table.items()}
+            sizes = {"num_tracks": len(self._plays), "num_parts": len(arrays["counted_level"]) // 2}
+            self._counts.keep(CountedPart.of_arrays(arrays, max_length=MAX_LENGTH, **sizes))
 
     def decided(self) -> dict[str, Any]:
         """What validation decided: the weights."""
@@ -485,10 +599,3 @@ def fit_weights(candidates: Float64[np.ndarray, "Q C M"], *, adds_scores: bool) 
     found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(first))
     weights = found.x if found.x.any() else first
     return [float(weight) for weight in weights / weights.sum()], -float(found.fun) * len(values)
-
-
-def _ranks(shares: Float[Tensor, "B N"], following: Int64[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
-    """The mean of the places of each track and of those that tie with it."""
-    of_target = shares.gather(1, torch.from_numpy(following)[:, None])
-    above, not_below = ((shares > of_target * (1 + _TIE)).sum(1), (shares >= of_target * (1 - _TIE)).sum(1))
-    return np.asarray((above + 1 + not_below).double().numpy() / 2)

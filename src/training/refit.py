@@ -156,8 +156,8 @@ def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[st
         model: the model.
     """
     of_model = checkpoint["state_dict"]
-    state = {**of_model.get("_extra_state", {}), **of_model["context.repeats._extra_state"]}
-    state |= {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
+    state = {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
+    state |= {**of_model.get("_extra_state", {}), **of_model["context.repeats._extra_state"]}
     return {name: state[name] for name in ranker_of(model).decided() if name in state}
 
 

@@ -1,9 +1,11 @@
 """A mixture of finished runs: the probabilities, the weights, what is dropped, and what is refused."""
 
+import re
 from collections.abc import Collection, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,15 +14,20 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule
+from scipy.optimize import OptimizeResult
+from torch.nn.functional import one_hot
 
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
+from segue.models.counted import Fitted
 from segue.models.fitted import FittedModel
 from segue.models.mixture import Members, Mixture, fit_weights
+from segue.models.pair_ranker import PairRanker
+from segue.picking.counted_scores import CountedScores
 from segue.picking.session_query import SessionQuery
-from segue.picking.session_search import SessionSearch
+from segue.picking.session_search import SessionSearch, boosts_of
 from segue.runs.session_vectors import FILE, SessionVectors
 from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import composed, fit, make_ranker
@@ -75,13 +82,13 @@ class Given(Members):
         return {name: one for name, one in self.rankers.items() if name in names}
 
 
-def mixture_of(ring: PairDataModule, members: dict[str, Ranker]) -> Mixture:
+def mixture_of(ring: PairDataModule, members: dict[str, Ranker], counted: Any = None) -> Mixture:
     def given(vocabulary: Any) -> Members:
         made = Given(vocabulary, models=dict.fromkeys(members, "no folder"))
         made.rankers = members
         return made
 
-    made = Mixture(vocabulary=ring.vocabulary, model=given, context=LAST_TRACK)
+    made = Mixture(vocabulary=ring.vocabulary, model=given, context=LAST_TRACK, counted=counted)
     made.on_fit_start()
     return made
 
@@ -169,7 +176,7 @@ def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[st
     torch.testing.assert_close(mixture.shares(histories), 0.5 * own + 0.5 * members["rules"].shares(histories))
     mixture.fit_to(ring.histories(queries), queries.following)
     [line] = [line for line in mixture.describe() if "gru4rec: " in line]
-    assert "weight" in line or "dropped, it adds nothing" in line
+    assert "weight" in line or "dropped, it adds" in line
     assert "by the lists of the last track" in mixture.describe()[-1]
 
 
@@ -226,16 +233,82 @@ def test_what_cannot_be_served_with_the_session_is_named(
     assert line == "served       by the lists of the last track: rules has no session vectors"
 
 
-def test_a_run_that_was_dropped_is_no_older_version_where_only_heads_are_read_again(
-    ring: PairDataModule, members: dict[str, Ranker], heads: dict[str, Ranker]
+def test_counts_around_heads_are_served_with_the_probabilities_that_were_validated(
+    ring: PairDataModule, heads: dict[str, Ranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mixture = mixture_of(ring, {**heads, "rules": members["rules"]})
-    mixture.weights = dict.fromkeys(heads, 0.5)
-    del mixture.rankers, mixture._vectors
-    assert mixture.describe()[-1] == (
-        "served       by the lists of the last track: its weights are those of probabilities; train it again without "
-        "the runs that were dropped"
+    """Heads come without their own counted parts: what is counted is mixed once, with their sum."""
+    for head in heads.values():
+        fitted = np.stack([np.append(np.linspace(0.3, 0, 64), np.zeros(20)), np.zeros(84)])
+        monkeypatch.setattr(head.context.repeats, "fitted", fitted)
+        monkeypatch.setattr(head.context.repeats, "used", "boosts")
+        monkeypatch.setattr(cast("PairRanker", head)._counts, "fitted", Fitted([0.0] * 7, [0.5, 0.5], 1.0, 0.2))
+        assert head.counted is not None
+    mixture = mixture_of(ring, heads, instantiate(composed("recipe=playlists").counted, _convert_="all"))
+    queries = ring.pairs["val"]
+    mixture.fit_to(ring.histories(queries), queries.following)
+    assert mixture.describe()[-2].startswith("counted      rules 0.")
+    assert mixture.describe()[-1] == "served       with the session as the query"
+    vectors = mixture.session_vectors()
+    assert vectors is not None
+    vectors.write(tmp_path / FILE, ring.catalog)
+    served = SessionVectors.read(tmp_path / FILE, ring.catalog)
+    assert served.counted is not None
+    histories = ring.histories(queries).part(0, 40)
+    rows, played = histories.newest(served.num_newest)
+    query, counts = SessionQuery(served), CountedScores(served.counted)
+    candidates = np.tile(ROWS, (len(rows), 1))
+    of_session = query.of(rows, played)
+    scores = of_session @ served.items.T
+    counts.add(scores, counts.of(rows, played, candidates), query.squared_lengths(of_session))
+    scores += boosts_of(served.boosts, candidates, histories.newest(64)[0])
+    scores[np.arange(len(rows)), histories.previous] = -np.inf
+    shares = mixture.shares(histories)
+    np.testing.assert_allclose(torch.from_numpy(scores).softmax(1), shares, atol=1e-6)
+    assert (shares - mixture.shares(histories, alone=True)).abs().max() > 0.01, "the counts matter"
+    every = np.tile(ROWS.astype(np.int32), (len(ROWS), 1))
+    search = SessionSearch(served, every, num_lists=1, may_repeat=True, artist_of=ROWS)
+    first = search.best(histories.newest(64)[0], histories.newest(64)[1], 1)[:, 0]
+    np.testing.assert_array_equal(first, mixture.top(histories, 1)[0][:, 0])
+    lists, of_lists = mixture.lists(5).collect()
+    [products] = [query.products(ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0]))]
+    assert float((products[0] * products[1]).sum()) + products[2] == pytest.approx(of_lists[0, 0], abs=1e-4)
+    again, state = (
+        mixture_of(ring, heads, instantiate(composed("recipe=playlists").counted, _convert_="all")),
+        BytesIO(),
     )
+    torch.save(mixture.get_extra_state(), state)
+    state.seek(0)
+    again.set_extra_state(torch.load(state, weights_only=True))
+    torch.testing.assert_close(again.shares(histories), shares)
+    assert again.lists_digest() == mixture.lists_digest()
+
+
+def test_where_all_runs_without_vectors_were_dropped_scores_are_added(
+    ring: PairDataModule, members: dict[str, Ranker], heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = copy(members["popular"])
+    monkeypatch.setattr(wrong, "shares", lambda those, **_: one_hot(torch.from_numpy(those.previous), len(ROWS)))
+    mixture = mixture_of(ring, {**heads, "wrong": wrong})
+    assert "wrong has no session vectors" in mixture.describe()[-1]
+    queries = ring.pairs["val"]
+    mixture.fit_to(ring.histories(queries), queries.following)
+    alone = mixture_of(ring, heads)
+    alone.fit_to(ring.histories(queries), queries.following)
+    assert mixture.weights == alone.weights
+    assert mixture.session_vectors() is not None
+    assert mixture.describe()[-1] == "served       with the session as the query"
+    [line] = [line for line in mixture.describe() if "wrong" in line]
+    assert re.match(r"mixture      wrong: dropped, it adds 0\.\d\d nats to the likelihood, less than 1 \(", line)
+
+
+def test_a_fit_that_stops_early_has_the_weights_that_it_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An optimizer that gives up returns what is best so far, and the weights are divided by their sum."""
+    candidates = np.random.default_rng(0).random((50, 4, 2))
+    stopped = OptimizeResult(x=np.array([0.5, 1.5]), fun=1.25, success=False)
+    monkeypatch.setattr("segue.models.mixture.minimize", lambda *_, **__: stopped)
+    assert fit_weights(candidates, adds_scores=True) == ([0.25, 0.75], -62.5)
+    stopped.x = np.zeros(2)
+    assert fit_weights(candidates, adds_scores=True)[0] == [0.5, 0.5], "no weights are no mixture"
 
 
 def test_weights_of_another_fit_do_not_choose_the_queries(mixture: Mixture) -> None:
@@ -347,5 +420,5 @@ def test_a_run_that_has_not_learned_the_sessions_of_the_mixture_is_refused(
 
 
 def test_a_mixture_needs_two_runs(ring: PairDataModule) -> None:
-    with pytest.raises(InputError, match=r"model.models must give two finished runs or more, got None; such as"):
+    with pytest.raises(InputError, match=r"model.models must give two finished runs or more, each with a name, got None; such"):
         instantiate(composed("model=mixture").ranker, _convert_="all")(vocabulary=ring.vocabulary)

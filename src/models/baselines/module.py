@@ -34,9 +34,10 @@ PART = "track"
 class OneStep(LightningModule):
     """A model without gradients: it is ready before its only step."""
 
+    scorer = loss = counted = listener = temperature = None
+
     def __init__(self) -> None:
         super().__init__()
-        self.scorer = self.loss = self.counted = self.listener = self.temperature = None
         self.automatic_optimization = False
 
     def session_vectors(self) -> SessionVectors | None:

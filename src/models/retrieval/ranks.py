@@ -39,6 +39,18 @@ def _rank(above: Real[np.ndarray, "B"], not_below: Real[np.ndarray, "B"]) -> Flo
     return np.asarray((above + 1 + not_below) / 2)
 
 
+def ranks_of_shares(shares: Float[Tensor, "B N"], following: Int64[np.ndarray, "B"]) -> Float64[np.ndarray, "B"]:
+    """Rank each `following` by probability.
+
+    Args:
+        shares: the probability of each track; negative for one that is no candidate.
+        following: rows of the tracks that followed.
+    """
+    of_target = shares.gather(1, torch.from_numpy(following)[:, None])
+    above, not_below = (shares > of_target * (1 + TIE)).sum(1), (shares >= of_target * (1 - TIE)).sum(1)
+    return _rank(above.double().numpy(), not_below.double().numpy())
+
+
 def block_size(num_tracks: int) -> int:
     """How many queries have their scores of all tracks in memory together."""
     return max(1, min(512, _MAX_SCORES // num_tracks))
