@@ -83,6 +83,11 @@ class Encoder(nn.Module):
         rate: Annotated[float, Setting("its learning rate, relative to optimizer.lr", above=0)] = 0.3,
     ) -> None:
         super().__init__()
+        if kind == GRU and blocks > 1:
+            raise InputError(
+                f"context.encoder.blocks={blocks} is of the attention, which kind={GRU} has not; leave it out, or use "
+                "model=sasrec"
+            )
         self.kind, self.rate = kind, rate
         shapes = shapes_of(kind, width=width, dim=dim, max_length=max_length, blocks=0 if kind == GRU else blocks)
         if (size := size_of(shapes)) > MOST_BYTES:

@@ -140,13 +140,7 @@ class SessionQuery:
             order adds. The score is the sum of weights · products, and of the last number.
         """
         given = self._vectors
-        own = given.boosts[: len(rows)][rows[: len(given.boosts)] == item]
-        if not len(own) and artist_of is not None:
-            newest = rows[: len(given.artist_boosts)]
-            is_same = (newest >= 0) & (artist_of.take(newest, mode="clip") == artist_of[item])
-            own = given.artist_boosts[: len(rows)][is_same]
-        boost = next(iter(own), np.float32(0))
-        rest = float(boost) if np.isfinite(boost) else 0.0
+        rest = self.boost(rows, item, artist_of)
         rest += self.counted(rows, shares, item).added + float(self.order(rows, shares, item)[0])
         rows, shares = rows[: given.max_length], shares[: given.max_length]
         weights = given.age_weights[:, : len(rows)] * self._by_share(rows[None], shares[None])
@@ -159,6 +153,23 @@ class SessionQuery:
             np.where(rows >= 0, products, np.float32(0)),
             float(both[0, starts[-1] :].sum()) + rest,
         )
+
+    def boost(self, rows: Int64[np.ndarray, "h"], item: int, artist_of: Int[np.ndarray, "N"] | None = None) -> float:
+        """What is added to the score of a track because it was heard and may be proposed, or because its artist was.
+
+        Args:
+            rows: rows of the tracks, newest first.
+            item: row of the candidate.
+            artist_of: as for `products`.
+        """
+        given = self._vectors
+        own = given.boosts[: len(rows)][rows[: len(given.boosts)] == item]
+        if not len(own) and artist_of is not None:
+            newest = rows[: len(given.artist_boosts)]
+            is_same = (newest >= 0) & (artist_of.take(newest, mode="clip") == artist_of[item])
+            own = given.artist_boosts[: len(rows)][is_same]
+        boost = next(iter(own), np.float32(0))
+        return float(boost) if np.isfinite(boost) else 0.0
 
     def order(
         self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int

@@ -112,7 +112,14 @@ def why(
     release = view.release
     row, last = release.row_of(track), release.row_of(played.tracks[-1])
     found = view.record(row) | {"propensity": propensity, "fallback": fallback, "parts": view.parts(arm, last, row)}
-    found |= {"parts_are": "cosines", "session": [], "rank": None, "candidates": None, "own_past": None}
+    found |= {
+        "parts_are": "cosines",
+        "session": [],
+        "rank": None,
+        "candidates": None,
+        "own_past": None,
+        "counted": None,
+    }
     known = _NOTHING if past is None else past.entries["track"][past.entries["best"] >= LOVED]
     found["is_known"] = bool((known == track).any())
     if release.arms[arm].is_of_session:
@@ -121,7 +128,10 @@ def why(
         heaviest = sorted(whole["session"], key=_pull, reverse=True)[:3]
         found |= {name: whole[name] for name in ("rank", "candidates", "score", "parts")} | {"parts_are": "sums"}
         found["parts"] |= {"order": whole["order"]} if "order" in whole else {}
-        found["parts"] |= {"counted": whole["counted"]["added"]} if "counted" in whole else {}
+        if counted := whole.get("counted"):
+            found |= {"counted": counted["sentence"], "parts": found["parts"] | {"counted": counted["added"]}}
+        found["parts"] |= {"heard before": whole["boost"]} if "boost" in whole else {}
+        found["parts"] |= {"bias": whole["rest"]} if whole["rest"] else {}
         if listener := whole.get("listener"):
             found |= {"own_past": listener["sentence"], "parts": found["parts"] | listener["parts"]}
         found["session"] = [

@@ -248,7 +248,7 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
 
     Raises:
         InputError: the recipe has no values for the model, a baseline gets settings of gradient training, or a model
-            has another context than its own.
+            has another context than its own, or one without its encoder.
     """
     try:
         OmegaConf.to_container(config.model, resolve=True)
@@ -263,6 +263,12 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
     if _has_own_context(model) and context not in (model, "session", "listener"):
         raise InputError(
             f"model={model} reads the order of the session, and context={context} is another query; leave context= out"
+        )
+    of_order = model if _has_own_context(model) else context
+    if (CONF / "model" / f"{of_order}.yaml").is_file() and config.context.get("encoder") is None:
+        raise InputError(
+            f"context.encoder=null leaves out what reads the order, and {of_order} is a weighted sum without it; use "
+            "model=convex context=session"
         )
     if "scorer" not in config.ranker and config.get("listener") is not None:
         raise InputError(

@@ -37,9 +37,10 @@ def explain(
         past: what the listener had heard when it was answered; None if that was no part of the query.
 
     Returns:
-        As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, with a
-        counted part the share of the track among those that followed and what it adds, with a past what that adds
-        (`listener`), and the tracks of the session, newest first, with their weights and products. A model of the order
+        As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, what the
+        track has by itself (`rest`), with a counted part the share of the track among those that followed and what it
+        adds, where it or its artist was heard what that adds (`boost`), with a past what that adds (`listener`), and
+        the tracks of the session, newest first, with their weights and products. A model of the order
         has `order` too: what the order adds to the score, and how much less it would add without each track. If the arm
         explores, also whether the track is new; one that is not among the candidates, without a rank, was found by
         exploration.
@@ -55,7 +56,7 @@ def explain(
     query = SessionQuery(vectors)
     weights, products, rest = query.products(rows, shares, row, release.artist_of)
     counted, (by_order, of_order) = query.counted(rows, shares, row), query.order(rows, shares, row)
-    added, most = weights * products, vectors.max_length
+    added, most, boost = weights * products, vectors.max_length, query.boost(rows, row, release.artist_of)
     return {
         "user": user,
         "arm": arm,
@@ -70,13 +71,10 @@ def explain(
         "rank": best.index(row) + 1 if row in best else None,
         "score": round(float(added.sum()) + rest + (listener or {"added": 0.0})["added"], 6),
         "parts": parts_of(vectors.parts, added.sum(1).tolist()),
-        "rest": round(rest - counted.added - float(by_order), 6),
+        "rest": round(rest - counted.added - float(by_order) - boost, 6),
+        **({"boost": round(boost, 6)} if boost else {}),
         **({} if not vectors.orders else {"order": round(float(by_order), 6)}),
-        **(
-            {}
-            if vectors.counted is None
-            else {"counted": {name: round(one, 6) for name, one in counted._asdict().items()}}
-        ),
+        **({} if vectors.counted is None else {"counted": _of_counts(counted)}),
         **({"listener": listener} if given.context == "listener" else {}),
         "is_heard": bool((rows == row).any()),
         "session": [
@@ -165,6 +163,13 @@ def _times(plays: float) -> str:
 def _ago(days: float) -> str:
     num, unit = (days, "day") if days >= 1 else (24 * days, "hour")
     return f"less than an {unit} ago" if num < 1 else f"{num:.0f} {unit}{'s' * (round(num) != 1)} ago"
+
+
+def _of_counts(counted: CountedScore) -> dict[str, Any]:
+    """What was counted, as JSON. The counts are weighted and of two rules: a share says what they are worth."""
+    what = f"{counted.share:.2%} of what followed the tracks of the session" if counted.share else "never followed them"
+    numbers = {name: round(one, 6) for name, one in counted._asdict().items()}
+    return numbers | {"sentence": f"{what} in training, {counted.added:+.2f}"}
 
 
 def track_products(

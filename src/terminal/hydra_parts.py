@@ -86,9 +86,8 @@ class VerbLoader(ConfigLoaderImpl):
             if self.repository.group_exists(key):
                 [given] = OverridesParser.create().parse_overrides([word])
                 if given.is_delete() or not (given.is_sweep_override() or isinstance(given.value(), str | list)):
-                    raise InputError(
-                        f"{word}: a config group needs a value; name one of its choices, such as logger=none"
-                    )
+                    choices = ", ".join(self.repository.get_group_options(key))
+                    raise InputError(f"{word}: a config group needs a value; name one of its choices: {choices}")
             elif word.startswith("~") and "." not in key:
                 raise InputError(f"{word}: a config needs {key}; without this word it has its usual value")
         compose = partial(super().load_configuration, config_name, run_mode=run_mode, from_shell=from_shell)

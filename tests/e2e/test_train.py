@@ -342,11 +342,15 @@ BAD_INPUT = [
     ),  # before data are read
     (["datamodule.path=/nowhere"], "cannot read /nowhere: no such file or folder; give datamodule.path="),
     (["monitor.metric=val/foo"], "monitor.metric must be one of val/loss, .*got val/foo"),
-    (["logger=null"], "logger=null: a config group needs a value; name one of its choices, such as logger=none"),
+    (["logger=null"], "logger=null: a config group needs a value; name one of its choices: mlflow, none"),
     (["+logger=NULL"], "[+]logger=NULL: a config group needs a value; name one of its choices"),
     (["logger=false"], "logger=false: a config group needs a value; name one of its choices"),
     (["~seed"], "~seed: a config needs seed; without this word it has its usual value"),
-    (["~context"], "~context: a config group needs a value; name one of its choices, such as logger=none"),
+    (["~context"], "~context: a config group needs a value; name one of its choices: gru4rec, last, listener, "),
+    (
+        ["model=gru4rec", "context.encoder=null"],
+        "context.encoder=null leaves out what reads the order, .* model=convex",
+    ),
     (["counted=none", "counted.decay=0.5"], "counted.decay=0.5: counted=none has no settings here; leave it out"),
     (["trainer.devices=2"], "trainer.devices must be 1 without trainer=ddp, got 2; trainer=ddp trains in several"),
     (["trainer=ddp", "trainer.devices=1"], "trainer.devices must be at least 2 with trainer=ddp, got 1; leave out"),

@@ -420,5 +420,7 @@ def test_a_run_that_has_not_learned_the_sessions_of_the_mixture_is_refused(
 
 
 def test_a_mixture_needs_two_runs(ring: PairDataModule) -> None:
-    with pytest.raises(InputError, match=r"model.models must give two finished runs or more, each with a name, got None; such"):
+    with pytest.raises(
+        InputError, match=r"model.models must give two finished runs or more, each with a name, got None; such"
+    ):
         instantiate(composed("model=mixture").ranker, _convert_="all")(vocabulary=ring.vocabulary)

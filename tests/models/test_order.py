@@ -254,6 +254,7 @@ def test_a_context_that_cannot_learn_an_order_is_refused(changes: dict[str, Any]
         ({"kind": "lstm"}, "context.encoder.kind must be gru or ligr, got 'lstm'"),
         ({"dim": 0}, "context.encoder.dim must be a whole number of at least 1, got 0"),
         ({"blocks": 5}, "context.encoder.blocks must be a whole number .*at most 4, got 5"),
+        ({"blocks": 2}, "context.encoder.blocks=2 is of the attention, which kind=gru has not; leave it out, or use"),
         ({"dropout": 1.0}, "context.encoder.dropout must be a number .*at most 0.9, got 1.0"),
         ({"rate": 0.0}, "context.encoder.rate must be a number above 0, got 0.0"),
     ],

@@ -68,7 +68,26 @@ def test_what_was_counted_is_a_part_of_the_score(view: ReleaseView) -> None:
     own = Recommender(view.release, np.random.default_rng(0))
     found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
     assert list(found["parts"]) == ["track", "artist", "counted"]
+    assert found["counted"].startswith(f"{1 / num:.2%} of what followed the tracks of the session in training, +")
     assert found["parts"]["counted"] > 1e-4
+    assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
+
+
+def test_what_a_track_gets_for_its_artist_and_by_itself_are_parts_of_the_score(view: ReleaseView) -> None:
+    vectors, release = view.release.vectors, view.release
+    item = vectors["T1"].items
+    bias = np.arange(len(item), dtype=np.float32)[:, None] / 100 + 1
+    vectors["T1"] = replace(
+        vectors["T1"],
+        queries=np.append(vectors["T1"].queries, np.ones_like(bias), axis=1),
+        items=np.append(item, bias, axis=1),
+        artist_boosts=np.full(20, 5, np.float32),
+    )
+    found = walking.step(
+        view, Recommender(release, np.random.default_rng(0)), "T1", 1, walking.checked_session(view, [100, 103], [1, 1])
+    )
+    assert list(found["parts"]) == ["track", "artist", "heard before", "bias"]
+    assert found["parts"]["heard before"] == 5
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
 
 

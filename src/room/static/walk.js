@@ -105,6 +105,7 @@ export function Walk({ given, room }) {
             <div class="two"><b>${nameOf(step)} <${Listen} key=${step.track} track=${step} /></b><span>${artistOf(step)}${plays(step, room.knows_plays) ? ` · ${plays(step, room.knows_plays)}` : ""}</span></div>
             ${place === 0 ? html`<p class="why">Your choice.</p>` : html`<p class="why">${step.sentence}${step.is_known && html` <span class="faint">Known.</span>`}</p>
               ${step.own_past && html`<p class="why">Own past: ${step.own_past}</p>`}
+              ${step.counted && html`<p class="why">Counted: ${step.counted}</p>`}
               <details class="more"><summary>Why this one?</summary>
                 <p class="faint">${step.parts_are === "sums" ? "What each part adds to its score, over the session:" : `Cosines with the track before:`}</p>
                 ${step.parts ? html`<${Bars} parts=${step.parts} />` : html`<p>No vectors are known of this recommender.</p>`}
