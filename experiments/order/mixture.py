@@ -98,7 +98,7 @@ class Read(Members):
 
 def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) -> Mixture:
     """A mixture before its weights are fitted."""
-    words = [f"datamodule={data}", "context=last", "model=mixture", "model.models={a: a, b: b}"]
+    words = [f"datamodule={data}", "context=last", "model=mixture", "counted=none", "model.models={a: a, b: b}"]
 
     def members(known: Vocabulary) -> Read:
         read = Read(known, models=dict.fromkeys(rankers, "no folder"))

@@ -1,5 +1,6 @@
 """A mixture of finished runs: the probabilities, the weights, what is dropped, and what is refused."""
 
+import json
 import re
 from collections.abc import Collection, Iterator
 from copy import copy
@@ -397,6 +398,31 @@ def test_a_refit_mixes_the_refitted_models_with_the_weights_of_validation(of_fol
             run = FittedModel.read(of_folders / name, name, evaluated=evaluated).ranker
             assert own.lists_digest() == run.lists_digest()
     assert tested.lists_digest() != exported.lists_digest()
+
+
+def test_a_mixture_of_heads_is_exported_with_what_all_sessions_counted(of_folders: Path, ring_logs: Path) -> None:
+    common = ["datamodule=botify", f"datamodule.path={ring_logs}", "logger=none", "callbacks.plots=null"]
+    of_head = ["recipe=playlists", "context=session", "model.dim=8", "trainer.max_epochs=1"]
+    train(of_folders, *common, *of_head, "model=track", "hydra.run.dir=d")
+    train(of_folders, *common, *of_head, "model=mean", "hydra.run.dir=e")
+    done = train(of_folders, *common, "model=mixture", "model.models={d: d, e: e}", "hydra.run.dir=heads")
+    assert "served       with the session as the query" in done.stdout
+    weights = json.loads((of_folders / "heads" / "metrics.json").read_text())
+    assert weights["counted_weight"] > 0.01
+    tables = []
+    for evaluated in (True, False):
+        model = FittedModel.read(of_folders / "heads", "m", evaluated=evaluated)
+        folder = of_folders / "heads" / "evaluated" if evaluated else of_folders / "heads"
+        vectors = SessionVectors.read(folder / FILE, model.catalog)
+        assert vectors.counted is not None
+        assert model.ranker.counted is not None
+        np.testing.assert_array_equal(vectors.counted.shares, model.ranker.counted.shares)
+        tables.append(vectors.counted.shares)
+        every, rows = np.tile(ROWS.astype(np.int32), (len(ROWS), 1)), np.array([[7, 6, 5]])
+        search = SessionSearch(vectors, every, num_lists=1, may_repeat=True, artist_of=model.catalog.artist_of)
+        found = search.best(rows, np.ones((1, 3), np.float32), 5)
+        np.testing.assert_array_equal(found[0], model.top(rows[0, ::-1].copy(), np.ones(3, np.float32), 5)[0])
+    assert tables[0].shape != tables[1].shape or (tables[0] != tables[1]).any(), "a refit counts all sessions"
 
 
 def test_the_tested_mixture_is_exported_if_a_run_has_no_refit(of_folders: Path, ring_logs: Path) -> None:
