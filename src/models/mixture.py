@@ -222,7 +222,7 @@ class Mixture(OneStep):
         return f"its vectors are {width} wide, more than {MAX_WIDTH}" if width > MAX_WIDTH else ""
 
     @property
-    def counted(self) -> CountedPart | None:  # type: ignore[override]  # other models of one step have none
+    def counted(self) -> CountedPart | None:
         """What is counted and mixed with heads, once it is fitted; None where probabilities are mixed."""
         return self._counts.whole(1.0) if self._adds_scores and self._counts is not None else None
 

@@ -25,6 +25,7 @@ from segue.models.retrieval.lists import ListSearch, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import block_size, ranks_of_scores
 from segue.models.retrieval.sparse import no_scores, sparse_lists
+from segue.runs.counted_part import CountedPart
 from segue.runs.session_vectors import SessionVectors
 
 PART = "track"
@@ -34,11 +35,16 @@ PART = "track"
 class OneStep(LightningModule):
     """A model without gradients: it is ready before its only step."""
 
-    scorer = loss = counted = listener = temperature = None
+    scorer = loss = listener = temperature = None
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+
+    @property
+    def counted(self) -> CountedPart | None:
+        """None: nothing is counted around a model that counts."""
+        return None
 
     def session_vectors(self) -> SessionVectors | None:
         """None: what is counted has no vectors."""
