@@ -469,15 +469,14 @@ class Mixture(OneStep):
         lines = []
         for name in self._members.folders:
             ms, seconds = self.ms_per_query.get(name, np.nan), self._members.seconds(name)
-            role, weight = "dropped", self.weights.get(name)
-            if (nats := self.dropped.get(name)) is not None:
-                role = f"dropped, it adds {nats:.2f} nats to the likelihood, less than {_LEAST_NATS:g}"
-            if weight is not None:
-                role = f"weight {weight:.3f}, gain {self.gains.get(name, 0.0):+.4f}"
+            nats, gain = self.dropped.get(name, 0.0), self.gains.get(name, 0.0)
+            role = f"dropped, it adds {nats:.2f} nats to the likelihood, less than {_LEAST_NATS:g}"
+            if name in self.weights:
+                role = f"weight {self.weights[name]:.3f}, gain {gain:+.4f} (validation ndcg@10)"
             cost = f"{ms:.1f} ms a query, {seconds:.0f} s of training"
-            lines.append(f"mixture      {name}: {role} (validation ndcg@10); {cost}")
+            lines.append(f"mixture      {name}: {role}; {cost}")
         if self._counts is not None:
-            of_each = "counted      nothing: probabilities are mixed, of each run with its own counted part"
+            of_each = "counted      nothing around them: probabilities are mixed, each head with its own counted part"
             lines.append(self._counts.describe() if self._adds_scores else of_each)
         how = "with the session as the query"
         if not self._adds_scores:

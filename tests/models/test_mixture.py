@@ -299,7 +299,7 @@ def test_where_all_runs_without_vectors_were_dropped_scores_are_added(
     assert mixture.session_vectors() is not None
     assert mixture.describe()[-1] == "served       with the session as the query"
     [line] = [line for line in mixture.describe() if "wrong" in line]
-    assert re.match(r"mixture      wrong: dropped, it adds 0\.\d\d nats to the likelihood, less than 1 \(", line)
+    assert re.match(r"mixture      wrong: dropped, it adds 0\.\d\d nats to the likelihood, less than 1; ", line)
 
 
 def test_a_fit_that_stops_early_has_the_weights_that_it_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
