@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,6 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule
-from scipy.optimize import OptimizeResult
 from torch.nn.functional import one_hot
 
 from segue.datamodules.pair_datamodule import PairDataModule
@@ -36,6 +36,11 @@ from tests.e2e.test_train import train
 from tests.models.plain import LAST_TRACK
 
 ROWS = np.arange(NUM_RING_TRACKS)
+
+
+def counted_auto() -> Any:
+    """The factory of what is counted around heads by default."""
+    return instantiate(composed("recipe=playlists").counted, _convert_="all")
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +249,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
         monkeypatch.setattr(head.context.repeats, "used", "boosts")
         monkeypatch.setattr(cast("PairRanker", head)._counts, "fitted", Fitted([0.0] * 7, [0.5, 0.5], 1.0, 0.2))
         assert head.counted is not None
-    mixture = mixture_of(ring, heads, instantiate(composed("recipe=playlists").counted, _convert_="all"))
+    mixture = mixture_of(ring, heads, counted_auto())
     queries = ring.pairs["val"]
     mixture.fit_to(ring.histories(queries), queries.following)
     assert mixture.describe()[-2].startswith("counted      rules 0.")
@@ -274,7 +279,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     [products] = [query.products(ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0]))]
     assert float((products[0] * products[1]).sum()) + products[2] == pytest.approx(of_lists[0, 0], abs=1e-4)
     again, state = (
-        mixture_of(ring, heads, instantiate(composed("recipe=playlists").counted, _convert_="all")),
+        mixture_of(ring, heads, counted_auto()),
         BytesIO(),
     )
     torch.save(mixture.get_extra_state(), state)
@@ -305,7 +310,7 @@ def test_where_all_runs_without_vectors_were_dropped_scores_are_added(
 def test_a_fit_that_stops_early_has_the_weights_that_it_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """An optimizer that gives up returns what is best so far, and the weights are divided by their sum."""
     candidates = np.random.default_rng(0).random((50, 4, 2))
-    stopped = OptimizeResult(x=np.array([0.5, 1.5]), fun=1.25, success=False)
+    stopped = SimpleNamespace(x=np.array([0.5, 1.5]), fun=1.25, success=False)
     monkeypatch.setattr("segue.models.mixture.minimize", lambda *_, **__: stopped)
     assert fit_weights(candidates, adds_scores=True) == ([0.25, 0.75], -62.5)
     stopped.x = np.zeros(2)
@@ -336,10 +341,19 @@ def test_a_run_whose_scores_are_no_probabilities_is_named(
 def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
     ring: PairDataModule, heads: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mixture = mixture_of(ring, heads)
+    mixture = mixture_of(ring, heads, counted_auto())
     of_last = {name: replace(one, context="last") for name, one in mixture._vectors.items() if one is not None}
     monkeypatch.setattr(mixture, "_vectors", of_last)
     assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
+    assert mixture._counts is not None
+    mixture._counts.fitted = Fitted([0.0] * 7, [0.5, 0.5], 1.0, 0.2)
+    mixture._head = None
+    vectors, histories = mixture.session_vectors(), ring.histories(ring.pairs["val"]).part(0, 9)
+    assert vectors is not None
+    assert vectors.counted is not None
+    assert vectors.counted.age_weights.tolist() == [1], "earlier tracks are no part of the query"
+    last = Histories.of_tracks(histories.previous)
+    torch.testing.assert_close(mixture._scored(histories), mixture._scored(last))
 
 
 def test_a_model_that_only_has_an_order_has_its_shares(ring: PairDataModule, members: dict[str, Ranker]) -> None:
