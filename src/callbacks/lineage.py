@@ -28,7 +28,6 @@ class Lineage(Callback):
     """Logs provenance, data, files and the model to MLflow, and keeps uncommitted changes in the run folder.
 
     Args:
-        context: of the run.
         run_dir: the run folder, with the resolved `config.yaml` in it.
     """
 

@@ -38,7 +38,6 @@ class RankingMetrics(Callback):
     Where a model has boosts of tracks already heard besides its rule, validation chooses between them.
 
     Args:
-        context: of the run.
         list_length: length of the lists that coverage, same artist and popularity are taken from.
         queries_path: where the test queries are written, a line each with its rank and every metric (Parquet).
 
@@ -100,10 +99,6 @@ class RankingMetrics(Callback):
 
     def chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
         """Rank validation queries each way that tracks already heard could be ranked, and let the model take the best.
-
-        Args:
-            ranker: the model.
-            queries: of the sessions of validation.
 
         Returns:
             The ranks by the best way.
@@ -273,7 +268,6 @@ def measured(
     """The metrics that a run reports of a model.
 
     Args:
-        ranker: the model.
         datamodule: the data, set up.
         label: `val` or `test`.
         settings: `callbacks.ranking` of the config.

@@ -115,7 +115,6 @@ class RunContext:
 
     Args:
         datamodule: the data, set up.
-        history: what was measured.
         describe: measures the data, for MLflow.
     """
 

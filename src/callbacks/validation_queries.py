@@ -50,11 +50,7 @@ class ValidationQueries:
 
 
 def rated_pairs(datamodule: SplitDataModule) -> Rated:
-    """Validation pairs whose shares are known, at most 10,000 of them: the same for every model and seed.
-
-    Args:
-        datamodule: the data, set up.
-    """
+    """Validation pairs whose shares are known, at most 10,000 of them: the same for every model and seed."""
     val = datamodule.pairs["val"]
     [places] = np.nonzero(~np.isnan(val.played_ratio))
     pairs = val.where(np.sort(np.random.default_rng(0).permutation(places)[:_MOST]))

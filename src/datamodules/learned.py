@@ -49,7 +49,6 @@ class Learned:
         next_counts: number of pairs that have it as the next one, of all sessions.
         until_ms: time of the last play, in milliseconds since 1970; 0 without a clock.
         later_ms: times of plays after `until_ms` that were learned too: they were of the future when they were read.
-        num_sessions: number of all sessions.
         files: path of each file whose plays are all among them, by digest.
         plays_of_files: number of plays of each file that was read, by its name and by how it begins.
         reading: what the rows of the files were: `columns`, `units` and `share` of `Reading`.
@@ -93,7 +92,6 @@ class Learned:
             is_whole: whether all sessions are kept, not only a sample.
             now_ms: the moment of reading. What is learned ends there: a later play, of the same day, would hide those
                 that happen before it; None where the clock does not matter.
-            before: what was learned before.
             known: the other arguments.
         """
         words, calendar, last_ms = data.vocabulary, data.vocabulary.calendar, int(sessions.timestamp.max())
@@ -122,7 +120,6 @@ class Learned:
         """Read what `write` wrote.
 
         Args:
-            folder: of the files.
             called: names the run in messages.
 
         Raises:
@@ -246,10 +243,6 @@ def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
 def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
     """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned.
 
-    Args:
-        sessions: the sessions.
-        most: number of sessions, at most.
-
     Returns:
         True for those that are chosen.
     """
@@ -269,7 +262,6 @@ def chosen_sessions(sessions: Sessions, chosen: Bool[np.ndarray, "S"]) -> Sessio
     """Select sessions.
 
     Args:
-        sessions: the sessions.
         chosen: True for each session to keep.
     """
     left, _ = sessions.without({"kept": ~chosen[sessions.listens.session]})

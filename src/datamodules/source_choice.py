@@ -17,7 +17,6 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
 
     Args:
         datamodule: the file of `conf/datamodule/` that was chosen.
-        overrides: of the command line, all of them.
 
     Raises:
         InputError: `datamodule.path=` is given, `datamodule=` is not, and nothing else chose a source.
@@ -113,10 +112,6 @@ class RecipeChoice:
 
     def __call__(self, words: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> list[str]:
         """Choose for a command line.
-
-        Args:
-            words: of the command line.
-            compose: from words to a config.
 
         Returns:
             A choice of `datamodule=`; nothing where another source is chosen, where the usual recipe fits, and where

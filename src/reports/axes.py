@@ -19,7 +19,6 @@ def tidy(
     """Remove parts of the frame, and set grid, font sizes, legend and labels.
 
     Args:
-        axis: the axes.
         hide: sides of the frame that are removed.
         grid: the axis with grid lines, drawn behind the data; None for no grid.
         size: font size of the tick labels; None keeps matplotlib's size.
@@ -53,7 +52,6 @@ def interval(
     """Draw an interval from left to right, and a dot for its value.
 
     Args:
-        axis: the axes.
         place: height.
         value: where the dot is.
         bounds: of the interval; NaN for none.

@@ -53,7 +53,6 @@ def write_model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, 
     """Write `model_card.md` into the run folder.
 
     Args:
-        run: the run.
         data: what it learned from.
         provenance: command, commit and versions, by name.
 

@@ -35,7 +35,6 @@ class BetterModel:
 
     Args:
         words: of the command line that choose it.
-        ndcg: its ndcg@10.
         own: ndcg@10 of the trained model, on the same queries.
     """
 
@@ -127,8 +126,6 @@ def night_report(night: Mapping[str, Any], run_id: str | None, run_dir: str) -> 
 
     Args:
         night: what `night.json` has.
-        run_id: of MLflow, if it has one.
-        run_dir: the run folder.
     """
     new = f"{night['sessions']:,} sessions, {night['plays']:,} plays, {night['new_tracks']:,} tracks"
     lines = {"new": f"{new} since {night['since'] or 'the last run'}"}

@@ -52,7 +52,6 @@ class CountedPart:
 
         Args:
             rows: row of each track among all.
-            num_tracks: number of all tracks.
         """
         columns, shares = np.full((num_tracks, self.rows.shape[1]), -1), np.zeros((num_tracks, self.rows.shape[1]))
         columns[rows], shares[rows] = np.where(self.rows < 0, -1, rows[self.rows]), self.shares

@@ -86,7 +86,6 @@ class RunRecord:
         """Read what `write` wrote.
 
         Args:
-            run_dir: the run folder.
             key: of the word that names it, for messages.
 
         Raises:
@@ -141,7 +140,6 @@ def refuse_used_folder(
     """Refuse a run folder that has a run in it already, before anything there can be lost.
 
     Args:
-        run_dir: the folder.
         record: the file that every run leaves.
         remedy: what to do then.
 
@@ -196,7 +194,6 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
     more, such as a checkpoint, keeps it, where it can be resumed.
 
     Args:
-        run_dir: the folder; created where it is missing.
         is_resumed: whether the folder has the run that this process resumes.
 
     Raises:
@@ -240,12 +237,6 @@ def leave_no_empty(folders: Iterable[Path]) -> Iterator[None]:
 def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) -> None:
     """Refuse a recipe whose values the model cannot take, or another context than its own, before any data are read.
 
-    Args:
-        config: all of it.
-        model: its name in `conf/model/`.
-        recipe: its name in `conf/recipe/`.
-        context: its name in `conf/context/`.
-
     Raises:
         InputError: the recipe has no values for the model, a baseline gets settings of gradient training, or a model
             has another context than its own.
@@ -281,8 +272,6 @@ def record_beginning(
     """Write `config.yaml`, resolved and headed by its provenance, and `run.json`.
 
     Args:
-        config: all of it.
-        words: the overrides of the command line.
         data_digest: of the data that the run learns from.
         mlflow_run_id: of MLflow, if it has one.
         is_resumed: whether the folder has this run already.
@@ -314,12 +303,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def as_dict(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
-    """The config in plain dicts, lists and values.
-
-    Args:
-        config: the config.
-        resolve: whether interpolations are replaced by their values.
-    """
+    """The config in plain dicts, lists and values."""
     plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     return {str(name): value for name, value in plain.items()}
@@ -366,12 +350,9 @@ def setup_name(
     """A name that distinguishes the set-ups of a sweep: `convex α=0.9`, or `track loss=bce lr=0.01`.
 
     Args:
-        model: name of the model.
-        alpha: its alpha, where it has one.
         parts: its parts, where they are named: they are shown instead of alpha.
         recipe: name of the recipe; it is shown if the command line chose it.
         context: name of the context; it is not shown if it is `last`, or that of the model.
-        overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
     """
     model = context if model == "convex" and (CONF / "model" / f"{context}.yaml").is_file() else model

@@ -57,11 +57,7 @@ def shapes_of(kind: str, *, width: int, dim: int, max_length: int, blocks: int) 
 
 
 def size_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Bytes of all arrays.
-
-    Args:
-        shapes: of the arrays by name.
-    """
+    """Bytes of all arrays."""
     return sum(4 * math.prod(shape) for shape in shapes.values())
 
 

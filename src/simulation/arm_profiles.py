@@ -100,11 +100,7 @@ class ArmProfiles:
         return past_of(self._lines[place], crowd.tracks[:, some].T), self._started_ms[place] + elapsed
 
     def finish(self, crowd: Crowd) -> None:
-        """Receive sessions that have ended; they count from the next crowd on.
-
-        Args:
-            crowd: the sessions.
-        """
+        """Receive sessions that have ended; they count from the next crowd on."""
         time_ms = self._started_ms[crowd.place] + durations(crowd.shares, self._track_ms).cumsum(0)
         users = np.broadcast_to(crowd.users, time_ms.shape)
         columns = users, crowd.tracks.astype(np.int64), (crowd.shares / WHOLE).astype(np.float32), time_ms
@@ -117,20 +113,12 @@ class ArmProfiles:
         return owner, np.concatenate([_NONE, *self._of.values()])
 
     def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
-        """The profiles of some listeners.
-
-        Args:
-            users: rows of the listeners.
-        """
+        """The profiles of some listeners."""
         self._learn()
         return {user: self._of[user] for user in users if user in self._of}
 
     def remember(self, profiles: Mapping[int, np.ndarray]) -> None:
-        """Replace the profiles of some listeners.
-
-        Args:
-            profiles: by the row of the listener.
-        """
+        """Replace the profiles of some listeners."""
         self._of.update(profiles)
 
     def _learn(self) -> None:

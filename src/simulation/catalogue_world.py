@@ -52,7 +52,6 @@ def of_catalogue(
     of the principal components of a model's vectors and of drawn numbers, and popularity is that of training.
 
     Args:
-        taste: parameters of the true embeddings.
         locate: finds the `recommendations.jsonl` of `run:…` or `model:…`.
 
     Raises:

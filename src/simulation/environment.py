@@ -45,11 +45,7 @@ def _observe(crowd: Crowd) -> Observation:
 
 
 class ListenerEnv(gym.Env[Observation, np.int64]):
-    """One session at a time.
-
-    Args:
-        world: the world of the listeners.
-    """
+    """One session at a time."""
 
     metadata = {"render_modes": []}  # noqa: RUF012 - as in the base class
 
@@ -77,9 +73,6 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one more track.
 
-        Args:
-            action: row of the recommended track.
-
         Returns:
             The observation, the reward in [0, 1], whether the session has ended, False (an episode is never
             truncated), and an empty dictionary.
@@ -97,7 +90,6 @@ class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[n
 
     Args:
         num_envs: number of parallel sessions (B).
-        world: the world of the listeners.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012

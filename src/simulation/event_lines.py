@@ -39,7 +39,6 @@ class Events:
         tracks: row of each track.
         shares: share played of each track, in hundredths, 0 to 100.
         following: row of the track recommended next; -1 at the end of a session.
-        arms: number of the arm of each event.
         propensities: probability with which the arm recommends `following`; NaN where it is not known, and at the end
             of a session.
     """
@@ -148,7 +147,6 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:
-        events: the events to write.
         names: the ids of their listeners and tracks.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
@@ -178,12 +176,6 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
 
 def encode(events: Events, names: Names, experiments: Sequence[str], *, release: str | None) -> bytes:
     """Encode events as JSON lines. The latency is 0, because nothing is requested over a network.
-
-    Args:
-        events: the events to encode.
-        names: the ids of their listeners and tracks.
-        experiments: for each arm, the JSON value of the key `experiments` in its lines.
-        release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
 
     Returns:
         One line for each event, in UTF-8.

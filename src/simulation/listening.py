@@ -63,7 +63,6 @@ class Heard:
     Args:
         listeners: row of each listener who had a session, ascending.
         time: mean time per session of each of them, in tracks played in full.
-        num_sessions: number of sessions.
         coverage: share of the catalogue that was recommended at least once.
         share_of_hits: share of tracks that are among the most played.
         share_of_same_artist: share of tracks by the artist of the track before.
@@ -89,9 +88,6 @@ class Heard:
 @settings("callbacks.listening")
 class ListeningTest:
     """Sessions that are the same for every recommender. Listeners have equally many, or one more.
-
-    Args:
-        world: the world of the listeners.
 
     Raises:
         InputError: a setting is out of range, or a part has fewer than two listeners.
@@ -185,12 +181,7 @@ class ListeningTest:
 
 
 class KnownBefore:
-    """What listeners heard before the sessions of a test: the metrics of `statistics/discovery.py`.
-
-    Args:
-        profiles: what they heard.
-        world: the world of the listeners.
-    """
+    """What listeners heard before the sessions of a test: the metrics of `statistics/discovery.py`."""
 
     def __init__(self, profiles: ArmProfiles, world: World) -> None:
         owner, entries = profiles.entries()
@@ -204,12 +195,7 @@ class KnownBefore:
         return np.asarray(users * self._num_tracks + (self._artist_of[tracks] if name == _BY_ARTIST else tracks))
 
     def of(self, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> dict[str, Bool[np.ndarray, "E"]]:
-        """Which plays were known before, for each metric.
-
-        Args:
-            users: row of the listener of each play.
-            tracks: row of each track.
-        """
+        """Which plays were known before, for each metric."""
         asked = {name: self._pairs(name, users, tracks) for name in self._known}
         return {name: _are_among(asked[name], known) for name, known in self._known.items()}
 
@@ -266,7 +252,6 @@ class RunListening:
 
     Args:
         test: the sessions.
-        catalog: the catalogue of the run.
         neighbours: number of tracks from which `true_neighbours` recommends.
         num_lists: number of last tracks whose lists are searched where the session is the query.
         kept: file where the means of the references are kept for later runs; None for none.

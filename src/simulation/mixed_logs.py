@@ -150,7 +150,6 @@ def keep_interest_neighbours(world: World, folder: Path) -> None:
     """Give a world its `interest_neighbours`: read them, or compute and write them for later runs.
 
     Args:
-        world: the world.
         folder: parent folder of simulated logs; has a file for each world. A damaged file is written again.
     """
     path = folder / f"interest_neighbours-{world.digest()}-{code_digest()[:8]}.npz"

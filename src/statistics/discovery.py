@@ -74,7 +74,6 @@ class Discovery:
 
         Args:
             users: number of the listener of each play.
-            tracks: number of each track.
             shares: share of each that was played.
             sessions: number of the session of each play; its plays are one after another, in order of time, and those
                 of a listener ascend.

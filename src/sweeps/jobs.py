@@ -55,11 +55,6 @@ class Sweep(VerbSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: Callable[..., Any], config: DictConfig) -> None:
         """Take what Hydra gives before `sweep`.
 
-        Args:
-            hydra_context: Hydra's loaders.
-            task_function: the function of the verb.
-            config: the config of the command line.
-
         Raises:
             InputError: the trainer trains one run in several processes.
         """
@@ -74,9 +69,6 @@ class Sweep(VerbSweeper):
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run every combination of the swept values.
-
-        Args:
-            arguments: overrides of the command line.
 
         Returns:
             Results of the jobs, in their order.

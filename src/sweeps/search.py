@@ -238,9 +238,6 @@ def _num_parallel(launcher: DictConfig) -> int:
 def open_storage(url: str) -> "BaseStorage":
     """Open the database of studies.
 
-    Args:
-        url: its URL, such as `sqlite:///optuna.db`.
-
     Raises:
         InputError: it cannot be opened.
     """
@@ -348,7 +345,6 @@ def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None
     """Record the result of a trial. The process that ran the trial has recorded whether it was pruned.
 
     Args:
-        study: the study.
         trial: a trial of this study.
         value: what the trial returned, its value of the objective.
         why: why it failed; None if it did not fail.

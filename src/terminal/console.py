@@ -21,19 +21,11 @@ class Printed:
         self._calls.append((objects, how))
 
     def text(self, width: int = 120) -> str:
-        """All of it as text.
-
-        Args:
-            width: columns of a line.
-        """
+        """All of it as text."""
         return self._replayed(width).export_text().rstrip("\n")
 
     def html(self, width: int = 120) -> str:
-        """All of it as an HTML element, with colours that are readable on light and dark pages.
-
-        Args:
-            width: columns of a line.
-        """
+        """All of it as an HTML element, with colours that are readable on light and dark pages."""
         style = "white-space:pre;overflow-x:auto;font:0.85em/1.3 monospace;background:none"
         page = self._replayed(width).export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
         return page.replace("color: #000000; text-decoration-color: #000000;", "").replace("#7f7f7f", "#808080")

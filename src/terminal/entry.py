@@ -34,9 +34,6 @@ class Verb(Protocol):
     def call(self, words: Sequence[str]) -> Any:
         """Do the same inside of a program.
 
-        Args:
-            words: of the command line.
-
         Returns:
             What the function returned that is the verb.
 

@@ -254,7 +254,6 @@ def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
     """The logger that the config chose, with its store open; None where it chose none.
 
     Args:
-        config: all of it.
         run_id: the run to resume; None for a new one.
 
     Raises:
@@ -276,11 +275,8 @@ def start_run(logger: RunLogger, config: DictConfig, *, setup: str, source: str,
     """Start or resume the run, and log its parameters, its set-up and the digests by which it is found again.
 
     Args:
-        logger: of the run.
-        config: all of it.
         setup: name of the set-up.
         source: name of the source in `conf/datamodule/`.
-        data_digest: digest of its data.
 
     Raises:
         InputError: the store cannot be reached, or has no such run.

@@ -173,9 +173,7 @@ def parent_run(
     """Start the parent run of the jobs of a multirun, and end it, and jobs that are still marked as running.
 
     Args:
-        tracking_uri: the store.
         experiment_name: the experiment; created where it is missing.
-        run_name: for people.
         run_dir: folder of the sweep.
         resume: take the newest parent of the same command, if there is one.
         tags: further tags of it.
@@ -237,8 +235,6 @@ def add_to_run(
     """Add to a run what was found out after it.
 
     Args:
-        tracking_uri: the store.
-        run_id: the run.
         metrics: by name; those that are no finite numbers are left out.
         tags: by name; what is too long for MLflow is cut off.
         files: logged as its artifacts.

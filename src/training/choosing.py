@@ -198,7 +198,6 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
         datamodule: the data, set up.
         config: of the run, with the candidates.
         words: of the command line; a candidate does not change what they name.
-        compose: from words to a config.
 
     Returns:
         The comparison; None where there are too few validation queries.
@@ -227,12 +226,6 @@ _OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted", "c
 
 def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
     """Count what the counting models among the candidates of `recipe=auto` reach, for a run that names its model.
-
-    Args:
-        datamodule: the data, set up.
-        config: of the run.
-        words: of the command line.
-        compose: from words to a config.
 
     Returns:
         The comparison; None where there are too few validation queries.

@@ -148,9 +148,6 @@ class Night:
 def night_from(config: DictConfig) -> Iterator[Night | None]:
     """Begin a night.
 
-    Args:
-        config: with `from`, `guard` and `keep_days`, and the logs so far as the source.
-
     Yields:
         The night; None where there is no new play.
 

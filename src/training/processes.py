@@ -36,7 +36,6 @@ class Processes:
 
     Args:
         index: number of this process, from 0.
-        count: number of processes.
         index_here: number of this process among those of this machine.
         machine: number of this machine.
         store: what the first process shares; None for one process.
@@ -67,7 +66,6 @@ class Processes:
         """Make a decision in the first process; the others wait for it.
 
         Args:
-            what: names it.
             decision: returns what JSON can hold. It is called in the first process only.
 
         Returns:
@@ -116,10 +114,6 @@ class Processes:
 
     def check_same(self, what: str, value: str) -> None:
         """Refuse to train together where processes differ.
-
-        Args:
-            what: names it, for people.
-            value: of this process.
 
         Raises:
             InputError: it is not that of the first process.
@@ -193,7 +187,6 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
 
     Args:
         devices: processes on each machine.
-        num_machines: number of machines.
         is_shared: whether the trainer can share a run.
         again: the command that starts another process of the run, which finds the modules of this one.
 

@@ -69,7 +69,6 @@ def epochs_of_refit(
 
     Args:
         num_epochs: that validation chose.
-        evaluated: the data in splits.
         data: all of it as training data, whose epochs have more steps.
         limit: `trainer.limit_train_batches`; a whole number of batches is the same in both.
     """
@@ -93,7 +92,6 @@ def refit(
     It writes `checkpoints/refitted.ckpt` after each epoch.
 
     Args:
-        config: of the run.
         data: all of it as training data.
         decided: what validation decided for the evaluated model; see `Ranker.decided`.
         epochs: metrics of the first epochs of its training: this one gets as many.
@@ -153,7 +151,6 @@ def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[st
 
     Args:
         checkpoint: of the model, or of an earlier one.
-        model: the model.
     """
     of_model = checkpoint["state_dict"]
     state = {**of_model.get("_extra_state", {}), **of_model["context.repeats._extra_state"]}
@@ -209,11 +206,6 @@ class _InsteadOfValidation(Callback):
     """Gives a scheduler that watches a validation metric what it saw in the training of the evaluated model.
 
     After the last epoch the model fits what it otherwise fits before each validation.
-
-    Args:
-        name: of the metric.
-        epochs: metrics of each epoch.
-        decided: what validation decided.
     """
 
     def __init__(self, name: str, epochs: Sequence[Mapping[str, float]], decided: Mapping[str, Any]) -> None:

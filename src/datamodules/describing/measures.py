@@ -37,8 +37,6 @@ class Material:
     """A source as it was read.
 
     Args:
-        catalog: its tracks.
-        sessions: its sessions.
         reading: what became of its rows.
         dropped: number of events that each policy left out.
         pairs: its pairs by the name of the split; none where there are too few for every split.
@@ -87,7 +85,6 @@ class Spread:
     """A distribution in six numbers.
 
     Args:
-        mean: the mean.
         least: smallest value.
         median: half of the values are at most this.
         high: 95 of 100 values are at most this.
@@ -291,7 +288,6 @@ def measure_repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tr
     """Measure how often tracks are repeated.
 
     Args:
-        sessions: all sessions.
         listener: number of the listener of each event.
         num_tracks: number of tracks (N).
 
@@ -376,7 +372,6 @@ def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, n
     Args:
         sessions: all sessions, in the order in which they started.
         catalog: their tracks.
-        num_sessions: number of sessions.
         num_plays: largest number of plays of each.
 
     Returns:

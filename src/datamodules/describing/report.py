@@ -53,7 +53,6 @@ def write_report(
     """Write `describe.json` and `describe.png`.
 
     Args:
-        facts: the numbers.
         warnings: what should be looked at.
         material: what was measured.
         gap_minutes: the pause that ends a session, which the picture marks.
@@ -77,12 +76,6 @@ def write_report(
 
 def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, title: str) -> Group:
     """What a person sees: what was read, the numbers, the first sessions, the warnings.
-
-    Args:
-        facts: the numbers.
-        warnings: what should be looked at.
-        material: what was measured.
-        title: name of the source.
 
     Returns:
         Tables and lines.
@@ -113,9 +106,6 @@ def next_command(
     Data that cannot be trained on, or that were read in a wrong unit, are to be described again.
 
     Args:
-        words: overrides of the command line.
-        reading: what was read.
-        warnings: of the data.
         columns: the settings of the columns; null for a role that has none.
     """
     kept = [word for word in words if word.lstrip("+~").startswith(_SOURCE)]

@@ -99,7 +99,6 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     """Everything that a person should look at before training, the most fundamental first.
 
     Args:
-        facts: the numbers.
         material: what they were measured on.
         thresholds: from which value on there is a warning.
     """

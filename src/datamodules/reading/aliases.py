@@ -105,8 +105,6 @@ def replace_ids(
     Args:
         database: has the table.
         aliases: id of today for each id of before.
-        table: its name.
-        column: the column.
         key: from the SQL of an id to that of what the column has for it.
         more: SQL of further assignments for the same rows, in which `new` is the id of today.
 

@@ -65,7 +65,6 @@ class ColumnValues:
     """The first values of a column.
 
     Args:
-        name: of the column.
         texts: those that are not empty, by the number of the row.
     """
 
@@ -281,11 +280,7 @@ class Sample:
         return bool((numbers <= 1).mean() >= _MOST and 0.01 <= (numbers == 1).mean() < 1)
 
     def source_of(self, name: str) -> str | None:
-        """A column from whose values those of another one follow: the listener of a birthday, the track of a release.
-
-        Args:
-            name: of the other one.
-        """
+        """A column from whose values those of another one follow: the listener of a birthday, the track of a release."""
         rows = self.texts.dropna(subset=[name])
         for other, column in self.columns.items():
             if other == name or len(column) < 20 or not 2 <= column.num_distinct <= len(column) / 2.5:

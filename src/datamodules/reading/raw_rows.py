@@ -31,8 +31,6 @@ class RawRows:
     """The rows of some files. Cells are asked for first, then `relation` is the SQL of rows that have them.
 
     Args:
-        database: a connection.
-        files: the files.
         types: the type of each column in DuckDB; for JSON, `JSON` for each key that the first rows have.
         dialect: of text files, otherwise None.
         scan: SQL of the function that reads the files, with the parameter `$files`.

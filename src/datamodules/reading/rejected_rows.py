@@ -211,12 +211,7 @@ def in_words(line: Mapping[str, str | int]) -> str:
 
 
 def located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:
-    """Rows with their lines, or of Parquet, JSON arrays and addresses with their numbers.
-
-    Args:
-        found: the rows.
-        rows: all rows of the files.
-    """
+    """Rows with their lines, or of Parquet, JSON arrays and addresses with their numbers."""
     for file, group in groupby(found, key=lambda row: row.file):
         if rows.dialect is None or not rows.files.local:
             yield from map(_by_number, group)

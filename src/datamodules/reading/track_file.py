@@ -63,7 +63,6 @@ def read_track_file(
 
     Args:
         database: gets the table `catalogue`.
-        settings: of the table.
         folder: the folder of the events.
         aliases: id of today for each id of before. The line of the former is left out if the latter has one.
 

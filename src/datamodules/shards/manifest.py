@@ -46,8 +46,6 @@ class Shard:
     """One file of rows.
 
     Args:
-        file: its name.
-        rows: number of rows.
         bytes: its size.
         sha256: digest of its bytes.
         pairs: number of pairs of each split.
@@ -127,9 +125,6 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Read what `write` wrote.
 
-        Args:
-            folder: the folder of the shards.
-
         Raises:
             InputError: there is none, it is damaged, or another version wrote it.
         """
@@ -162,9 +157,6 @@ class Manifest:
 
     def check_files(self, folder: Path) -> None:
         """Refuse shards that are missing or have another size. It opens no file.
-
-        Args:
-            folder: the folder of the shards.
 
         Raises:
             InputError: a file is missing or has another size, or the manifest does not fit itself.

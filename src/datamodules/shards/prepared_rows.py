@@ -81,7 +81,6 @@ class RowMaker:
     """Makes rows from ranges of sessions; what it returns can be computed on another machine.
 
     Args:
-        files: the sessions.
         rules: which pairs they make.
         num_tracks: number of tracks (N).
         facts: of the tracks; None before they are known.
@@ -162,13 +161,10 @@ class PreparedRows:
     """All that is known of the rows before they are written.
 
     Args:
-        maker: makes them.
-        catalog: the tracks.
         hidden: True for each track that is hidden from training.
         numbers: of `rows` and `events`, of pairs by their split, of sessions that ran at the same time as another one
             of their user (`interleaved`), and of events with the timestamp of the event before them (`tied`).
         remaining: numbers of the sessions that are left, among all of `maker` (S).
-        num_listeners: number of listeners.
         dropped: number of events (of pairs) that each rule left out.
         odd: numbers of what is odd; see `count_odd`.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.

@@ -33,21 +33,13 @@ def column_file(folder: Path, table: str, column: str) -> Path:
     """The file of a column.
 
     Args:
-        folder: of the files.
         table: name of the columns that have the same rows.
-        column: name of the column.
     """
     return folder / f"{table}-{column}.bin"
 
 
 def map_column(folder: Path, table: str, column: str) -> Any:
-    """A column as an array that is read from its file where it is looked at; what is written into it is not kept.
-
-    Args:
-        folder: of the files.
-        table: name of the columns that have the same rows.
-        column: name of the column.
-    """
+    """A column as an array that is read from its file where it is looked at; what is written into it is not kept."""
     path = column_file(folder, table, column)
     if not path.stat().st_size:
         return np.empty(0, kind_of(column))
@@ -58,7 +50,6 @@ def write_events(source: SourceEvents, folder: Path, num_parts: int) -> None:
     """Divide the events of a source into parts with about as many events. All events of a listener are in one part.
 
     Args:
-        source: the events.
         folder: gets a folder for each part.
         num_parts: number of parts, at least 1.
     """

@@ -20,7 +20,6 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
     """Write the tracks.
 
     Args:
-        catalog: the tracks.
         hidden: True for each track that is hidden from training.
         folder: where the files are written.
 
