@@ -60,8 +60,6 @@ class AfterTest(Callback):
         ranking: has the ranks of the test queries.
         listening: plays the recommendations to simulated listeners.
         off_policy: estimates them from the test logs; see `verdicts/offpolicy/estimate_report.py`.
-        plots: draws.
-        lineage: logs the files to MLflow.
 
     What is exported and played is the refitted model, if there is one. The estimate is of the evaluated model, because
     the refitted one has learned the sessions that it is made from.

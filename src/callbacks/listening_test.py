@@ -86,7 +86,6 @@ class Listening(Callback):
         """Play the lists to all listeners, and write the mean time of each of them.
 
         Args:
-            ranker: the model.
             exported: its lists; None to search for them.
 
         Returns:

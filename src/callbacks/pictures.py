@@ -50,7 +50,6 @@ class Pictures:
         """Draw.
 
         Args:
-            data: the data, set up.
             ranked: has the test queries and their ranks; None without any.
 
         Returns:

@@ -268,8 +268,6 @@ def measured(
     """The metrics that a run reports of a model.
 
     Args:
-        datamodule: the data, set up.
-        label: `val` or `test`.
         settings: `callbacks.ranking` of the config.
 
     Returns:
@@ -310,8 +308,6 @@ def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool)
     """Refuse a metric that cannot choose the best epoch, before anything is trained.
 
     Args:
-        monitor: the metric.
-        datamodule: the data, set up.
         is_ranked: whether `RankingMetrics` is among the callbacks.
 
     Raises:

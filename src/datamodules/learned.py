@@ -92,7 +92,6 @@ class Learned:
             is_whole: whether all sessions are kept, not only a sample.
             now_ms: the moment of reading. What is learned ends there: a later play, of the same day, would hide those
                 that happen before it; None where the clock does not matter.
-            known: the other arguments.
         """
         words, calendar, last_ms = data.vocabulary, data.vocabulary.calendar, int(sessions.timestamp.max())
         if now_ms is not None:
@@ -118,9 +117,6 @@ class Learned:
     @classmethod
     def read(cls, folder: Path, called: str) -> "Learned":
         """Read what `write` wrote.
-
-        Args:
-            called: names the run in messages.
 
         Raises:
             InputError: a file is missing or damaged.
@@ -333,7 +329,6 @@ def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndar
 
     Args:
         old: the catalogue.
-        read: the other one, of M tracks.
 
     Returns:
         The larger catalogue, and the row of each track of the other one.

@@ -50,9 +50,6 @@ def option_of(path: str) -> str:
 def refuse_shards(datamodule: str) -> None:
     """Refuse shards where a source is needed.
 
-    Args:
-        datamodule: the file of `conf/datamodule/` that was chosen.
-
     Raises:
         InputError: it is one of shards.
     """
@@ -62,9 +59,6 @@ def refuse_shards(datamodule: str) -> None:
 
 def refuse_open_recipe(recipe: str) -> None:
     """Refuse `recipe=auto` where nothing is trained that could be compared.
-
-    Args:
-        recipe: the file of `conf/recipe/` that was chosen.
 
     Raises:
         InputError: it is `auto`.

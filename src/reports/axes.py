@@ -23,8 +23,6 @@ def tidy(
         grid: the axis with grid lines, drawn behind the data; None for no grid.
         size: font size of the tick labels; None keeps matplotlib's size.
         legend: whether a legend is drawn, without a frame.
-        xlabel: label of the horizontal axis.
-        ylabel: label of the vertical axis.
     """
     axis.spines[list(hide)].set_visible(False)
     if size is not None:
@@ -53,9 +51,7 @@ def interval(
 
     Args:
         place: height.
-        value: where the dot is.
         bounds: of the interval; NaN for none.
-        colour: of both.
         is_clear: whether the dot is filled.
     """
     axis.plot(bounds, (place, place), color=colour, lw=2, alpha=0.7, solid_capstyle="butt")

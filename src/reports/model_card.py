@@ -35,7 +35,6 @@ class CardData:
     """The data of a run, for its card.
 
     Args:
-        path: where they are.
         digest: changes whenever they do.
         sizes: a line for each split and a line `all`, as `SplitDataModule.summary` returns them.
         span: times of the first and the last play; None where the source has no clock.
@@ -51,10 +50,6 @@ class CardData:
 
 def write_model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) -> Path:
     """Write `model_card.md` into the run folder.
-
-    Args:
-        data: what it learned from.
-        provenance: command, commit and versions, by name.
 
     Returns:
         Its path.

@@ -48,14 +48,10 @@ class FinishedRun:
     """A finished run, for the lines that end a training.
 
     Args:
-        config: of the run, all of it.
         choices: the name that was chosen of each group of conf; None where nothing was.
-        overrides: of the command line, all of them.
         run_id: of MLflow; None where it has none.
         runs_page: where the MLflow UI shows the runs of the experiment: what follows its address; None without MLflow.
-        metrics: by name.
         examples: tracks with their recommendations; None where no recommendations were exported.
-        seconds: of each phase of the run.
         is_job: whether it is a job of a multirun, whose parent says what comes next.
         better: a counting model that validates better; None where there is none, or none was compared.
         learned: what the tested model has learned, such as `the oldest 80 % of the sessions`.

@@ -255,7 +255,6 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
 
     Args:
         arms: the summary of each arm, as `simulation.json` has it under `arms`.
-        names: the recommender of each arm.
     """
     rows = list[list[Cell]]()
     for arm, row in arms.items():

@@ -227,11 +227,6 @@ def random_candidates(
 ) -> Int64[np.ndarray, "P"]:
     """A random candidate for each query, drawn uniformly from all tracks except the query.
 
-    Args:
-        previous: rows of the query tracks.
-        num_tracks: size of the catalogue, at least 2.
-        rng: source of random numbers.
-
     Returns:
         Rows of the candidates.
     """
@@ -445,11 +440,8 @@ def _draw_names(
     """Write the first names beside their dots, where they cover neither these dots nor each other.
 
     Args:
-        axis: the axes, with their limits.
-        coordinates: of the dots.
         radii: of the dots, in points.
         names: of the first dots; None or "" for no name.
-        fonts: in which they are written.
 
     Returns:
         Indices of the named artists.

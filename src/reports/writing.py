@@ -40,11 +40,9 @@ def write_report(
 
     Args:
         folder: where the files go; created if missing.
-        record: the result as plain values.
         provenance: command, commit and versions, by name; the last lines of every file.
         blocks: the report in Markdown.
         draw: draws the picture, which the Markdown may show.
-        title: of the page; None for no page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}

@@ -118,9 +118,6 @@ def write_top_tracks(track_ids: Shaped[np.ndarray, "P"], path: Path) -> None:
 def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
     """Read `top_tracks.json`: one JSON array of ids.
 
-    Args:
-        catalog: the catalogue that the ids belong to.
-
     Returns:
         Rows of the most played tracks, most plays first.
 
@@ -145,7 +142,6 @@ def write_plays(catalog: Catalog, plays: Int64[np.ndarray, "N"], path: Path) -> 
     """Write how often each track was played in training: the ids, see `packed`, and the array `plays`.
 
     Args:
-        plays: number of training events of each track.
         path: the file; its name ends in `.npz`.
     """
     arrays: dict[str, Any] = {**packed("track_ids", catalog.track_ids), "plays": plays}

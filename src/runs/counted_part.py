@@ -78,7 +78,6 @@ class CountedPart:
 
         Args:
             arrays: what `arrays` returned, among others.
-            num_tracks: number of tracks in the catalogue (N).
             num_parts: number of parts of a query vector (P).
             max_length: largest number of tracks of a session that may count.
 

@@ -64,9 +64,7 @@ class RunRecord:
     """`run.json`: what a run leaves as soon as it starts, so that it can be resumed.
 
     Args:
-        overrides: of the command line.
         mlflow_run_id: its run in MLflow, if it has one.
-        data_digest: of the data it learns from.
         began_in: the folder that it was typed in; what the overrides name lies below it.
         began_from: the run that its model begins with; None where there is none.
     """
@@ -141,7 +139,6 @@ def refuse_used_folder(
 
     Args:
         record: the file that every run leaves.
-        remedy: what to do then.
 
     Raises:
         InputError: it is there.
@@ -270,11 +267,6 @@ def record_beginning(
     config: DictConfig, *, words: Sequence[str], data_digest: str, mlflow_run_id: str | None, is_resumed: bool
 ) -> None:
     """Write `config.yaml`, resolved and headed by its provenance, and `run.json`.
-
-    Args:
-        data_digest: of the data that the run learns from.
-        mlflow_run_id: of MLflow, if it has one.
-        is_resumed: whether the folder has this run already.
 
     Raises:
         InputError: the folder holds another run.

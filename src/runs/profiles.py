@@ -67,9 +67,7 @@ def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
 
     Args:
         profile: entries of one listener; their number is the largest number of tracks.
-        track: key of the track.
         share: share of it that was played, in [0, 1]; NaN where unknown.
-        now_ms: time of the play.
 
     Returns:
         The place of its entry.
@@ -106,7 +104,6 @@ def entries_of_events(
     Of more tracks the newest are kept, with all their plays; `add_play` begins a forgotten track from nothing.
 
     Args:
-        listener: number of the listener of each play.
         track: key or row of its track.
         share: share of it that was played; NaN where unknown.
         most: entries of a listener, at most.
@@ -161,7 +158,6 @@ def padded(owner: Int64[np.ndarray, "E"], entries: np.ndarray, num: int) -> np.n
 
     Args:
         owner: place of the listener of each entry, ascending, in 0..num-1.
-        num: number of listeners (S).
 
     Returns:
         Records of `ENTRY`, S × P.

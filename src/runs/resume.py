@@ -214,7 +214,6 @@ def run_to_resume(
         named: the one that the command line names.
         same: with `resume=true`, those of the same config on the same data, newest first. The newest finished one is
             taken, or else the newest that was started.
-        data: where the data lies.
 
     Raises:
         InputError: the data has changed since.

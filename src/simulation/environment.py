@@ -86,11 +86,7 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
 
 
 class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[np.ndarray, "B"]]):
-    """Many sessions in parallel, as arrays; after a session has ended, the next step starts another one.
-
-    Args:
-        num_envs: number of parallel sessions (B).
-    """
+    """Many sessions in parallel, as arrays; after a session has ended, the next step starts another one."""
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 

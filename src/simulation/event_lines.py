@@ -35,8 +35,6 @@ class Events:
 
     Args:
         timestamps: end of each track, in milliseconds since 1970, UTC.
-        users: row of each listener.
-        tracks: row of each track.
         shares: share played of each track, in hundredths, 0 to 100.
         following: row of the track recommended next; -1 at the end of a session.
         propensities: probability with which the arm recommends `following`; NaN where it is not known, and at the end
@@ -74,8 +72,6 @@ class Events:
         is the end of a track, when the next one is requested.
 
         Args:
-            plays: the sessions.
-            plan: the day of the sessions.
             midnight: start of the day, in milliseconds since 1970.
             track_ms: duration of a track that is played in full, in milliseconds.
 
@@ -127,12 +123,7 @@ def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, dur
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Names:
-    """The JSON text of each id of a world.
-
-    Args:
-        users: of each listener (U).
-        tracks: of each track (N).
-    """
+    """The JSON text of each id of a world."""
 
     users: pa.StringArray
     tracks: pa.StringArray
@@ -147,7 +138,6 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:
-        names: the ids of their listeners and tracks.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
         release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.

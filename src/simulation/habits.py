@@ -72,8 +72,6 @@ class Habits:
         the session is then about the interest with the largest affinity to it. A hit changes the first track alone.
 
         Args:
-            world: the world on this day.
-            crowd: sessions after their first track.
             draws: uniform in [0, 1); the first ones decide, the second ones choose a favourite.
         """
         hit, interests = hit_of(world, day), world.listeners.interests[crowd.users]
@@ -110,7 +108,6 @@ class Habits:
         """Which listeners leave for good.
 
         Args:
-            ended: sessions that have ended.
             draws: uniform in [0, 1).
         """
         is_bad = ~(ended.shares[1:] >= KNOWN * WHOLE).any(0)

@@ -125,7 +125,6 @@ class ListeningTest:
         """Play the sessions of a part. They start at any time of a day, and none of them knows of another.
 
         Args:
-            recommend: recommends the next tracks.
             part: one of PARTS.
             known: what the listeners have heard before, to count how much of it they hear again.
         """
@@ -251,7 +250,6 @@ class RunListening:
     """A listening test that knows the tracks of a run (L), whose logs came from its world.
 
     Args:
-        test: the sessions.
         neighbours: number of tracks from which `true_neighbours` recommends.
         num_lists: number of last tracks whose lists are searched where the session is the query.
         kept: file where the means of the references are kept for later runs; None for none.
@@ -330,9 +328,6 @@ class RunListening:
 
     def frame(self, heard: Mapping[str, Heard]) -> pd.DataFrame:
         """The mean time of each listener, a row each.
-
-        Args:
-            heard: what the listeners of each part heard.
 
         Returns:
             The columns of `listening.parquet`.

@@ -19,7 +19,6 @@ class Memory:
     Args:
         tracks: row of each track.
         shares: share of each that was played, in hundredths, 0 to 100.
-        has_left: whether each listener has left for good.
     """
 
     tracks: Int32[np.ndarray, "U L"]
@@ -63,7 +62,6 @@ class Memory:
 
         Args:
             listeners: rows of the listeners, each once.
-            lengths: number of plays of each.
             tracks: row of each track, those of a listener one after another, in order of time.
             shares: share of each that was played, in hundredths.
         """

@@ -35,9 +35,7 @@ class MixedLogs:
     Args:
         world: the world of the listeners.
         arms: a recommender for each part of the traffic.
-        templates: factory of each kind of recommender.
         first_day: date of the sessions, such as 2026-01-05.
-        progress: shows a progress bar during the simulation.
 
     Attributes:
         world: the world of the listeners.

@@ -109,7 +109,6 @@ class Sweep(VerbSweeper):
             jobs: overrides of each job.
             first: number of the first job; the others have the following numbers.
             parent: id of their parent run in MLflow; None if nothing is logged.
-            swept: the swept keys.
 
         Returns:
             Results of the jobs, in their order.

@@ -65,11 +65,7 @@ def show_lines(lines: Iterable[tuple[str, str]]) -> None:
 
 
 def warn(line: str) -> None:
-    """Print a warning.
-
-    Args:
-        line: what is wrong, and the remedy.
-    """
+    """Print a warning."""
     errors.print(f"[bold yellow]warning:[/] {escape(line)}")
 
 

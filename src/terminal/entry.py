@@ -57,7 +57,6 @@ def verb(
     removed.
 
     Args:
-        config_name: name of the verb's file in `conf/`.
         sweepers: what `hydra/sweeper=` may choose, for multiruns.
         option_of: from a path that was typed alone to the option that it needs, for the message about it.
         rewrite: from the words that are typed to those that Hydra gets.

@@ -106,7 +106,6 @@ def run(
     """Do what `hydra.main` does, with words that are given, and not with those of the process.
 
     Args:
-        task: what is run with the composed config.
         choose: the overrides that the data add.
     """
     share_config_store()

@@ -174,9 +174,7 @@ def parent_run(
 
     Args:
         experiment_name: the experiment; created where it is missing.
-        run_dir: folder of the sweep.
         resume: take the newest parent of the same command, if there is one.
-        tags: further tags of it.
 
     Yields:
         Its id.
@@ -238,7 +236,6 @@ def add_to_run(
         metrics: by name; those that are no finite numbers are left out.
         tags: by name; what is too long for MLflow is cut off.
         files: logged as its artifacts.
-        folder: of these files among its artifacts.
 
     Raises:
         InputError: the store cannot be used.

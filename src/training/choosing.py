@@ -134,9 +134,6 @@ def _short_run(
 
     Args:
         datamodule: the data, set up; it gets the settings of the candidate.
-        queries: what it is judged on.
-        config: of the candidate.
-        words: that choose it.
         num_steps: steps of a head, at most.
 
     Returns:
@@ -195,7 +192,6 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
     """Compare the candidates of `recipe=auto`.
 
     Args:
-        datamodule: the data, set up.
         config: of the run, with the candidates.
         words: of the command line; a candidate does not change what they name.
 

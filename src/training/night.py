@@ -55,7 +55,6 @@ class Night:
 
     Args:
         folder: of the run that it begins from.
-        new: the plays since then.
         grown: the model of that run, with the tracks of today.
         decided: how that run ranks tracks already heard.
         nights: the nights before, as `night.json` of that run lists them.
@@ -75,12 +74,7 @@ class Night:
     is_done: bool = False
 
     def learn(self, config: DictConfig, build: Any) -> Refitted:
-        """Train on the new sessions. A head sees some of those that are kept besides, so that it forgets nothing.
-
-        Args:
-            config: of the run.
-            build: factory of the model; takes the vocabulary.
-        """
+        """Train on the new sessions. A head sees some of those that are kept besides, so that it forgets nothing."""
         data, head = self.new.whole, cast("Any", self.grown.module)
         if ranker_of(head).scorer is None:
             return refit(config, data, self.decided, [{}], label="night")

@@ -37,7 +37,6 @@ class Processes:
     Args:
         index: number of this process, from 0.
         index_here: number of this process among those of this machine.
-        machine: number of this machine.
         store: what the first process shares; None for one process.
         children: the other processes, if this one started them.
         folder: where these write what they print.
@@ -87,7 +86,6 @@ class Processes:
         """Call `action` in one process of each machine before it is called in the others.
 
         Args:
-            what: names it.
             action: creates files, or finds that they exist.
         """
         key = f"{what}/{self.machine}"
@@ -186,7 +184,6 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
     At the end processes that were started here are stopped.
 
     Args:
-        devices: processes on each machine.
         is_shared: whether the trainer can share a run.
         again: the command that starts another process of the run, which finds the modules of this one.
 

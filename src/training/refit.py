@@ -92,12 +92,10 @@ def refit(
     It writes `checkpoints/refitted.ckpt` after each epoch.
 
     Args:
-        data: all of it as training data.
         decided: what validation decided for the evaluated model; see `Ranker.decided`.
         epochs: metrics of the first epochs of its training: this one gets as many.
         checkpoint: of a refit that was stopped, from which this one goes on.
         begin: the model to begin with, and the state of its optimizer; None for the beginning.
-        label: of the progress bar.
 
     Raises:
         InputError: the recipe refuses all sessions, or its training has diverged.
@@ -134,12 +132,7 @@ def refit(
 
 
 def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
-    """What validation decided for the evaluated model: in its best epoch, by the checkpoint, or in the last one.
-
-    Args:
-        trainer: of its training.
-        evaluated: the model after its last epoch.
-    """
+    """What validation decided for the evaluated model: in its best epoch, by the checkpoint, or in the last one."""
     kept = trainer.checkpoint_callback
     if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
         return decided_in(read_checkpoint(Path(kept.best_model_path)), evaluated)

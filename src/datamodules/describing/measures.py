@@ -85,10 +85,8 @@ class Spread:
     """A distribution in six numbers.
 
     Args:
-        least: smallest value.
         median: half of the values are at most this.
         high: 95 of 100 values are at most this.
-        most: largest value.
         counts: number of values in [2^0, 2^1), [2^1, 2^2), and so on; values below 1 are in the first.
     """
 
@@ -128,7 +126,6 @@ class Shares:
         mean: mean share.
         at_zero: how many of the known ones are 0, as a share.
         at_one: how many of the known ones are 1, as a share.
-        commonest: the value that occurs most often.
         at_commonest: how many of the known ones have it, as a share.
         histogram: number of plays in each of NUM_BINS equal bins of [0, 1].
     """
@@ -225,7 +222,6 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         material: the source, with at least one play.
         max_test_queries: rank a sample of sessions with at most this many queries, as a run does; None for all.
         num_sessions: number of sessions to show as they were read.
-        num_plays: number of plays to show of each.
     """
     sessions, catalog, vocabulary = material.sessions, material.catalog, material.vocabulary
     listens, listener = sessions.listens, sessions.listener[sessions.listens.session]
@@ -286,10 +282,6 @@ def _num_of_each(listener: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "L"]:
 
 def measure_repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tracks: int) -> dict[str, float]:
     """Measure how often tracks are repeated.
-
-    Args:
-        listener: number of the listener of each event.
-        num_tracks: number of tracks (N).
 
     Returns:
         `in_session`: share of the plays whose track was played before in the same session; `by_listener`: share of the
@@ -371,8 +363,6 @@ def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, n
 
     Args:
         sessions: all sessions, in the order in which they started.
-        catalog: their tracks.
-        num_plays: largest number of plays of each.
 
     Returns:
         Of each `listener`, its number from 1 in the order of the ids; `num_plays`, the number of plays; and `plays`,

@@ -31,8 +31,6 @@ def draw(facts: Facts, warnings: Sequence[DataWarning], gap_minutes: float, titl
     Args:
         warnings: the first ones are written below the title.
         gap_minutes: the pause that ends a session, which is marked.
-        title: name of the source.
-        path: PNG file to write.
     """
     mpl.use("agg")
     from matplotlib import pyplot as plt

@@ -53,13 +53,9 @@ def write_report(
     """Write `describe.json` and `describe.png`.
 
     Args:
-        warnings: what should be looked at.
-        material: what was measured.
         gap_minutes: the pause that ends a session, which the picture marks.
         folder: where to write; created if it does not exist.
-        title: name of the source.
         data_digest: digest of the data; None where they cannot be trained on.
-        provenance: command, commit and versions, by name.
     """
     record = {
         "warnings": [asdict(warning) for warning in warnings],

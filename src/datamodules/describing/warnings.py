@@ -67,7 +67,6 @@ class DataWarning:
     Args:
         name: of its threshold, a setting `warnings.…`; `splits` for data that cannot be split.
         says: what was found, in words and numbers.
-        remedy: what to do about it.
         threshold: the value from which on it is given.
         unit: the unit that the times seem to have, if it is another one.
     """
@@ -99,7 +98,6 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     """Everything that a person should look at before training, the most fundamental first.
 
     Args:
-        material: what they were measured on.
         thresholds: from which value on there is a warning.
     """
     found: list[DataWarning] = []

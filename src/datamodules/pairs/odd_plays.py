@@ -95,7 +95,6 @@ def hours_of_sessions(
     Args:
         session: number of the session of each event; those of one are together, by time.
         timestamp: in milliseconds since 1970.
-        num_sessions: number of sessions (S).
     """
     hours = np.zeros(num_sessions)
     if len(session):

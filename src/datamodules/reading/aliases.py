@@ -80,7 +80,6 @@ def forget_names(
     Args:
         database: has the table `parsed`.
         aliases: id of today for each id of before.
-        names: the columns.
         key: from the SQL of an id to that of what the column `track` has for it.
     """
     with _pairs(database, aliases):

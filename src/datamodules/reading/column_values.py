@@ -244,7 +244,6 @@ class Sample:
         """Whether a column may have the length of each track, in seconds or milliseconds.
 
         Args:
-            name: of the column.
             key: columns that say which track is played.
         """
         if not self.are_amounts(name) or not self.is_fixed_by(key, name):
@@ -271,7 +270,6 @@ class Sample:
         """Whether a column may have shares played: from 0 to 1, often 1, and not the same for each play of a track.
 
         Args:
-            name: of the column.
             key: columns that say which track is played.
         """
         if not self.are_amounts(name) or self.source_of(name) or self.is_fixed_by(key, name):
@@ -280,7 +278,7 @@ class Sample:
         return bool((numbers <= 1).mean() >= _MOST and 0.01 <= (numbers == 1).mean() < 1)
 
     def source_of(self, name: str) -> str | None:
-        """A column from whose values those of another one follow: the listener of a birthday, the track of a release."""
+        """A column from whose values those of `name` follow: the listener of a birthday, the track of a release."""
         rows = self.texts.dropna(subset=[name])
         for other, column in self.columns.items():
             if other == name or len(column) < 20 or not 2 <= column.num_distinct <= len(column) / 2.5:

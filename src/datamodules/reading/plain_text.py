@@ -257,10 +257,6 @@ def rewrite_text(path: Path, encoding: str, target: Path, *, shown: str) -> None
     A byte that the encoding does not have is copied, half of a character of UTF-16 becomes the byte 255, and DuckDB
     rejects the line.
 
-    Args:
-        encoding: as Python names it.
-        shown: what the file is called in messages.
-
     Raises:
         InputError: the text is not in this encoding, or there is no space.
     """

@@ -40,7 +40,6 @@ class Plan:
             milliseconds played, with `gap` the duration.
         track_ids: `whole`, `text` or `auto`, as the catalogue has them.
         aliases: id of today for each id of a track that the source merged with another one.
-        catalogue_has_durations: whether the catalogue gives durations.
         drop: conditions of rows that are left out, by name.
         drop_times: the same, over the parsed `timestamp` of a row that is valid and not left out by another rule.
     """
@@ -125,7 +124,7 @@ def whole(path: str, rows: RawRows) -> str:
 
 
 def key_of_text(text: str) -> str:
-    """SQL of the key of a text while a source is read, where tables are joined by numbers; it is not `catalog.key_of`."""
+    """SQL of the key of a text while a source is read, where numbers join tables; it is not `catalog.key_of`."""
     return f"CAST(hash({text}) >> 1 AS BIGINT)"
 
 
@@ -148,7 +147,7 @@ def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, str, list[str]]
 
 
 def problems_of_text(text: str) -> dict[str, str]:
-    """What may be wrong with a text that is not empty as an id, and the SQL of the condition, as in `catalog.id_problem`."""
+    """What may be wrong with an id that is not empty, and the SQL of the condition, as in `catalog.id_problem`."""
     return {
         f"must have 1 to {MOST_ID_BYTES} bytes": f"strlen({text}) > {MOST_ID_BYTES}",
         "has a NUL": f"contains({text}, chr(0))",

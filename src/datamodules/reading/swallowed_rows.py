@@ -17,7 +17,6 @@ class SwallowedRows:
         file: the file of the first one.
         line: the line in which its row begins.
         num_lines: number of ends of lines in all of them.
-        num_cells: number of them.
     """
 
     file: str

@@ -29,7 +29,6 @@ class Tracks:
     Args:
         shown: name of its file in messages; empty where the tracks are those of the events.
         ids: `whole` or `text`; `none` where title and artist make the track.
-        has_durations: whether a column has durations.
         remarks: what a user should know of them, in lines.
     """
 
@@ -63,7 +62,6 @@ def read_track_file(
 
     Args:
         database: gets the table `catalogue`.
-        folder: the folder of the events.
         aliases: id of today for each id of before. The line of the former is left out if the latter has one.
 
     Returns:
@@ -215,7 +213,6 @@ def tracks_of_events(database: Database, attributes: Sequence[AttributeSettings]
     Args:
         database: has the view `numbered`; gets the table `catalogue`.
         attributes: those of them that have no file of their own are columns of `numbered`.
-        has_ids: whether the source has ids of tracks.
     """
     columns = [column_of(one.name) for one in attributes if one.file is None]
     firsts = "".join(f", arg_min({name}, position) FILTER ({name} IS NOT NULL) AS {name}" for name in columns)

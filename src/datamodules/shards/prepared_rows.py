@@ -81,8 +81,6 @@ class RowMaker:
     """Makes rows from ranges of sessions; what it returns can be computed on another machine.
 
     Args:
-        rules: which pairs they make.
-        num_tracks: number of tracks (N).
         facts: of the tracks; None before they are known.
     """
 
@@ -169,7 +167,6 @@ class PreparedRows:
         odd: numbers of what is odd; see `count_odd`.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.
         begins: place in `parts` of the first one of each session, and the number of all.
-        read: the files of the source.
     """
 
     maker: RowMaker
@@ -185,12 +182,7 @@ class PreparedRows:
     read: FilesRead
 
     def shards(self, folder: Path, rows_at_once: int) -> list[SessionRange]:
-        """The shards in their order.
-
-        Args:
-            folder: where they will be written.
-            rows_at_once: number of rows of a shard, about.
-        """
+        """The shards in their order."""
         tasks: list[SessionRange] = []
         for first, end in _edges(len(self.remaining), self.numbers["rows"], rows_at_once):
             low, last = self.remaining[[first, end - 1]].tolist()
@@ -204,7 +196,6 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
 
     Args:
         datamodule: the source; its files exist.
-        engine: computes the parts.
         folder: for files that are needed until the rows are written; every machine of the engine sees it.
         rows_at_once: number of rows that are made together, about.
 

@@ -21,7 +21,6 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
 
     Args:
         hidden: True for each track that is hidden from training.
-        folder: where the files are written.
 
     Returns:
         The digest of each file by its name; the JSON is the first.
