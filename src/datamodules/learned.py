@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from segue.attributes import Attribute, Values, Vectors
-from segue.catalog import Catalog, Listens, Vocabulary, ids_of
+from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.pairs.pairs import slices
 from segue.datamodules.pairs.sessions import Sessions, gather
 from segue.datamodules.reading.files import digest_of_file, is_address
@@ -22,6 +22,7 @@ from segue.datamodules.reading.table import FilesRead
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary, write_vocabulary
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
+from segue.runs.extended_catalogue import with_tracks
 
 if TYPE_CHECKING:
     from segue.datamodules.split_datamodule import SplitDataModule
@@ -336,25 +337,12 @@ def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndar
     rows = old.rows_of(read.track_ids)
     [new] = (rows < 0).nonzero()
     rows[new] = len(old) + np.arange(len(new))
-    known = {name: row for row, name in enumerate(old.artists.tolist()) if name}
-    of, names = read.artist_of[new], old.artists.tolist()
-    row_of = np.empty(read.num_artists, np.int64)
-    for artist in pd.unique(of).tolist():  # an artist without a name has one track
-        name = str(read.artists[artist])
-        row_of[artist] = known.get(name, len(names)) if name else len(names)
-        if row_of[artist] == len(names):
-            names.append(name)
-    catalog = Catalog(
-        track_ids=ids_of([*old.track_ids.tolist(), *read.track_ids[new].tolist()]),
-        titles=np.append(old.titles, read.titles[new]),
-        artist_of=np.append(old.artist_of, row_of[of]),
-        artists=np.array(names, object),
-        attributes={
-            name: _longer_attribute(one, read.attributes.get(name), new, len(old))
-            for name, one in old.attributes.items()
-        },
-    )
-    return catalog, rows
+    names = read.titles[new].tolist(), read.artists[read.artist_of[new]].tolist()
+    catalog = with_tracks(old, read.track_ids[new].tolist(), *names)
+    attributes = {
+        name: _longer_attribute(one, read.attributes.get(name), new, len(old)) for name, one in old.attributes.items()
+    }
+    return replace(catalog, attributes=attributes), rows
 
 
 def _longer_attribute(old: Attribute, read: Attribute | None, new: Int64[np.ndarray, "n"], num_old: int) -> Attribute:

@@ -4,7 +4,7 @@ N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,7 @@ class CountedPart:
         return self._with(columns, columns >= 0, shares)
 
     def _with(self, rows: Any, is_there: Any, shares: Any) -> "CountedPart":
-        return CountedPart(
-            rows=np.where(is_there, rows, -1).astype(np.int32),
-            shares=np.asarray(shares, np.float32),
-            age_weights=self.age_weights,
-            level=self.level,
-            temperature=self.temperature,
-        )
+        return replace(self, rows=np.where(is_there, rows, -1).astype(np.int32), shares=np.asarray(shares, np.float32))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""

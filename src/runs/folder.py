@@ -196,26 +196,38 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
     Raises:
         InputError: another process has locked it.
     """
-    lock = FileLock(run_dir / LOCK, timeout=0)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    remedy = (
+        "wait until it has ended; if it was killed then, the same command resumes the run"
+        if is_resumed
+        else "wait until it has ended, or choose another folder with hydra.run.dir=<folder>"
+    )
+    with locked(run_dir / LOCK, f"{run_dir} holds a run already, which another process is writing; {remedy}"):
+        try:
+            yield
+        except Exception:
+            if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | {LOCK, "rejected.jsonl"}:
+                for name in _OF_THE_BEGINNING:
+                    (run_dir / name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Lock a file, which is removed at the end.
+
+    Raises:
+        InputError: another process has locked it, with the refusal as its line.
+    """
+    lock = FileLock(path, timeout=0)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        remedy = (
-            "wait until it has ended; if it was killed then, the same command resumes the run"
-            if is_resumed
-            else "wait until it has ended, or choose another folder with hydra.run.dir=<folder>"
-        )
-        raise InputError(f"{run_dir} holds a run already, which another process is writing; {remedy}") from None
+        raise InputError(refusal) from None
     try:
         yield
-    except Exception:
-        if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | {LOCK, "rejected.jsonl"}:
-            for name in _OF_THE_BEGINNING:
-                (run_dir / name).unlink(missing_ok=True)
-        raise
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         lock.release()
 
 

@@ -33,7 +33,7 @@ from segue.simulation.neighbours import NearestTracks
 from segue.simulation.policies import session_candidates
 from segue.simulation.traffic import planned_ms
 from segue.simulation.world import World
-from segue.statistics.discovery import DISCOVERY, KNOWN
+from segue.statistics.discovery import DISCOVERY, KNOWN, is_in
 from segue.statistics.intervals import LEVEL, MeanInterval
 
 PARTS = ("val", "test")
@@ -196,12 +196,7 @@ class KnownBefore:
     def of(self, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> dict[str, Bool[np.ndarray, "E"]]:
         """Which plays were known before, for each metric."""
         asked = {name: self._pairs(name, users, tracks) for name in self._known}
-        return {name: _are_among(asked[name], known) for name, known in self._known.items()}
-
-
-def _are_among(asked: Int64[np.ndarray, "E"], known: Int64[np.ndarray, "n"]) -> Bool[np.ndarray, "E"]:
-    """Whether numbers are among ascending ones: np.isin would sort all of these for each step of a test."""
-    return np.asarray(np.append(known, -1)[known.searchsorted(asked)] == asked)
+        return {name: is_in(asked[name], known) for name, known in self._known.items()}
 
 
 def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommend:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
@@ -24,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
+from segue.runs.hydra_text import quoted
 from segue.runs.provenance import call_of
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import Sweep, outcome
@@ -166,7 +166,7 @@ class Search(Sweep):
     def _trial_word(self, study: "Study", number: int) -> str:
         """The override with which a job reports to the study and can be pruned."""
         texts = {"storage": self._storage, "study": study.study_name}
-        words = [f"{name}: {QuotedString(text, Quote.single).with_quotes()}" for name, text in texts.items()]
+        words = [f"{name}: {quoted(text)}" for name, text in texts.items()]
         words += [f"{name}: {value}" for name, value in {"number": number, **self._pruning}.items()]
         return f"trial={{{', '.join(words)}}}"
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -23,7 +22,7 @@ from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.reports.next_steps import left_out_lines
 from segue.runs.atomic import write_record
-from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
+from segue.runs.folder import NIGHT, REFIT, is_unfinished_night, locked
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
@@ -162,16 +161,8 @@ def night_from(config: DictConfig) -> Iterator[Night | None]:
             f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}): "
             f"{'it is of an older version, or lacks checkpoints; train a new run' if is_refitted else refits}"
         )
-    lock = FileLock(folder / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{called}: another night begins from it now; wait until it has ended") from None
-    try:
+    with locked(folder / _LOCK, f"{called}: another night begins from it now; wait until it has ended"):
         yield _begun(config, folder, called)
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _source_of(config: DictConfig, learned: Learned, called: str) -> PairDataModule:
