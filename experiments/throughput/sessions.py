@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -98,13 +98,17 @@ def write_requests(world: World, folder: Path, num_sessions: int) -> Path:
     return file
 
 
+def service(folder: Path, pick: str) -> AbstractContextManager[tuple[str, int, Path]]:
+    """A service of the lists of a folder; see `served`."""
+    return served(folder, folder / f"serve-{pick}", f"pick={pick}", f"num_lists={NUM_LISTS}")
+
+
 @contextmanager
-def service(folder: Path, pick: str) -> Iterator[tuple[str, int, Path]]:
+def served(folder: Path, run: Path, *words: str, checkout: Path = ROOT) -> Iterator[tuple[str, int, Path]]:
     """A service with one worker: its address, its process, and the log of the worker."""
-    run = folder / f"serve-{pick}"
-    words = [f"recommendations={folder / 'recommendations.jsonl'}", f"pick={pick}", f"num_lists={NUM_LISTS}", "port=0"]
-    command = [sys.executable, "serve.py", *words, "room.enabled=false", f"hydra.run.dir={run}"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    more = [f"recommendations={folder / 'recommendations.jsonl'}", "port=0", "room.enabled=false"]
+    command = [sys.executable, "serve.py", *words, *more, f"hydra.run.dir={run}"]
+    with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
