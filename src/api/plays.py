@@ -166,7 +166,6 @@ def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple
 def _as_plain(table: "pa.Table") -> "pa.Table":
     """The table with categories as values, and durations in seconds."""
     import pyarrow as pa
-
     from pyarrow import compute
 
     def plain(column: Any) -> Any:
