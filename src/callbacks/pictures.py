@@ -51,9 +51,6 @@ class Pictures:
 
         Args:
             ranked: has the test queries and their ranks; None without any.
-
-        Returns:
-            The files.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         drawn: dict[str, Figure] = {}

@@ -238,11 +238,7 @@ def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
 
 
 def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
-    """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned.
-
-    Returns:
-        True for those that are chosen.
-    """
+    """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned."""
     track, first = sessions.listens.track, np.flatnonzero(sessions.place == 0)
     last = np.append(first[1:], len(track)) - 1
     digests = np.empty(len(sessions), np.uint64)

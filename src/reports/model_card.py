@@ -49,11 +49,7 @@ class CardData:
 
 
 def write_model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) -> Path:
-    """Write `model_card.md` into the run folder.
-
-    Returns:
-        Its path.
-    """
+    """Write `model_card.md` into the run folder."""
     path = Path(run.config.run_dir) / FILE
     write_text(model_card(run, data, provenance), path)
     return path

@@ -225,11 +225,7 @@ def _cut_spikes(axis: "Axes", heights: Float[np.ndarray, "bins"], edges: Float[n
 def random_candidates(
     previous: Int64[np.ndarray, "P"], num_tracks: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "P"]:
-    """A random candidate for each query, drawn uniformly from all tracks except the query.
-
-    Returns:
-        Rows of the candidates.
-    """
+    """A random candidate for each query, drawn uniformly from all tracks except the query."""
     drawn = rng.integers(num_tracks - 1, size=len(previous))
     return drawn + (drawn >= previous)
 
@@ -442,9 +438,6 @@ def _draw_names(
     Args:
         radii: of the dots, in points.
         names: of the first dots; None or "" for no name.
-
-    Returns:
-        Indices of the named artists.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox

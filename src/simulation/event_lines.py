@@ -165,11 +165,7 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
 
 
 def encode(events: Events, names: Names, experiments: Sequence[str], *, release: str | None) -> bytes:
-    """Encode events as JSON lines. The latency is 0, because nothing is requested over a network.
-
-    Returns:
-        One line for each event, in UTF-8.
-    """
+    """Encode events as JSON lines. The latency is 0, because nothing is requested over a network."""
     is_next = events.following >= 0
     lines = pc.binary_join_element_wise(
         _take(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),

@@ -322,11 +322,7 @@ class RunListening:
         return kept[key]
 
     def frame(self, heard: Mapping[str, Heard]) -> pd.DataFrame:
-        """The mean time of each listener, a row each.
-
-        Returns:
-            The columns of `listening.parquet`.
-        """
+        """The mean time of each listener, a row each: `listening.parquet`."""
         ids = self._test.world.listeners.user_ids
         parts = [
             pd.DataFrame({"listener": ids[one.listeners], "part": part, "mean_time_per_session": one.time})

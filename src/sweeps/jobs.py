@@ -70,9 +70,6 @@ class Sweep(VerbSweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run every combination of the swept values.
 
-        Returns:
-            Results of the jobs, in their order.
-
         Raises:
             JobsFailed: some jobs failed.
             InputError: a value is an interval, or a job's process died.
@@ -109,9 +106,6 @@ class Sweep(VerbSweeper):
             jobs: overrides of each job.
             first: number of the first job; the others have the following numbers.
             parent: id of their parent run in MLflow; None if nothing is logged.
-
-        Returns:
-            Results of the jobs, in their order.
 
         Raises:
             InputError: the process of a job died without an exception.
@@ -211,9 +205,6 @@ class Job:
 
     def __call__(self, config: DictConfig) -> Any:
         """Run the job.
-
-        Returns:
-            What the verb returns.
 
         Raises:
             JobFailed: the job failed; the error is printed already.

@@ -276,9 +276,6 @@ def open_study(
         resume: continue the latest study with the same settings, if there is one.
         random_trials: number of random trials before the sampler learns from them.
 
-    Yields:
-        The study.
-
     Raises:
         InputError: the study cannot be opened, or is in use by another process.
     """
@@ -369,11 +366,7 @@ def best_so_far(study: "Study") -> "FrozenTrial | None":
 
 
 def write_table(study: "Study", path: Path) -> Path:
-    """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial.
-
-    Returns:
-        `path`.
-    """
+    """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial."""
     import pandas as pd
 
     trials = finished(study)

@@ -62,11 +62,7 @@ def warn(line: str) -> None:
 
 @contextmanager
 def keeping() -> Iterator[Printed]:
-    """Keep results instead of printing them.
-
-    Yields:
-        What is printed meanwhile.
-    """
+    """Keep results instead of printing them."""
     before, console.kept = console.kept, Printed()
     try:
         yield console.kept

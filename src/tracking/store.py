@@ -176,9 +176,6 @@ def parent_run(
         experiment_name: the experiment; created where it is missing.
         resume: take the newest parent of the same command, if there is one.
 
-    Yields:
-        Its id.
-
     Raises:
         InputError: the store cannot be used. At the end this is printed, because it must not hide an earlier error.
     """

@@ -187,9 +187,6 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
         is_shared: whether the trainer can share a run.
         again: the command that starts another process of the run, which finds the modules of this one.
 
-    Yields:
-        The processes.
-
     Raises:
         InputError: the settings do not fit how this process was started.
     """

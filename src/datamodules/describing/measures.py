@@ -261,13 +261,10 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
 
 
 def spread(values: Int64[np.ndarray, "n"]) -> Spread:
-    """Summarise some values.
+    """The distribution of some values; quantiles are values that occur.
 
     Args:
         values: at least one, each at least 0.
-
-    Returns:
-        Their distribution; quantiles are values that occur.
     """
     median, high = np.quantile(values, (0.5, 0.95), method="inverted_cdf").tolist()
     numbers = {"mean": values.mean(), "least": values.min(), "median": median, "high": high, "most": values.max()}

@@ -71,11 +71,7 @@ def write_report(
 
 
 def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, title: str) -> Group:
-    """What a person sees: what was read, the numbers, the first sessions, the warnings.
-
-    Returns:
-        Tables and lines.
-    """
+    """What a person sees: what was read, the numbers, the first sessions, the warnings."""
     reports = Grid.grid(padding=(0, 1))
     for warning in warnings:
         threshold = "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
