@@ -98,7 +98,7 @@ class RankingMetrics(Callback):
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=1)
 
     def chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
-        """Rank validation queries each way that tracks already heard could be ranked, and let the model take the best."""
+        """Rank validation queries each way that tracks already heard could be ranked; the model takes the best."""
         repeats = ranker.context.repeats
         ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"), lambda of: ndcg(of).mean())
         if len(ranks) > 1:
