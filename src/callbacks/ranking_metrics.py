@@ -219,13 +219,7 @@ class RankingMetrics(Callback):
         return targets.where(ranking.sample_sessions(targets.session, self._max_test_queries))
 
     def _ranks(
-        self,
-        ranker: Ranker,
-        queries: Pairs,
-        label: str,
-        *,
-        among: np.ndarray | None = None,
-        every: bool = False,
+        self, ranker: Ranker, queries: Pairs, label: str, *, among: np.ndarray | None = None, every: bool = False
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the queries; processes that train together rank some each."""
         histories = self._context.datamodule.histories(queries)

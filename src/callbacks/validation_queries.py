@@ -33,11 +33,8 @@ class ValidationQueries:
         if len(places):
             places = places[ranking.sample_sessions(val.session[places], _MOST)]
         queries = val.where(places)
-        self.session, self._following, self._histories = (
-            queries.session,
-            queries.following,
-            datamodule.histories(queries),
-        )
+        self.session, self._following = queries.session, queries.following
+        self._histories = datamodule.histories(queries)
 
     def fit(self, ranker: Ranker) -> None:
         """Fit what a ranker fits to validation queries."""

@@ -39,13 +39,7 @@ def tidy(
 
 
 def interval(
-    axis: "Axes",
-    place: int | float,
-    value: float,
-    bounds: tuple[float, float],
-    colour: str,
-    *,
-    is_clear: bool,
+    axis: "Axes", place: int | float, value: float, bounds: tuple[float, float], colour: str, *, is_clear: bool
 ) -> None:
     """Draw an interval from left to right, and a dot for its value.
 

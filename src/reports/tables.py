@@ -174,7 +174,7 @@ def every_target_table(metrics: Mapping[str, Any]) -> Table | None:
         rows.append([f"{shown} in %", styled(model, "bold"), *others, metric.meaning])
     notes = [
         f"as in published tables: {int(metrics['test/num_every_target_queries']):,} events, all after the first of a "
-        "session, ranked among all tracks; those already heard, and the last one, may be right",
+        "session, ranked among all tracks; those already heard, and the last one, may be right"
     ]
     columns = ["every target", "model", "±", "counts", "popular", "what it is"]
     return Table(columns=columns, rows=rows, align="LRRRRl", notes=notes, look="open")
@@ -241,9 +241,7 @@ def examples_table(
         columns=["after", "recommendations, best first"],
         rows=rows,
         align="LL",
-        notes=[
-            f"tracks at places {', '.join(map(str, places))} by plays in training; recommendations.jsonl has all",
-        ],
+        notes=[f"tracks at places {', '.join(map(str, places))} by plays in training; recommendations.jsonl has all"],
         look="open",
         ratios=[2, 3],
         width=WIDEST,

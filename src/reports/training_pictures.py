@@ -171,10 +171,7 @@ def probability_above(scores: Float[np.ndarray, "P"], others: Float[np.ndarray, 
 
 
 def draw_scores(
-    *,
-    liked: Float[np.ndarray, "L"],
-    skipped: Float[np.ndarray, "S"],
-    random: Float[np.ndarray, "R"],
+    *, liked: Float[np.ndarray, "L"], skipped: Float[np.ndarray, "S"], random: Float[np.ndarray, "R"]
 ) -> "Figure":
     """Draw histograms of the scores of liked, skipped and random pairs.
 
@@ -382,11 +379,7 @@ def legible(name: str, known: frozenset[str]) -> str | None:
 
 
 def draw_artists(
-    *,
-    vectors: Float[np.ndarray, "A V"],
-    plays: Int64[np.ndarray, "A"],
-    names: Shaped[np.ndarray, "A"],
-    what: str,
+    *, vectors: Float[np.ndarray, "A V"], plays: Int64[np.ndarray, "A"], names: Shaped[np.ndarray, "A"], what: str
 ) -> "Figure":
     """Draw the artists as dots, near ones with similar vectors, and name the most played ones.
 

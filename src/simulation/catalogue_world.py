@@ -19,15 +19,7 @@ from segue.runs.recommendations import Recommendations, file_digest
 from segue.runs.recommender_names import FILES, parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
-from segue.simulation.world import (
-    NumInterests,
-    NumListeners,
-    Seed,
-    Taste,
-    TasteModel,
-    World,
-    population,
-)
+from segue.simulation.world import NumInterests, NumListeners, Seed, Taste, TasteModel, World, population
 
 _LEAST_TRACKS = 100
 

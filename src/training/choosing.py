@@ -123,12 +123,7 @@ class Choice:
 
 
 def _short_run(
-    datamodule: SplitDataModule,
-    queries: ValidationQueries,
-    config: DictConfig,
-    words: str,
-    *,
-    num_steps: int,
+    datamodule: SplitDataModule, queries: ValidationQueries, config: DictConfig, words: str, *, num_steps: int
 ) -> Candidate:
     """Train a candidate for a short time, or count.
 

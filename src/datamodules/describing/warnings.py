@@ -277,10 +277,8 @@ def _of_tracks(facts: Facts) -> Iterator[_Candidate]:
 
 def _unit(clock: Clock, year: int) -> tuple[str, str] | None:
     """The unit that the times seem to have, and its option; None where they are plausible, or no unit makes them so."""
-    earliest, latest = (
-        datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000,
-        datetime.now(UTC).timestamp() * 1000 + DAY_MS,
-    )
+    earliest = datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000
+    latest = datetime.now(UTC).timestamp() * 1000 + DAY_MS
     if earliest <= clock.median_ms <= latest:
         return None
     units = (("seconds", "s", 1000.0), ("microseconds", "us", 1e-3), ("nanoseconds", "ns", 1e-6))

@@ -15,16 +15,7 @@ import pandas as pd
 
 from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
-from segue.datamodules.reading.units import (
-    EXCEL_DAYS,
-    LEAST_MS,
-    MS_OF,
-    NO,
-    YES,
-    find_unit_of_time,
-    is_hms,
-    numbers_of,
-)
+from segue.datamodules.reading.units import EXCEL_DAYS, LEAST_MS, MS_OF, NO, YES, find_unit_of_time, is_hms, numbers_of
 
 NUM_ROWS = 10_000
 """Rows that are looked at."""
@@ -256,9 +247,8 @@ class Sample:
 
         A time is not longer than the track in 95 % of the rows, and equal to it in 5 % or more; otherwise 0.
         """
-        ratio = (
-            (self.columns[played].by_row / self.columns[duration].by_row).replace([np.inf, -np.inf], np.nan).dropna()
-        )
+        ratio = self.columns[played].by_row / self.columns[duration].by_row
+        ratio = ratio[np.isfinite(ratio)]
         if len(ratio) < 20:
             return 0.0
         factor = min((1.0, 1e-3, 1e3), key=lambda factor: abs(float(ratio.quantile(0.95)) / factor - 1))
