@@ -170,7 +170,7 @@ _HOW = (
 def parent_run(
     tracking_uri: str, experiment_name: str, run_name: str, run_dir: Path, *, resume: bool, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """Start the parent run of the jobs of a multirun, and end it, and jobs that are still marked as running.
+    """Start the parent run of the jobs of a multirun, and end it, and jobs that are marked as running; yields its id.
 
     Args:
         experiment_name: the experiment; created where it is missing.
