@@ -10,12 +10,12 @@ import math
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
+from segue.runs.folder import locked
 from segue.runs.hydra_text import quoted
 from segue.runs.provenance import call_of
 from segue.settings import Setting, settings
@@ -310,22 +311,16 @@ def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
         return
     file = Path(url.removeprefix("sqlite:///"))
     mark = hashlib.sha256(what.encode()).hexdigest()[:8]
-    lock = FileLock(file.parent / f".{file.name}.{mark}.lock", timeout=-1 if wait else 0)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"study {what!r} is in use by another process; wait for it, or leave out resume=true"
-        ) from None
-    except OSError as error:
-        raise _unusable(url, error) from error
-    try:
+    path = file.parent / f".{file.name}.{mark}.lock"
+    in_use = f"study {what!r} is in use by another process; wait for it, or leave out resume=true"
+    with ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # a process that waits for a lock must not lose its file
+            stack.enter_context(FileLock(path) if wait else locked(path, in_use))
+        except OSError as error:
+            raise _unusable(url, error) from error
         yield
-    finally:
-        if not wait:  # a process that waits for a lock must not lose its file
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def finished(study: "Study") -> list["FrozenTrial"]:
