@@ -66,7 +66,7 @@ def verb(
     def decorate(task: Callable[[DictConfig], Any]) -> Verb:
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
-        def run(line: list[str]) -> list[Any]:
+        def run(line: list[str], *, keeps_folder: bool = False) -> list[Any]:
             """Call Hydra; what the task returned. Its error is raised here, because Hydra would print something."""
             results: list[Any] = []
             failures: list[BaseException] = []
@@ -77,8 +77,9 @@ def verb(
                     results.append(task(config))
                 except BaseException as error:
                     failures.append(error)
-                with suppress(OSError):  # it has files
-                    Path(HydraConfig.get().runtime.output_dir).rmdir()
+                if not keeps_folder:
+                    with suppress(OSError):  # it has files
+                        Path(HydraConfig.get().runtime.output_dir).rmdir()
 
             refuse_placeholders(line[1:])
             line[1:] = rewrite(line[1:])
@@ -116,7 +117,7 @@ def verb(
         def call(words: Sequence[str]) -> Any:
             with running([program(config_name), *words]) as line, hydra_parts.beside_other_configs():
                 try:
-                    return run(line)[0]
+                    return run(line, keeps_folder=True)[0]  # it may be a folder of the program's
                 except (Exception, SystemExit) as error:
                     if is_interrupt(error):
                         raise KeyboardInterrupt from None
