@@ -25,7 +25,7 @@ from scipy.special import expit
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.closed_loop.study import unseen
 from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of, world_of
-from experiments.studying import SMALL_WORLD, Study, composed, data_of, read_rows, sized
+from experiments.studying import SMALL_WORLD, Study, composed, data_of, sized
 from segue.datamodules.batches import BatchSampler
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.pair_ranker import PairRanker
@@ -195,9 +195,7 @@ def alike(world: World, first: str) -> np.ndarray:
 
 def report() -> None:
     """Write releases.md and releases.png of the worlds in which everything was played."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numeric = ["world", "day", "released", "tracks", "plays", "fair", "reached", "time"]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
+    frame = pd.read_csv(RESULTS)
     wanted = len(SHARES) * len(MODELS)
     whole = [world for world, one in frame.groupby("world") if len(one.groupby(["part", "model"])) == wanted]
     frame = frame[frame.world.isin(whole)].assign(age=lambda lines: lines.day - lines.released + 1)

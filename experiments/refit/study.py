@@ -134,9 +134,7 @@ def _in_order(num_sessions: int) -> np.ndarray:
 
 def write_table() -> None:
     """results.md: means over seeds."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numbers = ["epochs", "seconds", *METRICS, "time"]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    frame, numbers = pd.read_csv(RESULTS), ["epochs", "seconds", *METRICS, "time"]
     seeds = frame.groupby("data").seed.nunique().to_dict()
     means = frame.groupby(["data", "model", "refit"], sort=False)[numbers].mean().reset_index()
     rows = [
