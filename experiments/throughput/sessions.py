@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -161,24 +162,14 @@ def simulate(world: World, recommender: SessionLists, *, processes: int, write_l
 
 
 def report(rows: list[dict[str, Any]]) -> list[str]:
+    measured = defaultdict[tuple[str, int, str, str], list[float]](list)
+    for row in rows:
+        for name, value in row["values"].items():
+            measured[row["of"], row["tracks"], row["pick"], name].append(value)
     lines = []
-    for key in dict.fromkeys((row["of"], row["tracks"], row["pick"]) for row in rows):
-        own = [row["values"] for row in rows if (row["of"], row["tracks"], row["pick"]) == key]
-        for name in own[0]:
-            values = [one[name] for one in own]
-            target = f"{TARGETS[name]:,}" if name in TARGETS else ""
-            lines.append(
-                [
-                    key[0],
-                    f"{key[1]:,}",
-                    key[2],
-                    name,
-                    f"{median(values):,.1f}",
-                    f"{min(values):,.1f}",
-                    f"{max(values):,.1f}",
-                    target,
-                ]
-            )
+    for (of, tracks, pick, name), values in measured.items():
+        shown = (f"{choose(values):,.1f}" for choose in (median, min, max))
+        lines.append([of, f"{tracks:,}", pick, name, *shown, f"{TARGETS[name]:,}" if name in TARGETS else ""])
     return table(["of", "tracks", "pick", "measure", "median", "least", "most", "target"], lines, "lrllrrrr")
 
 
