@@ -15,17 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from experiments import studying
-from experiments.studying import SMALL_WORLD, Study, append_rows, read_rows, sized
-from segue.runs.provenance import ROOT
+from experiments.studying import SMALL_WORLD, Study, append_rows, composed, read_rows, sized
 from segue.simulation.listening import Heard, ListeningTest
 from segue.simulation.policies import Lists
 from segue.simulation.world import World
 from segue.statistics.intervals import MeanInterval
-from segue.terminal.hydra_parts import know_defaults
 from segue.terminal.progress import progress
 
 QUICK = (
@@ -92,9 +89,7 @@ def world_words(seed: int) -> tuple[str, ...]:
 
 def world_of(*words: str) -> World:
     """The world of some words of the command line."""
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        world: World = instantiate(compose("simulate", list(words)).world, _convert_="all")
+    world: World = instantiate(composed("simulate", *words).world, _convert_="all")
     return world
 
 

@@ -20,11 +20,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.provenance import ROOT, changed_files, git_state, provenance
+from segue.terminal.hydra_parts import know_defaults
 from segue.terminal.messages import show_error
 
 Size = TypeVar("Size")
@@ -248,6 +251,21 @@ def train(*words: str, cwd: Path = ROOT, threads: int | None = 1, each: Callable
     In a smoke one short epoch.
     """
     return run_python(["train.py", *words, "refit=none", *sized((), SMALLEST)], cwd=cwd, threads=threads, each=each)
+
+
+def composed(verb: str, *words: str) -> Any:
+    """The config of `python <verb>.py <words>`."""
+    know_defaults()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(verb, list(words))
+
+
+def data_of(config: Any) -> Any:
+    """The datamodule of a config, after it has read its source."""
+    data = instantiate(config.datamodule, _convert_="all")
+    data.prepare_data()
+    data.setup()
+    return data
 
 
 def run_python(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
+from experiments.studying import composed, data_of
 from experiments.throughput import quality_clock, quality_contenders
-from experiments.throughput.quality import CONTENDERS, DATA, OURS, composed, draw, rows_of, table, words_of
+from experiments.throughput.quality import CONTENDERS, DATA, OURS, draw, rows_of, table, words_of
 from experiments.throughput.quality_clock import LIMIT_S, Clock
 from experiments.throughput.quality_contenders import Point, Trial, is_finished
-from segue.datamodules.pair_datamodule import PairDataModule
 from segue.statistics.ranking import ndcg_at
 
 CURVES: dict[str, dict[str, list[Point]]] = {
@@ -76,7 +76,7 @@ def test_the_clock_stands_still_in_evaluations_and_they_become_rarer(monkeypatch
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_every_contender_composes_with_settings_that_were_chosen(data: str, name: str, tmp_path: Path) -> None:
     words = words_of(data, name, CONTENDERS[name])
-    config = composed(words, tmp_path)
+    config = composed("train", *words, f"run_dir={tmp_path}")
     assert config.model._target_.startswith("segue.models.heads" if name == OURS else "segue.models.baselines")
     chosen = [word.removeprefix("model.").split("=") for word in words if word.startswith("model.")]
     assert bool(chosen) is (name != OURS)
@@ -87,9 +87,9 @@ def test_every_contender_composes_with_settings_that_were_chosen(data: str, name
 def ring_trial(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trial]:
     folder = tmp_path_factory.mktemp("quality")
     source = ["datamodule=botify", f"datamodule.path={ring_logs}", "datamodule.pairing=consecutive"]
-    datamodule: PairDataModule = instantiate(composed(source, folder).datamodule, _convert_="all")
-    datamodule.setup()
-    return lambda *words: Trial(composed([*source, *words], folder), datamodule)
+    source.append(f"run_dir={folder}")
+    datamodule = data_of(composed("train", *source))
+    return lambda *words: Trial(composed("train", *source, *words), datamodule)
 
 
 @pytest.mark.parametrize(

@@ -9,25 +9,20 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from segue.terminal.hydra_parts import know_defaults
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from experiments.studying import SMALL_WORLD, Study, sized
+from experiments.studying import SMALL_WORLD, Study, composed, sized
 from segue.catalog import Catalog, Listens, Vocabulary
 from segue.models.export import session_vectors
 from segue.models.retrieval.nearest import lists_of_vectors
 from segue.runs.catalog_files import write_catalog, write_top_tracks
 from segue.runs.folder import as_dict
-from segue.runs.provenance import ROOT
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE
 from segue.training.adding import add_tracks
@@ -38,9 +33,7 @@ NUM_NEW, NUM_NEW_ARTISTS, LENGTH = *sized((1_000, 100), (50, 5)), 50
 
 def finished_run(folder: Path) -> Catalog:
     """Write the files of a run of the world of published size, and return its catalogue."""
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config: Any = compose("train", [*sized(("world=published",), SMALL_WORLD), "model=convex", f"run_dir={folder}"])
+    config = composed("train", *sized(("world=published",), SMALL_WORLD), "model=convex", f"run_dir={folder}")
     catalog: Catalog = instantiate(config.world, _convert_="all").catalog
     ones, nothing = np.ones(len(catalog), np.int64), np.empty(0, np.int64)
     vocabulary = Vocabulary(

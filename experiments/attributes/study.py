@@ -20,23 +20,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-
-from segue.terminal.hydra_parts import know_defaults
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.attributes import tables
 from experiments.rivals.environments import python_of
-from experiments.studying import SkippedError, Study, append_rows, available, sized, skip
+from experiments.studying import SkippedError, Study, append_rows, available, composed, data_of, sized, skip
 from segue.attributes import Values
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.histories import Histories
 from segue.models.contracts import OnBlock, PairBatch
 from segue.models.retrieval.ranks import ranks_of_tracks
 from segue.runs.atomic import write_whole
-from segue.runs.provenance import ROOT
 from segue.statistics.ranking import NEWNESS, by_newness
 from segue.terminal.quiet import silence_libraries
 
@@ -130,17 +126,13 @@ class ByVectors:
 @cache
 def config(*words: str) -> Any:
     """The config of `python train.py <words>`."""
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return compose("train", overrides=[*DATA, *words, "run_dir=x"])
+    return composed("train", *DATA, *words, "run_dir=x")
 
 
 @cache
 def the_data(hidden: int) -> PairDataModule:
     """The radio playlists without the songs that a value of HIDDEN hides."""
-    of_hidden = config(*HEAD, f"datamodule.cold_seed={hidden}")
-    datamodule: PairDataModule = instantiate(of_hidden.datamodule, _convert_="all")
-    datamodule.setup()
+    datamodule: PairDataModule = data_of(config(*HEAD, f"datamodule.cold_seed={hidden}"))
     return datamodule
 
 

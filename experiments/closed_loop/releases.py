@@ -19,22 +19,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.special import expit
 
-from segue.terminal.hydra_parts import know_defaults
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.closed_loop.study import unseen
-from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of
-from experiments.studying import SMALL_WORLD, Study, read_rows, sized
+from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of, world_of
+from experiments.studying import SMALL_WORLD, Study, composed, data_of, sized
 from segue.datamodules.batches import BatchSampler
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.models.pair_ranker import PairRanker
 from segue.reports.markdown import table
 from segue.runs.catalog_files import write_catalog
-from segue.runs.provenance import ROOT
 from segue.runs.recommendations import Recommendations
 from segue.simulation.experiment import run_experiment
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
@@ -83,11 +79,7 @@ def pieces() -> Iterator[Piece]:
 @cache
 def whole_world(seed: int) -> World:
     """A small world with the tracks of all days."""
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("simulate", [*WORLD_WORDS, f"world.seed={seed}", f"first_day={FIRST_DAY}"])
-        world: World = instantiate(config.world, _convert_="all")
-    return world
+    return world_of(*WORLD_WORDS, f"world.seed={seed}", f"first_day={FIRST_DAY}")
 
 
 def week(study: Study, piece: Piece) -> list[dict[str, Any]]:
@@ -136,12 +128,9 @@ def week(study: Study, piece: Piece) -> list[dict[str, Any]]:
 def learn(piece: Piece, world: World, folder: Path) -> Path:
     """Train on the logs of a folder, and write the lists of all tracks of a world."""
     write_catalog(world.catalog, folder / "tracks.json", world.attributes)
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        words = (*TRAINING, *piece.words, f"datamodule.path={folder}", f"seed={piece.seed}", f"run_dir={folder}")
-        config = compose("train", [*words])
-    data: PairDataModule = instantiate(config.datamodule, _convert_="all")
-    data.setup()
+    words = (*TRAINING, *piece.words, f"datamodule.path={folder}", f"seed={piece.seed}", f"run_dir={folder}")
+    config = composed("train", *words)
+    data: PairDataModule = data_of(config)
     torch.manual_seed(piece.seed)
     ranker: PairRanker = instantiate(config.ranker, _convert_="all")(vocabulary=data.vocabulary)
     optimizer, loader = ranker.configure_optimizers(), data.train_dataloader()
@@ -206,9 +195,7 @@ def alike(world: World, first: str) -> np.ndarray:
 
 def report() -> None:
     """Write releases.md and releases.png of the worlds in which everything was played."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numeric = ["world", "day", "released", "tracks", "plays", "fair", "reached", "time"]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
+    frame = pd.read_csv(RESULTS)
     wanted = len(SHARES) * len(MODELS)
     whole = [world for world, one in frame.groupby("world") if len(one.groupby(["part", "model"])) == wanted]
     frame = frame[frame.world.isin(whole)].assign(age=lambda lines: lines.day - lines.released + 1)

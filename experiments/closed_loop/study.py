@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import COLUMNS, LEVEL, Piece, folder_of, main_of, play, the_test, the_world, train
-from experiments.studying import Study, read_rows, sized
+from experiments.studying import Study, sized
 from segue.reports.markdown import table
 from segue.simulation.experiment import ArmReport, run_experiment
 from segue.simulation.policies import Lists, Policy, Popular, Random, StickyArtist
@@ -101,9 +101,7 @@ def unseen(_: Mapping[str, int]) -> Iterator[ArmReport]:
 
 def report() -> None:
     """Write results.md and results.png of the worlds in which every share of exploration was played."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numeric = ["world", "night", "time", "service", "coverage", "hits"]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
+    frame = pd.read_csv(RESULTS)
     whole = [world for world, one in frame.groupby("world") if set(EXPLORATION) <= set(one.part)]
     if not whole:
         return

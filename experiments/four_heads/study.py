@@ -18,7 +18,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, Piece, main_of
-from experiments.studying import Study, read_rows, sized
+from experiments.studying import Study, sized
 from segue.reports.markdown import table
 from segue.statistics.intervals import MeanInterval
 
@@ -61,14 +61,6 @@ def piece(part: str, model: str, words: tuple[str, ...], world: int, sessions: i
     )  # fmt: skip
 
 
-def lines_of() -> pd.DataFrame:
-    """The lines that are there, with numbers as numbers."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numeric = ["world", "sessions", "seed", "time", "coverage", "hits", "same_artist", "train_s"]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
-    return frame
-
-
 def over_contextual(frame: pd.DataFrame) -> pd.DataFrame:
     """Gain of each training over contextual in the same world, with the same sessions and the same seed, in percent."""
     place = ["world", "sessions", "seed"]
@@ -79,7 +71,7 @@ def over_contextual(frame: pd.DataFrame) -> pd.DataFrame:
 
 def report() -> None:
     """Write results.md and results.png."""
-    frame = lines_of()
+    frame = pd.read_csv(RESULTS)
     gains = over_contextual(frame[frame.part == "heads"])
     lines = ["# Results", "", f"Written by `{STUDY.command}`.", "", "## Five models", ""]
     rows: list[list[str]] = []

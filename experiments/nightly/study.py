@@ -253,13 +253,8 @@ def gains(run: Path, plays: pd.DataFrame, *, pairing_first: bool) -> tuple[np.nd
 
 def table() -> Iterator[str]:
     """Means over the nights from the second one on; a difference is paired by night."""
-    frame = (
-        pd.DataFrame(read_rows(RESULTS))
-        .groupby(["source", "night"], sort=False)
-        .filter(lambda lines: len(lines) == len(METHODS))
-    )
-    numeric = ["night", "ndcg_at_10", "time", "seconds", "cpu_s"]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
+    frame = pd.read_csv(RESULTS)
+    frame = frame.groupby(["source", "night"], sort=False).filter(lambda lines: len(lines) == len(METHODS))
     yield "# Results"
     yield ""
     for measure in ("ndcg_at_10", "time"):

@@ -24,7 +24,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, Piece, folder_of, main_of, the_test, the_world, train, world_words
-from experiments.studying import Study, read_rows, sized
+from experiments.studying import Study, sized
 from segue.reports.markdown import table
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation.listening import Heard
@@ -217,22 +217,13 @@ def best(lines: pd.DataFrame) -> dict[str, Any]:
 
 def chosen() -> tuple[str, tuple[Way, ...]]:
     """Name of the best setting of `context=session`, and the ways that are reported: the first is the base of gains."""
-    tuned = frame()[lambda lines: lines.part == "tune"]
+    tuned = pd.read_csv(RESULTS)[lambda lines: lines.part == "tune"]
     last = best(tuned[(tuned.context == LAST) & (tuned.model == "last")])
     session = best(tuned[tuned.model.str.startswith("session")])
     base = Way(context=LAST, pick=str(last["pick"]))
     others = [way for way in ways_of(LAST, PICKS) if way != base]
     ways = [base, *others, *ways_of(QUERY, SHORT, query=CHOSEN), *ways_of(SESSION, SHORT)]
     return str(session["model"]).removeprefix("session, "), tuple(ways)
-
-
-def frame() -> pd.DataFrame:
-    """The lines that are there, with numbers as numbers."""
-    lines = pd.DataFrame(read_rows(RESULTS), columns=COLUMNS)
-    names = ["part", "model", "context", "pick", "commit"]
-    numeric = [name for name in COLUMNS if name not in names]
-    lines[numeric] = lines[numeric].apply(pd.to_numeric, errors="coerce")
-    return lines
 
 
 def tuning() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
@@ -257,7 +248,7 @@ def fresh() -> Iterator[tuple[Piece, tuple[Way, ...]]]:
 
 def report() -> None:
     """Write sessions.md, and sessions.png if a fresh world is there."""
-    lines = frame()
+    lines = pd.read_csv(RESULTS)
     main = lines[lines.part == "fresh"]
     text = ["# The session in fresh worlds", "", f"Written by `{STUDY.command}`.", ""]
     for model, own in main.groupby("model", sort=False):

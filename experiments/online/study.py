@@ -163,9 +163,7 @@ def run(study: Study, piece: Piece) -> list[dict[str, Any]]:
 
 def report() -> None:
     """Write results.md and results.png."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numeric = ["world", "sessions", "time", "lower", "upper", "coverage", "hits", "same_artist", "train_s"]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
+    frame = pd.read_csv(RESULTS)
     main = frame[frame.part == "fresh"]
     whole = [world for world, one in main.groupby("world") if set(TRIALS) <= set(one.model)]
     main = main[main.world.isin(whole)]

@@ -41,12 +41,12 @@ from experiments.order.study import (
     table_of_differences,
     words_of,
 )
-from experiments.rivals.fitting import composed, means
+from experiments.rivals.fitting import means
 from experiments.rivals.rank_files import RANKS, ranks_path, write_ranks
 from experiments.rivals.spaces import MODELS as RIVALS
 from experiments.rivals.study import chosen, known
 from experiments.rivals.tables import Test, best_rival, results, with_holm
-from experiments.studying import Study, append_rows, available, is_smoke, read_rows, train
+from experiments.studying import Study, append_rows, available, composed, data_of, is_smoke, read_rows, train
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Vocabulary
 from segue.models.contracts import Ranker
@@ -57,6 +57,7 @@ from segue.reports.markdown import table
 STUDY = Study(__file__, __doc__)
 COUNTS = {"rules": "rules, session"}
 """Models that count, by their names in the study rivals. They have no seed."""
+RUN = f"run_dir={STUDY.work / 'mixture'}"
 SETS = [(SUM, "gru4rec"), (SUM, "gru4rec", "sasrec"), (SUM, "gru4rec", "sasrec", *COUNTS)]
 
 
@@ -105,7 +106,7 @@ def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) ->
         read.rankers = rankers
         return read
 
-    config = composed(words, STUDY.work / "mixture").ranker
+    config = composed("train", *words, RUN).ranker
     mixture: Mixture = instantiate(config, _convert_="all")(vocabulary=vocabulary, model=members)
     mixture.on_fit_start()
     return mixture
@@ -114,10 +115,8 @@ def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) ->
 @torch.inference_mode()
 def run(data: str, seed: int) -> None:
     """Fit the mixtures of a seed, and add the lines."""
-    config = composed([f"datamodule={data}", "model=popular", f"seed={seed}", ALL_VALIDATION], STUDY.work / "mixture")
-    datamodule = instantiate(config.datamodule, _convert_="all")
-    datamodule.prepare_data()
-    datamodule.setup()
+    config = composed("train", f"datamodule={data}", "model=popular", f"seed={seed}", ALL_VALIDATION, RUN)
+    datamodule = data_of(config)
     queries = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule)).queries
     every = {name: ranker_of(data, name, seed, datamodule.vocabulary) for name in (*MODELS, *COUNTS)}
     lines = []

@@ -24,8 +24,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.rivals.fitting import composed
-from experiments.studying import Study, append_rows, available, read_rows, sized
+from experiments.studying import Study, append_rows, available, composed, data_of, read_rows, sized
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Vocabulary
 from segue.models.pair_ranker import PairRanker
@@ -114,10 +113,8 @@ def run(name: str) -> None:
     """Train a variant, and add its lines."""
     with tempfile.TemporaryDirectory() as folder:
         words = [f"datamodule={DATA}", "model=gru4rec", "counted=none", "seed=1", *WORDS]
-        config = composed([*words, f"callbacks.ranking.max_val_queries={QUERIES}"], STUDY.folder / folder)
-        datamodule = instantiate(config.datamodule, _convert_="all")
-        datamodule.prepare_data()
-        datamodule.setup()
+        config = composed("train", *words, f"callbacks.ranking.max_val_queries={QUERIES}", f"run_dir={folder}")
+        datamodule = data_of(config)
     queries = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule)).queries["val"]
     torch.manual_seed(1)
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)

@@ -13,14 +13,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import memory_gb
 from segue.serving.prepared_release import prepare_release
+from segue.serving.release import ReleaseContents
 from segue.serving.release_store import FolderStore
 
-if __name__ == "__main__":
-    began = time.monotonic()
-    prepared = prepare_release(
-        {"C": sys.argv[1]},
+
+def prepared_of(lists: str, pick: str) -> ReleaseContents:
+    """The release that `serve.py load` makes of a `recommendations.jsonl`."""
+    return prepare_release(
+        {"C": lists},
         experiment="study",
-        pick="ranked",
+        pick=pick,
         artist_gap=0,
         context="last",
         num_lists=1,
@@ -29,6 +31,11 @@ if __name__ == "__main__":
         world=lambda: None,
         locate=Path,
     )
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    prepared = prepared_of(sys.argv[1], "ranked")
     loaded = FolderStore(Path(sys.argv[2]), keep=5).load_next(partial(prepared.write, provenance={}))
     seconds = {"seconds": round(time.monotonic() - began, 2), "cpu": round(time.process_time(), 2)}
     found = {**seconds, "GB": round(memory_gb(os.getpid(), "VmHWM"), 3)}

@@ -13,16 +13,13 @@ from typing import Any
 from unittest.mock import patch
 
 import duckdb
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.own_data.size import LASTFM, PLAYS
-from experiments.studying import Study, sized
+from experiments.studying import Study, composed, sized
 from segue.datamodules.pairs.odd_plays import count_odd
 from segue.reports.markdown import table
-from segue.runs.provenance import ROOT
-from segue.terminal.hydra_parts import know_defaults
 
 STUDY = Study(__file__, __doc__)
 NUMBERS = {"plays": sized(5_000_000, 3_000), "per_user": sized(5_000, 300), "tracks": sized(400_000, 99)}
@@ -33,8 +30,7 @@ def read(path: Path, *, counts: bool) -> tuple[float, float]:
     """Seconds of CPU from the file to pairs, and those of them in which odd plays are counted."""
     words = ["datamodule=lastfm_1k", f"datamodule.path={path}", f"run_dir={path.parent}/run"]
     words += ["datamodule.policies.until=null"] * (not counts)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        data = instantiate(compose("train", words).datamodule, _convert_="all")
+    data = instantiate(composed("train", *words).datamodule, _convert_="all")
     counting_s = 0.0
 
     def count(*given: Any, **more: Any) -> dict[str, int]:
@@ -53,7 +49,6 @@ def read(path: Path, *, counts: bool) -> tuple[float, float]:
 def main() -> None:
     """Write the plays, read them, and write the table."""
     STUDY.parse()
-    know_defaults()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "userid-timestamp-artid-artname-traid-traname.tsv")
         duckdb.sql(LASTFM.format(plays=PLAYS.format(**NUMBERS), file=path))

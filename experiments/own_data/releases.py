@@ -14,9 +14,10 @@ from pathlib import Path
 from uuid import UUID
 
 import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.studying import Study, append_rows, read_rows, run_python, sized
+from experiments.studying import Study, append_rows, run_python, sized
 from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
@@ -65,17 +66,11 @@ def measure(folder: Path) -> None:
 
 def report() -> list[str]:
     """The medians as a table of Markdown."""
-    measured = read_rows(RESULTS)
-
-    def median(ids: str, night: str, column: str) -> float:
-        return float(np.median([float(row[column]) for row in measured if (row["ids"], row["night"]) == (ids, night)]))
-
-    rows = []
+    medians, rows = pd.read_csv(RESULTS).groupby(["ids", "night"]).median(), []
     for ids in IDS:
         for night in NIGHTS:
-            seconds, cpu = median(ids, night, "seconds"), median(ids, night, "cpu")
-            times = f"{cpu / median(IDS[0], night, 'cpu'):.2f}"
-            rows.append([ids, night, f"{seconds:.1f}", f"{cpu:.1f}", times, f"{median(ids, night, 'GB'):.2f}"])
+            own, times = medians.loc[(ids, night)], medians.cpu[ids, night] / medians.cpu[IDS[0], night]
+            rows.append([ids, night, f"{own.seconds:.1f}", f"{own.cpu:.1f}", f"{times:.2f}", f"{own.GB:.2f}"])
     head = ["ids", "night", "seconds", "CPU, s", "CPU, times whole numbers", "memory, GB"]
     return table(head, rows, "llrrrr")
 

@@ -27,9 +27,8 @@ from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import segue
-from experiments.rivals.fitting import composed
 from experiments.rivals.rank_files import read_ranks, write_ranks
-from experiments.studying import Study, append_rows, available, read_rows, run_python, sized
+from experiments.studying import Study, append_rows, available, composed, data_of, read_rows, run_python, sized
 from segue.api.calling import call
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Catalog
@@ -141,10 +140,8 @@ def mixed(seed: int) -> Final:
     began, members = cpu_s(), members_of(seed)
     folders = ", ".join(f"{name}: {STUDY.work / name_of(*one)}" for name, one in members.items())
     words = [*words_of("train"), "context=last", "model=mixture", f"model.models={{{folders}}}", f"seed={seed}"]
-    config = composed(words, STUDY.work / MIXTURE)
-    data = instantiate(config.datamodule, _convert_="all")
-    data.prepare_data()
-    data.setup()
+    config = composed("train", *words, f"run_dir={STUDY.work / MIXTURE}")
+    data = data_of(config)
     val = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=data)).queries["val"]
     build, histories = instantiate(config.ranker, _convert_="all"), data.histories(val)
     tested = build(vocabulary=data.vocabulary)

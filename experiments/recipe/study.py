@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.playing import LEVEL, Piece, main_of
-from experiments.studying import Study, read_rows, sized
+from experiments.studying import Study, sized
 from segue.reports.markdown import table
 from segue.statistics.intervals import MeanInterval
 
@@ -114,10 +114,8 @@ def piece(part: str, name: str, words: tuple[str, ...], world: int, seed: int, l
 
 
 def lines_of(part: str) -> pd.DataFrame:
-    """The lines of a part, with numbers as numbers."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numeric = ["world", "seed", "time", "coverage", "hits", *METRICS]
-    frame[numeric] = frame[numeric].apply(pd.to_numeric, errors="coerce")
+    """The lines of a part."""
+    frame = pd.read_csv(RESULTS)
     return frame[frame.part == part]
 
 

@@ -19,22 +19,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.studying import SMALLEST, Study, append_rows, available, read_rows, sized
+from experiments.studying import SMALLEST, Study, append_rows, available, composed, data_of, read_rows, sized
 from segue.callbacks.assembly import build_callbacks
 from segue.callbacks.ranking_metrics import measured
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.reports.markdown import table
 from segue.runs.folder import as_dict
-from segue.runs.provenance import ROOT
 from segue.statistics.online import TIME
 from segue.terminal.console import console
-from segue.terminal.hydra_parts import know_defaults
 from segue.terminal.quiet import silence_libraries
 from segue.training.refit import decided_by, refit
 
@@ -52,11 +49,8 @@ def lines_of(name: str, model: str, seed: int) -> Iterator[dict[str, Any]]:
     """Train a model on a data set, and again in each way; yield a line for each."""
     with tempfile.TemporaryDirectory() as folder:
         words = [f"datamodule={name}", f"seed={seed}", f"model={model}", "context=last", *sized((), _smallest(name))]
-        with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-            config = compose("train", overrides=[*words, f"run_dir={folder}", "callbacks.progress=null"])
-        whole = instantiate(config.datamodule, _convert_="all")
-        whole.prepare_data()
-        whole.setup()
+        config = composed("train", *words, f"run_dir={folder}", "callbacks.progress=null")
+        whole = data_of(config)
         parts = _in_order(len(whole.as_training().sessions))
         data, known = whole.divided(parts), whole.divided(np.where(parts == 2, 2, 0).astype(np.int8))
         context, given = RunContext(datamodule=data), as_dict(config.callbacks)
@@ -140,9 +134,7 @@ def _in_order(num_sessions: int) -> np.ndarray:
 
 def write_table() -> None:
     """results.md: means over seeds."""
-    frame = pd.DataFrame(read_rows(RESULTS))
-    numbers = ["epochs", "seconds", *METRICS, "time"]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    frame, numbers = pd.read_csv(RESULTS), ["epochs", "seconds", *METRICS, "time"]
     seeds = frame.groupby("data").seed.nunique().to_dict()
     means = frame.groupby(["data", "model", "refit"], sort=False)[numbers].mean().reset_index()
     rows = [
@@ -167,7 +159,6 @@ def main() -> None:
     STUDY.parse()
     silence_libraries()
     warnings.filterwarnings("ignore")
-    know_defaults()
     console.quiet = True
     done = {(row["data"], row["seed"]) for row in read_rows(RESULTS)} if RESULTS.exists() else set()
     for name in available(*SETS):

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor
 
 from experiments.rivals.environments import python_of
 from experiments.rivals.sequence_parts import ASKS, FITTED, VECTORS
 from experiments.rivals.spaces import DATA, Model
-from experiments.studying import append_rows, train
+from experiments.studying import append_rows, composed, data_of, train
 from segue.callbacks.ranking_metrics import RankingMetrics
 from segue.callbacks.run_context import RunContext
 from segue.datamodules.pair_datamodule import PairDataModule
@@ -35,7 +34,6 @@ from segue.models.retrieval.nearest import in_parts, top_of_scores
 from segue.models.retrieval.ranks import block_size, boost_heard
 from segue.runs.provenance import ROOT
 from segue.statistics.ranking import accuracy, coverage, popularity_rank
-from segue.terminal.hydra_parts import know_defaults
 
 QUIET = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",
@@ -76,10 +74,8 @@ def the_data(data: str) -> tuple[PairDataModule, RankingMetrics]:
     """A data set, and its queries for validation and test."""
     words = [*DATA[data], "model=popular"]
     with tempfile.TemporaryDirectory() as folder:
-        config = composed([*words, f"callbacks.ranking.max_val_queries={ALL_QUERIES}"], Path(folder))
-        datamodule = instantiate(config.datamodule, _convert_="all")
-        datamodule.prepare_data()
-        datamodule.setup()
+        config = composed("train", *words, f"callbacks.ranking.max_val_queries={ALL_QUERIES}", f"run_dir={folder}")
+        datamodule = data_of(config)
         ranking = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule))
     return datamodule, ranking
 
@@ -102,13 +98,6 @@ def queries_table(data: str) -> pd.DataFrame:
             "plays_of_next": plays[test.following],
         }
     )
-
-
-def composed(words: Sequence[str], run_dir: Path) -> Any:
-    """The config of `python train.py <words>`."""
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return compose("train", overrides=[*words, f"run_dir={run_dir}"])
 
 
 def fit(
@@ -146,7 +135,7 @@ def _count(words: Sequence[str], data: str, *, tests: bool) -> Fitted:
 
 def _factory(words: Sequence[str]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        return instantiate(composed(words, Path(folder)).ranker, _convert_="all")
+        return instantiate(composed("train", *words, f"run_dir={folder}").ranker, _convert_="all")
 
 
 def _validated(ranker: Any, data: str) -> dict[str, float]:

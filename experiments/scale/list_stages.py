@@ -54,22 +54,10 @@ def export(tracks: int, folder: Path) -> dict[str, float]:
 
 def load(folder: Path) -> dict[str, float]:
     """Write the release that `serve.py load` makes of the lists."""
-    from segue.serving.prepared_release import prepare_release
+    from experiments.own_data.loading import prepared_of
 
-    prepared = prepare_release(
-        {"C": str(folder / "recommendations.jsonl")},
-        experiment="study",
-        pick="uniform",
-        artist_gap=0,
-        context="last",
-        num_lists=1,
-        max_tracks=100,
-        tracks=None,
-        world=lambda: None,
-        locate=Path,
-    )
     (folder / "release").mkdir(exist_ok=True)
-    prepared.write(folder / "release", provenance={})
+    prepared_of(str(folder / "recommendations.jsonl"), "uniform").write(folder / "release", provenance={})
     return {}
 
 

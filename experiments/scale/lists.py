@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import children_of, cpu_s, memory_gb
@@ -140,20 +141,12 @@ def report() -> None:
             if row[name]
         ]
         lines += [*table(["tracks", "step of the export", "CPU, s"], stages, "rlr"), ""]
-    if served := read_rows(SERVED):
+    if SERVED.exists():
         head = ["tracks", "CPU of a request, µs", "lowest", "highest", "worker, GB", "without mapped files, GB"]
         body = []
-        for tracks in sorted({int(row["tracks"]) for row in served}):
-            own = {name: np.array([float(row[name]) for row in served if int(row["tracks"]) == tracks])
-                   for name in ("us", "GB", "anonymous")}  # fmt: skip
-            body.append(
-                [
-                    f"{tracks:,}",
-                    *(f"{value:.1f}" for value in (np.median(own["us"]), own["us"].min(), own["us"].max())),
-                    f"{own['GB'].max():.3f}",
-                    f"{own['anonymous'].max():.3f}",
-                ]
-            )
+        for tracks, own in pd.read_csv(SERVED).groupby("tracks"):
+            times = (f"{value:.1f}" for value in (own.us.median(), own.us.min(), own.us.max()))
+            body.append([f"{tracks:,}", *times, *(f"{own[name].max():.3f}" for name in ("GB", "anonymous"))])
         lines += [*table(head, body, "rrrrrr"), ""]
     STUDY.write_table("lists.md", lines)
 

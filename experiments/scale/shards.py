@@ -22,9 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.processes import memory_gb
-from experiments.studying import Study, append_rows, read_rows, run_python, sized, train
+from experiments.studying import Study, append_rows, composed, read_rows, run_python, sized, train
 from segue.reports.markdown import table
-from segue.runs.provenance import ROOT
 
 STUDY = Study(__file__, __doc__)
 MEMORY, WINDOW = STUDY.folder / "memory.csv", STUDY.folder / "window.csv"
@@ -91,7 +90,6 @@ SHARDS = ("datamodule=shards", "datamodule.path=shards", "datamodule.batch_size=
 def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     """Train from the same shards with each window: loss and ranking of validation after the last epoch."""
     import torch
-    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
     from pytorch_lightning import Trainer, seed_everything
 
@@ -99,13 +97,10 @@ def measure_window(sessions: int, epochs: int, folder: Path) -> None:
     from segue.datamodules.shards.engines import DuckDBEngine
     from segue.datamodules.shards.shard_writer import write_shards
     from segue.statistics import ranking
-    from segue.terminal.hydra_parts import know_defaults
 
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        words = [f"datamodule.prepare.sessions={sessions}", f"run_dir={folder}", f"datamodule.path={folder / 'logs'}"]
-        config = compose("train", words)
-        of_shards = compose("train", ["datamodule=shards", f"datamodule.path={folder / 'shards'}", f"run_dir={folder}"])
+    words = f"datamodule.prepare.sessions={sessions}", f"datamodule.path={folder / 'logs'}"
+    config = composed("train", *words, f"run_dir={folder}")
+    of_shards = composed("train", "datamodule=shards", f"datamodule.path={folder / 'shards'}", f"run_dir={folder}")
     source = instantiate(config.datamodule, _convert_="all")
     source.prepare_data()
     (folder / "shards").mkdir()

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hydra.utils import instantiate
 from jaxtyping import Float64, Int32, Int64
 from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.studying import Study, available, sized, train
+from experiments.studying import Study, available, data_of, sized, train
 from segue.picking.places import PICKS, at
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import SessionSearch, best, union
@@ -120,9 +119,7 @@ def online(world: World, vectors: SessionVectors, lists: Any, columns: Callable[
 def measure(name: str, folder: Path) -> pd.DataFrame:
     config = OmegaConf.load(folder / "config.yaml")
     OmegaConf.update(config, "run_dir", str(folder), force_add=True)
-    data = instantiate(config.datamodule, _convert_="all")
-    data.prepare_data()
-    data.setup()
+    data = data_of(config)
     vectors = SessionVectors.read(folder / FILE, data.catalog)
     lists = Recommendations.read(folder / "recommendations.jsonl", data.catalog).rows.astype(np.int32)
     frame = pd.DataFrame(of_queries(data, vectors, lists))

@@ -15,16 +15,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from segue.terminal.hydra_parts import know_defaults
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-import segue.terminal.entry  # its resolvers are used in conf/
-from experiments.studying import SMALL_WORLD, Study, available, sized
+from experiments.studying import SMALL_WORLD, Study, available, composed, data_of, sized
 from segue.reports.markdown import table
-from segue.runs.provenance import ROOT
 from segue.terminal.console import console
 
 STUDY = Study(__file__, __doc__)
@@ -33,19 +28,13 @@ CONTEXTS = ("last", "session")
 STEPS, TARGET = sized(8, 1), 0.5
 """Steps of a turn, and the share of the speed of `context=last` that `context=session` should reach."""
 
-assert segue.terminal.entry
-
 
 def trainer_of(data: str, context: str, folder: Path) -> Callable[[], float]:
     """Trains some steps at a call, and returns pairs per second of processor time."""
     words = [f"datamodule={data}", "model=convex", f"context={context}", f"run_dir={folder}", "seed=1"]
     words += sized((), (*SMALL_WORLD, "datamodule.prepare.sessions=500"))
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        config = compose("train", overrides=words)
-    datamodule = instantiate(config.datamodule, _convert_="all")
-    datamodule.prepare_data()
-    datamodule.setup()
+    config = composed("train", *words)
+    datamodule = data_of(config)
     torch.manual_seed(1)
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     ranker.train()

@@ -8,12 +8,10 @@ too.
 """
 
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -23,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.studying import SMALL_WORLD, Study, sized
-from experiments.throughput.sessions import K, check_wrk, drive, write_model, write_requests
+from experiments.throughput.sessions import K, check_wrk, drive, served, write_model, write_requests
 from experiments.throughput.stages.listeners import make_world
 from segue.models.mixture import side_by_side
 from segue.picking.listener_scores import FEATURES
@@ -68,23 +66,6 @@ def write_profiles(world: World, folder: Path, num_tracks: int) -> None:
         now_ms - rng.integers(DAY_MS, 90 * DAY_MS, tracks.size),
     )
     Profiles.of(owner, entries).write(folder / PROFILES)
-
-
-@contextmanager
-def service(folder: Path, context: str, *, checkout: Path, run: Path) -> Iterator[tuple[str, int, Path]]:
-    """A service with one worker: its address, its process, and the log of the worker."""
-    words = [f"recommendations={folder / 'recommendations.jsonl'}", "pick=ranked", f"context={context}", "port=0"]
-    command = [sys.executable, "serve.py", *words, "room.enabled=false", f"hydra.run.dir={run}"]
-    with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.startswith("serving"):
-                    yield line.split()[1], process.pid, run / "logs" / "worker-1"
-                    return
-            raise SystemExit("serve.py did not start; its error is printed above")
-        finally:
-            process.terminate()
 
 
 def report(rows: list[dict[str, Any]]) -> list[str]:
@@ -148,7 +129,9 @@ def main() -> None:
             if options.before is not None:
                 places[f"{of}, before"] = folder, model.context, options.before
         services = {
-            of: stack.enter_context(service(folder, context, checkout=checkout, run=Path(name, f"serve-{number}")))
+            of: stack.enter_context(
+                served(folder, Path(name, f"serve-{number}"), "pick=ranked", f"context={context}", checkout=checkout)
+            )
             for number, (of, (folder, context, checkout)) in enumerate(places.items())
         }
         for number in range(options.rounds + 1):

@@ -31,14 +31,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.studying import SMALL_WORLD, Study, available, sized, skip
+from experiments.studying import SMALL_WORLD, Study, available, composed, data_of, sized, skip
 from experiments.throughput import quality_contenders as train
 from experiments.throughput.quality_contenders import Point, Trial
 from segue.reports.axes import tidy
 from segue.reports.markdown import table as markdown_table
 from segue.reports.palette import ARMS
 from segue.runs.cores import SPINS
-from segue.runs.provenance import ROOT
 from segue.terminal.console import console
 
 if TYPE_CHECKING:
@@ -100,17 +99,6 @@ def words_of(data: str, name: str, contender: Contender) -> list[str]:
     return words + [f"model.{setting}" for setting in settings.split()]
 
 
-def composed(words: Sequence[str], run_dir: Path) -> Any:
-    """The config of `python train.py <words>`."""
-    from hydra import compose, initialize_config_dir
-
-    from segue.terminal.hydra_parts import know_defaults
-
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return compose("train", overrides=[*words, f"run_dir={run_dir}"])
-
-
 def curve_of(words: Sequence[str], contender: Contender) -> list[Point]:
     """Train a contender. It has a process to itself.
 
@@ -121,7 +109,6 @@ def curve_of(words: Sequence[str], contender: Contender) -> list[Point]:
     Returns:
         Seconds of training and ndcg@10, in the order of time.
     """
-    from hydra.utils import instantiate
 
     from segue.terminal.quiet import silence_libraries
 
@@ -129,10 +116,8 @@ def curve_of(words: Sequence[str], contender: Contender) -> list[Point]:
     warnings.filterwarnings("ignore")
     console.quiet = True
     with tempfile.TemporaryDirectory() as folder:
-        config = composed(words, Path(folder))
-        datamodule = instantiate(config.datamodule, _convert_="all")
-        datamodule.prepare_data()
-        datamodule.setup()
+        config = composed("train", *words, f"run_dir={folder}")
+        datamodule = data_of(config)
         trial = Trial(config, datamodule)
         with suppress(train.FinishedError):
             contender.train(trial)

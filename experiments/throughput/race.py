@@ -20,6 +20,16 @@ Work = Callable[[], float]
 """Does the work once and returns the number of units that were done. A slow rival may do a part of the work."""
 
 
+def work_of(num_units: float, call: Callable[..., object], *args: Any) -> Work:
+    """Work of a known size: each call does as many units."""
+
+    def work() -> float:
+        call(*args)
+        return num_units
+
+    return work
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contender:
     """One way to do the work of a stage.

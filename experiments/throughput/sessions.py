@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -98,13 +99,17 @@ def write_requests(world: World, folder: Path, num_sessions: int) -> Path:
     return file
 
 
+def service(folder: Path, pick: str) -> AbstractContextManager[tuple[str, int, Path]]:
+    """A service of the lists of a folder; see `served`."""
+    return served(folder, folder / f"serve-{pick}", f"pick={pick}", f"num_lists={NUM_LISTS}")
+
+
 @contextmanager
-def service(folder: Path, pick: str) -> Iterator[tuple[str, int, Path]]:
+def served(folder: Path, run: Path, *words: str, checkout: Path = ROOT) -> Iterator[tuple[str, int, Path]]:
     """A service with one worker: its address, its process, and the log of the worker."""
-    run = folder / f"serve-{pick}"
-    words = [f"recommendations={folder / 'recommendations.jsonl'}", f"pick={pick}", f"num_lists={NUM_LISTS}", "port=0"]
-    command = [sys.executable, "serve.py", *words, "room.enabled=false", f"hydra.run.dir={run}"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    more = [f"recommendations={folder / 'recommendations.jsonl'}", "port=0", "room.enabled=false"]
+    command = [sys.executable, "serve.py", *words, *more, f"hydra.run.dir={run}"]
+    with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -157,24 +162,14 @@ def simulate(world: World, recommender: SessionLists, *, processes: int, write_l
 
 
 def report(rows: list[dict[str, Any]]) -> list[str]:
+    measured = defaultdict[tuple[str, int, str, str], list[float]](list)
+    for row in rows:
+        for name, value in row["values"].items():
+            measured[row["of"], row["tracks"], row["pick"], name].append(value)
     lines = []
-    for key in dict.fromkeys((row["of"], row["tracks"], row["pick"]) for row in rows):
-        own = [row["values"] for row in rows if (row["of"], row["tracks"], row["pick"]) == key]
-        for name in own[0]:
-            values = [one[name] for one in own]
-            target = f"{TARGETS[name]:,}" if name in TARGETS else ""
-            lines.append(
-                [
-                    key[0],
-                    f"{key[1]:,}",
-                    key[2],
-                    name,
-                    f"{median(values):,.1f}",
-                    f"{min(values):,.1f}",
-                    f"{max(values):,.1f}",
-                    target,
-                ]
-            )
+    for (of, tracks, pick, name), values in measured.items():
+        shown = (f"{choose(values):,.1f}" for choose in (median, min, max))
+        lines.append([of, f"{tracks:,}", pick, name, *shown, f"{TARGETS[name]:,}" if name in TARGETS else ""])
     return table(["of", "tracks", "pick", "measure", "median", "least", "most", "target"], lines, "lrllrrrr")
 
 

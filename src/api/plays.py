@@ -166,18 +166,17 @@ def _as_file(data: Any, source: str | None, options: Mapping[str, Any]) -> tuple
 def _as_plain(table: "pa.Table") -> "pa.Table":
     """The table with categories as values, and durations in seconds."""
     import pyarrow as pa
+    from pyarrow import compute
 
-    kinds = [field.type for field in table.schema]
-    values = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
-    values = [pa.string() if pa.types.is_string_view(kind) else kind for kind in values]
-    for place, kind in enumerate(kinds):  # which Arrow cannot cast
-        if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
-            texts = pa.array(table.column(place).to_pylist(), pa.string())
-            table = table.set_column(place, table.column_names[place], texts)
-    plain = table.cast(pa.schema(list(zip(table.column_names, values, strict=True))))
-    for place, kind in enumerate(values):
+    def plain(column: Any) -> Any:
+        kind = column.type
+        if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):  # which Arrow cannot cast
+            return pa.array(column.to_pylist(), pa.string())
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        column = column.cast(pa.string() if pa.types.is_string_view(kind) else kind)
         if pa.types.is_duration(kind):
-            whole = plain.column(place).cast(pa.duration("ns"), safe=False).cast(pa.int64())
-            seconds = pa.array(whole.to_pandas().to_numpy(dtype=float, na_value=np.nan) / 1e9, from_pandas=True)
-            plain = plain.set_column(place, plain.column_names[place], seconds)
-    return plain
+            whole = column.cast(pa.duration("ns"), safe=False).cast(pa.int64())
+            column = compute.divide(whole.cast(pa.float64(), safe=False), 1e9)
+        return column
+
+    return pa.table([plain(column) for column in table.columns], names=table.column_names)

@@ -35,9 +35,7 @@ class Refitted:
     """A model that was trained again on all sessions. It is exported and played, and no metric of a log sees it.
 
     Args:
-        module: the model.
         data: what it learned from: all of it is training data.
-        num_epochs: number of its epochs.
     """
 
     module: LightningModule
@@ -58,13 +56,10 @@ class AfterTest(Callback):
     only until the test has ended, and marks the run as failed in MLflow if a step fails.
 
     Args:
-        context: of the run.
         export: writes the recommendations. This and the following are None where they are left out.
         ranking: has the ranks of the test queries.
         listening: plays the recommendations to simulated listeners.
         off_policy: estimates them from the test logs; see `verdicts/offpolicy/estimate_report.py`.
-        plots: draws.
-        lineage: logs the files to MLflow.
 
     What is exported and played is the refitted model, if there is one. The estimate is of the evaluated model, because
     the refitted one has learned the sessions that it is made from.
@@ -187,7 +182,6 @@ def build_callbacks(
     Args:
         chosen: those of `conf/callbacks`, by name: a callback, what makes one from the context of the run, a step after
             the test, or None where it is left out.
-        context: of the run.
         monitor: the metric that decides between epochs; None where no epoch is chosen.
 
     Returns:

@@ -162,9 +162,6 @@ class EpochCheckpoint(Callback):
 
     Where several processes train a run, the first one decides when, and all come to the same step.
 
-    Args:
-        path: where.
-
     Raises:
         InputError: the time is out of range.
     """

@@ -28,7 +28,6 @@ class Lineage(Callback):
     """Logs provenance, data, files and the model to MLflow, and keeps uncommitted changes in the run folder.
 
     Args:
-        context: of the run.
         run_dir: the run folder, with the resolved `config.yaml` in it.
     """
 
@@ -80,9 +79,7 @@ class Lineage(Callback):
         """Log the run folder and the models, when every file exists.
 
         Args:
-            trainer: has the logger and the checkpoint.
             models: the recommendations of each model, by what it is: EVALUATED, REFITTED. The last one is exported.
-            pictures: the files that were drawn.
         """
         if (logger := run_logger(trainer)) is None:
             return

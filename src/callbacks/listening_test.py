@@ -32,7 +32,6 @@ class Listening(Callback):
     With `context=session` it is drawn from as many tracks, those that are best for the session.
 
     Args:
-        context: of the run.
         world: the world that the logs came from; None for that of `datamodule=simulated`, and none of other logs.
         k: length of the lists where there was no export.
         num_lists: number of last tracks whose lists are searched with `context=session`.
@@ -87,7 +86,6 @@ class Listening(Callback):
         """Play the lists to all listeners, and write the mean time of each of them.
 
         Args:
-            ranker: the model.
             exported: its lists; None to search for them.
 
         Returns:

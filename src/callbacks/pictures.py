@@ -31,7 +31,6 @@ class Pictures:
     ranks of test queries, and popularity alone of a baseline.
 
     Args:
-        folder: where the pictures are written.
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
         seed: decides the random pairs, and which test pairs are scored where there are very many.
@@ -51,14 +50,7 @@ class Pictures:
         """Draw.
 
         Args:
-            ranker: the model.
-            device: where its weights are.
-            data: the data, set up.
-            epochs: the metrics of each epoch.
             ranked: has the test queries and their ranks; None without any.
-
-        Returns:
-            The files.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         drawn: dict[str, Figure] = {}

@@ -17,11 +17,9 @@ class TrainingProgress(Callback):
     """Shows the epoch, the monitored metric now and at its best, and pairs a second.
 
     Args:
-        context: of the run; its history is shown.
         monitor: the metric that chooses the best epoch.
         mode: `max` or `min`: which of its values is best.
         max_epochs: how many epochs there can be, at least 1; early stopping may end training before.
-        label: what an epoch is called.
     """
 
     def __init__(self, context: RunContext, *, monitor: str, mode: str, max_epochs: int, label: str = "epoch") -> None:

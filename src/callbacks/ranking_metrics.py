@@ -38,7 +38,6 @@ class RankingMetrics(Callback):
     Where a model has boosts of tracks already heard besides its rule, validation chooses between them.
 
     Args:
-        context: of the run.
         list_length: length of the lists that coverage, same artist and popularity are taken from.
         queries_path: where the test queries are written, a line each with its rank and every metric (Parquet).
 
@@ -99,15 +98,7 @@ class RankingMetrics(Callback):
             pl_module.log_dict({f"val/{name}": float(mean) for name, mean in means.items()}, batch_size=1)
 
     def chosen_ranks(self, ranker: Ranker, queries: Pairs) -> Float64[np.ndarray, "Q"]:
-        """Rank validation queries each way that tracks already heard could be ranked, and let the model take the best.
-
-        Args:
-            ranker: the model.
-            queries: of the sessions of validation.
-
-        Returns:
-            The ranks by the best way.
-        """
+        """Rank validation queries each way that tracks already heard could be ranked; the model takes the best."""
         repeats = ranker.context.repeats
         ranks = repeats.tried(lambda: self._ranks(ranker, queries, "val"), lambda of: ndcg(of).mean())
         if len(ranks) > 1:
@@ -228,13 +219,7 @@ class RankingMetrics(Callback):
         return targets.where(ranking.sample_sessions(targets.session, self._max_test_queries))
 
     def _ranks(
-        self,
-        ranker: Ranker,
-        queries: Pairs,
-        label: str,
-        *,
-        among: np.ndarray | None = None,
-        every: bool = False,
+        self, ranker: Ranker, queries: Pairs, label: str, *, among: np.ndarray | None = None, every: bool = False
     ) -> Float64[np.ndarray, "Q"]:
         """Rank the queries; processes that train together rank some each."""
         histories = self._context.datamodule.histories(queries)
@@ -273,9 +258,6 @@ def measured(
     """The metrics that a run reports of a model.
 
     Args:
-        ranker: the model.
-        datamodule: the data, set up.
-        label: `val` or `test`.
         settings: `callbacks.ranking` of the config.
 
     Returns:
@@ -316,8 +298,6 @@ def check_monitor(monitor: str, datamodule: SplitDataModule, *, is_ranked: bool)
     """Refuse a metric that cannot choose the best epoch, before anything is trained.
 
     Args:
-        monitor: the metric.
-        datamodule: the data, set up.
         is_ranked: whether `RankingMetrics` is among the callbacks.
 
     Raises:

@@ -95,11 +95,7 @@ class RunHistory(Callback):
         return dict(sorted({**tested, **self.test, **timing}.items()))
 
     def write(self, run_dir: Path, mlflow_run_id: str | None) -> Path:
-        """Write `metrics.json`: flat, the metrics and the id of the MLflow run, null where there is none.
-
-        Returns:
-            Its path.
-        """
+        """Write `metrics.json`: flat, the metrics and the id of the MLflow run, null where there is none."""
         path = run_dir / "metrics.json"
         write_record(dict(sorted({**self.metrics(), "mlflow_run_id": mlflow_run_id}.items())), path)
         return path
@@ -115,7 +111,6 @@ class RunContext:
 
     Args:
         datamodule: the data, set up.
-        history: what was measured.
         describe: measures the data, for MLflow.
     """
 

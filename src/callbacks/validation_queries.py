@@ -33,11 +33,8 @@ class ValidationQueries:
         if len(places):
             places = places[ranking.sample_sessions(val.session[places], _MOST)]
         queries = val.where(places)
-        self.session, self._following, self._histories = (
-            queries.session,
-            queries.following,
-            datamodule.histories(queries),
-        )
+        self.session, self._following = queries.session, queries.following
+        self._histories = datamodule.histories(queries)
 
     def fit(self, ranker: Ranker) -> None:
         """Fit what a ranker fits to validation queries."""
@@ -50,11 +47,7 @@ class ValidationQueries:
 
 
 def rated_pairs(datamodule: SplitDataModule) -> Rated:
-    """Validation pairs whose shares are known, at most 10,000 of them: the same for every model and seed.
-
-    Args:
-        datamodule: the data, set up.
-    """
+    """Validation pairs whose shares are known, at most 10,000 of them: the same for every model and seed."""
     val = datamodule.pairs["val"]
     [places] = np.nonzero(~np.isnan(val.played_ratio))
     pairs = val.where(np.sort(np.random.default_rng(0).permutation(places)[:_MOST]))

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from segue.attributes import Attribute, Values, Vectors
-from segue.catalog import Catalog, Listens, Vocabulary, ids_of
+from segue.catalog import Catalog, Listens, Vocabulary
 from segue.datamodules.pairs.pairs import slices
 from segue.datamodules.pairs.sessions import Sessions, gather
 from segue.datamodules.reading.files import digest_of_file, is_address
@@ -22,6 +22,7 @@ from segue.datamodules.reading.table import FilesRead
 from segue.datamodules.shards.shard_vocabulary import read_vocabulary, write_vocabulary
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
+from segue.runs.extended_catalogue import with_tracks
 
 if TYPE_CHECKING:
     from segue.datamodules.split_datamodule import SplitDataModule
@@ -49,7 +50,6 @@ class Learned:
         next_counts: number of pairs that have it as the next one, of all sessions.
         until_ms: time of the last play, in milliseconds since 1970; 0 without a clock.
         later_ms: times of plays after `until_ms` that were learned too: they were of the future when they were read.
-        num_sessions: number of all sessions.
         files: path of each file whose plays are all among them, by digest.
         plays_of_files: number of plays of each file that was read, by its name and by how it begins.
         reading: what the rows of the files were: `columns`, `units` and `share` of `Reading`.
@@ -93,8 +93,6 @@ class Learned:
             is_whole: whether all sessions are kept, not only a sample.
             now_ms: the moment of reading. What is learned ends there: a later play, of the same day, would hide those
                 that happen before it; None where the clock does not matter.
-            before: what was learned before.
-            known: the other arguments.
         """
         words, calendar, last_ms = data.vocabulary, data.vocabulary.calendar, int(sessions.timestamp.max())
         if now_ms is not None:
@@ -120,10 +118,6 @@ class Learned:
     @classmethod
     def read(cls, folder: Path, called: str) -> "Learned":
         """Read what `write` wrote.
-
-        Args:
-            folder: of the files.
-            called: names the run in messages.
 
         Raises:
             InputError: a file is missing or damaged.
@@ -244,15 +238,7 @@ def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
 
 
 def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
-    """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned.
-
-    Args:
-        sessions: the sessions.
-        most: number of sessions, at most.
-
-    Returns:
-        True for those that are chosen.
-    """
+    """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned."""
     track, first = sessions.listens.track, np.flatnonzero(sessions.place == 0)
     last = np.append(first[1:], len(track)) - 1
     digests = np.empty(len(sessions), np.uint64)
@@ -269,7 +255,6 @@ def chosen_sessions(sessions: Sessions, chosen: Bool[np.ndarray, "S"]) -> Sessio
     """Select sessions.
 
     Args:
-        sessions: the sessions.
         chosen: True for each session to keep.
     """
     left, _ = sessions.without({"kept": ~chosen[sessions.listens.session]})
@@ -341,7 +326,6 @@ def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndar
 
     Args:
         old: the catalogue.
-        read: the other one, of M tracks.
 
     Returns:
         The larger catalogue, and the row of each track of the other one.
@@ -349,25 +333,12 @@ def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndar
     rows = old.rows_of(read.track_ids)
     [new] = (rows < 0).nonzero()
     rows[new] = len(old) + np.arange(len(new))
-    known = {name: row for row, name in enumerate(old.artists.tolist()) if name}
-    of, names = read.artist_of[new], old.artists.tolist()
-    row_of = np.empty(read.num_artists, np.int64)
-    for artist in pd.unique(of).tolist():  # an artist without a name has one track
-        name = str(read.artists[artist])
-        row_of[artist] = known.get(name, len(names)) if name else len(names)
-        if row_of[artist] == len(names):
-            names.append(name)
-    catalog = Catalog(
-        track_ids=ids_of([*old.track_ids.tolist(), *read.track_ids[new].tolist()]),
-        titles=np.append(old.titles, read.titles[new]),
-        artist_of=np.append(old.artist_of, row_of[of]),
-        artists=np.array(names, object),
-        attributes={
-            name: _longer_attribute(one, read.attributes.get(name), new, len(old))
-            for name, one in old.attributes.items()
-        },
-    )
-    return catalog, rows
+    names = read.titles[new].tolist(), read.artists[read.artist_of[new]].tolist()
+    catalog = with_tracks(old, read.track_ids[new].tolist(), *names)
+    attributes = {
+        name: _longer_attribute(one, read.attributes.get(name), new, len(old)) for name, one in old.attributes.items()
+    }
+    return replace(catalog, attributes=attributes), rows
 
 
 def _longer_attribute(old: Attribute, read: Attribute | None, new: Int64[np.ndarray, "n"], num_old: int) -> Attribute:

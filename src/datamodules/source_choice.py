@@ -17,7 +17,6 @@ def check_source_choice(datamodule: str, overrides: Sequence[str]) -> None:
 
     Args:
         datamodule: the file of `conf/datamodule/` that was chosen.
-        overrides: of the command line, all of them.
 
     Raises:
         InputError: `datamodule.path=` is given, `datamodule=` is not, and nothing else chose a source.
@@ -51,9 +50,6 @@ def option_of(path: str) -> str:
 def refuse_shards(datamodule: str) -> None:
     """Refuse shards where a source is needed.
 
-    Args:
-        datamodule: the file of `conf/datamodule/` that was chosen.
-
     Raises:
         InputError: it is one of shards.
     """
@@ -63,9 +59,6 @@ def refuse_shards(datamodule: str) -> None:
 
 def refuse_open_recipe(recipe: str) -> None:
     """Refuse `recipe=auto` where nothing is trained that could be compared.
-
-    Args:
-        recipe: the file of `conf/recipe/` that was chosen.
 
     Raises:
         InputError: it is `auto`.
@@ -113,10 +106,6 @@ class RecipeChoice:
 
     def __call__(self, words: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> list[str]:
         """Choose for a command line.
-
-        Args:
-            words: of the command line.
-            compose: from words to a config.
 
         Returns:
             A choice of `datamodule=`; nothing where another source is chosen, where the usual recipe fits, and where

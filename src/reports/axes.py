@@ -19,13 +19,10 @@ def tidy(
     """Remove parts of the frame, and set grid, font sizes, legend and labels.
 
     Args:
-        axis: the axes.
         hide: sides of the frame that are removed.
         grid: the axis with grid lines, drawn behind the data; None for no grid.
         size: font size of the tick labels; None keeps matplotlib's size.
         legend: whether a legend is drawn, without a frame.
-        xlabel: label of the horizontal axis.
-        ylabel: label of the vertical axis.
     """
     axis.spines[list(hide)].set_visible(False)
     if size is not None:
@@ -42,22 +39,13 @@ def tidy(
 
 
 def interval(
-    axis: "Axes",
-    place: int | float,
-    value: float,
-    bounds: tuple[float, float],
-    colour: str,
-    *,
-    is_clear: bool,
+    axis: "Axes", place: int | float, value: float, bounds: tuple[float, float], colour: str, *, is_clear: bool
 ) -> None:
     """Draw an interval from left to right, and a dot for its value.
 
     Args:
-        axis: the axes.
         place: height.
-        value: where the dot is.
         bounds: of the interval; NaN for none.
-        colour: of both.
         is_clear: whether the dot is filled.
     """
     axis.plot(bounds, (place, place), color=colour, lw=2, alpha=0.7, solid_capstyle="butt")

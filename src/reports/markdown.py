@@ -7,8 +7,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> lis
     """The lines of a table.
 
     Args:
-        head: names of the columns.
-        rows: cells of each row.
         align: a letter for each column: l for left, r for right; numbers go right.
     """
     rule = "|".join({"l": "---", "r": "--:"}[letter] for letter in align)

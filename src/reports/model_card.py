@@ -35,7 +35,6 @@ class CardData:
     """The data of a run, for its card.
 
     Args:
-        path: where they are.
         digest: changes whenever they do.
         sizes: a line for each split and a line `all`, as `SplitDataModule.summary` returns them.
         span: times of the first and the last play; None where the source has no clock.
@@ -50,16 +49,7 @@ class CardData:
 
 
 def write_model_card(run: FinishedRun, data: CardData, provenance: Mapping[str, str]) -> Path:
-    """Write `model_card.md` into the run folder.
-
-    Args:
-        run: the run.
-        data: what it learned from.
-        provenance: command, commit and versions, by name.
-
-    Returns:
-        Its path.
-    """
+    """Write `model_card.md` into the run folder."""
     path = Path(run.config.run_dir) / FILE
     write_text(model_card(run, data, provenance), path)
     return path

@@ -35,7 +35,6 @@ class BetterModel:
 
     Args:
         words: of the command line that choose it.
-        ndcg: its ndcg@10.
         own: ndcg@10 of the trained model, on the same queries.
     """
 
@@ -49,14 +48,10 @@ class FinishedRun:
     """A finished run, for the lines that end a training.
 
     Args:
-        config: of the run, all of it.
         choices: the name that was chosen of each group of conf; None where nothing was.
-        overrides: of the command line, all of them.
         run_id: of MLflow; None where it has none.
         runs_page: where the MLflow UI shows the runs of the experiment: what follows its address; None without MLflow.
-        metrics: by name.
         examples: tracks with their recommendations; None where no recommendations were exported.
-        seconds: of each phase of the run.
         is_job: whether it is a job of a multirun, whose parent says what comes next.
         better: a counting model that validates better; None where there is none, or none was compared.
         learned: what the tested model has learned, such as `the oldest 80 % of the sessions`.
@@ -127,8 +122,6 @@ def night_report(night: Mapping[str, Any], run_id: str | None, run_dir: str) -> 
 
     Args:
         night: what `night.json` has.
-        run_id: of MLflow, if it has one.
-        run_dir: the run folder.
     """
     new = f"{night['sessions']:,} sessions, {night['plays']:,} plays, {night['new_tracks']:,} tracks"
     lines = {"new": f"{new} since {night['since'] or 'the last run'}"}

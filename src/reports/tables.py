@@ -141,11 +141,7 @@ def _reach(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def newness_table(metrics: Mapping[str, Any]) -> Table | None:
-    """The test metrics of queries with new tracks, and of the others; None where no query has one.
-
-    Args:
-        metrics: of the run, by name.
-    """
+    """The test metrics of queries with new tracks, and of the others; None where no query has one."""
     if "test/num_new_tracks" not in metrics:
         return None
     names = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 100)]
@@ -165,11 +161,7 @@ def newness_table(metrics: Mapping[str, Any]) -> Table | None:
 
 
 def every_target_table(metrics: Mapping[str, Any]) -> Table | None:
-    """P@20 and MRR@20 of every target among all tracks, in per cent; None of a run that was not tested so.
-
-    Args:
-        metrics: of the run, by name.
-    """
+    """P@20 and MRR@20 of every target among all tracks, in per cent; None of a run that was not tested so."""
     from segue.statistics.ranking import EVERY_TARGET  # here, because --help waits for no pandas
 
     if "test/num_every_target_queries" not in metrics:
@@ -182,18 +174,14 @@ def every_target_table(metrics: Mapping[str, Any]) -> Table | None:
         rows.append([f"{shown} in %", styled(model, "bold"), *others, metric.meaning])
     notes = [
         f"as in published tables: {int(metrics['test/num_every_target_queries']):,} events, all after the first of a "
-        "session, ranked among all tracks; those already heard, and the last one, may be right",
+        "session, ranked among all tracks; those already heard, and the last one, may be right"
     ]
     columns = ["every target", "model", "±", "counts", "popular", "what it is"]
     return Table(columns=columns, rows=rows, align="LRRRRl", notes=notes, look="open")
 
 
 def listening_table(metrics: Mapping[str, Any]) -> Table | None:
-    """What simulated listeners heard from a run, with references below it; None of a run without a world.
-
-    Args:
-        metrics: of the run, by name.
-    """
+    """What simulated listeners heard from a run, with references below it; None of a run without a world."""
     rows = list[list[Cell]]()
     for name, meaning in _LISTENING.items():
         if f"online/{name}" in metrics:
@@ -253,9 +241,7 @@ def examples_table(
         columns=["after", "recommendations, best first"],
         rows=rows,
         align="LL",
-        notes=[
-            f"tracks at places {', '.join(map(str, places))} by plays in training; recommendations.jsonl has all",
-        ],
+        notes=[f"tracks at places {', '.join(map(str, places))} by plays in training; recommendations.jsonl has all"],
         look="open",
         ratios=[2, 3],
         width=WIDEST,
@@ -267,8 +253,6 @@ def arms_table(arms: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], 
 
     Args:
         arms: the summary of each arm, as `simulation.json` has it under `arms`.
-        names: the recommender of each arm.
-        title: title of the table.
     """
     rows = list[list[Cell]]()
     for arm, row in arms.items():

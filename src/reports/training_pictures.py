@@ -46,11 +46,6 @@ _TOWARDS = {"left": 1, "bottom": 1, "center": 0, "right": -1, "top": -1}
 def best_epoch(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str) -> int | None:
     """Index of the first epoch with the best finite value of `monitor`.
 
-    Args:
-        epochs: metrics of each epoch by name.
-        monitor: the metric that chooses the best epoch.
-        mode: `max` or `min`: which of its values is best.
-
     Returns:
         Index into `epochs`; None if no epoch has a finite value.
     """
@@ -108,10 +103,6 @@ def _column(epochs: Iterable[Mapping[str, float]], name: str) -> Float[np.ndarra
 def calibration_deciles(predicted: Float[np.ndarray, "P"], real: Float[np.ndarray, "P"]) -> pd.DataFrame:
     """Ten groups of pairs by their prediction; fewer where predictions tie, because ties stay in one group.
 
-    Args:
-        predicted: predicted share of each pair.
-        real: share played of each pair.
-
     Returns:
         One row per group with the columns `num_pairs`, `predicted` (mean), `real` (mean) and `standard_error` of the
         mean of `real` (NaN for a single pair).
@@ -168,10 +159,6 @@ def _with_room(values: Sequence[float]) -> tuple[float, float]:
 def probability_above(scores: Float[np.ndarray, "P"], others: Float[np.ndarray, "Q"]) -> float:
     """Probability that a score exceeds one of the others (area under the ROC curve); a tie counts as one half.
 
-    Args:
-        scores: scores of one group.
-        others: scores of the other group.
-
     Returns:
         A probability in [0, 1]; NaN if one of the groups is empty.
 
@@ -184,10 +171,7 @@ def probability_above(scores: Float[np.ndarray, "P"], others: Float[np.ndarray, 
 
 
 def draw_scores(
-    *,
-    liked: Float[np.ndarray, "L"],
-    skipped: Float[np.ndarray, "S"],
-    random: Float[np.ndarray, "R"],
+    *, liked: Float[np.ndarray, "L"], skipped: Float[np.ndarray, "S"], random: Float[np.ndarray, "R"]
 ) -> "Figure":
     """Draw histograms of the scores of liked, skipped and random pairs.
 
@@ -238,16 +222,7 @@ def _cut_spikes(axis: "Axes", heights: Float[np.ndarray, "bins"], edges: Float[n
 def random_candidates(
     previous: Int64[np.ndarray, "P"], num_tracks: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "P"]:
-    """A random candidate for each query, drawn uniformly from all tracks except the query.
-
-    Args:
-        previous: rows of the query tracks.
-        num_tracks: size of the catalogue, at least 2.
-        rng: source of random numbers.
-
-    Returns:
-        Rows of the candidates.
-    """
+    """A random candidate for each query, drawn uniformly from all tracks except the query."""
     drawn = rng.integers(num_tracks - 1, size=len(previous))
     return drawn + (drawn >= previous)
 
@@ -316,10 +291,6 @@ def draw_popularity(*, plays: Int64[np.ndarray, "Q"], ranks: Float[np.ndarray, "
 def spans(least: list[int], most: list[int]) -> list[str]:
     """A label for each bin, short where there are many bins.
 
-    Args:
-        least: smallest number of plays of each bin.
-        most: largest number of plays of each bin.
-
     Returns:
         Labels such as `unseen`, `1`, `2–3`.
     """
@@ -335,7 +306,6 @@ def blank(title: str, subtitle: str, *, height: float) -> "Figure":
     """An empty figure with a title and a subtitle.
 
     Args:
-        title: the title.
         subtitle: what the picture shows, on one or two lines.
         height: in inches.
 
@@ -362,9 +332,6 @@ def pca(vectors: Float[np.ndarray, "A V"]) -> tuple[Float[np.ndarray, "A 2"], Fl
     """The first two principal components of some vectors.
 
     The largest coordinate of each direction is positive. Vectors with fewer than two dimensions are padded with zeros.
-
-    Args:
-        vectors: one vector per artist.
 
     Returns:
         The coordinates, and the share of the variance along each component.
@@ -400,10 +367,6 @@ def letters(fonts: list[str]) -> frozenset[str]:
 def legible(name: str, known: frozenset[str]) -> str | None:
     """A name as it is drawn: on one line, and shortened if it is long.
 
-    Args:
-        name: the name.
-        known: letters that can be drawn.
-
     Returns:
         The drawn name; None if it has a letter that cannot be drawn.
 
@@ -416,11 +379,7 @@ def legible(name: str, known: frozenset[str]) -> str | None:
 
 
 def draw_artists(
-    *,
-    vectors: Float[np.ndarray, "A V"],
-    plays: Int64[np.ndarray, "A"],
-    names: Shaped[np.ndarray, "A"],
-    what: str,
+    *, vectors: Float[np.ndarray, "A V"], plays: Int64[np.ndarray, "A"], names: Shaped[np.ndarray, "A"], what: str
 ) -> "Figure":
     """Draw the artists as dots, near ones with similar vectors, and name the most played ones.
 
@@ -470,14 +429,8 @@ def _draw_names(
     """Write the first names beside their dots, where they cover neither these dots nor each other.
 
     Args:
-        axis: the axes, with their limits.
-        coordinates: of the dots.
         radii: of the dots, in points.
         names: of the first dots; None or "" for no name.
-        fonts: in which they are written.
-
-    Returns:
-        Indices of the named artists.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox

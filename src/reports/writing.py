@@ -40,12 +40,9 @@ def write_report(
 
     Args:
         folder: where the files go; created if missing.
-        name: of the report.
-        record: the result as plain values.
         provenance: command, commit and versions, by name; the last lines of every file.
         blocks: the report in Markdown.
         draw: draws the picture, which the Markdown may show.
-        title: of the page; None for no page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
@@ -65,7 +62,6 @@ def html_page(markdown: str, title: str, pictures: dict[str, bytes]) -> str:
 
     Args:
         markdown: the text of the page; tags in it are shown as text.
-        title: title of the page.
         pictures: content of each PNG file that the text shows, by its name.
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)

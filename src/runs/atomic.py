@@ -24,7 +24,6 @@ def write_whole(path: Path, write: Callable[[Path], Any], *, is_folder: bool = F
 
     Args:
         path: the file, or the folder; a folder that was there is deleted.
-        write: fills it.
         is_folder: whether it is a folder, which `write` gets empty.
     """
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # keeps its ending, which tells writers the format

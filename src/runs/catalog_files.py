@@ -27,8 +27,6 @@ def write_catalog(catalog: Catalog, path: Path, columns: Mapping[str, Sequence[A
     """Write `tracks.json`: one JSON object `{"artist", "title", "track"}` for each track; `track` is its id.
 
     Args:
-        catalog: the catalogue.
-        path: the file to write.
         columns: further keys of the objects, each with a JSON value for each track.
     """
     names: dict[str, Sequence[Any]] = {
@@ -58,7 +56,6 @@ def catalog_records(path: Path, *, derive: bool = False) -> list[tuple[str, Id, 
     """Read `tracks.json` as lines.
 
     Args:
-        path: the file.
         derive: whether a line without `track` has the id that is derived from its title and artist.
 
     Returns:
@@ -87,10 +84,6 @@ def catalog_records(path: Path, *, derive: bool = False) -> list[tuple[str, Id, 
 def refuse_mixed(ids: Sequence[object], where: str) -> None:
     """Refuse ids of which some are whole numbers and others texts: all ids of a file are of one kind.
 
-    Args:
-        ids: the ids of a file.
-        where: names the file.
-
     Raises:
         InputError: there are both.
     """
@@ -103,11 +96,6 @@ def refuse_mixed(ids: Sequence[object], where: str) -> None:
 
 def read_columns(path: Path, names: Iterable[str], catalog: Catalog) -> dict[str, list[Any]]:
     """Read further keys of the objects in `tracks.json`.
-
-    Args:
-        path: the file that the catalogue was read from.
-        names: the keys.
-        catalog: the catalogue.
 
     Returns:
         For each key that an object has, the JSON values in the order of the catalogue; None where there is none.
@@ -123,17 +111,12 @@ def write_top_tracks(track_ids: Shaped[np.ndarray, "P"], path: Path) -> None:
 
     Args:
         track_ids: ids of the most played tracks, most plays first.
-        path: the file to write.
     """
     write_text(json.dumps(track_ids.tolist(), ensure_ascii=False), path)
 
 
 def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
     """Read `top_tracks.json`: one JSON array of ids.
-
-    Args:
-        path: the file.
-        catalog: the catalogue that the ids belong to.
 
     Returns:
         Rows of the most played tracks, most plays first.
@@ -159,8 +142,6 @@ def write_plays(catalog: Catalog, plays: Int64[np.ndarray, "N"], path: Path) -> 
     """Write how often each track was played in training: the ids, see `packed`, and the array `plays`.
 
     Args:
-        catalog: the catalogue.
-        plays: number of training events of each track.
         path: the file; its name ends in `.npz`.
     """
     arrays: dict[str, Any] = {**packed("track_ids", catalog.track_ids), "plays": plays}
@@ -242,7 +223,6 @@ def named_ids(ids: Shaped[np.ndarray, "n"], catalog: Catalog, path: Path) -> Sha
 
     Args:
         ids: as the file has them.
-        catalog: the catalogue.
         path: the file; the recommendations of its run, which have the texts, are beside it.
     """
     lists = path.with_name("recommendations.jsonl")
@@ -281,12 +261,7 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
 
 
 def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write JSON lines. The file appears under its name only when it is complete.
-
-    Args:
-        path: the file to write.
-        records: one object for each line.
-    """
+    """Write JSON lines. The file appears under its name only when it is complete."""
 
     def write(partial: Path) -> None:
         with partial.open("w", encoding="utf-8") as file:

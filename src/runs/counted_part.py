@@ -4,7 +4,7 @@ N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,20 +52,13 @@ class CountedPart:
 
         Args:
             rows: row of each track among all.
-            num_tracks: number of all tracks.
         """
         columns, shares = np.full((num_tracks, self.rows.shape[1]), -1), np.zeros((num_tracks, self.rows.shape[1]))
         columns[rows], shares[rows] = np.where(self.rows < 0, -1, rows[self.rows]), self.shares
         return self._with(columns, columns >= 0, shares)
 
     def _with(self, rows: Any, is_there: Any, shares: Any) -> "CountedPart":
-        return CountedPart(
-            rows=np.where(is_there, rows, -1).astype(np.int32),
-            shares=np.asarray(shares, np.float32),
-            age_weights=self.age_weights,
-            level=self.level,
-            temperature=self.temperature,
-        )
+        return replace(self, rows=np.where(is_there, rows, -1).astype(np.int32), shares=np.asarray(shares, np.float32))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays by name, for `of_arrays`."""
@@ -79,7 +72,6 @@ class CountedPart:
 
         Args:
             arrays: what `arrays` returned, among others.
-            num_tracks: number of tracks in the catalogue (N).
             num_parts: number of parts of a query vector (P).
             max_length: largest number of tracks of a session that may count.
 

@@ -1,10 +1,11 @@
 """Which catalogues fit a run: those with all its tracks and more."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from segue.catalog import Catalog, derived_id, ids_of, quoted
+from segue.catalog import Catalog, Id, derived_id, ids_of, quoted
 from segue.errors import InputError
 from segue.runs.catalog_files import catalog_records
 
@@ -50,7 +51,7 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
         raise InputError(
             f"catalogue={path} has the {len(old):,} tracks of the run and no new one; add new tracks to it"
         )
-    return _appended(old, new)
+    return with_tracks(old, list(new), *zip(*new.values(), strict=True))
 
 
 def _has_derived_ids(catalog: Catalog) -> bool:
@@ -70,19 +71,20 @@ def _read(path: Path, *, derive: bool) -> dict[str, _Names]:
     return given
 
 
-def _appended(old: Catalog, new: dict[str, _Names]) -> Catalog:
+def with_tracks(
+    old: Catalog, ids: Sequence[Id], titles: Sequence[str | None], artists: Sequence[str | None]
+) -> Catalog:
+    """A catalogue with new tracks in the rows after its own. Its artists keep their rows too; new ones follow."""
     rows = {name: row for row, name in enumerate(old.artists.tolist()) if name}
-    artists, artist_of = old.artists.tolist(), []
-    for _, artist in new.values():
-        row = (
-            rows.setdefault(artist, len(artists)) if artist else len(artists)
-        )  # two unknown artists need not be the same
-        if row == len(artists):
-            artists.append(artist or "")
+    names, artist_of = old.artists.tolist(), []
+    for artist in artists:
+        row = rows.setdefault(artist, len(names)) if artist else len(names)  # two unknown ones need not be the same
+        if row == len(names):
+            names.append(artist or "")
         artist_of.append(row)
     return Catalog(
-        track_ids=ids_of([*old.track_ids.tolist(), *new]),
-        titles=np.append(old.titles, np.array([title or "" for title, _ in new.values()], object)),
+        track_ids=ids_of([*old.track_ids.tolist(), *ids]),
+        titles=np.append(old.titles, np.array([title or "" for title in titles], object)),
         artist_of=np.append(old.artist_of, np.array(artist_of, np.int64)),
-        artists=np.array(artists, object),
+        artists=np.array(names, object),
     )

@@ -64,9 +64,7 @@ class RunRecord:
     """`run.json`: what a run leaves as soon as it starts, so that it can be resumed.
 
     Args:
-        overrides: of the command line.
         mlflow_run_id: its run in MLflow, if it has one.
-        data_digest: of the data it learns from.
         began_in: the folder that it was typed in; what the overrides name lies below it.
         began_from: the run that its model begins with; None where there is none.
     """
@@ -86,7 +84,6 @@ class RunRecord:
         """Read what `write` wrote.
 
         Args:
-            run_dir: the run folder.
             key: of the word that names it, for messages.
 
         Raises:
@@ -141,9 +138,7 @@ def refuse_used_folder(
     """Refuse a run folder that has a run in it already, before anything there can be lost.
 
     Args:
-        run_dir: the folder.
         record: the file that every run leaves.
-        remedy: what to do then.
 
     Raises:
         InputError: it is there.
@@ -196,32 +191,43 @@ def lock_folder(run_dir: Path, *, is_resumed: bool = False) -> Iterator[None]:
     more, such as a checkpoint, keeps it, where it can be resumed.
 
     Args:
-        run_dir: the folder; created where it is missing.
         is_resumed: whether the folder has the run that this process resumes.
 
     Raises:
         InputError: another process has locked it.
     """
-    lock = FileLock(run_dir / LOCK, timeout=0)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    remedy = (
+        "wait until it has ended; if it was killed then, the same command resumes the run"
+        if is_resumed
+        else "wait until it has ended, or choose another folder with hydra.run.dir=<folder>"
+    )
+    with locked(run_dir / LOCK, f"{run_dir} holds a run already, which another process is writing; {remedy}"):
+        try:
+            yield
+        except Exception:
+            if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | {LOCK, "rejected.jsonl"}:
+                for name in _OF_THE_BEGINNING:
+                    (run_dir / name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Lock a file, which is removed at the end.
+
+    Raises:
+        InputError: another process has locked it, with the refusal as its line.
+    """
+    lock = FileLock(path, timeout=0)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        remedy = (
-            "wait until it has ended; if it was killed then, the same command resumes the run"
-            if is_resumed
-            else "wait until it has ended, or choose another folder with hydra.run.dir=<folder>"
-        )
-        raise InputError(f"{run_dir} holds a run already, which another process is writing; {remedy}") from None
+        raise InputError(refusal) from None
     try:
         yield
-    except Exception:
-        if {path.name for path in run_dir.iterdir()} <= _OF_THE_BEGINNING | {LOCK, "rejected.jsonl"}:
-            for name in _OF_THE_BEGINNING:
-                (run_dir / name).unlink(missing_ok=True)
-        raise
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         lock.release()
 
 
@@ -239,12 +245,6 @@ def leave_no_empty(folders: Iterable[Path]) -> Iterator[None]:
 
 def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) -> None:
     """Refuse a recipe whose values the model cannot take, or another context than its own, before any data are read.
-
-    Args:
-        config: all of it.
-        model: its name in `conf/model/`.
-        recipe: its name in `conf/recipe/`.
-        context: its name in `conf/context/`.
 
     Raises:
         InputError: the recipe has no values for the model, a baseline gets settings of gradient training, or a model
@@ -286,13 +286,6 @@ def record_beginning(
 ) -> None:
     """Write `config.yaml`, resolved and headed by its provenance, and `run.json`.
 
-    Args:
-        config: all of it.
-        words: the overrides of the command line.
-        data_digest: of the data that the run learns from.
-        mlflow_run_id: of MLflow, if it has one.
-        is_resumed: whether the folder has this run already.
-
     Raises:
         InputError: the folder holds another run.
     """
@@ -320,12 +313,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def as_dict(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
-    """The config in plain dicts, lists and values.
-
-    Args:
-        config: the config.
-        resolve: whether interpolations are replaced by their values.
-    """
+    """The config in plain dicts, lists and values."""
     plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     return {str(name): value for name, value in plain.items()}
@@ -372,12 +360,9 @@ def setup_name(
     """A name that distinguishes the set-ups of a sweep: `convex α=0.9`, or `track loss=bce lr=0.01`.
 
     Args:
-        model: name of the model.
-        alpha: its alpha, where it has one.
         parts: its parts, where they are named: they are shown instead of alpha.
         recipe: name of the recipe; it is shown if the command line chose it.
         context: name of the context; it is not shown if it is `last`, or that of the model.
-        overrides: of the command line, all of them.
         swept: the keys that a sweep gives several values.
     """
     model = context if model == "convex" and (CONF / "model" / f"{context}.yaml").is_file() else model

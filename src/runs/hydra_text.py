@@ -11,20 +11,11 @@ def quoted(text: str, quote: str = "'") -> str:
 
     >>> print(quoted("it's"), quoted('C:\\\\music'))
     'it\\'s' 'C:\\music'
-
-    Args:
-        text: any text.
-        quote: `'` or `"`.
     """
     inner = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", re.sub(r"(\\+)$", r"\1\1", text))
     return f"{quote}{inner}{quote}"
 
 
 def as_word(text: str, quote: str = "'") -> str:
-    """A text as it is where Hydra reads a text, and in quotes otherwise: `null` and `12` are none.
-
-    Args:
-        text: any text.
-        quote: `'` or `"`.
-    """
+    """A text as it is where Hydra reads a text, and in quotes otherwise: `null` and `12` are none."""
     return text if _PLAIN.fullmatch(text) and not _WORDS.fullmatch(text) else quoted(text, quote)

@@ -27,9 +27,7 @@ def shapes_of(kind: str, *, width: int, dim: int, max_length: int, blocks: int) 
     """The shape of each array of an encoder.
 
     Args:
-        kind: one of `KINDS`.
         width: columns of all parts of a query vector (W).
-        dim: width of the encoder (D).
         max_length: largest number of tracks of a session (H).
         blocks: number of blocks of the attention; 0 for a GRU.
     """
@@ -57,11 +55,7 @@ def shapes_of(kind: str, *, width: int, dim: int, max_length: int, blocks: int) 
 
 
 def size_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Bytes of all arrays.
-
-    Args:
-        shapes: of the arrays by name.
-    """
+    """Bytes of all arrays."""
     return sum(4 * math.prod(shape) for shape in shapes.values())
 
 

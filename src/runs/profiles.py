@@ -52,22 +52,13 @@ def remaining(elapsed_ms: Any) -> Any:
 
 
 def hour_of(time_ms: Any) -> Any:
-    """Cosine and sine of the hour of the day (UTC) as an angle, in a last axis.
-
-    Args:
-        time_ms: milliseconds since 1970.
-    """
+    """Cosine and sine of the hour of the day (UTC) as an angle, in a last axis."""
     angle = np.asarray(time_ms) % DAY_MS * _ANGLE
     return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
 
 
 def days_to_move(newest_ms: int, midnight_ms: int) -> int:
-    """By how many days profiles are moved back, so that they end a minute before the first day of a simulation.
-
-    Args:
-        newest_ms: time of the last play.
-        midnight_ms: start of the first day.
-    """
+    """By how many days profiles are moved back, so that they end a minute before the first day of a simulation."""
     return max(0, -(-(newest_ms + 60_000 - midnight_ms) // DAY_MS))
 
 
@@ -76,9 +67,7 @@ def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
 
     Args:
         profile: entries of one listener; their number is the largest number of tracks.
-        track: key of the track.
         share: share of it that was played, in [0, 1]; NaN where unknown.
-        now_ms: time of the play.
 
     Returns:
         The place of its entry.
@@ -115,10 +104,8 @@ def entries_of_events(
     Of more tracks the newest are kept, with all their plays; `add_play` begins a forgotten track from nothing.
 
     Args:
-        listener: number of the listener of each play.
         track: key or row of its track.
         share: share of it that was played; NaN where unknown.
-        time_ms: its time.
         most: entries of a listener, at most.
 
     Returns:
@@ -137,8 +124,7 @@ def joined(
     """One entry of each track of a listener, for all that there are of it.
 
     Args:
-        listener: number of the listener of each entry.
-        entries: the entries, none of them empty.
+        entries: none of them is empty.
         most: entries of a listener, at most.
 
     Returns:
@@ -172,8 +158,6 @@ def padded(owner: Int64[np.ndarray, "E"], entries: np.ndarray, num: int) -> np.n
 
     Args:
         owner: place of the listener of each entry, ascending, in 0..num-1.
-        entries: the entries.
-        num: number of listeners (S).
 
     Returns:
         Records of `ENTRY`, S × P.
@@ -210,11 +194,7 @@ class Profiles:
         return cls(listeners=listeners, ends=np.append(first[1:], len(owner))[: len(first)], entries=entries)
 
     def in_rows(self, catalog: Catalog) -> "Profiles":
-        """The same with rows in the place of the keys of tracks; -1 for one that is not in the catalogue.
-
-        Args:
-            catalog: the tracks.
-        """
+        """The same with rows in the place of the keys of tracks; -1 for one that is not in the catalogue."""
         entries = self.entries.copy()
         entries["track"] = catalog.rows_of(entries["track"])
         return replace(self, entries=entries)

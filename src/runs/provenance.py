@@ -94,11 +94,7 @@ def command_line() -> list[str]:
 
 @contextmanager
 def running(line: Sequence[str]) -> Iterator[list[str]]:
-    """Let a verb run with a command line that may not be that of the process.
-
-    Yields:
-        What `command_line` returns meanwhile.
-    """
+    """Let a verb run with a command line that may not be that of the process: `command_line` returns it meanwhile."""
     _of_verbs.append(list(line))
     try:
         yield _of_verbs[-1]

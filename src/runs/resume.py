@@ -50,7 +50,6 @@ class PreviousRun:
     """A run to resume.
 
     Args:
-        run_dir: its folder.
         run_id: of MLflow, if it has one.
         value: best value of the monitored metric of a run that is finished; None of one that is not.
     """
@@ -215,8 +214,6 @@ def run_to_resume(
         named: the one that the command line names.
         same: with `resume=true`, those of the same config on the same data, newest first. The newest finished one is
             taken, or else the newest that was started.
-        data: where the data lies.
-        data_digest: of the data.
 
     Raises:
         InputError: the data has changed since.

@@ -21,11 +21,6 @@ def write_vector_rows(vectors: SessionVectors, catalog: Catalog, folder: Path) -
     it is searched after this track. A score is the inner product of a `query` and a `vector`, and the bias of an item
     is in it: the last number of each `vector`, beside a 1 in each `query`. A database must therefore rank by the inner
     product, and not by the cosine or the distance.
-
-    Args:
-        vectors: of a run.
-        catalog: its catalogue.
-        folder: where the file goes; created if missing.
     """
     import pyarrow as pa
     from pyarrow import parquet

@@ -54,10 +54,7 @@ class ArmProfiles:
         """Add plays that are later than the profiles of the run, which has learned from the others.
 
         Args:
-            users: row of each listener.
-            tracks: row of each track.
             shares: share of each that was played, in hundredths.
-            time_ms: of each play.
         """
         is_later = time_ms > self._newest_ms
         columns = users, tracks.astype(np.int64), (shares / WHOLE).astype(np.float32), time_ms
@@ -77,11 +74,7 @@ class ArmProfiles:
             entries["last_ms"] -= days * DAY_MS
 
     def begin(self, crowd: Crowd) -> None:
-        """Look up the profiles of the sessions of a crowd.
-
-        Args:
-            crowd: the sessions after their first track.
-        """
+        """Look up the profiles of the sessions of a crowd."""
         self._learn()
         own = [self._of.get(user) for user in crowd.users.tolist()]
         owner = np.arange(len(own)).repeat([0 if one is None else len(one) for one in own])
@@ -90,21 +83,12 @@ class ArmProfiles:
         self._started_ms = np.maximum(crowd.started_ms, newest + REST_MS)  # after the listener's previous session
 
     def of(self, crowd: Crowd, some: Int64[np.ndarray, "s"]) -> tuple[Pasts, Int64[np.ndarray, "s"]]:
-        """The past of the listeners of some sessions; and the time.
-
-        Args:
-            crowd: sessions of the crowd that began.
-            some: numbers of sessions of `crowd`.
-        """
+        """The past of the listeners of some sessions; and the time."""
         place, elapsed = crowd.place[some], durations(crowd.shares[:, some], self._track_ms).sum(0)
         return past_of(self._lines[place], crowd.tracks[:, some].T), self._started_ms[place] + elapsed
 
     def finish(self, crowd: Crowd) -> None:
-        """Receive sessions that have ended; they count from the next crowd on.
-
-        Args:
-            crowd: the sessions.
-        """
+        """Receive sessions that have ended; they count from the next crowd on."""
         time_ms = self._started_ms[crowd.place] + durations(crowd.shares, self._track_ms).cumsum(0)
         users = np.broadcast_to(crowd.users, time_ms.shape)
         columns = users, crowd.tracks.astype(np.int64), (crowd.shares / WHOLE).astype(np.float32), time_ms
@@ -117,20 +101,12 @@ class ArmProfiles:
         return owner, np.concatenate([_NONE, *self._of.values()])
 
     def remembered(self, users: Iterable[int]) -> dict[int, np.ndarray]:
-        """The profiles of some listeners.
-
-        Args:
-            users: rows of the listeners.
-        """
+        """The profiles of some listeners."""
         self._learn()
         return {user: self._of[user] for user in users if user in self._of}
 
     def remember(self, profiles: Mapping[int, np.ndarray]) -> None:
-        """Replace the profiles of some listeners.
-
-        Args:
-            profiles: by the row of the listener.
-        """
+        """Replace the profiles of some listeners."""
         self._of.update(profiles)
 
     def _learn(self) -> None:

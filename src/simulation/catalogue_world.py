@@ -19,15 +19,7 @@ from segue.runs.recommendations import Recommendations, file_digest
 from segue.runs.recommender_names import FILES, parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
-from segue.simulation.world import (
-    NumInterests,
-    NumListeners,
-    Seed,
-    Taste,
-    TasteModel,
-    World,
-    population,
-)
+from segue.simulation.world import NumInterests, NumListeners, Seed, Taste, TasteModel, World, population
 
 _LEAST_TRACKS = 100
 
@@ -52,7 +44,6 @@ def of_catalogue(
     of the principal components of a model's vectors and of drawn numbers, and popularity is that of training.
 
     Args:
-        taste: parameters of the true embeddings.
         locate: finds the `recommendations.jsonl` of `run:…` or `model:…`.
 
     Raises:

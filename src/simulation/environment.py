@@ -45,11 +45,7 @@ def _observe(crowd: Crowd) -> Observation:
 
 
 class ListenerEnv(gym.Env[Observation, np.int64]):
-    """One session at a time.
-
-    Args:
-        world: the world of the listeners.
-    """
+    """One session at a time."""
 
     metadata = {"render_modes": []}  # noqa: RUF012 - as in the base class
 
@@ -77,9 +73,6 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one more track.
 
-        Args:
-            action: row of the recommended track.
-
         Returns:
             The observation, the reward in [0, 1], whether the session has ended, False (an episode is never
             truncated), and an empty dictionary.
@@ -93,12 +86,7 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
 
 
 class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[np.ndarray, "B"]]):
-    """Many sessions in parallel, as arrays; after a session has ended, the next step starts another one.
-
-    Args:
-        num_envs: number of parallel sessions (B).
-        world: the world of the listeners.
-    """
+    """Many sessions in parallel, as arrays; after a session has ended, the next step starts another one."""
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 

@@ -35,11 +35,8 @@ class Events:
 
     Args:
         timestamps: end of each track, in milliseconds since 1970, UTC.
-        users: row of each listener.
-        tracks: row of each track.
         shares: share played of each track, in hundredths, 0 to 100.
         following: row of the track recommended next; -1 at the end of a session.
-        arms: number of the arm of each event.
         propensities: probability with which the arm recommends `following`; NaN where it is not known, and at the end
             of a session.
     """
@@ -75,8 +72,6 @@ class Events:
         is the end of a track, when the next one is requested.
 
         Args:
-            plays: the sessions.
-            plan: the day of the sessions.
             midnight: start of the day, in milliseconds since 1970.
             track_ms: duration of a track that is played in full, in milliseconds.
 
@@ -128,12 +123,7 @@ def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, dur
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Names:
-    """The JSON text of each id of a world.
-
-    Args:
-        users: of each listener (U).
-        tracks: of each track (N).
-    """
+    """The JSON text of each id of a world."""
 
     users: pa.StringArray
     tracks: pa.StringArray
@@ -148,8 +138,6 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:
-        events: the events to write.
-        names: the ids of their listeners and tracks.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
         release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
@@ -177,17 +165,7 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
 
 
 def encode(events: Events, names: Names, experiments: Sequence[str], *, release: str | None) -> bytes:
-    """Encode events as JSON lines. The latency is 0, because nothing is requested over a network.
-
-    Args:
-        events: the events to encode.
-        names: the ids of their listeners and tracks.
-        experiments: for each arm, the JSON value of the key `experiments` in its lines.
-        release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
-
-    Returns:
-        One line for each event, in UTF-8.
-    """
+    """Encode events as JSON lines. The latency is 0, because nothing is requested over a network."""
     is_next = events.following >= 0
     lines = pc.binary_join_element_wise(
         _take(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),

@@ -67,7 +67,6 @@ class TrackAttributes:
         """Draw the attributes of all tracks.
 
         Args:
-            embeddings: the true embeddings.
             style_dim: number of their first columns that are the style (S), at least 1.
             seed: of the random numbers; each attribute has its own, therefore it does not depend on the others.
 

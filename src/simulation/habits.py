@@ -52,12 +52,7 @@ class Habits:
         return NUM_PLAYS if self.fatigue or self.favourites else 0
 
     def world_on(self, world: World, day: int) -> World:
-        """The world on a day: its interests have drifted. It does not depend on what was recommended.
-
-        Args:
-            world: the world on day 1.
-            day: number of the day, from 1.
-        """
+        """The world on a day: its interests have drifted. It does not depend on what was recommended."""
         if not self.drift:
             return world
         known = _newest(world, self.drift)
@@ -77,9 +72,6 @@ class Habits:
         the session is then about the interest with the largest affinity to it. A hit changes the first track alone.
 
         Args:
-            world: the world on this day.
-            crowd: sessions after their first track.
-            day: number of the day.
             draws: uniform in [0, 1); the first ones decide, the second ones choose a favourite.
         """
         hit, interests = hit_of(world, day), world.listeners.interests[crowd.users]
@@ -104,10 +96,6 @@ class Habits:
         """What is left of the share that is played of a track which was heard before; None without fatigue.
 
         exp(−fatigue · Σ share · ½^(age / recovery_days)), over the earlier plays of the track.
-
-        Args:
-            crowd: the sessions.
-            tracks: row of the recommended track of each.
         """
         if not self.fatigue:
             return None
@@ -120,7 +108,6 @@ class Habits:
         """Which listeners leave for good.
 
         Args:
-            ended: sessions that have ended.
             draws: uniform in [0, 1).
         """
         is_bad = ~(ended.shares[1:] >= KNOWN * WHOLE).any(0)
@@ -128,12 +115,7 @@ class Habits:
 
 
 def hit_of(world: World, day: int) -> int:
-    """Row of the hit of a day, which is any track; -1 if the day has none.
-
-    Args:
-        world: the world; drift changes nothing.
-        day: number of the day.
-    """
+    """Row of the hit of a day, which is any track; -1 if the day has none."""
     rng = np.random.default_rng(np.random.SeedSequence(len(world.catalog), spawn_key=(1, day)))
     return int(rng.integers(len(world.catalog))) if rng.random() < HIT_DAYS else -1
 

@@ -33,7 +33,7 @@ from segue.simulation.neighbours import NearestTracks
 from segue.simulation.policies import session_candidates
 from segue.simulation.traffic import planned_ms
 from segue.simulation.world import World
-from segue.statistics.discovery import DISCOVERY, KNOWN
+from segue.statistics.discovery import DISCOVERY, KNOWN, is_in
 from segue.statistics.intervals import LEVEL, MeanInterval
 
 PARTS = ("val", "test")
@@ -63,7 +63,6 @@ class Heard:
     Args:
         listeners: row of each listener who had a session, ascending.
         time: mean time per session of each of them, in tracks played in full.
-        num_sessions: number of sessions.
         coverage: share of the catalogue that was recommended at least once.
         share_of_hits: share of tracks that are among the most played.
         share_of_same_artist: share of tracks by the artist of the track before.
@@ -89,9 +88,6 @@ class Heard:
 @settings("callbacks.listening")
 class ListeningTest:
     """Sessions that are the same for every recommender. Listeners have equally many, or one more.
-
-    Args:
-        world: the world of the listeners.
 
     Raises:
         InputError: a setting is out of range, or a part has fewer than two listeners.
@@ -129,7 +125,6 @@ class ListeningTest:
         """Play the sessions of a part. They start at any time of a day, and none of them knows of another.
 
         Args:
-            recommend: recommends the next tracks.
             part: one of PARTS.
             known: what the listeners have heard before, to count how much of it they hear again.
         """
@@ -185,12 +180,7 @@ class ListeningTest:
 
 
 class KnownBefore:
-    """What listeners heard before the sessions of a test: the metrics of `statistics/discovery.py`.
-
-    Args:
-        profiles: what they heard.
-        world: the world of the listeners.
-    """
+    """What listeners heard before the sessions of a test: the metrics of `statistics/discovery.py`."""
 
     def __init__(self, profiles: ArmProfiles, world: World) -> None:
         owner, entries = profiles.entries()
@@ -204,19 +194,9 @@ class KnownBefore:
         return np.asarray(users * self._num_tracks + (self._artist_of[tracks] if name == _BY_ARTIST else tracks))
 
     def of(self, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> dict[str, Bool[np.ndarray, "E"]]:
-        """Which plays were known before, for each metric.
-
-        Args:
-            users: row of the listener of each play.
-            tracks: row of each track.
-        """
+        """Which plays were known before, for each metric."""
         asked = {name: self._pairs(name, users, tracks) for name in self._known}
-        return {name: _are_among(asked[name], known) for name, known in self._known.items()}
-
-
-def _are_among(asked: Int64[np.ndarray, "E"], known: Int64[np.ndarray, "n"]) -> Bool[np.ndarray, "E"]:
-    """Whether numbers are among ascending ones: np.isin would sort all of these for each step of a test."""
-    return np.asarray(np.append(known, -1)[known.searchsorted(asked)] == asked)
+        return {name: is_in(asked[name], known) for name, known in self._known.items()}
 
 
 def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommend:
@@ -265,8 +245,6 @@ class RunListening:
     """A listening test that knows the tracks of a run (L), whose logs came from its world.
 
     Args:
-        test: the sessions.
-        catalog: the catalogue of the run.
         neighbours: number of tracks from which `true_neighbours` recommends.
         num_lists: number of last tracks whose lists are searched where the session is the query.
         kept: file where the means of the references are kept for later runs; None for none.
@@ -344,14 +322,7 @@ class RunListening:
         return kept[key]
 
     def frame(self, heard: Mapping[str, Heard]) -> pd.DataFrame:
-        """The mean time of each listener, a row each.
-
-        Args:
-            heard: what the listeners of each part heard.
-
-        Returns:
-            The columns of `listening.parquet`.
-        """
+        """The mean time of each listener, a row each: `listening.parquet`."""
         ids = self._test.world.listeners.user_ids
         parts = [
             pd.DataFrame({"listener": ids[one.listeners], "part": part, "mean_time_per_session": one.time})

@@ -19,8 +19,6 @@ class Memory:
     Args:
         tracks: row of each track.
         shares: share of each that was played, in hundredths, 0 to 100.
-        days: number of the day of each.
-        has_left: whether each listener has left for good.
     """
 
     tracks: Int32[np.ndarray, "U L"]
@@ -30,12 +28,7 @@ class Memory:
 
     @classmethod
     def empty(cls, num_listeners: int, length: int) -> "Memory":
-        """Of listeners who have played nothing.
-
-        Args:
-            num_listeners: number of listeners (U).
-            length: number of plays that are remembered of each (L).
-        """
+        """Of listeners who have played nothing."""
         shape = num_listeners, length
         return cls(
             tracks=np.full(shape, -1, np.int32),
@@ -54,12 +47,7 @@ class Memory:
             column[listeners] = getattr(changed, name)
 
     def past(self, listeners: Int64[np.ndarray, "S"], day: int) -> Past:
-        """What listeners have played before.
-
-        Args:
-            listeners: their rows.
-            day: number of the present day.
-        """
+        """What listeners have played before."""
         return Past(self.tracks[listeners].T, self.shares[listeners].T, day - self.days[listeners].T)
 
     def add(
@@ -74,10 +62,8 @@ class Memory:
 
         Args:
             listeners: rows of the listeners, each once.
-            lengths: number of plays of each.
             tracks: row of each track, those of a listener one after another, in order of time.
             shares: share of each that was played, in hundredths.
-            day: number of the day.
         """
         places, days = np.arange(self.tracks.shape[1]), np.full(len(tracks), day, np.int32)
         newest = (lengths.cumsum()[:, None] - 1 - places).clip(min=0)

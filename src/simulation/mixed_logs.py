@@ -35,9 +35,7 @@ class MixedLogs:
     Args:
         world: the world of the listeners.
         arms: a recommender for each part of the traffic.
-        templates: factory of each kind of recommender.
         first_day: date of the sessions, such as 2026-01-05.
-        progress: shows a progress bar during the simulation.
 
     Attributes:
         world: the world of the listeners.
@@ -150,7 +148,6 @@ def keep_interest_neighbours(world: World, folder: Path) -> None:
     """Give a world its `interest_neighbours`: read them, or compute and write them for later runs.
 
     Args:
-        world: the world.
         folder: parent folder of simulated logs; has a file for each world. A damaged file is written again.
     """
     path = folder / f"interest_neighbours-{world.digest()}-{code_digest()[:8]}.npz"

@@ -24,7 +24,6 @@ def nearest(
 
     Args:
         embeddings: true embedding of each track, shape `[N, D]`.
-        queries: rows of tracks, shape `[Q]`.
         k: number of neighbours (K), at most N, or at most N-1 with `exclude_self`.
         exclude_self: whether a track is not its own neighbour.
 
@@ -63,7 +62,6 @@ class NearestTracks:
     """The nearest other tracks of each track, searched when they are asked for: those of a large world take a minute.
 
     Args:
-        embeddings: true embedding of each track.
         k: number of neighbours (K); fewer, if there are no more tracks.
 
     Raises:

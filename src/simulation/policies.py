@@ -82,6 +82,8 @@ class Policy(ABC):
     its own `rng`."""
     num_past = 0
     """Number of plays of earlier sessions that it looks at, in `crowd.past_tracks`."""
+    profiles: ArmProfiles | None = None
+    """What it remembers of its listeners; None for nothing."""
     learns_past = False
     """Whether `learn` has an effect."""
 
@@ -95,7 +97,7 @@ class Policy(ABC):
             InputError: it does not.
         """
 
-    def learn(  # noqa: B027 - most policies remember nothing
+    def learn(
         self,
         users: Int64[np.ndarray, "E"],
         tracks: Int32[np.ndarray, "E"],
@@ -110,31 +112,37 @@ class Policy(ABC):
             shares: share of each that was played, in hundredths.
             time_ms: of each play, in milliseconds since 1970.
         """
+        if self.profiles is not None:
+            self.profiles.learn(users, tracks, shares, time_ms)
 
-    def prepare(self, midnight: int, track_ms: int) -> None:  # noqa: B027 - most policies know no time
+    def prepare(self, midnight: int, track_ms: int) -> None:
         """Prepare for the sessions of some days.
 
         Args:
             midnight: start of the first day, in milliseconds since 1970.
             track_ms: duration of a track that is played in full, in milliseconds.
         """
+        if self.profiles is not None:
+            self.profiles.prepare(midnight, track_ms)
 
-    def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:  # noqa: ARG002 - as a subclass
+    def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:
         """What the policy remembers of earlier sessions, for a process that plays these listeners.
 
         Returns:
             By the row of the listener; empty for a policy that remembers nothing.
         """
-        return {}
+        return {} if self.profiles is None else self.profiles.remembered(users.tolist())
 
-    def remember(self, remembered: Mapping[int, np.ndarray]) -> None:  # noqa: B027 - most policies remember nothing
+    def remember(self, remembered: Mapping[int, np.ndarray]) -> None:
         """Replace what the policy remembers of some listeners.
 
         Args:
             remembered: what `remembered` returned, there or in another process.
         """
+        if self.profiles is not None:
+            self.profiles.remember(remembered)
 
-    def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:  # noqa: ARG002 - subclasses use the crowd
+    def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
         """Prepare for a new crowd.
 
         Args:
@@ -142,17 +150,21 @@ class Policy(ABC):
             rng: draws the recommendations; for parts of a crowd it is replaced before each call of `recommend`.
         """
         self.rng = rng
+        if self.profiles is not None:
+            self.profiles.begin(crowd)
 
     @abstractmethod
     def recommend(self, crowd: Crowd) -> Recommended:
         """Recommend the next track of each session."""
 
-    def finish(self, crowd: Crowd) -> None:  # noqa: B027 - most policies do not need it
+    def finish(self, crowd: Crowd) -> None:
         """Receive the sessions that have ended.
 
         Args:
             crowd: the sessions after their last track.
         """
+        if self.profiles is not None:
+            self.profiles.finish(crowd)
 
     def close(self) -> None:  # noqa: B027 - most policies hold no resource
         """Release resources; the policy is not used any more."""
@@ -364,45 +376,14 @@ class ListenerLists(SessionLists):
             given, self.description["profiles"] = Profiles.read(file), file_digest(file)
         else:
             self.hint = f"{file} is not there; all listeners are new at first"
-        self._profiles = ArmProfiles(given, world)
+        self.profiles = ArmProfiles(given, world)
         if familiar < 1:
             gap = self._search.known_gap(given.in_rows(world.catalog), self.picker.artist_gap)
             self._search.vectors, self.description["known_gap"] = replace(self._search.vectors, known_gap=gap), gap
 
-    def learn(
-        self,
-        users: Int64[np.ndarray, "E"],
-        tracks: Int32[np.ndarray, "E"],
-        shares: UInt8[np.ndarray, "E"],
-        time_ms: Int64[np.ndarray, "E"],
-    ) -> None:
-        """Add the plays of an earlier day that are later than the profiles of the run."""
-        self._profiles.learn(users, tracks, shares, time_ms)
-
-    def prepare(self, midnight: int, track_ms: int) -> None:
-        """Prepare for the sessions of some days."""
-        self._profiles.prepare(midnight, track_ms)
-
-    def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:
-        """The profiles of some listeners."""
-        return self._profiles.remembered(users.tolist())
-
-    def remember(self, remembered: Mapping[int, np.ndarray]) -> None:
-        """Replace the profiles of some listeners."""
-        self._profiles.remember(remembered)
-
-    def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
-        """Look up the profiles of the sessions of a new crowd."""
-        super().begin(crowd, rng)
-        self._profiles.begin(crowd)
-
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:
         """The best tracks for each session and its listener."""
-        return session_candidates(self._search, crowd, self._profiles, k=self._num_kept, familiar=self._familiar)
-
-    def finish(self, crowd: Crowd) -> None:
-        """Add the sessions that have ended to the profiles."""
-        self._profiles.finish(crowd)
+        return session_candidates(self._search, crowd, self.profiles, k=self._num_kept, familiar=self._familiar)
 
 
 class LastTenLists(Lists):

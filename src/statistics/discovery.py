@@ -39,11 +39,11 @@ class Before:
         chosen = pairs[order]
         first = np.flatnonzero(np.append(True, chosen[1:] != chosen[:-1])[: len(chosen)])
         present, since = chosen[first], sessions[order[first]]
-        found = _is_in(pairs, self._pairs)
+        found = is_in(pairs, self._pairs)
         if len(present):
             place = present.searchsorted(pairs).clip(max=len(present) - 1)
             found |= (present[place] == pairs) & (since[place] < sessions)
-        added = present[~_is_in(present, self._pairs)]
+        added = present[~is_in(present, self._pairs)]
         self._pairs = np.sort(np.concatenate([self._pairs, added]), kind="stable")  # merges two ascending arrays
         return found
 
@@ -52,7 +52,6 @@ class Discovery:
     """Counts what listeners knew before, over parts of a log in the order of time.
 
     Args:
-        num_tracks: number of tracks (N).
         artist_of: number of the artist of each track; None if it is not known.
     """
 
@@ -73,9 +72,6 @@ class Discovery:
         """What was known of each play.
 
         Args:
-            users: number of the listener of each play.
-            tracks: number of each track.
-            shares: share of each that was played.
             sessions: number of the session of each play; its plays are one after another, in order of time, and those
                 of a listener ascend.
 
@@ -94,7 +90,8 @@ class Discovery:
         return counted, {name: one & counted for name, one in found.items()}
 
 
-def _is_in(values: Int64[np.ndarray, "E"], ascending: Int64[np.ndarray, "n"]) -> Bool[np.ndarray, "E"]:
+def is_in(values: Int64[np.ndarray, "E"], ascending: Int64[np.ndarray, "n"]) -> Bool[np.ndarray, "E"]:
+    """Whether numbers are among ascending ones, which np.isin would sort each time."""
     if not len(ascending):
         return np.zeros(len(values), bool)
     return np.asarray(ascending[ascending.searchsorted(values).clip(max=len(ascending) - 1)] == values)

@@ -55,11 +55,6 @@ class Sweep(VerbSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: Callable[..., Any], config: DictConfig) -> None:
         """Take what Hydra gives before `sweep`.
 
-        Args:
-            hydra_context: Hydra's loaders.
-            task_function: the function of the verb.
-            config: the config of the command line.
-
         Raises:
             InputError: the trainer trains one run in several processes.
         """
@@ -74,12 +69,6 @@ class Sweep(VerbSweeper):
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Run every combination of the swept values.
-
-        Args:
-            arguments: overrides of the command line.
-
-        Returns:
-            Results of the jobs, in their order.
 
         Raises:
             JobsFailed: some jobs failed.
@@ -117,10 +106,6 @@ class Sweep(VerbSweeper):
             jobs: overrides of each job.
             first: number of the first job; the others have the following numbers.
             parent: id of their parent run in MLflow; None if nothing is logged.
-            swept: the swept keys.
-
-        Returns:
-            Results of the jobs, in their order.
 
         Raises:
             InputError: the process of a job died without an exception.
@@ -220,9 +205,6 @@ class Job:
 
     def __call__(self, config: DictConfig) -> Any:
         """Run the job.
-
-        Returns:
-            What the verb returns.
 
         Raises:
             JobFailed: the job failed; the error is printed already.

@@ -22,11 +22,9 @@ class Pruning(Callback):
 
     Args:
         storage: where the study is kept; the process of the search uses it too.
-        study: its name.
         number: of the trial that this run is.
         prune_after_trials: finished trials before a trial is compared with them.
         prune_after_epochs: epochs that no trial is pruned in.
-        monitor: the metric.
     """
 
     def __init__(

@@ -10,13 +10,12 @@ import math
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from filelock import FileLock, Timeout
-from hydra.core.override_parser.types import Quote, QuotedString
+from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
@@ -24,6 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
+from segue.runs.folder import locked
+from segue.runs.hydra_text import quoted
 from segue.runs.provenance import call_of
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import Sweep, outcome
@@ -166,7 +167,7 @@ class Search(Sweep):
     def _trial_word(self, study: "Study", number: int) -> str:
         """The override with which a job reports to the study and can be pruned."""
         texts = {"storage": self._storage, "study": study.study_name}
-        words = [f"{name}: {QuotedString(text, Quote.single).with_quotes()}" for name, text in texts.items()]
+        words = [f"{name}: {quoted(text)}" for name, text in texts.items()]
         words += [f"{name}: {value}" for name, value in {"number": number, **self._pruning}.items()]
         return f"trial={{{', '.join(words)}}}"
 
@@ -238,9 +239,6 @@ def _num_parallel(launcher: DictConfig) -> int:
 def open_storage(url: str) -> "BaseStorage":
     """Open the database of studies.
 
-    Args:
-        url: its URL, such as `sqlite:///optuna.db`.
-
     Raises:
         InputError: it cannot be opened.
     """
@@ -279,9 +277,6 @@ def open_study(
         resume: continue the latest study with the same settings, if there is one.
         random_trials: number of random trials before the sampler learns from them.
 
-    Yields:
-        The study.
-
     Raises:
         InputError: the study cannot be opened, or is in use by another process.
     """
@@ -316,22 +311,16 @@ def _lock(url: str, what: str, *, wait: bool) -> Iterator[None]:
         return
     file = Path(url.removeprefix("sqlite:///"))
     mark = hashlib.sha256(what.encode()).hexdigest()[:8]
-    lock = FileLock(file.parent / f".{file.name}.{mark}.lock", timeout=-1 if wait else 0)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"study {what!r} is in use by another process; wait for it, or leave out resume=true"
-        ) from None
-    except OSError as error:
-        raise _unusable(url, error) from error
-    try:
+    path = file.parent / f".{file.name}.{mark}.lock"
+    in_use = f"study {what!r} is in use by another process; wait for it, or leave out resume=true"
+    with ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # a process that waits for a lock must not lose its file
+            stack.enter_context(FileLock(path) if wait else locked(path, in_use))
+        except OSError as error:
+            raise _unusable(url, error) from error
         yield
-    finally:
-        if not wait:  # a process that waits for a lock must not lose its file
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def finished(study: "Study") -> list["FrozenTrial"]:
@@ -348,7 +337,6 @@ def record_result(study: "Study", trial: "Trial", *, value: Any, why: str | None
     """Record the result of a trial. The process that ran the trial has recorded whether it was pruned.
 
     Args:
-        study: the study.
         trial: a trial of this study.
         value: what the trial returned, its value of the objective.
         why: why it failed; None if it did not fail.
@@ -373,11 +361,7 @@ def best_so_far(study: "Study") -> "FrozenTrial | None":
 
 
 def write_table(study: "Study", path: Path) -> Path:
-    """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial.
-
-    Returns:
-        `path`.
-    """
+    """Write `search.csv`: number, state, value, epoch of pruning, parameters and error of each finished trial."""
     import pandas as pd
 
     trials = finished(study)

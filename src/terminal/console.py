@@ -10,39 +10,22 @@ from rich.control import Control
 from rich.markup import escape
 
 
-class Printed:
-    """What was printed, to be shown later: as text or as HTML."""
+class Printed(Console):
+    """What was printed, to be shown later: as text or as HTML, in lines of 120 columns."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        super().__init__(file=io.StringIO(), record=True, width=120, highlight=False, emoji=False, force_jupyter=False)
 
-    def add(self, objects: tuple[Any, ...], how: dict[str, Any]) -> None:
-        """Keep a call of `Console.print`."""
-        self._calls.append((objects, how))
+    def text(self) -> str:
+        """All of it as text."""
+        return self.export_text(clear=False).rstrip("\n")
 
-    def text(self, width: int = 120) -> str:
-        """All of it as text.
-
-        Args:
-            width: columns of a line.
-        """
-        return self._replayed(width).export_text().rstrip("\n")
-
-    def html(self, width: int = 120) -> str:
-        """All of it as an HTML element, with colours that are readable on light and dark pages.
-
-        Args:
-            width: columns of a line.
-        """
+    def html(self) -> str:
+        """All of it as an HTML element, with colours that are readable on light and dark pages."""
         style = "white-space:pre;overflow-x:auto;font:0.85em/1.3 monospace;background:none"
-        page = self._replayed(width).export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
+        form = f'<pre style="{style}">{{code}}</pre>'
+        page = self.export_html(clear=False, inline_styles=True, code_format=form)
         return page.replace("color: #000000; text-decoration-color: #000000;", "").replace("#7f7f7f", "#808080")
-
-    def _replayed(self, width: int) -> Console:
-        copy = Console(file=io.StringIO(), record=True, width=width, highlight=False, emoji=False, force_jupyter=False)
-        for objects, how in self._calls:
-            copy.print(*objects, **how)
-        return copy
 
 
 class _Results(Console):
@@ -55,7 +38,7 @@ class _Results(Console):
         if self.kept is None or any(isinstance(one, Control) for one in objects):
             super().print(*objects, **how)
         else:
-            self.kept.add(objects, how)
+            self.kept.print(*objects, **how)
 
     def status(self, *words: Any, **how: Any) -> Any:
         """Show what is being done; not in a notebook, where it would leave lines."""
@@ -73,21 +56,13 @@ def show_lines(lines: Iterable[tuple[str, str]]) -> None:
 
 
 def warn(line: str) -> None:
-    """Print a warning.
-
-    Args:
-        line: what is wrong, and the remedy.
-    """
+    """Print a warning."""
     errors.print(f"[bold yellow]warning:[/] {escape(line)}")
 
 
 @contextmanager
 def keeping() -> Iterator[Printed]:
-    """Keep results instead of printing them.
-
-    Yields:
-        What is printed meanwhile.
-    """
+    """Keep results instead of printing them."""
     before, console.kept = console.kept, Printed()
     try:
         yield console.kept

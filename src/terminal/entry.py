@@ -34,9 +34,6 @@ class Verb(Protocol):
     def call(self, words: Sequence[str]) -> Any:
         """Do the same inside of a program.
 
-        Args:
-            words: of the command line.
-
         Returns:
             What the function returned that is the verb.
 
@@ -60,7 +57,6 @@ def verb(
     removed.
 
     Args:
-        config_name: name of the verb's file in `conf/`.
         sweepers: what `hydra/sweeper=` may choose, for multiruns.
         option_of: from a path that was typed alone to the option that it needs, for the message about it.
         rewrite: from the words that are typed to those that Hydra gets.
@@ -70,51 +66,48 @@ def verb(
     def decorate(task: Callable[[DictConfig], Any]) -> Verb:
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
-        def line_of(error: Exception) -> str | None:
-            return None if wants_traceback else message(error)
+        def run(line: list[str], *, keeps_folder: bool = False) -> list[Any]:
+            """Call Hydra; what the task returned. Its error is raised here, because Hydra would print something."""
+            results: list[Any] = []
+            failures: list[BaseException] = []
 
-        def run(job: Callable[[DictConfig], Any], line: list[str]) -> None:
+            @functools.wraps(task)
+            def job(config: DictConfig) -> None:
+                try:
+                    results.append(task(config))
+                except BaseException as error:
+                    failures.append(error)
+                if not keeps_folder:
+                    with suppress(OSError):  # it has files
+                        Path(HydraConfig.get().runtime.output_dir).rmdir()
+
             refuse_placeholders(line[1:])
             line[1:] = rewrite(line[1:])
             refuse_path_alone(line[1:], option_of)
             hydra_parts.register(sweepers, full_errors=wants_traceback)
             with leave_no_empty([Path.cwd() / "outputs" / config_name, *run_folders()]):
                 hydra_parts.run(job, line[1:], conf=CONF, config_name=config_name, choose=choose())
-
-        @functools.wraps(task)
-        def job(config: DictConfig) -> Any:
-            try:
-                return task(config)
-            except Exception as error:
-                if is_interrupt(error):
-                    raise KeyboardInterrupt from None
-                if (line := line_of(error)) is None:
-                    raise
-                show_error(line)
-                sys.exit(2)  # what Hydra hands on without a word
-            finally:
-                with suppress(OSError):  # it has files
-                    Path(HydraConfig.get().runtime.output_dir).rmdir()
+                for failure in failures:
+                    raise failure
+            return results
 
         @functools.wraps(task)
         def main(words: Sequence[str] | None = None) -> None:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
             with running(command_line() if words is None else [program(config_name), *words]) as line:
                 try:
-                    run(job, line)
-                except (KeyboardInterrupt, SystemExit) as stopped:
-                    if not is_interrupt(stopped):
-                        raise
-                    errors.print("interrupted")
-                    sys.exit(130)
+                    run(line)
                 except BrokenPipeError:  # as in `--help | head`; what is left to print goes nowhere
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                     sys.exit(1)
                 except JobsFailed as failed:
                     show_error(str(failed))
                     sys.exit(2)
-                except Exception as error:
-                    if (why := line_of(error)) is None:
+                except (Exception, KeyboardInterrupt, SystemExit) as error:
+                    if is_interrupt(error):
+                        errors.print("interrupted")
+                        sys.exit(130)
+                    if isinstance(error, SystemExit) or wants_traceback or (why := message(error)) is None:
                         raise
                     show_error(why)
                     sys.exit(2)
@@ -122,27 +115,15 @@ def verb(
                     keep_objects()
 
         def call(words: Sequence[str]) -> Any:
-            results: list[Any] = []
-            failures: list[BaseException] = []
-
-            def keep(config: DictConfig) -> None:
-                try:
-                    results.append(task(config))
-                except BaseException as error:  # Hydra would print something
-                    failures.append(error)
-
             with running([program(config_name), *words]) as line, hydra_parts.beside_other_configs():
                 try:
-                    run(keep, line)
-                    for failure in failures:
-                        raise failure
+                    return run(line, keeps_folder=True)[0]  # it may be a folder of the program's
                 except (Exception, SystemExit) as error:
                     if is_interrupt(error):
                         raise KeyboardInterrupt from None
                     if isinstance(error, SystemExit) or (why := message(error)) is None:
                         raise
                     raise InputError(as_called(why)) from error.__cause__
-            return results[0]
 
         entry: Any = main
         entry.call = call

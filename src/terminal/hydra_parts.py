@@ -62,7 +62,6 @@ class VerbLoader(ConfigLoaderImpl):
     """Composes each config of a verb: of a run, of each job of a sweep, and what `--cfg` and `--help` show.
 
     Args:
-        config_search_path: where configs are.
         choose: the overrides that the data add. The record of the overrides does not have them.
     """
 
@@ -106,10 +105,6 @@ def run(
     """Do what `hydra.main` does, with words that are given, and not with those of the process.
 
     Args:
-        task: what is run with the composed config.
-        words: of the command line.
-        conf: folder of the configs.
-        config_name: the one that is composed.
         choose: the overrides that the data add.
     """
     share_config_store()

@@ -48,7 +48,6 @@ class NotebookBars:
         """Move a bar.
 
         Args:
-            task: the bar.
             completed: number of steps done.
             advance: number of steps done since the last call.
             description: before the bar; by default as it was.
@@ -78,11 +77,7 @@ class NotebookBars:
 
 
 def bars(*columns: ProgressColumn) -> Progress | NotebookBars:
-    """Bars that disappear when they are stopped; not drawn in a file or a pipe.
-
-    Args:
-        columns: of a line in the terminal.
-    """
+    """Bars that disappear when they are stopped; not drawn in a file or a pipe."""
     if console.is_jupyter:
         return NotebookBars()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -51,7 +51,6 @@ def refuse_path_alone(words: Sequence[str], option: Callable[[str], str]) -> Non
     """Refuse a path that has no option, as in `describe.py plays.csv`, or one that no verb has, as in `data=plays.csv`.
 
     Args:
-        words: of the command line.
         option: from a path to what a person has to type for it.
 
     Raises:

@@ -35,11 +35,8 @@ class RunLogger(MLFlowLogger):
 
     Args:
         experiment_name: an existing experiment.
-        run_name: for people.
-        tracking_uri: the store.
         patience_s: seconds that `finish` waits for a store that cannot be reached.
         run_id: the run to resume; None starts one.
-        tags: of a run that is started.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ class RunLogger(MLFlowLogger):
         """Call the store now, or later where it cannot be reached.
 
         Args:
-            what: names it, for people.
             call: a request to the store; must be safe to repeat where it failed half-way.
         """
         self._waiting.append((what, call))
@@ -151,11 +147,8 @@ class RunLogger(MLFlowLogger):
         """Log the data that the run learns from, as an MLflow dataset.
 
         Args:
-            name: of the source.
             digest: changes whenever the data does.
-            address: where its files are.
             columns: name and type of each column of a pair.
-            profile: how much there is of it.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -174,7 +167,6 @@ class RunLogger(MLFlowLogger):
         """Log recommendations as a model, which recommends 10 tracks by default; see `src/tracking/model.py`.
 
         Args:
-            recommendations: a `recommendations.jsonl`.
             tracks: ids for the example; all ids are of their type.
             key: that its lines have for their track.
             which: `evaluated` or `refitted`, its tag.
@@ -254,7 +246,6 @@ def build_logger(config: DictConfig, run_id: str | None) -> RunLogger | None:
     """The logger that the config chose, with its store open; None where it chose none.
 
     Args:
-        config: all of it.
         run_id: the run to resume; None for a new one.
 
     Raises:
@@ -274,13 +265,6 @@ def run_logger(trainer: Trainer) -> RunLogger | None:
 
 def start_run(logger: RunLogger, config: DictConfig, *, setup: str, source: str, data_digest: str) -> None:
     """Start or resume the run, and log its parameters, its set-up and the digests by which it is found again.
-
-    Args:
-        logger: of the run.
-        config: all of it.
-        setup: name of the set-up.
-        source: name of the source in `conf/datamodule/`.
-        data_digest: digest of its data.
 
     Raises:
         InputError: the store cannot be reached, or has no such run.

@@ -16,7 +16,6 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
 
     Args:
         run_id: an existing run; its system metrics are continued.
-        tracking_uri: the store.
         interval_s: seconds between two samples.
 
     Returns:
@@ -30,13 +29,7 @@ def watch_machine(*, run_id: str, tracking_uri: str, interval_s: float) -> Calla
 
 
 def remove_artifact(artifact_uri: str, path: str, *, tracking_uri: str) -> None:
-    """Remove a file or a folder of a run; nothing where there is none.
-
-    Args:
-        artifact_uri: of the run.
-        path: below it.
-        tracking_uri: the store.
-    """
+    """Remove a file or a folder of a run; nothing where there is none."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     get_artifact_repository(artifact_uri, tracking_uri=tracking_uri).delete_artifacts(path)

@@ -264,8 +264,6 @@ def attach_abtest(record: Mapping[str, Any], folder: Path, roles: Mapping[str, s
     The treatment has `ab/<metric>_effect_percent` and its bounds too.
 
     Args:
-        record: of the test.
-        folder: of its report.
         roles: name of the recommender in each role; those that name a run or its folder are runs.
     """
     for role, name in roles.items():
@@ -286,9 +284,7 @@ def attach_estimate(metrics: Mapping[str, float], folder: Path, name: str, *, lo
 
     Args:
         metrics: the estimates, named `offline/<metric>`.
-        folder: of the report.
         name: of the candidate; one that names a run or its folder is a run.
-        logs: that the estimates are from.
         pick: how the candidate picks from its lists.
 
     Returns:

@@ -170,18 +170,11 @@ _HOW = (
 def parent_run(
     tracking_uri: str, experiment_name: str, run_name: str, run_dir: Path, *, resume: bool, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """Start the parent run of the jobs of a multirun, and end it, and jobs that are still marked as running.
+    """Start the parent run of the jobs of a multirun, and end it, and jobs that are marked as running; yields its id.
 
     Args:
-        tracking_uri: the store.
         experiment_name: the experiment; created where it is missing.
-        run_name: for people.
-        run_dir: folder of the sweep.
         resume: take the newest parent of the same command, if there is one.
-        tags: further tags of it.
-
-    Yields:
-        Its id.
 
     Raises:
         InputError: the store cannot be used. At the end this is printed, because it must not hide an earlier error.
@@ -237,12 +230,9 @@ def add_to_run(
     """Add to a run what was found out after it.
 
     Args:
-        tracking_uri: the store.
-        run_id: the run.
         metrics: by name; those that are no finite numbers are left out.
         tags: by name; what is too long for MLflow is cut off.
         files: logged as its artifacts.
-        folder: of these files among its artifacts.
 
     Raises:
         InputError: the store cannot be used.

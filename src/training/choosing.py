@@ -123,20 +123,12 @@ class Choice:
 
 
 def _short_run(
-    datamodule: SplitDataModule,
-    queries: ValidationQueries,
-    config: DictConfig,
-    words: str,
-    *,
-    num_steps: int,
+    datamodule: SplitDataModule, queries: ValidationQueries, config: DictConfig, words: str, *, num_steps: int
 ) -> Candidate:
     """Train a candidate for a short time, or count.
 
     Args:
         datamodule: the data, set up; it gets the settings of the candidate.
-        queries: what it is judged on.
-        config: of the candidate.
-        words: that choose it.
         num_steps: steps of a head, at most.
 
     Returns:
@@ -195,10 +187,8 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
     """Compare the candidates of `recipe=auto`.
 
     Args:
-        datamodule: the data, set up.
         config: of the run, with the candidates.
         words: of the command line; a candidate does not change what they name.
-        compose: from words to a config.
 
     Returns:
         The comparison; None where there are too few validation queries.
@@ -227,12 +217,6 @@ _OF_HEADS = ("model=", "model.", "loss", "optimizer", "scheduler", "counted", "c
 
 def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str], compose: Compose) -> Choice | None:
     """Count what the counting models among the candidates of `recipe=auto` reach, for a run that names its model.
-
-    Args:
-        datamodule: the data, set up.
-        config: of the run.
-        words: of the command line.
-        compose: from words to a config.
 
     Returns:
         The comparison; None where there are too few validation queries.

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -23,7 +22,7 @@ from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.reports.next_steps import left_out_lines
 from segue.runs.atomic import write_record
-from segue.runs.folder import NIGHT, REFIT, is_unfinished_night
+from segue.runs.folder import NIGHT, REFIT, is_unfinished_night, locked
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
@@ -55,7 +54,6 @@ class Night:
 
     Args:
         folder: of the run that it begins from.
-        new: the plays since then.
         grown: the model of that run, with the tracks of today.
         decided: how that run ranks tracks already heard.
         nights: the nights before, as `night.json` of that run lists them.
@@ -75,12 +73,7 @@ class Night:
     is_done: bool = False
 
     def learn(self, config: DictConfig, build: Any) -> Refitted:
-        """Train on the new sessions. A head sees some of those that are kept besides, so that it forgets nothing.
-
-        Args:
-            config: of the run.
-            build: factory of the model; takes the vocabulary.
-        """
+        """Train on the new sessions. A head sees some of those that are kept besides, so that it forgets nothing."""
         data, head = self.new.whole, cast("Any", self.grown.module)
         if ranker_of(head).scorer is None:
             return refit(config, data, self.decided, [{}], label="night")
@@ -148,9 +141,6 @@ class Night:
 def night_from(config: DictConfig) -> Iterator[Night | None]:
     """Begin a night.
 
-    Args:
-        config: with `from`, `guard` and `keep_days`, and the logs so far as the source.
-
     Yields:
         The night; None where there is no new play.
 
@@ -171,16 +161,8 @@ def night_from(config: DictConfig) -> Iterator[Night | None]:
             f"{called} does not have what it has learned ({FOLDER}/ and {REFITTED}): "
             f"{'it is of an older version, or lacks checkpoints; train a new run' if is_refitted else refits}"
         )
-    lock = FileLock(folder / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{called}: another night begins from it now; wait until it has ended") from None
-    try:
+    with locked(folder / _LOCK, f"{called}: another night begins from it now; wait until it has ended"):
         yield _begun(config, folder, called)
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _source_of(config: DictConfig, learned: Learned, called: str) -> PairDataModule:

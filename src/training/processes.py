@@ -36,9 +36,7 @@ class Processes:
 
     Args:
         index: number of this process, from 0.
-        count: number of processes.
         index_here: number of this process among those of this machine.
-        machine: number of this machine.
         store: what the first process shares; None for one process.
         children: the other processes, if this one started them.
         folder: where these write what they print.
@@ -67,7 +65,6 @@ class Processes:
         """Make a decision in the first process; the others wait for it.
 
         Args:
-            what: names it.
             decision: returns what JSON can hold. It is called in the first process only.
 
         Returns:
@@ -89,7 +86,6 @@ class Processes:
         """Call `action` in one process of each machine before it is called in the others.
 
         Args:
-            what: names it.
             action: creates files, or finds that they exist.
         """
         key = f"{what}/{self.machine}"
@@ -116,10 +112,6 @@ class Processes:
 
     def check_same(self, what: str, value: str) -> None:
         """Refuse to train together where processes differ.
-
-        Args:
-            what: names it, for people.
-            value: of this process.
 
         Raises:
             InputError: it is not that of the first process.
@@ -192,13 +184,8 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
     At the end processes that were started here are stopped.
 
     Args:
-        devices: processes on each machine.
-        num_machines: number of machines.
         is_shared: whether the trainer can share a run.
         again: the command that starts another process of the run, which finds the modules of this one.
-
-    Yields:
-        The processes.
 
     Raises:
         InputError: the settings do not fit how this process was started.

@@ -69,7 +69,6 @@ def epochs_of_refit(
 
     Args:
         num_epochs: that validation chose.
-        evaluated: the data in splits.
         data: all of it as training data, whose epochs have more steps.
         limit: `trainer.limit_train_batches`; a whole number of batches is the same in both.
     """
@@ -93,13 +92,10 @@ def refit(
     It writes `checkpoints/refitted.ckpt` after each epoch.
 
     Args:
-        config: of the run.
-        data: all of it as training data.
         decided: what validation decided for the evaluated model; see `Ranker.decided`.
         epochs: metrics of the first epochs of its training: this one gets as many.
         checkpoint: of a refit that was stopped, from which this one goes on.
         begin: the model to begin with, and the state of its optimizer; None for the beginning.
-        label: of the progress bar.
 
     Raises:
         InputError: the recipe refuses all sessions, or its training has diverged.
@@ -136,12 +132,7 @@ def refit(
 
 
 def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
-    """What validation decided for the evaluated model: in its best epoch, by the checkpoint, or in the last one.
-
-    Args:
-        trainer: of its training.
-        evaluated: the model after its last epoch.
-    """
+    """What validation decided for the evaluated model: in its best epoch, by the checkpoint, or in the last one."""
     kept = trainer.checkpoint_callback
     if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
         return decided_in(read_checkpoint(Path(kept.best_model_path)), evaluated)
@@ -153,7 +144,6 @@ def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[st
 
     Args:
         checkpoint: of the model, or of an earlier one.
-        model: the model.
     """
     of_model = checkpoint["state_dict"]
     state = {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
@@ -209,11 +199,6 @@ class _InsteadOfValidation(Callback):
     """Gives a scheduler that watches a validation metric what it saw in the training of the evaluated model.
 
     After the last epoch the model fits what it otherwise fits before each validation.
-
-    Args:
-        name: of the metric.
-        epochs: metrics of each epoch.
-        decided: what validation decided.
     """
 
     def __init__(self, name: str, epochs: Sequence[Mapping[str, float]], decided: Mapping[str, Any]) -> None:

@@ -39,13 +39,7 @@ from segue.runs.folder import (
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line, provenance
-from segue.runs.resume import (
-    check_resumed_targets,
-    named_run,
-    refuse_another_recipe,
-    run_to_resume,
-    words_of_run,
-)
+from segue.runs.resume import check_resumed_targets, named_run, refuse_another_recipe, run_to_resume, words_of_run
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
 from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
@@ -68,8 +62,7 @@ if TYPE_CHECKING:
     from segue.training.processes import Processes
 
 _Part = Annotated[
-    float,
-    Setting("batches of an epoch: their number or share", above=0, hint="a run is trained, validated and tested"),
+    float, Setting("batches of an epoch: their number or share", above=0, hint="a run is trained, validated and tested")
 ]
 _SEARCH = {"search=": "hydra/sweeper=", "search.": "hydra.sweeper."}
 
@@ -447,11 +440,7 @@ def _run(
         start_run(logger, config, setup=setup, source=source, data_digest=data_digest)
         run_id = logger.run_id
     record_beginning(
-        config,
-        words=words,
-        data_digest=data_digest,
-        mlflow_run_id=run_id,
-        is_resumed=previous is not None,
+        config, words=words, data_digest=data_digest, mlflow_run_id=run_id, is_resumed=previous is not None
     )
     clock.end("tracking")
 
@@ -513,11 +502,7 @@ def _run(
         refit=None if after_test.refitted is None or after_test.exported is None else after_test.refitted.record(),
     )
     data = CardData(
-        path=datamodule.path,
-        digest=data_digest,
-        sizes=datamodule.summary(),
-        span=datamodule.span(),
-        remarks=remarks,
+        path=datamodule.path, digest=data_digest, sizes=datamodule.summary(), span=datamodule.span(), remarks=remarks
     )
     written = metrics_file, write_model_card(finished, data, provenance())
     if night is not None:  # the last file: a folder without it has no whole night

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from experiments.studying import SMALL_WORLD, sized
+from experiments.studying import SMALL_WORLD, composed, sized
 from experiments.throughput.race import Contender, Stage, Work
 
 if TYPE_CHECKING:
@@ -19,16 +19,9 @@ if TYPE_CHECKING:
 
 
 def make_world(*overrides: str) -> "World":
-    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from segue.runs.provenance import ROOT
-    from segue.terminal.hydra_parts import know_defaults
-
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("simulate", list(overrides)).world
-    world: World = instantiate(config, _convert_="all")
+    world: World = instantiate(composed("simulate", *overrides).world, _convert_="all")
     _ = world.interest_neighbours  # computed now: it is a part of the world, not of a step
     return world
 

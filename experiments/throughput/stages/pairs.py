@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studying import sized
-from experiments.throughput.race import Contender, Stage, Work
+from experiments.studying import composed, sized
+from experiments.throughput.race import Contender, Stage, Work, work_of
 from experiments.throughput.stages.logs import logs_of, make_logs
 
 GAP_MS = 30 * 60_000
@@ -26,7 +26,6 @@ def make(folder: Path, small: bool) -> None:
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """As `train.py` does it, from files to arrays; `pairing=consecutive`."""
-    from experiments.rivals.fitting import composed
     from segue.datamodules.pairs.pair_rules import PairRules, Policies
     from segue.datamodules.pairs.pairs import make_pairs
     from segue.datamodules.pairs.sessions import cut_sessions
@@ -35,7 +34,7 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
     from segue.datamodules.reading.table_settings import settings_in
 
     rules = PairRules(policies=Policies(), pairing="consecutive", split="auto")
-    settings = settings_in(composed(["datamodule=botify"], folder).datamodule)
+    settings = settings_in(composed("train", "datamodule=botify", f"run_dir={folder}").datamodule)
     rejections = Rejections(path=folder / "rejected.jsonl", with_text=False)
 
     def work() -> float:
@@ -134,32 +133,17 @@ def read_only(paths: list[Path]) -> int:
 
 def sheet(folder: Path, small: bool) -> Work:
     num_lines = sized(5_000 if small else 40_000, 500)
-
-    def work() -> float:
-        sheet_pairs(logs_of(folder)[0], num_lines)
-        return num_lines
-
-    return work
+    return work_of(num_lines, sheet_pairs, logs_of(folder)[0], num_lines)
 
 
 def pandas(folder: Path, small: bool) -> Work:
     num_lines = sized(50_000 if small else 400_000, 500)
-
-    def work() -> float:
-        pandas_pairs(logs_of(folder)[0], num_lines)
-        return num_lines
-
-    return work
+    return work_of(num_lines, pandas_pairs, logs_of(folder)[0], num_lines)
 
 
 def polars(folder: Path, small: bool) -> Work:  # noqa: ARG001
     num_events = read_only(logs_of(folder))
-
-    def work() -> float:
-        polars_pairs(logs_of(folder))
-        return num_events
-
-    return work
+    return work_of(num_events, polars_pairs, logs_of(folder))
 
 
 def limit(folder: Path, small: bool) -> Work:  # noqa: ARG001

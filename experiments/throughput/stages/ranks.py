@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.studying import sized
-from experiments.throughput.race import Contender, Stage, Work
+from experiments.throughput.race import Contender, Stage, Work, work_of
 from experiments.throughput.stages.lists import NUM_TRACKS, make_vectors, product_work
 
 
@@ -39,11 +39,7 @@ def ours(vectors: Any, previous: Any, following: Any) -> Any:
 def prepare_ours(folder: Path, _: bool) -> Work:
     vectors, previous, following = data(folder)
 
-    def work() -> float:
-        ours(vectors, previous, following)
-        return len(previous)
-
-    return work
+    return work_of(len(previous), ours, vectors, previous, following)
 
 
 def prepare_torchmetrics(folder: Path, _: bool) -> Work:
@@ -70,12 +66,7 @@ def prepare_torchmetrics(folder: Path, _: bool) -> Work:
 
     expected = ours(vectors, previous[:num_queries], following[:num_queries])
     assert np.allclose(metrics(), expected, atol=1e-3)
-
-    def work() -> float:
-        metrics()
-        return num_queries
-
-    return work
+    return work_of(num_queries, metrics)
 
 
 def prepare_ranx(folder: Path, _: bool) -> Work:
@@ -96,24 +87,14 @@ def prepare_ranx(folder: Path, _: bool) -> Work:
 
     expected = ours(vectors, previous[:num_queries], following[:num_queries])
     assert np.allclose(list(metrics().values()), expected, atol=1e-3)
-
-    def work() -> float:
-        metrics()
-        return num_queries
-
-    return work
+    return work_of(num_queries, metrics)
 
 
 def prepare_product(folder: Path, _: bool) -> Work:
     """Only the product of every distinct query with every item; nothing is ranked."""
     vectors, previous, _ = data(folder)
     work = product_work(vectors[np.unique(previous)], vectors)
-
-    def all_queries() -> float:
-        work()
-        return len(previous)
-
-    return all_queries
+    return work_of(len(previous), work)
 
 
 STAGES = [

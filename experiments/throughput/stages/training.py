@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.studying import sized
+from experiments.studying import composed, sized
 from experiments.throughput.race import Contender, Stage, Work
 
 if TYPE_CHECKING:
@@ -73,16 +73,13 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
     import logging
     import warnings
 
-    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
     from segue.callbacks.progress_bar import TrainingProgress
     from segue.callbacks.run_context import RunContext
     from segue.catalog import Catalog, Vocabulary
     from segue.datamodules.pairs.pairs import Pairs
-    from segue.runs.provenance import ROOT
     from segue.terminal.console import console
-    from segue.terminal.hydra_parts import know_defaults
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
@@ -110,12 +107,8 @@ def fit(columns: list[np.ndarray], words: list[str], replace: "Callable[[PairRan
         mean_played_ratio=float(played_ratio.mean()),
     )
 
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        config = compose(
-            "train",
-            overrides=[*words, "datamodule.path=.", "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1"],
-        )
+    more = ("datamodule.path=.", "run_dir=.", "trainer.accelerator=cpu", "trainer.max_epochs=1")
+    config = composed("train", *words, *more)
     ranker = instantiate(config.ranker, _convert_="all")(vocabulary=vocabulary)
     if replace is not None:
         replace(ranker)

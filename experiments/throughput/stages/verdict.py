@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.studying import sized
-from experiments.throughput.race import Contender, Stage, Work
+from experiments.studying import composed, sized
+from experiments.throughput.race import Contender, Stage, Work, work_of
 from experiments.throughput.stages.logs import logs_of, make_logs
 
 EXPERIMENT = "CONVEX"
@@ -17,17 +17,12 @@ def make(folder: Path, small: bool) -> None:
 
 def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike
     """Segue, as in `abtest.py` by default: with all checks, corrections and the bootstrap."""
-    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from segue.runs.provenance import ROOT
-    from segue.terminal.hydra_parts import know_defaults
     from segue.verdicts.abtest.analysis import analyse
     from segue.verdicts.abtest.log import read_users
 
-    know_defaults()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("abtest")
+    config = composed("abtest")
     settings = instantiate(config.analysis, _convert_="all")
 
     def work() -> float:
@@ -81,12 +76,7 @@ def sheet_effects(path: Path, num_lines: int) -> dict[str, tuple[float, float, f
 
 def sheet(folder: Path, small: bool) -> Work:
     num_lines = sized(5_000 if small else 40_000, 500)
-
-    def work() -> float:
-        sheet_effects(logs_of(folder)[0], num_lines)
-        return num_lines
-
-    return work
+    return work_of(num_lines, sheet_effects, logs_of(folder)[0], num_lines)
 
 
 def limit(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders are prepared alike

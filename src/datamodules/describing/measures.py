@@ -37,8 +37,6 @@ class Material:
     """A source as it was read.
 
     Args:
-        catalog: its tracks.
-        sessions: its sessions.
         reading: what became of its rows.
         dropped: number of events that each policy left out.
         pairs: its pairs by the name of the split; none where there are too few for every split.
@@ -87,11 +85,8 @@ class Spread:
     """A distribution in six numbers.
 
     Args:
-        mean: the mean.
-        least: smallest value.
         median: half of the values are at most this.
         high: 95 of 100 values are at most this.
-        most: largest value.
         counts: number of values in [2^0, 2^1), [2^1, 2^2), and so on; values below 1 are in the first.
     """
 
@@ -131,7 +126,6 @@ class Shares:
         mean: mean share.
         at_zero: how many of the known ones are 0, as a share.
         at_one: how many of the known ones are 1, as a share.
-        commonest: the value that occurs most often.
         at_commonest: how many of the known ones have it, as a share.
         histogram: number of plays in each of NUM_BINS equal bins of [0, 1].
     """
@@ -228,7 +222,6 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
         material: the source, with at least one play.
         max_test_queries: rank a sample of sessions with at most this many queries, as a run does; None for all.
         num_sessions: number of sessions to show as they were read.
-        num_plays: number of plays to show of each.
     """
     sessions, catalog, vocabulary = material.sessions, material.catalog, material.vocabulary
     listens, listener = sessions.listens, sessions.listener[sessions.listens.session]
@@ -268,13 +261,10 @@ def measure(material: Material, *, max_test_queries: int | None, num_sessions: i
 
 
 def spread(values: Int64[np.ndarray, "n"]) -> Spread:
-    """Summarise some values.
+    """The distribution of some values; quantiles are values that occur.
 
     Args:
         values: at least one, each at least 0.
-
-    Returns:
-        Their distribution; quantiles are values that occur.
     """
     median, high = np.quantile(values, (0.5, 0.95), method="inverted_cdf").tolist()
     numbers = {"mean": values.mean(), "least": values.min(), "median": median, "high": high, "most": values.max()}
@@ -289,11 +279,6 @@ def _num_of_each(listener: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "L"]:
 
 def measure_repeats(sessions: Sessions, listener: Int64[np.ndarray, "E"], num_tracks: int) -> dict[str, float]:
     """Measure how often tracks are repeated.
-
-    Args:
-        sessions: all sessions.
-        listener: number of the listener of each event.
-        num_tracks: number of tracks (N).
 
     Returns:
         `in_session`: share of the plays whose track was played before in the same session; `by_listener`: share of the
@@ -375,9 +360,6 @@ def first_sessions(sessions: Sessions, catalog: Catalog, *, num_sessions: int, n
 
     Args:
         sessions: all sessions, in the order in which they started.
-        catalog: their tracks.
-        num_sessions: number of sessions.
-        num_plays: largest number of plays of each.
 
     Returns:
         Of each `listener`, its number from 1 in the order of the ids; `num_plays`, the number of plays; and `plays`,

@@ -29,11 +29,8 @@ def draw(facts: Facts, warnings: Sequence[DataWarning], gap_minutes: float, titl
     """Draw the distributions of what the source has: sessions, popularity, shares played, times, artists, pairs.
 
     Args:
-        facts: the numbers.
         warnings: the first ones are written below the title.
         gap_minutes: the pause that ends a session, which is marked.
-        title: name of the source.
-        path: PNG file to write.
     """
     mpl.use("agg")
     from matplotlib import pyplot as plt

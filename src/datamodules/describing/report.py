@@ -53,14 +53,9 @@ def write_report(
     """Write `describe.json` and `describe.png`.
 
     Args:
-        facts: the numbers.
-        warnings: what should be looked at.
-        material: what was measured.
         gap_minutes: the pause that ends a session, which the picture marks.
         folder: where to write; created if it does not exist.
-        title: name of the source.
         data_digest: digest of the data; None where they cannot be trained on.
-        provenance: command, commit and versions, by name.
     """
     record = {
         "warnings": [asdict(warning) for warning in warnings],
@@ -76,17 +71,7 @@ def write_report(
 
 
 def printed(facts: Facts, warnings: Sequence[DataWarning], material: Material, title: str) -> Group:
-    """What a person sees: what was read, the numbers, the first sessions, the warnings.
-
-    Args:
-        facts: the numbers.
-        warnings: what should be looked at.
-        material: what was measured.
-        title: name of the source.
-
-    Returns:
-        Tables and lines.
-    """
+    """What a person sees: what was read, the numbers, the first sessions, the warnings."""
     reports = Grid.grid(padding=(0, 1))
     for warning in warnings:
         threshold = "" if warning.threshold is None else f" (warnings.{warning.name}={warning.threshold})"
@@ -113,9 +98,6 @@ def next_command(
     Data that cannot be trained on, or that were read in a wrong unit, are to be described again.
 
     Args:
-        words: overrides of the command line.
-        reading: what was read.
-        warnings: of the data.
         columns: the settings of the columns; null for a role that has none.
     """
     kept = [word for word in words if word.lstrip("+~").startswith(_SOURCE)]

@@ -67,7 +67,6 @@ class DataWarning:
     Args:
         name: of its threshold, a setting `warnings.…`; `splits` for data that cannot be split.
         says: what was found, in words and numbers.
-        remedy: what to do about it.
         threshold: the value from which on it is given.
         unit: the unit that the times seem to have, if it is another one.
     """
@@ -99,8 +98,6 @@ def find_warnings(facts: Facts, material: Material, thresholds: Thresholds) -> l
     """Everything that a person should look at before training, the most fundamental first.
 
     Args:
-        facts: the numbers.
-        material: what they were measured on.
         thresholds: from which value on there is a warning.
     """
     found: list[DataWarning] = []
@@ -280,10 +277,8 @@ def _of_tracks(facts: Facts) -> Iterator[_Candidate]:
 
 def _unit(clock: Clock, year: int) -> tuple[str, str] | None:
     """The unit that the times seem to have, and its option; None where they are plausible, or no unit makes them so."""
-    earliest, latest = (
-        datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000,
-        datetime.now(UTC).timestamp() * 1000 + DAY_MS,
-    )
+    earliest = datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000
+    latest = datetime.now(UTC).timestamp() * 1000 + DAY_MS
     if earliest <= clock.median_ms <= latest:
         return None
     units = (("seconds", "s", 1000.0), ("microseconds", "us", 1e-3), ("nanoseconds", "ns", 1e-6))

@@ -109,11 +109,7 @@ def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:
 
 
 def changes(*columns: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
-    """Whether each event differs from the event before it in any of the columns; the first one does.
-
-    Args:
-        columns: a value for each event.
-    """
+    """Whether each event differs from the event before it in any of the columns; the first one does."""
     changed = np.asarray(np.arange(len(columns[0])) == 0)
     for column in columns:
         changed[1:] |= column[1:] != column[:-1]

@@ -38,8 +38,6 @@ def count_odd(
 
     Args:
         events: `user_id` and `timestamp` of events that no policy left out.
-        session: number of the session of each.
-        num_sessions: number of sessions (S).
         policies: a day in `since` says that earlier times are meant.
         is_local: whether the times have no zone, so that their hours say something.
 
@@ -97,7 +95,6 @@ def hours_of_sessions(
     Args:
         session: number of the session of each event; those of one are together, by time.
         timestamp: in milliseconds since 1970.
-        num_sessions: number of sessions (S).
     """
     hours = np.zeros(num_sessions)
     if len(session):

@@ -53,10 +53,8 @@ def training_plays(sessions: Sessions, parts: Int8[np.ndarray, "_"], rules: Pair
     """Count the training plays of each track.
 
     Args:
-        sessions: some sessions.
         parts: place in `SPLITS` of each of them or, with `split=pair`, of each of their pairs.
         rules: which pairs they make.
-        num_tracks: number of tracks (N).
     """
     if rules.split == "pair":
         train = make_pairs(sessions, rules).where(parts == 0)
@@ -76,7 +74,6 @@ def track_facts(
 
     Args:
         plays: gives counts of some of them at a time, in any order; it is called if a rule needs them.
-        catalog: the catalogue.
         rules: `min_count` and `cold_share`.
         is_longest: whether shares are those of the longest play.
 
@@ -107,7 +104,6 @@ def hidden_tracks(
     A hash of the id decides. Longer logs of the same tracks therefore hide nearly the same ones.
 
     Args:
-        catalog: the catalogue.
         plays: number of training plays of each track.
         cold_share: share of the played tracks, in [0, 0.9].
         cold_seed: enters the hash, in [0, 2³²).
@@ -140,7 +136,6 @@ class SplitPairs:
         remaining: the numbers that they had before.
         part: the part of each; None where single pairs are split.
         pairs: all pairs of these sessions.
-        part_of_pair: the part of each pair.
         is_kept: False for each pair that is left out.
         dropped: number of pairs that each rule left out; `sessions.dropped` counts events.
     """
@@ -160,10 +155,8 @@ def pairs_in_splits(
     """Leave out what training says to leave out, and pair the rest.
 
     Args:
-        sessions: some sessions.
         parts: of them, or of their pairs.
         rules: which pairs they make.
-        facts: of the tracks.
     """
     listens, is_by_pair, dropped = sessions.listens, rules.split == "pair", {}
     listens = replace(listens, played_ratio=facts.shares(listens.track, listens.played_ratio))

@@ -1,14 +1,13 @@
 """Ids of tracks that the source merged: a file of lines `old,new`, and what it does to the rows that are read."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from segue.catalog import id_problem, quoted
-from segue.datamodules.reading.queries import Database
+from segue.datamodules.reading.queries import Database, count
 from segue.errors import InputError
 
 KEY = "datamodule.aliases"
@@ -63,58 +62,36 @@ def _last(old: str, aliases: dict[str, str], path: Path) -> str:
     return id
 
 
-@contextmanager
-def _pairs(database: Database, aliases: Mapping[str, str]) -> Iterator[None]:
-    """In this context there is a table `pairs_of_ids` with the columns `old` and `new`."""
+def register_aliases(database: Database, aliases: Mapping[str, str]) -> None:
+    """Give a database the table `pairs_of_ids` with the columns `old` and `new`."""
     columns = {"old": np.array([*aliases], object), "new": np.array([*aliases.values()], object)}
     database.register("pairs_of_ids", columns)
-    yield
-    database.unregister("pairs_of_ids")
 
 
-def forget_names(
-    database: Database, aliases: Mapping[str, str], names: Sequence[str], *, key: Callable[[str], str]
-) -> None:
+def forget_names(database: Database, names: Sequence[str], *, key: Callable[[str], str]) -> None:
     """Forget titles and artists of rows with an id of before, where other rows have the id of today: theirs count.
 
     Args:
-        database: has the table `parsed`.
-        aliases: id of today for each id of before.
-        names: the columns.
+        database: has the tables `parsed` and `pairs_of_ids`.
         key: from the SQL of an id to that of what the column `track` has for it.
     """
-    with _pairs(database, aliases):
-        database.execute(f"""
-            UPDATE parsed SET {", ".join(f"{name} = NULL" for name in names)}
-            FROM (SELECT {key("old")} AS old FROM pairs_of_ids
-                  WHERE {key("new")} IN (SELECT track FROM parsed WHERE reason IS NULL)) p
-            WHERE parsed.track = p.old""")
+    database.execute(f"""
+        UPDATE parsed SET {", ".join(f"{name} = NULL" for name in names)}
+        FROM (SELECT {key("old")} AS old FROM pairs_of_ids
+              WHERE {key("new")} IN (SELECT track FROM parsed WHERE reason IS NULL)) p
+        WHERE parsed.track = p.old""")
 
 
-def replace_ids(
-    database: Database,
-    aliases: Mapping[str, str],
-    table: str,
-    column: str,
-    *,
-    key: Callable[[str], str] = str,
-    more: str = "",
-) -> int:
-    """Replace the ids of before in a column of a table.
+def replace_ids(database: Database, table: str, column: str, *, key: Callable[[str], str] = str, more: str = "") -> int:
+    """Replace the ids of before in a column of a table; the number of rows that were changed.
 
     Args:
-        database: has the table.
-        aliases: id of today for each id of before.
-        table: its name.
-        column: the column.
+        database: has the table, and `pairs_of_ids`.
         key: from the SQL of an id to that of what the column has for it.
         more: SQL of further assignments for the same rows, in which `new` is the id of today.
-
-    Returns:
-        The number of rows that were changed.
     """
-    with _pairs(database, aliases):
-        [(changed,)] = database.execute(f"""
-            UPDATE {table} SET {column} = {key("new")} {more}
-            FROM pairs_of_ids WHERE {table}.{column} = {key("old")}""").fetchall()
-    return int(changed)
+    return count(
+        database,
+        f"""UPDATE {table} SET {column} = {key("new")} {more}
+            FROM pairs_of_ids WHERE {table}.{column} = {key("old")}""",
+    )

@@ -27,10 +27,6 @@ _BLOCK = 2**14  # vectors that are looked at together, of a memory-mapped file
 def attribute_columns(attributes: Sequence[AttributeSettings], rows: RawRows) -> str:
     """SQL of the columns that have the texts of those attributes that have no file of their own.
 
-    Args:
-        attributes: the settings.
-        rows: of the catalogue or of the events.
-
     Returns:
         The end of a SELECT list, with a comma before each column; see `column_of`. A column that is not required and
             missing has no texts.
@@ -59,8 +55,6 @@ def read_attributes(
 
     Args:
         database: has the table `catalogue`, with the texts of attributes that have no file of their own.
-        attributes: the settings.
-        folder: the folder of the source.
         source: name of the file of the catalogue, for messages.
 
     Returns:
@@ -123,12 +117,7 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
 
 
 def derived_in_sql(title: str, artist: str) -> str:
-    """SQL of `catalog.derived_id`.
-
-    Args:
-        title: SQL of the title.
-        artist: SQL of the name of the artist.
-    """
+    """SQL of `catalog.derived_id`."""
     return f"left(sha256({title} || chr(31) || COALESCE({artist}, '')), 32)"
 
 

@@ -15,16 +15,7 @@ import pandas as pd
 
 from segue.datamodules.reading.queries import quoted_text
 from segue.datamodules.reading.raw_rows import RawRows
-from segue.datamodules.reading.units import (
-    EXCEL_DAYS,
-    LEAST_MS,
-    MS_OF,
-    NO,
-    YES,
-    find_unit_of_time,
-    is_hms,
-    numbers_of,
-)
+from segue.datamodules.reading.units import EXCEL_DAYS, LEAST_MS, MS_OF, NO, YES, find_unit_of_time, is_hms, numbers_of
 
 NUM_ROWS = 10_000
 """Rows that are looked at."""
@@ -65,7 +56,6 @@ class ColumnValues:
     """The first values of a column.
 
     Args:
-        name: of the column.
         texts: those that are not empty, by the number of the row.
     """
 
@@ -245,7 +235,6 @@ class Sample:
         """Whether a column may have the length of each track, in seconds or milliseconds.
 
         Args:
-            name: of the column.
             key: columns that say which track is played.
         """
         if not self.are_amounts(name) or not self.is_fixed_by(key, name):
@@ -258,9 +247,8 @@ class Sample:
 
         A time is not longer than the track in 95 % of the rows, and equal to it in 5 % or more; otherwise 0.
         """
-        ratio = (
-            (self.columns[played].by_row / self.columns[duration].by_row).replace([np.inf, -np.inf], np.nan).dropna()
-        )
+        ratio = self.columns[played].by_row / self.columns[duration].by_row
+        ratio = ratio[np.isfinite(ratio)]
         if len(ratio) < 20:
             return 0.0
         factor = min((1.0, 1e-3, 1e3), key=lambda factor: abs(float(ratio.quantile(0.95)) / factor - 1))
@@ -272,7 +260,6 @@ class Sample:
         """Whether a column may have shares played: from 0 to 1, often 1, and not the same for each play of a track.
 
         Args:
-            name: of the column.
             key: columns that say which track is played.
         """
         if not self.are_amounts(name) or self.source_of(name) or self.is_fixed_by(key, name):
@@ -281,11 +268,7 @@ class Sample:
         return bool((numbers <= 1).mean() >= _MOST and 0.01 <= (numbers == 1).mean() < 1)
 
     def source_of(self, name: str) -> str | None:
-        """A column from whose values those of another one follow: the listener of a birthday, the track of a release.
-
-        Args:
-            name: of the other one.
-        """
+        """A column from whose values those of `name` follow: the listener of a birthday, the track of a release."""
         rows = self.texts.dropna(subset=[name])
         for other, column in self.columns.items():
             if other == name or len(column) < 20 or not 2 <= column.num_distinct <= len(column) / 2.5:

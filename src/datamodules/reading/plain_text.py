@@ -193,9 +193,6 @@ def _num_lines(path: Path, end: int) -> int:
 def utf_16_of(start: bytes) -> str:
     """UTF-16 if a text begins with its mark, or if one byte of many characters is 0, as in digits; otherwise empty.
 
-    Args:
-        start: the first bytes.
-
     >>> utf_16_of("title".encode("utf-16")), utf_16_of("a title".encode("utf-16-be")), utf_16_of(b"a title")
     ('utf-16', 'utf-16-be', '')
     """
@@ -259,12 +256,6 @@ def rewrite_text(path: Path, encoding: str, target: Path, *, shown: str) -> None
 
     A byte that the encoding does not have is copied, half of a character of UTF-16 becomes the byte 255, and DuckDB
     rejects the line.
-
-    Args:
-        path: the file.
-        encoding: as Python names it.
-        target: where it is written.
-        shown: what the file is called in messages.
 
     Raises:
         InputError: the text is not in this encoding, or there is no space.

@@ -31,8 +31,6 @@ class RawRows:
     """The rows of some files. Cells are asked for first, then `relation` is the SQL of rows that have them.
 
     Args:
-        database: a connection.
-        files: the files.
         types: the type of each column in DuckDB; for JSON, `JSON` for each key that the first rows have.
         dialect: of text files, otherwise None.
         scan: SQL of the function that reads the files, with the parameter `$files`.
@@ -307,9 +305,6 @@ class RawRows:
     def refuse_rejects(self, what: str) -> None:
         """Refuse files with a line that DuckDB cannot read.
 
-        Args:
-            what: the files, for the message.
-
         Raises:
             InputError: there is such a line.
         """
@@ -323,10 +318,8 @@ def open_rows(database: Database, files: Files, settings: FileFormat, *, optiona
     """Find out which columns files have, and how DuckDB reads them.
 
     Args:
-        database: a connection.
         files: the files, of one format.
         settings: how they are written, where this is not `auto`.
-        optional: columns that the files may lack.
 
     Raises:
         InputError: the files cannot be read, or have different columns.

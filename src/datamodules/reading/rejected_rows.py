@@ -35,7 +35,6 @@ class RejectedRow(NamedTuple):
         row: its number among the rows of this file that DuckDB could read, from 0; -1 if it could not.
         byte: where its line begins, if DuckDB could not read it; otherwise -1. DuckDB counts the bytes as UTF-8.
         line: number of its line as DuckDB counts, which may be wrong, if it could not read it; otherwise -1.
-        reason: why.
     """
 
     file: int
@@ -75,7 +74,6 @@ def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> Rejecte
     Args:
         rows: the rows of the files; their database has the tables `parsed` and `rejected`.
         has_items: whether a row may have several events.
-        with_text: whether their text is kept.
 
     Raises:
         InputError: a quote is not closed, therefore the lines after it are lost.
@@ -211,12 +209,7 @@ def in_words(line: Mapping[str, str | int]) -> str:
 
 
 def located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:
-    """Rows with their lines, or of Parquet, JSON arrays and addresses with their numbers.
-
-    Args:
-        found: the rows.
-        rows: all rows of the files.
-    """
+    """Rows with their lines, or of Parquet, JSON arrays and addresses with their numbers."""
     for file, group in groupby(found, key=lambda row: row.file):
         if rows.dialect is None or not rows.files.local:
             yield from map(_by_number, group)

@@ -33,8 +33,6 @@ class Plan:
     """What is read, after all that was left open has been decided.
 
     Args:
-        rows: the rows of the files.
-        settings: of the table.
         roles: the columns, and what is known of them.
         decimal_commas: columns of numbers such as 0,85.
         units: unit of `timestamp`, `played`, `duration` and `played_ratio`, for the roles that have a column.
@@ -42,7 +40,6 @@ class Plan:
             milliseconds played, with `gap` the duration.
         track_ids: `whole`, `text` or `auto`, as the catalogue has them.
         aliases: id of today for each id of a track that the source merged with another one.
-        catalogue_has_durations: whether the catalogue gives durations.
         drop: conditions of rows that are left out, by name.
         drop_times: the same, over the parsed `timestamp` of a row that is valid and not left out by another rule.
     """
@@ -127,11 +124,7 @@ def whole(path: str, rows: RawRows) -> str:
 
 
 def key_of_text(text: str) -> str:
-    """SQL of the key of a text while a source is read, where tables are joined by numbers; it is not `catalog.key_of`.
-
-    Args:
-        text: SQL of the id.
-    """
+    """SQL of the key of a text while a source is read, where numbers join tables; it is not `catalog.key_of`."""
     return f"CAST(hash({text}) >> 1 AS BIGINT)"
 
 
@@ -154,11 +147,7 @@ def _id(path: str | None, rows: RawRows, ids: str) -> tuple[str, str, list[str]]
 
 
 def problems_of_text(text: str) -> dict[str, str]:
-    """What may be wrong with a text as an id, and the SQL of the condition, as in `catalog.id_problem`.
-
-    Args:
-        text: SQL of the id, which is not empty.
-    """
+    """What may be wrong with an id that is not empty, and the SQL of the condition, as in `catalog.id_problem`."""
     return {
         f"must have 1 to {MOST_ID_BYTES} bytes": f"strlen({text}) > {MOST_ID_BYTES}",
         "has a NUL": f"contains({text}, chr(0))",

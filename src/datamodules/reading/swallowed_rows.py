@@ -16,9 +16,7 @@ class SwallowedRows:
     Args:
         file: the file of the first one.
         line: the line in which its row begins.
-        column: its column.
         num_lines: number of ends of lines in all of them.
-        num_cells: number of them.
     """
 
     file: str
@@ -41,9 +39,6 @@ def find_swallowed(rows: RawRows) -> SwallowedRows | None:
     """Find cells with rows in their text: as many delimiters as rows have, or many ends of lines.
 
     The files are read again, but only if a quote is open at the end of a line.
-
-    Args:
-        rows: the rows of the files.
     """
     dialect = rows.dialect
     if dialect is None or not rows.has_lines_in_cells or not rows.files.local:

@@ -18,7 +18,7 @@ import duckdb
 import numpy as np
 
 from segue.catalog import Catalog, ids_of
-from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, replace_ids
+from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, register_aliases, replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_names import ENDS, spellings
 from segue.datamodules.reading.column_roles import map_columns, refuse_private
@@ -326,7 +326,9 @@ def _open(database: Database, files: Files, settings: TableSettings, left_out: L
         if settings.ids == "whole":
             raise InputError(f"{KEY}={settings.aliases} has ids that are no whole numbers; give datamodule.ids=text")
         of_tracks = replace(settings, ids="text")
-    tracks = read_track_file(database, of_tracks, files.folder, aliases)
+    if aliases:
+        register_aliases(database, aliases)
+    tracks = read_track_file(database, of_tracks, files.folder, has_aliases=bool(aliases))
     rows = open_rows(database, files, settings.files, optional=settings.optional)
     columns = [*settings.columns.values(), *(one.path for one in settings.attributes if one.file is None)]
     of_files = [str(path) for path in columns if path and path not in (*settings.sql.columns, *OF_ITEMS)]
@@ -597,10 +599,10 @@ def _use_aliases(plan: Plan) -> list[str]:
     has_texts = _has_column(database, "track_id")
     key, more = (key_of_text, ", track_id = new") if has_texts else ("CAST({} AS BIGINT)".format, "")
     if names := [name for name in ("title", "artist") if _has_column(database, name)]:
-        forget_names(database, plan.aliases, names, key=key)
-    changed = replace_ids(database, plan.aliases, "parsed", "track", key=key, more=more)
+        forget_names(database, names, key=key)
+    changed = replace_ids(database, "parsed", "track", key=key, more=more)
     if "recommendation" in plan.mapping:
-        replace_ids(database, plan.aliases, "parsed", "recommendation", key=key)
+        replace_ids(database, "parsed", "recommendation", key=key)
     return [f"aliases      {changed:,} events have a track whose id was replaced ({KEY}={plan.settings.aliases})"]
 
 

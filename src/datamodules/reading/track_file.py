@@ -4,7 +4,7 @@ N tracks. Both create the table `catalogue` (`row` in 0..N-1, `track` and `track
 `artist`, `duration_ms`, and the texts of attributes).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ class Tracks:
     Args:
         shown: name of its file in messages; empty where the tracks are those of the events.
         ids: `whole` or `text`; `none` where title and artist make the track.
-        has_durations: whether a column has durations.
         remarks: what a user should know of them, in lines.
     """
 
@@ -56,16 +55,12 @@ class Tracks:
         return Catalog.from_columns(ids, *names, source=source)
 
 
-def read_track_file(
-    database: Database, settings: TableSettings, folder: Path, aliases: Mapping[str, str]
-) -> Tracks | None:
+def read_track_file(database: Database, settings: TableSettings, folder: Path, *, has_aliases: bool) -> Tracks | None:
     """Read the file of tracks beside the events.
 
     Args:
         database: gets the table `catalogue`.
-        settings: of the table.
-        folder: the folder of the events.
-        aliases: id of today for each id of before. The line of the former is left out if the latter has one.
+        has_aliases: whether the database has `pairs_of_ids`. The line of an old id is left out if the new one has one.
 
     Returns:
         The tracks; None if the source has no such file.
@@ -122,9 +117,9 @@ def read_track_file(
         raise InputError(f"cannot read the catalogue {shown}: entry {damaged} is not a JSON object; correct it")
     if not count(database, "SELECT count(*) FROM track_file"):
         raise InputError(f"{shown} is empty: a catalogue needs at least one track")
-    if aliases:
+    if has_aliases:
         more = ", number = TRY_CAST(new AS BIGINT), is_merged = TRUE"
-        replace_ids(database, aliases, "track_file", "text", more=more)
+        replace_ids(database, "track_file", "text", more=more)
         database.execute("""
             DELETE FROM track_file WHERE is_merged AND rowid NOT IN (
                 SELECT COALESCE(min(rowid) FILTER (NOT is_merged), min(rowid)) FROM track_file GROUP BY text)""")
@@ -216,7 +211,6 @@ def tracks_of_events(database: Database, attributes: Sequence[AttributeSettings]
     Args:
         database: has the view `numbered`; gets the table `catalogue`.
         attributes: those of them that have no file of their own are columns of `numbered`.
-        has_ids: whether the source has ids of tracks.
     """
     columns = [column_of(one.name) for one in attributes if one.file is None]
     firsts = "".join(f", arg_min({name}, position) FILTER ({name} IS NOT NULL) AS {name}" for name in columns)

@@ -23,11 +23,7 @@ _EVENTS_OF_PART = 4_000_000  # events that are in memory at once, unless one lis
 
 
 class DuckDBEngine:
-    """Runs tasks that do not depend on each other: one after the other, in this process, whose DuckDB reads the source.
-
-    Attributes:
-        name: of the engine in `conf/engine/`.
-    """
+    """Runs tasks that do not depend on each other one after the other, in the process whose DuckDB reads the source."""
 
     name = "duckdb"
 

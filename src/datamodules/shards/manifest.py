@@ -43,15 +43,7 @@ of a session are together, by position and then by previous position, NULL first
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One file of rows.
-
-    Args:
-        file: its name.
-        rows: number of rows.
-        bytes: its size.
-        sha256: digest of its bytes.
-        pairs: number of pairs of each split.
-    """
+    """One file of rows."""
 
     file: str
     rows: int
@@ -70,20 +62,15 @@ class Manifest:
         recipe: name of the recipe that the source was prepared for.
         batch_size: number of pairs in a batch, unless the command line says another.
         context: name of the context that the source has unless the command line names another.
-        engine: which engine made them.
-        source: the settings of the source.
         counts: numbers of rows, events, sessions, listeners, tracks, artists, and of events in training sessions.
         pairs: number of pairs of each split.
         pairing: which tracks of a session are paired.
         by_pair: whether single pairs were split, not sessions.
-        has_clock: whether the source has timestamps.
         num_interleaved: number of sessions that ran at the same time as another one of their user.
         num_tied: number of events with the timestamp of the event before them.
         dropped: number of events (of pairs) that each rule left out.
-        reading: what was read of the source.
         vocabulary: the files of the vocabulary with their digests; the first is JSON.
         shards: the files of rows, in the order of sessions.
-        provenance: command, commit, versions, machine.
         odd: numbers of what is odd; see `count_odd`.
         files: path of each file that was read, by digest. Shards of an older version do not know them.
         plays_of_files: number of plays of each file; see `Learned`.
@@ -127,9 +114,6 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Read what `write` wrote.
 
-        Args:
-            folder: the folder of the shards.
-
         Raises:
             InputError: there is none, it is damaged, or another version wrote it.
         """
@@ -162,9 +146,6 @@ class Manifest:
 
     def check_files(self, folder: Path) -> None:
         """Refuse shards that are missing or have another size. It opens no file.
-
-        Args:
-            folder: the folder of the shards.
 
         Raises:
             InputError: a file is missing or has another size, or the manifest does not fit itself.

@@ -81,9 +81,6 @@ class RowMaker:
     """Makes rows from ranges of sessions; what it returns can be computed on another machine.
 
     Args:
-        files: the sessions.
-        rules: which pairs they make.
-        num_tracks: number of tracks (N).
         facts: of the tracks; None before they are known.
     """
 
@@ -162,18 +159,14 @@ class PreparedRows:
     """All that is known of the rows before they are written.
 
     Args:
-        maker: makes them.
-        catalog: the tracks.
         hidden: True for each track that is hidden from training.
         numbers: of `rows` and `events`, of pairs by their split, of sessions that ran at the same time as another one
             of their user (`interleaved`), and of events with the timestamp of the event before them (`tied`).
         remaining: numbers of the sessions that are left, among all of `maker` (S).
-        num_listeners: number of listeners.
         dropped: number of events (of pairs) that each rule left out.
         odd: numbers of what is odd; see `count_odd`.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.
         begins: place in `parts` of the first one of each session, and the number of all.
-        read: the files of the source.
     """
 
     maker: RowMaker
@@ -189,12 +182,7 @@ class PreparedRows:
     read: FilesRead
 
     def shards(self, folder: Path, rows_at_once: int) -> list[SessionRange]:
-        """The shards in their order.
-
-        Args:
-            folder: where they will be written.
-            rows_at_once: number of rows of a shard, about.
-        """
+        """The shards in their order."""
         tasks: list[SessionRange] = []
         for first, end in _edges(len(self.remaining), self.numbers["rows"], rows_at_once):
             low, last = self.remaining[[first, end - 1]].tolist()
@@ -208,7 +196,6 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
 
     Args:
         datamodule: the source; its files exist.
-        engine: computes the parts.
         folder: for files that are needed until the rows are written; every machine of the engine sees it.
         rows_at_once: number of rows that are made together, about.
 

@@ -33,21 +33,13 @@ def column_file(folder: Path, table: str, column: str) -> Path:
     """The file of a column.
 
     Args:
-        folder: of the files.
         table: name of the columns that have the same rows.
-        column: name of the column.
     """
     return folder / f"{table}-{column}.bin"
 
 
 def map_column(folder: Path, table: str, column: str) -> Any:
-    """A column as an array that is read from its file where it is looked at; what is written into it is not kept.
-
-    Args:
-        folder: of the files.
-        table: name of the columns that have the same rows.
-        column: name of the column.
-    """
+    """A column as an array that is read from its file where it is looked at; what is written into it is not kept."""
     path = column_file(folder, table, column)
     if not path.stat().st_size:
         return np.empty(0, kind_of(column))
@@ -55,13 +47,7 @@ def map_column(folder: Path, table: str, column: str) -> Any:
 
 
 def write_events(source: SourceEvents, folder: Path, num_parts: int) -> None:
-    """Divide the events of a source into parts with about as many events. All events of a listener are in one part.
-
-    Args:
-        source: the events.
-        folder: gets a folder for each part.
-        num_parts: number of parts, at least 1.
-    """
+    """Divide the events of a source into parts with about as many events. All events of a listener are in one part."""
     folder.mkdir(parents=True)
     quoted = str(folder / _EVENTS).replace("'", "''")
     before = "SUM(COUNT(*)) OVER (ORDER BY user_id) - 1"
@@ -79,7 +65,6 @@ class SessionFiles:
     Args:
         folder: has the events of `write_events`; every machine of an engine sees it.
         reading: which columns the source has.
-        rules: how sessions are cut.
     """
 
     folder: Path
@@ -126,9 +111,6 @@ class SessionFiles:
 
     def number(self, num_listeners: Sequence[int]) -> dict[str, Int64[np.ndarray, "S"]]:
         """Number the sessions and the listeners of all parts, and write the numbers beside the sessions.
-
-        Args:
-            num_listeners: number of listeners of each part.
 
         Returns:
             Of all sessions in the order of their starts: `user` (as in `user_id`), `number` (of the session among those

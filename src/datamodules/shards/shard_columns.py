@@ -44,8 +44,6 @@ def map_columns(
     """Map the columns of shards; the first time, read the shards, check their digests and write the columns.
 
     Args:
-        folder: of the shards.
-        manifest: of the shards.
         cache: folder for the columns; one that is there and has other files is left alone. Several processes may ask
             for them at once.
         is_all_training: whether all sessions, or all pairs, are for training, whatever their split is.
@@ -132,8 +130,6 @@ def _tables_of(
     """For each of `_TABLES` its columns, and which of some rows (R) it gets.
 
     Args:
-        rows: of a shard.
-        manifest: of the shards.
         num_events: number of events in the rows before them.
         before: session and position of the row before them.
     """

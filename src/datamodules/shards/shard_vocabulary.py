@@ -20,9 +20,7 @@ def write_vocabulary(catalog: Catalog, hidden: Bool[np.ndarray, "N"], folder: Pa
     """Write the tracks.
 
     Args:
-        catalog: the tracks.
         hidden: True for each track that is hidden from training.
-        folder: where the files are written.
 
     Returns:
         The digest of each file by its name; the JSON is the first.

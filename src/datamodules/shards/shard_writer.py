@@ -38,12 +38,7 @@ def write_shards(
 
     Args:
         datamodule: the source; its files exist.
-        engine: makes the rows.
         folder: where the shards are written; no other process writes there.
-        recipe: name of the recipe, for the manifest.
-        batch_size: number of pairs in a batch, for the manifest.
-        context: name of the context, for the manifest.
-        source: the settings of the source, for the manifest.
 
     Raises:
         InputError: the source cannot be read, has too few pairs, or the engine cannot be started.
