@@ -58,7 +58,9 @@ def hour_of(time_ms: Any) -> Any:
         time_ms: milliseconds since 1970.
     """
     angle = np.asarray(time_ms) % DAY_MS * _ANGLE
-    return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+    found = np.empty((*angle.shape, 2), np.float32)
+    found[..., 0], found[..., 1] = np.cos(angle), np.sin(angle)
+    return found
 
 
 def days_to_move(newest_ms: int, midnight_ms: int) -> int:
