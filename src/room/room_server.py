@@ -25,6 +25,7 @@ import numpy as np
 from segue.assignment import GUESTS
 from segue.catalog import MOST_ID_BYTES, id_problem, key_of
 from segue.errors import InputError
+from segue.picking.picker import familiar_share
 from segue.room import track_map, walking
 from segue.room.previews import Previews
 from segue.room.proxy import RoomServerError, check_private
@@ -257,7 +258,7 @@ class RoomServer:
         arm, played = _walked(ready, given)
         past, familiar, user = None, given.get("familiar"), given.get("user")
         if familiar is not None:
-            familiar = float(replace(ready.view.release.arms[arm], familiar=familiar).familiar)  # it is checked
+            familiar = replace(ready.view.release.arms[arm], familiar=familiar_share(familiar)).familiar
         if user is not None:
             if problem := id_problem(user):
                 raise InputError(f"listener {problem}")
