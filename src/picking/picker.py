@@ -49,7 +49,7 @@ def check_picking(given: Mapping[str, Any], where: str = "") -> None:
         raise InputError(f"{where}{error}") from None
 
 
-def familiar_share(familiar: float | str, where: str = "") -> float:
+def familiar_share(familiar: float | int | str, where: str = "") -> float:
     """The share of known tracks that `familiar=` says; 1 for `learned`, where the scores alone decide.
 
     Args:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ import numpy as np
 from segue.assignment import GUESTS
 from segue.catalog import MOST_ID_BYTES, id_problem, key_of
 from segue.errors import InputError
-from segue.picking.picker import familiar_share
 from segue.room import track_map, walking
 from segue.room.previews import Previews
 from segue.room.proxy import RoomServerError, check_private
@@ -258,7 +257,7 @@ class RoomServer:
         arm, played = _walked(ready, given)
         past, familiar, user = None, given.get("familiar"), given.get("user")
         if familiar is not None:
-            familiar = replace(ready.view.release.arms[arm], familiar=familiar_share(familiar)).familiar
+            familiar = ready.view.release.arms[arm].with_familiar(familiar).familiar
         if user is not None:
             if problem := id_problem(user):
                 raise InputError(f"listener {problem}")

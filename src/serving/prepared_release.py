@@ -33,7 +33,7 @@ def prepare_release(
     artist_gap: int,
     exploration: float = 0.0,
     exploration_plays: int = 1,
-    familiar: float | str = LEARNED,
+    familiar: float | int | str = LEARNED,
     fallback: str = "artist",
     context: str | None,
     num_lists: int,
