@@ -27,8 +27,9 @@ of a track by an artist that was heard: log(1 + the plays); the mean share; and 
 MOST_FAVOURITES = 50
 """Tracks of a listener's past that are candidates, at most."""
 _PLACE_BITS = 20
-_MOST_ENTRIES, _MOST_NUMBERS = 16_384, 2**18
+_MOST_ENTRIES, _MOST_NUMBERS = 32_768, 2**19
 """Entries of profiles that are scored together, and sessions times artists: they stay in the cache."""
+_MOST_CANDIDATES = 2**16 - 1  # that are scored together: each has a number of 16 bits
 _SPANS = np.array([DAY_MS / 24, DAY_MS, 7 * DAY_MS], np.float32)
 
 
@@ -173,11 +174,12 @@ class ListenerScores:
     """
 
     def __init__(self, weights: Float32[np.ndarray, "F"], artist_of: Int[np.ndarray, "N"]) -> None:
-        self._weights, self._artist_of = weights, artist_of
-        self._num_artists = int(artist_of.max(initial=0)) + 1
+        # the last artist is that of no row, -1; no candidate has it
+        self._weights, self._artist_of = weights, np.append(artist_of, artist_of.max(initial=0) + 1).astype(np.int32)
+        self._num_artists = int(self._artist_of[-1]) + 1
         # what is added for each track, and numbers of the artists of sessions; they are 0 between sessions
         self._added = np.zeros(len(artist_of), np.float32)
-        self._numbers = np.zeros(max(self._num_artists, _MOST_NUMBERS), np.int32)
+        self._numbers = np.zeros(max(self._num_artists, _MOST_NUMBERS), np.uint16)
 
     def add(
         self,
@@ -195,7 +197,8 @@ class ListenerScores:
             now_ms: the time, for each session.
         """
         num, length = past.rows.shape
-        block = max(1, min(_MOST_ENTRIES // max(1, length), len(self._numbers) // self._num_artists))
+        most = _MOST_ENTRIES // max(1, length), _MOST_CANDIDATES // max(1, candidates.shape[1])
+        block = max(1, min(*most, len(self._numbers) // self._num_artists))
         for first in range(0, num, block):
             some = slice(first, first + block)
             self._add(scores[some], candidates[some], past.part(some), now_ms[some])
@@ -208,25 +211,27 @@ class ListenerScores:
         now_ms: Int64[np.ndarray, "S"],
     ) -> None:
         rows, (num, length) = candidates.astype(np.intp), past.rows.shape
-        first = self._num_artists * np.arange(num)[:, None]
-        asked, own = (self._artist_of.take(some, mode="clip") + first for some in (rows, past.rows))
+        first = self._num_artists * np.arange(num, dtype=np.int32)[:, None]
+        asked = self._artist_of.take(rows, mode="clip") + first
+        own = self._artist_of.take(past.rows, mode="wrap") + first
         # each artist of the candidates of a session has a number above 0; entries of other artists add nothing
-        self._numbers[asked] = np.arange(1, asked.size + 1, dtype=np.int32).reshape(asked.shape)
+        self._numbers[asked] = np.arange(1, asked.size + 1, dtype=np.uint16).reshape(asked.shape)
         of_asked, of_own = self._numbers.take(asked), self._numbers.take(own)
         self._numbers[asked] = 0
-        place = np.flatnonzero((of_own > 0) & (past.rows >= 0))
-        same, num_own = of_own.take(place), len(OF_TRACK)
+        place = np.flatnonzero(of_own)
+        same, num_own = of_own.take(place).astype(np.intp), len(OF_TRACK)
         features = _features(past, now_ms, place, same)
         of_artist = np.zeros(asked.size + 1, np.float32)
         of_artist[same] = self._weights[num_own:] @ features[num_own:]
         scores += of_artist.take(of_asked)
         tracks, values = past.rows.ravel().take(place), self._weights[:num_own] @ features[:num_own]
         ends, start = place.searchsorted(np.arange(1, num + 1) * length), 0
-        of_track = np.empty_like(scores)
-        for session, end in enumerate(ends.tolist()):
-            self._added[tracks[start:end]] = values[start:end]
-            self._added.take(rows[session], out=of_track[session], mode="clip")
-            self._added[tracks[start:end]], start = 0, end
+        of_track, added = np.empty_like(scores), self._added
+        for asked_rows, found, end in zip(rows, of_track, ends.tolist(), strict=True):
+            own_rows = tracks[start:end]
+            added[own_rows] = values[start:end]
+            added.take(asked_rows, out=found, mode="clip")
+            added[own_rows], start = 0, end
         scores += of_track
 
 

@@ -8,7 +8,7 @@ popular tracks.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
@@ -27,6 +27,8 @@ FALLBACKS = {"artist": ("artist", "popular", "random"), "random": ("random",)}
 any track at once, as in the service of 2026."""
 NUM_POPULAR = 100
 """Most played tracks among which `popular` picks, as in the service of 2023."""
+LEARNED: Literal["learned"] = "learned"
+"""`familiar=` where the scores alone decide how much of what is played is known; the same as 1."""
 TRIES = 20
 """How often any track is drawn at most, until it is one that the session has not heard."""
 
@@ -45,6 +47,20 @@ def check_picking(given: Mapping[str, Any], where: str = "") -> None:
         _check(**given)
     except InputError as error:
         raise InputError(f"{where}{error}") from None
+
+
+def familiar_share(familiar: float | int | str, where: str = "") -> float:
+    """The share of known tracks that `familiar=` says; 1 for `learned`, where the scores alone decide.
+
+    Args:
+        familiar: as it was typed.
+        where: begins its name in messages.
+
+    Raises:
+        InputError: it is no share, and not `learned`.
+    """
+    check_picking({"familiar": familiar}, where)
+    return 1.0 if familiar == LEARNED else float(familiar)
 
 
 def check_familiar(where: str, familiar: int | float, context: str) -> None:
@@ -82,14 +98,14 @@ def _check(
         int, Setting("tracks with fewer plays in training are new", least=1, hint="1 for tracks never played")
     ] = 1,
     familiar: Annotated[
-        float,
+        float | Literal["learned"],
         Setting(
             "share of what is played that the listener may know already",
             least=0,
             most=1,
-            hint="1 leaves it to the scores",
+            hint="learned, or 1, leaves it to the scores",
         ),
-    ] = 1.0,
+    ] = LEARNED,
     fallback: Annotated[
         str, Setting("what follows where a list has no track left", choices=tuple(FALLBACKS))
     ] = "random",

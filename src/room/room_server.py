@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -257,7 +257,7 @@ class RoomServer:
         arm, played = _walked(ready, given)
         past, familiar, user = None, given.get("familiar"), given.get("user")
         if familiar is not None:
-            familiar = float(replace(ready.view.release.arms[arm], familiar=familiar).familiar)  # it is checked
+            familiar = ready.view.release.arms[arm].with_familiar(familiar).familiar
         if user is not None:
             if problem := id_problem(user):
                 raise InputError(f"listener {problem}")

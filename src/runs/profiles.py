@@ -54,7 +54,9 @@ def remaining(elapsed_ms: Any) -> Any:
 def hour_of(time_ms: Any) -> Any:
     """Cosine and sine of the hour of the day (UTC) as an angle, in a last axis."""
     angle = np.asarray(time_ms) % DAY_MS * _ANGLE
-    return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+    found = np.empty((*angle.shape, 2), np.float32)
+    found[..., 0], found[..., 1] = np.cos(angle), np.sin(angle)
+    return found
 
 
 def days_to_move(newest_ms: int, midnight_ms: int) -> int:

@@ -292,8 +292,8 @@ def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
         now, before = _CHANGED.get(f"{parent}{name}", (..., of))
         if isinstance(of, dict):
             known[name] = _known(of, f"{parent}{name}.")
-        elif of != _NEW.get(f"{parent}{name}", ...):
-            known[name] = before if of == now else of
+        elif (value := before if of == now else of) != _NEW.get(f"{parent}{name}", ...):
+            known[name] = value
     return known
 
 
@@ -308,4 +308,7 @@ _NEW = {
     f"{_LISTS}.familiar": 1.0,
 }
 # Values of `conf/` that were others in older versions, with what was.
-_CHANGED = {"datamodule.optional": (["recommendation", "remember"], ["recommendation"])}
+_CHANGED = {
+    "datamodule.optional": (["recommendation", "remember"], ["recommendation"]),
+    f"{_LISTS}.familiar": ("learned", 1.0),
+}

@@ -12,7 +12,7 @@ from segue.assignment import check_arms
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.last_ten import check_no_other_rules
-from segue.picking.picker import LISTS, POLICIES, check_familiar, check_picking, new_rows
+from segue.picking.picker import LEARNED, LISTS, POLICIES, check_familiar, check_picking, familiar_share, new_rows
 from segue.picking.session_search import SessionSearch
 from segue.runs.catalog_files import read_catalog, read_top_tracks
 from segue.runs.profiles import FILE as PROFILES
@@ -33,7 +33,7 @@ def prepare_release(
     artist_gap: int,
     exploration: float = 0.0,
     exploration_plays: int = 1,
-    familiar: float = 1.0,
+    familiar: float | int | str = LEARNED,
     fallback: str = "artist",
     context: str | None,
     num_lists: int,
@@ -55,7 +55,7 @@ def prepare_release(
         artist_gap: gap of arms without one of their own.
         exploration: share of the picks among new tracks, for arms without one of their own.
         exploration_plays: tracks with fewer plays in training are new, for arms without one of their own.
-        familiar: aimed share of known tracks, for arms with `listener` and without one of their own.
+        familiar: aimed share of known tracks, or `learned`, for arms with `listener` and without one of their own.
         fallback: what follows where a list has no track left, for arms without one of their own.
         context: what arms without one of their own answer from (`ARM_CONTEXTS`); None for that of their run.
         num_lists: number of last tracks whose lists are searched unless it is `last`, for arms without one of their
@@ -165,9 +165,9 @@ def _arm(where: str, given: Any, defaults: Mapping[str, Any], locate: Callable[[
     how |= {"fallback": settings["fallback"]}
     how |= {"context": found, "num_lists": settings["num_lists"]} if found != "last" else {}
     how |= explores if explores["exploration"] else {}
-    if settings["familiar"] != 1:
-        how["familiar"] = settings["familiar"]
-        check_familiar(f"{where}: ", settings["familiar"], found)
+    if (familiar := familiar_share(settings["familiar"])) < 1:
+        how["familiar"] = familiar
+        check_familiar(f"{where}: ", familiar, found)
     return Arm(recommender=name, policy="lists", **how), file
 
 

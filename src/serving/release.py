@@ -9,7 +9,7 @@ import hashlib
 import json
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
 from segue.catalog import Catalog, Id
 from segue.errors import InputError
-from segue.picking.picker import LISTS, ArtistTracks, check_familiar, check_picking, distinct, new_rows
+from segue.picking.picker import LISTS, ArtistTracks, check_familiar, check_picking, distinct, familiar_share, new_rows
 from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.catalog_files import packed, text_at, texts_at
@@ -74,6 +74,17 @@ class Arm:
         names = ("pick", "artist_gap", "familiar", "fallback", *_EXPLORATION)
         check_picking({name: getattr(self, name) for name in names})
         check_familiar("", self.familiar, self.context)
+
+    def with_familiar(self, familiar: float | int | str) -> "Arm":
+        """The same arm with another share of known tracks.
+
+        Args:
+            familiar: the share, or `learned`.
+
+        Raises:
+            InputError: it is neither, or the arm does not know its listeners.
+        """
+        return replace(self, familiar=familiar_share(familiar))
 
     @property
     def has_lists(self) -> bool:

@@ -22,7 +22,17 @@ from segue.assignment import check_arms
 from segue.catalog import Id, id_problem, keys_of
 from segue.errors import InputError
 from segue.picking.last_ten import NUM_PLAYS, LastPlays, LastTen, check_no_other_rules
-from segue.picking.picker import LISTS, NUM_POPULAR, ArtistTracks, Picker, check_familiar, check_picking, new_rows
+from segue.picking.picker import (
+    LEARNED,
+    LISTS,
+    NUM_POPULAR,
+    ArtistTracks,
+    Picker,
+    check_familiar,
+    check_picking,
+    familiar_share,
+    new_rows,
+)
 from segue.picking.session_search import MOST_LISTS, SessionSearch, gap_hint
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
@@ -459,10 +469,9 @@ def recommended(*, path: str, context: str | None, num_lists: int, world: World,
     Raises:
         InputError: the file or its vectors cannot be read, or a setting is out of range.
     """
-    familiar = picking.pop("familiar", 1)
+    familiar = familiar_share(picking.pop("familiar", LEARNED), "recommendations.")
     lists = Lists(path=path, world=world, **picking)
     found = "last" if context is None and lists.is_of_users else context_of("recommendations", context, Path(path))
-    check_picking({"familiar": familiar}, "recommendations.")
     check_familiar("recommendations: ", familiar, found)
     if found == LAST_TEN:
         return LastTenLists(path=path, world=world)

@@ -18,34 +18,42 @@ KNOWN = 0.8
 class Before:
     """Says which pairs of a listener and an item were there in an earlier session of the listener.
 
-    It is called with one part of the plays after another, in the order of time, and remembers the pairs.
+    It gets one part of the plays after another, in the order of time, and remembers the pairs.
     """
 
     def __init__(self) -> None:
-        self._pairs = np.empty(0, np.int64)
+        self._pairs, self._since = np.empty(0, np.int64), np.empty(0, np.int32)
 
-    def seen(
-        self, pairs: Int64[np.ndarray, "E"], sessions: Int[np.ndarray, "E"], counts: Bool[np.ndarray, "E"]
-    ) -> Bool[np.ndarray, "E"]:
-        """Whether each pair was there in an earlier session.
+    def add(self, pairs: Int64[np.ndarray, "E"], sessions: Int[np.ndarray, "E"], counts: Bool[np.ndarray, "E"]) -> None:
+        """Add a part.
 
         Args:
             pairs: number of the pair of each play.
-            sessions: number of the session of each play; those of a listener ascend.
+            sessions: number of the session of each play, at least 0; those of a listener ascend.
             counts: whether each play lets its pair be there for later sessions.
         """
         order = np.flatnonzero(counts)
         order = order[np.argsort(pairs[order], kind="stable")]
         chosen = pairs[order]
         first = np.flatnonzero(np.append(True, chosen[1:] != chosen[:-1])[: len(chosen)])
-        present, since = chosen[first], sessions[order[first]]
-        found = is_in(pairs, self._pairs)
-        if len(present):
-            place = present.searchsorted(pairs).clip(max=len(present) - 1)
-            found |= (present[place] == pairs) & (since[place] < sessions)
-        added = present[~is_in(present, self._pairs)]
-        self._pairs = np.sort(np.concatenate([self._pairs, added]), kind="stable")  # merges two ascending arrays
-        return found
+        present, since = chosen[first], sessions[order[first]].astype(np.int32)
+        is_new = ~is_in(present, self._pairs)
+        every = np.concatenate([self._pairs, present[is_new]])
+        order = np.argsort(every, kind="stable")  # merges two ascending arrays
+        self._since = np.append(np.full(len(self._pairs), -1, np.int32), since[is_new])[order]
+        self._pairs = every[order]
+
+    def seen(self, pairs: Int64[np.ndarray, "*E"], sessions: Int[np.ndarray, "*E"]) -> Bool[np.ndarray, "*E"]:
+        """Whether each pair was there in an earlier part, or in an earlier session of the last one.
+
+        Args:
+            pairs: numbers of pairs.
+            sessions: number of a session of the last part, for each.
+        """
+        if not len(self._pairs):
+            return np.zeros(pairs.shape, bool)
+        place = self._pairs.searchsorted(pairs).clip(max=len(self._pairs) - 1)
+        return np.asarray((self._pairs[place] == pairs) & (self._since[place] < sessions))
 
 
 class Discovery:
@@ -79,15 +87,43 @@ class Discovery:
             Which plays count: those after the first one of a session whose listener has an earlier session; and by the
             name of a metric, which of them were known.
         """
-        users, is_any = users.astype(np.int64), np.ones(len(users), bool)
+        users, is_any, is_known = users.astype(np.int64), np.ones(len(users), bool), shares >= KNOWN - 1e-9
         is_first = np.append(True, (sessions[1:] != sessions[:-1]) | (users[1:] != users[:-1]))[: len(sessions)]
-        counted = self._returned.seen(users, sessions, is_any) & ~is_first
-        pairs, is_known = users * self._num_tracks + tracks, shares >= KNOWN - 1e-9
-        asked = {"share_known": (pairs, is_known), "share_heard": (pairs, is_any)}
+        self._returned.add(users, sessions, is_any)
+        for name, pairs in self._pairs_of(users, tracks).items():
+            self._before[name].add(pairs, sessions, is_any if name == "share_heard" else is_known)
+        counted = self.has_past(users, sessions) & ~is_first
+        return counted, {name: one & counted for name, one in self.known(users, tracks, sessions).items()}
+
+    def has_past(self, users: Int64[np.ndarray, "*E"], sessions: Int[np.ndarray, "*E"]) -> Bool[np.ndarray, "*E"]:
+        """Whether listeners have an earlier session.
+
+        Args:
+            users: numbers of listeners.
+            sessions: number of a session of the last plays, for each.
+        """
+        return self._returned.seen(users, sessions)
+
+    def known(
+        self, users: Int64[np.ndarray, "*E"], tracks: Int[np.ndarray, "*E"], sessions: Int[np.ndarray, "*E"]
+    ) -> dict[str, Bool[np.ndarray, "*E"]]:
+        """Whether listeners knew tracks before a session, by the name of a metric; they need not have played them.
+
+        Args:
+            users: numbers of listeners.
+            tracks: number of a track, for each.
+            sessions: number of a session of the last plays, for each.
+        """
+        pairs = self._pairs_of(users, tracks)
+        return {name: self._before[name].seen(one, sessions) for name, one in pairs.items()}
+
+    def _pairs_of(
+        self, users: Int64[np.ndarray, "*E"], tracks: Int[np.ndarray, "*E"]
+    ) -> dict[str, Int64[np.ndarray, "*E"]]:
+        found = dict.fromkeys(DISCOVERY[:2], users * self._num_tracks + tracks)
         if self._artist_of is not None:
-            asked["share_known_artist"] = (users * self._num_artists + self._artist_of[tracks], is_known)
-        found = {name: self._before[name].seen(keys, sessions, counts) for name, (keys, counts) in asked.items()}
-        return counted, {name: one & counted for name, one in found.items()}
+            found[DISCOVERY[2]] = users * self._num_artists + self._artist_of[tracks]
+        return found
 
 
 def is_in(values: Int64[np.ndarray, "E"], ascending: Int64[np.ndarray, "n"]) -> Bool[np.ndarray, "E"]:

@@ -139,7 +139,7 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
     from segue.tracking.named_runs import attach_estimate, locate_recommendations
     from segue.verdicts.offpolicy.behaviours import LogFolder, candidate_of
     from segue.verdicts.offpolicy.decisions import read_decisions
-    from segue.verdicts.offpolicy.estimate_report import estimate_table, remarks, write_estimate
+    from segue.verdicts.offpolicy.estimate_report import estimate_table, known_table, remarks, write_estimate
     from segue.verdicts.offpolicy.estimates import OffPolicyLog
 
     given = plain(config.candidate)
@@ -153,9 +153,10 @@ def _estimate(config: DictConfig, run_dir: Path) -> None:
         log = OffPolicyLog(read_decisions(folder.logs, folder.catalog, **reading), folder)
     with console.status("estimating"):
         found = log.estimate(folder.candidate(candidate), settings)
-        table = estimate_table(found, log, candidate.name)
-        write_estimate(found, table, run_dir, given, provenance())
-    _print(table, "", *(f"- {line}" for line in remarks(found)), "")
+        both = estimate_table(found, log, candidate.name), known_table(found, log, candidate.name)
+        tables = [table for table in both if table is not None]
+        write_estimate(found, tables, run_dir, given, provenance())
+    _print(*tables, "", *(f"- {line}" for line in remarks(found)), "")
     lines = [("results", "estimate.md, estimate.json"), ("run folder", str(run_dir))]
     if attach_estimate(found.metrics(), run_dir, candidate.name, logs=folder.logs, pick=candidate.pick):
         lines.append(("next", call_of("compare")))

@@ -103,7 +103,8 @@ def test_the_desk_answers_every_question(release: Release, tmp_path: Path, monke
         assert (await ask(server, "step", body={**given, "familiar": 0.5}))[1]["reason"].startswith(
             "familiar=0.5 needs context=listener"
         )
-        assert (await ask(server, "step", body={**given, "user": "7", "familiar": 1}))[0] == 200
+        for same in (1, "learned"):
+            assert (await ask(server, "step", body={**given, "user": "7", "familiar": same}))[0] == 200
         assert (await ask(server, "listener", arm="T1"))[0] == 200
         assert (await ask(server, "row", track="103"))[1] == {"row": 3}
         points = np.frombuffer((await ask(server, "map"))[1], "<f4").reshape(-1, 10)

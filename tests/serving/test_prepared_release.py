@@ -389,5 +389,8 @@ def test_exploration_that_cannot_be_is_one_line(file: str, settings: dict[str, A
         ready({"C": file}, **settings)
     with pytest.raises(InputError, match=r"arms.T1: exploration must be a number of at least 0 and at most 0.5, got 2"):
         ready({"C": "random", "T1": {"recommender": file, "exploration": 2}}, world=small_world)
-    with pytest.raises(InputError, match=r"arms.T1: familiar must be a number of at least 0 and at most 1, got 'half'"):
+    message = r"arms.T1: familiar must be a number of at least 0 and at most 1 or learned, got 'half'; learned, or 1, "
+    with pytest.raises(InputError, match=message):
         ready({"C": "random", "T1": {"recommender": file, "familiar": "half"}}, world=small_world)
+    for same in ("learned", 1):
+        assert ready({"C": {"recommender": file, "familiar": same}}).arms["C"].familiar == 1.0

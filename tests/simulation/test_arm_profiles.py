@@ -322,8 +322,15 @@ def test_a_share_of_known_tracks_without_a_listener_is_refused(world: World, fol
         an_arm(world, folder, context=context, familiar=0.5)
 
 
+def test_learned_is_the_default_and_what_a_share_of_one_means(world: World, folder: Path) -> None:
+    arms = [an_arm(world, folder), *(an_arm(world, folder, familiar=one) for one in ("learned", 1, 1.0))]
+    assert all(arm.description == arms[0].description for arm in arms)
+    assert "familiar" not in arms[0].description
+    assert an_arm(world, folder, familiar=0).description["familiar"] == 0.0
+
+
 @pytest.mark.parametrize("familiar", [2, "half"])
 def test_a_share_of_known_tracks_above_one_is_refused(familiar: Any, world: World, folder: Path) -> None:
-    message = f"recommendations.familiar must be a number of at least 0 and at most 1, got {familiar!r}; 1 leaves"
+    message = f"recommendations.familiar must be a number of at least 0 and at most 1 or learned, got {familiar!r}; "
     with pytest.raises(InputError, match=message):
         an_arm(world, folder, familiar=familiar)

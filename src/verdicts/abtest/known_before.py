@@ -1,7 +1,7 @@
 """How much of what each arm played was known to its listeners before: `share_known` and its relatives.
 
 They are shown beside the effects and are no part of the verdict: more of what is known is neither better nor worse. The
-rule is in `statistics/discovery.py`. U users, E lines, T tracks.
+rule is in `statistics/discovery.py`. U users, S sessions, E lines.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
+from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
@@ -89,36 +90,69 @@ def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path, kept:
             the `profiles.npz`, if there is one.
         kept: whether the tracks of each session count.
     """
-    num, ends = np.cumsum(np.append(0, np.diff(lines["user_id"]) != 0)), np.append(first[1:], len(lines["user_id"]))
-    users = np.flatnonzero(np.append(True, np.diff(num) > 0)[: len(num)])
-    path = _beside(folder, PROFILES)
-    before = None if path is None else Profiles.read(path).of_listeners(lines["user_id"][users])
-    owner, place = (np.empty((2, 0), np.int64)) if before is None else (before["plays"] > 0).nonzero()
-    entries = np.empty(0, ENTRY) if before is None else before[owner, place]
-    codes, keys = pd.factorize(np.concatenate([entries["track"], lines["track"]]))
-    sessions = np.arange(len(first)).repeat(ends - first)
-    discovery = Discovery(len(keys), _artists_of(np.asarray(keys, np.int64), folder))
-    discovery.of_plays(owner, codes[: len(owner)], entries["best"].astype(np.float64), np.zeros(len(owner), np.int64))
-    codes = codes[len(owner) :]
-    counted, known = discovery.of_plays(num, codes, np.asarray(lines["time"], np.float64), sessions)
+    num, sessions = _users(lines), _sessions(lines, first)
+    _, counted, known = replayed(lines, first, folder)
     is_kept = kept[sessions]
     counted, known = counted & is_kept, {name: one & is_kept for name, one in known.items()}
     asked = np.bincount(num[counted], minlength=int(num[-1]) + 1 if len(num) else 0)
     returned = asked > 0
     counts = {name: np.bincount(num[one], minlength=len(asked))[returned] for name, one in known.items()}
-    return Known(arm_of=lines["arm"][users].astype(np.int64)[returned], asked=asked[returned], known=counts)
+    arm_of = lines["arm"][np.searchsorted(num, np.arange(len(asked)))].astype(np.int64)
+    return Known(arm_of=arm_of[returned], asked=asked[returned], known=counts)
 
 
-def _artists_of(keys: Int64[np.ndarray, "T"], folder: Path) -> Int64[np.ndarray, "T"] | None:
-    """Number of the artist of each track; a track that the catalogue does not have is by an artist of its own."""
+def replayed(
+    lines: Lines, first: Int64[np.ndarray, "S"], folder: Path, catalog: Catalog | None = None
+) -> tuple[Discovery, Bool[np.ndarray, "E"], dict[str, Bool[np.ndarray, "E"]]]:
+    """What was known before each session: in the log, and in what its users had heard before it, if the folder says so.
+
+    Args:
+        lines: columns of the lines, in sessions, those of a user one after another, in order of time.
+        first: row of the first line of each session.
+        folder: of the logs, as for `count_known`.
+        catalog: tracks that can be asked for; None for that of the folder, if it has one.
+
+    Returns:
+        It can be asked with the numbers of users and sessions in these lines, and rows of the catalogue if there is
+        one. Which lines count: those after the first one of a session whose user has an earlier session. And by the
+        name of a metric, which of them were known.
+    """
+    catalog = _catalog_of(folder) if catalog is None else catalog
+    num, path = _users(lines), _beside(folder, PROFILES)
+    users = lines["user_id"][np.diff(num, prepend=-1) > 0]
+    before = None if path is None else Profiles.read(path).of_listeners(users)
+    owner, place = (np.empty((2, 0), np.int64)) if before is None else (before["plays"] > 0).nonzero()
+    entries = np.empty(0, ENTRY) if before is None else before[owner, place]
+    rows = np.empty(0, np.int64) if catalog is None else catalog.keys
+    codes, keys = pd.factorize(np.concatenate([rows, entries["track"], lines["track"]]))
+    codes, own_artist = (
+        codes[len(rows) :],
+        np.arange(len(rows), len(keys)),
+    )  # of tracks that the catalogue does not have
+    artist_of = None if catalog is None else np.append(catalog.artist_of, catalog.num_artists + own_artist)
+    discovery = Discovery(len(keys), artist_of)
+    discovery.of_plays(owner, codes[: len(owner)], entries["best"].astype(np.float64), np.zeros(len(owner), np.int64))
+    shares = np.asarray(lines["time"], np.float64)
+    return discovery, *discovery.of_plays(num, codes[len(owner) :], shares, _sessions(lines, first))
+
+
+def _users(lines: Lines) -> Int64[np.ndarray, "E"]:
+    """Number of the user of each line."""
+    return np.cumsum(np.append(0, np.diff(lines["user_id"]) != 0)[: len(lines["user_id"])])
+
+
+def _sessions(lines: Lines, first: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "E"]:
+    """Number of the session of each line."""
+    return np.arange(len(first)).repeat(np.diff(first, append=len(lines["user_id"])))
+
+
+def _catalog_of(folder: Path) -> Catalog | None:
     if (path := _beside(folder, "tracks.json")) is None:
         return None
     try:
-        catalog = read_catalog(path)
+        return read_catalog(path)
     except InputError:  # another file of this name
         return None
-    rows = catalog.rows_of(keys)
-    return np.where(rows >= 0, catalog.artist_of[rows], catalog.num_artists + np.arange(len(keys))).astype(np.int64)
 
 
 def _beside(folder: Path, name: str) -> Path | None:

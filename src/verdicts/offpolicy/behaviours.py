@@ -14,6 +14,7 @@ from segue.errors import InputError
 from segue.picking.last_ten import LastTen, check_no_other_rules
 from segue.picking.listener_scores import past_of
 from segue.picking.picker import (
+    LEARNED,
     LISTS,
     NUM_POPULAR,
     POLICIES,
@@ -23,6 +24,7 @@ from segue.picking.picker import (
     check_familiar,
     check_picking,
     distinct,
+    familiar_share,
     new_rows,
 )
 from segue.picking.session_search import MOST_LISTS, SessionSearch
@@ -107,7 +109,7 @@ def candidate_of(given: Any, *, locate: Callable[[str], Path], exploration_plays
         )
     named, how = parse_name(name), {"exploration_plays": exploration_plays, **own}
     context = how.pop("context", None)
-    found = Candidate(name=name, **how)
+    found = Candidate(name=name, **how | {"familiar": familiar_share(how.get("familiar", LEARNED), "candidate: ")})
     if named.kind == "url" or (named.kind == "word" and name not in _WORDS):
         raise InputError(unknown_recommender("candidate", name, list(_WORDS), FILES))
     if named.kind == "word":

@@ -17,7 +17,9 @@ from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.picking.last_ten import NUM_PLAYS, LastPlays
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded
 from segue.settings import settings
+from segue.statistics.discovery import Discovery
 from segue.verdicts.abtest.events import Lines, MaxRejected, cut_log, log_database, read_events
+from segue.verdicts.abtest.known_before import replayed
 
 MOST_PLAYS = 20_000
 """Plays of a listener before a session that their profile is computed from, at most: the last ones."""
@@ -57,6 +59,8 @@ class Decisions:
         left_out: number of sessions that were left out for each reason of LEFT_OUT.
         num_sessions: number of sessions of the log, with those that were left out.
         lines_rejected: number of lines that are not events.
+        numbers: number of the user and of the session, as `discovery` knows them, for each session.
+        discovery: what each user knew before a session; None where it is not asked for.
     """
 
     users: Int64[np.ndarray, "V"]
@@ -74,6 +78,8 @@ class Decisions:
     left_out: dict[str, int]
     num_sessions: int
     lines_rejected: int
+    numbers: Int64[np.ndarray, "V 2"]
+    discovery: Discovery | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -85,8 +91,25 @@ class Decisions:
             chosen: True for each session to keep, or the numbers of these sessions.
         """
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        of_sessions = ("users", "started_ms", "setting", "first", "lengths", "num_before")
+        of_sessions = ("users", "started_ms", "setting", "first", "lengths", "num_before", "numbers")
         return Decisions(**columns | {name: columns[name][chosen] for name in of_sessions})
+
+    @property
+    def has_past(self) -> Bool[np.ndarray, "V"]:
+        """Whether the user of each session has an earlier one in the log, or had heard something before it."""
+        return np.zeros(len(self), bool) if self.discovery is None else self.discovery.has_past(*self.numbers.T)
+
+    def known(self, rows: Int64[np.ndarray, "V T"]) -> dict[str, Bool[np.ndarray, "V T"]]:
+        """Whether the users knew tracks before their sessions, by the name of a metric of discovery.
+
+        Args:
+            rows: of tracks, for each session; -1 for none.
+        """
+        if self.discovery is None:
+            return {}
+        user, session = (np.broadcast_to(one[:, None], rows.shape) for one in self.numbers.T)
+        found = self.discovery.known(user, np.maximum(rows, 0), session)
+        return {name: one & (rows >= 0) for name, one in found.items()}
 
     @property
     def _num_known(self) -> Int64[np.ndarray, "V"]:
@@ -166,7 +189,7 @@ def read_decisions(
             database, folder, f"logs={folder}", columns=_COLUMNS, max_rejected=max_rejected, needs=_NEEDS
         )
         lines = {name: np.asarray(column) for name, column in database.execute(_SORTED).fetchnumpy().items()}
-    return _sessions(lines, catalog, found.num_rejected, session_gap_minutes)
+    return _sessions(lines, catalog, folder, found.num_rejected, session_gap_minutes)
 
 
 _NEEDS = (
@@ -187,7 +210,7 @@ _SORTED = """
     FROM lines WHERE is_event ORDER BY user_id, timestamp, rowid"""
 
 
-def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: float) -> Decisions:
+def _sessions(lines: Lines, catalog: Catalog, folder: Path, lines_rejected: int, gap_minutes: float) -> Decisions:
     """Cut the lines of each user into sessions, and leave out sessions by LEFT_OUT."""
     texts = np.char.add(np.char.add(lines["experiments"].astype(str), "\n"), lines["release"].astype(str))
     settings, lines["setting"] = np.unique(texts, return_inverse=True)
@@ -216,6 +239,7 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
     for name, fault in faults.items():
         left_out[name] = int((kept & fault).sum())
         kept &= ~fault
+    discovery, *_ = replayed(lines, first, folder, catalog)
     chosen = np.flatnonzero(kept)[np.argsort(lines["timestamp"][first[kept]], kind="stable")]
     return Decisions(
         users=lines["user_id"][first[chosen]],
@@ -233,6 +257,8 @@ def _sessions(lines: Lines, catalog: Catalog, lines_rejected: int, gap_minutes: 
         left_out=left_out,
         num_sessions=len(first),
         lines_rejected=lines_rejected,
+        numbers=np.stack([of_user.searchsorted(first, side="right") - 1, np.arange(len(first))], 1)[chosen],
+        discovery=discovery,
     )
 
 

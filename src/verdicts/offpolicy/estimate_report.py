@@ -1,12 +1,17 @@
-"""The report of an off-policy estimate: `estimate.md` and `estimate.json`, or one line at the end of a training run."""
+"""The report of an off-policy estimate: `estimate.md` and `estimate.json`, or one line at the end of a training run.
 
-from collections.abc import Callable, Mapping, Sequence
+S sessions.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from segue.errors import InputError
 from segue.reports.markdown import bullets
@@ -15,6 +20,7 @@ from segue.reports.result_table import Table
 from segue.reports.writing import write_report
 from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.verdicts.abtest.events import json_object
+from segue.verdicts.abtest.known_before import MEANINGS
 from segue.verdicts.offpolicy.behaviours import Candidate, LogFolder
 from segue.verdicts.offpolicy.decisions import left_out_text, read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicy, OffPolicyLog
@@ -43,14 +49,47 @@ def estimate_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table
     sessions = log.decisions
     spans = zip(sessions.first.tolist(), sessions.lengths.tolist(), strict=True)
     time = np.array([float(sessions.shares[start : start + length].sum()) for start, length in spans])
-    used = np.unique(sessions.setting).tolist()
-    for setting, name in zip(used, arm_names([sessions.settings[setting] for setting in used]), strict=True):
-        own = sessions.setting == setting
+    for name, own in _arms(log):
         first = MeanInterval.of_clusters(sessions.shares[sessions.first[own] + 1], sessions.users[own], LEVEL)
         whole = MeanInterval.of_clusters(time[own], sessions.users[own], LEVEL)
         rows.append((name, "as logged", *_cells(first, ".3f"), *_cells(whole, ".2f")))
     columns = ["name", "how", "first step", "interval", "session", "interval"]
     return Table(title="Estimates from the log", columns=columns, rows=rows, align="llRRRR")
+
+
+def known_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table | None:
+    """How much of what was recommended first its listeners knew before; None where no listener has an earlier session.
+
+    Args:
+        found: the estimates.
+        log: the log that they are from.
+        candidate: name of the candidate.
+    """
+    if not (names := list(found.first_step_known)):
+        return None
+    sessions = log.decisions
+    logged = sessions.known(sessions.tracks[sessions.first + 1, None])
+    logged_known = {name: one[:, 0].astype(np.float64) for name, one in logged.items()}
+    of_arms = {(arm, "as logged"): log.means_of_known(logged_known, own) for arm, own in _arms(log)}
+    of = {(candidate, "computed"): found.first_step_known} | {key: means for key, means in of_arms.items() if means}
+    return Table(
+        title="Known before",
+        columns=["name", "how", *chain.from_iterable((name.replace("_", " "), "interval") for name in names)],
+        rows=[[*key, *chain.from_iterable(_cells(means[name], ".3f") for name in names)] for key, means in of.items()],
+        align="ll" + "RR" * len(names),
+        notes=[
+            "Share of the first recommended tracks, in sessions of listeners who have an earlier one.",
+            *(f"{name.replace('_', ' ')}: {MEANINGS[name]}" for name in names),
+        ],
+    )
+
+
+def _arms(log: OffPolicyLog) -> Iterator[tuple[str, Bool[np.ndarray, "S"]]]:
+    """The name of each arm of a log, and which sessions are its own."""
+    setting, settings = log.decisions.setting, log.decisions.settings
+    used = np.unique(setting).tolist()
+    for one, name in zip(used, arm_names([settings[one] for one in used]), strict=True):
+        yield name, setting == one
 
 
 def _cells(one: Estimate | MeanInterval, form: str) -> tuple[str, str]:
@@ -101,17 +140,20 @@ def remarks(found: OffPolicy) -> list[str]:
     return [note for note, is_said in notes.items() if is_said]
 
 
-def write_estimate(found: OffPolicy, table: Table, folder: Path, candidate: Any, provenance: Mapping[str, str]) -> None:
+def write_estimate(
+    found: OffPolicy, tables: Sequence[Table], folder: Path, candidate: Any, provenance: Mapping[str, str]
+) -> None:
     """Write `estimate.md` and `estimate.json`.
 
     Args:
         found: the estimates.
-        table: the same as a table.
+        tables: the same as tables.
         folder: the run folder.
         candidate: the recommender as it was given.
         provenance: command, commit and versions, by name.
     """
-    blocks = ["# Estimate of a recommender that never ran", table.markdown(), bullets(remarks(found))]
+    shown = [block for table in tables for block in (table.markdown(), bullets(table.notes)) if block]
+    blocks = ["# Estimate of a recommender that never ran", *shown, bullets(remarks(found))]
     record = {"candidate": candidate, **found.metrics(), **asdict(found)}
     write_report(folder, "estimate", record, provenance, blocks=blocks)
 

@@ -3,7 +3,7 @@
 S sessions, A settings (an arm of a release), K tracks that the candidate may pick.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float64, Int64
 from segue.errors import InputError
 from segue.picking.picker import Choices
 from segue.settings import Setting, settings
-from segue.statistics.intervals import LEVEL
+from segue.statistics.discovery import DISCOVERY
+from segue.statistics.intervals import LEVEL, MeanInterval
 from segue.verdicts.offpolicy.behaviours import Behaviour, LogFolder
 from segue.verdicts.offpolicy.decisions import Decisions, left_out_text
 from segue.verdicts.offpolicy.estimators import Estimate, RewardModel, doubly_robust, per_decision, snips
@@ -24,6 +25,8 @@ _SAME = 1e-6  # largest relative difference between a logged propensity and that
 _MAX_DIFFERENT = 0.01  # accepted share of sessions with another propensity than that of their release
 
 _CHUNK = 1024  # decisions whose choices are computed together
+
+_ANY = 64  # tracks of the catalogue that stand for all of it, other ones for each decision
 
 _Part = Int64[np.ndarray, "s"]  # numbers of some sessions
 _Each = Float64[np.ndarray, "S"]
@@ -62,6 +65,8 @@ class OffPolicy:
     Args:
         first_step_snips: mean share played of the first recommended track.
         first_step_dr: the same, doubly robust.
+        first_step_known: share of the first recommended tracks that their listeners knew before, by the name of a
+            metric (`statistics/discovery.py`), in sessions of listeners who have an earlier one; none without these.
         session_snips: mean time per session; None if it is not reliable.
         session_mean_weight: mean weight at the end of a session.
         share_without_support: share of the candidate's first picks that no arm could have made.
@@ -76,6 +81,7 @@ class OffPolicy:
 
     first_step_snips: Estimate
     first_step_dr: Estimate
+    first_step_known: dict[str, MeanInterval]
     session_snips: Estimate | None
     session_mean_weight: float
     share_without_support: float
@@ -102,9 +108,11 @@ class OffPolicy:
         }
         if self.session_snips is not None:
             named["session_effective_sample_size"] = self.session_snips.effective_sample_size
-        for name in ("first_step_snips", "first_step_dr", "session_snips"):
-            if (one := getattr(self, name)) is not None:
-                named |= {name: one.value, f"{name}_lower": one.lower, f"{name}_upper": one.upper}
+        names = ("first_step_snips", "first_step_dr", "session_snips")
+        found = {name: (one.value, one) for name in names if (one := getattr(self, name)) is not None}
+        found |= {f"first_step_{name}": (one.mean, one) for name, one in self.first_step_known.items()}
+        for name, (value, one) in found.items():
+            named |= {name: value, f"{name}_lower": one.lower, f"{name}_upper": one.upper}
         return {f"offline/{name}": value for name, value in named.items()}
 
 
@@ -209,6 +217,7 @@ class OffPolicyLog:
         return OffPolicy(
             first_step_snips=by_snips,
             first_step_dr=robust,
+            first_step_known=self.means_of_known({name: first[name] for name in DISCOVERY if name in first}),
             session_snips=session if is_large and mean_weight >= settings.min_session_weight else None,
             session_mean_weight=mean_weight,
             share_without_support=unsupported,
@@ -235,6 +244,8 @@ class OffPolicyLog:
             tracks = some.tracks[some.first + 1][:, None]
             mixture = self.mixture(part, np.concatenate([tracks, choices.tracks], 1))
             columns["weights"][part] = choices.of(tracks)[:, 0] / mixture[:, 0]
+            for name, values in self._share_known(some, choices).items():
+                columns.setdefault(name, np.zeros(len(sessions)))[part] = values
             if self.is_mixture:
                 columns["unsupported"][part], columns["square"][part] = self._support(part, choices, mixture[:, 1:])
             for number, model in enumerate(models):
@@ -242,6 +253,34 @@ class OffPolicyLog:
                 columns["predicted"][part[own]] = model.predict(tracks, self._is_same(tracks, played))[own, 0]
                 columns["expected"][part[own]] = self._expected(model, choices, played)[own]
         return columns
+
+    def _share_known(self, some: Decisions, choices: Choices) -> dict[str, _Each]:
+        """Share of the candidate's picks that were known before.
+
+        It needs no weights: what the listener knew says it of each track that may be picked. Of any track of the
+        catalogue it is the mean over `_ANY` of them.
+        """
+        found = {name: (choices.probabilities * one).sum(1) for name, one in some.known(choices.tracks).items()}
+        if choices.rest.any():
+            any_tracks = np.random.default_rng(0).integers(len(self._artist_of), size=(len(some), _ANY))
+            for name, one in some.known(any_tracks).items():
+                found[name] += choices.rest * one.mean(1)
+        return found
+
+    def means_of_known(
+        self, known: Mapping[str, _Each], own: Bool[np.ndarray, "S"] | None = None
+    ) -> dict[str, MeanInterval]:
+        """Means over sessions of listeners who have an earlier one, by metric; none where there is no such session.
+
+        Args:
+            known: of each session of the log.
+            own: whether a session counts; None for all.
+        """
+        counts = self.decisions.has_past if own is None else self.decisions.has_past & own
+        if not counts.any():
+            return {}
+        users = self.decisions.users[counts]
+        return {name: MeanInterval.of_clusters(one[counts], users, LEVEL) for name, one in known.items()}
 
     def mixture(self, part: _Part, asked: Int64[np.ndarray, "s M"]) -> Float64[np.ndarray, "s M"]:
         """Compute the probability of tracks at the first decision: of the arms of a release, by their shares.

@@ -66,6 +66,7 @@ def first_decisions(users: list[int], tracks: list[int]) -> Decisions:
         tracks=np.array(tracks),
         shares=nan,
         is_kept=np.ones(num, bool),
+        numbers=np.zeros((num, 2), np.int64),
         propensities=nan,
         left_out={},
         num_sessions=num,

@@ -36,6 +36,7 @@ def test_a_candidate_answers_as_its_run_was_trained(tmp_path: Path) -> None:
     for own, message in (
         ({"context": "all"}, "candidate: context must be one of last, session, listener, last_ten"),
         ({"context": "listener"}, "candidate: context=listener, and the run of .* was trained with context=session"),
+        ({"familiar": "all"}, "candidate: familiar must be a number of at least 0 and at most 1 or learned, got 'all'"),
         ({"familiar": 0.5}, "candidate: familiar=0.5 needs context=listener, which knows the listener"),
         ({"num_lists": 21}, "candidate: num_lists must be a whole number of at least 1 and at most 20, got 21"),
     ):

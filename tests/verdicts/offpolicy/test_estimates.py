@@ -17,10 +17,11 @@ from segue.errors import InputError
 from segue.simulation.listener import listen, start
 from segue.simulation.policies import Oracle, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
+from segue.statistics.discovery import DISCOVERY
 from segue.statistics.intervals import LEVEL
 from segue.verdicts.offpolicy.behaviours import Candidate, LogFolder
 from segue.verdicts.offpolicy.decisions import read_decisions
-from segue.verdicts.offpolicy.estimate_report import arm_names, estimate_table, remarks, write_estimate
+from segue.verdicts.offpolicy.estimate_report import arm_names, estimate_table, known_table, remarks, write_estimate
 from segue.verdicts.offpolicy.estimates import OffPolicyLog
 from segue.verdicts.offpolicy.estimators import snips
 from tests.verdicts.offpolicy.played import edit, lists, neighbours, opened, settings, simulate
@@ -98,6 +99,19 @@ def test_estimates_are_those_of_slow_loops(world: World, mixed: Path, tmp_path: 
     assert found.first_step_snips.value == pytest.approx(expected.value, rel=1e-9)
     assert found.first_step_snips.lower == pytest.approx(expected.lower, rel=1e-9)
     assert found.num_sessions == len(sessions)
+    played, true = slow_discovery(world, sessions)
+    for name, one in found.first_step_known.items():
+        assert one.mean == pytest.approx(np.nanmean(true[name]), rel=1e-9)
+        assert found.metrics()[f"offline/first_step_{name}"] == one.mean
+        assert one.lower < one.mean < one.upper
+    assert list(found.first_step_known) == list(DISCOVERY)
+    known = known_table(found, log, "lists")
+    assert known is not None
+    assert [(row[0], row[1]) for row in known.rows] == [("lists", "computed"), *((arm, "as logged") for arm in MIXED)]
+    for row in known.rows[1:]:
+        own = [session[0]["experiments"]["TEST"] == row[0] for session in sessions]
+        means = [float(str(cell)) for cell in row[2::2]]
+        assert means == pytest.approx([np.nanmean(played[name][own]) for name in DISCOVERY], abs=6e-4)
     longest = max(map(len, sessions))
     value = 1.0
     for step in range(1, longest):
@@ -107,6 +121,45 @@ def test_estimates_are_those_of_slow_loops(world: World, mixed: Path, tmp_path: 
     assert found.session_snips is not None
     assert found.session_snips.value == pytest.approx(value, rel=1e-9)
     assert found.session_mean_weight == pytest.approx(np.mean([min(w[-1], 100.0) for w in weights]), rel=1e-9)
+
+
+def slow_discovery(
+    world: World, sessions: list[list[dict[str, Any]]]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Whether the second track of each session was known before, and the share of the candidate's list that was.
+
+    NaN in the first session of a user.
+    """
+    played, true = ({name: np.full(len(sessions), np.nan) for name in DISCOVERY} for _ in range(2))
+    past = defaultdict[int, dict[str, set[int]]](lambda: {name: set() for name in DISCOVERY})
+    for number in sorted(range(len(sessions)), key=lambda number: int(sessions[number][0]["timestamp"])):
+        session, own = sessions[number], past[sessions[number][0]["user"]]
+        rows = world.catalog.rows_of(np.array([event["track"] for event in session])).tolist()
+        for name in DISCOVERY if own["share_heard"] else ():
+            numbers = world.catalog.artist_of if name == "share_known_artist" else np.arange(len(world.catalog))
+            listed = [numbers[(rows[0] + step) % len(world.catalog)] in own[name] for step in range(1, 151)]
+            played[name][number], true[name][number] = numbers[rows[1]] in own[name], np.mean(listed)
+        for row, event in zip(rows, session, strict=True):
+            own["share_heard"].add(row)
+            if event["time"] >= 0.8:
+                own["share_known"].add(row)
+                own["share_known_artist"].add(int(world.catalog.artist_of[row]))
+    return played, true
+
+
+def test_a_candidate_that_draws_any_track_plays_the_share_of_the_catalogue_that_is_known(
+    world: World, mixed: Path
+) -> None:
+    folder, log = opened(mixed)
+    found = log.estimate(folder.candidate(Candidate(name="random")), settings()).first_step_known
+    some, every = log.decisions.where(log.decisions.has_past), np.arange(len(world.catalog))
+    assert 0 < len(some) < len(log.decisions)
+    for name, known in some.known(np.tile(every, (len(some), 1))).items():
+        assert found[name].mean == pytest.approx(known.mean(), rel=0.05)
+    first = log.decisions.where(~log.decisions.has_past)
+    assert not any(known.any() for known in first.known(np.tile(every, (len(first), 1))).values())
+    alone = OffPolicyLog(first, folder).estimate(folder.candidate(Candidate(name="random")), settings())
+    assert (alone.first_step_known, known_table(alone, log, "random")) == ({}, None)
 
 
 def p_value_of_mixture(log: OffPolicyLog, num_tracks: int) -> float:
@@ -270,12 +323,16 @@ def test_the_report_has_the_candidate_and_the_arms_of_the_log(mixed: Path, tmp_p
     assert [float(str(row[2])) for row in rows[2:]] == pytest.approx(means, abs=6e-4)
     times = [np.mean([sum(event["time"] for event in session) for session in of_arm[arm]]) for arm in MIXED]
     assert [float(str(row[4])) for row in rows[2:]] == pytest.approx(times, abs=6e-3)
-    write_estimate(found, table, tmp_path / "report", "popular", {"command": "test"})
+    known = known_table(found, log, "popular")
+    assert known is not None
+    write_estimate(found, [table, known], tmp_path / "report", "popular", {"command": "test"})
     record = json.loads((tmp_path / "report/estimate.json").read_text())
     assert record["offline/first_step_dr"] == found.first_step_dr.value
     assert record["candidate"] == "popular"
     text = (tmp_path / "report/estimate.md").read_text()
     assert "| popular | SNIPS |" in text
+    assert "| popular | computed |" in text
+    assert "- share known: was played to at least 80 % by the same listener in an earlier session" in text
     assert "- command: test" in text
 
 
