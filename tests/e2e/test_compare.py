@@ -54,6 +54,7 @@ def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared:
     for setup, runs in runs_of(swept).items():
         for metric in METRICS:
             values = [metrics_of(run)[metric] for run in runs]
+            assert values[0] != values[1], "another seed, other numbers"
             row = tidy[setup]["metrics"][metric]
             assert row["mean"] == pytest.approx(np.mean(values), rel=1e-6)
             reach = stats.sem(values) * stats.t.ppf(0.975, 1)
