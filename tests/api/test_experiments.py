@@ -18,8 +18,7 @@ QUICK: dict[str, Any] = {**BARE, "trainer__max_epochs": 1}
 
 
 @pytest.fixture(scope="module")
-def models() -> list[segue.Recommender]:
-    plays = segue.read_plays(CSV)
+def models(plays: segue.Plays) -> list[segue.Recommender]:
     heads = [segue.fit(plays, seed=seed, **QUICK, model__dim=8) for seed in (1, 2)]
     return [*heads, segue.fit(plays, model="popular", **BARE)]
 
@@ -38,8 +37,8 @@ def test_a_mapping_names_the_models(models: list[segue.Recommender], tmp_path: P
     assert (tmp_path / "out" / "comparison.md").is_file()
 
 
-def test_settings_that_differ_name_the_set_ups(models: list[segue.Recommender]) -> None:
-    other = segue.fit(CSV, **QUICK, model__dim=4)
+def test_settings_that_differ_name_the_set_ups(models: list[segue.Recommender], plays: segue.Plays) -> None:
+    other = segue.fit(plays, **QUICK, model__dim=4)
     assert sorted(name.partition("dim=")[2] for name in segue.compare([models[0], other]).table.index) == ["4", "8"]
 
 

@@ -31,11 +31,6 @@ TIMES = ("seconds", "time/")
 
 
 @pytest.fixture(scope="module")
-def plays() -> segue.Plays:
-    return segue.read_plays(CSV)
-
-
-@pytest.fixture(scope="module")
 def session(plays: segue.Plays) -> segue.Recommender:
     return segue.fit(plays, context="session", **OPTIONS)
 
@@ -177,12 +172,12 @@ class Mine(Popular):
 
 
 def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ownpackage.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     words: dict[str, Any] = {"model___target_": "ownpackage.Mine", "trust": "ownpackage", **BARE}
-    own = segue.fit(CSV, model="popular", **words)
+    own = segue.fit(plays, model="popular", **words)
     expected = own.next(own.tracks["id"][0])
     saved = own.save(tmp_path / "run")
     assert segue.load(saved, trust="ownpackage").next(own.tracks["id"][0]).equals(expected)
@@ -283,33 +278,33 @@ def test_random_state_is_the_seed() -> None:
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda model: model.next("zz"), "track zz is not among the 200 tracks"),
-        (lambda model: model.next(-1), "-1 is no id of a track: it must be a whole number from 0"),
-        (lambda _: segue.fit(CSV, run_dir="x"), "run_dir is no option of fit; folder= names the run folder"),
-        (lambda model: segue.compare([model, model]), "is named twice"),
-        (lambda model: model.next([]), "a session needs at least one track"),
-        (lambda model: model.next(model.tracks["id"][0], k=200), r"k must be a whole number in \[1, 199\], got 200"),
-        (lambda model: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),
-        (lambda model: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
-        (lambda model: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
-        (lambda model: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
-        (lambda _: segue.fit(CSV, model="convx"), 'there is no model="convx"; did you mean convex?'),
-        (lambda _: segue.fit(CSV, seed=-1), "seed must be a whole number of at least 0"),
-        (lambda _: segue.fit(CSV, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
-        (lambda _: segue.fit(CSV, model="rules", loss="bce"), 'loss="bce" cannot be chosen with model="rules"'),
+        (lambda model, _: model.next("zz"), "track zz is not among the 200 tracks"),
+        (lambda model, _: model.next(-1), "-1 is no id of a track: it must be a whole number from 0"),
+        (lambda _, plays: segue.fit(plays, run_dir="x"), "run_dir is no option of fit; folder= names the run folder"),
+        (lambda model, _: segue.compare([model, model]), "is named twice"),
+        (lambda model, _: model.next([]), "a session needs at least one track"),
+        (lambda model, _: model.next(model.tracks["id"][0], k=200), r"k must be a whole number in \[1, 199\], got 200"),
+        (lambda model, _: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),
+        (lambda model, _: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
+        (lambda model, _: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
+        (lambda model, _: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
+        (lambda _, plays: segue.fit(plays, model="convx"), 'there is no model="convx"; did you mean convex?'),
+        (lambda _, plays: segue.fit(plays, seed=-1), "seed must be a whole number of at least 0"),
+        (lambda _, plays: segue.fit(plays, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
+        (lambda _, plays: segue.fit(plays, model="rules", loss="bce"), 'loss="bce" cannot be chosen with model="rules"'),
         (
-            lambda _: segue.fit(pd.DataFrame({"a": [1]})),
+            lambda *_: segue.fit(pd.DataFrame({"a": [1]})),
             "the table has the columns a; give datamodule__columns__track=",
         ),
-        (lambda _: segue.load("nowhere/run"), "there is no folder nowhere/run"),
-        (lambda model: segue.fit(CSV, folder=model.folder), "has files already"),
+        (lambda *_: segue.load("nowhere/run"), "there is no folder nowhere/run"),
+        (lambda model, plays: segue.fit(plays, folder=model.folder), "has files already"),
     ],
 )
 def test_an_error_is_the_line_of_the_command_with_names_of_python(
-    session: segue.Recommender, call: Any, line: str, capfd: pytest.CaptureFixture[str]
+    session: segue.Recommender, plays: segue.Plays, call: Any, line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(segue.InputError, match=line) as error:
-        call(session)
+        call(session, plays)
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
 
@@ -377,10 +372,12 @@ def test_it_writes_nothing_where_nothing_was_named(tmp_path: Path) -> None:
     assert not list((tmp_path / "temporary").glob("segue-*"))
 
 
-def test_mlflow_gets_a_run_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_a_run_where_it_is_asked_for(
+    plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    tracked = segue.fit(CSV, model="popular", logger="mlflow", **BARE)
+    tracked = segue.fit(plays, model="popular", logger="mlflow", **BARE)
     run = json.loads((tracked.folder / "run.json").read_text())["mlflow_run_id"]
     loaded = segue.load(f"run:{run}")
     assert loaded.next(loaded.tracks["id"][0]).equals(tracked.next(loaded.tracks["id"][0]))
