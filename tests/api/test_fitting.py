@@ -291,7 +291,10 @@ def test_random_state_is_the_seed() -> None:
         (lambda _, plays: segue.fit(plays, model="convx"), 'there is no model="convx"; did you mean convex?'),
         (lambda _, plays: segue.fit(plays, seed=-1), "seed must be a whole number of at least 0"),
         (lambda _, plays: segue.fit(plays, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
-        (lambda _, plays: segue.fit(plays, model="rules", loss="bce"), 'loss="bce" cannot be chosen with model="rules"'),
+        (
+            lambda _, plays: segue.fit(plays, model="rules", loss="bce"),
+            'loss="bce" cannot be chosen with model="rules"',
+        ),
         (
             lambda *_: segue.fit(pd.DataFrame({"a": [1]})),
             "the table has the columns a; give datamodule__columns__track=",
@@ -350,7 +353,7 @@ assert not {"torch", "pandas", "mlflow", "hydra", "numpy"} & set(sys.modules), "
 model = segue.fit(sys.argv[1], model="popular", callbacks__plots=None)
 model.next(model.tracks["id"][0])
 model.evaluate(sys.argv[1])
-found = segue.abtest(segue.simulate({"C": "random", "T1": "popular"}, sessions=200))
+found = segue.abtest(segue.simulate({"C": "random", "T1": "popular"}, sessions=200, workers=1))
 assert "T1" in found.verdict and "mlflow" not in sys.modules
 assert not list(pathlib.Path().iterdir()), list(pathlib.Path().iterdir())
 """
@@ -364,6 +367,7 @@ def test_it_writes_nothing_where_nothing_was_named(tmp_path: Path) -> None:
         "TMPDIR": str(tmp_path / "temporary"),
         "HOME": str(tmp_path),
         "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
         [sys.executable, "-c", USER, str(CSV)], cwd=tmp_path / "empty", env=env, capture_output=True, text=True

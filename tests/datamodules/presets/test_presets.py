@@ -25,6 +25,7 @@ from tests.datamodules.presets.cases import CASES, OF_EACH_KIND, PRESETS, WITHOU
 from tests.datamodules.presets.plays import Expected, Heard, listening
 from tests.e2e.forks import run_forked
 
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Expected]]:
     """The folder of each layout, and what a reader must find in it."""
