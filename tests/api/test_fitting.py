@@ -22,7 +22,7 @@ import segue
 from segue.api.calling import Folder, _remove
 from segue.models.fitted import FittedModel
 from segue.training.train import train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_store
 
 CSV = ROOT / "examples" / "plays.csv"
 BARE: dict[str, Any] = {"callbacks__plots": None}
@@ -380,7 +380,7 @@ def test_mlflow_gets_a_run_where_it_is_asked_for(
     plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     tracked = segue.fit(plays, model="popular", logger="mlflow", **BARE)
     run = json.loads((tracked.folder / "run.json").read_text())["mlflow_run_id"]
     loaded = segue.load(f"run:{run}")
@@ -391,7 +391,7 @@ def test_a_run_whose_folder_is_gone_is_evaluated_by_the_model_that_was_tested(
     plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     quick: dict[str, Any] = {"recipe": "playlists", "trainer__max_epochs": 1, "callbacks__plots": None}
     tracked = segue.fit(plays, folder=tmp_path / "run", logger="mlflow", **quick)
     run = json.loads((tmp_path / "run/run.json").read_text())["mlflow_run_id"]
