@@ -2,6 +2,7 @@
 
 import doctest
 import json
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def test_an_error_of_the_verb_is_one_line() -> None:
 @pytest.mark.parametrize("name", ["segue", "segue.api.plays", "segue.api.fitting"])
 def test_the_examples_of_the_docstrings_are_true(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(segue, "fit", partial(segue.fit, trainer__max_epochs=1, callbacks__plots=None), raising=False)
     found = doctest.testmod(import_module(name))
     assert found.attempted > 1
     assert not found.failed
