@@ -41,9 +41,11 @@ PUBLISHED: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("model", "experiment"), [*((model, None) for model in MODELS), *((head, "published") for head in HEADS)]
 )
-def test_every_part_of_a_run_builds(model: str, experiment: str | None, tmp_path: Path) -> None:
-    overrides = [f"model={model}", f"run_dir={tmp_path}", "run_name=test"]
-    config = composed(*overrides, *([f"experiment={experiment}"] if experiment else []))
+def test_every_part_of_a_run_builds(
+    model: str, experiment: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = composed(f"model={model}", *([f"experiment={experiment}"] if experiment else []))
     for part in ("datamodule", "callbacks", "logger"):
         instantiate(config[part], _convert_="all")
     instantiate(config.trainer, logger=False, _convert_="all")

@@ -2,13 +2,16 @@
 
 import ast
 import re
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.pages import PAGES
+from tests.test_imports import syntax_of
 
 DOCS = [page for page in PAGES if "experiments" not in page.parts]
 MODULES = [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]
@@ -25,9 +28,9 @@ NOT_PLAIN = re.compile(
 """Words that were replaced by plain ones; a reader whose first language is not English stumbles over them."""
 
 
-def named(paths: list[Path]) -> pytest.MarkDecorator:
-    """A test for each path."""
-    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
+def faults(of: Callable[[Path], Any], paths: Iterable[Path]) -> dict[str, Any]:
+    """What is wrong with each file, where something is."""
+    return {str(path.relative_to(ROOT)): wrong for path in paths if (wrong := of(path))}
 
 
 def without_code(text: str) -> str:
@@ -43,19 +46,25 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
-@named(PAGES)
-def test_links_within_the_project_lead_to_a_file_and_to_a_heading(path: Path) -> None:
+def lost_links(path: Path) -> list[str]:
     links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)", without_code(path.read_text(encoding="utf-8")))
     here = [link for link in links if not link[0].startswith(("http://", "https://", "mailto:"))]
-    assert [link for link, _ in here if not (path.parent / link).exists()] == []
     to_headings = [(path.parent / link if link else path, anchor) for link, anchor in here if anchor]
-    assert [f"{page.name}#{anchor}" for page, anchor in to_headings if anchor not in anchors(page.resolve())] == []
+    lost = [f"{page.name}#{anchor}" for page, anchor in to_headings if anchor not in anchors(page.resolve())]
+    return [link for link, _ in here if not (path.parent / link).exists()] + lost
 
 
-@named(PAGES)
-def test_a_picture_has_an_alternative_text(path: Path) -> None:
+def test_links_within_the_project_lead_to_a_file_and_to_a_heading() -> None:
+    assert faults(lost_links, PAGES) == {}
+
+
+def pictures_without_text(path: Path) -> list[str]:
     pictures = re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
-    assert [name for text, name in pictures if len(text) < len("a picture")] == []
+    return [name for text, name in pictures if len(text) < len("a picture")]
+
+
+def test_a_picture_has_an_alternative_text() -> None:
+    assert faults(pictures_without_text, PAGES) == {}
 
 
 def test_the_readme_begins_with_a_picture() -> None:
@@ -63,31 +72,38 @@ def test_the_readme_begins_with_a_picture() -> None:
     assert any(re.match(r"!\[.+\]\(.+\)", line) for line in first)
 
 
-@named(PAGES)
-def test_lines_are_short(path: Path) -> None:
+def long_lines(path: Path) -> list[int]:
     lines = path.read_text(encoding="utf-8").splitlines()
     long = [number for number, line in enumerate(lines, start=1) if len(line) > LONGEST]
-    assert [number for number in long if not re.match(r"\s*\||.*\]\(|.*https?://", lines[number - 1])] == []
+    return [number for number in long if not re.match(r"\s*\||.*\]\(|.*https?://", lines[number - 1])]
 
 
-@named(DOCS)
-def test_a_cell_of_a_table_has_one_number(path: Path) -> None:
+def test_lines_are_short() -> None:
+    assert faults(long_lines, PAGES) == {}
+
+
+def cells_with_several_numbers(path: Path) -> list[str]:
     text = re.sub(r"^ *```.*?^ *```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     cells = [cell.strip() for row in re.findall(r"^\|(.*)\|$", text, flags=re.MULTILINE) for cell in row.split("|")]
-    several = [cell for cell in cells if len(re.findall(r"\d[\d,.]*", cell)) > 1 and not re.search("[a-zA-Z]", cell)]
-    assert several == []
+    return [cell for cell in cells if len(re.findall(r"\d[\d,.]*", cell)) > 1 and not re.search("[a-zA-Z]", cell)]
 
 
-@named(PAGES)
-def test_a_page_has_plain_words(path: Path) -> None:
-    assert NOT_PLAIN.findall(without_code(path.read_text(encoding="utf-8"))) == []
+def test_a_cell_of_a_table_has_one_number() -> None:
+    assert faults(cells_with_several_numbers, DOCS) == {}
 
 
-@named(MODULES)
-def test_docstrings_and_messages_have_plain_words(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    assert [word for text in texts for word in NOT_PLAIN.findall(text)] == []
+def test_a_page_has_plain_words() -> None:
+    assert faults(lambda path: NOT_PLAIN.findall(without_code(path.read_text(encoding="utf-8"))), PAGES) == {}
+
+
+def words_in_texts(path: Path) -> list[str]:
+    nodes = ast.walk(syntax_of(path))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [word for text in texts for word in NOT_PLAIN.findall(text)]
+
+
+def test_docstrings_and_messages_have_plain_words() -> None:
+    assert faults(words_in_texts, MODULES) == {}
 
 
 @pytest.mark.parametrize(

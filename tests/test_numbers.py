@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, build_datamodule
 from tests.pages import PAGES
-from tests.test_docs import named, without_code
+from tests.test_docs import faults, without_code
 
 MARKER = re.compile(r"<!-- (numbers?): ((?:(?!-->).)*) -->", re.DOTALL)
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
@@ -160,34 +160,45 @@ def paragraphs(text: str) -> Iterator[tuple[dict[str, str], str]]:
         yield dict(said.split(" == ", 1) for said in markers), MARKER.sub("", paragraph)
 
 
-@named(PAGES)
-def test_a_table_with_numbers_has_a_marker(path: Path) -> None:
-    found = tables(read(path))
-    assert [table.line for table in found if table.has_numbers and not table.marker] == []
+def tables_without_marker(path: Path) -> list[int]:
+    return [table.line for table in tables(read(path)) if table.has_numbers and not table.marker]
 
 
-@named(PAGES)
-def test_a_marker_is_above_what_it_is_about(path: Path) -> None:
+def test_a_table_with_numbers_has_a_marker() -> None:
+    assert faults(tables_without_marker, PAGES) == {}
+
+
+def markers_without_place(path: Path) -> list[str]:
     text = read(path)
     of_tables = [kind for kind, _ in MARKER.findall(text)].count("numbers")
-    assert of_tables == sum(bool(table.marker) for table in tables(text))
+    lost = of_tables - sum(bool(table.marker) for table in tables(text))
     missing = [number for named_ones, prose in paragraphs(text) for number in named_ones if number not in prose]
-    assert missing == []
+    return missing + [f"{lost} markers are above no table"] * (lost != 0)
 
 
-@named(PAGES)
-def test_the_numbers_of_a_table_are_those_of_its_file(path: Path) -> None:
+def test_a_marker_is_above_what_it_is_about() -> None:
+    assert faults(markers_without_place, PAGES) == {}
+
+
+def lost_rows(path: Path) -> dict[int, list[str]]:
     marked = [table for table in tables(read(path)) if table.marker]
     from_files = [table for table in marked if not table.marker.startswith("none, ")]
-    assert {table.line: rows for table in from_files if (rows := without_origin(table))} == {}
+    return {table.line: rows for table in from_files if (rows := without_origin(table))}
 
 
-@named(PAGES)
-def test_the_marked_numbers_of_the_prose_are_those_of_their_files(path: Path) -> None:
+def test_the_numbers_of_a_table_are_those_of_its_file() -> None:
+    assert faults(lost_rows, PAGES) == {}
+
+
+def other_numbers(path: Path) -> list[tuple[str, str, str]]:
     marked = [pair for named_ones, _ in paragraphs(read(path)) for pair in named_ones.items()]
     from_files = [(number, address) for number, address in marked if not address.startswith("none, ")]
     found = [(number, address, value_at(address)) for number, address in from_files]
-    assert [line for line in found if not agrees(plain(line[0]), plain(line[2]))] == []
+    return [line for line in found if not agrees(plain(line[0]), plain(line[2]))]
+
+
+def test_the_marked_numbers_of_the_prose_are_those_of_their_files() -> None:
+    assert faults(other_numbers, PAGES) == {}
 
 
 def test_the_numbers_in_the_prose_of_the_front_page_have_markers() -> None:

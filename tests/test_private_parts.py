@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_imports import syntax_of
 
 PARTS = {
     "hydra-core": "src/terminal/hydra_parts.py",
@@ -100,9 +100,8 @@ def defined(tree: ast.Module) -> set[str]:
     return names
 
 
-def private_parts(source: str) -> Iterator[tuple[int, str]]:
+def private_parts(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Line and text of each name in a file that belongs to somebody else and that nobody has promised."""
-    tree = ast.parse(source)
     own = defined(tree)
     foreign = {
         alias.asname or alias.name.partition(".")[0]
@@ -134,13 +133,12 @@ def _is_self(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_private_parts_are_used_in_the_module_of_their_library_alone(path: Path) -> None:
-    where = str(path.relative_to(ROOT))
-    found = [f"{where}:{line}: {text}" for line, text in private_parts(path.read_text(encoding="utf-8"))]
-    assert not found or where in PARTS.values(), (
-        "\n".join(found) + f"\nuse what the library documents, or move this to {', '.join(PARTS.values())}"
-    )
+def test_private_parts_are_used_in_the_module_of_their_library_alone() -> None:
+    files = {str(path.relative_to(ROOT)): path for path in FILES}
+    others = [where for where in files if where not in PARTS.values()]
+    found = [f"{where}:{line}: {text}" for where in others for line, text in private_parts(syntax_of(files[where]))]
+    remedy = f"use what the library documents, or move this to {', '.join(PARTS.values())}"
+    assert not found, "\n".join([*found, remedy])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,7 @@ def test_private_parts_are_used_in_the_module_of_their_library_alone(path: Path)
     ],
 )
 def test_a_private_part_is_found(source: str, found: str | None) -> None:
-    assert [text for _, text in private_parts(source)] == ([] if found is None else [found])
+    assert [text for _, text in private_parts(ast.parse(source))] == ([] if found is None else [found])
 
 
 @pytest.mark.parametrize(

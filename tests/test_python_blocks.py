@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,18 @@ def blocks_of(page: str) -> list[str]:
     return [block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "segue." in block]
 
 
-@pytest.mark.parametrize(("page", "num_blocks"), [("docs/coming_from.md", 5), ("docs/api/segue.md", 1)])
-def test_the_python_of_a_page_runs(page: str, num_blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").mkdir()
     shutil.copy(ROOT / "examples" / "plays.csv", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("segue.training.choosing._LEAST_QUERIES", 10**9)  # see tests/api/conftest.py
     api: Any = segue
-    monkeypatch.setattr(api, "fit", partial(api.fit, trainer__max_epochs=1, callbacks__plots=None))
-    names: dict[str, object] = {}
-    blocks = blocks_of(page)
-    assert len(blocks) == num_blocks
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
+    quick = partial(api.fit, trainer__max_epochs=1, callbacks__plots=None)
+    monkeypatch.setattr(api, "fit", cache(quick))  # pages begin with the same plays and the same model
+    monkeypatch.setattr(api, "read_plays", cache(api.read_plays))
+    for page, num_blocks in (("docs/coming_from.md", 5), ("docs/api/segue.md", 1)):
+        names: dict[str, object] = {}
+        blocks = blocks_of(page)
+        assert len(blocks) == num_blocks
+        for block in blocks:
+            exec(compile(block, page, "exec"), names)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+import segue
 from segue.training import choosing
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -15,3 +17,9 @@ def no_rivals() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choosing, "_LEAST_QUERIES", 10**9)
         yield
+
+
+@pytest.fixture(scope="package")
+def plays() -> segue.Plays:
+    """The plays of the examples, which take a second to read; tests change them nowhere."""
+    return segue.read_plays(ROOT / "examples" / "plays.csv")

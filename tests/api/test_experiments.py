@@ -2,6 +2,7 @@
 
 import doctest
 import json
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ QUICK: dict[str, Any] = {**BARE, "trainer__max_epochs": 1}
 
 
 @pytest.fixture(scope="module")
-def models() -> list[segue.Recommender]:
-    plays = segue.read_plays(CSV)
+def models(plays: segue.Plays) -> list[segue.Recommender]:
     heads = [segue.fit(plays, seed=seed, **QUICK, model__dim=8) for seed in (1, 2)]
     return [*heads, segue.fit(plays, model="popular", **BARE)]
 
@@ -38,8 +38,8 @@ def test_a_mapping_names_the_models(models: list[segue.Recommender], tmp_path: P
     assert (tmp_path / "out" / "comparison.md").is_file()
 
 
-def test_settings_that_differ_name_the_set_ups(models: list[segue.Recommender]) -> None:
-    other = segue.fit(CSV, **QUICK, model__dim=4)
+def test_settings_that_differ_name_the_set_ups(models: list[segue.Recommender], plays: segue.Plays) -> None:
+    other = segue.fit(plays, **QUICK, model__dim=4)
     assert sorted(name.partition("dim=")[2] for name in segue.compare([models[0], other]).table.index) == ["4", "8"]
 
 
@@ -80,6 +80,7 @@ def test_an_error_of_the_verb_is_one_line() -> None:
 @pytest.mark.parametrize("name", ["segue", "segue.api.plays", "segue.api.fitting"])
 def test_the_examples_of_the_docstrings_are_true(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(segue, "fit", partial(segue.fit, trainer__max_epochs=1, callbacks__plots=None), raising=False)
     found = doctest.testmod(import_module(name))
     assert found.attempted > 1
     assert not found.failed

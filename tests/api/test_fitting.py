@@ -22,17 +22,12 @@ import segue
 from segue.api.calling import Folder, _remove
 from segue.models.fitted import FittedModel
 from segue.training.train import train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_store
 
 CSV = ROOT / "examples" / "plays.csv"
 BARE: dict[str, Any] = {"callbacks__plots": None}
 OPTIONS: dict[str, Any] = {**BARE, "trainer__max_epochs": 2, "model__dim": 8}
 TIMES = ("seconds", "time/")
-
-
-@pytest.fixture(scope="module")
-def plays() -> segue.Plays:
-    return segue.read_plays(CSV)
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +172,12 @@ class Mine(Popular):
 
 
 def test_a_baseline_of_ones_own_is_loaded_where_its_package_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ownpackage.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     words: dict[str, Any] = {"model___target_": "ownpackage.Mine", "trust": "ownpackage", **BARE}
-    own = segue.fit(CSV, model="popular", **words)
+    own = segue.fit(plays, model="popular", **words)
     expected = own.next(own.tracks["id"][0])
     saved = own.save(tmp_path / "run")
     assert segue.load(saved, trust="ownpackage").next(own.tracks["id"][0]).equals(expected)
@@ -283,33 +278,36 @@ def test_random_state_is_the_seed() -> None:
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda model: model.next("zz"), "track zz is not among the 200 tracks"),
-        (lambda model: model.next(-1), "-1 is no id of a track: it must be a whole number from 0"),
-        (lambda _: segue.fit(CSV, run_dir="x"), "run_dir is no option of fit; folder= names the run folder"),
-        (lambda model: segue.compare([model, model]), "is named twice"),
-        (lambda model: model.next([]), "a session needs at least one track"),
-        (lambda model: model.next(model.tracks["id"][0], k=200), r"k must be a whole number in \[1, 199\], got 200"),
-        (lambda model: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),
-        (lambda model: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
-        (lambda model: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
-        (lambda model: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
-        (lambda _: segue.fit(CSV, model="convx"), 'there is no model="convx"; did you mean convex?'),
-        (lambda _: segue.fit(CSV, seed=-1), "seed must be a whole number of at least 0"),
-        (lambda _: segue.fit(CSV, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
-        (lambda _: segue.fit(CSV, model="rules", loss="bce"), 'loss="bce" cannot be chosen with model="rules"'),
+        (lambda model, _: model.next("zz"), "track zz is not among the 200 tracks"),
+        (lambda model, _: model.next(-1), "-1 is no id of a track: it must be a whole number from 0"),
+        (lambda _, plays: segue.fit(plays, run_dir="x"), "run_dir is no option of fit; folder= names the run folder"),
+        (lambda model, _: segue.compare([model, model]), "is named twice"),
+        (lambda model, _: model.next([]), "a session needs at least one track"),
+        (lambda model, _: model.next(model.tracks["id"][0], k=200), r"k must be a whole number in \[1, 199\], got 200"),
+        (lambda model, _: model.next(model.tracks["id"][0], played=[2.0]), r"must have a share in \[0, 1\] for each"),
+        (lambda model, _: model.evaluate(CSV, split="train"), "split must be val or test, got 'train'"),
+        (lambda model, _: model.export("x", "csv"), "format must be onnx or parquet, got 'csv'"),
+        (lambda model, _: model.similar_artists("Nobody"), "no track of this model is by 'Nobody'"),
+        (lambda _, plays: segue.fit(plays, model="convx"), 'there is no model="convx"; did you mean convex?'),
+        (lambda _, plays: segue.fit(plays, seed=-1), "seed must be a whole number of at least 0"),
+        (lambda _, plays: segue.fit(plays, model__alpa=1), "model__alpa=1: .* did you mean model__alpha[?]"),
         (
-            lambda _: segue.fit(pd.DataFrame({"a": [1]})),
+            lambda _, plays: segue.fit(plays, model="rules", loss="bce"),
+            'loss="bce" cannot be chosen with model="rules"',
+        ),
+        (
+            lambda *_: segue.fit(pd.DataFrame({"a": [1]})),
             "the table has the columns a; give datamodule__columns__track=",
         ),
-        (lambda _: segue.load("nowhere/run"), "there is no folder nowhere/run"),
-        (lambda model: segue.fit(CSV, folder=model.folder), "has files already"),
+        (lambda *_: segue.load("nowhere/run"), "there is no folder nowhere/run"),
+        (lambda model, plays: segue.fit(plays, folder=model.folder), "has files already"),
     ],
 )
 def test_an_error_is_the_line_of_the_command_with_names_of_python(
-    session: segue.Recommender, call: Any, line: str, capfd: pytest.CaptureFixture[str]
+    session: segue.Recommender, plays: segue.Plays, call: Any, line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(segue.InputError, match=line) as error:
-        call(session)
+        call(session, plays)
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
 
@@ -355,7 +353,7 @@ assert not {"torch", "pandas", "mlflow", "hydra", "numpy"} & set(sys.modules), "
 model = segue.fit(sys.argv[1], model="popular", callbacks__plots=None)
 model.next(model.tracks["id"][0])
 model.evaluate(sys.argv[1])
-found = segue.abtest(segue.simulate({"C": "random", "T1": "popular"}, sessions=200))
+found = segue.abtest(segue.simulate({"C": "random", "T1": "popular"}, sessions=200, workers=1))
 assert "T1" in found.verdict and "mlflow" not in sys.modules
 assert not list(pathlib.Path().iterdir()), list(pathlib.Path().iterdir())
 """
@@ -364,23 +362,31 @@ assert not list(pathlib.Path().iterdir()), list(pathlib.Path().iterdir())
 def test_it_writes_nothing_where_nothing_was_named(tmp_path: Path) -> None:
     (tmp_path / "temporary").mkdir()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "user.py").write_text(USER)  # DuckDB takes `-c` for a person, who sees a bar after two seconds
     env = {
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(tmp_path / "temporary"),
         "HOME": str(tmp_path),
         "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", USER, str(CSV)], cwd=tmp_path / "empty", env=env, capture_output=True, text=True
+        [sys.executable, str(tmp_path / "user.py"), str(CSV)],
+        cwd=tmp_path / "empty",
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list((tmp_path / "temporary").glob("segue-*"))
 
 
-def test_mlflow_gets_a_run_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_a_run_where_it_is_asked_for(
+    plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    tracked = segue.fit(CSV, model="popular", logger="mlflow", **BARE)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
+    tracked = segue.fit(plays, model="popular", logger="mlflow", **BARE)
     run = json.loads((tracked.folder / "run.json").read_text())["mlflow_run_id"]
     loaded = segue.load(f"run:{run}")
     assert loaded.next(loaded.tracks["id"][0]).equals(tracked.next(loaded.tracks["id"][0]))
@@ -390,7 +396,7 @@ def test_a_run_whose_folder_is_gone_is_evaluated_by_the_model_that_was_tested(
     plays: segue.Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     quick: dict[str, Any] = {"recipe": "playlists", "trainer__max_epochs": 1, "callbacks__plots": None}
     tracked = segue.fit(plays, folder=tmp_path / "run", logger="mlflow", **quick)
     run = json.loads((tmp_path / "run/run.json").read_text())["mlflow_run_id"]

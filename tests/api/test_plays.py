@@ -14,11 +14,6 @@ from tests.conftest import ROOT
 CSV = ROOT / "examples" / "plays.csv"
 
 
-@pytest.fixture(scope="module")
-def plays() -> segue.Plays:
-    return segue.read_plays(CSV)
-
-
 def test_it_is_printed_as_train_prints_its_data(plays: segue.Plays) -> None:
     assert "7,330" in repr(plays)
     assert "user=listener timestamp=played_at" in repr(plays)

@@ -27,7 +27,7 @@ import tempfile
 import threading
 import traceback
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -122,25 +122,37 @@ def run_forked(
 
 @cache
 def _server() -> Path:
-    """The socket of the process that waits, one for each process of tests. It ends when its stdin is closed."""
-    path = Path(tempfile.mkdtemp(prefix="forks-")) / "socket"
-    python = path.with_name("python")  # an interpreter, as seen by a fork
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {CLIENT} {path} "$@"\n')
+    """The socket of the process that waits: one for all processes of a call of pytest, which ends after the last."""
+    folder = Path(tempfile.gettempdir(), f"forks-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}")
+    with _one_at_a_time():
+        if not folder.exists():
+            _start(folder)
+        os.open(folder / "needed", os.O_WRONLY)  # until this process ends
+    return folder / "socket"
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    with Path(__file__).open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _start(folder: Path) -> None:
+    folder.mkdir()
+    path, python, needed = (folder / name for name in ("socket", "python", "needed"))
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {CLIENT} {path} "$@"\n')  # as seen by a fork
     python.chmod(0o755)
+    os.mkfifo(needed)
+    reading = os.open(needed, os.O_RDONLY | os.O_NONBLOCK)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
-        listening.listen()
+        listening.listen(100)
         command = [sys.executable, "-m", "tests.e2e.forks", str(listening.fileno()), str(python)]
         env = {"GOMP_SPINCOUNT": "0", **os.environ}  # libgomp reads it once: forks of two trainings share the cores
-        server = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
-    atexit.register(_end, server, path)
-    return path
-
-
-def _end(server: subprocess.Popen[bytes], path: Path) -> None:
-    server.kill()
-    server.wait()
-    shutil.rmtree(path.parent)
+        server = subprocess.Popen(command, cwd=ROOT, env=env, stdin=reading, pass_fds=[listening.fileno()])
+    os.close(reading)
+    server.returncode = 0  # it is not waited for: others may need it longer
 
 
 _IMPORTED = (
@@ -201,8 +213,12 @@ def _serve(listening: socket.socket) -> None:
         waiting.register(descriptor, select.POLLIN)
     while True:
         for descriptor, _ in waiting.poll():
-            if descriptor == 0:
-                return
+            if descriptor == 0:  # nobody needs it
+                with _one_at_a_time():
+                    if select.select([0], [], [], 0)[0]:
+                        shutil.rmtree(Path(sys.argv[2]).parent)
+                        return
+                continue
             if descriptor == listening.fileno():
                 connection, _ = listening.accept()
                 if (child := _fork(connection)) is None:

@@ -23,7 +23,7 @@ class Threads(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         with duckdb.connect(config=duckdb_settings()) as database:
             [row] = database.execute("SELECT current_setting('threads')").fetchall()
-        self._path.write_text(json.dumps({"torch": torch.get_num_threads(), "duckdb": int(row[0]), "pid": os.getpid()}))
+        self._path.write_text(json.dumps({"torch": torch.get_num_threads(), "duckdb": int(row[0])}))
 
 
 class Kill(Callback):

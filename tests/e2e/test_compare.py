@@ -52,6 +52,7 @@ def test_the_table_is_what_scipy_makes_of_the_run_folders(swept: Path, compared:
     record = json.loads((compared[0] / "comparison.json").read_text())
     tidy = {one["setup"]: one for one in record["setups"]}
     for setup, runs in runs_of(swept).items():
+        assert len({metrics_of(run)["test/mse"] for run in runs}) == len(runs), "another seed, other numbers"
         for metric in METRICS:
             values = [metrics_of(run)[metric] for run in runs]
             row = tidy[setup]["metrics"][metric]

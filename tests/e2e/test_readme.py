@@ -64,7 +64,7 @@ def small(verb: str, words: list[str]) -> tuple[str, ...]:
     """Words that make a command cheap."""
     if verb == "train.py":
         is_simulated = not any(word.startswith("datamodule=") for word in words)
-        world = (*WORLD, "datamodule.prepare.sessions=1500") if is_simulated else ()
+        world = (*WORLD, "datamodule.prepare.sessions=600") if is_simulated else ()
         model = () if "-m" in words else ("callbacks.lineage.model=false",)  # the best of a sweep is registered
         return *world, *model, "callbacks.plots=null", "trainer.max_epochs=1", "callbacks.export.k=10"
     if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):

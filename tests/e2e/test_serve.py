@@ -325,7 +325,7 @@ def test_all_pages_except_health_require_the_token(tmp_path: Path, lists: Lists)
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("fsync", ["always", "interval", "never"])
+@pytest.mark.parametrize("fsync", ["always", "never"])  # in all other tests it is `interval`
 def test_a_worker_that_is_killed_loses_no_answered_line(tmp_path: Path, lists: Lists, fsync: str) -> None:
     words = f"recommendations={lists.a}", "workers=2", f"log.fsync={fsync}"
     with serving(tmp_path, *words) as running:
@@ -347,14 +347,14 @@ def new_worker(running: Running, known: set[int]) -> int:
 
 
 @pytest.mark.timing
-def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
+def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
     words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.1", "restart.reset_after_s=3600"
     with serving(tmp_path, *words) as running:
         steady, dying = running.workers()
         health = Counter[str]()
         with crowd(running.port) as traffic:
-            for number in range(1, 11):
+            for number in range(1, 6):
                 os.kill(dying, signal.SIGKILL)
                 traffic.wait_for(20)
                 # until the supervisor, which a busy machine may delay, knows of it
@@ -366,11 +366,11 @@ def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path:
             traffic.wait_for(100)
             assert steady in running.workers()
             (problem,) = running.ask("GET", "/health").body["problems"]
-            assert re.fullmatch(r"worker-\d is restarted often: it died 10 times in a row, last by SIGKILL", problem)
+            assert re.fullmatch(r"worker-\d is restarted often: it died 5 times in a row, last by SIGKILL", problem)
             metrics = running.ask("GET", "/metrics").body
         restarts = re.findall(r'^segue_worker_restarts_total{worker="worker-(\d)"} (\d+)', metrics, re.M)
-        assert sorted(int(float(count)) for _, count in restarts) == [0, 10]
-        assert health == {"degraded": 9}
+        assert sorted(int(float(count)) for _, count in restarts) == [0, 5]
+        assert health == {"degraded": 4}
         assert traffic.statuses() == {}
         running.stop()  # with exit code 0
     print(f"{len(traffic.answered)} answered, {len(traffic.broken)} broken")
@@ -380,7 +380,7 @@ def test_a_worker_killed_ten_times_under_load_does_not_end_the_service(tmp_path:
     assert {path.parent.name for path in running.run.glob("logs/*/data.json")} == {"worker-1", "worker-2"}
     closing = CLOSING.search(running.said())
     assert closing is not None
-    assert closing[9] == "10"
+    assert closing[9] == "5"
     num_logged = int(closing[7].replace(",", ""))  # a killed worker may have logged and not yet counted
     assert len(traffic.answered) <= num_logged <= len(running.lines())
 

@@ -51,7 +51,7 @@ def test_the_default_run_writes_logs_and_a_record_and_prints_the_next_commands(t
 
 def test_a_model_trained_on_simulated_logs_can_be_simulated_on_the_next_day(tmp_path: Path) -> None:
     """Listeners → logs → model → recommendations → the same listeners on the next day."""
-    simulate(tmp_path, *SMALL, "sessions=3000", "hydra.run.dir=monday")
+    simulate(tmp_path, *SMALL, "sessions=1000", "hydra.run.dir=monday")
     train(
         tmp_path, "datamodule=botify", "datamodule.path=monday", "trainer.max_epochs=2", "callbacks.export.k=10",
         "hydra.run.dir=night", *BARE,
@@ -231,7 +231,7 @@ def test_existing_files_are_never_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.timing
 def test_of_two_processes_with_one_folder_one_is_rejected(tmp_path: Path) -> None:
-    words = fork_command(str(ROOT / "simulate.py"), *SMALL, "sessions=3000", "hydra.run.dir=run")
+    words = fork_command(str(ROOT / "simulate.py"), *SMALL, "sessions=1000", "hydra.run.dir=run")
     both = [
         subprocess.Popen(
             [*words, f"seed={seed}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -273,7 +273,7 @@ def test_ctrl_c_keeps_completed_sessions(tmp_path: Path, workers: int) -> None:
 
 def test_two_processes_simulate_the_same_logs_once(tmp_path: Path) -> None:
     words = (
-        "world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=1500", "trainer.max_epochs=1",
+        "world.num_tracks=300", "world.num_listeners=80", "datamodule.prepare.sessions=600", "model=popular",
         "callbacks.export.k=5", "callbacks.plots=null", "logger=none",
     )  # fmt: skip
     both = [

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_store
 from tests.e2e.forks import fork_command, held_command
 from tests.e2e.running import PATIENCE_S, held_port, started, wait_until
 from tests.e2e.test_train import metrics_of, quick
@@ -65,7 +65,7 @@ def test_eight_processes_at_once_on_an_empty_folder_lose_nothing(tmp_path: Path)
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A real tracking server on loopback."""
-    words = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    words = ["-m", "mlflow", "server", "--backend-store-uri", new_store(folder)]
     words += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1"]
     with started(
         fork_command(*words),

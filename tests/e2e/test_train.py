@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ from tests.conftest import NUM_RING_TRACKS, ROOT, event, make_catalog, new_store
 from tests.e2e.forks import fork_command, run_forked
 from tests.e2e.running import PATIENCE_S, started
 
-MODELS = ("track", "artist", "mean", "convex", "contextual")
-WITH_GENSIM = ("item2vec",) if find_spec("gensim") else ()  # it has no wheel for Python 3.14
-BASELINES = ("popular", "sticky", "rules", "neighbours", *WITH_GENSIM, "als", "bpr")
+BASELINES = ("popular", "rules", "als")
+"""Of those that count one, of those that count pairs, and of those that have vectors; contracts are of all."""
 QUICK = ("trainer.accelerator=cpu", "model.dim=16", "optimizer.lr=0.02", "datamodule.batch_size=256")
 RING = ("datamodule.pairing=consecutive", "trainer.max_epochs=6")
 """What is loved on the ring is the next track."""
@@ -188,42 +186,18 @@ def test_the_same_command_twice_gives_the_same_numbers(ring_run: tuple[Path, str
     run, _ = ring_run
     words = *BARE, "refit=auto", "model=convex", "model.alpha=0.8", "logger=none"
     quick(run.parent, ring_logs, *words, "hydra.run.dir=again")
-    quick(run.parent, ring_logs, *words, "hydra.run.dir=other", "seed=2")
-    first, again, other = (metrics_of(run.parent / name) for name in ("run", "again", "other"))
-    for metrics in (first, again, other):
+    first, again = (metrics_of(run.parent / name) for name in ("run", "again"))
+    for metrics in (first, again):
         for name in VOLATILE:
             metrics.pop(name)
     assert first == again
-    assert first != other
-    texts = [(run.parent / name / "recommendations.jsonl").read_bytes() for name in ("run", "again", "other")]
-    assert texts[0] == texts[1] != texts[2]
-
-
-def test_a_multirun_trains_all_five_models(ring_logs: Path, tmp_path: Path) -> None:
-    quick(
-        tmp_path,
-        ring_logs,
-        "--multirun",
-        f"model={','.join(MODELS)}",
-        "hydra.sweep.dir=sweep",
-        "trainer.max_epochs=1",
-        *BARE,
-    )
-    runs = [tmp_path / "sweep" / str(job) for job in range(len(MODELS))]
-    configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
-    assert [config["model"].get("parts") or config["model"]["alpha"] for config in configs] == [
-        {"track": 1.0},
-        {"artist": 1.0},
-        {"track": 0.5, "artist": 0.5},
-        "learned",
-        None,
-    ]
-    assert len({metrics_of(run)["mlflow_run_id"] for run in runs}) == len(MODELS)
+    texts = [(run.parent / name / "recommendations.jsonl").read_bytes() for name in ("run", "again")]
+    assert texts[0] == texts[1]
 
 
 @pytest.fixture(scope="module")
 def swept(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep over a head and all baselines, in a folder of its own."""
+    """A sweep over a head and baselines of every kind, in a folder of its own."""
     cwd = tmp_path_factory.mktemp("swept")
     words = "datamodule=botify", f"datamodule.path={ring_logs}", "trainer.accelerator=cpu", "hydra.sweep.dir=sweep"
     train(cwd, "--multirun", f"model=convex,{','.join(BASELINES)}", *words, *BARE, "trainer.max_epochs=1")
@@ -231,6 +205,9 @@ def swept(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_baselines_are_trained_and_exported_beside_a_head(swept: Path) -> None:
+    jobs = [metrics_of(swept / "sweep" / str(job)) for job in range(1 + len(BASELINES))]
+    assert len({metrics["mlflow_run_id"] for metrics in jobs}) == len(jobs)
+    assert jobs[0].keys() > {"alpha", "val/loss", "test/mse"}
     catalog = make_catalog(row // 3 for row in range(NUM_RING_TRACKS))
     for job, name in enumerate(BASELINES, start=1):
         run = swept / "sweep" / str(job)
@@ -242,7 +219,7 @@ def test_baselines_are_trained_and_exported_beside_a_head(swept: Path) -> None:
         assert len(pd.read_parquet(run / "test_queries.parquet")) == metrics["test/num_queries"]
         if name == "popular":
             assert metrics["test/mrr"] == pytest.approx(metrics["test/mrr_popular_floor"], rel=1e-6)
-        if name in ("rules", "neighbours"):  # those that must find what is next on the ring
+        if name == "rules":  # it must find what is next on the ring
             assert metrics["test/recall_at_10"] > 2 * metrics["test/recall_at_10_popular_floor"]
 
 
@@ -254,7 +231,7 @@ def test_a_baseline_is_compared_with_a_head(swept: Path) -> None:
 
 
 def test_a_baseline_that_is_done_is_tested_and_exported_again_without_counting(swept: Path) -> None:
-    run = swept / "sweep" / "3"
+    run = swept / "sweep" / "2"
     before, exported = metrics_of(run), (run / "recommendations.jsonl").read_bytes()
     (run / "metrics.json").unlink()
     train(swept, f"resume={run}")
@@ -450,7 +427,7 @@ def test_help_is_readable_and_needs_no_heavy_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "file", "num_lines"), [("yes-small", "train.txt", 4000), ("polimi-2018", "train_sequential.csv", 6000)]
+    ("source", "file", "num_lines"), [("yes-small", "train.txt", 1500), ("polimi-2018", "train_sequential.csv", 2500)]
 )
 def test_playlists_without_shares_run_and_have_no_regression_metrics(
     real_data: Path, tmp_path: Path, source: str, file: str, num_lines: int
@@ -468,7 +445,7 @@ def test_playlists_without_shares_run_and_have_no_regression_metrics(
 
 def test_the_real_log_gives_fifty_other_tracks_for_each_of_fifty_thousand(real_data: Path, tmp_path: Path) -> None:
     words = "datamodule=botify", f"datamodule.path={real_data / 'botify-2023'}", "hydra.run.dir=run", *BARE
-    train(tmp_path, *words, "trainer.max_epochs=2", "logger=none")
+    train(tmp_path, *words, "trainer.max_epochs=1", "logger=none")
     tracks = pd.read_json(real_data / "botify-2023" / "tracks.json", lines=True)
     columns = (tracks[name].tolist() for name in ("track", "title", "artist"))
     catalog = Catalog.from_columns(*columns, source="tracks.json")

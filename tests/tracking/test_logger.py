@@ -162,6 +162,7 @@ def config_of(folder: Path, **changes: object) -> DictConfig:
 
 
 def test_a_run_begins_with_what_finds_it_again(tmp_path: Path) -> None:
+    new_store(tmp_path)
     config = config_of(tmp_path, parent_run_id="above")
     logger = build_logger(config, run_id=None)
     assert logger is not None

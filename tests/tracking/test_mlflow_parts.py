@@ -13,13 +13,13 @@ from segue.runs.recommendations import FORMATS, Recommendations, key_of_lines
 from segue.tracking.logger import RunLogger
 from segue.tracking.mlflow_parts import watch_machine
 from segue.tracking.store import client_of, open_store
-from tests.conftest import make_catalog
+from tests.conftest import make_catalog, new_store
 from tests.e2e.running import wait_until
 
 
 @pytest.mark.timing
 def test_a_run_is_told_of_the_machine_until_it_is_ended(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_store(tmp_path)
     experiment = open_store(uri, "segue")
     with client_of(uri) as client:
         run_id = client.create_run(experiment).info.run_id
@@ -34,7 +34,7 @@ def test_a_run_is_told_of_the_machine_until_it_is_ended(tmp_path: Path) -> None:
 def test_the_model_of_every_format_of_lists_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_store(tmp_path)
     monkeypatch.chdir(tmp_path)
     open_store(uri, "segue")
     mlflow.set_tracking_uri(uri)
@@ -63,7 +63,7 @@ def test_a_model_is_logged_without_looking_through_all_packages(
     scans: list[str] = []
     monkeypatch.setattr(requirements_utils, "_init_packages_to_modules_map", lambda: scans.append("scanned"))
     check = requirements_utils._check_requirement_satisfied
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_store(tmp_path)
     monkeypatch.chdir(tmp_path)
     open_store(uri, "segue")
     logger = RunLogger(experiment_name="segue", run_name="one", tracking_uri=uri, patience_s=0.0)

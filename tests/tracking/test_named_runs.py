@@ -22,7 +22,7 @@ IDS = ("3fa2c1d0" + "0" * 24, "3fb7" + "0" * 28, "ab12" + "0" * 28)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store that has runs of these ids in two experiments."""
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = new_store(folder)
     client = mlflow.MlflowClient(uri)
     experiments = [open_store(uri, name) for name in ("segue", "other")]
     for number, run_id in enumerate(IDS):

@@ -4,6 +4,7 @@ import pytest
 
 from segue.errors import InputError
 from segue.tracking.store import open_store, runs_page
+from tests.conftest import new_store
 
 
 def test_a_store_can_be_opened_again_and_again(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_a_store_can_be_opened_again_and_again(tmp_path: Path) -> None:
 def test_an_experiment_is_one_of_model_training_unless_somebody_chose_another_kind(tmp_path: Path) -> None:
     import mlflow
 
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_store(tmp_path)
     experiment_id = open_store(uri, "segue")
     client = mlflow.MlflowClient(uri)
     assert client.get_experiment(experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"

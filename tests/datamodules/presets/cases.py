@@ -56,6 +56,9 @@ CASES = {
 PRESETS = sorted({case.preset for case in CASES.values()})
 """Each is also the name of a case."""
 
+OF_EACH_KIND = ("lastfm_1k", "spotify", "spotify_short", "yambda", "playlists_mpd", "nowplaying_sessions")
+"""Those that differ for what comes after reading: in the share played, the clock and the split."""
+
 WITHOUT_CLOCK = ("playlists_mpd", "kkbox", "nowplaying_sessions")
 
 
