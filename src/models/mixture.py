@@ -33,7 +33,7 @@ from segue.models.retrieval.ranks import add_parts, block_size, ndcg, ranks_of_s
 from segue.picking.session_query import SessionQuery
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import check_k
-from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_WIDTH, SessionVectors
+from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_PARTS, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
 _MOST_QUERIES, _MOST_CANDIDATES = 5000, 20
@@ -218,6 +218,8 @@ class Mixture(OneStep):
             return "its runs differ in context.max_length or context.skipped"
         if len({len(one.boosts) for one in vectors}) > 1 and any(len(one.artist_boosts) for one in vectors):
             return "its runs differ in the rule for tracks heard, and boost artists"
+        if (num_parts := sum(len(one.parts) for one in vectors)) > MAX_PARTS:
+            return f"its vectors have {num_parts} parts, more than {MAX_PARTS}"
         width = sum(one.items.shape[1] for one in vectors)
         return f"its vectors are {width} wide, more than {MAX_WIDTH}" if width > MAX_WIDTH else ""
 

@@ -39,8 +39,9 @@ OF_LISTENER = (
 
 MAX_WIDTH = 4096
 """Largest number of columns of vectors."""
+MAX_PARTS = 16
+"""Largest number of parts of a vector."""
 
-_MAX_PARTS = 16
 _LISTENER, _GAP = "listener_weights", "known_gap"
 # For each field its array in the file, with its kind and number of dimensions; the file has ids too.
 _ARRAYS: dict[str, tuple[str, str, int]] = {
@@ -194,7 +195,7 @@ class SessionVectors:
         made = cls(**{**values, "items": np.ascontiguousarray(values["items"])})  # as faiss needs it
         ends, ages = made.ends, made.age_weights
         is_right = {
-            f"part_ends must increase up to at most {width}": 1 <= num_parts <= _MAX_PARTS
+            f"part_ends must increase up to at most {width}": 1 <= num_parts <= MAX_PARTS
             and (np.diff(ends, prepend=0) > 0).all()
             and ends[-1] <= width,
             f"vectors must be at most {MAX_WIDTH} wide": 1 <= width <= MAX_WIDTH,
