@@ -14,7 +14,7 @@ of the mixtures.
 
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ STUDY = Study(__file__, __doc__)
 COUNTS = {"rules": "rules, session"}
 """Models that count, by their names in the study rivals. They have no seed."""
 RUN = f"run_dir={STUDY.work / 'mixture'}"
-SETS = [(SUM, "gru4rec"), (SUM, "gru4rec", "sasrec"), (SUM, "gru4rec", "sasrec", *COUNTS)]
+HEADS, COUNTED = (SUM, "gru4rec", "sasrec"), "counted"
+SETS = ["+".join(names) for names in (HEADS[:2], HEADS, (*HEADS, *COUNTS), (*HEADS, COUNTED))]
+"""The models of each mixture; `counted` is the counted part around heads."""
 
 
 def checkpoint_of(data: str, model: str, seed: int) -> Path:
@@ -97,9 +99,9 @@ class Read(Members):
         return {name: one for name, one in self.rankers.items() if name in names}
 
 
-def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) -> Mixture:
-    """A mixture before its weights are fitted."""
-    words = [f"datamodule={data}", "context=last", "model=mixture", "counted=none", "model.models={a: a, b: b}"]
+def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary, counted: str) -> Mixture:
+    """A mixture before its weights are fitted, with a choice of what is counted around heads."""
+    words = [f"datamodule={data}", "context=last", "model=mixture", f"counted={counted}", "model.models={a: a, b: b}"]
 
     def members(known: Vocabulary) -> Read:
         read = Read(known, models=dict.fromkeys(rankers, "no folder"))
@@ -113,19 +115,20 @@ def mixture_of(rankers: dict[str, Ranker], data: str, vocabulary: Vocabulary) ->
 
 
 @torch.inference_mode()
-def run(data: str, seed: int) -> None:
-    """Fit the mixtures of a seed, and add the lines."""
+def run(data: str, seed: int, missing: Sequence[str]) -> None:
+    """Fit missing mixtures of a seed, rank the queries, and add the lines; a model alone needs no fit."""
     config = composed("train", f"datamodule={data}", "model=popular", f"seed={seed}", ALL_VALIDATION, RUN)
     datamodule = data_of(config)
     queries = instantiate(config.callbacks.ranking, _convert_="all")(RunContext(datamodule=datamodule)).queries
     every = {name: ranker_of(data, name, seed, datamodule.vocabulary) for name in (*MODELS, *COUNTS)}
     lines = []
-    alone = [(name,) for name in every] if seed == SEEDS[0] else []  # what a query costs
-    for names in [*alone, *SETS]:
+    for name in missing:
+        names = [one for one in name.split("+") if one != COUNTED]
         one: Any = every[names[0]]
         weights = ""
         if len(names) > 1:
-            one = mixture_of({name: every[name] for name in names}, data, datamodule.vocabulary)
+            counted = "auto" if name.endswith(COUNTED) else "none"
+            one = mixture_of({name: every[name] for name in names}, data, datamodule.vocabulary, counted)
             one.fit_to(datamodule.histories(queries["val"]), queries["val"].following)
             of = {name: (one.weights.get(name, 0.0), one.gains.get(name, 0.0)) for name in names}
             weights = ", ".join(f"{name} {weight:.2f} ({gain:+.4f})" for name, (weight, gain) in of.items())
@@ -134,7 +137,6 @@ def run(data: str, seed: int) -> None:
                  for part, own in queries.items()}  # fmt: skip
         query_ms = 1e3 * (time.process_time() - began) / sum(map(len, ranks.values()))
         found = {part: means(of) for part, of in ranks.items()}
-        name = "+".join(names)
         if len(names) > 1:
             write_ranks(ranks_path(OWN_RANKS, data, name, str(seed)), ranks["test"])
         line = {"data": data, "seed": seed, "model": name, "val_ndcg_at_10": found["val"]["ndcg_at_10"]}
@@ -157,7 +159,7 @@ def report() -> None:
                 query_ms = lines_of(MIXTURES, data, model)["query_ms"].median()
                 cells = [*(shown(value, 4) for value in values), shown(query_ms, 2), line["weights"]]
                 rows.append([data, model, str(len(own)), *cells])
-        best = max(filter(val.get, map("+".join, SETS)), key=lambda name: val[name], default="")
+        best = max(filter(val.get, SETS), key=lambda name: val[name], default="")
         found = results(data, known(), RANKS)
         if (rival := best_rival(found)) is not None:
             of_goal += differences(data, best, {rival: found[rival].values})
@@ -176,13 +178,16 @@ def main() -> None:
     parser.add_argument("--only", choices=[*DATA], help="one data set")
     given = STUDY.parse(parser)
     torch.set_num_threads(1)
-    done = {(row["data"], int(row["seed"])) for row in read_rows(MIXTURES)}
+    done = {(row["data"], int(row["seed"]), row["model"]) for row in read_rows(MIXTURES)}
     data_sets = available(*([given.only] if given.only else DATA))
     pieces = [(data, seed) for seed in SEEDS for data in data_sets]
     trained = {(row["data"], row["model"], int(row["seed"])) for row in read_rows(RESULTS)}
     ready = [(data, seed) for data, seed in pieces if is_smoke() or trained >= {(data, one, seed) for one in MODELS}]
-    for piece in [one for one in ready if one not in done][: given.most]:
-        run(*piece)
+    alone = {SEEDS[0]: [*MODELS, *COUNTS]}  # what a query costs
+    wanted = {(data, seed): [*alone.get(seed, []), *SETS] for data, seed in ready}
+    missing = {piece: [name for name in names if (*piece, name) not in done] for piece, names in wanted.items()}
+    for piece, names in [one for one in missing.items() if one[1]][: given.most]:
+        run(*piece, names)
     report()
 
 
