@@ -21,7 +21,7 @@ METRICS = ("val/ndcg_at_10", "test/recall_at_10", "test/ndcg_at_10", "test/mse")
 
 def compare(cwd: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
     wide = {**os.environ, "COLUMNS": "160", **env}
-    done = run_forked(ROOT / "compare.py", *words, cwd=cwd, env=wide, timeout_s=120)
+    done = run_forked(ROOT / "compare.py", *words, cwd=cwd, env=wide, timeout_s=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -224,7 +224,7 @@ def test_baselines_are_trained_and_exported_beside_a_head(swept: Path) -> None:
 
 
 def test_a_baseline_is_compared_with_a_head(swept: Path) -> None:
-    done = run_forked(ROOT / "compare.py", "hydra.run.dir=compared", cwd=swept, env=dict(os.environ), timeout_s=120)
+    done = run_forked(ROOT / "compare.py", "hydra.run.dir=compared", cwd=swept, env=dict(os.environ), timeout_s=300)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((swept / "compared" / "comparison.json").read_text())
     assert set(BASELINES) < {one["setup"].split()[0] for one in record["setups"]}

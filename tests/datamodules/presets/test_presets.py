@@ -168,7 +168,7 @@ def test_a_preset_trains(written: dict[str, tuple[Path, Expected]], name: str, t
     words += ["context=listener"] * has_pasts
     path = [f"datamodule={CASES[name].preset}", f"datamodule.path={folder / CASES[name].file}", "hydra.run.dir=run"]
     env = {**os.environ, "COLUMNS": "200"}
-    done = run_forked(ROOT / "train.py", *path, *words, cwd=tmp_path, env=env, timeout_s=120)
+    done = run_forked(ROOT / "train.py", *path, *words, cwd=tmp_path, env=env, timeout_s=300)
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["test/num_queries"] > 10

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,10 +251,13 @@ def test_a_line_with_a_wrong_value_is_rejected_with_its_place(tmp_path: Path, ke
     read = read_users(folder, experiment="TEST", max_rejected=0.9, **READING)
     assert {name: number for name, number in read.guards.items() if number} == {"lines_rejected": len(values)}
     assert read.sessions.tolist() == [1, 1, 1, 1]
-    with pytest.raises(InputError) as refused:
-        read_users(folder, experiment="TEST", max_rejected=0.01, **READING)
-    assert f"{len(values)} of {8 + len(values)} lines are not events" in str(refused.value)
-    assert f"the first is {folder}/data.json line 7: {key}{rule}" in str(refused.value)
+    outside_json = [line for line in wrong if re.search("NaN|Infinity|0{300}", line)]
+    for line in (wrong[0], *outside_json):
+        folder = log(tmp_path / "logs [1]", [*CLEAN[:5], "", line, *CLEAN[5:]])
+        with pytest.raises(InputError) as refused:
+            read_users(folder, experiment="TEST", max_rejected=0.01, **READING)
+        assert "1 of 9 lines are not events" in str(refused.value)
+        assert f"the first is {folder}/data.json line 7: {key}{rule}" in str(refused.value)
 
 
 def test_an_arm_of_one_line_is_named_and_can_be_left_out(tmp_path: Path) -> None:
