@@ -66,11 +66,12 @@ def measure(folder: Path) -> None:
 
 def report() -> list[str]:
     """The medians as a table of Markdown."""
-    medians, rows = pd.read_csv(RESULTS).groupby(["ids", "night"]).median(), []
+    medians, rows = pd.read_csv(RESULTS).groupby(["ids", "night"]).median().to_dict("index"), []
     for ids in IDS:
         for night in NIGHTS:
-            own, times = medians.loc[(ids, night)], medians.cpu[ids, night] / medians.cpu[IDS[0], night]
-            rows.append([ids, night, f"{own.seconds:.1f}", f"{own.cpu:.1f}", f"{times:.2f}", f"{own.GB:.2f}"])
+            own = medians[ids, night]
+            times = f"{own['cpu'] / medians[IDS[0], night]['cpu']:.2f}"
+            rows.append([ids, night, f"{own['seconds']:.1f}", f"{own['cpu']:.1f}", times, f"{own['GB']:.2f}"])
     head = ["ids", "night", "seconds", "CPU, s", "CPU, times whole numbers", "memory, GB"]
     return table(head, rows, "llrrrr")
 
