@@ -6,7 +6,6 @@ S sessions.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +69,13 @@ def known_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table | 
     sessions = log.decisions
     logged = sessions.known(sessions.tracks[sessions.first + 1, None])
     logged_known = {name: one[:, 0].astype(np.float64) for name, one in logged.items()}
-    of_arms = {(arm, "as logged"): log.means_of_known(logged_known, own) for arm, own in _arms(log)}
-    of = {(candidate, "computed"): found.first_step_known} | {key: means for key, means in of_arms.items() if means}
+    of = {candidate: found.first_step_known}
+    of |= {arm: means for arm, own in _arms(log) if (means := log.means_of_known(logged_known, own))}
     return Table(
         title="Known before",
-        columns=["name", "how", *chain.from_iterable((name.replace("_", " "), "interval") for name in names)],
-        rows=[[*key, *chain.from_iterable(_cells(means[name], ".3f") for name in names)] for key, means in of.items()],
-        align="ll" + "RR" * len(names),
+        columns=["metric", "name", "share", "interval"],
+        rows=[[name.replace("_", " "), one, *_cells(of[one][name], ".3f")] for name in names for one in of],
+        align="llRR",
         notes=[
             "Share of the first recommended tracks, in sessions of listeners who have an earlier one.",
             *(f"{name.replace('_', ' ')}: {MEANINGS[name]}" for name in names),
