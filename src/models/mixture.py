@@ -24,7 +24,7 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
-from segue.models.counted import MOST_RANKED, Counted, Query, counts_of, lists_of_head, table_of
+from segue.models.counted import MOST_QUERIES, MOST_RANKED, Counted, Query, counts_of, lists_of_head, table_of
 from segue.models.fitted import FittedModel
 from segue.models.restoring import TableOfVectors
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan, digest_of_arrays
@@ -36,7 +36,7 @@ from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_PARTS, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
-_MOST_QUERIES, _MOST_CANDIDATES = 5000, 20
+_MOST_CANDIDATES = 20
 _LEAST_NATS = 1.0  # of the likelihood, for one more weight (Akaike)
 _TINY = 1e-30
 
@@ -248,11 +248,11 @@ class Mixture(OneStep):
 
     def _scored(self, histories: Histories) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B N"]]:
         """The query vectors of heads side by side, and the scores of all tracks, without counts and boosts."""
-        vectors, table = self._of_heads()
+        vectors, _ = self._of_heads()
         if vectors.context == "last":
             histories = Histories.of_tracks(histories.previous)
         queries = torch.from_numpy(SessionQuery(vectors).of(*histories.newest(vectors.max_length)))
-        return queries, queries @ table.item_vectors().T
+        return queries, queries @ torch.from_numpy(vectors.items).T
 
     def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The probabilities of the mixture."""
@@ -282,7 +282,7 @@ class Mixture(OneStep):
             is_last, counted = vectors.context == "last", scores.clone()
             counts = counts_of(part, self._table[1], histories, queries, table.query_parts(), is_last=is_last)
             add_parts(counted, [counts])
-            logits = logits + counted - scores
+            logits = (logits + counted - scores) / part.temperature
         return torch.as_tensor(logits).softmax(1)
 
     def ranks(
@@ -358,7 +358,7 @@ class Mixture(OneStep):
         """
         if not len(following):
             return
-        places = np.arange(0, len(following), 1 + len(following) // _MOST_QUERIES)
+        places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
         is_weighted = self._fit_weights(histories, following, places)
         if is_weighted and not self._adds_scores and not self._without_session:
             self._adds_scores = True

@@ -182,7 +182,7 @@ def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[st
     torch.testing.assert_close(mixture.shares(histories), 0.5 * own + 0.5 * members["rules"].shares(histories))
     mixture.fit_to(ring.histories(queries), queries.following)
     [line] = [line for line in mixture.describe() if "gru4rec: " in line]
-    assert "weight" in line or "dropped, it adds" in line
+    assert ("dropped, it adds" in line) == ("gru4rec" not in mixture.weights)
     assert "by the lists of the last track" in mixture.describe()[-1]
 
 
@@ -289,6 +289,31 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     again.set_extra_state(torch.load(state, weights_only=True))
     torch.testing.assert_close(again.shares(histories), shares)
     assert again.lists_digest() == mixture.lists_digest()
+
+
+def test_a_sharp_mixture_with_counts_has_their_probabilities_alone_and_as_a_run_of_another(
+    ring: PairDataModule, heads: dict[str, Ranker], members: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for head in heads.values():
+        monkeypatch.setattr(head.context.repeats, "used", "always")
+    mixture, histories = mixture_of(ring, heads, counted_auto()), ring.histories(ring.pairs["val"]).part(0, 40)
+    assert mixture._counts is not None
+    mixture._counts.fitted = Fitted([2.0, *[0.0] * 8], [1.0, 0.0], 1.5, 0.2)
+    vectors = mixture.session_vectors()
+    assert vectors is not None
+    assert vectors.counted is not None
+    rows, played = histories.newest(vectors.num_newest)
+    scores = torch.from_numpy(SessionQuery(vectors).of(rows, played) @ vectors.items.T)
+    found = CountedScores(vectors.counted).of(rows, played, np.tile(ROWS, (len(rows), 1)))
+    expected = (1.5 * scores).exp() + np.exp(2) * torch.from_numpy(found)
+    expected[torch.arange(len(rows)), torch.from_numpy(histories.previous)] = 0
+    expected /= expected.sum(1, keepdim=True)
+    torch.testing.assert_close(mixture.shares(histories), expected)
+    outer = mixture_of(ring, {"inner": cast("Ranker", mixture), "rules": members["rules"]})
+    torch.testing.assert_close(outer.shares(histories), 0.5 * expected + 0.5 * members["rules"].shares(histories))
+    of_heads = mixture_of(ring, {"inner": cast("Ranker", mixture), "sum": heads["sum"]}).shares(histories)
+    own = [ranker.shares(histories, alone=True).log() for ranker in (mixture, heads["sum"])]
+    torch.testing.assert_close(of_heads, (0.5 * own[0] + 0.5 * own[1]).softmax(1))
 
 
 def test_where_all_runs_without_vectors_were_dropped_scores_are_added(
