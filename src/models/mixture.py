@@ -396,8 +396,9 @@ class Mixture(OneStep):
                 break
             own, self.dropped[least] = without[least], adds
         weights = {"": own.weights} | {name: one.weights for name, one in without.items()}
+        self.weights = own.weights
         ndcg = self._ndcg(histories.where(places), following[places], weights)
-        self.weights, self.gains = own.weights, {name: ndcg[""] - ndcg[name] for name in without}
+        self.gains = {name: ndcg[""] - ndcg[name] for name in without}
         return True
 
     def _fit_counts(
@@ -450,8 +451,7 @@ class Mixture(OneStep):
         gains: dict[str, list[np.ndarray]] = {name: [] for name in weights}
         for start in range(0, len(following), self._at_once):
             part, target = histories.part(start, start + self._at_once), following[start : start + self._at_once]
-            used = {one for of in weights.values() for one in of}
-            shares = {name: self.rankers[name].shares(part, alone=self._adds_scores) for name in used}
+            shares = self._shares_of_each(part)
             for name, of in weights.items():
                 mixed = self._mixed(shares, of)
                 mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
@@ -482,7 +482,8 @@ class Mixture(OneStep):
             lines.append(self._counts.describe() if self._adds_scores else of_each)
         how = "with the session as the query"
         if not self._adds_scores:
-            how = f"by the lists of the last track: {self._without_session}"
+            why = self._without_session or "its weights are those of probabilities; train it again"  # an older version
+            how = f"by the lists of the last track: {why}"
         elif self._of_heads()[0].context == "last":
             how = "by the lists of the last track: so are its runs"
         return [*lines, f"served       {how}"]

@@ -239,6 +239,9 @@ def test_what_cannot_be_served_with_the_session_is_named(
     assert line == "served       by the lists of the last track: rules has no session vectors"
     many = {f"head{number}": heads["sum"] for number in range(9)}
     assert mixture_of(ring, many).describe()[-1].endswith("last track: its vectors have 18 parts, more than 16")
+    of_old = mixture_of(ring, heads)
+    of_old._adds_scores = False
+    assert of_old.describe()[-1].endswith("last track: its weights are those of probabilities; train it again")
 
 
 def test_counts_around_heads_are_served_with_the_probabilities_that_were_validated(
@@ -373,7 +376,7 @@ def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
     monkeypatch.setattr(mixture, "_vectors", of_last)
     assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
     assert mixture._counts is not None
-    mixture._counts.fitted = Fitted([0.0] * 7, [0.5, 0.5], 1.0, 0.2)
+    mixture._counts.fitted = Fitted([0.0] * 9, [0.5, 0.5], 1.0, 0.2)
     mixture._head = None
     vectors, histories = mixture.session_vectors(), ring.histories(ring.pairs["val"]).part(0, 9)
     assert vectors is not None
