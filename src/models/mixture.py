@@ -279,10 +279,9 @@ class Mixture(OneStep):
             if self._table is None or self._table[0] is not part:
                 self._table = part, table_of(part)
             (vectors, table), (queries, scores) = self._of_heads(), self._scored(histories)
-            is_last, counted = vectors.context == "last", scores.clone()
-            counts = counts_of(part, self._table[1], histories, queries, table.query_parts(), is_last=is_last)
-            add_parts(counted, [counts])
-            logits = (logits + counted - scores) / part.temperature
+            is_last, parts = vectors.context == "last", table.query_parts()
+            counts = counts_of(part, self._table[1], histories, queries, parts, is_last=is_last)
+            logits = (logits + add_parts(scores.clone(), [counts]) - scores) / part.temperature
         return torch.as_tensor(logits).softmax(1)
 
     def ranks(

@@ -283,10 +283,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     lists, of_lists = mixture.lists(5).collect()
     [products] = [query.products(ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0]))]
     assert float((products[0] * products[1]).sum()) + products[2] == pytest.approx(of_lists[0, 0], abs=1e-4)
-    again, state = (
-        mixture_of(ring, heads, counted_auto()),
-        BytesIO(),
-    )
+    again, state = mixture_of(ring, heads, counted_auto()), BytesIO()
     torch.save(mixture.get_extra_state(), state)
     state.seek(0)
     again.set_extra_state(torch.load(state, weights_only=True))
