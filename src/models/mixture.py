@@ -24,7 +24,7 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
-from segue.models.counted import MOST_RANKED, Counted, Query, counts_of, lists_of_head, table_of
+from segue.models.counted import MOST_QUERIES, MOST_RANKED, Counted, Query, counts_of, lists_of_head, table_of
 from segue.models.fitted import FittedModel
 from segue.models.restoring import TableOfVectors
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan, digest_of_arrays
@@ -36,7 +36,7 @@ from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import CONTEXTS, MAX_LENGTH, MAX_PARTS, MAX_WIDTH, SessionVectors
 from segue.settings import Setting, settings
 
-_MOST_QUERIES, _MOST_CANDIDATES = 5000, 20
+_MOST_CANDIDATES = 20
 _LEAST_NATS = 1.0  # of the likelihood, for one more weight (Akaike)
 _TINY = 1e-30
 
@@ -248,11 +248,11 @@ class Mixture(OneStep):
 
     def _scored(self, histories: Histories) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B N"]]:
         """The query vectors of heads side by side, and the scores of all tracks, without counts and boosts."""
-        vectors, table = self._of_heads()
+        vectors, _ = self._of_heads()
         if vectors.context == "last":
             histories = Histories.of_tracks(histories.previous)
         queries = torch.from_numpy(SessionQuery(vectors).of(*histories.newest(vectors.max_length)))
-        return queries, queries @ table.item_vectors().T
+        return queries, queries @ torch.from_numpy(vectors.items).T
 
     def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The probabilities of the mixture."""
@@ -279,10 +279,9 @@ class Mixture(OneStep):
             if self._table is None or self._table[0] is not part:
                 self._table = part, table_of(part)
             (vectors, table), (queries, scores) = self._of_heads(), self._scored(histories)
-            is_last, counted = vectors.context == "last", scores.clone()
-            counts = counts_of(part, self._table[1], histories, queries, table.query_parts(), is_last=is_last)
-            add_parts(counted, [counts])
-            logits = logits + counted - scores
+            is_last, parts = vectors.context == "last", table.query_parts()
+            counts = counts_of(part, self._table[1], histories, queries, parts, is_last=is_last)
+            logits = (logits + add_parts(scores.clone(), [counts]) - scores) / part.temperature
         return torch.as_tensor(logits).softmax(1)
 
     def ranks(
@@ -358,7 +357,7 @@ class Mixture(OneStep):
         """
         if not len(following):
             return
-        places = np.arange(0, len(following), 1 + len(following) // _MOST_QUERIES)
+        places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
         is_weighted = self._fit_weights(histories, following, places)
         if is_weighted and not self._adds_scores and not self._without_session:
             self._adds_scores = True
@@ -396,8 +395,9 @@ class Mixture(OneStep):
                 break
             own, self.dropped[least] = without[least], adds
         weights = {"": own.weights} | {name: one.weights for name, one in without.items()}
+        self.weights = own.weights
         ndcg = self._ndcg(histories.where(places), following[places], weights)
-        self.weights, self.gains = own.weights, {name: ndcg[""] - ndcg[name] for name in without}
+        self.gains = {name: ndcg[""] - ndcg[name] for name in without}
         return True
 
     def _fit_counts(
@@ -450,8 +450,7 @@ class Mixture(OneStep):
         gains: dict[str, list[np.ndarray]] = {name: [] for name in weights}
         for start in range(0, len(following), self._at_once):
             part, target = histories.part(start, start + self._at_once), following[start : start + self._at_once]
-            used = {one for of in weights.values() for one in of}
-            shares = {name: self.rankers[name].shares(part, alone=self._adds_scores) for name in used}
+            shares = self._shares_of_each(part)
             for name, of in weights.items():
                 mixed = self._mixed(shares, of)
                 mixed[torch.arange(len(part)), torch.from_numpy(part.previous)] = -1
@@ -482,7 +481,8 @@ class Mixture(OneStep):
             lines.append(self._counts.describe() if self._adds_scores else of_each)
         how = "with the session as the query"
         if not self._adds_scores:
-            how = f"by the lists of the last track: {self._without_session}"
+            why = self._without_session or "its weights are those of probabilities; train it again"  # an older version
+            how = f"by the lists of the last track: {why}"
         elif self._of_heads()[0].context == "last":
             how = "by the lists of the last track: so are its runs"
         return [*lines, f"served       {how}"]

@@ -167,9 +167,9 @@ def _ago(days: float) -> str:
 
 def _of_counts(counted: CountedScore) -> dict[str, Any]:
     """What was counted, as JSON. The counts are weighted and of two rules: a share says what they are worth."""
-    what = f"{counted.share:.2%} of what followed the tracks of the session" if counted.share else "never followed them"
+    what = f"{counted.share:.2%} of what followed" if counted.share else "not among what most often followed"
     numbers = {name: round(one, 6) for name, one in counted._asdict().items()}
-    return numbers | {"sentence": f"{what} in training, {counted.added:+.2f}"}
+    return numbers | {"sentence": f"{what} the tracks of the session in training, {counted.added:+.2f}"}
 
 
 def track_products(

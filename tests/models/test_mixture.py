@@ -182,7 +182,7 @@ def test_a_model_of_the_order_is_a_member(ring: PairDataModule, members: dict[st
     torch.testing.assert_close(mixture.shares(histories), 0.5 * own + 0.5 * members["rules"].shares(histories))
     mixture.fit_to(ring.histories(queries), queries.following)
     [line] = [line for line in mixture.describe() if "gru4rec: " in line]
-    assert "weight" in line or "dropped, it adds" in line
+    assert ("dropped, it adds" in line) == ("gru4rec" not in mixture.weights)
     assert "by the lists of the last track" in mixture.describe()[-1]
 
 
@@ -239,6 +239,9 @@ def test_what_cannot_be_served_with_the_session_is_named(
     assert line == "served       by the lists of the last track: rules has no session vectors"
     many = {f"head{number}": heads["sum"] for number in range(9)}
     assert mixture_of(ring, many).describe()[-1].endswith("last track: its vectors have 18 parts, more than 16")
+    of_old = mixture_of(ring, heads)
+    of_old._adds_scores = False
+    assert of_old.describe()[-1].endswith("last track: its weights are those of probabilities; train it again")
 
 
 def test_counts_around_heads_are_served_with_the_probabilities_that_were_validated(
@@ -280,15 +283,37 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     lists, of_lists = mixture.lists(5).collect()
     [products] = [query.products(ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0]))]
     assert float((products[0] * products[1]).sum()) + products[2] == pytest.approx(of_lists[0, 0], abs=1e-4)
-    again, state = (
-        mixture_of(ring, heads, counted_auto()),
-        BytesIO(),
-    )
+    again, state = mixture_of(ring, heads, counted_auto()), BytesIO()
     torch.save(mixture.get_extra_state(), state)
     state.seek(0)
     again.set_extra_state(torch.load(state, weights_only=True))
     torch.testing.assert_close(again.shares(histories), shares)
     assert again.lists_digest() == mixture.lists_digest()
+
+
+def test_a_sharp_mixture_with_counts_has_their_probabilities_alone_and_as_a_run_of_another(
+    ring: PairDataModule, heads: dict[str, Ranker], members: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for head in heads.values():
+        monkeypatch.setattr(head.context.repeats, "used", "always")
+    mixture, histories = mixture_of(ring, heads, counted_auto()), ring.histories(ring.pairs["val"]).part(0, 40)
+    assert mixture._counts is not None
+    mixture._counts.fitted = Fitted([2.0, *[0.0] * 8], [1.0, 0.0], 1.5, 0.2)
+    vectors = mixture.session_vectors()
+    assert vectors is not None
+    assert vectors.counted is not None
+    rows, played = histories.newest(vectors.num_newest)
+    scores = torch.from_numpy(SessionQuery(vectors).of(rows, played) @ vectors.items.T)
+    found = CountedScores(vectors.counted).of(rows, played, np.tile(ROWS, (len(rows), 1)))
+    expected = (1.5 * scores).exp() + np.exp(2) * torch.from_numpy(found)
+    expected[torch.arange(len(rows)), torch.from_numpy(histories.previous)] = 0
+    expected /= expected.sum(1, keepdim=True)
+    torch.testing.assert_close(mixture.shares(histories), expected)
+    outer = mixture_of(ring, {"inner": cast("Ranker", mixture), "rules": members["rules"]})
+    torch.testing.assert_close(outer.shares(histories), 0.5 * expected + 0.5 * members["rules"].shares(histories))
+    of_heads = mixture_of(ring, {"inner": cast("Ranker", mixture), "sum": heads["sum"]}).shares(histories)
+    own = [ranker.shares(histories, alone=True).log() for ranker in (mixture, heads["sum"])]
+    torch.testing.assert_close(of_heads, (0.5 * own[0] + 0.5 * own[1]).softmax(1))
 
 
 def test_where_all_runs_without_vectors_were_dropped_scores_are_added(
@@ -348,7 +373,7 @@ def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
     monkeypatch.setattr(mixture, "_vectors", of_last)
     assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
     assert mixture._counts is not None
-    mixture._counts.fitted = Fitted([0.0] * 7, [0.5, 0.5], 1.0, 0.2)
+    mixture._counts.fitted = Fitted([0.0] * 9, [0.5, 0.5], 1.0, 0.2)
     mixture._head = None
     vectors, histories = mixture.session_vectors(), ring.histories(ring.pairs["val"]).part(0, 9)
     assert vectors is not None

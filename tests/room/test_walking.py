@@ -71,6 +71,10 @@ def test_what_was_counted_is_a_part_of_the_score(view: ReleaseView) -> None:
     assert found["counted"].startswith(f"{1 / num:.2%} of what followed the tracks of the session in training, +")
     assert found["parts"]["counted"] > 1e-4
     assert sum(found["parts"].values()) == pytest.approx(found["score"], abs=1e-5)
+    vectors["T1"] = replace(vectors["T1"], counted=replace(part, shares=np.zeros_like(part.shares)))
+    found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
+    of_nothing = "not among what most often followed the tracks of the session in training, +0.00"
+    assert found["counted"] == of_nothing, "a track that followed may have no place among those that are kept"
 
 
 def test_what_a_track_gets_for_its_artist_and_by_itself_are_parts_of_the_score(view: ReleaseView) -> None:
