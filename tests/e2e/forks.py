@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import weakref
 from collections.abc import Iterator, Mapping
@@ -127,7 +128,10 @@ def _server() -> Path:
     with _one_at_a_time():
         if not folder.exists():
             _start(folder)
-        os.open(folder / "needed", os.O_WRONLY)  # until this process ends
+        os.open(folder / "needed", os.O_WRONLY | os.O_NONBLOCK)  # until this process ends
+    while not (folder / "ready").exists():  # outside of the time that a test gives to its verb
+        os.close(os.open(folder / "needed", os.O_WRONLY | os.O_NONBLOCK))  # fails where the other process has ended
+        time.sleep(0.05)
     return folder / "socket"
 
 
@@ -207,6 +211,7 @@ def _serve(listening: socket.socket) -> None:
         finalizer.atexit = False
     gc.collect()
     gc.freeze()  # a fork shares what is never looked at again
+    Path(sys.argv[2]).with_name("ready").touch()
     children: dict[int, tuple[int, socket.socket]] = {}  # by the descriptor of the process, and of its connection
     waiting = select.poll()
     for descriptor in (0, listening.fileno()):

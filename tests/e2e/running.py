@@ -32,6 +32,8 @@ CLOCK = 2**20
 
 PATIENCE_S = 300.0
 """Seconds after which a test no longer waits for what should have happened; nothing that works needs so long."""
+PATIENT = f"arm.service.timeout_s={PATIENCE_S}"
+"""For listeners of a service: a request is not sent again because a busy machine answers late."""
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Every command of README.md, docs/tutorial.md and docs/your_ids.md runs, in a small world.
 
 A command runs as it is printed, with four changes: `small` appends words that make the world, the traffic and the
-training small; `FEWER` shortens sweeps, which run one job after another; an export has a tenth of its plays; a service
-gets a free port. The commands of a tutorial run in their order, in one folder. A command of the README that the
-tutorial has too, perhaps with a folder and a number of sessions, does not run again. Placeholders of the README are
-replaced by a model and logs of a small world.
+training small, and listeners of a service patient; `FEWER` shortens sweeps, which run one job after another; an export
+has a tenth of its plays; a service gets a free port. The commands of a tutorial run in their order, in one folder. A
+command of the README that the tutorial has too, perhaps with a folder and a number of sessions, does not run again.
+Placeholders of the README are replaced by a model and logs of a small world.
 """
 
 import json
@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.forks import CHILDREN_TOO, fork_command
-from tests.e2e.running import PATIENCE_S, Running, binary, run_verb, serve, serving, wait_until
+from tests.e2e.running import PATIENCE_S, PATIENT, Running, binary, run_verb, serve, serving, wait_until
 from tests.e2e.test_compare import compare
 from tests.e2e.test_train import train
 from tests.pages import bash_lines
@@ -33,7 +33,7 @@ FEWER = {
     "num_trials=20": "num_trials=2",
 }
 NUM_PLAYS = 20_000
-"""Rows of the export of `docs/your_ids.md`, in place of 200,000."""
+"""Rows of the export of `docs/your_ids.md`, in place of 200,000. In some shorter ones its user has none."""
 PORT = ":5001"
 PLAYS = "examples/plays.csv"
 QUICK_START = f"python train.py datamodule=table datamodule.path={PLAYS}", "python train.py hydra.run.dir=outputs/first"
@@ -68,7 +68,8 @@ def small(verb: str, words: list[str]) -> tuple[str, ...]:
         model = () if "-m" in words else ("callbacks.lineage.model=false",)  # the best of a sweep is registered
         return *world, *model, "callbacks.plots=null", "trainer.max_epochs=1", "callbacks.export.k=10"
     if verb in ("simulate.py", "abtest.py") and not any(word.startswith("logs=") for word in words):
-        return *(() if "world=catalogue" in words else WORLD), "sessions=200"
+        is_service = any("http://" in word for word in words)
+        return *(() if "world=catalogue" in words else WORLD), *([PATIENT] if is_service else []), "sessions=200"
     return ()
 
 

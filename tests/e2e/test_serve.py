@@ -26,6 +26,7 @@ from tests.conftest import ROOT, write_lines
 from tests.e2e import running as processes
 from tests.e2e.running import (
     PATIENCE_S,
+    PATIENT,
     Crowd,
     Redis,
     Running,
@@ -1011,8 +1012,7 @@ def test_listeners_over_http_lead_to_the_verdict_of_the_simulation(tmp_path: Pat
     arms = "arms={C: random, T1: popular}"
     with serving(tmp_path, arms, "experiment=LOOP") as running:
         simulate(
-            tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=800",
-            f"arm.service.timeout_s={PATIENCE_S}",
+            tmp_path, f"arms={{C: 'http://127.0.0.1:{running.port}'}}", "workers=4", "sessions=800", PATIENT,
             "hydra.run.dir=listeners",
         )  # fmt: skip
         record = json.loads((tmp_path / "listeners" / "simulation.json").read_text())

@@ -17,13 +17,11 @@ from segue.simulation.world import World
 from segue.simulation.world_files import write_world
 from tests.conftest import ROOT
 from tests.e2e.forks import fork_command
-from tests.e2e.running import PATIENCE_S, run_verb, started, wait_until
+from tests.e2e.running import PATIENCE_S, PATIENT, run_verb, started, wait_until
 from tests.e2e.test_train import BARE, command, train
 from tests.simulation.test_catalogue_world import catalog_of, write_run
 
 SMALL = ("world.num_tracks=300", "world.num_listeners=80", "sessions=200")
-PATIENT = f"arm.service.timeout_s={PATIENCE_S}"
-"""A request is not sent again because a busy machine answers late."""
 
 simulate = partial(run_verb, "simulate.py")
 
