@@ -5,10 +5,9 @@
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +32,6 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
-from omegaconf.base import Metadata
 
 from segue.errors import InputError
 from segue.runs.provenance import as_called
@@ -211,7 +209,6 @@ def know_defaults() -> None:
     Plugins.instance()  # it registers its own sources first
     SourcesRegistry.instance().types["file"] = FileConfigSource
     vars(defaults_list)["_create_interpolation_map"] = _choices_of_interpolations
-    Metadata.__deepcopy__ = _copy_metadata  # type: ignore[attr-defined]
 
 
 def _choices_of_interpolations(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig | None:
@@ -221,14 +218,6 @@ def _choices_of_interpolations(overrides: Any, defaults: list[Any], self_added: 
 
 
 _all_choices = defaults_list._create_interpolation_map
-
-
-def _copy_metadata(metadata: Metadata, memo: dict[int, Any]) -> Metadata:  # noqa: ARG001
-    """Save an eighth of each composition, which copies every node several times: most of a node is never changed."""
-    copied = object.__new__(type(metadata))
-    vars(copied).update(vars(metadata))
-    copied.flags, copied.resolver_cache = copy(metadata.flags), defaultdict(dict, deepcopy({**metadata.resolver_cache}))
-    return copied
 
 
 def share_config_store() -> None:

@@ -13,7 +13,6 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from omegaconf import OmegaConf
 
 from segue.runs.provenance import command_line
 from segue.sweeps.jobs import Sweep
@@ -74,25 +73,6 @@ def test_choices_are_copied_only_for_a_file_that_interpolates_them(
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         assert compose("main") == {"one": {"a": 1}, "other": {"b": 2}}
     assert copy_choices.call_count == 1, gone("choices that are prepared by defaults_list._create_interpolation_map")
-
-
-def test_what_is_changed_in_a_copy_of_a_config_stays_as_it_was_in_the_first() -> None:
-    hydra_parts.know_defaults()
-    first = OmegaConf.create({"a": {"b": 1}})
-    OmegaConf.set_struct(first, True)
-    for node in (first, first._get_node("a"), first.a._get_node("b")):
-        metadata = node._metadata
-        copied = copy.deepcopy(metadata)
-        assert copied == metadata, gone("a __deepcopy__ of omegaconf.base.Metadata")
-        assert type(copied) is type(metadata)
-        shared = {name for name, value in vars(metadata).items() if value is vars(copied)[name]}
-        assert not {name for name in shared if isinstance(vars(metadata)[name], dict | list | set)}
-    second = copy.deepcopy(first)
-    OmegaConf.set_readonly(second.a, True)
-    first.a._metadata.resolver_cache["x"]["y"] = 1
-    assert (OmegaConf.is_readonly(first.a), OmegaConf.is_struct(second)) == (None, True)
-    assert not second.a._metadata.resolver_cache
-    assert copy.deepcopy(first.a._metadata).resolver_cache["x"] == {"y": 1}
 
 
 def test_an_error_is_handed_over_and_not_printed() -> None:
