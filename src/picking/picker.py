@@ -105,7 +105,7 @@ def _check(
             most=1,
             hint="learned, or 1, leaves it to the scores",
         ),
-    ] = LEARNED,
+    ] = "learned",
     fallback: Annotated[
         str, Setting("what follows where a list has no track left", choices=tuple(FALLBACKS))
     ] = "random",
