@@ -253,7 +253,7 @@ def _faults_of_parser(script: str, words: tuple[str, ...]) -> list[str]:
     """Values are refused by the parser of the script; names are looked up in its help, which ends it."""
     place = words.index("--") if "--" in words else len(words)
     asked = [*words[:place], "--help", *words[place:]]
-    done = run_forked(ROOT / script, *asked, cwd=ROOT, env=dict(os.environ), timeout_s=60)
+    done = run_forked(ROOT / script, *asked, cwd=ROOT, env=dict(os.environ), timeout_s=300)
     if done.returncode:
         return [f"{script}: {done.stderr.strip()}"]
     names = {word.partition("=")[0] for word in words[:place] if re.match("--[a-z]", word)}

@@ -258,6 +258,7 @@ def measured(
     """The metrics that a run reports of a model.
 
     Args:
+        label: `val` or `test`.
         settings: `callbacks.ranking` of the config.
 
     Returns:

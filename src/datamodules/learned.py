@@ -238,7 +238,7 @@ def _sessions_of(events: pd.DataFrame, *, has_clock: bool) -> Sessions:
 
 
 def sample(sessions: Sessions, most: int) -> Bool[np.ndarray, "S"]:
-    """Choose sessions by a digest of their ends: a random sample that does not depend on when each was learned."""
+    """Choose sessions, at most so many, by a digest of their ends: a random sample, whenever each was learned."""
     track, first = sessions.listens.track, np.flatnonzero(sessions.place == 0)
     last = np.append(first[1:], len(track)) - 1
     digests = np.empty(len(sessions), np.uint64)
@@ -320,7 +320,7 @@ def _keys(name: str) -> list[str]:
 
 
 def with_new_tracks(old: Catalog, read: Catalog) -> tuple[Catalog, Int64[np.ndarray, "M"]]:
-    """A catalogue, and the tracks of another one that it lacks in the rows after its own; artists too.
+    """A catalogue, and the tracks of another one (M) that it lacks in the rows after its own; artists too.
 
     What the catalogue says of its tracks stays.
 

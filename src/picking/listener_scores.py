@@ -192,9 +192,9 @@ class ListenerScores:
 
         Args:
             scores: of the candidates of each session.
-            candidates: rows; negative ones get any number.
+            candidates: rows, at most 65,535 for each session; negative ones get any number.
             past: of the listener of each session.
-            now_ms: the time, for each session.
+            now_ms: the time, for each session, in milliseconds since 1970.
         """
         num, length = past.rows.shape
         most = _MOST_ENTRIES // max(1, length), _MOST_CANDIDATES // max(1, candidates.shape[1])

@@ -44,7 +44,7 @@ _TOWARDS = {"left": 1, "bottom": 1, "center": 0, "right": -1, "top": -1}
 
 
 def best_epoch(epochs: Sequence[Mapping[str, float]], *, monitor: str, mode: str) -> int | None:
-    """Index of the first epoch with the best finite value of `monitor`.
+    """Index of the first epoch with the best finite value of `monitor`: the largest with `mode="max"`, or `min`.
 
     Returns:
         Index into `epochs`; None if no epoch has a finite value.
@@ -222,7 +222,7 @@ def _cut_spikes(axis: "Axes", heights: Float[np.ndarray, "bins"], edges: Float[n
 def random_candidates(
     previous: Int64[np.ndarray, "P"], num_tracks: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "P"]:
-    """A random candidate for each query, drawn uniformly from all tracks except the query."""
+    """A random candidate for each query, drawn uniformly from all tracks (at least 2) except the query."""
     drawn = rng.integers(num_tracks - 1, size=len(previous))
     return drawn + (drawn >= previous)
 

@@ -43,6 +43,7 @@ def write_report(
         provenance: command, commit and versions, by name; the last lines of every file.
         blocks: the report in Markdown.
         draw: draws the picture, which the Markdown may show.
+        title: of the page; None for no page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}

@@ -27,7 +27,9 @@ def shapes_of(kind: str, *, width: int, dim: int, max_length: int, blocks: int) 
     """The shape of each array of an encoder.
 
     Args:
+        kind: one of `KINDS`.
         width: columns of all parts of a query vector (W).
+        dim: width of the encoder (D).
         max_length: largest number of tracks of a session (H).
         blocks: number of blocks of the attention; 0 for a GRU.
     """

@@ -52,7 +52,7 @@ def remaining(elapsed_ms: Any) -> Any:
 
 
 def hour_of(time_ms: Any) -> Any:
-    """Cosine and sine of the hour of the day (UTC) as an angle, in a last axis."""
+    """Cosine and sine of the hour of the day (UTC) of milliseconds since 1970 as an angle, in a last axis."""
     angle = np.asarray(time_ms) % DAY_MS * _ANGLE
     found = np.empty((*angle.shape, 2), np.float32)
     found[..., 0], found[..., 1] = np.cos(angle), np.sin(angle)
@@ -60,7 +60,12 @@ def hour_of(time_ms: Any) -> Any:
 
 
 def days_to_move(newest_ms: int, midnight_ms: int) -> int:
-    """By how many days profiles are moved back, so that they end a minute before the first day of a simulation."""
+    """By how many days profiles are moved back, so that they end a minute before the first day of a simulation.
+
+    Args:
+        newest_ms: time of the last play, in milliseconds since 1970.
+        midnight_ms: start of the first day.
+    """
     return max(0, -(-(newest_ms + 60_000 - midnight_ms) // DAY_MS))
 
 
@@ -69,7 +74,9 @@ def add_play(profile: np.ndarray, track: int, share: float, now_ms: int) -> int:
 
     Args:
         profile: entries of one listener; their number is the largest number of tracks.
+        track: its key.
         share: share of it that was played, in [0, 1]; NaN where unknown.
+        now_ms: time of the play, in milliseconds since 1970.
 
     Returns:
         The place of its entry.
@@ -106,8 +113,10 @@ def entries_of_events(
     Of more tracks the newest are kept, with all their plays; `add_play` begins a forgotten track from nothing.
 
     Args:
+        listener: number of the listener of each play.
         track: key or row of its track.
-        share: share of it that was played; NaN where unknown.
+        share: share of it that was played, in [0, 1]; NaN where unknown.
+        time_ms: its time, in milliseconds since 1970.
         most: entries of a listener, at most.
 
     Returns:

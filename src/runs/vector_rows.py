@@ -20,7 +20,7 @@ def write_vector_rows(vectors: SessionVectors, catalog: Catalog, folder: Path) -
     Its columns are `id`, `title`, `artist`, `vector` (V numbers of 32 bits), which is searched, and `query`, with which
     it is searched after this track. A score is the inner product of a `query` and a `vector`, and the bias of an item
     is in it: the last number of each `vector`, beside a 1 in each `query`. A database must therefore rank by the inner
-    product, and not by the cosine or the distance.
+    product, and not by the cosine or the distance. The folder is created if missing.
     """
     import pyarrow as pa
     from pyarrow import parquet

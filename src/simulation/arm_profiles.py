@@ -55,6 +55,7 @@ class ArmProfiles:
 
         Args:
             shares: share of each that was played, in hundredths.
+            time_ms: of each play, in milliseconds since 1970.
         """
         is_later = time_ms > self._newest_ms
         columns = users, tracks.astype(np.int64), (shares / WHOLE).astype(np.float32), time_ms

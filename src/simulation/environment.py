@@ -73,6 +73,9 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one more track.
 
+        Args:
+            action: row of the recommended track.
+
         Returns:
             The observation, the reward in [0, 1], whether the session has ended, False (an episode is never
             truncated), and an empty dictionary.
@@ -86,7 +89,7 @@ class ListenerEnv(gym.Env[Observation, np.int64]):
 
 
 class ListenerVectorEnv(VectorEnv[Observation, Int64[np.ndarray, "B"], Float64[np.ndarray, "B"]]):
-    """Many sessions in parallel, as arrays; after a session has ended, the next step starts another one."""
+    """Many sessions in parallel (B), as arrays; after a session has ended, the next step starts another one."""
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 

@@ -35,8 +35,11 @@ class Events:
 
     Args:
         timestamps: end of each track, in milliseconds since 1970, UTC.
+        users: row of each listener.
+        tracks: row of each track.
         shares: share played of each track, in hundredths, 0 to 100.
         following: row of the track recommended next; -1 at the end of a session.
+        arms: number of the arm of each event.
         propensities: probability with which the arm recommends `following`; NaN where it is not known, and at the end
             of a session.
     """
@@ -123,7 +126,7 @@ def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, dur
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Names:
-    """The JSON text of each id of a world."""
+    """The JSON text of the id of each listener (U) and each track (N) of a world."""
 
     users: pa.StringArray
     tracks: pa.StringArray
@@ -165,7 +168,7 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
 
 
 def encode(events: Events, names: Names, experiments: Sequence[str], *, release: str | None) -> bytes:
-    """Encode events as JSON lines. The latency is 0, because nothing is requested over a network."""
+    """Events as JSON lines in UTF-8, see `write_events`. The latency is 0: nothing is requested over a network."""
     is_next = events.following >= 0
     lines = pc.binary_join_element_wise(
         _take(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),

@@ -52,7 +52,7 @@ class Habits:
         return NUM_PLAYS if self.fatigue or self.favourites else 0
 
     def world_on(self, world: World, day: int) -> World:
-        """The world on a day: its interests have drifted. It does not depend on what was recommended."""
+        """The world on a day, from 1: its interests have drifted. It does not depend on what was recommended."""
         if not self.drift:
             return world
         known = _newest(world, self.drift)

@@ -19,6 +19,8 @@ class Memory:
     Args:
         tracks: row of each track.
         shares: share of each that was played, in hundredths, 0 to 100.
+        days: number of the day of each, from 1.
+        has_left: whether each listener has left for good.
     """
 
     tracks: Int32[np.ndarray, "U L"]
@@ -28,7 +30,7 @@ class Memory:
 
     @classmethod
     def empty(cls, num_listeners: int, length: int) -> "Memory":
-        """Of listeners who have played nothing."""
+        """Of listeners (U) who have played nothing; the last plays (L) of each will be remembered."""
         shape = num_listeners, length
         return cls(
             tracks=np.full(shape, -1, np.int32),

@@ -14,6 +14,9 @@ def limits(values: Sequence[float]) -> tuple[float, float] | None:
 
     A slow trend widens the limits little, because only neighbouring values are compared.
 
+    Args:
+        values: earlier values, oldest first.
+
     Returns:
         The lower and the upper limit; None with fewer than LEAST values.
 

@@ -60,6 +60,7 @@ class Discovery:
     """Counts what listeners knew before, over parts of a log in the order of time.
 
     Args:
+        num_tracks: number of tracks (N).
         artist_of: number of the artist of each track; None if it is not known.
     """
 
@@ -80,6 +81,9 @@ class Discovery:
         """What was known of each play.
 
         Args:
+            users: number of the listener of each play.
+            tracks: number of each track, in 0..N-1.
+            shares: share of each that was played, in [0, 1].
             sessions: number of the session of each play; its plays are one after another, in order of time, and those
                 of a listener ascend.
 

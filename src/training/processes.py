@@ -184,6 +184,7 @@ def processes_of(*, devices: int, num_machines: int, is_shared: bool, again: Seq
     At the end processes that were started here are stopped.
 
     Args:
+        devices: processes on each machine.
         is_shared: whether the trainer can share a run.
         again: the command that starts another process of the run, which finds the modules of this one.
 

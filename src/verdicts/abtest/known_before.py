@@ -18,7 +18,7 @@ from segue.reports.result_table import Table
 from segue.runs.catalog_files import read_catalog
 from segue.runs.profiles import ENTRY, Profiles
 from segue.runs.profiles import FILE as PROFILES
-from segue.statistics.discovery import DISCOVERY, Discovery
+from segue.statistics.discovery import DISCOVERY, Discovery, is_in
 from segue.statistics.intervals import GroupSummary, welch
 from segue.verdicts.abtest.events import Lines
 
@@ -107,7 +107,7 @@ def replayed(
     """What was known before each session: in the log, and in what its users had heard before it, if the folder says so.
 
     Args:
-        lines: columns of the lines, in sessions, those of a user one after another, in order of time.
+        lines: columns of the lines, in sessions, by user (ascending) and time.
         first: row of the first line of each session.
         folder: of the logs, as for `count_known`.
         catalog: tracks that can be asked for; None for that of the folder, if it has one.
@@ -120,20 +120,21 @@ def replayed(
     catalog = _catalog_of(folder) if catalog is None else catalog
     num, path = _users(lines), _beside(folder, PROFILES)
     users = lines["user_id"][np.diff(num, prepend=-1) > 0]
-    before = None if path is None else Profiles.read(path).of_listeners(users)
-    owner, place = (np.empty((2, 0), np.int64)) if before is None else (before["plays"] > 0).nonzero()
-    entries = np.empty(0, ENTRY) if before is None else before[owner, place]
+    owner, entries = np.empty(0, np.int64), np.empty(0, ENTRY)
+    if path is not None:
+        of = Profiles.read(path)
+        listener = of.listeners.repeat(np.diff(of.ends, prepend=0))
+        own = is_in(listener, users)
+        owner, entries = users.searchsorted(listener[own]), of.entries[own]
     rows = np.empty(0, np.int64) if catalog is None else catalog.keys
     codes, keys = pd.factorize(np.concatenate([rows, entries["track"], lines["track"]]))
-    codes, own_artist = (
-        codes[len(rows) :],
-        np.arange(len(rows), len(keys)),
-    )  # of tracks that the catalogue does not have
-    artist_of = None if catalog is None else np.append(catalog.artist_of, catalog.num_artists + own_artist)
+    others = np.arange(len(keys) - len(rows))  # tracks that the catalogue does not have: each by an artist of its own
+    artist_of = None if catalog is None else np.append(catalog.artist_of, catalog.num_artists + others)
     discovery = Discovery(len(keys), artist_of)
-    discovery.of_plays(owner, codes[: len(owner)], entries["best"].astype(np.float64), np.zeros(len(owner), np.int64))
+    before, codes = np.split(codes[len(rows) :], [len(owner)])
+    discovery.of_plays(owner, before, entries["best"].astype(np.float64), np.zeros(len(owner), np.int64))
     shares = np.asarray(lines["time"], np.float64)
-    return discovery, *discovery.of_plays(num, codes[len(owner) :], shares, _sessions(lines, first))
+    return discovery, *discovery.of_plays(num, codes, shares, _sessions(lines, first))
 
 
 def _users(lines: Lines) -> Int64[np.ndarray, "E"]:

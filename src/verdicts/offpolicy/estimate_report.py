@@ -69,12 +69,12 @@ def known_table(found: OffPolicy, log: OffPolicyLog, candidate: str) -> Table | 
     sessions = log.decisions
     logged = sessions.known(sessions.tracks[sessions.first + 1, None])
     logged_known = {name: one[:, 0].astype(np.float64) for name, one in logged.items()}
-    of = {candidate: found.first_step_known}
-    of |= {arm: means for arm, own in _arms(log) if (means := log.means_of_known(logged_known, own))}
+    shown = [(candidate, found.first_step_known)]  # an arm may have the name of the candidate
+    shown += [(arm, means) for arm, own in _arms(log) if (means := log.means_of_known(logged_known, own))]
     return Table(
         title="Known before",
         columns=["metric", "name", "share", "interval"],
-        rows=[[name.replace("_", " "), one, *_cells(of[one][name], ".3f")] for name in names for one in of],
+        rows=[[name.replace("_", " "), one, *_cells(means[name], ".3f")] for name in names for one, means in shown],
         align="llRR",
         notes=[
             "Share of the first recommended tracks, in sessions of listeners who have an earlier one.",

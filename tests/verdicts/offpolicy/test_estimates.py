@@ -14,6 +14,7 @@ import pytest
 from scipy.stats import chisquare
 
 from segue.errors import InputError
+from segue.runs.profiles import ENTRY, Profiles
 from segue.simulation.listener import listen, start
 from segue.simulation.policies import Oracle, Policy, Popular, Random, StickyArtist
 from segue.simulation.world import World
@@ -109,6 +110,9 @@ def test_estimates_are_those_of_slow_loops(world: World, mixed: Path, tmp_path: 
     assert known is not None
     names = [(name.replace("_", " "), one) for name in DISCOVERY for one in ("lists", *MIXED)]
     assert [(row[0], row[1]) for row in known.rows] == names
+    of_same_name = known_table(found, log, "C")
+    assert of_same_name is not None
+    assert [row[2:] for row in of_same_name.rows] == [row[2:] for row in known.rows]
     for metric, name, share, _ in known.rows:
         if name in MIXED:
             own = [session[0]["experiments"]["TEST"] == name for session in sessions]
@@ -161,6 +165,24 @@ def test_a_candidate_that_draws_any_track_plays_the_share_of_the_catalogue_that_
     assert not any(known.any() for known in first.known(np.tile(every, (len(first), 1))).values())
     alone = OffPolicyLog(first, folder).estimate(folder.candidate(Candidate(name="random")), settings())
     assert (alone.first_step_known, known_table(alone, log, "random")) == ({}, None)
+
+
+def test_what_was_heard_before_the_log_is_known_in_the_first_session_too(world: World, mixed: Path) -> None:
+    _, log = opened(mixed)
+    first = log.decisions.where(~log.decisions.has_past)
+    entries = np.zeros(1, ENTRY)
+    entries["track"], entries["plays"], entries["best"] = world.catalog.keys[7], 1, 0.5
+    Profiles.of(first.users[:1], entries).write(mixed / "profiles.npz")
+    try:
+        _, again = opened(mixed)
+    finally:
+        (mixed / "profiles.npz").unlink()
+    of_user = again.decisions.where(again.decisions.users == first.users[0])
+    known = of_user.known(np.full((len(of_user), 1), 7))
+    assert of_user.has_past.all()
+    assert known["share_heard"].all()
+    assert not known["share_known"][0, 0]
+    assert again.decisions.has_past.sum() == log.decisions.has_past.sum() + 1
 
 
 def p_value_of_mixture(log: OffPolicyLog, num_tracks: int) -> float:
