@@ -113,9 +113,9 @@ def test_estimates_are_those_of_slow_loops(world: World, mixed: Path, tmp_path: 
     of_same_name = known_table(found, log, "C")
     assert of_same_name is not None
     assert [row[2:] for row in of_same_name.rows] == [row[2:] for row in known.rows]
-    for metric, name, share, _ in known.rows:
-        if name in MIXED:
-            own = [session[0]["experiments"]["TEST"] == name for session in sessions]
+    for metric, arm, share, _ in known.rows:
+        if arm in MIXED:
+            own = [session[0]["experiments"]["TEST"] == arm for session in sessions]
             assert float(str(share)) == pytest.approx(np.nanmean(played[str(metric).replace(" ", "_")][own]), abs=6e-4)
     longest = max(map(len, sessions))
     value = 1.0
