@@ -159,7 +159,8 @@ def report() -> None:
                 query_ms = lines_of(MIXTURES, data, model)["query_ms"].median()
                 cells = [*(shown(value, 4) for value in values), shown(query_ms, 2), line["weights"]]
                 rows.append([data, model, str(len(own)), *cells])
-        best = max(filter(val.get, SETS), key=lambda name: val[name], default="")
+        num_seeds = {name: len(lines_of(MIXTURES, data, name)) for name in filter(val.get, SETS)}
+        best = max(num_seeds, key=lambda name: (num_seeds[name], val[name]), default="")
         found = results(data, known(), RANKS)
         if (rival := best_rival(found)) is not None:
             of_goal += differences(data, best, {rival: found[rival].values})
