@@ -67,7 +67,7 @@ def softmax_loss(queries: torch.Tensor, tracks: torch.Tensor, following: torch.T
 def sampled_loss(
     queries: torch.Tensor, tracks: torch.Tensor, following: torch.Tensor, shares: torch.Tensor, number: int
 ) -> torch.Tensor:
-    """The cross entropy of the next track among it and tracks that are drawn for all queries, corrected by logQ.
+    """An estimate of `softmax_loss`: of the other tracks some are drawn for all queries, and weighted by logQ.
 
     Args:
         queries: shape (Q, V).
@@ -76,11 +76,9 @@ def sampled_loss(
         shares: how often each track is drawn, shape (M,).
         number: of draws.
     """
-    drawn, log = torch.multinomial(shares, number, replacement=True), shares.log()
-    own = (queries * tracks[following]).sum(1) - log[following]
-    others = (queries @ tracks[drawn].T - log[drawn] - np.log(number)).masked_fill(
-        drawn == following[:, None], -torch.inf
-    )
+    drawn, own = torch.multinomial(shares, number, replacement=True), (queries * tracks[following]).sum(1)
+    others = queries @ tracks[drawn].T - (number * shares[drawn]).log()
+    others = others.masked_fill(drawn == following[:, None], -torch.inf)
     return (torch.cat([own[:, None], others], 1).logsumexp(1) - own).mean()
 
 
