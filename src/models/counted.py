@@ -117,7 +117,6 @@ class Counted:
 
     Attributes:
         fitted: what validation has fitted; None for the head alone.
-        is_compared: whether validation has compared it with the head alone.
 
     Raises:
         InputError: a rule does not count pairs of tracks, or a setting is out of range.
@@ -143,7 +142,6 @@ class Counted:
         self._ages = (decay ** np.arange(max_length)).astype(np.float32)
         self._tables: dict[int | None, list[csr_array]] = {}
         self.fitted: Fitted | None = None
-        self.is_compared = False
         self._part: tuple[Fitted | None, CountedPart | None] = None, None
 
     def tables(self, first_event: int | None = None) -> Sequence[csr_array]:
@@ -221,7 +219,7 @@ class Counted:
         fits, gains = [None, *self._fits(queries, parts, is_last=is_last)], []
         for self.fitted in fits:
             gains.append(gain())
-        self.fitted, self.is_compared = fits[int(np.argmax(gains))], True
+        self.fitted = fits[int(np.argmax(gains))]
 
     def _fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
         """The numbers by maximum likelihood, for each sharpness."""
@@ -251,8 +249,8 @@ class Counted:
     def describe(self) -> str:
         """A line about the weights."""
         by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights().items())
-        why = "the head alone ranks better" if self.is_compared else "no validation query has weighted it"
-        return f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else f'nothing: {why}'}"
+        nothing = "nothing: validation has shown no weight with which it ranks better than the head alone"
+        return f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else nothing}"
 
     def decided(self) -> dict[str, Any]:
         """What is fitted, under the key `COUNTED`."""
@@ -261,7 +259,6 @@ class Counted:
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take it from another model, or from a checkpoint; nothing where validation was not better with it."""
         self.fitted = None if decided.get(COUNTED) is None else Fitted(**decided[COUNTED])
-        self.is_compared = COUNTED in decided
 
     def weights(self) -> Mapping[str, float]:
         """The mean weight of each rule in the mixture; none where the head alone ranks better."""

@@ -25,6 +25,7 @@ from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import composed, fit
 
 K = 9
+NOTHING = "nothing: validation has shown no weight with which it ranks better than the head alone"
 ROWS = np.arange(NUM_RING_TRACKS)
 
 
@@ -202,7 +203,7 @@ def test_what_validation_fitted_is_kept_by_a_refit_and_a_checkpoint(ring: PairDa
     name = "last" if model.context.is_last else "session"
     again: PairRanker = instantiate(config("auto", name), _convert_="all")(vocabulary=ring.vocabulary)
     assert again.decided()["counted"] is None
-    assert again.describe()[-1].endswith("nothing: no validation query has weighted it")
+    assert again.describe()[-1].endswith(NOTHING)
     again.decide(model.decided())
     assert again.decided() == model.decided()
     assert again.counted is not None
@@ -220,7 +221,7 @@ def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
         counts.fitted = None
         decided = model.decided()
         model.on_save_checkpoint(checkpoint)
-        assert model.describe()[-1].endswith("nothing: the head alone ranks better")
+        assert model.describe()[-1].endswith(NOTHING)
         counts.fitted = fitted
         model.on_load_checkpoint(checkpoint)
         assert model.counted is None

@@ -291,6 +291,15 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     assert again.lists_digest() == mixture.lists_digest()
 
 
+def test_counts_that_were_never_compared_are_described_alike_before_and_after_a_checkpoint(
+    ring: PairDataModule, heads: dict[str, Ranker]
+) -> None:
+    mixture, again = (mixture_of(ring, heads, counted_auto()) for _ in range(2))
+    again.set_extra_state(mixture.get_extra_state())
+    line = "counted      nothing: validation has shown no weight with which it ranks better than the head alone"
+    assert mixture.describe()[-2] == again.describe()[-2] == line
+
+
 def test_a_sharp_mixture_with_counts_has_their_probabilities_alone_and_as_a_run_of_another(
     ring: PairDataModule, heads: dict[str, Ranker], members: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
