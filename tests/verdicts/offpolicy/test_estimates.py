@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -207,6 +208,31 @@ def test_the_probabilities_of_a_mixture_of_arms_are_the_frequencies_in_the_log(w
             opened(mixed)
     finally:
         release.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"familiar": 7}, r"release.json: arms.T3.familiar must be a number .*at most 1 or learned, got 7"),
+        ({"artist_gap": "many"}, r"arms.T3.artist_gap must be a whole number .*got 'many'"),
+        ({"num_tracks": "many"}, "release.json describes no release .*; leave its logs out"),
+        ({"familiar": "learned"}, ""),
+    ],
+)
+def test_a_wrong_value_in_a_release_is_one_line(mixed: Path, change: dict[str, Any], message: str) -> None:
+    path = mixed / "logs/day-1/release.json"
+    text = path.read_text()
+    head = json.loads(text)
+    head["arms"]["T3"] |= change
+    path.write_text(json.dumps(head))
+    try:
+        with pytest.raises(InputError, match=message) if message else nullcontext():
+            opened(mixed)
+        path.write_text(json.dumps(head | {"provenance": 5}))
+        with pytest.raises(InputError, match=r"release.json describes no release"):
+            opened(mixed)
+    finally:
+        path.write_text(text)
 
 
 @pytest.mark.parametrize("name", ["random", "popular", "sticky_artist", "uniform", "weighted"])
