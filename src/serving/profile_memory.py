@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from segue.catalog import changes
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play
@@ -47,9 +48,7 @@ def merged(own: np.ndarray, others: np.ndarray, most: int) -> np.ndarray:
     every = np.concatenate([own[own["plays"] > 0], others])
     order = np.lexsort((np.arange(len(every)), -every["last_ms"], every["track"]))
     every = every[order]
-    is_first = np.ones(len(every), bool)
-    is_first[1:] = every["track"][1:] != every["track"][:-1]
-    every = every[is_first]
+    every = every[changes(every["track"])]
     return every[np.argsort(-every["last_ms"], kind="stable")[:most]]
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
-from segue.catalog import AN_ID, id_problem, key_of
-from segue.datamodules.pairs.interleaved import changes, separate
+from segue.catalog import AN_ID, changes, id_problem, key_of
+from segue.datamodules.pairs.interleaved import separate
 from segue.datamodules.reading.database import open_database
 from segue.datamodules.reading.files import check_whole
 from segue.datamodules.reading.units import LATEST_MS

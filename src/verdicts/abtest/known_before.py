@@ -124,7 +124,7 @@ def replayed(
     owner, entries = np.empty(0, np.int64), np.empty(0, ENTRY)
     if path is not None:
         of = Profiles.read(path)
-        listener = of.listeners.repeat(np.diff(of.ends, prepend=0))
+        listener = of.owners
         is_before = of.entries["last_ms"] < lines["timestamp"].min(initial=LATEST_MS)
         own = is_in(listener, users) & is_before
         owner, entries = users.searchsorted(listener[own]), of.entries[own]
