@@ -48,7 +48,7 @@ def merged(own: np.ndarray, others: np.ndarray, most: int) -> np.ndarray:
     every = np.concatenate([own[own["plays"] > 0], others])
     order = np.lexsort((np.arange(len(every)), -every["last_ms"], every["track"]))
     every = every[order]
-    every = every[changes(every["track"])]
+    every = every[np.flatnonzero(changes(every["track"]))]
     return every[np.argsort(-every["last_ms"], kind="stable")[:most]]
 
 
