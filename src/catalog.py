@@ -274,6 +274,14 @@ class Calendar:
         return np.bincount(listens.track[np.searchsorted(listens.session, num_older) :], minlength=num_tracks)
 
 
+def changes(*columns: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
+    """Whether each event differs from the event before it in any of the columns; the first one does."""
+    changed = np.asarray(np.arange(len(columns[0])) == 0)
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    return changed
+
+
 def most_played(plays: Real[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
     """The rows of all tracks, the most played first; of equal ones the one that is first in the catalogue."""
     return np.argsort(-plays, kind="stable")

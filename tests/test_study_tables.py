@@ -48,6 +48,15 @@ def test_the_default_is_compared_with_each_rival_in_the_same_worlds(monkeypatch:
     assert table == sorted(expected, key=lambda row: float(row[1]))
 
 
+def test_the_page_of_the_online_study_has_the_rows_that_it_writes_now_and_no_others() -> None:
+    frame = pd.read_csv(online.RESULTS)
+    main, every = frame[frame.part == "fresh"], frame[frame.part.isin(["fresh", "reference"])]
+    tables = online.by_pick(every), online.against(main), online.growth(frame), online.settings(frame)
+    written = {line for table in tables for line in table if line.startswith("|")}
+    page = online.RESULTS.with_name("results.md").read_text(encoding="utf-8").splitlines()
+    assert {line for line in page if line.startswith("|")} == written
+
+
 def test_the_set_ups_of_the_study_of_attributes_are_one_family_of_tests(tmp_path: Path) -> None:
     """Differences as those of a t-test by hand, their p-values corrected by statsmodels."""
     rng = np.random.default_rng(0)

@@ -37,8 +37,8 @@ from experiments.throughput.quality_contenders import Point, Trial
 from segue.reports.axes import tidy
 from segue.reports.markdown import table as markdown_table
 from segue.reports.palette import ARMS
-from segue.runs.cores import SPINS
 from segue.terminal.console import console
+from segue.terminal.entry import SPINS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

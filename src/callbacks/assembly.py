@@ -67,6 +67,7 @@ class AfterTest(Callback):
     Attributes:
         refitted: set before the test; None where the tested model is exported.
         is_exported: set before the test; decides by the metrics of the test whether the model is exported.
+        is_begun_from: set before the test; whether a night may begin from the refitted model.
         has_tested: set before the test; whether the lists of the tested model are written beside those of the refitted
             one. Those of a night are in the run that it began from.
         exported: what was written; None without `export`.
@@ -88,7 +89,7 @@ class AfterTest(Callback):
         self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
         self.refitted: Refitted | None = None
         self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
-        self.has_tested = True
+        self.is_begun_from = self.has_tested = True
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
@@ -152,9 +153,10 @@ class AfterTest(Callback):
                 with progress("exporting the evaluated model", len(data.catalog)) as advance:
                     tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
-            learned = ranker_of(refitted.module)
-            counts = learned.scorer is None or learned.counted is not None
-            refitted.data.remember(export.path.with_name(LEARNED), is_whole=counts)
+            if self.is_begun_from:
+                learned = ranker_of(refitted.module)
+                counts = learned.scorer is None or learned.counted is not None
+                refitted.data.remember(export.path.with_name(LEARNED), is_whole=counts)
             write_record(refitted.record(), record)
         ranker = evaluated if refitted is None else ranker_of(refitted.module)
         if ranker.listener is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int32, Int64
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit, logit, softmax
@@ -117,7 +117,6 @@ class Counted:
 
     Attributes:
         fitted: what validation has fitted; None for the head alone.
-        is_compared: whether validation has compared it with the head alone.
 
     Raises:
         InputError: a rule does not count pairs of tracks, or a setting is out of range.
@@ -143,8 +142,8 @@ class Counted:
         self._ages = (decay ** np.arange(max_length)).astype(np.float32)
         self._tables: dict[int | None, list[csr_array]] = {}
         self.fitted: Fitted | None = None
-        self.is_compared = False
         self._part: tuple[Fitted | None, CountedPart | None] = None, None
+        self._neighbours: tuple[Any, tuple[np.ndarray, np.ndarray]] | None = None
 
     def tables(self, first_event: int | None = None) -> Sequence[csr_array]:
         """The shares of the tracks that followed each track, N × N for each rule.
@@ -187,8 +186,20 @@ class Counted:
         """
         if self.fitted is None:
             return None
+        asked = tuple(self.fitted.rules), first_event
+        if self._neighbours is None or self._neighbours[0] != asked:
+            self._neighbours = asked, self._summed(*asked)
+        rows, shares = self._neighbours[1]
+        level = np.array(self.fitted.level, np.float32)
+        temperature /= self.fitted.sharpness
+        return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
+
+    def _summed(
+        self, rules: Sequence[float], first_event: int | None
+    ) -> tuple[Int32[np.ndarray, "N n"], Float32[np.ndarray, "N n"]]:
+        """The neighbours of each track by the weighted sum of the rules, and their shares."""
         table = no_scores(len(self._order))
-        for weight, of_rule in zip(self.fitted.rules, self.tables(first_event), strict=True):
+        for weight, of_rule in zip(rules, self.tables(first_event), strict=True):
             table = csr_array(table + weight * of_rule)
         line = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
         best = best_of_lines(line, self._num_kept, table.data, self._order[table.indices])
@@ -197,10 +208,7 @@ class Counted:
         width = int(place.max(initial=0)) + 1
         rows, shares = np.full((table.shape[0], width), -1, np.int32), np.zeros((table.shape[0], width), np.float32)
         rows[line, place], shares[line, place] = row, share
-        shares /= np.maximum(shares.sum(1, keepdims=True), np.float32(1e-9))
-        level = np.array(self.fitted.level, np.float32)
-        temperature /= self.fitted.sharpness
-        return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
+        return rows, shares / np.maximum(shares.sum(1, keepdims=True), np.float32(1e-9))
 
     def fit(
         self,
@@ -218,10 +226,10 @@ class Counted:
             gain: ndcg@10 of the model, with what is `fitted`.
             is_last: whether a query is one previous track.
         """
-        fits, gains = [None, *self._fits(queries, parts, is_last=is_last)], []
+        fits, tried = [None, *self._fits(queries, parts, is_last=is_last)], []
         for self.fitted in fits:
-            gains.append(gain())
-        self.fitted, self.is_compared = fits[int(np.argmax(gains))], True
+            tried.append((gain(), self.fitted, self._part))
+        _, self.fitted, self._part = max(tried, key=lambda one: one[0])
 
     def _fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
         """The numbers by maximum likelihood, for each sharpness."""
@@ -251,8 +259,8 @@ class Counted:
     def describe(self) -> str:
         """A line about the weights."""
         by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights().items())
-        why = "the head alone ranks better" if self.is_compared else "no validation query has weighted it"
-        return f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else f'nothing: {why}'}"
+        nothing = "nothing: validation has shown no weight with which it ranks better than the head alone"
+        return f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else nothing}"
 
     def decided(self) -> dict[str, Any]:
         """What is fitted, under the key `COUNTED`."""
@@ -261,7 +269,6 @@ class Counted:
     def decide(self, decided: Mapping[str, Any]) -> None:
         """Take it from another model, or from a checkpoint; nothing where validation was not better with it."""
         self.fitted = None if decided.get(COUNTED) is None else Fitted(**decided[COUNTED])
-        self.is_compared = COUNTED in decided
 
     def weights(self) -> Mapping[str, float]:
         """The mean weight of each rule in the mixture; none where the head alone ranks better."""

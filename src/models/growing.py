@@ -46,8 +46,6 @@ class Grown:
     ) -> None:
         self.saved, self.before, self.called, self.module = saved, before, called, build(vocabulary=vocabulary)
         state = dict(saved["state_dict"])
-        if "folders" in state.get(_OF_COUNTS, ()):
-            raise InputError(f"{called} is a mixture, whose runs learn new plays; begin from each of those")
         if _OF_COUNTS in state:
             state[_OF_COUNTS] = _longer_counts(state[_OF_COUNTS], len(vocabulary.catalog))
             self.module.load_state_dict(state)

@@ -331,7 +331,7 @@ class PairRanker(RanksByVectors, LightningModule):
         if self._trained and not self.trainer.is_last_batch:
             losses, sizes = zip(*self._trained, strict=True)
             checkpoint["epoch_losses"] = torch.stack(losses).cpu(), torch.tensor(sizes)
-        if self._counts is not None and self._counts.is_compared:
+        if self._counts is not None:
             checkpoint |= self._counts.decided()
         if self._listener is not None:
             checkpoint[LISTENER] = self._listener.decided()

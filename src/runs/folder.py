@@ -248,7 +248,7 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
 
     Raises:
         InputError: the recipe has no values for the model, a baseline gets settings of gradient training, or a model
-            has another context than its own, or one without its encoder.
+            has another context than its own, or another encoder or none.
     """
     try:
         OmegaConf.to_container(config.model, resolve=True)
@@ -265,11 +265,15 @@ def check_choices(config: DictConfig, *, model: str, recipe: str, context: str) 
             f"model={model} reads the order of the session, and context={context} is another query; leave context= out"
         )
     of_order = model if _has_own_context(model) else context
-    if (CONF / "model" / f"{of_order}.yaml").is_file() and config.context.get("encoder") is None:
-        raise InputError(
-            f"context.encoder=null leaves out what reads the order, and {of_order} is a weighted sum without it; use "
-            "model=convex context=session"
-        )
+    if (CONF / "model" / f"{of_order}.yaml").is_file():
+        own = OmegaConf.load(CONF / "context" / f"{of_order}.yaml").context.encoder.kind
+        kind = OmegaConf.select(config, "context.encoder.kind")
+        if kind != own:
+            raise InputError(
+                f"context.encoder{'=null' if kind is None else f'.kind={kind}'} is not what {of_order} reads the order "
+                f"with, which is {own}; leave it out, or use the model of its name: gru4rec for gru, sasrec for ligr, "
+                "model=convex context=session for none"
+            )
     if "scorer" not in config.ranker and config.get("listener") is not None:
         raise InputError(
             f"context=listener adds to the scores of a head, and model={model} is none; leave it out, or use a head "

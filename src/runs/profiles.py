@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from segue.catalog import Catalog
+from segue.catalog import Catalog, changes
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
 from segue.runs.catalog_files import UNREADABLE
@@ -144,8 +144,7 @@ def joined(
     order = np.lexsort((entries["last_ms"], entries["track"], listener))
     listener, entries = listener[order], entries[order]
     track, time_ms = entries["track"], entries["last_ms"]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (listener[1:] != listener[:-1]) | (track[1:] != track[:-1])
+    is_first = changes(listener, track)
     starts = np.flatnonzero(is_first)
     if not len(starts):
         return listener, np.zeros(0, ENTRY)
@@ -204,6 +203,11 @@ class Profiles:
         listeners, first = np.unique(owner, return_index=True)
         return cls(listeners=listeners, ends=np.append(first[1:], len(owner))[: len(first)], entries=entries)
 
+    @property
+    def owners(self) -> Int64[np.ndarray, "E"]:
+        """Key of the listener of each entry."""
+        return self.listeners.repeat(np.diff(self.ends, prepend=0))
+
     def in_rows(self, catalog: Catalog) -> "Profiles":
         """The same with rows in the place of the keys of tracks; -1 for one that is not in the catalogue."""
         entries = self.entries.copy()
@@ -234,7 +238,7 @@ class Profiles:
             most: entries of a listener, at most.
         """
         both, entries = (self, later), np.concatenate([self.entries, later.entries])
-        owner = np.concatenate([one.listeners.repeat(np.diff(one.ends, prepend=0)) for one in both])
+        owner = np.concatenate([one.owners for one in both])
         return Profiles.of(*joined(owner, entries, most=most))
 
     def num_silent(self, before_ms: int) -> int:
@@ -244,7 +248,7 @@ class Profiles:
 
     def without(self, keys: Int64[np.ndarray, "n"]) -> "Profiles":
         """Leave out listeners."""
-        owner = self.listeners.repeat(np.diff(self.ends, prepend=0))
+        owner = self.owners
         kept = ~np.isin(owner, keys)
         return Profiles.of(owner[kept], self.entries[kept])
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from segue.catalog import changes
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, add_play
@@ -47,9 +48,7 @@ def merged(own: np.ndarray, others: np.ndarray, most: int) -> np.ndarray:
     every = np.concatenate([own[own["plays"] > 0], others])
     order = np.lexsort((np.arange(len(every)), -every["last_ms"], every["track"]))
     every = every[order]
-    is_first = np.ones(len(every), bool)
-    is_first[1:] = every["track"][1:] != every["track"][:-1]
-    every = every[is_first]
+    every = every[np.flatnonzero(changes(every["track"]))]
     return every[np.argsort(-every["last_ms"], kind="stable")[:most]]
 
 
@@ -261,7 +260,7 @@ class MappedProfiles:
     async def forget(self, user: int, now_ms: int) -> bool:
         """Remove a listener, also from profiles that are merged later; returns whether there was a profile."""
         with self._nobody_is_removed:
-            removed = self._removed_ms(now_ms) | {user: now_ms}
+            removed = self._removed_ms() | {user: now_ms}
             write_record({str(one): ms for one, ms in removed.items()}, self._removed)
         if not self._path.exists():
             return False
@@ -270,11 +269,11 @@ class MappedProfiles:
                 self._file.clear(place)
         return place is not None
 
-    def _removed_ms(self, now_ms: int) -> dict[int, int]:
-        """When listeners were removed; without those of long ago."""
+    def _removed_ms(self) -> dict[int, int]:
+        """When listeners were removed. None is left out: a run of any age may have them, and `days` may grow."""
         try:
             given = json.loads(self._removed.read_bytes()) if self._removed.exists() else {}
-            return {int(user): int(ms) for user, ms in given.items() if ms >= now_ms - self.settings.days_ms}
+            return {int(user): int(ms) for user, ms in given.items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self._removed} is damaged ({error}), and says which listeners no run may bring back; put a copy in "
@@ -296,7 +295,7 @@ class MappedProfiles:
         file, left_out = self._file, 0
         file.clear_before(now_ms - self.settings.days_ms)
         with self._nobody_is_removed:
-            removed = self._removed_ms(now_ms)
+            removed = self._removed_ms()
             for user, entries in newest_of(profiles, file.most, removed, now_ms - self.settings.days_ms):
                 if self.settings.remember == "consenting" and not len(await self.look(user, now_ms)):
                     continue

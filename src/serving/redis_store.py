@@ -430,7 +430,6 @@ class RedisProfiles(_Client):
             InputError: Redis does not answer.
         """
         with _as_input():
-            await self._removed_ms(now_ms)
             await self._redis.hset(self._key("removed"), str(user), now_ms)
             return bool(await self._redis.unlink(self._key(user)))
 
@@ -448,7 +447,7 @@ class RedisProfiles(_Client):
             return 0
         most = self.settings.max_tracks
         with _as_input():
-            removed = await self._removed_ms(now_ms)
+            removed = {*map(int, await self._redis.hkeys(self._key("removed")))}
             async with self._redis.pipeline(transaction=True) as pipe:
                 for user, entries in newest_of(profiles, most, removed, now_ms - self.settings.days_ms):
                     if self.settings.remember == "consenting" and not await self._redis.exists(self._key(user)):
@@ -457,13 +456,6 @@ class RedisProfiles(_Client):
                     if await self._redis.hexists(self._key("removed"), str(user)):  # meanwhile
                         await self._redis.unlink(self._key(user))
         return 0
-
-    async def _removed_ms(self, now_ms: int) -> dict[int, int]:
-        """When listeners were removed; those of long ago are no longer kept."""
-        found = {int(user): int(ms) for user, ms in (await self._redis.hgetall(self._key("removed"))).items()}
-        if old := [str(user) for user, ms in found.items() if ms < now_ms - self.settings.days_ms]:
-            await self._redis.hdel(self._key("removed"), *old)
-        return {user: ms for user, ms in found.items() if str(user) not in old}
 
     def _key(self, of: object) -> str:
         return f"{self._name}:profile:{of}"

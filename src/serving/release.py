@@ -19,7 +19,16 @@ from jaxtyping import Float32, Int, Int32, Int64, UInt8
 
 from segue.catalog import Catalog, Id
 from segue.errors import InputError
-from segue.picking.picker import LISTS, ArtistTracks, check_familiar, check_picking, distinct, familiar_share, new_rows
+from segue.picking.picker import (
+    LISTS,
+    POLICIES,
+    ArtistTracks,
+    check_familiar,
+    check_picking,
+    distinct,
+    familiar_share,
+    new_rows,
+)
 from segue.picking.places import PICKS
 from segue.picking.session_search import MOST_LISTS, gap_hint, import_faiss
 from segue.runs.catalog_files import packed, text_at, texts_at
@@ -56,22 +65,22 @@ class Arm:
         fallback: what follows where a list has no track left; one of `picking.picker.FALLBACKS`.
 
     Raises:
-        InputError: `pick` or `context` is not one of them, or another setting is out of range.
+        InputError: a setting is out of range.
     """
 
     recommender: str
-    policy: str
+    policy: Annotated[str, Setting("what it recommends from", choices=POLICIES)]
     pick: str
     artist_gap: int = 0
     context: Annotated[str, Setting("what the query is", choices=ARM_CONTEXTS)] = "last"
     num_lists: Annotated[int, Setting("last tracks whose lists are searched", least=1, most=MOST_LISTS)] = 1
     exploration: float = 0.0
     exploration_plays: int = 1
-    familiar: int | float = 1.0
+    familiar: Annotated[float, Setting("share of what is played that listeners may know", least=0, most=1)] = 1.0
     fallback: str = "artist"
 
     def __post_init__(self) -> None:
-        names = ("pick", "artist_gap", "familiar", "fallback", *_EXPLORATION)
+        names = ("pick", "artist_gap", "fallback", *_EXPLORATION)
         check_picking({name: getattr(self, name) for name in names})
         check_familiar("", self.familiar, self.context)
 
@@ -286,6 +295,7 @@ def parse_head(text: bytes, where: str) -> dict[str, Any]:
     fits = (
         isinstance(head, dict)
         and all(isinstance(head.get(name), kind) for name, kind in _HEAD_KINDS.items())
+        and isinstance(head.get("provenance", {}), dict)
         and all(name.isidentifier() and isinstance(given, str) for name, given in head["arrays"].items())
     )
     if not fits:
@@ -313,6 +323,9 @@ class Release:
         self.folder, self._catalogue = folder, head.get("catalogue")
         try:
             self.arms: dict[str, Arm] = {arm: Arm(**given) for arm, given in head["arms"].items()}
+        except (InputError, TypeError) as error:
+            raise InputError(f"{folder / HEAD} is damaged: {error}; load the release again") from None
+        try:
             self.arrays = arrays = {name: _mapped(folder / f"{name}.npy", of) for name, of in head["arrays"].items()}
             self.keys: Int64[np.ndarray, N] = arrays["track_keys" if "track_keys" in arrays else "track_ids"]
             """The key of the id of each track (`catalog.key_of`), ascending."""

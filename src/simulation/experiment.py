@@ -20,7 +20,7 @@ from segue.assignment import check_arms
 from segue.errors import InputError
 from segue.runs.atomic import write_record, write_whole
 from segue.runs.profiles import FILE as PROFILES
-from segue.runs.profiles import Profiles
+from segue.runs.profiles import Profiles, days_to_move
 from segue.settings import Setting, settings
 from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.event_lines import DAY_MS, Events, Names, write_events
@@ -236,7 +236,9 @@ def run_experiment(
     of_arms, earlier = _profiles_in(of_runs.values()), _profiles_in([] if after is None else [after / PROFILES])
     # arms that are trained on the logs of the run before know these too: that is not what was heard before the logs
     if before_logs := of_arms if after is None else earlier:
-        reduce(Profiles.continued_by, before_logs).write(folder / PROFILES)
+        of_file = reduce(Profiles.continued_by, before_logs)
+        of_file.entries["last_ms"] -= DAY_MS * days_to_move(int(of_file.entries["last_ms"].max(initial=0)), midnight)
+        of_file.write(folder / PROFILES)
     if before := [*of_arms, *earlier]:
         users, entries = ArmProfiles(reduce(Profiles.continued_by, before), world).entries()
         discovery.of_plays(users, entries["track"], entries["best"].astype(np.float64), np.zeros(len(users), np.int64))

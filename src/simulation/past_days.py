@@ -48,8 +48,7 @@ def past_days(folders: Iterable[Path], world: World) -> Iterator[tuple[int, Play
         ends = np.flatnonzero(pa.compute.equal(lines["message"], "last").to_numpy(zero_copy_only=False)[order])
         lengths = np.diff(ends, prepend=-1)
         own = listener[order][ends]
-        first = np.flatnonzero(np.append(True, own[1:] != own[:-1])[: len(own)])
-        visits = np.arange(len(own)) - np.repeat(first, np.diff(first, append=len(own)))
+        visits = np.arange(len(own)) - np.searchsorted(own, own)
         shares = np.rint(lines["time"].to_numpy() * WHOLE).astype(np.uint8)[order]
         yield (
             day,

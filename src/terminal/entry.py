@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segue.errors import InputError, JobsFailed
-from segue.runs.cores import SPINS
 from segue.runs.folder import leave_no_empty
 from segue.runs.garbage import keep_objects
 from segue.runs.provenance import CONF, as_called, command_line, program, running
@@ -22,6 +21,10 @@ from segue.terminal.messages import is_interrupt, message, run_folders, show_err
 from segue.terminal.words import refuse_path_alone, refuse_placeholders
 
 Rewrite = Callable[[list[str]], list[str]]
+SPINS = "10000"
+"""How often a thread checks whether the others have finished before it sleeps, unless GOMP_SPINCOUNT is set. libgomp's
+default is 300,000, with which two trainings at once on two cores wait for each other most of the time:
+`experiments/throughput/two_at_once.py`."""
 
 
 @runtime_checkable

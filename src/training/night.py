@@ -149,6 +149,8 @@ def night_from(config: DictConfig) -> Iterator[Night | None]:
     """
     folder, called = Path(str(config["from"])), f"from={config['from']}"
     check_night(guard=config.guard, keep_days=config.keep_days)
+    if config.recipe.name == "mixture":
+        raise InputError(f"{called} is a mixture, whose runs learn new plays; begin from each of those")
     if is_unfinished_night(folder):
         raise InputError(
             f"{called} is a night that was not exported; begin from the run before it, "

@@ -459,6 +459,7 @@ def _run(
             decided = processes.decide("repeats", lambda: decided_by(trainer, model))
             path = processes.decide("begun", lambda: (found := begun(run_dir, num_epochs, decided)) and str(found))
             epochs = history.epochs[:num_epochs]
+            after_test.is_begun_from = config.recipe.name != "mixture"
             after_test.refitted = refit(config, whole, decided, epochs, checkpoint=None if path is None else Path(path))
         except (InputError, OSError) as error:  # what was trained is not lost
             console.print(f"refit        none, the tested model is exported: {error}", soft_wrap=True, markup=False)

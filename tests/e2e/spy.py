@@ -6,12 +6,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from segue.datamodules.reading.database import connect
 from segue.models.retrieval.lists import ListParts
-from segue.runs.cores import duckdb_settings
 
 
 class Threads(Callback):
@@ -21,7 +20,7 @@ class Threads(Callback):
         self._path = Path(path)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        with duckdb.connect(config=duckdb_settings()) as database:
+        with connect() as database:
             [row] = database.execute("SELECT current_setting('threads')").fetchall()
         self._path.write_text(json.dumps({"torch": torch.get_num_threads(), "duckdb": int(row[0])}))
 

@@ -326,7 +326,7 @@ BAD_INPUT = [
     (["~context"], "~context: a config group needs a value; name one of its choices: gru4rec, last, listener, "),
     (
         ["model=gru4rec", "context.encoder=null"],
-        "context.encoder=null leaves out what reads the order, .* model=convex",
+        "context.encoder=null is not what gru4rec reads the order with, .* model=convex context=session",
     ),
     (["counted=none", "counted.decay=0.5"], "counted.decay=0.5: counted=none has no settings here; leave it out"),
     (["trainer.devices=2"], "trainer.devices must be 1 without trainer=ddp, got 2; trainer=ddp trains in several"),

@@ -1,9 +1,11 @@
 """The counted part of a head: the formula, its fit, lists, ranks and sessions by one text, refit and added tracks."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from segue.errors import InputError
 from segue.histories import Histories
 from segue.models import counted
 from segue.models.baselines.counting import Rules
-from segue.models.counted import Counted, Counts
+from segue.models.counted import SHARPNESS, Counted, Counts
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.session_query import SessionQuery
@@ -25,6 +27,7 @@ from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import composed, fit
 
 K = 9
+NOTHING = "nothing: validation has shown no weight with which it ranks better than the head alone"
 ROWS = np.arange(NUM_RING_TRACKS)
 
 
@@ -202,12 +205,26 @@ def test_what_validation_fitted_is_kept_by_a_refit_and_a_checkpoint(ring: PairDa
     name = "last" if model.context.is_last else "session"
     again: PairRanker = instantiate(config("auto", name), _convert_="all")(vocabulary=ring.vocabulary)
     assert again.decided()["counted"] is None
-    assert again.describe()[-1].endswith("nothing: no validation query has weighted it")
+    assert again.describe()[-1].endswith(NOTHING)
     again.decide(model.decided())
     assert again.decided() == model.decided()
     assert again.counted is not None
     assert model.counted is not None
     np.testing.assert_array_equal(again.counted.rows, model.counted.rows)
+
+
+def test_neighbours_are_summed_once_for_each_sharpness(
+    ring: PairDataModule, model: PairRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lower level has the same ones, and those of the best numbers are kept."""
+    again, queries = copy(model), ring.pairs["val"]
+    counts = again._counts = copy(model._counts)
+    assert counts is not None
+    counts._neighbours, summed = None, Mock(side_effect=counts._summed)
+    monkeypatch.setattr(counts, "_summed", summed)
+    again.fit_to(ring.histories(queries), queries.following)
+    assert again.counted is not None
+    assert summed.call_count == len(SHARPNESS)
 
 
 def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
@@ -220,7 +237,7 @@ def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
         counts.fitted = None
         decided = model.decided()
         model.on_save_checkpoint(checkpoint)
-        assert model.describe()[-1].endswith("nothing: the head alone ranks better")
+        assert model.describe()[-1].endswith(NOTHING)
         counts.fitted = fitted
         model.on_load_checkpoint(checkpoint)
         assert model.counted is None

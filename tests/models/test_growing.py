@@ -143,11 +143,3 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
     build, other = (instantiate(composed(f"model={name}").ranker, _convert_="all") for name in ("track", "contextual"))
     with pytest.raises(InputError, match="from=x: its checkpoint does not fit its config"):
         Grown(build, trained(other, before)[1], before, now, "from=x")
-
-
-def test_a_mixture_is_no_beginning_of_a_night() -> None:
-    build = instantiate(composed("model=mixture", "model.models={a: a, b: b}").ranker, _convert_="all")
-    before, now = vocabularies()
-    saved = {"state_dict": build(vocabulary=before).state_dict()}
-    with pytest.raises(InputError, match=r"^from=x is a mixture, whose runs learn new plays; begin from each of those"):
-        Grown(build, saved, before, now, "from=x")

@@ -291,6 +291,15 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     assert again.lists_digest() == mixture.lists_digest()
 
 
+def test_counts_that_were_never_compared_are_described_alike_before_and_after_a_checkpoint(
+    ring: PairDataModule, heads: dict[str, Ranker]
+) -> None:
+    mixture, again = (mixture_of(ring, heads, counted_auto()) for _ in range(2))
+    again.set_extra_state(mixture.get_extra_state())
+    line = "counted      nothing: validation has shown no weight with which it ranks better than the head alone"
+    assert mixture.describe()[-2] == again.describe()[-2] == line
+
+
 def test_a_sharp_mixture_with_counts_has_their_probabilities_alone_and_as_a_run_of_another(
     ring: PairDataModule, heads: dict[str, Ranker], members: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,6 +448,15 @@ def test_a_refit_mixes_the_refitted_models_with_the_weights_of_validation(of_fol
             run = FittedModel.read(of_folders / name, name, evaluated=evaluated).ranker
             assert own.lists_digest() == run.lists_digest()
     assert tested.lists_digest() != exported.lists_digest()
+
+
+def test_no_night_begins_from_a_mixture_which_does_not_remember_what_it_has_learned(
+    of_folders: Path, ring_logs: Path
+) -> None:
+    assert [(of_folders / name / "learned").is_dir() for name in ("a", "mixed")] == [True, False]
+    words = "from=mixed", f"datamodule.path={ring_logs}", "logger=none", "hydra.run.dir=night"
+    done = train(of_folders, *words, code=2)
+    assert "/mixed is a mixture, whose runs learn new plays; begin from each of those" in done.stderr
 
 
 def test_a_mixture_of_heads_is_exported_with_what_all_sessions_counted(of_folders: Path, ring_logs: Path) -> None:

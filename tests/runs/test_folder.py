@@ -241,6 +241,14 @@ def test_a_run_that_was_interrupted_keeps_its_folder(tmp_path: Path) -> None:
             ("model=sasrec", "context=gru4rec"),
             "model=sasrec .* and context=gru4rec is another query; leave context= out",
         ),
+        (
+            ("model=gru4rec", "context.encoder.kind=ligr"),
+            "context.encoder.kind=ligr is not what gru4rec reads the order with, which is gru; leave it out, or use",
+        ),
+        (
+            ("model=track", "context=sasrec", "context.encoder.kind=gru"),
+            "context.encoder.kind=gru is not what sasrec reads the order with, which is ligr",
+        ),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(words: tuple[str, ...], line: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from threading import Thread
@@ -184,8 +185,13 @@ def test_what_a_removed_listener_had_played_does_not_come_back_with_a_run(tmp_pa
     run = [(7, 1, START_MS - 1), (7, 1, START_MS + 1), (8, 1, START_MS - 1)]
     merge(profiles, run)
     assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {1: 1}), "an entry has plays of before and after"
-    merge(profiles, run, START_MS + int((DAYS + 1) * DAY_MS))
-    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {}), "and is too old when the removal is"
+    now_ms = START_MS + int((DAYS + 1) * DAY_MS)
+    merge(profiles, run, now_ms)
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {}), "too old"
+    asyncio.run(profiles.forget(9, now_ms))
+    profiles.settings = replace(profiles.settings, days=10 * DAYS)
+    merge(profiles, run, now_ms)
+    assert (tracks(profiles, 7), tracks(profiles, 8)) == ({}, {1: 1}), "a removal does not become too old"
 
 
 def test_a_run_brings_nobody_back_who_is_removed_while_it_is_added(

@@ -289,14 +289,35 @@ def test_a_head_that_describes_something_else_is_refused(
         path.write_bytes(contents)
 
 
-def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"familiar": "learned"}, "familiar must be a number of at least 0 and at most 1, got 'learned'"),
+        ({"familiar": 7}, "familiar must be .*, got 7"),
+        ({"policy": "best"}, "policy must be one of lists, .*, got 'best'"),
+        ({"num_lists": None}, "num_lists must be a whole number .*, got None"),
+        ({"artist": 3}, ".*artist"),
+    ],
+)
+def test_a_wrong_value_of_an_arm_is_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     ReleaseContents(**material()).write(tmp_path, provenance={})
-    head = json.loads((tmp_path / HEAD).read_text())
-    for described in head["arms"].values():
-        del described["artist_gap"]
+    change_head(tmp_path, lambda arm: arm | change)
+    with pytest.raises(InputError, match=rf"{HEAD} is damaged: {message}.*; load the release again"):
+        Release(tmp_path)
+
+
+def change_head(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change each arm of a release, which keeps a version that matches."""
+    head = json.loads((folder / HEAD).read_text())
+    head["arms"] = {name: change(arm) for name, arm in head["arms"].items()}
     parts = {name: head[name] for name in ("experiment", "arms", "arrays")}
     head["version"] = hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
-    (tmp_path / HEAD).write_text(json.dumps(head))
+    (folder / HEAD).write_text(json.dumps(head))
+
+
+def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
+    ReleaseContents(**material()).write(tmp_path, provenance={})
+    change_head(tmp_path, lambda arm: {name: value for name, value in arm.items() if name != "artist_gap"})
     assert Release(tmp_path).arms == material()["arms"]
 
 

@@ -94,14 +94,6 @@ def test_jobs_that_start_all_at_once_share_the_cores(
     assert "OMP_NUM_THREADS" not in environment_of(LocalLauncher(), num_jobs)
 
 
-def test_duckdb_takes_as_many_threads_as_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    from segue.runs.cores import duckdb_settings
-
-    for given, settings in (("3", {"threads": 3}), ("", {}), ("0", {}), ("4,2", {})):
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
-        assert duckdb_settings() == settings
-
-
 # The sweep, on a launcher that runs nothing
 
 

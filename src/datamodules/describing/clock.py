@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from segue.catalog import changes
 from segue.datamodules.pairs.sessions import Sessions
 
 DAY_MS = 86_400_000
@@ -75,7 +76,7 @@ def measure_clock(sessions: Sessions, listener: Int64[np.ndarray, "E"]) -> Clock
     pauses = np.diff(at)[same_listener]
     tied = np.concatenate([[False], same_listener & (at[1:] == at[:-1])])
     day = at // DAY_MS
-    begins = np.flatnonzero(np.concatenate([[True], (of[1:] != of[:-1]) | (day[1:] != day[:-1])]))
+    begins = np.flatnonzero(changes(of, day))
     plays = np.diff(begins, append=len(day))
     busiest = begins[plays.argmax()]
     times = np.sort(time)

@@ -6,7 +6,9 @@ the track of the next line of its session. E events, n of which are of users wit
 """
 
 import numpy as np
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Int64
+
+from segue.catalog import changes
 
 POLICIES = ("separate", "keep", "drop")
 """What happens to interleaved sessions: each gets its own events, they stay one session, or they are left out."""
@@ -106,11 +108,3 @@ def _recommended_by(part: Columns) -> Int64[np.ndarray, "n"]:
     before = np.full(num, -1)
     before[of[kept[closing]]] = of[kept[closing - 1]]
     return before
-
-
-def changes(*columns: Shaped[np.ndarray, "E"]) -> Bool[np.ndarray, "E"]:
-    """Whether each event differs from the event before it in any of the columns; the first one does."""
-    changed = np.asarray(np.arange(len(columns[0])) == 0)
-    for column in columns:
-        changed[1:] |= column[1:] != column[:-1]
-    return changed

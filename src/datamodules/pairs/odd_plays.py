@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from segue.datamodules.pairs.interleaved import changes
+from segue.catalog import changes
 from segue.datamodules.pairs.pair_rules import Policies
 
 EARLIEST_YEAR = 1990

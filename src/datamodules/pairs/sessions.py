@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64, Shaped
 
-from segue.catalog import Listens
-from segue.datamodules.pairs.interleaved import changes, separate
+from segue.catalog import Listens, changes
+from segue.datamodules.pairs.interleaved import separate
 from segue.datamodules.pairs.odd_plays import busy_listeners, count_odd, hours_of_sessions
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.reading.table import Reading, SourceEvents

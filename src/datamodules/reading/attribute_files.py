@@ -7,14 +7,13 @@ or a JSON array of numbers. NULL is unknown.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import numpy as np
 
 from segue.attributes import Attribute, Values, Vectors
 from segue.catalog import Catalog
+from segue.datamodules.reading.database import open_database
 from segue.datamodules.reading.files import find_files
 from segue.datamodules.reading.queries import Database, count, quoted_name, quoted_text
 from segue.datamodules.reading.raw_rows import RawRows, open_rows
@@ -103,8 +102,7 @@ def attributes_of_run(given: Mapping[str, Any], catalog: Catalog, path: Path) ->
     of_run = attribute_settings({name: given["datamodule"]["attributes"][name] for name in names})
     ids = catalog.track_ids
     lines = FileFormat(group="catalogue", format="jsonl")
-    with TemporaryDirectory(prefix="segue-") as folder, duckdb.connect() as database:
-        database.execute(f"SET temp_directory = '{folder}/spill'")
+    with open_database() as (database, _):
         rows = open_rows(database, find_files(str(path), lines, patterns=(), unpacked=path), lines)
         derived = derived_in_sql(rows.shown("title"), rows.shown("artist"))
         columns = f"COALESCE({rows.shown('track')}, {derived}) AS track_id {attribute_columns(of_run, rows)}"

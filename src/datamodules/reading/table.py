@@ -6,7 +6,6 @@ several), or is *dropped* by a rule of the settings, or is *rejected* as invalid
 
 import math
 import re
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, r
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_names import ENDS, spellings
 from segue.datamodules.reading.column_roles import map_columns, refuse_private
+from segue.datamodules.reading.database import open_database
 from segue.datamodules.reading.files import Files, find_files, is_address
 from segue.datamodules.reading.later_plays import LaterPlays
 from segue.datamodules.reading.queries import Database, are_whole, count, is_of_files, one_line, quoted_text
@@ -33,10 +33,7 @@ from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import has_decimal_commas, unit_of_duration, unit_of_ratio, unit_of_time
 from segue.errors import InputError
-from segue.runs.cores import duckdb_settings
 
-MEMORY = "2GiB"
-"""Memory that DuckDB may use before it uses the disk."""
 _MOST_NAMED = 5  # names of files that are not read, in a remark
 
 
@@ -287,8 +284,7 @@ def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Pa
     """A database, and a folder for its files. What it cannot do with the source is an `InputError` of one line."""
     import pandas as pd  # noqa: F401 - otherwise DuckDB imports it, and a Ctrl-C in that import is lost
 
-    with tempfile.TemporaryDirectory(prefix="segue-") as folder, duckdb.connect(config=duckdb_settings()) as database:
-        database.execute(f"SET temp_directory = '{folder}/spill'; SET memory_limit = '{MEMORY}'")
+    with open_database() as (database, folder):
         try:
             database.execute(f"SET TimeZone = {quoted_text(settings.zone)}")
         except duckdb.Error as error:
@@ -300,7 +296,7 @@ def _database(settings: TableSettings, path: str) -> Iterator[tuple[Database, Pa
         # it also underestimates the events, and would hash these instead of the catalogue that they are joined with
         database.execute("SET disabled_optimizers = 'in_clause, build_side_probe_side'")
         try:
-            yield database, Path(folder)
+            yield database, folder
         except duckdb.Error as error:
             if not is_of_files(error):
                 raise

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import duckdb
 from omegaconf import OmegaConf
 
+from segue.datamodules.reading.database import connect
 from segue.datamodules.reading.queries import one_line
 from segue.errors import InputError
 from segue.settings import Setting, checked, from_config, settings
@@ -161,7 +162,7 @@ class Units:
         if self.timestamp in _TIMES:
             return
         try:
-            duckdb.execute("SELECT try_strptime('', ?)", [self.timestamp])
+            connect(threads=1).execute("SELECT try_strptime('', ?)", [self.timestamp])
             reason = "" if "%" in self.timestamp else "it has no part such as %d"
         except duckdb.Error as error:
             reason = one_line(error)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-import duckdb
 import numpy as np
 import pandas as pd
 
+from segue.datamodules.reading.database import connect
 from segue.errors import InputError
 
 MS_OF = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "hms": 1000.0}
@@ -109,10 +109,7 @@ def _format_of_time(values: Sequence[str]) -> tuple[str, int]:
     return formats[fits.index(best)] if fits.count(best) == 1 else "", best
 
 
-@cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """A connection for texts of times, which takes longer to open than to use."""
-    return duckdb.connect(config={"threads": 1})
+_database = cache(lambda: connect(threads=1))  # for texts of times; it takes longer to open than to use
 
 
 def _num_of_formats(values: Sequence[str], formats: Sequence[str]) -> tuple[int, list[int]]:

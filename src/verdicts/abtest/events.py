@@ -3,7 +3,6 @@
 import glob
 import gzip
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
-from segue.catalog import AN_ID, id_problem, key_of
-from segue.datamodules.pairs.interleaved import changes, separate
+from segue.catalog import AN_ID, changes, id_problem, key_of
+from segue.datamodules.pairs.interleaved import separate
+from segue.datamodules.reading.database import open_database
 from segue.datamodules.reading.files import check_whole
 from segue.datamodules.reading.units import LATEST_MS
 from segue.errors import InputError
-from segue.runs.cores import duckdb_settings
 from segue.settings import Setting
 
 Lines = dict[str, Any]
@@ -137,8 +136,7 @@ def log_database() -> Iterator[duckdb.DuckDBPyConnection]:
     def keys_of(texts: pa.ChunkedArray) -> pa.Array:
         return pa.array(map(keys.__getitem__, texts.to_pylist()), pa.int64())
 
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=duckdb_settings()) as database:
-        database.execute(f"SET temp_directory = '{spill}'; SET memory_limit = '2GiB'")
+    with open_database() as (database, _):
         how: dict[str, Any] = {"type": "arrow", "null_handling": "special"}  # which may return null
         database.create_function("key_of", keys_of, ["VARCHAR"], "BIGINT", **how)
         yield database

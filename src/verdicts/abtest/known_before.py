@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from segue.catalog import Catalog
+from segue.datamodules.reading.units import LATEST_MS
 from segue.errors import InputError
 from segue.reports.numbers import interval, number
 from segue.reports.result_table import Table
@@ -87,7 +88,7 @@ def count_known(lines: Lines, first: Int64[np.ndarray, "S"], folder: Path, kept:
         lines: columns of the lines, in sessions, those of a user one after another, in order of time.
         first: row of the first line of each session.
         folder: of the logs; the artists come from the `tracks.json` in it or beside it, and what was heard before from
-            the `profiles.npz`, if there is one.
+            the `profiles.npz`, if there is one. Its tracks with a play at the time of the log, or later, are left out.
         kept: whether the tracks of each session count.
     """
     num, sessions = _users(lines), _sessions(lines, first)
@@ -123,8 +124,9 @@ def replayed(
     owner, entries = np.empty(0, np.int64), np.empty(0, ENTRY)
     if path is not None:
         of = Profiles.read(path)
-        listener = of.listeners.repeat(np.diff(of.ends, prepend=0))
-        own = is_in(listener, users)
+        listener = of.owners
+        is_before = of.entries["last_ms"] < lines["timestamp"].min(initial=LATEST_MS)
+        own = is_in(listener, users) & is_before
         owner, entries = users.searchsorted(listener[own]), of.entries[own]
     rows = np.empty(0, np.int64) if catalog is None else catalog.keys
     codes, keys = pd.factorize(np.concatenate([rows, entries["track"], lines["track"]]))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from segue.assignment import GUESTS
-from segue.datamodules.pairs.interleaved import changes
+from segue.catalog import changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.errors import InputError
 from segue.settings import Setting, settings

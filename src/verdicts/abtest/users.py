@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
+from segue.catalog import changes
 from segue.verdicts.abtest.known_before import Known
 
 
@@ -43,7 +44,7 @@ class Sessions:
     @property
     def is_first(self) -> Bool[np.ndarray, "S"]:
         """Whether each is the first session of its user."""
-        return np.append(True, self.user_keys[1:] != self.user_keys[:-1])[: len(self)]
+        return changes(self.user_keys)
 
     def where(self, kept: Bool[np.ndarray, "S"]) -> "Sessions":
         """Some of the sessions.

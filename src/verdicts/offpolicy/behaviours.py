@@ -1,6 +1,7 @@
 """What the arms of a log recommended, from the releases beside it, and the candidate of an estimate: `candidate=`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -217,12 +218,12 @@ class LogFolder:
         served = sorted(path for folder in beside for path in folder.glob("store/*/release.json"))
         if not len(popular) and served:
             popular = _popular_of(served[-1].parent, _rows_of(served[-1].parent, catalog))
-        files = {version: path for path in (*logs.rglob("release.json"), *served) for version in _versions(_json(path))}
+        files = {version: path for path in (*logs.rglob("release.json"), *served) for version in _versions(path)}
         return cls(
             logs=logs,
             catalog=catalog,
             popular=distinct(popular),
-            releases={str(version): path for version, path in files.items() if version},
+            releases=files,
             is_served=bool(served),
         )
 
@@ -236,11 +237,15 @@ class LogFolder:
         if (path := self.releases.get(release)) is None:
             return None
         contents = _json(path)
-        arm = json_object(experiments).get(str(contents.get("experiment")))
-        given = contents["arms"].get(arm)
-        if given is None or given.get("policy") not in (*POLICIES, *_CONTEXT_OF):
-            return None
-        return self._simulated(given) if "world" in contents else self._served(path.parent, str(arm), given)
+        arm = str(json_object(experiments).get(str(contents.get("experiment"))))
+        with _read(path):
+            given = contents["arms"].get(arm)
+            if given is None or given.get("policy") not in (*POLICIES, *_CONTEXT_OF):
+                return None
+            how = {name: given[name] for name in (*_HOW, "fallback") if name in given}
+            check_picking(how, f"{path}: arms.{arm}.")
+            given = {**given, "familiar": familiar_share(given.get("familiar", LEARNED))}
+            return self._simulated(given) if "world" in contents else self._served(path.parent, arm, given)
 
     def candidate(self, given: Candidate) -> Behaviour:
         """The recommender that is estimated. If its list has no track left, it does what the writer of the logs does:
@@ -373,10 +378,25 @@ def _popular_of(release: Path, rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows[np.load(release / "top_tracks.npy", allow_pickle=False)])
 
 
-def _versions(head: Mapping[str, Any]) -> list[str]:
+def _versions(path: Path) -> list[str]:
     """The version of a release, and those with the same lists that knew fewer tracks."""
-    own = [head["version"]] if head.get("version") else []
-    return [*dict(head.get("provenance", {})).get("extends", "").split(), *own]
+    head = _json(path)
+    with _read(path):
+        own = [str(head["version"])] if head.get("version") else []
+        return [*dict(head.get("provenance", {})).get("extends", "").split(), *own]
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[None]:
+    """Read the description of a release, which anybody may have changed."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} describes no release ({type(error).__name__}: {error}); leave its logs out, or copy it again"
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

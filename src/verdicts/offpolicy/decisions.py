@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from segue.assignment import GUESTS
-from segue.catalog import Catalog
-from segue.datamodules.pairs.interleaved import changes
+from segue.catalog import Catalog, changes
 from segue.datamodules.pairs.pair_rules import GapMinutes
 from segue.picking.last_ten import NUM_PLAYS, LastPlays
 from segue.runs.profiles import DAY_MS, ENTRY, Profiles, days_to_move, entries_of_events, joined, padded

@@ -107,13 +107,19 @@ def test_sessions_that_the_effects_leave_out_count_for_neither(run: Path, tmp_pa
     assert asked == [asked[0], asked[0], asked[0] + 2]
 
 
-def test_what_the_listeners_of_a_run_had_heard_before_the_first_day_is_known(world: World, tmp_path: Path) -> None:
-    """In the simulation, in one that continues it, and in the analysis of its logs; by the rule of the loop."""
+@pytest.mark.parametrize("days", [-1, 3])
+def test_what_the_listeners_of_a_run_had_heard_before_the_first_day_is_known(
+    world: World, tmp_path: Path, days: int
+) -> None:
+    """In the simulation, in one that continues it, and in the analysis of its logs; by the rule of the loop.
+
+    Profiles that end after the first day began are older for the arms, and for the analysis too.
+    """
     lists = write_run(world, tmp_path)
     everybody = world.listeners.user_ids.repeat(40)
     tracks = np.random.default_rng(0).permutation(np.tile(world.catalog.keys, 40))[: len(everybody)]
     shares = np.where(np.arange(len(tracks)) % 2, np.float32(0.85), np.float32(0.5))
-    heard = entries_of_events(everybody, tracks, shares, np.full(len(tracks), MIDNIGHT - DAY_MS))
+    heard = entries_of_events(everybody, tracks, shares, np.full(len(tracks), MIDNIGHT + days * DAY_MS))
     Profiles.of(*heard).write(lists / PROFILES)
     arms: dict[str, Policy] = {"C": Random(world=world), "T1": an_arm(world, tmp_path)}
     simulate(world, tmp_path / "run", arms, sessions=300)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -167,10 +168,15 @@ def test_a_candidate_that_draws_any_track_plays_the_share_of_the_catalogue_that_
     assert (alone.first_step_known, known_table(alone, log, "random")) == ({}, None)
 
 
-def test_what_was_heard_before_the_log_is_known_in_the_first_session_too(world: World, mixed: Path) -> None:
+@pytest.mark.parametrize("is_before", [True, False])
+def test_what_was_heard_before_the_log_is_known_in_the_first_session_too(
+    world: World, mixed: Path, is_before: bool
+) -> None:
+    """A track with a later play is left out: the listener may have heard it first in the log, or after it."""
     _, log = opened(mixed)
     first = log.decisions.where(~log.decisions.has_past)
     entries = np.zeros(1, ENTRY)
+    entries["last_ms"] = log.decisions.times_ms.min() - is_before
     entries["track"], entries["plays"], entries["best"] = world.catalog.keys[7], 1, 0.5
     Profiles.of(first.users[:1], entries).write(mixed / "profiles.npz")
     try:
@@ -179,10 +185,10 @@ def test_what_was_heard_before_the_log_is_known_in_the_first_session_too(world: 
         (mixed / "profiles.npz").unlink()
     of_user = again.decisions.where(again.decisions.users == first.users[0])
     known = of_user.known(np.full((len(of_user), 1), 7))
-    assert of_user.has_past.all()
-    assert known["share_heard"].all()
+    assert of_user.has_past.all() == is_before
+    assert known["share_heard"].all() == is_before
     assert not known["share_known"][0, 0]
-    assert again.decisions.has_past.sum() == log.decisions.has_past.sum() + 1
+    assert again.decisions.has_past.sum() == log.decisions.has_past.sum() + is_before
 
 
 def p_value_of_mixture(log: OffPolicyLog, num_tracks: int) -> float:
@@ -207,6 +213,31 @@ def test_the_probabilities_of_a_mixture_of_arms_are_the_frequencies_in_the_log(w
             opened(mixed)
     finally:
         release.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"familiar": 7}, r"release.json: arms.T3.familiar must be a number .*at most 1 or learned, got 7"),
+        ({"artist_gap": "many"}, r"arms.T3.artist_gap must be a whole number .*got 'many'"),
+        ({"num_tracks": "many"}, "release.json describes no release .*; leave its logs out"),
+        ({"familiar": "learned"}, ""),
+    ],
+)
+def test_a_wrong_value_in_a_release_is_one_line(mixed: Path, change: dict[str, Any], message: str) -> None:
+    path = mixed / "logs/day-1/release.json"
+    text = path.read_text()
+    head = json.loads(text)
+    head["arms"]["T3"] |= change
+    path.write_text(json.dumps(head))
+    try:
+        with pytest.raises(InputError, match=message) if message else nullcontext():
+            opened(mixed)
+        path.write_text(json.dumps(head | {"provenance": 5}))
+        with pytest.raises(InputError, match=r"release.json describes no release"):
+            opened(mixed)
+    finally:
+        path.write_text(text)
 
 
 @pytest.mark.parametrize("name", ["random", "popular", "sticky_artist", "uniform", "weighted"])
