@@ -121,6 +121,22 @@ def test_the_softmax_of_the_networks_is_that_of_torch() -> None:
         assert_close(left, right)
 
 
+@pytest.mark.parametrize("plays", [[2, 2, 2, 2, 2, 2], [9, 1, 1, 4, 2, 30]])
+def test_the_softmax_of_drawn_candidates_comes_near_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plays: list[int]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["model.py", str(tmp_path)])
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # other tests share the process
+    np.savez(tmp_path / "sessions.npz", track=np.repeat(np.arange(6), plays))
+    (tmp_path / "settings.json").write_text('{"seed": 1, "max_epochs": 1, "sampled": 20000}', encoding="utf-8")
+    rng = np.random.default_rng(0)
+    queries, tracks = (torch.from_numpy(rng.normal(size=size)) for size in ((50, 4), (7, 4)))
+    following = torch.from_numpy(1 + rng.integers(6, size=50))  # the first track is padding
+    torch.manual_seed(0)
+    drawn = Task({"sampled": 0}).loss(queries, tracks, following, lambda: np.array([-1, 5, 4, 3, 2, 1, 0]))
+    assert_close(drawn, cross_entropy(queries @ tracks[1:].T, following - 1), rtol=0.01, atol=0.01)
+
+
 def test_long_sessions_are_cut_so_that_each_track_follows_once() -> None:
     assert [piece.tolist() for piece in cut(torch.arange(8), 3)] == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7]]
     assert [piece.tolist() for piece in cut(torch.arange(4), 3)] == [[0, 1, 2, 3]]

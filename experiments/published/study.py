@@ -8,14 +8,15 @@
 
 Each model learns train.txt.gz: validation, cut from the end of its sessions, chooses the epoch, and the model is then
 refitted on all of them. It ranks each track of test.txt.gz after the tracks before it, among all tracks, those that
-were heard included. The mixture is of three of the runs; those whose folders are gone are trained again. One line of
-results.csv is one training, the last one of its model and seed counts; ranks/ has the rank of every target.
+were heard included. The mixture is of three of the runs; those whose folders are gone are trained again. Some rivals
+have trials first (`trials.py`); two are networks of other libraries, which are installed. One line of results.csv is
+one training, the last one of its model and seed counts; ranks/ has the rank of every target.
 """
 
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,11 +28,16 @@ from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import segue
+from experiments.published import trials
+from experiments.published.trials import words_of
+from experiments.rivals.fitting import Network
 from experiments.rivals.rank_files import read_ranks, write_ranks
 from experiments.studying import Study, append_rows, available, composed, data_of, read_rows, run_python, sized
 from segue.api.calling import call
 from segue.callbacks.run_context import RunContext
 from segue.catalog import Catalog
+from segue.datamodules.pairs.pairs import Pairs
+from segue.histories import Histories
 from segue.models.contracts import Ranker
 from segue.models.retrieval.ranks import ranks_by_plays
 from segue.reports.markdown import table
@@ -42,7 +48,6 @@ from segue.training.train import read_data
 
 STUDY = Study(__file__, __doc__)
 RESULTS, RANKS = STUDY.folder / "results.csv", STUDY.folder / "ranks"
-DATA = "nowplaying_sessions"
 HEAD, LINEAR = ("recipe=playlists", "trainer.max_epochs=4"), ("context=session", "model.min_plays=20")
 Words = tuple[str, ...]
 MIXTURE, MEMBERS = "mixture", {"convex": "convex, counted", "vstan": "vstan", "rules": "rules"}
@@ -52,6 +57,7 @@ OURS: dict[str, Words] = sized(
         "convex": (*HEAD, "context=session", "counted=none"),
         "convex, counted": (*HEAD, "context=session"),
         "gru4rec": (*HEAD, "model=gru4rec", "counted=none"),
+        "sasrec": (*HEAD, "model=sasrec", "counted=none"),
         MIXTURE: (),
     },
     {"convex, counted": ("model=rules", "context=session", "model.window=2"), MIXTURE: ()},  # nothing is trained
@@ -65,6 +71,7 @@ RIVALS: dict[str, Words] = {
     "slist": ("model=slist", *LINEAR),
     "ease": ("model=ease", *LINEAR),
 }
+RIVALS |= {name: tried.words for name, tried in trials.MODELS.items()}
 MODELS = sized(RIVALS, {"vstan": RIVALS["counts"], "rules": RIVALS["rules"]}) | OURS  # the mixture is last
 SEEDS: dict[str, int] = dict.fromkeys(("convex, counted", MIXTURE), sized(5, 1))
 """Trainings of models that have more than one."""
@@ -86,7 +93,7 @@ class Final(NamedTuple):
         line: what its line of results.csv says of the training.
     """
 
-    ranker: Ranker
+    ranker: Ranker | Network
     catalog: Catalog
     plays: np.ndarray
     line: dict[str, Any]
@@ -95,11 +102,6 @@ class Final(NamedTuple):
 def cpu_s() -> float:
     """Processor seconds of this process and of those that it has waited for."""
     return sum(os.times()[:4])
-
-
-def words_of(files: str) -> list[str]:
-    """The words that read one of the two files."""
-    return [f"datamodule={DATA}", f"datamodule.files.pattern={files}.txt.gz"]
 
 
 def seeds_of(model: str) -> range:
@@ -118,9 +120,15 @@ def ranks_path(model: str, seed: int) -> Path:
 
 
 def trained(model: str, seed: int) -> Final:
-    """Train and refit a model."""
+    """Train and refit a model, with the settings of its best trial where it has trials."""
+    best: Mapping[str, str] = trials.chosen(model, STUDY.commit) if model in trials.MODELS else {"settings": ""}
+    if model in trials.MODELS and trials.MODELS[model].library is not None:
+        ranker, known, refit_s = trials.final_network(model, seed, best, lambda *known: the_test(*known)[1])
+        line = {"val_ndcg_at_10": best["val_ndcg_at_10"], "train_cpu_s": round(float(best["fit_s"]) + refit_s)}
+        return Final(ranker, known.catalog, known.plays, line | {"weights": ""})
     folder, began = STUDY.work / name_of(model, seed), cpu_s()
-    words = [*words_of("train"), *MODELS[model], f"seed={seed}", "refit=all", "logger=none", "callbacks.plots=null"]
+    words = [*words_of("train"), *MODELS[model], *best["settings"].split(), f"seed={seed}"]
+    words += ["refit=all", "logger=none", "callbacks.plots=null"]
     words += ["callbacks.ranking.max_test_queries=50", "callbacks.export.k=10"]
     run_python(["train.py", *words, f"run_dir={folder}"], threads=1)
     line = {"val_ndcg_at_10": json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["val/ndcg_at_10"]}
@@ -159,6 +167,15 @@ def mixed(seed: int) -> Final:
     return Final(final, whole.catalog, whole.plays, line)
 
 
+def the_test(catalog: Catalog, plays: np.ndarray) -> tuple[Pairs, Histories]:
+    """The targets of the test, and what was heard before each, for a model of these tracks."""
+    (data, _), _ = call(read_data, words_of("test"))
+    test = data.as_test_of(catalog, plays)
+    targets = test.every_target("test")
+    targets = targets if MOST is None else targets.where(ranking.sample_sessions(targets.session, MOST))
+    return targets, test.histories(targets)
+
+
 def run(model: str, seed: int) -> None:
     """Train, rank the targets, and add a line."""
     for member in members_of(seed).values() if model == MIXTURE else ():
@@ -166,12 +183,8 @@ def run(model: str, seed: int) -> None:
             run(*member)
     print(f"{model}, seed {seed}", flush=True)
     final = mixed(seed) if model == MIXTURE else trained(model, seed)
-    (data, _), _ = call(read_data, words_of("test"))
-    test = data.as_test_of(final.catalog, final.plays)
-    targets = test.every_target("test")
-    targets = targets if MOST is None else targets.where(ranking.sample_sessions(targets.session, MOST))
+    targets, histories = the_test(final.catalog, final.plays)
     some = np.random.default_rng(1).permutation(len(targets))[:LISTED]
-    histories = test.histories(targets)
     with torch.inference_mode():
         lists, began = final.ranker.top(histories.where(some), LIST)[0], cpu_s()
         ranks = final.ranker.ranks(histories, targets.following, lambda _: None, every=True)
@@ -259,7 +272,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(MODELS), help="some models", default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, help="some seeds", default=range(1, 6))
     given = STUDY.parse(parser)
-    if not available(DATA):
+    if not available(trials.DATA):
         return
     torch.set_num_threads(1)
     RANKS.mkdir(parents=True, exist_ok=True)

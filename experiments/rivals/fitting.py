@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -199,12 +200,22 @@ class Network(Baseline):
             blocks = iter(torch.from_numpy(vectors[f"queries_{FITTED}"]).split(at_once))
             repeats.fit(lambda _: self._softmax(next(blocks)), unit=1.0, adds=True, at_once=at_once)
 
-    def ranks(self, histories: Histories, following: np.ndarray, *_: object, **__: object) -> np.ndarray:
-        """Rank the track that followed each history among all tracks except `histories.previous`."""
+    def ranks(
+        self,
+        histories: Histories,
+        following: np.ndarray,
+        on_block: Callable[[int], None],
+        *,
+        among: np.ndarray | None = None,
+        every: bool = False,
+    ) -> np.ndarray:
+        """Rank the track that followed each history among all tracks; without `every`, except the newest."""
+        assert among is None, "all tracks are candidates"
         found, at_once = [], block_size(len(self._vocabulary.plays))
         for start in range(0, len(following), at_once):
-            scores = self._boosted(histories.part(start, start + at_once))
+            scores = self._boosted(histories.part(start, start + at_once), every)
             of_target = scores.gather(1, torch.from_numpy(following[start : start + at_once, None]))
+            on_block(len(scores))
             found.append(((scores > of_target).sum(1) + (scores >= of_target).sum(1) + 1) / 2)  # ties share their mean
         return torch.cat(found).double().numpy()
 
@@ -232,54 +243,76 @@ class Network(Baseline):
         shares[~queries.any(1)] = plays / plays.sum()
         return shares
 
-    def _boosted(self, histories: Histories) -> Tensor:
+    def _boosted(self, histories: Histories, every: bool = False) -> Tensor:
         """The scores of all tracks, B × N, by the rule for tracks already heard."""
         repeats, lines = self.context.repeats, torch.arange(len(histories))
         scores = self._softmax(self._queries[np.searchsorted(self._last, histories.last)])
-        factor, added = repeats.in_force()
-        times, more = (repeats.added(histories, values).tocoo() for values in (np.expm1(factor), added))
+        factor, added = repeats.in_force(every=every)
+        times, more = (repeats.added(histories, values, every=every).tocoo() for values in (np.expm1(factor), added))
         scores[times.coords] *= torch.from_numpy(1 + times.data).float()
         scores[more.coords] += torch.from_numpy(more.data).float()
-        num_last = self._num_last()
+        num_last = self._num_last(every)
         boost_heard(scores, torch.from_numpy(histories.newest_rows(num_last)), np.full(num_last, -np.inf, np.float32))
-        scores[lines, torch.from_numpy(histories.previous)] = -torch.inf
+        if not every:
+            scores[lines, torch.from_numpy(histories.previous)] = -torch.inf
         return scores
+
+    def train_library(
+        self,
+        library: str,
+        settings: Mapping[str, Any],
+        histories: Mapping[str, Histories],
+        score: Callable[[], float] | None,
+    ) -> dict[str, np.ndarray]:
+        """Train a model of another library on our sessions in its own Python, and learn its vectors.
+
+        Args:
+            library: its name.
+            settings: by name.
+            histories: of the queries, by part.
+            score: how good the network is after an epoch, when it has learned the vectors of all parts but `test`; None
+                where the last epoch is the one that counts.
+
+        Returns:
+            What the network wrote at the end: see `sequence_parts.py`.
+        """
+        last, epochs = {part: one.last for part, one in histories.items()}, count(1)
+        listens, asked = self._vocabulary.listens, self.context.repeats.asked
+        played = listens.where(~(listens.played_ratio < np.float32(0.5)))
+        arrays: dict[str, Any] = {"session": played.session, "track": played.track}
+        arrays["artist"] = self._vocabulary.catalog.artist_of
+        read = {**histories} if asked is None else {**histories, FITTED: asked.histories}
+        arrays |= {f"history_{part}": one.newest(int(one.length.max()))[0] for part, one in read.items()}
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+
+            def learned() -> dict[str, np.ndarray]:
+                with np.load(folder / VECTORS) as file:
+                    vectors = dict(file)
+                self.learn(vectors, last)
+                return vectors
+
+            def answer() -> float:
+                if score is None:
+                    return next(epochs)
+                learned()
+                return score()
+
+            np.savez(folder / "sessions.npz", **arrays)
+            (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+            script = str(Path(__file__).with_name(f"{library}_model.py"))
+            run([python_of(library), script, str(folder)], folder, answer)
+            return learned()
 
 
 def _sequence(library: str, data: str, settings: Mapping[str, Any], *, tests: bool) -> Fitted:
-    """Train a model of another library on our sessions in its own Python, and rank our queries by its vectors.
-
-    After each epoch it asks how good they are in validation.
-    """
+    """Train a model of another library, and rank our queries by its vectors; validation chooses the epoch."""
     datamodule, ranking = the_data(data)
     factory = _factory([*DATA[data], "model=rules", "context=session"])
     network = Network(vocabulary=datamodule.vocabulary, **factory.keywords)
     histories = {part: datamodule.histories(queries) for part, queries in ranking.queries.items()}
-    last = {part: one.last for part, one in histories.items()}
-    if (asked := network.context.repeats.asked) is not None:
-        histories[FITTED] = asked.histories
-    listens = datamodule.vocabulary.listens
-    played = listens.where(~(listens.played_ratio < np.float32(0.5)))
-    artist_of = datamodule.vocabulary.catalog.artist_of
-    arrays: dict[str, Any] = {"session": played.session, "track": played.track, "artist": artist_of}
-    arrays |= {f"history_{part}": one.newest(int(one.length.max()))[0] for part, one in histories.items()}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-
-        def vectors() -> dict[str, np.ndarray]:
-            with np.load(folder / VECTORS) as file:
-                return dict(file)
-
-        def validate() -> dict[str, float]:
-            network.learn(vectors(), last)
-            return _validated(network, data)
-
-        np.savez(folder / "sessions.npz", **arrays)
-        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        script = str(Path(__file__).with_name(f"{library}_model.py"))
-        run([python_of(library), script, str(folder)], folder, lambda: validate()["ndcg_at_10"])
-        val, found = validate(), vectors()
-    fitted = Fitted(val=val, fit_s=float(found["fit_s"]), curve=found["curve"].tolist())
+    found = network.train_library(library, settings, histories, lambda: _validated(network, data)["ndcg_at_10"])
+    fitted = Fitted(val=_validated(network, data), fit_s=float(found["fit_s"]), curve=found["curve"].tolist())
     return _tested(network, data, fitted) if tests else fitted
 
 

@@ -21,15 +21,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, cut, softmax_loss
+from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, cut
 
 DEFAULTS = {
     "dim": 128, "hidden": 128, "layers": 1, "dropout": 0.3, "lr": 0.003, "batch": 512, "max_length": 50, "artist": 0,
-    "temperature": 0.0,
+    "temperature": 0.0, "sampled": 0,
 }  # fmt: skip
 """Settings of the first trial: those of RecBole, with the width that convex has, and a rate at which it is trained in
 few epochs. A temperature of 0 is the inner product of the library; longer sessions are cut into pieces of `max_length`
-tracks after the first."""
+tracks after the first. `sampled` candidates of the loss are drawn, 0 for all tracks."""
 
 
 class Network(torch.nn.Module):
@@ -58,12 +58,14 @@ class Network(torch.nn.Module):
             return own
         return own + torch.nn.functional.pad(self.artist_embedding(self.artists), (0, 0, 1, 0))
 
-    def loss(self, before: PackedSequence, following: Tensor) -> Tensor:
-        """The library's loss after each track, in the order of the packed tracks; the library has the last alone."""
+    def compared_after(self, before: PackedSequence) -> tuple[Tensor, Tensor]:
+        """Queries after each track, in the order of the packed tracks, and what they are multiplied with; the library
+        has the last query alone.
+        """
         tracks = self.tracks()
         vectors = self.model.emb_dropout(torch.nn.functional.embedding(before.data, tracks))
         states, _ = self.model.gru_layers(before._replace(data=vectors))
-        return softmax_loss(self.scaled(self.model.dense(states.data)), self.compared(tracks), following)
+        return self.scaled(self.model.dense(states.data)), self.compared(tracks)
 
     def scaled(self, queries: Tensor) -> Tensor:
         """What is multiplied with a track."""
@@ -131,7 +133,7 @@ def main() -> None:
         for nth in np.array_split(rng.permutation(len(sessions)), num_batches):
             before = pack_sequence([sessions[own][:-1] for own in nth], enforce_sorted=False)
             following = pack_sequence([sessions[own][1:] for own in nth], enforce_sorted=False)
-            loss = network.loss(before, following.data)
+            loss = task.loss(*network.compared_after(before), following.data, lambda: np.append(-1, rows))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -26,14 +26,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task, softmax_loss
+from experiments.rivals.sequence_parts import QUERIES_AT_ONCE, Task
 
 DEFAULTS = {
     "dim": 128, "blocks": 2, "heads": 1, "dropout": 0.2, "lr": 0.001, "max_length": 100, "batch": 128, "artist": 0,
-    "temperature": 0.0,
+    "temperature": 0.0, "sampled": 0,
 }  # fmt: skip
 """Settings of the first trial: RecTools' own, with the width that convex has. The artist is a feature of a track; a
-temperature of 0 is the inner product, and others divide cosines. Both are options of the library."""
+temperature of 0 is the inner product, and others divide cosines. Both are options of the library. `sampled` candidates
+of the loss are drawn, 0 for all tracks."""
 GROUPS = 4
 """Groups of similar length in a batch."""
 
@@ -58,6 +59,8 @@ def in_groups(network: Any, sessions: Tensor, items: Tensor) -> Iterator[tuple[T
 class WithoutPadding(TransformerLightningModule):  # type: ignore[misc]  # RecTools is not installed beside mypy
     """The library's training with its softmax loss, without padding."""
 
+    task: Task
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """The mean loss of the tracks that follow one."""
         network = self.torch_model
@@ -70,7 +73,12 @@ class WithoutPadding(TransformerLightningModule):  # type: ignore[misc]  # RecTo
         queries = torch.cat(states)
         if network.similarity_module.distance == Distance.COSINE:
             queries, items = normalize(queries), normalize(items)
-        return softmax_loss(queries / self.logits_t, items, torch.cat(following))
+        return self.task.loss(
+            queries / self.logits_t,
+            items,
+            torch.cat(following),
+            lambda: np.append(-1, self.data_preparator.get_known_item_ids()).astype(np.int64),
+        )
 
 
 class Evaluate(Callback):
@@ -128,7 +136,7 @@ def main() -> None:
     settings, given = task.settings, task.given
     cosine = settings["temperature"] > 0
     seed_everything(task.seed, verbose=False)
-    evaluate = Evaluate(task)
+    evaluate, WithoutPadding.task = Evaluate(task), task
     place = pd.to_datetime(np.arange(len(given["track"])), unit="s")  # RecTools sorts a session by time
     columns = {Columns.User: given["session"], Columns.Item: given["track"], Columns.Weight: 1.0}
 

@@ -20,8 +20,11 @@ ASKS, VECTORS, FITTED = "How good are the vectors?", "vectors.npz", "fit"
 QUERIES_AT_ONCE = 512
 SCORES_AT_ONCE = 256
 """Lines of scores that are computed at once in training."""
+POWER = 0.75
+"""Of the plays of a track, by which candidates of a loss are drawn."""
 Encode = Callable[[str], np.ndarray]
 Tracks = Callable[[], tuple[np.ndarray, np.ndarray]]
+Rows = Callable[[], np.ndarray]
 
 
 class _Softmax(torch.autograd.Function):
@@ -61,6 +64,24 @@ def softmax_loss(queries: torch.Tensor, tracks: torch.Tensor, following: torch.T
     return found
 
 
+def sampled_loss(
+    queries: torch.Tensor, tracks: torch.Tensor, following: torch.Tensor, shares: torch.Tensor, number: int
+) -> torch.Tensor:
+    """An estimate of `softmax_loss`: of the other tracks some are drawn for all queries, and weighted by logQ.
+
+    Args:
+        queries: shape (Q, V).
+        tracks: shape (M, V).
+        following: number of the track that follows each, shape (Q,).
+        shares: how often each track is drawn, shape (M,).
+        number: of draws.
+    """
+    drawn, own = torch.multinomial(shares, number, replacement=True), (queries * tracks[following]).sum(1)
+    others = queries @ tracks[drawn].T - (number * shares[drawn]).log()
+    others = others.masked_fill(drawn == following[:, None], -torch.inf)
+    return (torch.cat([own[:, None], others], 1).logsumexp(1) - own).mean()
+
+
 def cut(session: torch.Tensor, length: int) -> list[torch.Tensor]:
     """Pieces of a session in which at most `length` tracks follow one; the last track of a piece begins the next."""
     return [session[start : start + length + 1] for start in range(0, len(session) - 1, length)]
@@ -83,9 +104,27 @@ class Task:
         self.settings = {name: type(value)(own.get(name, value)) for name, value in defaults.items()}
         self.parts = [name.removeprefix("history_") for name in self.given if name.startswith("history_")]
         self.best, self.epoch_of_best = -1.0, 0
+        self._shares: torch.Tensor | None = None
         self.state: dict[str, torch.Tensor] = {}
         self.curve: list[tuple[float, float]] = []
         self._started, self._paused = time.process_time(), 0.0
+
+    def loss(self, queries: torch.Tensor, tracks: torch.Tensor, following: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """The softmax over all tracks, or over `sampled` candidates where that setting is not 0.
+
+        Args:
+            queries: shape (Q, V).
+            tracks: shape (M, V).
+            following: number of the track that follows each, shape (Q,).
+            rows: looks up our row of each of the M tracks; -1 for padding.
+        """
+        if not self.settings["sampled"]:
+            return softmax_loss(queries, tracks, following)
+        if self._shares is None:
+            own, plays = rows(), np.bincount(self.given["track"])
+            powers = torch.from_numpy(np.where(own < 0, 0, plays[own]) ** POWER).float()
+            self._shares = powers / powers.sum()
+        return sampled_loss(queries, tracks, following, self._shares, self.settings["sampled"])
 
     def is_finished(self, network: torch.nn.Module, encode: Encode, tracks: Tracks) -> bool:
         """Ask how good an epoch is, and keep its weights if it is the best. This time does not count as training.
