@@ -1,6 +1,7 @@
 """What is odd in a log is counted, in `describe.py` and in `train.py`, and has a switch; the rest is as without it."""
 
 import re
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,8 @@ from tests.conftest import build_datamodule
 from tests.datamodules.describing.building import warnings_of
 from tests.datamodules.sharding import read_shards, shards_of
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+TODAY = datetime(2026, 5, 20, tzinfo=UTC)
+NOW = TODAY + timedelta(hours=10)
 START = TODAY - timedelta(days=40)
 LINE = re.compile(rf"({'|'.join(set(LABELS.values()))}) ")
 
@@ -62,6 +64,11 @@ def read(path: Path, **policies: Any) -> PairDataModule:
 
 def odd_lines(datamodule: Any) -> list[str]:
     return [line for line in datamodule.remarks() if LINE.match(line)]
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", NOW.timestamp)
 
 
 def later(hours: float) -> list[Row]:
@@ -146,7 +153,7 @@ def test_its_switch_reads_the_log_as_if_it_was_not_there(tmp_path: Path, name: s
 
 def test_plays_of_the_future_are_never_in_the_test_unless_this_is_wanted(tmp_path: Path) -> None:
     path = write(tmp_path, [*usual(), *later(24 * 90)])
-    now = datetime.now(UTC).timestamp() * 1000
+    now = NOW.timestamp() * 1000
     assert read(path).sessions.timestamp.max() < now
     kept = read(path, until=None)
     assert kept.sessions.timestamp.max() > now
@@ -167,16 +174,16 @@ def test_with_the_day_that_is_printed_another_day_reads_the_same(tmp_path: Path)
     assert read(write(tmp_path, usual())).last_day is None
 
 
-def test_a_clock_that_is_hours_before_utc_is_a_zone(tmp_path: Path) -> None:
-    soon = (datetime.now(UTC) - TODAY).total_seconds() / 3600
-    rows = [
-        *usual(),
-        Row("u1", TODAY + timedelta(hours=soon + 9.5), 1),
-        Row("u1", TODAY + timedelta(hours=soon + 8), 2),
-    ]
-    lines = odd_lines(read(write(tmp_path, rows, "")))
-    zone = "datamodule.zone=Etc/GMT-10" if soon + 9.5 >= 24 else "datamodule.zone=<such as Asia/Tokyo>"
-    assert any(zone in line for line in lines)
+@pytest.mark.parametrize(
+    ("hour", "zone"), [(10, "datamodule.zone=<such as Asia/Tokyo>"), (20, "datamodule.zone=Etc/GMT-10")]
+)
+def test_a_clock_that_is_hours_before_utc_is_a_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hour: int, zone: str
+) -> None:
+    now = TODAY + timedelta(hours=hour)
+    monkeypatch.setattr(time, "time", now.timestamp)
+    rows = [*usual(), Row("u1", now + timedelta(hours=9.5), 1), Row("u1", now + timedelta(hours=8), 2)]
+    assert any(zone in line for line in odd_lines(read(write(tmp_path, rows, ""))))
     assert all("zone" not in line for line in odd_lines(read(write(tmp_path, rows, "Z"))))
 
 

@@ -5,6 +5,7 @@ Events are left out in this order: `min_seconds`, `until`, `since`, `nameless`, 
 `self_pairs`. Each rule counts what it leaves out.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
@@ -80,7 +81,7 @@ class Policies:
     @property
     def last_day(self) -> date | None:
         """The last day (UTC) whose plays are kept; None for no limit. It may be the day of today."""
-        return datetime.now(UTC).date() if self.ends_now else _day(self.until)
+        return datetime.fromtimestamp(time.time(), UTC).date() if self.ends_now else _day(self.until)
 
     @property
     def first_day(self) -> date | None:
