@@ -54,7 +54,7 @@ class Tried(NamedTuple):
     Args:
         model: its name in the study of rivals.
         library: of a network; None for a model that counts.
-        words: of a model that counts; of a network settings that all trials have.
+        words: of a model that counts.
         stages: of its trials.
         first: settings that are tried first; the others are drawn.
     """
@@ -75,7 +75,6 @@ MODELS: Mapping[str, Tried] = {
     "GRU4Rec of RecBole": Tried(
         "GRU4Rec",
         library="recbole",
-        words=("batch=2048",),
         stages=HALVING,
         first=(
             "",
@@ -94,8 +93,7 @@ MODELS: Mapping[str, Tried] = {
         ),
     ),
 }
-"""By name of the table. Of a network the settings of the library come first, then those chosen on yes and polimi.
-The batch is RecBole's own."""
+"""By name of the table. Of a network the settings of the library come first, then those chosen on yes and polimi."""
 
 
 def words_of(files: str) -> list[str]:
@@ -143,7 +141,7 @@ def _score(ranker: Any) -> float:
 
 
 def _asked(name: str, number: int, epochs: int, seed: int = 1) -> dict[str, Any]:
-    own = dict(one.split("=") for one in (*MODELS[name].words, *settings(name, number)))
+    own = dict(one.split("=") for one in settings(name, number))
     return {**own, "sampled": SAMPLED, "seed": seed, "max_epochs": epochs}
 
 
