@@ -72,7 +72,8 @@ RIVALS: dict[str, Words] = {
     "ease": ("model=ease", *LINEAR),
 }
 RIVALS |= {name: tried.words for name, tried in trials.MODELS.items()}
-MODELS = sized(RIVALS, {"vstan": RIVALS["counts"], "rules": RIVALS["rules"]}) | OURS  # the mixture is last
+FEW = {"vstan": RIVALS["counts"], "rules": RIVALS["rules"], "rules, tuned": RIVALS["rules, tuned"]}
+MODELS = sized(RIVALS, FEW) | OURS  # the mixture is last
 SEEDS: dict[str, int] = dict.fromkeys(("convex, counted", MIXTURE), sized(5, 1))
 """Trainings of models that have more than one."""
 MOST: int | None = sized(None, 40)
