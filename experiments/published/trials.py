@@ -66,7 +66,7 @@ class Tried(NamedTuple):
     first: tuple[str, ...] = ("",)
 
 
-HALVING = sized((Stage(6, 4), Stage(2), Stage(1, epochs=5)), (Stage(2, 2, 1), Stage(1, 1, 1)))
+HALVING = sized((Stage(6, 4), Stage(2), Stage(1, epochs=4)), (Stage(2, 2, 1), Stage(1, 1, 1)))
 MODELS: Mapping[str, Tried] = {
     "rules, tuned": Tried("rules, session", words=("model=rules", "context=session")),
     "item-kNN, tuned": Tried("item-kNN, session", words=("model=neighbours", "context=session")),
