@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -21,7 +21,9 @@ def connect(threads: int = 0) -> Database:
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = threads or (int(given) if given.isdecimal() else 0)
     database = duckdb.connect(config={"threads": threads} if threads else {})
-    return database.execute("SET enable_progress_bar = false")
+    with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar to switch off
+        database.execute("SET enable_progress_bar = false")
+    return database
 
 
 @contextmanager
