@@ -47,14 +47,10 @@ def kill_at(cwd: Path, said_last: str, *overrides: str) -> None:
 
 
 _LATER = """
-import runpy, sys
-from datetime import datetime, timedelta
+import runpy, sys, time
+from types import SimpleNamespace
 from segue.datamodules.pairs import pair_rules
-class Later(datetime):
-    @classmethod
-    def now(cls, zone=None):
-        return datetime.now(zone) + timedelta(days=2)
-pair_rules.datetime = Later
+pair_rules.time = SimpleNamespace(time=lambda: time.time() + 2 * 86400)
 sys.argv[:] = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
