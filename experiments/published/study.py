@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,8 +123,9 @@ def ranks_path(model: str, seed: int) -> Path:
 
 def trained(model: str, seed: int) -> Final:
     """Train and refit a model, with the settings of its best trial where it has trials."""
-    best: Mapping[str, str] = trials.chosen(model, STUDY.commit) if model in trials.MODELS else {"settings": ""}
-    if model in trials.MODELS and trials.MODELS[model].library is not None:
+    tried = trials.MODELS.get(model)
+    best: Mapping[str, str] = {"settings": ""} if tried is None else trials.chosen(model, STUDY.commit)
+    if tried is not None and tried.library is not None:
         ranker, known, refit_s = trials.final_network(model, seed, best, lambda *known: the_test(*known)[1])
         line = {"val_ndcg_at_10": best["val_ndcg_at_10"], "train_cpu_s": round(float(best["fit_s"]) + refit_s)}
         return Final(ranker, known.catalog, known.plays, line | {"weights": ""})
@@ -168,10 +170,16 @@ def mixed(seed: int) -> Final:
     return Final(final, whole.catalog, whole.plays, line)
 
 
+@cache
+def test_file() -> Any:
+    """The sessions of the test."""
+    (data, _), _ = call(read_data, words_of("test"))
+    return data
+
+
 def the_test(catalog: Catalog, plays: np.ndarray) -> tuple[Pairs, Histories]:
     """The targets of the test, and what was heard before each, for a model of these tracks."""
-    (data, _), _ = call(read_data, words_of("test"))
-    test = data.as_test_of(catalog, plays)
+    test = test_file().as_test_of(catalog, plays)
     targets = test.every_target("test")
     targets = targets if MOST is None else targets.where(ranking.sample_sessions(targets.session, MOST))
     return targets, test.histories(targets)
