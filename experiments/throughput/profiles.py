@@ -49,8 +49,7 @@ def counted_part(lists: np.ndarray) -> CountedPart:
         rows=np.concatenate([lists, others], 1).astype(np.int32),
         shares=shares / shares.sum(1, keepdims=True),
         age_weights=np.float32(0.8) ** np.arange(10, dtype=np.float32),
-        level=np.zeros(5, np.float32),
-        temperature=0.1,
+        strength=0.1,
     )
 
 

@@ -1,19 +1,18 @@
-"""A counted part around a head: what followed each track in training, mixed with the softmax of the head.
+"""A counted part around a head: what followed each track in training, added to the scores of the head.
 
-The formula is in `picking/counted_scores.py`. B queries of a block, Q queries, N tracks, V width of a query vector, P
-parts of it, R rules, n neighbours of a track, K tracks of a list.
+The formula is in `picking/counted_scores.py`. B queries of a block, N tracks, n neighbours of a track,
+K tracks of a list.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int32, Int64
-from scipy.optimize import minimize
 from scipy.sparse import csr_array
-from scipy.special import expit, logit, softmax
 from torch import Tensor
 
 from segue.catalog import Listens, Vocabulary, most_played
@@ -21,102 +20,69 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.counting import Counter, best_candidates
 from segue.models.baselines.whole_sessions import SessionCounter
-from segue.models.contracts import QueryPart, Scorer
-from segue.models.repeats import shares_of
+from segue.models.contracts import Scorer
+from segue.models.repeats import MOST_AGES, shares_of
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
 from segue.models.retrieval.nearest import lists_of_vectors, to_units
+from segue.models.retrieval.ranks import ndcg
 from segue.models.retrieval.sparse import entries_of, no_scores
-from segue.picking.counted_scores import level_of, mixed, weights_of
+from segue.picking.counted_scores import added, weights_of
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
 from segue.settings import Setting, settings
 
 COUNTED = "counted"
-"""Key of what is fitted in a checkpoint."""
-MOST_QUERIES, MOST_RANKED = 5000, 2500
-"""Validation queries that the numbers are fitted to, and those that choose the sharpness."""
-SHARPNESS = (1.0, 1.5)
-"""What the scores are multiplied by in the softmax of the mixture. Training compares a track with those of a batch, and
-where the head is good its softmax over the catalogue is too flat."""
-LESS = (0.0, 1.0)
-"""What is subtracted from a level: likelihood also counts targets far below the first places of a list, which the head
-knows little of, and therefore asks for more of the counted part than ndcg@10 does."""
+"""Key of what is chosen in a checkpoint."""
+MOST_QUERIES = 5000
+"""Validation queries that choose, at most."""
+STRENGTHS, DECAYS = (0.5, 1.0, 2.0, 3.0, 4.0), (0.5, 0.8)
+"""What validation chooses among, besides the head alone: strengths in the unit of the logarithm of a probability, and
+the factor of the weight of a track for each track further back."""
 MOST_PLAYS = 5_000_000
 """Plays that are counted, at most: the newest ones. Their counts fit into memory beside a head."""
-_FIRST_SHARE, _RIDGE, _TINY = 0.2, 1e-3, 1e-12
+FEW = 10
+"""Plays of a track after which what followed it has half of its weight."""
 
 
-class Counts(NamedTuple):
-    """What was counted for queries, and is mixed with the scores of a head; see `picking/counted_scores.py`.
-
-    Attributes:
-        shares: the share of each track among those that followed the tracks of a query, Q × N.
-        level: of each query.
-        temperature: of the head.
-    """
-
-    shares: csr_array
-    level: Float[Tensor, "Q"]
-    temperature: float
-
-    def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
-        """Mix it with scores, in place; see `SparsePart`."""
-        places, share = entries_of(self.shares, lines)
-        level = self.level[lines][places[0]]
-        scores.index_put_(places, mixed(scores[places], share.to(scores), level, self.temperature, torch))
-
-
-class Fitted(NamedTuple):
-    """What is fitted to validation queries.
+class Chosen(NamedTuple):
+    """What validation chooses.
 
     Attributes:
-        level: see `CountedPart`.
-        rules: weight of each rule; their sum is 1.
-        sharpness: one of SHARPNESS.
-        weight: mean weight of the counted part, in [0, 1].
+        strength: one of STRENGTHS.
+        decay: one of DECAYS.
     """
 
-    level: list[float]
-    rules: list[float]
-    sharpness: float
-    weight: float
-
-    def less(self, by: float) -> "Fitted":
-        """The same with a lower level."""
-        odds = np.exp(-by) * self.weight / (1 - self.weight)
-        return self._replace(level=[self.level[0] - by, *self.level[1:]], weight=float(odds / (1 + odds)))
+    strength: float
+    decay: float
 
 
 class Query(NamedTuple):
     """Some validation queries, as the head scores them.
 
     Attributes:
-        logits: scores of all tracks, divided by the temperature; −∞ for the track that is no candidate.
-        vectors: query vectors.
+        logits: scores of all tracks, divided by the temperature.
         histories: what was heard.
         following: rows of the tracks that followed.
     """
 
     logits: Float[Tensor, "B N"]
-    vectors: Float[Tensor, "B V"]
     histories: Histories
     following: Int64[np.ndarray, "B"]
 
 
 @settings("counted")
 class Counted:
-    """Counts what follows each track, and fits how much it weighs.
+    """Counts what follows each track, and chooses how much it weighs.
 
-    Of each track the `num_neighbours` tracks that most often followed are kept. The level of a query, and with it the
-    weight, is fitted by maximum likelihood to validation queries, after each epoch: on training pairs the head is too
-    good. Of each SHARPNESS, and LESS of it, the one with the best ndcg@10 is used, or the head alone.
+    Of each track the `num_neighbours` tracks that most often followed are kept. After each epoch, validation queries
+    choose a strength and a decay, or the head alone, by ndcg@10 among tracks that the session has not heard.
 
     Args:
         vocabulary: the training sessions.
-        rules: models that count pairs of tracks, by name.
+        rules: models that count pairs of tracks, by name. The mean of their shares is used.
 
     Attributes:
-        fitted: what validation has fitted; None for the head alone.
+        chosen: what validation has chosen; None for the head alone.
 
     Raises:
         InputError: a rule does not count pairs of tracks, or a setting is out of range.
@@ -129,7 +95,6 @@ class Counted:
         rules: Mapping[str, Callable[[Vocabulary], Counter]],
         num_neighbours: Annotated[int, Setting("tracks that are kept for each track, at most", least=1)] = 100,
         max_length: Annotated[int, Setting("number of newest tracks of a session that count", least=1, most=1000)] = 10,
-        decay: Annotated[float, Setting("factor for each track further back", least=0, most=1)] = 0.8,
     ) -> None:
         self._rules = {name: build(f"counted.rules.{name}", rule, vocabulary) for name, rule in rules.items()}
         for name, rule in self._rules.items():
@@ -139,27 +104,39 @@ class Counted:
                     "tracks; use counted=rules, or mix finished runs with model=mixture"
                 )
         self._listens, self._num_kept, self._order = vocabulary.listens, num_neighbours, vocabulary.popularity
-        self._ages = (decay ** np.arange(max_length)).astype(np.float32)
-        self._tables: dict[int | None, list[csr_array]] = {}
-        self.fitted: Fitted | None = None
-        self._part: tuple[Fitted | None, CountedPart | None] = None, None
-        self._neighbours: tuple[Any, tuple[np.ndarray, np.ndarray]] | None = None
+        self._max_length = max_length
+        self._neighbours: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
+        self.chosen: Chosen | None = None
+        self._part: tuple[Chosen | None, CountedPart | None] = None, None
 
-    def tables(self, first_event: int | None = None) -> Sequence[csr_array]:
-        """The shares of the tracks that followed each track, N × N for each rule.
+    def neighbours(self, first_event: int | None = None) -> tuple[Int32[np.ndarray, "N n"], Float32[np.ndarray, "N n"]]:
+        """The rows of the tracks that most often followed each track, and their shares; -1 and 0 fill up.
+
+        A share is the mean of those of the rules, times p / (p + FEW) for p plays of the track that was followed.
 
         Args:
             first_event: events from this one on are left out; None for none. Of those before it, the newest MOST_PLAYS
                 are counted.
         """
-        if first_event not in self._tables:
+        if first_event not in self._neighbours:
             nth = np.arange(len(self._listens.track))
             end = len(nth) if first_event is None else first_event
             listens = self._listens.where((nth < end) & (nth >= end - MOST_PLAYS))
-            self._tables[first_event] = [self._counted(rule, listens) for rule in self._rules.values()]
-        return self._tables[first_event]
+            table = no_scores(len(self._order))
+            for rule in self._rules.values():
+                table = csr_array(table + self._shares(rule, listens) / len(self._rules))
+            plays = np.bincount(listens.track, minlength=len(self._order))
+            line = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+            best = best_of_lines(line, self._num_kept, table.data, self._order[table.indices])
+            line, row, share = line[best], table.indices[best], table.data[best]
+            place = np.arange(len(line)) - np.searchsorted(line, line)
+            width = int(place.max(initial=0)) + 1
+            rows, shares = np.full((len(plays), width), -1, np.int32), np.zeros((len(plays), width), np.float32)
+            rows[line, place], shares[line, place] = row, share * (plays / (plays + FEW))[line]
+            self._neighbours[first_event] = rows, shares
+        return self._neighbours[first_event]
 
-    def _counted(self, rule: Counter, listens: Listens) -> csr_array:
+    def _shares(self, rule: Counter, listens: Listens) -> csr_array:
         counts = rule.count(listens)
         counts.data = counts.data * rule.trend[counts.indices]
         kept = best_candidates(lambda rows: csr_array(counts[rows]), self._num_kept, order=rule.order)
@@ -169,164 +146,115 @@ class Counted:
 
     def whole(self, temperature: float) -> CountedPart | None:
         """The `part` of all sessions, which is computed once."""
-        if self._part[0] is not self.fitted:
+        if self._part[0] is not self.chosen:
             self.keep(self.part(temperature))
         return self._part[1]
 
     def keep(self, part: CountedPart | None) -> None:
         """Take the `part` of all sessions, such as that of a checkpoint."""
-        self._part = self.fitted, part
+        self._part = self.chosen, part
 
     def part(self, temperature: float, first_event: int | None = None) -> CountedPart | None:
-        """What is mixed with a head; None before anything is fitted.
+        """What is added to the scores of a head; None before anything is chosen.
 
         Args:
             temperature: of the head.
-            first_event: as for `tables`.
+            first_event: as for `neighbours`.
         """
-        if self.fitted is None:
-            return None
-        asked = tuple(self.fitted.rules), first_event
-        if self._neighbours is None or self._neighbours[0] != asked:
-            self._neighbours = asked, self._summed(*asked)
-        rows, shares = self._neighbours[1]
-        level = np.array(self.fitted.level, np.float32)
-        temperature /= self.fitted.sharpness
-        return CountedPart(rows=rows, shares=shares, age_weights=self._ages, level=level, temperature=temperature)
+        return None if self.chosen is None else self._with(self.chosen, temperature, first_event)
 
-    def _summed(
-        self, rules: Sequence[float], first_event: int | None
-    ) -> tuple[Int32[np.ndarray, "N n"], Float32[np.ndarray, "N n"]]:
-        """The neighbours of each track by the weighted sum of the rules, and their shares."""
-        table = no_scores(len(self._order))
-        for weight, of_rule in zip(rules, self.tables(first_event), strict=True):
-            table = csr_array(table + weight * of_rule)
-        line = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-        best = best_of_lines(line, self._num_kept, table.data, self._order[table.indices])
-        line, row, share = line[best], table.indices[best], table.data[best]
-        place = np.arange(len(line)) - np.searchsorted(line, line)
-        width = int(place.max(initial=0)) + 1
-        rows, shares = np.full((table.shape[0], width), -1, np.int32), np.zeros((table.shape[0], width), np.float32)
-        rows[line, place], shares[line, place] = row, share
-        return rows, shares / np.maximum(shares.sum(1, keepdims=True), np.float32(1e-9))
+    def _with(self, chosen: Chosen, temperature: float, first_event: int | None = None) -> CountedPart:
+        rows, shares = self.neighbours(first_event)
+        ages = (chosen.decay ** np.arange(self._max_length)).astype(np.float32)
+        return CountedPart(rows=rows, shares=shares, age_weights=ages, strength=chosen.strength * temperature)
 
-    def fit(
-        self,
-        queries: Iterator[Query],
-        parts: Mapping[str, QueryPart],
-        gain: Callable[[], float],
-        *,
-        is_last: bool,
-    ) -> None:
-        """Fit the numbers to validation queries, and use those that rank best, or none of them.
+    def choose(self, queries: Iterator[Query], *, is_last: bool) -> None:
+        """Take the strength and the decay that rank validation queries best, or the head alone.
 
         Args:
             queries: of validation.
-            parts: of the query vectors.
-            gain: ndcg@10 of the model, with what is `fitted`.
             is_last: whether a query is one previous track.
         """
-        fits, tried = [None, *self._fits(queries, parts, is_last=is_last)], []
-        for self.fitted in fits:
-            tried.append((gain(), self.fitted, self._part))
-        _, self.fitted, self._part = max(tried, key=lambda one: one[0])
-
-    def _fits(self, queries: Iterator[Query], parts: Mapping[str, QueryPart], *, is_last: bool) -> list[Fitted]:
-        """The numbers by maximum likelihood, for each sharpness."""
-        columns: list[tuple[Tensor, ...]] = []
-        for logits, vectors, histories, following in queries:
-            target, previous = torch.from_numpy(following)[:, None], histories.previous
-            found, masses = [], []
-            for table in self.tables():
-                shares = session_shares(table, self._ages, histories, is_last=is_last).toarray()
-                shares[np.arange(len(shares)), previous] = 0
-                found.append(torch.from_numpy(shares).gather(1, target)[:, 0])
-                masses.append(torch.from_numpy(shares.sum(1)))
-            own = logits.cpu().gather(1, target)[:, 0]
-            totals = torch.stack([(sharpness * logits).logsumexp(1).cpu() for sharpness in SHARPNESS], 1)
-            squared = squared_lengths(vectors.cpu(), parts)
-            columns.append((own, totals, squared, torch.stack(found, 1), torch.stack(masses, 1)))
-        target_logits, sums, *others = (torch.cat(of).double().numpy() for of in zip(*columns, strict=True))
-        fits = [_fit(by, target_logits, total, *others) for by, total in zip(SHARPNESS, sums.T, strict=True)]
-        return [one.less(by) for one in fits for by in LESS]
+        options = [None, *(Chosen(strength, decay) for decay, strength in product(DECAYS, STRENGTHS))]
+        units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in DECAYS}
+        table, totals = table_of(units[DECAYS[0]]), np.zeros(len(options))
+        for logits, histories, following in queries:
+            own, target = logits.cpu(), torch.from_numpy(following)
+            heard = np.append(histories.previous[:, None], histories.newest_rows(MOST_AGES), axis=1)
+            line, age = (heard >= 0).nonzero()
+            own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
+            is_new = (own.gather(1, target[:, None])[:, 0] > -torch.inf).numpy()
+            values = {decay: values_of(unit, table, histories, is_last=is_last) for decay, unit in units.items()}
+            for place, option in enumerate(options):
+                ranks = _ranks(
+                    own, target, *((None, 0.0) if option is None else (values[option.decay], option.strength))
+                )
+                totals[place] += ndcg(ranks[is_new]).sum()
+        self.chosen = options[int(totals.argmax())]
 
     def logged(self) -> Mapping[str, float]:
-        """Report the weights."""
-        by_rule = self.weights()
-        parts = {f"counted_weight_{name}": weight for name, weight in by_rule.items()}
-        return {"counted_weight": float(sum(by_rule.values()))} | (parts if len(parts) > 1 else {})
+        """Report the strength, 0 for the head alone."""
+        return {"counted_strength": 0.0 if self.chosen is None else self.chosen.strength}
 
     def describe(self) -> str:
-        """A line about the weights."""
-        by_rule = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights().items())
-        nothing = "nothing: validation has shown no weight with which it ranks better than the head alone"
-        return f"counted      {f'{by_rule} (weights in the mixture)' if by_rule else nothing}"
+        """A line about what is chosen."""
+        if self.chosen is None:
+            return "counted      nothing: validation has shown no strength that ranks better than the head alone"
+        by = f"strength {self.chosen.strength:g}, decay {self.chosen.decay:g}"
+        return f"counted      {' and '.join(self._rules)}: {by} (chosen by validation)"
 
     def decided(self) -> dict[str, Any]:
-        """What is fitted, under the key `COUNTED`."""
-        return {COUNTED: None if self.fitted is None else self.fitted._asdict()}
+        """What is chosen, under the key `COUNTED`."""
+        return {COUNTED: None if self.chosen is None else self.chosen._asdict()}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take it from another model, or from a checkpoint; nothing where validation was not better with it."""
-        self.fitted = None if decided.get(COUNTED) is None else Fitted(**decided[COUNTED])
+        """Take it from another model, or from a checkpoint; nothing where validation was not better with it.
 
-    def weights(self) -> Mapping[str, float]:
-        """The mean weight of each rule in the mixture; none where the head alone ranks better."""
-        if self.fitted is None:
-            return {}
-        return {name: self.fitted.weight * of for name, of in zip(self._rules, self.fitted.rules, strict=True)}
-
-
-def _fit(
-    sharpness: float,
-    own: Float64[np.ndarray, "Q"],
-    total: Float64[np.ndarray, "Q"],
-    squared: Float64[np.ndarray, "Q P"],
-    found: Float64[np.ndarray, "Q R"],
-    masses: Float64[np.ndarray, "Q R"],
-) -> Fitted:
-    """Maximum likelihood of p = (exp(own) + exp(level)·found) / (exp(total) + exp(level)·mass)."""
-    own = sharpness * own
-    features = np.column_stack([np.ones(len(own)), squared, np.sqrt(squared)])
-    ridge = _RIDGE * len(own) * np.eye(features.shape[1])
-    first = np.linalg.solve(features.T @ features + ridge, features.T @ total)
-    first[0] += logit(_FIRST_SHARE)
-
-    def loss(numbers: Float64[np.ndarray, "n"]) -> float:
-        level, rules = numbers[: len(first)], softmax(numbers[len(first) :])
-        levels = features @ level
-        likelihood = np.logaddexp(own, levels + np.log(found @ rules + _TINY))
-        likelihood -= np.logaddexp(total, levels + np.log(masses @ rules + _TINY))
-        return float(_RIDGE * ((level - first) ** 2).sum() - likelihood.mean())
-
-    best = minimize(loss, np.append(first, np.zeros(found.shape[1])), method="L-BFGS-B").x
-    level, rules = best[: len(first)], softmax(best[len(first) :])
-    return Fitted(level.tolist(), rules.tolist(), sharpness, float(expit(features @ level - total).mean()))
+        Raises:
+            InputError: it is that of an older version.
+        """
+        known = decided.get(COUNTED)
+        if known is not None and set(known) != set(Chosen._fields):
+            raise InputError(
+                f"the counted part of this run has {', '.join(known)}, those of an older version; train the run again"
+            )
+        self.chosen = None if known is None else Chosen(**known)
 
 
-def squared_lengths(vectors: Float[Tensor, "B V"], parts: Mapping[str, QueryPart]) -> Float[Tensor, "B P"]:
-    """The squared length of each part of query vectors."""
-    return torch.stack([(vectors[:, part.columns] ** 2).sum(1) for part in parts.values()], 1)
+def _ranks(
+    own: Float[Tensor, "B N"], following: Int64[Tensor, "B"], values: csr_array | None, strength: float
+) -> Float64[np.ndarray, "B"]:
+    """The rank of each `following` by scores of a head, −∞ for what is no candidate, and by `strength` times values."""
+    of_target = own.gather(1, following[:, None])[:, 0]
+    if values is None:
+        return 1.0 + (own > of_target[:, None]).sum(1).double().numpy()
+    lines = torch.arange(len(own))
+    (line, column), value = entries_of(values, lines)
+    score, is_target = own[line, column], column == following[line]
+    of_target = of_target.index_add(0, line, strength * value * is_target)
+    above = (own > of_target[:, None]).sum(1)
+    above.index_add_(0, line, (score + strength * value > of_target[line]).long() - (score > of_target[line]).long())
+    return 1.0 + above.double().numpy()
 
 
-def session_shares(
-    table: csr_array, ages: Float32[np.ndarray, "L"], histories: Histories, *, is_last: bool
-) -> csr_array:
-    """The share of each track among those that followed the tracks of sessions, B × N.
+def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_last: bool) -> csr_array:
+    """What is added to the scores of a head after sessions, B × N.
 
     Args:
-        table: shares of the tracks that followed each track.
-        ages: weight of each age.
+        part: of the run.
+        table: its shares; see `table_of`.
         histories: the sessions.
         is_last: whether `histories.previous` alone counts.
     """
     if is_last:
         histories = Histories.of_tracks(histories.previous)
-    rows, shares = histories.newest(len(ages))
-    weights = weights_of(rows, shares, ages)
+    rows, shares = histories.newest(len(part.age_weights))
+    weights = weights_of(rows, shares, part.age_weights)
     line, age = (rows[:, : weights.shape[1]] >= 0).nonzero()
     entries = weights[line, age], (line, rows[line, age])
-    return csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
+    found = csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
+    found.data = added(found.data, part.strength)
+    return found
 
 
 def table_of(part: CountedPart) -> csr_array:
@@ -334,21 +262,6 @@ def table_of(part: CountedPart) -> csr_array:
     line, place = (part.rows >= 0).nonzero()
     num = len(part.rows)
     return csr_array((part.shares[line, place], (line, part.rows[line, place])), shape=(num, num))
-
-
-def counts_of(
-    part: CountedPart,
-    table: csr_array,
-    histories: Histories,
-    vectors: Float[Tensor, "B V"],
-    parts: Mapping[str, QueryPart],
-    *,
-    is_last: bool,
-) -> Counts:
-    """The counted part of some queries."""
-    squared = squared_lengths(vectors, parts)
-    level = level_of(squared, torch.from_numpy(part.level).to(squared))
-    return Counts(session_shares(table, part.age_weights, histories, is_last=is_last), level, part.temperature)
 
 
 def lists_of_head(
@@ -374,7 +287,7 @@ def lists_of_head(
         recall: as for `Ranker.lists`.
         plan: as for `Ranker.lists`.
     """
-    queries, items, parts = scorer.query_vectors(), scorer.item_vectors(), scorer.query_parts()
+    queries, items = scorer.query_vectors(), scorer.item_vectors()
     rows = np.arange(len(items)) if rows is None else rows
     query_rows = torch.from_numpy(rows)
     search = lists_of_vectors(
@@ -383,15 +296,14 @@ def lists_of_head(
     if part is None:
         return search
     place = np.argsort(most_played(plays))
-    level, queries, items = torch.from_numpy(part.level), queries.cpu(), items.cpu()
+    queries, items = queries.cpu(), items.cpu()
 
     def block(nth: int) -> ListBlock:
         found = search.block(nth)
         own = rows[found.places]
         counted, vectors = part.rows[own].astype(np.int64), queries[torch.from_numpy(own)]
         scores = torch.einsum("bv,bnv->bn", vectors, items[torch.from_numpy(counted.clip(0))])
-        levels = level_of(squared_lengths(vectors, parts), level.to(vectors))[:, None]
-        scores = mixed(scores, torch.from_numpy(part.shares[own]), levels, part.temperature, torch)
+        scores += torch.from_numpy(added(part.shares[own], part.strength)).to(scores)
         units = (to_units(scores) / 10**SCORE_DECIMALS).numpy()
         both = np.concatenate([counted, found.rows], 1)
         values = np.concatenate([np.where(counted < 0, -np.inf, units), found.scores], 1)

@@ -5,7 +5,7 @@ M members, Q queries, B queries of a block, N tracks, V width of a query vector,
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,9 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
-from segue.models.counted import MOST_QUERIES, MOST_RANKED, Counted, Query, counts_of, lists_of_head, table_of
+from segue.models.counted import MOST_QUERIES, Counted, Query, lists_of_head, table_of, values_of
 from segue.models.fitted import FittedModel
+from segue.models.listener_part import Added
 from segue.models.restoring import TableOfVectors
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
@@ -246,13 +247,13 @@ class Mixture(OneStep):
             self._head = dict(self.weights), vectors, TableOfVectors(vectors)
         return self._head[1:]
 
-    def _scored(self, histories: Histories) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B N"]]:
-        """The query vectors of heads side by side, and the scores of all tracks, without counts and boosts."""
+    def _scored(self, histories: Histories) -> Float[Tensor, "B N"]:
+        """The scores of all tracks by the heads, without counts and boosts."""
         vectors, _ = self._of_heads()
         if vectors.context == "last":
             histories = Histories.of_tracks(histories.previous)
         queries = torch.from_numpy(SessionQuery(vectors).of(*histories.newest(vectors.max_length)))
-        return queries, queries @ torch.from_numpy(vectors.items).T
+        return queries @ torch.from_numpy(vectors.items).T
 
     def shares(self, histories: Histories, *, every: bool = False, alone: bool = False) -> Float[Tensor, "Q N"]:
         """The probabilities of the mixture."""
@@ -278,10 +279,8 @@ class Mixture(OneStep):
         if histories is not None and (part := self.counted) is not None:
             if self._table is None or self._table[0] is not part:
                 self._table = part, table_of(part)
-            (vectors, table), (queries, scores) = self._of_heads(), self._scored(histories)
-            is_last, parts = vectors.context == "last", table.query_parts()
-            counts = counts_of(part, self._table[1], histories, queries, parts, is_last=is_last)
-            logits = (logits + add_parts(scores.clone(), [counts]) - scores) / part.temperature
+            is_last = self._of_heads()[0].context == "last"
+            logits = add_parts(logits, [Added(values_of(part, self._table[1], histories, is_last=is_last))])
         return torch.as_tensor(logits).softmax(1)
 
     def ranks(
@@ -408,22 +407,9 @@ class Mixture(OneStep):
         places: Int64[np.ndarray, "q"],
     ) -> None:
         """Fit what is counted around the heads; see `Counted`."""
-        vectors, table = self._of_heads()
-        chosen = places[:: 1 + len(places) // MOST_RANKED]
-
-        def queries() -> Iterator[Query]:
-            for some in np.split(places, range(self._at_once, len(places), self._at_once)):
-                part = histories.where(some)
-                of_part, scores = self._scored(part)
-                scores[torch.arange(len(part)), torch.from_numpy(part.previous)] = -torch.inf
-                yield Query(scores, of_part, part, following[some])
-
-        counts.fit(
-            queries(),
-            table.query_parts(),
-            lambda: float(ndcg(self.ranks(histories.where(chosen), following[chosen], lambda _: None)).mean()),
-            is_last=vectors.context == "last",
-        )
+        parts = np.split(places, range(self._at_once, len(places), self._at_once))
+        queries = (Query(self._scored(histories.where(some)), histories.where(some), following[some]) for some in parts)
+        counts.choose(queries, is_last=self._of_heads()[0].context == "last")
 
     def _seen(
         self,
@@ -514,8 +500,7 @@ class Mixture(OneStep):
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
         if self._counts is not None and (table := state.get("table")):
             arrays = {name: array.numpy(force=True) for name, array in table.items()}
-            sizes = {"num_tracks": len(self._plays), "num_parts": len(arrays["counted_level"]) // 2}
-            self._counts.keep(CountedPart.of_arrays(arrays, max_length=MAX_LENGTH, **sizes))
+            self._counts.keep(CountedPart.of_arrays(arrays, num_tracks=len(self._plays), max_length=MAX_LENGTH))
 
     def decided(self) -> dict[str, Any]:
         """What validation decided: the weights."""

@@ -30,16 +30,7 @@ from segue.models.contracts import (
     RepeatsDecided,
     Scorer,
 )
-from segue.models.counted import (
-    MOST_QUERIES,
-    MOST_RANKED,
-    Counted,
-    Counts,
-    Query,
-    counts_of,
-    lists_of_head,
-    table_of,
-)
+from segue.models.counted import MOST_QUERIES, Counted, Query, lists_of_head, table_of, values_of
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.export import session_vectors
 from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
@@ -125,12 +116,12 @@ class RanksByVectors(RepeatsDecided):
         parts = [] if part is None else [self._counts_of(found, histories, part)]
         return found._replace(parts=[*parts, *([] if of_listener is None else [of_listener])])
 
-    def _counts_of(self, found: Queries, histories: Histories, part: CountedPart) -> Counts:
+    def _counts_of(self, found: Queries, histories: Histories, part: CountedPart) -> Added:
         if self._table is None or self._table[0] is not part:
             self._table = part, table_of(part)
         is_last, previous = self.context.is_last, found.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
-        return counts_of(part, self._table[1], histories, found.vectors, self.scorer.query_parts(), is_last=is_last)
+        return Added(values_of(part, self._table[1], histories, is_last=is_last))
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None
@@ -163,13 +154,11 @@ class RanksByVectors(RepeatsDecided):
         if self.temperature is None:
             raise InputError("the scores of a model of shares played are no probabilities; use loss=softmax")
         boosts = self.context.repeats.boosts(every=every)
-        part = None if alone else self.counted
         queries = self._ranked(histories, every, alone)
         scores = add_parts(queries.vectors @ self.scorer.item_vectors().T, queries.parts)
-        temperature = self.temperature if part is None else part.temperature
-        scores, heard = scores[queries.of_pair].div_(temperature), queries.heard[queries.of_pair]
+        scores, heard = scores[queries.of_pair].div_(self.temperature), queries.heard[queries.of_pair]
         if np.isfinite(boosts).all():
-            boost_heard(scores, heard, boosts / np.float32(temperature))
+            boost_heard(scores, heard, boosts / np.float32(self.temperature))
         else:
             line, age = (heard >= 0).nonzero(as_tuple=True)
             scores[line, heard[line, age]] = -torch.inf
@@ -369,13 +358,8 @@ class PairRanker(RanksByVectors, LightningModule):
     def _fit_counts(self, counts: Counted, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         assert self.loss.temperature is not None, "counts are mixed with probabilities"
         places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
-        chosen = places[:: 1 + len(places) // MOST_RANKED]
-        counts.fit(
-            self._scored(histories, following, places, None, self.loss.temperature),
-            self.scorer.query_parts(),
-            lambda: self._gain(histories.where(chosen), following[chosen]),
-            is_last=self.context.is_last,
-        )
+        scored = self._scored(histories, following, places, None, self.loss.temperature)
+        counts.choose(scored, is_last=self.context.is_last)
 
     def _scored(
         self,
@@ -393,7 +377,7 @@ class PairRanker(RanksByVectors, LightningModule):
             found = self._queries(own, 0, part)
             logits = add_parts(found.vectors @ items.T, found.parts)[found.of_pair] / unit
             logits.scatter_(1, found.previous[found.of_pair, None], -torch.inf)
-            yield Query(logits, found.vectors[found.of_pair], own, following[some])
+            yield Query(logits, own, following[some])
 
     def _gain(self, histories: Histories, following: Int64[np.ndarray, "Q"]) -> float:
         return float(ndcg(self.ranks(histories, following, lambda _: None)).mean())
@@ -403,7 +387,6 @@ class PairRanker(RanksByVectors, LightningModule):
     ) -> None:
         """Fit the weights by maximum likelihood, with the counted part in the scores."""
         part, unit = self.counted, self.loss.temperature
-        unit = unit if part is None else part.temperature
         assert unit is not None, "scores are logarithms of probabilities"
         chosen = np.arange(0, len(following), 1 + len(following) // MOST_FITTED)
         scored = self._scored(histories, following, chosen, part, unit)
@@ -466,7 +449,6 @@ class PairRanker(RanksByVectors, LightningModule):
             return
         items = self.scorer.item_vectors()
         counted = None if self._counts is None else self._counts.part(unit, repeats.asked.first_event)
-        unit = unit if counted is None else counted.temperature
 
         def shares_of(histories: Histories) -> Float[Tensor, "B N"]:
             queries = self._queries(histories, 0, counted)

@@ -1,12 +1,10 @@
-"""The counted part of a score: how often a track followed those of the session, mixed with the score of the head.
+"""The counted part of a score: how often a track followed those of the session, added to the score of the head.
 
-The mixture is one of probabilities, (1 − w)·softmax(h / T) + w·n, where h is the score of the head, T its temperature
-and n the share of a track among those that followed the tracks of the session. In the unit of the head this is
-`h + T·log(1 + n·exp(level − h / T))`, with the level log(w / (1 − w)) + log Σ exp(h / T). The sum is over the whole
-catalogue, which no request can compute; the level is therefore a fitted function of the query, the same here and in
-training. A track that never followed keeps the score of the head.
+The score is `h + strength · log(1 + n / UNIT)`, where h is the score of the head and n the share of a track among those
+that followed the tracks of the session. A track that never followed keeps the score of the head. In the unit of the
+logarithm of a probability, the head and the counts are multiplied: both have to speak for a track.
 
-S sessions, h tracks of a session, C candidates, N tracks, n neighbours of a track, L ages, P parts of a query vector.
+S sessions, h tracks of a session, C candidates, N tracks, n neighbours of a track, L ages.
 """
 
 from typing import Any
@@ -16,32 +14,19 @@ from jaxtyping import Float32, Int, Int64
 
 from segue.runs.counted_part import CountedPart
 
-_LARGEST = 80.0  # larger exponents are cut: exp would be infinite in single precision
+UNIT = 0.01
+"""Smaller shares add little, and of larger ones the logarithm counts."""
 _TINY = 1e-9
 
 
-def mixed(score: Any, share: Any, level: Any, temperature: float, xp: Any = np) -> Any:
-    """Add the counted part to scores.
+def added(share: Any, strength: float) -> Any:
+    """What is added to scores of the head.
 
     Args:
-        score: of the head.
         share: of the track among those that followed, in [0, 1].
-        level: of the query.
-        temperature: of the head.
-        xp: numpy or torch.
+        strength: see `CountedPart`.
     """
-    return score + temperature * xp.log1p(share * xp.exp((level - score / temperature).clip(max=_LARGEST)))
-
-
-def level_of(squared: Any, numbers: Any) -> Any:
-    """The level of queries.
-
-    Args:
-        squared: squared length of each part of each query.
-        numbers: a constant, and for each part a factor of its squared length, and one of its length.
-    """
-    num = squared.shape[1]
-    return numbers[0] + squared @ numbers[1 : 1 + num] + squared**0.5 @ numbers[1 + num :]
+    return np.float32(strength) * np.log1p(share / np.float32(UNIT))
 
 
 def weights_of(
@@ -96,20 +81,12 @@ class CountedScores:
             sums[those] = 0
         return found
 
-    def add(
-        self,
-        scores: Float32[np.ndarray, "S C"],
-        counted: Float32[np.ndarray, "S C"],
-        squared: Float32[np.ndarray, "S P"],
-    ) -> None:
+    def add(self, scores: Float32[np.ndarray, "S C"], counted: Float32[np.ndarray, "S C"]) -> None:
         """Add the counted part to scores of the head, in place.
 
         Args:
             scores: of the candidates of each session.
             counted: what `of` returned.
-            squared: squared length of each part of the query of each session.
         """
-        part, level = self._part, level_of(squared, self._part.level)
         flat = counted.ravel().nonzero()[0]
-        values = mixed(scores.ravel()[flat], counted.ravel()[flat], level[flat // scores.shape[1]], part.temperature)
-        scores.ravel()[flat] = values
+        scores.ravel()[flat] += added(counted.ravel()[flat], self._part.strength)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int64
 
-from segue.picking.counted_scores import CountedScores
+from segue.picking.counted_scores import CountedScores, added
 from segue.picking.order_query import added_by_order
 from segue.runs.session_vectors import SessionVectors
 
@@ -88,15 +88,6 @@ class SessionQuery:
         for order in self._vectors.orders:
             made[:, order.columns] += added_by_order(order, self._vectors.queries, rows, self._by_share(rows, shares))
         return made
-
-    def squared_lengths(self, queries: Float32[np.ndarray, "S V"]) -> Float32[np.ndarray, "S P"]:
-        """The squared length of each part of query vectors.
-
-        Args:
-            queries: what `of` returned.
-        """
-        parts = queries[:, : self._width]
-        return np.add.reduceat(parts * parts, self._starts, axis=1)
 
     def _by_share(
         self, rows: Int64[np.ndarray, "S h"], shares: Float32[np.ndarray, "S h"]
@@ -205,12 +196,8 @@ class SessionQuery:
         """
         if (part := self._vectors.counted) is None:
             return CountedScore(0.0, 0.0)
-        counts, candidate = CountedScores(part), np.array([[item]])
-        query = self.of(rows[None], shares[None])
-        before = query @ self._vectors.items[[item]].T
-        after, found = before.copy(), counts.of(rows[None], shares[None], candidate)
-        counts.add(after, found, self.squared_lengths(query))
-        return CountedScore(float(found[0, 0]), float((after - before)[0, 0]))
+        found = CountedScores(part).of(rows[None], shares[None], np.array([[item]]))
+        return CountedScore(float(found[0, 0]), float(added(found[0, 0], part.strength)))
 
 
 class CountedScore(NamedTuple):

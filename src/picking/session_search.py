@@ -178,8 +178,7 @@ class SessionSearch:
 
         def add_parts(scores: np.ndarray, of: np.ndarray) -> None:  # shapes would be looked up at each request
             if self._counted is not None:
-                found = self._counted.of(newest, shares, of)
-                self._counted.add(scores, found, self._query.squared_lengths(queries))
+                self._counted.add(scores, self._counted.of(newest, shares, of))
             if self._of_listener is not None and past is not None and now_ms is not None:
                 self._of_listener.add(scores, of, past, now_ms)
             if len(self.vectors.artist_boosts):

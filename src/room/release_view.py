@@ -185,12 +185,12 @@ class ReleaseView:
         factors = np.ones(vectors.queries.shape[1])
         factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * shares, np.diff(vectors.ends, prepend=0))
         query = vectors.queries[row] * factors
-        rough = with_counts(vectors, row, query, vectors.items @ query.astype(np.float32), np.arange(len(self)))
+        rough = with_counts(vectors, row, vectors.items @ query.astype(np.float32), np.arange(len(self)))
         rough[row] = rough[self.release.kept] = -np.inf
         kept = min(num + _SPARE, int(np.count_nonzero(rough > -np.inf)))
         best = np.argpartition(-rough, kept)[:kept]
         exact = vectors.items[best].astype(np.float64) @ query
-        scores = with_counts(vectors, row, query, exact, best).round(SCORE_DECIMALS)
+        scores = with_counts(vectors, row, exact, best).round(SCORE_DECIMALS)
         plays = np.zeros(len(best)) if self.plays is None else self.plays[best]
         order = best_of_lines(np.zeros(len(best), np.int64), num, scores, plays, -best)
         return Shown(best[order].tolist(), scores[order].tolist(), is_reranked=True)

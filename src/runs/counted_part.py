@@ -1,6 +1,6 @@
-"""The counted part of a run: what most often follows each track, and how it is mixed with the scores of the head.
+"""The counted part of a run: what most often follows each track, and how much it adds to the scores of the head.
 
-N tracks, n neighbours of a track, L ages, G numbers of a level. The formula is in `picking/counted_scores.py`.
+N tracks, n neighbours of a track, L ages. The formula is in `picking/counted_scores.py`.
 """
 
 from collections.abc import Mapping
@@ -15,29 +15,25 @@ _ARRAYS = {
     "rows": ("int32", 2),
     "shares": ("float32", 2),
     "age_weights": ("float32", 1),
-    "level": ("float32", 1),
-    "temperature": ("float64", 0),
+    "strength": ("float64", 0),
 }
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CountedPart:
-    """Item-to-item shares, and the numbers of the mixture.
+    """Item-to-item shares, and how much they add.
 
     Args:
         rows: rows of the neighbours of each track; -1 fills up.
-        shares: share of each neighbour, in [0, 1]; those of a track have the sum 1, or 0 where nothing was counted.
+        shares: share of each neighbour, in [0, 1]; those of a track have the sum 1 at most.
         age_weights: weight of each age, the newest track first; older tracks have none.
-        level: from the squared lengths of the P parts of a query, and their lengths, to the logarithm of what a share
-            counts; its first number is constant.
-        temperature: what the scores of the head are divided by in its softmax.
+        strength: what is multiplied by the logarithm; in the unit of the scores of the head, at least 0.
     """
 
     rows: Int32[np.ndarray, "N n"]
     shares: Float32[np.ndarray, "N n"]
     age_weights: Float32[np.ndarray, "L"]
-    level: Float32[np.ndarray, "G"]
-    temperature: float
+    strength: float
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "CountedPart":
         """The same in another order of the tracks.
@@ -65,26 +61,25 @@ class CountedPart:
         return {f"counted_{name}": np.asarray(getattr(self, name)) for name in _ARRAYS}
 
     @classmethod
-    def of_arrays(
-        cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, num_parts: int, max_length: int
-    ) -> "CountedPart | None":
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], *, num_tracks: int, max_length: int) -> "CountedPart | None":
         """Build it from arrays, which are checked; None where they have no counted part.
 
         Args:
             arrays: what `arrays` returned, among others.
-            num_parts: number of parts of a query vector (P).
             max_length: largest number of tracks of a session that may count.
 
         Raises:
             ValueError: an array is missing, or has another type, shape or range.
         """
         found = {name: arrays.get(f"counted_{name}") for name in _ARRAYS}
+        if "counted_level" in arrays:
+            raise ValueError("its counted part is of an older version; train the run again")
         if all(one is None for one in found.values()):
             return None
         for name, (kind, dimensions) in _ARRAYS.items():
             if (one := found[name]) is None or one.dtype.name != kind or one.ndim != dimensions:
                 raise ValueError(f"counted_{name} must be an array of {kind} with {dimensions} dimensions")
-        rows, shares, ages, level, temperature = (np.asarray(one) for one in found.values())
+        rows, shares, ages, strength = (np.asarray(one) for one in found.values())
         is_right = {
             f"counted_rows must be rows of {num_tracks} tracks": len(rows) == num_tracks
             and bool(((rows >= -1) & (rows < num_tracks)).all()),
@@ -92,10 +87,8 @@ class CountedPart:
             and bool(((shares >= 0) & (shares <= 1 + 1e-5)).all()),
             f"counted_age_weights must be 1 to {max_length} finite numbers of at least 0": 1 <= len(ages) <= max_length
             and bool(((ages >= 0) & np.isfinite(ages)).all()),
-            f"counted_level must be {2 * num_parts + 1} numbers": level.shape == (2 * num_parts + 1,)
-            and bool(np.isfinite(level).all()),
-            "counted_temperature must be above 0": bool(0 < temperature < np.inf),
+            "counted_strength must be a finite number of at least 0": bool(0 <= strength < np.inf),
         }
         if failed := [rule for rule, holds in is_right.items() if not holds]:
             raise ValueError(failed[0])
-        return cls(rows=rows, shares=shares, age_weights=ages, level=level, temperature=float(temperature))
+        return cls(rows=rows, shares=shares, age_weights=ages, strength=float(strength))

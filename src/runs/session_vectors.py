@@ -213,7 +213,7 @@ class SessionVectors:
         if wrong := [rule for rule, holds in is_right.items() if not holds]:
             raise _damaged(where, wrong[0])
         try:
-            counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, num_parts=num_parts, max_length=MAX_LENGTH)
+            counted = CountedPart.of_arrays(arrays, num_tracks=num_tracks, max_length=MAX_LENGTH)
             orders = OrderPart.of_arrays(arrays, width=int(ends[-1]), max_length=made.max_length)
         except ValueError as error:
             raise _damaged(where, str(error)) from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Int64
 
 from segue.catalog import Id
 from segue.picking.counted_scores import CountedScores
@@ -199,7 +199,6 @@ def counted_after(vectors: SessionVectors, row: int, item: int) -> CountedScore:
 def with_counts(
     vectors: SessionVectors,
     row: int,
-    query: Float64[np.ndarray, "V"],
     scores: Float[np.ndarray, "C"],
     candidates: Int64[np.ndarray, "C"],
 ) -> Float[np.ndarray, "C"]:
@@ -208,15 +207,14 @@ def with_counts(
     Args:
         vectors: of all tracks.
         row: row of the track.
-        query: its query vector, which may be another than that of the run.
-        scores: of the head, for this query.
+        scores: of the head.
         candidates: rows of the candidates.
     """
     if vectors.counted is None:
         return scores
     counts, after = CountedScores(vectors.counted), scores[None].copy()
     found = counts.of(np.array([[row]]), np.array([[np.nan]], np.float32), candidates[None])
-    counts.add(after, found, SessionQuery(vectors).squared_lengths(query[None]))
+    counts.add(after, found)
     return np.asarray(after[0])
 
 

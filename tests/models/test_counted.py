@@ -1,11 +1,9 @@
-"""The counted part of a head: the formula, its fit, lists, ranks and sessions by one text, refit and added tracks."""
+"""The counted part of a head: the formula, its choice, lists, ranks and sessions by one text, and a refit."""
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from segue.errors import InputError
 from segue.histories import Histories
 from segue.models import counted
 from segue.models.baselines.counting import Rules
-from segue.models.counted import SHARPNESS, Counted, Counts
+from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, Query, table_of, values_of
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.session_query import SessionQuery
@@ -27,7 +25,7 @@ from tests.conftest import NUM_RING_TRACKS, build_datamodule
 from tests.contracts.building import composed, fit
 
 K = 9
-NOTHING = "nothing: validation has shown no weight with which it ranks better than the head alone"
+NOTHING = "nothing: validation has shown no strength that ranks better than the head alone"
 ROWS = np.arange(NUM_RING_TRACKS)
 
 
@@ -77,33 +75,73 @@ def sessions(length: int = 3) -> Histories:
     )
 
 
-def test_the_probability_is_the_mixture_of_the_softmax_and_the_counts(model: PairRanker) -> None:
-    """By its definition, with slow loops: w from the level and the sum of the head over all tracks."""
-    histories, part, boosts = sessions(), model.counted, model.context.repeats.boosts()
+def test_the_score_is_that_of_the_head_and_the_logarithm_of_the_counts(model: PairRanker) -> None:
+    """By its definition, with slow loops."""
+    histories, part = sessions(), model.counted
     assert part is not None
-    queries = model._queries(histories, len(boosts), part)
-    head = (queries.vectors @ model.scorer.item_vectors().T)[queries.of_pair].double() / part.temperature
-    rows, scores = model.top(histories, NUM_RING_TRACKS - 1)
-    [counts] = queries.parts
-    assert isinstance(counts, Counts)
+    alone, shares = model.shares(histories, alone=True), model.shares(histories)
     for line in range(len(histories)):
-        weight = 0.0
-        n, newest = np.zeros(NUM_RING_TRACKS), histories.newest(len(part.age_weights))
+        weight, n, newest = 0.0, np.zeros(NUM_RING_TRACKS), histories.newest(len(part.age_weights))
         tracks = [histories.previous[line]] if model.context.is_last else newest[0][line].tolist()
-        shares = [np.nan] if model.context.is_last else newest[1][line].tolist()
-        for track, share, of_age in zip(tracks, shares, part.age_weights.tolist(), strict=False):
+        played = [np.nan] if model.context.is_last else newest[1][line].tolist()
+        for track, share, of_age in zip(tracks, played, part.age_weights.tolist(), strict=False):
             once = of_age * (1 if np.isnan(share) else share) * (track >= 0)
             weight += once
             for row, own in zip(part.rows[track], part.shares[track], strict=True):
                 n[row] += once * own * (row >= 0)
-        n /= weight
-        level = float(counts.level[queries.of_pair[line]])
-        odds = np.exp(level - float(head[line].logsumexp(0)))  # w / (1 − w)
-        p = (head[line].softmax(0).numpy() + odds * n) / (1 + odds)
-        kept = rows[line][np.isfinite(scores[line])]
-        unheard = [row for row in kept if row not in newest[0][line]]
-        of_list = p[unheard]
-        assert (np.diff(of_list) <= 1e-4 * of_list[:-1]).all(), "best first"
+        assert model.temperature is not None
+        factor = (1 + n / weight / 0.01) ** (part.strength / model.temperature)
+        expected = alone[line].double() * torch.from_numpy(factor)
+        torch.testing.assert_close(shares[line].double(), expected / expected.sum(), rtol=1e-4, atol=1e-7)
+
+
+def test_what_followed_a_track_with_few_plays_counts_less(ring: PairDataModule) -> None:
+    """The mean of the shares of the rules, times p / (p + 10) for p plays."""
+    rules = {"rules": partial(Rules, window=1), "both": partial(Rules, window=1, reverse_weight=1.0)}
+    rows, shares = Counted(ring.vocabulary, rules=rules).neighbours()
+    expected = np.zeros((NUM_RING_TRACKS, NUM_RING_TRACKS))
+    for rule in rules.values():
+        counts = rule(ring.vocabulary).count(ring.vocabulary.listens).toarray()
+        np.fill_diagonal(counts, 0)
+        expected += counts / counts.sum(1, keepdims=True) / 2
+    plays = np.bincount(ring.vocabulary.listens.track, minlength=NUM_RING_TRACKS)
+    expected *= (plays / (plays + 10))[:, None]
+    found = np.zeros_like(expected)
+    for line in range(NUM_RING_TRACKS):
+        found[line, rows[line, rows[line] >= 0]] = shares[line, rows[line] >= 0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (np.diff(shares, axis=1) <= 1e-7).all(), "best first"
+
+
+def test_validation_chooses_what_ranks_best(ring: PairDataModule) -> None:
+    """Each strength and decay, ranked by the sums of dense scores, among tracks that the session has not heard."""
+    counts = Counted(ring.vocabulary, rules={"rules": Rules})
+    histories, rng = sessions(), np.random.default_rng(2)
+    logits = torch.from_numpy(rng.normal(size=(len(histories), NUM_RING_TRACKS)).astype(np.float32))
+    following = (histories.previous + 1) % NUM_RING_TRACKS
+    following[::3] = rng.integers(0, NUM_RING_TRACKS, len(following[::3]))
+    gains, is_new = {}, np.ones(len(histories), bool)
+    for decay in DECAYS:
+        for strength in (0.0, *STRENGTHS):
+            scores = logits.double().numpy()
+            counts.chosen = Chosen(strength, decay)
+            part = counts.part(1.0)
+            assert part is not None
+            scores = scores + values_of(part, table_of(part), histories, is_last=False).toarray()
+            heard = histories.newest_rows(64)
+            for line, rows in enumerate(heard):
+                scores[line, rows[rows >= 0]] = -np.inf
+                is_new[line] = following[line] not in rows
+            ranks = 1 + (scores > scores[np.arange(len(scores)), following][:, None]).sum(1)
+            gains[strength, decay] = (np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)[is_new]).mean()
+    counts.choose(iter([Query(logits.clone(), histories, following)]), is_last=False)
+    assert counts.chosen is not None
+    assert gains[counts.chosen] == max(gains.values()) > gains[0.0, DECAYS[0]]
+    worst = torch.where(torch.arange(NUM_RING_TRACKS) == torch.from_numpy(following)[:, None], 50.0, logits)
+    counts.choose(iter([Query(worst, histories, following)]), is_last=False)
+    assert counts.chosen is None, "the head alone is as good"
+    counts.choose(iter([]), is_last=False)
+    assert counts.chosen is None, "without queries nothing is chosen"
 
 
 def test_lists_are_the_top_of_one_track(model: PairRanker) -> None:
@@ -183,7 +221,7 @@ def test_the_ring_is_counted_and_weighs(model: PairRanker) -> None:
     best = part.rows[ROWS, part.shares.argmax(1)]
     assert (best == (ROWS + 1) % NUM_RING_TRACKS).mean() > 0.9
     assert model._counts is not None
-    assert 0.01 < model._counts.logged()["counted_weight"] < 1
+    assert model._counts.logged()["counted_strength"] in STRENGTHS
 
 
 def test_rows_follow_the_tracks_into_another_order_and_a_larger_catalogue(model: PairRanker) -> None:
@@ -201,7 +239,7 @@ def test_rows_follow_the_tracks_into_another_order_and_a_larger_catalogue(model:
     assert (larger.rows[1] == -1).all()
 
 
-def test_what_validation_fitted_is_kept_by_a_refit_and_a_checkpoint(ring: PairDataModule, model: PairRanker) -> None:
+def test_what_validation_chose_is_kept_by_a_refit_and_a_checkpoint(ring: PairDataModule, model: PairRanker) -> None:
     name = "last" if model.context.is_last else "session"
     again: PairRanker = instantiate(config("auto", name), _convert_="all")(vocabulary=ring.vocabulary)
     assert again.decided()["counted"] is None
@@ -213,52 +251,39 @@ def test_what_validation_fitted_is_kept_by_a_refit_and_a_checkpoint(ring: PairDa
     np.testing.assert_array_equal(again.counted.rows, model.counted.rows)
 
 
-def test_neighbours_are_summed_once_for_each_sharpness(
-    ring: PairDataModule, model: PairRanker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lower level has the same ones, and those of the best numbers are kept."""
-    again, queries = copy(model), ring.pairs["val"]
-    counts = again._counts = copy(model._counts)
-    assert counts is not None
-    counts._neighbours, summed = None, Mock(side_effect=counts._summed)
-    monkeypatch.setattr(counts, "_summed", summed)
-    again.fit_to(ring.histories(queries), queries.following)
-    assert again.counted is not None
-    assert summed.call_count == len(SHARPNESS)
-
-
 def test_the_head_alone_is_restored_too(model: PairRanker) -> None:
     """A best epoch that chose the head alone is not tested with the counted part of the last one."""
     counts, alone = model._counts, RanksAlone(model)
     assert counts is not None
-    fitted, checkpoint = counts.fitted, {"state_dict": model.state_dict()}
-    assert fitted is not None
+    chosen, checkpoint = counts.chosen, {"state_dict": model.state_dict()}
+    assert chosen is not None
     try:
-        counts.fitted = None
+        counts.chosen = None
         decided = model.decided()
         model.on_save_checkpoint(checkpoint)
         assert model.describe()[-1].endswith(NOTHING)
-        counts.fitted = fitted
+        counts.chosen = chosen
         model.on_load_checkpoint(checkpoint)
         assert model.counted is None
         assert model.lists_digest() == alone.lists_digest()
-        counts.fitted = fitted
+        counts.chosen = chosen
         model.decide(decided)
         assert model.counted is None
     finally:
-        counts.fitted = fitted
+        counts.chosen = chosen
 
 
 def test_the_newest_plays_are_counted(ring: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those before an event; a session may begin in the middle."""
     listens, rules = ring.vocabulary.listens, {"rules": partial(Rules, window=1)}
     monkeypatch.setattr(counted, "MOST_PLAYS", 40)
-    [found] = Counted(ring.vocabulary, rules=rules).tables(first_event=100)
-    expected = np.zeros(found.shape)
+    rows, _ = Counted(ring.vocabulary, rules=rules).neighbours(first_event=100)
+    found, expected = (np.zeros((NUM_RING_TRACKS, NUM_RING_TRACKS), bool) for _ in range(2))
+    np.put_along_axis(found, rows.clip(0).astype(np.int64), rows >= 0, axis=1)
     for event in range(61, 100):
         if listens.session[event] == listens.session[event - 1]:
-            expected[listens.track[event - 1], listens.track[event]] += 1
-    np.testing.assert_array_equal(found.toarray() > 0, expected > 0)
+            expected[listens.track[event - 1], listens.track[event]] = True
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_counted_none_is_the_head_alone(ring: PairDataModule) -> None:
@@ -291,9 +316,8 @@ def test_a_part_that_cannot_be_mixed_is_refused(ring: PairDataModule, words: lis
     [
         ("counted_rows", np.full((3, 2), 7, np.int32), "rows of 3 tracks"),
         ("counted_shares", np.full((3, 2), 2, np.float32), r"in \[0, 1\]"),
-        ("counted_level", np.zeros(2, np.float32), "must be 3 numbers"),
-        ("counted_temperature", np.zeros(()), "above 0"),
-        ("counted_temperature", np.array("x"), "must be an array of float64 with 0 dimensions"),
+        ("counted_strength", np.full((), -1.0), "must be a finite number of at least 0"),
+        ("counted_strength", np.array("x"), "must be an array of float64 with 0 dimensions"),
         ("counted_age_weights", np.array(["x"]), "must be an array of float32 with 1 dimensions"),
         ("counted_age_weights", np.ones(3, np.float32), "must be 1 to 2 finite numbers"),
     ],
@@ -305,10 +329,20 @@ def test_a_damaged_part_is_refused(name: str, value: np.ndarray, message: str) -
         rows=np.zeros((3, 2), np.int32),
         shares=np.full((3, 2), 0.5, np.float32),
         age_weights=np.ones(2, np.float32),
-        level=np.zeros(3, np.float32),
-        temperature=0.2,
+        strength=0.2,
     )
-    given = {"num_tracks": 3, "num_parts": 1, "max_length": 2}
+    given = {"num_tracks": 3, "max_length": 2}
     assert CountedPart.of_arrays(part.arrays(), **given) is not None
     with pytest.raises(ValueError, match=message):
         CountedPart.of_arrays(part.arrays() | {name: value}, **given)
+
+
+def test_a_part_of_an_older_version_says_what_to_do(ring: PairDataModule) -> None:
+    from segue.runs.counted_part import CountedPart
+
+    arrays = {"counted_level": np.zeros(3, np.float32), "counted_temperature": np.ones(())}
+    with pytest.raises(ValueError, match="is of an older version; train the run again"):
+        CountedPart.of_arrays(arrays, num_tracks=3, max_length=2)
+    model: PairRanker = instantiate(config("auto", "session"), _convert_="all")(vocabulary=ring.vocabulary)
+    with pytest.raises(InputError, match="has level, weight, those of an older version; train the run again"):
+        model.decide(model.decided() | {"counted": {"level": [0.0], "weight": 0.2}})

@@ -22,7 +22,7 @@ from segue.datamodules.pair_datamodule import PairDataModule
 from segue.errors import InputError
 from segue.histories import Histories
 from segue.models.contracts import Ranker
-from segue.models.counted import Fitted
+from segue.models.counted import Chosen
 from segue.models.fitted import FittedModel
 from segue.models.mixture import Members, Mixture, fit_weights
 from segue.models.pair_ranker import PairRanker
@@ -252,12 +252,12 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
         fitted = np.stack([np.append(np.linspace(0.3, 0, 64), np.zeros(20)), np.zeros(84)])
         monkeypatch.setattr(head.context.repeats, "fitted", fitted)
         monkeypatch.setattr(head.context.repeats, "used", "boosts")
-        monkeypatch.setattr(cast("PairRanker", head)._counts, "fitted", Fitted([0.0] * 7, [0.5, 0.5], 1.0, 0.2))
+        monkeypatch.setattr(cast("PairRanker", head)._counts, "chosen", Chosen(1.0, 0.5))
         assert head.counted is not None
     mixture = mixture_of(ring, heads, counted_auto())
     queries = ring.pairs["val"]
     mixture.fit_to(ring.histories(queries), queries.following)
-    assert mixture.describe()[-2].startswith("counted      rules 0.")
+    assert mixture.describe()[-2].startswith("counted      rules and neighbours: strength ")
     assert mixture.describe()[-1] == "served       with the session as the query"
     vectors = mixture.session_vectors()
     assert vectors is not None
@@ -270,7 +270,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     candidates = np.tile(ROWS, (len(rows), 1))
     of_session = query.of(rows, played)
     scores = of_session @ served.items.T
-    counts.add(scores, counts.of(rows, played, candidates), query.squared_lengths(of_session))
+    counts.add(scores, counts.of(rows, played, candidates))
     scores += boosts_of(served.boosts, candidates, histories.newest(64)[0])
     scores[np.arange(len(rows)), histories.previous] = -np.inf
     shares = mixture.shares(histories)
@@ -296,25 +296,25 @@ def test_counts_that_were_never_compared_are_described_alike_before_and_after_a_
 ) -> None:
     mixture, again = (mixture_of(ring, heads, counted_auto()) for _ in range(2))
     again.set_extra_state(mixture.get_extra_state())
-    line = "counted      nothing: validation has shown no weight with which it ranks better than the head alone"
+    line = "counted      nothing: validation has shown no strength that ranks better than the head alone"
     assert mixture.describe()[-2] == again.describe()[-2] == line
 
 
-def test_a_sharp_mixture_with_counts_has_their_probabilities_alone_and_as_a_run_of_another(
+def test_a_mixture_with_counts_has_their_probabilities_alone_and_as_a_run_of_another(
     ring: PairDataModule, heads: dict[str, Ranker], members: dict[str, Ranker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for head in heads.values():
         monkeypatch.setattr(head.context.repeats, "used", "always")
     mixture, histories = mixture_of(ring, heads, counted_auto()), ring.histories(ring.pairs["val"]).part(0, 40)
     assert mixture._counts is not None
-    mixture._counts.fitted = Fitted([2.0, *[0.0] * 8], [1.0, 0.0], 1.5, 0.2)
+    mixture._counts.chosen = Chosen(1.5, 0.5)
     vectors = mixture.session_vectors()
     assert vectors is not None
     assert vectors.counted is not None
     rows, played = histories.newest(vectors.num_newest)
     scores = torch.from_numpy(SessionQuery(vectors).of(rows, played) @ vectors.items.T)
     found = CountedScores(vectors.counted).of(rows, played, np.tile(ROWS, (len(rows), 1)))
-    expected = (1.5 * scores).exp() + np.exp(2) * torch.from_numpy(found)
+    expected = scores.exp() * (1 + torch.from_numpy(found) / 0.01) ** 1.5
     expected[torch.arange(len(rows)), torch.from_numpy(histories.previous)] = 0
     expected /= expected.sum(1, keepdim=True)
     torch.testing.assert_close(mixture.shares(histories), expected)
@@ -382,7 +382,7 @@ def test_a_mixture_of_heads_of_the_last_track_is_served_by_its_lists(
     monkeypatch.setattr(mixture, "_vectors", of_last)
     assert mixture.describe()[-1] == "served       by the lists of the last track: so are its runs"
     assert mixture._counts is not None
-    mixture._counts.fitted = Fitted([0.0] * 9, [0.5, 0.5], 1.0, 0.2)
+    mixture._counts.chosen = Chosen(1.0, 0.5)
     mixture._head = None
     vectors, histories = mixture.session_vectors(), ring.histories(ring.pairs["val"]).part(0, 9)
     assert vectors is not None
@@ -467,7 +467,7 @@ def test_a_mixture_of_heads_is_exported_with_what_all_sessions_counted(of_folder
     done = train(of_folders, *common, "model=mixture", "model.models={d: d, e: e}", "hydra.run.dir=heads")
     assert "served       with the session as the query" in done.stdout
     weights = json.loads((of_folders / "heads" / "metrics.json").read_text())
-    assert weights["counted_weight"] > 0.01
+    assert weights["counted_strength"] > 0
     tables = []
     for evaluated in (True, False):
         model = FittedModel.read(of_folders / "heads", "m", evaluated=evaluated)

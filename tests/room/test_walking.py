@@ -61,8 +61,7 @@ def test_what_was_counted_is_a_part_of_the_score(view: ReleaseView) -> None:
         rows=np.tile(np.arange(num, dtype=np.int32), (num, 1)),
         shares=np.full((num, num), 1 / num, np.float32),
         age_weights=np.ones(2, np.float32),
-        level=np.zeros(2 * len(vectors["T1"].parts) + 1, np.float32),
-        temperature=0.2,
+        strength=0.2,
     )
     vectors["T1"] = replace(vectors["T1"], counted=part)
     own = Recommender(view.release, np.random.default_rng(0))

@@ -131,8 +131,7 @@ def test_a_run_plays_the_same_in_whichever_order_it_has_the_tracks(world: World)
         rows=near(world).astype(np.int32),
         shares=rng.dirichlet(np.ones(NEIGHBOURS), num).astype(np.float32),
         age_weights=np.ones(3, np.float32),
-        level=np.full(5, 1, np.float32),
-        temperature=0.1,
+        strength=0.1,
     )
     vectors, lists = make_vectors(num, counted=part), rng.integers(num, size=(num, 12))
     order = rng.permutation(num)[: num - 9]  # and some tracks are not in the run
