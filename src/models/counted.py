@@ -112,7 +112,8 @@ class Counted:
     def neighbours(self, first_event: int | None = None) -> tuple[Int32[np.ndarray, "N n"], Float32[np.ndarray, "N n"]]:
         """The rows of the tracks that most often followed each track, and their shares; -1 and 0 fill up.
 
-        A share is the mean of those of the rules, times p / (p + FEW) for p plays of the track that was followed.
+        A share is the mean of those of the rules, times p / (p + FEW) for p plays of the track that was followed. A
+        track that followed itself is one of them: some are played again and again.
 
         Args:
             first_event: events from this one on are left out; None for none. Of those before it, the newest MOST_PLAYS
@@ -139,7 +140,7 @@ class Counted:
     def _shares(self, rule: Counter, listens: Listens) -> csr_array:
         counts = rule.count(listens)
         counts.data = counts.data * rule.trend[counts.indices]
-        kept = best_candidates(lambda rows: csr_array(counts[rows]), self._num_kept, order=rule.order)
+        kept = best_candidates(lambda rows: csr_array(counts[rows]), self._num_kept, order=rule.order, with_itself=True)
         kept.data = kept.data.clip(min=0)
         kept.eliminate_zeros()
         return shares_of(kept).astype(np.float32)
@@ -306,7 +307,8 @@ def lists_of_head(
         scores += torch.from_numpy(added(part.shares[own], part.strength)).to(scores)
         units = (to_units(scores) / 10**SCORE_DECIMALS).numpy()
         both = np.concatenate([counted, found.rows], 1)
-        values = np.concatenate([np.where(counted < 0, -np.inf, units), found.scores], 1)
+        is_other = (counted >= 0) & (counted != own[:, None])
+        values = np.concatenate([np.where(is_other, units, -np.inf), found.scores], 1)
         again = (found.rows[:, :, None] == counted[:, None]).any(2)
         values[:, counted.shape[1] :][again] = -np.inf  # the head's own score of a track that is counted
         line = np.repeat(np.arange(len(both)), both.shape[1])

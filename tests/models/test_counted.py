@@ -96,13 +96,12 @@ def test_the_score_is_that_of_the_head_and_the_logarithm_of_the_counts(model: Pa
 
 
 def test_what_followed_a_track_with_few_plays_counts_less(ring: PairDataModule) -> None:
-    """The mean of the shares of the rules, times p / (p + 10) for p plays."""
+    """The mean of the shares of the rules, times p / (p + 10) for p plays, of a track that followed itself too."""
     rules = {"rules": partial(Rules, window=1), "both": partial(Rules, window=1, reverse_weight=1.0)}
     rows, shares = Counted(ring.vocabulary, rules=rules).neighbours()
     expected = np.zeros((NUM_RING_TRACKS, NUM_RING_TRACKS))
     for rule in rules.values():
         counts = rule(ring.vocabulary).count(ring.vocabulary.listens).toarray()
-        np.fill_diagonal(counts, 0)
         expected += counts / counts.sum(1, keepdims=True) / 2
     plays = np.bincount(ring.vocabulary.listens.track, minlength=NUM_RING_TRACKS)
     expected *= (plays / (plays + 10))[:, None]
@@ -110,6 +109,7 @@ def test_what_followed_a_track_with_few_plays_counts_less(ring: PairDataModule) 
     for line in range(NUM_RING_TRACKS):
         found[line, rows[line, rows[line] >= 0]] = shares[line, rows[line] >= 0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.diagonal().any()
     assert (np.diff(shares, axis=1) <= 1e-7).all(), "best first"
 
 
@@ -150,6 +150,7 @@ def test_lists_are_the_top_of_one_track(model: PairRanker) -> None:
         top, of_top = model.top(Histories.of_tracks(ROWS), K)
         np.testing.assert_array_equal(rows, top)
         np.testing.assert_allclose(scores, of_top, atol=1e-5)
+    assert (rows != ROWS[:, None]).all()
     alone, of_head = RanksAlone(model).lists(K).collect()
     assert (rows != alone).any(), "the counts change the lists"
     assert (scores[:, -1] >= of_head[:, -1] - 1e-5).all(), "the counts only add"

@@ -367,14 +367,19 @@ def session_weights(listens: Listens, num_tracks: int) -> csr_array:
 
 
 def best_candidates(
-    scores: Callable[[Int64[np.ndarray, "B"]], csr_array], num_kept: int, *, order: Int64[np.ndarray, "N"]
+    scores: Callable[[Int64[np.ndarray, "B"]], csr_array],
+    num_kept: int,
+    *,
+    order: Int64[np.ndarray, "N"],
+    with_itself: bool = False,
 ) -> csr_array:
-    """The highest scores of each track, without its score with itself. Computed in blocks to limit memory.
+    """The highest scores of each track. Computed in blocks to limit memory.
 
     Args:
         scores: computes the scores of queries, B × N.
         num_kept: largest number of candidates for each track.
         order: decides between equal scores, the higher value first.
+        with_itself: whether the score of a track with itself is one of them.
 
     Returns:
         Scores of the kept candidates (columns) of each query (rows), N × N.
@@ -383,7 +388,7 @@ def best_candidates(
     for rows in np.array_split(np.arange(num_tracks), -(-(num_tracks**2) // _MAX_SCORES)):
         table = scores(rows)
         line, column = np.repeat(np.arange(len(rows)), np.diff(table.indptr)), table.indices.astype(np.int64)
-        other = column != rows[line]
+        other = with_itself | (column != rows[line])
         line, column, value = line[other], column[other], table.data[other].astype(np.float32)
         kept = best_of_lines(line, num_kept, value, order[column])
         blocks.append((value[kept], rows[line[kept]], column[kept]))
