@@ -5,8 +5,8 @@
     python experiments/counted/study.py --only yes       one data set
     python experiments/counted/study.py --most 0         only results.md
 
-Five data sets, and on each a head with every value of counted=. Validation chooses one of them; its test is compared
-with that of the head alone. One line of results.csv is one training.
+Five data sets, and on each the default with its counted part and without. Where validation chooses the counted part, its
+test is compared with that of the head alone. One line of results.csv is one training.
 """
 
 import json
@@ -27,15 +27,15 @@ RESULTS, DIFFERENCES = STUDY.folder / "results.csv", STUDY.folder / "differences
 SESSIONS = ("recipe=playlists", "context=session")
 Sets = dict[str, tuple[str, ...]]
 FULL: Sets = {
-    "yes": (),
-    "nowplaying_sessions": ("trainer.max_epochs=4",),  # a head validates best after three
-    "polimi": (),
-    "botify": SESSIONS,
     "situnes": SESSIONS,
+    "botify": SESSIONS,
+    "yes": (),
+    "polimi": (),
+    "nowplaying_sessions": ("trainer.max_epochs=4",),
 }
 SMALL: Sets = {"situnes": SESSIONS}
 DATA = sized(FULL, SMALL)
-HEAD, COUNTED = "none", ("none", "auto", "rules")
+HEAD, COUNTED = "none", ("none", "auto")
 ONLY_TESTED = ("logger=none", "callbacks.export=null", "callbacks.plots=null")
 SHOWN = ("recall_at_10", "ndcg_at_10")
 EVERY = ("every_target_p_at_20", "every_target_mrr_at_20")
@@ -58,7 +58,7 @@ def run(data: str, counted: str) -> None:
         "counted": counted,
         "val_ndcg_at_10": metrics["val/ndcg_at_10"],
         **{name: metrics.get(f"test/{name}", "") for name in (*SHOWN, *EVERY)},
-        "weight": metrics.get("counted_weight", ""),
+        "strength": metrics.get("counted_strength", ""),
         "seconds": round(time.monotonic() - began),
         "commit": STUDY.commit(),
     }
@@ -87,8 +87,8 @@ def report() -> None:
     for line in lines:
         numbers = [f"{float(line[name]):.4f}" for name in ("val_ndcg_at_10", *SHOWN)]
         every = [f"{100 * float(line[name]):.2f}" for name in EVERY]
-        weight = f"{float(line['weight']):.2f}" if line["weight"] else ""
-        rows.append([line["data"], f"`counted={line['counted']}`", *numbers, *every, weight, line["seconds"]])
+        strength = f"{float(line['strength']):g}" if line["strength"] else ""
+        rows.append([line["data"], f"`counted={line['counted']}`", *numbers, *every, strength, line["seconds"]])
     head = [
         "data",
         "counted",
@@ -97,7 +97,7 @@ def report() -> None:
         "ndcg@10",
         "P@20, %",
         "MRR@20, %",
-        "weight",
+        "strength",
         "seconds",
     ]
     text = ["# Results", "", f"Written by `{STUDY.command}`. One training each, seed 1.", ""]

@@ -390,7 +390,7 @@ class Ranker(Protocol):
         scorer: the trained head; None for a baseline, which has no vectors.
         loss: the loss that the head was trained with; None for a baseline.
         context: which query vector a history gives, and how tracks already heard are ranked.
-        counted: what is counted and mixed with the scores of the head; None for a head alone, and for a baseline.
+        counted: what is counted and added to the scores of the head; None for a head alone, and for a baseline.
         listener: the part of the listener's own past; None without it.
         temperature: what divides scores in a softmax; None where they are no logarithms of probabilities.
     """

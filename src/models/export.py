@@ -133,7 +133,7 @@ def session_vectors(
     Args:
         scorer: the head.
         context: which query vector a history gives.
-        counted: what is mixed with its scores.
+        counted: what is added to its scores.
         listener: the listener's part; without weights it adds nothing.
 
     Raises:

@@ -121,8 +121,8 @@ class Mixture(OneStep):
     """Mixes the probabilities of finished runs.
 
     Heads mix the logarithms of their probabilities, `log p = Σ weight · log p of each + a constant`: a weighted sum of
-    their scores, which are inner products, is one of longer vectors. Such a mixture is a head: what is counted is mixed
-    with it and not with each of its runs, and a service answers it with the session as the query. With a run that has
+    their scores, which are inner products, is one of longer vectors. Such a mixture is a head: what is counted is added
+    to it and not to each of its runs, and a service answers it with the session as the query. With a run that has
     no session vectors, or knows its listeners, probabilities are mixed as they are, `p = Σ weight · p of each`.
 
     The weights are those of maximum likelihood among the best tracks of validation queries. A run that adds less than
@@ -226,7 +226,7 @@ class Mixture(OneStep):
 
     @property
     def counted(self) -> CountedPart | None:
-        """What is counted and mixed with heads, once it is fitted; None where probabilities are mixed."""
+        """What is counted and added to heads, once it is chosen; None where probabilities are mixed."""
         return self._counts.whole(1.0) if self._adds_scores and self._counts is not None else None
 
     def session_vectors(self) -> SessionVectors | None:

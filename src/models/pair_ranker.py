@@ -62,7 +62,7 @@ class RanksByVectors(RepeatsDecided):
 
     @property
     def counted(self) -> CountedPart | None:
-        """What is counted and mixed with the scores of the head; None for the head alone."""
+        """What is counted and added to the scores of the head; None for the head alone."""
         return self._counted_part
 
     @property
@@ -249,7 +249,7 @@ class PairRanker(RanksByVectors, LightningModule):
             self.context.repeats.asked = None  # scores are no logarithms of probabilities
             if counted is not None:
                 raise InputError(
-                    "counted= mixes probabilities, and the scores of this loss are none; use loss=softmax, or "
+                    "counted= adds to logarithms of probabilities, and the scores of this loss are none; use loss=softmax, or "
                     "counted=none"
                 )
         self.temperature = self.loss.temperature
@@ -336,7 +336,7 @@ class PairRanker(RanksByVectors, LightningModule):
 
     @property
     def counted(self) -> CountedPart | None:
-        """What is counted and mixed with the scores of the head, once it is fitted."""
+        """What is counted and added to the scores of the head, once it is chosen."""
         if self._counts is None or self.loss.temperature is None:
             return None
         return self._counts.whole(self.loss.temperature)
@@ -356,7 +356,7 @@ class PairRanker(RanksByVectors, LightningModule):
             self._fit_listener_to_ranks(self._listener, histories, following)
 
     def _fit_counts(self, counts: Counted, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
-        assert self.loss.temperature is not None, "counts are mixed with probabilities"
+        assert self.loss.temperature is not None, "counts are added to logarithms of probabilities"
         places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
         scored = self._scored(histories, following, places, None, self.loss.temperature)
         counts.choose(scored, is_last=self.context.is_last)

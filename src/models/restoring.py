@@ -36,7 +36,7 @@ class RestoredHead(RanksByVectors, nn.Module):
         scorer: the head.
         context: which query vector a history gives.
         plays: popularity of every track.
-        counted: what is mixed with its scores.
+        counted: what is added to its scores.
         temperature: what divides its scores in a softmax; None where they are no logarithms of probabilities.
         listener: the listener's part; None without it.
     """

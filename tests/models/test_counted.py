@@ -299,7 +299,7 @@ def test_counted_none_is_the_head_alone(ring: PairDataModule) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["recipe=shares", "counted=rules"], "counted= mixes probabilities"),
+        (["recipe=shares", "counted=rules"], "counted= adds to logarithms of probabilities"),
         (
             ["recipe=playlists", "counted=rules", "+counted.rules.v._partial_=true",
              "+counted.rules.v._target_=segue.models.baselines.whole_sessions.SessionNeighbours"],

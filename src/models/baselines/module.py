@@ -153,7 +153,7 @@ class Baseline(RepeatsDecided, OneStep):
         histories: Histories,
         *,
         every: bool = False,
-        alone: bool = False,  # noqa: ARG002 - no other part is mixed with them
+        alone: bool = False,  # noqa: ARG002 - no other part is added to them
     ) -> Float[Tensor, "Q N"]:
         """The scores, divided by their sum; tracks that come after all others have none.
 
