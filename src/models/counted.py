@@ -176,7 +176,8 @@ class Counted:
             queries: of validation.
             is_last: whether a query is one previous track.
         """
-        options = [None, *(Chosen(strength, decay) for decay, strength in product(DECAYS, STRENGTHS))]
+        alone = Chosen(0.0, DECAYS[0])
+        options = [alone, *(Chosen(strength, decay) for decay, strength in product(DECAYS, STRENGTHS))]
         units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in DECAYS}
         table, totals = table_of(units[DECAYS[0]]), np.zeros(len(options))
         for logits, histories, following in queries:
@@ -187,11 +188,9 @@ class Counted:
             is_new = (own.gather(1, target[:, None])[:, 0] > -torch.inf).numpy()
             values = {decay: values_of(unit, table, histories, is_last=is_last) for decay, unit in units.items()}
             for place, option in enumerate(options):
-                ranks = _ranks(
-                    own, target, *((None, 0.0) if option is None else (values[option.decay], option.strength))
-                )
-                totals[place] += ndcg(ranks[is_new]).sum()
-        self.chosen = options[int(totals.argmax())]
+                totals[place] += ndcg(_ranks(own, target, values[option.decay], option.strength)[is_new]).sum()
+        best = options[int(totals.argmax())]
+        self.chosen = None if best is alone else best
 
     def logged(self) -> Mapping[str, float]:
         """Report the strength, 0 for the head alone."""
@@ -223,16 +222,12 @@ class Counted:
 
 
 def _ranks(
-    own: Float[Tensor, "B N"], following: Int64[Tensor, "B"], values: csr_array | None, strength: float
+    own: Float[Tensor, "B N"], following: Int64[Tensor, "B"], values: csr_array, strength: float
 ) -> Float64[np.ndarray, "B"]:
     """The rank of each `following` by scores of a head, −∞ for what is no candidate, and by `strength` times values."""
-    of_target = own.gather(1, following[:, None])[:, 0]
-    if values is None:
-        return 1.0 + (own > of_target[:, None]).sum(1).double().numpy()
-    lines = torch.arange(len(own))
-    (line, column), value = entries_of(values, lines)
+    (line, column), value = entries_of(values, torch.arange(len(own)))
     score, is_target = own[line, column], column == following[line]
-    of_target = of_target.index_add(0, line, strength * value * is_target)
+    of_target = own.gather(1, following[:, None])[:, 0].index_add(0, line, strength * value * is_target)
     above = (own > of_target[:, None]).sum(1)
     above.index_add_(0, line, (score + strength * value > of_target[line]).long() - (score > of_target[line]).long())
     return 1.0 + above.double().numpy()
