@@ -5,8 +5,8 @@
     python experiments/counted/study.py --only yes       one data set
     python experiments/counted/study.py --most 0         only results.md
 
-Five data sets, and on each the default with its counted part and without. Where validation chooses the counted part, its
-test is compared with that of the head alone. One line of results.csv is one training.
+Five data sets, and on each the default with its counted part and without. Where validation chooses the counted part,
+its test is compared with that of the head alone. One line of results.csv is one training.
 """
 
 import json

@@ -249,8 +249,8 @@ class PairRanker(RanksByVectors, LightningModule):
             self.context.repeats.asked = None  # scores are no logarithms of probabilities
             if counted is not None:
                 raise InputError(
-                    "counted= adds to logarithms of probabilities, and the scores of this loss are none; use loss=softmax, or "
-                    "counted=none"
+                    "counted= adds to logarithms of probabilities, and the scores of this loss are none; use "
+                    "loss=softmax, or counted=none"
                 )
         self.temperature = self.loss.temperature
         self._counts = None if counted is None else build("counted", counted, vocabulary)
