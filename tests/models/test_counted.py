@@ -341,7 +341,7 @@ def test_a_damaged_part_is_refused(name: str, value: np.ndarray, message: str) -
 def test_a_part_of_an_older_version_says_what_to_do(ring: PairDataModule) -> None:
     from segue.runs.counted_part import CountedPart
 
-    arrays = {"counted_level": np.zeros(3, np.float32), "counted_temperature": np.ones(())}
+    arrays: dict[str, np.ndarray] = {"counted_level": np.zeros(3, np.float32), "counted_temperature": np.ones(())}
     with pytest.raises(ValueError, match="is of an older version; train the run again"):
         CountedPart.of_arrays(arrays, num_tracks=3, max_length=2)
     model: PairRanker = instantiate(config("auto", "session"), _convert_="all")(vocabulary=ring.vocabulary)
