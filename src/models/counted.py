@@ -35,9 +35,10 @@ COUNTED = "counted"
 """Key of what is chosen in a checkpoint."""
 MOST_QUERIES = 5000
 """Validation queries that choose, at most."""
-STRENGTHS, DECAYS = (0.5, 1.0, 2.0, 3.0, 4.0), (0.5, 0.8)
+STRENGTHS, DECAYS = (0.5, 1.0, 2.0, 3.0, 4.0, 16.0), (0.5, 0.8)
 """What validation chooses among, besides the head alone: strengths in the unit of the logarithm of a probability, and
-the factor of the weight of a track for each track further back."""
+the factor of the weight of a track for each track further back. With 16 the counts nearly decide alone, as they should
+where a head had too few plays to learn from."""
 MOST_PLAYS = 5_000_000
 """Plays that are counted, at most: the newest ones. Their counts fit into memory beside a head."""
 FEW = 10
