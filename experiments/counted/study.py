@@ -5,7 +5,7 @@
     python experiments/counted/study.py --only yes       one data set
     python experiments/counted/study.py --most 0         only results.md
 
-Five data sets, and on each the default with its counted part and without. Where validation chooses the counted part,
+Four data sets, and on each the default with its counted part and without. Where validation chooses the counted part,
 its test is compared with that of the head alone. One line of results.csv is one training.
 """
 
@@ -31,7 +31,6 @@ FULL: Sets = {
     "botify": SESSIONS,
     "yes": (),
     "polimi": (),
-    "nowplaying_sessions": ("trainer.max_epochs=4",),
 }
 SMALL: Sets = {"situnes": SESSIONS}
 DATA = sized(FULL, SMALL)
