@@ -328,7 +328,7 @@ BAD_INPUT = [
         ["model=gru4rec", "context.encoder=null"],
         "context.encoder=null is not what gru4rec reads the order with, .* model=convex context=session",
     ),
-    (["counted=none", "counted.decay=0.5"], "counted.decay=0.5: counted=none has no settings here; leave it out"),
+    (["counted=none", "counted.max_length=5"], "counted.max_length=5: counted=none has no settings here; leave it out"),
     (["trainer.devices=2"], "trainer.devices must be 1 without trainer=ddp, got 2; trainer=ddp trains in several"),
     (["trainer=ddp", "trainer.devices=1"], "trainer.devices must be at least 2 with trainer=ddp, got 1; leave out"),
     (["trainer=ddp", "recipe=playlists", "datamodule.path=/nowhere"], "cannot read /nowhere"),  # the batch is divided
