@@ -178,11 +178,12 @@ class Counted:
             is_last: whether a query is one previous track.
         """
         alone = Chosen(0.0, DECAYS[0])
-        options = [alone, *(Chosen(strength, decay) for decay, strength in product(DECAYS, STRENGTHS))]
-        units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in DECAYS}
+        decays = DECAYS[:1] if is_last else DECAYS  # one track has one weight
+        options = [alone, *(Chosen(strength, decay) for decay, strength in product(decays, STRENGTHS))]
+        units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in decays}
         table, totals = table_of(units[DECAYS[0]]), np.zeros(len(options))
         for logits, histories, following in queries:
-            own, target = logits.cpu(), torch.from_numpy(following)
+            own, target = logits.cpu().float(), torch.from_numpy(following)
             heard = np.append(histories.previous[:, None], histories.newest_rows(MOST_AGES), axis=1)
             line, age = (heard >= 0).nonzero()
             own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
@@ -225,13 +226,20 @@ class Counted:
 def _ranks(
     own: Float[Tensor, "B N"], following: Int64[Tensor, "B"], values: csr_array, strength: float
 ) -> Float64[np.ndarray, "B"]:
-    """The rank of each `following` by scores of a head, −∞ for what is no candidate, and by `strength` times values."""
+    """The rank of each `following`, the last of equal ones, by scores of a head and by `strength` times values.
+
+    Args:
+        own: scores of the head; −∞ for what is no candidate.
+        following: rows of the tracks that followed.
+        values: see `values_of`.
+        strength: what they are multiplied by.
+    """
     (line, column), value = entries_of(values, torch.arange(len(own)))
     score, is_target = own[line, column], column == following[line]
     of_target = own.gather(1, following[:, None])[:, 0].index_add(0, line, strength * value * is_target)
-    above = (own > of_target[:, None]).sum(1)
-    above.index_add_(0, line, (score + strength * value > of_target[line]).long() - (score > of_target[line]).long())
-    return 1.0 + above.double().numpy()
+    not_below = (own >= of_target[:, None]).sum(1)
+    change = (score + strength * value >= of_target[line]).long() - (score >= of_target[line]).long()
+    return not_below.index_add_(0, line, change).double().numpy()
 
 
 def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_last: bool) -> csr_array:

@@ -73,7 +73,7 @@ class CountedPart:
         """
         found = {name: arrays.get(f"counted_{name}") for name in _ARRAYS}
         if "counted_level" in arrays:
-            raise ValueError("its counted part is of an older version; train the run again")
+            raise ValueError("counted_level is of an older version")
         if all(one is None for one in found.values()):
             return None
         for name, (kind, dimensions) in _ARRAYS.items():

@@ -140,6 +140,8 @@ def test_validation_chooses_what_ranks_best(ring: PairDataModule) -> None:
     worst = torch.where(torch.arange(NUM_RING_TRACKS) == torch.from_numpy(following)[:, None], 50.0, logits)
     counts.choose(iter([Query(worst, histories, following)]), is_last=False)
     assert counts.chosen is None, "the head alone is as good"
+    counts.choose(iter([Query(torch.zeros_like(logits), histories, following)]), is_last=False)
+    assert counts.chosen is not None, "equal scores rank nothing first"
     counts.choose(iter([]), is_last=False)
     assert counts.chosen is None, "without queries nothing is chosen"
 
@@ -342,7 +344,7 @@ def test_a_part_of_an_older_version_says_what_to_do(ring: PairDataModule) -> Non
     from segue.runs.counted_part import CountedPart
 
     arrays: dict[str, np.ndarray] = {"counted_level": np.zeros(3, np.float32), "counted_temperature": np.ones(())}
-    with pytest.raises(ValueError, match="is of an older version; train the run again"):
+    with pytest.raises(ValueError, match="counted_level is of an older version"):
         CountedPart.of_arrays(arrays, num_tracks=3, max_length=2)
     model: PairRanker = instantiate(config("auto", "session"), _convert_="all")(vocabulary=ring.vocabulary)
     with pytest.raises(InputError, match="has level, weight, those of an older version; train the run again"):
