@@ -352,7 +352,7 @@ class Mixture(OneStep):
     ) -> None:
         """Fit the weights, and drop members that add nothing; none where no next track is among the best.
 
-        Where only heads are left, their scores are added, and what is counted is fitted around them.
+        Where only heads are left, their scores are added, and a counted part is chosen around them.
         """
         if not len(following):
             return
@@ -362,7 +362,7 @@ class Mixture(OneStep):
             self._adds_scores = True
             self._fit_weights(histories, following, places)
         if self._adds_scores and self._counts is not None:
-            self._fit_counts(self._counts, histories, following, places)
+            self._choose_counts(self._counts, histories, following, places)
 
     def _fit_weights(
         self, histories: Histories, following: Int64[np.ndarray, "Q"], places: Int64[np.ndarray, "q"]
@@ -399,14 +399,14 @@ class Mixture(OneStep):
         self.gains = {name: ndcg[""] - ndcg[name] for name in without}
         return True
 
-    def _fit_counts(
+    def _choose_counts(
         self,
         counts: Counted,
         histories: Histories,
         following: Int64[np.ndarray, "Q"],
         places: Int64[np.ndarray, "q"],
     ) -> None:
-        """Fit what is counted around the heads; see `Counted`."""
+        """Choose how much is counted around the heads; see `Counted`."""
         parts = np.split(places, range(self._at_once, len(places), self._at_once))
         queries = (Query(self._scored(histories.where(some)), histories.where(some), following[some]) for some in parts)
         counts.choose(queries, is_last=self._of_heads()[0].context == "last")

@@ -347,7 +347,7 @@ class PairRanker(RanksByVectors, LightningModule):
         if self._listener is not None:
             self._listener.decide(None)
         if self._counts is not None and self.loss.temperature is not None and len(following):
-            self._fit_counts(self._counts, histories, following)
+            self._choose_counts(self._counts, histories, following)
         if self._listener is None:
             return
         if self.loss.temperature is None:
@@ -355,7 +355,7 @@ class PairRanker(RanksByVectors, LightningModule):
         elif len(following) and histories.timeline is not None:
             self._fit_listener_to_ranks(self._listener, histories, following)
 
-    def _fit_counts(self, counts: Counted, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
+    def _choose_counts(self, counts: Counted, histories: Histories, following: Int64[np.ndarray, "Q"]) -> None:
         assert self.loss.temperature is not None, "counts are added to logarithms of probabilities"
         places = np.arange(0, len(following), 1 + len(following) // MOST_QUERIES)
         scored = self._scored(histories, following, places, None, self.loss.temperature)
