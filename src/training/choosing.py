@@ -28,7 +28,7 @@ from segue.terminal.console import console
 Compose = Callable[[Sequence[str]], DictConfig]
 """From words of the command line to a config."""
 
-_LEAST_QUERIES = 50
+_LEAST_SESSIONS = 2  # an interval needs them
 _SEED = 0
 _EPOCHS = 20  # epochs that a full training of a head takes, as a rule
 _SHARE, _STEPS = 0.1, 200
@@ -191,7 +191,7 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
         words: of the command line; a candidate does not change what they name.
 
     Returns:
-        The comparison; None where there are too few validation queries.
+        The comparison; None where fewer than two validation sessions have queries.
 
     Raises:
         InputError: no candidate fits.
@@ -219,7 +219,7 @@ def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[s
     """Count what the counting models among the candidates of `recipe=auto` reach, for a run that names its model.
 
     Returns:
-        The comparison; None where there are too few validation queries.
+        The comparison; None where fewer than two validation sessions have queries.
     """
     known = OmegaConf.load(CONF / "recipe" / "auto.yaml").recipe.candidates
     counting = [one for one in known if not _is_of_a_head(one)]
@@ -262,7 +262,7 @@ def _compared(
     datamodule: SplitDataModule, config: DictConfig, candidates: Sequence[str], words: Sequence[str], compose: Compose
 ) -> Choice | None:
     queries = ValidationQueries(datamodule)
-    if len(queries.session) < _LEAST_QUERIES:
+    if len(np.unique(queries.session)) < _LEAST_SESSIONS:
         return None
     choice, fitting = Choice(session=queries.session), {}
     for one in candidates:

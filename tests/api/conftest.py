@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 @pytest.fixture(scope="package", autouse=True)
 def no_rivals() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "_LEAST_QUERIES", 10**9)
+        patch.setattr(choosing, "_LEAST_SESSIONS", 10**9)
         yield
 
 

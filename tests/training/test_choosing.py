@@ -30,7 +30,7 @@ def composed(words: Sequence[str]) -> Any:
         return compose("train", [*SMALL, *words])
 
 
-def write_plays(path: Path) -> Path:
+def write_plays(path: Path, num_sessions: int = 300) -> Path:
     """Plays whose share says the opposite of what follows.
 
     After a track of a ring the next one follows, most often, and is played nearly to its end. All others, some of them
@@ -38,7 +38,7 @@ def write_plays(path: Path) -> Path:
     """
     rng = np.random.default_rng(0)
     lines = ["user,time,track,artist,played_ratio"]
-    for session in range(300):
+    for session in range(num_sessions):
         track = 0
         for place in range(8):
             follows = place > 0 and rng.random() < 0.6
@@ -153,6 +153,17 @@ def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
     assert rivals is not None
     assert rivals.left_out == {}
     assert not any(given[2].datamodule.whole_sessions for given in seen)
+
+
+@pytest.mark.parametrize(("num_sessions", "is_compared"), [(10, False), (20, True)])
+def test_two_validation_sessions_are_enough_to_compare(num_sessions: int, is_compared: bool, tmp_path: Path) -> None:
+    words = words_of(write_plays(tmp_path / "plays.csv", num_sessions))
+    config = composed(words)
+    config.recipe.candidates = ["model=popular"]
+    few: SplitDataModule = instantiate(config.datamodule, _convert_="all")
+    few.setup("fit")
+    assert len(np.unique(few.pairs["val"].session)) == 1 + is_compared
+    assert (choose(few, config, words, composed) is not None) == is_compared
 
 
 def test_settings_that_pairs_do_not_depend_on_are_adjusted(data: SplitDataModule, table: Path) -> None:
