@@ -28,6 +28,7 @@ from experiments.attributes import tables
 from experiments.rivals.environments import python_of
 from experiments.studying import SkippedError, Study, append_rows, available, composed, data_of, sized, skip
 from segue.attributes import Values
+from segue.callbacks.validation_queries import ValidationQueries
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.histories import Histories
 from segue.models.contracts import OnBlock, PairBatch
@@ -57,6 +58,7 @@ SETUPS: Mapping[str, tuple[str, ...]] = {
     "tags, prior": (PARTS, "model.prior=added"),
     "tags, prior, dropout 0.1": (PARTS, "model.prior=added", "model.track_dropout=0.1"),
     "tags, prior, temperature 0.2": (PARTS, "model.prior=added", WARMER),
+    "tags, prior, temperature 0.2, counted": (PARTS, "model.prior=added", WARMER, "counted=auto"),
     "tags, prior, width 128, temperature 0.2": (PARTS, "model.prior=added", WIDER, WARMER),
     "tags, prior instead, dropout 0.1": (*INSTEAD, "model.track_dropout=0.1"),
     "tags, prior instead, dropout 0.2": (*INSTEAD, "model.track_dropout=0.2"),
@@ -161,7 +163,8 @@ def train(data: PairDataModule, setup: str, seed: int) -> tuple[Ranks, str]:
             optimizer.zero_grad()
             ranker.loss(ranker.scorer, batch, ranker.context).backward()
             optimizer.step()
-    return ranker.eval(), " ".join(f"{value:.3f}" for value in ranker.scorer.logged().values())
+    ValidationQueries(data).fit(ranker.eval())  # a counted part
+    return ranker, " ".join(f"{value:.3f}" for value in ranker.scorer.logged().values())
 
 
 def fit_lightfm(data: PairDataModule, seed: int) -> ByVectors:
