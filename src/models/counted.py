@@ -26,7 +26,7 @@ from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
 from segue.models.retrieval.nearest import lists_of_vectors, to_units
 from segue.models.retrieval.ranks import ndcg
 from segue.models.retrieval.sparse import entries_of, no_scores
-from segue.picking.counted_scores import added, weights_of
+from segue.picking.counted_scores import UNIT, added, weights_of
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
 from segue.settings import Setting, settings
@@ -45,16 +45,22 @@ FEW = 10
 """Plays of a track after which what followed it has half of its weight."""
 
 
+Entries = tuple[tuple[Tensor, Tensor], Tensor]
+"""Places and values of a sparse matrix, as `entries_of` returns them."""
+
+
 class Chosen(NamedTuple):
     """What validation chooses.
 
     Attributes:
         strength: one of STRENGTHS.
         decay: one of DECAYS.
+        uncounted: see `CountedPart`.
     """
 
     strength: float
     decay: float
+    uncounted: float = 0.0
 
 
 class Query(NamedTuple):
@@ -168,10 +174,13 @@ class Counted:
     def _with(self, chosen: Chosen, temperature: float, first_event: int | None = None) -> CountedPart:
         rows, shares = self.neighbours(first_event)
         ages = (chosen.decay ** np.arange(self._max_length)).astype(np.float32)
-        return CountedPart(rows=rows, shares=shares, age_weights=ages, strength=chosen.strength * temperature)
+        numbers = {"strength": chosen.strength * temperature, "uncounted": chosen.uncounted}
+        return CountedPart(rows=rows, shares=shares, age_weights=ages, **numbers)
 
     def choose(self, queries: Iterator[Query], *, is_last: bool) -> None:
         """Take the strength and the decay that rank validation queries best, or the head alone.
+
+        Tracks of which nothing was counted, such as new ones, keep the probability that they have together by the head.
 
         Args:
             queries: of validation.
@@ -181,17 +190,33 @@ class Counted:
         decays = DECAYS[:1] if is_last else DECAYS  # one track has one weight
         options = [alone, *(Chosen(strength, decay) for decay, strength in product(decays, STRENGTHS))]
         units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in decays}
-        table, totals = table_of(units[DECAYS[0]]), np.zeros(len(options))
+        whole = units[DECAYS[0]]
+        table, is_uncounted, shares = table_of(whole), torch.from_numpy(whole.is_uncounted), whole.shares.sum(1)
+        totals, gained = np.zeros((2, len(options)))
+        followed, num = dict.fromkeys(decays, 0.0), 0
         for logits, histories, following in queries:
             own, target = logits.cpu().float(), torch.from_numpy(following)
             heard = np.append(histories.previous[:, None], histories.newest_rows(MOST_AGES), axis=1)
             line, age = (heard >= 0).nonzero()
             own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
             is_new = (own.gather(1, target[:, None])[:, 0] > -torch.inf).numpy()
-            values = {decay: values_of(unit, table, histories, is_last=is_last) for decay, unit in units.items()}
+            of_head = own.masked_fill(is_uncounted, -torch.inf).softmax(1)
+            entries: dict[float, Entries] = {}
+            for decay, unit in units.items():
+                values = values_of(unit, table, histories, is_last=is_last)
+                entries[decay] = entries_of(values, torch.arange(len(own)))
+                followed[decay] += float(_of_sessions(unit, shares, histories, is_last=is_last).sum())
             for place, option in enumerate(options):
-                totals[place] += ndcg(_ranks(own, target, values[option.decay], option.strength)[is_new]).sum()
-        best = options[int(totals.argmax())]
+                given = entries[option.decay], option.strength
+                totals[place] += ndcg(_ranks(own, target, *given)[is_new]).sum()
+                gained[place] += _gained(of_head, *given)
+            num += len(following)
+        place = int(totals.argmax())
+        best = options[place]
+        mean_followed = followed[best.decay] / max(1, num)
+        if best is not alone and mean_followed:
+            share = UNIT * np.expm1(gained[place] / num / best.strength)  # `added` the other way round
+            best = best._replace(uncounted=min(1.0, float(share) / mean_followed))
         self.chosen = None if best is alone else best
 
     def logged(self) -> Mapping[str, float]:
@@ -224,22 +249,48 @@ class Counted:
 
 
 def _ranks(
-    own: Float[Tensor, "B N"], following: Int64[Tensor, "B"], values: csr_array, strength: float
+    own: Float[Tensor, "B N"], following: Int64[Tensor, "B"], entries: Entries, strength: float
 ) -> Float64[np.ndarray, "B"]:
     """The rank of each `following`, the last of equal ones, by scores of a head and by `strength` times values.
 
     Args:
         own: scores of the head; −∞ for what is no candidate.
         following: rows of the tracks that followed.
-        values: see `values_of`.
-        strength: what they are multiplied by.
+        entries: of `values_of`.
+        strength: what the values are multiplied by.
     """
-    (line, column), value = entries_of(values, torch.arange(len(own)))
+    (line, column), value = entries
     score, is_target = own[line, column], column == following[line]
     of_target = own.gather(1, following[:, None])[:, 0].index_add(0, line, strength * value * is_target)
     not_below = (own >= of_target[:, None]).sum(1)
     change = (score + strength * value >= of_target[line]).long() - (score >= of_target[line]).long()
     return not_below.index_add_(0, line, change).double().numpy()
+
+
+def _gained(of_head: Float[Tensor, "B N"], entries: Entries, strength: float) -> float:
+    """By how much the logarithm of the sum of the probabilities of a head grows, the sum over sessions."""
+    (line, column), value = entries
+    grown = of_head.new_zeros(len(of_head)).index_add(0, line, of_head[line, column] * (strength * value).expm1())
+    return float(grown.log1p().sum())
+
+
+def _weighted(
+    part: CountedPart, histories: Histories, *, is_last: bool
+) -> tuple[Int64[np.ndarray, "B l"], Float32[np.ndarray, "B l"]]:
+    """The tracks of sessions that count, newest first, and their weights."""
+    if is_last:
+        histories = Histories.of_tracks(histories.previous)
+    rows, shares = histories.newest(len(part.age_weights))
+    weights = weights_of(rows, shares, part.age_weights)
+    return rows[:, : weights.shape[1]], weights
+
+
+def _of_sessions(
+    part: CountedPart, of_tracks: Float32[np.ndarray, "N"], histories: Histories, *, is_last: bool
+) -> Float32[np.ndarray, "B"]:
+    """The weighted mean of a number of each track."""
+    rows, weights = _weighted(part, histories, is_last=is_last)
+    return np.asarray((weights * of_tracks.take(rows, mode="clip")).sum(1))
 
 
 def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_last: bool) -> csr_array:
@@ -251,13 +302,15 @@ def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_l
         histories: the sessions.
         is_last: whether `histories.previous` alone counts.
     """
-    if is_last:
-        histories = Histories.of_tracks(histories.previous)
-    rows, shares = histories.newest(len(part.age_weights))
-    weights = weights_of(rows, shares, part.age_weights)
-    line, age = (rows[:, : weights.shape[1]] >= 0).nonzero()
+    rows, weights = _weighted(part, histories, is_last=is_last)
+    line, age = (rows >= 0).nonzero()
     entries = weights[line, age], (line, rows[line, age])
     found = csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
+    new = np.flatnonzero(part.is_uncounted) if part.uncounted else []
+    if len(new):
+        share = _of_sessions(part, part.shares_of_uncounted, histories, is_last=is_last)
+        starts = np.arange(len(rows) + 1) * len(new)
+        found = csr_array(found + csr_array((share.repeat(len(new)), np.tile(new, len(rows)), starts), found.shape))
     found.data = added(found.data, part.strength)
     return found
 
@@ -293,6 +346,10 @@ def lists_of_head(
         plan: as for `Ranker.lists`.
     """
     queries, items = scorer.query_vectors(), scorer.item_vectors()
+    if part is not None and part.uncounted and part.is_uncounted.any():  # one more column adds to all of them
+        of_query = torch.from_numpy(added(part.shares_of_uncounted, part.strength)).to(queries)
+        queries = torch.cat([queries, of_query[:, None]], 1)
+        items = torch.cat([items, torch.from_numpy(part.is_uncounted).to(items)[:, None]], 1)
     rows = np.arange(len(items)) if rows is None else rows
     query_rows = torch.from_numpy(rows)
     search = lists_of_vectors(

@@ -4,6 +4,9 @@ The score is `h + strength · log(1 + n / UNIT)`, where h is the score of the he
 that followed the tracks of the session. A track that never followed keeps the score of the head. In the unit of the
 logarithm of a probability, the head and the counts are multiplied: both have to speak for a track.
 
+Nothing was counted of a new track, which does not say that it seldom follows. Its share is the one that leaves the
+probability of all new tracks together, on average, as the head has it; after a track that was never followed it is 0.
+
 S sessions, h tracks of a session, C candidates, N tracks, n neighbours of a track, L ages.
 """
 
@@ -52,7 +55,7 @@ class CountedScores:
     """
 
     def __init__(self, part: CountedPart) -> None:
-        self._part = part
+        self._part, self._is_uncounted = part, bool(part.uncounted) and part.is_uncounted.any()
         self._sums = np.zeros(len(part.rows) + 1, np.float32)  # the last one is for -1
 
     def of(
@@ -79,6 +82,9 @@ class CountedScores:
             np.add.at(sums, those, values[session])
             sums.take(candidates[session], out=found[session], mode="clip")
             sums[those] = 0
+        if self._is_uncounted:
+            of_uncounted = (part.shares_of_uncounted.take(newest, mode="clip") * weights).sum(1, keepdims=True)
+            found += of_uncounted * part.is_uncounted.take(candidates, mode="clip")
         return found
 
     def add(self, scores: Float32[np.ndarray, "S C"], counted: Float32[np.ndarray, "S C"]) -> None:

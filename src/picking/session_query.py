@@ -195,9 +195,10 @@ class SessionQuery:
             item: row of the candidate.
         """
         if (part := self._vectors.counted) is None:
-            return CountedScore(0.0, 0.0)
+            return CountedScore(0.0, 0.0, is_new=False)
         found = CountedScores(part).of(rows[None], shares[None], np.array([[item]]))
-        return CountedScore(float(found[0, 0]), float(added(found[0, 0], part.strength)))
+        is_new = bool(part.uncounted and part.is_uncounted[item])
+        return CountedScore(float(found[0, 0]), float(added(found[0, 0], part.strength)), is_new)
 
 
 class CountedScore(NamedTuple):
@@ -206,7 +207,9 @@ class CountedScore(NamedTuple):
     Attributes:
         share: of the candidate among the tracks that followed those of the session, in [0, 1].
         added: to the score of the head, at least 0.
+        is_new: whether nothing was counted of it, so that the share is that of all such tracks.
     """
 
     share: float
     added: float
+    is_new: bool

@@ -5,10 +5,11 @@ N tracks, n neighbours of a track, L ages. The formula is in `picking/counted_sc
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64
+from jaxtyping import Bool, Float32, Int, Int32, Int64
 
 # For each field its kind and its number of dimensions.
 _ARRAYS = {
@@ -16,6 +17,7 @@ _ARRAYS = {
     "shares": ("float32", 2),
     "age_weights": ("float32", 1),
     "strength": ("float64", 0),
+    "uncounted": ("float64", 0),
 }
 
 
@@ -28,12 +30,27 @@ class CountedPart:
         shares: share of each neighbour, in [0, 1]; those of a track have the sum 1 at most.
         age_weights: weight of each age, the newest track first; older tracks have none.
         strength: what is multiplied by the logarithm; in the unit of the scores of the head, at least 0.
+        uncounted: share of a track of which nothing was counted, of the sum of `shares`; in [0, 1].
     """
 
     rows: Int32[np.ndarray, "N n"]
     shares: Float32[np.ndarray, "N n"]
     age_weights: Float32[np.ndarray, "L"]
     strength: float
+    uncounted: float = 0.0
+
+    @cached_property
+    def is_uncounted(self) -> Bool[np.ndarray, "N"]:
+        """Whether nothing was counted of a track, neither before it nor after it, as of a new one."""
+        is_there = self.rows >= 0
+        found = ~is_there.any(1)
+        found[self.rows[is_there]] = False
+        return found
+
+    @cached_property
+    def shares_of_uncounted(self) -> Float32[np.ndarray, "N"]:
+        """The share of each track that was not counted among those that follow a track."""
+        return np.asarray(self.shares.sum(1) * np.float32(self.uncounted))
 
     def in_order(self, order: Int64[np.ndarray, "N"]) -> "CountedPart":
         """The same in another order of the tracks.
@@ -79,7 +96,7 @@ class CountedPart:
         for name, (kind, dimensions) in _ARRAYS.items():
             if (one := found[name]) is None or one.dtype.name != kind or one.ndim != dimensions:
                 raise ValueError(f"counted_{name} must be an array of {kind} with {dimensions} dimensions")
-        rows, shares, ages, strength = (np.asarray(one) for one in found.values())
+        rows, shares, ages, strength, uncounted = (np.asarray(one) for one in found.values())
         is_right = {
             f"counted_rows must be rows of {num_tracks} tracks": len(rows) == num_tracks
             and bool(((rows >= -1) & (rows < num_tracks)).all()),
@@ -88,7 +105,9 @@ class CountedPart:
             f"counted_age_weights must be 1 to {max_length} finite numbers of at least 0": 1 <= len(ages) <= max_length
             and bool(((ages >= 0) & np.isfinite(ages)).all()),
             "counted_strength must be a finite number of at least 0": bool(0 <= strength < np.inf),
+            "counted_uncounted must be a number in [0, 1]": bool(0 <= uncounted <= 1),
         }
         if failed := [rule for rule, holds in is_right.items() if not holds]:
             raise ValueError(failed[0])
-        return cls(rows=rows, shares=shares, age_weights=ages, strength=float(strength))
+        numbers = {"strength": float(strength), "uncounted": float(uncounted)}
+        return cls(rows=rows, shares=shares, age_weights=ages, **numbers)

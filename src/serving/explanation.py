@@ -168,8 +168,10 @@ def _ago(days: float) -> str:
 def _of_counts(counted: CountedScore) -> dict[str, Any]:
     """What was counted, as JSON. The counts are weighted and of two rules: a share says what they are worth."""
     what = f"{counted.share:.2%} of what followed" if counted.share else "not among what most often followed"
-    numbers = {name: round(one, 6) for name, one in counted._asdict().items()}
-    return numbers | {"sentence": f"{what} the tracks of the session in training, {counted.added:+.2f}"}
+    sentence = f"{what} the tracks of the session in training, {counted.added:+.2f}"
+    if counted.is_new:
+        sentence = f"nothing was counted of this track; it gets what others get in the mean, {counted.added:+.2f}"
+    return {"share": round(counted.share, 6), "added": round(counted.added, 6), "sentence": sentence}
 
 
 def track_products(

@@ -50,9 +50,19 @@ def trained(ring: PairDataModule, context: str) -> PairRanker:
     return made
 
 
-@pytest.fixture(scope="module", params=["session", "last"])
-def model(request: pytest.FixtureRequest, ring: PairDataModule) -> PairRanker:
-    return trained(ring, request.param)
+@pytest.fixture(scope="module")
+def cold(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> PairDataModule:
+    """The ring, of whose tracks a tenth is in no training session."""
+    folder = tmp_path_factory.mktemp("cold")
+    datamodule = build_datamodule(ring_logs, folder, batch_size=512, history=4, cold_share=0.1)
+    datamodule.setup()
+    return datamodule
+
+
+@pytest.fixture(scope="module", params=["ring session", "ring last", "cold session", "cold last"])
+def model(request: pytest.FixtureRequest) -> PairRanker:
+    data, context = request.param.split()
+    return trained(request.getfixturevalue(data), context)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +99,7 @@ def test_the_score_is_that_of_the_head_and_the_logarithm_of_the_counts(model: Pa
             weight += once
             for row, own in zip(part.rows[track], part.shares[track], strict=True):
                 n[row] += once * own * (row >= 0)
+            n[model._plays == 0] += once * part.uncounted * part.shares[track].sum()
         assert model.temperature is not None
         factor = (1 + n / weight / 0.01) ** (part.strength / model.temperature)
         expected = alone[line].double() * torch.from_numpy(factor)
@@ -136,7 +147,7 @@ def test_validation_chooses_what_ranks_best(ring: PairDataModule) -> None:
             gains[strength, decay] = (np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)[is_new]).mean()
     counts.choose(iter([Query(logits.clone(), histories, following)]), is_last=False)
     assert counts.chosen is not None
-    assert gains[counts.chosen] == max(gains.values()) > gains[0.0, DECAYS[0]]
+    assert gains[counts.chosen[:2]] == max(gains.values()) > gains[0.0, DECAYS[0]]
     worst = torch.where(torch.arange(NUM_RING_TRACKS) == torch.from_numpy(following)[:, None], 50.0, logits)
     counts.choose(iter([Query(worst, histories, following)]), is_last=False)
     assert counts.chosen is None, "the head alone is as good"
@@ -222,7 +233,8 @@ def test_the_ring_is_counted_and_weighs(model: PairRanker) -> None:
     part = model.counted
     assert part is not None
     best = part.rows[ROWS, part.shares.argmax(1)]
-    assert (best == (ROWS + 1) % NUM_RING_TRACKS).mean() > 0.9
+    is_played, following = model._plays > 0, (ROWS + 1) % NUM_RING_TRACKS
+    assert (best == following)[is_played & is_played[following]].mean() > 0.9
     assert model._counts is not None
     assert model._counts.logged()["counted_strength"] in STRENGTHS
 
@@ -242,9 +254,11 @@ def test_rows_follow_the_tracks_into_another_order_and_a_larger_catalogue(model:
     assert (larger.rows[1] == -1).all()
 
 
-def test_what_validation_chose_is_kept_by_a_refit_and_a_checkpoint(ring: PairDataModule, model: PairRanker) -> None:
-    name = "last" if model.context.is_last else "session"
-    again: PairRanker = instantiate(config("auto", name), _convert_="all")(vocabulary=ring.vocabulary)
+def test_what_validation_chose_is_kept_by_a_refit_and_a_checkpoint(
+    ring: PairDataModule, cold: PairDataModule, model: PairRanker
+) -> None:
+    name, data = "last" if model.context.is_last else "session", ring if model._plays.all() else cold
+    again: PairRanker = instantiate(config("auto", name), _convert_="all")(vocabulary=data.vocabulary)
     assert again.decided()["counted"] is None
     assert again.describe()[-1].endswith(NOTHING)
     again.decide(model.decided())
@@ -289,6 +303,27 @@ def test_the_newest_plays_are_counted(ring: PairDataModule, monkeypatch: pytest.
     np.testing.assert_array_equal(found, expected)
 
 
+def test_new_tracks_keep_the_probability_that_they_have_by_the_head(model: PairRanker) -> None:
+    """All together and in the mean; without a share of their own they would lose against what was counted."""
+    part, is_new = model.counted, torch.from_numpy(model._plays == 0)
+    assert part is not None
+    np.testing.assert_array_equal(part.is_uncounted, is_new)
+    assert 0 < part.uncounted < 1
+    if not is_new.any():
+        return
+    histories = sessions()
+    alone, both = (model.shares(histories, alone=one)[:, is_new].sum(1).logit() for one in (True, False))
+    counts, chosen = model._counts, model._counts.chosen if model._counts else None
+    assert counts is not None
+    assert chosen is not None
+    try:
+        counts.chosen = chosen._replace(uncounted=0.0)
+        without = model.shares(histories)[:, is_new].sum(1).logit()
+    finally:
+        counts.chosen = chosen
+    assert abs(float((both - alone).mean())) < 0.25 * -float((without - alone).mean())
+
+
 def test_counted_none_is_the_head_alone(ring: PairDataModule) -> None:
     model: PairRanker = instantiate(config("none", "session"), _convert_="all")(vocabulary=ring.vocabulary)
     queries = ring.pairs["val"]
@@ -321,6 +356,7 @@ def test_a_part_that_cannot_be_mixed_is_refused(ring: PairDataModule, words: lis
         ("counted_shares", np.full((3, 2), 2, np.float32), r"in \[0, 1\]"),
         ("counted_strength", np.full((), -1.0), "must be a finite number of at least 0"),
         ("counted_strength", np.array("x"), "must be an array of float64 with 0 dimensions"),
+        ("counted_uncounted", np.full((), 2.0), r"must be a number in \[0, 1\]"),
         ("counted_age_weights", np.array(["x"]), "must be an array of float32 with 1 dimensions"),
         ("counted_age_weights", np.ones(3, np.float32), "must be 1 to 2 finite numbers"),
     ],
