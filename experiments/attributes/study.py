@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,7 +28,6 @@ from experiments.attributes import tables
 from experiments.rivals.environments import python_of
 from experiments.studying import SkippedError, Study, append_rows, available, composed, data_of, sized, skip
 from segue.attributes import Values
-from segue.callbacks.validation_queries import ValidationQueries
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.histories import Histories
 from segue.models.contracts import OnBlock, PairBatch
@@ -58,7 +57,6 @@ SETUPS: Mapping[str, tuple[str, ...]] = {
     "tags, prior": (PARTS, "model.prior=added"),
     "tags, prior, dropout 0.1": (PARTS, "model.prior=added", "model.track_dropout=0.1"),
     "tags, prior, temperature 0.2": (PARTS, "model.prior=added", WARMER),
-    "tags, prior, temperature 0.2, counted": (PARTS, "model.prior=added", WARMER, "counted=auto"),
     "tags, prior, width 128, temperature 0.2": (PARTS, "model.prior=added", WIDER, WARMER),
     "tags, prior instead, dropout 0.1": (*INSTEAD, "model.track_dropout=0.1"),
     "tags, prior instead, dropout 0.2": (*INSTEAD, "model.track_dropout=0.2"),
@@ -150,8 +148,14 @@ def train(data: PairDataModule, setup: str, seed: int) -> tuple[Ranks, str]:
         ranker = instantiate(config(*RIVALS[setup], f"seed={seed}").ranker, _convert_="all")(vocabulary=data.vocabulary)
         ranker.on_train_start()  # counts
         return ranker.eval(), ""
+    ranker = trained_head(data, SETUPS[setup], seed)
+    return ranker, " ".join(f"{value:.3f}" for value in ranker.scorer.logged().values())
+
+
+def trained_head(data: PairDataModule, words: Sequence[str], seed: int) -> Any:
+    """A head with words of `train.py`, trained as `train.py` does without its callbacks."""
     torch.manual_seed(seed)
-    ranker = instantiate(config(*HEAD, *SETUPS[setup]).ranker, _convert_="all")(vocabulary=data.vocabulary)
+    ranker = instantiate(config(*HEAD, *words).ranker, _convert_="all")(vocabulary=data.vocabulary)
     optimizer = ranker.configure_optimizers()
     pairs, size = data.pairs["train"], config(*HEAD).datamodule.batch_size
     columns = [torch.from_numpy(column) for column in (pairs.previous, pairs.following, pairs.played_ratio)]
@@ -163,8 +167,7 @@ def train(data: PairDataModule, setup: str, seed: int) -> tuple[Ranks, str]:
             optimizer.zero_grad()
             ranker.loss(ranker.scorer, batch, ranker.context).backward()
             optimizer.step()
-    ValidationQueries(data).fit(ranker.eval())  # a counted part
-    return ranker, " ".join(f"{value:.3f}" for value in ranker.scorer.logged().values())
+    return ranker.eval()
 
 
 def fit_lightfm(data: PairDataModule, seed: int) -> ByVectors:
