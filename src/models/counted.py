@@ -4,14 +4,14 @@ The formula is in `picking/counted_scores.py`. B queries of a block, N tracks, n
 K tracks of a list.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -61,6 +61,22 @@ class Chosen(NamedTuple):
     strength: float
     decay: float
     uncounted: float = 0.0
+
+
+class _Uncounted(NamedTuple):
+    """What some validation queries say of the tracks of which nothing was counted, and of all others.
+
+    Attributes:
+        odds: logarithm of the odds of all of them together, by the head.
+        is_target: whether the next track is one of them.
+        gained: by how much the logarithm of the sum of the probabilities of the others grows, for each option.
+        followed: sum of the shares of what followed the session, by decay.
+    """
+
+    odds: Float32[np.ndarray, "B"]
+    is_target: Bool[np.ndarray, "B"]
+    gained: Float64[np.ndarray, "O B"]
+    followed: dict[float, Float32[np.ndarray, "B"]]
 
 
 class Query(NamedTuple):
@@ -191,33 +207,30 @@ class Counted:
         options = [alone, *(Chosen(strength, decay) for decay, strength in product(decays, STRENGTHS))]
         units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in decays}
         whole = units[DECAYS[0]]
-        table, is_uncounted, shares = table_of(whole), torch.from_numpy(whole.is_uncounted), whole.shares.sum(1)
-        totals, gained = np.zeros((2, len(options)))
-        followed, num = dict.fromkeys(decays, 0.0), 0
+        table, is_uncounted, sums = table_of(whole), torch.from_numpy(whole.is_uncounted), whole.shares.sum(1)
+        totals, found = np.zeros(len(options)), list[_Uncounted]()
         for logits, histories, following in queries:
             own, target = logits.cpu().float(), torch.from_numpy(following)
             heard = np.append(histories.previous[:, None], histories.newest_rows(MOST_AGES), axis=1)
             line, age = (heard >= 0).nonzero()
             own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
             is_new = (own.gather(1, target[:, None])[:, 0] > -torch.inf).numpy()
-            of_head = own.masked_fill(is_uncounted, -torch.inf).softmax(1)
+            counted = own.masked_fill(is_uncounted, -torch.inf)
+            odds = own.masked_fill(~is_uncounted, -torch.inf).logsumexp(1) - counted.logsumexp(1)
+            of_head, gained, followed = counted.softmax(1), np.empty((len(options), len(own))), {}
             entries: dict[float, Entries] = {}
             for decay, unit in units.items():
                 values = values_of(unit, table, histories, is_last=is_last)
                 entries[decay] = entries_of(values, torch.arange(len(own)))
-                followed[decay] += float(_of_sessions(unit, shares, histories, is_last=is_last).sum())
+                followed[decay] = _of_sessions(unit, sums, histories, is_last=is_last)
             for place, option in enumerate(options):
                 given = entries[option.decay], option.strength
                 totals[place] += ndcg(_ranks(own, target, *given)[is_new]).sum()
-                gained[place] += _gained(of_head, *given)
-            num += len(following)
+                gained[place] = _gained(of_head, *given)
+            found.append(_Uncounted(odds.numpy(), whole.is_uncounted[following], gained, followed))
         place = int(totals.argmax())
         best = options[place]
-        mean_followed = followed[best.decay] / max(1, num)
-        if best is not alone and mean_followed:
-            share = UNIT * np.expm1(gained[place] / num / best.strength)  # `added` the other way round
-            best = best._replace(uncounted=min(1.0, float(share) / mean_followed))
-        self.chosen = None if best is alone else best
+        self.chosen = None if best is alone else best._replace(uncounted=_share_of_uncounted(found, best, place))
 
     def logged(self) -> Mapping[str, float]:
         """Report the strength, 0 for the head alone."""
@@ -267,11 +280,35 @@ def _ranks(
     return not_below.index_add_(0, line, change).double().numpy()
 
 
-def _gained(of_head: Float[Tensor, "B N"], entries: Entries, strength: float) -> float:
-    """By how much the logarithm of the sum of the probabilities of a head grows, the sum over sessions."""
+def _gained(of_head: Float[Tensor, "B N"], entries: Entries, strength: float) -> Float64[np.ndarray, "B"]:
+    """By how much the logarithm of the sum of the probabilities of a head grows."""
     (line, column), value = entries
     grown = of_head.new_zeros(len(of_head)).index_add(0, line, of_head[line, column] * (strength * value).expm1())
-    return float(grown.log1p().sum())
+    return grown.log1p().double().numpy()
+
+
+def _share_of_uncounted(found: Sequence[_Uncounted], chosen: Chosen, place: int) -> float:
+    """The share of a track of which nothing was counted, of the sum of shares.
+
+    With it these tracks together have the probability that the head gives them, in the mean. It is 0 where validation
+    queries are less likely with it: a head that has learned little gives too much to tracks that nobody plays.
+
+    Args:
+        found: of all queries.
+        chosen: strength and decay.
+        place: of this option.
+    """
+    gained = np.concatenate([one.gained[place] for one in found])
+    followed = np.concatenate([one.followed[chosen.decay] for one in found])
+    if not followed.any():
+        return 0.0
+    share = UNIT * np.expm1(gained.mean() / chosen.strength) / followed.mean()  # the inverse of `added`
+    share = min(1.0, float(share))
+    odds = np.concatenate([one.odds for one in found]) - gained
+    is_target = np.concatenate([one.is_target for one in found])
+    tried = odds, odds + added(share * followed, chosen.strength)
+    without, within = (-np.logaddexp(0, np.where(is_target, -one, one)).sum() for one in tried)
+    return share if within >= without else 0.0
 
 
 def _weighted(
