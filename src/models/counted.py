@@ -343,8 +343,8 @@ def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_l
     line, age = (rows >= 0).nonzero()
     entries = weights[line, age], (line, rows[line, age])
     found = csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
-    new = np.flatnonzero(part.is_uncounted) if part.uncounted else []
-    if len(new):
+    new = np.flatnonzero(part.is_uncounted)
+    if part.uncounted and len(new):
         share = _of_sessions(part, part.shares_of_uncounted, histories, is_last=is_last)
         starts = np.arange(len(rows) + 1) * len(new)
         found = csr_array(found + csr_array((share.repeat(len(new)), np.tile(new, len(rows)), starts), found.shape))

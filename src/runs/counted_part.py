@@ -43,7 +43,7 @@ class CountedPart:
     def is_uncounted(self) -> Bool[np.ndarray, "N"]:
         """Whether nothing was counted of a track, neither before it nor after it, as of a new one."""
         is_there = self.rows >= 0
-        found = ~is_there.any(1)
+        found = np.asarray(~is_there.any(1))
         found[self.rows[is_there]] = False
         return found
 

@@ -274,7 +274,7 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     scores += boosts_of(served.boosts, candidates, histories.newest(64)[0])
     scores[np.arange(len(rows)), histories.previous] = -np.inf
     shares = mixture.shares(histories)
-    np.testing.assert_allclose(torch.from_numpy(scores).softmax(1), shares, atol=1e-6)
+    np.testing.assert_allclose(torch.from_numpy(scores).softmax(1), shares, atol=1e-5)  # of single precision
     assert (shares - mixture.shares(histories, alone=True)).abs().max() > 0.01, "the counts matter"
     every = np.tile(ROWS.astype(np.int32), (len(ROWS), 1))
     search = SessionSearch(served, every, num_lists=1, may_repeat=True, artist_of=ROWS)
