@@ -3,6 +3,7 @@
 import ast
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -29,6 +30,9 @@ WHERE = {"serve": "serving/", "room": "room/", "sweep": "sweeps/pruning.py", "rl
 """Where the libraries of an extra are imported with the module; elsewhere they are imported in functions."""
 
 
+distributions = cache(packages_distributions)  # it reads the records of all packages
+
+
 def installed_by(extra: str) -> set[NormalizedName]:
     needs = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
     return {canonicalize_name(need) for need in (Requirement(text).name for text in needs) if need != "segue"}
@@ -36,7 +40,7 @@ def installed_by(extra: str) -> set[NormalizedName]:
 
 @pytest.mark.parametrize("extra", sorted({"", *PROJECT["optional-dependencies"]} - OF_TOOLS))
 def test_the_table_says_what_an_extra_installs(extra: str) -> None:
-    names = packages_distributions()  # several where a package is in parts; none for an extra that is not installed
+    names = distributions()  # several where a package is in parts; none for an extra that is not installed
     known = [{canonicalize_name(name) for name in names.get(library, [library])} for library in LIBRARIES[extra]]
     installed = installed_by(extra)
     assert [one for one in known if not one & installed] == []
@@ -47,6 +51,7 @@ def first_names(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+@cache
 def imported_at_once(path: Path) -> set[str]:
     """What a module imports as soon as it is imported itself."""
     module = ast.parse(path.read_text(encoding="utf-8"))

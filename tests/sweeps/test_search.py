@@ -459,8 +459,7 @@ def test_a_trial_that_was_running_when_its_process_died_is_repeated_and_not_coun
 # The report
 
 
-@pytest.mark.parametrize("num_trials", [1, 2, 14])
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(("num_trials", "same"), [(1, True), (2, False), (14, True), (14, False)])
 def test_a_report_is_drawn_for_few_and_for_equal_trials(tmp_path: Path, num_trials: int, same: bool) -> None:
     space, url = make_space(), f"sqlite:///{tmp_path}/optuna.db"
     with open_study(url=url, resume=False, **SETTINGS) as study:
