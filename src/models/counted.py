@@ -26,7 +26,7 @@ from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
 from segue.models.retrieval.nearest import lists_of_vectors, to_units
 from segue.models.retrieval.ranks import ndcg
 from segue.models.retrieval.sparse import entries_of, no_scores
-from segue.picking.counted_scores import UNIT, added, weights_of
+from segue.picking.counted_scores import added, weights_of
 from segue.runs.counted_part import CountedPart
 from segue.runs.recommendations import SCORE_DECIMALS, best_of_lines
 from segue.settings import Setting, settings
@@ -41,6 +41,8 @@ the factor of the weight of a track for each track further back. With 16 the cou
 where a head had too few plays to learn from."""
 MOST_PLAYS = 5_000_000
 """Plays that are counted, at most: the newest ones. Their counts fit into memory beside a head."""
+LEAST_NATS = 1.0
+"""By so much less likely validation queries may be with the share of tracks of which nothing was counted."""
 FEW = 10
 """Plays of a track after which what followed it has half of its weight."""
 
@@ -215,26 +217,32 @@ class Counted:
             line, age = (heard >= 0).nonzero()
             own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
             is_new = (own.gather(1, target[:, None])[:, 0] > -torch.inf).numpy()
-            counted = own.masked_fill(is_uncounted, -torch.inf)
-            odds = own.masked_fill(~is_uncounted, -torch.inf).logsumexp(1) - counted.logsumexp(1)
-            of_head, gained, followed = counted.softmax(1), np.empty((len(options), len(own))), {}
             entries: dict[float, Entries] = {}
+            followed: dict[float, np.ndarray] = {}
             for decay, unit in units.items():
                 values = values_of(unit, table, histories, is_last=is_last)
                 entries[decay] = entries_of(values, torch.arange(len(own)))
                 followed[decay] = _of_sessions(unit, sums, histories, is_last=is_last)
+            counted = own.masked_fill(is_uncounted, -torch.inf)
+            of_counted, of_head = counted.logsumexp(1), counted.softmax(1)
+            odds = own.masked_fill(~is_uncounted, -torch.inf).logsumexp(1) - of_counted
+            gained = np.empty((len(options), len(own)))
             for place, option in enumerate(options):
                 given = entries[option.decay], option.strength
                 totals[place] += ndcg(_ranks(own, target, *given)[is_new]).sum()
                 gained[place] = _gained(of_head, *given)
-            found.append(_Uncounted(odds.numpy(), whole.is_uncounted[following], gained, followed))
+            used = is_new & np.asarray(of_counted > -torch.inf)
+            of_used = {decay: sums_of[used] for decay, sums_of in followed.items()}
+            is_target = whole.is_uncounted[following]
+            found.append(_Uncounted(odds.numpy()[used], is_target[used], gained[:, used], of_used))
         place = int(totals.argmax())
         best = options[place]
         self.chosen = None if best is alone else best._replace(uncounted=_share_of_uncounted(found, best, place))
 
     def logged(self) -> Mapping[str, float]:
-        """Report the strength, 0 for the head alone."""
-        return {"counted_strength": 0.0 if self.chosen is None else self.chosen.strength}
+        """Report the strength, 0 for the head alone, and the share of tracks of which nothing was counted."""
+        chosen = self.chosen or Chosen(0.0, DECAYS[0])
+        return {"counted_strength": chosen.strength, "counted_uncounted": chosen.uncounted}
 
     def describe(self) -> str:
         """A line about what is chosen."""
@@ -254,7 +262,7 @@ class Counted:
             InputError: it is that of an older version.
         """
         known = decided.get(COUNTED)
-        if known is not None and set(known) != set(Chosen._fields):
+        if known is not None and {"uncounted", *known} != set(Chosen._fields):  # without it in an older version
             raise InputError(
                 f"the counted part of this run has {', '.join(known)}, those of an older version; train the run again"
             )
@@ -291,7 +299,7 @@ def _share_of_uncounted(found: Sequence[_Uncounted], chosen: Chosen, place: int)
     """The share of a track of which nothing was counted, of the sum of shares.
 
     With it these tracks together have the probability that the head gives them, in the mean. It is 0 where validation
-    queries are less likely with it: a head that has learned little gives too much to tracks that nobody plays.
+    queries are clearly less likely with it: a head that has learned little gives too much to tracks that nobody plays.
 
     Args:
         found: of all queries.
@@ -302,13 +310,17 @@ def _share_of_uncounted(found: Sequence[_Uncounted], chosen: Chosen, place: int)
     followed = np.concatenate([one.followed[chosen.decay] for one in found])
     if not followed.any():
         return 0.0
-    share = UNIT * np.expm1(gained.mean() / chosen.strength) / followed.mean()  # the inverse of `added`
-    share = min(1.0, float(share))
+    low, share = 0.0, 1.0
+    for _ in range(40):  # what is added in the mean grows with the share
+        middle = (low + share) / 2
+        low, share = (
+            (low, middle) if added(middle * followed, chosen.strength).mean() > gained.mean() else (middle, share)
+        )
     odds = np.concatenate([one.odds for one in found]) - gained
     is_target = np.concatenate([one.is_target for one in found])
     tried = odds, odds + added(share * followed, chosen.strength)
     without, within = (-np.logaddexp(0, np.where(is_target, -one, one)).sum() for one in tried)
-    return share if within >= without else 0.0
+    return share if within > without - LEAST_NATS else 0.0
 
 
 def _weighted(
@@ -330,8 +342,39 @@ def _of_sessions(
     return np.asarray((weights * of_tracks.take(rows, mode="clip")).sum(1))
 
 
+class AddedCounts(NamedTuple):
+    """What is added for queries; see `SparsePart`.
+
+    Attributes:
+        values: what each track gets that was counted after the session, Q × N.
+        of_uncounted: what each track gets of which nothing was counted.
+        is_uncounted: 1 for each of these.
+    """
+
+    values: csr_array
+    of_uncounted: Float[Tensor, "Q"]
+    is_uncounted: Float[Tensor, "N"]
+
+    def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
+        """Add it to scores, in place."""
+        places, values = entries_of(self.values, lines)
+        scores.index_put_(places, values.to(scores), accumulate=True)
+        if self.of_uncounted.any():
+            scores.addr_(self.of_uncounted.to(scores)[lines], self.is_uncounted.to(scores))
+
+
+def added_counts(part: CountedPart, table: csr_array, histories: Histories, *, is_last: bool) -> AddedCounts:
+    """What is added to the scores of a head after sessions; see `values_of`."""
+    share = _of_sessions(part, part.shares_of_uncounted, histories, is_last=is_last)
+    return AddedCounts(
+        values_of(part, table, histories, is_last=is_last),
+        torch.from_numpy(added(share, part.strength)),
+        torch.from_numpy(part.is_uncounted.astype(np.float32)),
+    )
+
+
 def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_last: bool) -> csr_array:
-    """What is added to the scores of a head after sessions, B × N.
+    """What is added after sessions to the scores of tracks that were counted after them, B × N.
 
     Args:
         part: of the run.
@@ -343,11 +386,6 @@ def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_l
     line, age = (rows >= 0).nonzero()
     entries = weights[line, age], (line, rows[line, age])
     found = csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
-    new = np.flatnonzero(part.is_uncounted)
-    if part.uncounted and len(new):
-        share = _of_sessions(part, part.shares_of_uncounted, histories, is_last=is_last)
-        starts = np.arange(len(rows) + 1) * len(new)
-        found = csr_array(found + csr_array((share.repeat(len(new)), np.tile(new, len(rows)), starts), found.shape))
     found.data = added(found.data, part.strength)
     return found
 
@@ -357,6 +395,24 @@ def table_of(part: CountedPart) -> csr_array:
     line, place = (part.rows >= 0).nonzero()
     num = len(part.rows)
     return csr_array((part.shares[line, place], (line, part.rows[line, place])), shape=(num, num))
+
+
+def with_uncounted(
+    part: CountedPart | None, queries: Float[Tensor, "N V"], items: Float[Tensor, "N V"]
+) -> tuple[Float[Tensor, "N W"], Float[Tensor, "N W"]]:
+    """The vectors with a column that adds, after one track, to the tracks of which nothing was counted.
+
+    Args:
+        part: of all tracks.
+        queries: query vectors.
+        items: item vectors.
+    """
+    if part is None or not part.uncounted or not part.is_uncounted.any():
+        return queries, items
+    of_query, of_item = added(part.shares_of_uncounted, part.strength), part.is_uncounted
+    columns = (torch.from_numpy(one).to(items)[:, None] for one in (of_query, of_item))
+    both = [torch.cat([vectors, column], 1) for vectors, column in zip((queries, items), columns, strict=True)]
+    return both[0], both[1]
 
 
 def lists_of_head(
@@ -371,7 +427,7 @@ def lists_of_head(
 ) -> ListSearch:
     """Prepare a search for the lists of a head, see `Ranker.lists`, with what often follows each track in its list.
 
-    All other tracks keep their scores and their order.
+    Tracks of which nothing was counted get their share; all others keep their scores and their order.
 
     Args:
         scorer: the head.
@@ -382,11 +438,7 @@ def lists_of_head(
         recall: as for `Ranker.lists`.
         plan: as for `Ranker.lists`.
     """
-    queries, items = scorer.query_vectors(), scorer.item_vectors()
-    if part is not None and part.uncounted and part.is_uncounted.any():  # one more column adds to all of them
-        of_query = torch.from_numpy(added(part.shares_of_uncounted, part.strength)).to(queries)
-        queries = torch.cat([queries, of_query[:, None]], 1)
-        items = torch.cat([items, torch.from_numpy(part.is_uncounted).to(items)[:, None]], 1)
+    queries, items = with_uncounted(part, scorer.query_vectors(), scorer.item_vectors())
     rows = np.arange(len(items)) if rows is None else rows
     query_rows = torch.from_numpy(rows)
     search = lists_of_vectors(

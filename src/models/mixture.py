@@ -24,9 +24,8 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
-from segue.models.counted import MOST_QUERIES, Counted, Query, lists_of_head, table_of, values_of
+from segue.models.counted import MOST_QUERIES, Counted, Query, added_counts, lists_of_head, table_of
 from segue.models.fitted import FittedModel
-from segue.models.listener_part import Added
 from segue.models.restoring import TableOfVectors
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan, digest_of_arrays
 from segue.models.retrieval.nearest import in_parts, top_of_scores
@@ -280,7 +279,7 @@ class Mixture(OneStep):
             if self._table is None or self._table[0] is not part:
                 self._table = part, table_of(part)
             is_last = self._of_heads()[0].context == "last"
-            logits = add_parts(logits, [Added(values_of(part, self._table[1], histories, is_last=is_last))])
+            logits = add_parts(logits, [added_counts(part, self._table[1], histories, is_last=is_last)])
         return torch.as_tensor(logits).softmax(1)
 
     def ranks(

@@ -30,7 +30,7 @@ from segue.models.contracts import (
     RepeatsDecided,
     Scorer,
 )
-from segue.models.counted import MOST_QUERIES, Counted, Query, lists_of_head, table_of, values_of
+from segue.models.counted import MOST_QUERIES, AddedCounts, Counted, Query, added_counts, lists_of_head, table_of
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.export import session_vectors
 from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
@@ -116,12 +116,12 @@ class RanksByVectors(RepeatsDecided):
         parts = [] if part is None else [self._counts_of(found, histories, part)]
         return found._replace(parts=[*parts, *([] if of_listener is None else [of_listener])])
 
-    def _counts_of(self, found: Queries, histories: Histories, part: CountedPart) -> Added:
+    def _counts_of(self, found: Queries, histories: Histories, part: CountedPart) -> AddedCounts:
         if self._table is None or self._table[0] is not part:
             self._table = part, table_of(part)
         is_last, previous = self.context.is_last, found.previous.cpu().numpy()
         histories = Histories.of_tracks(previous) if is_last else histories
-        return Added(values_of(part, self._table[1], histories, is_last=is_last))
+        return added_counts(part, self._table[1], histories, is_last=is_last)
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None

@@ -236,7 +236,7 @@ def _floors_above(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
     """By the name of each floor, in which metrics the model is below it."""
     found: dict[str, list[str]] = {}
     for name, floor in metrics.items():
-        if (match := re.fullmatch(r"test/(recall_at_\d+)_(\w+)_floor", name)) and (own := match[1]):
+        if (match := re.fullmatch(r"test/(recall_at_\d+)_(?!position_)(\w+)_floor", name)) and (own := match[1]):
             upper = metrics[f"test/{own}"] + metrics.get(f"test/{own}_half_width", 0.0)
             if upper < floor:
                 found.setdefault(match[2], []).append(own)

@@ -42,10 +42,11 @@ class CountedPart:
     @cached_property
     def is_uncounted(self) -> Bool[np.ndarray, "N"]:
         """Whether nothing was counted of a track, neither before it nor after it, as of a new one."""
-        is_there = self.rows >= 0
-        found = np.asarray(~is_there.any(1))
-        found[self.rows[is_there]] = False
-        return found
+        is_counted = np.zeros(len(self.rows) + 1, bool)  # the last one is for -1
+        for column in self.rows.T:  # all at once would be copied as indices of another kind
+            is_counted[:-1] |= column >= 0
+            is_counted[column] = True
+        return ~is_counted[:-1]
 
     @cached_property
     def shares_of_uncounted(self) -> Float32[np.ndarray, "N"]:
@@ -93,6 +94,8 @@ class CountedPart:
             raise ValueError("counted_level is of an older version")
         if all(one is None for one in found.values()):
             return None
+        if found["uncounted"] is None:  # of an older version, which gave such tracks nothing
+            found["uncounted"] = np.zeros(())
         for name, (kind, dimensions) in _ARRAYS.items():
             if (one := found[name]) is None or one.dtype.name != kind or one.ndim != dimensions:
                 raise ValueError(f"counted_{name} must be an array of {kind} with {dimensions} dimensions")

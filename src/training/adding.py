@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from segue.datamodules.reading.attribute_files import attributes_of_run
 from segue.errors import InputError
 from segue.models.added_tracks import extended_scorer, extended_vectors, with_new_tracks
+from segue.models.counted import with_uncounted
 from segue.models.restoring import CHECKPOINT, REFITTED, read_checkpoint
 from segue.runs.atomic import write_record
 from segue.runs.catalog_files import write_catalog
@@ -88,7 +89,8 @@ def add_tracks(
         vectors = extended_vectors(path, old, *ours, catalog, run=files.name, catalogue=config.catalogue)
     if vectors is not None:  # those of the run, to the last digit
         queries, items = torch.from_numpy(vectors.queries), torch.from_numpy(vectors.items)
-    extended = with_new_tracks(lists, queries, items, on_block)
+    counted = None if vectors is None else vectors.counted
+    extended = with_new_tracks(lists, *with_uncounted(counted, queries, items), on_block)
     is_new = extended.rows[:num_old] >= num_old
     width = max(part.columns.stop for part in scorer.query_parts().values())
     added = {

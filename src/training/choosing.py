@@ -28,7 +28,7 @@ from segue.terminal.console import console
 Compose = Callable[[Sequence[str]], DictConfig]
 """From words of the command line to a config."""
 
-_LEAST_SESSIONS = 2  # an interval needs them
+_LEAST_SESSIONS = 3  # two have an interval, which is empty where both differences are equal
 _SEED = 0
 _EPOCHS = 20  # epochs that a full training of a head takes, as a rule
 _SHARE, _STEPS = 0.1, 200
@@ -191,14 +191,15 @@ def choose(datamodule: SplitDataModule, config: DictConfig, words: Sequence[str]
         words: of the command line; a candidate does not change what they name.
 
     Returns:
-        The comparison; None where fewer than two validation sessions have queries.
+        The comparison; None where fewer than three validation sessions have queries.
 
     Raises:
         InputError: no candidate fits.
     """
-    candidates = [words_beside(one, words) for one in config.recipe.candidates]
+    given: list[str] = list(config.recipe.candidates)
     if any(word.startswith(_OF_HEADS) for word in words):
-        candidates = [one for one in candidates if _is_of_a_head(one)]
+        given = [one for one in given if _is_of_a_head(one)]
+    candidates = [words_beside(one, words) for one in given]
     key = (datamodule.digest(), *candidates, *(word for word in words if not word.startswith(_OF_A_JOB)))
     if key not in _known:
         _known[key] = _compared(datamodule, config, candidates, words, compose)
@@ -219,7 +220,7 @@ def rivals_of(datamodule: SplitDataModule, config: DictConfig, words: Sequence[s
     """Count what the counting models among the candidates of `recipe=auto` reach, for a run that names its model.
 
     Returns:
-        The comparison; None where fewer than two validation sessions have queries.
+        The comparison; None where fewer than three validation sessions have queries.
     """
     known = OmegaConf.load(CONF / "recipe" / "auto.yaml").recipe.candidates
     counting = [one for one in known if not _is_of_a_head(one)]

@@ -235,7 +235,7 @@ def _choose(config: DictConfig, datamodule: "SplitDataModule", words: list[str])
         chosen = choice.best.words
     else:
         chosen = f"recipe={'playlists' if datamodule.vocabulary.mean_played_ratio is None else 'shares'}"
-        console.print(f"recipe       {chosen}: validation has too few queries to compare recipes", soft_wrap=True)
+        console.print(f"recipe       {chosen}: validation has too few sessions to compare recipes", soft_wrap=True)
     return choice, [*without_auto(words), *chosen.split()]
 
 

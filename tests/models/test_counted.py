@@ -324,6 +324,29 @@ def test_new_tracks_keep_the_probability_that_they_have_by_the_head(model: PairR
     assert abs(float((both - alone).mean())) < 0.25 * -float((without - alone).mean())
 
 
+def test_a_head_that_gives_new_tracks_too_much_gives_them_no_share(cold: PairDataModule) -> None:
+    """The likelihood of validation decides, and the next tracks that a session has not heard."""
+    counts, rng = Counted(cold.vocabulary, rules={"rules": Rules}), np.random.default_rng(3)
+    new = np.flatnonzero(cold.vocabulary.plays == 0)
+    previous = rng.choice(np.flatnonzero(cold.vocabulary.plays > 0), 400)
+    following = (previous + 1) % NUM_RING_TRACKS
+    following[np.isin(following, new)] = previous[0]
+    following[following == previous] = previous[1]
+
+    def chosen(of_new: float, targets: np.ndarray) -> float:
+        logits = torch.zeros(len(previous), NUM_RING_TRACKS)
+        logits[:, new] = of_new
+        counts.choose(iter([Query(logits, Histories.of_tracks(previous), targets)]), is_last=True)
+        assert counts.chosen is not None
+        return counts.chosen.uncounted
+
+    with_new = np.where(rng.random(len(previous)) < 0.1, rng.choice(new, len(previous)), following)
+    assert chosen(0.0, with_new) > 0, "a tenth of the next tracks is new, and so the head says"
+    assert chosen(8.0, following) == 0, "no next track is new"
+    heard = np.where(rng.random(len(previous)) < 0.8, previous, with_new)
+    assert chosen(0.0, heard) > 0, "tracks that are played again say nothing of new ones"
+
+
 def test_counted_none_is_the_head_alone(ring: PairDataModule) -> None:
     model: PairRanker = instantiate(config("none", "session"), _convert_="all")(vocabulary=ring.vocabulary)
     queries = ring.pairs["val"]
@@ -380,8 +403,18 @@ def test_a_part_of_an_older_version_says_what_to_do(ring: PairDataModule) -> Non
     from segue.runs.counted_part import CountedPart
 
     arrays: dict[str, np.ndarray] = {"counted_level": np.zeros(3, np.float32), "counted_temperature": np.ones(())}
+    part = CountedPart(
+        rows=np.zeros((3, 2), np.int32), shares=np.zeros((3, 2), np.float32), age_weights=np.ones(2, np.float32),
+        strength=0.2, uncounted=0.5,
+    )  # fmt: skip
+    without = {name: array for name, array in part.arrays().items() if name != "counted_uncounted"}
+    found = CountedPart.of_arrays(without, num_tracks=3, max_length=2)
+    assert found is not None
+    assert (found.strength, found.uncounted) == (0.2, 0.0), "new tracks had no share"
     with pytest.raises(ValueError, match="counted_level is of an older version"):
         CountedPart.of_arrays(arrays, num_tracks=3, max_length=2)
     model: PairRanker = instantiate(config("auto", "session"), _convert_="all")(vocabulary=ring.vocabulary)
+    model.decide(model.decided() | {"counted": {"strength": 2.0, "decay": 0.5}})
+    assert model.decided()["counted"] == {"strength": 2.0, "decay": 0.5, "uncounted": 0.0}
     with pytest.raises(InputError, match="has level, weight, those of an older version; train the run again"):
         model.decide(model.decided() | {"counted": {"level": [0.0], "weight": 0.2}})

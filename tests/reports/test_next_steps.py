@@ -191,6 +191,7 @@ def test_every_floor_above_the_model_is_named_and_the_best_one_can_be_trained() 
     metrics = below("recall_at_10", "recall_at_50") | {
         "test/recall_at_10_newest_floor": 0.5,
         "test/recall_at_50_counts_floor": 0.3,
+        "test/recall_at_10_position_0_own_floor": 0.9,  # of first tracks alone
     }
     why, *_, floor = reasons(finished(metrics=metrics, choices=REAL))
     assert "below popular in recall_at_10, recall_at_50; below newest in recall_at_10; below counts in recall_a" in why

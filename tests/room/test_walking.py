@@ -8,6 +8,7 @@ import pytest
 from segue.assignment import GUESTS
 from segue.errors import InputError
 from segue.picking.listener_scores import FEATURES
+from segue.picking.session_query import SessionQuery
 from segue.room import walking
 from segue.room.release_view import ReleaseView
 from segue.runs.counted_part import CountedPart
@@ -74,6 +75,14 @@ def test_what_was_counted_is_a_part_of_the_score(view: ReleaseView) -> None:
     found = walking.step(view, own, "T1", 1, walking.checked_session(view, [100, 103, 107], [1, 1, 1]))
     of_nothing = "not among what most often followed the tracks of the session in training, +0.00"
     assert found["counted"] == of_nothing, "a track that followed may have no place among those that are kept"
+    rows = np.where(np.arange(num)[:, None] == 0, -1, np.arange(num, dtype=np.int32)[:, None] % 2 + 1)
+    new = replace(part, rows=rows.astype(np.int32), shares=np.full((num, 1), 0.5, np.float32), uncounted=0.1)
+    new_rows = np.flatnonzero(new.is_uncounted)
+    assert new_rows.tolist() == [0]
+    query = SessionQuery(replace(vectors["T1"], counted=new))
+    assert query.counted(np.array([3]), np.array([np.nan], np.float32), 0) == (
+        pytest.approx(0.05), pytest.approx(0.2 * np.log(6), rel=1e-5), True
+    )  # fmt: skip
 
 
 def test_what_a_track_gets_for_its_artist_and_by_itself_are_parts_of_the_score(view: ReleaseView) -> None:

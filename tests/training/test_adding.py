@@ -14,9 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from segue.attributes import Values
 from segue.catalog import Catalog
 from segue.errors import InputError
+from segue.models.counted import lists_of_head
 from segue.models.export import session_vectors
 from segue.models.heads import CosineMix
+from segue.picking.counted_scores import CountedScores
 from segue.runs.catalog_files import read_catalog, write_catalog, write_top_tracks
+from segue.runs.counted_part import CountedPart
 from segue.runs.folder import as_dict
 from segue.runs.recommendations import Recommendations
 from segue.runs.session_vectors import FILE, SessionVectors
@@ -33,7 +36,12 @@ Config = Callable[..., Any]
 
 
 def finished_run(
-    folder: Path, model: str, *words: str, tags: Values | None = None, plays: np.ndarray | None = None
+    folder: Path,
+    model: str,
+    *words: str,
+    tags: Values | None = None,
+    plays: np.ndarray | None = None,
+    counted: CountedPart | None = None,
 ) -> Path:
     """The files of a run whose last two tracks, of an artist of their own, are not played in training."""
     from hydra.utils import instantiate
@@ -56,12 +64,13 @@ def finished_run(
     torch.save({"state_dict": {**numbers, "loss.level": torch.zeros(())}}, folder / "checkpoints" / "best.ckpt")
     with torch.inference_mode():
         queries, items = scorer.query_vectors(), scorer.item_vectors()
-    rows, scores = top_k(queries=queries, items=items, query_rows=torch.arange(NUM), k=K, plays=PLAYS)
+        rows, scores = top_k(queries=queries, items=items, query_rows=torch.arange(NUM), k=K, plays=PLAYS)
+        if counted is not None:
+            rows, scores = lists_of_head(scorer, counted, PLAYS, K).collect()
     lists = Recommendations(rows=rows, scores=scores, plays=PLAYS)
     lists.write(folder / "recommendations.jsonl", vocabulary.catalog, format="botify")
-    session_vectors(scorer, LAST_TRACK(vocabulary, list(scorer.query_parts()), learns=True)).write(
-        folder / FILE, vocabulary.catalog
-    )
+    context = LAST_TRACK(vocabulary, list(scorer.query_parts()), learns=True)
+    session_vectors(scorer, context, counted).write(folder / FILE, vocabulary.catalog)
     write_top_tracks(vocabulary.catalog.track_ids[:3], folder / "top_tracks.json")
     hydra_free = {name: value for name, value in config.items() if name != "hydra"}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(as_dict(OmegaConf.create(hydra_free))))
@@ -137,6 +146,34 @@ def test_lists_have_the_new_tracks_and_old_scores_do_not_change(tmp_path: Path, 
         assert vectors.queries[NUM + 3].tolist() == [*[0.0] * 8, 1.0]
         biases = vectors.items[lists.rows[NUM + 3][:K], -1]
         assert biases.tolist() == sorted(vectors.items[:, -1].tolist(), reverse=True)[:K]
+
+
+def test_lists_of_a_run_with_counts_have_the_new_tracks_where_a_service_ranks_them(
+    tmp_path: Path, config: Config
+) -> None:
+    """Nothing was counted of them, nor of the last two of the run: they get the share of such tracks."""
+    rows = np.full((NUM, 2), -1, np.int32)
+    rows[: NUM - 2] = np.stack([np.roll(np.arange(NUM - 2), -step) for step in (1, 2)], 1)
+    shares = np.where(rows < 0, 0, [0.5, 0.3]).astype(np.float32)
+    part = CountedPart(rows=rows, shares=shares, age_weights=np.ones(1, np.float32), strength=0.05, uncounted=0.05)
+    run, catalogue = finished_run(tmp_path / "run", "convex", counted=part), new_catalogue(tmp_path / "new.json")
+    add_tracks(config(run, catalogue), [])
+    catalog = read_catalog(tmp_path / "added" / "tracks.json")
+    vectors = SessionVectors.read(tmp_path / "added" / FILE, catalog)
+    assert vectors.counted is not None
+    assert np.flatnonzero(vectors.counted.is_uncounted).tolist() == [*range(NUM - 2, NUM + 4)]
+    one, every = np.arange(NUM + 4)[:, None], np.tile(np.arange(NUM + 4), (NUM + 4, 1))
+    scores, counts = vectors.queries @ vectors.items.T, CountedScores(vectors.counted)
+    head = scores.copy()
+    counts.add(scores, counts.of(one, np.full(one.shape, np.nan, np.float32), every))
+    assert (scores[: NUM - 2, NUM:] > head[: NUM - 2, NUM:] + 0.05).all()
+    assert (scores[NUM - 2 :] == head[NUM - 2 :]).all(), "nothing followed them"
+    lists = Recommendations.read(tmp_path / "added" / "recommendations.jsonl", catalog)
+    for query in range(NUM + 4):
+        found = lists.rows[query][lists.rows[query] >= 0]
+        np.testing.assert_allclose(lists.scores[query, : len(found)], scores[query, found], atol=2e-6)
+        outside = np.setdiff1d(np.arange(NUM + 4), [*found, query])
+        assert scores[query, outside].max() <= scores[query, found].min() + 2e-6
 
 
 def test_a_refitted_run_gets_them_by_the_model_that_it_exports(tmp_path: Path, config: Config) -> None:

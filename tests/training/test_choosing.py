@@ -128,6 +128,20 @@ def test_candidates_leave_what_was_typed_as_it_is(data: SplitDataModule, table: 
         choose(data, config, [*words_of(table), "seed=2"], composed)
 
 
+def test_a_head_that_is_named_is_compared_with_each_recipe_alone(
+    data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words_of(table), "model=track"]
+    monkeypatch.setattr(
+        "segue.training.choosing._short_run",
+        lambda *given, **_: Candidate(words=given[3], gains=gains(0.1), steps=1),
+    )
+    chosen = choose(data, composed(words), words, composed)
+    assert chosen is not None
+    recipes = ["recipe=shares", "recipe=playlists context=session", "recipe=radio context=session"]
+    assert [one.words for one in chosen.candidates] == recipes
+
+
 @pytest.mark.parametrize("model", ["gru4rec", "sasrec"])
 def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
     model: str, data: SplitDataModule, table: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,14 +169,14 @@ def test_a_model_of_the_order_keeps_its_context_and_has_rivals(
     assert not any(given[2].datamodule.whole_sessions for given in seen)
 
 
-@pytest.mark.parametrize(("num_sessions", "is_compared"), [(10, False), (20, True)])
-def test_two_validation_sessions_are_enough_to_compare(num_sessions: int, is_compared: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_sessions", "is_compared"), [(20, False), (30, True)])
+def test_three_validation_sessions_are_enough_to_compare(num_sessions: int, is_compared: bool, tmp_path: Path) -> None:
     words = words_of(write_plays(tmp_path / "plays.csv", num_sessions))
     config = composed(words)
     config.recipe.candidates = ["model=popular"]
     few: SplitDataModule = instantiate(config.datamodule, _convert_="all")
     few.setup("fit")
-    assert len(np.unique(few.pairs["val"].session)) == 1 + is_compared
+    assert len(np.unique(few.pairs["val"].session)) == 2 + is_compared
     assert (choose(few, config, words, composed) is not None) == is_compared
 
 
