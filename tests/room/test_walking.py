@@ -80,9 +80,9 @@ def test_what_was_counted_is_a_part_of_the_score(view: ReleaseView) -> None:
     new_rows = np.flatnonzero(new.is_uncounted)
     assert new_rows.tolist() == [0]
     query = SessionQuery(replace(vectors["T1"], counted=new))
-    assert query.counted(np.array([3]), np.array([np.nan], np.float32), 0) == (
-        pytest.approx(0.05), pytest.approx(0.2 * np.log(6), rel=1e-5), True
-    )  # fmt: skip
+    share, added, is_new = query.counted(np.array([3]), np.array([np.nan], np.float32), 0)
+    assert (share, added) == (pytest.approx(0.05), pytest.approx(0.2 * np.log(6), rel=1e-5))
+    assert is_new
 
 
 def test_what_a_track_gets_for_its_artist_and_by_itself_are_parts_of_the_score(view: ReleaseView) -> None:
