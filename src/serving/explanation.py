@@ -39,11 +39,11 @@ def explain(
     Returns:
         As JSON: arm and settings, the recommended track, its rank among the candidates, its score by parts, what the
         track has by itself (`rest`), with a counted part the share of the track among those that followed, or that of
-        new tracks, and what it adds, where it or its artist was heard what that adds (`boost`), with a past what that adds (`listener`), and
-        the tracks of the session, newest first, with their weights and products. A model of the order
-        has `order` too: what the order adds to the score, and how much less it would add without each track. If the arm
-        explores, also whether the track is new; one that is not among the candidates, without a rank, was found by
-        exploration.
+        new tracks, and what it adds, where it or its artist was heard what that adds (`boost`), with a past what that
+        adds (`listener`), and the tracks of the session, newest first, with their weights and products. A model of the
+        order has `order` too: what the order adds to the score, and how much less it would add without each track. If
+        the arm explores, also whether the track is new; one that is not among the candidates, without a rank, was found
+        by exploration.
     """
     release = recommender.release
     given, vectors, row = release.arms[arm], release.vectors[arm], release.row_of(answer.track)
