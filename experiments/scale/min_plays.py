@@ -36,6 +36,7 @@ SEEDS = sized((1, 2, 3), (1,))
 METRICS = ("val/ndcg_at_10", "val/recall_at_10", "val/loss")
 WORDS = (
     "context=last",
+    "counted=none",
     "logger=none",
     "callbacks.plots=null",
     "callbacks.export=null",
