@@ -21,6 +21,7 @@ from segue.histories import Histories
 from segue.models.baselines.counting import Counter, best_candidates
 from segue.models.baselines.whole_sessions import SessionCounter
 from segue.models.contracts import Scorer
+from segue.models.listener_part import Added
 from segue.models.repeats import MOST_AGES, shares_of
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan
 from segue.models.retrieval.nearest import lists_of_vectors, to_units
@@ -357,8 +358,7 @@ class AddedCounts(NamedTuple):
 
     def add(self, scores: Float[Tensor, "B N"], lines: Int64[Tensor, "B"]) -> None:
         """Add it to scores, in place."""
-        places, values = entries_of(self.values, lines)
-        scores.index_put_(places, values.to(scores), accumulate=True)
+        Added(self.values).add(scores, lines)
         if self.of_uncounted.any():
             scores.addr_(self.of_uncounted.to(scores)[lines], self.is_uncounted.to(scores))
 
