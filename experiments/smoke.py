@@ -32,15 +32,15 @@ def is_living(study: Path) -> bool:
 
 
 def scripts_of(study: Path) -> list[str]:
-    """The scripts that the README of a study calls, in its order."""
-    return list(dict.fromkeys(CALLED.findall((study / "README.md").read_text(encoding="utf-8"))))
+    """The calls of scripts in the README of a study, in its order."""
+    return CALLED.findall((study / "README.md").read_text(encoding="utf-8"))
 
 
 def living_scripts() -> list[str]:
-    """The scripts of all living studies."""
+    """The scripts of all living studies, each once, also where several READMEs call it."""
     studies = [path.parent for path in sorted((ROOT / "experiments").glob("*/README.md"))]
     scripts = [script for study in studies if is_living(study) for script in scripts_of(study)]
-    return [script for script in scripts if script not in ELSEWHERE]
+    return [script for script in dict.fromkeys(scripts) if script not in ELSEWHERE]
 
 
 def run_all(scripts: Sequence[str], folder: Path) -> list[str]:
