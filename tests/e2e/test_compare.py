@@ -88,7 +88,10 @@ def test_the_sweep_carries_the_answer_in_mlflow(swept: Path, compared: tuple[Pat
     [parent] = client.search_runs([experiment], "tags.`segue.kind` = 'sweep'")
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"comparison.png", "comparison.md", "comparison.json"} <= files
-    assert parent.data.tags["mlflow.note.content"] in (compared[0] / "comparison.md").read_text()
+    text, shown = (compared[0] / "comparison.md").read_text(), parent.data.tags["mlflow.note.content"]
+    assert len(text.split("\n\n")) == len(shown.split("\n\n")) + 1
+    assert "comparison.png" in text
+    assert "comparison.png" not in shown  # the description of a run cannot show it
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(run.info.run_name for run in children) == [
         *("artist α=0 seed=1", "artist α=0 seed=2", "convex α=learned seed=1", "convex α=learned seed=2")

@@ -306,7 +306,7 @@ def _curve(run: Any, tracking_uri: str, metric: str) -> list[tuple[int, float]]:
 
 
 def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
-    """Log the files of a comparison to the parent run of a sweep; `comparison.md` becomes its description.
+    """Log the files of a comparison to the parent run of a sweep; the text of `comparison.md` becomes its description.
 
     Args:
         folder: folder with the files of the comparison.
@@ -317,8 +317,11 @@ def attach(folder: Path, parent: Any, tracking_uri: str) -> None:
         InputError: the store cannot be used.
     """
     files = [folder / f"comparison.{ending}" for ending in ("png", "md", "json")]
-    shown = {"mlflow.note.content": files[1].read_text(encoding="utf-8")}  # on the page of the run
-    add_to_run(tracking_uri, parent.info.run_id, files=files, tags=shown)
+    text = _PICTURE.sub("", files[1].read_text(encoding="utf-8"))  # the page of a run does not find its artifacts
+    add_to_run(tracking_uri, parent.info.run_id, files=files, tags={"mlflow.note.content": text})
+
+
+_PICTURE = re.compile(r"^!\[.*\n\n", flags=re.MULTILINE)
 
 
 def run_to_register(
