@@ -77,10 +77,8 @@ class RankingMetrics(Callback):
         if len(of_val) > max_val_queries:
             of_val = of_val[np.sort(np.random.default_rng(seed).permutation(len(of_val))[:max_val_queries])]
         self._num_all_queries, self._max_test_queries = len(of_test), max_test_queries
-        if max_test_queries is not None:
-            of_test = of_test[ranking.sample_sessions(test.session[of_test], max_test_queries)]
         self.ranks: np.ndarray | None = None
-        self.queries = {"val": val.where(of_val), "test": test.where(of_test)}
+        self.queries = {"val": val.where(of_val), "test": self._sampled(test.where(of_test))}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Fit what is fitted to validation queries."""

@@ -25,10 +25,7 @@ _CLOSE = 1e-4  # largest difference of two numbers of a vector of a run, compute
 
 
 def with_new_tracks(
-    old: Recommendations,
-    queries: Float[Tensor, "Q V"],
-    items: Float[Tensor, "Q V"],
-    on_block: Callable[[int], None] = lambda _: None,
+    old: Recommendations, queries: Float[Tensor, "Q V"], items: Float[Tensor, "Q V"]
 ) -> Recommendations:
     """Put new tracks into the lists of a run, and make lists for them.
 
@@ -40,7 +37,6 @@ def with_new_tracks(
         old: the lists of the N tracks of the run, with scores and plays.
         queries: query vectors of the N tracks of the run, then of the M new ones.
         items: item vectors in the same order.
-        on_block: called with the number of lists done after each block.
 
     Returns:
         N + M lists; new tracks have no plays.
@@ -49,7 +45,7 @@ def with_new_tracks(
     num_old, num_kept = old.rows.shape
     new = torch.arange(num_old, len(queries))
     search = lists_of_vectors(queries=queries, items=items[:num_old], query_rows=new, k=num_kept, plays=old.plays)
-    rows, scores = search.collect(on_block)
+    rows, scores = search.collect()
     rows, scores = np.concatenate([old.rows, rows]), np.concatenate([old.scores, scores])
     parts = []
     for start in range(0, len(rows), _BLOCK):
@@ -58,7 +54,6 @@ def with_new_tracks(
         own = torch.arange(max(start, num_old), max(end, num_old))
         products[own - start, own - num_old] = -torch.inf  # a track is no candidate for itself
         parts.append(_merged(rows[start:end], scores[start:end], to_units(products).numpy(), num_old))
-        on_block(min(end, num_old) - min(start, num_old))
     width = max(part.shape[1] for part, _ in parts)
     rows, scores = (
         np.concatenate([np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=none) for one in column])

@@ -210,7 +210,7 @@ class Counted:
         options = [alone, *(Chosen(strength, decay) for decay, strength in product(decays, STRENGTHS))]
         units = {decay: self._with(Chosen(1.0, decay), 1.0) for decay in decays}
         whole = units[DECAYS[0]]
-        table, is_uncounted, sums = table_of(whole), torch.from_numpy(whole.is_uncounted), whole.shares.sum(1)
+        table, is_uncounted, sums = whole.table, torch.from_numpy(whole.is_uncounted), whole.shares.sum(1)
         totals, found = np.zeros(len(options)), list[_Uncounted]()
         for logits, histories, following in queries:
             own, target = logits.cpu().float(), torch.from_numpy(following)
@@ -218,12 +218,13 @@ class Counted:
             line, age = (heard >= 0).nonzero()
             own[torch.from_numpy(line), torch.from_numpy(heard[line, age])] = -torch.inf
             is_new = (own.gather(1, target[:, None])[:, 0] > -torch.inf).numpy()
+            sessions = Histories.of_tracks(histories.previous) if is_last else histories
             entries: dict[float, Entries] = {}
             followed: dict[float, np.ndarray] = {}
             for decay, unit in units.items():
-                values = values_of(unit, table, histories, is_last=is_last)
+                values = values_of(unit, table, sessions)
                 entries[decay] = entries_of(values, torch.arange(len(own)))
-                followed[decay] = _of_sessions(unit, sums, histories, is_last=is_last)
+                followed[decay] = _of_sessions(unit, sums, sessions)
             counted = own.masked_fill(is_uncounted, -torch.inf)
             of_counted, of_head = counted.logsumexp(1), counted.softmax(1)
             odds = own.masked_fill(~is_uncounted, -torch.inf).logsumexp(1) - of_counted
@@ -324,22 +325,18 @@ def _share_of_uncounted(found: Sequence[_Uncounted], chosen: Chosen, place: int)
     return share if within > without - LEAST_NATS else 0.0
 
 
-def _weighted(
-    part: CountedPart, histories: Histories, *, is_last: bool
-) -> tuple[Int64[np.ndarray, "B l"], Float32[np.ndarray, "B l"]]:
+def _weighted(part: CountedPart, histories: Histories) -> tuple[Int64[np.ndarray, "B l"], Float32[np.ndarray, "B l"]]:
     """The tracks of sessions that count, newest first, and their weights."""
-    if is_last:
-        histories = Histories.of_tracks(histories.previous)
     rows, shares = histories.newest(len(part.age_weights))
     weights = weights_of(rows, shares, part.age_weights)
     return rows[:, : weights.shape[1]], weights
 
 
 def _of_sessions(
-    part: CountedPart, of_tracks: Float32[np.ndarray, "N"], histories: Histories, *, is_last: bool
+    part: CountedPart, of_tracks: Float32[np.ndarray, "N"], histories: Histories
 ) -> Float32[np.ndarray, "B"]:
     """The weighted mean of a number of each track."""
-    rows, weights = _weighted(part, histories, is_last=is_last)
+    rows, weights = _weighted(part, histories)
     return np.asarray((weights * of_tracks.take(rows, mode="clip")).sum(1))
 
 
@@ -363,38 +360,30 @@ class AddedCounts(NamedTuple):
             scores.addr_(self.of_uncounted.to(scores)[lines], self.is_uncounted.to(scores))
 
 
-def added_counts(part: CountedPart, table: csr_array, histories: Histories, *, is_last: bool) -> AddedCounts:
+def added_counts(part: CountedPart, histories: Histories) -> AddedCounts:
     """What is added to the scores of a head after sessions; see `values_of`."""
-    share = _of_sessions(part, part.shares_of_uncounted, histories, is_last=is_last)
+    share = _of_sessions(part, part.shares_of_uncounted, histories)
     return AddedCounts(
-        values_of(part, table, histories, is_last=is_last),
+        values_of(part, part.table, histories),
         torch.from_numpy(added(share, part.strength)),
         torch.from_numpy(part.is_uncounted.astype(np.float32)),
     )
 
 
-def values_of(part: CountedPart, table: csr_array, histories: Histories, *, is_last: bool) -> csr_array:
+def values_of(part: CountedPart, table: csr_array, histories: Histories) -> csr_array:
     """What is added after sessions to the scores of tracks that were counted after them, B × N.
 
     Args:
         part: of the run.
-        table: its shares; see `table_of`.
+        table: its shares.
         histories: the sessions.
-        is_last: whether `histories.previous` alone counts.
     """
-    rows, weights = _weighted(part, histories, is_last=is_last)
+    rows, weights = _weighted(part, histories)
     line, age = (rows >= 0).nonzero()
     entries = weights[line, age], (line, rows[line, age])
     found = csr_array(csr_array(entries, shape=(len(rows), table.shape[1])) @ table)
     found.data = added(found.data, part.strength)
     return found
-
-
-def table_of(part: CountedPart) -> csr_array:
-    """The shares as a sparse matrix, N × N."""
-    line, place = (part.rows >= 0).nonzero()
-    num = len(part.rows)
-    return csr_array((part.shares[line, place], (line, part.rows[line, place])), shape=(num, num))
 
 
 def with_uncounted(

@@ -155,9 +155,9 @@ class FittedModel:
             InputError: the model has no vectors.
         """
         query, of_session = SessionQuery(self.vectors), (rows[::-1], np.full(len(rows), np.nan, np.float32), item)
-        weights, products, rest = query.products(*of_session, self.catalog.artist_of)
-        counted, order = query.counted(*of_session).added, float(query.order(*of_session)[0])
-        return weights, products, rest - counted - order, counted, order
+        weights, products, rest = query.products(*of_session)
+        rest += query.boost(of_session[0], item, self.catalog.artist_of)
+        return weights, products, rest, query.counted(*of_session).added, float(query.order(*of_session)[0])
 
     def export(self, folder: Path, format: str) -> None:
         """Write the vectors for programs without Segue.

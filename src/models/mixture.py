@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from scipy.optimize import minimize
-from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from segue.errors import InputError, build
 from segue.histories import Histories
 from segue.models.baselines.module import PART, OneStep
 from segue.models.contracts import Among, Context, OnBlock, Ranker, Rated
-from segue.models.counted import MOST_QUERIES, Counted, Query, added_counts, lists_of_head, table_of
+from segue.models.counted import MOST_QUERIES, Counted, Query, added_counts, lists_of_head
 from segue.models.fitted import FittedModel
 from segue.models.restoring import TableOfVectors
 from segue.models.retrieval.lists import ListBlock, ListSearch, Plan, digest_of_arrays
@@ -165,7 +164,6 @@ class Mixture(OneStep):
         self._plays = vocabulary.popularity
         self._at_once = min(128, block_size(len(self._plays)))
         self._counts = None if counted is None else build("counted", counted, vocabulary)
-        self._table: tuple[CountedPart, csr_array] | None = None
         self._head: tuple[Mapping[str, float], SessionVectors, TableOfVectors] | None = None
         self._digests: dict[str, str] = {}
         self._adds_scores = False
@@ -276,10 +274,9 @@ class Mixture(OneStep):
             return torch.as_tensor(sum((weight * shares[name] for name, weight in used.items()), torch.zeros(())))
         logits = sum((weight * shares[name].log() for name, weight in used.items()), torch.zeros(()))
         if histories is not None and (part := self.counted) is not None:
-            if self._table is None or self._table[0] is not part:
-                self._table = part, table_of(part)
-            is_last = self._of_heads()[0].context == "last"
-            logits = add_parts(logits, [added_counts(part, self._table[1], histories, is_last=is_last)])
+            if self._of_heads()[0].context == "last":
+                histories = Histories.of_tracks(histories.previous)
+            logits = add_parts(logits, [added_counts(part, histories)])
         return torch.as_tensor(logits).softmax(1)
 
     def ranks(

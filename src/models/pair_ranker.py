@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from pytorch_lightning import LightningModule
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -30,7 +29,7 @@ from segue.models.contracts import (
     RepeatsDecided,
     Scorer,
 )
-from segue.models.counted import MOST_QUERIES, AddedCounts, Counted, Query, added_counts, lists_of_head, table_of
+from segue.models.counted import MOST_QUERIES, AddedCounts, Counted, Query, added_counts, lists_of_head
 from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.export import session_vectors
 from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
@@ -57,7 +56,6 @@ class RanksByVectors(RepeatsDecided):
     _plays: Int64[np.ndarray, "N"]
     _counted_part: CountedPart | None = None
     temperature: float | None = None
-    _table: tuple[CountedPart, csr_array] | None = None
     _listener: ListenerPart | None = None
 
     @property
@@ -117,11 +115,9 @@ class RanksByVectors(RepeatsDecided):
         return found._replace(parts=[*parts, *([] if of_listener is None else [of_listener])])
 
     def _counts_of(self, found: Queries, histories: Histories, part: CountedPart) -> AddedCounts:
-        if self._table is None or self._table[0] is not part:
-            self._table = part, table_of(part)
-        is_last, previous = self.context.is_last, found.previous.cpu().numpy()
-        histories = Histories.of_tracks(previous) if is_last else histories
-        return added_counts(part, self._table[1], histories, is_last=is_last)
+        if self.context.is_last:
+            histories = Histories.of_tracks(found.previous.cpu().numpy())
+        return added_counts(part, histories)
 
     def top(
         self, histories: Histories, k: int, *, among: Among = None

@@ -110,11 +110,7 @@ class SessionQuery:
         return made, length_factor(np.add.reduceat(sums * sums, self._starts, axis=1) * self._by_square, self._powers)
 
     def products(
-        self,
-        rows: Int64[np.ndarray, "h"],
-        shares: Float32[np.ndarray, "h"],
-        item: int,
-        artist_of: Int[np.ndarray, "N"] | None = None,
+        self, rows: Int64[np.ndarray, "h"], shares: Float32[np.ndarray, "h"], item: int
     ) -> tuple[Float32[np.ndarray, "P m"], Float32[np.ndarray, "P m"], float]:
         """Explain a score: what each track of a session adds to each part of it.
 
@@ -122,28 +118,20 @@ class SessionQuery:
             rows: rows of the tracks, newest first.
             shares: share of each that was played; NaN where unknown.
             item: row of the candidate.
-            artist_of: row of the artist of each track; None for scores of a list, which have no boosts of artists.
 
         Returns:
             The weight of each track in each part, after the division by the length; the products of the query vector of
-            each track and the item vector in each part; and what the columns after the last part add, with the boost
-            of a candidate that was heard and may be proposed, or of its artist, what its counts add, and what the
-            order adds. The score is the sum of weights · products, and of the last number.
+            each track and the item vector in each part; and what the columns after the last part add. The score is the
+            sum of weights · products, of the last number, and of `boost`, `counted` and `order`.
         """
         given = self._vectors
-        rest = self.boost(rows, item, artist_of)
-        rest += self.counted(rows, shares, item).added + float(self.order(rows, shares, item)[0])
         rows, shares = rows[: given.max_length], shares[: given.max_length]
         weights = given.age_weights[:, : len(rows)] * self._by_share(rows[None], shares[None])
         if (factors := self._sums(rows[None], shares[None])[1]) is not None:
             weights = weights * factors.T
         both, starts = given.queries.take(rows, axis=0, mode="clip") * given.items[item], [0, *given.ends.tolist()]
         products = [both[:, first:end].sum(1) for first, end in pairwise(starts)]
-        return (
-            weights,
-            np.where(rows >= 0, products, np.float32(0)),
-            float(both[0, starts[-1] :].sum()) + rest,
-        )
+        return weights, np.where(rows >= 0, products, np.float32(0)), float(both[0, starts[-1] :].sum())
 
     def boost(self, rows: Int64[np.ndarray, "h"], item: int, artist_of: Int[np.ndarray, "N"] | None = None) -> float:
         """What is added to the score of a track because it was heard and may be proposed, or because its artist was.
@@ -151,7 +139,7 @@ class SessionQuery:
         Args:
             rows: rows of the tracks, newest first.
             item: row of the candidate.
-            artist_of: as for `products`.
+            artist_of: row of the artist of each track; None for scores of a list, which have no boosts of artists.
         """
         given = self._vectors
         own = given.boosts[: len(rows)][rows[: len(given.boosts)] == item]

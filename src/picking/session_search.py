@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int, Int32, Int64
 
 from segue.picking.counted_scores import CountedScores
 from segue.picking.listener_scores import MOST_FAVOURITES, ListenerScores, Pasts, favourites, is_known, past_of
+from segue.picking.picker import Picker
 from segue.picking.places import are_in
 from segue.picking.session_query import SessionQuery
 from segue.runs.profiles import DAY_MS, Profiles
@@ -205,20 +206,15 @@ class SessionSearch:
                 found[some, : of_some.shape[1]] = of_some
         return found
 
-    def num_kept(self, *, pick: str, artist_gap: int, exploration: float) -> int:
+    def num_kept(self, picker: Picker) -> int:
         """How many of the candidates a picking needs.
 
         Where the best one is always picked it suffices; where artists are kept apart, the best may be any of them.
         Otherwise they are as many as a list has.
-
-        Args:
-            pick: `uniform`, `ranked` or `weighted`.
-            artist_gap: artists of this many last tracks are skipped.
-            exploration: share of the picks that are among new tracks.
         """
-        if pick != "ranked" or exploration:
+        if picker.pick != "ranked" or picker.exploration:
             return int(self.lists.shape[1])
-        return self.most_candidates if artist_gap else 1
+        return self.most_candidates if picker.artist_gap else 1
 
 
 def gap_hint(vectors: SessionVectors, *, pick: str, artist_gap: int) -> str | None:

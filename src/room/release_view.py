@@ -20,7 +20,7 @@ from segue.runs.catalog_files import PLAYS, read_plays
 from segue.runs.recommendations import SCORE_DECIMALS, Recommendations, best_of_lines
 from segue.runs.recommender_names import parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
-from segue.serving.explanation import counted_after, parts_of, track_products, with_counts
+from segue.serving.explanation import after_track, parts_of, with_counts
 from segue.serving.release import Arm, Release
 
 MAX_SHOWN = 50
@@ -168,19 +168,21 @@ class ReleaseView:
         """
         if (vectors := self.players[key].vectors) is None:
             return None
-        _, products, rest = track_products(vectors, row, candidate)
-        counted = counted_after(vectors, row, candidate).added
+        query, asked = after_track(vectors, row, candidate)
+        _, products, rest = query.products(*asked)
+        bias, counted = rest + float(query.order(*asked)[0]), query.counted(*asked).added
         has_shares = bool((vectors.shares > 0).all())  # not where they are NaN
         names = vectors.parts if has_shares or len(vectors.parts) > 1 else ["product"]
         found = parts_of(names, (products[:, 0] / (vectors.shares if has_shares else 1)).tolist())
-        others = {"bias": round(rest - counted, SCORE_DECIMALS), "counted": round(counted, SCORE_DECIMALS)}
+        others = {"bias": round(bias, SCORE_DECIMALS), "counted": round(counted, SCORE_DECIMALS)}
         return found | {name: value for name, value in others.items() if value}
 
     def _ranked(self, player: Player, row: int, num: int, alpha: float) -> Shown:
         vectors, trained = player.vectors, player.alpha
         assert vectors is not None
         assert trained is not None
-        weights, _, _ = track_products(vectors, row, row)
+        after, asked = after_track(vectors, row, row)
+        weights, _, _ = after.products(*asked)
         shares = np.array([alpha / trained, (1 - alpha) / (1 - trained)])  # of what they were in training
         factors = np.ones(vectors.queries.shape[1])
         factors[: vectors.ends[-1]] = np.repeat(weights[:, 0] * shares, np.diff(vectors.ends, prepend=0))

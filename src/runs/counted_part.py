@@ -49,6 +49,15 @@ class CountedPart:
         return ~is_counted[:-1]
 
     @cached_property
+    def table(self) -> Any:
+        """The shares as a sparse matrix, N × N, for training."""
+        from scipy.sparse import csr_array  # a service does without it
+
+        line, place = (self.rows >= 0).nonzero()
+        places = line, self.rows[line, place]
+        return csr_array((self.shares[line, place], places), shape=(len(self.rows), len(self.rows)))
+
+    @cached_property
     def shares_of_uncounted(self) -> Float32[np.ndarray, "N"]:
         """The share of each track that was not counted among those that follow a track."""
         return np.asarray(self.shares.sum(1) * np.float32(self.uncounted))

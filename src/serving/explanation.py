@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 
 from segue.catalog import Id
 from segue.picking.counted_scores import CountedScores
@@ -54,7 +54,7 @@ def explain(
     best = search.best(*sessions, search.most_candidates, *of_listener)[0].tolist()
     listener = _of_listener(release, vectors, row, *of_listener)
     query = SessionQuery(vectors)
-    weights, products, rest = query.products(rows, shares, row, release.artist_of)
+    weights, products, rest = query.products(rows, shares, row)
     counted, (by_order, of_order) = query.counted(rows, shares, row), query.order(rows, shares, row)
     added, most, boost = weights * products, vectors.max_length, query.boost(rows, row, release.artist_of)
     return {
@@ -69,9 +69,11 @@ def explain(
         **({"is_new": bool((release.new[arm] == row).any())} if given.exploration else {}),
         "candidates": sum(one >= 0 for one in best),
         "rank": best.index(row) + 1 if row in best else None,
-        "score": round(float(added.sum()) + rest + (listener or {"added": 0.0})["added"], 6),
+        "score": round(
+            float(added.sum() + rest + counted.added + by_order + boost + (listener or {"added": 0.0})["added"]), 6
+        ),
         "parts": parts_of(vectors.parts, added.sum(1).tolist()),
-        "rest": round(rest - counted.added - float(by_order) - boost, 6),
+        "rest": round(rest, 6),
         **({"boost": round(boost, 6)} if boost else {}),
         **({} if not vectors.orders else {"order": round(float(by_order), 6)}),
         **({} if vectors.counted is None else {"counted": _of_counts(counted)}),
@@ -174,28 +176,15 @@ def _of_counts(counted: CountedScore) -> dict[str, Any]:
     return {"share": round(counted.share, 6), "added": round(counted.added, 6), "sentence": sentence}
 
 
-def track_products(
-    vectors: SessionVectors, row: int, item: int
-) -> tuple[Float32[np.ndarray, "P 1"], Float32[np.ndarray, "P 1"], float]:
-    """Explain a score after one track, whose share is unknown; see `SessionQuery.products`.
+def after_track(vectors: SessionVectors, row: int, item: int) -> tuple[SessionQuery, tuple[Any, ...]]:
+    """What explains a score after one track, whose share is unknown: the query, and the arguments of its methods.
 
     Args:
         vectors: of all tracks.
         row: row of the track.
         item: row of the candidate.
     """
-    return SessionQuery(vectors).products(np.array([row]), np.array([np.nan], np.float32), item)
-
-
-def counted_after(vectors: SessionVectors, row: int, item: int) -> CountedScore:
-    """The counted part of a score after one track.
-
-    Args:
-        vectors: of all tracks.
-        row: row of the track.
-        item: row of the candidate.
-    """
-    return SessionQuery(vectors).counted(np.array([row]), np.array([np.nan], np.float32), item)
+    return SessionQuery(vectors), (np.array([row]), np.array([np.nan], np.float32), item)
 
 
 def with_counts(

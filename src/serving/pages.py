@@ -182,13 +182,7 @@ def make_pages(state: State) -> FastAPI:
         """The experiment and its arms."""
         release = state.recommender.release
         arms = {
-            name: {"recommender": arm.recommender, "policy": arm.policy}
-            | ({"pick": arm.pick, "artist_gap": arm.artist_gap} if arm.has_lists else {})
-            | ({"context": arm.context, "num_lists": arm.num_lists} if arm.is_of_session else {})
-            | ({"context": arm.context} if arm.is_of_last_ten else {})
-            | ({"fallback": arm.fallback} if arm.has_lists and arm.fallback != "artist" else {})
-            | arm.explores()
-            | ({"familiar": arm.familiar} if arm.familiar != 1 else {})
+            name: {key: one for key, one in arm.record().items() if arm.has_lists or key not in ("pick", "artist_gap")}
             | ({"new_tracks": len(release.new[name])} if arm.exploration else {})
             for name, arm in release.arms.items()
         }

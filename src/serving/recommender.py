@@ -193,8 +193,7 @@ class Recommender:
             picked = rule.pick_next(LastPlays(heard, shares), self._rng)
             return [_next(rule, *one) for one in zip(*(column.tolist() for column in picked), strict=True)]
         if search := self.searches.get(arm):
-            names = ("pick", "artist_gap", "exploration")
-            k = search.num_kept(**{name: getattr(picker, name) for name in names})
+            k = search.num_kept(picker)
             past, now_ms = self.past_of(search, heard, pasts)
             share = float(self.release.arms[arm].familiar if familiar is None else familiar)
             candidates = search.best(heard, shares, k, past, now_ms, share)

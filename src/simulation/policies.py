@@ -337,7 +337,6 @@ class SessionLists(Lists):
         if self.is_of_users:
             raise InputError(f"context=session needs lists of tracks, and {path} has lists of users")
         file = Path(path).with_name(FILE)
-        how: dict[str, Any] = {"pick": self.picker.pick, "artist_gap": self.picker.artist_gap}
         vectors = SessionVectors.read(file, world.catalog)
         self._search = SessionSearch(
             vectors if self.learns_past else replace(vectors, listener=None),
@@ -346,10 +345,9 @@ class SessionLists(Lists):
             may_repeat=not self.picker.avoids_heard,
             artist_of=world.catalog.artist_of,
         )
-        self.hint = gap_hint(vectors, **how)
+        self.hint = gap_hint(vectors, pick=self.picker.pick, artist_gap=self.picker.artist_gap)
         """What is wrong with `pick`; see `gap_hint`."""
-        names = ("pick", "artist_gap", "exploration")
-        self._num_kept = self._search.num_kept(**{name: getattr(self.picker, name) for name in names})
+        self._num_kept = self._search.num_kept(self.picker)
         self.description |= {"policy": "session_lists", "num_lists": num_lists, "vectors": file_digest(file)}
 
     def candidates(self, crowd: Crowd) -> Int32[np.ndarray, "S K"]:

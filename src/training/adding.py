@@ -1,7 +1,7 @@
 """From a finished run and a catalogue to a run folder whose lists have the new tracks, by the trained head."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,7 @@ _TRACKS, _TOP = "tracks.json", "top_tracks.json"
 _KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
 
 
-def add_tracks(
-    config: DictConfig, words: Sequence[str], on_block: Callable[[int], None] = lambda _: None
-) -> dict[str, Any]:
+def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
     """Add the new tracks of `catalogue` to the run `add`, and write a run folder.
 
     It has `recommendations.jsonl`, `top_tracks.json`, `tracks.json`, `additions.json`, and `vectors.npz` and
@@ -43,7 +41,6 @@ def add_tracks(
     Args:
         config: with the keys `add`, `catalogue` and `run_dir`.
         words: the overrides of the command line.
-        on_block: called with the number of lists done after each block.
 
     Returns:
         What `additions.json` has beside its provenance: `run` and `mlflow_run_id` of the run, the `catalogue`, and
@@ -90,7 +87,7 @@ def add_tracks(
     if vectors is not None:  # those of the run, to the last digit
         queries, items = torch.from_numpy(vectors.queries), torch.from_numpy(vectors.items)
     counted = None if vectors is None else vectors.counted
-    extended = with_new_tracks(lists, *with_uncounted(counted, queries, items), on_block)
+    extended = with_new_tracks(lists, *with_uncounted(counted, queries, items))
     is_new = extended.rows[:num_old] >= num_old
     width = max(part.columns.stop for part in scorer.query_parts().values())
     added = {

@@ -15,7 +15,7 @@ from segue.errors import InputError
 from segue.histories import Histories
 from segue.models import counted
 from segue.models.baselines.counting import Rules
-from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, Query, table_of, values_of
+from segue.models.counted import DECAYS, STRENGTHS, Chosen, Counted, Query, values_of
 from segue.models.export import session_vectors
 from segue.models.pair_ranker import PairRanker
 from segue.picking.session_query import SessionQuery
@@ -138,7 +138,7 @@ def test_validation_chooses_what_ranks_best(ring: PairDataModule) -> None:
             counts.chosen = Chosen(strength, decay)
             part = counts.part(1.0)
             assert part is not None
-            scores = scores + values_of(part, table_of(part), histories, is_last=False).toarray()
+            scores = scores + values_of(part, part.table, histories).toarray()
             heard = histories.newest_rows(64)
             for line, rows in enumerate(heard):
                 scores[line, rows[rows >= 0]] = -np.inf
@@ -207,7 +207,8 @@ def test_a_session_is_served_in_the_order_of_the_model(ring: PairDataModule, mod
         assert [value[row] for row in of_served] == pytest.approx([value[row] for row in order], abs=1e-5)
     query, item = SessionQuery(vectors), int(top[0, 0])
     weights, products, rest = query.products(rows[0], shares[0], item)
-    assert float((weights * products).sum()) + rest == pytest.approx(float(scores[0, 0]), abs=1e-4)
+    added = query.counted(rows[0], shares[0], item).added + query.boost(rows[0], item, ROWS)
+    assert float((weights * products).sum()) + rest + added == pytest.approx(float(scores[0, 0]), abs=1e-4)
     assert query.counted(rows[0], shares[0], item).added > 0
 
 

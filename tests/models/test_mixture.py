@@ -284,8 +284,10 @@ def test_counts_around_heads_are_served_with_the_probabilities_that_were_validat
     first = search.best(histories.newest(64)[0], histories.newest(64)[1], 1)[:, 0]
     np.testing.assert_array_equal(first, mixture.top(histories, 1)[0][:, 0])
     lists, of_lists = mixture.lists(5).collect()
-    [products] = [query.products(ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0]))]
-    assert float((products[0] * products[1]).sum()) + products[2] == pytest.approx(of_lists[0, 0], abs=1e-4)
+    asked = ROWS[:1], np.full(1, np.nan, np.float32), int(lists[0, 0])
+    weights, products, rest = query.products(*asked)
+    added = query.counted(*asked).added + float(query.order(*asked)[0])
+    assert float((weights * products).sum()) + rest + added == pytest.approx(of_lists[0, 0], abs=1e-4)
     again, state = mixture_of(ring, heads, counted_auto()), BytesIO()
     torch.save(mixture.get_extra_state(), state)
     state.seek(0)

@@ -168,24 +168,20 @@ def test_the_products_of_each_track_and_part_add_up_to_the_score() -> None:
 
 
 @pytest.mark.parametrize(("boosts", "added"), [([0.5, 0.25, 2.0, 7.0], 2.0), ([0.5, 0.25], 0.0), ([-np.inf] * 3, 0.0)])
-def test_a_boost_is_part_of_what_is_explained(boosts: list[float], added: float) -> None:
-    rows, shares = np.array([3, 1, 5, 5]), np.full(4, np.nan, np.float32)
+def test_the_boost_of_a_track_is_explained(boosts: list[float], added: float) -> None:
+    rows = np.array([3, 1, 5, 5])
     plain, boosted = made(boosts=np.empty(0, np.float32)), made(boosts=np.array(boosts, np.float32))
-    before, after = (SessionQuery(vectors).products(rows, shares, 5)[2] for vectors in (plain, boosted))
-    assert after - before == pytest.approx(added)
+    before, after = (SessionQuery(vectors).boost(rows, 5) for vectors in (plain, boosted))
+    assert before == 0
+    assert after == pytest.approx(added)
 
 
 def test_the_boost_of_an_artist_is_explained_where_a_track_has_none_of_its_own() -> None:
-    rows, shares, own = np.array([3, -1, 5, 4]), np.full(4, np.nan, np.float32), np.empty(0, np.float32)
+    rows, own = np.array([3, -1, 5, 4]), np.empty(0, np.float32)
     artist_of = np.array([0, 1, 0, 2, 1, 1, 2, 3, 1])
-    plain, boosted = made(boosts=own), made(boosts=own, artist_boosts=np.array([0.5, 7.0, 0.25, 2.0], np.float32))
-
-    def added(item: int, artists: Any) -> float:
-        before, after = (SessionQuery(vectors).products(rows, shares, item, artists)[2] for vectors in (plain, boosted))
-        return after - before
-
-    assert [round(added(item, artist_of), 4) for item in (6, 1, 0)] == [0.5, 0.25, 0]
-    assert added(6, None) == 0, "a list has no boosts of artists"
+    query = SessionQuery(made(boosts=own, artist_boosts=np.array([0.5, 7.0, 0.25, 2.0], np.float32)))
+    assert [query.boost(rows, item, artist_of) for item in (6, 1, 0)] == [0.5, 0.25, 0]
+    assert query.boost(rows, 6) == 0, "a list has no boosts of artists"
 
 
 def test_the_context_of_one_track_is_its_query(tmp_path: Path) -> None:

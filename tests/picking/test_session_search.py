@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.picking.listener_scores import past_of
+from segue.picking.picker import ArtistTracks, Picker
 from segue.picking.session_query import SessionQuery
 from segue.picking.session_search import (
     SessionSearch,
@@ -249,7 +250,9 @@ def test_the_best_alone_is_kept_where_it_is_always_picked_and_all_where_an_artis
 ) -> None:
     """Otherwise as many as a list has."""
     search = SessionSearch(made(), LISTS, num_lists=2, may_repeat=False, artist_of=CATALOG.artist_of)
-    assert search.num_kept(pick=pick, artist_gap=artist_gap, exploration=exploration) == num_kept
+    artists = ArtistTracks.of(CATALOG.artist_of)
+    picker = Picker(policy="lists", artists=artists, pick=pick, artist_gap=artist_gap, exploration=exploration)
+    assert search.num_kept(picker) == num_kept
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,6 @@ import htm from "/room/vendor/htm.mjs";
 
 export const html = htm.bind(h);
 export { useCallback, useEffect, useRef, useState };
-export const useMemoOf = (make, inputs) => {
-  const kept = useRef(null);
-  const key = JSON.stringify(inputs);
-  if (kept.current === null || kept.current.key !== key) kept.current = { key, value: make() };
-  return kept.current.value;
-};
 
 // ---- questions ----
 const TOKEN = "segue-token";

@@ -50,7 +50,6 @@ class Run:
             BY_NEWNESS are NaN where a query is not in the group.
         listening: the run's listening test (`LISTENERS_FILE`), or None.
         history: learning curves by metric, as pairs of epoch (counted from 0) and value.
-        alpha: share of the track cosine in [0, 1]; None for a model that has none.
         world: the overrides that choose the world whose simulated logs it learned from, such as
             `("world=published",)`, empty for the default world; None for other logs.
         is_refitted: whether its lists, and what listeners played, are of a model that has learned all sessions.
@@ -63,7 +62,6 @@ class Run:
     queries: pd.DataFrame | None = None
     listening: pd.DataFrame | None = None
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
-    alpha: float | None = None
     world: tuple[str, ...] | None = None
     is_refitted: bool = False
 
@@ -85,7 +83,7 @@ class Setup:
     @property
     def alpha(self) -> float | None:
         """Mean alpha of its runs (they differ where alpha is learned); None if a run has no alpha."""
-        alphas = [run.alpha for run in self.runs if run.alpha is not None]
+        alphas = [run.metrics["alpha"] for run in self.runs if "alpha" in run.metrics]
         return float(np.mean(alphas)) if len(alphas) == len(self.runs) else None
 
     @property

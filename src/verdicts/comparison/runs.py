@@ -192,7 +192,6 @@ def read(
             queries=_tested(_frame(run, tracking_uri, "test_queries.parquet")),
             listening=_frame(run, tracking_uri, LISTENERS_FILE) if TIME in metrics else None,
             history={name: curve for name in shown if (curve := _curve(run, tracking_uri, name))},
-            alpha=metrics.get("alpha"),
             world=_world(run),
             is_refitted=run.data.tags.get(EXPORTED) == REFITTED,
         )
@@ -270,7 +269,6 @@ class _RunInFolder:
             metrics=self.metrics,
             queries=_tested(queries),
             listening=listening if TIME in self.metrics else None,
-            alpha=self.metrics.get("alpha"),
             is_refitted=(self.folder / REFIT).is_file(),
         )
 

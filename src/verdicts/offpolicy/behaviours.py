@@ -170,8 +170,7 @@ class Behaviour:
         elif self.search is not None:
             if self.knows_listeners:
                 past = past_of(some.profiles(self.before, is_older=self.is_older), heard)
-            names = ("pick", "artist_gap", "exploration")
-            k = self.search.num_kept(**{name: getattr(self.picker, name) for name in names})
+            k = self.search.num_kept(self.picker)
             candidates = self.search.best(heard, shares, k, past, some.times_ms[some.first + step - 1], self.familiar)
         else:
             candidates = self.lists[heard[:, 0]] if self.picker.has_lists else np.empty((len(heard), 0), np.int32)

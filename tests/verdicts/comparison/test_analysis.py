@@ -193,7 +193,7 @@ def test_estimates_are_shown_where_a_run_has_them() -> None:
 
 
 def test_a_seed_can_occur_twice_and_alpha_can_be_learned() -> None:
-    runs = [replace(run("a", seed), alpha=alpha) for seed, alpha in ((1, 0.6), (1, 0.7), (2, 0.8))]
+    runs = [run("a", seed, more={"alpha": alpha}) for seed, alpha in ((1, 0.6), (1, 0.7), (2, 0.8))]
     best = compared(runs).best
     assert best.alpha == pytest.approx(0.7)
     assert best.means["val/ndcg_at_10"].num == 3

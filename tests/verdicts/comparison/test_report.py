@@ -28,11 +28,11 @@ from tests.verdicts.comparison.test_analysis import NDCG, compared, run, simulat
 PROVENANCE = {"command": "compare.py", "commit": "abc"}
 
 
-def with_curves(one: Run, rng: np.random.Generator, alpha: float | None = None) -> Run:
+def with_curves(one: Run, rng: np.random.Generator, alpha: float) -> Run:
     epochs = range(int(rng.integers(3, 9)))
     loss = [(epoch, float(2 / (1 + epoch) + rng.random() / 10)) for epoch in epochs]
     history = {"train/loss": loss, "val/loss": loss, "val/ndcg_at_10": loss}
-    return replace(one, history=history, alpha=alpha)
+    return replace(one, history=history, metrics={**one.metrics, "alpha": alpha})
 
 
 def setups_with_curves(num: int, num_seeds: int, names: str = "{}") -> list[Run]:
