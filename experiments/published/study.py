@@ -30,7 +30,7 @@ from hydra.utils import instantiate
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import segue
 from experiments.published import trials
-from experiments.published.trials import words_of
+from experiments.published.trials import LINEAR, words_of
 from experiments.rivals.fitting import Network
 from experiments.rivals.rank_files import read_ranks, write_ranks
 from experiments.studying import Study, append_rows, available, composed, data_of, read_rows, run_python, sized
@@ -49,7 +49,7 @@ from segue.training.train import read_data
 
 STUDY = Study(__file__, __doc__)
 RESULTS, RANKS = STUDY.folder / "results.csv", STUDY.folder / "ranks"
-HEAD, LINEAR = ("recipe=playlists", "trainer.max_epochs=4"), ("context=session", "model.min_plays=20")
+HEAD = ("recipe=playlists", "trainer.max_epochs=4")
 Words = tuple[str, ...]
 MIXTURE, MEMBERS = "mixture", {"convex": "convex, counted", "vstan": "vstan", "rules": "rules"}
 """The mixture, and by name of a member the model that it is."""

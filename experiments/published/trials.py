@@ -28,6 +28,8 @@ from segue.statistics.ranking import accuracy
 
 DATA = "nowplaying_sessions"
 TRIALS = Path(__file__).with_name("trials.csv")
+LINEAR = ("context=session", "model.min_plays=20")
+"""Of models with a dense matrix of the tracks that they rank."""
 SAMPLED = sized(2048, 64)
 """Candidates of the softmax of a network."""
 WITHOUT = ("artist", "model.artist_weight")
@@ -72,6 +74,8 @@ MODELS: Mapping[str, Tried] = {
     "item-kNN, tuned": Tried("item-kNN, session", words=("model=neighbours", "context=session")),
     "stan, tuned": Tried("STAN", words=("model=stan", "context=session")),
     "vstan, tuned": Tried("VSTAN", words=("model=vstan", "context=session")),
+    "ease, tuned": Tried("EASE", words=("model=ease", *LINEAR)),
+    "slist, tuned": Tried("SLIST", words=("model=slist", *LINEAR)),
     "GRU4Rec of RecBole": Tried(
         "GRU4Rec",
         library="recbole",
