@@ -28,7 +28,7 @@ VOCABULARY = make_vocabulary(
 )
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,
-    "bce": partial(BCELoss, scale=1.0, listener_spread=2.0),
+    "bce": BCELoss,
     "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0, candidates=4),
 }
 LEARNED_SESSION = partial(SESSION, max_length=3, decay="learned", skipped="learned", repeats="never")
