@@ -29,7 +29,7 @@ VOCABULARY = make_vocabulary(
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,
     "bce": BCELoss,
-    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0, candidates=4),
+    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
 }
 LEARNED_SESSION = partial(SESSION, max_length=3, decay="learned", skipped="learned", repeats="never")
 ROW_ADAM = partial(RowAdam, lr=0.02, beta2=0.999, eps=1e-8, weight_decay=0.01)
