@@ -67,7 +67,8 @@ def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
         raise InputError(
             f"add={files.name} is a {kind}, which gives new tracks no vectors; train it again with the new catalogue"
         )
-    assert lists.plays is not None
+    if lists.plays is None:
+        raise InputError(f"add={files.name}: its recommendations have no plays; train it again")
     check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
     saved = read_checkpoint(files.path(CHECKPOINT if files.find(REFIT) is None else REFITTED))
     catalog = extended_catalogue(old, path)

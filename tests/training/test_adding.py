@@ -269,6 +269,11 @@ def test_what_cannot_get_new_tracks_is_one_line(tmp_path: Path, config: Config) 
     assert message(config(None, catalogue)).endswith("goes with add=<run>, the run that gets its new tracks")
     assert "needs catalogue=<tracks.json>" in message(config(run))
     assert "model=track has no effect with add=" in message(config(run, catalogue), ["add=x", "model=track"])
+    lists = run / "recommendations.jsonl"
+    text = lists.read_text()
+    lists.write_text("".join(line.replace('"plays"', '"older"') + "\n" for line in text.splitlines()))
+    assert "have no plays; train it again" in message(config(run, catalogue))
+    lists.write_text(text)
     checkpoint = run / "checkpoints" / "best.ckpt"
     saved = torch.load(checkpoint, weights_only=True)
     changed = {
