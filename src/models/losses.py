@@ -45,17 +45,10 @@ class _OfShares(Loss):
                 "recipe=playlists"
             )
 
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002
-        """Number of pairs whose share is known."""
-        return (~batch.played_ratio.isnan()).sum().to(batch.played_ratio.dtype)
-
-    def groups(self, num_pairs: int) -> int:
-        """Every pair has a loss of its own."""
-        return num_pairs
-
-    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch, context: Context) -> Float[Tensor, ""]:
+    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        return torch.where(batch.played_ratio.isnan(), 0.0, value).sum() / self.weight(batch, context).clamp(min=1)
+        is_known = ~batch.played_ratio.isnan()
+        return torch.where(is_known, value, 0.0).sum() / is_known.sum().clamp(min=1)
 
 
 class MSELoss(_OfShares):
@@ -73,7 +66,7 @@ class MSELoss(_OfShares):
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch, context)
+        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """The score itself. It may lie outside [0, 1]."""
@@ -121,7 +114,7 @@ class BCELoss(_OfShares):
         else:
             logit, prior = logit * self.shrink[batch.listener], torch.zeros_like(logit)
         share = batch.played_ratio.nan_to_num()
-        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch, context)
+        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
@@ -193,14 +186,6 @@ class SoftmaxLoss(Loss):
         items, bias = scorer.item(pairs.items), -self.log_q[pairs.items]
         share = weight / weight.sum().clamp(min=1e-9)
         return _weighted_softmax(queries.vectors, items, bias, pairs, share, self.temperature)
-
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
-        """Sum of the weights of the pairs."""
-        return _weights(batch, context).sum()
-
-    def groups(self, num_pairs: int) -> int:  # noqa: ARG002
-        """All pairs of a batch are compared."""
-        return 1
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn the slope from a score to the predicted share, from pairs that were not trained on.

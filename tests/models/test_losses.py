@@ -82,24 +82,6 @@ def test_shares_that_are_all_0_or_all_1_leave_the_bias_finite(mean: float, predi
     assert loss.predict(torch.zeros(1), torch.tensor([2])).item() == pytest.approx(predicted, rel=1e-4)
 
 
-@pytest.mark.parametrize("make", [MSELoss, BCELoss])
-def test_each_pair_with_a_share_counts_once_and_needs_no_other(make: Any) -> None:
-    loss, some = make(VOCABULARY), torch.tensor([1.0, torch.nan, 0.0, torch.nan])
-    assert loss.weight(BATCH._replace(played_ratio=some), LAST).item() == 2
-    assert [loss.groups(num) for num in (1, 7)] == [1, 7]
-    assert loss.temperature is None
-
-
-def test_the_weight_of_a_softmax_is_the_share_played_of_pairs_of_two_tracks() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
-    batch = BATCH._replace(
-        previous=torch.tensor([0, 1, 2, 3]),
-        following=torch.tensor([2, 4, 2, 0]),
-        played_ratio=torch.tensor([0.25, torch.nan, 1.0, 0.5]),
-    )
-    assert loss.weight(batch, LAST).item() == 0.25 + 1 + 0 + 0.5
-
-
 def test_what_is_predicted_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
     loss = BCELoss(VOCABULARY)
     scores = torch.tensor([-2.0, 0.0, 3.0])
