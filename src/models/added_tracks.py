@@ -62,15 +62,14 @@ def extended_vectors(of_run: SessionVectors, scorer: Scorer, *, run: str, catalo
     Raises:
         InputError: those of the run are not those that its checkpoint and the catalogue give.
     """
-    num_old, numbers = len(of_run.queries), {}
+    num_old, tables = len(of_run.queries), []
     with torch.inference_mode():
-        of_all = {"queries": scorer.query_vectors().float().numpy(), "items": scorer.item_vectors().float().numpy()}
-    for name, ours in of_all.items():
-        theirs: np.ndarray = getattr(of_run, name)
+        of_all = scorer.query_vectors().float().numpy(), scorer.item_vectors().float().numpy()
+    for ours, theirs in zip(of_all, (of_run.queries, of_run.items), strict=True):
         if ours.shape[1] != theirs.shape[1] or not np.allclose(ours[:num_old], theirs, rtol=0, atol=_CLOSE):
             raise InputError(
                 f"add={run}: its checkpoint and catalogue={catalogue} give its tracks other vectors than it has; "
                 "correct the attributes of its tracks in the catalogue, or train a run with this catalogue"
             )
-        numbers[name] = np.concatenate([theirs, ours[num_old:]])
-    return replace(of_run.at_rows(np.arange(num_old), len(numbers["items"])), **numbers)
+        tables.append(np.concatenate([theirs, ours[num_old:]]))
+    return replace(of_run.at_rows(np.arange(num_old), len(tables[0])), queries=tables[0], items=tables[1])

@@ -4,6 +4,8 @@ B tracks, N tracks in the catalogue, K values, D width of an embedding, W width 
 A track has the zero vector where training shows nothing of its attribute.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -168,5 +170,6 @@ def build_part(name: str, vocabulary: Vocabulary, *, dim: int, std: float) -> nn
         )
     if hasattr(nn.ParameterDict, name):
         raise InputError(f"model.parts: torch uses the name {name!r} itself; call the attribute otherwise")
-    made = Bag if isinstance(attributes[name], Values) else Projection
-    return made(attributes[name], seen, dim=dim, std=std)
+    attribute = attributes[name]
+    width: dict[str, Any] = {"dim": dim, "std": std}
+    return Bag(attribute, seen, **width) if isinstance(attribute, Values) else Projection(attribute, seen, **width)

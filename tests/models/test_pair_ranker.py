@@ -121,7 +121,7 @@ def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
     ("change", "message"),
     [
         ({"scorer": partial(CONVEX, width=3)}, "model refuses its settings: .*unexpected keyword argument 'width'"),
-        ({"loss": partial(BCELoss, temperature=1)}, "loss refuses its settings: .*'temperature'"),
+        ({"loss": partial(SOFTMAX, scale=1)}, "loss refuses its settings: .*'scale'"),
         ({"optimizer": partial(torch.optim.Adam, lr=-1)}, "optimizer refuses its settings: Invalid learning rate: -1"),
         ({"scorer": partial(CONVEX, alpha=2.0)}, r"^model.alpha must be a number of at least 0 and at most 1"),
         (
