@@ -15,7 +15,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.attributes.study import HIDDEN, SETUPS, metrics_of, the_data, trained_head
 from experiments.studying import Study, append_rows, available, read_rows
-from segue.callbacks.validation_queries import ValidationQueries
+from segue.callbacks.query_sample import QuerySample
 from segue.reports.markdown import table
 
 STUDY = Study(__file__, __doc__)
@@ -37,7 +37,7 @@ def run(hidden: int) -> None:
     data = the_data(hidden)
     ranker = trained_head(data, WORDS, 1)
     ways: dict[str, Any] = {WAYS[0]: metrics_of(data, ranker, "val")}
-    ValidationQueries(data).fit(ranker)
+    QuerySample(data).fit(ranker)
     ways[WAYS[1]] = metrics_of(data, ranker, "val")
     chosen = ranker.decided()
     if chosen["counted"] is not None:

@@ -27,6 +27,7 @@ from segue.training.train import read_data, train
 
 if TYPE_CHECKING:
     from segue.models.fitted import FittedModel
+    from segue.statistics.paired import PairedDifference
 
 _LAST = "last.ckpt"
 _OF_DATA = "datamodule__"
@@ -359,7 +360,7 @@ class Recommender:
         from segue.callbacks.ranking_metrics import measured
 
         (data, settings), _ = call(read_data, [*plays.words, *self._words(self._of_fit)], names=plays.names)
-        if data.digest() == json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["data_digest"]:
+        if self._was_fitted_to(data):
             return *measured(self._evaluated.ranker, data, split, settings), []
         data.path = plays.names.get(data.path, data.path)  # for messages
         if split != "test" or has_rivals:
@@ -369,6 +370,9 @@ class Recommender:
             raise InputError(f"{data.path} has other pairs than those of the fit; evaluate the files, not their shards")
         test = data.as_test_of(self._model.catalog, self._model.plays)
         return *measured(self._model.ranker, test, split, settings), self._notes_on(data, test.dropped["unknown"])
+
+    def _was_fitted_to(self, data: Any) -> bool:
+        return bool(data.digest() == RunRecord.read(self.folder).data_digest)
 
     def _notes_on(self, data: Any, num_unknown: int) -> list[str]:
         """What is left out of other plays than those of the fit, and how many of their sessions may be known."""
@@ -381,6 +385,41 @@ class Recommender:
             if num := int((began <= datetime.fromisoformat(f"{until}+00:00").timestamp() * 1000).sum()):
                 notes.append(f"{num:,} of {len(began):,} sessions began by {until}: the model may have learned them")
         return notes
+
+    def gain_over(self, other: "Recommender", plays: Any) -> "PairedDifference":
+        """Compare with another run on the newest sessions of its plays: those that test this one.
+
+        The tested model of each run ranks the tracks of its run, because the models that recommend have learned these
+        sessions. A query counts 0 for the other run if it does not know the track that followed, or none before it.
+
+        Args:
+            other: a run that was tested on no later sessions, such as that of yesterday.
+            plays: those that this run was fitted to.
+
+        Returns:
+            ndcg@10 of this run less that of the other: `difference`, and `lower` and `upper`, its 95 % interval over
+                sessions. At most 10,000 queries are ranked.
+
+        Raises:
+            InputError: the plays are others, not the newest sessions test, or a file of a run cannot be read.
+        """
+        from segue.callbacks.query_sample import QuerySample
+        from segue.statistics.intervals import LEVEL
+        from segue.statistics.paired import QueryScores, paired_difference
+
+        plays = self._read(plays)
+        (data, _), _ = call(read_data, [*plays.words, *self._words(self._of_fit)], names=plays.names)
+        queries, theirs = QuerySample(data, "test"), other._evaluated
+        if not self._was_fitted_to(data) or not data.is_by_time or not len(queries.session):
+            path = plays.names.get(data.path, data.path)
+            raise InputError(f"{path} must be the plays of the fit, whose newest sessions test (datamodule.split=time)")
+        session = np.unique(queries.session, return_inverse=True)[1]
+        gains = (
+            queries.gains(self._evaluated.ranker),
+            queries.gains_elsewhere(theirs.ranker, theirs.catalog.rows_of(data.catalog.track_ids)),
+        )
+        mine, others = (QueryScores.of(one[None], session) for one in gains)
+        return paired_difference(mine, others, LEVEL)
 
     def similar_artists(self, artist: str, k: int = 10) -> pd.DataFrame:
         """Find the artists whose vectors are nearest.

@@ -19,7 +19,6 @@ from segue.runs.resume import (
     check_resumed_targets,
     config_digest,
     named_run,
-    refuse_another_recipe,
     run_to_resume,
     setup_digest,
     words_of_run,
@@ -207,11 +206,6 @@ def test_a_run_of_a_version_that_counted_nothing_is_resumed(tmp_path: Path) -> N
     counts = OmegaConf.create({"resume": str(folder), **before, **counting})
     with pytest.raises(InputError, match=r"and counted\.decay is none of them .* type counted=none, otherwise start"):
         named_run(counts)
-    counts["from"] = str(folder)
-    with pytest.raises(InputError, match=r"counted\.decay was None in this run.* type counted=none, otherwise train"):
-        refuse_another_recipe(counts)
-    words = [f"from={folder}", "datamodule.path=logs", "counted=none"]
-    assert words_of_run(words, folder_itself)[:2] == ["datamodule.path=logs", "counted=none"]
     assert config_digest(counts) != config_digest(now)
 
 
@@ -223,9 +217,7 @@ def test_a_run_of_a_version_that_counted_nothing_is_resumed(tmp_path: Path) -> N
         ["model=contextual"],
     ],
 )
-def test_a_run_of_a_version_without_a_new_key_is_resumed_and_may_begin_a_night(
-    words: Sequence[str], tmp_path: Path
-) -> None:
+def test_a_run_of_a_version_without_a_new_key_is_resumed(words: Sequence[str], tmp_path: Path) -> None:
     know_defaults()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         now = compose("train", ["run_dir=.", "run_name=''", *words, "datamodule.path=logs"])
@@ -236,8 +228,6 @@ def test_a_run_of_a_version_without_a_new_key_is_resumed_and_may_begin_a_night(
     assert len(flatten(before)) < len(flatten(as_dict(now))) - 2
     assert config_digest(now) == config_digest(OmegaConf.create(before))
     OmegaConf.save(OmegaConf.create(before), folder / "config.yaml")
-    now["from"] = str(folder)
-    refuse_another_recipe(now)
     now.resume = str(folder)
     assert named_run(now) is not None
     now.datamodule.whole_sessions = True

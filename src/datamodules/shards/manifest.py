@@ -72,8 +72,6 @@ class Manifest:
         vocabulary: the files of the vocabulary with their digests; the first is JSON.
         shards: the files of rows, in the order of sessions.
         odd: numbers of what is odd; see `count_odd`.
-        files: path of each file that was read, by digest. Shards of an older version do not know them.
-        plays_of_files: number of plays of each file; see `Learned`.
     """
 
     version: int
@@ -96,8 +94,6 @@ class Manifest:
     shards: Sequence[Shard]
     provenance: Mapping[str, str]
     odd: Mapping[str, int] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    plays_of_files: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""

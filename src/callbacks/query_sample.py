@@ -1,6 +1,6 @@
-"""A sample of validation queries that several models rank, to be compared.
+"""A sample of queries that several models rank, to be compared.
 
-Q queries.
+Q queries, N tracks of the data.
 """
 
 from functools import partial
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 
 from segue.datamodules.split_datamodule import SplitDataModule
+from segue.errors import InputError
 from segue.models.contracts import Ranker, Rated
 from segue.statistics import ranking
 from segue.statistics.intervals import LEVEL, MeanInterval
@@ -17,33 +18,54 @@ from segue.statistics.intervals import LEVEL, MeanInterval
 _MOST = 10_000
 
 
-class ValidationQueries:
-    """Whole sessions, which do not depend on the seed of a run.
+class QuerySample:
+    """Whole sessions of validation, or of the test, which do not depend on the seed of a run.
 
     Args:
         datamodule: the data, set up.
+        split: `val` or `test`.
 
     Attributes:
         session: number of the session of each query.
     """
 
-    def __init__(self, datamodule: SplitDataModule) -> None:
-        val, self._rated = datamodule.pairs["val"], partial(rated_pairs, datamodule)
-        places = np.flatnonzero(ranking.is_query(val.previous, val.following, val.played_ratio))
+    def __init__(self, datamodule: SplitDataModule, split: str = "val") -> None:
+        pairs, self._rated = datamodule.pairs[split], partial(rated_pairs, datamodule)
+        places = np.flatnonzero(ranking.is_query(pairs.previous, pairs.following, pairs.played_ratio))
         if len(places):
-            places = places[ranking.sample_sessions(val.session[places], _MOST)]
-        queries = val.where(places)
+            places = places[ranking.sample_sessions(pairs.session[places], _MOST)]
+        queries = pairs.where(places)
         self.session, self._following = queries.session, queries.following
         self._histories = datamodule.histories(queries)
 
     def fit(self, ranker: Ranker) -> None:
-        """Fit what a ranker fits to validation queries."""
+        """Fit what a ranker fits to validation queries, which these are."""
         ranker.fit_to(self._histories, self._following, None if ranker.listener is None else self._rated())
 
     def gains(self, ranker: Ranker) -> Float64[np.ndarray, "Q"]:
         """ndcg@10 of each query, in [0, 1]."""
         with torch.inference_mode():
             return ranking.ndcg_at(ranker.ranks(self._histories, self._following, lambda _: None), 10)
+
+    def gains_elsewhere(self, ranker: Ranker, rows: Int64[np.ndarray, "N"]) -> Float64[np.ndarray, "Q"]:
+        """The same for a ranker of another catalogue; 0 where it does not know the next track, or none before it.
+
+        Args:
+            rows: row of each track in the catalogue of the ranker; -1 where it does not know the track.
+
+        Raises:
+            InputError: it can answer none of them.
+        """
+        histories, has_history = self._histories.in_catalogue(rows)
+        following = rows[self._following[has_history]]
+        is_asked = (following >= 0) & (following != histories.previous)
+        if not is_asked.any():
+            raise InputError("the other run knows too few of these tracks; compare runs with the same ids")
+        with torch.inference_mode():
+            ranks = ranker.ranks(histories.where(is_asked), following[is_asked], lambda _: None)
+        gains = np.zeros(len(self.session))
+        gains[np.flatnonzero(has_history)[is_asked]] = ranking.ndcg_at(ranks, 10)
+        return gains
 
 
 def rated_pairs(datamodule: SplitDataModule) -> Rated:
