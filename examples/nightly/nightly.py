@@ -80,8 +80,7 @@ def night(given: argparse.Namespace) -> str:
     compared = "it is the first run"
     if served is not None:
         gain = segue.load(run).gain_over(segue.load(served))
-        change = f"ndcg@10 {gain.difference:+.4f} [{gain.lower:+.4f}, {gain.upper:+.4f}]"
-        compared = f"{change} on the newest sessions, compared with {served}"
+        compared = f"ndcg@10 {gain.difference:+.4f} [{gain.lower:+.4f}, {gain.upper:+.4f}] beside {served}"
         if gain.upper < 0:
             raise NotLoadedError(f"{run} is worse: {compared}")
     store = settings["store"]["folder"]
@@ -137,8 +136,9 @@ def files_of(logs: Path) -> list[tuple[Path, int]]:
 
 
 def keep(source: str, target: str) -> None:
-    """Keep a log as it is now: the service appends to `data.json`, and renames the full ones."""
-    (shutil.copy if Path(source).name == "data.json" else os.link)(source, target)
+    """Keep a log as it is now, unless it is empty: the service appends to `data.json`, and renames the full ones."""
+    if Path(source).stat().st_size:
+        (shutil.copy if Path(source).name == "data.json" else os.link)(source, target)
 
 
 def call(*words: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,6 @@ from segue.training.train import read_data, train
 
 if TYPE_CHECKING:
     from segue.models.fitted import FittedModel
-    from segue.statistics.paired import PairedDifference
 
 _LAST = "last.ckpt"
 _OF_DATA = "datamodule__"
@@ -75,6 +74,20 @@ class Evaluation:
     def _repr_html_(self) -> str:
         lines = repr(self).splitlines()[: 1 + len(self.notes)]
         return f"<p>{'<br>'.join(map(html.escape, lines))}</p>{self._shown().to_html()}"
+
+
+class Gain(NamedTuple):
+    """How much better one run ranks the next tracks of sessions than another, in ndcg@10.
+
+    Attributes:
+        difference: the mean of one less that of the other, over the same queries.
+        lower: lower end of its 95 % interval over sessions; NaN with one session.
+        upper: upper end.
+    """
+
+    difference: float
+    lower: float
+    upper: float
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -386,40 +399,34 @@ class Recommender:
                 notes.append(f"{num:,} of {len(began):,} sessions began by {until}: the model may have learned them")
         return notes
 
-    def gain_over(self, other: "Recommender", plays: Any) -> "PairedDifference":
-        """Compare with another run on the newest sessions of its plays: those that test this one.
+    def gain_over(self, other: "Recommender", plays: Any = None) -> Gain:
+        """Compare with another run on the newest sessions of the plays of this one: those that test it.
 
         The tested model of each run ranks the tracks of its run, because the models that recommend have learned these
         sessions. A query counts 0 for the other run if it does not know the track that followed, or none before it.
 
         Args:
             other: a run that was tested on no later sessions, such as that of yesterday.
-            plays: those that this run was fitted to.
+            plays: those that this run was fitted to; None reads them again, where the run found them.
 
         Returns:
-            ndcg@10 of this run less that of the other: `difference`, and `lower` and `upper`, its 95 % interval over
-                sessions. At most 10,000 queries are ranked.
+            The mean of this run less that of the other, paired by query; of at most 10,000 queries.
 
         Raises:
             InputError: the plays are others, not the newest sessions test, or a file of a run cannot be read.
         """
         from segue.callbacks.query_sample import QuerySample
-        from segue.statistics.intervals import LEVEL
-        from segue.statistics.paired import QueryScores, paired_difference
 
-        plays = self._read(plays)
-        (data, _), _ = call(read_data, [*plays.words, *self._words(self._of_fit)], names=plays.names)
+        source = [word for word in RunRecord.read(self.folder).overrides if word.startswith("datamodule")]
+        words, names = (source, {}) if plays is None else ((plays := self._read(plays)).words, plays.names)
+        (data, _), _ = call(read_data, [*words, *self._words(self._of_fit)], names=names)
         queries, theirs = QuerySample(data, "test"), other._evaluated
         if not self._was_fitted_to(data) or not data.is_by_time or not len(queries.session):
-            path = plays.names.get(data.path, data.path)
+            path = names.get(data.path, data.path)
             raise InputError(f"{path} must be the plays of the fit, whose newest sessions test (datamodule.split=time)")
-        session = np.unique(queries.session, return_inverse=True)[1]
-        gains = (
-            queries.gains(self._evaluated.ranker),
-            queries.gains_elsewhere(theirs.ranker, theirs.catalog.rows_of(data.catalog.track_ids)),
-        )
-        mine, others = (QueryScores.of(one[None], session) for one in gains)
-        return paired_difference(mine, others, LEVEL)
+        rows = theirs.catalog.rows_of(data.catalog.track_ids)
+        found = queries.gain(self._evaluated.ranker, theirs.ranker, rows)
+        return Gain(found.difference, found.lower, found.upper)
 
     def similar_artists(self, artist: str, k: int = 10) -> pd.DataFrame:
         """Find the artists whose vectors are nearest.

@@ -14,6 +14,7 @@ from segue.errors import InputError
 from segue.models.contracts import Ranker, Rated
 from segue.statistics import ranking
 from segue.statistics.intervals import LEVEL, MeanInterval
+from segue.statistics.paired import PairedDifference, QueryScores, paired_difference
 
 _MOST = 10_000
 
@@ -47,14 +48,16 @@ class QuerySample:
         with torch.inference_mode():
             return ranking.ndcg_at(ranker.ranks(self._histories, self._following, lambda _: None), 10)
 
-    def gains_elsewhere(self, ranker: Ranker, rows: Int64[np.ndarray, "N"]) -> Float64[np.ndarray, "Q"]:
-        """The same for a ranker of another catalogue; 0 where it does not know the next track, or none before it.
+    def gain(self, ranker: Ranker, other: Ranker, rows: Int64[np.ndarray, "N"]) -> PairedDifference:
+        """The ndcg@10 of a ranker less that of a ranker of another catalogue.
+
+        The other one has 0 where it does not know the next track, or none before it.
 
         Args:
-            rows: row of each track in the catalogue of the ranker; -1 where it does not know the track.
+            rows: row of each track in the catalogue of the other ranker; -1 where it does not know the track.
 
         Raises:
-            InputError: it can answer none of them.
+            InputError: it can answer no query.
         """
         histories, has_history = self._histories.in_catalogue(rows)
         following = rows[self._following[has_history]]
@@ -62,10 +65,11 @@ class QuerySample:
         if not is_asked.any():
             raise InputError("the other run knows too few of these tracks; compare runs with the same ids")
         with torch.inference_mode():
-            ranks = ranker.ranks(histories.where(is_asked), following[is_asked], lambda _: None)
-        gains = np.zeros(len(self.session))
-        gains[np.flatnonzero(has_history)[is_asked]] = ranking.ndcg_at(ranks, 10)
-        return gains
+            ranks = other.ranks(histories.where(is_asked), following[is_asked], lambda _: None)
+        theirs, session = np.zeros(len(self.session)), np.unique(self.session, return_inverse=True)[1]
+        theirs[np.flatnonzero(has_history)[is_asked]] = ranking.ndcg_at(ranks, 10)
+        of = (QueryScores.of(one[None], session) for one in (self.gains(ranker), theirs))
+        return paired_difference(*of, LEVEL)
 
 
 def rated_pairs(datamodule: SplitDataModule) -> Rated:

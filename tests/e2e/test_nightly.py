@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from segue.statistics.paired import PairedDifference
+from segue.api.fitting import Gain
 from tests.conftest import ROOT, event, write_lines
 from tests.e2e.forks import fork_command
 from tests.e2e.running import Running, binary, run_verb, serving
@@ -54,7 +54,7 @@ class Fake:
         self.monkeypatch, self.calls, self.codes = monkeypatch, list[list[str]](), dict[str, int]()
         self.upper, self.policy, self.served = 0.1, "lists", str(folder / "first")
         self.compared = list[tuple[str, str]]()
-        write_lines(self.service / "logs" / "data.json", [])
+        write_lines(self.service / "logs" / "data.json", [{"a": 1}])
         settings = {"host": "0.0.0.0", "port": 5001, "store": {"folder": "the/store"}}
         (self.service / "serve.json").write_text(json.dumps(settings))
         (self.service / "tracks.json").touch()
@@ -78,9 +78,9 @@ class Fake:
         return SimpleNamespace(returncode=code)
 
     def load(self, run: Any) -> Any:
-        def gain_over(other: Any) -> PairedDifference:
+        def gain_over(other: Any) -> Gain:
             self.compared.append((str(run), other.run))
-            return PairedDifference(difference=self.upper - 0.1, lower=self.upper - 0.2, upper=self.upper)
+            return Gain(difference=self.upper - 0.1, lower=self.upper - 0.2, upper=self.upper)
 
         return SimpleNamespace(run=str(run), gain_over=gain_over)
 
@@ -108,7 +108,7 @@ def test_a_run_is_loaded_unless_its_whole_interval_is_worse(fake: Fake, upper: f
     last = capsys.readouterr().out.splitlines()[-1]
     said = f"nightly: nothing is loaded: {run} is worse: ndcg@10 " if code else f"nightly: {run} is loaded: ndcg@10 "
     assert last.startswith(said)
-    assert last.endswith(f"on the newest sessions, compared with {before}")
+    assert last.endswith(f"] beside {before}")
     if not code:
         assert fake.calls[-1][2:] == [f"recommendations='{run}'", "store.folder='the/store'", "pick=ranked"]
 
@@ -152,6 +152,7 @@ def test_without_a_run_there_is_nothing_to_compare(fake: Fake, capsys: Any) -> N
 
 def test_the_plays_are_those_of_all_logs_or_of_the_last_days(fake: Fake) -> None:
     write_lines(fake.service / "logs" / "worker" / "data.json.1", [{"a": 1}])
+    (fake.service / "logs" / "worker" / "data.json").touch()  # which has no event yet
     assert fake.night("--since=30", "--train=model=rules") == 0
     fake.calls.pop()
     plays = Path(fake.word("datamodule.path"))
@@ -159,6 +160,7 @@ def test_the_plays_are_those_of_all_logs_or_of_the_last_days(fake: Fake) -> None
         fake.service / "logs" / "worker" / "data.json.1"
     )  # a full file does not change any more
     assert not (plays / "logs" / "0" / "data.json").samefile(fake.service / "logs" / "data.json")
+    assert [path.name for path in (plays / "logs" / "0" / "worker").iterdir()] == ["data.json.1"]
     assert (plays / "tracks.json").is_file()
     assert len(fake.word("datamodule.policies.since")) == len("2026-01-31")
     assert "model=rules" in fake.calls[-1]
