@@ -42,17 +42,10 @@ class _OfShares(Loss):
                 "recipe=playlists"
             )
 
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002
-        """Number of pairs whose share is known."""
-        return (~batch.played_ratio.isnan()).sum().to(batch.played_ratio.dtype)
-
-    def groups(self, num_pairs: int) -> int:
-        """Every pair has a loss of its own."""
-        return num_pairs
-
-    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch, context: Context) -> Float[Tensor, ""]:
+    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        return torch.where(batch.played_ratio.isnan(), 0.0, value).sum() / self.weight(batch, context).clamp(min=1)
+        is_known = ~batch.played_ratio.isnan()
+        return torch.where(is_known, value, 0.0).sum() / is_known.sum().clamp(min=1)
 
 
 class MSELoss(_OfShares):
@@ -70,7 +63,7 @@ class MSELoss(_OfShares):
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch, context)
+        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """The score itself. It may lie outside [0, 1]."""
@@ -136,7 +129,7 @@ class BCELoss(_OfShares):
         else:
             logit, prior = self._predicted(score, listener), torch.zeros(())
         share = batch.played_ratio.nan_to_num()
-        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch, context)
+        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
@@ -210,16 +203,9 @@ class SoftmaxLoss(Loss):
         """Weighted mean over the pairs."""
         weight = _weights(batch, context)
         columns = (*batch, weight / weight.sum().clamp(min=1e-9))
-        parts = zip(*(column.tensor_split(self.groups(len(weight))) for column in columns), strict=True)
+        num_groups = -(-len(weight) // (self._candidates or len(weight)))
+        parts = zip(*(column.tensor_split(num_groups) for column in columns), strict=True)
         return torch.stack([self._sum(scorer, context, PairBatch(*part), of) for *part, of in parts]).sum()
-
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
-        """Sum of the weights of the pairs."""
-        return _weights(batch, context).sum()
-
-    def groups(self, num_pairs: int) -> int:
-        """As few as have at most `candidates` pairs each."""
-        return -(-num_pairs // (self._candidates or num_pairs))
 
     def _sum(self, scorer: Scorer, context: Context, batch: PairBatch, weight: Float[Tensor, "B"]) -> Float[Tensor, ""]:
         queries = context.queries(scorer, batch.previous, batch.history, batch.history_share)

@@ -102,30 +102,10 @@ def test_shares_that_are_all_0_or_all_1_leave_the_bias_finite(mean: float, predi
 
 
 @pytest.mark.parametrize("make", [MSELoss, partial(BCELoss, scale=1.0, listener_spread=2.0)])
-def test_each_pair_with_a_share_counts_once_and_needs_no_other(make: Any) -> None:
-    loss, some = make(VOCABULARY), torch.tensor([1.0, torch.nan, 0.0, torch.nan])
-    assert loss.weight(BATCH._replace(played_ratio=some), LAST).item() == 2
-    assert [loss.groups(num) for num in (1, 7)] == [1, 7]
-    assert loss.temperature is None
-
-
-@pytest.mark.parametrize(("candidates", "groups"), [(None, [1, 1, 1]), (2, [1, 2, 4]), (3, [1, 1, 3]), (7, [1, 1, 1])])
-def test_the_parts_of_a_batch_are_as_few_as_have_no_more_than_the_candidates(
-    candidates: int | None, groups: list[int]
-) -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=candidates)
-    assert [loss.groups(num) for num in (1, 3, 7)] == groups
-    assert loss.temperature == 0.2
-
-
-def test_the_weight_of_a_softmax_is_the_share_played_of_pairs_of_two_tracks() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
-    batch = BATCH._replace(
-        previous=torch.tensor([0, 1, 2, 3]),
-        following=torch.tensor([2, 4, 2, 0]),
-        played_ratio=torch.tensor([0.25, torch.nan, 1.0, 0.5]),
-    )
-    assert loss.weight(batch, LAST).item() == 0.25 + 1 + 0 + 0.5
+def test_a_pair_without_a_share_does_not_count(make: Any, scorer: CosineMix) -> None:
+    loss, some = make(VOCABULARY), BATCH._replace(played_ratio=torch.tensor([1.0, torch.nan, 0.0, torch.nan]))
+    known = PairBatch(*(column[::2] for column in some))
+    torch.testing.assert_close(loss(scorer, some, LAST), loss(scorer, known, LAST))
 
 
 def test_what_is_predicted_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
