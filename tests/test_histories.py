@@ -1,5 +1,7 @@
 """Histories: what was heard before a track, against slow loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,14 +65,7 @@ def test_tracks_that_another_catalogue_lacks_are_left_out(lacking: list[int]) ->
 def test_what_listeners_heard_in_earlier_sessions_is_left_out_too() -> None:
     times, sessions = np.array([0, 1, 10, 11, 20, 21]), np.array([0, 0, 1, 1, 2, 2])
     timeline = Timeline(session=sessions, timestamp=times, listener=np.array([3, 3, 3]))
-    histories = Histories(
-        tracks=TRACKS,
-        played_ratio=SHARES,
-        last=np.array([5]),
-        length=np.array([2]),
-        previous=TRACKS[[5]],
-        timeline=timeline,
-    )
+    histories = replace(HISTORIES.where(np.array([2])), timeline=timeline)
     rows = np.array([-1, 11, -1, -1, 14, 15, -1, 17])  # nothing of the events 1 and 3
     found, _ = histories.in_catalogue(rows)
     assert found.timeline is not None

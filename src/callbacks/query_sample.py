@@ -68,8 +68,8 @@ class QuerySample:
             ranks = other.ranks(histories.where(is_asked), following[is_asked], lambda _: None)
         theirs, session = np.zeros(len(self.session)), np.unique(self.session, return_inverse=True)[1]
         theirs[np.flatnonzero(has_history)[is_asked]] = ranking.ndcg_at(ranks, 10)
-        of = (QueryScores.of(one[None], session) for one in (self.gains(ranker), theirs))
-        return paired_difference(*of, LEVEL)
+        mine, others = (QueryScores.of(one[None], session) for one in (self.gains(ranker), theirs))
+        return paired_difference(mine, others, LEVEL)
 
 
 def rated_pairs(datamodule: SplitDataModule) -> Rated:

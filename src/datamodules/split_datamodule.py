@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
 from segue.datamodules.batches import BatchSampler, PairDataset, PairLoader
 from segue.datamodules.calendar import read_calendar
-from segue.datamodules.describing.clock import utc
 from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
 from segue.datamodules.pairs.sessions import Sessions, gather
 from segue.datamodules.reading.table import Reading
@@ -27,6 +26,7 @@ from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
 from segue.models.contracts import PairBatch
+from segue.reports.numbers import utc
 from segue.runs.profiles import Profiles
 from segue.settings import Setting, settings
 
@@ -234,7 +234,7 @@ class SplitDataModule(LightningDataModule, ABC):
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Number of events (with `self_pairs`, and with `split=pair`, of pairs) that each rule left out."""
+        """Number of events (with `split=pair`, of pairs) that each rule left out."""
         return {**self.reading.dropped, **self.sessions.dropped, **self._dropped}
 
     def summary(self) -> pd.DataFrame:

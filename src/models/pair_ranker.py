@@ -269,7 +269,7 @@ class PairRanker(RanksByVectors, LightningModule):
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
         """Compute the loss of a batch."""
-        loss = self.loss(self.scorer, batch, self.context.of_loss)
+        loss: Tensor = self.loss(self.scorer, batch, self.context.of_loss)
         self._trained.append((loss.detach(), len(batch.previous)))  # Lightning's own mean takes as long as half a step
         return loss
 

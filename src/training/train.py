@@ -288,7 +288,7 @@ def _run(
     from segue.callbacks.assembly import build_callbacks
     from segue.callbacks.interrupt import Interrupt
     from segue.callbacks.run_context import RunContext, RunHistory
-    from segue.datamodules.describing.measures import profile_of
+    from segue.datamodules.describing.facts import profile_of
     from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run

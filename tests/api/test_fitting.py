@@ -342,9 +342,8 @@ def test_plays_of_later_days_are_a_test_of_the_model_that_recommends() -> None:
 
 def test_runs_of_two_days_are_compared_on_the_newest_sessions_of_the_later_one(tmp_path: Path) -> None:
     table = pd.read_csv(CSV).sort_values("played_at")
-    served = segue.fit(
-        table.iloc[:6000], model="rules", context="last", folder=tmp_path / "served", refit="none", **BARE
-    )
+    how: dict[str, Any] = {"model": "rules", "context": "last", "refit": "none", **BARE}
+    served = segue.fit(table.iloc[:6000], folder=tmp_path / "served", **how)
     table.loc[table.index[6000::40], "song"] = "A new song"
     table.to_csv(tmp_path / "plays.csv", index=False)
     new = segue.fit(tmp_path / "plays.csv", **how)

@@ -37,7 +37,7 @@ Make = Callable[..., PairDataModule]
 SETTINGS: dict[str, dict[str, Any]] = {
     "usual": {},
     "first": {"pairing": "first", "split": "session"},
-    "window": {"pairing": "window", "policies": {"self_pairs": "drop", "min_count": 40}},
+    "window": {"pairing": "window", "policies": {"min_count": 40}},
     "by pair": {"split": "pair", "pairing": "first"},
     "new tracks": {"cold_share": 0.1},
 }

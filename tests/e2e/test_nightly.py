@@ -170,7 +170,7 @@ def test_what_would_be_in_the_way_of_a_load_ends_the_night_before_it_trains(fake
     def refuse(*_: Any, **__: Any) -> Any:
         raise ConnectionRefusedError("refused")
 
-    arms = {"arms": {"C": {}, "T1": {}}}
+    arms: dict[str, Any] = {"arms": {"C": {}, "T1": {}}}
     for answer, line in (
         (refuse, "http://127.0.0.1:5001/experiments does not answer: refused"),
         (lambda *_, **__: io.BytesIO(json.dumps(arms).encode()), "an experiment with the arms C, T1 is running"),

@@ -28,7 +28,8 @@ def test_settings_that_do_not_fit_are_refused(
     changes: dict[str, Any], how: dict[str, bool], world: int, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    config = OmegaConf.merge({"resume": None}, DDP, changes)
+    config = OmegaConf.create({"resume": None, **DDP})
+    config.merge_with(changes)
     with pytest.raises(InputError) as raised:
         check_processes(config, **{"is_job": False, "is_auto": False, **how})
     assert line in str(raised.value)
