@@ -193,7 +193,6 @@ class PairDataModule(SplitDataModule):
             min_seconds=policies.min_seconds,
             since=policies.first_day,
             until=policies.last_day,
-            is_now=policies.ends_now,
             listeners=ids_in(policies.without),
         )
         return read_table(self.path, self._settings, left_out=left_out, rejections=self._rejections)

@@ -128,7 +128,7 @@ def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
     """
     kept = trainer.checkpoint_callback
     if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
-        checkpoint = read_checkpoint(Path(kept.best_model_path))
+        checkpoint = dict(read_checkpoint(Path(kept.best_model_path)))
         evaluated.on_load_checkpoint(checkpoint)
         evaluated.load_state_dict(checkpoint["state_dict"])
     return dict(ranker_of(evaluated).decided())

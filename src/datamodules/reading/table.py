@@ -85,14 +85,12 @@ class LeftOut:
         min_seconds: those that are shorter, in seconds.
         since: those before this day (UTC).
         until: those after this day (UTC).
-        is_now: whether this day is that of the clock of this machine.
         listeners: ids of the listeners all of whose plays are left out.
     """
 
     min_seconds: int | float = 0
     since: date | None = None
     until: date | None = None
-    is_now: bool = False
     listeners: Collection[str] = ()
 
     def of_times(self) -> dict[str, str]:
