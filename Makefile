@@ -65,7 +65,7 @@ test: export PYTHONDONTWRITEBYTECODE =   # each process that a test starts would
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
 
-wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rl rivals all" tries its extras
+wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rivals all" tries its extras
 	$(BIN)/python -m pytest -n 0 tests/built_wheel.py
 	$(BIN)/python -m tests.wheel $(ARGS)
 
