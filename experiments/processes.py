@@ -1,7 +1,6 @@
 """What Linux says of a running process."""
 
 import os
-import re
 from pathlib import Path
 
 
@@ -15,9 +14,3 @@ def children_of(process: int) -> list[int]:
     """The processes that a process has started."""
     files = Path(f"/proc/{process}/task").glob("*/children")
     return [int(child) for file in files for child in file.read_text().split()]
-
-
-def memory_gb(process: int, name: str) -> float:
-    """A number of `/proc/<process>/status`, such as VmRSS or RssAnon, in GB; 0 if the process has ended."""
-    found = re.search(rf"{name}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
-    return int(found[1]) / 1e6 if found else 0.0

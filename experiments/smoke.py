@@ -22,8 +22,6 @@ from segue.runs.provenance import ROOT
 
 AT_ONCE = 2
 CALLED = re.compile(r"python (experiments/\w+/\w+\.py)")
-ELSEWHERE = {"experiments/off_policy/obp_numbers.py": "needs numpy < 2, therefore a Python of its own"}
-"""Scripts that have no `--smoke`, and why."""
 
 
 def is_living(study: Path) -> bool:
@@ -32,15 +30,16 @@ def is_living(study: Path) -> bool:
 
 
 def scripts_of(study: Path) -> list[str]:
-    """The calls of scripts in the README of a study, in its order."""
-    return CALLED.findall((study / "README.md").read_text(encoding="utf-8"))
+    """The calls of scripts in the README of a study, in its order, without those at another commit."""
+    text = (study / "README.md").read_text(encoding="utf-8")
+    return CALLED.findall(re.sub(r"```bash\ngit worktree add .*?```", "", text, flags=re.DOTALL))
 
 
 def living_scripts() -> list[str]:
     """The scripts of all living studies, each once, also where several READMEs call it."""
     studies = [path.parent for path in sorted((ROOT / "experiments").glob("*/README.md"))]
     scripts = [script for study in studies if is_living(study) for script in scripts_of(study)]
-    return [script for script in dict.fromkeys(scripts) if script not in ELSEWHERE]
+    return [*dict.fromkeys(scripts)]
 
 
 def run_all(scripts: Sequence[str], folder: Path) -> list[str]:

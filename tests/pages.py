@@ -10,6 +10,8 @@ from tests.conftest import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("README.md")]
 
+FINISHED = "**Finished study.**"
+
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
 _WORKTREE = re.compile(r"\s*git worktree add \S+ ([0-9a-f]{7,40})\b")
 _PLACEHOLDER = re.compile(r"<[a-zA-Z][^<>=|]*>")
@@ -32,8 +34,10 @@ class Line:
 
 @cache
 def lines_of(text: str) -> tuple[Line, ...]:
-    """What a reader may type of a page."""
-    return (*_of_blocks(text), *_of_sentences(_BLOCK.sub("", text)))
+    """What a reader may type of a page; what a page of a finished study names within a sentence is of its commit."""
+    blocks = [*_of_blocks(text)]
+    commit = next((line.commit for line in blocks if line.commit), None) if FINISHED in text else None
+    return (*blocks, *_of_sentences(_BLOCK.sub("", text), commit))
 
 
 def bash_lines(block: str) -> list[str]:
@@ -55,11 +59,11 @@ def _of_blocks(text: str) -> Iterator[Line]:
                 yield Line(text=_filled(line), is_of_block=True, commit=tree[1] if tree else None)
 
 
-def _of_sentences(text: str) -> Iterator[Line]:
+def _of_sentences(text: str, commit: str | None) -> Iterator[Line]:
     for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text):
         words = re.sub(r"\s+", " ", span).strip().removesuffix(" …")
         if "…" not in words:
-            yield Line(text=_filled(words), is_of_block=False)
+            yield Line(text=_filled(words), is_of_block=False, commit=commit)
 
 
 def _filled(text: str) -> str:

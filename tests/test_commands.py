@@ -115,7 +115,7 @@ def _faults(line: Line, page: str, *, is_parsed: bool) -> Iterator[str]:
     elif is_command(line):
         for words in commands:
             yield from _faults_of(words, line.commit, page)
-    else:
+    elif line.commit is None:
         options = commands[0][1:]
         unreadable = list(_refused(lambda: parse(compare._words(options))))
         yield from unreadable or _faults_of_options(options, page)

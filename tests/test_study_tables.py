@@ -1,16 +1,10 @@
 """Tables of studies: what is compared with what, and with which correction."""
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
-from experiments.ab_calibration import study as calibration
-from experiments.attributes import tables as attributes
 from experiments.online import study as online
 
 
@@ -55,36 +49,3 @@ def test_the_page_of_the_online_study_has_the_rows_that_it_writes_now_and_no_oth
     written = {line for table in tables for line in table if line.startswith("|")}
     page = online.RESULTS.with_name("results.md").read_text(encoding="utf-8").splitlines()
     assert {line for line in page if line.startswith("|")} == written
-
-
-def test_the_set_ups_of_the_study_of_attributes_are_one_family_of_tests(tmp_path: Path) -> None:
-    """Differences as those of a t-test by hand, their p-values corrected by statsmodels."""
-    rng = np.random.default_rng(0)
-    session, base = np.arange(200), rng.random(200)
-    shifts = {"first": 0.018, "second": 0.012, "third": 0.0}
-    values = {attributes.BASE: base} | {name: base + rng.normal(shift, 0.08, 200) for name, shift in shifts.items()}
-    for setup, of_query in values.items():
-        np.savez(tmp_path / f"{attributes.name_of(setup)}_0_1.npz", session=session, ndcg=of_query)
-    rows = attributes._differences(tmp_path, list(shifts), [attributes.BASE], ["ndcg"])
-    alone = [stats.ttest_1samp(values[name] - base, 0).pvalue for name in shifts]
-    corrected = multipletests(alone, method="holm")[1]
-    assert min(alone) < 0.05
-    assert [row[-1] for row in rows] == [f"{p_value:.2g}" for p_value in corrected]
-    assert [row[1] for row in rows] == [f"{(values[name] - base).mean():+.4f}" for name in shifts]
-
-
-def test_the_calibration_without_the_gate_still_corrects_the_secondary_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three tests the smallest p-value counts three times."""
-    bounds = {name: SimpleNamespace(lower_percent=np.nan, p_value=0.9) for name in calibration.METHODS.values() if name}
-    found = []
-    for p_values in ((0.9, 0.02, 0.4, 0.6), (0.9, 0.4, 0.016, 0.6), (0.04, 0.9, 0.9, 0.9)):
-        others = {"lower_percent": np.nan, "decision": "unclear", "is_clear": False}
-        effects = [SimpleNamespace(p_value=p_value, **bounds, **others) for p_value in p_values]
-        analysis = SimpleNamespace(effects=effects, effect=lambda *_, first=effects[0]: first)
-        monkeypatch.setattr(calibration, "NUM_EXPERIMENTS", 1)
-        monkeypatch.setattr(calibration, "draw_users", lambda *_: (None, None))
-        monkeypatch.setattr(calibration, "analyse", lambda *_, analysis=analysis: analysis)
-        people = calibration.Population(sessions=None, tracks=None, time=None, before=None)
-        alarms = dict(calibration.effects_piece(people, np.random.default_rng(0), 0))
-        found.append(alarms["any false alarm, without the gate"])
-    assert found == [False, True, True]

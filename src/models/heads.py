@@ -7,7 +7,7 @@ an embedding. Scores are dimensionless. The base class of every head, `Scorer`, 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -103,7 +103,6 @@ class CosineMix(Scorer):
         self.prior, self._is_added = None, prior == "added"
         if prior and parts is not None and has_others:
             self.prior = Prior(dim * (len(names) - 1), item_bias=item_bias, **width)
-        nn.Module.register_load_state_dict_pre_hook(self, _with_names_of_today)
 
     def query(self, rows: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Compute `[√α·t̂ ; √(1−α)·â]`, where a hat means `v/√(|v|² + h²)`, and 1 where there is an item bias."""
@@ -182,16 +181,6 @@ class CosineMix(Scorer):
         if not set(shares) <= {"track", "artist"}:
             return {f"share_{name}": share for name, share in shares.items()}
         return {"alpha": shares.get("track", 0.0)}
-
-
-def _with_names_of_today(head: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename what older versions saved: `track.`, `artist.` and `others.<n>.`, now `parts.<name>.`."""
-    others = [name for name in cast("nn.ModuleDict", head.parts) if name not in ("track", "artist")]
-    old = {"track": "track", "artist": "artist", **{f"others.{n}": name for n, name in enumerate(others)}}
-    for key in list(state):
-        for before, name in old.items():
-            if key.startswith(f"{prefix}{before}."):
-                state[f"{prefix}parts.{name}.{key.removeprefix(f'{prefix}{before}.')}"] = state.pop(key)
 
 
 def _shares_of(alpha: float | str | None, parts: Mapping[str, float] | Sequence[str] | None) -> dict[str, float | None]:

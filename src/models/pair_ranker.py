@@ -322,9 +322,7 @@ class PairRanker(RanksByVectors, LightningModule):
             checkpoint[LISTENER] = self._listener.decided()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them. A checkpoint of an older version gets the rule for tracks heard that was found again."""
-        own = {name: value for name, value in self.state_dict().items() if name.endswith("repeats._extra_state")}
-        checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
+        """Restore them."""
         self._take_fitted(checkpoint)
         if "epoch_losses" in checkpoint:
             losses, sizes = checkpoint["epoch_losses"]

@@ -103,10 +103,7 @@ class RunRecord:
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{key}={run_dir}: {path} is damaged; start the run again in another folder") from None
         if record.get("layout") != LAYOUT:
-            raise InputError(
-                f"{key}={run_dir}: it began at commit {_commit_of(run_dir)}, where settings had other names; check "
-                f"out that commit to {key.replace('from', 'begin from')} it, or start a new run"
-            )
+            raise InputError(f"{key}={run_dir}: it is of another version of Segue; start the run again")
         return known
 
 
@@ -120,14 +117,6 @@ def is_resumable(run_dir: Path) -> bool:
     with suppress(InputError):
         return bool(RunRecord.read(run_dir))
     return False
-
-
-def _commit_of(run_dir: Path) -> str:
-    """The commit in the head of `config.yaml`; `unknown` where there is none."""
-    found = None
-    with suppress(OSError, ValueError):
-        found = re.search(r"^# git_commit: (\S+)", (run_dir / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else "unknown"
 
 
 def refuse_used_folder(

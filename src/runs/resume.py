@@ -238,7 +238,7 @@ def _plain(config: DictConfig, **changes: Any) -> dict[str, Any]:
     """The config, resolved, as if its run folder were the current one."""
     copy = config.copy()
     copy.merge_with({"run_dir": ".", "run_name": "", **changes})
-    return _known(as_dict(copy))
+    return as_dict(copy)
 
 
 def refuse_another_recipe(config: DictConfig) -> None:
@@ -262,8 +262,7 @@ def _refuse_another(folder: Path, config: DictConfig) -> None:
     for name, was, now in _others(folder, config, _MAY_CHANGE, absent=...) if (folder / "config.yaml").exists() else ():
         if was is ...:
             raise InputError(
-                f"resume={folder}: a run is resumed with its own settings, and {name} is none of them (it was added "
-                "now, or the run is of an older version of Segue); "
+                f"resume={folder}: a run is resumed with its own settings, and {name} is none of them; "
                 f"{_COUNTED_NOTHING if name.startswith('counted') else ''}start a new run"
             )
         raise InputError(
@@ -279,36 +278,7 @@ def _others(
     folder: Path, config: DictConfig, may_change: tuple[str, ...], *, absent: Any
 ) -> Iterator[tuple[str, Any, Any]]:
     """The settings of a run that are others now: the name of each, what it was, `absent` where it is new, and is."""
-    was, now = (flatten(_known(one)) for one in (read_config(folder / "config.yaml"), as_dict(config)))
+    was, now = (flatten(one) for one in (read_config(folder / "config.yaml"), as_dict(config)))
     for name in sorted(was.keys() | now.keys(), key=lambda name: (name.count("."), name)):
         if not name.startswith(may_change) and was.get(name, absent) != now.get(name):
             yield name, was.get(name, absent), now.get(name)
-
-
-def _known(config: dict[str, Any], parent: str = "") -> dict[str, Any]:
-    """A config as older versions have it, where nothing is new."""
-    known = dict[str, Any]()
-    for name, of in config.items():
-        now, before = _CHANGED.get(f"{parent}{name}", (..., of))
-        if isinstance(of, dict):
-            known[name] = _known(of, f"{parent}{name}.")
-        elif (value := before if of == now else of) != _NEW.get(f"{parent}{name}", ...):
-            known[name] = value
-    return known
-
-
-_LISTS = "datamodule.prepare.templates.recommendations"
-# Keys that older versions do not have, with what was.
-_NEW = {
-    **dict.fromkeys(("counted", "ranker.counted", "ranker.listener", _WITHOUT)),
-    **dict.fromkeys(("context.encoder", "ranker.context.encoder")),
-    "datamodule.whole_sessions": False,
-    "datamodule.sql.drop.unremembered": "remember = false",
-    f"{_LISTS}.fallback": "random",
-    f"{_LISTS}.familiar": 1.0,
-}
-# Values of `conf/` that were others in older versions, with what was.
-_CHANGED = {
-    "datamodule.optional": (["recommendation", "remember"], ["recommendation"]),
-    f"{_LISTS}.familiar": ("learned", 1.0),
-}

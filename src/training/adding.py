@@ -65,10 +65,7 @@ def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
             f"add={files.name} is a {kind}, which gives new tracks no vectors; train it again with the new catalogue"
         )
     if lists.plays is None or np.isnan(lists.scores[lists.rows >= 0]).any():
-        raise InputError(
-            f"add={files.name}: its recommendations have no scores or no plays, which runs of older versions lack; "
-            "train it again"
-        )
+        raise InputError(f"add={files.name}: its recommendations have no scores or no plays; train it again")
     check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
     checkpoint = CHECKPOINT if files.find(REFIT) is None else REFITTED
     catalog = extended_catalogue(old, Path(str(config.catalogue)))

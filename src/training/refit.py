@@ -140,15 +140,15 @@ def decided_by(trainer: Trainer, evaluated: LightningModule) -> dict[str, Any]:
 
 
 def decided_in(checkpoint: Mapping[str, Any], model: LightningModule) -> dict[str, Any]:
-    """What validation decided, by a checkpoint; without what its version did not decide.
+    """What validation decided, by a checkpoint.
 
     Args:
-        checkpoint: of the model, or of an earlier one.
+        checkpoint: of the model.
     """
     of_model = checkpoint["state_dict"]
     state = {name: checkpoint.get(name) for name in (COUNTED, LISTENER)}
     state |= {**of_model.get("_extra_state", {}), **of_model["context.repeats._extra_state"]}
-    return {name: state[name] for name in ranker_of(model).decided() if name in state}
+    return {name: state[name] for name in ranker_of(model).decided()}
 
 
 def begun(run_dir: Path, num_epochs: int, decided: Mapping[str, Any]) -> Path | None:

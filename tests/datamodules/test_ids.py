@@ -12,7 +12,6 @@ import pytest
 from segue.catalog import derived_id
 from segue.datamodules.reading.aliases import read_aliases
 from segue.datamodules.reading.attribute_files import derived_in_sql
-from segue.datamodules.shards.shard_vocabulary import VOCABULARY, read_vocabulary
 from segue.errors import InputError
 from tests.conftest import build_datamodule
 from tests.datamodules.reading import Read, read, rejected_lines
@@ -303,11 +302,3 @@ def test_shards_have_the_ids_of_the_source(tmp_path: Path) -> None:
     assert shards.digest() == source.digest()
     assert shards.remarks()[0].startswith("aliases")
     assert shards.remarks()[0] in source.remarks()
-
-
-def test_a_vocabulary_of_before_is_read_by_the_ids_of_the_source(tmp_path: Path) -> None:
-    record = {"tracks": [0, 1], "source_ids": ["b", "a"], "titles": ["B", "A"], "artist_of": [0, 0], "artists": ["x"]}
-    (tmp_path / VOCABULARY).write_text(json.dumps({**record, "hidden": [], "attributes": {}}))
-    assert read_vocabulary(tmp_path)[0].track_ids.tolist() == ["b", "a"]
-    (tmp_path / VOCABULARY).write_text(json.dumps({**record, "source_ids": None, "hidden": [], "attributes": {}}))
-    assert read_vocabulary(tmp_path)[0].track_ids.tolist() == [0, 1]

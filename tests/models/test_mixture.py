@@ -240,9 +240,6 @@ def test_what_cannot_be_served_with_the_session_is_named(
     assert line == "served       by the lists of the last track: rules has no session vectors"
     many = {f"head{number}": heads["sum"] for number in range(9)}
     assert mixture_of(ring, many).describe()[-1].endswith("last track: its vectors have 18 parts, more than 16")
-    of_old = mixture_of(ring, heads)
-    of_old._adds_scores = False
-    assert of_old.describe()[-1].endswith("last track: its weights are those of probabilities; train it again")
 
 
 def test_counts_around_heads_are_served_with_the_probabilities_that_were_validated(

@@ -6,7 +6,7 @@ the track of the next line of its session. E events, n of which are of users wit
 """
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from segue.catalog import changes
 
@@ -18,7 +18,7 @@ Columns = dict[str, np.ndarray]
 
 
 def separate(
-    events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap_ms: int | float
+    events: Columns, begins: Bool[np.ndarray, "E"], *, policy: str, gap_ms: int | float | Float64[np.ndarray, "E"]
 ) -> tuple[Columns, Bool[np.ndarray, "e"], int]:
     """Apply a policy to sessions of one user that ran at the same time.
 
@@ -33,7 +33,8 @@ def separate(
             row or a key, as `track` is; -1 where there is none), and any others.
         begins: whether each event begins a session, if no sessions were interleaved.
         policy: one of `POLICIES`.
-        gap_ms: longest time between two events of a session, in milliseconds.
+        gap_ms: longest time between an event and the one before it in its session, in milliseconds; of all events, or
+            of each.
 
     Returns:
         The events that are kept, in the order of their sessions; whether each of them begins a session; and the number
@@ -47,8 +48,9 @@ def separate(
     chosen = np.flatnonzero(np.isin(nth_user, nth_user[1:][is_other]))
     part = {name: events[name][chosen] for name in ("timestamp", "track", "recommendation")}
     part |= {"user": nth_user[chosen], "begins": begins[chosen], "is_expecting": is_expecting[chosen]}
+    part["gap_ms"] = np.broadcast_to(gap_ms, len(begins))[chosen]
     first = np.flatnonzero(begins)[begins.cumsum() - 1]
-    first[chosen] = np.where((own := _first_of_chains(part, gap_ms)) < 0, first[chosen], chosen[own])
+    first[chosen] = np.where((own := _first_of_chains(part)) < 0, first[chosen], chosen[own])
 
     order = np.argsort(first, kind="stable")
     start = np.flatnonzero(changes(first[order]))
@@ -64,11 +66,11 @@ def separate(
     return {name: column[order] for name, column in events.items()}, changes(first[order]), num_sessions
 
 
-def _first_of_chains(part: Columns, gap_ms: int | float) -> Int64[np.ndarray, "n"]:
+def _first_of_chains(part: Columns) -> Int64[np.ndarray, "n"]:
     """The first event of the session of each event; -1 for a user who rather ignores recommendations."""
     event, user = np.arange(len(part["user"])), part["user"]
     before = _recommended_by(part)
-    before[(before >= 0) & (part["timestamp"] - part["timestamp"][before] > gap_ms)] = -1
+    before[(before >= 0) & (part["timestamp"] - part["timestamp"][before] > part["gap_ms"])] = -1
     is_continued = np.zeros(len(event), bool)
     is_continued[before[before >= 0]] = True
     joins = (before < 0) & ~part["begins"]

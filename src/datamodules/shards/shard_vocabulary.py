@@ -46,9 +46,8 @@ def read_vocabulary(folder: Path) -> tuple[Catalog, Bool[np.ndarray, "N"]]:
         The tracks, and True for each that is hidden from training.
     """
     record = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
-    ids = record.get("source_ids") or record["tracks"]  # older versions wrote both
     catalog = Catalog(
-        track_ids=ids_of(ids),
+        track_ids=ids_of(record["tracks"]),
         titles=np.array(record["titles"], object),
         artist_of=np.array(record["artist_of"], np.int64),
         artists=np.array(record["artists"], object),

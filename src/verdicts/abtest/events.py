@@ -239,6 +239,7 @@ def cut_log(lines: Lines, gap_minutes: float, policy: str = "separate") -> tuple
     Returns:
         What `separate` returns.
     """
-    is_last, gap_ms = lines["is_last"], gap_minutes * 60_000
-    is_late = (np.diff(lines["timestamp"], prepend=lines["timestamp"][:1]) > gap_ms) & ~is_last
+    is_last = lines["is_last"]
+    gap_ms = np.where(is_last, np.inf, gap_minutes * 60_000)
+    is_late = np.diff(lines["timestamp"], prepend=lines["timestamp"][:1]) > gap_ms
     return separate(lines, changes(lines["user_id"]) | np.roll(is_last, 1) | is_late, policy=policy, gap_ms=gap_ms)

@@ -27,7 +27,7 @@ GUARDS = {
     "whether they are separated, kept as one, or left out",
     "lines_behind_the_clock": "lines came after a later line of the same user; events were sorted by time",
     "sessions_with_bad_shares": "sessions with a share below 0 or above 1 were left out",
-    "ends_without_session": "`last` events that directly follow a `last` event were left out",
+    "ends_without_session": "`last` events that directly follow a `last` event were counted as sessions of one track",
     "sessions_without_end": "sessions have no `last` event; `unfinished` decides whether they are left out or kept",
 }
 """Faults that are searched for in a log, by name, and the rule for each; every report shows the count and the rule."""
@@ -165,7 +165,6 @@ def _sessions_of(
     start = np.flatnonzero(begins)
     tracks = np.diff(start, append=len(begins))
     is_finished = lines["is_last"][start + tracks - 1]
-    is_orphan = is_finished & (tracks == 1)
     has_bad_share = np.logical_or.reduceat((lines["time"] < 0) | (lines["time"] > 1), start)
     sessions = Sessions(
         user_keys=lines["user_id"][start],
@@ -183,12 +182,11 @@ def _sessions_of(
         "interleaved_sessions": num_interleaved,
         "lines_behind_the_clock": int(is_out_of_order.sum()),
         "sessions_with_bad_shares": int(has_bad_share.sum()),
-        "ends_without_session": int(is_orphan.sum()),
+        "ends_without_session": int((is_finished & (tracks == 1)).sum()),
         "sessions_without_end": int((~is_finished).sum()),
     }
-    is_sound = ~is_orphan & ~has_bad_share
-    known = count_known(lines, start, folder, is_sound & (is_finished | (unfinished == "keep")))
-    return sessions.where(is_sound), exposed, faults, known
+    known = count_known(lines, start, folder, ~has_bad_share & (is_finished | (unfinished == "keep")))
+    return sessions.where(~has_bad_share), exposed, faults, known
 
 
 def _duplicates(lines: Lines) -> Any:

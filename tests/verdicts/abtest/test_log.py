@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from segue.assignment import GUESTS
@@ -46,7 +47,6 @@ CLEAN = [*session(1, 0), *session(2, 0), *session(3, 0, arm="T1"), *session(4, 0
         ([*session(1, 0), *session(1, 0)], "duplicate_lines", 4, [1, 2, 3, 4]),
         (session(1, 100, (1.0, 1.5)), "sessions_with_bad_shares", 1, [1, 2, 3, 4]),
         (session(1, 100, (1.0, -0.5, 0.5)), "sessions_with_bad_shares", 1, [1, 2, 3, 4]),
-        (session(1, 100, (0.5,)), "ends_without_session", 1, [1, 2, 3, 4]),
         (session(1, 100, (1.0, 0.5, 0.5))[:2], "sessions_without_end", 1, [1, 2, 3, 4]),
         ([*session(1, 200), *session(1, 100)], "lines_behind_the_clock", 1, [1, 2, 3, 4]),
         (["{", *[*session(1, 100)] * 0], "lines_rejected", 1, [1, 2, 3, 4]),
@@ -84,18 +84,36 @@ TWO_AT_ONCE = lines_of(
 
 
 @pytest.mark.parametrize(
-    ("policy", "sessions", "orphans"), [("separate", [4, 1, 1, 1], 1), ("keep", [3, 1, 1, 1], 2), ("drop", [1] * 4, 0)]
+    ("policy", "sums", "ends"), [("separate", (5, 9, 5.0), 1), ("keep", (5, 9, 5.0), 2), ("drop", (1, 2, 1.5), 0)]
 )
 def test_sessions_of_a_user_at_the_same_time_are_separated_kept_or_dropped(
-    tmp_path: Path, policy: str, sessions: list[int], orphans: int
+    tmp_path: Path, policy: str, sums: tuple[int, int, float], ends: int
 ) -> None:
     reading = {**READING, "interleaved": policy}
     read = read_users(log(tmp_path, [*CLEAN, *TWO_AT_ONCE]), experiment="TEST", max_rejected=0.0, **reading)
-    counts = {"interleaved_sessions": 4, "ends_without_session": orphans}
-    assert {name: count for name, count in read.guards.items() if count} == {k: n for k, n in counts.items() if n}
-    assert read.sessions.tolist() == sessions
-    tracks = {"separate": 8, "keep": 7, "drop": 2}  # a `last` alone is no session
-    assert read.tracks.tolist() == [tracks[policy], 2, 2, 2]
+    assert (read.guards["interleaved_sessions"], read.guards["ends_without_session"]) == (4, ends)
+    assert (read.sessions[0], read.tracks[0], read.time[0]) == sums
+
+
+@pytest.mark.parametrize("policy", ["separate", "keep"])
+def test_sums_of_users_are_the_truth_however_their_sessions_overlap(tmp_path: Path, policy: str) -> None:
+    """Four users play three sessions at a time; there are only 6 tracks, therefore two may wait for the same one."""
+    rng, lines = np.random.default_rng(4), list[dict[str, Any]]()
+    truth: dict[str, list[float]] = {"sessions": [30] * 4, "tracks": [0] * 4, "time": [0.0] * 4}
+    for user in 10 * [0, 1, 2, 3]:
+        turns, track = rng.permutation(np.repeat([0, 1, 2], rng.integers(1, 6, 3))).tolist(), rng.integers(6, size=3)
+        for turn, one in enumerate(turns):
+            recommended = int(rng.integers(6)) if one in turns[turn + 1 :] else None
+            share, message = int(rng.integers(5)) / 4, "last" if recommended is None else "next"
+            line = {**event(user, len(lines), int(track[one]), share, message), "recommendation": recommended}
+            lines.append({**line, "experiments": {"TEST": "C" if user < 2 else "T1"}})
+            track[one] = recommended or 0
+            truth["tracks"][user] += 1
+            truth["time"][user] += share
+    reading = {**READING, "interleaved": policy}
+    read = read_users(log(tmp_path, [*lines]), experiment="TEST", max_rejected=0.0, **reading)
+    assert read.guards["ends_without_session"] > 9
+    assert {name: getattr(read, name).tolist() for name in truth} == truth
 
 
 def test_lines_that_differ_in_their_latency_are_two_events_and_a_copy_is_one(tmp_path: Path) -> None:
@@ -106,7 +124,7 @@ def test_lines_that_differ_in_their_latency_are_two_events_and_a_copy_is_one(tmp
     read = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.0, **READING)
     assert read.guards["duplicate_lines"] == 2
     assert read.num_events == len(CLEAN) + len(more)
-    assert read.guards["ends_without_session"] == 1, "the second `last` is an event of its own"
+    assert read.tracks.tolist() == [6, 2, 2, 2], "the second `last` is an event of its own"
 
 
 def test_sessions_without_an_end_are_left_out_or_kept(tmp_path: Path) -> None:
@@ -138,16 +156,18 @@ def test_a_session_without_an_end_is_not_joined_to_the_next_one_of_its_user(tmp_
 
 
 def test_a_last_ends_its_session_after_any_pause(tmp_path: Path) -> None:
+    """Also after one in which another session of the user began and ended."""
     late = {**event(1, 10_000_000, 101, 0.5, "last"), "experiments": {"TEST": "C"}}
-    folder = log(tmp_path, [*CLEAN, *session(1, 100, (1.0, 0.5))[:1], late])
+    overlapping = lines_of(5, (100, 10, 11), (101, 20, 21), (102, 21, None), (10_000_000, 11, None))
+    folder = log(tmp_path, [*CLEAN, *session(1, 100, (1.0, 0.5))[:1], late, *overlapping])
     users = read_users(folder, experiment="TEST", max_rejected=0.0, **READING)
-    assert users.sessions.tolist() == [2, 1, 1, 1]
-    assert not any(users.guards.values())
+    assert (users.user_keys.tolist(), users.sessions.tolist()) == ([1, 2, 3, 4, 5], [2, 1, 1, 1, 2])
+    assert {name: count for name, count in users.guards.items() if count} == {"interleaved_sessions": 2}
 
 
 def test_users_are_counted_in_each_arm_before_anything_is_left_out(tmp_path: Path) -> None:
     """User 5 is in two arms, user 6 has only a fault, user 7 only an unfinished session; none of them is compared."""
-    more = [*session(5, 0), *session(5, 100, arm="T1"), *session(6, 0, (0.5,)), *session(7, 0, arm="T1")[:1]]
+    more = [*session(5, 0), *session(5, 100, arm="T1"), *session(6, 0, (1.0, 1.5)), *session(7, 0, arm="T1")[:1]]
     users = read_users(log(tmp_path, [*CLEAN, *more]), experiment="TEST", max_rejected=0.0, **READING)
     assert users.user_keys.tolist() == [1, 2, 3, 4]
     assert users.exposed.tolist() == [4, 4]
