@@ -59,6 +59,7 @@ if __name__ == "__main__":
         times.append(1.0)  # the first track
         is_over = False
         while not is_over:
-            _, reward, is_over, _, _ = env.step(world.top_tracks[rng.integers(100)])  # your policy here
+            track = world.top_tracks[rng.integers(100)]  # your policy here
+            reward, is_over = env.step(track)[1:3]
             times[-1] += reward
     print(f"{len(times)} sessions, mean time per session {np.mean(times):.2f}")

@@ -217,7 +217,8 @@ def run_experiment(
     num_sessions, hundredths = Counter[str](), Counter[str]()
     with players, progress(planned) as report, ThreadPoolExecutor(1) as writer:
         for plan in plans:
-            outcomes, stopped = list[Outcome](), None
+            outcomes: list[Outcome] = []
+            stopped: BaseException | None = None
             try:
                 for outcome in players.play(plan.shards, results.midnight):
                     outcomes.append(outcome)
@@ -256,8 +257,14 @@ class _Results:
         self._labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in policies]
         self._release = describe_release(world, experiment, policies)
         self._discovery = Discovery(len(world.catalog), world.catalog.artist_of)
-        self._total, self._fallbacks, self._started_s = 0.0, Counter[str](), time.perf_counter()
-        self.record = {"experiment": experiment, "world": world.digest(), "seed": traffic.seed, "days": []}
+        self._total, self._fallbacks = np.zeros((3 + 1 + len(DISCOVERY), len(world.listeners))), Counter[str]()
+        self._started_s = time.perf_counter()
+        self.record: dict[str, Any] = {
+            "experiment": experiment,
+            "world": world.digest(),
+            "seed": traffic.seed,
+            "days": [],
+        }
         self.record |= {"habits": asdict(self.habits)} if self.habits != NO_HABITS else {}
         self.memory: Memory | None = None
 
@@ -304,7 +311,8 @@ class _Results:
     def finish(self, plan: Day, outcomes: Sequence[Outcome], is_complete: bool, provenance: Mapping[str, str]) -> None:
         """Write the log of a day, if logs are written, and the record of all days until then."""
         plays, world, of_day = Plays.join([one.plays for one in outcomes]), self._world, f"day-{plan.day}"
-        day_start, self.midnight, known = self.midnight, self.midnight + DAY_MS, ()
+        known: tuple[Any, ...] = ()
+        day_start, self.midnight = self.midnight, self.midnight + DAY_MS
         if self._writes_logs:
             plays = plan.in_order(plays)
             events = Events.of(plays, plan=plan, midnight=day_start, track_ms=self._traffic.track_ms)
@@ -314,7 +322,7 @@ class _Results:
             write_record(self._release, self._folder / "logs" / of_day / RELEASE)
             known = self._discover(plays)
         sums, record, num_steps = tally(len(world.listeners), plays, *known), self.record, 0
-        self._total = self._total + sums
+        self._total += sums
         arms_of_day, record["arms"] = {}, {}
         for number, arm in enumerate(self._policies):
             rows = np.flatnonzero(plan.arm_of == number)

@@ -282,8 +282,8 @@ class RunPlayer:
         counted = None if vectors.counted is None else vectors.counted.at_rows(self._rows, len(catalog))
         listener = None if self._profiles is None else vectors.listener
         of_world = replace(vectors, queries=queries, items=items, counted=counted, listener=listener)
-        how = {"num_lists": self._num_lists, "may_repeat": True, "artist_of": catalog.artist_of}
-        search = SessionSearch(of_world, lists, **how)
+        artist_of = catalog.artist_of
+        search = SessionSearch(of_world, lists, num_lists=self._num_lists, may_repeat=True, artist_of=artist_of)
         profiles = self._profiles if search.knows_listeners else None
 
         def candidates(crowd: Crowd) -> Int32[np.ndarray, "S K"]:

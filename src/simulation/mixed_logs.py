@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,10 +56,15 @@ class MixedLogs:
     ) -> None:
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
-        settings = {"sessions": sessions, "seed": seed, "first_day": first_day, "track_seconds": track_seconds, **log}
-        self._traffic = Traffic(**settings)
+        self._traffic = Traffic(
+            sessions=sessions,
+            seed=seed,
+            first_day=first_day,
+            track_seconds=track_seconds,
+            with_propensity=log.get("with_propensity", True),
+        )
         self._inputs: dict[str, Any] = {
-            **settings,
+            **asdict(self._traffic),
             "world": world.digest(),
             "attributes": dict(world.attributes),
             "arms": {arm: policy.description for arm, policy in self._policies.items()},

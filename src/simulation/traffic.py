@@ -200,7 +200,8 @@ def play(
         draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes, strict=True)]
         planned = (task.starts_ms(places, n, midnight) for task, places, n in zip(tasks, present, visits, strict=True))
         past = None if memory is None else memory.past(users, day)
-        crowd = start(world, users, *map(np.concatenate, zip(*draws, strict=True)), past, np.concatenate([*planned]))
+        interest_draws, first_draws = map(np.concatenate, zip(*draws, strict=True))
+        crowd = start(world, users, interest_draws, first_draws, past, np.concatenate([*planned]))
         visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
@@ -327,7 +328,7 @@ _Known = tuple[Memory | None, Mapping[int, np.ndarray]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Simulator:
-    """What a process simulates with. It is told what it must know of the listeners of its tasks."""
+    """What a process simulates with. It gets what it must know of the listeners of its tasks."""
 
     world: World
     policies: Sequence[Policy]
@@ -384,8 +385,9 @@ class Players:
         self._simulator = _Simulator(world=world, policies=policies, memory=memory, how=how)
         self._workers, self._pool = workers, None
         if workers > 1:
-            given = {"initializer": _init_worker, "initargs": (self._simulator,)}
-            self._pool = ProcessPoolExecutor(workers, get_context("spawn"), **given)
+            self._pool = ProcessPoolExecutor(
+                workers, get_context("spawn"), initializer=_init_worker, initargs=(self._simulator,)
+            )
 
     def __enter__(self) -> "Players":
         return self
