@@ -97,11 +97,11 @@ def test_a_page_shows_name_rule_and_meaning() -> None:
 
 
 def test_a_config_gets_the_defaults_that_it_leaves_out_in_any_depth() -> None:
-    head = {"_target_": "segue.models.heads.CosineMix", "prior": None}
+    head = {"_target_": "segue.models.heads.CosineMix", "parts": ["track"]}
     found = with_defaults({"ranker": [head], "other": {"_target_": "torch.optim.Adam"}})
     assert found["other"] == {"_target_": "torch.optim.Adam"}
-    assert found["ranker"][0]["prior"] is None
-    assert found["ranker"][0]["min_plays"] == 1
+    assert found["ranker"][0]["parts"] == ["track"]
+    assert found["ranker"][0]["order_std"] == 0.0
 
 
 def test_a_config_gets_the_defaults_of_parts_as_their_classes_have_them() -> None:

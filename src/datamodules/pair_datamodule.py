@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int64
 
 from segue.catalog import Catalog, Listens, key_of, quoted
+from segue.datamodules.describing.facts import measure_sessions
+from segue.datamodules.describing.warnings import find_warnings
 from segue.datamodules.learned import Learned, by_keys, chosen_sessions, joined, known_files, with_new_tracks
 from segue.datamodules.pairs.pair_rules import PairRules, Policies
 from segue.datamodules.pairs.pairs_in_splits import pairs_in_splits, track_facts, training_plays
@@ -23,7 +25,7 @@ from segue.datamodules.pairs.sessions import Sessions, cut_sessions
 from segue.datamodules.reading.rejected_rows import Rejections
 from segue.datamodules.reading.table import LeftOut, NothingNew, SourceEvents, read_table
 from segue.datamodules.reading.table_settings import Attributes, TableSettings, table_settings
-from segue.datamodules.remarks import remarks_on
+from segue.datamodules.remarks import remarks_on, remarks_on_columns
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.datamodules.splits import SPLITS, split
 from segue.errors import InputError
@@ -117,13 +119,15 @@ class PairDataModule(SplitDataModule):
         batch_size: number of pairs in a batch.
         max_rejected: the run stops if a larger share of the rows is rejected.
         rejected_path: file that rejected rows are written to.
-        rejected_text: whether this file has the text of the rows, which may have ids of users.
         attributes: what else is known of the tracks; see `AttributeSettings`.
         groups: the settings of `PairRules`, and those of `TableSettings`, as the config has them.
 
     `rules` are the `PairRules`. `prepared_by` is `prepare`; `prepare_data` and `setup` set `path`. What else `setup`
-    sets is described in `SplitDataModule`.
+    sets is described in `SplitDataModule`. `read_on` is the last day (UTC) whose plays are read, if the clock of this
+    machine says so.
     """
+
+    read_on: str | None = None
 
     _learned: Learned | None = None
     _read: Sessions | None = None  # in a night, the new sessions, with the ids of their users
@@ -144,9 +148,6 @@ class PairDataModule(SplitDataModule):
             float, Setting("most rejected rows, as a share", least=0, most=1, hint="such as 0.01")
         ] = 0.01,
         rejected_path: Annotated[str, Setting("file that rejected rows are written to")],
-        rejected_text: Annotated[
-            bool, Setting("whether the file of rejected rows has their text, with ids of users")
-        ] = False,
         attributes: Attributes = None,
         **groups: Any,
     ) -> None:
@@ -157,7 +158,7 @@ class PairDataModule(SplitDataModule):
         self.rules = PairRules(**{**rules, "policies": policies})
         self._settings = table_settings(attributes=attributes, **groups)
         self._prepare, self.batch_size = prepare, batch_size
-        self._rejections = Rejections(path=Path(rejected_path), with_text=rejected_text, most=max_rejected)
+        self._rejections = Rejections(path=Path(rejected_path), most=max_rejected)
 
     def prepare_data(self) -> None:
         """Create the files of the source if `prepare` was given. Later calls do nothing.
@@ -182,24 +183,12 @@ class PairDataModule(SplitDataModule):
         rules, sessions = self.rules, self._cut
         kind = rules.split_of(has_clock=sessions.has_clock)
         num_pairs = int(rules.num_pairs(sessions.place).sum())
-        parts = split(kind, rules.split_seed, len(sessions), num_pairs, lambda: sessions.key)
+        parts = split(kind, len(sessions), num_pairs, lambda: sessions.key)
         self._parts, self.is_by_time = parts, kind in ("time", "order")
         hidden, num_pairs = self._pair(parts, rules)
-        later = self.reading.later
-        future = "" if later is None else f"; {later}; {later.remedy}"
         if empty := [name for name, part in self.pairs.items() if not len(part)]:
-            if not num_pairs:
-                raise InputError(
-                    f"no pairs: none of {len(self.sessions):,} sessions in {self.path} has two tracks; check "
-                    f"datamodule.columns.user, datamodule.columns.timestamp and datamodule.units.timestamp{future}"
-                )
-            missing = [role for role in ("user", "timestamp") if not {role, "session"} & set(self.reading.columns)]
-            options = " and ".join(f"datamodule.columns.{role}=<column>" for role in missing)
-            remedy = f"no column is the {' or the '.join(missing)}: give {options}, or " if missing else ""
-            raise InputError(
-                f"no pairs left for {' and '.join(empty)}: {len(self.sessions)} sessions with {num_pairs} "
-                f"pairs in {self.path} are too few for split={kind}; {remedy}add more logs{future}"
-            )
+            found = f"no pairs left for {' and '.join(empty)}: {len(self.sessions):,} sessions with {num_pairs:,} pairs"
+            raise InputError(f"{found} in {self.path} are too few for split={kind}; see describe.py, or add more logs")
         self.describe_pairs(hidden)
 
     def _pair(self, parts: Int8[np.ndarray, "_"], rules: PairRules) -> tuple[Bool[np.ndarray, "N"], int]:
@@ -295,11 +284,9 @@ class PairDataModule(SplitDataModule):
         """
         self._prepare, self._before = None, before  # the files are there
         has_clock, num_known = learned.sessions.has_clock, len(learned.catalog)
-        policies = replace(self.rules.policies, min_sessions=1)
-        if not has_clock and (policies != self.rules.policies or keep_days is not None):
-            what = "keep_days=" if keep_days is not None else "datamodule.policies.min_sessions="
-            raise InputError(f"{what} beside from= needs timestamps, and {self.path} has none; train a new run")
-        rules = self.rules = replace(self.rules, split="auto", cold_share=0.0, policies=policies)
+        if not has_clock and keep_days is not None:
+            raise InputError(f"keep_days= beside from= needs timestamps, and {self.path} has none; train a new run")
+        rules = self.rules = replace(self.rules, split="auto", cold_share=0.0)
         was, settings = learned.reading, self._settings
         columns = {role: was["columns"].get(role) if to == "auto" else to for role, to in settings.columns.items()}
         self._settings = replace(settings, columns=columns, units=replace(settings.units, **was["units"]))
@@ -386,6 +373,7 @@ class PairDataModule(SplitDataModule):
             A context that has the events; see `read_table`.
         """
         policies, known = self.rules.policies, dict[str, Any]()
+        self.read_on = str(policies.last_day) if policies.ends_now else None
         self._read_ms = int(1000 * time.time()) if policies.ends_now else None
         if learned is not None and learned.sessions.has_clock:  # without one, sessions are counted
             known = {"learned": f"timestamp <= {learned.until_ms}", "known_files": learned.files.keys()}
@@ -395,7 +383,6 @@ class PairDataModule(SplitDataModule):
             since=policies.first_day,
             until=policies.last_day,
             is_now=policies.ends_now,
-            nameless=policies.nameless == "drop",
             listeners=ids_in(policies.without),
             **known,
         )
@@ -403,7 +390,13 @@ class PairDataModule(SplitDataModule):
 
     def remarks(self) -> list[str]:
         """What to print below the summary. Call it after `setup`."""
-        return [*remarks_on(self, self.rules.policies.interleaved), *super().remarks()]
+        warnings = find_warnings(self.reading, self.dropped, self.read_on, measure_sessions(self.sessions))
+        return [
+            *remarks_on_columns(self.reading),
+            *remarks_on(self, self.rules.policies.interleaved),
+            *(f"warning      {warning.says}; {warning.remedy}" for warning in warnings),
+            *super().remarks(),
+        ]
 
     @property
     def rejected_path(self) -> Path:
@@ -413,4 +406,4 @@ class PairDataModule(SplitDataModule):
     @property
     def last_day(self) -> str | None:
         """See `SplitDataModule`."""
-        return None if self.reading.later is None else self.reading.later.day
+        return self.read_on if self.reading.dropped.get("until") else None

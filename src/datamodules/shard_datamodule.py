@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from segue.catalog import Listens
-from segue.datamodules.describing.warnings import odd_lines
 from segue.datamodules.learned import Learned
 from segue.datamodules.pairs.pairs import Pairs
 from segue.datamodules.shards.manifest import Manifest
@@ -126,7 +125,6 @@ class ShardDataModule(SplitDataModule):
         how = "as a whole" if window is None or window >= num_pairs else f"in windows of {window:,}"
         return [
             *manifest.reading.remarks,
-            *odd_lines(manifest.reading, manifest.odd),
             f"shards       {len(manifest.shards):,} of recipe={manifest.recipe}, made by {manifest.engine}; "
             f"training pairs are shuffled {how}",
             *super().remarks(),

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from segue.callbacks.assembly import Refitted
 from segue.callbacks.guard import FALL, TIME, intervals_of, judged
 from segue.callbacks.run_context import ranker_of
-from segue.datamodules.describing.clock import utc
 from segue.datamodules.learned import FOLDER, Learned
 from segue.datamodules.pair_datamodule import NewPlays, PairDataModule
 from segue.datamodules.reading.table import NothingNew
@@ -21,6 +20,7 @@ from segue.errors import InputError
 from segue.models.growing import Grown
 from segue.models.restoring import REFITTED, read_checkpoint
 from segue.reports.next_steps import left_out_lines
+from segue.reports.numbers import utc
 from segue.runs.atomic import write_record
 from segue.runs.folder import NIGHT, REFIT, is_unfinished_night, locked
 from segue.runs.profiles import FILE as PROFILES

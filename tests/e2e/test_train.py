@@ -329,13 +329,6 @@ BAD_INPUT = [
         "context.encoder=null is not what gru4rec reads the order with, .* model=convex context=session",
     ),
     (["counted=none", "counted.max_length=5"], "counted.max_length=5: counted=none has no settings here; leave it out"),
-    (["trainer.devices=2"], "trainer.devices must be 1 without trainer=ddp, got 2; trainer=ddp trains in several"),
-    (["trainer=ddp", "trainer.devices=1"], "trainer.devices must be at least 2 with trainer=ddp, got 1; leave out"),
-    (["trainer=ddp", "recipe=playlists", "datamodule.path=/nowhere"], "cannot read /nowhere"),  # the batch is divided
-    (
-        ["trainer=ddp", "recipe=playlists", "loss.candidates=256", "datamodule.batch_size=256"],
-        r"trainer=ddp has 2 processes, .* the 256 pairs of a batch in 1 part, which cannot be divided; use loss.candi",
-    ),
     (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
     (["loss.logq=0"], "loss.logq=0: loss has no logq; it has "),
     (["+trainer.limit_test_batches=0"], "trainer.limit_test_batches must be a number above 0, got 0; a run is trained"),

@@ -492,8 +492,6 @@ def test_what_needs_a_clock_is_refused_without_one(tmp_path: Path) -> None:
     learned = learned_in(file, *words, source="table")
     with pytest.raises(InputError, match="keep_days= beside from= needs timestamps"):
         data_in(file, *words, source="table").read_new(learned, 3.0)
-    with pytest.raises(InputError, match="min_sessions= beside from= needs timestamps"):
-        data_in(file, *words, "datamodule.policies.min_sessions=2", source="table").read_new(learned)
 
 
 def test_two_nights_at_once_are_refused(nights: Path) -> None:

@@ -54,8 +54,8 @@ def write_shards(
         if empty := [name for name, num in pairs.items() if not num]:
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(rows.remaining)} sessions with {sum(pairs.values())} "
-                f"pairs in {datamodule.path} are too few for split={datamodule.rules.split}; see python describe.py, "
-                "or add more logs"
+                f"pairs in {datamodule.path} are too few for split={datamodule.rules.split}; see describe.py, or "
+                "add more logs"
             )
         for old in folder.glob("*.parquet"):
             old.unlink()
@@ -81,9 +81,7 @@ def write_shards(
             by_pair=datamodule.rules.split == "pair",
             has_clock="timestamp" in rows.maker.files.reading.columns,
             num_interleaved=rows.numbers["interleaved"],
-            num_tied=rows.numbers["tied"],
             dropped=rows.dropped,
-            odd=rows.odd,
             files=known_files(rows.read),
             plays_of_files=by_keys(rows.read.num_plays),
             reading=rows.maker.files.reading,

@@ -1,7 +1,7 @@
 """`make wheel`: the wheel in empty environments, outside a clone: what it installs there, and whether Segue works.
 
-    python -m tests.wheel                   builds the wheel; installs it alone, and on a machine that only serves
-    python -m tests.wheel sweep room all    installs it with these extras, each in an environment of its own
+    python -m setup_tests.wheel                   builds the wheel; installs it alone, and on a machine that only serves
+    python -m setup_tests.wheel sweep room all    installs it with these extras, each in an environment of its own
 
 An environment has nothing but what pip puts into it; that of an extra also finds the packages of the wheel alone. The
 last lines are a table: packages and their size on the disk, and seconds that pip, `import segue` (without the start of
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements-serve.lock"
 PATIENCE_S = 300.0
 """Seconds after which a command or a service is given up; nothing that works needs so long."""
