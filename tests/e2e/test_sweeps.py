@@ -58,9 +58,7 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
     ring_logs: Path, tmp_path: Path, launcher: tuple[str, ...], dims: str
 ) -> None:
     spy = "+callbacks.threads={_target_: tests.e2e.spy.Threads, path: '${run_dir}/threads.json'}"
-    is_joblib = launcher == JOBLIB  # its jobs are new interpreters, because threads are counted
-    words = f"model.dim={dims}", *launcher, spy, "trainer.max_epochs=1"
-    done = sweep(tmp_path, ring_logs, *words, code=2, more_env=None if is_joblib else CHILDREN_TOO)
+    done = sweep(tmp_path, ring_logs, f"model.dim={dims}", *launcher, spy, "trainer.max_epochs=1", code=2)
     num = len(dims.split(","))
     summary = done.stderr.splitlines()[-2:]
     assert summary[0] == f"error: 1 of {num} jobs failed:"
@@ -69,11 +67,11 @@ def test_jobs_side_by_side_share_the_cores_and_hang_below_one_parent_and_one_tha
     assert [run.info.status for run in below] == ["FINISHED"] * (num - 1)
     assert parent.info.status == "FAILED"
     assert f"python compare.py parent=run:{parent.info.run_id[:8]}" in done.stdout
-    if is_joblib:
-        threads = max(1, len(os.sched_getaffinity(0)) // 2)
-        for job in range(0, num, 2):
-            seen = json.loads((tmp_path / "sweep" / str(job) / "threads.json").read_text())
-            assert (seen["torch"], seen["duckdb"]) == (threads, threads)
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    for job in range(0, num, 2):
+        seen = json.loads((tmp_path / "sweep" / str(job) / "threads.json").read_text())
+        assert (seen["torch"], seen["duckdb"]) == (threads, threads)
+    if launcher == JOBLIB:
         errors = [line for line in done.stderr.splitlines() if "dim must be" in line]
         assert errors[0].startswith("[1] error: model.dim must be")
         assert "[0] epoch 1/1" in done.stdout
