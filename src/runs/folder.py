@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -344,7 +344,7 @@ def setup_name(
     *,
     model: str,
     alpha: float | str | None,
-    parts: Mapping[str, float] | Sequence[str] | None = None,
+    parts: Sequence[str] | None = None,
     recipe: str,
     context: str,
     overrides: Sequence[str],
@@ -359,13 +359,7 @@ def setup_name(
         swept: the keys that a sweep gives several values.
     """
     model = context if model == "convex" and (CONF / "model" / f"{context}.yaml").is_file() else model
-    mix = f"α={short(alpha)}" if alpha is not None else ""
-    if isinstance(parts, Mapping) and set(parts) <= {"track", "artist"}:
-        mix = f"α={short(parts.get('track', 0))}"
-    elif isinstance(parts, Mapping):
-        mix = " ".join(f"{part}={short(weight)}" for part, weight in parts.items())
-    elif parts is not None:
-        mix = "+".join(map(str, parts))
+    mix = "+".join(parts) if parts is not None else f"α={short(alpha)}" if alpha is not None else ""
     is_chosen = any(word.startswith(("recipe=", "experiment=")) for word in overrides)
     is_usual = context in ("last", model) or (context == "session" and _has_own_context(model))
     words = [model, mix, recipe if is_chosen else "", "" if is_usual else f"context={context}"]

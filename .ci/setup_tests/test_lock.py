@@ -121,8 +121,3 @@ def test_it_holds_what_is_needed_here_and_nothing_else(name: str, needs: list[Re
     missing, superfluous = needed(needs) - here - {CHOSEN_BY_RANGE}, here - needed(needs)
     assert not missing, f"{name} lacks {sorted(missing)}; {RENEW}"
     assert not superfluous, f"nothing needs {sorted(superfluous)} of {name}; {RENEW}"
-
-
-def test_an_entry_without_a_hash_is_recognised() -> None:
-    lock = "# made\na==1 \\\n    --hash=sha256:0\nb==2 ; python_version < '4'\nc==3\n"
-    assert [(pin.name, len(hashes)) for pin, hashes in entries(lock)] == [("a", 1), ("b", 0), ("c", 0)]

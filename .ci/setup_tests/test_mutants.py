@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SETTINGS = tomllib.loads((ROOT / "tests/mutants/mutants.toml").read_text(encoding="utf-8"))
+SETTINGS = tomllib.loads((ROOT / ".ci/setup_tests/mutants/mutants.toml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("room", SETTINGS["tests"])

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.built_wheel import sources
+from setup_tests.test_built_wheel import sources
 from tests.conftest import ROOT
 from tests.deploying import DEPLOY, SECRETS, compose, image, queries
 from tests.e2e.running import PATIENCE_S, binary, read_lines, started, wait_until

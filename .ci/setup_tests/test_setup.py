@@ -112,14 +112,6 @@ def test_an_environment_of_another_tree_is_refused_and_left_alone(tree: Path, ho
     assert state(owner) == before
 
 
-def test_an_environment_that_another_program_created_is_refused(tree: Path) -> None:
-    (tree / ".venv/bin").mkdir(parents=True)
-    (tree / ".venv/pyvenv.cfg").write_text("home = /usr/bin\nuv = 0.9\n", encoding="utf-8")
-    done = make(tree, "setup")
-    assert done.returncode == 2
-    assert ".venv belongs to another program, not to this folder; remove it with rm -r .venv" in done.stderr
-
-
 def test_everything_is_installed_by_the_lock_and_pytorch_by_its_range(tree: Path) -> None:
     make_venv(tree)
     done = make(tree, "setup")
@@ -254,33 +246,3 @@ def test_the_supported_versions_are_the_same_everywhere() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert f"(3, {min(minors)}) <= sys.version_info < (3, {max(minors) + 1})" in text
     assert f"--python-version 3.{min(minors)}" in text
-
-
-@pytest.mark.parametrize("words", ["--site-dir x", "--site-dir=x"])
-def test_the_site_that_is_built_is_tested(tree: Path, words: str) -> None:
-    (tree / "ready").touch()
-    built, tested, page = make(tree, "-n", "docs", "READY=ready", f"ARGS={words}").stdout.splitlines()[-3:]
-    assert built.endswith(f"mkdocs build --strict {words}")
-    assert f'SITE="{tree.resolve()}/x"' in tested
-    assert page == f'echo "First page: {tree.resolve()}/x/index.html"'
-
-
-@pytest.mark.parametrize(
-    ("words", "address"),
-    [
-        ("", "127.0.0.1:5000"),
-        ("--port 5050", "127.0.0.1:5050"),
-        ("--host=lab -p 81", "lab:81"),
-        ("--port=81 --host 0.0.0.0", "127.0.0.1:81"),
-    ],
-)
-def test_the_link_of_the_ui_is_where_it_answers(tree: Path, words: str, address: str) -> None:
-    (tree / "bin").mkdir()
-    mlflow = tree / "bin/mlflow"
-    mlflow.write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
-    mlflow.chmod(0o755)
-    (tree / "ready").touch()
-    done = make(tree, "ui", "READY=ready", "BIN=bin", f"ARGS={words}")
-    link, called = done.stdout.splitlines()
-    assert link.startswith(f"training runs: http://{address}/#/experiments/1/")
-    assert called.split() == ["ui", "--backend-store-uri", "sqlite:///mlflow.db", *words.split()]

@@ -1,7 +1,7 @@
 """`make wheel`: the wheel in empty environments, outside a clone: what it installs there, and whether Segue works.
 
-    python -m tests.wheel                   builds the wheel; installs it alone, and on a machine that only serves
-    python -m tests.wheel sweep room all    installs it with these extras, each in an environment of its own
+    python -m setup_tests.wheel                   builds the wheel; installs it alone, and on a machine that only serves
+    python -m setup_tests.wheel sweep room all    installs it with these extras, each in an environment of its own
 
 An environment has nothing but what pip puts into it; that of an extra also finds the packages of the wheel alone. The
 last lines are a table: packages and their size on the disk, and seconds that pip, `import segue` (without the start of
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements-serve.lock"
 PATIENCE_S = 300.0
 """Seconds after which a command or a service is given up; nothing that works needs so long."""
@@ -205,10 +205,6 @@ def uses_spark(env: Environment) -> None:
     env.segue("prepare engine=spark hydra.run.dir=by_spark", *PLAYS)
 
 
-def has_an_environment(env: Environment) -> None:
-    env.call("python", "-c", "import segue.simulation.environment")
-
-
 def trains_rivals(env: Environment) -> None:
     for model in ("als", "bpr", *(["item2vec"] if sys.version_info < (3, 14) else [])):
         env.segue(f"train model={model} model.epochs=2 hydra.run.dir={model}", *PLAYS)
@@ -221,9 +217,8 @@ WORKS: dict[str, Sequence[Callable[[Environment], None]]] = {
     "room": [shows_a_room],
     "sweep": [sweeps],
     "spark": [uses_spark],
-    "rl": [has_an_environment],
     "rivals": [trains_rivals],
-    "all": [shows_a_room, sweeps, uses_spark, has_an_environment, trains_rivals],
+    "all": [shows_a_room, sweeps, uses_spark, trains_rivals],
 }
 """What must work in each environment: `base` is the wheel alone, `serving` the wheel with requirements-serve.lock, and
 the others are extras."""

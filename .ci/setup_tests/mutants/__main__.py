@@ -1,6 +1,6 @@
 """Puts faults into the code, one at a time, and looks whether a test fails.
 
-    make mutants                                            300 mutants; the next call continues where this one ended
+    make mutants                                            300 mutants
     make mutants ARGS="--seed 2 --count 50 src/statistics"  others, of one room
 
 `mutants.toml` says which code gets faults, which tests must catch them, and which faults change nothing. A mutant is
@@ -9,9 +9,7 @@ takes longer than most tests. Quick tests run first, and the first one that fail
 """
 
 import argparse
-import ast
 import gc
-import hashlib
 import json
 import multiprocessing
 import os
@@ -27,17 +25,15 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 from importlib import import_module
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.faults import ROOT, Mutant, find_mutants
+from setup_tests.mutants.faults import ROOT, Mutant, find_mutants
 
 SETTINGS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text(encoding="utf-8"))
-RESULTS = ROOT / ".mutants" / "results.jsonl"
 GOAL_PERCENT = 90
 MEMORY = 8 << 30
 """Bytes that the tests of a mutant may allocate, so that it cannot take those of others."""
@@ -46,7 +42,7 @@ LIMITS = (signal.SIGKILL, signal.SIGALRM)
 
 
 def main() -> None:
-    """Test the mutants without a result, then print all results."""
+    """Test a sample of mutants, and print the results."""
     parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("paths", nargs="*", help="only mutants of these files or folders")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (default: 1)")
@@ -54,28 +50,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     words = parser.parse_args()
     mutants = sample(words.paths, words.seed, words.count)
-    results = known_results()
-    missing = [mutant for mutant in mutants if key_of(mutant) not in results]
-    if missing:
-        print(f"{len(mutants) - len(missing)} of {len(mutants)} mutants have a result; testing the others", flush=True)
-        with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-            try:
-                run_all(missing, copy_tree(Path(folder) / "0"), min(words.jobs, len(missing)))
-            except KeyboardInterrupt:
-                sys.exit("Stopped; the next call continues")
-        results = known_results()
-    sys.exit(report(mutants, results))
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        outcomes = run_all(mutants, copy_tree(Path(folder) / "0"), min(words.jobs, len(mutants)))
+    sys.exit(report(outcomes))
 
 
 def sample(paths: Sequence[str], seed: int, count: int) -> list[Mutant]:
     """A random sample of the mutants, in random order; those that equal another or are no Python are left out."""
-    files = [file for file in files_of(ROOT, SETTINGS["tests"]) if not paths or file.startswith(tuple(paths))]
+    files = [file for file in files_of(SETTINGS["tests"]) if not paths or file.startswith(tuple(paths))]
     mutants = [mutant for file in files for mutant in find_mutants(file)]
     random.Random(seed).shuffle(mutants)
-    chosen: dict[str, Mutant] = {}
+    chosen: dict[tuple[str, str], Mutant] = {}
     for mutant in mutants:
         if len(chosen) < count and is_python(mutant.source()):
-            chosen.setdefault(key_of(mutant), mutant)
+            chosen.setdefault((mutant.file, mutant.source()), mutant)
     return list(chosen.values())
 
 
@@ -94,69 +82,10 @@ def tests_of(mutant: Mutant) -> list[str]:
     return tests
 
 
-# --- results: one line for each, with the digests of the test that caught it, or of all tests ---
-
-
-def digest(text: str) -> str:
-    """A digest of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def key_of(mutant: Mutant) -> str:
-    """What identifies a mutant, also after other lines of other files have changed."""
-    return f"{mutant.file} {digest(mutant.source())}"
-
-
-def known_results() -> dict[str, dict[str, Any]]:
-    """The results that are still true: their tests have not changed."""
-    if not RESULTS.exists():
-        return {}
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    return {line["key"]: line for line in lines if line["depends_on"] == digests(ROOT, line["depends_on"])}
-
-
-def digests(tree: Path, names: Iterable[str]) -> dict[str, str]:
-    """The digest of each file, and of each `file::test`, of a tree; none of what it lacks."""
-    return {name: digest(text) for name in names if (text := text_of(tree, name))}
-
-
-@cache
-def text_of(tree: Path, name: str) -> str:
-    """The text of a file, or of one test in it; empty if there is none."""
-    file, _, test = name.partition("::")
-    text = (tree / file).read_text(encoding="utf-8") if (tree / file).is_file() else ""
-    functions = (node for node in ast.walk(ast.parse(text)) if test and getattr(node, "name", "") == test)
-    return "".join(ast.get_source_segment(text, node) or "" for node in functions) if test else text
-
-
-def keep(mutant: Mutant, exit_code: int, tree: Path) -> str:
-    """Write down what became of a mutant: the end of its process, and what that has left in the tree."""
-    place = tree / "left.json"
-    left: dict[str, Any] = {"code": exit_code, "failed": ""}
-    if place.exists():
-        left = json.loads(place.read_text(encoding="utf-8"))
-    outcome = "timeout" if -exit_code in LIMITS else "caught" if left["code"] else "survived"
-    names = [left["failed"].split("[")[0]] if left["failed"] else files_of(tree, tests_of(mutant))
-    line = {
-        "key": key_of(mutant),
-        "outcome": outcome,
-        "test": left["failed"],
-        "seconds": left.get("seconds"),
-        "depends_on": digests(tree, names),
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
-    return outcome
-
-
-def files_of(tree: Path, names: Iterable[str]) -> list[str]:
-    """The Python files of files and folders of a tree, from its root."""
-    paths = [path for name in names for path in (sorted((tree / name).rglob("*.py")) or [tree / name])]
-    return [str(path.relative_to(tree)) for path in paths]
-
-
-# --- tests in a copy of the repository ---
+def files_of(names: Iterable[str]) -> list[str]:
+    """The Python files of files and folders, from the root of the repository."""
+    paths = [path for name in names for path in (sorted((ROOT / name).rglob("*.py")) or [ROOT / name])]
+    return [str(path.relative_to(ROOT)) for path in paths]
 
 
 def copy_tree(folder: Path) -> Path:
@@ -171,10 +100,10 @@ def copy_tree(folder: Path) -> Path:
 
 
 class Order:
-    """A plugin of pytest: quick tests first. It notes how long each takes, and which one failed."""
+    """A plugin of pytest: quick tests first. It notes how long each takes."""
 
     def __init__(self, durations: dict[str, float]) -> None:
-        self.durations, self.failed = durations, ""
+        self.durations = durations
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Sort the tests."""
@@ -183,7 +112,6 @@ class Order:
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Add the time of a phase of a test."""
         self.durations[report.nodeid] = self.durations.get(report.nodeid, 0.0) + report.duration
-        self.failed = self.failed or (report.nodeid if report.failed else "")
 
 
 def run_tests(tree: Path, tests: Sequence[str], durations: dict[str, float], cpu_s: int | None) -> None:
@@ -206,7 +134,6 @@ def run_tests(tree: Path, tests: Sequence[str], durations: dict[str, float], cpu
     modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
     left = {
         "code": code,
-        "failed": order.failed,
         "seconds": round(time.process_time(), 2),
         "durations": order.durations,
         "libraries": [name for name, file in modules if file and not file.startswith(str(tree))],
@@ -223,8 +150,8 @@ def start(*words: Any) -> BaseProcess:
     return process
 
 
-def run_all(mutants: Sequence[Mutant], tree: Path, jobs: int) -> None:
-    """Test mutants, several at a time, each in a copy of a tree."""
+def run_all(mutants: Sequence[Mutant], tree: Path, jobs: int) -> dict[Mutant, str]:
+    """Test mutants, several at a time, each in a copy of a tree; what became of each."""
     sys.path[:] = [place for place in sys.path if place not in ("", str(ROOT))]
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
         del sys.modules[name]  # a process of a mutant imports those of its tree
@@ -245,7 +172,7 @@ def run_all(mutants: Sequence[Mutant], tree: Path, jobs: int) -> None:
         *(Path(shutil.copytree(tree, tree.with_name(str(number)), symlinks=True)) for number in range(1, jobs)),
     ]
     free, running = list(trees), dict[int, tuple[BaseProcess, Mutant, Path]]()
-    outcomes, todo = Counter[str](), list(mutants)
+    outcomes, todo = dict[Mutant, str](), list(mutants)
     while todo or running:
         while todo and free:
             mutant, tree = todo.pop(0), free.pop()
@@ -259,31 +186,31 @@ def run_all(mutants: Sequence[Mutant], tree: Path, jobs: int) -> None:
         for sentinel in wait(list(running)):
             process, mutant, tree = running.pop(int(str(sentinel)))
             process.join()
-            outcomes[keep(mutant, process.exitcode or 0, tree)] += 1
+            left = tree / "left.json"  # of tests that ended by themselves
+            code = json.loads(left.read_text(encoding="utf-8"))["code"] if left.exists() else process.exitcode or 0
+            outcomes[mutant] = "timeout" if -code in LIMITS else "caught" if code else "survived"
             shutil.copy2(tree / "original", tree / mutant.file)
             free.append(tree)
-            if outcomes.total() % 10 == 0:
-                print(f"  {outcomes.total()} of {len(mutants)}: {dict(outcomes)}", flush=True)
+            if len(outcomes) % 10 == 0:
+                print(f"  {len(outcomes)} of {len(mutants)}: {dict(Counter(outcomes.values()))}", flush=True)
+    return outcomes
 
 
-# --- report ---
-
-
-def report(mutants: Sequence[Mutant], results: dict[str, dict[str, Any]]) -> int:
+def report(found: dict[Mutant, str]) -> int:
     """Print the outcomes and the survivors; returns the exit code, 1 below the goal."""
-    outcomes, equal = Counter(results[key_of(mutant)]["outcome"] for mutant in mutants), 0
-    for mutant in mutants:
-        if results[key_of(mutant)]["outcome"] == "survived":
+    outcomes, equal = Counter(found.values()), 0
+    for mutant, outcome in found.items():
+        if outcome == "survived":
             before, after = mutant.diff()
             reason = reason_of(mutant.file, before, after)
             equal += reason is not None
             print(f"\n{mutant.file}\n- {before}\n+ {after}\n{reason or 'SURVIVED: write a test that fails'}")
     caught = outcomes["caught"] + outcomes["timeout"]
-    percent = 100 * caught / max(1, len(mutants) - equal)
+    percent = 100 * caught / max(1, len(found) - equal)
     print(
-        f"\n{len(mutants)} mutants: {outcomes['caught']} caught, {outcomes['timeout']} ended by a time limit, "
+        f"\n{len(found)} mutants: {outcomes['caught']} caught, {outcomes['timeout']} ended by a time limit, "
         f"{outcomes['survived']} survived, of which {equal} change nothing (mutants.toml). "
-        f"Caught: {100 * caught / max(1, len(mutants)):.1f} %, of those that change something {percent:.1f} %"
+        f"Caught: {100 * caught / max(1, len(found)):.1f} %, of those that change something {percent:.1f} %"
     )
     return int(percent < GOAL_PERCENT)
 
