@@ -31,8 +31,6 @@ _MOVED = {
     "models.context.Session": f"{_CONTEXTS}.Session",
     "models.context.last_track.LastTrack": f"{_CONTEXTS}.LastTrack",
     "models.context.session.Session": f"{_CONTEXTS}.Session",
-    "offpolicy.estimates.EstimateSettings": "verdicts.offpolicy.estimates.EstimateSettings",
-    "offpolicy.log_estimate.OffPolicyEstimates": "verdicts.offpolicy.estimate_report.OffPolicyEstimates",
     "parallel.strategy.ExchangedGradients": "training.strategy.ExchangedGradients",
     "simulation.session_lists.recommended": "simulation.policies.recommended",
     "verdicts.settings.AnalysisSettings": "verdicts.abtest.settings.AnalysisSettings",

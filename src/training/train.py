@@ -208,7 +208,7 @@ def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "P
         if night is None:
             return float("nan")
         config.refit = "none"
-        config.callbacks.merge_with({"plots": None, "off_policy": None})
+        config.callbacks.merge_with({"plots": None})
         rejected = {night.new.whole.rejected_path} if night.new.whole.reading.num_rejected else set()
         forget_unfinished_night(run_dir, but=rejected)
         with lock_folder(run_dir):

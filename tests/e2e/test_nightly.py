@@ -235,7 +235,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 
 
 NUM_NIGHTS, NUM_SESSIONS, LENGTH = 3, 60, 6
-QUICK = "logger=none", "callbacks.plots=null", "callbacks.off_policy=null", "callbacks.export.k=5"
+QUICK = "logger=none", "callbacks.plots=null", "callbacks.export.k=5"
 
 
 def write_catalogue(path: Path, night: int) -> None:
