@@ -37,11 +37,6 @@ class RunHistory(Callback):
         self.test: dict[str, float] = {}
 
     @property
-    def state_key(self) -> str:
-        """Its name in checkpoints, which those of older versions have too."""
-        return "KeepHistory"
-
-    @property
     def fit_seconds(self) -> float:
         """How long training took, with what it had taken before it was resumed."""
         return self._seconds_before + sum(self.clock.seconds.get(phase, 0.0) for phase in ("training", "validation"))

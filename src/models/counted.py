@@ -258,16 +258,8 @@ class Counted:
         return {COUNTED: None if self.chosen is None else self.chosen._asdict()}
 
     def decide(self, decided: Mapping[str, Any]) -> None:
-        """Take it from another model, or from a checkpoint; nothing where validation was not better with it.
-
-        Raises:
-            InputError: it is that of an older version.
-        """
+        """Take it from another model, or from a checkpoint; nothing where validation was not better with it."""
         known = decided.get(COUNTED)
-        if known is not None and {"uncounted", *known} != set(Chosen._fields):  # without it in an older version
-            raise InputError(
-                f"the counted part of this run has {', '.join(known)}, those of an older version; train the run again"
-            )
         self.chosen = None if known is None else Chosen(**known)
 
 

@@ -463,7 +463,7 @@ class Mixture(OneStep):
             lines.append(self._counts.describe() if self._adds_scores else of_each)
         how = "with the session as the query"
         if not self._adds_scores:
-            why = self._without_session or "its weights are those of probabilities; train it again"  # an older version
+            why = self._without_session
             how = f"by the lists of the last track: {why}"
         elif self._of_heads()[0].context == "last":
             how = "by the lists of the last track: so are its runs"
@@ -477,8 +477,8 @@ class Mixture(OneStep):
 
     def _take_fitted(self, given: Mapping[str, Any]) -> None:
         self.weights, self.gains = dict(given["weights"]), dict(given["gains"])
-        self.ms_per_query, self.dropped = dict(given["ms_per_query"]), dict(given.get("dropped", {}))
-        self._adds_scores = given.get("adds_scores", False)  # older versions mix probabilities
+        self.ms_per_query, self.dropped = dict(given["ms_per_query"]), dict(given["dropped"])
+        self._adds_scores = given["adds_scores"]
         if self._counts is not None:
             self._counts.decide(given)
 
@@ -494,7 +494,7 @@ class Mixture(OneStep):
         self._take_fitted(state)
         self._digests = dict(state["digests"])
         self._members.folders = {name: Path(folder) for name, folder in state["folders"].items()}
-        if self._counts is not None and (table := state.get("table")):
+        if self._counts is not None and (table := state["table"]):
             arrays = {name: array.numpy(force=True) for name, array in table.items()}
             self._counts.keep(CountedPart.of_arrays(arrays, num_tracks=len(self._plays), max_length=MAX_LENGTH))
 

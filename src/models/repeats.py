@@ -293,9 +293,7 @@ class Repeats(nn.Module):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore it."""
         self.decide(state)
-        if (fitted := state["fitted"]) is not None:  # in older versions artists had no boosts
-            fitted = np.pad(fitted, ((0, 0), (0, len(_GROUPS) - len(fitted[0]))))
-        self.fitted = fitted
+        self.fitted = None if state["fitted"] is None else np.array(state["fitted"])
 
 
 class Targets(NamedTuple):

@@ -103,12 +103,10 @@ def restore(
         plays: how often each was played in training.
 
     Raises:
-        InputError: a file cannot be read, does not fit the config, or is of an older version.
+        InputError: a file cannot be read, or does not fit the config.
     """
     saved, of_context = read_checkpoint(checkpoint), "context."
     state = saved["state_dict"]
-    if "context.repeats._extra_state" not in state:
-        raise InputError(f"{checkpoint} is of an older version, and has no rule for tracks already heard; train again")
     vocabulary = vocabulary_of_run(catalog, plays)
     try:
         if "scorer" not in config:
@@ -116,7 +114,6 @@ def restore(
             baseline.load_state_dict(state)
             return cast("Ranker", baseline.eval())
         given = SessionVectors.read(vectors, catalog)
-        popularity = saved["popularity"].numpy() if "popularity" in saved else plays  # older versions: no ageing
         scorer = TableOfVectors(given)
         built: Context = instantiate(config["context"], _convert_="all")(
             vocabulary, list(scorer.query_parts()), width=int(given.ends[-1]), learns=True
@@ -125,7 +122,7 @@ def restore(
             {key.removeprefix(of_context): one for key, one in state.items() if key.startswith(of_context)}
         )
         listener = None if given.listener is None else ListenerPart(vocabulary, given.listener)
-        temperature = config["loss"].get("temperature")
+        temperature, popularity = config["loss"].get("temperature"), saved["popularity"].numpy()
         return cast("Ranker", RestoredHead(scorer, built, popularity, given.counted, temperature, listener))
     except (RuntimeError, KeyError) as error:
         why = " ".join(str(error).split())[:200]

@@ -129,8 +129,8 @@ def new_rows(plays: Int64[np.ndarray, "N"] | None, exploration_plays: int, where
     """
     if plays is None:
         raise InputError(
-            f"{where}: exploration needs to know which tracks are new, and its lines have no plays, as those of older "
-            "versions and lists of users; train again, or leave exploration= out"
+            f"{where}: exploration needs to know which tracks are new, and its lines have no plays, as "
+            "lists of users; train again, or leave exploration= out"
         )
     return np.flatnonzero(plays < exploration_plays)
 

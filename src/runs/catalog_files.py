@@ -131,7 +131,7 @@ def read_top_tracks(path: Path, catalog: Catalog) -> Int64[np.ndarray, "P"]:
     if not isinstance(ids, list) or not ids or any(map(id_problem, ids)):
         raise InputError(f"{path} must hold one JSON array of track ids, most played first")
     refuse_mixed(ids, str(path))
-    rows = catalog.rows_of(named_ids(ids_of(ids), catalog, path))
+    rows = catalog.rows_of(ids_of(ids))
     if (rows < 0).any():
         unknown = quoted(ids[int((rows < 0).argmax())])
         raise InputError(f"{path}: track {unknown} is not in the catalogue of the same folder")
@@ -162,7 +162,7 @@ def read_plays(path: Path, catalog: Catalog) -> Int64[np.ndarray, "N"]:
         raise InputError(f"cannot read {path}: {error}; train again") from None
     if ids.shape != given.shape or ids.ndim != 1:
         raise InputError(f"{path} is damaged: it must have a number of plays for each track; train again")
-    rows = catalog.rows_of(named_ids(ids, catalog, path))
+    rows = catalog.rows_of(ids)
     plays = np.zeros(len(catalog), np.int64)
     plays[rows[rows >= 0]] = given[rows >= 0]
     return plays
@@ -216,20 +216,6 @@ def texts_at(
     lengths = stops - starts
     own_ends = lengths.cumsum()
     return letters[np.arange(lengths.sum()) + (stops - own_ends).repeat(lengths)], own_ends
-
-
-def named_ids(ids: Shaped[np.ndarray, "n"], catalog: Catalog, path: Path) -> Shaped[np.ndarray, "n"]:
-    """The ids of the tracks of a file; in files of older versions, numbers from 0 stood for ids that are texts.
-
-    Args:
-        ids: as the file has them.
-        path: the file; the recommendations of its run, which have the texts, are beside it.
-    """
-    lists = path.with_name("recommendations.jsonl")
-    if ids.dtype == object or not catalog.has_texts or not lists.is_file():
-        return ids
-    names = {record.get("track"): record["id"] for _, record in read_lines(lists) if isinstance(record.get("id"), str)}
-    return np.array([names.get(one, one) for one in ids.tolist()], object) if names else ids
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -99,12 +99,8 @@ class CountedPart:
             ValueError: an array is missing, or has another type, shape or range.
         """
         found = {name: arrays.get(f"counted_{name}") for name in _ARRAYS}
-        if "counted_level" in arrays:
-            raise ValueError("counted_level is of an older version")
         if all(one is None for one in found.values()):
             return None
-        if found["uncounted"] is None:  # of an older version, which gave such tracks nothing
-            found["uncounted"] = np.zeros(())
         for name, (kind, dimensions) in _ARRAYS.items():
             if (one := found[name]) is None or one.dtype.name != kind or one.ndim != dimensions:
                 raise ValueError(f"counted_{name} must be an array of {kind} with {dimensions} dimensions")

@@ -120,8 +120,8 @@ class OrderPart:
             return None
         if kind is None or kind.ndim or str(kind) not in KINDS:
             raise ValueError(f"{name} must be one of {', '.join(KINDS)}")
-        first = numbers.pop("first", np.array(0))  # older versions have one encoder, of all columns
-        if first.ndim or first.dtype.kind != "i" or not 0 <= first < width:
+        first = numbers.pop("first", None)
+        if first is None or first.ndim or first.dtype.kind != "i" or not 0 <= first < width:
             raise ValueError(f"{prefix}first must be one of the {width} columns of a query")
         made, output = cls(kind=str(kind), numbers=numbers, first=int(first)), numbers.get("output")
         if made.blocks > MAX_BLOCKS or (made.kind == LIGR and not made.blocks):

@@ -394,7 +394,7 @@ def _read_lines(path: Path) -> _Lines:
     key: str | None = None
     lengths, ids, plays, scores = array("q"), array("q"), array("q"), array("f")
     titles, artists, known = list[Any](), list[Any](), dict[str, str]()  # known, as an artist has many tracks
-    subjects, former = list[Id](), list[Any]()
+    subjects = list[Id]()
     kinds: tuple[type, type] = int, int
     for number, bare in enumerate(_bare_lines(path), start=1):
         where = f"{path}, line {number}"
@@ -407,7 +407,6 @@ def _read_lines(path: Path) -> _Lines:
         subjects.append(line[key])
         lengths.append(len(candidates))
         ids.fromlist([*map(hash, candidates)] if kinds[1] is str else candidates)
-        former.append(line.get("id"))
         scores.fromlist([math.nan] * len(candidates) if of_list is None else of_list)
         plays.append(line.get("plays", -1))
         titles.append(line.get("title"))
@@ -419,16 +418,12 @@ def _read_lines(path: Path) -> _Lines:
         if first.setdefault(subject, number) != number:
             name = f"{key.removesuffix('_id')} {subject}"
             raise InputError(f"{path}, line {number + 1}: {name} has two lines; give it one list")
-    of_lines = np.frombuffer(ids, np.int64)
-    if kinds[0] is int and key != "user" and None not in former and subjects == [*range(len(subjects))]:
-        kinds, subjects = (str, str), former  # older versions numbered texts, in the order of the lines
-        of_lines = np.fromiter(map(hash, former), np.int64, len(former))[of_lines]
     return _Lines(
         path=path,
         key=key,
         subjects=np.array(subjects, object if kinds[0] is str else np.int64),
         lengths=np.frombuffer(lengths, np.int64),
-        ids=of_lines,
+        ids=np.frombuffer(ids, np.int64),
         are_hashes=kinds[1] is str,
         scores=np.frombuffer(scores, np.float32),
         titles=titles,

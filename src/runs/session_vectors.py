@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32, Int, Int64
 from segue.catalog import MOST_ID_BYTES, Catalog, keys_of
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
-from segue.runs.catalog_files import UNREADABLE, named_ids, packed, unpacked
+from segue.runs.catalog_files import UNREADABLE, packed, unpacked
 from segue.runs.counted_part import CountedPart
 from segue.runs.order_part import OrderPart
 
@@ -166,13 +166,6 @@ class SessionVectors:
         Raises:
             InputError: an array is missing, or has another type, shape or range.
         """
-        if (lengths := arrays.get("part_lengths")) is not None and lengths.dtype == np.float32:
-            arrays = {"part_shares": lengths**2, **arrays}  # older versions wrote no shares
-        if (penalty := arrays.get("heard_penalty")) is not None and not penalty.ndim:  # of an older version
-            within = int(arrays.get("heard_within", MAX_LENGTH))  # in the oldest the whole session
-            boosts = np.full(min(max(within, 0), MAX_LENGTH) * bool(penalty), -penalty, np.float32)
-            arrays = {"heard_boosts": boosts, **arrays}
-        arrays = {"artist_boosts": np.empty(0, np.float32), **arrays}  # older versions have none
         values: dict[str, Any] = {}
         for field, (name, kind, dimensions) in _ARRAYS.items():
             array = arrays.get(name)
@@ -263,7 +256,7 @@ class SessionVectors:
         except UNREADABLE as error:
             raise _damaged(str(path), str(error)) from None
         try:
-            keys = keys_of(named_ids(unpacked("track_ids", arrays), catalog, path))
+            keys = keys_of(unpacked("track_ids", arrays))
         except KeyError:
             raise _damaged(str(path), "it has no ids of tracks") from None
         except ValueError as error:

@@ -16,28 +16,6 @@ from omegaconf import OmegaConf
 from segue.errors import InputError
 from segue.runs.provenance import CONF
 
-_NAMES = ("src", "segue")  # what this package has been called; the last one is its name today
-# Settings that older versions wrote, by class: what others say too, or what is decided without a setting now.
-_GONE = {
-    "CosineMix": {"fixed_alpha", "unknown"},
-    "LastTrack": {"repeats_up_to", "repeats_within"},
-    "Oracle": {"num_candidates"},
-    "Session": {"first_decay", "first_normalise", "repeats_up_to", "repeats_within"},
-}
-_CONTEXTS, _BASELINES = "models.contexts", "models.baselines"
-# What has another name in this package than in runs of before.
-_MOVED = {
-    "models.context.LastTrack": f"{_CONTEXTS}.LastTrack",
-    "models.context.Session": f"{_CONTEXTS}.Session",
-    "models.context.last_track.LastTrack": f"{_CONTEXTS}.LastTrack",
-    "models.context.session.Session": f"{_CONTEXTS}.Session",
-    "parallel.strategy.ExchangedGradients": "training.strategy.ExchangedGradients",
-    "simulation.session_lists.recommended": "simulation.policies.recommended",
-    "verdicts.settings.AnalysisSettings": "verdicts.abtest.settings.AnalysisSettings",
-    f"{_BASELINES}.shares.ShareMeans": f"{_BASELINES}.counting.ShareMeans",
-    f"{_BASELINES}.linear.Slist": f"{_BASELINES}.whole_sessions.Slist",
-    f"{_BASELINES}.session_neighbours.SessionNeighbours": f"{_BASELINES}.whole_sessions.SessionNeighbours",
-}
 _TARGET = "_target_"
 # Functions that return what their argument names.
 _BY_NAME = tuple(f"hydra.utils.{name}" for name in ("get_class", "get_method", "get_object", "get_static_method"))
@@ -45,8 +23,6 @@ _BY_NAME = tuple(f"hydra.utils.{name}" for name in ("get_class", "get_method", "
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config of a run in plain dicts, lists and values, without following references.
-
-    Targets of this package have their names of today.
 
     Raises:
         InputError: it is damaged.
@@ -57,25 +33,9 @@ def read_config(path: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.load(path))
         if not isinstance(config, dict):
             raise ValueError("it has no settings")
-        return {str(name): _renamed(value) for name, value in config.items()}
+        return {str(name): value for name, value in config.items()}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:300]}; train the run again") from None
-
-
-def _renamed(node: Any) -> Any:
-    if isinstance(node, dict):
-        gone = _GONE.get(str(node.get(_TARGET)).rpartition(".")[2], ())
-        return {
-            name: _today(value) if name == _TARGET else _renamed(value)
-            for name, value in node.items()
-            if name not in gone
-        }
-    return [_renamed(value) for value in node] if isinstance(node, list) else node
-
-
-def _today(target: Any) -> Any:
-    root, dot, rest = str(target).partition(".")
-    return f"{_NAMES[-1]}.{_MOVED.get(rest, rest)}" if dot and root in _NAMES else target
 
 
 def check_targets(config: Any, *, trust: Any, of: str, group: str = "") -> None:

@@ -122,9 +122,6 @@ def load_to_serve(request: Request | None, settings: ServiceSettings, warn: Call
     store = make_store(settings)
     if not isinstance(settings.store, RedisSettings) and request is None and store.index().current is None:
         raise InputError("nothing to serve: name a recommender, recommendations=<recommender> or arms={C: …, T1: …}")
-    with suppress(StoreUnreachableError):
-        for line in store.convert():
-            warn(line)
     if num_left_out := MappedProfiles(Path(settings.store.folder), settings.profiles).resize():
         few = f"profiles.capacity={settings.profiles.capacity}"
         warn(f"{num_left_out:,} profiles of listeners found no place with {few} and are forgotten")
@@ -196,7 +193,7 @@ def load(
     Args:
         request: writes the release.
         given: the composed config.
-        warn: prints a line about releases of older versions.
+        warn: prints a line about profiles of listeners that find no place.
 
     Raises:
         InputError: no recommender is named, it cannot be served, there is no such store, or an id means another song
@@ -206,8 +203,6 @@ def load(
         raise InputError("load needs recommendations=<recommender> or arms={C: …, T1: …}")
     with tempfile.TemporaryDirectory() as staging:
         store = store_of(given, staging)
-        for line in store.convert():
-            warn(line)
         before = store.index().current
         _fetch(store)
         loaded = request(store.local)

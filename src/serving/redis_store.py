@@ -23,7 +23,6 @@ from redis.retry import Retry
 from segue.errors import InputError
 from segue.runs.profiles import ENTRY, Profiles, add_play
 from segue.serving.known_tracks import change_of, with_kept
-from segue.serving.old_releases import converted
 from segue.serving.profile_memory import forget_old, merged, newest_of
 from segue.serving.release import HEAD, Release, parse_head, read_head
 from segue.serving.release_store import FolderStore, Index, StoreUnreachableError, changed_meanwhile, damaged
@@ -140,31 +139,6 @@ class RedisStore:
 
             self._change(change)
         return version
-
-    def convert(self) -> list[str]:
-        """As that of a folder; the index of before is kept under the key `index_before`, and its versions too.
-
-        Raises:
-            InputError: Redis does not answer.
-        """
-        lines = list[str]()
-        with self._errors_as_input():
-            before = self._get("index")
-            for version in self.index().versions:
-                head = json.loads(self._get(version, HEAD) or b"null")
-                if not isinstance(head, dict) or "catalogue" in head:
-                    continue
-                with tempfile.TemporaryDirectory() as folder:
-                    if (old := self._release(version, Path(folder, "old"))) is None:
-                        continue
-                    (to := Path(folder, "new")).mkdir()
-                    new, line = converted(old, to)
-                    lines += [line] if line else []
-                    if new is not old:
-                        self._put(new.folder)
-                        self._redis.set(self._key("index_before"), before or b"", nx=True)
-                        self._change(partial(_replace, version, new.version))
-        return lines
 
     def _release(self, version: str, folder: Path) -> Release | None:
         """A version, which is copied into a new folder; None if it is damaged."""
@@ -473,10 +447,6 @@ def _as_input() -> Iterator[None]:
         yield
     except _UNSHARED as error:
         raise StoreUnreachableError(f"Redis does not answer as it should: {error}") from None
-
-
-def _replace(old: str, new: str, index: Index) -> tuple[Index, list[str]]:
-    return index.replaced(old, new), []
 
 
 def _played(entries: list[bytes]) -> Played:

@@ -10,7 +10,6 @@ import json
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +40,7 @@ HEAD = "release.json"
 EXTENDS = "extends"
 """Key of the provenance with the versions that a release with more kept tracks was made of."""
 _EXPLORATION = ("exploration", "exploration_plays")
-_HEAD_KINDS = {"version": str, "experiment": str, "arms": dict, "arrays": dict}
+_HEAD_KINDS = {"version": str, "experiment": str, "arms": dict, "arrays": dict, "catalogue": str, "provenance": dict}
 
 
 @settings()
@@ -53,8 +52,7 @@ class Arm:
         recommender: its name on the command line.
         policy: one of `picking.picker.POLICIES`.
         pick: one of `PICKS`; it applies to lists only, as does `artist_gap`.
-        artist_gap: number of previous tracks whose artists are avoided as long as the list has others; 0 in releases
-            of older versions.
+        artist_gap: number of previous tracks whose artists are avoided as long as the list has others.
         context: `last`: the list of the last track; `session`: the best for the session, of the lists of the last
             tracks; `listener`: the same with what the listener heard in earlier sessions; `last_ten`: the rule of
             2026 (`picking/last_ten.py`), to which no other setting applies. It applies to lists of tracks only.
@@ -133,7 +131,7 @@ class Arm:
         return {name: getattr(self, name) for name in _EXPLORATION} if self.exploration else {}
 
     def record(self) -> dict[str, Any]:
-        """As JSON. What older versions do not know is there only where it is used, so that versions stay the same."""
+        """As JSON. What many arms do not use is there only where it is used."""
         unused = set() if self.is_of_session else {"context", "num_lists"}
         unused -= {"context"} if self.is_of_last_ten else set()
         unused |= {"fallback"} if self.fallback == "artist" else set()
@@ -295,7 +293,6 @@ def parse_head(text: bytes, where: str) -> dict[str, Any]:
     fits = (
         isinstance(head, dict)
         and all(isinstance(head.get(name), kind) for name, kind in _HEAD_KINDS.items())
-        and isinstance(head.get("provenance", {}), dict)
         and all(name.isidentifier() and isinstance(given, str) for name, given in head["arrays"].items())
     )
     if not fits:
@@ -319,8 +316,10 @@ class Release:
         head = read_head(folder)
         self.version: str = head["version"]
         self.experiment: str = head["experiment"]
-        self.provenance: dict[str, str] = dict(head.get("provenance", {}))
-        self.folder, self._catalogue = folder, head.get("catalogue")
+        self.provenance: dict[str, str] = head["provenance"]
+        self.catalogue: str = head["catalogue"]
+        """Digest of ids, titles and artists."""
+        self.folder = folder
         try:
             self.arms: dict[str, Arm] = {arm: Arm(**given) for arm, given in head["arms"].items()}
         except (InputError, TypeError) as error:
@@ -374,19 +373,9 @@ class Release:
         return self._ids is not None
 
     @property
-    def knows_catalogue(self) -> bool:
-        """Whether its head has the digest `catalogue`; older versions did not write it."""
-        return self._catalogue is not None
-
-    @property
     def extends(self) -> list[str]:
         """Versions with the same lists that know fewer tracks; this one was made of them."""
         return self.provenance.get(EXTENDS, "").split()
-
-    @cached_property
-    def catalogue(self) -> str:
-        """Digest of ids, titles and artists."""
-        return str(self._catalogue or catalogue_digest(self.arrays))
 
     def texts(self, name: str) -> tuple[UInt8[np.ndarray, "letters"], Int64[np.ndarray, "n"]]:
         """The texts of the arrays `<name>_text` and `<name>_ends`; see `catalog_files.packed`.

@@ -15,8 +15,7 @@ from segue.errors import InputError
 from segue.runs.atomic import write_record
 from segue.runs.profiles import Profiles
 from segue.serving.known_tracks import Change, change_of, refuse_changes, with_kept
-from segue.serving.old_releases import converted
-from segue.serving.release import Release, read_head
+from segue.serving.release import Release
 from segue.serving.settings import is_word
 
 
@@ -217,25 +216,6 @@ class FolderStore:
                 release = with_kept(change_of(old, release), old, release, extended)
             self._change(release, index.replaced(target, release.version), [target] * (release.version != target))
         return release.version
-
-    def convert(self) -> list[str]:
-        """Give releases that older versions wrote the ids of their source, and return a line for each.
-
-        The first time the store of before is kept beside this one, in a folder with `.before` at the end.
-        """
-        lines = list[str]()
-        for version in self.index().versions:
-            with self._lock, self._partial() as folder, suppress(InputError):  # a damaged one stays as it is
-                if "catalogue" in read_head(self.path(version)):
-                    continue
-                old = Release(self.path(version))
-                new, line = converted(old, folder)
-                lines += [line] if line else []
-                if new is not old:
-                    if not (copy := self.folder.with_name(f"{self.folder.name}.before")).exists():
-                        shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns(".*"))
-                    self._change(new, self.index().replaced(version, new.version), [version])
-        return lines
 
     def publish(self, version: str, *, before: str | None) -> str:  # noqa: ARG002 - as that of Redis
         """Return a version: in this store it became current when it was loaded."""

@@ -89,7 +89,7 @@ def find_run(name: str, tracking_uri: str | None = None) -> NamedRun:
 
 def _id_in(folder: Path) -> str | None:
     """The id that a run or a sweep left in its folder."""
-    for file in ("run.json", "sweep.json", "metrics.json"):  # runs of old versions have the last one alone
+    for file in ("run.json", "sweep.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             if run_id := json.loads((folder / file).read_text(encoding="utf-8"))["mlflow_run_id"]:
                 return str(run_id)
@@ -182,7 +182,7 @@ class FilesOfRun:
 
 
 def folder_of(name: str, tracking_uri: str | None) -> Path:
-    """The folder of the run that `resume=` or `from=` names.
+    """The folder of the run that `resume=` names.
 
     Raises:
         InputError: there is no such run, or its folder is not on this machine.

@@ -103,8 +103,6 @@ def _manage(given: dict[str, Any], request: "Request | None") -> None:
             lines = [f"{version}{'  current' if version == index.current else ''}" for version in index.versions]
             console.print("\n".join(lines) or f"no version in {where}", soft_wrap=True)
             return
-        for line in store.convert():
-            warn(line)
         known = store.index().versions
         if (version := store.rollback()) not in known:
             undo = "; it is new: it also knows the ids that only the release after it had"

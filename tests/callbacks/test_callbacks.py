@@ -523,7 +523,6 @@ def test_a_checkpoint_that_knows_of_fewer_epochs_changes_nothing() -> None:
     resumed.load_state_dict(history.state_dict())
     resumed.clock.seconds = {"training": 10.0}
     assert (resumed.epochs, resumed.fit_seconds) == (history.epochs, 11.23456)
-    assert resumed.state_key == "KeepHistory"  # in checkpoints of older versions
 
 
 def test_the_file_has_the_metrics_and_the_run(tmp_path: Path) -> None:

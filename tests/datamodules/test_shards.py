@@ -19,7 +19,6 @@ import torch
 
 from segue.callbacks.exact_resume import EpochCheckpoint, ExactResume, WholeCheckpoints
 from segue.catalog import Listens
-from segue.datamodules.batches import BatchShare
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shard_datamodule import ShardDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
@@ -38,7 +37,7 @@ Make = Callable[..., PairDataModule]
 SETTINGS: dict[str, dict[str, Any]] = {
     "usual": {},
     "first": {"pairing": "first", "split": "session"},
-    "window": {"pairing": "window", "policies": {"self_pairs": "drop", "min_count": 40}},
+    "window": {"pairing": "window", "policies": {"min_count": 40}},
     "by pair": {"split": "pair", "pairing": "first"},
     "new tracks": {"cold_share": 0.1},
 }
@@ -398,9 +397,7 @@ class Fitted(NamedTuple):
     metrics: dict[str, float]
 
 
-def fitted(
-    datamodule: SplitDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False, **shared: Any
-) -> Fitted:
+def fitted(datamodule: SplitDataModule, folder: Path, *, stop_at: int | None = None, resume: bool = False) -> Fitted:
     """Train a small head for two epochs, or until a step, with a checkpoint after every batch."""
     from pytorch_lightning import Callback, Trainer
 
@@ -422,11 +419,7 @@ def fitted(
         num_sanity_val_steps=0,
         callbacks=[ExactResume(seed=1), EpochCheckpoint(path=str(last), every_s=1e-9), Stop()],
         plugins=[WholeCheckpoints()],
-        **shared,
     )
-    if shared:
-        share = BatchShare(index=trainer.global_rank, count=trainer.world_size, groups=ranker.loss.groups)
-        datamodule.batch_share = share
     with contextlib.suppress(*[Killed] * (stop_at is not None)):
         trainer.fit(ranker, datamodule, ckpt_path=last if resume else None, weights_only=True)
     weights = {name: value.clone() for name, value in tensors_of(ranker).items()}

@@ -35,7 +35,7 @@ FILES = {
     *("config.yaml", "metrics.json", "recommendations.jsonl", "run.json", "test_queries.parquet", "top_tracks.json"),
     *("plays.npz", "vectors.npz", "model_card.md"),
 }
-REFITTED = {"refit.json", "evaluated", "learned"}
+REFITTED = {"refit.json", "evaluated"}
 """What a run leaves besides where it is refitted."""
 PLOTS = {"artists.png", "calibration.png", "learning_curve.png", "popularity.png", "scores.png"}
 DIRTY = {"uncommitted.diff"}
@@ -177,7 +177,7 @@ def test_mlflow_knows_all_of_a_run(ring_run: tuple[Path, str]) -> None:
     assert [point.step for point in curve] == list(range(int(metrics["epochs"]) + 1))
     assert curve[-1].value == metrics["val/loss"] == min(point.value for point in curve)  # of the best epoch
     files = {file.path for file in client.list_artifacts(metrics["mlflow_run_id"])}
-    assert files - DIRTY == {*FILES, *REFITTED, "checkpoints", "plots"} - {"learned"}  # sessions of listeners
+    assert files - DIRTY == {*FILES, *REFITTED, "checkpoints", "plots"}
     plots = {Path(file.path).name for file in client.list_artifacts(metrics["mlflow_run_id"], "plots")}
     assert plots == PLOTS
 
@@ -329,13 +329,6 @@ BAD_INPUT = [
         "context.encoder=null is not what gru4rec reads the order with, .* model=convex context=session",
     ),
     (["counted=none", "counted.max_length=5"], "counted.max_length=5: counted=none has no settings here; leave it out"),
-    (["trainer.devices=2"], "trainer.devices must be 1 without trainer=ddp, got 2; trainer=ddp trains in several"),
-    (["trainer=ddp", "trainer.devices=1"], "trainer.devices must be at least 2 with trainer=ddp, got 1; leave out"),
-    (["trainer=ddp", "recipe=playlists", "datamodule.path=/nowhere"], "cannot read /nowhere"),  # the batch is divided
-    (
-        ["trainer=ddp", "recipe=playlists", "loss.candidates=256", "datamodule.batch_size=256"],
-        r"trainer=ddp has 2 processes, .* the 256 pairs of a batch in 1 part, which cannot be divided; use loss.candi",
-    ),
     (["hydra.run.dir=/dev/null/run"], "cannot use /dev/null.*choose another folder with hydra.run.dir"),
     (["loss.logq=0"], "loss.logq=0: loss has no logq; it has "),
     (["+trainer.limit_test_batches=0"], "trainer.limit_test_batches must be a number above 0, got 0; a run is trained"),

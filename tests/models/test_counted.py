@@ -398,24 +398,3 @@ def test_a_damaged_part_is_refused(name: str, value: np.ndarray, message: str) -
     assert CountedPart.of_arrays(part.arrays(), **given) is not None
     with pytest.raises(ValueError, match=message):
         CountedPart.of_arrays(part.arrays() | {name: value}, **given)
-
-
-def test_a_part_of_an_older_version_says_what_to_do(ring: PairDataModule) -> None:
-    from segue.runs.counted_part import CountedPart
-
-    arrays: dict[str, np.ndarray] = {"counted_level": np.zeros(3, np.float32), "counted_temperature": np.ones(())}
-    part = CountedPart(
-        rows=np.zeros((3, 2), np.int32), shares=np.zeros((3, 2), np.float32), age_weights=np.ones(2, np.float32),
-        strength=0.2, uncounted=0.5,
-    )  # fmt: skip
-    without = {name: array for name, array in part.arrays().items() if name != "counted_uncounted"}
-    found = CountedPart.of_arrays(without, num_tracks=3, max_length=2)
-    assert found is not None
-    assert (found.strength, found.uncounted) == (0.2, 0.0), "new tracks had no share"
-    with pytest.raises(ValueError, match="counted_level is of an older version"):
-        CountedPart.of_arrays(arrays, num_tracks=3, max_length=2)
-    model: PairRanker = instantiate(config("auto", "session"), _convert_="all")(vocabulary=ring.vocabulary)
-    model.decide(model.decided() | {"counted": {"strength": 2.0, "decay": 0.5}})
-    assert model.decided()["counted"] == {"strength": 2.0, "decay": 0.5, "uncounted": 0.0}
-    with pytest.raises(InputError, match="has level, weight, those of an older version; train the run again"):
-        model.decide(model.decided() | {"counted": {"level": [0.0], "weight": 0.2}})

@@ -240,9 +240,6 @@ def test_what_cannot_be_served_with_the_session_is_named(
     assert line == "served       by the lists of the last track: rules has no session vectors"
     many = {f"head{number}": heads["sum"] for number in range(9)}
     assert mixture_of(ring, many).describe()[-1].endswith("last track: its vectors have 18 parts, more than 16")
-    of_old = mixture_of(ring, heads)
-    of_old._adds_scores = False
-    assert of_old.describe()[-1].endswith("last track: its weights are those of probabilities; train it again")
 
 
 def test_counts_around_heads_are_served_with_the_probabilities_that_were_validated(
@@ -453,15 +450,6 @@ def test_a_refit_mixes_the_refitted_models_with_the_weights_of_validation(of_fol
             run = FittedModel.read(of_folders / name, name, evaluated=evaluated).ranker
             assert own.lists_digest() == run.lists_digest()
     assert tested.lists_digest() != exported.lists_digest()
-
-
-def test_no_night_begins_from_a_mixture_which_does_not_remember_what_it_has_learned(
-    of_folders: Path, ring_logs: Path
-) -> None:
-    assert [(of_folders / name / "learned").is_dir() for name in ("a", "mixed")] == [True, False]
-    words = "from=mixed", f"datamodule.path={ring_logs}", "logger=none", "hydra.run.dir=night"
-    done = train(of_folders, *words, code=2)
-    assert "/mixed is a mixture, whose runs learn new plays; begin from each of those" in done.stderr
 
 
 def test_a_mixture_of_heads_is_exported_with_what_all_sessions_counted(of_folders: Path, ring_logs: Path) -> None:

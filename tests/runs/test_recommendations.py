@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from segue.catalog import Catalog, Id, key_of
 from segue.errors import InputError
-from segue.runs.catalog_files import read_top_tracks
 from segue.runs.recommendations import (
     FORMATS,
     Recommendations,
@@ -240,15 +239,3 @@ def test_ids_that_are_texts_are_written_in_both_places_and_read_back(tmp_path: P
     assert [(line["track"], line["recommendations"]) for line in lines] == [("spotify:a", ["é"]), ("é", ["spotify:a"])]
     again, named = Recommendations.read_with_catalog(path)
     assert (again.rows.tolist(), named.track_ids.tolist()) == ([[1], [0]], ["spotify:a", "é"])
-
-
-def test_a_file_of_before_which_has_texts_beside_numbers_is_read_by_its_texts(tmp_path: Path) -> None:
-    path = tmp_path / "recommendations.jsonl"
-    path.write_text(
-        '{"track": 0, "id": "spotify:a", "recommendations": [1]}\n{"track": 1, "id": "é", "recommendations": [0]}\n',
-        encoding="utf-8",
-    )
-    lists, catalog = Recommendations.read_with_catalog(path)
-    assert (lists.rows.tolist(), catalog.track_ids.tolist()) == ([[1], [0]], ["spotify:a", "é"])
-    (tmp_path / "top_tracks.json").write_text("[1, 0]")
-    assert read_top_tracks(tmp_path / "top_tracks.json", catalog).tolist() == [1, 0]

@@ -23,27 +23,6 @@ def made(seed: int = 0, **changes: Any) -> SessionVectors:
     return make_vectors(NUM, seed, **changes)
 
 
-def test_a_file_of_an_older_version_has_shares_by_its_lengths_and_a_rule_for_the_whole_session(
-    tmp_path: Path,
-) -> None:
-    arrays = {
-        name: array
-        for name, array in made().arrays().items()
-        if name not in ("part_shares", "heard_boosts", "artist_boosts")
-    }
-
-    def read(**rule: np.ndarray) -> SessionVectors:
-        np.savez(tmp_path / FILE, allow_pickle=False, track_ids=CATALOG.track_ids, **arrays, **rule)
-        return SessionVectors.read(tmp_path / FILE, CATALOG)
-
-    vectors = read(heard_penalty=np.array(np.inf, np.float32))
-    np.testing.assert_array_equal(vectors.shares, made().lengths ** 2)
-    assert (vectors.boosts.tolist(), len(vectors.artist_boosts)) == ([-np.inf] * 1000, 0)
-    newer = read(heard_penalty=np.array(0.5, np.float32), heard_within=np.array(3))
-    assert newer.boosts.tolist() == [-0.5] * 3
-    assert not len(read(heard_penalty=np.array(0, np.float32), heard_within=np.array(3)).boosts)
-
-
 def test_the_context_is_that_of_the_run_unless_it_is_given(tmp_path: Path) -> None:
     lists = tmp_path / "recommendations.jsonl"
     assert context_of("arms.C", None, lists) == "last"

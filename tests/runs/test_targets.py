@@ -119,17 +119,8 @@ def test_trust_names_packages(trust: Any) -> None:
 
 def test_a_config_is_read_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("a: ${oc.env:HOME}\nb: 1e-5\nc: [{d: src.x, '_target_': src.x.Y}]\n")
-    assert read_config(path) == {"a": "${oc.env:HOME}", "b": 1e-5, "c": [{"_target_": "segue.x.Y", "d": "src.x"}]}
-    path.write_text("context: {_target_: segue.models.context.Session, first_decay: 0.8, decay: 0.5}\n")
-    assert read_config(path) == {"context": {"_target_": "segue.models.contexts.Session", "decay": 0.5}}
-
-
-def test_old_names_of_the_package_become_todays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "_NAMES", ("old", "segue"))
-    path = tmp_path / "config.yaml"
-    path.write_text("model: {_target_: old.models.heads.CosineMix, other: {_target_: older.x}}")
-    assert read_config(path)["model"] == {"_target_": "segue.models.heads.CosineMix", "other": {"_target_": "older.x"}}
+    path.write_text("a: ${oc.env:HOME}\nb: 1e-5\nc: [{d: x, '_target_': segue.x.Y}]\n")
+    assert read_config(path) == {"a": "${oc.env:HOME}", "b": 1e-5, "c": [{"_target_": "segue.x.Y", "d": "x"}]}
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "a: !!python/object/apply:os.system [x]", "\x00", "7"])

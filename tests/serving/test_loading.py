@@ -43,10 +43,6 @@ class Shared:
             raise StoreUnreachableError("it does not answer")
         return Index(self._current, [self._current] if self._current else [])
 
-    def convert(self) -> list[str]:
-        self.index()
-        return []
-
     def publish(self, version: str, *, before: str | None) -> str:
         assert before == self._current
         self._current = version

@@ -271,7 +271,6 @@ def test_replicas_keep_ids_through_loads_and_rollbacks(tmp_path: Path, server: R
     back = serves.rollback()
     assert loads.index().versions == [back, second.version]
     assert known_to(serves) == known_to(loads) == ({"a", "b"}, {"c"})
-    assert loads.convert() == []
     with pytest.raises(InputError, match="has no version before"):
         serves.rollback()
 

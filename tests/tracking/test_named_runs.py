@@ -57,7 +57,6 @@ def test_a_run_is_named_by_its_id_or_the_first_characters_of_it(folder: Path, na
     [
         ("run.json", {"mlflow_run_id": "abc", "layout": 2}),
         ("sweep.json", {"mlflow_run_id": "abc"}),
-        ("metrics.json", {"mlflow_run_id": "abc"}),
     ],
 )
 def test_a_run_is_named_by_its_folder_or_a_file_in_it(tmp_path: Path, file: str, record: dict[str, Any]) -> None:

@@ -9,11 +9,9 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 
 from segue.callbacks.assembly import AfterTest, Refitted
 from segue.callbacks.run_context import RunContext
-from segue.catalog import example_vocabulary
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
@@ -22,10 +20,9 @@ from segue.models.fitted import FittedModel
 from segue.models.pair_ranker import PairRanker
 from segue.terminal.console import keeping
 from segue.tracking.named_runs import locate_recommendations
-from segue.training.refit import begun, decided_in, epochs_of_refit, is_refitted
+from segue.training.refit import begun, epochs_of_refit, is_refitted
 from segue.training.train import train as train_here
 from segue.verdicts.comparison.runs import register
-from tests.contracts.building import composed
 from tests.e2e.test_resume import kill_at, words
 from tests.e2e.test_train import BARE, metrics_of, train
 
@@ -40,21 +37,6 @@ HARD = (
     "trainer.max_epochs=4",
     "logger=none",
 )
-
-
-@pytest.mark.parametrize("words", [["model=convex"], ["model=mixture", "model.models={a: a, b: b}"]])
-def test_a_checkpoint_of_a_version_that_decided_less_is_refitted(words: list[str]) -> None:
-    build = instantiate(composed(*words).ranker, _convert_="all")
-    saved, model = build(vocabulary=example_vocabulary()), build(vocabulary=example_vocabulary())
-    saved.context.repeats.used = "boosts"
-    state = dict(saved.state_dict())
-    of_repeats = state["context.repeats._extra_state"]
-    state["context.repeats._extra_state"] = {name: one for name, one in of_repeats.items() if name != "by_artist"}
-    if "_extra_state" in state:
-        state["_extra_state"] = {name: one for name, one in state["_extra_state"].items() if name != "adds_scores"}
-    model.decide(decided_in({"state_dict": state}, model))
-    assert model.decided() == saved.decided()
-    assert model.context.repeats.used == "boosts"
 
 
 def of_logs(run: Path) -> dict[str, Any]:
@@ -144,7 +126,6 @@ def test_a_finished_run_is_refitted_by_resuming_it(both: tuple[Path, str]) -> No
         assert not {"refit.json", "evaluated", "checkpoints/refitted.ckpt"} & artifacts(cwd, "none")
         assert lists(cwd / "none") == lists(cwd / "kept")
         assert not (cwd / "none" / "evaluated").exists()
-        assert not (cwd / "none" / "learned").exists()
         assert not (cwd / "none" / "refit.json").exists()
     finally:
         shutil.rmtree(cwd / "none")

@@ -284,7 +284,6 @@ class TableSettings:
     zone: Annotated[str, Setting("time zone of times that have none, such as Europe/Berlin")] = "UTC"
     clock: Annotated[Literal["start", "end"], Setting("which moment of a play its timestamp is")] = "start"
     ids: Annotated[Literal["auto", "whole", "text"], Setting("auto: whole numbers if all ids are")] = "auto"
-    aliases: Annotated[_Text, Setting("file of lines old,new: ids of tracks that the source merged")] = None
     artist_separator: Annotated[_Text, Setting("between several artists in a text, of whom the first counts")] = None
     share: Annotated[_Share, Setting("source of shares played; auto: the first that has columns, but not the gap")] = (
         "auto"

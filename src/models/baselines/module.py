@@ -236,7 +236,6 @@ class Baseline(RepeatsDecided, OneStep):
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Restore what was counted from a checkpoint."""
-        if "order" in state:  # in older versions nothing aged
-            self._model.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
+        self._model.order, self._model.trend = (state[name].numpy(force=True) for name in ("order", "trend"))
         parts = tuple(state[name].numpy(force=True) for name in ("scores", "columns", "starts"))
         self._counts = csr_array(parts, shape=(len(parts[2]) - 1, self._counts.shape[1]))

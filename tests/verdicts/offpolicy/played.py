@@ -1,19 +1,18 @@
 """Logs with propensities in a small world, for the tests of estimates."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segue.runs.recommendations import Recommendations
-from segue.simulation.experiment import run_experiment
 from segue.simulation.policies import Policy
 from segue.simulation.world import World
 from segue.verdicts.offpolicy.candidate import Candidate, candidate_of, catalog_of_logs
 from segue.verdicts.offpolicy.decisions import Decisions, read_decisions
 from segue.verdicts.offpolicy.estimate import OffPolicy, estimate
+from tests.simulation.running import run
 
 DEFAULTS: dict[str, Any] = {
     "pick": "uniform", "artist_gap": 0, "familiar": "learned", "exploration": 0.0, "exploration_plays": 10,
@@ -23,21 +22,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def simulate(world: World, folder: Path, policies: Mapping[str, Policy], **changes: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "experiment": "TEST",
-        "sessions": 1500,
-        "days": 1,
-        "workers": 1,
-        "seed": 1,
-        "first_day": "2026-01-05",
-        "track_seconds": 200.0,
-        "write_logs": True,
-        "with_propensity": True,
-        "after": None,
-        "provenance": {},
-        "progress": lambda _: nullcontext(lambda *_: None),
-    }
-    return run_experiment(world=world, policies=policies, folder=folder, **{**settings, **changes})
+    return run(world, folder, policies, **{"sessions": 1500, **changes})
 
 
 def neighbours(world: World, path: Path, num: int = 8) -> Path:
@@ -49,12 +34,12 @@ def neighbours(world: World, path: Path, num: int = 8) -> Path:
     return path
 
 
-def opened(run: Path, given: Any) -> tuple[Decisions, Candidate]:
+def opened(folder: Path, given: Any) -> tuple[Decisions, Candidate]:
     """The decisions of the log of a run, and a candidate."""
-    catalog, popular, _ = catalog_of_logs(run / "logs", None)
-    log = read_decisions(run / "logs", catalog, max_rejected=0.01, session_gap_minutes=30)
+    catalog, popular, _ = catalog_of_logs(folder / "logs", None)
+    log = read_decisions(folder / "logs", catalog, max_rejected=0.01, session_gap_minutes=30)
     return log, candidate_of(given, locate=Path, defaults=DEFAULTS, catalog=catalog, popular=popular)
 
 
-def estimated(run: Path, given: Any) -> OffPolicy:
-    return estimate(*opened(run, given), catalog_of_logs(run / "logs", None)[0].artist_of)
+def estimated(folder: Path, given: Any) -> OffPolicy:
+    return estimate(*opened(folder, given), catalog_of_logs(folder / "logs", None)[0].artist_of)

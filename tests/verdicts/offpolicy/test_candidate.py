@@ -18,8 +18,8 @@ from segue.simulation.world import World
 from segue.verdicts.offpolicy.candidate import Candidate, candidate_of, catalog_of_logs
 from tests.conftest import make_catalog, make_vectors
 from tests.odd_ids import with_texts
+from tests.simulation.running import MIDNIGHT
 from tests.simulation.test_arm_profiles import an_arm, write_profiles, write_run
-from tests.simulation.test_traffic import MIDNIGHT
 from tests.verdicts.offpolicy.played import DEFAULTS, estimated, neighbours, opened, simulate
 
 CATALOG = make_catalog([0, 1, 2])
