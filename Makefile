@@ -1,4 +1,4 @@
-.PHONY: setup owned train test wheel flaky bench studies spark container mutants lint format docs lock ui docs-screenshots
+.PHONY: setup owned train test test-setup wheel flaky bench studies spark container mutants lint format docs lock ui docs-screenshots
 .DELETE_ON_ERROR:
 SHELL := bash
 
@@ -65,13 +65,16 @@ test: export PYTHONDONTWRITEBYTECODE =   # each process that a test starts would
 test: $(READY)    ## make test ARGS="-k ranking"
 	$(BIN)/python -m pytest $(ARGS)
 
-wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rl rivals all" tries its extras
-	$(BIN)/python -m pytest -n 0 tests/built_wheel.py
-	$(BIN)/python -m tests.wheel $(ARGS)
+test-setup: $(READY)   ## the tests of make setup, of the locks and of the settings of make mutants
+	$(BIN)/python -m pytest .ci/setup_tests/test_setup.py .ci/setup_tests/test_lock.py .ci/setup_tests/test_mutants.py
+
+wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rivals all" tries its extras
+	$(BIN)/python -m pytest -n 0 .ci/setup_tests/test_built_wheel.py
+	PYTHONPATH=.ci $(BIN)/python -m setup_tests.wheel $(ARGS)
 
 flaky: export PYTHONDONTWRITEBYTECODE =
 flaky: $(READY)   ## make flaky REPEATS=2: repeats the tests that wait for something, idle and beside busy processes
-	$(BIN)/python -m tests.flaky $(or $(REPEATS),20)
+	PYTHONPATH=.ci $(BIN)/python -m setup_tests.flaky $(or $(REPEATS),20)
 
 bench: $(RIVALS)  ## make bench ARGS="--full", or the names of stages
 	$(BIN)/python experiments/throughput/bench.py $(ARGS)
@@ -93,7 +96,7 @@ $(SPARK): $(READY)
 	@touch $(SPARK)
 
 container: $(CONTAINER)   ## what deploy/ says, without a container engine; needs bubblewrap, Prometheus and Redis
-	$(BIN)/python -m pytest -n 0 tests/container.py $(ARGS)
+	$(BIN)/python -m pytest -n 0 .ci/setup_tests/test_container.py $(ARGS)
 
 $(CONTAINER): $(READY)
 	@echo "Installing linters of the Dockerfile and of compose.yaml into .venv; this takes seconds"
@@ -101,7 +104,7 @@ $(CONTAINER): $(READY)
 	@touch $(CONTAINER)
 
 mutants: $(MUTANTS)   ## puts faults into the code and looks whether a test fails; make mutants ARGS="--seed 2"
-	$(BIN)/python -m tests.mutants $(ARGS)
+	PYTHONPATH=.ci $(BIN)/python -m setup_tests.mutants $(ARGS)
 
 $(MUTANTS): $(READY)
 	@echo "Installing cosmic-ray into .venv; this takes seconds"
@@ -122,7 +125,7 @@ SITE = $(abspath $(or $(patsubst --site-dir=%,%,$(filter --site-dir=%,$(subst -d
 
 docs: $(READY)    ## the pages of this project as a site, in site/, and the tests of the site and of the notebook
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
-	@SITE="$(SITE)" $(BIN)/python -m pytest -q -n 0 tests/built_site.py tests/notebook.py
+	@SITE="$(SITE)" $(BIN)/python -m pytest -q -n 0 .ci/setup_tests/test_built_site.py .ci/setup_tests/test_notebook.py
 	@echo "First page: $(SITE)/index.html"
 
 lock:             ## both locks for a changed pyproject.toml; ARGS=--upgrade takes the newest versions
@@ -137,7 +140,7 @@ lock:             ## both locks for a changed pyproject.toml; ARGS=--upgrade tak
 	echo "torch ; python_version < '3'" > "$$folder/no_torch"; set -- --constraint "$$folder/with_torch" --generate-hashes --output-file "$$folder/lock"; \
 	compile pyproject.toml --extra dev --override "$$folder/no_torch" "$$@"; renew requirements.lock; \
 	compile --group serving "$$@"; renew requirements-serve.lock
-	@echo "Next: make test, then commit pyproject.toml and both locks together"
+	@echo "Next: make test-setup, then commit pyproject.toml and both locks together"
 
 STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 

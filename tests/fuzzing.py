@@ -80,7 +80,7 @@ def outcome(seed: int, folder: Path) -> str:
     """
     name, content = damaged_export(seed)
     (folder / name).write_bytes(content)
-    rejections = Rejections(path=folder / "rejected.jsonl", with_text=True, most=1.0)
+    rejections = Rejections(path=folder / "rejected.jsonl", most=1.0)
     try:
         with read_table(str(folder / name), _table(), rejections=rejections) as events:
             events.database.execute("FROM events").fetchall()

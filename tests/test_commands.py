@@ -423,7 +423,7 @@ def test_a_command_that_cannot_be_typed_is_found(page: str, fault: str) -> None:
     [
         block("python experiments/tracking/study.py").replace("python", "git worktree add ../old 652e071\npython"),
         "Write `conf/model/mine.yaml`, then `python train.py model=mine`.",
-        "`SEGUE_DATA=/data python train.py datamodule=yes 'model.parts={track: 0.6, tags: 0.1}'`",
+        "`SEGUE_DATA=/data python train.py datamodule=yes 'model.parts=[track, tags]'`",
         block("python serve.py recommendations=<run folder>/recommendations.jsonl   # or run:<id>", "curl localhost"),
         "`python train.py …` and `model` and `datamodule.split=auto`",
     ],

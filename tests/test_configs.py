@@ -29,9 +29,9 @@ MODELS = sorted([*HEADS, *BASELINES])
 """Without the mixture, which needs finished runs. The tests of contracts look that none is missing."""
 SOURCES = [name for name in names("datamodule") if name not in ("default", "simulated")]
 PUBLISHED: dict[str, Any] = {
-    "track": {"track": 1.0},
-    "artist": {"artist": 1.0},
-    "mean": {"track": 0.5, "artist": 0.5},
+    "track": 1.0,
+    "artist": 0.0,
+    "mean": 0.5,
     "convex": 0.9,
     "contextual": None,
 }
@@ -168,22 +168,16 @@ def test_monitor_is_written_by_recipes_alone() -> None:
 
 @pytest.mark.parametrize(
     ("model", "share"),
-    [
-        ("track", {"track": 1.0}),
-        ("artist", {"artist": 1.0}),
-        ("mean", {"track": 0.5, "artist": 0.5}),
-        ("convex", "learned"),
-    ],
+    [("track", 1.0), ("artist", 0.0), ("mean", 0.5), ("convex", "learned")],
 )
 def test_the_heads_differ_in_their_shares_alone(model: str, share: Any) -> None:
     config = OmegaConf.to_container(composed(f"model={model}").model, resolve=True)
     convex = OmegaConf.to_container(composed("model=convex").model, resolve=True)
     assert isinstance(config, dict)
     assert isinstance(convex, dict)
-    assert config["alpha" if config["parts"] is None else "parts"] == share
+    assert config["alpha"] == share
     ends = {"track_dropout": 0.0} if model in ("track", "artist") else {}  # it needs both tracks and artists
-    ignored = {"alpha": 0, "parts": 0, "prior": 0}  # without other attributes there is no prior
-    assert {**config, **ignored} == {**convex, **ignored, **ends}
+    assert {**config, "alpha": "learned"} == {**convex, **ends}
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
@@ -199,8 +193,8 @@ def test_the_published_recipe_is_the_published_one(model: str) -> None:
     assert (config.datamodule.split, config.datamodule.pairing) == ("pair", "first")
     assert (config.model.dim, config.model.init_std) == (100, 1.0)
     assert config.callbacks.export.k == 50
-    assert (config.model.get("parts") or config.model.alpha) == PUBLISHED[model]
-    assert (config.model.item_bias, config.model.dropout, config.model.track_dropout) == (False, 0.0, 0.0)
+    assert config.model.alpha == PUBLISHED[model]
+    assert (config.model.item_bias, config.model.dropout, config.model.get("track_dropout", 0.0)) == (False, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("source", SOURCES)

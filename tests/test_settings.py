@@ -97,11 +97,11 @@ def test_a_page_shows_name_rule_and_meaning() -> None:
 
 
 def test_a_config_gets_the_defaults_that_it_leaves_out_in_any_depth() -> None:
-    head = {"_target_": "segue.models.heads.CosineMix", "prior": None}
+    head = {"_target_": "segue.models.heads.CosineMix", "parts": ["track"]}
     found = with_defaults({"ranker": [head], "other": {"_target_": "torch.optim.Adam"}})
     assert found["other"] == {"_target_": "torch.optim.Adam"}
-    assert found["ranker"][0]["prior"] is None
-    assert found["ranker"][0]["min_plays"] == 1
+    assert found["ranker"][0]["parts"] == ["track"]
+    assert found["ranker"][0]["order_std"] == 0.0
 
 
 def test_a_config_gets_the_defaults_of_parts_as_their_classes_have_them() -> None:
@@ -122,8 +122,10 @@ def test_a_config_gets_the_defaults_of_parts_as_their_classes_have_them() -> Non
 def test_the_settings_of_a_dataclass_have_the_defaults_of_its_fields() -> None:
     target = "segue.simulation.generated_attributes.TrackAttributes"
     assert with_defaults({"_target_": target, "genres": 4}) == {
-        "_target_": target, "genres": 4, "audio": 0, "noise": 1.0, "releases": 0, "release_days": 7
-    }  # fmt: skip
+        "_target_": target,
+        "genres": 4,
+        "audio": 0,
+    }
 
 
 @pytest.mark.parametrize(

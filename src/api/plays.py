@@ -29,7 +29,7 @@ class Description(Result):
 
     @property
     def warnings(self) -> pd.DataFrame:
-        """A line for each warning: its name, the value, what it says, the remedy."""
+        """A line for each warning: its name, what it says, the remedy."""
         return pd.DataFrame(self.record["warnings"])
 
 

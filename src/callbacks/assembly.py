@@ -1,7 +1,7 @@
 """The callbacks of one run: those that conf chose, and what follows the test, in its order."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from segue.callbacks.listening_test import Listening
 from segue.callbacks.pictures import Pictures
 from segue.callbacks.ranking_metrics import RankingMetrics, check_monitor
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.datamodules.learned import FOLDER as LEARNED
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
@@ -44,13 +43,13 @@ class Refitted:
 
     def record(self) -> dict[str, Any]:
         """What it has learned, for `refit.json`: `epochs`, `sessions`, `pairs`, and `until`, its last play in UTC."""
-        num_sessions, num_pairs = self.data.num_learned
+        num_sessions, num_pairs = len(self.data.sessions), len(self.data.pairs["train"])
         until = None if (span := self.data.span()) is None else span[1]
         return {"epochs": self.num_epochs, "sessions": num_sessions, "pairs": num_pairs, "until": until}
 
 
 class AfterTest(Callback):
-    """Recommendations, listening test, off-policy estimate, pictures, MLflow: each step gets what earlier ones made.
+    """Recommendations, listening test, pictures, MLflow: each step gets what earlier ones made.
 
     It is a callback because Lightning keeps the weights under test on their device, and the module in evaluation mode,
     only until the test has ended, and marks the run as failed in MLflow if a step fails.
@@ -59,17 +58,11 @@ class AfterTest(Callback):
         export: writes the recommendations. This and the following are None where they are left out.
         ranking: has the ranks of the test queries.
         listening: plays the recommendations to simulated listeners.
-        off_policy: estimates them from the test logs; see `verdicts/offpolicy/estimate_report.py`.
 
-    What is exported and played is the refitted model, if there is one. The estimate is of the evaluated model, because
-    the refitted one has learned the sessions that it is made from.
+    What is exported and played is the refitted model, if there is one.
 
     Attributes:
         refitted: set before the test; None where the tested model is exported.
-        is_exported: set before the test; decides by the metrics of the test whether the model is exported.
-        is_begun_from: set before the test; whether a night may begin from the refitted model.
-        has_tested: set before the test; whether the lists of the tested model are written beside those of the refitted
-            one. Those of a night are in the run that it began from.
         exported: what was written; None without `export`.
         examples: some tracks and their best recommendations, for people; None without `export`.
     """
@@ -81,15 +74,12 @@ class AfterTest(Callback):
         export: Export | None,
         ranking: RankingMetrics | None,
         listening: Listening | None,
-        off_policy: Callable[..., tuple[Mapping[str, float], str] | None] | None,
         plots: Pictures | None,
         lineage: Lineage | None,
     ) -> None:
         self._context, self._export, self._ranking = context, export, ranking
-        self._listening, self._off_policy, self._plots, self._lineage = listening, off_policy, plots, lineage
+        self._listening, self._plots, self._lineage = listening, plots, lineage
         self.refitted: Refitted | None = None
-        self.is_exported: Callable[[Mapping[str, float]], bool] = lambda _: True
-        self.is_begun_from = self.has_tested = True
         self.exported: Exported | None = None
         self.examples: Table | None = None
 
@@ -97,8 +87,6 @@ class AfterTest(Callback):
         """Run the steps."""
         data, history, evaluated = self._context.datamodule, self._context.history, ranker_of(pl_module)
         ranker, pictures = evaluated, list[Path]()
-        if not self.is_exported(history.test):
-            return
         if self.refitted is not None:
             ranker = ranker_of(self.refitted.module.to(pl_module.device).eval())
         of_evaluated: Exported | None = None
@@ -111,18 +99,6 @@ class AfterTest(Callback):
         if self._listening is not None and self._listening.test is not None:
             self._keep(trainer, self._listening.play(ranker, self.exported), epoch=len(history.epochs))
             history.clock.end("listening")
-        if self._off_policy is not None and of_evaluated is not None:
-            is_session = of_evaluated.vectors is not None and of_evaluated.vectors.context != "last"
-            try:
-                estimated = self._off_policy(
-                    Path(data.path), of_evaluated.path, is_session=is_session, seen_until_ms=lambda: data.seen_until_ms
-                )
-            except InputError as error:
-                estimated = {}, f"not estimated: {error}"
-            if estimated is not None:
-                self._keep(trainer, estimated[0])
-                console.print(f"off-policy   {estimated[1]}", soft_wrap=True, markup=False)
-                history.clock.end("estimates")
         if self._plots is not None:
             pictures = self._plots.draw(evaluated, pl_module.device, data, history.epochs, self._ranking)
             history.clock.end("pictures")
@@ -145,18 +121,12 @@ class AfterTest(Callback):
         for path in map(export.path.with_name, of_before):
             path.unlink(missing_ok=True)
         if record.exists():  # a run that is resumed may export another model than before
-            for of_refit in (others, export.path.with_name(LEARNED)):
-                shutil.rmtree(of_refit, ignore_errors=True)
+            shutil.rmtree(others, ignore_errors=True)
             record.unlink()
         if refitted is not None:
-            if self.has_tested:
-                with progress("exporting the evaluated model", len(data.catalog)) as advance:
-                    tested = export.write(evaluated, vocabulary, advance, into=others)
+            with progress("exporting the evaluated model", len(data.catalog)) as advance:
+                tested = export.write(evaluated, vocabulary, advance, into=others)
             vocabulary = refitted.data.vocabulary
-            if self.is_begun_from:
-                learned = ranker_of(refitted.module)
-                counts = learned.scorer is None or learned.counted is not None
-                refitted.data.remember(export.path.with_name(LEARNED), is_whole=counts)
             write_record(refitted.record(), record)
         ranker = evaluated if refitted is None else ranker_of(refitted.module)
         if ranker.listener is not None:
@@ -177,14 +147,14 @@ class AfterTest(Callback):
 
 
 def build_callbacks(
-    chosen: Mapping[str, Any], context: RunContext, *, monitor: str | None
+    chosen: Mapping[str, Any], context: RunContext, *, monitor: str
 ) -> tuple[list[Callback], AfterTest]:
     """All callbacks. Their order has no meaning, except that the first keeps what others read.
 
     Args:
         chosen: those of `conf/callbacks`, by name: a callback, what makes one from the context of the run, a step after
             the test, or None where it is left out.
-        monitor: the metric that decides between epochs; None where no epoch is chosen.
+        monitor: the metric that decides between epochs.
 
     Returns:
         The callbacks, and the one of them that has the results after the test.
@@ -192,12 +162,11 @@ def build_callbacks(
     Raises:
         InputError: a callback is out of its range, or nothing computes `monitor`.
     """
-    if monitor is not None:
-        check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
+    check_monitor(monitor, context.datamodule, is_ranked=chosen.get("ranking") is not None)
     made: dict[str, Any] = {
         name: choice if isinstance(choice, Callback) else choice(context)
         for name, choice in chosen.items()
-        if choice is not None and name not in ("export", "off_policy", "plots")  # steps of `AfterTest` alone
+        if choice is not None and name not in ("export", "plots")  # steps of `AfterTest` alone
     }
     listening = made.get("listening")
     if monitor == VAL_TIME and not (isinstance(listening, Listening) and listening.test is not None):
@@ -209,7 +178,6 @@ def build_callbacks(
     after_test = AfterTest(
         context,
         export=None if export is None else export(len(context.datamodule.catalog)),
-        off_policy=chosen.get("off_policy"),
         plots=chosen.get("plots"),
         **{name: made.get(name) for name in ("ranking", "listening", "lineage")},
     )

@@ -135,32 +135,22 @@ class ExactResume(Callback):
                 trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some.
-
-        Where several processes train a run, each has its own ones, which are seeded for each batch: a checkpoint has
-        the state of the first process alone.
-        """
+        """Seed the random numbers of the epoch. Not earlier, because building the batches of a new run draws some."""
         state, of_cuda = (self._before.pop(name, None) for name in ("random", "random_cuda"))
-        entropy = [self._seed, trainer.current_epoch]
-        if trainer.world_size > 1:
-            _seed([*entropy, trainer.global_rank, batch_idx])
-        elif state is not None:  # in the middle of an epoch
+        if state is not None:  # in the middle of an epoch
             torch.set_rng_state(state.cpu())
             if of_cuda:
                 torch.cuda.set_rng_state_all([one.cpu() for one in of_cuda])
         elif batch_idx == 0:
-            _seed(entropy)
-
-
-def _seed(entropy: list[int]) -> None:
-    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+            entropy = np.random.SeedSequence([self._seed, trainer.current_epoch])
+            torch.manual_seed(int(entropy.generate_state(1)[0]))
 
 
 @settings("callbacks.epoch_checkpoint")
 class EpochCheckpoint(Callback):
     """Writes `last.ckpt` also in the middle of long epochs, so that a run that was stopped there does not repeat them.
 
-    Where several processes train a run, the first one decides when, and all come to the same step.
+    With `trainer=ddp` the first process decides when.
 
     Raises:
         InputError: the time is out of range.

@@ -16,8 +16,7 @@ from segue.tracking.store import INTERRUPTED
 class Interrupt(Callback):
     """The first Ctrl-C ends training after the current batch; validation, test and export still follow.
 
-    A second Ctrl-C stops immediately. In a multirun the first one does, and ends all jobs; so does it where several
-    processes train a run, which would otherwise wait for each other.
+    A second Ctrl-C stops immediately. In a multirun, and with `trainer=ddp`, the first one does.
 
     Attributes:
         stopped: whether it has ended training.
@@ -30,10 +29,7 @@ class Interrupt(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Handle SIGINT, where this thread may."""
         in_multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-        if in_multirun or threading.current_thread() is not threading.main_thread():
-            return
-        if trainer.world_size > 1:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning's would wait for the other processes
+        if in_multirun or trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
             return
 
         def stop(*_: object) -> None:

@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Float64, Int64
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from segue.callbacks.query_sample import rated_pairs
 from segue.callbacks.run_context import RunContext, ranker_of
-from segue.callbacks.validation_queries import rated_pairs
 from segue.datamodules.pairs.pairs import Pairs, slices
 from segue.datamodules.split_datamodule import SplitDataModule
 from segue.errors import InputError
 from segue.models.contracts import Ranker
-from segue.models.exchange import by_parts
 from segue.models.first_tracks import ranks_of_first_tracks
 from segue.models.listener_part import own_plays
 from segue.models.repeats import ARTISTS
@@ -219,15 +218,10 @@ class RankingMetrics(Callback):
     def _ranks(
         self, ranker: Ranker, queries: Pairs, label: str, *, among: np.ndarray | None = None, every: bool = False
     ) -> Float64[np.ndarray, "Q"]:
-        """Rank the queries; processes that train together rank some each."""
+        """Rank the queries."""
         histories = self._context.datamodule.histories(queries)
         with torch.inference_mode(), progress(f"ranking {label} queries", len(queries)) as advance:
-            return by_parts(
-                lambda first, end: ranker.ranks(
-                    histories.part(first, end), queries.following[first:end], advance, among=among, every=every
-                ),
-                len(queries),
-            )
+            return ranker.ranks(histories, queries.following, advance, among=among, every=every)
 
     def _by_newness(self, ranker: Ranker, queries: Pairs, ranks: np.ndarray) -> pd.DataFrame:
         """The metrics of queries with and without new tracks; no columns where no query has a new track."""

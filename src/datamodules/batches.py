@@ -1,11 +1,10 @@
-"""Batches of pairs: in which order pairs are shown in an epoch, and which of them a process trains on.
+"""Batches of pairs: in which order pairs are shown in an epoch.
 
 An epoch is shuffled as a whole, or in windows that bound the memory. B pairs in a batch, P pairs, W pairs of a window,
 H tracks of a history.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -49,54 +48,6 @@ class PairDataset(Dataset[PairBatch]):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchShare:
-    """Cuts a batch into whole groups of neighbouring pairs, and takes those of one process.
-
-    Args:
-        index: number of the process, in 0..count-1.
-        count: number of processes, at least 1.
-        groups: from the number of pairs of a batch to the number of groups, which are of nearly equal size, larger ones
-            first; see `Loss.groups`.
-    """
-
-    index: int
-    count: int
-    groups: Callable[[int], int]
-
-    def __call__(self, num_pairs: int) -> slice:
-        """The places of the pairs of this process; none where a batch has fewer groups than there are processes.
-
-        Args:
-            num_pairs: pairs of the batch, at least 1.
-
-        Returns:
-            A slice. The slices of all processes follow one another.
-        """
-        groups = self.groups(num_pairs)
-
-        def start(process: int) -> int:
-            group = process * (groups // self.count) + min(process, groups % self.count)
-            return group * (num_pairs // groups) + min(group, num_pairs % groups)
-
-        return slice(start(self.index), start(self.index + 1))
-
-
-def one_for_each_process(groups: Callable[[int], int], *, count: int, batch_size: int) -> Callable[[int], int]:
-    """Groups whose size nobody chose: at least those of the loss, and in a whole batch one for each process.
-
-    Args:
-        groups: of the loss.
-        count: number of processes, at least 1.
-        batch_size: pairs of a whole batch.
-
-    Returns:
-        From the number of pairs of a batch, at least 1, to the number of groups. A smaller batch has fewer groups, as
-        in one process with the candidates of a group.
-    """
-    return lambda num_pairs: max(groups(num_pairs), min(num_pairs, -(-num_pairs * count // batch_size)))
-
-
 def epoch_order(
     *,
     num_pairs: int,
@@ -107,8 +58,6 @@ def epoch_order(
     sessions: Int64[Tensor, "P"] | None = None,
 ) -> Iterator[Int64[Tensor, "W"]]:
     """The numbers 0..P-1 in the order of an epoch. It depends on the arguments alone, not on who asks.
-
-    Processes that train together, and workers, take their parts of the same batches of this order.
 
     Args:
         num_pairs: number of pairs (P).
@@ -177,7 +126,8 @@ class BatchSampler(Sampler[Tensor]):
         shards: number of pairs of each shard; see `epoch_order` for this and the next.
         window: number of pairs that are shuffled together; None for all.
         sessions: number of the session of each pair, where the pairs of a session stay together; None where not.
-        share: which pairs of each batch are yielded; None for all.
+        place: number of this process among those that train together, and their number. Each gets as many neighbouring
+            pairs of a batch; where their number does not divide it, some pairs come twice.
     """
 
     def __init__(
@@ -189,10 +139,10 @@ class BatchSampler(Sampler[Tensor]):
         shards: Sequence[int] = (),
         window: int | None = None,
         sessions: Int64[Tensor, "P"] | None = None,
-        share: BatchShare | None = None,
+        place: tuple[int, int] = (0, 1),
     ) -> None:
         self.num_pairs, self.batch_size, self.seed = num_pairs, batch_size, seed
-        self.share, self._shards, self._window, self._sessions = share, shards, window, sessions
+        self._place, self._shards, self._window, self._sessions = place, shards, window, sessions
         self.epoch = self.num_yielded = self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -231,7 +181,14 @@ class BatchSampler(Sampler[Tensor]):
         for number, batch in enumerate(order):
             if number >= first:
                 self.num_yielded = number + 1
-                yield batch if self.share is None else batch[self.share(len(batch))]
+                yield self._own(batch)
+
+    def _own(self, batch: Int64[Tensor, "B"]) -> Int64[Tensor, "_"]:
+        index, count = self._place
+        if count == 1:
+            return batch
+        size = -(-len(batch) // count)
+        return batch[torch.arange(index * size, (index + 1) * size) % len(batch)]
 
 
 class PairLoader(DataLoader[PairBatch]):

@@ -1,23 +1,12 @@
-"""What a run prints below the table of its data: what was left out, and what the user may not expect.
-
-P training pairs.
-"""
+"""What is said of data beside their numbers: what was left out, and what the user may not expect."""
 
 from collections.abc import Iterator
 
-import numpy as np
-from jaxtyping import Float32
-
-from segue.datamodules.describing.warnings import odd_lines
 from segue.datamodules.reading.column_roles import option
 from segue.datamodules.reading.table import Reading
 from segue.datamodules.split_datamodule import SplitDataModule
 
-# Share of events with the timestamp of the event before them, above which their order is the order of the file.
-_MANY_TIES = 0.05
-
 _MOST_NAMED = 20  # columns that are not used, in a line
-
 _SOURCE_OF_SHARE = {
     "longest": "played / longest play of the track in training (the source has no durations)",
     "skipped": "0 for a skipped track, otherwise 1",
@@ -32,29 +21,16 @@ def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
         data: after `setup`.
         interleaved: policy for sessions of one user at the same time.
     """
-    reading, sessions, catalog = data.reading, data.sessions, data.catalog
-    columns, num_events = reading.columns, len(sessions.listens.track)
-    if reading.guessed:
-        yield from _on_columns(reading)
+    reading, catalog, num = data.reading, data.catalog, data.sessions.num_interleaved
     if reading.encoding != "utf-8":
         yield f"encoding     {reading.encoding}, because not all text is UTF-8 (datamodule.files.encoding)"
-    if reading.swallowed:
-        yield f"quotes       {reading.swallowed}; {reading.swallowed.REMEDY}"
     yield from reading.remarks
     if left_out := [f"{num:,} by {name}" for name, num in data.dropped.items() if num and name != "interleaved"]:
         yield f"left out     {', '.join(left_out)}"
-    if sessions.num_interleaved:
+    if num:
         done = {"separate": "separated", "keep": "kept as one", "drop": "left out"}[interleaved]
-        yield (
-            f"interleaved  {sessions.num_interleaved:,} sessions ran at the same time as another one of their user: "
-            f"{done} (datamodule.policies.interleaved={interleaved})"
-        )
-    if num_events and sessions.num_tied > _MANY_TIES * num_events:
-        yield (
-            f"ties         {sessions.num_tied / num_events:.0%} of the events have the time of the event before them; "
-            "their order is the order of the rows"
-        )
-    yield from odd_lines(reading, sessions.odd)
+        says = f"{num:,} sessions ran at the same time as another one of their user"
+        yield f"interleaved  {says}: {done} (datamodule.policies.interleaved={interleaved})"
     if reading.num_capped:
         yield (
             f"share played above 1 for {reading.num_capped:,} events, which count as 1; check the units, or reject "
@@ -62,25 +38,24 @@ def remarks_on(data: SplitDataModule, interleaved: str) -> Iterator[str]:
         )
     if reading.share in _SOURCE_OF_SHARE:
         yield f"share played {_SOURCE_OF_SHARE[reading.share]}"
-    yield from _on_shares(reading, data.pairs["train"].played_ratio)
     if catalog.num_artists == len(catalog) > 1:
-        why = "no column has artists" if "artist" not in columns else "no artist has two tracks"
+        why = "no column has artists" if "artist" not in reading.columns else "no artist has two tracks"
         yield f"artists      {why}: every track has its own, therefore model=artist cannot learn more than model=track"
     if catalog.attributes:
         known = [f"{name} of {attribute.known.mean():.0%}" for name, attribute in catalog.attributes.items()]
         yield f"attributes   {', '.join(known)} of the tracks are known"
 
 
-def _on_columns(reading: Reading) -> Iterator[str]:
-    """Why each column was chosen, and which are not used."""
+def remarks_on_columns(reading: Reading) -> Iterator[str]:
+    """Why each column was chosen, and which are not used; nothing where the settings name all."""
+    if not reading.guessed:
+        return
     columns = reading.columns
     by_values = [role for role in reading.guessed if reading.evidence.get(role, "").startswith("by its values")]
     by_names = [role for role in reading.guessed if role not in by_values]
     ways = [(by_names, "by their names"), (by_values, "by their values")]
     found = "; ".join(f"{' '.join(f'{role}={columns[role]}' for role in roles)}, {why}" for roles, why in ways if roles)
     yield f"columns      {found}; datamodule.columns.<role>=<column> changes one"
-    if "user" not in columns and "session" not in columns:
-        yield "users        no column is the user: all plays are of one listener"
     if reading.unused:
         num_more = len(reading.unused) - _MOST_NAMED
         yield f"not used     {', '.join(reading.unused[:_MOST_NAMED])}{f' and {num_more:,} more' * (num_more > 0)}"
@@ -89,20 +64,3 @@ def _on_columns(reading: Reading) -> Iterator[str]:
         holds = f" ({reading.holds[name]})" if name in reading.holds else ""
         what = "times" if role == "timestamp" else "columns"
         yield f"{what:<12} {name}{holds} could be the {role}; {chosen}; {option(role, name)} uses it"
-
-
-def _on_shares(reading: Reading, shares: Float32[np.ndarray, "P"]) -> Iterator[str]:
-    known = shares[~np.isnan(shares)]
-    if reading.share == "none":
-        return
-    if not len(known):
-        yield "share played unknown for every training pair; type recipe=playlists"
-    elif known.min() == known.max():
-        yield (
-            f"share played {known[0]:g} for every training pair: there is nothing to predict; type recipe=playlists, "
-            "which ranks the track that follows"
-        )
-    elif reading.share == "played" and not 0.02 < (mean := float(known.mean())) < 0.995:
-        yield f"share played {mean:.3g} on average; check datamodule.units.played and datamodule.units.duration"
-    elif len(known) < len(shares):
-        yield f"share played unknown for {len(shares) - len(known):,} of {len(shares):,} training pairs"

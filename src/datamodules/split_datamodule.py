@@ -7,7 +7,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,9 +17,8 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from segue.catalog import Calendar, Catalog, Listens, Vocabulary
-from segue.datamodules.batches import BatchSampler, BatchShare, PairDataset, PairLoader
+from segue.datamodules.batches import BatchSampler, PairDataset, PairLoader
 from segue.datamodules.calendar import read_calendar
-from segue.datamodules.describing.clock import utc
 from segue.datamodules.pairs.pairs import Pairs, known_shares, slices
 from segue.datamodules.pairs.sessions import Sessions, gather
 from segue.datamodules.reading.table import Reading
@@ -28,6 +26,7 @@ from segue.datamodules.splits import SPLITS
 from segue.errors import InputError
 from segue.histories import Histories, Timeline
 from segue.models.contracts import PairBatch
+from segue.reports.numbers import utc
 from segue.runs.profiles import Profiles
 from segue.settings import Setting, settings
 
@@ -51,9 +50,8 @@ class SplitDataModule(LightningDataModule, ABC):
 
     `batch_size` is the number of pairs in a batch. `setup` sets `reading` (what was read), `catalog`, `sessions`,
     `vocabulary`, `pairs` (one `Pairs` for each name in SPLITS) and `new_tracks`: True for each track that the log plays
-    but training does not, because it is hidden or is first heard in validation or test. `batch_share` says which pairs
-    of a training batch this process has, where several train together. `is_by_time` says whether the test sessions are
-    the newest ones.
+    but training does not, because it is hidden or is first heard in validation or test. `is_by_time` says whether the
+    test sessions are the newest ones.
     """
 
     reading: Reading
@@ -66,7 +64,6 @@ class SplitDataModule(LightningDataModule, ABC):
     _part_of_session: Int8[np.ndarray, "S"] | None  # None where single pairs are split
     _shards: Sequence[int] = ()
     _shuffled_together: int | None = None  # all
-    batch_share: BatchShare | None = None
     _dropped: Mapping[str, int]
     sizes: pd.DataFrame | None = None
     _digest: str | None = None
@@ -132,32 +129,9 @@ class SplitDataModule(LightningDataModule, ABC):
         self.vocabulary = replace(self.vocabulary, calendar=chosen)
 
     @property
-    def num_learned(self) -> tuple[int, int]:
-        """Number of sessions and of pairs that a model has learned that learns these. Call it after `as_training`."""
-        return len(self.sessions), len(self.pairs["train"])
-
-    def remember(self, folder: Path, *, is_whole: bool) -> None:
-        """Write what another run needs to go on from here; nothing where no run can. Call it after `as_training`.
-
-        Args:
-            folder: see `learned.py`.
-            is_whole: whether all sessions are kept, not only a sample.
-        """
-
-    @property
     def not_as_training(self) -> str | None:
         """Why `as_training` cannot be called; None where it can."""
         return None
-
-    @property
-    def seen_until_ms(self) -> int:
-        """Latest start of a session that is not in the test set; for `split=time`, whose test sessions start later.
-
-        In milliseconds since 1970.
-        """
-        assert self._part_of_session is not None, "sessions are split"
-        starts = self.sessions.timestamp[self.sessions.place == 0]
-        return int(starts[self._part_of_session != SPLITS.index("test")].max())
 
     def describe_pairs(self, hidden: Bool[np.ndarray, "N"]) -> None:
         """Set what follows from catalogue, sessions and pairs: `vocabulary`, `new_tracks` and the summary.
@@ -250,7 +224,7 @@ class SplitDataModule(LightningDataModule, ABC):
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Number of events (with `self_pairs`, and with `split=pair`, of pairs) that each rule left out."""
+        """Number of events (with `split=pair`, of pairs) that each rule left out."""
         return {**self.reading.dropped, **self.sessions.dropped, **self._dropped}
 
     def summary(self) -> pd.DataFrame:
@@ -375,9 +349,10 @@ class SplitDataModule(LightningDataModule, ABC):
             seed: of the order; None for that of the run.
 
         Returns:
-            Batches in an order that depends on the seed and the epoch.
+            Batches in an order that depends on the seed and the epoch; with `trainer=ddp`, the part of this process.
         """
-        return self._loader("train", self._seed if seed is None else seed, self.batch_share)
+        place = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self._loader("train", self._seed if seed is None else seed, place)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """Build the loader of the validation pairs."""
@@ -387,7 +362,7 @@ class SplitDataModule(LightningDataModule, ABC):
         """Build the loader of the test pairs."""
         return self._loader("test", None)
 
-    def _loader(self, name: str, seed: int | None, share: BatchShare | None = None) -> DataLoader[PairBatch]:
+    def _loader(self, name: str, seed: int | None, place: tuple[int, int] = (0, 1)) -> DataLoader[PairBatch]:
         pairs = self.pairs[name]
         kind = DataLoader if seed is None else PairLoader
         return kind(
@@ -401,7 +376,7 @@ class SplitDataModule(LightningDataModule, ABC):
                 shards=self._shards,
                 window=self._shuffled_together,
                 sessions=torch.from_numpy(pairs.session) if self._whole_sessions else None,
-                share=share,
+                place=place,
             ),
             pin_memory=torch.cuda.is_available(),
         )

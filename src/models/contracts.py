@@ -307,32 +307,6 @@ class Loss(nn.Module, ABC):
         """
 
     @abstractmethod
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
-        """Sum what the mean over the pairs of a batch is weighted with.
-
-        The loss of a batch is the mean of the losses of its parts, weighted by this (see `groups`). Several processes
-        that train on parts of a batch therefore take the step of one process that has the whole batch.
-
-        Args:
-            batch: the pairs.
-            context: which query vector a history gives.
-
-        Returns:
-            At least 0.
-        """
-
-    @abstractmethod
-    def groups(self, num_pairs: int) -> int:
-        """Count the groups of neighbouring pairs that a batch is cut into; pairs of different groups are not compared.
-
-        Args:
-            num_pairs: pairs of the batch, at least 1.
-
-        Returns:
-            Number of groups of nearly equal size, in 1..num_pairs; larger groups come first.
-        """
-
-    @abstractmethod
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """Predict the share played of each pair from its score.
 

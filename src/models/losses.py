@@ -20,6 +20,9 @@ from segue.models.contracts import Context, Loss, PairBatch, Queries, Scorer
 from segue.models.heads import Biases
 from segue.settings import Setting, settings
 
+LISTENER_SPREAD = 2.0
+"""Expected standard deviation of the biases of listeners, in logits."""
+
 
 class _OfShares(Loss):
     """Base of the losses that compare the score of each pair with its share played. All pairs count alike.
@@ -42,17 +45,10 @@ class _OfShares(Loss):
                 "recipe=playlists"
             )
 
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:  # noqa: ARG002
-        """Number of pairs whose share is known."""
-        return (~batch.played_ratio.isnan()).sum().to(batch.played_ratio.dtype)
-
-    def groups(self, num_pairs: int) -> int:
-        """Every pair has a loss of its own."""
-        return num_pairs
-
-    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch, context: Context) -> Float[Tensor, ""]:
+    def _mean(self, value: Float[Tensor, "B"], batch: PairBatch) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        return torch.where(batch.played_ratio.isnan(), 0.0, value).sum() / self.weight(batch, context).clamp(min=1)
+        is_known = ~batch.played_ratio.isnan()
+        return torch.where(is_known, value, 0.0).sum() / is_known.sum().clamp(min=1)
 
 
 class MSELoss(_OfShares):
@@ -70,14 +66,13 @@ class MSELoss(_OfShares):
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs whose share is known; 0 if there are none."""
-        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch, context)
+        return self._mean((context.score(scorer, batch) - batch.played_ratio.nan_to_num()) ** 2, batch)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:  # noqa: ARG002
         """The score itself. It may lie outside [0, 1]."""
         return score
 
 
-@settings("loss")
 class BCELoss(_OfShares):
     """Cross entropy of `sigmoid(scale·score + bias + bias of the listener)` against the share played.
 
@@ -91,52 +86,35 @@ class BCELoss(_OfShares):
             score of 0 predicts the mean share.
 
     Raises:
-        InputError: the training pairs have no shares, or a setting is out of range.
+        InputError: the training pairs have no shares.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        scale: Annotated[float, Setting("initial scale; the learned one stays above 0", above=0)] = 1.0,
-        listener_spread: Annotated[
-            float,
-            Setting("prior standard deviation of biases, in logits", least=0, hint="0 for listeners who are all alike"),
-        ] = 2.0,
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary, "bce")
         mean = min(max(vocabulary.mean_played_ratio or 0.0, 1e-3), 1 - 1e-3)
-        self.log_scale = nn.Parameter(torch.tensor(scale).log())
-        self.bias = nn.Parameter(torch.tensor(mean).logit() / _shrunk(torch.tensor(listener_spread**2)))
-        self.listener_bias = None
-        if listener_spread:
-            counts = torch.from_numpy(vocabulary.listener_counts)
-            self.listener_bias = Biases(len(counts))
-            # weight of a squared bias in each pair of its listener: summed over the pairs, the Gaussian prior
-            self.pull = nn.Buffer(0.5 / (listener_spread**2 * counts.clamp(min=1).float()))
-            # posterior variance of a bias after so many pairs, each as informative as a coin with that mean
-            variance = 1 / (1 / listener_spread**2 + counts * mean * (1 - mean))
-            self.shrink = nn.Buffer(_shrunk(variance.float()))
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.tensor(mean).logit() / _shrunk(torch.tensor(LISTENER_SPREAD**2)))
+        counts = torch.from_numpy(vocabulary.listener_counts)
+        self.listener_bias = Biases(len(counts))
+        # weight of a squared bias in each pair of its listener: summed over the pairs, the Gaussian prior
+        self.pull = nn.Buffer(0.5 / (LISTENER_SPREAD**2 * counts.clamp(min=1).float()))
+        # posterior variance of a bias after so many pairs, each as informative as a coin with that mean
+        variance = 1 / (1 / LISTENER_SPREAD**2 + counts * mean * (1 - mean))
+        self.shrink = nn.Buffer(_shrunk(variance.float()))
 
-    def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"] | float) -> Float[Tensor, "B"]:
+    def _logit(self, score: Float[Tensor, "B"], of_listener: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
         return self.log_scale.exp() * score + self.bias + of_listener
-
-    def _predicted(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-        """Logit of the predicted share, averaged over the posterior of the listener's bias."""
-        if self.listener_bias is None:
-            return self._logit(score, 0.0)
-        return self._logit(score, self.listener_bias(listener)) * self.shrink[listener]
 
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Mean over the pairs with a known share; 0 if there are none. In training it includes the listeners' prior."""
-        score, listener = context.score(scorer, batch), batch.listener
-        if self.training and self.listener_bias is not None:
-            of_listener = self.listener_bias(listener)
-            logit, prior = self._logit(score, of_listener), self.pull[listener] * of_listener**2
+        of_listener = self.listener_bias(batch.listener)
+        logit = self._logit(context.score(scorer, batch), of_listener)
+        if self.training:
+            prior = self.pull[batch.listener] * of_listener**2
         else:
-            logit, prior = self._predicted(score, listener), torch.zeros(())
+            logit, prior = logit * self.shrink[batch.listener], torch.zeros_like(logit)
         share = batch.played_ratio.nan_to_num()
-        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch, context)
+        return self._mean(F.binary_cross_entropy_with_logits(logit, share, reduction="none") + prior, batch)
 
     def predict(self, score: Float[Tensor, "B"], listener: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
         """`sigmoid(scale·score + bias + bias of the listener)`, averaged over the posterior of that bias.
@@ -146,7 +124,7 @@ class BCELoss(_OfShares):
         Source:
             MacKay, The evidence framework applied to classification networks, Neural Computation 1992.
         """
-        return torch.sigmoid(self._predicted(score, listener))
+        return torch.sigmoid(self._logit(score, self.listener_bias(listener)) * self.shrink[listener])
 
 
 def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
@@ -157,9 +135,7 @@ def _shrunk(variance: Float[Tensor, "*L"]) -> Float[Tensor, "*L"]:
 class SoftmaxLoss(Loss):
     """Softmax over next tracks of the batch: the track that followed a pair's query against the others.
 
-    A batch of more than `candidates` pairs is cut into parts of nearly equal size, and the candidates of a pair are the
-    next tracks of its part: a batch of 8192 with 1024 candidates has 8 million logits instead of 67 million. Within a
-    part each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next
+    Each distinct track is computed once, with one draw of its dropout. A candidate that equals the pair's own next
     track or its query is masked (an accidental hit). The rule of `context.repeats` applies to tracks already heard:
     with `never` they are masked too, and a pair whose next track was heard has no weight. `logq` subtracts the
     logarithm of a candidate's share of the training pairs from its logit, because popular tracks are in a batch more
@@ -190,13 +166,9 @@ class SoftmaxLoss(Loss):
         logq: Annotated[
             float, Setting("correction for popular tracks", least=0, most=1, hint="0 is no correction, 1 the full one")
         ] = 1.0,
-        candidates: Annotated[
-            int | None,
-            Setting("most pairs that are held against one another", least=2, hint="null for all pairs of a batch"),
-        ] = None,
     ) -> None:
         super().__init__()
-        self.temperature, self._candidates = temperature, candidates
+        self.temperature = temperature
         counts = torch.from_numpy(vocabulary.next_counts).double().clamp(min=1)
         trend = torch.from_numpy(vocabulary.trend).double()
         self.log_q = nn.Buffer((logq * (counts / counts.sum()).log() + trend.log()).float())
@@ -209,23 +181,11 @@ class SoftmaxLoss(Loss):
     def forward(self, scorer: Scorer, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
         """Weighted mean over the pairs."""
         weight = _weights(batch, context)
-        columns = (*batch, weight / weight.sum().clamp(min=1e-9))
-        parts = zip(*(column.tensor_split(self.groups(len(weight))) for column in columns), strict=True)
-        return torch.stack([self._sum(scorer, context, PairBatch(*part), of) for *part, of in parts]).sum()
-
-    def weight(self, batch: PairBatch, context: Context) -> Float[Tensor, ""]:
-        """Sum of the weights of the pairs."""
-        return _weights(batch, context).sum()
-
-    def groups(self, num_pairs: int) -> int:
-        """As few as have at most `candidates` pairs each."""
-        return -(-num_pairs // (self._candidates or num_pairs))
-
-    def _sum(self, scorer: Scorer, context: Context, batch: PairBatch, weight: Float[Tensor, "B"]) -> Float[Tensor, ""]:
         queries = context.queries(scorer, batch.previous, batch.history, batch.history_share)
         pairs = candidates_of(queries, batch.following, scorer.num_tracks, with_heard=context.repeats.rule == "never")
         items, bias = scorer.item(pairs.items), -self.log_q[pairs.items]
-        return _weighted_softmax(queries.vectors, items, bias, pairs, weight, self.temperature)
+        share = weight / weight.sum().clamp(min=1e-9)
+        return _weighted_softmax(queries.vectors, items, bias, pairs, share, self.temperature)
 
     def calibrate(self, score: Float[Tensor, "P"], played_ratio: Float[Tensor, "P"]) -> None:
         """Learn the slope from a score to the predicted share, from pairs that were not trained on.

@@ -30,7 +30,6 @@ from segue.models.contracts import (
     Scorer,
 )
 from segue.models.counted import MOST_QUERIES, AddedCounts, Counted, Query, added_counts, lists_of_head
-from segue.models.exchange import exchange_gradients, is_shared, part_of_loss
 from segue.models.export import session_vectors
 from segue.models.listener_part import LISTENER, MOST_FITTED, Added, ListenerPart
 from segue.models.repeats import MOST_AGES
@@ -203,8 +202,6 @@ class PairRanker(RanksByVectors, LightningModule):
 
     Raises:
         InputError: the scorer, the loss, the optimizer or the scheduler refuses its settings.
-
-    `bytes_sent` counts the bytes of gradients that this process has sent to each process that trains with it.
     """
 
     def __init__(
@@ -252,7 +249,6 @@ class PairRanker(RanksByVectors, LightningModule):
         self._counts = None if counted is None else build("counted", counted, vocabulary)
         self._listener = None if listener is None else build("listener", listener, vocabulary)
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
-        self.bytes_sent = 0
         self._trained: list[tuple[Tensor, int]] = []
         self._evaluated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._mean_played_ratio, self._plays = vocabulary.mean_played_ratio, vocabulary.popularity
@@ -272,28 +268,10 @@ class PairRanker(RanksByVectors, LightningModule):
             )
 
     def training_step(self, batch: PairBatch, _: int) -> Tensor:
-        """Compute the loss of a batch.
-
-        Args:
-            batch: the pairs; where several processes train together, those of this process, which may be none.
-
-        Returns:
-            The loss, or what this process adds to it.
-        """
-        num_pairs, context = len(batch.previous), self.context.of_loss
-        nothing = torch.zeros((), device=self.device, requires_grad=True)
-        whole = loss = self.loss(self.scorer, batch, context) if num_pairs else nothing
-        if is_shared():
-            weight = self.loss.weight(batch, context) if num_pairs else nothing
-            loss, whole, num_pairs = part_of_loss(loss, weight, num_pairs)
-        self._trained.append((whole.detach(), num_pairs))  # Lightning's own mean takes as long as half a step
+        """Compute the loss of a batch."""
+        loss: Tensor = self.loss(self.scorer, batch, self.context.of_loss)
+        self._trained.append((loss.detach(), len(batch.previous)))  # Lightning's own mean takes as long as half a step
         return loss
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Sum the gradients of all processes that train together."""
-        if is_shared():
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            self.bytes_sent += exchange_gradients(parameters)
 
     def on_train_batch_end(self, *_: object) -> None:
         """Log the mean loss of the epoch after its last batch, because callbacks run before `on_train_epoch_end`."""
@@ -304,7 +282,7 @@ class PairRanker(RanksByVectors, LightningModule):
         device = losses[-1].device  # the first ones may be from a checkpoint
         weights = torch.tensor(sizes, dtype=torch.float64, device=device)
         mean = torch.stack([loss.to(device) for loss in losses]).double() @ weights / weights.sum()
-        self.log("train/loss", mean, on_step=False, on_epoch=True)
+        self.log("train/loss", mean, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what decides between equal scores, and the losses of the epoch so far, where it is not over.

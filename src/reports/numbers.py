@@ -1,6 +1,7 @@
 """Numbers as people read them, in tables, reports and pictures. A dash means that there is no number."""
 
 import math
+from datetime import UTC, datetime
 
 
 def number(value: float, form: str) -> str:
@@ -95,3 +96,15 @@ def percent(share: float) -> str:
         return f"{share:.0%}".replace("%", " %")
     value = 100 * share
     return f"{value:.2f} %".replace(".00", "") if value >= 99 else f"{value:.2g} %"
+
+
+def utc(milliseconds: int) -> str:
+    """A time since 1970 in UTC, to the second; the milliseconds themselves where no calendar has them.
+
+    >>> utc(1_767_571_200_000), utc(10**18)
+    ('2026-01-05 00:00:00', '1000000000000000000 ms')
+    """
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms"

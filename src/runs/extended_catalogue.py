@@ -9,8 +9,6 @@ from segue.catalog import Catalog, Id, derived_id, ids_of, quoted
 from segue.errors import InputError
 from segue.runs.catalog_files import catalog_records
 
-_Names = tuple[str | None, str | None]
-
 
 def extended_catalogue(old: Catalog, path: Path) -> Catalog:
     """The catalogue of a run and the new tracks of a file.
@@ -28,59 +26,41 @@ def extended_catalogue(old: Catalog, path: Path) -> Catalog:
         InputError: the file is missing or damaged, has an id twice, lacks a track of the run, names another artist of
             one, or has no new track.
     """
-    given, ids = _read(path, derive=_has_derived_ids(old)), list(map(str, old.track_ids.tolist()))
-    if lacking := [one for one in ids if one not in given]:
-        raise InputError(
-            f"catalogue={path} lacks {len(lacking):,} of the {len(old):,} tracks of the run, for example "
-            f"{quoted(lacking[0])}; give a catalogue with all of them and the new ones"
-        )
-    for one, title, artist in zip(ids, old.titles.tolist(), old.artists[old.artist_of].tolist(), strict=True):
-        called, named = given[one][0] or "", given[one][1] or ""
-        if named != artist:
-            raise InputError(
-                f"catalogue={path}: track {quoted(one)} is by {named or 'nobody'!r}, and by {artist or 'nobody'!r} in "
-                "the run; correct it, or train a run with this catalogue"
-            )
-        if called and title and called != title:
-            raise InputError(
-                f"catalogue={path}: track {quoted(one)} is called {called!r}, and {title!r} in the run; correct it, "
-                "or train a run with this catalogue"
-            )
-    known = set(ids)
-    if not (new := {one: names for one, names in given.items() if one not in known}):
-        raise InputError(
-            f"catalogue={path} has the {len(old):,} tracks of the run and no new one; add new tracks to it"
-        )
-    return with_tracks(old, list(new), *zip(*new.values(), strict=True))
-
-
-def _has_derived_ids(catalog: Catalog) -> bool:
-    names = zip(catalog.titles.tolist(), catalog.artists[catalog.artist_of].tolist(), strict=True)
-    return all(id == derived_id(*of_id) for id, of_id in zip(catalog.track_ids.tolist(), names, strict=True))
-
-
-def _read(path: Path, *, derive: bool) -> dict[str, _Names]:
-    """Title and artist of each id."""
-    if not path.is_file():
-        raise InputError(f"catalogue={path}: there is no such file; name a tracks.json with all tracks, old and new")
-    given = dict[str, _Names]()
+    ids, titles, artists = old.track_ids.tolist(), old.titles.tolist(), old.artists[old.artist_of].tolist()
+    derive = ids == list(map(derived_id, titles, artists))
+    given: dict[str, tuple[str, str]] = {}
     for where, track, title, artist in catalog_records(path, derive=derive):
         if str(track) in given:
             raise InputError(f"{where}: track {track} occurs twice; every id must be unique")
-        given[str(track)] = (title, artist)
-    return given
+        given[str(track)] = title or "", artist or ""
+    for track, title, artist in zip(map(str, ids), titles, artists, strict=True):
+        if track not in given:
+            raise InputError(
+                f"catalogue={path} lacks track {quoted(track)} of the run; give a catalogue with all its tracks and "
+                "the new ones"
+            )
+        called, by = given.pop(track)
+        if by != artist or (called and title and called != title):
+            raise InputError(
+                f"catalogue={path}: track {quoted(track)} is {called!r} by {by or 'nobody'!r}, and {title!r} by "
+                f"{artist or 'nobody'!r} in the run; correct it, or train a run with this catalogue"
+            )
+    if not given:
+        raise InputError(
+            f"catalogue={path} has the {len(ids):,} tracks of the run and no new one; add new tracks to it"
+        )
+    return with_tracks(old, list(given), *zip(*given.values(), strict=True))
 
 
 def with_tracks(
     old: Catalog, ids: Sequence[Id], titles: Sequence[str | None], artists: Sequence[str | None]
 ) -> Catalog:
     """A catalogue with new tracks in the rows after its own. Its artists keep their rows too; new ones follow."""
-    rows = {name: row for row, name in enumerate(old.artists.tolist()) if name}
-    names, artist_of = old.artists.tolist(), []
+    names = old.artists.tolist()
+    rows, artist_of = {name: row for row, name in enumerate(names) if name}, []
     for artist in artists:
         row = rows.setdefault(artist, len(names)) if artist else len(names)  # two unknown ones need not be the same
-        if row == len(names):
-            names.append(artist or "")
+        names += [artist or ""] if row == len(names) else []
         artist_of.append(row)
     return Catalog(
         track_ids=ids_of([*old.track_ids.tolist(), *ids]),

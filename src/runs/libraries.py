@@ -12,7 +12,6 @@ LIBRARIES = {
     "room": ("rapidfuzz",),
     "sweep": ("hydra_joblib_launcher", "optuna"),
     "spark": ("pyspark",),
-    "rl": ("gymnasium",),
     "rivals": ("gensim", "implicit"),
     "slurm": ("hydra_submitit_launcher",),
     "ray": ("hydra_ray_launcher",),

@@ -16,7 +16,7 @@ def silence_libraries() -> None:
     for message in (
         ".*does not have many workers.*",  # batches are cut from tensors, there is nothing for workers to do
         ".*smaller than the logging interval.*",  # metrics are per epoch
-        ".*sync_dist=True.*",  # processes that train together log the same numbers
+        ".*sync_dist=True.*",  # the processes of trainer=ddp validate on the same pairs
         ".*LeafSpec.*deprecated.*",  # inside Lightning
         ".*Checkpoint directory .* exists and is not empty.*",  # a refit puts its checkpoint beside those of the run
     ):

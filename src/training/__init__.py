@@ -1,1 +1,1 @@
-"""Training a run: the verb `train`, the processes of one run, and new tracks for a finished one."""
+"""Training a run: the verb `train`, and new tracks for a finished one."""

@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 
 from segue.datamodules.reading.attribute_files import attributes_of_run
 from segue.errors import InputError
-from segue.models.added_tracks import extended_scorer, extended_vectors, with_new_tracks
-from segue.models.counted import with_uncounted
-from segue.models.restoring import CHECKPOINT, REFITTED, read_checkpoint
+from segue.models.added_tracks import extended_scorer, extended_vectors
+from segue.models.counted import lists_of_head
+from segue.models.export import EXACT_UP_TO
+from segue.models.restoring import CHECKPOINT, REFITTED, TableOfVectors, read_checkpoint
 from segue.runs.atomic import write_record
 from segue.runs.catalog_files import write_catalog
 from segue.runs.extended_catalogue import extended_catalogue
@@ -23,20 +24,21 @@ from segue.runs.folder import REFIT, TRAINS_NOTHING, lock_folder, refuse_used_fo
 from segue.runs.profiles import FILE as PROFILES
 from segue.runs.provenance import provenance
 from segue.runs.recommendations import Recommendations
-from segue.runs.session_vectors import FILE
+from segue.runs.session_vectors import FILE, SessionVectors
 from segue.runs.targets import check_targets, read_config
 from segue.tracking.named_runs import ADDED, FilesOfRun
 
 _LISTS = "recommendations.jsonl"
 _TRACKS, _TOP = "tracks.json", "top_tracks.json"
+_RECALL = 0.95
 _KEYS = ("add", "catalogue", "run_dir", "trust", "logger.tracking_uri")
 
 
 def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
     """Add the new tracks of `catalogue` to the run `add`, and write a run folder.
 
-    It has `recommendations.jsonl`, `top_tracks.json`, `tracks.json`, `additions.json`, and `vectors.npz` and
-    `profiles.npz` if the run has them.
+    It has `recommendations.jsonl`, `top_tracks.json`, `tracks.json`, `additions.json`, `vectors.npz`, and
+    `profiles.npz` if the run has it. Lists are searched for as after a training, among all tracks.
 
     Args:
         config: with the keys `add`, `catalogue` and `run_dir`.
@@ -54,6 +56,7 @@ def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
     _check_words(config, words)
     store = config.logger.tracking_uri if config.get("logger") else None
     run_dir, files = Path(config.run_dir), FilesOfRun(f"add={config.add}", str(config.add), store)
+    path = Path(str(config.catalogue))
     refuse_used_folder(run_dir)
     refuse_used_folder(run_dir, _LISTS)
     lists, old = Recommendations.read_with_catalog(files.path(_LISTS))
@@ -64,50 +67,44 @@ def add_tracks(config: DictConfig, words: Sequence[str]) -> dict[str, Any]:
         raise InputError(
             f"add={files.name} is a {kind}, which gives new tracks no vectors; train it again with the new catalogue"
         )
-    if lists.plays is None or np.isnan(lists.scores[lists.rows >= 0]).any():
-        raise InputError(f"add={files.name}: its recommendations have no scores or no plays; train it again")
+    if lists.plays is None:
+        raise InputError(f"add={files.name}: its recommendations have no plays; train it again")
     check_targets(given["model"], trust=config.get("trust"), of=f"add={files.name}", group="model")
-    checkpoint = CHECKPOINT if files.find(REFIT) is None else REFITTED
-    catalog = extended_catalogue(old, Path(str(config.catalogue)))
-    num_old = len(old)
-    catalog = replace(catalog, attributes=attributes_of_run(given, catalog, Path(str(config.catalogue))))
-    build = instantiate(given["model"], _convert_="all")
-    scorer = extended_scorer(
-        build, read_checkpoint(files.path(checkpoint))["state_dict"], catalog, num_old, lists.plays
-    )
+    saved = read_checkpoint(files.path(CHECKPOINT if files.find(REFIT) is None else REFITTED))
+    catalog = extended_catalogue(old, path)
+    catalog = replace(catalog, attributes=attributes_of_run(given, catalog, path))
+    scorer = extended_scorer(instantiate(given["model"], _convert_="all"), saved["state_dict"], catalog, lists.plays)
+    of_run = SessionVectors.read(files.path(FILE), old)
+    vectors = extended_vectors(of_run, scorer, run=files.name, catalogue=config.catalogue)
+    nothing = np.zeros(len(catalog) - len(old), np.int64)
+    popularity = np.append(saved["popularity"].numpy(), nothing)
+    recall = _RECALL if len(catalog) > EXACT_UP_TO else None
     with torch.inference_mode():
-        queries, items = scorer.query_vectors().float(), scorer.item_vectors().float()
-    vectors = None
-    if (path := files.find(FILE)) is not None:
-        ours = queries.numpy(), items.numpy()
-        vectors = extended_vectors(path, old, *ours, catalog, run=files.name, catalogue=config.catalogue)
-    if vectors is not None:  # those of the run, to the last digit
-        queries, items = torch.from_numpy(vectors.queries), torch.from_numpy(vectors.items)
-    counted = None if vectors is None else vectors.counted
-    extended = with_new_tracks(lists, *with_uncounted(counted, queries, items))
-    is_new = extended.rows[:num_old] >= num_old
-    width = max(part.columns.stop for part in scorer.query_parts().values())
+        search = lists_of_head(TableOfVectors(vectors), vectors.counted, popularity, lists.rows.shape[1], recall=recall)
+        rows, scores = search.collect()
+    is_new = rows[: len(old)] >= len(old)
+    width = int(vectors.ends[-1])
     added = {
         "run": files.name,
         "mlflow_run_id": files.run_id,
-        "catalogue": str(Path(str(config.catalogue)).absolute()),
-        "num_tracks": num_old,
-        "num_added": len(catalog) - num_old,
-        "num_by_known_artists": int(np.isin(catalog.artist_of[num_old:], catalog.artist_of[:num_old]).sum()),
-        "num_unknown": int((items[num_old:, :width] == 0).all(1).sum()),
+        "catalogue": str(path.absolute()),
+        "num_tracks": len(old),
+        "num_added": len(nothing),
+        "num_by_known_artists": int(np.isin(catalog.artist_of[len(old) :], old.artist_of).sum()),
+        "num_unknown": int((vectors.items[len(old) :, :width] == 0).all(1).sum()),
         "num_changed_lists": int(is_new.any(1).sum()),
-        "num_listed": len(np.unique(extended.rows[:num_old][is_new])),
+        "num_listed": len(np.unique(rows[: len(old)][is_new])),
     }
     with lock_folder(run_dir):
         try:
             write_catalog(catalog, run_dir / _TRACKS)
-            if vectors is not None:
-                vectors.write(run_dir / FILE, catalog)
+            vectors.write(run_dir / FILE, catalog)
             for name in (_TOP, PROFILES):
                 if (found := files.find(name)) is not None:
                     shutil.copyfile(found, run_dir / name)
             write_record({**added, "provenance": provenance()}, run_dir / ADDED)
-            extended.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
+            made = Recommendations(rows=rows, scores=scores, plays=np.append(lists.plays, nothing))
+            made.write(run_dir / _LISTS, catalog, format=str(given["callbacks"]["export"]["format"]))
         except BaseException:  # the lists come last: a folder without them is free
             for name in (_TRACKS, FILE, _TOP, PROFILES, ADDED, _LISTS):
                 (run_dir / name).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import inspect
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,18 +18,14 @@ from segue.reports.next_steps import (
     BetterModel,
     FinishedRun,
     added_report,
-    night_report,
     share_learned,
     training_report,
 )
 from segue.reports.tables import frame_table
 from segue.runs.atomic import write_record
 from segue.runs.folder import (
-    NIGHT,
     REFIT,
     as_dict,
-    forget_unfinished_night,
-    is_unfinished_night,
     lock_folder,
     refuse_used_folder,
     setup_name,
@@ -39,10 +34,10 @@ from segue.runs.folder import (
 from segue.runs.garbage import quick_imports
 from segue.runs.phases import PhaseClock
 from segue.runs.provenance import command_line, provenance
-from segue.runs.resume import check_resumed_targets, named_run, refuse_another_recipe, run_to_resume, words_of_run
+from segue.runs.resume import check_resumed_targets, named_run, run_to_resume, words_of_run
 from segue.runs.targets import read_config
 from segue.settings import Setting, settings
-from segue.sweeps.jobs import IN_A_MULTIRUN, Sweep
+from segue.sweeps.jobs import Sweep
 from segue.sweeps.search import Search
 from segue.terminal.console import console, show_lines
 from segue.terminal.entry import verb
@@ -50,16 +45,13 @@ from segue.terminal.hydra_parts import compose_again
 from segue.terminal.quiet import silence_libraries
 from segue.terminal.words import renamed
 from segue.tracking.named_runs import folder_of, join_sweep, same_runs
+from segue.training.ddp import apart, check_processes, is_first, leave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from segue.datamodules.split_datamodule import SplitDataModule
-    from segue.models.contracts import Loss, Ranker
+    from segue.models.contracts import Ranker
     from segue.runs.resume import PreviousRun
     from segue.training.choosing import Choice
-    from segue.training.night import Night
-    from segue.training.processes import Processes
 
 _Part = Annotated[
     float, Setting("batches of an epoch: their number or share", above=0, hint="a run is trained, validated and tested")
@@ -89,9 +81,8 @@ def read_data(config: DictConfig) -> "tuple[SplitDataModule, dict[str, Any]]":
     return datamodule, as_dict(config.callbacks.ranking)
 
 
-def _show_data(datamodule: "SplitDataModule", *, has_table: bool = True) -> list[str]:
-    if has_table:
-        console.print(frame_table(datamodule.summary(), title=datamodule.path))
+def _show_data(datamodule: "SplitDataModule") -> list[str]:
+    console.print(frame_table(datamodule.summary(), title=datamodule.path))
     remarks = datamodule.remarks()
     for line in remarks:
         console.print(line, soft_wrap=True, markup=False)
@@ -104,8 +95,7 @@ def _is_job() -> bool:
 
 @verb("train", option_of=option_of, rewrite=_words, choose=_recipe_of_data, sweepers=[Sweep, Search])
 def train(config: DictConfig) -> float:
-    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, go on with one that is finished,
-    or add new tracks to one.
+    """Fit, test the best checkpoint, export and log; or resume a run that was stopped, or add new tracks to one.
 
     Returns:
         The best value of the monitored metric, for a search.
@@ -114,23 +104,16 @@ def train(config: DictConfig) -> float:
     if config.add is not None or config.catalogue is not None:
         return _add(config)
     check_resumed_targets(config)
-    from segue.training.processes import processes_of
-
     clock = PhaseClock(of_process=not _is_job())
     silence_libraries()
-    _check_devices(config)
-    devices, num_machines = config.trainer.devices, config.trainer.get("num_nodes", 1)
-    is_shared = config.trainer.get("strategy") is not None
-    again = [sys.executable, "-m", "segue", "train", *command_line()[1:]]
-    with processes_of(devices=devices, num_machines=num_machines, is_shared=is_shared, again=again) as processes:
-        if not processes.is_first:
-            config.merge_with({"run_dir": processes.new_folder(), "resume": None, "logger": None})
+    trainer = config.trainer
+    check_trainer(**{name: trainer[name] for name in inspect.signature(check_trainer).parameters if name in trainer})
+    check_processes(config, is_job=_is_job(), is_auto=_is_auto())
+    with apart(config):
         with quick_imports():
             setup, named = _check_before_data(config)
         clock.end("start")
-        if config["from"] is not None:
-            return _learn_more(config, setup, clock, processes)
-        return _train(config, setup, named, clock, processes)
+        return _train(config, setup, named, clock)
 
 
 def _check_search() -> None:
@@ -138,18 +121,6 @@ def _check_search() -> None:
     if search != "jobs" and not _is_job():
         words = renamed(command_line()[1:], {new: old for old, new in _SEARCH.items()})
         raise InputError(f"search={search} starts many runs and needs -m: python train.py -m {shlex.join(words)}")
-
-
-def _check_devices(config: DictConfig) -> None:
-    trainer = config.trainer
-    check_trainer(**{name: trainer[name] for name in inspect.signature(check_trainer).parameters if name in trainer})
-    is_shared = trainer.get("strategy") is not None
-    if is_shared and _is_job():
-        raise InputError(IN_A_MULTIRUN)
-    if is_shared == (_num_processes(config) < 2):
-        remedy = "leave out trainer=ddp for one process" if is_shared else "trainer=ddp trains in several processes"
-        least = "at least 2 with trainer=ddp" if is_shared else "1 without trainer=ddp"
-        raise InputError(f"trainer.devices must be {least}, got {trainer.devices}; {remedy}")
 
 
 @settings("trainer")
@@ -169,10 +140,8 @@ def check_trainer(
     """
 
 
-def _train(
-    config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock, processes: "Processes"
-) -> float:
-    datamodule, words = _data(config, processes), list(HydraConfig.get().overrides.task)
+def _train(config: DictConfig, setup: str, named: "PreviousRun | None", clock: PhaseClock) -> float:
+    datamodule, words = _data(config), list(HydraConfig.get().overrides.task)
     if (day := datamodule.last_day) is not None:  # written into the run, which then has the same data on any day
         config.datamodule.policies.until = day
         words = [*words, f"datamodule.policies.until={day}"]
@@ -191,36 +160,12 @@ def _train(
             name = short_run_name(str(previous.run_id))
             console.print(f"{config.run_name}: done already, {name} in {previous.run_dir}", soft_wrap=True)
             return previous.value
-        config.run_dir = str(previous.run_dir)
+        if is_first(config):
+            config.run_dir = str(previous.run_dir)
     else:
         refuse_used_folder(Path(config.run_dir))
     with lock_folder(Path(config.run_dir), is_resumed=previous is not None):
-        return _run(config, datamodule, previous, setup, words, clock, processes, choice)
-
-
-def _learn_more(config: DictConfig, setup: str, clock: PhaseClock, processes: "Processes") -> float:
-    """A night: learn the plays that a finished run has not learned."""
-    refuse_another_recipe(config)
-    from segue.training.night import night_from
-
-    run_dir = Path(config.run_dir)
-    with night_from(config) as night:
-        if night is None:
-            return float("nan")
-        config.refit = "none"
-        config.callbacks.merge_with({"plots": None, "off_policy": None})
-        rejected = {night.new.whole.rejected_path} if night.new.whole.reading.num_rejected else set()
-        forget_unfinished_night(run_dir, but=rejected)
-        with lock_folder(run_dir):
-            words = list(HydraConfig.get().overrides.task)
-            _run(config, night.new.evaluated, None, setup, words, clock, processes, None, night)
-    if not night.is_done:
-        sys.exit(FALL)
-    return float("nan")
-
-
-FALL = 3
-"""Exit code of a night that is not exported."""
+        return _run(config, datamodule, previous, setup, words, clock, choice)
 
 
 def _is_auto() -> bool:
@@ -295,12 +240,8 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
         swept=config.swept,
     )
     config.run_name = config.run_name or f"{setup} seed={config.seed}"
-    of_night = [word for word in hydra.overrides.task if word.startswith(("guard=", "keep_days="))]
-    if of_night and config["from"] is None:
-        raise InputError(f"{of_night[0]} is of a night and needs from=<run>; leave it out")
-    is_again = config["from"] is not None and is_unfinished_night(Path(config.run_dir))
-    named = None if is_again else named_run(config)
-    if named is None and config["from"] is None:  # a run that goes on has its source
+    named = named_run(config)
+    if named is None:  # a run that goes on has its source
         check_source_choice(hydra.runtime.choices["datamodule"], hydra.overrides.task)
     _check_settings(config)
     if config.get("logger"):
@@ -309,56 +250,19 @@ def _check_before_data(config: DictConfig) -> "tuple[str, PreviousRun | None]":
 
 
 def _check_settings(config: DictConfig) -> None:
-    if _is_auto() and config.trainer.get("strategy") is not None:
-        raise InputError(
-            "recipe=auto compares recipes in one process, and trainer=ddp trains in several; name a recipe, such as "
-            "recipe=playlists, or leave out trainer=ddp"
-        )
     from segue.callbacks.ranking_metrics import check_monitor_mode
-    from segue.datamodules.learned import FOLDER as LEARNED
     from segue.datamodules.shards.shard_vocabulary import example_of
 
-    learned = None if config["from"] is None else Path(str(config["from"])) / LEARNED
-    ranker = instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule, learned))
-    if config.trainer.get("strategy") is not None:
-        _check_shared(config, ranker.loss, config.datamodule.batch_size)
+    instantiate(config.ranker, _convert_="all")(vocabulary=example_of(config.datamodule))
     check_monitor_mode(config.monitor.metric, config.monitor.mode)
 
 
-def _num_processes(config: DictConfig) -> int:
-    return int(config.trainer.devices * config.trainer.get("num_nodes", 1))
-
-
-def _groups(config: DictConfig, loss: "Loss", batch_size: int) -> "Callable[[int], int]":
-    """From the number of pairs of a batch to that of the groups that processes share among themselves."""
-    from segue.datamodules.batches import one_for_each_process
-
-    if config.loss.get("candidates") is not None:
-        return loss.groups
-    return one_for_each_process(loss.groups, count=_num_processes(config), batch_size=batch_size)
-
-
-def _check_shared(config: DictConfig, loss: "Loss | None", batch_size: int | None) -> None:
-    """Refuse what several processes cannot train together. The batch size is None where only the shards know it."""
-    if loss is None:
-        raise InputError("trainer=ddp divides the pairs of a batch, and a baseline reads no batches; leave it out")
-    if not isinstance(batch_size, int) or batch_size < 1:  # which the datamodule refuses
-        return
-    count = _num_processes(config)
-    if count > (groups := _groups(config, loss, batch_size)(batch_size)):
-        raise InputError(
-            f"trainer=ddp has {count} processes, and this loss compares the {batch_size:,} pairs of a batch in "
-            f"{groups} part{'s' * (groups > 1)}, which cannot be divided; use "
-            f"loss.candidates={max(2, batch_size // count)}, or a larger datamodule.batch_size"
-        )
-
-
-def _data(config: DictConfig, processes: "Processes") -> "SplitDataModule":
+def _data(config: DictConfig) -> "SplitDataModule":
     folder = Path(str(config.datamodule.path))
     already_there = set(folder.glob("*")) if folder.is_dir() else set()
     with console.status("preparing"):
         datamodule: SplitDataModule = instantiate(config.datamodule, _convert_="all")
-    processes.once_per_machine("files", datamodule.prepare_data)
+    datamodule.prepare_data()
     if config.datamodule.prepare is not None and Path(datamodule.path) != folder:
         done = "read from" if Path(datamodule.path) in already_there else "written to"
         console.print(f"simulated    logs {done} {datamodule.path}", soft_wrap=True, markup=False)
@@ -376,9 +280,7 @@ def _run(
     setup: str,
     words: list[str],
     clock: PhaseClock,
-    processes: "Processes",
     choice: "Choice | None",
-    night: "Night | None" = None,
 ) -> float:
     from pytorch_lightning import Trainer, seed_everything
     from pytorch_lightning.callbacks import Checkpoint
@@ -386,24 +288,22 @@ def _run(
     from segue.callbacks.assembly import build_callbacks
     from segue.callbacks.interrupt import Interrupt
     from segue.callbacks.run_context import RunContext, RunHistory
-    from segue.datamodules.batches import BatchShare
-    from segue.datamodules.describing.measures import profile_of
+    from segue.datamodules.describing.facts import profile_of
     from segue.reports.model_card import CardData, write_model_card
     from segue.runs.folder import record_beginning
     from segue.tracking.logger import build_logger, run_logger, start_run
-    from segue.tracking.store import BEGAN_FROM, PRUNED, runs_page
+    from segue.tracking.store import PRUNED, runs_page
     from segue.training.refit import begun, decided_by, epochs_of_refit, is_refitted, refit
 
     hydra, run_dir = HydraConfig.get(), Path(config.run_dir)
     seed_everything(config.seed, workers=True, verbose=False)
-    remarks = _show_data(datamodule, has_table=night is None)
+    remarks = _show_data(datamodule)
     if choice is not None:
         console.print(choice.table())
-    build = instantiate(config.ranker, _convert_="all")
-    model: Any = build(vocabulary=datamodule.vocabulary) if night is None else night.grown.module
+    model: Any = instantiate(config.ranker, _convert_="all")(vocabulary=datamodule.vocabulary)
     history, chosen = RunHistory(clock), instantiate(config.callbacks, _convert_="all")
     context = RunContext(datamodule=datamodule, history=history, describe=profile_of)
-    callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric if night is None else None)
+    callbacks, after_test = build_callbacks(chosen, context, monitor=config.monitor.metric)
     pruning = None
     if config.trial:
         from segue.sweeps.pruning import Pruning
@@ -413,22 +313,11 @@ def _run(
     is_exported = config.callbacks.get("export") is not None
     if previous and config.refit == "auto" and is_exported:  # it exports what it would have exported
         config.refit = read_config(previous.run_dir / "config.yaml").get("refit", "none")
-    config.refit = processes.decide(
-        "refit",
-        lambda: (
-            "all" if is_refitted(datamodule, refit=config.refit, is_job=_is_job(), is_exported=is_exported) else "none"
-        ),
-    )
+    is_again = is_refitted(datamodule, refit=config.refit, is_job=_is_job(), is_exported=is_exported)
+    config.refit = "all" if is_again else "none"
     clock.end("data")
     run_id, checkpoint = (previous.run_id, previous.checkpoint) if previous else (None, None)
     data_digest = datamodule.digest()
-    if processes.count > 1:
-        _check_shared(config, model.loss, datamodule.batch_size)
-        groups = _groups(config, model.loss, datamodule.batch_size)
-        datamodule.batch_share = BatchShare(index=processes.index, count=processes.count, groups=groups)
-        processes.check_same("data", data_digest)
-        checkpoint = processes.decide("checkpoint", lambda: checkpoint and str(checkpoint))
-        processes.wait_for_all()
     parts = {
         "callbacks": callbacks,
         "logger": build_logger(config, run_id) or False,
@@ -444,40 +333,27 @@ def _run(
     )
     clock.end("tracking")
 
-    if night is None:
-        trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    else:
-        after_test.refitted, after_test.is_exported = night.learn(config, build), night.is_exported
-        after_test.has_tested = False  # its lists are those of the run that the night began from
-        clock.end("training")
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     if config.refit == "all" and not any(isinstance(one, Interrupt) and one.stopped for one in callbacks):
         try:
             whole, limit = datamodule.as_training(), config.trainer.get("limit_train_batches")
-            num_epochs = processes.decide(
-                "epochs", lambda: epochs_of_refit(history.best_epoch(trainer) + 1, datamodule, whole, limit=limit)
-            )
-            decided = processes.decide("repeats", lambda: decided_by(trainer, model))
-            path = processes.decide("begun", lambda: (found := begun(run_dir, num_epochs, decided)) and str(found))
-            epochs = history.epochs[:num_epochs]
-            after_test.is_begun_from = config.recipe.name != "mixture"
-            after_test.refitted = refit(config, whole, decided, epochs, checkpoint=None if path is None else Path(path))
+            num_epochs = epochs_of_refit(history.best_epoch(trainer) + 1, datamodule, whole, limit=limit)
+            decided = decided_by(trainer, model)
+            path = trainer.strategy.broadcast(begun(run_dir, num_epochs, decided))
+            after_test.refitted = refit(config, whole, decided, history.epochs[:num_epochs], checkpoint=path)
         except (InputError, OSError) as error:  # what was trained is not lost
             console.print(f"refit        none, the tested model is exported: {error}", soft_wrap=True, markup=False)
         clock.end("refit")
-    processes.leave()
-    if not processes.is_first:
-        return float("nan")
-    if processes.count > 1:
+    leave(trainer)
+    if trainer.world_size > 1:
         trainer = instantiate(config.trainer, **parts, devices=1, num_nodes=1, strategy="auto", _convert_="all")
     if pruning is not None and pruning.pruned:  # its test and its recommendations are not needed
         if logger:
             logger.log_tags({PRUNED: "true"})
             logger.finish()
         return float("nan")
-    best = "best" if night is None and trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
+    best = "best" if trainer.checkpoint_callback and not config.trainer.fast_dev_run else None
     trainer.test(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    if night is not None:
-        history.test.update(night.metrics())
     metrics, more_files = history.metrics(), []
     if choice is not None:
         more_files.append(run_dir / "choice.json")
@@ -485,7 +361,7 @@ def _run(
     run_id = logger.run_id if logger else None
     metrics_file = history.write(run_dir, mlflow_run_id=run_id)
     clock.end("tracking")
-    better = None if night is not None else _better(config, model.eval(), datamodule, choice, words, clock)
+    better = _better(config, model.eval(), datamodule, choice, words, clock)
     finished = FinishedRun(
         config=config,
         choices=dict(hydra.runtime.choices),
@@ -497,25 +373,16 @@ def _run(
         seconds=clock.seconds,
         is_job=_is_job(),
         better=better,
-        learned=(
-            share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time) if night is None else night.learned
-        ),
+        learned=share_learned(datamodule.summary(), is_by_time=datamodule.is_by_time),
         refit=None if after_test.refitted is None or after_test.exported is None else after_test.refitted.record(),
     )
     data = CardData(
         path=datamodule.path, digest=data_digest, sizes=datamodule.summary(), span=datamodule.span(), remarks=remarks
     )
     written = metrics_file, write_model_card(finished, data, provenance())
-    if night is not None:  # the last file: a folder without it has no whole night
-        record = night.write(run_dir, clock.seconds, is_exported=after_test.exported is not None)
-        lines = night_report(record, run_id, config.run_dir)
-        more_files.append(run_dir / NIGHT)
     if logger:
         for file in (*written, *more_files):
             logger.log_file(file)
-        if night is not None:
-            logger.log_metrics(night.metrics())
-            logger.log_tags({"night": night.judgement["verdict"], BEGAN_FROM: str(night.folder)})
         clock.end("tracking")
         logger.log_metrics({f"time/{phase}_s": seconds for phase, seconds in clock.seconds.items()})
         logger.finish()
@@ -523,9 +390,6 @@ def _run(
 
     for line in model.describe():
         console.print(line, soft_wrap=True, markup=False)
-    if night is not None:
-        show_lines(lines.items())
-        return float("nan")
     for block in training_report(finished):
         console.print(block, soft_wrap=isinstance(block, str), markup=False)
     return metrics[config.monitor.metric]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @verb("prepare", option_of=option_of, choose=RecipeChoice, sweepers=[Sweep])
 def prepare(config: DictConfig) -> None:
     """Read a source, build its pairs with an engine, write shards and manifest."""
-    from segue.datamodules.describing.warnings import odd_lines
+    from segue.datamodules.describing.warnings import find_warnings
     from segue.datamodules.shards.manifest import MANIFEST
     from segue.datamodules.shards.shard_writer import source_settings, write_shards
 
@@ -59,6 +59,6 @@ def prepare(config: DictConfig) -> None:
         "run folder": str(run_dir),
         "next": f"{call_of('train')} datamodule=shards datamodule.path={run_dir}{context}",
     }
-    for line in odd_lines(manifest.reading, manifest.odd):
-        console.print(line, soft_wrap=True, markup=False)
+    for warning in find_warnings(manifest.reading, manifest.dropped, datamodule.read_on, None):
+        console.print(f"warning      {warning.says}; {warning.remedy}", soft_wrap=True, markup=False)
     show_lines((name, line) for name, line in lines.items() if line)

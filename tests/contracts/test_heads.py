@@ -14,7 +14,13 @@ from tests.models.plain import LAST
 HEADS = ["track", "artist", "mean", "convex", "contextual"]
 OF_ORDER = ["gru4rec", "sasrec"]
 """convex with a context that reads the order; see `test_contexts.py`."""
-SETTINGS = ["convex model.alpha=0.3", "convex model.shrinkage=0.7", "contextual model.dropout=0.2"]
+SETTINGS = [
+    "convex model.alpha=0.3",
+    "convex model.shrinkage=0.7",
+    "convex model.order_std=0.1",
+    "contextual model.dropout=0.2",
+    "contextual model.item_bias=true",
+]
 """Heads with a value of a setting that no recipe has."""
 RECIPES = {"shares": "bce", "playlists": "softmax", "published": "mse"}
 """With the loss of each."""

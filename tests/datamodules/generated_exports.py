@@ -283,18 +283,7 @@ class _Writer:
         for n in range(2):
             at = datetime(2090, 5, 4, 20, n, tzinfo=UTC)
             self.plays.append(self.plays[n]._replace(at=at, is_read=False))
-        self.export.says.append(r"times +2 plays are of the future, .*datamodule.policies.until=")
-
-    def _early(self) -> None:
-        for n in range(2):
-            self.plays.insert(n, self.plays[n + 9]._replace(at=datetime(1980, 5, 4, 1, n, tzinfo=UTC)))
-        self.export.says.append(r"times +2 plays .* are before 1990, .*datamodule.policies.since=1990-01-01")
-
-    def _nameless(self) -> None:
-        for n in self.some(30):
-            self.plays[n] = self.plays[n]._replace(artist="")
-        if self.is_named["artist"]:
-            self.export.says.append(r"artists +30 plays .* are of tracks without an artist.*policies.nameless=drop")
+        self.export.says.append(r"warning +2 plays .* are later than today, .*datamodule.policies.until=")
 
     def _machine(self) -> None:
         at = self.plays[-1].at + timedelta(hours=30)
@@ -302,14 +291,7 @@ class _Writer:
         for n in range(1100):
             play = self.plays[self.rng.randrange(300)]
             self.plays.append(play._replace(user="bot", at=at + timedelta(seconds=77 * n), played=play.length))
-        self.export.says.append(r"machines +1 listener with 1,000 plays or more on one day.*policies.plays_a_day=1000")
-
-    def _long_session(self) -> None:
-        at = self.plays[-1].at + timedelta(hours=30)
-        for n in range(400):
-            play = self.plays[self.rng.randrange(300)]
-            self.plays.append(play._replace(user="radio", at=at + timedelta(seconds=240 * n), played=play.length))
-        self.export.says.append(r"sessions +1 session of more than 24 hours.*policies.longest_hours=24")
+        self.export.says.append(r"warning +1 listener with 1,000 plays or more on one day.*policies.plays_a_day=1000")
 
     def _repeated(self) -> None:
         for n in reversed(self.some(15)):
@@ -413,14 +395,6 @@ class _Writer:
     def _preamble_text(self, text: str) -> str:
         return f"Export of all plays{self.end}January{self.end}{text}"
 
-    def _stray_quotes(self) -> None:
-        self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
-        first, second = len(self.plays) - 60, len(self.plays) - 20
-        self.plays[first] = self.plays[first]._replace(title='"' + self.plays[first].title)
-        self.plays[second] = self.plays[second]._replace(title=self.plays[second].title + '"')
-        self.export.says.append(r"quotes +\d+ ends of lines are inside cells, .*datamodule.files.quote=''")
-        self.export.changes = {"files": {"quote": ""}}
-
     def _open_quote(self) -> None:
         self.quoting, self.delimiter = csv.QUOTE_NONE, "\t"
         self.plays[200] = self.plays[200]._replace(title='"' + self.plays[200].title)
@@ -430,11 +404,11 @@ class _Writer:
 
 _OF_TEXT = ("csv", "txt", "csv.gz", "zip", "folder", "spreadsheet")
 _DEFECTS = (
-    *("none", "future", "early", "nameless", "machine", "long_session", "repeated", "missing", "many_missing"),
+    *("none", "future", "machine", "repeated", "missing", "many_missing"),
     *("no_time", "two_users", "two_times", "ambiguous", "truncated"),
 )
-_DEFECTS_OF_TEXT = ("unknown_encoding", "preamble", "stray_quotes", "open_quote")
-_DEFECTS_OF_TAKEOUT = ("none", "future", "early", "nameless", "long_session", "repeated", "no_time", "truncated")
+_DEFECTS_OF_TEXT = ("unknown_encoding", "preamble", "open_quote")
+_DEFECTS_OF_TAKEOUT = ("none", "future", "repeated", "no_time", "truncated")
 
 
 def generated_export(seed: int, folder: Path) -> Export:

@@ -56,7 +56,6 @@ def opened(
     path: Path | str,
     *,
     max_rejected: float = 0.0,
-    with_text: bool = True,
     changes: Mapping[str, Any] | None = None,
     **left_out: Any,
 ) -> AbstractContextManager[SourceEvents]:
@@ -66,7 +65,7 @@ def opened(
         str(path),
         settings_of(source, changes) if changes else _usual(source),
         left_out=LeftOut(**left_out),
-        rejections=Rejections(path=folder / "out" / "rejected.jsonl", with_text=with_text, most=max_rejected),
+        rejections=Rejections(path=folder / "out" / "rejected.jsonl", most=max_rejected),
     )
 
 

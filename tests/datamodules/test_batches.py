@@ -1,13 +1,13 @@
 """Batches: the order of pairs in an epoch, and the shares of processes."""
 
-from itertools import pairwise
+from itertools import chain
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.datamodules.batches import BatchSampler, BatchShare, epoch_order, in_batches, one_for_each_process
+from segue.datamodules.batches import BatchSampler, epoch_order, in_batches
 
 SHARDS = st.lists(st.integers(0, 30), min_size=1, max_size=8)
 
@@ -61,31 +61,18 @@ def test_an_order_goes_on_where_it_was_left() -> None:
     assert [batch.tolist() for batch in sampler] == batches  # the next epoch is whole
 
 
-@given(num_pairs=st.integers(1, 300), at_most=st.integers(1, 40), count=st.integers(1, 9))
-def test_the_groups_of_the_shares_are_those_of_the_batch(num_pairs: int, at_most: int, count: int) -> None:
-    def groups(num: int) -> int:
-        return -(-num // at_most)
+@given(num_pairs=st.integers(1, 60), batch_size=st.integers(1, 9), count=st.integers(1, 5))
+def test_processes_have_equal_parts_of_each_batch_in_its_order(num_pairs: int, batch_size: int, count: int) -> None:
+    def batches(place: tuple[int, int]) -> list[list[int]]:
+        sampler = BatchSampler(num_pairs=num_pairs, batch_size=batch_size, seed=3, place=place)
+        return [batch.tolist() for batch in sampler]
 
-    batch = np.arange(num_pairs)
-    cut = [batch[BatchShare(index=index, count=count, groups=groups)(num_pairs)] for index in range(count)]
-    of_processes = [np.array_split(share, groups(len(share))) for share in cut if len(share)]
-    together = [group.tolist() for share in of_processes for group in share]
-    assert together == [group.tolist() for group in np.array_split(batch, groups(num_pairs))]
-    assert all(one >= other for one, other in pairwise(map(len, [*of_processes, []])))
-    assert max(map(len, of_processes)) - min(map(len, of_processes)) <= 1
-
-
-@given(batch_size=st.integers(1, 300), count=st.integers(1, 9), data=st.data())
-def test_groups_that_nobody_chose_are_those_of_as_many_candidates_in_one_process(
-    batch_size: int, count: int, data: st.DataObject
-) -> None:
-    num_pairs = data.draw(st.integers(1, batch_size))
-    groups = one_for_each_process(lambda _: 1, count=count, batch_size=batch_size)
-    assert groups(batch_size) == min(count, batch_size)
-    assert 1 <= groups(num_pairs) <= min(count, num_pairs)
-    if batch_size % count == 0:
-        assert groups(num_pairs) == -(-num_pairs // (batch_size // count))
-    assert one_for_each_process(lambda num: num, count=count, batch_size=batch_size)(num_pairs) == num_pairs
+    parts = zip(*(batches((index, count)) for index in range(count)), strict=True)
+    for whole, of_batch in zip(batches((0, 1)), parts, strict=True):
+        assert {len(part) for part in of_batch} == {-(-len(whole) // count)}
+        together = list(chain(*of_batch))
+        assert together[: len(whole)] == whole
+        assert set(together) == set(whole)
 
 
 SESSIONS = st.lists(st.integers(1, 6), min_size=1, max_size=30)

@@ -12,13 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from segue.datamodules.describing.measures import material_of
 from segue.datamodules.reading.column_names import OTHER_NAMES
 from segue.datamodules.reading.column_roles import Roles
 from segue.datamodules.reading.table import Reading, look_at
 from segue.errors import InputError
 from tests.conftest import build_datamodule, settings_of
-from tests.datamodules.describing.building import warnings_of
 from tests.datamodules.generated_exports import LANGUAGES, ROLES, START, WRITTEN, Row, Write, iso, local, plays
 from tests.datamodules.reading import read
 
@@ -185,9 +183,6 @@ def test_times_in_no_order_are_not_taken_but_named(tmp_path: Path) -> None:
         "times        x7 (300 of 300 are times) could be the timestamp; no column is the timestamp; "
         "datamodule.columns.timestamp=x7 uses it"
     )
-    [warning] = [one for one in warnings_of(material_of(datamodule)) if one.name == "unused_times"]
-    assert warning.remedy == "datamodule.columns.timestamp=x7"
-    assert "x7 (300 of 300 are times)" in warning.says
 
 
 def test_of_two_columns_for_a_role_both_are_named_with_the_switch(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import duckdb
 import pytest
 
 from segue.catalog import derived_id
-from segue.datamodules.reading.aliases import read_aliases
 from segue.datamodules.reading.attribute_files import derived_in_sql
 from segue.errors import InputError
 from tests.conftest import build_datamodule
@@ -129,9 +128,6 @@ def test_derived_ids_are_the_same_in_sql() -> None:
         assert found == derived_id(title, artist)
 
 
-# --- ids that the source merged ---------------------------------------------------------------------------------------
-
-
 def test_an_id_with_several_titles_has_those_of_its_earliest_play_and_this_is_said(tmp_path: Path) -> None:
     plays = [(9, "x y", "Late", "Bob"), (3, "x y", "", ""), (5, "x y", "Early", "Ann"), (4, "z", "Other", "Eve")]
     found = []
@@ -142,83 +138,6 @@ def test_an_id_with_several_titles_has_those_of_its_earliest_play_and_this_is_sa
         [line] = log.reading.remarks
         assert line.startswith("titles       1 ids of tracks have several titles or artists, such as 'x y'; those of")
     assert found[0] == found[1] == {"x y": ("Early", "Ann"), "z": ("Other", "Eve")}
-
-
-def with_aliases(folder: Path, text: str) -> dict[str, Any]:
-    folder.mkdir(exist_ok=True)
-    (folder / "aliases.txt").write_text(text, encoding="utf-8")
-    return {"aliases": str(folder / "aliases.txt")}
-
-
-@pytest.mark.parametrize("has_new", [True, False])
-def test_an_alias_brings_a_title_only_where_the_id_of_today_has_none(tmp_path: Path, has_new: bool) -> None:
-    plays = [(1, 7, "Of before", "Ann"), *[(2, 8, "Of today", "Bob")] * has_new, (3, 9, "Other", "Eve")]
-    rows = (f"u,{second},{track},{title},{artist}\n" for second, track, title, artist in plays)
-    text = "user,timestamp,track,title,artist\n" + "".join(rows)
-    names, counts = of_plays(read_text(tmp_path, "plays.csv", text, **with_aliases(tmp_path, "7,8\n")))
-    assert names == {8: ("Of today", "Bob") if has_new else ("Of before", "Ann"), 9: ("Other", "Eve")}
-    assert counts == {8: 1 + has_new, 9: 1}
-
-
-@pytest.mark.parametrize(
-    ("aliases", "expected"),
-    [
-        ("7,8\n", [9, 8]),
-        ("old,new\n7,9\n\n", [9, 8]),
-        ("7,6\n6,5\n5,8\n", [9, 8]),
-        ("9,x\n", ["x", "7", "8"]),
-        ('9,"a,b"\n', ["a,b", "7", "8"]),
-        ("100,200\n", [9, 7, 8]),
-    ],
-)
-def test_the_id_of_before_is_the_id_of_today(tmp_path: Path, aliases: str, expected: list[Any]) -> None:
-    cells = [("u", 9), ("u", 7), ("u", 8), ("u", 7)]
-    for name, text in {"plays.csv": as_csv, "plays.jsonl": as_jsonl}.items():
-        log = read_text(tmp_path, name, text(cells), **with_aliases(tmp_path, aliases))
-        assert sorted(map(str, log.catalog.track_ids)) == sorted(map(str, expected))
-        assert {type(id) for id in log.catalog.track_ids.tolist()} == {type(expected[0])}
-        old = {"7": 2, "9": 1}
-        num = sum(old.get(line.split(",")[0], 0) for line in aliases.splitlines())
-        assert log.reading.remarks[0].startswith(f"aliases      {num} events have a track whose id was replaced (")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("7,8\n7,9\n", r"aliases.txt line 2: 7 has an alias already, 8; remove one of the two lines"),
-        ("1,2\n2,3\n3,1\n", r"aliases.txt: the aliases of 1 lead back to it; remove one of their lines"),
-        ("0,1\n1,2\n2,1\n", r"aliases.txt: the aliases of 1 lead back to it"),
-        ("7,7\n", r"aliases.txt: the aliases of 7 lead back to it"),
-        ('"a\nb",8\n"a\nb",9\n', r"'a\\nb' has an alias already, 8; remove one"),
-        ("7\n", r"aliases.txt line 1: must have two ids, old,new, and has 1 columns"),
-        ("7,\n", r"aliases.txt line 1: an id must have 1 to 256 bytes, and has 0; correct or remove the line"),
-        (f"{'x' * 257},8\n", r"line 1: an id must have 1 to 256 bytes, and has 257"),
-        (b"\xff,8\n", r"datamodule.aliases: cannot read .*aliases.txt: .*; give a csv of lines old,new in UTF-8"),
-    ],
-)
-def test_aliases_that_are_not_clear_are_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
-    (tmp_path / "aliases.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match=message) as refused:
-        read_aliases(tmp_path / "aliases.txt")
-    assert "\n" not in str(refused.value)
-
-
-def test_a_chain_of_many_aliases_is_followed(tmp_path: Path) -> None:
-    with_aliases(tmp_path, "".join(f"{n},{n + 1}\n" for n in range(100_000)))
-    assert set(read_aliases(tmp_path / "aliases.txt").values()) == {"100000"}
-
-
-def test_aliases_need_their_file_and_ids_of_the_same_kind(tmp_path: Path) -> None:
-    text = as_csv([(1, 7), (1, 8)])
-    with pytest.raises(InputError, match=r"datamodule.aliases: cannot read no.csv: No such file"):
-        read_text(tmp_path, "plays.csv", text, aliases="no.csv")
-    with pytest.raises(
-        InputError, match=r"datamodule.aliases=.* has ids that are no whole numbers; give datamodule.ids"
-    ):
-        read_text(tmp_path, "plays.csv", text, ids="whole", **with_aliases(tmp_path, "7,x\n"))
-    text = text.replace("track", "title")
-    with pytest.raises(InputError, match=r"the source has no ids of tracks; give datamodule.columns.track"):
-        read_text(tmp_path, "plays.csv", text, **with_aliases(tmp_path, "7,8\n"))
 
 
 def tracks_json(folder: Path, lines: Sequence[tuple[Any, str, str]]) -> None:
@@ -237,20 +156,6 @@ def botify_log(folder: Path, tracks: Sequence[Any], user: Any = 1) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("old", [7, "track:7"])
-def test_aliases_hold_for_the_catalogue_and_for_recommendations(tmp_path: Path, old: Any) -> None:
-    folder = botify_log(tmp_path / "log", [old, 8, old, 9] if old == 7 else [old, "8", old, "9"])
-    others = [(8, "B", "Ann"), (9, "C", "Bob")] if old == 7 else [("8", "B", "Ann"), ("9", "C", "Bob")]
-    tracks_json(folder, [(old, "A", "Ann"), *others])
-    for new, titles in {"8": ["B", "C"], "10": ["A", "B", "C"]}.items():
-        changes = with_aliases(tmp_path, f"{old},{new}\n")
-        log = read("botify", folder, changes=changes)
-        assert log.catalog.titles.tolist() == titles
-        assert str(log.catalog.track_ids[log.catalog.titles == titles[0]].item()) == new
-        assert log.reading.num_events == 4
-        assert log.reading.remarks[0].startswith("aliases      2 events")
-
-
 # --- a catalogue with an id twice -------------------------------------------------------------------------------------
 
 
@@ -263,8 +168,6 @@ def test_the_first_entry_of_an_id_counts_and_another_title_is_reported(tmp_path:
         "titles       2 entries of tracks.json have the id of an earlier one and another title or artist, such as "
         "track 8: 'C' by Ann, first 'B' by Ann; the first of each id counts"
     ]
-    with pytest.raises(InputError, match=r"tracks.json: track 7 occurs twice; every id must be unique"):
-        read("botify", folder, changes={"catalogue": {"repeated": "refuse"}})
     tracks_json(folder, [(7, "A", "Ann"), (8, "B", "Ann"), (7, "A", "Ann")])
     assert read("botify", folder).reading.remarks == []
 
@@ -290,15 +193,12 @@ def test_an_entry_of_a_catalogue_that_has_no_id_is_refused(tmp_path: Path, id: s
 def test_shards_have_the_ids_of_the_source(tmp_path: Path) -> None:
     rows = [f"user-{n % 40},{1_700_000_000 + n},track:{n * n % 31},Title {n * n % 31},Ann" for n in range(4000)]
     (tmp_path / "plays.csv").write_text("\n".join(["user,timestamp,track,title,artist", *rows]) + "\n")
-    changes = {**SECONDS, **with_aliases(tmp_path, "track:0,track:1\n")}
-    source = build_datamodule(tmp_path / "plays.csv", tmp_path, source="table", pairing="consecutive", **changes)
+    path, units = tmp_path / "plays.csv", SECONDS["units"]
+    source = build_datamodule(path, tmp_path, source="table", pairing="consecutive", units=units)
     source.setup()
     shards_of(source, tmp_path / "shards")
     shards = read_shards(tmp_path / "shards")
     shards.setup()
     assert shards.catalog.track_ids.tolist() == source.catalog.track_ids.tolist()
     assert "track:1" in shards.catalog.track_ids
-    assert "track:0" not in shards.catalog.track_ids
     assert shards.digest() == source.digest()
-    assert shards.remarks()[0].startswith("aliases")
-    assert shards.remarks()[0] in source.remarks()

@@ -244,41 +244,6 @@ def test_a_pattern_is_that_of_each_archive(tmp_path: Path) -> None:
     assert (log.reading.num_rows, log.reading.remarks) == (40, [])
 
 
-def with_stray_quotes() -> Rows:
-    """Lines of a table without quotes, two titles of which begin or end with one."""
-    rows = plays(400)
-    rows[100][3], rows[150][3] = '"' + rows[100][3], rows[150][3] + '"'
-    return rows
-
-
-def write_plain(folder: Path, rows: Rows) -> Path:
-    path = folder / "plays.csv"
-    path.write_text("".join(",".join(row) + "\n" for row in [NAMES, *rows]), encoding="utf-8")
-    return path
-
-
-def test_rows_between_two_stray_quotes_are_warned_of(tmp_path: Path) -> None:
-    path = write_plain(tmp_path, with_stray_quotes())
-    datamodule = build_datamodule(path, tmp_path, source="table")
-    datamodule.setup()
-    [remark] = [line for line in datamodule.remarks() if line.startswith("quotes")]
-    assert remark == (
-        "quotes       50 ends of lines are inside cells, as if two stray quotes had swallowed rows: column title of "
-        f"the row at {path} line 102; if quotes are a part of the text, give datamodule.files.quote=''"
-    )
-    whole = read("table", path, changes={"files": {"quote": ""}})
-    assert (whole.reading.num_rows, whole.reading.swallowed) == (400, None)
-
-
-def test_two_lines_of_a_title_are_no_swallowed_rows(tmp_path: Path) -> None:
-    (tmp_path / "plays.csv").write_text(as_csv(plays(title="Song {}\nlive")), encoding="utf-8")
-    assert read("table", tmp_path / "plays.csv").reading.swallowed is None
-    (tmp_path / "plays.csv").write_text(as_csv(plays(title="Song {}" + "\nla" * 20)), encoding="utf-8")
-    swallowed = read("table", tmp_path / "plays.csv").reading.swallowed
-    assert swallowed is not None
-    assert (swallowed.num_cells, swallowed.num_lines) == (40, 800)
-
-
 @pytest.mark.parametrize("seed", range(0, 60, 10))
 def test_a_damaged_export_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
     """`python -m tests.fuzzing 0 10000` reads 10,000 of them."""

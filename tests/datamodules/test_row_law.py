@@ -103,14 +103,10 @@ NOTHING = {
     "until": None,
     "since": None,
     "plays_a_day": None,
-    "longest_hours": None,
     "duplicates": "keep",
     "min_seconds": 0,
     "repeats": "keep",
-    "self_pairs": "keep",
-    "longest_session": None,
     "min_count": 1,
-    "min_sessions": 1,
 }
 
 Session = tuple[str, list[Row]]
@@ -126,7 +122,7 @@ def day_of(row: Row) -> str:
 
 
 def oracle(table: Table) -> tuple[Counter[str], list[Session], int]:
-    """What each rule drops, the sessions before `min_count` and `self_pairs`, and the number of rejected rows."""
+    """What each rule drops, the sessions before `min_count`, and the number of rejected rows."""
     policies, dropped = {**NOTHING, **table.policies}, Counter[str]()
     num_rejected, kept = 0, []
     for row in table.rows:
@@ -175,16 +171,6 @@ def oracle(table: Table) -> tuple[Counter[str], list[Session], int]:
             dropped["repeats"] += len(rows) - len(first)
             shorter.append((user, first))
         sessions = shorter
-    if (longest := policies["longest_session"]) is not None:
-        dropped["longest_session"] += sum(len(rows) for _, rows in sessions if len(rows) > longest)
-        sessions = [(user, rows) for user, rows in sessions if len(rows) <= longest]
-    if (hours := policies["longest_hours"]) is not None and table.has_clock:
-        is_long = [(rows[-1].seconds or 0) - (rows[0].seconds or 0) > 3600 * hours for _, rows in sessions]
-        dropped["longest_hours"] += sum(len(rows) for (_, rows), long in zip(sessions, is_long, strict=True) if long)
-        sessions = [session for session, long in zip(sessions, is_long, strict=True) if not long]
-    num_of = Counter(user for user, _ in sessions)
-    dropped["min_sessions"] += sum(len(rows) for user, rows in sessions if num_of[user] < policies["min_sessions"])
-    sessions = [(user, rows) for user, rows in sessions if num_of[user] >= policies["min_sessions"]]
     return dropped, sessions, num_rejected
 
 
@@ -213,10 +199,6 @@ POLICIES = {
     "duplicates": st.sampled_from(["keep", "drop"]),
     "min_seconds": st.sampled_from([0, 5, 30]),
     "repeats": st.sampled_from(["keep", "drop"]),
-    "self_pairs": st.sampled_from(["keep", "drop"]),
-    "longest_session": st.sampled_from([None, 2, 4]),
-    "longest_hours": st.sampled_from([None, 0.3, 1]),
-    "min_sessions": st.sampled_from([1, 2, 3]),
     "min_count": st.sampled_from([1, 2, 3]),
 }
 
@@ -227,8 +209,6 @@ def tables(draw: st.DrawFn) -> Table:
     policies = {name: draw(values) for name, values in POLICIES.items()}
     if not has_shares:
         policies["min_seconds"] = 0
-    if not has_clock:
-        policies["min_sessions"] = 1  # each playlist is a user of its own
     own = draw(rows())
     if not has_clock:
         own = [row if row.seconds is None else replace(row, seconds=0) for row in own]
@@ -248,16 +228,14 @@ def check_law(table: Table, folder: Path) -> None:
     reading, found = datamodule.reading, datamodule.dropped
     assert reading.num_rows == len(table.rows)
     assert reading.num_rejected == num_rejected
-    events_only = {name: num for name, num in found.items() if name not in ("min_count", "self_pairs") and num}
+    events_only = {name: num for name, num in found.items() if name != "min_count" and num}
     assert events_only == {name: num for name, num in dropped.items() if num}
     num_events = len(datamodule.sessions.listens.track)
     assert num_events == sum(len(rows) for _, rows in sessions) - found.get("min_count", 0)
 
     num_pairs = sum(len(datamodule.pairs[name]) for name in SPLITS)
     num_firsts = len(datamodule.sessions)
-    num_left_out = sum(num for name, num in found.items() if name != "self_pairs")
-    num_self = found.get("self_pairs", 0)
-    assert reading.num_rows == num_pairs + num_self + num_firsts + num_rejected + num_left_out
+    assert reading.num_rows == num_pairs + num_firsts + num_rejected + sum(found.values())
 
     ids = datamodule.catalog.track_ids
     by_session: dict[int, list[int]] = {}
@@ -268,17 +246,12 @@ def check_law(table: Table, folder: Path) -> None:
         assert Counter(map(tuple, by_session.values())) == Counter(
             tuple(row.track for row in rows) for _, rows in sessions
         )
-    of_self = sum(a == b for tracks in by_session.values() for a, b in itertools.pairwise(tracks))
-    is_dropped = {**NOTHING, **table.policies}["self_pairs"] == "drop"
-    assert num_self == (of_self if is_dropped else 0)
     pairs = Counter(
         (int(ids[a]), int(ids[b]))
         for name in SPLITS
         for a, b in zip(datamodule.pairs[name].previous, datamodule.pairs[name].following, strict=True)
     )
-    assert pairs == Counter(
-        (a, b) for tracks in by_session.values() for a, b in itertools.pairwise(tracks) if not (is_dropped and a == b)
-    )
+    assert pairs == Counter(pair for tracks in by_session.values() for pair in itertools.pairwise(tracks))
 
 
 MANY = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -309,12 +282,6 @@ ALONE: dict[str, tuple[dict[str, Any], list[Row], dict[str, int]]] = {
         {"min_seconds": 2},
     ),
     "repeats": ({"repeats": "drop"}, short(*(("a", n, n % 2, 50) for n in range(5)), ("a", 99, 0, 50)), {"repeats": 3}),
-    "self_pairs": ({"self_pairs": "drop"}, short(*(("a", n, n // 2, 50) for n in range(6))), {"self_pairs": 3}),
-    "longest_session": (
-        {"longest_session": 2},
-        short(*(("a", n, n, 50) for n in range(3)), *(("b", n, n, 50) for n in range(2))),
-        {"longest_session": 3},
-    ),
     "until": (
         {"until": later(1401)},
         short(*(("a", 1440 * (1400 + n) + m, n, 50) for n in range(4) for m in (0, 1))),
@@ -325,16 +292,6 @@ ALONE: dict[str, tuple[dict[str, Any], list[Row], dict[str, int]]] = {
         {"plays_a_day": 4},
         short(*(("a", n, n, 50) for n in range(4)), *(("b", 400 * n, n, 50) for n in range(4)), ("a", 3000, 1, 50)),
         {"plays_a_day": 5},
-    ),
-    "longest_hours": (
-        {"longest_hours": 0.5},
-        short(*(("a", 10 * n, n, 50) for n in range(5)), *(("b", 10 * n, n, 50) for n in range(4))),
-        {"longest_hours": 5},
-    ),
-    "min_sessions": (
-        {"min_sessions": 2},
-        short(("a", 0, 1, 50), ("a", 1, 2, 50), ("b", 0, 1, 50), ("b", 99, 2, 50)),
-        {"min_sessions": 2},
     ),
     "min_count": ({"min_count": 2}, short(("a", 0, 1, 50), ("a", 1, 2, 50), ("a", 2, 1, 50)), {"min_count": 1}),
 }

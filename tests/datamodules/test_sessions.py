@@ -71,14 +71,6 @@ def test_sessions_of_a_source_stay_together_although_their_events_alternate(tmp_
     assert sessions.timestamp.tolist() == [1_000_000, 1_002_000, 1_004_000, 1_001_000, 1_003_000]
 
 
-def test_events_of_a_user_at_one_time_are_counted_and_without_recommendations_no_session_is_interleaved(
-    tmp_path: Path,
-) -> None:
-    text = "user,timestamp,track\n1,1000,a\n1,1000,b\n1,1000,c\n1,1001,d\n2,1001,a\n"
-    sessions = sessions_of_table(tmp_path, text)
-    assert (sessions.num_tied, sessions.num_interleaved) == (2, 0)
-
-
 def test_a_gap_out_of_range_is_refused(tmp_path: Path) -> None:
     message = "session_gap_minutes must be a number above 0 and at most 1000000000, got 0"
     with pytest.raises(InputError, match=message):

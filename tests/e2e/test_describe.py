@@ -16,7 +16,7 @@ SMALL = ("trainer.max_epochs=1", "callbacks.plots=null", "callbacks.export.k=10"
 def described(ring_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run folder, and what was printed."""
     cwd = tmp_path_factory.mktemp("described")
-    words = "datamodule=botify", f"datamodule.path={ring_logs}", "warnings.track_share=0.01", "hydra.run.dir=answer"
+    words = "datamodule=botify", f"datamodule.path={ring_logs}", "hydra.run.dir=answer"
     return cwd / "answer", run_verb("describe.py", cwd, *words).stdout
 
 
@@ -25,7 +25,7 @@ def test_the_run_folder_has_the_numbers_and_the_picture(described: tuple[Path, s
     assert {path.name for path in folder.iterdir()} == {"describe.json", "describe.png"}
     record = json.loads((folder / "describe.json").read_text(encoding="utf-8"))
     assert (record["num_events"], record["num_users"], record["num_tracks"]) == (3200, 50, 60)
-    assert [warning["name"] for warning in record["warnings"]] == ["track_share"]
+    assert record["warnings"] == []
     assert "describe.py datamodule=botify" in record["provenance"]["command"]
     assert "run folder   " in printed
 
@@ -44,12 +44,10 @@ def test_the_next_command_trains_on_the_same_data(described: tuple[Path, str], t
     assert record["test"]["popular_recall_at_10"] == pytest.approx(floors["test/recall_at_10_popular_floor"], rel=1e-5)
 
 
-def test_a_used_folder_and_a_wrong_threshold_are_refused_in_one_line(described: tuple[Path, str]) -> None:
+def test_a_used_folder_and_a_path_without_its_source_are_refused_in_one_line(described: tuple[Path, str]) -> None:
     folder, _ = described
     words = "datamodule=botify", "datamodule.path=x", f"hydra.run.dir={folder}"
     assert "holds a run already" in run_verb("describe.py", folder.parent, *words, code=2).stderr
-    done = run_verb("describe.py", folder.parent, "warnings.tie_share=7", code=2)
-    assert "warnings.tie_share must be a number of at least 0 and at most 1 or null, got 7" in done.stderr
     done = run_verb("describe.py", folder.parent, "datamodule.path=x", code=2)
     assert "does not say what the files are" in done.stderr
 
@@ -81,7 +79,7 @@ def test_seconds_that_were_read_as_milliseconds_are_described_again_as_seconds(t
     words = "datamodule=table", f"datamodule.path={table}", "datamodule.units.timestamp=ms", "hydra.run.dir=wrong"
     printed = run_verb("describe.py", tmp_path, *words).stdout
     record = json.loads((tmp_path / "wrong" / "describe.json").read_text(encoding="utf-8"))
-    assert [warning["name"] for warning in record["warnings"]][:2] == ["earliest_year", "single_session_users"]
+    assert [warning["name"] for warning in record["warnings"]] == ["unit", "users"]
     [command] = [line.removeprefix("next").strip() for line in printed.splitlines() if line.startswith("next ")]
     _, verb, *again = shlex.split(command)
     assert verb == "describe.py"

@@ -12,9 +12,8 @@ from segue.models.contexts import LastTrack, Session
 from segue.models.heads import CosineMix, TwoTableDot
 from segue.models.retrieval.nearest import lists_of_vectors
 
-_BARE: dict[str, Any] = {"init_std": 0.1, "item_bias": False, "dropout": 0.0, "track_dropout": 0.0}
-COSINES: Callable[..., CosineMix] = partial(CosineMix, prior=None, **_BARE)
-DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, **_BARE)
+COSINES: Callable[..., CosineMix] = partial(CosineMix, init_std=0.1, item_bias=False, dropout=0.0, track_dropout=0.0)
+DOT: Callable[..., TwoTableDot] = partial(TwoTableDot, init_std=0.1)
 
 LAST_TRACK: Callable[..., LastTrack] = LastTrack
 """Factory of `context=last`."""

@@ -109,7 +109,7 @@ def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeat
     scorer = COSINES(VOCABULARY, alpha="learned", dim=3).double()
     learned = dict.fromkeys(("decay", "earlier", "skipped", "normalise"), "learned") | {"repeats": repeats}
     context = session(**learned).double()
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.7, logq=0.5, candidates=None).double()
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.7, logq=0.5).double()
     batch = BATCH._replace(played_ratio=BATCH.played_ratio.double(), history_share=SHARE.double())
     parameters = [p for module in (scorer, context) for p in module.parameters()]
     assert len(parameters) == 3 + 2 + 2 + 1 + 2
@@ -118,7 +118,7 @@ def test_gradients_of_all_that_is_learned_are_those_of_finite_differences(repeat
 
 def test_the_shares_of_bce_are_learned_from_the_session(scorer: CosineMix) -> None:
     context = session(decay="learned", earlier="learned", skipped="learned", normalise="learned")
-    BCELoss(VOCABULARY, scale=1.0, listener_spread=1.0)(scorer, BATCH, context).backward()
+    BCELoss(VOCABULARY)(scorer, BATCH, context).backward()
     for name, parameter in context.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs() > 0, name
@@ -144,7 +144,7 @@ def plain_softmax(scorer: CosineMix, context: Session, heard: float) -> float:
 @pytest.mark.parametrize(("repeats", "heard"), [("always", 0.0), ("never", 1e9)])
 def test_the_softmax_treats_heard_tracks_by_the_rule(scorer: CosineMix, repeats: str, heard: float) -> None:
     context = session(repeats=repeats)
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0)
     assert loss(scorer, BATCH, context).item() == pytest.approx(plain_softmax(scorer, context, heard), rel=1e-4)
 
 
@@ -223,7 +223,7 @@ def test_the_rule_is_about_the_newest_tracks_alone(scorer: CosineMix) -> None:
     last = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats="never")
     last.repeats.within = 2
     assert torch.equal(last.queries(scorer, BATCH.previous, HISTORY, SHARE).heard, HISTORY[:, :2])
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0, candidates=None)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.5, logq=0.0)
     batch = BATCH._replace(following=HISTORY[:, 1].clamp(min=0))
     newest, always = (loss(scorer, batch, one) for one in (context, session(repeats="always")))
     torch.testing.assert_close(newest, always)  # the newest track is no candidate with any rule
@@ -270,7 +270,7 @@ def test_a_wrong_setting_is_refused_with_the_remedy(change: dict[str, Any], mess
 def test_a_session_that_trains_on_the_last_track_has_the_loss_of_the_last_track(scorer: CosineMix, loss: Any) -> None:
     context, whole = (session(repeats="never", trains_on=query) for query in ("last", "session"))
     last = LAST_TRACK(VOCABULARY, PARTS, learns=True, max_length=4, repeats="never")
-    made = loss(VOCABULARY) if loss is MSELoss else loss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
+    made = loss(VOCABULARY) if loss is MSELoss else loss(VOCABULARY, temperature=0.2, logq=1.0)
     assert made(scorer, BATCH, context.of_loss) == made(scorer, BATCH, last)
     assert made(scorer, BATCH, context.of_loss) != made(scorer, BATCH, whole.of_loss)
     arguments = (scorer, BATCH.previous, HISTORY, SHARE)

@@ -1,6 +1,5 @@
 import math
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,19 +46,8 @@ def test_mse_is_the_mean_squared_difference_of_score_and_share(scorer: CosineMix
     assert torch.equal(loss.predict(scores, listener), scores)
 
 
-def test_bce_is_the_cross_entropy_of_the_predicted_share(scorer: CosineMix) -> None:
-    previous, following, share, *_ = BATCH
-    loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=0)
-    bias = math.log(0.4 / 0.6)
-    expected = 0.0
-    for score, y in zip(scorer(previous, following).tolist(), share.tolist(), strict=True):
-        p = 1 / (1 + math.exp(-(3 * score + bias)))
-        expected -= (y * math.log(p) + (1 - y) * math.log(1 - p)) / 4
-    assert loss(scorer, BATCH, LAST).item() == pytest.approx(expected, rel=1e-5)
-
-
 def test_a_score_of_nothing_predicts_the_mean_share() -> None:
-    loss = BCELoss(VOCABULARY, scale=2.0, listener_spread=1.0)
+    loss = BCELoss(VOCABULARY)
     unknown = torch.full((3,), 2)  # training shows nothing of the third listener
     low, middle, high = loss.predict(torch.tensor([-1.0, 0.0, 1.0]), unknown).tolist()
     assert middle == pytest.approx(0.4)
@@ -67,13 +55,13 @@ def test_a_score_of_nothing_predicts_the_mean_share() -> None:
 
 
 def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> None:
-    loss = BCELoss(VOCABULARY, scale=3.0, listener_spread=1.5)
-    assert loss.listener_bias is not None
+    loss = BCELoss(VOCABULARY)
     with torch.no_grad():
+        loss.log_scale.fill_(math.log(3))
         loss.listener_bias.weight.copy_(torch.tensor([[0.5], [-2.0], [7.0]]))
     previous, following, share, listener, *_ = BATCH
     expected = prior = predicted = 0.0
-    spread = 1.5
+    spread = 2.0
     start = math.log(0.4 / 0.6) * math.sqrt(1 + math.pi / 8 * spread**2)
     rows = zip(scorer(previous, following).tolist(), share.tolist(), listener.tolist(), strict=True)
     for score, y, who in rows:
@@ -88,48 +76,14 @@ def test_a_listener_is_predicted_by_a_bias_of_their_own(scorer: CosineMix) -> No
     assert loss.eval()(scorer, BATCH, LAST).item() == pytest.approx(predicted, rel=1e-5)
 
 
-def test_biases_of_listeners_have_a_spread_of_2_logits_unless_another_is_given() -> None:
-    scores, listener = torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([0, 1, 2])
-    usual, same = BCELoss(VOCABULARY), BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
-    assert torch.equal(usual.predict(scores, listener), same.predict(scores, listener))
-
-
 @pytest.mark.parametrize(("mean", "predicted"), [(0.0, 1e-3), (1.0, 1 - 1e-3)])
-@pytest.mark.parametrize("spread", [0.0, 2.0])
-def test_shares_that_are_all_0_or_all_1_leave_the_bias_finite(mean: float, predicted: float, spread: float) -> None:
-    loss = BCELoss(make_vocabulary([0, 1], mean_played_ratio=mean), scale=1.0, listener_spread=spread)
+def test_shares_that_are_all_0_or_all_1_leave_the_bias_finite(mean: float, predicted: float) -> None:
+    loss = BCELoss(make_vocabulary([0, 1], mean_played_ratio=mean))
     assert loss.predict(torch.zeros(1), torch.tensor([2])).item() == pytest.approx(predicted, rel=1e-4)
 
 
-@pytest.mark.parametrize("make", [MSELoss, partial(BCELoss, scale=1.0, listener_spread=2.0)])
-def test_each_pair_with_a_share_counts_once_and_needs_no_other(make: Any) -> None:
-    loss, some = make(VOCABULARY), torch.tensor([1.0, torch.nan, 0.0, torch.nan])
-    assert loss.weight(BATCH._replace(played_ratio=some), LAST).item() == 2
-    assert [loss.groups(num) for num in (1, 7)] == [1, 7]
-    assert loss.temperature is None
-
-
-@pytest.mark.parametrize(("candidates", "groups"), [(None, [1, 1, 1]), (2, [1, 2, 4]), (3, [1, 1, 3]), (7, [1, 1, 1])])
-def test_the_parts_of_a_batch_are_as_few_as_have_no_more_than_the_candidates(
-    candidates: int | None, groups: list[int]
-) -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=candidates)
-    assert [loss.groups(num) for num in (1, 3, 7)] == groups
-    assert loss.temperature == 0.2
-
-
-def test_the_weight_of_a_softmax_is_the_share_played_of_pairs_of_two_tracks() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
-    batch = BATCH._replace(
-        previous=torch.tensor([0, 1, 2, 3]),
-        following=torch.tensor([2, 4, 2, 0]),
-        played_ratio=torch.tensor([0.25, torch.nan, 1.0, 0.5]),
-    )
-    assert loss.weight(batch, LAST).item() == 0.25 + 1 + 0 + 0.5
-
-
 def test_what_is_predicted_of_someone_unknown_is_the_mean_over_all_listeners() -> None:
-    loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
+    loss = BCELoss(VOCABULARY)
     scores = torch.tensor([-2.0, 0.0, 3.0])
     with torch.no_grad():
         biases = 2.0 * torch.randn(200_000, generator=torch.Generator().manual_seed(0))
@@ -141,14 +95,14 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
     """Shares go by the listener alone, and the generous one heard the first pair more often than the stern one did."""
     vocabulary = make_vocabulary([0, 1, 2, 3], listener_counts=(50, 50))
     second_pair = torch.tensor([False] * 40 + [True] * 20 + [False] * 10 + [True] * 30).long()
-    listener = (torch.arange(100) >= 50).long()
+    who = (torch.arange(100) >= 50).long()
     previous, following = torch.tensor([0, 2])[second_pair], torch.tensor([1, 3])[second_pair]
-    share = torch.tensor([0.9, 0.1])[listener]
+    share = torch.tensor([0.9, 0.1])[who]
     gaps = []
-    for spread in (0.0, 5.0):
+    for listener in (torch.zeros_like(who), who):
         torch.manual_seed(0)
         scorer = COSINES(vocabulary, alpha=1.0, dim=4)
-        loss = BCELoss(vocabulary, scale=1.0, listener_spread=spread)
+        loss = BCELoss(vocabulary)
         optimizer = torch.optim.Adam([*scorer.parameters(), *loss.parameters()], lr=0.05)
         for _ in range(400):
             optimizer.zero_grad()
@@ -157,13 +111,12 @@ def test_listeners_who_differ_do_not_bend_the_scores() -> None:
         first, second = scorer(torch.tensor([0, 2]), torch.tensor([1, 3])).tolist()
         gaps.append(loss.log_scale.exp().item() * (first - second))
     assert gaps[0] > 1.0
-    assert abs(gaps[1]) < 0.1
+    assert abs(gaps[1]) < 0.3
 
 
 def test_a_listener_whom_training_does_not_show_has_no_bias(scorer: CosineMix) -> None:
-    loss = BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)
+    loss = BCELoss(VOCABULARY)
     loss(scorer, BATCH._replace(listener=torch.tensor([0, 0, 1, 1])), LAST).backward()
-    assert loss.listener_bias is not None
     assert loss.listener_bias.weight.grad is not None
     assert (loss.listener_bias.weight.grad[:, 0] == 0).tolist() == [False, False, True]
 
@@ -193,7 +146,7 @@ def softmax_by_loops(scorer: CosineMix, batch: PairBatch, temperature: float, lo
 @pytest.mark.parametrize("shares", [BATCH.played_ratio, UNKNOWN, torch.tensor([torch.nan, 1.0, 0.1, 0.3])])
 def test_softmax_is_the_weighted_mean_of_the_loops(scorer: CosineMix, logq: float, shares: Tensor) -> None:
     without_shares = make_vocabulary([0, 0, 1, 1, 2, 3], next_counts=NEXT_COUNTS, mean_played_ratio=None)
-    loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq, candidates=None)
+    loss = SoftmaxLoss(without_shares, temperature=0.2, logq=logq)
     for previous in (BATCH.previous, torch.tensor([2, 1, 4, 2])):  # the second has a track after itself
         batch = BATCH._replace(previous=previous, played_ratio=shares)
         assert loss(scorer, batch, LAST).item() == pytest.approx(softmax_by_loops(scorer, batch, 0.2, logq), rel=1e-4)
@@ -226,7 +179,7 @@ def test_tracks_heard_are_found_among_the_candidates_and_no_track_is_one_where_n
 
 
 def test_a_softmax_is_corrected_by_the_logarithm_of_the_share_of_plays_and_a_track_without_plays_has_one() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=0.5, candidates=None)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=0.5)
     plays = np.array([5, 1, 2, 1, 9, 3])
     assert loss.log_q.numpy() == pytest.approx(0.5 * np.log(plays / plays.sum()))
 
@@ -262,7 +215,7 @@ SOFTMAX_BATCHES = {
 @pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
 @pytest.mark.parametrize("temperature", [0.005, 0.2])
 def test_softmax_and_its_gradients_are_those_of_the_plain_formula(batch: PairBatch, temperature: float) -> None:
-    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=temperature, logq=1.0, candidates=None).double(), two_tables()
+    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=temperature, logq=1.0).double(), two_tables()
     batch = batch._replace(played_ratio=batch.played_ratio.double())
     values, gradients = [], []
     for value in (loss(scorer, batch, LAST), plain_softmax(loss, scorer, batch)):
@@ -273,17 +226,8 @@ def test_softmax_and_its_gradients_are_those_of_the_plain_formula(batch: PairBat
 
 
 @pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
-def test_gradients_of_softmax_are_those_of_finite_differences(batch: PairBatch) -> None:
-    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=0.5, candidates=None).double(), two_tables()
-    batch = batch._replace(played_ratio=batch.played_ratio.double())
-
-    parameters = tuple(scorer.parameters())  # gradcheck moves them in place
-    assert torch.autograd.gradcheck(lambda *_: loss(scorer, batch, LAST), parameters)
-
-
-@pytest.mark.parametrize("batch", SOFTMAX_BATCHES.values(), ids=SOFTMAX_BATCHES.keys())
 def test_softmax_with_products_in_bfloat16_is_near_that_in_float32(batch: PairBatch) -> None:
-    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None), two_tables().float()
+    loss, scorer = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0), two_tables().float()
     values, gradients = [], []
     for is_half in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
@@ -294,21 +238,8 @@ def test_softmax_with_products_in_bfloat16_is_near_that_in_float32(batch: PairBa
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("candidates", [2, 3, 4, 100])
-def test_fewer_candidates_are_the_loss_of_parts_of_the_batch(scorer: CosineMix, candidates: int) -> None:
-    batch = BATCH._replace(played_ratio=torch.tensor([0.5, 1.0, 0.1, 0.3]))
-    settings: dict[str, float] = {"temperature": 0.2, "logq": 1.0}
-    whole, weight = SoftmaxLoss(VOCABULARY, **settings, candidates=None), batch.played_ratio
-    num_parts = {2: 2, 3: 2, 4: 1, 100: 1}[candidates]
-    parts = [PairBatch(*columns) for columns in zip(*(column.chunk(num_parts) for column in batch), strict=True)]
-    expected = sum(whole(scorer, part, LAST) * part.played_ratio.sum() for part in parts) / weight.sum()
-    torch.testing.assert_close(
-        SoftmaxLoss(VOCABULARY, **settings, candidates=candidates)(scorer, batch, LAST), expected
-    )
-
-
 def test_softmax_predicts_by_the_slope_that_held_out_pairs_show() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
     assert loss.predict(torch.tensor([-1.0, 0.0, 1.0]), ONE[:3]).tolist() == pytest.approx([0.4, 0.4, 0.4])
     generator = torch.Generator().manual_seed(0)
     score = torch.randn(4000, generator=generator)
@@ -322,7 +253,7 @@ def test_the_slope_is_that_of_least_squares_less_its_squared_error_over_itself()
     rng = np.random.default_rng(3)
     score = rng.normal(0.3, 0.7, 40)
     share = 0.5 + 0.2 * score + rng.normal(0, 0.3, 40)
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None).double()
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0).double()
     loss.calibrate(torch.from_numpy(score), torch.from_numpy(share))
     fit = sm.OLS(share, sm.add_constant(score)).fit()
     squared_error = fit.bse[1] ** 2 * 38 / 40  # of the maximum likelihood: divided by all pairs
@@ -332,7 +263,7 @@ def test_the_slope_is_that_of_least_squares_less_its_squared_error_over_itself()
 
 
 def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
     slopes = []
     for seed in range(200):
         generator = torch.Generator().manual_seed(seed)
@@ -345,19 +276,19 @@ def test_a_slope_that_chance_could_have_made_counts_for_little_or_nothing() -> N
 
 @pytest.mark.parametrize("score", [torch.zeros(5), torch.tensor([0.3])])
 def test_scores_that_do_not_differ_predict_the_mean(score: Tensor) -> None:
-    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0, candidates=None)
+    loss = SoftmaxLoss(VOCABULARY, temperature=0.2, logq=1.0)
     loss.calibrate(score, torch.linspace(0, 1, len(score)))
     assert loss.slope.item() == 0
     assert loss.predict(score, torch.zeros(len(score), dtype=torch.int64)).tolist() == pytest.approx([0.4] * len(score))
 
 
 def test_without_shares_softmax_predicts_none() -> None:
-    loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0, candidates=None)
+    loss = SoftmaxLoss(make_vocabulary([0, 1], mean_played_ratio=None), temperature=0.2, logq=1.0)
     assert loss.predict(torch.zeros(3), ONE[:3]).isnan().all()
     assert not list(loss.parameters())
 
 
-@pytest.mark.parametrize("loss", [MSELoss(VOCABULARY), BCELoss(VOCABULARY, scale=1.0, listener_spread=2.0)])
+@pytest.mark.parametrize("loss", [MSELoss(VOCABULARY), BCELoss(VOCABULARY)])
 def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | BCELoss) -> None:
     batch = BATCH._replace(played_ratio=torch.tensor([1.0, torch.nan, 0.5, torch.nan]))
     first, third = (loss(scorer, PairBatch(*(column[[row]] for column in batch)), LAST) for row in (0, 2))
@@ -368,17 +299,10 @@ def test_pairs_without_a_share_teach_nothing(scorer: CosineMix, loss: MSELoss | 
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in scorer.parameters())
 
 
-@pytest.mark.parametrize("make", [MSELoss, partial(BCELoss, scale=1.0, listener_spread=2.0)])
+@pytest.mark.parametrize("make", [MSELoss, BCELoss])
 def test_a_loss_on_shares_refuses_a_source_without_them(make: Any) -> None:
     with pytest.raises(InputError, match=r"loss=(mse|bce) learns from shares played.*use recipe=playlists"):
         make(make_vocabulary([0, 1], mean_played_ratio=None))
-
-
-def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(InputError, match="scale must be a number above 0, got -1"):
-        BCELoss(VOCABULARY, scale=-1.0)
-    with pytest.raises(InputError, match="candidates must be a whole number of at least 2 or null, got 1; null for"):
-        SoftmaxLoss(VOCABULARY, temperature=0.1, candidates=1)
 
 
 @pytest.mark.parametrize("logq", [0.0, 1.0])

@@ -17,15 +17,14 @@ from tests.models.plain import COSINES, DOT, LAST_TRACK, SESSION, top_k
 
 CONVEX = partial(COSINES, alpha=0.9, dim=32)
 CONTEXTUAL = partial(DOT, dim=32)
-SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0, candidates=None)
-BCE = partial(BCELoss, scale=1.0, listener_spread=2.0)
+SOFTMAX = partial(SoftmaxLoss, temperature=0.2, logq=1.0)
 
 
 def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:
     torch.manual_seed(0)
     usual: dict[str, Any] = {
         "scorer": CONVEX,
-        "loss": BCE,
+        "loss": BCELoss,
         "context": LAST_TRACK,
         "optimizer": partial(torch.optim.Adam, lr=0.02),
         "scheduler": None,
@@ -34,7 +33,7 @@ def ranker(datamodule: PairDataModule, **changes: Any) -> PairRanker:
     return PairRanker(vocabulary=datamodule.vocabulary, **{**usual, **changes})
 
 
-@pytest.mark.parametrize("loss", [BCE, SOFTMAX, MSELoss], ids=["bce", "softmax", "mse"])
+@pytest.mark.parametrize("loss", [BCELoss, SOFTMAX, MSELoss], ids=["bce", "softmax", "mse"])
 def test_the_next_track_on_the_ring_is_recommended_first(ring: PairDataModule, loss: Any) -> None:
     model = ranker(ring, scorer=CONTEXTUAL, loss=loss)
     fit(model, ring, 8)
@@ -122,7 +121,7 @@ def test_weight_decay_applies_to_embeddings_only(ring: PairDataModule) -> None:
     ("change", "message"),
     [
         ({"scorer": partial(CONVEX, width=3)}, "model refuses its settings: .*unexpected keyword argument 'width'"),
-        ({"loss": partial(BCE, temperature=1)}, "loss refuses its settings: .*'temperature'"),
+        ({"loss": partial(SOFTMAX, scale=1)}, "loss refuses its settings: .*'scale'"),
         ({"optimizer": partial(torch.optim.Adam, lr=-1)}, "optimizer refuses its settings: Invalid learning rate: -1"),
         ({"scorer": partial(CONVEX, alpha=2.0)}, r"^model.alpha must be a number of at least 0 and at most 1"),
         (

@@ -29,12 +29,12 @@ AUDIO = Vectors(
     places=np.array([4, 3, 2, 1, -1, 0]),
     is_scaled=False,
 )
-PARTS = {"track": 0.4, "artist": 0.3, "tags": 0.1, "year": 0.1, "audio": 0.1}
+PARTS = ["track", "artist", "tags", "year", "audio"]
 
 
 def vocabulary() -> Vocabulary:
     found = make_vocabulary(ARTISTS, previous_counts=SEEN, next_counts=SEEN)
-    attributes: dict[str, Attribute] = {"tags": TAGS, "year": YEAR, "audio": AUDIO}
+    attributes: dict[str, Attribute] = {"tags": TAGS, "year": YEAR, "audio": AUDIO, "values": TAGS}
     object.__setattr__(found.catalog, "attributes", attributes)
     return found
 
@@ -42,6 +42,12 @@ def vocabulary() -> Vocabulary:
 def mix(**changes: Any) -> CosineMix:
     torch.manual_seed(0)
     return COSINES(vocabulary(), **{"alpha": "learned", "parts": PARTS, "dim": 4} | changes).eval()
+
+
+def without_prior(**changes: Any) -> CosineMix:
+    head = mix(**changes)
+    head.prior = None
+    return head
 
 
 def array_of(part: nn.Module | None, name: str) -> np.ndarray:
@@ -74,20 +80,23 @@ def slow_vectors(head: CosineMix, row: int) -> dict[str, np.ndarray]:
 
 
 def test_the_score_is_the_mix_of_the_cosines_of_slow_loops() -> None:
-    head = mix()
+    head = without_prior()
+    assert head.alpha_logit is not None
+    head.alpha_logit.data = torch.tensor([4.0, 3.0, 1.0, 1.0]).log()
     scores = (head.query_vectors() @ head.item_vectors().T).detach().numpy()
     for previous in range(6):
         for following in range(6):
             first, second = slow_vectors(head, previous), slow_vectors(head, following)
             lengths = {name: np.linalg.norm(first[name]) * np.linalg.norm(second[name]) for name in PARTS}
+            shares = {name: weight / 10 for name, weight in zip(PARTS, (4, 3, 1, 1, 1), strict=True)}
             expected = sum(
-                share * first[name] @ second[name] / lengths[name] for name, share in PARTS.items() if lengths[name] > 0
+                share * first[name] @ second[name] / lengths[name] for name, share in shares.items() if lengths[name]
             )
             assert scores[previous, following] == pytest.approx(expected, abs=2e-6), (previous, following)
 
 
 def test_a_new_track_without_a_known_artist_is_scored_by_its_attributes() -> None:
-    head = mix()
+    head = without_prior()
     assert (head.get_parameter("parts.track.weight")[5] == 0).all()
     new = head(torch.tensor([5]), torch.tensor([0])).item()
     assert new != 0
@@ -100,7 +109,7 @@ def test_a_new_track_without_a_known_artist_is_scored_by_its_attributes() -> Non
 
 @pytest.mark.parametrize("order_std", [0.0, 0.1])
 def test_pairs_and_vectors_give_the_same_scores(order_std: float) -> None:
-    head = mix(parts=["tags", "track", "audio"], order_std=order_std)
+    head = without_prior(parts=["tags", "track", "audio"], order_std=order_std)
     rows = torch.cartesian_prod(torch.arange(6), torch.arange(6))
     expected = (head.query_vectors() @ head.item_vectors().T).flatten()
     torch.testing.assert_close(head(*rows.T), expected, atol=1e-6, rtol=1e-5)
@@ -121,7 +130,7 @@ def test_learned_shares_are_on_the_simplex(logits: list[float]) -> None:
 
 
 def test_every_part_is_trained_and_what_training_never_shows_stays_zero() -> None:
-    head = mix(parts=["track", "artist", "tags", "year", "audio"], order_std=0.1).train()
+    head = mix(order_std=0.1).train()
     previous, following = torch.cartesian_prod(torch.arange(5), torch.arange(5)).T
     head(previous, following).square().sum().backward()
     for name, parameter in head.named_parameters():
@@ -135,7 +144,7 @@ def test_a_track_that_training_does_not_show_is_no_negative() -> None:
     head = mix().train()
     batch_rows = torch.tensor([0, 1, 2, 3])
     batch = PairBatch.without_history(batch_rows, batch_rows + 1, torch.ones(4), torch.zeros(4, dtype=torch.int64))
-    loss = SoftmaxLoss(vocabulary(), temperature=0.1, logq=1.0, candidates=None)
+    loss = SoftmaxLoss(vocabulary(), temperature=0.1, logq=1.0)
     asked: list[int] = []
     whole = head.item
 
@@ -148,29 +157,14 @@ def test_a_track_that_training_does_not_show_is_no_negative() -> None:
     assert sorted(asked) == [1, 2, 3, 4]
 
 
-def test_a_share_of_zero_leaves_the_part_out_and_corners_are_the_published_heads() -> None:
-    torch.manual_seed(0)
-    corner = COSINES(vocabulary(), alpha="learned", parts={"track": 0.9, "artist": 0.1, "tags": 0.0}, dim=4)
-    torch.manual_seed(0)
-    published = COSINES(vocabulary(), alpha=0.9, dim=4)
-    assert list(corner.query_parts()) == ["track", "artist"]
-    torch.testing.assert_close(corner.query_vectors(), published.query_vectors(), rtol=1e-6, atol=1e-7)
-
-
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"parts": {"track": 0.6, "artist": 0.3}}, r"weights of model.parts must sum to 1, got 0.9; change"),
+    ({"parts": ["track", "genre"]}, r"no attribute 'genre' .*they have tags, year, audio, values; give datam"),
     (
-        {"parts": {"track": 0.6, "genre": 0.4}},
-        r"no attribute 'genre' .*they have tags, year, audio; give datam",
+        {"alpha": 0.9},
+        r"model.alpha=0.9 contradicts model.parts=\['track', 'artist', .*use model=convex model.alpha=lea",
     ),
-    ({"parts": {"track": 0.6, "artist": 0.4}, "alpha": 0.9}, r"model.alpha=0.9 contradicts model.parts=.*0.6"),
-    ({"parts": ["track", "artist"], "alpha": 0.9}, r"model.alpha=0.9 contradicts model.parts=\['track', 'artist'\]"),
     ({"parts": ["track", "track"]}, r"must name each part once"),
     ({"parts": []}, r"must name each part once, and at least one"),
-    ({"parts": "track"}, r"model.parts must be a mapping to a number .* or a list of a text or null, got 'track'"),
-    ({"parts": {"track": -0.1, "artist": 1.1}}, r"model.parts must be a mapping to a number of at least 0"),
-    ({"parts": {"track": True, "artist": 0}}, r"model.parts must be a mapping to a number of at least 0"),
-    ({"parts": {"track": 0.9, "artist": 0.1, "genre": 0}}, r"no attribute 'genre' "),
     ({"parts": ["track", "values"]}, r"torch uses the name 'values' itself"),
 ]
 
@@ -182,27 +176,20 @@ def test_impossible_parts_are_refused(changes: dict[str, Any], message: str, mon
         mix(**changes)
 
 
-def test_weights_may_miss_one_by_a_millionth() -> None:
-    mix(parts={"track": 0.3333333, "artist": 0.3333333, "tags": 0.3333333})
-
-
 def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_predict() -> None:
-    head = mix(parts=["track", "artist", "tags"], prior="added", item_bias=True)
+    head = mix(parts=["track", "artist", "tags"], item_bias=True)
     assert head.prior is not None
     assert head.item_bias is not None
     with torch.no_grad():
         head.item_bias.weight[:5] = 1.0
-        assert head.prior is not None
         assert head.prior.item_bias is not None
         head.prior.item_bias.weight.normal_()
     row = torch.tensor([5])
-    units = [part.vectors(row, in_second_place=True)[0].detach().double() for part in list(head.parts.values())[1:]]
+    units = [part(row)[0].detach().double() for part in list(head.parts.values())[1:]]
     others = np.concatenate([unit / max(unit.norm(), 1e-12) for unit in units])
     predicted = head.prior.vector.weight.detach().double().numpy() @ others
     item = head.item(torch.tensor([5]))[0].detach().double().numpy()
     np.testing.assert_allclose(item[:4], predicted / np.linalg.norm(predicted) / 3**0.5, atol=1e-6)
-    assert head.prior is not None
-    assert head.prior.item_bias is not None
     bias = head.prior.item_bias.weight.detach().double().numpy()[0] @ others
     assert item[-1] == pytest.approx(0.1 * bias, abs=1e-6)
     rows = torch.cartesian_prod(torch.arange(6), torch.arange(6))
@@ -211,11 +198,8 @@ def test_a_prior_gives_a_new_track_the_vector_and_the_bias_that_its_other_parts_
 
 
 def test_a_dropped_track_has_the_vector_of_a_new_one() -> None:
-    head = mix(parts=["track", "artist", "tags"], prior="added", item_bias=True, track_dropout=0.9).train()
-    new, others = (
-        mix(parts=["track", "artist", "tags"], prior="added", item_bias=True),
-        torch.zeros(200, dtype=torch.int64),
-    )
+    head = mix(parts=["track", "artist", "tags"], item_bias=True, track_dropout=0.9).train()
+    new, others = mix(parts=["track", "artist", "tags"], item_bias=True), torch.zeros(200, dtype=torch.int64)
     with torch.no_grad():
         new.get_parameter("parts.track.weight").zero_()
     found = head.item(others)
@@ -223,45 +207,15 @@ def test_a_dropped_track_has_the_vector_of_a_new_one() -> None:
     assert 150 < is_dropped.sum() < 200
 
 
-def test_without_parts_a_prior_does_not_change_the_published_head() -> None:
-    torch.manual_seed(0)
-    head = COSINES(vocabulary(), alpha=0.9, dim=4, prior="added")
-    torch.manual_seed(0)
-    published = COSINES(vocabulary(), alpha=0.9, dim=4)
-    assert torch.equal(head.query_vectors(), published.query_vectors())
-    assert dict(head.state_dict()).keys() == dict(published.state_dict()).keys()
-
-
-def test_a_prior_that_is_used_instead_leaves_known_tracks_alone() -> None:
-    settings: dict[str, Any] = {"parts": ["track", "artist", "tags"], "item_bias": True, "track_dropout": 0.1}
-    added, instead, none = (mix(**settings, prior=prior) for prior in ("added", "instead", None))
-    for head in (added, instead):
-        assert head.prior is not None
-        with torch.no_grad():
-            assert head.prior is not None
-            assert head.prior.item_bias is not None
-            head.prior.item_bias.weight.fill_(1.0)
-    known, new = torch.arange(5), torch.tensor([5])
-    assert torch.equal(instead.item(known), none.item(known))
-    torch.testing.assert_close(instead.item(new), added.item(new))
-    with pytest.raises(InputError, match=r"model.prior must be added or instead or null, got 'yes'"):
-        mix(prior="yes")
-    with pytest.raises(InputError, match=r"model.prior=instead learns from the tracks .* use model.track_dropout=0.1"):
-        mix(prior="instead")
-
-
-def test_a_prior_that_is_added_learns_from_the_other_parts_and_does_not_change_them() -> None:
-    weights = {"track": 0.6, "artist": 0.2, "tags": 0.2}
-    gradients: dict[str | None, torch.Tensor] = {}
-    for prior in ("added", "instead", None):
-        head = mix(parts=weights, prior=prior, track_dropout=0.9)
+def test_a_prior_learns_from_the_other_parts_and_does_not_change_them() -> None:
+    gradients = []
+    for has_prior in (True, False):
+        head = mix(parts=["track", "artist", "tags"], track_dropout=0.9)
+        head.prior = head.prior if has_prior else None
         torch.manual_seed(0)
         head.train()(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 4])).sum().backward()
-        gradient = head.get_parameter("parts.artist.weight").grad
-        assert gradient is not None
-        gradients[prior] = gradient
+        gradients.append(head.get_parameter("parts.artist.weight").grad)
         if head.prior is not None:
             assert head.prior.vector.weight.grad is not None
             assert head.prior.vector.weight.grad.any()
-    torch.testing.assert_close(gradients["added"], gradients[None])
-    assert not torch.allclose(gradients["instead"], gradients["added"])
+    torch.testing.assert_close(*gradients)

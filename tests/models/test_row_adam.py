@@ -37,8 +37,8 @@ SCORERS: dict[str, Any] = {
 }
 LOSSES: dict[str, Any] = {
     "mse": MSELoss,
-    "bce": partial(BCELoss, scale=1.0, listener_spread=2.0),
-    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0, candidates=None),
+    "bce": BCELoss,
+    "softmax": partial(SoftmaxLoss, temperature=0.2, logq=1.0),
 }
 
 

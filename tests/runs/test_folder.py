@@ -59,8 +59,6 @@ def test_parts_are_named_in_place_of_alpha() -> None:
         "swept": [],
         "context": "last",
     }
-    shares = {"track": 0.6, "tags": 0.4}
-    assert setup_name(**setup, parts=shares) == "convex track=0.6 tags=0.4"
     assert setup_name(**setup, parts=["track", "tags"]) == "convex track+tags"
 
 
@@ -82,7 +80,7 @@ def test_a_model_of_the_order_has_one_name(words: tuple[str, ...]) -> None:
 
 def test_another_context_or_head_is_named_beside_the_order() -> None:
     assert named("model=gru4rec", "context=listener") == "gru4rec α=learned context=listener"
-    assert named("model=track", "context=gru4rec") == "track context=gru4rec"
+    assert named("model=track", "context=gru4rec") == "track α=1 context=gru4rec"
 
 
 def named(*words: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from segue.errors import InputError, JobFailed, JobsFailed
@@ -60,13 +59,6 @@ def test_a_job_in_another_process_records_the_command_that_started_it(
         monkeypatch.setattr(stream, "_file", None)  # as it is before, so that it is so afterwards
     assert Job(lambda _: command(), False, ["simulate.py", "seed=1"])(DictConfig({})) == "python simulate.py seed=1"
     assert command() == "python worker"
-
-
-def test_a_job_is_not_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    hydra = {"mode": RunMode.MULTIRUN}
-    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
-    with pytest.raises(InputError, match=r"trains one run in several processes, which a multirun .* cannot"):
-        train._check_devices(OmegaConf.create({"trainer": {"strategy": "ddp", "devices": 2, "max_epochs": 1}}))
 
 
 def test_lines_of_parallel_jobs_begin_with_their_number() -> None:

@@ -35,7 +35,7 @@ def ours(folder: Path, small: bool) -> Work:  # noqa: ARG001 - all contenders ar
 
     rules = PairRules(policies=Policies(), pairing="consecutive", split="auto")
     settings = settings_in(composed("train", "datamodule=botify", f"run_dir={folder}").datamodule)
-    rejections = Rejections(path=folder / "rejected.jsonl", with_text=False)
+    rejections = Rejections(path=folder / "rejected.jsonl")
 
     def work() -> float:
         with read_table(str(folder), settings, rejections=rejections) as source:

@@ -125,7 +125,7 @@ def our_loss(folder: Path, small: bool) -> Work:  # noqa: ARG001
     from segue.models.losses import SoftmaxLoss
 
     vocabulary = example_vocabulary()
-    loss = SoftmaxLoss(vocabulary, temperature=TEMPERATURE, logq=1.0, candidates=None)
+    loss = SoftmaxLoss(vocabulary, temperature=TEMPERATURE, logq=1.0)
     loss.log_q = torch.nn.Buffer(_log_q(folder))
     context = LastTrack(vocabulary, (), learns=True)
     return _each_batch(folder, partial(loss, context=context))

@@ -1,14 +1,13 @@
 """The settings that decide which pairs the events of a source make, and in which split each of them is.
 
-Events are left out in this order: `min_seconds`, `until`, `since`, `nameless`, `without`, `duplicates`, `plays_a_day`,
-`interleaved`, `repeats`, `longest_session`, `longest_hours`, `min_sessions`, then the split, then `min_count`, then
-`self_pairs`. Each rule counts what it leaves out.
+Events are left out in this order: `min_seconds`, `until`, `since`, `without`, `duplicates`, `plays_a_day`,
+`interleaved`, `repeats`, then the split, then `min_count`. Each rule counts what it leaves out.
 """
 
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,7 +19,6 @@ from segue.settings import Setting, settings
 PAIRINGS = ("consecutive", "first", "window")
 """The ways to pair the tracks of a session; see `PairRules`."""
 
-_SEED: dict[str, Any] = {"least": 0, "most": 2**32 - 1}
 _DROP_OR_KEEP = ("drop", "keep")
 _NOW = "now"
 GapMinutes = Annotated[
@@ -42,7 +40,6 @@ class Policies:
         str | None, Setting("plays after this day (UTC) are left out; now: the day of reading; null: none")
     ] = "now"
     since: Annotated[str | None, Setting("plays before this day (UTC) are left out, such as 1990-01-01")] = None
-    nameless: Annotated[str, Setting("plays of tracks without an artist", choices=_DROP_OR_KEEP)] = "keep"
     without: Annotated[
         str | None, Setting("file with ids of listeners, one a line, whose plays are left out; null: none")
     ] = None
@@ -50,20 +47,12 @@ class Policies:
         int | None,
         Setting("listeners with as many plays on a day (UTC) are left out", least=1, hint="null for no limit"),
     ] = None
-    longest_hours: Annotated[
-        float | None, Setting("sessions that last longer are left out, in hours", above=0, hint="null for no limit")
-    ] = None
     duplicates: Annotated[
         str, Setting("events of the same user, timestamp, track and share", choices=_DROP_OR_KEEP)
     ] = "keep"
     min_seconds: Annotated[float, Setting("plays that are shorter are left out, in seconds; 0 for none", least=0)] = 0
     repeats: Annotated[str, Setting("later plays of a track in a session", choices=_DROP_OR_KEEP)] = "keep"
-    self_pairs: Annotated[str, Setting("pairs of a track with itself", choices=_DROP_OR_KEEP)] = "keep"
-    longest_session: Annotated[
-        int | None, Setting("sessions with more tracks are left out", least=2, hint="null for no limit")
-    ] = None
     min_count: Annotated[int, Setting("events of tracks with fewer plays in training are left out", least=1)] = 1
-    min_sessions: Annotated[int, Setting("users with fewer sessions are left out", least=1)] = 1
     interleaved: Annotated[str, Setting("sessions of a user at the same time; see `separate`", choices=POLICIES)] = (
         "separate"
     )
@@ -124,11 +113,10 @@ class PairRules:
         int, Setting("largest distance for pairing=window", least=1, hint="pairing=consecutive is a window of 1")
     ] = 3
     split: Annotated[str, Setting("what trains and what tests", choices=("auto", "time", "order", "session", "pair"))]
-    split_seed: Annotated[int, Setting("of split=session and split=pair", **_SEED)] = 0
     cold_share: Annotated[
         float, Setting("share of tracks hidden from training", least=0, most=0.9, hint="0 hides no track, 0.1 is usual")
     ] = 0.0
-    cold_seed: Annotated[int, Setting("decides which", **_SEED)] = 0
+    cold_seed: Annotated[int, Setting("decides which", least=0, most=2**32 - 1)] = 0
     session_gap_minutes: GapMinutes = 30.0
 
     def __post_init__(self) -> None:

@@ -173,10 +173,6 @@ def pairs_in_splits(
     if is_by_pair:
         is_kept = ~(facts.rare[pairs.previous] | facts.rare[pairs.following])
         dropped["min_count"] = int((~is_kept).sum())
-    if rules.policies.self_pairs == "drop":
-        is_self = is_kept & (pairs.previous == pairs.following)
-        dropped["self_pairs"] = int(is_self.sum())
-        is_kept &= ~is_self
     return SplitPairs(
         sessions=sessions,
         remaining=remaining,

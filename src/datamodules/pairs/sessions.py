@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 
 from segue.catalog import Listens, changes
 from segue.datamodules.pairs.interleaved import separate
-from segue.datamodules.pairs.odd_plays import busy_listeners, count_odd, hours_of_sessions
-from segue.datamodules.pairs.pair_rules import PairRules, Policies
+from segue.datamodules.pairs.pair_rules import PairRules
 from segue.datamodules.reading.table import Reading, SourceEvents
+
+DAY_MS = 86_400_000
+"""Milliseconds of a day."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,9 +33,7 @@ class Sessions:
         timestamp: of each event, in milliseconds since 1970; 0 without a clock.
         place: place 0, 1, … of each event in its session.
         num_interleaved: number of sessions that ran at the same time as another one of their user.
-        num_tied: number of events that have the timestamp of the event before them.
         dropped: number of events that each policy left out.
-        odd: numbers of what is odd and is still there; see `count_odd`.
     """
 
     user: Shaped[np.ndarray, "S"]
@@ -44,9 +44,7 @@ class Sessions:
     timestamp: Int64[np.ndarray, "E"]
     place: Int64[np.ndarray, "E"]
     num_interleaved: int = 0
-    num_tied: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
-    odd: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -132,11 +130,10 @@ def cut_events(
         dropped["duplicates"] = int(again.sum())
         events = _where(events, ~again)
     if has_clock and policies.plays_a_day is not None:
-        is_busy = busy_listeners(events["user_id"], events["timestamp"], policies.plays_a_day)
+        is_busy = _of_busy_listeners(events["user_id"], events["timestamp"], policies.plays_a_day)
         dropped["plays_a_day"] = int(is_busy.sum())
         events = _where(events, ~is_busy)
     begins, pause = changes(events["user_id"]), np.diff(events["timestamp"])
-    num_tied = int((~begins[1:] & (pause == 0)).sum()) if has_clock else 0
     if "is_last" in events:
         begins |= np.roll(events["is_last"], 1)
     if "source_session" in events:
@@ -155,11 +152,10 @@ def cut_events(
     session, is_first = begins.cumsum() - 1, changes(events["user_id"])[begins]
     nth, listener = np.arange(len(is_first)), is_first.cumsum() - 1
     number = 1 + nth - np.maximum.accumulate(np.where(is_first, nth, 0))
-    hours = hours_of_sessions(session, events["timestamp"], len(nth))
-    kept = _kept(policies, session, events["track"], listener, hours, dropped)
-    if not kept.all():
-        events, session = _where(events, kept), session[kept]
-    odd = count_odd(events, session, len(nth), policies, is_local=reading.is_zoneless) if has_clock else {}
+    if policies.repeats == "drop":
+        again = pd.DataFrame({"session": session, "track": events["track"]}).duplicated().to_numpy()
+        dropped["repeats"] = int(again.sum())
+        events, session = _where(events, ~again), session[~again]
     length = np.bincount(session, minlength=len(nth))
     start, some = length.cumsum() - length, np.flatnonzero(length)
     some = some[np.lexsort((events["position"][start[some]], events["timestamp"][start[some]]))]
@@ -173,9 +169,7 @@ def cut_events(
         timestamp=events["timestamp"][event],
         place=place,
         num_interleaved=num_interleaved,
-        num_tied=num_tied,
         dropped=dropped,
-        odd=odd,
     )
     return sessions, events["position"][start[some]], int(is_first.sum())
 
@@ -222,29 +216,11 @@ def _duplicates(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "E"]:
     return result
 
 
-def _kept(
-    policies: Policies,
-    session: Int64[np.ndarray, "E"],
-    track: Int64[np.ndarray, "E"],
-    listener: Int64[np.ndarray, "S"],
-    hours: Float64[np.ndarray, "S"],
-    dropped: dict[str, int],
+def _of_busy_listeners(
+    user: Int64[np.ndarray, "E"], timestamp: Int64[np.ndarray, "E"], least: int
 ) -> Bool[np.ndarray, "E"]:
-    """Which events repeats, long sessions and rare users leave, in this order; the others are counted in `dropped`."""
-    kept = np.ones(len(session), bool)
-
-    def leave_out(policy: str, events: Bool[np.ndarray, "E"]) -> None:
-        dropped[policy] = int((kept & events).sum())
-        np.logical_and(kept, ~events, out=kept)
-
-    if policies.repeats == "drop":
-        leave_out("repeats", pd.DataFrame({"session": session, "track": track}).duplicated().to_numpy())
-    if policies.longest_session is not None:
-        is_long = np.bincount(session[kept], minlength=len(listener)) > policies.longest_session
-        leave_out("longest_session", is_long[session])
-    if policies.longest_hours is not None:
-        leave_out("longest_hours", (hours > policies.longest_hours)[session])
-    if policies.min_sessions > 1:
-        is_left = np.bincount(session[kept], minlength=len(listener)) > 0
-        leave_out("min_sessions", (np.bincount(listener, is_left) < policies.min_sessions)[listener][session])
-    return kept
+    """Whether the listener of each event, sorted by listener and time, has so many plays on some day (UTC)."""
+    listener, day = changes(user).cumsum() - 1, timestamp // DAY_MS
+    begins = np.flatnonzero(changes(listener, day))
+    is_busy = np.diff(begins, append=len(day)) >= least
+    return np.isin(listener, listener[begins[is_busy]])

@@ -44,8 +44,8 @@ class RejectedRow(NamedTuple):
     reason: str
 
 
-# A rejected row, `line` or `row`, the number of that, and its text if it is known.
-_Located = tuple[RejectedRow, str, int, str | None]
+# A rejected row, `line` or `row`, and the number of that.
+_Located = tuple[RejectedRow, str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class RejectedRows:
     """All rejected rows of a source.
 
     Attributes:
-        lines: the first of them: file, line (of Parquet and JSON arrays: row), reason, and the text if wanted.
+        lines: the first of them: file, line (of Parquet and JSON arrays: row), reason.
         by_reason: their number for each reason, without the values.
         num_lost: how many of them DuckDB could not read.
     """
@@ -68,7 +68,7 @@ class RejectedRows:
         return sum(self.by_reason.values())
 
 
-def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> RejectedRows:
+def find_rejected(rows: RawRows, *, has_items: bool) -> RejectedRows:
     """Collect the rejected rows of the table `rejected` and those lines that DuckDB could not read.
 
     Args:
@@ -95,13 +95,8 @@ def find_rejected(rows: RawRows, *, has_items: bool, with_text: bool) -> Rejecte
         _refuse_open_quote(rows)
     counts.update(row.reason.partition(", got ")[0] for row in lost)
     lines: list[dict[str, str | int]] = [
-        {
-            "file": rows.files.shown[row.file],
-            unit: place,
-            "reason": row.reason,
-            **({"text": text} if with_text and text is not None else {}),
-        }
-        for row, unit, place, text in located(sorted([*found, *lost])[:_MOST_LISTED], rows)
+        {"file": rows.files.shown[row.file], unit: place, "reason": row.reason}
+        for row, unit, place in _located(sorted([*found, *lost])[:_MOST_LISTED], rows)
     ]
     return RejectedRows(lines=lines, by_reason=dict(counts), num_lost=len(lost))
 
@@ -122,7 +117,7 @@ def _lost(rows: RawRows) -> list[RejectedRow]:
     for path, byte, line, kind, message, is_open in rows.database.execute(query).fetchall():
         row = RejectedRow(places.get(path, 0), -1, max(int(byte) - 1, 0), int(line), _reason(kind, message, rows))
         if is_open:
-            [(_, _, number, _)] = located([row], rows)
+            [(_, _, number)] = _located([row], rows)
             raise _open_quote(rows.files.shown[row.file], number)
         lost.append(row)
     return lost
@@ -172,12 +167,10 @@ class Rejections:
 
     Args:
         path: the file; it is written only if there are any.
-        with_text: whether it has the text of the rows, which may have ids of users.
         most: largest share of rows that may be rejected, in [0, 1].
     """
 
     path: Path
-    with_text: bool
     most: float = 0.01
 
     def check(self, found: RejectedRows, num_rows: int, path: str) -> None:
@@ -208,7 +201,7 @@ def in_words(line: Mapping[str, str | int]) -> str:
     return f"{Path(str(line['file'])).name} {unit} {line[unit]}: {line['reason']}"
 
 
-def located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:
+def _located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:
     """Rows with their lines, or of Parquet, JSON arrays and addresses with their numbers."""
     for file, group in groupby(found, key=lambda row: row.file):
         if rows.dialect is None or not rows.files.local:
@@ -218,7 +211,7 @@ def located(found: list[RejectedRow], rows: RawRows) -> Iterator[_Located]:
 
 
 def _by_number(row: RejectedRow) -> _Located:
-    return (row, "line", row.line, None) if row.line >= 0 else (row, "row", row.row + 1, None)
+    return (row, "line", row.line) if row.line >= 0 else (row, "row", row.row + 1)
 
 
 def _in_lines(wanted: list[RejectedRow], dialect: Dialect, path: Path) -> Iterator[_Located]:
@@ -241,14 +234,13 @@ def _in_lines(wanted: list[RejectedRow], dialect: Dialect, path: Path) -> Iterat
         taken.clear()
         for _ in all_rows:
             raw = "".join(taken).encode("utf-8", errors)
-            shown = raw.decode("utf-8", "replace").replace("\0", "").rstrip("\r\n")
             end = byte + len(raw.rstrip(b"\r\n"))
             is_blank = end == byte
             if lost and lost[-1].byte < end and not is_blank:
-                yield lost.pop(), "line", number + 1, shown
+                yield lost.pop(), "line", number + 1
             elif is_plain or not is_blank:
                 if place in others:
-                    yield others.pop(place), "line", number + 1, shown
+                    yield others.pop(place), "line", number + 1
                 place += 1
             number, byte = number + len(taken), byte + len(raw)
             taken.clear()

@@ -39,7 +39,6 @@ class Plan:
         share: `ratio`, `played`, `longest`, `gap`, `skipped` or `none`; with `longest` the share of a parsed row is the
             milliseconds played, with `gap` the duration.
         track_ids: `whole`, `text` or `auto`, as the catalogue has them.
-        aliases: id of today for each id of a track that the source merged with another one.
         drop: conditions of rows that are left out, by name.
         drop_times: the same, over the parsed `timestamp` of a row that is valid and not left out by another rule.
     """
@@ -51,7 +50,6 @@ class Plan:
     units: Mapping[str, str]
     share: str
     track_ids: str
-    aliases: Mapping[str, str]
     catalogue_has_durations: bool
     drop: Mapping[str, str | None]
     drop_times: Mapping[str, str]

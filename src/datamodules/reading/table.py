@@ -4,9 +4,6 @@ DuckDB reads the files, and uses the disk where the memory that it may use is no
 several), or is *dropped* by a rule of the settings, or is *rejected* as invalid. All are counted.
 """
 
-import math
-import re
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,40 +13,22 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from segue.catalog import Catalog, ids_of
-from segue.datamodules.reading.aliases import KEY, forget_names, read_aliases, register_aliases, replace_ids
+from segue.catalog import Catalog
 from segue.datamodules.reading.attribute_files import attribute_columns, read_attributes
 from segue.datamodules.reading.column_names import ENDS, spellings
 from segue.datamodules.reading.column_roles import map_columns, refuse_private
 from segue.datamodules.reading.database import open_database
 from segue.datamodules.reading.files import Files, find_files, is_address
-from segue.datamodules.reading.later_plays import LaterPlays
 from segue.datamodules.reading.queries import Database, are_whole, count, is_of_files, one_line, quoted_text
 from segue.datamodules.reading.raw_rows import FILE, OF_ITEMS, RawRows, open_rows
 from segue.datamodules.reading.rejected_rows import Rejections, find_rejected
-from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, key_of_text, min_seconds_rule, parsed_columns
-from segue.datamodules.reading.swallowed_rows import SwallowedRows, find_swallowed
+from segue.datamodules.reading.row_sql import CONSTANTS, NO_TEXT, Plan, min_seconds_rule, parsed_columns
 from segue.datamodules.reading.table_settings import TableSettings
 from segue.datamodules.reading.track_file import Tracks, add_unknown, read_track_file, tracks_of_events
 from segue.datamodules.reading.units import has_decimal_commas, unit_of_duration, unit_of_ratio, unit_of_time
 from segue.errors import InputError
 
 _MOST_NAMED = 5  # names of files that are not read, in a remark
-
-
-class NothingNew(Exception):  # noqa: N818
-    """A source has no play that a model has not learned.
-
-    Args:
-        num_learned: see `FilesRead`.
-        num_later: see `FilesRead`.
-    """
-
-    def __init__(
-        self, num_learned: Mapping[str, int] | None = None, num_later: Mapping[str, int] | None = None
-    ) -> None:
-        super().__init__()
-        self.num_learned, self.num_later = num_learned or {}, num_later or {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +47,11 @@ class Reading:
         rejected: number of rows that were rejected, for each reason, without the values.
         examples: some rejected rows: file, line or row, reason.
         dropped: number of events that each rule left out.
-        swallowed: rows that seem to be inside a cell; None if none is.
         evidence: why the column of a role was chosen, for those of `guessed`.
         holds: what columns that have no role hold, as far as their values show it.
         alternatives: the role that such a column could have.
         num_capped: number of events whose share was above 1 and is 1 now.
         remarks: what a user should know of the ids of the tracks, in lines.
-        later: plays that were left out because they are of the future; None if there are none.
-        num_nameless: number of events whose track has no artist; 0 if no track has one.
-        is_zoneless: whether the times are texts without a zone, or columns of times that have none.
     """
 
     columns: Mapping[str, str]
@@ -92,18 +67,9 @@ class Reading:
     dropped: Mapping[str, int]
     num_capped: int
     remarks: Sequence[str] = ()
-    swallowed: SwallowedRows | None = None
-    later: LaterPlays | None = None
-    num_nameless: int = 0
-    is_zoneless: bool = False
     evidence: Mapping[str, str] = field(default_factory=dict)
     holds: Mapping[str, str] = field(default_factory=dict)
     alternatives: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def unused_times(self) -> list[str]:
-        """Columns that look like times of plays and have no role."""
-        return [name for name, role in self.alternatives.items() if role == "timestamp" and name in self.holds]
 
     @property
     def num_rejected(self) -> int:
@@ -119,64 +85,25 @@ class LeftOut:
         min_seconds: those that are shorter, in seconds.
         since: those before this day (UTC).
         until: those after this day (UTC).
-        is_now: whether this day is that of the clock of this machine.
-        nameless: those of tracks without an artist.
         listeners: ids of the listeners all of whose plays are left out.
-        learned: SQL condition of those that a model has learned; None for none.
-        now_ms: with `learned`, those after this moment, in milliseconds since 1970, instead of those after the day.
-        known_files: digests of files that are not read, because a model has learned all of them.
     """
 
     min_seconds: int | float = 0
     since: date | None = None
     until: date | None = None
-    is_now: bool = False
-    nameless: bool = False
     listeners: Collection[str] = ()
-    learned: str | None = None
-    now_ms: int | None = None
-    known_files: Collection[str] = ()
 
     def of_times(self) -> dict[str, str]:
         """SQL condition of each rule about the time of a play, by its name."""
-        later = None if self.until is None else f"timestamp >= {_ms_of(self.until + timedelta(days=1))}"
         rules = {
-            "until": later if self.now_ms is None else f"timestamp > {self.now_ms}",
+            "until": None if self.until is None else f"timestamp >= {_ms_of(self.until + timedelta(days=1))}",
             "since": None if self.since is None else f"timestamp < {_ms_of(self.since)}",
-            "learned": self.learned,
         }
         return {name: sql for name, sql in rules.items() if sql is not None}
 
 
 def _ms_of(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilesRead:
-    """The files of a source.
-
-    Args:
-        sizes: number of bytes that each file on this machine had when it was opened.
-        digests: of these files, where they were computed.
-        num_plays: number of plays of each file, also of those that a model has learned.
-        num_learned: number of plays of each file that were left out because a model has learned plays up to a later
-            moment.
-        num_later: number of plays of each file that were left out because they are of the future.
-    """
-
-    sizes: Mapping[Path, int] = field(default_factory=dict)
-    digests: Mapping[Path, str] = field(default_factory=dict)
-    num_plays: Mapping[str, int] = field(default_factory=dict)
-    num_learned: Mapping[str, int] = field(default_factory=dict)
-    num_later: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def past(self) -> set[Path]:
-        """The files on this machine that have no play of the future; none of them if an archive has one."""
-        names = {str(file): file for file in self.sizes}
-        is_known = self.num_later.keys() <= names.keys()
-        return {file for name, file in names.items() if name not in self.num_later} if is_known else set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,14 +120,12 @@ class SourceEvents:
         catalog: the catalogue.
         user_names: id of each user in the source, where `user_id` is a number in 0..U-1 instead; otherwise None.
         reading: counts and choices.
-        files: that were read.
     """
 
     database: Database
     catalog: Catalog
     user_names: np.ndarray | None
     reading: Reading
-    files: FilesRead
 
     @property
     def query(self) -> str:
@@ -231,37 +156,14 @@ def read_table(
 
     Raises:
         InputError: files are missing, damaged or empty, a column is missing, or too many rows are rejected.
-        NothingNew: every play is left out because a model has learned it.
     """
     left_out = left_out or LeftOut()
     with _database(settings, path) as (database, folder):
-        where, is_night = folder / "unpacked", left_out.learned is not None
-        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=where, may_be_empty=is_night)
-        if is_night and not (files := files.without(left_out.known_files)).paths:
-            raise NothingNew
-        sizes = {file: file.stat().st_size for file in files.local if folder not in file.parents}
+        files = find_files(path, settings.files, patterns=settings.files.pattern, unpacked=folder / "unpacked")
         plan, tracks = _open(database, files, settings, left_out)
         _parse(plan, has_catalogue=tracks is not None)
         plan.rows.check_rejects()
-        try:
-            source = _events(path, plan, tracks, left_out, rejections)
-        except NothingNew:
-            left = (_plays_of_files(database, files, f"dropped = '{rule}'") for rule in ("learned", "until"))
-            raise NothingNew(*left) from None
-        is_later = left_out.is_now and source.reading.dropped.get("until")
-        read = FilesRead(
-            sizes=sizes,
-            digests={file: digest for file, digest in files.digests.items() if file in sizes},
-            num_plays=_plays_of_files(database, files, "reason IS NULL AND COALESCE(dropped, 'learned') = 'learned'"),
-            num_learned=_plays_of_files(database, files, "dropped = 'learned'"),
-            num_later=_plays_of_files(database, files, "dropped = 'until'") if is_later else {},
-        )
-        yield replace(source, files=read)
-
-
-def _plays_of_files(database: Database, files: Files, which: str) -> dict[str, int]:
-    found = _counts(database, f"SELECT file, count(*) FROM numbered WHERE {which} GROUP BY 1")
-    return {files.shown[int(file)]: num for file, num in found.items()}
+        yield _events(path, plan, tracks, left_out, rejections)
 
 
 def look_at(path: str, settings: TableSettings) -> Plan:
@@ -316,15 +218,7 @@ def _open(database: Database, files: Files, settings: TableSettings, left_out: L
 
     Nothing is read but the catalogue and the first rows.
     """
-    aliases = {} if settings.aliases is None else read_aliases(Path(settings.aliases))
-    of_tracks = settings
-    if aliases and settings.ids != "text" and ids_of([*aliases, *aliases.values()]).dtype == object:
-        if settings.ids == "whole":
-            raise InputError(f"{KEY}={settings.aliases} has ids that are no whole numbers; give datamodule.ids=text")
-        of_tracks = replace(settings, ids="text")
-    if aliases:
-        register_aliases(database, aliases)
-    tracks = read_track_file(database, of_tracks, files.folder, has_aliases=bool(aliases))
+    tracks = read_track_file(database, settings, files.folder)
     rows = open_rows(database, files, settings.files, optional=settings.optional)
     columns = [*settings.columns.values(), *(one.path for one in settings.attributes if one.file is None)]
     of_files = [str(path) for path in columns if path and path not in (*settings.sql.columns, *OF_ITEMS)]
@@ -343,14 +237,11 @@ def _open(database: Database, files: Files, settings: TableSettings, left_out: L
         units=units,
         decimal_commas=decimal_commas,
         share=_share(mapping, settings, has_durations=has_durations),
-        track_ids=of_tracks.ids if tracks is None else tracks.ids,
-        aliases=aliases,
+        track_ids=settings.ids if tracks is None else tracks.ids,
         catalogue_has_durations=has_durations,
         drop=settings.sql.drop,
         drop_times=left_out.of_times() if "timestamp" in mapping else {},
     )
-    if aliases and "track" not in mapping:
-        raise InputError(f"{KEY}={settings.aliases}: the source has no ids of tracks; give datamodule.columns.track")
     if left_out.min_seconds:
         plan = replace(plan, drop={**plan.drop, "min_seconds": min_seconds_rule(left_out.min_seconds, plan)})
     return plan, tracks
@@ -450,29 +341,22 @@ def _number(plan: Plan) -> None:
 def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rejections: Rejections) -> SourceEvents:
     rows, settings = plan.rows, plan.settings
     database, has_items = rows.database, settings.sql.each is not None
-    remarks = _use_aliases(plan)
     if tracks is None:
         tracks = tracks_of_events(database, settings.attributes, has_ids="track" in plan.mapping)
     elif settings.catalogue.unknown == "add":
         add_unknown(database)
     _validate(plan, tracks)
-    found = find_rejected(rows, has_items=has_items, with_text=rejections.with_text)
+    found = find_rejected(rows, has_items=has_items)
     num_rows = count(database, f"SELECT count({'DISTINCT row' if has_items else '*'}) FROM numbered") + found.num_lost
-    if num_rows == 0 and left_out.learned is not None:
-        raise NothingNew
     if num_rows == 0:
         raise InputError(f"no events: {rows.files.shown[0]} has no rows of data; check datamodule.path")
     rejections.check(found, num_rows, path)
     _leave_out_listeners(database, left_out.listeners)
-    num_events, num_nameless, num_without = _count_events(database, drop_nameless=left_out.nameless)
+    num_events, num_without = _count_events(database)
     dropped = dict.fromkeys([*plan.drop, *plan.drop_times], 0)
     dropped |= _counts(database, "SELECT dropped, count(*) FROM numbered WHERE dropped IS NOT NULL GROUP BY 1")
-    if left_out.nameless:
-        num_events, num_nameless, dropped["nameless"] = num_events - num_nameless, 0, num_nameless
     if left_out.listeners:
         num_events, dropped["without"] = num_events - num_without, num_without
-    if num_events == 0 and left_out.learned is not None and any(dropped.values()):
-        raise NothingNew
     if num_events == 0:
         raise InputError(
             f"no events: of {num_rows} rows in {path}, {found.num} are invalid and {num_rows - found.num} are left "
@@ -480,14 +364,12 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rej
         )
     user, user_names = _name_users(database)
     _forget_texts(plan)
-    _make_view(database, user, has_recommendations="recommendation" in plan.mapping, drop_nameless=left_out.nameless)
+    _make_view(database, user, has_recommendations="recommendation" in plan.mapping)
     attributes = read_attributes(database, settings.attributes, rows.files.folder, source=tracks.shown or str(path))
-    is_zoneless = _is_zoneless(plan)
     may_be_capped = plan.share in ("ratio", "played") and settings.shares_above_one == "cap"
     capped_events = "SELECT count(*) FROM validated WHERE is_above_one AND reason IS NULL"
     return SourceEvents(
         database=database,
-        files=FilesRead(),
         catalog=replace(tracks.catalog(database), attributes=attributes),
         user_names=user_names,
         reading=Reading(
@@ -503,14 +385,10 @@ def _events(path: str, plan: Plan, tracks: Tracks | None, left_out: LeftOut, rej
             num_rows=num_rows,
             num_events=num_events,
             rejected=found.by_reason,
-            examples=[{key: line[key] for key in line if key != "text"} for line in found.lines[:3]],
+            examples=found.lines[:3],
             num_capped=count(database, capped_events) if may_be_capped else 0,
-            remarks=[*_files_left_out(rows, settings), *_ends_of_plays(plan), *remarks, *tracks.remarks],
-            swallowed=find_swallowed(rows),
+            remarks=[*_files_left_out(rows, settings), *_ends_of_plays(plan), *tracks.remarks],
             dropped=dropped,
-            later=_later(database, dropped, left_out, is_zoneless=is_zoneless),
-            num_nameless=0 if num_nameless == num_events else num_nameless,
-            is_zoneless=is_zoneless,
         ),
     )
 
@@ -519,14 +397,12 @@ def _counts(database: Database, query: str) -> dict[str, int]:
     return {str(name): int(num) for name, num in database.execute(query).fetchall()}
 
 
-def _count_events(database: Database, *, drop_nameless: bool) -> tuple[int, int, int]:
-    """Number of valid events, of those without an artist, and of the others of listeners who are left out."""
-    kept = "AND NOT is_nameless" * drop_nameless
-    query = f"""SELECT count(*), count(*) FILTER (is_nameless),
-            count(*) FILTER (user IN (SELECT user FROM left_out) {kept})
+def _count_events(database: Database) -> tuple[int, int]:
+    """Number of valid events, and of those of listeners who are left out."""
+    query = """SELECT count(*), count(*) FILTER (user IN (SELECT user FROM left_out))
         FROM validated WHERE reason IS NULL AND row NOT IN (SELECT row FROM rejected)"""
-    [(num, num_nameless, num_without)] = database.execute(query).fetchall()
-    return int(num), int(num_nameless), int(num_without)
+    [(num, num_without)] = database.execute(query).fetchall()
+    return int(num), int(num_without)
 
 
 def _leave_out_listeners(database: Database, ids: Collection[str]) -> None:
@@ -536,36 +412,6 @@ def _leave_out_listeners(database: Database, ids: Collection[str]) -> None:
         f"CREATE OR REPLACE TABLE left_out AS SELECT DISTINCT user FROM numbered WHERE {id} IN (SELECT unnest(?))",
         [list(ids)],
     )
-
-
-def _later(
-    database: Database, dropped: Mapping[str, int], left_out: LeftOut, *, is_zoneless: bool
-) -> LaterPlays | None:
-    """The plays of the future that were left out, if the clock of this machine says so and not a setting."""
-    if not dropped.get("until") or not left_out.is_now or left_out.now_ms is not None:
-        return None
-    last_ms = count(database, "SELECT max(timestamp) FROM numbered WHERE dropped = 'until'")
-    hours = math.ceil((last_ms - time.time() * 1000) / 3_600_000)
-    return LaterPlays(
-        num=dropped["until"], last_ms=last_ms, day=str(left_out.until), hours=hours, has_zone=not is_zoneless
-    )
-
-
-_ZONE = re.compile(r"(Z|UTC|GMT|[+-]\d{2}:?\d{2}|[+-]\d{2})$", re.IGNORECASE)
-_A_TIME = re.compile(r"\d:\d\d")
-
-
-def _is_zoneless(plan: Plan) -> bool:
-    """Whether `datamodule.zone` decides what the times mean: they are texts without a zone, or times without one."""
-    if (path := plan.mapping.get("timestamp")) is None:
-        return False
-    type_, unit = plan.rows.type_of(path), plan.units["timestamp"]
-    if type_.startswith("TIMESTAMP"):
-        return "WITH TIME ZONE" not in type_
-    if unit == "iso":
-        times = [value for value in plan.rows.first_values(path) if _A_TIME.search(value)]
-        return bool(times) and not any(_ZONE.search(value.strip()) for value in times)
-    return "%" in unit and "%z" not in unit and "%Z" not in unit
 
 
 def _files_left_out(rows: RawRows, settings: TableSettings) -> Iterator[str]:
@@ -587,21 +433,6 @@ def _ends_of_plays(plan: Plan) -> Iterator[str]:
         )
 
 
-def _use_aliases(plan: Plan) -> list[str]:
-    """Give the tracks of the parsed rows the ids of today, and say in a line of how many."""
-    if not plan.aliases:
-        return []
-    database = plan.rows.database
-    has_texts = _has_column(database, "track_id")
-    key, more = (key_of_text, ", track_id = new") if has_texts else ("CAST({} AS BIGINT)".format, "")
-    if names := [name for name in ("title", "artist") if _has_column(database, name)]:
-        forget_names(database, names, key=key)
-    changed = replace_ids(database, "parsed", "track", key=key, more=more)
-    if "recommendation" in plan.mapping:
-        replace_ids(database, "parsed", "recommendation", key=key)
-    return [f"aliases      {changed:,} events have a track whose id was replaced ({KEY}={plan.settings.aliases})"]
-
-
 def _validate(plan: Plan, tracks: Tracks) -> None:
     """Create the view `validated`, which knows the row of each track, and the table `rejected` (row, reason)."""
     share = "n.share"
@@ -617,7 +448,7 @@ def _validate(plan: Plan, tracks: Tracks) -> None:
     plan.rows.database.execute(f"""
         CREATE OR REPLACE VIEW validated AS
         SELECT n.* EXCLUDE (track, share, reason), c.row AS track, CAST({kept} AS FLOAT) AS share,
-            {is_above} AS is_above_one, c.artist IS NULL AS is_nameless,
+            {is_above} AS is_above_one,
             CASE WHEN n.reason IS NOT NULL THEN n.reason WHEN c.row IS NULL THEN {unknown}
                  WHEN {"FALSE" if is_capped else is_above}
                  THEN 'the share played must lie in [0, 1], got ' || ({share}) END AS reason
@@ -657,14 +488,13 @@ def _forget_texts(plan: Plan) -> None:
     _number(plan)
 
 
-def _make_view(database: Database, user: str, *, has_recommendations: bool, drop_nameless: bool) -> None:
+def _make_view(database: Database, user: str, *, has_recommendations: bool) -> None:
     """Create the view `events`; see `SourceEvents`."""
     recommendation = ", r.row AS recommendation" * has_recommendations
     join = "LEFT JOIN users u ON v.user = u.user" * ("u." in user)
     join += " LEFT JOIN catalogue r ON v.recommendation = r.track" * has_recommendations
     is_lost = "AND v.row NOT IN (SELECT row FROM rejected)" if count(database, "SELECT count(*) FROM rejected") else ""
-    is_out = "AND NOT v.is_nameless" * drop_nameless
-    is_out += " AND v.user NOT IN (SELECT user FROM left_out)" * (count(database, "SELECT count(*) FROM left_out") > 0)
+    is_out = "AND v.user NOT IN (SELECT user FROM left_out)" * (count(database, "SELECT count(*) FROM left_out") > 0)
     # a valid event has a track; with this condition DuckDB joins the catalogue by an inner join, which is faster
     database.execute(f"""
         CREATE OR REPLACE VIEW events AS

@@ -189,9 +189,6 @@ class CatalogueSettings(FileFormat):
     unknown: Annotated[
         Literal["reject", "add"], Setting("events of tracks that it lacks: reject them, or add these")
     ] = "reject"
-    repeated: Annotated[
-        Literal["refuse", "first"], Setting("a track that it has twice: refuse it, or take the first")
-    ] = "first"
     sql: Annotated[_Expressions, Setting("expressions that roles can name like columns")] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -284,7 +281,6 @@ class TableSettings:
     zone: Annotated[str, Setting("time zone of times that have none, such as Europe/Berlin")] = "UTC"
     clock: Annotated[Literal["start", "end"], Setting("which moment of a play its timestamp is")] = "start"
     ids: Annotated[Literal["auto", "whole", "text"], Setting("auto: whole numbers if all ids are")] = "auto"
-    aliases: Annotated[_Text, Setting("file of lines old,new: ids of tracks that the source merged")] = None
     artist_separator: Annotated[_Text, Setting("between several artists in a text, of whom the first counts")] = None
     share: Annotated[_Share, Setting("source of shares played; auto: the first that has columns, but not the gap")] = (
         "auto"

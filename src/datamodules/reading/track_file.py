@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from segue.catalog import Catalog, Id, derived_id, quoted
-from segue.datamodules.reading.aliases import replace_ids
 from segue.datamodules.reading.attribute_files import attribute_columns, column_of
 from segue.datamodules.reading.files import find_files, in_folder
 from segue.datamodules.reading.queries import Database, are_whole, count, mixed_ids
@@ -55,12 +54,11 @@ class Tracks:
         return Catalog.from_columns(ids, *names, source=source)
 
 
-def read_track_file(database: Database, settings: TableSettings, folder: Path, *, has_aliases: bool) -> Tracks | None:
+def read_track_file(database: Database, settings: TableSettings, folder: Path) -> Tracks | None:
     """Read the file of tracks beside the events.
 
     Args:
         database: gets the table `catalogue`.
-        has_aliases: whether the database has `pairs_of_ids`. The line of an old id is left out if the new one has one.
 
     Returns:
         The tracks; None if the source has no such file.
@@ -103,7 +101,7 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path, *
     number = whole(mapping["track"], rows)  # in JSON the text is looked up once more
     text = f"CAST({number} AS VARCHAR)" if settings.ids == "whole" else rows.shown(mapping["track"])
     query = f"""CREATE OR REPLACE TABLE track_file AS
-        SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, FALSE AS is_merged, {title} AS title,
+        SELECT {number} AS number, CAST({text} AS VARCHAR) AS text, {title} AS title,
                {artist_of(mapping.get("artist"), rows, settings)} AS artist, {duration} AS duration_ms,
                {"fields IS NULL" if rows.is_json else "FALSE"} AS is_damaged
                {attribute_columns(settings.attributes, rows)}
@@ -117,12 +115,6 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path, *
         raise InputError(f"cannot read the catalogue {shown}: entry {damaged} is not a JSON object; correct it")
     if not count(database, "SELECT count(*) FROM track_file"):
         raise InputError(f"{shown} is empty: a catalogue needs at least one track")
-    if has_aliases:
-        more = ", number = TRY_CAST(new AS BIGINT), is_merged = TRUE"
-        replace_ids(database, "track_file", "text", more=more)
-        database.execute("""
-            DELETE FROM track_file WHERE is_merged AND rowid NOT IN (
-                SELECT COALESCE(min(rowid) FILTER (NOT is_merged), min(rowid)) FROM track_file GROUP BY text)""")
     if (ids := settings.ids) == "auto":
         ids = "whole" if are_whole(database, "SELECT text AS id FROM track_file") else "text"
     column = "number" if ids == "whole" else "text"
@@ -133,7 +125,7 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path, *
     for what, condition in wrong.items():
         if (entry := _first_entry(database, condition)) is not None:
             raise InputError(f"{shown}: entry {entry} has {what}; correct or remove it")
-    remarks = _drop_repeated(database, column, Path(shown).name, refuse=given.repeated == "refuse")
+    remarks = _drop_repeated(database, column, Path(shown).name)
     if ids == "text":
         remarks += remarks_on_ids(database, "SELECT text AS id FROM track_file")
     columns = "number AS track, CAST(NULL AS VARCHAR) AS track_id"
@@ -142,25 +134,18 @@ def read_track_file(database: Database, settings: TableSettings, folder: Path, *
     database.execute(f"""
         CREATE OR REPLACE TABLE catalogue AS
         SELECT row_number() OVER (ORDER BY place) - 1 AS row, * EXCLUDE (place)
-        FROM (SELECT {columns}, rowid AS place, * EXCLUDE (number, text, is_merged, is_damaged)
+        FROM (SELECT {columns}, rowid AS place, * EXCLUDE (number, text, is_damaged)
               FROM track_file);
         DROP TABLE track_file""")
     return Tracks(shown=Path(shown).name, ids=ids, has_durations="duration" in mapping, remarks=remarks)
 
 
-def _drop_repeated(database: Database, column: str, shown: str, *, refuse: bool) -> list[str]:
+def _drop_repeated(database: Database, column: str, shown: str) -> list[str]:
     """Leave out all entries of an id but the first, and say in a line which of them have another title or artist.
 
     Without titles, several entries of a track are usual: one for each artist.
-
-    Raises:
-        InputError: an id occurs twice, and this is to be refused.
     """
     repeated = f"SELECT {column} AS id, min(rowid) AS place FROM track_file GROUP BY 1 HAVING count(*) > 1"
-    if (first := database.execute(f"{repeated} ORDER BY place LIMIT 1").fetchone()) is None:
-        return []
-    if refuse:
-        raise InputError(f"{shown}: track {first[0]} occurs twice; every id must be unique")
     database.execute(f"""
         CREATE OR REPLACE TABLE repeated AS
         SELECT t.rowid AS place, r.id, f.title AS first_title, f.artist AS first_artist, t.title, t.artist

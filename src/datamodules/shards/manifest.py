@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,9 @@ class Manifest:
         pairing: which tracks of a session are paired.
         by_pair: whether single pairs were split, not sessions.
         num_interleaved: number of sessions that ran at the same time as another one of their user.
-        num_tied: number of events with the timestamp of the event before them.
         dropped: number of events (of pairs) that each rule left out.
         vocabulary: the files of the vocabulary with their digests; the first is JSON.
         shards: the files of rows, in the order of sessions.
-        odd: numbers of what is odd; see `count_odd`.
-        files: path of each file that was read, by digest. Shards of an older version do not know them.
-        plays_of_files: number of plays of each file; see `Learned`.
     """
 
     version: int
@@ -89,26 +85,15 @@ class Manifest:
     by_pair: bool
     has_clock: bool
     num_interleaved: int
-    num_tied: int
     dropped: Mapping[str, int]
     reading: Reading
     vocabulary: Mapping[str, str]
     shards: Sequence[Shard]
     provenance: Mapping[str, str]
-    odd: Mapping[str, int] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    plays_of_files: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""
-        record = asdict(self)
-        for name in (
-            *("remarks", "swallowed", "later", "num_nameless", "is_zoneless"),
-            *("evidence", "holds", "alternatives"),
-        ):
-            if not record["reading"][name]:
-                del record["reading"][name]
-        write_record(record, folder / MANIFEST)
+        write_record(asdict(self), folder / MANIFEST)
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

@@ -27,7 +27,6 @@ from segue.datamodules.pairs.pairs_in_splits import (
 )
 from segue.datamodules.pairs.sessions import session_keys
 from segue.datamodules.reading.files import digest_of_file
-from segue.datamodules.reading.table import FilesRead
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import ROW, Shard
 from segue.datamodules.shards.session_files import SessionFiles, write_events
@@ -160,11 +159,10 @@ class PreparedRows:
 
     Args:
         hidden: True for each track that is hidden from training.
-        numbers: of `rows` and `events`, of pairs by their split, of sessions that ran at the same time as another one
-            of their user (`interleaved`), and of events with the timestamp of the event before them (`tied`).
+        numbers: of `rows` and `events`, of pairs by their split, and of sessions that ran at the same time as another
+            one of their user (`interleaved`).
         remaining: numbers of the sessions that are left, among all of `maker` (S).
         dropped: number of events (of pairs) that each rule left out.
-        odd: numbers of what is odd; see `count_odd`.
         parts: place in `SPLITS` of each session or, where single pairs are split, of each pair.
         begins: place in `parts` of the first one of each session, and the number of all.
     """
@@ -176,10 +174,8 @@ class PreparedRows:
     remaining: Int64[np.ndarray, "S"]
     num_listeners: int
     dropped: Mapping[str, int]
-    odd: Mapping[str, int]
     parts: Int8[np.ndarray, "_"]
     begins: Int64[np.ndarray, "_"]
-    read: FilesRead
 
     def shards(self, folder: Path, rows_at_once: int) -> list[SessionRange]:
         """The shards in their order."""
@@ -205,7 +201,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
     rules = datamodule.rules
     engine.begin()
     with datamodule.source() as source:
-        catalog, reading, names, read = source.catalog, source.reading, source.user_names, source.files
+        catalog, reading, names = source.catalog, source.reading, source.user_names
         kind = rules.split_of(has_clock="timestamp" in reading.columns)
         write_events(source, folder, engine.num_parts(reading.num_events))
     files = SessionFiles(folder=folder, reading=reading, rules=rules)
@@ -213,9 +209,7 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
     user, number, num_pairs = files.number([num_listeners for num_listeners, *_ in cut]).values()
     pairs_before = np.append(0, num_pairs.cumsum())
     total = int(pairs_before[-1])
-    parts = split(
-        kind, rules.split_seed, len(user), total, lambda: session_keys(user if names is None else names[user], number)
-    )
+    parts = split(kind, len(user), total, lambda: session_keys(user if names is None else names[user], number))
     maker = RowMaker(files=files, rules=rules, num_tracks=len(catalog))
     edges = _edges(len(user), len(user) + total, rows_at_once)  # rows: first events, and pairs
     begins = pairs_before if rules.split == "pair" else np.arange(len(user) + 1)
@@ -235,10 +229,8 @@ def prepare_rows(datamodule: "PairDataModule", engine: DuckDBEngine, folder: Pat
         remaining=np.concatenate([np.empty(0, np.int64), *(some.remaining for some in counts)]),
         num_listeners=max((some.num_listeners for some in counts), default=0),
         dropped=dict(dropped),
-        odd=dict(sum((odd for *_, odd in cut), Counter())),
         parts=parts,
         begins=begins,
-        read=read,
     )
 
 

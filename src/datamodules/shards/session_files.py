@@ -76,12 +76,11 @@ class SessionFiles:
         """Numbers of the parts, in the order of their listeners. A listener with many events may leave one out."""
         return sorted(int(path.name.removeprefix("part=")) for path in (self.folder / _EVENTS).iterdir())
 
-    def cut(self, part: int) -> tuple[int, Counter[str], Counter[str], Counter[str]]:
+    def cut(self, part: int) -> tuple[int, Counter[str], Counter[str]]:
         """Cut the events of a part into sessions, and write these.
 
         Returns:
-            Number of listeners; number of interleaved sessions and of tied events; of events that each rule left out;
-            and of what is odd.
+            Number of listeners; number of interleaved sessions; and of events that each rule left out.
         """
         import pyarrow.parquet as pq
 
@@ -99,8 +98,7 @@ class SessionFiles:
         self._write(f"sessions-{part}", columns)
         columns = {**vars(sessions.listens), "timestamp": sessions.timestamp, "place": sessions.place}
         self._write(f"listens-{part}", columns)
-        numbers = {"interleaved": sessions.num_interleaved, "tied": sessions.num_tied}
-        return num_listeners, Counter(numbers), Counter(sessions.dropped), Counter(sessions.odd)
+        return num_listeners, Counter({"interleaved": sessions.num_interleaved}), Counter(sessions.dropped)
 
     def _write(self, table: str, columns: dict[str, np.ndarray]) -> None:
         for name, column in columns.items():

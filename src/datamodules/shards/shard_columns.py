@@ -87,7 +87,7 @@ def map_columns(
         listens=Listens(**{name: mapped("event", name) for name in _TRAIN}),
         timestamp=mapped("event", "timestamp"),
         place=mapped("event", "place"),
-        **{name: getattr(manifest, name) for name in ("has_clock", "num_interleaved", "num_tied", "dropped", "odd")},
+        **{name: getattr(manifest, name) for name in ("has_clock", "num_interleaved", "dropped")},
     )
     pairs = {split: Pairs(**{name: mapped(split, name) for name in _PAIR}) for split in SPLITS}
     if manifest.by_pair:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from segue.datamodules.learned import by_keys, known_files
 from segue.datamodules.pair_datamodule import PairDataModule
 from segue.datamodules.shards.engines import DuckDBEngine
 from segue.datamodules.shards.manifest import VERSION, Manifest
@@ -54,8 +53,8 @@ def write_shards(
         if empty := [name for name, num in pairs.items() if not num]:
             raise InputError(
                 f"no pairs left for {' and '.join(empty)}: {len(rows.remaining)} sessions with {sum(pairs.values())} "
-                f"pairs in {datamodule.path} are too few for split={datamodule.rules.split}; see python describe.py, "
-                "or add more logs"
+                f"pairs in {datamodule.path} are too few for split={datamodule.rules.split}; see describe.py, or "
+                "add more logs"
             )
         for old in folder.glob("*.parquet"):
             old.unlink()
@@ -81,11 +80,7 @@ def write_shards(
             by_pair=datamodule.rules.split == "pair",
             has_clock="timestamp" in rows.maker.files.reading.columns,
             num_interleaved=rows.numbers["interleaved"],
-            num_tied=rows.numbers["tied"],
             dropped=rows.dropped,
-            odd=rows.odd,
-            files=known_files(rows.read),
-            plays_of_files=by_keys(rows.read.num_plays),
             reading=rows.maker.files.reading,
             vocabulary=vocabulary,
             shards=shards,

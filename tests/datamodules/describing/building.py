@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segue.catalog import Catalog
-from segue.datamodules.describing.measures import Facts, Material, measure
-from segue.datamodules.describing.warnings import DataWarning, Thresholds, find_warnings
+from segue.datamodules.describing.facts import Facts, first_sessions, measure
+from segue.datamodules.describing.warnings import DataWarning, find_warnings
 from segue.datamodules.pairs.sessions import Sessions
 from segue.datamodules.reading.table import Reading
+from segue.datamodules.split_datamodule import SplitDataModule
 from tests.conftest import make_catalog, make_listens
 
 START = 1_700_000_000_000
@@ -46,14 +47,24 @@ def sessions_of(plays: Sequence[Play], *, has_clock: bool = True) -> Sessions:
         listens=make_listens([[(play.track, play.share) for play in session] for session in cut]),
         place=np.array([place for session in cut for place in range(len(session))], np.int64),
         timestamp=np.array([play.time * has_clock for session in cut for play in session], np.int64),
-        num_interleaved=0,
-        num_tied=0,
-        dropped={},
     )
 
 
-def material_of_plays(plays: Sequence[Play], *, has_clock: bool = True, **changes: Any) -> Material:
-    """A source without splits; its tracks are 0, 1, …, two to an artist."""
+class _Read(SplitDataModule):
+    """A datamodule after `setup`."""
+
+    dropped: Any = None
+    summary: Any = None
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
+
+    def as_training(self) -> SplitDataModule:
+        raise NotImplementedError
+
+
+def data_of(plays: Sequence[Play], *, has_clock: bool = True, **changes: Any) -> Any:
+    """What a datamodule has read, without splits; its tracks are 0, 1, …, two to an artist."""
     num_tracks = max(play.track for play in plays) + 1
     given: dict[str, Any] = {
         "catalog": make_catalog(row // 2 for row in range(num_tracks)),
@@ -61,7 +72,7 @@ def material_of_plays(plays: Sequence[Play], *, has_clock: bool = True, **change
         "reading": reading_of(len(plays)),
         "dropped": {},
     }
-    return Material(**{**given, **changes})
+    return _Read(**{**given, **changes})
 
 
 def reading_of(num_rows: int, **changes: Any) -> Reading:
@@ -69,7 +80,7 @@ def reading_of(num_rows: int, **changes: Any) -> Reading:
     given: dict[str, Any] = {
         "columns": {"user": "user", "title": "title"},
         "guessed": [],
-        "units": {},
+        "units": {"timestamp": "ms"},
         "share": "ratio",
         "encoding": "utf-8",
         "num_rows": num_rows,
@@ -81,17 +92,12 @@ def reading_of(num_rows: int, **changes: Any) -> Reading:
     return Reading(**{"unused": [], "num_capped": 0, **given, **changes})
 
 
-def facts_of(material: Material) -> Facts:
-    return measure(material, max_test_queries=None, num_sessions=3, num_plays=4)
+def facts_of(data: Any) -> Facts:
+    return measure(data) | {"first_sessions": first_sessions(data, num_sessions=3, num_plays=4)}
 
 
-def thresholds(**changes: Any) -> Thresholds:
-    """The usual ones, but for some."""
-    return Thresholds(**changes)
-
-
-def warnings_of(material: Material, **changes: Any) -> list[DataWarning]:
-    return find_warnings(facts_of(material), material, thresholds(**changes))
+def warnings_of(data: Any, day: str | None = None) -> list[DataWarning]:
+    return find_warnings(data.reading, data.dropped, day, facts_of(data))
 
 
 def usual_plays(*, num_listeners: int = 5, num_sessions: int = 4) -> list[Play]:

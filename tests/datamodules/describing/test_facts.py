@@ -1,0 +1,172 @@
+import doctest
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.attributes import Values, Vectors
+from segue.datamodules.describing import facts as facts_module
+from segue.datamodules.describing.facts import measure_splits
+from segue.datamodules.pairs.pairs import Pairs
+from segue.datamodules.pairs.sessions import DAY_MS
+from tests.conftest import make_vocabulary
+from tests.datamodules.describing.building import START, Play, data_of, facts_of, usual_plays
+
+few_plays = st.lists(
+    st.builds(
+        Play,
+        listener=st.integers(0, 3),
+        time=st.integers(0, 40).map(lambda step: START + step * 7_200_000),
+        track=st.integers(0, 5),
+        share=st.sampled_from([0.0, 0.25, 1.0, float("nan")]),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def numbered(plays: list[Play]) -> list[Play]:
+    """The same with listeners 0, 1, … without gaps, as a datamodule numbers them."""
+    numbers = {listener: number for number, listener in enumerate(sorted({play.listener for play in plays}))}
+    return [play._replace(listener=numbers[play.listener]) for play in plays]
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    result = doctest.testmod(facts_module, extraglobs={"np": np})
+    assert result.attempted >= 1
+    assert result.failed == 0
+
+
+@given(plays=few_plays.map(numbered))
+def test_sizes_and_repeats_are_those_of_a_slow_count(plays: list[Play]) -> None:
+    facts = facts_of(data_of(plays))
+    of_user, of_track = Counter(p.listener for p in plays), Counter(p.track for p in plays)
+    assert (facts["num_events"], facts["num_users"]) == (len(plays), len(of_user))
+    assert facts["num_played_tracks"] == len(of_track)
+    assert facts["single_play_users"] == pytest.approx(sum(n == 1 for n in of_user.values()) / len(of_user))
+    once = len({(p.listener, p.track) for p in plays})
+    assert facts["repeats"]["by_listener"] == pytest.approx(1 - once / len(plays))
+    of_plays, popularity = facts["plays_of_user"], facts["popularity"]
+    assert (of_plays["least"], of_plays["most"]) == (min(of_user.values()), max(of_user.values()))
+    assert of_plays["mean"] == pytest.approx(len(plays) / len(of_user))
+    assert sum(facts["plays_of_track"]["counts"]) == len(of_track)
+    assert popularity["top_share"] == max(of_track.values()) / len(plays)
+    half = np.cumsum(sorted(of_track.values(), reverse=True))
+    assert popularity["half"] == int((half < len(plays) / 2).sum()) + 1
+    assert popularity["curve"][0] == (1, max(of_track.values()))
+    assert popularity["curve"][-1] == (len(of_track), min(of_track.values()))
+
+
+@given(plays=few_plays.map(numbered))
+def test_times_are_those_of_a_slow_count(plays: list[Play]) -> None:
+    found = facts_of(data_of(plays))["clock"]
+    together = Counter((p.listener, p.time) for p in plays)
+    assert found["ties"] == pytest.approx(sum(n - 1 for n in together.values()) / len(plays))
+    assert found["busiest_plays"] == max(Counter((p.listener, p.time // DAY_MS) for p in plays).values())
+    times = sorted(p.time for p in plays)
+    assert found["median_ms"] == times[len(times) // 2]
+    assert sum(found["gaps"]) == len(plays) - len({p.listener for p in plays})
+    assert found["span_days"] == (times[-1] - times[0]) / DAY_MS
+
+
+@given(plays=few_plays.map(numbered))
+def test_shares_are_counted_where_they_are_known(plays: list[Play]) -> None:
+    shares, known = facts_of(data_of(plays))["shares"], [p.share for p in plays if p.share == p.share]
+    if not known:
+        assert shares is None
+        return
+    assert shares["known"] == pytest.approx(len(known) / len(plays))
+    assert (shares["at_zero"], shares["at_one"]) == (known.count(0) / len(known), known.count(1) / len(known))
+    assert shares["at_commonest"] == max(Counter(known).values()) / len(known)
+    assert known.count(shares["commonest"]) == max(Counter(known).values())
+
+
+def test_repeats_within_sessions_and_self_pairs_are_counted() -> None:
+    plays = [Play(0, START + nth, track, 1.0) for nth, track in enumerate([1, 1, 2, 1, 3])]
+    plays.append(Play(0, START + 3 * DAY_MS, 3, 1.0))  # a new session: not a repeat within one
+    facts = facts_of(data_of(plays))
+    repeats = {"in_session": 2 / 6, "by_listener": 3 / 6, "self_pairs": 1 / 4}
+    assert facts["repeats"] == pytest.approx(repeats)
+    assert (facts["num_sessions"], facts["single_play_sessions"]) == (2, 0.5)
+
+
+def test_a_source_without_a_clock_has_no_times_and_its_sessions_may_be_playlists() -> None:
+    facts = facts_of(data_of(usual_plays(), has_clock=False))
+    assert facts["clock"] is None
+    assert facts["are_playlists"]
+    assert not facts_of(data_of(usual_plays()))["are_playlists"]
+    assert all(play["time"] is None for session in facts["first_sessions"] for play in session["plays"])
+
+
+def test_the_first_sessions_are_shown_as_they_were_read() -> None:
+    sessions = facts_of(data_of([*usual_plays(), Play(4, START - 1000, 7, float("nan"))]))["first_sessions"]
+    assert len(sessions) == 3
+    first = sessions[0]
+    assert (first["listener"], first["num_plays"], len(first["plays"])) == (5, 6, 4)  # listeners are counted from 1
+    play = {"time": "2023-11-14 22:13:19", "title": "Title 7", "artist": "Artist 3", "share": None}
+    assert first["plays"][0] == play
+
+
+def test_attributes_are_measured_by_their_kind() -> None:
+    data = data_of(usual_plays())
+    num = len(data.catalog)
+    tags = Values.from_lists([["rock", "old"], ["rock"], *[[]] * (num - 2)])
+    year = Vectors.from_numbers([None, *[1990.0] * (num - 1)])
+    data.catalog = replace(data.catalog, attributes={"tags": tags, "year": year})
+    of_tags, of_year = facts_of(data)["attributes"]
+    values = {"num_values": 2, "commonest": "rock", "commonest_share": 2 / num}
+    assert of_tags == {"name": "tags", "kind": "values", "coverage": 2 / num, **values}
+    assert of_year == {"name": "year", "kind": "number", "coverage": 1 - 1 / num}
+
+
+def pairs_of(previous: list[int], following: list[int], shares: list[float]) -> Pairs:
+    some = np.zeros(len(previous), np.int64)
+    tracks = (np.array(column, np.int64) for column in (previous, following))
+    pair = dict(zip(("previous", "following"), tracks, strict=True))
+    shares_played = np.array(shares, np.float32)
+    return Pairs(session=some, listener=some, played_ratio=shares_played, last=some, length=some, **pair)
+
+
+def measured(test: Pairs, plays: list[int], mean: float | None) -> dict[str, Any]:
+    """What is measured of a test set."""
+    vocabulary = make_vocabulary(range(len(plays)), previous_counts=plays, next_counts=[0] * len(plays))
+    vocabulary = replace(vocabulary, mean_played_ratio=mean)
+    sizes = pd.DataFrame({"pairs": [len(test), 0], "rejected": [None, 0]}, index=["test", "all"]).astype("Int64")
+    data = data_of(usual_plays(), pairs={"test": test}, vocabulary=vocabulary, summary=lambda: sizes)
+    found = measure_splits(data, max_queries=None)
+    assert found["splits"] == {"test": {"pairs": len(test)}}
+    return dict(found["test"])
+
+
+def test_what_a_constant_scores_is_the_mean_of_its_errors() -> None:
+    shares = [0.0, 0.5, 1.0, float("nan")]
+    held_out = measured(pairs_of([0, 1, 2, 0], [1, 2, 3, 3], shares), [5, 4, 3, 0], 0.4)
+    assert held_out["mean_mse"] == pytest.approx(np.mean([(share - 0.4) ** 2 for share in shares[:3]]))
+    terms = [-(share * np.log(0.4) + (1 - share) * np.log(0.6)) for share in shares[:3]]
+    assert held_out["mean_bce"] == pytest.approx(np.mean(terms))
+    assert (held_out["cold_tracks"], held_out["cold_pairs"]) == (1 / 4, 2 / 4)  # track 3 has no play in training
+
+
+@pytest.mark.parametrize(("share", "bce"), [(0.0, None), (1.0, 0)])
+def test_a_constant_that_excludes_what_happened_has_no_finite_cross_entropy(share: float, bce: float | None) -> None:
+    assert measured(pairs_of([0], [1], [share]), [1, 1], 1.0)["mean_bce"] == bce
+
+
+def test_the_most_played_tracks_are_ranked_without_the_query_and_with_shared_ranks() -> None:
+    unknown = [float("nan")] * 3
+    test = pairs_of([0, 5, 5], [1, 0, 6], unknown)  # ranks 1 (0 is the query), 1, and the mean of 3 to 21
+    held_out = measured(test, [9, 8, *[3] * 20], None)
+    assert held_out["num_queries"] == 3
+    assert held_out["popular_recall_at_10"] == pytest.approx(2 / 3)
+    assert held_out["popular_ndcg_at_10"] == pytest.approx(2 / 3)
+    assert held_out["mean_mse"] is None
+
+
+def test_without_a_liked_pair_there_is_no_ranking() -> None:
+    held_out = measured(pairs_of([0], [1], [0.0]), [1, 1], 0.5)
+    assert (held_out["num_queries"], held_out["popular_recall_at_10"]) == (0, None)
