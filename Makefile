@@ -68,7 +68,7 @@ test: $(READY)    ## make test ARGS="-k ranking"
 test-setup: $(READY)   ## the tests of make setup, of the locks and of the settings of make mutants
 	$(BIN)/python -m pytest .ci/setup_tests/test_setup.py .ci/setup_tests/test_lock.py .ci/setup_tests/test_mutants.py
 
-wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rl rivals all" tries its extras
+wheel: $(READY)   ## the wheel in empty environments; make wheel ARGS="serve room sweep spark rivals all" tries its extras
 	$(BIN)/python -m pytest -n 0 .ci/setup_tests/test_built_wheel.py
 	PYTHONPATH=.ci $(BIN)/python -m setup_tests.wheel $(ARGS)
 

@@ -5,7 +5,7 @@
 
 What is the price of familiarity? Three arms answer from the same model of the session and the listener, and differ in
 `familiar`: the share of what is played that the listener may know already. Listeners tire of what they hear often,
-return to favourites, and leave for good after bad sessions. The table says who is still there after a month.
+and leave for good after bad sessions. The table says who is still there after a month.
 
 day 0        the log from which the service begins, with random, popular and the like
 night 0      the first model
@@ -27,7 +27,7 @@ from statistics import fmean
 from typing import Any
 
 SEGUE = shlex.split(os.environ.get("SEGUE", f"{shlex.quote(sys.executable)} -m segue"))
-HABITS = {"fatigue": 0.5, "recovery_days": 7, "favourites": 0.2, "drift": 0.01, "leaving": 0.05, "hits": 0.1}
+HABITS = {"fatigue": 0.5, "leaving": 0.05}
 FAMILIAR = {"C": 0.0, "T1": 0.5, "T2": 1.0}
 QUICK = (
     "logger=none", "callbacks.plots=null", "callbacks.listening=null", "callbacks.off_policy=null",

@@ -14,8 +14,8 @@ from segue.runs.atomic import write_whole
 from segue.runs.recommendations import check_k
 from segue.runs.session_vectors import SessionVectors
 from segue.settings import settings
-from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSessions, RunListening, Seed
-from segue.simulation.mixed_logs import keep_interest_neighbours, world_of
+from segue.simulation.listening import ListeningTest, NumHits, NumNearest, NumSessions, RunPlayer, Seed, references
+from segue.simulation.mixed_logs import world_of
 from segue.simulation.world import World
 from segue.statistics.online import SHARE_OF_HITS, SHARE_OF_SAME_ARTIST, TIME, VAL_TIME
 from segue.terminal.console import console, warn
@@ -62,18 +62,14 @@ class Listening(Callback):
         data = context.datamodule
         self._num_tracks, self._k, self._path = len(data.catalog), k, Path(path)
         self._is_monitored = monitor == VAL_TIME
-        self.test: RunListening | None = None
-        of_logs = world_of(data.prepared_by)
-        if (world := world or of_logs) is not None:
+        self.test: RunPlayer | None = None
+        if (world := world or world_of(data.prepared_by)) is not None:
             check_k(k, self._num_tracks)
             if world.model:
                 warn(world.model.caution)
-            kept = Path(data.path) / "listening_references.json" if world is of_logs else None
-            test = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
-            how = {"neighbours": neighbours, "num_lists": num_lists}
-            self.test = RunListening(test, data.catalog, **how, kept=kept, profiles=data.profiles())
-            if world is of_logs:
-                keep_interest_neighbours(world, Path(data.path).parent)
+            self._sessions = ListeningTest(world, sessions=sessions, seed=seed, hits=hits)
+            self._references = references(world, hits=hits, neighbours=neighbours)
+            self.test = RunPlayer(self._sessions, data.catalog, num_lists=num_lists, profiles=data.profiles())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log VAL_TIME of the epoch if it chooses the best one."""
@@ -96,8 +92,8 @@ class Listening(Callback):
             rows = self._top(ranker) if exported is None else exported.parts.rows()
             vectors = _vectors_of_session(ranker)
             heard = {part: self.test.play(part, rows, vectors) for part in ("val", "test")}
-            means = self.test.references()
-        frame, reported = self.test.frame(heard), heard["test"]
+            means = {name: self._sessions.play(one, "test").time.mean() for name, one in self._references.items()}
+        frame, reported = self._sessions.frame(heard), heard["test"]
         write_whole(self._path, lambda partial: frame.to_parquet(partial, index=False))
         if num_random := sum(one.fallbacks for one in heard.values()):
             console.print(
@@ -115,7 +111,7 @@ class Listening(Callback):
             **{f"online/{name}": value for name, value in reported.discovery.items()},
             "online/num_listeners": float(len(reported.listeners)),
             "online/num_sessions": float(reported.num_sessions),
-            **{f"{TIME}_{name}_{_KINDS[name]}": mean for name, mean in means.items()},
+            **{f"{TIME}_{name}_{_KINDS[name]}": float(mean) for name, mean in means.items()},
         }
 
     def _top(self, ranker: Ranker) -> Int64[np.ndarray, "N K"]:

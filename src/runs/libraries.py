@@ -13,7 +13,6 @@ LIBRARIES = {
     "sweep": ("hydra_joblib_launcher", "optuna"),
     "onnx": ("ndonnx",),
     "spark": ("pyspark",),
-    "rl": ("gymnasium",),
     "rivals": ("gensim", "implicit"),
     "slurm": ("hydra_submitit_launcher",),
     "ray": ("hydra_ray_launcher",),

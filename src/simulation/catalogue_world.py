@@ -1,6 +1,6 @@
 """A world for the catalogue of a run: its tracks, artists and plays, and listeners with the tastes of a model.
 
-N tracks, A artists, V width of the vectors of the model, D width of the true embeddings, C components.
+N tracks, D width of the vectors of the model.
 """
 
 from collections.abc import Callable
@@ -8,40 +8,31 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
-from scipy.special import ndtri
-from scipy.stats import rankdata
+from jaxtyping import Float32, Float64, Int64
 
 from segue.catalog import Catalog, most_played
 from segue.errors import InputError
-from segue.runs.catalog_files import read_catalog
 from segue.runs.recommendations import Recommendations, file_digest
 from segue.runs.recommender_names import FILES, parse_name
 from segue.runs.session_vectors import FILE, SessionVectors
 from segue.settings import Setting, settings
-from segue.simulation.world import NumInterests, NumListeners, Seed, Taste, TasteModel, World, population
+from segue.simulation.world import NumInterests, NumListeners, Seed, TasteModel, World, population
 
 _LEAST_TRACKS = 100
+_LENGTH = 4.4  # of the true embeddings, as in generated worlds
 
 
 @settings("world")
 def of_catalogue(
     *,
-    tracks: Annotated[str | None, Setting("run:<id>, a run folder, or a tracks.json with a model")] = None,
+    tracks: Annotated[str | None, Setting("run:<id> or a run folder")] = None,
     model: Annotated[str | None, Setting("run whose vectors are the tastes; null: that of tracks")] = None,
     seed: Seed = 0,
     num_listeners: NumListeners,
     num_interests: NumInterests = 3,
-    model_share: Annotated[
-        float, Setting("share of the model in the variance of tastes; the rest is drawn", least=0, most=1)
-    ],
-    taste: Taste,
     locate: Callable[[str], Path],
 ) -> World:
     """Generate listeners for the tracks of a run. Tracks, artists, popularity and ids are those of the run.
-
-    The world is that of `generate` with other numbers: the styles and the vectors of artists and tracks are a mixture
-    of the principal components of a model's vectors and of drawn numbers, and popularity is that of training.
 
     Args:
         locate: finds the `recommendations.jsonl` of `run:…` or `model:…`.
@@ -51,31 +42,19 @@ def of_catalogue(
     """
     if tracks is None:
         raise InputError(f"world=catalogue needs the run whose tracks it has: world.tracks= takes {FILES}")
-    if tracks.endswith(".json"):
-        if model is None:
-            raise InputError(
-                f"world.tracks={tracks} says nothing of tastes; name a run of these tracks with world.model=run:<id>"
-            )
-        file, catalog = _lists_file("model", model, locate), read_catalog(Path(tracks))
-        vectors, plays = _vectors(model, file, catalog), Recommendations.read(file, catalog).plays
-    else:
-        of_tracks = _lists_file("tracks", tracks, locate)
-        catalog, plays = _sorted_catalogue(of_tracks)
-        file = _lists_file("model", model, locate) if model else of_tracks
-        vectors = _vectors(model or tracks, file, catalog)
+    catalog, plays = _sorted_catalogue(_lists_file("tracks", tracks, locate))
     if plays is None or not plays.any():
         raise InputError(f"world.tracks={tracks}: the run has no plays of its tracks; train it again")
     if len(catalog) < _LEAST_TRACKS:
         raise InputError(f"world.tracks={tracks} has {len(catalog)} tracks, and a world needs {_LEAST_TRACKS} or more")
-    taste_rng, listeners_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
-    popularity = np.bincount(catalog.artist_of, plays) / np.bincount(catalog.artist_of)
-    fame = np.asarray(ndtri((rankdata(popularity) - 0.5) / len(popularity)))  # generated fame is normal too
+    name = model or tracks
+    file = _lists_file("model", name, locate)
     return World(
         catalog=catalog,
         top_tracks=most_played(plays),
-        embeddings=_embeddings(vectors, catalog, fame, taste, model_share, taste_rng),
-        listeners=population(num_listeners, num_interests, plays / plays.sum(), listeners_rng),
-        model=TasteModel(name=model or tracks, lists=file_digest(file)),
+        embeddings=_embeddings(name, file.with_name(FILE), catalog),
+        listeners=population(num_listeners, num_interests, plays / plays.sum(), np.random.default_rng(seed)),
+        model=TasteModel(name=name, lists=file_digest(file)),
     )
 
 
@@ -98,62 +77,23 @@ def _sorted_catalogue(file: Path) -> tuple[Catalog, Int64[np.ndarray, "N"] | Non
     return Catalog.from_columns(ids, titles, artists, source=str(file)), plays
 
 
-def _vectors(name: str, file: Path, catalog: Catalog) -> Float64[np.ndarray, "N V"]:
-    """The item vector of each track, without the columns that are no part of it, such as a bias."""
-    path = file.with_name(FILE)
+def _embeddings(name: str, path: Path, catalog: Catalog) -> Float32[np.ndarray, "N D"]:
+    """The directions of the item vectors, seen from their mean, all of one length; a track without a vector has none.
+
+    The columns that are no part of a vector, such as a bias, are left out.
+    """
     if not path.is_file():
         raise InputError(
             f"{name} has no {FILE} and therefore no tastes; name the run of a head, such as model=convex, with "
             "world.model=run:<id>"
         )
     vectors = SessionVectors.read(path, catalog)
-    return vectors.items[:, : vectors.ends[-1]].astype(np.float64)
+    directions = _units(vectors.items[:, : vectors.ends[-1]].astype(np.float64))
+    is_known = directions.any(1)
+    directions[is_known] -= directions[is_known].mean(0)
+    return (_LENGTH * _units(directions)).astype(np.float32)
 
 
-def _embeddings(
-    vectors: Float64[np.ndarray, "N V"],
-    catalog: Catalog,
-    fame: Float64[np.ndarray, "A"],
-    taste: Taste,
-    share: float,
-    rng: np.random.Generator,
-) -> Float32[np.ndarray, "N D"]:
-    """True embeddings: the style and the vector of an artist are components of the mean of its tracks, and the vector
-    of a track those of its difference from that mean."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    is_known, artist_of = lengths > 0, catalog.artist_of
-    units = vectors / np.where(is_known, lengths, 1)[:, None]
-    num_known = np.bincount(artist_of, is_known, minlength=catalog.num_artists)
-    means = np.zeros((catalog.num_artists, vectors.shape[1]))
-    np.add.at(means, artist_of, units)
-    means /= np.maximum(num_known, 1)[:, None]
-    differs = is_known & (num_known[artist_of] > 1)
-    of_artists = _mixed(means, num_known > 0, taste.style_dim + taste.own_dim, share, rng)
-    of_tracks = _mixed(units - means[artist_of], differs, taste.own_dim, share, rng)
-    styles, artists = np.split(of_artists, [taste.style_dim], axis=1)
-    return taste.combine(artist_of, styles=styles, artists=artists, tracks=of_tracks, artist_fame=fame, rng=rng)
-
-
-def _mixed(
-    vectors: Float64[np.ndarray, "n V"],
-    is_known: Bool[np.ndarray, "n"],
-    num: int,
-    share: float,
-    rng: np.random.Generator,
-) -> Float64[np.ndarray, "n C"]:
-    """Normal numbers, of whose variance a share is the first principal components of vectors.
-
-    It is 0 where a vector is not known, and where there are no more components.
-    """
-    mixed = rng.normal(size=(len(vectors), num))
-    if not is_known.any():
-        return mixed
-    known = vectors[is_known]
-    known = known - known.mean(0)
-    variances, axes = np.linalg.eigh(known.T @ known)
-    axes = axes[:, ::-1][:, variances[::-1] > 1e-9 * variances.max()][:, :num]
-    axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])  # the sign of an axis is arbitrary
-    components = known @ axes
-    some = np.ix_(np.flatnonzero(is_known), np.arange(axes.shape[1]))
-    mixed[some] = (1 - share) ** 0.5 * mixed[some] + share**0.5 * components / components.std(0)
-    return mixed
+def _units(vectors: Float64[np.ndarray, "N D"]) -> Float64[np.ndarray, "N D"]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))

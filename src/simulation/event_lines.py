@@ -4,16 +4,14 @@ V sessions, E listens, U listeners, N tracks.
 """
 
 import json
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float64, Int, Int64, Shaped, UInt8
+from jaxtyping import Float64, Int, Int64, Integer, Shaped, UInt8
 
 from segue.errors import InputError
 from segue.runs.atomic import write_whole
@@ -25,8 +23,6 @@ DAY_MS = 24 * 60 * 60 * 1000
 """Milliseconds of a day."""
 
 _CHUNK = 100_000  # events that are encoded together
-
-_NUM_THREADS = 2  # chunks that are encoded while another is written
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,23 +120,11 @@ def _session_starts(users: _OfVisits, visits: _OfVisits, planned: _OfVisits, dur
     return started
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Names:
-    """The JSON text of the id of each listener (U) and each track (N) of a world."""
-
-    users: pa.StringArray
-    tracks: pa.StringArray
-
-    @classmethod
-    def of(cls, world: World) -> "Names":
-        """Those of a world."""
-        return cls(users=_json_of(world.listeners.user_ids), tracks=_json_of(world.catalog.track_ids))
-
-
-def write_events(events: Events, names: Names, experiments: Sequence[str], path: Path, *, release: str | None) -> None:
+def write_events(events: Events, world: World, experiments: Sequence[str], path: Path, *, release: str | None) -> None:
     """Write a log. The file appears under its name only when it is complete.
 
     Args:
+        world: has the ids of listeners and tracks.
         experiments: for each arm, the JSON value of the key `experiments` in its lines.
         path: the file; its folder is created if missing.
         release: the key `release` of `next` lines, which then have the key `propensity` too; None for neither.
@@ -148,17 +132,13 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
     Raises:
         InputError: the file cannot be written.
     """
-    slices = (slice(start, start + _CHUNK) for start in range(0, len(events), _CHUNK))
-    parts = (Events(**{name: column[some] for name, column in vars(events).items()}) for some in slices)
+    ids = _json_of(world.listeners.user_ids), _json_of(world.catalog.track_ids)
+    chunks = (slice(start, start + _CHUNK) for start in range(0, len(events), _CHUNK))
+    parts = (Events(**{name: column[some] for name, column in vars(events).items()}) for some in chunks)
 
     def write(partial: Path) -> None:
-        with partial.open("wb") as file, ThreadPoolExecutor(_NUM_THREADS) as threads:
-            encoding = deque[Future[bytes]]()
-            for part in parts:
-                encoding.append(threads.submit(encode, part, names, experiments, release=release))
-                if len(encoding) > _NUM_THREADS:
-                    file.write(encoding.popleft().result())
-            file.writelines(chunk.result() for chunk in encoding)
+        with partial.open("wb") as file:
+            file.writelines(_encode(part, *ids, experiments, release) for part in parts)
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,43 +147,38 @@ def write_events(events: Events, names: Names, experiments: Sequence[str], path:
         raise InputError(f"cannot write {path}: {error.strerror}; write to another folder") from None
 
 
-def encode(events: Events, names: Names, experiments: Sequence[str], *, release: str | None) -> bytes:
-    """Events as JSON lines in UTF-8, see `write_events`. The latency is 0: nothing is requested over a network."""
-    is_next = events.following >= 0
+def _encode(
+    events: Events, users: pa.StringArray, tracks: pa.StringArray, experiments: Sequence[str], release: str | None
+) -> pa.Buffer:
+    """Events as JSON lines in UTF-8. The latency is 0: nothing is requested over a network.
+
+    Args:
+        users: the JSON text of the id of each listener (U).
+        tracks: that of each track (N).
+    """
+    is_next, ends, which = events.following >= 0, ["}\n"], np.zeros(len(events), np.int64)
+    if release is not None:  # probabilities are few and repeat
+        coded = pa.array(events.propensities).dictionary_encode()
+        texts = ["null" if np.isnan(value) else str(value) for value in coded.dictionary.to_pylist()]
+        ends += [f', "propensity": {text}, "release": {json.dumps(release)}}}\n' for text in texts]
+        which = np.where(is_next, coded.indices.to_numpy() + 1, 0)
     lines = pc.binary_join_element_wise(
         _take(['{"message": "last", "timestamp": ', '{"message": "next", "timestamp": '], is_next.view(np.uint8)),
         _json_of(events.timestamps),
         ', "user": ',
-        names.users.take(pa.array(events.users)),
+        users.take(pa.array(events.users)),
         ', "track": ',
-        names.tracks.take(pa.array(events.tracks)),
+        tracks.take(pa.array(events.tracks)),
         _take(
             [f', "time": {share / WHOLE}, "latency": 0.0, "recommendation": ' for share in range(WHOLE + 1)],
             events.shares,
         ),
-        names.tracks.take(pa.array(events.following, mask=~is_next)).fill_null("null"),
-        _ends(events, is_next, experiments, release),
+        tracks.take(pa.array(events.following, mask=~is_next)).fill_null("null"),
+        _take([f', "experiments": {experiment}' for experiment in experiments], events.arms),
+        _take(ends, which),
         "",  # the separator
     )
-    return bytes(lines.buffers()[2])  # all lines, concatenated
-
-
-def _ends(
-    events: Events, is_next: Bool[np.ndarray, "E"], experiments: Sequence[str], release: str | None
-) -> pa.StringArray:
-    """The end of each line. Arms and probabilities are few and repeat, therefore each distinct end is made once."""
-    texts, which = ["}\n"], np.zeros(len(events), np.int64)
-    if release is not None:
-        known = pa.array(events.propensities, mask=np.isnan(events.propensities) | ~is_next).dictionary_encode()
-        values = ["null", *map(str, known.dictionary.to_pylist())]
-        texts += [f', "propensity": {value}, "release": {json.dumps(release)}}}\n' for value in values]
-        which = np.where(is_next, known.indices.fill_null(-1).to_numpy() + 2, 0)
-    which = events.arms * len(texts) + which
-    is_used = np.zeros(len(experiments) * len(texts), bool)
-    is_used[which] = True
-    pairs = (divmod(end, len(texts)) for end in np.flatnonzero(is_used).tolist())
-    ends = [f', "experiments": {experiments[arm]}{texts[number]}' for arm, number in pairs]
-    return _take(ends, (is_used.cumsum() - 1)[which])
+    return lines.buffers()[2]  # all lines, concatenated
 
 
 def _json_of(column: Shaped[np.ndarray, "n"]) -> pa.StringArray:
@@ -213,5 +188,5 @@ def _json_of(column: Shaped[np.ndarray, "n"]) -> pa.StringArray:
     return pc.cast(pa.array(column), pa.string())
 
 
-def _take(words: Sequence[str], which: Int64[np.ndarray, "E"] | UInt8[np.ndarray, "E"]) -> pa.StringArray:
+def _take(words: Sequence[str], which: Integer[np.ndarray, "E"]) -> pa.StringArray:
     return pa.array(words, pa.string()).take(pa.array(which))

@@ -5,16 +5,17 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Float64, Int64
 
 from segue.assignment import check_arms
 from segue.errors import InputError
@@ -23,13 +24,13 @@ from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles, days_to_move
 from segue.settings import Setting, settings
 from segue.simulation.arm_profiles import ArmProfiles
-from segue.simulation.event_lines import DAY_MS, Events, Names, write_events
+from segue.simulation.event_lines import DAY_MS, Events, write_events
 from segue.simulation.habits import Habits
 from segue.simulation.listener import WHOLE
 from segue.simulation.memory import Memory
 from segue.simulation.past_days import past_days
 from segue.simulation.policies import Policy
-from segue.simulation.traffic import NO_HABITS, Day, Players, Plays, delayed_interrupt
+from segue.simulation.traffic import NO_HABITS, Day, Outcome, Players, Plays
 from segue.simulation.world import World
 from segue.simulation.world_files import WORLD_FILES, write_world
 from segue.statistics.discovery import DISCOVERY, Discovery
@@ -40,9 +41,10 @@ TrackSeconds = Annotated[float, Setting("duration of a track, in seconds", above
 
 RELEASE = "release.json"
 """The file beside the log of a day that describes what was recommended."""
+RECORD = "simulation.json"
+"""The file of a run with the means of its arms; the next run begins with what it says."""
 
-LEFT = "left.json"
-"""The file with the ids of the listeners who have left for good, if any has."""
+_NOBODY = np.zeros(0, np.int64)
 
 ArmReport = Callable[[str, int, float], None]
 """Receives the progress of an arm: its name, the sessions completed since the last call, its mean time per session."""
@@ -51,89 +53,89 @@ ArmProgress = Callable[[Mapping[str, int]], AbstractContextManager[ArmReport]]
 """Opens the display of the progress, given the number of sessions planned for each arm."""
 
 
-class Tally:
-    """Sums over the sessions of each listener: sessions, tracks and time, and what was known before.
+@settings()
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """The sessions of some days.
+
+    Args:
+        first_day: date of the first day, such as 2026-01-05.
+        habits: what listeners do because of earlier days; None for nothing.
+    """
+
+    sessions: NumSessions
+    days: Annotated[int, Setting("number of days", least=1, most=1000)] = 1
+    workers: Annotated[int, Setting("number of processes; does not change the result", least=1, most=256)] = 1
+    seed: Annotated[int, Setting("of the traffic; the world has its own, world.seed", least=0)]
+    first_day: str
+    track_seconds: TrackSeconds
+    with_propensity: Annotated[bool, Setting("next lines have propensity and release", key="log.with_propensity")] = (
+        True
+    )
+    habits: Habits | None = None
+
+    @property
+    def midnight(self) -> int:
+        """Start of the first day, in milliseconds since 1970.
+
+        Raises:
+            InputError: `first_day` is no date.
+        """
+        try:
+            return round(datetime.fromisoformat(str(self.first_day)).replace(tzinfo=UTC).timestamp() * 1000)
+        except ValueError:
+            raise InputError(f"first_day must be a date such as 2026-01-05, got {self.first_day!r}") from None
+
+    @property
+    def track_ms(self) -> int:
+        """Duration of a track that is played in full, in milliseconds."""
+        return round(self.track_seconds * 1000)
+
+
+def tally(
+    num_listeners: int,
+    plays: Plays,
+    asked: Int64[np.ndarray, "a"] = _NOBODY,
+    known: Sequence[Int64[np.ndarray, "k"]] = (_NOBODY,) * len(DISCOVERY),
+) -> Float64[np.ndarray, "C U"]:
+    """Sums of each listener: sessions, tracks, hundredths played, plays that were counted, and those that were known.
 
     Args:
         num_listeners: number of listeners of the world (U).
+        plays: their sessions.
+        asked: row of the listener of each play that counts for discovery; see `Discovery.of_plays`.
+        known: the same of those that were known, for each metric of DISCOVERY.
     """
-
-    def __init__(self, num_listeners: int) -> None:
-        self.sessions, self.tracks = np.zeros((2, num_listeners), np.int64)
-        self.hundredths = np.zeros(num_listeners)
-        self.asked = np.zeros(num_listeners, np.int64)
-        self.known = {name: np.zeros(num_listeners, np.int64) for name in DISCOVERY}
-
-    def add(self, plays: Plays) -> None:
-        """Add sessions to the sums."""
-        num = len(self.sessions)
-        self.sessions += np.bincount(plays.users, minlength=num)
-        self.tracks += np.bincount(plays.users, plays.lengths, minlength=num).astype(np.int64)
-        self.hundredths += np.bincount(plays.users, plays.hundredths, minlength=num)
-
-    def add_discovery(
-        self, users: Int64[np.ndarray, "E"], counted: Bool[np.ndarray, "E"], known: Mapping[str, Bool[np.ndarray, "E"]]
-    ) -> None:
-        """Add what was known of plays; see `Discovery.of_plays`.
-
-        Args:
-            users: row of the listener of each play.
-            counted: which plays count.
-            known: which of them were known, by the name of the metric.
-        """
-        self.asked += np.bincount(users[counted], minlength=len(self.asked))
-        for name, one in known.items():
-            self.known[name] += np.bincount(users[one], minlength=len(self.asked))
-
-    def mean_time(self, chosen: Int64[np.ndarray, "u"]) -> float:
-        """Mean time of the sessions of some listeners, in tracks played in full; for the display of the progress."""
-        return float(self.hundredths[chosen].sum() / WHOLE / max(self.sessions[chosen].sum(), 1))
-
-    def summary(self, chosen: Int64[np.ndarray, "u"]) -> dict[str, int | float]:
-        """Means over the listeners of an arm with their intervals. The unit is the listener.
-
-        Args:
-            chosen: rows of the listeners of the arm.
-
-        Returns:
-            The summary of an arm as in `simulation.json`. Time is in tracks played in full.
-        """
-        active = chosen[self.sessions[chosen] > 0]
-        sessions, tracks = self.sessions[active], self.tracks[active]
-        num_sessions, num_steps = int(sessions.sum()), int((tracks - sessions).sum())
-        summary: dict[str, int | float] = {"listeners": len(active), "sessions": num_sessions, "steps": num_steps}
-        returned = chosen[self.asked[chosen] > 0]
-        means = {
-            "mean_time_per_session": self.hundredths[active] / WHOLE / sessions,
-            "mean_tracks_per_session": tracks / sessions,
-            **{name: self.known[name][returned] / self.asked[returned] for name in DISCOVERY if len(returned)},
-        }
-        for name, of_listeners in means.items():
-            interval = MeanInterval.of(of_listeners, LEVEL)
-            summary |= {name: interval.mean, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}
-        return {**summary, "returning_listeners": len(returned)} if len(returned) else summary
+    count = partial(np.bincount, minlength=num_listeners)
+    of_sessions = count(plays.users), count(plays.users, plays.lengths), count(plays.users, plays.hundredths)
+    return np.stack([*of_sessions, *map(count, (asked, *known))]).astype(np.float64)
 
 
-def _previous(folder: Path, world: World, experiment: str, arms: Sequence[str]) -> tuple[int, int, list[Path]]:
-    """The end of a previous run, after which a run continues.
+def summary(sums: Float64[np.ndarray, "C u"]) -> dict[str, int | float]:
+    """Means over the listeners of an arm with their intervals, as in `simulation.json`. The unit is the listener.
 
     Args:
-        folder: the run folder of `simulate.py`.
-        world: the world of the new run; must be that of the previous run.
-        experiment: name of the experiment of the new run.
-        arms: names of the arms of the new run.
-
-    Returns:
-        Number of its last day, start of the next day in milliseconds since 1970, and the folders of its logs.
-
-    Raises:
-        InputError: there is no such run, it has another world, or the same experiment with another number of arms.
+        sums: of each listener of the arm, see `tally`.
     """
-    path = folder / "simulation.json"
+    sessions, tracks, hundredths, *_ = sums[:, sums[0] > 0]
+    _, _, _, asked, *known = sums[:, sums[3] > 0]
+    means = {"mean_time_per_session": hundredths / WHOLE / sessions, "mean_tracks_per_session": tracks / sessions}
+    if len(asked):
+        means |= {name: one / asked for name, one in zip(DISCOVERY, known, strict=True)}
+    found: dict[str, int | float] = {"listeners": len(sessions), "sessions": int(sessions.sum())}
+    found["steps"] = int((tracks - sessions).sum())
+    for name, of_listeners in means.items():
+        interval = MeanInterval.of(of_listeners, LEVEL)
+        found |= {name: interval.mean, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}
+    return found | ({"returning_listeners": len(asked)} if len(asked) else {})
+
+
+def _previous(folder: Path, world: World, experiment: str, arms: Sequence[str]) -> dict[str, Any]:
+    """The record of the run before; its world, and its arms if it is the same experiment, must be those of this run."""
+    path = folder / RECORD
     try:
         record = json.loads(path.read_bytes())
-        day, midnight, digest = int(record["last_day"]), int(record["next_midnight"]), record["world"]
-        previous_name, num_arms = record["experiment"], len(record["arms"])
+        digest, num_arms, _ = record["world"], len(record["arms"]), (record["last_day"], record["next_midnight"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"after={folder}: cannot read {path} ({error}); name the run folder of a completed simulate.py"
@@ -143,33 +145,26 @@ def _previous(folder: Path, world: World, experiment: str, arms: Sequence[str]) 
             f"after={folder}: that run has another world ({digest}, this one is {world.digest()}); "
             "choose the same world with world= and its settings"
         )
-    if previous_name == experiment and num_arms != len(arms):
+    if record["experiment"] == experiment and num_arms != len(arms):
         raise InputError(
             f"after={folder}: experiment {experiment} has {num_arms} arms there and {len(arms)} here; "
             "listeners would change arms within it; choose another name with experiment=<name>"
         )
-    return day, midnight, sorted(path.parent for path in folder.glob("logs/*/data.json"))
+    return dict(record)
 
 
 @settings()
 def run_experiment(
+    traffic: Traffic,
     *,
     world: World,
     policies: Mapping[str, Policy],
     experiment: str,
-    sessions: NumSessions,
-    days: Annotated[int, Setting("number of days", least=1, most=1000)],
-    workers: Annotated[int, Setting("number of processes; does not change the result", least=1, most=256)],
-    seed: Annotated[int, Setting("of the traffic; the world has its own, world.seed", least=0)],
-    first_day: str,
-    track_seconds: TrackSeconds,
     folder: Path,
-    write_logs: Annotated[bool, Setting("false: only simulation.json is written")],
-    with_propensity: Annotated[bool, Setting("next lines have propensity and release", key="log.with_propensity")],
-    after: Path | None,
-    provenance: Mapping[str, str],
-    progress: ArmProgress,
-    habits: Habits | None = None,
+    write_logs: Annotated[bool, Setting("false: only simulation.json is written")] = True,
+    after: Path | None = None,
+    provenance: Mapping[str, str] | None = None,
+    progress: ArmProgress = lambda _: nullcontext(lambda *_: None),
 ) -> dict[str, Any]:
     """Simulate the sessions of some days; write the files of the world, `logs/day-<n>/data.json` and `simulation.json`.
 
@@ -177,15 +172,14 @@ def run_experiment(
     them with `"complete": false`.
 
     Args:
+        traffic: the days and their sessions.
         world: the world of the listeners.
         policies: the policy of each arm, by its name.
         experiment: name of the experiment, in the log and for the assignment.
-        first_day: date of the first day, such as 2026-01-05.
         folder: the run folder; created if missing.
         after: run folder of a previous run to continue; its logs are linked into `folder`.
         provenance: command, commit and versions, by name.
         progress: shows the progress.
-        habits: what listeners do because of earlier days; None for nothing.
 
     Returns:
         The content of `simulation.json`.
@@ -193,146 +187,171 @@ def run_experiment(
     Raises:
         InputError: a setting is out of range, the folder is used, or a policy fails.
     """
-    arms, habits = check_arms(policies), habits or NO_HABITS
+    arms = check_arms(policies)
     if not experiment:
         raise InputError(
             "experiment is empty; choose a name with experiment=<name>, because it decides the arm of each listener"
         )
-    try:
-        first_midnight = round(datetime.fromisoformat(str(first_day)).replace(tzinfo=UTC).timestamp() * 1000)
-    except ValueError:
-        raise InputError(f"first_day must be a date such as 2026-01-05, got {first_day!r}") from None
+    before: dict[str, Any] = {"last_day": 0, "next_midnight": traffic.midnight}
     for policy in policies.values():
         policy.check()
-    last_day, midnight, logs = _previous(after, world, experiment, arms) if after else (0, first_midnight, [])
-    plans = [
-        Day.plan(world, day=last_day + 1 + number, sessions=sessions, experiment=experiment, arms=arms, seed=seed)
-        for number in range(days)
-    ]
-    folder.mkdir(parents=True, exist_ok=True)  # and reserve it for this run
+    if after:
+        before = _previous(after, world, experiment, arms)
+    how: dict[str, Any] = {"sessions": traffic.sessions, "experiment": experiment, "arms": arms, "seed": traffic.seed}
+    plans = [Day.plan(world, day=before["last_day"] + number, **how) for number in range(1, traffic.days + 1)]
+    _reserve(folder)
+    write_world(world, folder)
+    results = _Results(traffic, world, policies, experiment, folder, writes_logs=write_logs)
+    results.begin(before, after)
+    players = Players(
+        world,
+        list(policies.values()),
+        workers=traffic.workers,
+        keep_events=write_logs,
+        with_propensity=traffic.with_propensity,
+        memory=results.memory,
+        habits=results.habits,
+    )
+    rows_of = {arm: np.flatnonzero(plans[0].arm_of == number) for number, arm in enumerate(arms)}
+    planned = {arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in rows_of.items()}
+    num_sessions, hundredths = Counter[str](), Counter[str]()
+    with players, progress(planned) as report, ThreadPoolExecutor(1) as writer:
+        for plan in plans:
+            outcomes: list[Outcome] = []
+            stopped: BaseException | None = None
+            try:
+                for outcome in players.play(plan.shards, results.midnight):
+                    outcomes.append(outcome)
+                    arm, num = arms[outcome.arm], len(outcome.plays.users)
+                    num_sessions[arm] += num
+                    hundredths[arm] += int(outcome.plays.hundredths.sum())
+                    report(arm, num, hundredths[arm] / WHOLE / max(num_sessions[arm], 1))
+                    if outcome.problem:
+                        stopped = InputError(outcome.problem)
+                        break
+            except KeyboardInterrupt as error:
+                stopped = error
+            # in a thread, which Ctrl-C does not stop: the log and the record of a day are written together
+            is_complete = plan is plans[-1] and stopped is None
+            writer.submit(results.finish, plan, outcomes, is_complete, provenance or {}).result()
+            if stopped:
+                raise stopped
+    return results.record
+
+
+class _Results:
+    """What is known when a day begins, and what is written when it ends."""
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        world: World,
+        policies: Mapping[str, Policy],
+        experiment: str,
+        folder: Path,
+        *,
+        writes_logs: bool,
+    ) -> None:
+        self._traffic, self._world, self._policies, self._folder = traffic, world, policies, folder
+        self._writes_logs, self.habits = writes_logs, traffic.habits or NO_HABITS
+        self._labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in policies]
+        self._release = describe_release(world, experiment, policies)
+        self._discovery = Discovery(len(world.catalog), world.catalog.artist_of)
+        self._total, self._fallbacks = np.zeros((3 + 1 + len(DISCOVERY), len(world.listeners))), Counter[str]()
+        self._started_s = time.perf_counter()
+        self.record: dict[str, Any] = {
+            "experiment": experiment,
+            "world": world.digest(),
+            "seed": traffic.seed,
+            "days": [],
+        }
+        self.record |= {"habits": asdict(self.habits)} if self.habits != NO_HABITS else {}
+        self.memory: Memory | None = None
+
+    def begin(self, before: Mapping[str, Any], after: Path | None) -> None:
+        """Learn what listeners have heard before the first day, and who of them has left.
+
+        Args:
+            before: the record of the run before.
+            after: its folder, whose logs are linked into that of this run.
+        """
+        world, self.midnight = self._world, before["next_midnight"]
+        num_remembered = max(self.habits.num_past, *(policy.num_past for policy in self._policies.values()))
+        if num_remembered or self.habits.leaving or before.get("left"):
+            self.memory, ids = Memory.empty(len(world.listeners), num_remembered), world.listeners.user_ids
+            self.memory.has_left[:] = np.isin(ids, np.array(before.get("left", []), ids.dtype))
+        # arms of a run that continues another may have learned from its logs, which are read below
+        of_arms = (policy.description["file"] for policy in self._policies.values() if policy.profiles)
+        file = after / PROFILES if after else next((Path(path).with_name(PROFILES) for path in of_arms), None)
+        if file and file.is_file():
+            heard = Profiles.read(file)
+            newest_ms = int(heard.entries["last_ms"].max(initial=0))
+            heard.entries["last_ms"] -= DAY_MS * days_to_move(newest_ms, self.midnight)
+            heard.write(self._folder / PROFILES)
+            users, entries = ArmProfiles(heard, world).entries()
+            best = entries["best"].astype(np.float64)
+            self._discovery.of_plays(users, entries["track"], best, np.zeros(len(users), np.int64))
+        profiles = [policy.profiles for policy in self._policies.values() if policy.profiles]
+        logs = _link_logs(after, self._folder / "logs") if after else []
+        for day, plays, time_ms in past_days(logs if self._writes_logs or profiles or self.memory else [], world):
+            self._discover(plays)
+            for one in profiles:
+                one.learn(plays.users.repeat(plays.lengths), plays.tracks, plays.shares, time_ms)
+            if self.memory:
+                listeners, first = np.unique(plays.users, return_index=True)
+                self.memory.add(listeners, np.add.reduceat(plays.lengths, first), plays.tracks, plays.shares, day)
+        for one in profiles:
+            one.prepare(self.midnight, self._traffic.track_ms)
+
+    def _discover(self, plays: Plays) -> tuple[Int64[np.ndarray, "a"], list[Int64[np.ndarray, "k"]]]:
+        users, visits = plays.users.repeat(plays.lengths), plays.visits.repeat(plays.lengths)
+        counted, known = self._discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, visits)
+        return users[counted], [users[one] for one in known.values()]
+
+    def finish(self, plan: Day, outcomes: Sequence[Outcome], is_complete: bool, provenance: Mapping[str, str]) -> None:
+        """Write the log of a day, if logs are written, and the record of all days until then."""
+        plays, world, of_day = Plays.join([one.plays for one in outcomes]), self._world, f"day-{plan.day}"
+        known: tuple[Any, ...] = ()
+        day_start, self.midnight = self.midnight, self.midnight + DAY_MS
+        if self._writes_logs:
+            plays = plan.in_order(plays)
+            events = Events.of(plays, plan=plan, midnight=day_start, track_ms=self._traffic.track_ms)
+            self.midnight = events.next_midnight(day_start)
+            version = self._release["version"] if self._traffic.with_propensity else None
+            write_events(events, world, self._labels, self._folder / "logs" / of_day / "data.json", release=version)
+            write_record(self._release, self._folder / "logs" / of_day / RELEASE)
+            known = self._discover(plays)
+        sums, record, num_steps = tally(len(world.listeners), plays, *known), self.record, 0
+        self._total += sums
+        arms_of_day, record["arms"] = {}, {}
+        for number, arm in enumerate(self._policies):
+            rows = np.flatnonzero(plan.arm_of == number)
+            left = {}
+            if self.memory and self.habits.leaving:
+                left = {"left": int(self.memory.has_left[rows].sum()), "population": len(rows)}
+            self._fallbacks[arm] += sum(one.fallbacks for one in outcomes if one.arm == number)
+            arms_of_day[arm] = summary(sums[:, rows]) | left
+            record["arms"][arm] = summary(self._total[:, rows]) | {"fallbacks": self._fallbacks[arm]} | left
+            num_steps += record["arms"][arm]["steps"]
+        record["days"].append({"day": plan.day, "arms": arms_of_day})
+        if self.memory and self.memory.has_left.any():
+            record["left"] = world.listeners.user_ids[self.memory.has_left].tolist()
+        record["seconds"] = time.perf_counter() - self._started_s
+        record["steps_per_second"] = num_steps / record["seconds"]
+        record |= {"last_day": plan.day, "next_midnight": self.midnight, "complete": is_complete}
+        write_record({**record, "provenance": dict(provenance)}, self._folder / RECORD)
+
+
+def _reserve(folder: Path) -> None:
+    """Refuse a folder that is used, and reserve it for this run."""
+    folder.mkdir(parents=True, exist_ok=True)
     if taken := [name for name in ("logs", PROFILES, *WORLD_FILES) if (folder / name).exists()]:
         raise InputError(f"{folder} already has {taken[0]}; choose another folder with hydra.run.dir=<folder>")
     try:
-        with (folder / "simulation.json").open("x", encoding="utf-8") as file:
+        with (folder / RECORD).open("x", encoding="utf-8") as file:
             file.write('{"complete": false}\n')
     except FileExistsError:
         raise InputError(f"{folder} holds a run already; choose another folder with hydra.run.dir=<folder>") from None
-    write_world(world, folder)
-    _link_logs(logs, folder / "logs")
-    rows_of = {arm: np.flatnonzero(plans[0].arm_of == number) for number, arm in enumerate(arms)}
-    planned = {arm: sum(int(plan.num_visits[rows].sum()) for plan in plans) for arm, rows in rows_of.items()}
-    names = Names.of(world)
-    labels = [json.dumps({experiment: arm}, ensure_ascii=False) for arm in arms]
-    record: dict[str, Any] = {"experiment": experiment, "world": world.digest(), "seed": seed, "days": []}
-    record |= {"habits": asdict(habits)} if habits != NO_HABITS else {}
-    total, problem, fallbacks = Tally(len(world.listeners)), None, Counter[str]()
-    num_remembered, memory = max(habits.num_past, *(policy.num_past for policy in policies.values())), None
-    if num_remembered or habits.leaving or (after and (after / LEFT).exists()):
-        memory = Memory.empty(len(world.listeners), num_remembered)
-        memory.has_left[:] = _who_left(after, world)
-    discovery = Discovery(len(world.catalog), world.catalog.artist_of)
-    knowing = (policy.description for policy in policies.values() if "profiles" in policy.description)
-    of_runs = {given["profiles"]: Path(given["file"]).with_name(PROFILES) for given in knowing}
-    of_arms, earlier = _profiles_in(of_runs.values()), _profiles_in([] if after is None else [after / PROFILES])
-    # arms that are trained on the logs of the run before know these too: that is not what was heard before the logs
-    if before_logs := of_arms if after is None else earlier:
-        of_file = reduce(Profiles.continued_by, before_logs)
-        of_file.entries["last_ms"] -= DAY_MS * days_to_move(int(of_file.entries["last_ms"].max(initial=0)), midnight)
-        of_file.write(folder / PROFILES)
-    if before := [*of_arms, *earlier]:
-        users, entries = ArmProfiles(reduce(Profiles.continued_by, before), world).entries()
-        discovery.of_plays(users, entries["track"], entries["best"].astype(np.float64), np.zeros(len(users), np.int64))
-    remembers = memory is not None or any(policy.learns_past for policy in policies.values())
-    for day, plays, time_ms in past_days(logs if write_logs or remembers else (), world):
-        users = plays.users.repeat(plays.lengths)
-        for policy in policies.values():
-            policy.learn(users, plays.tracks, plays.shares, time_ms)
-        discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, plays.visits.repeat(plays.lengths))
-        if memory is not None:
-            listeners, first = np.unique(plays.users, return_index=True)
-            memory.add(listeners, np.add.reduceat(plays.lengths, first), plays.tracks, plays.shares, day)
-    players = Players(
-        world,
-        [policies[arm] for arm in arms],
-        workers=workers,
-        keep_events=write_logs,
-        with_propensity=with_propensity,
-        memory=memory,
-        habits=habits,
-    )
-    track_ms = round(track_seconds * 1000)
-    for policy in policies.values():
-        policy.prepare(midnight, track_ms)
-    release = describe_release(world, experiment, {arm: policies[arm] for arm in arms})
-    started_s = time.perf_counter()
-    with players, progress(planned) as report:
-        for plan in plans:
-            tally, parts, interrupted = Tally(len(world.listeners)), list[Plays](), None
-            try:
-                for outcome in players.play(plan.shards, midnight):
-                    arm, plays, problem = arms[outcome.arm], outcome.plays, outcome.problem
-                    tally.add(plays)
-                    total.add(plays)
-                    parts.append(plays)
-                    fallbacks[arm] += outcome.fallbacks
-                    report(arm, len(plays.users), total.mean_time(rows_of[arm]))
-                    if problem:
-                        break
-            except KeyboardInterrupt as error:
-                interrupted = error
-            with delayed_interrupt():
-                day_start, midnight = midnight, midnight + DAY_MS
-                if write_logs:
-                    plays, of_day = plan.in_order(Plays.join(parts)), folder / "logs" / f"day-{plan.day}"
-                    events = Events.of(plays, plan=plan, midnight=day_start, track_ms=track_ms)
-                    version = release["version"] if with_propensity else None
-                    write_events(events, names, labels, of_day / "data.json", release=version)
-                    write_record(release, of_day / RELEASE)
-                    midnight = events.next_midnight(day_start)
-                    sessions_of = plays.visits.repeat(plays.lengths)
-                    users = plays.users.repeat(plays.lengths)
-                    known = discovery.of_plays(users, plays.tracks, plays.shares / WHOLE, sessions_of)
-                    tally.add_discovery(users, *known)
-                    total.add_discovery(users, *known)
-                left = {
-                    arm: {"left": int(memory.has_left[rows].sum()), "population": len(rows)}
-                    if memory is not None and habits.leaving
-                    else {}
-                    for arm, rows in rows_of.items()
-                }
-                record["days"].append(
-                    {"day": plan.day, "arms": {arm: tally.summary(rows) | left[arm] for arm, rows in rows_of.items()}}
-                )
-                record["arms"] = {
-                    arm: {**total.summary(rows), "fallbacks": fallbacks[arm], **left[arm]}
-                    for arm, rows in rows_of.items()
-                }
-                if memory is not None and memory.has_left.any():
-                    write_record({"left": world.listeners.user_ids[memory.has_left].tolist()}, folder / LEFT)
-                record["seconds"] = time.perf_counter() - started_s
-                record["steps_per_second"] = sum(of["steps"] for of in record["arms"].values()) / record["seconds"]
-                record |= {"last_day": plan.day, "next_midnight": midnight}
-                record["complete"] = plan is plans[-1] and not (problem or interrupted)
-                write_record({**record, "provenance": dict(provenance)}, folder / "simulation.json")
-            if interrupted:
-                raise interrupted
-            if problem:
-                raise InputError(problem)
-    return record
-
-
-def _profiles_in(paths: Iterable[Path]) -> list[Profiles]:
-    return [Profiles.read(path) for path in paths if path.is_file()]
-
-
-def _who_left(after: Path | None, world: World) -> Bool[np.ndarray, "U"]:
-    if after is None or not (path := after / LEFT).exists():
-        return np.zeros(len(world.listeners), bool)
-    try:
-        gone = {*json.loads(path.read_bytes())["left"]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"after={after}: cannot read {path} ({error}); repeat that run") from None
-    return np.array([user in gone for user in world.listeners.user_ids.tolist()], bool)
 
 
 def describe_release(world: World, experiment: str, policies: Mapping[str, Policy]) -> dict[str, Any]:
@@ -353,8 +372,13 @@ def describe_release(world: World, experiment: str, policies: Mapping[str, Polic
     return {"version": hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), **contents}
 
 
-def _link_logs(logs: Sequence[Path], into: Path) -> None:
-    """Link the logs of previous days (hard links use no space), or copy them where links are not possible."""
+def _link_logs(before: Path, into: Path) -> list[Path]:
+    """Link the logs of previous days (hard links use no space), or copy them where links are not possible.
+
+    Returns:
+        The folders of these logs.
+    """
+    logs = sorted(path.parent for path in before.glob("logs/*/data.json"))
     for folder in logs:
         (into / folder.name).mkdir(parents=True, exist_ok=True)
         for file in (*folder.glob("data.json*"), *folder.glob(RELEASE)):
@@ -363,3 +387,4 @@ def _link_logs(logs: Sequence[Path], into: Path) -> None:
                 target.hardlink_to(file)
             except OSError:  # another file system
                 write_whole(target, partial(shutil.copyfile, file))
+    return logs

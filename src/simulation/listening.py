@@ -6,40 +6,34 @@ of their means. S sessions, N tracks of the world, L of a run, K of a list, u li
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64, Int, Int32, Int64
+from jaxtyping import Float64, Int, Int32, Int64
 
 from segue.assignment import treatments
 from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.picking.places import PICKS, at, uniform_place
 from segue.picking.session_search import SessionSearch
-from segue.runs.atomic import write_record
 from segue.runs.profiles import Profiles
 from segue.runs.session_vectors import SessionVectors
 from segue.settings import Setting, settings
 from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import WHOLE, Crowd, listen, start
-from segue.simulation.mixed_logs import code_digest
 from segue.simulation.neighbours import NearestTracks
 from segue.simulation.policies import session_candidates
 from segue.simulation.traffic import planned_ms
 from segue.simulation.world import World
-from segue.statistics.discovery import DISCOVERY, KNOWN, is_in
+from segue.statistics.discovery import DISCOVERY, Discovery
 from segue.statistics.intervals import LEVEL, MeanInterval
 
 PARTS = ("val", "test")
 """Listeners kept for validation, and those whose time is reported; a hash of the listener decides."""
 
-_BY_ARTIST = "share_known_artist"
 TRACK_MS = 210_000
 """Duration of a track; it decides only how long ago earlier plays were."""
 
@@ -67,7 +61,7 @@ class Heard:
         share_of_hits: share of tracks that are among the most played.
         share_of_same_artist: share of tracks by the artist of the track before.
         fallbacks: number of random tracks, because there was none to recommend.
-        discovery: mean over listeners of what they knew before; see `KnownBefore`. Empty where that is not known.
+        discovery: mean over listeners of what they knew before; see `Discovery`. Empty where that is not known.
     """
 
     listeners: Int64[np.ndarray, "u"]
@@ -121,19 +115,18 @@ class ListeningTest:
         """
         return np.unique(self._users[self._sessions[part]])
 
-    def play(self, recommend: Recommend, part: str, known: "KnownBefore | None" = None) -> Heard:
+    def play(self, recommend: Recommend, part: str, profiles: ArmProfiles | None = None) -> Heard:
         """Play the sessions of a part. They start at any time of a day, and none of them knows of another.
 
         Args:
             part: one of PARTS.
-            known: what the listeners have heard before, to count how much of it they hear again.
+            profiles: what the listeners have heard before, to count how much of it they hear again.
         """
-        numbers, catalog = self._sessions[part], self.world.catalog
-        users = self._users[numbers]
+        numbers, catalog, num_listeners = self._sessions[part], self.world.catalog, len(self.world.listeners)
+        users, known = self._users[numbers], _known_before(profiles, self.world)
         interest_draws, first_draws, time_draws = self._draws(0, numbers)
         crowd = start(self.world, users, interest_draws, first_draws, started_ms=planned_ms(time_draws))
-        num_known = {name: np.zeros(len(self.world.listeners), np.int64) for name in DISCOVERY if known is not None}
-        num_heard = np.zeros(len(self.world.listeners), np.int64)
+        num_known, num_heard = {name: np.zeros(num_listeners) for name in DISCOVERY}, np.zeros(num_listeners)
         hundredths, is_covered = np.zeros(len(users), np.int64), np.zeros(len(catalog), bool)
         step = num_tracks = num_hits = num_same_artist = fallbacks = 0
         while len(crowd):
@@ -147,18 +140,16 @@ class ListeningTest:
             num_tracks += len(tracks)
             num_hits += int(self._is_hit[tracks].sum())
             num_same_artist += int((catalog.artist_of[tracks] == crowd.artists[-1]).sum())
-            if known is not None:
-                num_heard += np.bincount(crowd.users, minlength=len(num_heard))
-                for name, is_known in known.of(crowd.users, tracks).items():
-                    num_known[name] += np.bincount(crowd.users[is_known], minlength=len(num_heard))
+            num_heard += np.bincount(crowd.users, minlength=num_listeners)
+            for name, is_known in known.known(crowd.users, tracks, np.ones_like(tracks)).items():
+                num_known[name] += np.bincount(crowd.users[is_known], minlength=num_listeners)
             crowd = listen(self.world, crowd, tracks, boredom_draws)
             if (has_ended := crowd.budget <= 0).any():
                 ended = crowd.where(has_ended)
                 hundredths[ended.place] = ended.shares.sum(0, dtype=np.int64)
                 crowd = crowd.where(~has_ended)
         listeners, place = np.unique(users, return_inverse=True)
-        returned = listeners[known.has_past[listeners]] if known is not None else listeners[:0]
-        discovery = {name: one[returned] / num_heard[returned] for name, one in num_known.items() if len(returned)}
+        returned = listeners[known.has_past(listeners, np.ones_like(listeners))]
         return Heard(
             listeners=listeners,
             time=np.bincount(place, hundredths) / np.bincount(place) / WHOLE,
@@ -167,8 +158,25 @@ class ListeningTest:
             share_of_hits=num_hits / num_tracks,
             share_of_same_artist=num_same_artist / num_tracks,
             fallbacks=fallbacks,
-            discovery={name: float(shares.mean()) for name, shares in discovery.items()},
+            discovery={
+                name: float((one[returned] / num_heard[returned]).mean())
+                for name, one in num_known.items()
+                if len(returned)
+            },
         )
+
+    def frame(self, heard: Mapping[str, Heard]) -> pd.DataFrame:
+        """The mean time of each listener, a row each: `listening.parquet`.
+
+        Args:
+            heard: by the name of the part.
+        """
+        ids = self.world.listeners.user_ids
+        parts = [
+            pd.DataFrame({"listener": ids[one.listeners], "part": part, "mean_time_per_session": one.time})
+            for part, one in heard.items()
+        ]
+        return pd.concat(parts, ignore_index=True).assign(test=self.digest())
 
     def _rng(self, number: int) -> np.random.Generator:
         # spawn keys of traffic have one or four numbers (`traffic.py`), therefore its random numbers are others
@@ -179,24 +187,12 @@ class ListeningTest:
         return self._rng(1 + step).random((3, self._num_sessions))[:, numbers]
 
 
-class KnownBefore:
-    """What listeners heard before the sessions of a test: the metrics of `statistics/discovery.py`."""
-
-    def __init__(self, profiles: ArmProfiles, world: World) -> None:
-        owner, entries = profiles.entries()
-        self._artist_of, self.has_past = world.catalog.artist_of.astype(np.int64), np.zeros(len(world.listeners), bool)
-        self.has_past[owner] = True
-        is_known, self._num_tracks = entries["best"] >= KNOWN - 1e-6, len(world.catalog)
-        pairs = {name: self._pairs(name, owner, entries["track"]) for name in DISCOVERY}
-        self._known = {name: np.unique(one if name == "share_heard" else one[is_known]) for name, one in pairs.items()}
-
-    def _pairs(self, name: str, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> Int64[np.ndarray, "E"]:
-        return np.asarray(users * self._num_tracks + (self._artist_of[tracks] if name == _BY_ARTIST else tracks))
-
-    def of(self, users: Int64[np.ndarray, "E"], tracks: Int[np.ndarray, "E"]) -> dict[str, Bool[np.ndarray, "E"]]:
-        """Which plays were known before, for each metric."""
-        asked = {name: self._pairs(name, users, tracks) for name in self._known}
-        return {name: is_in(asked[name], known) for name, known in self._known.items()}
+def _known_before(profiles: ArmProfiles | None, world: World) -> Discovery:
+    discovery = Discovery(len(world.catalog), world.catalog.artist_of)
+    if profiles is not None:
+        users, entries = profiles.entries()
+        discovery.of_plays(users, entries["track"], entries["best"].astype(np.float64), np.zeros(len(users), np.int64))
+    return discovery
 
 
 def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommend:
@@ -213,7 +209,7 @@ def uniformly(candidates: Callable[[Crowd], Int[np.ndarray, "S K"]]) -> Recommen
     return recommend
 
 
-def from_lists(lists: Int64[np.ndarray, "N K"]) -> Recommend:
+def from_lists(lists: Int[np.ndarray, "N K"]) -> Recommend:
     """A track of the list of the last track, uniformly.
 
     Args:
@@ -241,13 +237,13 @@ def references(world: World, *, hits: NumHits, neighbours: NumNearest) -> Mappin
     }
 
 
-class RunListening:
-    """A listening test that knows the tracks of a run (L), whose logs came from its world.
+class RunPlayer:
+    """Plays what a run recommends, as it would be served. Its tracks (L) are tracks of the world.
 
     Args:
-        neighbours: number of tracks from which `true_neighbours` recommends.
+        test: of the world that the logs of the run came from.
+        catalog: the tracks of the run.
         num_lists: number of last tracks whose lists are searched where the session is the query.
-        kept: file where the means of the references are kept for later runs; None for none.
         profiles: what the listeners of the logs have heard; None if that is not known.
 
     Raises:
@@ -255,49 +251,39 @@ class RunListening:
     """
 
     def __init__(
-        self,
-        test: ListeningTest,
-        catalog: Catalog,
-        *,
-        neighbours: int,
-        num_lists: int,
-        kept: Path | None,
-        profiles: Profiles | None = None,
+        self, test: ListeningTest, catalog: Catalog, *, num_lists: int, profiles: Profiles | None = None
     ) -> None:
-        self._test, self._rows = test, test.world.catalog.rows_of(catalog.track_ids)
+        self._test, self._rows, self._num_lists = test, test.world.catalog.rows_of(catalog.track_ids), num_lists
         if (self._rows < 0).any():
             raise InputError(
                 f"callbacks.listening.world has {len(test.world.catalog)} tracks, and track "
                 f"{catalog.track_ids[int((self._rows < 0).argmax())]} of the logs is none of them; name the world that "
                 "the logs came from, or leave the listening test out with callbacks.listening=null"
             )
-        self._neighbours, self._num_lists, self._kept = neighbours, num_lists, kept
         self._profiles = None if profiles is None else ArmProfiles(profiles, test.world)
-        self._known = None if self._profiles is None else KnownBefore(self._profiles, test.world)
         if self._profiles is not None:
             self._profiles.prepare(0, TRACK_MS)
 
     def play(self, part: str, rows: Int64[np.ndarray, "L K"], vectors: SessionVectors | None) -> Heard:
-        """Play what a run recommends, as it would be served.
+        """Play the lists of a run.
 
         Args:
-            part: `val` or `test`.
+            part: one of PARTS.
             rows: recommendations of each track, best first; -1 where a list has ended.
             vectors: those of a head whose query is the session; None to draw a track from the list of the last one.
         """
-        num_tracks = len(self._test.world.catalog)
-        lists = np.full((num_tracks, rows.shape[1]), -1, np.int64)
+        catalog = self._test.world.catalog
+        lists = np.full((len(catalog), rows.shape[1]), -1, np.int32)
         lists[self._rows] = np.where(rows >= 0, self._rows[rows], -1)
         if vectors is None:
-            return self._test.play(from_lists(lists), part, self._known)
-        queries, items = np.zeros((2, num_tracks, vectors.queries.shape[1]), np.float32)
+            return self._test.play(from_lists(lists), part, self._profiles)
+        queries, items = np.zeros((2, len(catalog), vectors.queries.shape[1]), np.float32)
         queries[self._rows], items[self._rows] = vectors.queries, vectors.items  # those of unknown tracks are zero
-        counted = None if vectors.counted is None else vectors.counted.at_rows(self._rows, num_tracks)
+        counted = None if vectors.counted is None else vectors.counted.at_rows(self._rows, len(catalog))
         listener = None if self._profiles is None else vectors.listener
         of_world = replace(vectors, queries=queries, items=items, counted=counted, listener=listener)
-        rows_of = lists.astype(np.int32)
-        artist_of = self._test.world.catalog.artist_of
-        search = SessionSearch(of_world, rows_of, num_lists=self._num_lists, may_repeat=True, artist_of=artist_of)
+        artist_of = catalog.artist_of
+        search = SessionSearch(of_world, lists, num_lists=self._num_lists, may_repeat=True, artist_of=artist_of)
         profiles = self._profiles if search.knows_listeners else None
 
         def candidates(crowd: Crowd) -> Int32[np.ndarray, "S K"]:
@@ -305,27 +291,4 @@ class RunListening:
                 profiles.begin(crowd)
             return session_candidates(search, crowd, profiles, k=rows.shape[1])
 
-        return self._test.play(uniformly(candidates), part, self._known)
-
-    def references(self) -> dict[str, float]:
-        """Mean time per session that the reported listeners hear from each reference, by its name."""
-        key = f"{self._test.digest()} {self._test.hits} {self._neighbours} {code_digest()}"
-        kept: dict[str, dict[str, float]] = {}
-        if self._kept:
-            with suppress(OSError, ValueError):  # not there yet, or damaged: it is computed again
-                kept = json.loads(self._kept.read_bytes())
-        if key not in kept:
-            played = references(self._test.world, hits=self._test.hits, neighbours=self._neighbours)
-            kept[key] = {name: float(self._test.play(one, "test").time.mean()) for name, one in played.items()}
-            if self._kept:
-                write_record(kept, self._kept)
-        return kept[key]
-
-    def frame(self, heard: Mapping[str, Heard]) -> pd.DataFrame:
-        """The mean time of each listener, a row each: `listening.parquet`."""
-        ids = self._test.world.listeners.user_ids
-        parts = [
-            pd.DataFrame({"listener": ids[one.listeners], "part": part, "mean_time_per_session": one.time})
-            for part, one in heard.items()
-        ]
-        return pd.concat(parts, ignore_index=True).assign(test=self._test.digest())
+        return self._test.play(uniformly(candidates), part, self._profiles)

@@ -3,26 +3,20 @@
 import hashlib
 import json
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache, partial
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from filelock import FileLock
 
 from segue.errors import InputError
-from segue.runs.atomic import write_whole
 from segue.settings import Setting, settings
-from segue.simulation.experiment import ArmReport, NumSessions, TrackSeconds, run_experiment
+from segue.simulation.experiment import ArmReport, NumSessions, TrackSeconds, Traffic, run_experiment
 from segue.simulation.policies import make_policies
 from segue.simulation.world import World
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-# Files of the package that the simulation may import, and that can therefore decide what is simulated.
-_DECISIVE = ("*.py", "picking/*.py", "runs/*.py", "simulation/*.py", "statistics/*.py")
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress bar, given its label and total; what it returns takes the number of steps done."""
@@ -62,22 +56,19 @@ class MixedLogs:
     ) -> None:
         self.world, self._progress = world, progress
         self._policies = make_policies(arms, templates=templates, world=world, locate=_reject_stored)
-        self._settings: dict[str, Any] = {
-            "sessions": sessions,
-            "seed": seed,
-            "first_day": first_day,
-            "track_seconds": track_seconds,
-            **{str(name): value for name, value in log.items()},
-        }
-        self._inputs = {
-            **self._settings,
+        self._traffic = Traffic(
+            sessions=sessions,
+            seed=seed,
+            first_day=first_day,
+            track_seconds=track_seconds,
+            with_propensity=log.get("with_propensity", True),
+        )
+        self._inputs: dict[str, Any] = {
+            **asdict(self._traffic),
             "world": world.digest(),
-            "arms": dict(arms),
-            "templates": {name: template.keywords for name, template in sorted(templates.items())},
-            "code": code_digest(),
+            "attributes": dict(world.attributes),
+            "arms": {arm: policy.description for arm, policy in self._policies.items()},
         }
-        if world.attributes:
-            self._inputs["attributes"] = hashlib.sha256(json.dumps(dict(world.attributes)).encode()).hexdigest()[:16]
 
     def __call__(self, folder: Path) -> Path:
         """Write the logs, unless logs of the same inputs exist.
@@ -91,7 +82,7 @@ class MixedLogs:
         Raises:
             InputError: the folder has other logs, cannot be written, or a recommender fails.
         """
-        digest = hashlib.sha256(json.dumps(self._inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(self._inputs, sort_keys=True).encode()).hexdigest()[:16]
         if (folder / "tracks.json").exists():
             raise InputError(
                 f"{folder} already has logs; read them with datamodule=botify, or choose another datamodule.path"
@@ -104,7 +95,14 @@ class MixedLogs:
             with FileLock(folder / f".{digest}.lock"):
                 if not complete.is_dir():
                     shutil.rmtree(partial_folder, ignore_errors=True)  # left by a process that was killed
-                    self._simulate(partial_folder)
+                    run_experiment(
+                        self._traffic,
+                        world=self.world,
+                        policies=self._policies,
+                        experiment="MIXED",
+                        folder=partial_folder,
+                        progress=self._one_bar,
+                    )
                     partial_folder.rename(complete)
         except OSError as error:
             raise InputError(
@@ -112,27 +110,10 @@ class MixedLogs:
             ) from None
         return complete
 
-    def _simulate(self, folder: Path) -> None:
-        keep_interest_neighbours(self.world, folder.parent)
-
-        @contextmanager
-        def one_bar(planned: Mapping[str, int]) -> Iterator[ArmReport]:
-            with self._progress("simulating logs", sum(planned.values())) as advance:
-                yield lambda _arm, sessions, _mean: advance(sessions)
-
-        run_experiment(
-            world=self.world,
-            policies=self._policies,
-            experiment="MIXED",
-            days=1,
-            workers=1,
-            folder=folder,
-            write_logs=True,
-            after=None,
-            provenance={name: str(value) for name, value in self._inputs.items()},
-            progress=one_bar,
-            **self._settings,
-        )
+    @contextmanager
+    def _one_bar(self, planned: Mapping[str, int]) -> Iterator[ArmReport]:
+        with self._progress("simulating logs", sum(planned.values())) as advance:
+            yield lambda _arm, sessions, _mean: advance(sessions)
 
 
 def world_of(prepared_by: object) -> World | None:
@@ -142,34 +123,6 @@ def world_of(prepared_by: object) -> World | None:
         prepared_by: what wrote the logs before they were read.
     """
     return prepared_by.world if isinstance(prepared_by, MixedLogs) else None
-
-
-def keep_interest_neighbours(world: World, folder: Path) -> None:
-    """Give a world its `interest_neighbours`: read them, or compute and write them for later runs.
-
-    Args:
-        folder: parent folder of simulated logs; has a file for each world. A damaged file is written again.
-    """
-    path = folder / f"interest_neighbours-{world.digest()}-{code_digest()[:8]}.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            found = kept["number_of"], kept["neighbours"]
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
-        found = world.interest_neighbours
-        with suppress(OSError):  # without the file they are computed again
-            write_whole(path, lambda partial: np.savez(partial, number_of=found[0], neighbours=found[1]))
-    vars(world)["interest_neighbours"] = found  # where the cached property keeps its value
-
-
-@cache
-def code_digest() -> str:
-    """Digest of the code that decides what is simulated.
-
-    Returns:
-        Sixteen hexadecimal digits.
-    """
-    paths = (path for pattern in _DECISIVE for path in sorted(_PACKAGE.glob(pattern)))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def _reject_stored(name: str) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 from urllib.parse import quote
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64, UInt8
+from jaxtyping import Float64, Int32, Int64
 from scipy.special import expit
 
 from segue.assignment import check_arms
@@ -94,8 +94,6 @@ class Policy(ABC):
     """Number of plays of earlier sessions that it looks at, in `crowd.past_tracks`."""
     profiles: ArmProfiles | None = None
     """What it remembers of its listeners; None for nothing."""
-    learns_past = False
-    """Whether `learn` has an effect."""
 
     def __init__(self, *, world: World, **description: Any) -> None:
         self.world, self.description = world, {"policy": type(self).__name__, **description}
@@ -106,51 +104,6 @@ class Policy(ABC):
         Raises:
             InputError: it does not.
         """
-
-    def learn(
-        self,
-        users: Int64[np.ndarray, "E"],
-        tracks: Int32[np.ndarray, "E"],
-        shares: UInt8[np.ndarray, "E"],
-        time_ms: Int64[np.ndarray, "E"],
-    ) -> None:
-        """Receive the plays of an earlier day, before `prepare`.
-
-        Args:
-            users: row of each listener.
-            tracks: row of each track.
-            shares: share of each that was played, in hundredths.
-            time_ms: of each play, in milliseconds since 1970.
-        """
-        if self.profiles is not None:
-            self.profiles.learn(users, tracks, shares, time_ms)
-
-    def prepare(self, midnight: int, track_ms: int) -> None:
-        """Prepare for the sessions of some days.
-
-        Args:
-            midnight: start of the first day, in milliseconds since 1970.
-            track_ms: duration of a track that is played in full, in milliseconds.
-        """
-        if self.profiles is not None:
-            self.profiles.prepare(midnight, track_ms)
-
-    def remembered(self, users: Int64[np.ndarray, "U"]) -> dict[int, np.ndarray]:
-        """What the policy remembers of earlier sessions, for a process that plays these listeners.
-
-        Returns:
-            By the row of the listener; empty for a policy that remembers nothing.
-        """
-        return {} if self.profiles is None else self.profiles.remembered(users.tolist())
-
-    def remember(self, remembered: Mapping[int, np.ndarray]) -> None:
-        """Replace what the policy remembers of some listeners.
-
-        Args:
-            remembered: what `remembered` returned, there or in another process.
-        """
-        if self.profiles is not None:
-            self.profiles.remember(remembered)
 
     def begin(self, crowd: Crowd, rng: np.random.Generator) -> None:
         """Prepare for a new crowd.
@@ -325,6 +278,8 @@ class SessionLists(Lists):
         InputError: a file cannot be read, or is for another catalogue, or a setting is out of range.
     """
 
+    knows_listeners = False
+
     def __init__(
         self,
         *,
@@ -339,7 +294,7 @@ class SessionLists(Lists):
         file = Path(path).with_name(FILE)
         vectors = SessionVectors.read(file, world.catalog)
         self._search = SessionSearch(
-            vectors if self.learns_past else replace(vectors, listener=None),
+            vectors if self.knows_listeners else replace(vectors, listener=None),
             self.lists,
             num_lists=num_lists,
             may_repeat=not self.picker.avoids_heard,
@@ -371,7 +326,7 @@ class ListenerLists(SessionLists):
     """
 
     is_stateless = False
-    learns_past = True
+    knows_listeners = True
 
     def __init__(self, *, path: str, world: World, familiar: int | float = 1.0, **settings: Any) -> None:
         super().__init__(path=path, world=world, **settings)

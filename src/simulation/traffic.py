@@ -6,12 +6,9 @@ V sessions, E plays of a track, U listeners.
 """
 
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby, pairwise, zip_longest
 from multiprocessing import get_context
 from typing import Any
@@ -36,7 +33,6 @@ TASK = 4 * SHARD
 
 MAX_TASKS_TOGETHER = 32
 """Largest number of tasks whose sessions are in the same arrays, which reduces the fixed cost of a step."""
-
 
 NO_HABITS = Habits()
 
@@ -184,7 +180,7 @@ def play(
         tasks: the tasks.
         keep_events: whether the single tracks are kept.
         with_propensity: whether the probability of each recommendation is kept.
-        memory: what the listeners of the tasks have played, a row each, in the order of the tasks; it is changed.
+        memory: what the listeners of the world have played; it is changed.
         midnight: start of the day, in milliseconds since 1970.
         habits: what the listeners do because of earlier days.
 
@@ -193,26 +189,19 @@ def play(
     """
     seeds = (np.random.SeedSequence(task.seed, spawn_key=task.key).spawn(2) for task in tasks)
     listener_rngs, policy_rngs = zip(*(map(np.random.default_rng, pair) for pair in seeds), strict=True)
-    first_rows = np.cumsum([0, *(len(task.users) for task in tasks)])
-    day, world = tasks[0].day, habits.world_on(world, tasks[0].day)
+    day = tasks[0].day
     for visits in zip_longest(*(task.waves for task in tasks), fillvalue=np.iinfo(np.int64).max):
         present = [np.flatnonzero(task.num_visits > visit) for task, visit in zip(tasks, visits, strict=True)]
         if memory is not None and memory.has_left.any():
-            spans = zip(first_rows, present, strict=False)
-            present = [places[~memory.has_left[first + places]] for first, places in spans]
-        sizes = np.array([len(places) for places in present])
-        rows = np.concatenate([first + places for first, places in zip(first_rows, present, strict=False)])
+            present = [own[~memory.has_left[task.users[own]]] for task, own in zip(tasks, present, strict=True)]
+        sizes = [len(places) for places in present]
+        firsts = np.cumsum([0, *sizes])
         users = np.concatenate([task.users[places] for task, places in zip(tasks, present, strict=True)])
-        firsts = np.concatenate([[0], sizes.cumsum()])
-        draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
-        past = None if memory is None else memory.past(rows, day)
+        draws = [(rng.random(size), rng.random(size)) for rng, size in zip(listener_rngs, sizes, strict=True)]
         planned = (task.starts_ms(places, n, midnight) for task, places, n in zip(tasks, present, visits, strict=True))
-        started_ms = np.concatenate(list(planned))
+        past = None if memory is None else memory.past(users, day)
         interest_draws, first_draws = map(np.concatenate, zip(*draws, strict=True))
-        crowd = start(world, users, interest_draws, first_draws, past, started_ms)
-        if habits.favourites or habits.hits:
-            chosen = [rng.random((2, size)) for rng, size in zip(listener_rngs, sizes.tolist(), strict=True)]
-            crowd = habits.begin(world, crowd, day, np.concatenate(chosen, axis=1))
+        crowd = start(world, users, interest_draws, first_draws, past, np.concatenate([*planned]))
         visit_of = np.repeat(visits, sizes)
         policy.begin(crowd, policy_rngs[0])
         num_sessions, propensities = len(crowd), list[Float64[np.ndarray, "P"]]()
@@ -227,39 +216,19 @@ def play(
                 propensities.append(np.empty(num_sessions))
                 propensities[-1][crowd.place] = chances
             crowd = listen(world, crowd, tracks, boredom_draws, habits.worth(crowd, tracks))
-            if (has_ended := crowd.budget <= 0).any():
-                ended = crowd.where(has_ended)
-                policy.finish(ended)
-                if memory is not None:
-                    lengths = np.full(len(ended), len(ended.tracks))
-                    memory.add(rows[ended.place], lengths, ended.tracks.T.ravel(), ended.shares.T.ravel(), day)
-                    if habits.leaving:
-                        nums = np.diff(np.searchsorted(ended.place, firsts)).tolist()
-                        draws_of = [rng.random(num) for rng, num in zip(listener_rngs, nums, strict=True)]
-                        memory.has_left[rows[ended.place]] |= habits.leave(ended, np.concatenate(draws_of))
-                yield Plays.of(ended, visit_of[ended.place], propensities, keep_events=keep_events)
-                crowd = crowd.where(~has_ended)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskOutcome:
-    """The result of some tasks of one arm.
-
-    Args:
-        arm: number of the arm.
-        plays: the completed sessions.
-        fallbacks: number of recommendations that were random because the policy had nothing to recommend.
-        problem: message of the error that stopped the policy; None without one.
-        memory: what the listeners of the tasks have played now; None without memory.
-        remembered: what the policy remembers of them now; see `Policy.remembered`.
-    """
-
-    arm: int
-    plays: Plays
-    fallbacks: int
-    problem: str | None
-    memory: Memory | None
-    remembered: Mapping[int, np.ndarray]
+            if not (has_ended := crowd.budget <= 0).any():
+                continue
+            ended = crowd.where(has_ended)
+            policy.finish(ended)
+            if memory is not None:
+                lengths = np.full(len(ended), len(ended.tracks))
+                memory.add(ended.users, lengths, ended.tracks.T.ravel(), ended.shares.T.ravel(), day)
+                if habits.leaving:
+                    nums = np.diff(np.searchsorted(ended.place, firsts)).tolist()
+                    draws_of = [rng.random(num) for rng, num in zip(listener_rngs, nums, strict=True)]
+                    memory.has_left[ended.users] |= habits.leave(ended, np.concatenate(draws_of))
+            yield Plays.of(ended, visit_of[ended.place], propensities, keep_events=keep_events)
+            crowd = crowd.where(~has_ended)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,20 +305,55 @@ class Day:
         return Plays(**{name: column.take(listens if name in EVENTS else order) for name, column in columns})
 
 
-@contextmanager
-def delayed_interrupt() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block, for example until a file is complete."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupts: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if interrupts:
-        raise KeyboardInterrupt
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The result of some tasks of one arm.
+
+    Args:
+        arm: number of the arm.
+        plays: the completed sessions.
+        fallbacks: number of recommendations that were random because the policy had nothing to recommend.
+        problem: message of the error that stopped the policy; None without one.
+    """
+
+    arm: int
+    plays: Plays
+    fallbacks: int
+    problem: str | None
+
+
+_Known = tuple[Memory | None, Mapping[int, np.ndarray]]
+"""What some listeners have played, and their profiles in an arm."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Simulator:
+    """What a process simulates with. It gets what it must know of the listeners of its tasks."""
+
+    world: World
+    policies: Sequence[Policy]
+    memory: Memory | None
+    how: Mapping[str, Any]
+
+    def known(self, arm: int, users: Int64[np.ndarray, "U"]) -> _Known:
+        profiles = self.policies[arm].profiles
+        return self.memory and self.memory.of(users), profiles.remembered(users.tolist()) if profiles else {}
+
+    def learn(self, arm: int, users: Int64[np.ndarray, "U"], known: _Known) -> None:
+        if self.memory and known[0]:
+            self.memory.put(users, known[0])
+        if profiles := self.policies[arm].profiles:
+            profiles.remember(known[1])
+
+    def play(self, batches: Sequence[Sequence[Task]], midnight: int) -> Outcome:
+        arm, parts, problem = batches[0][0].arm, list[Plays](), None
+        policy, num_before = self.policies[arm], self.policies[arm].fallbacks
+        try:
+            for tasks in batches:
+                parts.extend(play(self.world, policy, tasks, **self.how, memory=self.memory, midnight=midnight))
+        except InputError as error:
+            problem = str(error)
+        return Outcome(arm=arm, plays=Plays.join(parts), fallbacks=policy.fallbacks - num_before, problem=problem)
 
 
 class Players:
@@ -377,28 +381,24 @@ class Players:
         habits: Habits = NO_HABITS,
     ) -> None:
         with_propensity = keep_events and with_propensity
-        kept = {"keep_events": keep_events, "with_propensity": with_propensity, "habits": habits}
-        self._policies, self._workers, self._memory = policies, workers, memory
-        _ = world.interest_neighbours  # computed once here, not in every process
-        self._play = partial(_play_tasks, world, policies, kept)
-        self._pool: ProcessPoolExecutor | None = None
+        how = {"keep_events": keep_events, "with_propensity": with_propensity, "habits": habits}
+        self._simulator = _Simulator(world=world, policies=policies, memory=memory, how=how)
+        self._workers, self._pool = workers, None
         if workers > 1:
-            context = get_context("spawn")
-            self._pool = ProcessPoolExecutor(workers, context, initializer=_init_worker, initargs=(self._play,))
+            self._pool = ProcessPoolExecutor(
+                workers, get_context("spawn"), initializer=_init_worker, initargs=(self._simulator,)
+            )
 
     def __enter__(self) -> "Players":
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            if self._pool is not None:
-                with delayed_interrupt():  # a pool that is shut down in part prints a traceback when Python ends
-                    self._pool.shutdown(wait=True, cancel_futures=True)
-        finally:
-            for policy in self._policies:
-                policy.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        for policy in self._simulator.policies:
+            policy.close()
 
-    def play(self, shards: Sequence[Sequence[Task]], midnight: int = 0) -> Iterator[TaskOutcome]:
+    def play(self, shards: Sequence[Sequence[Task]], midnight: int = 0) -> Iterator[Outcome]:
         """Simulate shards.
 
         Args:
@@ -408,104 +408,53 @@ class Players:
         Yields:
             The result of some tasks of one arm, as soon as they are complete.
         """
-        rows = self._rows(shards)
+        chains = list(self._chains(shards))
         if self._pool is None:
-            for some in zip_longest(*rows):
-                for tasks in some:
-                    if tasks is not None:
-                        yield self._remember(tasks, self._play(tasks, midnight, *self._memory_of(tasks)))
+            yield from (self._simulator.play([tasks], midnight) for chain in chains for tasks in chain)
             return
-        running = {self._submit(tasks := next(row), midnight): (tasks, row) for row in map(iter, rows)}
-        while running:
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                tasks, row = running.pop(done)
-                outcome = self._remember(tasks, done.result())
-                if following := next(row, None):
-                    running[self._submit(following, midnight)] = following, row
-                yield outcome
+        # the processes start here, and inherit that Ctrl-C is blocked: this one gets it
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            running = {}
+            for chain in chains:
+                arm, users = chain[0][0].arm, np.concatenate([task.users for task in chain[0]])
+                known = self._simulator.known(arm, users)
+                running[self._pool.submit(_play_in_worker, chain, midnight, users, known)] = arm, users
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        for done in as_completed(running):
+            outcome, known = done.result()
+            self._simulator.learn(*running[done], known)
+            yield outcome
 
-    def _memory_of(self, tasks: Sequence[Task]) -> tuple[Memory | None, Mapping[int, np.ndarray]]:
-        users = _users_of(tasks)
-        memory = None if self._memory is None else self._memory.of(users)
-        return memory, self._policies[tasks[0].arm].remembered(users)
-
-    def _remember(self, tasks: Sequence[Task], outcome: TaskOutcome) -> TaskOutcome:
-        if self._memory is not None and outcome.memory is not None:
-            self._memory.put(_users_of(tasks), outcome.memory)
-        self._policies[outcome.arm].remember(outcome.remembered)
-        return outcome
-
-    def _rows(self, shards: Sequence[Sequence[Task]]) -> list[list[list[Task]]]:
-        """Rows of batches: the tasks of a batch are simulated together, the batches of a row one after another.
+    def _chains(self, shards: Sequence[Sequence[Task]]) -> Iterator[list[list[Task]]]:
+        """Chains of batches: the tasks of a batch are simulated together, the batches of a chain one after another.
 
         With memory the tasks of a shard are in different batches, because each begins where the one before it ended.
         """
-        rows = []
         for arm, of_arm in groupby(shards, key=lambda shard: shard[0].arm):
-            if self._policies[arm].is_stateless and self._memory is not None:
-                own = list(of_arm)
+            own, size = list(of_arm), 1
+            if self._simulator.policies[arm].is_stateless:
+                if self._simulator.memory is None:
+                    own = [[task] for shard in own for task in shard]
                 size = min(MAX_TASKS_TOGETHER, -(-len(own) // self._workers))
-                for some in (own[first : first + size] for first in range(0, len(own), size)):
-                    rows.append([[task for task in batch if task is not None] for batch in zip_longest(*some)])
-            elif self._policies[arm].is_stateless:
-                tasks = [task for shard in of_arm for task in shard]
-                size = min(MAX_TASKS_TOGETHER, -(-len(tasks) // self._workers))
-                rows += [[tasks[first : first + size]] for first in range(0, len(tasks), size)]
-            else:
-                rows += [[[task] for task in shard] for shard in of_arm]
-        return rows
-
-    def _submit(self, tasks: list[Task], midnight: int) -> Future[TaskOutcome]:
-        """Give tasks to the pool. Its processes start here, and inherit that Ctrl-C is blocked: this one gets it."""
-        assert self._pool is not None
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return self._pool.submit(_play_in_worker, tasks, midnight, *self._memory_of(tasks))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            for first in range(0, len(own), size):
+                batches = zip_longest(*own[first : first + size])
+                yield [[task for task in batch if task is not None] for batch in batches]
 
 
-def _users_of(tasks: Sequence[Task]) -> Int64[np.ndarray, "U"]:
-    return np.concatenate([task.users for task in tasks])
+_simulator: _Simulator  # of a process of the pool
 
 
-def _play_tasks(
-    world: World,
-    policies: Sequence[Policy],
-    kept: Mapping[str, Any],
-    tasks: Sequence[Task],
-    midnight: int,
-    memory: Memory | None,
-    remembered: Mapping[int, np.ndarray],
-) -> TaskOutcome:
-    policy, parts, problem = policies[tasks[0].arm], list[Plays](), None
-    num_before = policy.fallbacks
-    policy.remember(remembered)
-    try:
-        parts.extend(play(world, policy, tasks, **kept, memory=memory, midnight=midnight))
-    except InputError as error:
-        problem = str(error)
-    return TaskOutcome(
-        arm=tasks[0].arm,
-        plays=Plays.join(parts),
-        fallbacks=policy.fallbacks - num_before,
-        problem=problem,
-        memory=memory,
-        remembered=policy.remembered(_users_of(tasks)),
-    )
-
-
-_PlayTasks = Callable[[Sequence[Task], int, Memory | None, Mapping[int, np.ndarray]], TaskOutcome]
-
-_play_here: _PlayTasks  # simulates tasks, in a process of the pool
-
-
-def _init_worker(play_tasks: _PlayTasks) -> None:
-    global _play_here
-    _play_here = play_tasks
+def _init_worker(simulator: _Simulator) -> None:
+    global _simulator
+    _simulator = simulator
 
 
 def _play_in_worker(
-    tasks: list[Task], midnight: int, memory: Memory | None, remembered: Mapping[int, np.ndarray]
-) -> TaskOutcome:
-    return _play_here(tasks, midnight, memory, remembered)
+    chain: list[list[Task]], midnight: int, users: Int64[np.ndarray, "U"], known: _Known
+) -> tuple[Outcome, _Known]:
+    arm = chain[0][0].arm
+    _simulator.learn(arm, users, known)
+    outcome = _simulator.play(chain, midnight)
+    return outcome, _simulator.known(arm, users)

@@ -7,13 +7,13 @@ M neighbours of an interest.
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, Shaped
+from jaxtyping import Float32, Float64, Int32, Int64, Shaped
 
 from segue.catalog import Catalog, most_played
 from segue.errors import InputError
@@ -179,30 +179,7 @@ class Taste:
         styles[by_fame[1::2]] = -styles[by_fame[::2]]
         artists = rng.normal(size=(len(artist_fame), self.own_dim))
         tracks = rng.normal(size=(len(artist_of), self.own_dim))
-        return self.combine(artist_of, styles=styles, artists=artists, tracks=tracks, artist_fame=artist_fame, rng=rng)
-
-    def combine(
-        self,
-        artist_of: Int64[np.ndarray, "N"],
-        *,
-        styles: Float64[np.ndarray, "A S"],
-        artists: Float64[np.ndarray, "A O"],
-        tracks: Float64[np.ndarray, "N O"],
-        artist_fame: Float64[np.ndarray, "A"],
-        rng: np.random.Generator,
-    ) -> Float32[np.ndarray, "N D"]:
-        """Combine the three vectors of each direction, and draw the lengths.
-
-        Args:
-            artist_of: row of the artist of each track.
-            styles: style of each artist, without what fame adds; like the other vectors, of numbers with mean 0 and
-                standard deviation 1.
-            artists: vector of each artist.
-            tracks: vector of each track.
-            artist_fame: standardised fame of each artist.
-            rng: draws the lengths.
-        """
-        styles = np.column_stack([styles[:, 0] + self.mainstream * artist_fame, styles[:, 1:]])
+        styles[:, 0] += self.mainstream * artist_fame
         styles *= (self.style / self.style_dim) ** 0.5
         owns = self._scale(1 - self.style - self.track) * artists[artist_of] + self._scale(self.track) * tracks
         directions = np.column_stack([styles[artist_of], owns])
@@ -293,8 +270,6 @@ def population(
     )
 
 
-_BLOCK = 256  # interests whose substitutes are searched together
-
 SESSION_BUDGET, ARTIST_DISCOUNT, NUM_NEIGHBOURS = 5, 0.8, 10
 """Values of a listener whose record in `users.json` does not have them."""
 
@@ -322,59 +297,3 @@ def tracks_of_artists(num_tracks: int, rng: np.random.Generator) -> Int64[np.nda
         chosen = rng.choice(adjustable, size=min(abs(missing), len(adjustable)), replace=False)
         sizes[chosen] += np.sign(missing)
     return np.repeat(np.arange(num_artists), rng.permutation(sizes))
-
-
-def is_released(world: World, day: str) -> Bool[np.ndarray, "N"]:
-    """Whether each track is released on a day.
-
-    Args:
-        world: a world whose tracks have release dates.
-        day: a date such as 2026-01-05.
-
-    Raises:
-        InputError: its tracks have no release dates.
-    """
-    if "released" not in world.attributes:
-        raise InputError("the tracks of this world have no release dates; give it some with world.attributes.releases=")
-    return np.array(world.attributes["released"], object) <= day
-
-
-def released_by(world: World, day: str) -> World:
-    """The world of a day: only tracks that are released are in it.
-
-    A listener who loves a track that is not released yet loves the released track with the largest affinity to it.
-
-    Args:
-        world: a world whose tracks have release dates.
-        day: a date such as 2026-01-05.
-
-    Returns:
-        The world; its tracks keep their ids and their order, and its listeners theirs.
-
-    Raises:
-        InputError: its tracks have no release dates.
-    """
-    kept = np.flatnonzero(is_released(world, day))
-    row_of = np.full(len(world.catalog) + 1, -1)  # the last one is for no interest
-    row_of[kept] = np.arange(len(kept))
-    catalog, listeners = world.catalog, world.listeners
-    artists, artist_of = np.unique(catalog.artist_of[kept], return_inverse=True)
-    interests = np.unique(listeners.interests[listeners.interests >= 0])
-    absent, candidates, substituted = interests[row_of[interests] < 0], world.embeddings[kept].T, row_of.copy()
-    for start in range(0, len(absent), _BLOCK):
-        rows = absent[start : start + _BLOCK]
-        substituted[rows] = (world.embeddings[rows] @ candidates).argmax(1)
-    return replace(
-        world,
-        catalog=replace(
-            catalog,
-            track_ids=catalog.track_ids[kept],
-            titles=catalog.titles[kept],
-            artist_of=artist_of,
-            artists=catalog.artists[artists],
-        ),
-        top_tracks=row_of[world.top_tracks][row_of[world.top_tracks] >= 0],
-        embeddings=world.embeddings[kept],
-        listeners=replace(listeners, interests=substituted[listeners.interests]),
-        attributes={name: [values[row] for row in kept.tolist()] for name, values in world.attributes.items()},
-    )

@@ -67,6 +67,7 @@ def play(
     Raises:
         InputError: a recommender, the world or the traffic cannot be used.
     """
+    from segue.simulation.experiment import run_experiment
     from segue.simulation.policies import hints, make_policies
     from segue.tracking.named_runs import locate_recommendations
 
@@ -81,17 +82,16 @@ def play(
         warn(world.model.caution)
     if says:
         console.print(says, markup=False)
-    return dict(
-        instantiate(config.traffic)(
-            world=world,
-            policies=policies,
-            experiment=experiment,
-            folder=Path(config.run_dir),
-            write_logs=write_logs,
-            after=after,
-            provenance=provenance(),
-            progress=arm_bars,
-        )
+    return run_experiment(
+        instantiate(config.traffic, _convert_="all"),
+        world=world,
+        policies=policies,
+        experiment=experiment,
+        folder=Path(config.run_dir),
+        write_logs=write_logs,
+        after=after,
+        provenance=provenance(),
+        progress=arm_bars,
     )
 
 

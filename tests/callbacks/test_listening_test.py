@@ -1,6 +1,5 @@
 """The listening test of a run: what is logged, written and kept, and that it chooses an epoch only if asked."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -120,21 +119,6 @@ def test_a_run_with_the_session_is_played_as_simulate_would(
 def test_without_an_export_the_same_lists_are_made_for_it(simulated: PairDataModule, tmp_path: Path) -> None:
     with_export, without = (after_test(simulated, tmp_path, export=one).history.metrics() for one in (True, False))
     assert with_export == without
-
-
-def test_floors_are_played_once_for_all_runs_of_the_same_logs(
-    simulated: PairDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = after_test(simulated, tmp_path).history.metrics()
-    path = Path(simulated.path) / "listening_references.json"
-    assert before[f"{TIME}_random_floor"] in [means["random"] for means in json.loads(path.read_text()).values()]
-    with monkeypatch.context() as patched:
-        patched.setattr("segue.simulation.listening.references", lambda *_, **__: pytest.fail("played again"))
-        assert after_test(simulated, tmp_path).history.metrics() == before
-    path.write_text("{")
-    assert after_test(simulated, tmp_path).history.metrics() == before
-    other = after_test(simulated, tmp_path, seed=2).history.metrics()
-    assert other[f"{TIME}_random_floor"] != before[f"{TIME}_random_floor"]
 
 
 def test_logs_without_a_world_are_not_played(ring: PairDataModule, tmp_path: Path) -> None:

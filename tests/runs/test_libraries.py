@@ -26,7 +26,7 @@ BROUGHT = {"joblib", "lightning_fabric", "onnx", "requests", "sqlalchemy", "star
 """Libraries that come with one of the table, which is imported before."""
 OPTIONAL = {"setuptools_scm"}
 """Libraries that a clone does without."""
-WHERE = {"serve": "serving/", "room": "room/", "sweep": "sweeps/pruning.py", "rl": "simulation/environment.py"}
+WHERE = {"serve": "serving/", "room": "room/", "sweep": "sweeps/pruning.py"}
 """Where the libraries of an extra are imported with the module; elsewhere they are imported in functions."""
 
 

@@ -18,7 +18,7 @@ from segue.runs.session_vectors import FILE, SessionVectors
 from segue.simulation import policies, traffic
 from segue.simulation.arm_profiles import ArmProfiles
 from segue.simulation.listener import start
-from segue.simulation.listening import TRACK_MS, Heard, KnownBefore, ListeningTest, RunListening
+from segue.simulation.listening import TRACK_MS, Heard, ListeningTest, RunPlayer
 from segue.simulation.policies import ListenerLists, Lists, SessionLists, hints
 from segue.simulation.traffic import Task, play
 from segue.simulation.world import World
@@ -26,8 +26,8 @@ from segue.statistics.discovery import DISCOVERY
 from tests.conftest import make_vectors
 from tests.picking.test_picker import SURE
 from tests.serving.test_prepared_release import ready
+from tests.simulation.running import MIDNIGHT, run
 from tests.simulation.test_policies import crowd_of, lists_file
-from tests.simulation.test_traffic import MIDNIGHT, run
 
 NOTHING = np.zeros(0, np.int64), np.zeros(0, ENTRY)
 HOW: dict[str, Any] = {"pick": "ranked", "artist_gap": 2, "context": None, "num_lists": 2}
@@ -35,6 +35,11 @@ HOW: dict[str, Any] = {"pick": "ranked", "artist_gap": 2, "context": None, "num_
 
 def an_arm(world: World, folder: Path, **changes: Any) -> Lists:
     return policies.recommended(path=str(folder / "r.jsonl"), world=world, **HOW | changes)
+
+
+def profiles_of(arm: Lists) -> ArmProfiles:
+    assert arm.profiles is not None
+    return arm.profiles
 
 
 def write_run(world: World, folder: Path, **weights: float) -> Path:
@@ -123,7 +128,7 @@ def test_an_arm_begins_with_the_profiles_of_its_run(world: World, folder: Path) 
     write_run(world, folder, heard=100.0)
     write_profiles(world, folder, int(crowd.users[0]), (far, 1.0, MIDNIGHT - DAY_MS))
     arm = an_arm(world, folder)
-    arm.prepare(MIDNIGHT, 1000)
+    profiles_of(arm).prepare(MIDNIGHT, 1000)
     arm.begin(crowd, rng)
     assert arm.recommend(crowd).tracks.tolist() == [far]
     write_profiles(world, folder, int(crowd.users[0]) + 1, (far, 1.0, MIDNIGHT - DAY_MS))
@@ -164,7 +169,7 @@ def test_propensities_of_an_arm_are_the_frequencies_of_its_picks(
     write_run(world, folder, share=20.0)  # the best is known
     profiles.write(folder / PROFILES)
     arm, num = an_arm(world, folder, pick=pick, artist_gap=0, familiar=familiar), 2000
-    arm.prepare(MIDNIGHT, 1000)
+    profiles_of(arm).prepare(MIDNIGHT, 1000)
     crowd = start(world, np.full(num, 1), np.full(num, 0.5), np.full(num, 0.5))
     arm.begin(crowd, np.random.default_rng(5))
     picked = arm.recommend(crowd)
@@ -202,8 +207,8 @@ def test_profiles_that_end_after_the_first_day_began_are_so_many_days_older(
 def known_shares(arm: Lists) -> float:
     """Of four sessions of each listener: the share of recommended tracks that were played to 80 % in an earlier one."""
     known, num_known, num = defaultdict[int, set[int]](set), 0, 0
-    arm.prepare(MIDNIGHT, 1000)
-    for user, entries in arm.remembered(np.arange(60)).items():
+    profiles_of(arm).prepare(MIDNIGHT, 1000)
+    for user, entries in profiles_of(arm).remembered(range(60)).items():
         known[user] = set(entries["track"][entries["best"] >= LOVED].tolist())
     task = Task(arm=0, users=np.arange(60), num_visits=np.full(60, 4), waves=range(4), seed=3, key=(1,))
     for plays in play(arm.world, arm, [task], keep_events=True, with_propensity=False):
@@ -233,8 +238,8 @@ def test_the_gap_is_that_of_the_run_whatever_was_played_since_as_in_a_service(
     assert isinstance(arm, ListenerLists)
     users = np.arange(len(world.listeners)).repeat(9)
     tracks, times = np.random.default_rng(1).integers(400, size=users.size), np.full(users.size, 2 * MIDNIGHT)
-    arm.learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
-    arm.prepare(MIDNIGHT, 1000)
+    profiles_of(arm).learn(users, tracks.astype(np.int32), np.full(users.size, 100, np.uint8), times)
+    profiles_of(arm).prepare(MIDNIGHT, 1000)
     served = ready({"C": {"recommender": str(folder / "r.jsonl"), "familiar": 0.5}}, **HOW)
     gap = served.vectors["C"].known_gap
     assert gap is not None
@@ -255,7 +260,7 @@ def profiles(world: World) -> Profiles:
 def the_test(world: World, folder: Path, profiles: Profiles) -> Heard:
     """What the test listeners of a listening test hear from a run."""
     test = ListeningTest(world, sessions=400, seed=1, hits=20)
-    run = RunListening(test, world.catalog, neighbours=5, num_lists=2, kept=None, profiles=profiles)
+    run = RunPlayer(test, world.catalog, num_lists=2, profiles=profiles)
     lists = Recommendations.read(folder / "r.jsonl", world.catalog).rows
     return run.play("test", lists.astype(np.int64), SessionVectors.read(folder / FILE, world.catalog))
 
@@ -267,7 +272,7 @@ def test_a_listening_test_plays_what_an_arm_with_the_same_profiles_would(
     heard = the_test(world, folder, profiles)
     arm = an_arm(world, folder, pick="uniform", artist_gap=0)
     assert isinstance(arm, ListenerLists)
-    arm.prepare(0, TRACK_MS)
+    profiles_of(arm).prepare(0, TRACK_MS)
 
     def choose(crowd: Any, draws: Any) -> Any:
         if len(crowd.tracks) == 1:
@@ -299,12 +304,12 @@ def test_a_listening_test_counts_what_listeners_knew_before(world: World, profil
         return tracks
 
     test = ListeningTest(world, sessions=400, seed=1, hits=20)
-    result = test.play(recommend, "test", KnownBefore(ArmProfiles(profiles, world), world)).discovery
+    result = test.play(recommend, "test", ArmProfiles(profiles, world)).discovery
     of_listeners = [np.mean(of_user, axis=0) for user, of_user in found.items() if heard[user]]
     assert len(of_listeners) < len(found)
     assert result == pytest.approx(dict(zip(DISCOVERY, np.mean(of_listeners, axis=0).tolist(), strict=True)))
     assert 0 < result["share_known"] < result["share_heard"] < result["share_known_artist"]
-    assert test.play(recommend, "test", KnownBefore(ArmProfiles(Profiles.of(*NOTHING), world), world)).discovery == {}
+    assert test.play(recommend, "test", ArmProfiles(Profiles.of(*NOTHING), world)).discovery == {}
 
 
 def test_the_run_decides_the_context_and_the_arm_can_leave_the_listener_out(world: World, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from segue.errors import InputError
-from segue.simulation.habits import HIT_DAYS, Habits, hit_of
+from segue.simulation.habits import RECOVERY_DAYS, Habits
 from segue.simulation.listener import Crowd, Past, listen, start
 from segue.simulation.policies import Policy, Popular, Random
 from segue.simulation.world import World
-from tests.simulation.test_memory import log_of, run
+from tests.simulation.running import log_of, run
 
 SURE = 1e-4
 """Smallest p value that a statistical test at a fixed seed accepts; the seed was not selected."""
@@ -39,15 +39,15 @@ plays = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 100), st.integers(0
 
 
 @settings(max_examples=60)
-@given(days=st.lists(plays, min_size=1, max_size=5), fatigue=st.floats(0.1, 5), recovery=st.floats(0.5, 30))
+@given(days=st.lists(plays, min_size=1, max_size=5), fatigue=st.floats(0.1, 5))
 def test_a_track_is_worth_less_by_the_plays_of_the_last_days(
-    world: World, days: list[list[tuple[int, int, int]]], fatigue: float, recovery: float
+    world: World, days: list[list[tuple[int, int, int]]], fatigue: float
 ) -> None:
-    habits, tracks = Habits(fatigue=fatigue, recovery_days=recovery), np.arange(len(days)) % 4
+    habits, tracks = Habits(fatigue=fatigue), np.arange(len(days)) % 4
     worth = habits.worth(crowd_of(world, len(days), past_of(days)), tracks)
     assert worth is not None
     for track, own, found in zip(tracks.tolist(), days, worth.tolist(), strict=True):
-        heard = sum(share / 100 * 0.5 ** (age / recovery) for played, share, age in own if played == track)
+        heard = sum(share / 100 * 0.5 ** (age / RECOVERY_DAYS) for played, share, age in own if played == track)
         assert found == pytest.approx(np.exp(-fatigue * heard))
 
 
@@ -60,89 +60,16 @@ def test_what_is_worth_half_is_played_half(world: World) -> None:
     assert Habits().worth(crowd, tracks) is None
 
 
-def test_favourites_return_in_their_share_of_the_sessions_and_as_often_as_they_were_loved(world: World) -> None:
-    num = 4000
-    loved = [(5, 100, 1), (5, 80, 3), (9, 90, 2), (7, 79, 1)]
-    crowd = crowd_of(world, num, past_of([loved] * num))
-    found = Habits(favourites=0.4).begin(world, crowd, 1, np.random.default_rng(1).random((2, num)))
-    changed = found.tracks[0] != crowd.tracks[0]
-    assert stats.binomtest(int(changed.sum()), num, 0.4).pvalue > SURE
-    counts = Counter(found.tracks[0, changed].tolist())
-    assert {*counts} == {5, 9}
-    assert stats.binomtest(counts[5], counts.total(), 2 / 3).pvalue > SURE
-    for session in np.flatnonzero(changed)[:50]:
-        interests = world.embeddings[world.listeners.interests[crowd.users[session]]]
-        about = interests[(interests @ world.embeddings[found.tracks[0, session]]).argmax()]
-        assert (found.taste[session] == about).all(), "the session is about the interest that is nearest to it"
-    assert (found.artists[0] == world.catalog.artist_of[found.tracks[0]]).all()
-    assert (found.taste[~changed] == crowd.taste[~changed]).all()
-
-
-def test_who_has_loved_nothing_has_no_favourite(world: World) -> None:
-    crowd = crowd_of(world, 200, past_of([[(3, 70, 1)]] * 200))
-    found = Habits(favourites=1.0).begin(world, crowd, 1, np.random.default_rng(1).random((2, 200)))
-    assert (found.tracks == crowd.tracks).all()
-
-
-def test_some_days_have_a_hit_and_it_begins_its_share_of_the_sessions(world: World) -> None:
-    hits = [hit_of(world, day) for day in range(1, 401)]
-    days = [day for day, hit in enumerate(hits, 1) if hit >= 0]
-    assert stats.binomtest(len(days), 400, HIT_DAYS).pvalue > SURE
-    assert len({hit for hit in hits if hit >= 0}) > 50, "another one each time"
-    crowd, draws = crowd_of(world, 3000), np.random.default_rng(4).random((2, 3000))
-    habits = Habits(hits=0.3)
-    found = habits.begin(world, crowd, days[0], draws)
-    with_hit = found.tracks[0] == hits[days[0] - 1]
-    assert stats.binomtest(int(with_hit.sum()), 3000, 0.3).pvalue > SURE
-    assert (found.taste == crowd.taste).all()
-    quiet = next(day for day, hit in enumerate(hits, 1) if hit < 0)
-    assert (habits.begin(world, crowd, quiet, draws).tracks == crowd.tracks).all()
-
-
-def test_interests_drift_slowly_to_near_tracks_and_alike_for_everybody_who_asks(world: World) -> None:
-    habits, moved = Habits(drift=0.3), list[float]()
-    for day in range(2, 8):
-        before, after = (habits.world_on(world, one).listeners.interests for one in (day - 1, day))
-        number_of, neighbours = habits.world_on(world, day - 1).interest_neighbours
-        assert (after[..., None] == neighbours[number_of[before]]).any(2)[after != before].all()
-        itself = (neighbours[number_of[before]] == before[..., None]).any(2)
-        moved.append((after != before).sum() / (before.size - itself.sum() / 10))
-    assert np.mean(moved) == pytest.approx(0.3, abs=0.05)
-    assert (habits.world_on(world, 7).listeners.interests == habits.world_on(world, 7).listeners.interests).all()
-    assert habits.world_on(world, 1) is world
-    assert Habits().world_on(world, 9) is world
-
-
-def test_interests_drift_for_years(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.simulation.habits._next_day", lambda before, _: replace(before))
-    habits = Habits(drift=0.03125)  # of no other test
-    far = habits.world_on(world, 3000)
-    assert habits.world_on(world, 3000) is far, "no day is computed again"
-    assert habits.world_on(world, 2) is not far
-
-
-def with_play(crowd: Crowd, share: int) -> Crowd:
-    """One more track in each session."""
-    added = {"tracks": 0, "artists": 0, "shares": share}
-    columns = {name: (getattr(crowd, name), value) for name, value in added.items()}
-    return replace(
-        crowd,
-        **{
-            name: np.concatenate([one, np.full((1, len(crowd)), value, one.dtype)])
-            for name, (one, value) in columns.items()
-        },
-    )
-
-
 @pytest.mark.parametrize(("leaving", "expected"), [(1.0, 1.0), (0.3, 0.3), (0.0, 0.0)])
 def test_listeners_leave_after_bad_sessions_alone(world: World, leaving: float, expected: float) -> None:
-    crowd = crowd_of(world, 2000)
-    for share in (79, 10, 30):
-        crowd = with_play(crowd, share)
-    good = with_play(crowd, 80)
-    draws = np.random.default_rng(5).random(2000)
+    crowd, draws = crowd_of(world, 2000), np.random.default_rng(5).random(2000)
+    of_one = np.zeros((4, 2000), np.int32)
+    bad, good = (
+        replace(crowd, tracks=of_one, artists=of_one, shares=np.array(own, np.uint8)[:, None].repeat(2000, axis=1))
+        for own in ([100, 79, 10, 30], [100, 79, 10, 80])
+    )
     habits = Habits(leaving=leaving)
-    assert stats.binomtest(int(habits.leave(crowd, draws).sum()), 2000, expected).pvalue > SURE
+    assert stats.binomtest(int(habits.leave(bad, draws).sum()), 2000, expected).pvalue > SURE
     assert not habits.leave(good, draws).any()
 
 
@@ -151,15 +78,16 @@ def arms(world: World) -> dict[str, Policy]:
 
 
 def test_who_left_does_not_come_back_also_not_in_the_next_run(world: World, tmp_path: Path) -> None:
-    habits: dict[str, Any] = {"habits": Habits(leaving=0.5), "sessions": 200}
-    whole = run(world, tmp_path / "whole", arms(world), days=3, **habits)
-    run(world, tmp_path / "one", arms(world), days=2, **habits)
-    after = run(world, tmp_path / "two", arms(world), after=tmp_path / "one", **habits)
-    assert log_of(tmp_path / "whole") == log_of(tmp_path / "two")
-    assert (tmp_path / "whole/left.json").read_text() == (tmp_path / "two/left.json").read_text()
+    how: dict[str, Any] = {"habits": Habits(fatigue=1.0, leaving=0.5), "sessions": 200}
+    whole = run(world, tmp_path / "whole", arms(world), days=3, **how)
+    run(world, tmp_path / "workers", arms(world), days=3, workers=2, **how)
+    run(world, tmp_path / "one", arms(world), days=2, **how)
+    after = run(world, tmp_path / "two", arms(world), after=tmp_path / "one", **how)
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "two") == log_of(tmp_path / "workers")
+    assert whole["left"] == after["left"]
+    assert whole["habits"] == {"fatigue": 1.0, "leaving": 0.5}
     assert whole["arms"]["C"]["left"] == after["arms"]["C"]["left"] > 5
-    loved, left = defaultdict[int, list[bool]](list), {*json.loads((tmp_path / "whole/left.json").read_text())["left"]}
-    is_loved, place = dict[int, bool](), defaultdict[int, int](int)
+    loved, is_loved, place = defaultdict[int, list[bool]](list), dict[int, bool](), defaultdict[int, int](int)
     for line in log_of(tmp_path / "whole"):
         user = line["user"]
         is_loved[user] = is_loved.get(user, False) or (place[user] > 0 and line["time"] >= 0.8)
@@ -167,55 +95,29 @@ def test_who_left_does_not_come_back_also_not_in_the_next_run(world: World, tmp_
         if line["message"] == "last":
             loved[user].append(is_loved.pop(user))
             place[user] = 0
-    assert all(not sessions[-1] for user, sessions in loved.items() if user in left), "the last session was a bad one"
-    (tmp_path / "two/left.json").write_text("{")
-    with pytest.raises(InputError, match=r"cannot read .*left.json.*repeat that run"):
-        run(world, tmp_path / "three", arms(world), after=tmp_path / "two", **habits)
-
-
-ALL = Habits(fatigue=1.0, favourites=0.3, drift=0.2, leaving=0.1, hits=0.3)
-
-
-def test_a_run_with_all_habits_does_not_depend_on_workers_and_goes_on_where_it_ended(
-    world: World, tmp_path: Path
-) -> None:
-    whole = run(world, tmp_path / "whole", arms(world), days=3, habits=ALL)
-    run(world, tmp_path / "two", arms(world), days=3, workers=2, habits=ALL)
-    assert log_of(tmp_path / "whole") == log_of(tmp_path / "two")
-    run(world, tmp_path / "begin", arms(world), days=2, habits=ALL)
-    run(world, tmp_path / "end", arms(world), after=tmp_path / "begin", habits=ALL)
-    assert log_of(tmp_path / "whole") == log_of(tmp_path / "end")
-    assert whole["habits"]["fatigue"] == 1.0
+    assert all(not loved[user][-1] for user in whole["left"]), "the last session was a bad one"
+    rest = run(world, tmp_path / "rest", arms(world), after=tmp_path / "two", sessions=200)
+    assert rest["left"] == whole["left"]
+    assert not {line["user"] for line in log_of(tmp_path / "rest")[len(log_of(tmp_path / "two")) :]} & {*whole["left"]}
 
 
 def test_what_is_heard_again_and_again_is_played_less(world: World, tmp_path: Path) -> None:
     usual, tired = (
-        run(world, tmp_path / name, arms(world), days=4, habits=habits)["arms"]["T1"]["mean_time_per_session"]
+        run(world, tmp_path / name, arms(world), days=4, sessions=150, habits=habits)["arms"]["T1"]
         for name, habits in (("usual", Habits()), ("tired", Habits(fatigue=3.0)))
     )
-    assert tired < usual - 0.3
+    assert tired["mean_time_per_session"] < usual["mean_time_per_session"] - 0.3
 
 
-def test_without_habits_the_log_and_the_record_are_as_before(world: World, tmp_path: Path) -> None:
-    """The digest of a log that the code without habits wrote."""
-    record = run(world, tmp_path / "run", arms(world), habits=Habits())
-    assert "habits" not in record
+def test_without_habits_the_log_and_the_record_do_not_know_of_them(world: World, tmp_path: Path) -> None:
+    """The digest is of a log that was written without this module."""
+    run(world, tmp_path / "run", arms(world), sessions=150, habits=Habits())
     log = (tmp_path / "run/logs/day-1/data.json").read_bytes()
     assert hashlib.sha256(log).hexdigest()[:16] == "bc1bb0fc209a268e"
-    assert not (tmp_path / "run/left.json").exists()
+    assert not {"habits", "left"} & json.loads((tmp_path / "run/simulation.json").read_text()).keys()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"fatigue": -1.0}, "habits.fatigue must be a number of at least 0 and at most 10, got -1.0"),
-        ({"recovery_days": 0.0}, "habits.recovery_days must be a number above 0"),
-        ({"favourites": 1.5}, "habits.favourites must be a number of at least 0 and at most 1"),
-        ({"drift": 2.0}, "habits.drift must be"),
-        ({"leaving": -0.1}, "habits.leaving must be"),
-        ({"hits": 1.1}, "habits.hits must be"),
-    ],
-)
-def test_a_habit_out_of_range_is_refused(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize("changes", [{"fatigue": -1.0}, {"leaving": 1.1}])
+def test_a_habit_out_of_range_is_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=f"habits.{next(iter(changes))} must be a number of at least 0 and at most"):
         Habits(**changes)

@@ -11,7 +11,7 @@ from segue.catalog import Catalog
 from segue.errors import InputError
 from segue.runs.counted_part import CountedPart
 from segue.simulation.listener import listen, start
-from segue.simulation.listening import PARTS, Heard, ListeningTest, RunListening, from_lists, references
+from segue.simulation.listening import PARTS, Heard, ListeningTest, RunPlayer, from_lists, references
 from segue.simulation.neighbours import nearest
 from segue.simulation.policies import Policy, Popular, Random, TrueNeighbours
 from segue.simulation.traffic import Task, play
@@ -140,12 +140,10 @@ def test_a_run_plays_the_same_in_whichever_order_it_has_the_tracks(world: World)
     lists[~np.isin(lists, order)] = order[0]
     times, none = [], [None] * len(order)
     for rows in (np.sort(order), order):
-        run = RunListening(
+        run = RunPlayer(
             made(world),
             Catalog.from_columns(world.catalog.track_ids[rows].tolist(), none, none, source="tracks.json"),
-            neighbours=NEIGHBOURS,
             num_lists=2,
-            kept=None,
         )
         place = np.full(num + 1, -1)
         place[rows] = np.arange(len(rows))

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,13 @@ from hypothesis import strategies as st
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
 from segue.simulation import policies, traffic
-from segue.simulation.experiment import run_experiment
 from segue.simulation.memory import Memory
 from segue.simulation.past_days import past_days
 from segue.simulation.policies import LastTenLists, Policy, Random, make_policies
 from segue.simulation.world import World
 from tests.odd_ids import with_texts
 from tests.picking.test_last_ten import chances_of
+from tests.simulation.running import log_of, run
 
 
 def write_lists(world: World, path: Path) -> list[list[int]]:
@@ -36,20 +35,6 @@ def write_lists(world: World, path: Path) -> list[list[int]]:
         path, world.catalog, format="botify"
     )
     return [[row for row in own if row >= 0] for own in rows.tolist()]
-
-
-def run(world: World, folder: Path, arms: dict[str, Policy], **changes: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        "experiment": "TEST", "sessions": 150, "days": 1, "workers": 1, "seed": 1, "first_day": "2026-01-05",
-        "track_seconds": 200.0, "write_logs": True, "with_propensity": True, "after": None, "provenance": {},
-        "progress": lambda _: nullcontext(lambda *_: None),
-    }  # fmt: skip
-    return run_experiment(world=world, folder=folder, policies=arms, **{**given, **changes})
-
-
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    paths = sorted(folder.glob("logs/*/data.json"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 @pytest.fixture

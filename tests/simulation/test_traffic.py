@@ -19,44 +19,14 @@ from segue.assignment import treatments
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
 from segue.simulation import traffic
-from segue.simulation.event_lines import Events, Names, encode
-from segue.simulation.experiment import run_experiment
+from segue.simulation.event_lines import Events, write_events
 from segue.simulation.listener import Crowd
-from segue.simulation.policies import Lists, Popular, Random, StickyArtist, TrueNeighbours
+from segue.simulation.policies import Lists, Random, StickyArtist, TrueNeighbours
 from segue.simulation.traffic import Day
 from segue.simulation.world import World
 from segue.statistics.discovery import DISCOVERY
 from tests.odd_ids import ODD_IDS, with_texts
-
-MIDNIGHT = 1_767_571_200_000
-
-
-def run(world: World, folder: Path, **changes: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "policies": {
-            "C": Random(world=world),
-            "T1": StickyArtist(world=world),
-            "T2": Popular(num_tracks=20, world=world),
-        },
-        "experiment": "TEST",
-        "sessions": 400,
-        "days": 1,
-        "workers": 1,
-        "seed": 1,
-        "first_day": "2026-01-05",
-        "track_seconds": 200.0,
-        "write_logs": True,
-        "with_propensity": True,
-        "after": None,
-        "provenance": {"command": "test"},
-        "progress": lambda _: nullcontext(lambda *_: None),
-    }
-    return run_experiment(world=world, folder=folder, **{**settings, **changes})
-
-
-def events_of(folder: Path) -> list[dict[str, Any]]:
-    paths = sorted(folder.glob("logs/*/data.json"))
-    return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+from tests.simulation.running import MIDNIGHT, log_of, run
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +36,7 @@ def played(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 def test_an_event_has_the_keys_and_types_of_the_service(played: tuple[Path, dict[str, Any]]) -> None:
-    events = events_of(played[0])
+    events = log_of(played[0])
     keys = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
     added = {"next": ["propensity", "release"], "last": []}
     for event in events:
@@ -81,7 +51,7 @@ def test_an_event_has_the_keys_and_types_of_the_service(played: tuple[Path, dict
 def test_events_are_sorted_by_time_and_sessions_of_a_listener_never_overlap(
     played: tuple[Path, dict[str, Any]],
 ) -> None:
-    events = events_of(played[0])
+    events = log_of(played[0])
     times = [event["timestamp"] for event in events]
     assert times == sorted(times)
     assert times[0] >= MIDNIGHT
@@ -100,7 +70,7 @@ def test_events_are_sorted_by_time_and_sessions_of_a_listener_never_overlap(
 
 
 def test_a_listener_has_the_assigned_arm_in_every_event(played: tuple[Path, dict[str, Any]]) -> None:
-    events = events_of(played[0])
+    events = log_of(played[0])
     users = np.array([event["user"] for event in events])
     arms = treatments(users, experiment="TEST", num_arms=3)
     assert [event["experiments"]["TEST"] for event in events] == [("C", "T1", "T2")[arm] for arm in arms.tolist()]
@@ -111,7 +81,7 @@ def test_the_means_of_the_record_are_those_of_the_log(played: tuple[Path, dict[s
     folder, record = played
     assert json.loads((folder / "simulation.json").read_text())["arms"] == record["arms"]
     sums: dict[str, dict[int, list[float]]] = {arm: defaultdict(lambda: [0.0, 0, 0]) for arm in ("C", "T1", "T2")}
-    for event in events_of(folder):
+    for event in log_of(folder):
         own = sums[event["experiments"]["TEST"]][event["user"]]
         own[0] += event["time"]
         own[1] += 1
@@ -181,7 +151,9 @@ def test_the_logs_do_not_depend_on_how_many_tasks_are_simulated_together(
 
 @pytest.mark.parametrize("release", [None, "0a1b2c"])
 @pytest.mark.parametrize("has_texts", [False, True])
-def test_an_encoded_line_equals_that_of_the_json_library(world: World, release: str | None, has_texts: bool) -> None:
+def test_a_line_of_a_log_equals_that_of_the_json_library(
+    world: World, tmp_path: Path, release: str | None, has_texts: bool
+) -> None:
     rng, num = np.random.default_rng(0), 500
     if has_texts:
         users = np.array([*ODD_IDS, *map(str, range(len(ODD_IDS), len(world.listeners)))], object)
@@ -199,29 +171,18 @@ def test_an_encoded_line_equals_that_of_the_json_library(world: World, release: 
     )
     arms = [{'Ü "quoted"': "C"}, {'Ü "quoted"': "T1"}]
     columns = (getattr(events, name).tolist() for name in Events.__dataclass_fields__)
-
-    def known(propensity: float) -> float | None:
-        return None if np.isnan(propensity) else propensity
-
-    lines = [
-        json.dumps(
-            {
-                "message": "next" if following >= 0 else "last",
-                "timestamp": timestamp,
-                "user": users[user],
-                "track": tracks[track],
-                "time": share / 100,
-                "latency": 0.0,
-                "recommendation": tracks[following] if following >= 0 else None,
-                "experiments": arms[arm],
-            }
-            | ({} if release is None or following < 0 else {"propensity": known(propensity), "release": release}),
-            ensure_ascii=False,
-        )
-        for timestamp, user, track, share, following, arm, propensity in zip(*columns, strict=True)
-    ]
+    lines = []
+    for timestamp, user, track, share, following, arm, propensity in zip(*columns, strict=True):
+        is_next = following >= 0
+        line = {"message": "next" if is_next else "last", "timestamp": timestamp, "user": users[user]}
+        line |= {"track": tracks[track], "time": share / 100, "latency": 0.0}
+        line |= {"recommendation": tracks[following] if is_next else None, "experiments": arms[arm]}
+        if release and is_next:
+            line |= {"propensity": None if np.isnan(propensity) else propensity, "release": release}
+        lines.append(json.dumps(line, ensure_ascii=False))
     labels = [json.dumps(arm, ensure_ascii=False) for arm in arms]
-    assert encode(events, Names.of(world), labels, release=release).decode().splitlines() == lines
+    write_events(events, world, labels, tmp_path / "data.json", release=release)
+    assert (tmp_path / "data.json").read_text(encoding="utf-8").splitlines() == lines
 
 
 def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world: World, tmp_path: Path) -> None:
@@ -232,7 +193,7 @@ def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world:
     assert {arm: given["policy"] for arm, given in release["arms"].items()} == {
         "C": "random", "T1": "sticky_artist", "T2": "popular",
     }  # fmt: skip
-    events, size = events_of(tmp_path), np.bincount(catalog.artist_of)
+    events, size = log_of(tmp_path), np.bincount(catalog.artist_of)
     for event in events:
         if event["message"] == "last":
             continue
@@ -250,7 +211,7 @@ def test_a_propensity_in_the_log_is_that_of_the_next_track_of_the_session(world:
         if event["experiments"]["TEST"] == "T2":
             assert following in top
     added = ("propensity", "release")
-    assert events_of(tmp_path / "old") == [{k: v for k, v in e.items() if k not in added} for e in events]
+    assert log_of(tmp_path / "old") == [{k: v for k, v in e.items() if k not in added} for e in events]
     assert (tmp_path / "old/logs/day-1/release.json").exists(), "which describes what was recommended in any case"
 
 
@@ -270,7 +231,7 @@ def test_a_run_and_its_continuation_equal_one_run_of_both_days(
 ) -> None:
     run(world, tmp_path / "one")
     run(world, tmp_path / "two", after=tmp_path / "one")
-    assert events_of(tmp_path / "two") == events_of(played[0])
+    assert log_of(tmp_path / "two") == log_of(played[0])
     assert json.loads((tmp_path / "two" / "simulation.json").read_text())["last_day"] == 2
 
 
@@ -299,7 +260,7 @@ class Failing(Random):
 def test_completed_sessions_are_kept_if_a_recommender_fails(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the recommender is gone"):
         run(world, tmp_path, policies={"C": Failing(world=world)}, sessions=2000)
-    events = events_of(tmp_path)
+    events = log_of(tmp_path)
     assert events
     open_sessions: set[int] = set()
     for event in events:
@@ -324,7 +285,7 @@ def test_completed_sessions_are_kept_after_an_interruption(
 
     with pytest.raises(KeyboardInterrupt):
         run(world, tmp_path, progress=lambda _: nullcontext(interrupt))
-    events = events_of(tmp_path)
+    events = log_of(tmp_path)
     assert sum(event["message"] == "last" for event in events) > 0
     record = json.loads((tmp_path / "simulation.json").read_text())
     assert record["complete"] is False
@@ -333,11 +294,12 @@ def test_completed_sessions_are_kept_after_an_interruption(
 
 @pytest.mark.timing
 def test_an_interruption_ends_the_workers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted_wait(futures: Any, **_: Any) -> None:
+    def interrupted(futures: Any) -> Any:
         concurrent.futures.wait(futures)
         signal.raise_signal(signal.SIGINT)
+        return iter(futures)
 
-    monkeypatch.setattr(traffic, "wait", interrupted_wait)
+    monkeypatch.setattr(traffic, "as_completed", interrupted)
     before = set(multiprocessing.active_children())
     plan = Day.plan(world, day=1, sessions=50, experiment="E", arms=["C"], seed=1)
     how: dict[str, Any] = {"workers": 2, "keep_events": False, "with_propensity": False}

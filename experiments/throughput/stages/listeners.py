@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,30 +36,20 @@ def simulated_day(world: "World", policy: "Policy", *, sessions: int, workers: i
     Returns:
         The record of the experiment, with `steps_per_second` and `seconds`.
     """
-    from segue.simulation.experiment import run_experiment
+    from segue.simulation.experiment import Traffic, run_experiment
 
     with tempfile.TemporaryDirectory() as folder:
         return run_experiment(
+            Traffic(sessions=sessions, workers=workers, seed=1, first_day="2026-01-05", track_seconds=210.0),
             world=world,
             policies={"C": policy},
             experiment="THROUGHPUT",
-            sessions=sessions,
-            days=1,
-            workers=workers,
-            seed=1,
-            first_day="2026-01-05",
-            track_seconds=210.0,
             folder=Path(folder),
             write_logs=logs,
-            with_propensity=True,
-            after=None,
-            provenance={},
-            progress=lambda _: nullcontext(lambda *_: None),
         )
 
 
 def ours(_: Path, small: bool) -> Work:
-    from segue.simulation.experiment import Tally
     from segue.simulation.policies import Random
     from segue.simulation.traffic import Day, Players
 
@@ -71,10 +60,7 @@ def ours(_: Path, small: bool) -> Work:
     players = Players(world, [Random(world=world)], workers=1, keep_events=False, with_propensity=False)
 
     def work() -> float:
-        tally = Tally(len(world.listeners))
-        for played in players.play(plan.shards):
-            tally.add(played.plays)
-        return float(tally.tracks.sum() - tally.sessions.sum())
+        return float(sum((played.plays.lengths - 1).sum() for played in players.play(plan.shards)))
 
     return work
 

@@ -23,8 +23,8 @@ from segue.verdicts.abtest.log import read_users
 from segue.verdicts.abtest.report import blocks
 from segue.verdicts.abtest.settings import AnalysisSettings
 from segue.verdicts.abtest.users import Users
+from tests.simulation.running import MIDNIGHT
 from tests.simulation.test_arm_profiles import an_arm, write_run
-from tests.simulation.test_traffic import MIDNIGHT
 from tests.verdicts.offpolicy.played import simulate
 
 

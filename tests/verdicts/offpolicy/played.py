@@ -1,37 +1,22 @@
 """Logs with propensities in a small world, for the tests of off-policy estimates."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segue.runs.recommendations import Recommendations
-from segue.simulation.experiment import run_experiment
 from segue.simulation.policies import Lists, Policy
 from segue.simulation.world import World
 from segue.verdicts.offpolicy.behaviours import LogFolder
 from segue.verdicts.offpolicy.decisions import Decisions, read_decisions
 from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicyLog
+from tests.simulation.running import run
 
 
 def simulate(world: World, folder: Path, policies: Mapping[str, Policy], **changes: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "experiment": "TEST",
-        "sessions": 1500,
-        "days": 1,
-        "workers": 1,
-        "seed": 1,
-        "first_day": "2026-01-05",
-        "track_seconds": 200.0,
-        "write_logs": True,
-        "with_propensity": True,
-        "after": None,
-        "provenance": {},
-        "progress": lambda _: nullcontext(lambda *_: None),
-    }
-    return run_experiment(world=world, policies=policies, folder=folder, **{**settings, **changes})
+    return run(world, folder, policies, **{"sessions": 1500, **changes})
 
 
 def neighbours(world: World, path: Path, num: int = 8, step: int = 1) -> Path:

@@ -19,8 +19,8 @@ from segue.verdicts.offpolicy.estimates import EstimateSettings, OffPolicyLog
 from tests.conftest import make_catalog
 from tests.serving.test_app import Running, drive
 from tests.serving.test_listeners import NUM, listener_release, memory
+from tests.simulation.running import MIDNIGHT, run
 from tests.simulation.test_arm_profiles import an_arm, write_profiles, write_run
-from tests.simulation.test_traffic import MIDNIGHT, run
 from tests.verdicts.offpolicy.played import first_decisions
 
 NOBODY = Profiles.of(np.empty(0, np.int64), np.zeros(0, ENTRY))
