@@ -307,7 +307,7 @@ class ShareMeans(Counter):
             pairs = unit[played], unit[played + distance]
             weights = weights + csr_array((share[played], pairs), shape=weights.shape)
             shares = shares + csr_array((share[played] * share[played + distance], pairs), shape=weights.shape)
-        mean = shares.sum() / max(weights.sum(), 1e-9)
+        mean = float(shares.sum()) / max(float(weights.sum()), 1e-9)
         shrunk = weights.copy()
         shrunk.data = 1 / (weights.data + self._shrinkage)
         above = csr_array((shares - mean * weights) * shrunk)
