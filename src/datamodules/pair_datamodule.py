@@ -209,11 +209,6 @@ class PairDataModule(SplitDataModule):
         ]
 
     @property
-    def rejected_path(self) -> Path:
-        """File that rejected rows are written to."""
-        return self._rejections.path
-
-    @property
     def last_day(self) -> str | None:
         """See `SplitDataModule`."""
         return self.read_on if self.reading.dropped.get("until") else None
