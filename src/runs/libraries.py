@@ -4,7 +4,7 @@ from segue.runs.provenance import CLONE
 
 LIBRARIES = {
     "": (
-        *("duckdb", "faiss", "filelock", "hydra", "jaxtyping", "markdown_it", "matplotlib", "mlflow", "mmh3", "numpy"),
+        *("duckdb", "faiss", "filelock", "hydra", "jaxtyping", "matplotlib", "mlflow", "mmh3", "numpy"),
         *("omegaconf", "pandas", "psutil", "pyarrow", "pydantic", "pytorch_lightning", "rich", "scipy", "torch"),
         *("tqdm", "typing_extensions", "yaml"),
     ),
