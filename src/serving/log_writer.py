@@ -4,7 +4,7 @@ Every event is written to the operating system before the response is sent. Ther
 log, even if the worker is killed. `fsync` sets what a power failure can lose:
 
 - `always`: nothing; a response waits until its event is on the disk;
-- `interval`: the events of about the last `fsync_interval_s` seconds;
+- `interval`: the events of about the last second;
 - `never`: the events that the operating system has not written yet, about half a minute on Linux.
 """
 
@@ -83,18 +83,15 @@ class EventLogWriter:
         return written
 
     async def run(self) -> None:
-        """Call fsync at its interval, and check whether a full disk has room again; runs until it is cancelled."""
-        loop, interval_s = asyncio.get_running_loop(), self._settings.fsync_interval_s
-        last_sync = loop.time()
+        """Each second, call fsync and check whether a full disk has room again; runs until it is cancelled."""
         while True:
-            await asyncio.sleep(min(_PROBE_S, interval_s))
+            await asyncio.sleep(_PROBE_S)
             if self.problem is not None and await asyncio.to_thread(self._has_room):
                 _log.warning("event log %s can be written again", self.path)
                 self.problem = None
-            if self._settings.fsync == "interval" and self._is_dirty and loop.time() - last_sync >= interval_s:
+            if self._settings.fsync == "interval" and self._is_dirty:
                 self._is_dirty = False
                 await self._sync([])
-                last_sync = loop.time()
 
     async def close(self) -> None:
         """Write the remaining lines and call fsync; later lines are refused."""

@@ -46,6 +46,9 @@ Busy = Callable[[], contextlib.AbstractContextManager[object]]
 _metrics_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is removed when this process ends
 
 _STOP_S = 4  # seconds after which a worker that does not stop is killed
+_MAX_PAUSE_S = 5.0  # the pauses before a worker is started again grow to this
+_RESET_AFTER_S = 30.0  # seconds without a death after which they begin at 0 again
+_POLL_S = 0.25  # between two checks for a new version
 
 # Seconds that a worker that stops waits for requests whose rest has not arrived, before it closes the connections.
 _GRACE_S = 2
@@ -220,11 +223,11 @@ def run(settings: ServiceSettings, show: Callable[[str], None], open_room: "Open
     make_sessions(settings)  # before several workers map it at the same time
     make_last_plays(settings)
     started_s = time.monotonic()
-    workers = WorkerTable(settings.workers, reset_after_s=settings.restart.reset_after_s)
+    workers = WorkerTable(settings.workers, reset_after_s=_RESET_AFTER_S)
     supervisor = Supervisor(
         functools.partial(_run_worker, settings, workers, open_room, os.getpid()),
         workers,
-        max_pause_s=settings.restart.max_pause_s,
+        max_pause_s=_MAX_PAUSE_S,
         stop_s=_STOP_S,
         on_death=lambda worker: mark_process_dead(worker_name(worker)),  # its gauges go, and its counters stay
     )
@@ -319,7 +322,7 @@ async def _answer(
             await asyncio.sleep(1)
         signal.raise_signal(signal.SIGTERM)  # it was killed and cannot stop this worker
 
-    follow = follow_store(state, store, poll_s=settings.store.poll_s, rng=rng)
+    follow = follow_store(state, store, poll_s=_POLL_S, rng=rng)
     limits = settings.limits
     server: Any = Server(  # whose methods have no types
         service,

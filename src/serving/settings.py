@@ -29,7 +29,6 @@ class StoreSettings:
         int,
         Setting("number of versions that are kept for a rollback", least=1, hint="the current version must be kept"),
     ] = 5
-    poll_s: Annotated[float, Setting("seconds between two checks for a new version", above=0)] = 1.0
 
 
 @settings("store")
@@ -125,7 +124,6 @@ class LogSettings:
     """The event log of each worker; see `EventLogWriter`."""
 
     fsync: Annotated[str, Setting("what a power failure can lose", choices=FSYNC)] = "interval"
-    fsync_interval_s: Annotated[float, Setting("seconds between two calls of fsync with interval", above=0)] = 1.0
     max_bytes: Annotated[int, Setting("size of a file before it is rotated", least=4096)] = 100_000_000
     backups: Annotated[
         int, Setting("number of rotated files that are kept; older ones are deleted", least=0, most=1000)
@@ -134,19 +132,6 @@ class LogSettings:
     with_propensity: Annotated[
         bool, Setting("whether next lines have the probability of the recommendation, and the release")
     ] = True
-
-
-@settings("restart")
-@dataclass(frozen=True, kw_only=True)
-class RestartSettings:
-    """When a worker that died is started again."""
-
-    max_pause_s: Annotated[
-        float, Setting("the pauses before it is started again grow to this: 0, 0.5, 1, 2, 4, 5, 5 …", least=0.1, most=5)
-    ] = 5.0
-    reset_after_s: Annotated[
-        float, Setting("seconds without a death after which the pauses begin at 0 again", above=0)
-    ] = 30.0
 
 
 @settings("limits")
@@ -186,7 +171,6 @@ class ServiceSettings:
     profiles: ProfileSettings
     log: LogSettings
     limits: LimitSettings
-    restart: RestartSettings
     room: dict[str, Any]
 
     @classmethod
@@ -245,7 +229,6 @@ _GROUPS: Any = {
     "profiles": ProfileSettings,
     "log": LogSettings,
     "limits": LimitSettings,
-    "restart": RestartSettings,
 }
 
 

@@ -49,7 +49,7 @@ class State:
     async def look_again(self) -> None:
         """Wait until the store was looked at again and a new version is in use, or too long.
 
-        Of several workers one may answer from a new version up to `store.poll_s` before another, which then gets a
+        Of several workers one may answer from a new version shortly before another, which then gets a
         track that it does not know.
         """
         if self._looked is not None:

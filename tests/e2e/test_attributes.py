@@ -95,7 +95,7 @@ def test_added_songs_reach_a_running_service_and_change_no_old_score(
     for tag, line in enumerate(after[NUM_SONGS:]):
         nearest = np.array(line["recommendations"][: SONGS_OF_TAG - 2])
         assert (nearest % NUM_TAGS == tag).mean() > 0.8
-    with serving(cwd, f"recommendations={cwd}/run", "context=last", "store.poll_s=0.2", run="service") as running:
+    with serving(cwd, f"recommendations={cwd}/run", "context=last", run="service") as running:
         assert running.next(1, track=NEW[0]).status == 404
         version = running.version()
         serve(cwd, "load", "store.folder=service/store", f"recommendations={cwd}/friday", "context=last")

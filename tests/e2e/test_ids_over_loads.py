@@ -93,7 +93,7 @@ class Client:
 @pytest.mark.timing
 def test_ids_keep_their_meaning_over_loads_and_rollbacks_under_load(tmp_path: Path) -> None:
     rng = random.Random(1)
-    words = f"recommendations={write_release(tmp_path / 'first.jsonl', rng)}", "pick=ranked", "store.poll_s=0.05"
+    words = f"recommendations={write_release(tmp_path / 'first.jsonl', rng)}", "pick=ranked"
     with serving(tmp_path, *words) as running:
         store = FolderStore(running.run / "store", keep=5)
         recommended: dict[str, set[str]] = {}

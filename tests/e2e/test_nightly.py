@@ -287,7 +287,7 @@ def test_three_nights_of_a_service_one_with_a_broken_log(
     older = tmp_path / "service" / "older"  # an earlier start of the service
     write_lines(older / "logs" / "data.json", sessions(NUM_SESSIONS, 1_700_100_000_000))
     (older / "serve.json").write_text("{}")
-    with serving(tmp_path, "recommendations=./run", "pick=ranked", "store.poll_s=0.05", run="service/now") as service:
+    with serving(tmp_path, "recommendations=./run", "pick=ranked", run="service/now") as service:
         first = service.version()
         with listeners(service) as asked:
             assert night(module, monkeypatch, *words) == 0

@@ -42,7 +42,6 @@ from tests.e2e.running import (
 
 N = 60
 KEYS = ["message", "timestamp", "user", "track", "time", "latency", "recommendation", "experiments"]
-POLL = "store.poll_s=0.2"
 
 
 class Lists(NamedTuple):
@@ -228,7 +227,6 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, lists: Lists) -> None:
     [
         (["recommendations=random", "arms={C: random, T1: popular}"], "not both"),
         (["recommendations=random", "store=nowhere"], "nowhere"),
-        (["recommendations=random", "restart.max_pause_s=6"], "restart.max_pause_s must be a number of at least 0.1"),
         (["recommendations=random", "host=no.such.host.invalid"], "host must be an address"),
     ],
     ids=" ".join,
@@ -347,7 +345,7 @@ def new_worker(running: Running, known: set[int]) -> int:
 @pytest.mark.timing
 def test_a_worker_killed_five_times_under_load_does_not_end_the_service(tmp_path: Path, lists: Lists) -> None:
     """The other one answers all the time, and every answered request is in the log."""
-    words = f"recommendations={lists.a}", "workers=2", "restart.max_pause_s=0.1", "restart.reset_after_s=3600"
+    words = f"recommendations={lists.a}", "workers=2"
     with serving(tmp_path, *words) as running:
         steady, dying = running.workers()
         health = Counter[str]()
@@ -414,7 +412,7 @@ def test_workers_stop_after_the_supervisor_was_killed(tmp_path: Path, lists: Lis
 
 @pytest.mark.timing
 def test_a_worker_that_starts_beside_a_damaged_release_serves_the_one_before(tmp_path: Path, lists: Lists) -> None:
-    with serving(tmp_path, f"recommendations={lists.a}", POLL) as running:
+    with serving(tmp_path, f"recommendations={lists.a}") as running:
         before = running.version()
         serve(tmp_path, "load", f"store.folder={running.run}/store", f"recommendations={lists.b}")
         wait_until(lambda: running.version() != before, "the new version")
@@ -498,7 +496,7 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path, lists: Lists) -> None:
 
 @pytest.mark.timing
 def test_a_reload_under_load_fails_no_request_and_mixes_no_lists(tmp_path: Path, lists: Lists) -> None:
-    with serving(tmp_path, f"recommendations={lists.a}", POLL) as running:
+    with serving(tmp_path, f"recommendations={lists.a}") as running:
         folder = f"store.folder={running.run}/store"
         a = running.version()
         with crowd(running.port) as traffic:
@@ -744,7 +742,7 @@ def replicated(cwd: Path, *words: str) -> Iterator[Replicas]:
     twins = write_lists(cwd / "twins.jsonl", {row: (1 - row % 2 * 2, 2, 3, 4, 5) for row in range(N)})
     with redis_server(cwd / "redis") as server:
         serve(cwd, "load", *server.words, f"recommendations={twins}", "pick=ranked")
-        words = *server.words, POLL, *words
+        words = *server.words, *words
         with serving(cwd, *words, run="one") as one, serving(cwd, *words, run="two") as two:
             yield Replicas(cwd, server, twins, one, two)
 
@@ -904,7 +902,7 @@ def test_redis_may_be_down_at_the_start_with_on_failure_embedded(tmp_path: Path,
         assert "store.on_failure=embedded" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
         assert list(tmp_path.iterdir()) == []
-        words = *server.words, "store.on_failure=embedded", POLL
+        words = *server.words, "store.on_failure=embedded"
         done = serve(tmp_path, *words, "port=0", code=2)
         assert "name a recommender" in done.stderr
         with serving(tmp_path, *words, f"recommendations={lists.a}") as running:

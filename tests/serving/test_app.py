@@ -66,9 +66,7 @@ class Running:
 @asynccontextmanager
 async def running(release: Release, folder: Path, **changes: Any) -> AsyncIterator[Running]:
     """A service between its start and its stop."""
-    logged = LogSettings(
-        fsync="never", fsync_interval_s=0.01, backups=1, **{key: changes.pop(key) for key in KEYS if key in changes}
-    )
+    logged = LogSettings(fsync="never", backups=1, **{key: changes.pop(key) for key in KEYS if key in changes})
     log = EventLogWriter(folder / "log", logged)
     sessions = MappedSessions(folder / "sessions.bin", SessionSettings(capacity=64, max_tracks=8, idle_s=60))
     limits = {key: changes.pop(key) for key in LIMITS if key in changes}

@@ -24,7 +24,6 @@ from segue.serving.settings import (
     LimitSettings,
     LogSettings,
     ProfileSettings,
-    RestartSettings,
     ServiceSettings,
     SessionSettings,
     StoreSettings,
@@ -46,7 +45,6 @@ def settings_of(folder: Path, **profiles: Any) -> ServiceSettings:
         run_dir=str(folder), host="", port=0, workers=1, seed=1, room={},
         store=StoreSettings(kind="embedded", folder=str(folder / "store")), sessions=SessionSettings(capacity=64),
         profiles=ProfileSettings(**profiles), log=LogSettings(fsync="never"), limits=LimitSettings(),
-        restart=RestartSettings(),
     )  # fmt: skip
 
 

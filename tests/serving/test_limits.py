@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from segue.errors import InputError
 from segue.serving import limits
 from segue.serving.limits import RateLimit
-from segue.serving.settings import LimitSettings, LogSettings, RestartSettings, SessionSettings, StoreSettings
+from segue.serving.settings import LimitSettings, LogSettings, SessionSettings, StoreSettings
 
 RATE = st.floats(0.01, 1000)
 WAITS = st.lists(st.floats(0, 20), min_size=1, max_size=60)
@@ -38,20 +38,6 @@ def test_a_client_that_waits_for_retry_after_is_admitted(per_second: float, burs
         if told_s:
             now_s += told_s + 1e-6 / per_second
             assert limit.take("a", now_s) == 0
-
-
-def test_a_burst_is_admitted_and_then_the_rate() -> None:
-    limit = RateLimit(per_second=2, burst=3)
-    assert [limit.take("a", 50.0) for _ in range(5)] == [0, 0, 0, 0.5, 0.5]
-    assert [limit.take("a", 50.5), limit.take("a", 50.75), limit.take("a", 51.0)] == [0, 0.25, 0]
-    assert [limit.take("a", 1000.0) for _ in range(4)] == [0, 0, 0, 0.5], "tokens do not pile up"
-
-
-def test_a_refused_request_uses_no_token() -> None:
-    limit = RateLimit(per_second=1, burst=1)
-    assert limit.take("a", 0.0) == 0
-    assert all(limit.take("a", step / 100) > 0 for step in range(100))
-    assert limit.take("a", 1.0) == 0
 
 
 def test_clients_have_buckets_of_their_own() -> None:
@@ -86,7 +72,6 @@ def test_any_number_of_clients_takes_bounded_memory() -> None:
         (LimitSettings, {"requests_per_second": 0}, "limits.requests_per_second must be"),
         (SessionSettings, {"capacity": 0}, "sessions.capacity must be"),
         (StoreSettings, {"keep": 0}, "store.keep must be"),
-        (RestartSettings, {"reset_after_s": 0}, "restart.reset_after_s must be a number above 0"),
     ],
 )
 def test_a_setting_of_the_service_out_of_range_is_refused(kind: Any, change: dict[str, Any], message: str) -> None:

@@ -74,7 +74,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.delenv(REDIS, raising=False)
     return {
         "do": "load",
-        "store": {"kind": "embedded", "folder": str(tmp_path / "store"), "url": None, "keep": 5, "poll_s": 1.0},
+        "store": {"kind": "embedded", "folder": str(tmp_path / "store"), "url": None, "keep": 5},
         "run_dir": str(tmp_path),
         "host": "127.0.0.1",
         "port": 1,
@@ -84,7 +84,6 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "profiles": {"capacity": 8},
         "log": {},
         "limits": {},
-        "restart": {},
         "room": {"enabled": True},
     }
 

@@ -25,7 +25,7 @@ LINE = b'{"message": "next"}\n'
 
 
 def open_log(folder: Path, **changes: Any) -> EventLogWriter:
-    given: dict[str, Any] = {"fsync": "never", "fsync_interval_s": 1.0, "max_bytes": 100_000_000, "backups": 10}
+    given: dict[str, Any] = {"fsync": "never", "max_bytes": 100_000_000, "backups": 10}
     return EventLogWriter(folder, LogSettings(**given | changes))
 
 
@@ -334,6 +334,7 @@ def test_interval_syncs_new_lines_and_never_does_not(
             sizes.append(os.fstat(descriptor).st_size)
 
     monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(log_writer, "_PROBE_S", 0.02)
 
     async def two_turns(log: EventLogWriter) -> None:
         """Until upkeep has twice found that a problem is over; it syncs before it looks again."""
@@ -342,7 +343,7 @@ def test_interval_syncs_new_lines_and_never_does_not(
             await until(lambda: log.problem is None)
 
     async def run() -> None:
-        log = open_log(tmp_path, fsync=fsync, fsync_interval_s=0.02)
+        log = open_log(tmp_path, fsync=fsync)
         await log.append(LINE)
         assert sizes == [], "nobody waits for it"
         upkeep = asyncio.ensure_future(log.run())

@@ -17,7 +17,7 @@ from segue.runs.profiles import FILE as PROFILES
 from segue.runs.profiles import Profiles, entries_of_events
 from segue.runs.session_vectors import FILE
 from segue.serving.prepared_release import prepare_release
-from segue.serving.release import Arm, Release, ReleaseContents, read_head
+from segue.serving.release import Arm, Release, ReleaseContents
 from tests.conftest import make_catalog, make_vectors, write_lines, write_tracks
 from tests.serving.conftest import lists_of
 
@@ -361,13 +361,6 @@ def test_an_arm_can_explore_and_its_release_has_the_new_tracks(file: str, tmp_pa
     release = Release(tmp_path / "release")
     assert {arm: rows.tolist() for arm, rows in release.new.items()} == {"C": [1, 2], "T1": [1]}
     assert release.arms == prepared.arms
-
-
-def test_a_release_without_exploration_is_that_of_older_versions(file: str, tmp_path: Path) -> None:
-    (tmp_path / "release").mkdir()
-    ready({"C": with_plays(file, [9, 0, 4])}).write(tmp_path / "release", provenance={})
-    assert not {"exploration", "exploration_plays"} & set(read_head(tmp_path / "release")["arms"]["C"])
-    assert Release(tmp_path / "release").new == {}
 
 
 @pytest.mark.parametrize(

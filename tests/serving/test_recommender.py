@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
 
 from segue.assignment import treatments
 from segue.picking.picker import FALLBACKS
 from segue.picking.session_query import SessionQuery
-from segue.runs.recommendations import Recommendations
 from segue.serving.recommender import Next, Recommender
 from segue.serving.release import Release
 from segue.serving.session_memory import Played
@@ -80,11 +78,6 @@ def test_played_tracks_are_not_repeated_while_there_are_others(ring: Release, pi
                 break
 
 
-def test_uniform_ignores_played_tracks(tmp_path: Path) -> None:
-    release = one_list(tmp_path, [3, 1], "uniform")
-    assert set(many(release, 0, 200, [101, 103])) == {Chosen(3, None), Chosen(1, None)}
-
-
 @pytest.mark.parametrize(("policy", "pick"), [("lists", "uniform"), ("random", "ranked"), ("popular", "weighted")])
 def test_only_arms_without_repeats_or_with_a_gap_remember_sessions(tmp_path: Path, policy: str, pick: str) -> None:
     release = make_release(
@@ -115,16 +108,6 @@ def test_fallbacks_are_used_in_the_order_artist_popular_random(ring: Release) ->
 
 
 @pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
-def test_empty_lists_use_the_fallbacks(tmp_path: Path, pick: str) -> None:
-    catalog = make_catalog([0, 0])
-    lists_of([[], []]).write(tmp_path / "r.jsonl", catalog, format="botify")
-    lists = Recommendations.read(tmp_path / "r.jsonl", catalog)
-    release = make_release(tmp_path / "release", catalog=catalog, arms={"C": arm(pick=pick)}, lists={"C": lists})
-    assert release.recommended("C", 0) == []
-    assert recommender(release).choose("C", 7, 0, [100]) == Chosen(1, "artist")
-
-
-@pytest.mark.parametrize("pick", ["uniform", "ranked", "weighted"])
 def test_an_arm_with_lists_of_users_ignores_the_last_track_and_a_user_without_one_gets_fallbacks(
     tmp_path: Path, pick: str
 ) -> None:
@@ -144,20 +127,6 @@ def test_an_arm_with_lists_of_users_ignores_the_last_track_and_a_user_without_on
     if pick != "uniform":
         assert ours.choose("C", 7, 0, [102, 100]) == Chosen(4, None), "no track is repeated in a session"
         assert ours.choose("C", 7, 0, [102, 104, 100]) == Chosen(1, "artist")
-
-
-def test_fallbacks_choose_uniformly(tmp_path: Path) -> None:
-    release = make_release(
-        tmp_path,
-        catalog=make_catalog([0, 0, 0, 0, 1, 2, 3]),
-        arms={"C": arm()},
-        lists={"C": lists_of([[]] * 6 + [[0]])},
-        top_tracks=[6, 2, 1],
-    )
-    for row, rows, source in ((0, (1, 2, 3), "artist"), (4, (6, 2, 1), "popular")):
-        counts = many(release, row, 1000)
-        assert chisquare([counts[Chosen(found, source)] for found in rows]).pvalue > SURE
-        assert sum(counts[Chosen(found, source)] for found in rows) == 1000
 
 
 def test_popular_is_among_the_hundred_most_played(tmp_path: Path) -> None:
@@ -262,26 +231,6 @@ def test_a_session_of_an_older_release_goes_on_without_the_tracks_that_are_gone(
     assert answer == (best, None, 1.0)
     assert recommender(release).choose("C", 7, 3, [103]) == Chosen(2, "artist"), "no list: a fallback as ever"
     assert recommender(release).follow("C", 7, 0, Played([100], [])).row in (1, 2), "the list of the first track"
-
-
-def test_a_uniform_arm_with_a_gap_repeats_tracks_but_not_the_artists_of_the_last_ones(tmp_path: Path) -> None:
-    release = make_release(
-        tmp_path,
-        catalog=make_catalog([0, 0, 1, 1, 2]),
-        arms={"C": arm(artist_gap=2)},
-        lists={"C": lists_of([[1, 2, 3, 4]] + [[0]] * 4)},
-    )
-    assert recommender(release).remembers("C")
-    assert set(many(release, 0, 50, [104, 103, 100])) == {Chosen(4, None)}, "played, but three tracks ago"
-    assert set(many(release, 0, 50, [103, 104, 100])) == {Chosen(2, None), Chosen(3, None)}
-    assert set(many(release, 0, 50, [103, 999, 100])) == {Chosen(row, None) for row in (2, 3, 4)}, "999 is gone"
-    assert set(many(release, 1, 50, [100, 101])) == {Chosen(0, None)}, "the list has no other"
-
-
-def test_an_artist_with_one_track_falls_back_to_random(tmp_path: Path) -> None:
-    release = make_release(tmp_path, catalog=make_catalog([0, 0, 1]), arms={"C": arm("sticky_artist")})
-    assert set(many(release, 0, 50)) == {Chosen(1, None)}
-    assert set(many(release, 2, 200)) == {Chosen(row, "random") for row in range(3)}
 
 
 @pytest.mark.parametrize("num_arms", [1, 2, 5])

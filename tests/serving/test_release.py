@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from segue.catalog import Catalog, key_of
 from segue.errors import InputError
 from segue.runs.recommendations import Recommendations
-from segue.serving.release import HEAD, Arm, Release, ReleaseContents
+from segue.serving.release import HEAD, Release, ReleaseContents
 from tests.conftest import make_catalog
 from tests.serving.conftest import arm, lists_of, make_release
 
@@ -294,6 +294,8 @@ def test_a_head_that_describes_something_else_is_refused(
     [
         ({"familiar": "learned"}, "familiar must be a number of at least 0 and at most 1, got 'learned'"),
         ({"familiar": 7}, "familiar must be .*, got 7"),
+        ({"pick": "best"}, "pick must be one of uniform, ranked, weighted, got 'best'"),
+        ({"artist_gap": -1}, "artist_gap must be a whole number of at least 0.*got -1"),
         ({"policy": "best"}, "policy must be one of lists, .*, got 'best'"),
         ({"num_lists": None}, "num_lists must be a whole number .*, got None"),
         ({"artist": 3}, ".*artist"),
@@ -313,22 +315,6 @@ def change_head(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]
     parts = {name: head[name] for name in ("experiment", "arms", "arrays")}
     head["version"] = hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
     (folder / HEAD).write_text(json.dumps(head))
-
-
-def test_a_release_from_before_there_was_a_gap_has_none(tmp_path: Path) -> None:
-    ReleaseContents(**material()).write(tmp_path, provenance={})
-    change_head(tmp_path, lambda arm: {name: value for name, value in arm.items() if name != "artist_gap"})
-    assert Release(tmp_path).arms == material()["arms"]
-
-
-def test_a_gap_below_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match=r"artist_gap must be a whole number of at least 0.*got -1; 0 switches it off"):
-        Arm(recommender="r.jsonl", policy="lists", pick="ranked", artist_gap=-1)
-
-
-def test_a_pick_that_is_none_is_refused() -> None:
-    with pytest.raises(InputError, match="pick must be one of uniform, ranked, weighted, got 'best'"):
-        Arm(recommender="r.jsonl", policy="lists", pick="best")
 
 
 def test_a_folder_without_a_release_is_refused(tmp_path: Path) -> None:
