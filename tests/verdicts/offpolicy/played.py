@@ -1,5 +1,6 @@
 """Logs with propensities in a small world, for the tests of off-policy estimates."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ def settings(**changes: Any) -> EstimateSettings:
         "clip": 100.0, "min_effective_sample_size": 2.0, "max_without_support": 0.01, "min_session_weight": 0.9,
     }  # fmt: skip
     return EstimateSettings(**{**usual, **changes})
+
+
+def without_propensity(_: int, line: str) -> str:
+    """A line of a log without propensity and release."""
+    return re.sub(r', "propensity".*', "}", line)
 
 
 def edit(log: Path, change: Callable[[int, str], str]) -> None:

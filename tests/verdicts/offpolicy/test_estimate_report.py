@@ -16,7 +16,7 @@ from segue.verdicts.offpolicy.behaviours import Candidate
 from segue.verdicts.offpolicy.decisions import read_decisions
 from segue.verdicts.offpolicy.estimate_report import OffPolicyEstimates
 from segue.verdicts.offpolicy.estimates import OffPolicyLog
-from tests.verdicts.offpolicy.played import neighbours, opened, settings, simulate
+from tests.verdicts.offpolicy.played import edit, neighbours, opened, settings, simulate, without_propensity
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logs") / "run"
     arms = {"C": Random(world=world), "T1": StickyArtist(world=world), "T2": Popular(num_tracks=100, world=world)}
     simulate(world, folder, arms, sessions=3000)
-    simulate(world, folder.with_name("old"), arms, sessions=50, with_propensity=False)
+    simulate(world, folder.with_name("old"), arms, sessions=50)
+    edit(folder.with_name("old") / "logs/day-1/data.json", without_propensity)
     neighbours(world, folder / "recommendations.jsonl")
     return folder
 
@@ -80,7 +81,8 @@ def test_only_sessions_that_the_model_has_not_seen_are_estimated(
     """The last day has no propensities; the test set, the latest tenth of all sessions, begins with it."""
     arms = {"C": Random(world=world), "T1": Popular(num_tracks=100, world=world)}
     simulate(world, tmp_path / "one", arms, sessions=900)
-    simulate(world, tmp_path / "two", arms, sessions=100, after=tmp_path / "one", with_propensity=False)
+    simulate(world, tmp_path / "two", arms, sessions=100, after=tmp_path / "one")
+    edit(tmp_path / "two/logs/day-2/data.json", without_propensity)
     lists = neighbours(world, tmp_path / "recommendations.jsonl")
     metrics, line = estimated(data_of(datamodule_of, tmp_path / "two"), lists)
     assert re.match(r"refused: .* none of the 900 sessions that an estimate can use is in the", line)
